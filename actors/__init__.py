@@ -1,0 +1,1 @@
+"""Supervised actors, near and far."""

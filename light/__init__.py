@@ -1,0 +1,1 @@
+"""What code that runs on nodes imports."""

@@ -1,0 +1,1 @@
+"""Distributed and federated algorithms on machines that people own."""

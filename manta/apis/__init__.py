@@ -1,0 +1,1 @@
+"""The SDK: how users write swarms and talk to a manager."""

@@ -1,0 +1,1 @@
+"""The manager: places the tasks of swarms on the nodes of clusters."""

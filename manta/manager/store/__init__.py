@@ -1,0 +1,1 @@
+"""Where the manager keeps its event log and state."""

@@ -1,0 +1,1 @@
+"""Typed messages between manager, node and SDK."""
