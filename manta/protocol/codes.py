@@ -1,0 +1,36 @@
+"""Codes of refusals (`manta.actors.Refused.code`): stable, machine-readable."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    # who asks
+    NOT_SIGNED_IN = "not-signed-in"
+    BAD_CREDENTIALS = "bad-credentials"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate-limited"
+    TOKEN_MISSING = "token-missing"
+    TOKEN_MALFORMED = "token-malformed"
+    TOKEN_EXPIRED = "token-expired"
+    TOKEN_USED = "token-used"
+    TOKEN_FOREIGN = "token-foreign"  # signed by another manager
+    TOKEN_AUDIENCE = "token-audience"  # a user's token given by a node, or the reverse
+    TOKEN_KEY = "token-key"  # bound to another key
+    ALIAS_TAKEN = "alias-taken"
+    NODE_REMOVED = "node-removed"
+    # what is asked for
+    UNKNOWN_CLUSTER = "unknown-cluster"
+    UNKNOWN_NODE = "unknown-node"
+    UNKNOWN_SWARM = "unknown-swarm"
+    UNKNOWN_TAG = "unknown-tag"
+    AMBIGUOUS = "ambiguous"
+    NAME_TAKEN = "name-taken"
+    INVALID = "invalid"
+    WRONG_STATE = "wrong-state"
+    UNPLACEABLE = "unplaceable"
+    BLOB_MISSING = "blob-missing"
+    # the platform
+    UNAVAILABLE = "unavailable"  # restarting: ask again
+    STORAGE = "storage"  # the disk is full or read-only

@@ -1,0 +1,92 @@
+"""A swarm as the manager stores it: the SDK compiles to this, nothing else describes one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from manta.protocol.values import BlobRef, Payload
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class ResourceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one instance needs; sizes in bytes, cpu in cores."""
+
+    cpu: float | None = None
+    memory: int | None = None
+    disk: int | None = None
+    gpu: int | None = None
+
+
+class ModuleSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Code by its digest. `package` is None for an image that runs its own entry point."""
+
+    name: Name
+    package: BlobRef | None = None
+    image: str | None = None
+    version: str | None = None
+    datasets: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    resources: ResourceSpec | None = None
+
+
+class Edge(msgspec.Struct, frozen=True, array_like=True):
+    """The task starts after `alias`: when it FINISHED, or with its first RESULT."""
+
+    alias: Name
+    condition: str = "FINISHED"
+
+
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One vertex of the graph; fields as in the SDK's `Task`."""
+
+    alias: Name
+    module: Name
+    after: tuple[Edge, ...] = ()
+    method: str = "all"
+    fixed: bool = False
+    excepted_ids: tuple[str, ...] | None = None
+    specified_ids: tuple[str, ...] | None = None
+    maximum: int | float = -1
+    replicas: int | None = None
+    gpu: bool = False
+    network: str | None = None
+    class_name: str | None = None
+    resources: ResourceSpec | None = None
+    datasets: tuple[str, ...] = ()
+    priority: int = 0
+    timeout: float | None = None
+    retries: int = 0
+    quorum: float | None = None
+    deadline: float | None = None
+    on_disconnect: str | None = None
+    redundancy: int | None = None
+    collect: str = "all"
+
+
+class NetworkSpec(msgspec.Struct, frozen=True):
+    """`topology` is full, ring, star or edges; `edges` only with the last."""
+
+    name: Name
+    topology: str
+    edges: tuple[tuple[str, str], ...] = ()
+
+
+class SwarmSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tasks come in a topological order."""
+
+    name: Name
+    tasks: tuple[TaskSpec, ...]
+    modules: tuple[ModuleSpec, ...]
+    globals: dict[str, Payload] = {}
+    networks: tuple[NetworkSpec, ...] = ()
+    max_iteration: int | None = None
+    seed: int = 0
+
+    def task(self, alias: str) -> TaskSpec:
+        return next(task for task in self.tasks if task.alias == alias)
+
+    def module(self, name: str) -> ModuleSpec:
+        return next(module for module in self.modules if module.name == name)

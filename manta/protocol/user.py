@@ -1,0 +1,455 @@
+"""What a user's SDK asks of the manager, and what it is answered.
+
+Streams are read by cursor: `ReadFeed` answers at once when there is something after
+the cursor, else when there is or when `wait` seconds have passed. A feed of a swarm
+ends (`ended`) once the swarm is in a final state and everything was read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from manta.protocol.node import (
+    Capabilities,
+    Instance,
+    Load,
+    LogLine,
+    Message,
+    Ok,
+    Seconds,
+    TaskError,
+    Timings,
+)
+from manta.protocol.spec import Name, SwarmSpec
+from manta.protocol.values import BlobRef, Payload
+
+# Who asks.
+
+
+class SignIn(Message, frozen=True):
+    """From any key: on success the key is the user's until it is revoked."""
+
+    email: str
+    password: str
+
+
+class Bind(Message, frozen=True):
+    """From any key: a user's token, bound to this key at its first use."""
+
+    token: str
+
+
+class SignedIn(Message, frozen=True):
+    user_id: str
+    email: str
+    token: str
+    bulk_address: str
+
+
+class WhoAmI(Message, frozen=True):
+    pass
+
+
+# Clusters and nodes.
+
+
+class ClusterInfo(Message, frozen=True):
+    id: str
+    name: str
+    status: str
+    owner_id: str
+    node_count: int
+
+
+class CreateCluster(Message, frozen=True):
+    name: Name
+
+
+class ListClusters(Message, frozen=True):
+    pass
+
+
+class Clusters(Message, frozen=True):
+    clusters: tuple[ClusterInfo, ...]
+
+
+class GetCluster(Message, frozen=True):
+    """`cluster` is an id, a unique prefix of one, or a name; so in all messages here."""
+
+    cluster: str
+
+
+class StartCluster(Message, frozen=True):
+    cluster: str
+
+
+class StopCluster(Message, frozen=True):
+    cluster: str
+
+
+class DeleteCluster(Message, frozen=True):
+    cluster: str
+
+
+class CreateNodeToken(Message, frozen=True):
+    cluster: str
+    uses: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    ttl: Annotated[float, msgspec.Meta(gt=0)] = 900.0
+
+
+class Token(Message, frozen=True):
+    token: str
+    expires_at: Seconds
+
+
+class NodeInfo(Message, frozen=True):
+    id: str
+    alias: str
+    cluster_id: str
+    status: str
+    platform_info: Capabilities
+    load: Load = Load()
+    last_seen: Seconds = 0.0
+
+
+class ListNodes(Message, frozen=True):
+    cluster: str
+
+
+class Nodes(Message, frozen=True):
+    nodes: tuple[NodeInfo, ...]
+
+
+class GetNode(Message, frozen=True):
+    """`node` is an id, a unique prefix of one, or an alias."""
+
+    node: str
+    cluster: str | None = None
+
+
+class RequestNodeStop(Message, frozen=True):
+    node: str
+    drain: bool = False
+
+
+class RemoveNode(Message, frozen=True):
+    """Forget the node and its key; it can come back only with a new token."""
+
+    node: str
+
+
+# Swarms.
+
+
+class SwarmInfo(Message, frozen=True, omit_defaults=False):
+    """Times are seconds since the epoch; `iteration` counts from 0, -1 before the first."""
+
+    swarm_id: str
+    name: str
+    cluster_id: str
+    status: str
+    reason: str = ""
+    iteration: int = -1
+    max_iteration: int | None = None
+    created_at: Seconds = 0.0
+    started_at: Seconds | None = None
+    ended_at: Seconds | None = None
+    task_count: int = 0
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What one placement rule says of one node for one task."""
+
+    task: str
+    node_id: str
+    node_alias: str
+    accepted: bool
+    rule: str
+    reason: str
+
+
+class PlacedInstance(msgspec.Struct, frozen=True):
+    task: str
+    index: int
+    node_id: str
+    node_alias: str
+
+
+class Plan(Message, frozen=True):
+    """`problems` is empty when every task can be placed; each names task and remedy."""
+
+    placements: tuple[PlacedInstance, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class CheckSwarm(Message, frozen=True):
+    cluster: str
+    spec: SwarmSpec
+
+
+class SendSwarm(Message, frozen=True):
+    """Module packages and globals that are blobs were pushed before.
+
+    Refused when it can never be placed, unless `wait`.
+    """
+
+    cluster: str
+    spec: SwarmSpec
+    wait: bool = False
+
+
+class MissingBlobs(Message, frozen=True):
+    blobs: tuple[BlobRef, ...]
+
+
+class FindMissingBlobs(Message, frozen=True):
+    """Which of these must be pushed before they can be named."""
+
+    blobs: tuple[BlobRef, ...]
+
+
+class StartSwarm(Message, frozen=True):
+    swarm: str
+
+
+class StopSwarm(Message, frozen=True):
+    swarm: str
+    force: bool = False
+
+
+class PauseSwarm(Message, frozen=True):
+    swarm: str
+
+
+class ResumeSwarm(Message, frozen=True):
+    swarm: str
+
+
+class RemoveSwarm(Message, frozen=True):
+    swarm: str
+
+
+class GetSwarm(Message, frozen=True):
+    swarm: str
+
+
+class ListSwarms(Message, frozen=True):
+    cluster: str | None = None
+
+
+class Swarms(Message, frozen=True):
+    swarms: tuple[SwarmInfo, ...]
+
+
+class ExplainSwarm(Message, frozen=True):
+    swarm: str
+
+
+class TaskInfo(msgspec.Struct, frozen=True):
+    """One attempt; `status` is an AttemptState."""
+
+    instance: Instance
+    task_id: str
+    status: str
+    node_id: str
+    node_alias: str
+    placed_at: Seconds
+    started_at: Seconds | None = None
+    ended_at: Seconds | None = None
+    output: Payload | None = None
+    error: TaskError | None = None
+    timings: Timings | None = None
+    progress: float | None = None
+
+
+class GetTasks(Message, frozen=True):
+    swarm: str
+    iteration: int | None = None
+
+
+class Tasks(Message, frozen=True):
+    tasks: tuple[TaskInfo, ...]
+
+
+# Feeds: everything that a swarm produces, in order, by cursor.
+
+
+class ResultItem(msgspec.Struct, frozen=True, tag="result"):
+    iteration: int
+    tag: str
+    node_id: str
+    node_alias: str
+    alias: str
+    index: int
+    attempt: int
+    counts: bool
+    """False for what a failed or superseded attempt wrote."""
+    value: Payload
+
+
+class MetricsItem(msgspec.Struct, frozen=True, tag="metrics"):
+    instance: Instance
+    node_id: str
+    node_alias: str
+    metrics: dict[str, float]
+    step: int | None
+    at: Seconds
+
+
+class LogItem(msgspec.Struct, frozen=True, tag="log"):
+    node_id: str
+    node_alias: str
+    line: LogLine
+
+
+class EventItem(msgspec.Struct, frozen=True, tag="event"):
+    """`kind`: state, iteration, placed, started, finished, failed, retried, lost, progress."""
+
+    at: Seconds
+    kind: str
+    sentence: str
+    iteration: int = -1
+    alias: str = ""
+    index: int = -1
+    node_alias: str = ""
+    fraction: float | None = None
+
+
+FeedItem = ResultItem | MetricsItem | LogItem | EventItem
+FeedName = Literal["results", "metrics", "logs", "events"]
+
+
+class ReadFeed(Message, frozen=True):
+    swarm: str
+    feed: FeedName
+    after: int = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1000
+    wait: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+    tag: str | None = None
+
+
+class FeedPage(Message, frozen=True):
+    items: tuple[FeedItem, ...]
+    cursor: int
+    ended: bool
+    swarm: SwarmInfo
+
+
+class SelectGlobal(Message, frozen=True):
+    swarm: str
+    tag: str
+
+
+class SetGlobal(Message, frozen=True):
+    swarm: str
+    tag: str
+    value: Payload
+
+
+class ListGlobalTags(Message, frozen=True):
+    swarm: str
+
+
+class GlobalTags(Message, frozen=True):
+    tags: tuple[str, ...]
+
+
+class SelectedGlobal(Message, frozen=True):
+    value: Payload | None
+
+
+class WaitSwarm(Message, frozen=True):
+    """Answers when the swarm is in a final state, or after `wait` seconds."""
+
+    swarm: str
+    wait: Annotated[float, msgspec.Meta(ge=0, le=60)]
+
+
+class ManagerStatus(Message, frozen=True):
+    version: str
+    started_at: Seconds
+    clusters: int
+    nodes_connected: int
+    swarms_active: int
+    health: dict[str, str] = {}
+
+
+class GetManagerStatus(Message, frozen=True):
+    pass
+
+
+_REPLIES: dict[type[Message], type[Message]] = {
+    SignIn: SignedIn,
+    Bind: SignedIn,
+    WhoAmI: SignedIn,
+    CreateCluster: ClusterInfo,
+    ListClusters: Clusters,
+    GetCluster: ClusterInfo,
+    StartCluster: ClusterInfo,
+    StopCluster: ClusterInfo,
+    DeleteCluster: Ok,
+    CreateNodeToken: Token,
+    ListNodes: Nodes,
+    GetNode: NodeInfo,
+    RequestNodeStop: Ok,
+    RemoveNode: Ok,
+    CheckSwarm: Plan,
+    FindMissingBlobs: MissingBlobs,
+    SendSwarm: SwarmInfo,
+    StartSwarm: SwarmInfo,
+    StopSwarm: SwarmInfo,
+    PauseSwarm: SwarmInfo,
+    ResumeSwarm: SwarmInfo,
+    RemoveSwarm: Ok,
+    GetSwarm: SwarmInfo,
+    ListSwarms: Swarms,
+    ExplainSwarm: Plan,
+    GetTasks: Tasks,
+    ReadFeed: FeedPage,
+    SelectGlobal: SelectedGlobal,
+    SetGlobal: Ok,
+    ListGlobalTags: GlobalTags,
+    WaitSwarm: SwarmInfo,
+    GetManagerStatus: ManagerStatus,
+}
+for _request, _reply in _REPLIES.items():
+    _request.reply = _reply
+
+FromUser = (
+    SignIn
+    | Bind
+    | WhoAmI
+    | CreateCluster
+    | ListClusters
+    | GetCluster
+    | StartCluster
+    | StopCluster
+    | DeleteCluster
+    | CreateNodeToken
+    | ListNodes
+    | GetNode
+    | RequestNodeStop
+    | RemoveNode
+    | CheckSwarm
+    | FindMissingBlobs
+    | SendSwarm
+    | StartSwarm
+    | StopSwarm
+    | PauseSwarm
+    | ResumeSwarm
+    | RemoveSwarm
+    | GetSwarm
+    | ListSwarms
+    | ExplainSwarm
+    | GetTasks
+    | ReadFeed
+    | SelectGlobal
+    | SetGlobal
+    | ListGlobalTags
+    | WaitSwarm
+    | GetManagerStatus
+)
+"""What a manager accepts on its user port."""

@@ -1,0 +1,29 @@
+"""What values look like on the wire: small ones ride along, large ones are blobs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+INLINE_LIMIT = 64 * 1024
+"""Bytes up to which an encoded value rides in the message itself."""
+
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+"""BLAKE3 of the blob's bytes."""
+
+
+class Inline(msgspec.Struct, frozen=True, tag="inline", array_like=True):
+    """An encoded value (`manta.transports.values`) of at most INLINE_LIMIT bytes."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=INLINE_LIMIT)]
+
+
+class BlobRef(msgspec.Struct, frozen=True, tag="blob", array_like=True):
+    """A content-addressed blob; it moves over the bulk plane, never in a message."""
+
+    digest: Digest
+    size: Annotated[int, msgspec.Meta(ge=0)]
+
+
+Payload = Inline | BlobRef

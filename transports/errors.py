@@ -1,0 +1,87 @@
+"""Every error that this package raises, split by whose fault it is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DownReason(StrEnum):
+    """Why a link is not up. The text goes to `status` as it stands."""
+
+    CONNECTING = "connecting"  # not tried to the end yet
+    CLOSED = "closed"  # one side said goodbye
+    UNREACHABLE = "unreachable"  # nobody listens there
+    SILENT = "silent"  # heartbeats were missed
+    DENIED = "denied"  # the handshake refused our key
+    BUSY = "busy"  # the other side cannot decide now
+    WRONG_KEY = "wrong-key"  # the server does not hold the key that we pinned
+    REVOKED = "revoked"  # this side cut the peer off
+    PROTOCOL = "protocol"  # the peer broke the protocol
+    VERSION = "version"  # the peer speaks another major version
+
+
+class TransportError(Exception):
+    """Root of this package's errors."""
+
+
+class LocalTransportError(TransportError):
+    """This process used the transport wrongly."""
+
+
+class AddressInUse(LocalTransportError):
+    """Another process listens on the address."""
+
+
+class ValueNotSerializable(LocalTransportError, TypeError):
+    """A value that cannot be sent; names the place inside it and the remedy."""
+
+
+class KeyFileError(LocalTransportError):
+    """A key file that is missing, malformed or readable by others."""
+
+
+class RemoteProtocolError(TransportError):
+    """The peer sent what the protocol forbids: it costs the peer its connection."""
+
+
+class VersionMismatch(RemoteProtocolError):
+    """The peer speaks another major version."""
+
+
+class CorruptValue(RemoteProtocolError):
+    """Bytes that are not a value, or that break its limits."""
+
+
+class PeerError(TransportError):
+    """The peer cannot be reached or does not keep up: nobody's protocol fault."""
+
+
+class LinkDown(PeerError):
+    """A message could not be handed to the peer.
+
+    `reason` tells why the link is down.
+    """
+
+    def __init__(self, sentence: str, reason: DownReason) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class LinkOverflow(PeerError):
+    """The peer's byte budget is spent: it reads slower than this side sends."""
+
+
+class BulkError(PeerError):
+    """A blob was not moved."""
+
+
+class BlobMissing(BulkError):
+    """The peer does not hold the blob that was asked for."""
+
+
+class BlobCorrupt(BulkError):
+    """The bytes that arrived do not have the digest that was announced."""
+
+
+class BlobRefused(BulkError):
+    """The peer may not read or write this blob, or has no room for it."""

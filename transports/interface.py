@@ -1,0 +1,98 @@
+"""What moves messages between processes, as the layers above see it.
+
+A *link* carries messages, in order, between this process and one peer whose
+public key the handshake has proved. A link that was dialled heals itself: the
+same object goes up and down many times. A link that was accepted lives once.
+Handlers run on the transport's I/O thread: they must be short and never block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from manta.transports.admission import Admission
+    from manta.transports.errors import DownReason
+
+Buffer = bytes | bytearray | memoryview
+Message = Sequence[Buffer]
+
+
+class Link(Protocol):
+    """Messages to and from one authenticated peer."""
+
+    @property
+    def peer_key(self) -> str:
+        """The peer's public key, 40 characters of Z85: its identity."""
+
+    @property
+    def address(self) -> str:
+        """Where the peer was dialled, or "" on an accepted link."""
+
+    @property
+    def state(self) -> DownReason | None:
+        """None while up, else why it is down."""
+
+    def send(self, message: Message) -> None:
+        """Queue a message; thread-safe, never blocks.
+
+        Raises LinkDown when the link is not up, LinkOverflow when the peer's
+        byte budget is spent. What was queued is delivered, or the link's
+        `down` event says that it may have been lost.
+        """
+
+    def close(self) -> None:
+        """Say goodbye and forget the peer; a dialled link stops dialling."""
+
+
+class LinkHandler(Protocol):
+    """The owner's side of a link; called on the I/O thread."""
+
+    def link_up(self, link: Link) -> None: ...
+
+    def link_down(self, link: Link, reason: DownReason) -> None:
+        """Also called, once per change of reason, while a dialled link cannot come up."""
+
+    def received(self, link: Link, message: list[Buffer]) -> None: ...
+
+
+class Listener(Protocol):
+    """A bound address that accepts links."""
+
+    @property
+    def address(self) -> str:
+        """`tcp://host:port` with the port that was taken."""
+
+    def cut(self, peer_key: str) -> int:
+        """Close every live link of that key; returns how many. Nothing is handled or sent after."""
+
+    def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """One process's control plane: `zmq` in earnest, `memory` under test."""
+
+    @property
+    def public_key(self) -> str: ...
+
+    def listen(
+        self,
+        address: str,
+        handler: LinkHandler,
+        admission: Admission,
+        *,
+        fd: int | None = None,
+    ) -> Listener:
+        """Accept links at `tcp://host:port` (port 0 takes a free one).
+
+        `fd` is a listening TCP socket that the parent process opened
+        (socket activation); `address` then only names it.
+        Raises AddressInUse.
+        """
+
+    def dial(self, address: str, server_key: str, handler: LinkHandler) -> Link:
+        """Open a link to a server whose public key is known; returns at once."""
+
+    def close(self) -> None:
+        """Close everything within the linger limit."""
