@@ -1,0 +1,61 @@
+"""How a runtime is started, watched and killed, whatever it runs in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """What to start. Folders are the node's own paths; the runner maps them."""
+
+    session: str
+    module_folder: Path
+    """The unpacked module, read-only for the task."""
+    socket: Path
+    token: str
+    scratch: Path
+    entry: str
+    """The module's main file or package, relative to `module_folder`."""
+    datasets: dict[str, Path] = field(default_factory=dict)
+    image: str | None = None
+    cpu: float | None = None
+    """Cores: also the count of BLAS and OpenMP threads."""
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class RuntimeExit:
+    """`code` as `subprocess` has it: negative for a signal."""
+
+    session: str
+    code: int
+    stderr_tail: str
+
+
+class RuntimeHandle(Protocol):
+    @property
+    def pid(self) -> int: ...
+
+    def dataset_paths(self) -> dict[str, str]:
+        """Where the task sees its datasets."""
+
+    def kill(self) -> None:
+        """End the runtime with everything that it started, setsid or not. Idempotent."""
+
+
+class Runner(Protocol):
+    name: str
+
+    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
+        """Start `python -m manta.light`; `on_exit` is called once, from the launcher thread.
+
+        Raises LaunchError with one sentence.
+        """
+
+    def close(self) -> None: ...
