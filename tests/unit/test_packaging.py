@@ -1,0 +1,143 @@
+"""What is on disk, what setup.cfg lists, and what an installed Manta holds are one and the same."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OLDEST_MINOR = 10
+
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+PACKAGES = SETUP["options"]["packages"].split()
+FOLDERS = dict(
+    line.split(" = ") for line in SETUP["options"]["package_dir"].strip().splitlines()
+)  # of packages, on disk
+
+
+def files_on_disk() -> Iterator[tuple[str, Path]]:
+    """The name in an installation, and the path, of every file of the rooms."""
+    for package, folder in FOLDERS.items():
+        for path, folders, names in os.walk(ROOT / folder):  # follows no links
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            for name in names:
+                file = Path(path, name)
+                inside = file.relative_to(ROOT / folder).as_posix()
+                yield f"{package.replace('.', '/')}/{inside}", file
+
+
+def test_package_list_is_what_is_on_disk() -> None:
+    on_disk = {Path(name).parent for name, _ in files_on_disk() if name.endswith(".py")}
+    assert sorted(PACKAGES) == sorted(str(path).replace("/", ".") for path in on_disk)
+
+
+def test_packages_are_no_namespaces() -> None:
+    on_disk = {name for name, _ in files_on_disk()}
+    wanted = {f"{package.replace('.', '/')}/__init__.py" for package in PACKAGES}
+    assert wanted - on_disk == set()
+
+
+def test_links_lead_to_the_rooms() -> None:
+    for folder in set(FOLDERS.values()) - {"manta"}:
+        assert os.readlink(ROOT / "manta" / folder) == f"../{folder}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built from a copy: a build leaves its traces in the tree."""
+    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for folder in FOLDERS.values():
+        unwanted = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=unwanted)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(output)]
+    pip("wheel", *options, str(source))
+    (built,) = output.iterdir()
+    return built
+
+
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_wheel_holds_every_file(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        packed = [name for name in archive.namelist() if ".dist-info/" not in name]
+    assert sorted(packed) == sorted(name for name, _ in files_on_disk())
+
+
+def test_wheel_installs_elsewhere(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
+    (site,) = tmp_path.glob("venv/lib/python*/site-packages")
+    for name, file in files_on_disk():
+        assert (site / name).read_bytes() == file.read_bytes()
+    assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == {"manta"}
+    # Nothing else is installed: the package itself needs nothing.
+    run = [str(python), "-I", "-c", "import manta; print(manta.__file__)"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(site / "manta" / "__init__.py"), done.stderr
+    assert (tmp_path / "venv" / "bin" / "manta_node").exists()
+
+
+def pythons() -> list[str]:
+    """The oldest and the newest Python of this machine that Manta supports."""
+    found = {sys.version_info[1]: sys.executable}
+    for minor in range(OLDEST_MINOR, OLDEST_MINOR + 10):
+        path = shutil.which(f"python3.{minor}")
+        if path is None or minor in found:
+            continue
+        ask = [path, "-c", "import sys; print(sys.executable)"]
+        # pyenv has a stand-in for every version; this tells it which one is meant.
+        environment = os.environ | {"PYENV_VERSION": f"3.{minor}"}
+        done = subprocess.run(ask, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            found[minor] = done.stdout.strip()
+    return [found[minor] for minor in sorted({min(found), max(found)})]
+
+
+@pytest.fixture(scope="module")
+def lean_site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manta, and msgpack without its C extension: all that a task's image must have."""
+    site = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (site / "msgpack").mkdir()
+    for file in Path(msgpack.__file__).parent.glob("*.py"):
+        shutil.copy(file, site / "msgpack")
+    return site
+
+
+IMPORT_LIGHT = """
+import importlib, pkgutil, sys
+sys.path.insert(0, sys.argv[1])
+import manta.light
+for module in pkgutil.walk_packages(manta.light.__path__, "manta.light."):
+    if not module.name.endswith(".__main__"):
+        importlib.import_module(module.name)
+import msgpack
+assert msgpack.Unpacker.__module__ == "msgpack.fallback"
+"""
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_light_imports_with_pure_msgpack_alone(lean_site: Path, python: str) -> None:
+    run = [python, "-I", "-S", "-W", "error", "-c", IMPORT_LIGHT, str(lean_site)]
+    environment = {"MSGPACK_PUREPYTHON": "1"}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
