@@ -20,8 +20,8 @@ settings.load_profile("manta")
 
 GRACE = 2.0  # seconds, for what is about to end by itself
 TWINS = {"actors", "light", "node", "transports"}
-RUN = f"PYTEST_RUN={os.getpid()}"  # inherited by all that a test starts, orphans too
-os.environ.update([RUN.split("=")])
+os.environ["PYTEST_RUN"] = str(os.getpid())  # inherited by all that a test starts, orphans too
+RUN = f"PYTEST_RUN={os.getpid()}"
 
 
 class Held(NamedTuple):

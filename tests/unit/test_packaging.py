@@ -60,7 +60,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in FOLDERS.values():
         unwanted = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=unwanted)
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.cfg", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source)
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(output)]
     pip("wheel", *options, str(source))
@@ -95,7 +95,7 @@ def test_wheel_installs_elsewhere(wheel: Path, tmp_path: Path) -> None:
     assert (tmp_path / "venv" / "bin" / "manta_node").exists()
 
 
-def pythons() -> list[str]:
+def pythons() -> dict[str, str]:
     """The oldest and the newest Python of this machine that Manta supports."""
     found = {sys.version_info[1]: sys.executable}
     for minor in range(OLDEST_MINOR, OLDEST_MINOR + 10):
@@ -108,7 +108,7 @@ def pythons() -> list[str]:
         done = subprocess.run(ask, env=environment, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             found[minor] = done.stdout.strip()
-    return [found[minor] for minor in sorted({min(found), max(found)})]
+    return {f"3.{minor}": found[minor] for minor in (min(found), max(found))}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,10 @@ assert msgpack.Unpacker.__module__ == "msgpack.fallback"
 """
 
 
-@pytest.mark.parametrize("python", pythons())
+PYTHONS = pythons()
+
+
+@pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS.keys())
 def test_light_imports_with_pure_msgpack_alone(lean_site: Path, python: str) -> None:
     run = [python, "-I", "-S", "-W", "error", "-c", IMPORT_LIGHT, str(lean_site)]
     environment = {"MSGPACK_PUREPYTHON": "1"}
