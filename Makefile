@@ -18,9 +18,9 @@ demo: setup
 
 lint: setup
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports
+	@report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; exit 1; }
 
 test: lint
 	@$(BIN)/pytest
