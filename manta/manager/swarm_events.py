@@ -1,0 +1,200 @@
+"""What a swarm's machine is told, and what it orders.
+
+Events are stored before their orders are carried out: replaying the stored records
+gives the same state. Actions are not stored; what of them must outlive a crash is
+derived from the state (`SwarmMachine.desired`, `SwarmMachine.outstanding`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from manta.manager.placement import Demand, Outcome, Placement
+from manta.protocol.node import Assignment, Instance, JournalEntry
+from manta.protocol.spec import SwarmSpec
+from manta.protocol.states import SwarmState
+from manta.protocol.user import EventItem, FeedName, MetricsItem, ResultItem
+from manta.protocol.values import Payload
+
+# Events.
+
+
+class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Root of the events; the time at which each happened is kept beside it (`Record`)."""
+
+
+class Created(Event, frozen=True):
+    """The first of a swarm's events. `wait`: stay until it can be placed, however long."""
+
+    spec: SwarmSpec
+    wait: bool = False
+
+
+class Started(Event, frozen=True):
+    """A user starts it."""
+
+
+class Stopped(Event, frozen=True):
+    """A user stops it."""
+
+    by: str = "a user"
+
+
+class Paused(Event, frozen=True):
+    """A user pauses it: what runs goes on, nothing new is placed."""
+
+    by: str = "a user"
+
+
+class Resumed(Event, frozen=True):
+    by: str = "a user"
+
+
+class GlobalSet(Event, frozen=True):
+    """A user writes a global."""
+
+    tag: str
+    value: Payload
+
+
+class Placed(Event, frozen=True):
+    """Answers the AskPlacement of that number."""
+
+    number: int
+    placements: tuple[Placement, ...]
+
+
+class Unplaceable(Event, frozen=True):
+    """Answers the AskPlacement of that number; `problem` names task and remedy."""
+
+    number: int
+    problem: str
+
+
+class EntriesReceived(Event, frozen=True):
+    """Entries first, first + 1, ... of this node's journal; all blobs that they name are held."""
+
+    node_id: str
+    first: int
+    entries: tuple[JournalEntry, ...]
+
+
+class NodeLost(Event, frozen=True):
+    """The node's lease has ended, or it was removed: what ran there is given up."""
+
+    node_id: str
+    reason: str
+
+
+class NodesChanged(Event, frozen=True):
+    """A node came, came back or changed: what could not be placed is asked for again."""
+
+
+class Ticked(Event, frozen=True):
+    """`next_deadline` has come."""
+
+
+class ManagerRestarted(Event, frozen=True):
+    """Fed once after each replay: the time without a manager counts against no deadline."""
+
+
+SwarmEvent = (
+    Created
+    | Started
+    | Stopped
+    | Paused
+    | Resumed
+    | GlobalSet
+    | Placed
+    | Unplaceable
+    | EntriesReceived
+    | NodeLost
+    | NodesChanged
+    | Ticked
+    | ManagerRestarted
+)
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """One stored event. `at` is the `now` under which it was handled."""
+
+    at: float
+    event: SwarmEvent
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode(event: SwarmEvent, at: float) -> bytes:
+    return _encoder.encode(Record(at, event))
+
+
+def decode(data: bytes) -> Record:
+    """Raises msgspec.ValidationError for what this version does not know."""
+    return _decoder.decode(data)
+
+
+# Actions.
+
+
+@dataclass(frozen=True)
+class AskPlacement:
+    """Call `placement.place(demand, nodes)` and feed `answer(...)` back.
+
+    It touches nothing outside the manager, so it need not wait for the event that
+    asked for it to be durable: event and answer can share one commit.
+    """
+
+    number: int
+    demand: Demand
+
+
+@dataclass(frozen=True)
+class Assign:
+    node_id: str
+    assignment: Assignment
+
+
+@dataclass(frozen=True)
+class Revoke:
+    """The node is to end the attempt if it runs, and to forget it."""
+
+    node_id: str
+    instance: Instance
+
+
+@dataclass(frozen=True)
+class Acknowledge:
+    """The node may cut its journal of this swarm up to and including `upto`."""
+
+    node_id: str
+    upto: int
+
+
+@dataclass(frozen=True)
+class Publish:
+    """The feed has grown by this item: wake who polls it."""
+
+    feed: FeedName
+    item: ResultItem | MetricsItem | EventItem
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """Of the swarm. A final state is the last one."""
+
+    state: SwarmState
+    reason: str
+
+
+Action = AskPlacement | Assign | Revoke | Acknowledge | Publish | StateChanged
+
+
+def answer(asked: AskPlacement, outcome: Outcome) -> Placed | Unplaceable:
+    """The event that answers the action."""
+    if outcome.problems:
+        return Unplaceable(asked.number, outcome.problems[0])
+    return Placed(asked.number, outcome.placements)
