@@ -1,0 +1,133 @@
+"""A module: the code that a task runs, and what it needs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from manta.apis import checks
+from manta.apis.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
+_RANGE = re.compile(r"\s*(?:[<>]=?|[=!]=|~=?|\^)?\s*\d+(?:\.\d+){0,2}(?:\.\*)?\s*")
+UNNAMED = "module"
+"""What source text without a name is called."""
+
+
+class Module:
+    """Code for a task.
+
+    `python_program` is source text (it has a newline), or the path of a file or of a package
+    folder, relative to the swarm's file and then to the working folder, or a name: `NAME.py`
+    or `NAME/` beside the swarm's file. None is for an image that runs its own entry point.
+    `image`: "pytorch" means manta_light:pytorch, any other is taken as it is.
+    `datasets`: names that a node must map to run this. `version`: MAJOR.MINOR.PATCH, from then
+    on immutable. `requirements`: as in a requirements file. `resources`: of one instance, any
+    of cpu (cores), memory, disk (bytes, or a text such as "2 GiB") and gpu (count).
+    `include`: more files and folders, packed beside the program under their own names.
+
+    Raises InvalidArgument. Files are looked for when the swarm is compiled.
+    """
+
+    def __init__(
+        self,
+        python_program: str | os.PathLike[str] | None,
+        image: str | None = None,
+        name: str | None = None,
+        datasets: str | Sequence[str] | None = None,
+        version: str | None = None,
+        requirements: str | Sequence[str] | None = None,
+        resources: Mapping[str, Any] | None = None,
+        include: str | Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
+        self.python_program = _program(python_program)
+        self.image = None if image is None else _image(image)
+        if self.python_program is None and self.image is None:
+            raise InvalidArgument(
+                "Module's python_program is None and it has no image, so there is nothing to run: "
+                "give a program, an image, or both."
+            )
+        self.name = checks.name("Module's name", self._default_name() if name is None else name)
+        self.datasets = checks.names("Module's datasets", datasets)
+        self.version = None if version is None else _version(version)
+        self.requirements = checks.names("Module's requirements", requirements)
+        self.resources = checks.resources("Module's resources", resources)
+        self.include = _include(include)
+        if self.include and self.python_program is None:
+            raise InvalidArgument(
+                "Module's include adds files to a program, and python_program is None: "
+                "give a program, or leave include out."
+            )
+
+    @property
+    def is_source(self) -> bool:
+        """Whether `python_program` is source text, not a path or a name."""
+        return self.python_program is not None and "\n" in self.python_program
+
+    def _default_name(self) -> str:
+        if self.python_program is None:
+            assert self.image is not None
+            return self.image.rpartition("/")[2].partition(":")[0] or UNNAMED
+        if self.is_source:
+            return UNNAMED
+        return PurePath(self.python_program).stem[: checks.MAX_NAME] or UNNAMED
+
+    def __repr__(self) -> str:
+        program = "source text" if self.is_source else self.python_program
+        return f"<Module {self.name}: {program or self.image}>"
+
+
+def _program(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise InvalidArgument(
+            f"Module's python_program is {checks.shown(value)}: "
+            "give a path, a name or source text, or None for an image alone."
+        )
+    if not value.strip():
+        raise InvalidArgument("Module's python_program is empty: give a path or source text.")
+    if "\0" in value:
+        raise InvalidArgument("Module's python_program has a null character: remove it.")
+    return value
+
+
+def _image(value: object) -> str:
+    image = checks.name("Module's image", value)
+    if any(character.isspace() for character in image):
+        raise InvalidArgument(
+            f"Module's image is {image!r}: give the name of an image, such as python:3.12."
+        )
+    return image if ":" in image or "/" in image else f"manta_light:{image}"
+
+
+def _version(value: object) -> str:
+    if isinstance(value, str) and (
+        _VERSION.fullmatch(value) or all(_RANGE.fullmatch(part) for part in value.split(","))
+    ):
+        return value.strip()
+    raise InvalidArgument(
+        f"Module's version is {checks.shown(value)}: "
+        'give MAJOR.MINOR.PATCH such as "1.0.0", or a range such as ">=1.0, <2".'
+    )
+
+
+def _include(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    entries = [value] if isinstance(value, str | os.PathLike) else value
+    if not isinstance(entries, list | tuple):
+        raise InvalidArgument(
+            f"Module's include is {checks.shown(value)}: give a list of files and folders."
+        )
+    return checks.names(
+        "Module's include",
+        [os.fspath(item) if isinstance(item, os.PathLike) else item for item in entries],
+    )

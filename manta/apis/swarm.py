@@ -1,0 +1,171 @@
+"""A swarm: an algorithm as a graph of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from manta.apis import checks
+from manta.apis.errors import GraphError, InvalidArgument, InvalidSwarm, InvalidValue
+from manta.apis.graph import Condition, Graph, Wiring, build
+from manta.apis.module import Module
+from manta.apis.task import Task, flattened
+
+__all__ = ["Condition", "Module", "Swarm", "Task", "graph_of"]
+
+
+class _State:
+    """What a swarm knows of itself; apart, so that no attribute of a user's can meet it."""
+
+    __slots__ = ("cluster", "globals", "max_iteration", "seed")
+
+    def __init__(self) -> None:
+        self.globals: dict[str, Any] = {}
+        self.cluster: str | None = None
+        self.max_iteration: int | None = None
+        self.seed = 0
+
+
+class Swarm:
+    """Subclass it, make Tasks in `__init__`, and say in `execute()` what runs after what.
+
+    The graph runs once, or `max_iteration` times, or as long as a task calls
+    `schedule_next_iter`, up to `max_iteration`. `seed` fixes every random choice.
+    Without `execute()`, the attributes that are tasks run in order of assignment.
+    `super().__init__()` may be left out when both defaults will do.
+    """
+
+    name: str = ""
+    _manta: _State
+
+    def __new__(cls, *_: Any, **__: Any) -> Swarm:
+        swarm = super().__new__(cls)
+        swarm._manta = _State()
+        return swarm
+
+    def __init__(self, max_iteration: int | None = None, seed: int = 0) -> None:
+        self.max_iteration = max_iteration
+        self.seed = seed
+
+    @property
+    def max_iteration(self) -> int | None:
+        """How many times the graph runs at most; None leaves it to the tasks."""
+        return self._manta.max_iteration
+
+    @max_iteration.setter
+    def max_iteration(self, value: int | None) -> None:
+        if value is not None:
+            checks.integer("Swarm's max_iteration", value, 1)
+        self._manta.max_iteration = value
+
+    @property
+    def seed(self) -> int:
+        return self._manta.seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self._manta.seed = checks.integer("Swarm's seed", value, 0, 2**63 - 1)
+
+    def execute(self) -> Task | list[Any]:
+        """Connect the tasks; returns the last one, or a list of those that nothing comes after."""
+        return _in_order(self)
+
+    def set_global(self, tag: str, value: Any) -> None:
+        """A value that all tasks read and write as `world.globals[tag]`.
+
+        The value as it is at deployment counts. Raises InvalidValue when it cannot be sent.
+        """
+        checks.name("The tag of set_global", tag)
+        # Here only to fail at the line that is at fault: arrays are not copied by this.
+        from manta.transports.errors import ValueNotSerializable
+        from manta.transports.values import encode
+
+        try:
+            encode(value)
+        except ValueNotSerializable as error:
+            raise InvalidValue(f"The global {tag!r} cannot be sent: {error}") from None
+        self._manta.globals[tag] = value
+
+    def set_cluster(self, cluster: Any) -> None:
+        """Where `deploy_swarm(swarm)` deploys: a cluster, its id or its name."""
+        self._manta.cluster = checks.name("The cluster", getattr(cluster, "id", cluster))
+
+    def __str__(self) -> str:
+        state = self._manta
+        rounds = "1 iteration, or as tasks schedule"
+        if state.max_iteration is not None:
+            rounds = f"up to {state.max_iteration} iterations"
+        try:
+            graph = str(graph_of(self))
+        except InvalidSwarm as error:
+            graph = f"not valid: {error}"
+        lines = [f"Swarm {name_of(self)} ({rounds})", *graph.splitlines()]
+        if state.globals:
+            lines.append(f"globals: {', '.join(state.globals)}")
+        return "\n  ".join(lines)
+
+
+class Definition(NamedTuple):
+    """A swarm's own part of what is deployed."""
+
+    name: str
+    globals: dict[str, Any]
+    cluster: str | None
+    max_iteration: int | None
+    seed: int
+
+
+def definition_of(swarm: Swarm) -> Definition:
+    """Raises InvalidArgument for what is no swarm."""
+    if isinstance(swarm, type) and issubclass(swarm, Swarm):
+        raise InvalidArgument(
+            f"{swarm.__name__} is a class of swarms: give a swarm, {swarm.__name__}()."
+        )
+    if not isinstance(swarm, Swarm):
+        raise InvalidArgument(
+            f"{checks.shown(swarm)} is no swarm: give an object of a Swarm class."
+        )
+    state = swarm._manta
+    return Definition(name_of(swarm), state.globals, state.cluster, state.max_iteration, state.seed)
+
+
+def name_of(swarm: Swarm) -> str:
+    return checks.name("Swarm's name", swarm.name or type(swarm).__name__)
+
+
+def graph_of(swarm: Swarm) -> Graph:
+    """Call `execute()` and check what it says. Raises GraphError, InvalidArgument."""
+    name = name_of(swarm)
+    attributes = {task: attribute for attribute, tasks in _attributes(swarm) for task in tasks}
+    with Wiring() as wiring:
+        last = swarm.execute()
+    if last is None:
+        raise GraphError(
+            f"execute() of swarm {name!r} returned nothing: "
+            "return the last task, or a list of the last tasks."
+        )
+    tasks = flattened([last], f"execute() of swarm {name!r} returned")
+    if not tasks:
+        raise GraphError(f"Swarm {name!r} has no tasks: make one, and return it from execute().")
+    return build(tasks, wiring, attributes, name)
+
+
+def _attributes(swarm: Swarm) -> Iterable[tuple[str, list[Task]]]:
+    """The swarm's attributes that hold tasks, in order of assignment."""
+    for attribute, value in vars(swarm).items():
+        items = value.values() if isinstance(value, Mapping) else value
+        if isinstance(value, Task):
+            yield attribute, [value]
+        elif isinstance(items, list | tuple) or isinstance(value, Mapping):
+            tasks = [item for item in items if isinstance(item, Task)]
+            if tasks:
+                yield attribute, tasks
+
+
+def _in_order(swarm: Swarm) -> list[Task]:
+    last: list[Task] = []
+    for _, tasks in _attributes(swarm):
+        for task in tasks:
+            task(last)
+        last = tasks
+    return last

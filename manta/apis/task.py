@@ -1,0 +1,225 @@
+"""A task: where, how often and after what a module runs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from manta.apis import checks
+from manta.apis.errors import InvalidArgument
+from manta.apis.graph import Condition, Wiring
+from manta.apis.module import Module
+
+_METHODS = ("all", "any", "random", "best_resources")
+_created = itertools.count()
+
+
+class Task:
+    """One vertex of a swarm's graph.
+
+    `module` is a Module, or what a Module is made of. `method` chooses among the nodes that can
+    run it: "all", "any", "random" (by the swarm's seed), "best_resources", or "tag-<t>" for those
+    whose previous task produced result `<t>`. `fixed` keeps the nodes of the first iteration.
+    `maximum` limits the instances: a count, a fraction of those nodes, or -1; "any" takes 1
+    unless it says otherwise. `replicas` is the total number of instances instead, whatever the
+    method. `timeout` and `deadline` are seconds; with `quorum` the task counts as done once that
+    fraction has answered. `alias` defaults to the module's name.
+
+    Raises InvalidArgument.
+    """
+
+    def __init__(
+        self,
+        module: Module | str | os.PathLike[str],
+        method: str = "all",
+        fixed: bool = False,
+        excepted_ids: Sequence[str] | None = None,
+        specified_ids: Sequence[str] | None = None,
+        maximum: int | float = -1,
+        gpu: bool = False,
+        alias: str | None = None,
+        network: str | None = None,
+        class_name: str | None = None,
+        replicas: int | None = None,
+        resources: Mapping[str, Any] | None = None,
+        datasets: str | Sequence[str] | None = None,
+        priority: int = 0,
+        timeout: float | None = None,
+        retries: int = 0,
+        quorum: float | None = None,
+        deadline: float | str | None = None,
+        on_disconnect: str | None = None,
+        redundancy: int | None = None,
+        collect: str = "all",
+    ) -> None:
+        self.module = _module(module)
+        self._explicit_alias = None if alias is None else checks.name("Task's alias", alias)
+        self.method = _method(method)
+        self.fixed = checks.flag("Task's fixed", fixed)
+        self.excepted_ids = _ids("Task's excepted_ids", excepted_ids)
+        self.specified_ids = _ids("Task's specified_ids", specified_ids)
+        self.maximum = _maximum(maximum, self.method)
+        self.replicas = (
+            None if replicas is None else checks.integer("Task's replicas", replicas, 1, 1_000_000)
+        )
+        self.gpu = checks.flag("Task's gpu", gpu)
+        self.network = None if network is None else checks.name("Task's network", network)
+        self.class_name = _class_name(class_name)
+        self.resources = checks.resources("Task's resources", resources)
+        self.datasets = checks.names("Task's datasets", datasets)
+        self.priority = checks.integer("Task's priority", priority, -1000, 1000)
+        self.timeout = None if timeout is None else checks.seconds("Task's timeout", timeout)
+        self.retries = checks.integer("Task's retries", retries, 0, 1000)
+        self.quorum = None if quorum is None else checks.fraction("Task's quorum", quorum)
+        self.deadline = _deadline(deadline)
+        self.on_disconnect = (
+            None if on_disconnect is None else checks.name("Task's on_disconnect", on_disconnect)
+        )
+        self.redundancy = (
+            None if redundancy is None else checks.integer("Task's redundancy", redundancy, 1)
+        )
+        self.collect = checks.name("Task's collect", collect)
+        self._check_conflicts(maximum)
+        self.wired: dict[Task, Condition] = {}
+        """What it runs after, as far as that was said outside of `execute()`."""
+        self.order = next(_created)
+        """By time of construction: decides who keeps the plain name among default aliases."""
+        Wiring.note_created(self)
+
+    @property
+    def alias(self) -> str:
+        """As given, else the module's name; a swarm with several of those numbers the others."""
+        return self._explicit_alias or self.module.name
+
+    @property
+    def has_alias(self) -> bool:
+        return self._explicit_alias is not None
+
+    def __call__(
+        self,
+        *after: Task | Sequence[Any],
+        condition: Condition | str = Condition.FINISHED,
+    ) -> Self:
+        """Run this task after others, or as a root; lists may be nested.
+
+        Returns the task, to be given to the tasks that come after it. Raises InvalidArgument.
+        """
+        if condition not in (Condition.FINISHED, Condition.RESULT):
+            raise InvalidArgument(
+                f"The condition of task {self.alias!r} is {checks.shown(condition)}: "
+                "give Condition.FINISHED or Condition.RESULT."
+            )
+        parents = flattened(after, f"Task {self.alias!r} was called with")
+        Wiring.note_call(self, {parent: Condition(condition) for parent in parents})
+        return self
+
+    def _check_conflicts(self, maximum: int | float) -> None:
+        both = sorted(set(self.excepted_ids or ()) & set(self.specified_ids or ()))
+        if both:
+            raise InvalidArgument(
+                f"Task {self.alias!r} has {both[0]!r} in excepted_ids and in specified_ids: "
+                "leave it out of one."
+            )
+        if self.replicas is not None and maximum != -1:
+            raise InvalidArgument(
+                f"Task {self.alias!r} has replicas={self.replicas} and maximum={maximum}: "
+                "replicas is the total already, leave maximum out."
+            )
+        if self.deadline is not None and self.quorum is None:
+            raise InvalidArgument(
+                f"Task {self.alias!r} has a deadline and no quorum: "
+                "say with quorum= what fraction must have answered by then, or use timeout=."
+            )
+        if self.class_name is not None and self.module.python_program is None:
+            raise InvalidArgument(
+                f"Task {self.alias!r} has class_name={self.class_name!r}, and its module is an "
+                "image alone: leave class_name out, or give the module a program."
+            )
+
+    def __repr__(self) -> str:
+        return f"<Task {self.alias}>"
+
+
+def flattened(value: object, where: str) -> list[Task]:
+    """The tasks in nested lists, each once, in order. Raises InvalidArgument."""
+    found: dict[Task, None] = {}
+
+    def visit(item: object) -> None:
+        if isinstance(item, Task):
+            found[item] = None
+        elif isinstance(item, list | tuple):
+            for child in item:
+                visit(child)
+        else:
+            raise InvalidArgument(
+                f"{where} {checks.shown(item)}, which is no task: give tasks or lists of tasks."
+            )
+
+    visit(value)
+    return list(found)
+
+
+def _module(value: object) -> Module:
+    if isinstance(value, Module):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return Module(value)
+    if isinstance(value, type) or callable(value):
+        raise InvalidArgument(
+            f"Task's module is {checks.shown(value)}: give a Module or the path of its file; "
+            "with Task(..., class_name=...) you choose a class in it."
+        )
+    raise InvalidArgument(f"Task's module is {checks.shown(value)}: give a Module or a path.")
+
+
+def _method(value: object) -> str:
+    if isinstance(value, str) and (
+        value in _METHODS or (value.startswith("tag-") and value != "tag-")
+    ):
+        return value
+    raise InvalidArgument(
+        f"Task's method is {checks.shown(value)}: "
+        f'give {", ".join(map(repr, _METHODS))} or "tag-<tag of a result>".'
+    )
+
+
+def _ids(where: str, value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    ids = checks.names(where, value)
+    if not ids and "specified" in where:
+        raise InvalidArgument(f"{where} is empty, so no node may run it: leave it out.")
+    return ids
+
+
+def _maximum(value: object, method: str) -> int | float:
+    remedy = "give a count of 1 or more, a fraction above 0 and up to 1, or -1 for no limit"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgument(f"Task's maximum is {checks.shown(value)}: {remedy}.")
+    if isinstance(value, float):
+        if not 0 < value <= 1:
+            raise InvalidArgument(f"Task's maximum is {value}: {remedy}.")
+        return value
+    if value < -1 or value == 0:
+        raise InvalidArgument(f"Task's maximum is {value}: {remedy}.")
+    return 1 if method == "any" and value == -1 else value
+
+
+def _class_name(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.isidentifier():
+        raise InvalidArgument(
+            f"Task's class_name is {checks.shown(value)}: give the name of a class in the module."
+        )
+    return value
+
+
+def _deadline(value: object) -> float | str | None:
+    if value is None or value == "auto":
+        return value if value is None else "auto"
+    if isinstance(value, str):
+        raise InvalidArgument(f'Task\'s deadline is {value!r}: give seconds, or "auto".')
+    return checks.seconds("Task's deadline", value)

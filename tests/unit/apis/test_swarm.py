@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manta.apis.errors import InvalidArgument, InvalidValue
+from manta.apis.module import Module
+from manta.apis.swarm import Swarm, Task, definition_of
+
+SOURCE = "def main():\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "some"}, "Task's method is 'some'.*best_resources"),
+        ({"method": "tag-"}, "Task's method"),
+        ({"method": None}, "Task's method"),
+        ({"maximum": 0}, "Task's maximum is 0: give a count of 1 or more"),
+        ({"maximum": 1.5}, "Task's maximum is 1.5"),
+        ({"maximum": -2}, "Task's maximum is -2"),
+        ({"maximum": True}, "Task's maximum is True"),
+        ({"maximum": float("nan")}, "Task's maximum is nan"),
+        ({"maximum": "2"}, "Task's maximum is '2'"),
+        ({"replicas": 0}, "Task's replicas is 0"),
+        ({"replicas": 2, "maximum": 3}, "replicas=2 and maximum=3"),
+        ({"fixed": 1}, "Task's fixed is 1: give True or False"),
+        ({"excepted_ids": ["a"], "specified_ids": ["a", "b"]}, "'a' in excepted_ids and in spec"),
+        ({"specified_ids": []}, "no node may run it"),
+        ({"specified_ids": ["a", "a"]}, "'a' twice"),
+        ({"excepted_ids": 3}, "Task's excepted_ids is 3: give a list"),
+        ({"alias": ""}, "Task's alias is ''"),
+        ({"alias": "x" * 201}, "1 to 200"),
+        ({"alias": "a\nb"}, "Task's alias"),
+        ({"class_name": "not a name"}, "Task's class_name"),
+        ({"timeout": 0}, "Task's timeout is 0: give seconds"),
+        ({"timeout": float("inf")}, "Task's timeout"),
+        ({"retries": -1}, "Task's retries is -1"),
+        ({"retries": 1.0}, "Task's retries is 1.0: give a whole number"),
+        ({"quorum": 1.2}, "Task's quorum is 1.2"),
+        ({"quorum": 0}, "Task's quorum is 0"),
+        ({"deadline": 5}, "deadline and no quorum"),
+        ({"quorum": 0.5, "deadline": "soon"}, "Task's deadline is 'soon'"),
+        ({"priority": "high"}, "Task's priority"),
+        ({"resources": {"ram": 1}}, "'ram': it takes cpu, memory, disk, gpu"),
+        ({"resources": {"memory": "lots"}}, r"Task's resources\['memory'\] is 'lots'"),
+        ({"resources": [1]}, "Task's resources"),
+        ({"datasets": [3]}, "Task's datasets is 3"),
+    ],
+)
+def test_bad_arguments_of_a_task(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        Task(SOURCE, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None,), "nothing to run"),
+        ((3,), "python_program is 3"),
+        (("",), "python_program is empty"),
+        (("a\0b",), "null character"),
+        ((SOURCE, "an image"), "Module's image is 'an image'"),
+        ((SOURCE, 3), "Module's image is 3: give a text"),
+        ((SOURCE, None, ""), "Module's name"),
+        ((SOURCE, None, None, {"a": 1}), "Module's datasets"),
+        ((SOURCE, None, None, None, "one"), "MAJOR.MINOR.PATCH"),
+        ((SOURCE, None, None, None, None, 3), "Module's requirements"),
+        ((SOURCE, None, None, None, None, None, {"gpu": -1}), "gpu"),
+        ((SOURCE, None, None, None, None, None, None, 3), "Module's include"),
+        ((None, "busybox:1", None, None, None, None, None, ["a"]), "include adds files"),
+    ],
+)
+def test_bad_arguments_of_a_module(arguments: tuple, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        Module(*arguments)
+
+
+def test_a_class_is_no_module() -> None:
+    with pytest.raises(InvalidArgument, match="class_name"):
+        Task(Module)  # type: ignore[arg-type]
+
+
+def test_class_name_of_an_image_alone() -> None:
+    with pytest.raises(InvalidArgument, match="an image alone"):
+        Task(Module(None, "busybox:1"), class_name="Worker")
+
+
+def test_defaults() -> None:
+    assert Task(SOURCE).maximum == -1
+    assert Task(SOURCE, method="any").maximum == 1
+    assert Task(SOURCE, method="any", maximum=3).maximum == 3
+    assert Module("fl/worker.py", "pytorch").name == "worker"
+    assert Module("fl/worker.py", "pytorch").image == "manta_light:pytorch"
+    assert Module(Path("fl/worker.py"), "python:3.10").image == "python:3.10"
+    assert Module(None, "registry.example/team/tool:2").name == "tool"
+    assert Module(SOURCE, datasets="digits").datasets == ("digits",)
+    assert Task("worker_module").alias == "worker_module"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2 GiB", 2 << 30), ("1.5kb", 1500), ("10", 10), (7, 7), ("3Mi", 3 << 20)],
+)
+def test_sizes(text: str | int, expected: int) -> None:
+    assert Module(SOURCE, resources={"memory": text}).resources == {"memory": expected}
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "0.10.3", ">=1.0, <2", "1.*", "~=1.2", "^1.2.3"])
+def test_versions_and_ranges(version: str) -> None:
+    assert Module("worker", version=version).version == version
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_iteration": 0}, "max_iteration is 0"),
+        ({"max_iteration": 2.0}, "whole number"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_arguments_of_a_swarm(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        Swarm(**arguments)
+
+
+def test_super_init_may_be_left_out() -> None:
+    class Plain(Swarm):
+        def __init__(self, rounds: int) -> None:
+            self.rounds = rounds
+            self.set_global("rate", 0.1)
+            self.set_cluster("lab")
+
+    definition = definition_of(Plain(rounds=3))
+    assert definition == ("Plain", {"rate": 0.1}, "lab", None, 0)
+    assert definition_of(Plain(4)).globals is not definition.globals
+
+
+def test_global_that_cannot_be_sent_names_the_place() -> None:
+    with pytest.raises(
+        InvalidValue, match=re.escape("global 'model' cannot be sent: value[\"a\"]")
+    ):
+        Swarm().set_global("model", {"a": {1, 2}})
+    with pytest.raises(TypeError):
+        Swarm().set_global("model", object())
+
+
+def test_tag_must_be_a_name() -> None:
+    with pytest.raises(InvalidArgument, match="tag of set_global"):
+        Swarm().set_global("", 1)
+
+
+def test_what_is_no_swarm() -> None:
+    with pytest.raises(InvalidArgument, match=r"give a swarm, Swarm\(\)"):
+        definition_of(Swarm)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="is no swarm"):
+        definition_of(3)  # type: ignore[arg-type]
+
+
+def test_users_attributes_do_not_meet_the_swarms() -> None:
+    class Busy(Swarm):
+        def __init__(self) -> None:
+            self.globals = self.cluster = self.graph = "mine"
+
+    assert definition_of(Busy()).globals == {}
