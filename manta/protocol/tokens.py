@@ -1,0 +1,100 @@
+"""What nodes and clients read from a token that they carry: nothing here is verified.
+
+A token is a JWT, signed by the manager alone and verified by the manager alone
+(`manta.manager.auth.tokens`). Who carries it needs from it only where it belongs: the
+manager's public key, which the connection pins, and what it is good for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Annotated
+
+import msgspec
+
+from manta.protocol.codes import Code
+
+USER_AUDIENCE = "manta:user"
+NODE_AUDIENCE = "manta:node"
+MAX_TOKEN_LENGTH = 4096
+
+
+class UnreadableToken(ValueError):
+    """Not a token of a manager; `code` is that of the refusal which it would meet."""
+
+    def __init__(self, code: Code, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class TokenClaims(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "issuer": "iss",
+        "subject": "sub",
+        "audience": "aud",
+        "expires_at": "exp",
+        "issued_at": "iat",
+        "id": "jti",
+        "manager_key": "mgr",
+        "bound_to": "cnf",
+    },
+):
+    """A node token's subject is its cluster, a user token's the user.
+
+    Times are seconds since the epoch.
+    """
+
+    issuer: str
+    subject: str
+    audience: str
+    expires_at: float
+    issued_at: float
+    id: str
+    manager_key: Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
+    """The manager's CURVE public key, Z85."""
+    bound_to: str | None = None
+    """The only key that may use it, if it was bound when it was issued."""
+
+
+_decoder = msgspec.json.Decoder(TokenClaims)
+
+
+def fingerprint(public_key: str) -> str:
+    """Short enough to compare by eye: a manager's name in its tokens."""
+    return hashlib.sha256(public_key.encode()).hexdigest()[:32]
+
+
+def peek(token: str) -> TokenClaims:
+    """The claims, unverified. Raises UnreadableToken."""
+    token = token.strip()
+    if not token:
+        raise UnreadableToken(
+            Code.TOKEN_MISSING,
+            "No token was given; pass one, or set it in MANTA_TOKEN or in the profile.",
+        )
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > MAX_TOKEN_LENGTH:
+        raise _malformed("it does not consist of three parts")
+    try:
+        claims = _decoder.decode(decode_part(parts[1]))
+    except (binascii.Error, ValueError) as error:
+        raise _malformed(f"its claims cannot be read ({error})") from error
+    if claims.issuer != fingerprint(claims.manager_key):
+        raise _malformed("its issuer is not the manager whose key it carries")
+    return claims
+
+
+def decode_part(part: str) -> bytes:
+    """Base64url without padding."""
+    return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+
+
+def _malformed(why: str) -> UnreadableToken:
+    return UnreadableToken(
+        Code.TOKEN_MALFORMED,
+        f"This is not a Manta token: {why}; copy it again, whole and on one line.",
+    )
