@@ -29,20 +29,25 @@ class UnreadableToken(ValueError):
         self.code = code
 
 
-class TokenClaims(
-    msgspec.Struct,
-    frozen=True,
-    rename={
-        "issuer": "iss",
-        "subject": "sub",
-        "audience": "aud",
-        "expires_at": "exp",
-        "issued_at": "iat",
-        "id": "jti",
-        "manager_key": "mgr",
-        "bound_to": "cnf",
-    },
-):
+class Confirmation(msgspec.Struct, frozen=True):
+    """RFC 7800: the key that whoever presents the token must hold."""
+
+    curve: str
+
+
+_CLAIMS = {
+    "issuer": "iss",
+    "subject": "sub",
+    "audience": "aud",
+    "expires_at": "exp",
+    "issued_at": "iat",
+    "id": "jti",
+    "manager_key": "mgr",
+    "confirmation": "cnf",
+}
+
+
+class TokenClaims(msgspec.Struct, frozen=True, rename=_CLAIMS):
     """A node token's subject is its cluster, a user token's the user.
 
     Times are seconds since the epoch.
@@ -56,8 +61,12 @@ class TokenClaims(
     id: str
     manager_key: Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
     """The manager's CURVE public key, Z85."""
-    bound_to: str | None = None
-    """The only key that may use it, if it was bound when it was issued."""
+    confirmation: Confirmation | None = None
+
+    @property
+    def bound_to(self) -> str | None:
+        """The only key that may use it, if it was bound when it was issued."""
+        return None if self.confirmation is None else self.confirmation.curve
 
 
 _decoder = msgspec.json.Decoder(TokenClaims)
