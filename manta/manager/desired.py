@@ -1,41 +1,92 @@
-"""What each node of a cluster shall run, under a version. Signatures first; the bodies follow."""
+"""What each node of a cluster shall run, under a version that grows by one with each change.
+
+A node that holds version v applies a change to v + 1, and in all other cases fetches the
+whole. So a lost, late or doubled message costs a round trip and nothing else.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
+
+
+@dataclass
+class _Node:
+    version: int = 0
+    assignments: dict[Instance, Assignment] = field(default_factory=dict)
+    assigned: dict[Instance, Assignment] = field(default_factory=dict)
+    revoked: dict[Instance, None] = field(default_factory=dict)
+    swarms: tuple[str, ...] = ()
+    """As the last version had them; assigned and revoked are what came since."""
 
 
 class DesiredStates:
     """Merges all swarms of a cluster. Changes gather until `flush`."""
 
+    def __init__(self) -> None:
+        self._nodes: dict[str, _Node] = {}
+        self._swarms: dict[str, None] = {}
+
     def swarm_began(self, swarm_id: str) -> None:
         """Its warm runtimes are to be kept."""
-        raise NotImplementedError
+        self._swarms[swarm_id] = None
 
     def swarm_ended(self, swarm_id: str) -> None:
         """Drops what is left of its assignments; its warm runtimes are to be stopped."""
-        raise NotImplementedError
+        self._swarms.pop(swarm_id, None)
+        for node_id, node in self._nodes.items():
+            for instance in list(node.assignments):
+                if instance.swarm_id == swarm_id:
+                    self.revoke(node_id, instance)
 
     def assign(self, node_id: str, assignment: Assignment) -> None:
-        raise NotImplementedError
+        node = self._node(node_id)
+        node.assignments[assignment.instance] = assignment
+        node.assigned[assignment.instance] = assignment
+        node.revoked.pop(assignment.instance, None)
 
     def revoke(self, node_id: str, instance: Instance) -> None:
-        raise NotImplementedError
+        node = self._node(node_id)
+        if node.assignments.pop(instance, None) is None:
+            return
+        if node.assigned.pop(instance, None) is None:
+            node.revoked[instance] = None
 
     def flush(self) -> dict[str, DesiredChanged]:
         """By node: what changed since the last flush, one version further."""
-        raise NotImplementedError
+        changes = {}
+        swarms = tuple(self._swarms)
+        for node_id, node in self._nodes.items():
+            if not (node.assigned or node.revoked or node.swarms != swarms):
+                continue
+            node.version += 1
+            changes[node_id] = DesiredChanged(
+                node.version, tuple(node.assigned.values()), tuple(node.revoked), swarms
+            )
+            node.assigned, node.revoked, node.swarms = {}, {}, swarms
+        return changes
 
     def full(self, node_id: str) -> Desired:
-        raise NotImplementedError
+        """As of the last flush and all that came since: what gathered goes with it."""
+        node = self._node(node_id)
+        swarms = tuple(self._swarms)
+        if node.assigned or node.revoked or node.swarms != swarms:
+            node.version += 1
+            node.assigned, node.revoked, node.swarms = {}, {}, swarms
+        return Desired(node.version, tuple(node.assignments.values()), swarms)
 
     def version(self, node_id: str) -> int:
-        raise NotImplementedError
+        return self._node(node_id).version
 
-    def assigned(self, node_id: str) -> int:
-        """How many attempts the node holds: `NodeView.assigned`."""
-        raise NotImplementedError
+    def assigned(self, node_id: str, *, besides: str) -> int:
+        """How many attempts of other swarms the node holds: `NodeView.assigned`."""
+        node = self._node(node_id)
+        return sum(instance.swarm_id != besides for instance in node.assignments)
 
     def forget(self, node_id: str) -> None:
         """The node was removed."""
-        raise NotImplementedError
+        self._nodes.pop(node_id, None)
+
+    def _node(self, node_id: str) -> _Node:
+        return self._nodes.setdefault(node_id, _Node())

@@ -1,4 +1,24 @@
-"""Which nodes of a cluster are there. Signatures first; the bodies follow."""
+"""Which nodes of a cluster are there, and when one is given up.
+
+Theory of operation. A node holds a lease of `ttl` seconds, renewed by all that it sends.
+
+    CONNECTED, DRAINING  --lease over, link down, or goodbye-->          DISCONNECTED
+    DISCONNECTED         --registers-->                                  CONNECTED
+    DISCONNECTED         --`grace` over, and most nodes are there-->     LOST
+    LOST                 --registers-->                                  CONNECTED
+    any                  --removed-->                                    forgotten
+
+A dropped link alone proves nothing, so what is left of the lease still counts: a node is
+LOST `ttl + grace` after it was last heard, or `grace` after a goodbye. After a restart of
+the manager every node that it remembers has `mercy` seconds to come back.
+
+When two or more nodes are overdue or silent and they are `isolation` or more of all that
+were there, the fault is more likely the manager's own network: nothing is given up until
+enough of them are back. Nodes that said goodbye prove nothing either way.
+
+Time spent without calls is nobody's fault but ours: when a call comes long after the
+deadline that it should have come for, all deadlines move by that much.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +26,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from manta.protocol.states import NodeState
+
+OVERSLEPT = 1.0
+"""Seconds after a deadline from which the manager is taken to have been suspended."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,16 @@ class Reunited:
 LeaseAction = NodeStateChanged | Lost | Isolated | Reunited
 
 
+@dataclass
+class _Lease:
+    state: NodeState
+    due: float
+    """When the lease ends (connected), or when the node is lost (disconnected)."""
+    heard: float
+    draining: bool = False
+    goodbye: bool = False
+
+
 class Leases:
     """`now` is monotonic."""
 
@@ -51,40 +84,163 @@ class Leases:
         mercy: float = 60.0,
         isolation: float = 0.55,
     ) -> None:
-        raise NotImplementedError
+        self.ttl, self.grace, self.mercy, self.isolation = ttl, grace, mercy, isolation
+        self._leases: dict[str, _Lease] = {}
+        self._isolated = False
 
     def restarted(self, node_ids: Iterable[str], now: float) -> list[LeaseAction]:
         """The manager has started and remembers these nodes."""
-        raise NotImplementedError
+        for node_id in node_ids:
+            self._leases[node_id] = _Lease(NodeState.DISCONNECTED, now + self.mercy, now)
+        return [NodeStateChanged(node_id, NodeState.DISCONNECTED) for node_id in self._leases]
 
     def connected(self, node_id: str, now: float) -> list[LeaseAction]:
         """It registered."""
-        raise NotImplementedError
+        self._oversleep(now)
+        old = self._leases.get(node_id)
+        draining = old is not None and old.draining
+        state = NodeState.DRAINING if draining else NodeState.CONNECTED
+        self._leases[node_id] = _Lease(state, now + self.ttl, now, draining)
+        actions: list[LeaseAction] = []
+        if old is None or old.state is not state:
+            actions.append(NodeStateChanged(node_id, state))
+        return actions + self._reunite(now)
 
     def heard(self, node_id: str, now: float) -> list[LeaseAction]:
-        """It sent a heartbeat, or anything else."""
-        raise NotImplementedError
+        """It sent a heartbeat, or anything else; of a node that must register first, nothing."""
+        self._oversleep(now)
+        lease = self._leases.get(node_id)
+        if lease is not None and _is_there(lease):
+            lease.heard, lease.due = now, now + self.ttl
+        return []
 
     def disconnected(self, node_id: str, now: float) -> list[LeaseAction]:
         """Its link went down."""
-        raise NotImplementedError
+        self._oversleep(now)
+        lease = self._leases.get(node_id)
+        if lease is None or not _is_there(lease):
+            return []
+        return self._leave(node_id, lease, lease.due + self.grace)
 
     def said_goodbye(self, node_id: str, now: float) -> list[LeaseAction]:
         """It stops in good order."""
-        raise NotImplementedError
+        self._oversleep(now)
+        lease = self._leases.get(node_id)
+        if lease is None or lease.state is NodeState.LOST:
+            return []
+        lease.goodbye = True
+        return self._leave(node_id, lease, now + self.grace)
 
     def draining(self, node_id: str, now: float) -> list[LeaseAction]:
-        raise NotImplementedError
+        """It takes no new work, until it is started anew (`undrained`)."""
+        self._oversleep(now)
+        lease = self._leases[node_id]
+        lease.draining = True
+        if lease.state is not NodeState.CONNECTED:
+            return []
+        lease.state = NodeState.DRAINING
+        return [NodeStateChanged(node_id, NodeState.DRAINING)]
+
+    def undrained(self, node_id: str, now: float) -> list[LeaseAction]:
+        self._oversleep(now)
+        lease = self._leases[node_id]
+        lease.draining = False
+        if lease.state is not NodeState.DRAINING:
+            return []
+        lease.state = NodeState.CONNECTED
+        return [NodeStateChanged(node_id, NodeState.CONNECTED)]
 
     def removed(self, node_id: str, now: float) -> list[LeaseAction]:
-        raise NotImplementedError
+        self._oversleep(now)
+        lease = self._leases.pop(node_id, None)
+        if lease is None:
+            return []
+        actions: list[LeaseAction] = []
+        if lease.state is not NodeState.LOST:
+            actions.append(Lost(node_id, "it was removed from the cluster"))
+        return actions + self._reunite(now)
 
     def tick(self, now: float) -> list[LeaseAction]:
-        raise NotImplementedError
+        self._oversleep(now)
+        actions: list[LeaseAction] = []
+        for node_id, lease in self._leases.items():
+            if _is_there(lease) and lease.due <= now:
+                actions += self._leave(node_id, lease, lease.due + self.grace)
+        overdue = {
+            node_id: lease
+            for node_id, lease in self._leases.items()
+            if lease.state is NodeState.DISCONNECTED and lease.due <= now
+        }
+        if self._isolated or not overdue:
+            return actions
+        if self._is_isolated():
+            self._isolated = True
+            return [*actions, self._isolation()]
+        for node_id, lease in overdue.items():
+            lease.state = NodeState.LOST
+            actions.append(NodeStateChanged(node_id, NodeState.LOST))
+            actions.append(Lost(node_id, self._reason(lease, now)))
+        return actions
 
     def next_deadline(self) -> float | None:
-        raise NotImplementedError
+        waiting = (
+            lease.due
+            for lease in self._leases.values()
+            if _is_there(lease) or (lease.state is NodeState.DISCONNECTED and not self._isolated)
+        )
+        return min(waiting, default=None)
 
     def state(self, node_id: str) -> NodeState:
         """Raises KeyError for a node that was never connected or is removed."""
-        raise NotImplementedError
+        return self._leases[node_id].state
+
+    def _leave(self, node_id: str, lease: _Lease, due: float) -> list[LeaseAction]:
+        changed = lease.state is not NodeState.DISCONNECTED
+        lease.state, lease.due = NodeState.DISCONNECTED, due
+        return [NodeStateChanged(node_id, NodeState.DISCONNECTED)] if changed else []
+
+    def _oversleep(self, now: float) -> None:
+        due = self.next_deadline()
+        if due is None or now - due < OVERSLEPT:
+            return
+        for lease in self._leases.values():
+            lease.due += now - due
+
+    def _silent(self) -> list[str]:
+        return [
+            node_id
+            for node_id, lease in self._leases.items()
+            if lease.state is NodeState.DISCONNECTED and not lease.goodbye
+        ]
+
+    def _is_isolated(self) -> bool:
+        silent = len(self._silent())
+        there = sum(map(_is_there, self._leases.values()))
+        return silent >= 2 and silent >= self.isolation * (silent + there)
+
+    def _isolation(self) -> Isolated:
+        silent = self._silent()
+        there = sum(map(_is_there, self._leases.values()))
+        return Isolated(
+            tuple(silent),
+            f"{len(silent)} of {len(silent) + there} nodes went silent at once: is the manager "
+            "isolated? Nothing is placed anew until enough of them are back; check its network, "
+            "or remove nodes that are gone for good (manta node rm).",
+        )
+
+    def _reunite(self, now: float) -> list[LeaseAction]:
+        if not self._isolated or self._is_isolated():
+            return []
+        self._isolated = False
+        for node_id in self._silent():
+            self._leases[node_id].due = now + self.grace
+        return [Reunited("Enough nodes are back; those still away are lost after their grace.")]
+
+    def _reason(self, lease: _Lease, now: float) -> str:
+        if lease.goodbye:
+            return "it stopped and did not come back"
+        return f"no sign of life for {now - lease.heard:.0f} s"
+
+
+def _is_there(lease: _Lease) -> bool:
+    return lease.state in (NodeState.CONNECTED, NodeState.DRAINING)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from manta.manager.placement import Demand, Outcome, Placement
+from manta.manager.placement import Placement
 from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.states import SwarmState
@@ -142,14 +142,13 @@ def decode(data: bytes) -> Record:
 
 @dataclass(frozen=True)
 class AskPlacement:
-    """Call `placement.place(demand, nodes)` and feed `answer(...)` back.
+    """Feed `swarm_queries.answer(machine, number, nodes)` back, if it is not None.
 
     It touches nothing outside the manager, so it need not wait for the event that
     asked for it to be durable: event and answer can share one commit.
     """
 
     number: int
-    demand: Demand
 
 
 @dataclass(frozen=True)
@@ -191,10 +190,3 @@ class StateChanged:
 
 
 Action = AskPlacement | Assign | Revoke | Acknowledge | Publish | StateChanged
-
-
-def answer(asked: AskPlacement, outcome: Outcome) -> Placed | Unplaceable:
-    """The event that answers the action."""
-    if outcome.problems:
-        return Unplaceable(asked.number, outcome.problems[0])
-    return Placed(asked.number, outcome.placements)

@@ -1,51 +1,449 @@
-"""Decides everything in the life of one swarm. Signatures first; the body follows."""
+"""Decides everything in the life of one swarm.
+
+Theory of operation. The machine is told events and answers with actions (both in
+`swarm_events`); what it remembers is in `swarm_state`, and how one thing follows from
+another inside a swarm is in `swarm_course`. The swarm's state:
+
+    PENDING                  --Started-->                              ACTIVE
+    ACTIVE                   --Paused-->                               PAUSED
+    PAUSED                   --Resumed-->                              ACTIVE
+    PENDING, ACTIVE, PAUSED  --Stopped-->                              STOPPED
+    ACTIVE, PAUSED           --a task fails beyond retries and quorum-->  FAILED
+    ACTIVE                   --an iteration ends, and none follows-->  COMPLETED
+
+The last three are final: nothing runs, and only late results are still taken down.
+PAUSED, what runs goes on and is listened to, but nothing new is placed.
+
+Only the live attempt of an instance is listened to. What others still send is kept and
+marked (`counts=False`), and changes nothing. Journal entries are numbered by their node:
+numbers already applied and those beyond a gap are ignored, so entries are applied once
+and in order, whatever happened on the way.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
+from typing import assert_never
 
-from manta.manager.swarm_events import Action, AskPlacement, Record, SwarmEvent
-from manta.protocol.node import Assignment
-from manta.protocol.states import SwarmState
+from manta.manager import swarm_words as words
+from manta.manager.placement import Demand
+from manta.manager.swarm_course import Course
+from manta.manager.swarm_events import (
+    Acknowledge,
+    Action,
+    AskPlacement,
+    Created,
+    EntriesReceived,
+    GlobalSet,
+    ManagerRestarted,
+    NodeLost,
+    NodesChanged,
+    Paused,
+    Placed,
+    Publish,
+    Record,
+    Resumed,
+    Started,
+    Stopped,
+    SwarmEvent,
+    Ticked,
+    Unplaceable,
+)
+from manta.manager.swarm_state import Ask, Attempt, Graph, InstanceRun, Phase
+from manta.protocol.node import (
+    Assignment,
+    GlobalWritten,
+    Instance,
+    JournalEntry,
+    MetricsLogged,
+    NextIteration,
+    Progressed,
+    ResultWritten,
+    StopRequested,
+    TaskEnded,
+    TaskError,
+    TaskStarted,
+)
+from manta.protocol.states import AttemptState, SwarmState
+from manta.protocol.user import MetricsItem, ResultItem
 from manta.protocol.values import Payload
 
+PATIENCE = 60.0
+"""Seconds for which a swarm that was placeable waits for nodes."""
+RESTART_MERCY = 20.0
+"""Seconds after a manager's restart in which no deadline ends: nodes must come back first."""
+BACKSTOP = 60.0
+"""Seconds beyond twice its timeout after which a silent attempt is given up: its node
+enforces the timeout and may need long to deliver what the task wrote."""
+PROGRESS_STEP, PROGRESS_PAUSE = 0.05, 1.0
+"""Progress is published when it grew by so much, or so many seconds after the last."""
 
-class SwarmMachine:
+
+class SwarmMachine(Course):
     def __init__(self, swarm_id: str, cluster_id: str) -> None:
-        self.state: SwarmState = SwarmState.PENDING
-        self.reason: str = ""
-        self.revision: int = 0
+        super().__init__(swarm_id, cluster_id)
+        self.revision = 0
         """Grows with each event that changed something: only those need be stored."""
 
     @classmethod
     def replay(cls, swarm_id: str, cluster_id: str, records: Iterable[Record]) -> SwarmMachine:
         """The machine as it was; feed it ManagerRestarted next, then perform `outstanding`."""
-        raise NotImplementedError
+        machine = cls(swarm_id, cluster_id)
+        for record in records:
+            machine.handle(record.event, record.at)
+        return machine
+
+    @property
+    def state(self) -> SwarmState:
+        return self.data.state
+
+    @property
+    def reason(self) -> str:
+        return self.data.reason
 
     def handle(self, event: SwarmEvent, now: float) -> list[Action]:
         """`now`: seconds since the epoch that never run backwards (wall clock at the
         manager's start, or the last record's `at` if later, plus monotonic time since)."""
-        raise NotImplementedError
+        self._actions = []
+        self._changed = False
+        self._now = max(now, self.data.last)
+        match event:
+            case Created():
+                self._created(event)
+            case Started():
+                self._started()
+            case Stopped():
+                self._end(SwarmState.STOPPED, f"stopped by {event.by}")
+            case Paused():
+                self._paused(event)
+            case Resumed():
+                self._resumed(event)
+            case GlobalSet():
+                if not self.data.state.final:
+                    self._changed = True
+                    self.data.set_global(event.tag, event.value)
+            case Placed():
+                self._placed(event)
+            case Unplaceable():
+                self._unplaceable(event)
+            case EntriesReceived():
+                self._entries(event)
+            case NodeLost():
+                self._node_lost(event)
+            case NodesChanged():
+                self._nodes_changed()
+            case Ticked():
+                self._ticked()
+            case ManagerRestarted():
+                self._changed = not self.data.state.final
+                self.data.move_timers(earliest=self._now + RESTART_MERCY)
+            case _:
+                assert_never(event)
+        if self._changed:
+            self.data.prune_timers()
+            self.data.last = self._now
+            self.revision += 1
+        return self._actions
 
     def next_deadline(self) -> float | None:
         """When to feed the next Ticked."""
-        raise NotImplementedError
+        if self.data.state is not SwarmState.ACTIVE or not self.data.timers:
+            return None
+        return self.data.timers[0].due
 
     def desired(self) -> dict[str, tuple[Assignment, ...]]:
         """What each node shall run now; empty once the swarm is in a final state."""
-        raise NotImplementedError
+        found: dict[str, list[Assignment]] = {}
+        for attempt in self.data.live.values():
+            found.setdefault(attempt.node_id, []).append(attempt.assignment)
+        return {node_id: tuple(assignments) for node_id, assignments in found.items()}
 
     def outstanding(self) -> list[AskPlacement]:
-        """Placements that were asked for and not answered."""
-        raise NotImplementedError
+        """Placements that are wanted: perform them after a replay."""
+        if self.data.state is not SwarmState.ACTIVE:
+            return []
+        return [AskPlacement(number) for number in self.data.asks]
 
     def applied(self, node_id: str) -> int:
         """Number of the last journal entry applied of that node (Registered.acknowledged)."""
-        raise NotImplementedError
+        return self.data.applied.get(node_id, 0)
 
     def global_value(self, tag: str) -> tuple[Payload | None, int]:
         """Value and version; (None, 0) when nobody has set it."""
-        raise NotImplementedError
+        found = self.data.globals.get(tag)
+        return (found.value, found.version) if found else (None, 0)
 
     def global_tags(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        return tuple(sorted(self.data.globals))
+
+    def demand(self, number: int) -> Demand | None:
+        """What the placement of that number wants as things stand now, if it is still wanted."""
+        ask = self.data.asks.get(number)
+        if ask is None or self.data.state is not SwarmState.ACTIVE:
+            return None
+        return self.demand_of(ask.alias, ask.replace)
+
+    # What users do.
+
+    def _created(self, event: Created) -> None:
+        if self.data.spec is not None:
+            return
+        self._changed = True
+        self._graph = Graph(event.spec)
+        self.data.spec, self.data.wait = event.spec, event.wait
+        self.data.created_at = self._now
+        self.data.reason = "not started"
+        for tag, value in event.spec.globals.items():
+            self.data.set_global(tag, value)
+
+    def _started(self) -> None:
+        if self.data.state is not SwarmState.PENDING:
+            return
+        self.data.started_at = self._now
+        self._enter(SwarmState.ACTIVE, "")
+        self._begin_iteration({})
+
+    def _paused(self, event: Paused) -> None:
+        if self.data.state is SwarmState.ACTIVE:
+            self.data.paused_at = self._now
+            self._enter(SwarmState.PAUSED, f"paused by {event.by}")
+
+    def _resumed(self, event: Resumed) -> None:
+        if self.data.state is not SwarmState.PAUSED:
+            return
+        self.data.move_timers(later=self._now - self.data.paused_at)
+        self._enter(SwarmState.ACTIVE, words.waiting(self.data.asks.values()))
+        self._actions += self.outstanding()
+        for alias in self.graph.tasks:
+            self._begin_if_ready(alias)
+            run = self.data.run_of(alias)
+            asked = {
+                index
+                for ask in self.data.asks.values()
+                for index in ask.replace
+                if ask.alias == alias
+            }
+            for index, instance in enumerate(run.instances):
+                if run.phase is Phase.RUNNING and instance.idle and index not in asked:
+                    self._again(run, index)
+        self._after_iteration()
+
+    # What placement answers.
+
+    def _placed(self, event: Placed) -> None:
+        if self.data.state is not SwarmState.ACTIVE or event.number not in self.data.asks:
+            return
+        self._changed = True
+        ask = self.data.asks.pop(event.number)
+        self.data.reason = words.waiting(self.data.asks.values())
+        run = self.data.run_of(ask.alias)
+        if not ask.replace:
+            run.phase, run.placed_at = Phase.RUNNING, self._now
+            run.instances = [InstanceRun() for _ in event.placements]
+            if run.spec.fixed:
+                nodes = tuple(placed.node_id for placed in event.placements)
+                self.data.kept.setdefault(ask.alias, nodes)
+            if run.spec.deadline is not None:
+                due = self._now + run.spec.deadline
+                self.data.set_timer(due, "deadline", self.data.iteration, ask.alias)
+        self._tell("placed", words.placed(ask, event.placements), ask.alias)
+        for placement in event.placements:
+            self._assign(run, placement)
+
+    def _unplaceable(self, event: Unplaceable) -> None:
+        ask = self.data.asks.get(event.number)
+        if ask is None or self.data.state is not SwarmState.ACTIVE:
+            return
+        if ask.since is None:
+            self._changed = True
+            ask.since = self._now
+            if not self.data.wait:
+                self.data.set_timer(self._now + PATIENCE, "patience", event.number)
+        if ask.problem != event.problem:
+            self._changed = True
+            ask.problem = event.problem
+            self.data.reason = words.waiting(self.data.asks.values())
+            self._tell("waiting", event.problem, ask.alias)
+
+    def _nodes_changed(self) -> None:
+        if self.data.state is SwarmState.ACTIVE:
+            self._actions += (
+                AskPlacement(number) for number, ask in self.data.asks.items() if ask.problem
+            )
+
+    # What nodes tell.
+
+    def _entries(self, event: EntriesReceived) -> None:
+        applied = self.applied(event.node_id)
+        for number, entry in enumerate(event.entries, event.first):
+            if number == applied + 1:
+                applied = number
+                self._changed = True
+                self._entry(event.node_id, entry)
+        if applied:
+            self.data.applied[event.node_id] = applied
+        self._actions.append(Acknowledge(event.node_id, applied))
+
+    def _entry(self, node_id: str, entry: JournalEntry) -> None:
+        attempt = self.data.attempt_of(entry.instance, node_id)
+        if attempt is None:
+            self._tell("ignored", words.stranger(node_id, entry.instance))
+            return
+        live = entry.instance in self.data.live
+        match entry:
+            case TaskStarted():
+                attempt.started_at = self._between(attempt, entry.at)
+                if live:
+                    attempt.state = AttemptState.RUNNING
+                    if attempt.assignment.timeout is not None:
+                        due = self._now + 2 * attempt.assignment.timeout + BACKSTOP
+                        self.data.set_timer(due, "backstop", *_key(attempt.instance))
+                    self._tell_of(attempt, "started", words.started(attempt))
+            case ResultWritten():
+                self._result(attempt, entry, live)
+            case MetricsLogged():
+                metrics = MetricsItem(
+                    attempt.instance,
+                    node_id,
+                    attempt.node_alias,
+                    entry.metrics,
+                    entry.step,
+                    entry.at,
+                )
+                self.data.metrics.append(metrics)
+                self._actions.append(Publish("metrics", metrics))
+            case TaskEnded():
+                self._task_ended(attempt, entry, live)
+            case GlobalWritten() if live:
+                self.data.set_global(entry.tag, entry.value)
+            case Progressed() if live:
+                self._progress(attempt, entry)
+            case NextIteration() if live:
+                if entry.alias is not None and entry.alias not in self.graph.tasks:
+                    self._fail(words.wrong_alias(attempt, entry.alias, self.graph.tasks))
+                else:
+                    attempt.nexts.append(entry)
+            case StopRequested() if live:
+                attempt.stops = True
+            case GlobalWritten() | Progressed() | NextIteration() | StopRequested():
+                pass
+            case _:
+                assert_never(entry)
+
+    def _between(self, attempt: Attempt, at: float) -> float:
+        """A node's clock may be off by minutes: believed within what can have been."""
+        return min(max(at, attempt.started_at or attempt.placed_at), self._now)
+
+    def _task_ended(self, attempt: Attempt, entry: TaskEnded, live: bool) -> None:
+        attempt.output, attempt.timings = entry.output, entry.timings
+        attempt.error = entry.error or attempt.error
+        state = _ending(entry.state)
+        if live:
+            attempt.ended_at = self._between(attempt, entry.at)
+            self._attempt_ended(attempt, state)
+        elif attempt.state in _GIVEN_UP and state is not AttemptState.INTERRUPTED:
+            attempt.state = AttemptState.SUPERSEDED
+
+    def _result(self, attempt: Attempt, entry: ResultWritten, live: bool) -> None:
+        instance = entry.instance
+        item = ResultItem(
+            instance.iteration,
+            entry.tag,
+            attempt.node_id,
+            attempt.node_alias,
+            instance.alias,
+            instance.index,
+            instance.attempt,
+            live,
+            entry.value,
+        )
+        attempt.written.append(self.data.add_result(item))
+        self._actions.append(Publish("results", item))
+        run = self.data.runs[instance.iteration][instance.alias]
+        if live and not run.has_results:
+            run.has_results = True
+            for alias in self.graph.after[instance.alias]:
+                self._begin_if_ready(alias)
+
+    def _progress(self, attempt: Attempt, entry: Progressed) -> None:
+        attempt.progress = entry.fraction
+        fraction, at = attempt.told
+        if abs(entry.fraction - fraction) >= PROGRESS_STEP or self._now - at >= PROGRESS_PAUSE:
+            attempt.told = (entry.fraction, self._now)
+            sentence = words.progress(attempt, entry)
+            self._tell_of(attempt, "progress", sentence, entry.fraction)
+
+    # What the cluster tells, and time.
+
+    def _node_lost(self, event: NodeLost) -> None:
+        data = self.data
+        if self.state.final or data.iteration < 0:
+            return
+        hit = [
+            (run, index)
+            for run in data.runs[data.iteration].values()
+            if run.phase is Phase.RUNNING
+            for index, instance in enumerate(run.instances)
+            if instance.last.node_id == event.node_id
+            and (instance.last.instance in data.live or (run.bound and instance.idle))
+        ]
+        if not hit:
+            return
+        self._changed = True
+        attempts = [run.instances[index].last for run, index in hit]
+        self._tell("lost", words.lost(attempts, event.reason))
+        for (run, index), attempt in zip(hit, attempts, strict=True):
+            if data.state.final or run.phase is not Phase.RUNNING:
+                continue  # by one before it, the swarm failed or the task was done
+            attempt.error = TaskError("NodeLost", f"{attempt.node_alias} was lost: {event.reason}")
+            if not run.bound:
+                self._attempt_ended(attempt, AttemptState.INTERRUPTED)
+                continue
+            if attempt.instance in data.live:
+                self._close(attempt, AttemptState.INTERRUPTED)
+                data.disavow(attempt)
+            self._give_up(run, index, words.failure(attempt))
+
+    def _ticked(self) -> None:
+        data = self.data
+        while data.state is SwarmState.ACTIVE and data.timers and data.timers[0].due <= self._now:
+            timer = heapq.heappop(data.timers)
+            self._changed = True
+            if not data.is_valid(timer):
+                continue
+            match timer.kind, timer.key:
+                case "patience", (int(number),):
+                    self._out_of_patience(data.asks.pop(number))
+                case "deadline", (int(), str(alias)):
+                    data.run_of(alias).overdue = True
+                    self._settle(data.run_of(alias))
+                case "again", (int(), str(alias), int(index)):
+                    self._again(data.run_of(alias), index)
+                case "backstop", (str(alias), int(index), *_):
+                    attempt = data.run_of(alias).instances[index].last
+                    attempt.error = words.silent(attempt)
+                    self._attempt_ended(attempt, AttemptState.TIMEOUT)
+
+    def _out_of_patience(self, ask: Ask) -> None:
+        why = words.out_of_patience(ask, PATIENCE)
+        if not ask.replace:
+            self._fail(why)
+        for index in ask.replace:
+            self._give_up(self.data.run_of(ask.alias), index, why)
+
+
+_GIVEN_UP = (AttemptState.INTERRUPTED, AttemptState.TIMEOUT)
+
+
+def _ending(state: str) -> AttemptState:
+    """What a node calls an end; what it should not call one is the platform's fault."""
+    if state in (AttemptState.FINISHED, AttemptState.FAILED, AttemptState.TIMEOUT):
+        return AttemptState(state)
+    if state == AttemptState.REFUSED:
+        return AttemptState.REFUSED
+    return AttemptState.INTERRUPTED
+
+
+def _key(instance: Instance) -> tuple[int | str, ...]:
+    return instance.alias, instance.index, instance.iteration, instance.attempt

@@ -1,36 +1,166 @@
-"""What users and nodes may read of a swarm. Signatures first; the bodies follow."""
+"""What users and nodes may read of a swarm, and how its placements are answered."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
-from manta.manager.placement import NodeView
+from manta.manager import swarm_words as words
+from manta.manager.placement import NodeView, place
+from manta.manager.swarm_events import Placed, Unplaceable
 from manta.manager.swarm_machine import SwarmMachine
-from manta.protocol.node import ResultEntries
-from manta.protocol.user import FeedName, FeedPage, Plan, SwarmInfo, TaskInfo
+from manta.manager.swarm_state import Attempt, Phase, TaskRun
+from manta.protocol.node import ResultEntries, ResultEntry
+from manta.protocol.user import (
+    EventItem,
+    FeedName,
+    FeedPage,
+    MetricsItem,
+    PlacedInstance,
+    Plan,
+    ResultItem,
+    SwarmInfo,
+    TaskInfo,
+    Verdict,
+)
+
+
+def answer(
+    machine: SwarmMachine, number: int, nodes: Sequence[NodeView]
+) -> Placed | Unplaceable | None:
+    """The event that answers AskPlacement(number); None when it is no longer wanted."""
+    demand = machine.demand(number)
+    if demand is None:
+        return None
+    outcome = place(demand, nodes)
+    if outcome.problems:
+        return Unplaceable(number, outcome.problems[0])
+    return Placed(number, outcome.placements)
 
 
 def info(machine: SwarmMachine) -> SwarmInfo:
-    raise NotImplementedError
+    data, spec = machine.data, machine.graph.spec
+    return SwarmInfo(
+        swarm_id=data.swarm_id,
+        name=spec.name,
+        cluster_id=data.cluster_id,
+        status=data.state,
+        reason=data.reason,
+        iteration=data.iteration,
+        max_iteration=spec.max_iteration,
+        created_at=data.created_at,
+        started_at=data.started_at,
+        ended_at=data.ended_at,
+        task_count=len(spec.tasks),
+    )
 
 
 def tasks(machine: SwarmMachine, iteration: int | None = None) -> tuple[TaskInfo, ...]:
     """Every attempt, in the order of iteration, graph, index and attempt."""
-    raise NotImplementedError
+    runs = machine.data.runs
+    if iteration is not None:
+        runs = runs[iteration : iteration + 1] if iteration >= 0 else []
+    return tuple(
+        _task(attempt)
+        for by_alias in runs
+        for run in by_alias.values()
+        for instance in run.instances
+        for attempt in instance.attempts
+    )
+
+
+def _task(attempt: Attempt) -> TaskInfo:
+    return TaskInfo(
+        instance=attempt.instance,
+        task_id=attempt.assignment.task_id,
+        status=attempt.state,
+        node_id=attempt.node_id,
+        node_alias=attempt.node_alias,
+        placed_at=attempt.placed_at,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        output=attempt.output,
+        error=attempt.error,
+        timings=attempt.timings,
+        progress=attempt.progress,
+    )
 
 
 def page(
     machine: SwarmMachine, feed: FeedName, after: int, limit: int = 1000, tag: str | None = None
 ) -> FeedPage:
-    """Of the feeds results, metrics and events; logs are the store's. Never waits."""
-    raise NotImplementedError
+    """Of the feeds results, metrics and events; logs are the store's. Never waits.
+
+    The cursor counts the feed's items, also those of other tags that were passed over.
+    """
+    items: Sequence[ResultItem | MetricsItem | EventItem]
+    match feed:
+        case "results":
+            items = machine.data.results
+        case "metrics":
+            items = machine.data.metrics
+        case "events":
+            items = machine.data.events
+        case "logs":
+            raise ValueError("the log feed is served from the store, not by the swarm's machine")
+        case _:
+            assert_never(feed)
+    found: list[ResultItem | MetricsItem | EventItem] = []
+    cursor = max(0, after)
+    while cursor < len(items) and len(found) < limit:
+        item = items[cursor]
+        cursor += 1
+        if tag is None or not isinstance(item, ResultItem) or item.tag == tag:
+            found.append(item)
+    ended = machine.state.final and cursor >= len(items)
+    return FeedPage(tuple(found), cursor, ended, info(machine))
 
 
 def select_results(machine: SwarmMachine, tag: str, iteration: int) -> ResultEntries:
-    """For tasks: only what counts, by alias and index."""
-    raise NotImplementedError
+    """For tasks: one result of each instance that has one which counts, by alias and index."""
+    return ResultEntries(
+        tuple(
+            ResultEntry(
+                item.node_id, item.alias, item.index, item.iteration, item.attempt, item.value
+            )
+            for item in machine.data.counting(iteration, tag)
+        )
+    )
 
 
 def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
     """Where each task of this iteration runs, or why it does not, node by node."""
-    raise NotImplementedError
+    data = machine.data
+    placements: list[PlacedInstance] = []
+    verdicts: list[Verdict] = []
+    problems: list[str] = []
+    if data.state.final:
+        problems.append(words.state(data))
+    for alias in machine.graph.tasks:
+        run = data.run_of(alias) if data.iteration >= 0 else None
+        placements += (
+            PlacedInstance(alias, index, instance.last.node_id, instance.last.node_alias)
+            for index, instance in enumerate(run.instances if run else ())
+        )
+        if data.state.final:
+            continue
+        wanted = [ask.replace for ask in data.asks.values() if ask.alias == alias]
+        if run is not None and run.phase is Phase.WAITING:
+            problems.append(_waits(machine, run))
+        if run is None or run.phase in (Phase.WAITING, Phase.PLACING) or wanted:
+            outcome = place(machine.demand_of(alias, wanted[0] if wanted else ()), nodes)
+            verdicts += outcome.verdicts
+            # Where a result will have been written is not known before the task's turn.
+            if run is None or run.phase is not Phase.WAITING:
+                problems += outcome.problems
+    return Plan(tuple(placements), tuple(verdicts), tuple(problems))
+
+
+def _waits(machine: SwarmMachine, run: TaskRun) -> str:
+    before = []
+    for edge in run.spec.after:
+        other = machine.data.run_of(edge.alias)
+        if other.phase is not Phase.DONE:
+            answered = f"{other.finished} of {len(other.instances)} have answered"
+            before.append(f"{edge.alias} ({answered if other.instances else other.phase.lower()})")
+    return f"Task {run.spec.alias!r} waits for {words.listed(before)}."

@@ -1,0 +1,264 @@
+"""What a swarm's machine remembers: all of it follows from the events, in their order."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from manta.manager.placement import random_before
+from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
+from manta.protocol.spec import SwarmSpec, TaskSpec
+from manta.protocol.states import AttemptState, SwarmState
+from manta.protocol.user import EventItem, MetricsItem, ResultItem
+from manta.protocol.values import Payload
+
+
+class Graph:
+    """A swarm's description, laid out for look-ups."""
+
+    def __init__(self, spec: SwarmSpec) -> None:
+        self.spec = spec
+        self.tasks = {task.alias: task for task in spec.tasks}
+        self.modules = {module.name: module for module in spec.modules}
+        self.roots = tuple(task.alias for task in spec.tasks if not task.after)
+        self.after: dict[str, list[str]] = {alias: [] for alias in self.tasks}
+        self.before_random = {alias: random_before(spec, alias) for alias in self.tasks}
+        for task in spec.tasks:
+            for edge in task.after:
+                self.after[edge.alias].append(task.alias)
+
+
+@dataclass
+class Attempt:
+    """One order to one node to run one instance."""
+
+    assignment: Assignment
+    node_alias: str
+    placed_at: float
+    state: AttemptState = AttemptState.PLACED
+    started_at: float | None = None
+    ended_at: float | None = None
+    output: Payload | None = None
+    error: TaskError | None = None
+    timings: Timings | None = None
+    progress: float | None = None
+    told: tuple[float, float] = (-1.0, 0.0)
+    """Fraction and time of the progress last published."""
+    nexts: list[NextIteration] = field(default_factory=list)
+    stops: bool = False
+    written: list[int] = field(default_factory=list)
+    """Where its results stand in the feed."""
+
+    @property
+    def instance(self) -> Instance:
+        return self.assignment.instance
+
+    @property
+    def node_id(self) -> str:
+        return self.assignment.node_id
+
+
+@dataclass
+class InstanceRun:
+    """One instance of a task in one iteration, through all its attempts."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    failures: int = 0
+    interruptions: int = 0
+    given_up: str = ""
+    """Why it will not answer any more."""
+
+    @property
+    def last(self) -> Attempt:
+        return self.attempts[-1]
+
+    @property
+    def idle(self) -> bool:
+        """It has neither answered nor been given up, and nothing runs for it."""
+        state = self.last.state
+        return state.final and state is not AttemptState.FINISHED and not self.given_up
+
+
+class Phase(StrEnum):
+    """WAITING for the tasks before it -> PLACING -> RUNNING -> DONE."""
+
+    WAITING = "WAITING"
+    PLACING = "PLACING"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+
+
+@dataclass
+class TaskRun:
+    """One task in one iteration."""
+
+    spec: TaskSpec
+    phase: Phase = Phase.WAITING
+    instances: list[InstanceRun] = field(default_factory=list)
+    placed_at: float = 0.0
+    overdue: bool = False
+    finished: int = 0
+    given_up: int = 0
+    has_results: bool = False
+
+    @property
+    def bound(self) -> bool:
+        """Are its instances tied to their nodes? Others run anywhere."""
+        return self.spec.method == "all" and self.spec.replicas is None
+
+
+@dataclass
+class Ask:
+    """A placement that is wanted: of a whole task, or of one of its instances anew."""
+
+    alias: str
+    replace: tuple[int, ...] = ()
+    problem: str = ""
+    since: float | None = None
+    """When it was first found unplaceable."""
+
+
+class Timer(NamedTuple):
+    due: float
+    kind: str
+    """patience, deadline, backstop, again"""
+    key: tuple[int | str, ...]
+
+
+@dataclass
+class Global:
+    value: Payload
+    version: int
+
+
+@dataclass
+class SwarmData:
+    swarm_id: str
+    cluster_id: str
+    spec: SwarmSpec | None = None
+    wait: bool = False
+    state: SwarmState = SwarmState.PENDING
+    reason: str = ""
+    last: float = 0.0
+    """When the last event that changed something was handled."""
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    paused_at: float = 0.0
+
+    iteration: int = -1
+    began_at: float = 0.0
+    runs: list[dict[str, TaskRun]] = field(default_factory=list)
+    """By iteration and alias."""
+    open_tasks: int = 0
+    """Tasks of this iteration that are not DONE."""
+    live: dict[Instance, Attempt] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    """Live attempts by node."""
+    asks: dict[int, Ask] = field(default_factory=dict)
+    asked: int = 0
+    timers: list[Timer] = field(default_factory=list)
+    within: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Nodes that schedule_next_iter named for this iteration, by alias."""
+    kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Nodes of the first iteration of fixed tasks."""
+    self_scheduled: bool = False
+    """A task has called schedule_next_iter: from then on the swarm goes on only by that."""
+
+    applied: dict[str, int] = field(default_factory=dict)
+    globals: dict[str, Global] = field(default_factory=dict)
+    results: list[ResultItem] = field(default_factory=list)
+    by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
+    """Positions in `results` by iteration and tag."""
+    metrics: list[MetricsItem] = field(default_factory=list)
+    events: list[EventItem] = field(default_factory=list)
+
+    def run_of(self, alias: str) -> TaskRun:
+        return self.runs[self.iteration][alias]
+
+    def attempt_of(self, instance: Instance, node_id: str) -> Attempt | None:
+        """The attempt, if this node was ever ordered to run it."""
+        if instance.swarm_id != self.swarm_id or not 0 <= instance.iteration < len(self.runs):
+            return None
+        run = self.runs[instance.iteration].get(instance.alias)
+        if run is None or not 0 <= instance.index < len(run.instances):
+            return None
+        attempts = run.instances[instance.index].attempts
+        if not 0 <= instance.attempt < len(attempts):
+            return None
+        attempt = attempts[instance.attempt]
+        return attempt if attempt.node_id == node_id else None
+
+    def needs_attempt(self, run: TaskRun, index: int) -> bool:
+        """Nothing runs for the instance, and no placement is asked for."""
+        return run.instances[index].idle and not any(
+            ask.alias == run.spec.alias and index in ask.replace for ask in self.asks.values()
+        )
+
+    def hold(self, attempt: Attempt) -> None:
+        self.live[attempt.instance] = attempt
+        self.held[attempt.node_id] = self.held.get(attempt.node_id, 0) + 1
+
+    def release(self, attempt: Attempt) -> None:
+        del self.live[attempt.instance]
+        self.held[attempt.node_id] -= 1
+        if not self.held[attempt.node_id]:
+            del self.held[attempt.node_id]
+
+    def set_global(self, tag: str, value: Payload) -> None:
+        old = self.globals.get(tag)
+        self.globals[tag] = Global(value, old.version + 1 if old else 1)
+
+    def add_result(self, item: ResultItem) -> int:
+        self.results.append(item)
+        position = len(self.results) - 1
+        self.by_tag.setdefault((item.iteration, item.tag), []).append(position)
+        return position
+
+    def disavow(self, attempt: Attempt) -> None:
+        """What it wrote stays readable and counts no more."""
+        for position in attempt.written:
+            self.results[position] = msgspec.structs.replace(self.results[position], counts=False)
+
+    def counting(self, iteration: int, tag: str) -> list[ResultItem]:
+        """One result of each instance that has one which counts, by alias and index."""
+        found = {}
+        for position in self.by_tag.get((iteration, tag), ()):
+            item = self.results[position]
+            if item.counts:
+                found[item.alias, item.index] = item
+        return [found[key] for key in sorted(found)]
+
+    def set_timer(self, due: float, kind: str, *key: int | str) -> None:
+        heapq.heappush(self.timers, Timer(due, kind, key))
+
+    def move_timers(self, later: float = 0.0, earliest: float = 0.0) -> None:
+        self.timers = [
+            timer._replace(due=max(timer.due + later, earliest)) for timer in self.timers
+        ]
+        heapq.heapify(self.timers)
+
+    def is_valid(self, timer: Timer) -> bool:
+        match timer.kind, timer.key:
+            case "patience", (int(number),):
+                ask = self.asks.get(number)
+                return ask is not None and ask.since is not None
+            case "deadline", (int(iteration), str(alias)):
+                return iteration == self.iteration and self.run_of(alias).phase is Phase.RUNNING
+            case "again", (int(iteration), str(alias), int(index)):
+                if iteration != self.iteration:
+                    return False
+                run = self.run_of(alias)
+                return run.phase is Phase.RUNNING and self.needs_attempt(run, index)
+            case "backstop", (str(alias), int(index), int(iteration), int(attempt)):
+                return Instance(self.swarm_id, alias, index, iteration, attempt) in self.live
+        return False
+
+    def prune_timers(self) -> None:
+        """The first timer is one that still means something, or there is none."""
+        while self.timers and (self.state.final or not self.is_valid(self.timers[0])):
+            heapq.heappop(self.timers)

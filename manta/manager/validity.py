@@ -1,0 +1,69 @@
+"""Is a swarm's description sound? The SDK checks too; a manager trusts no client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from manta.protocol.spec import SwarmSpec, TaskSpec
+
+METHODS = ("all", "any", "random", "best_resources")
+CONDITIONS = ("FINISHED", "RESULT")
+
+
+def flaws(spec: SwarmSpec) -> tuple[str, ...]:
+    """Sentences that name what is wrong and the remedy; none of them depends on nodes."""
+    return tuple(_flaws(spec))
+
+
+def _flaws(spec: SwarmSpec) -> Iterator[str]:
+    if not spec.tasks:
+        yield f"The swarm {spec.name!r} has no task; return at least one from execute()."
+    if spec.max_iteration is not None and spec.max_iteration < 1:
+        yield f"max_iteration is {spec.max_iteration}; give at least 1, or leave it out."
+    modules = {module.name for module in spec.modules}
+    if len(modules) != len(spec.modules):
+        yield "Two modules have one name; give one of them another name=."
+    aliases = {task.alias for task in spec.tasks}
+    seen: set[str] = set()
+    for task in spec.tasks:
+        head = f"Task {task.alias!r}"
+        if task.alias in seen:
+            yield f"The alias {task.alias!r} is used twice; give one task another alias."
+        if task.module not in modules:
+            yield f"{head} runs the module {task.module!r}, which the swarm does not bring."
+        for edge in task.after:
+            if edge.alias not in aliases:
+                yield f"{head} comes after {edge.alias!r}, which is no task of the swarm."
+            elif edge.alias not in seen:
+                yield (
+                    f"{head} comes after {edge.alias!r}, which does not come before it: "
+                    "the graph has a cycle; take one of its edges out."
+                )
+            if edge.condition not in CONDITIONS:
+                yield f"{head} has the condition {edge.condition!r}; use FINISHED or RESULT."
+        seen.add(task.alias)
+        for flaw in _flaws_of(task):
+            yield f"{head}: {flaw}"
+
+
+def _flaws_of(task: TaskSpec) -> Iterator[str]:
+    known = task.method in METHODS or (task.method.startswith("tag-") and len(task.method) > 4)
+    if not known:
+        yield f"the method {task.method!r} is unknown; use {', '.join(METHODS)} or tag-<tag>."
+    if isinstance(task.maximum, float):
+        if not 0 < task.maximum <= 1:
+            yield f"maximum={task.maximum} is no fraction; give 0 < f <= 1, a count, or -1."
+    elif task.maximum < 1 and task.maximum != -1:
+        yield f"maximum={task.maximum} is no count; give 1 or more, a fraction, or -1."
+    if task.replicas is not None and task.replicas < 1:
+        yield f"replicas={task.replicas}; give at least 1, or leave it out."
+    if task.retries < 0:
+        yield f"retries={task.retries}; give 0 or more."
+    if task.quorum is not None and not 0 < task.quorum <= 1:
+        yield f"quorum={task.quorum} is no fraction; give 0 < q <= 1."
+    for name, seconds in (("deadline", task.deadline), ("timeout", task.timeout)):
+        if seconds is not None and not 0 < seconds < float("inf"):
+            yield f"{name}={seconds:g}; give seconds above 0, or leave it out."
+    both = set(task.specified_ids or ()) & set(task.excepted_ids or ())
+    if both:
+        yield f"{min(both)!r} is in specified_ids and in excepted_ids; take it out of one."
