@@ -1,0 +1,114 @@
+"""A store that lasts as long as the process: for tests, and as the simplest true form."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from manta.manager.errors import StoreConflict
+from manta.manager.store.interface import (
+    AppendEvents,
+    AppendLogs,
+    Delete,
+    Put,
+    R,
+    Reference,
+    RemoveSwarm,
+    StoredEvent,
+    StoredLine,
+    Write,
+)
+from manta.manager.store.records import Record, SwarmRecord, key_of
+
+
+@dataclass
+class _State:
+    records: dict[type[Record], dict[str, Record]] = field(default_factory=dict)
+    events: dict[str, list[bytes]] = field(default_factory=dict)
+    lines: dict[str, dict[tuple[str, int], StoredLine]] = field(default_factory=dict)
+    references: dict[str, set[str]] = field(default_factory=dict)
+    position: int = 0
+
+    def copy(self) -> _State:
+        """Deep in its containers; what they hold is immutable."""
+        state = copy.copy(self)
+        state.records = {kind: dict(table) for kind, table in self.records.items()}
+        state.events = {swarm_id: list(log) for swarm_id, log in self.events.items()}
+        state.lines = {swarm_id: dict(lines) for swarm_id, lines in self.lines.items()}
+        state.references = {swarm_id: set(held) for swarm_id, held in self.references.items()}
+        return state
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._state = _State()
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        with self._lock:
+            state = self._state.copy()
+            for write in writes:
+                _apply(state, write)
+            self._state = state
+
+    def purge(self, limit: int = 1000) -> bool:
+        return False  # RemoveSwarm left nothing
+
+    # A reader works on the state that it finds: no commit ever changes one in place.
+
+    def get(self, kind: type[R], key: str) -> R | None:
+        return cast("R | None", self._state.records.get(kind, {}).get(key))
+
+    def all(self, kind: type[R]) -> list[R]:
+        table = self._state.records.get(kind, {})
+        return [cast("R", table[key]) for key in sorted(table)]
+
+    def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]:
+        log = self._state.events.get(swarm_id, [])
+        for number, body in enumerate(log[after:], after + 1):
+            yield StoredEvent(number, body)
+
+    def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
+        lines = self._state.lines.get(swarm_id, {}).values()
+        return [line for line in lines if line.position > after][:limit]
+
+    def log_ends(self, swarm_id: str) -> dict[str, int]:
+        ends: dict[str, int] = {}
+        for node_id, number in self._state.lines.get(swarm_id, {}):
+            ends[node_id] = max(number, ends.get(node_id, 0))
+        return ends
+
+    def unreferenced(self, digests: Iterable[str]) -> set[str]:
+        return set(digests).difference(*self._state.references.values())
+
+    def close(self) -> None:
+        """Nothing to let go of: what it holds can be read on."""
+
+
+def _apply(state: _State, write: Write) -> None:
+    match write:
+        case Put(record):
+            state.records.setdefault(type(record), {})[key_of(record)] = record
+        case Delete(kind, key):
+            state.records.get(kind, {}).pop(key, None)
+        case AppendEvents(swarm_id, first, bodies):
+            log = state.events.setdefault(swarm_id, [])
+            held = log[first - 1 : first - 1 + len(bodies)]
+            if first > len(log) + 1 or tuple(held) != bodies[: len(held)]:
+                raise StoreConflict(f"Event {first} of swarm {swarm_id} does not continue its log.")
+            log.extend(bodies[len(held) :])
+        case AppendLogs(swarm_id, node_id, first, bodies):
+            lines = state.lines.setdefault(swarm_id, {})
+            for number, body in enumerate(bodies, first):
+                if (node_id, number) not in lines:
+                    state.position += 1
+                    lines[node_id, number] = StoredLine(state.position, node_id, body)
+        case Reference(swarm_id, digests):
+            state.references.setdefault(swarm_id, set()).update(digests)
+        case RemoveSwarm(swarm_id):
+            state.records.get(SwarmRecord, {}).pop(swarm_id, None)
+            for table in (state.events, state.lines, state.references):
+                table.pop(swarm_id, None)

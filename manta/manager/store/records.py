@@ -1,0 +1,99 @@
+"""What the manager keeps beside the event logs: one record per cluster, node, user, key, token.
+
+Each kind is a table keyed by `key_of`. New fields need defaults: a record that an
+earlier version wrote must decode.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from manta.protocol.node import Capabilities
+from manta.protocol.states import ClusterState
+from manta.protocol.user import SwarmInfo
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Root of the records."""
+
+
+class ClusterRecord(Record, frozen=True):
+    id: str
+    name: str
+    owner_id: str
+    created_at: float
+    status: str = ClusterState.RUNNING
+
+
+class NodeRecord(Record, frozen=True):
+    id: str
+    cluster_id: str
+    alias: str
+    key: str
+    enrolled_at: float
+    capabilities: Capabilities = Capabilities()
+    """As of its last registration."""
+
+
+class UserRecord(Record, frozen=True):
+    """`password` is an argon2id hash; "" lets nobody in by password."""
+
+    id: str
+    email: str
+    password: str
+    created_at: float
+    role: str = "admin"
+
+
+class KeyKind(StrEnum):
+    USER = "user"
+    NODE = "node"
+    REMOVED = "removed"
+    """Was a node's until a user removed it."""
+
+
+class KeyRecord(Record, frozen=True):
+    """A public key that the manager knows, and whose it is."""
+
+    key: str
+    kind: KeyKind
+    subject: str
+    """The id of its user or node."""
+    since: float
+
+
+class TokenRecord(Record, frozen=True):
+    """A token by the hash of its id; the token itself is nowhere."""
+
+    digest: str
+    audience: str
+    subject: str
+    expires_at: float
+    uses: int = 1
+    """How often it may still be used."""
+    bound_to: str = ""
+
+
+class SwarmRecord(Record, frozen=True):
+    """What lists show, kept current with the swarm's events."""
+
+    info: SwarmInfo
+    owner_id: str
+
+
+KEYS: dict[type[Record], str] = {
+    ClusterRecord: "id",
+    NodeRecord: "id",
+    UserRecord: "id",
+    KeyRecord: "key",
+    TokenRecord: "digest",
+}
+
+
+def key_of(record: Record) -> str:
+    if isinstance(record, SwarmRecord):
+        return record.info.swarm_id
+    key: str = getattr(record, KEYS[type(record)])
+    return key
