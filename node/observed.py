@@ -1,0 +1,159 @@
+"""What the manager wants this node to run against what it holds.
+
+An assignment is *live* from when it is taken until its attempt has ended, then *ended*
+until the manager no longer wants it. So nothing that ended runs again while it is still
+desired, and whatever is desired and unknown is taken, once. The manager's wishes have a
+version: a change that continues ours is applied, anything else leads to fetching the whole.
+
+| held  | still desired | revoked                       | attempt ends           |
+|-------|---------------|-------------------------------|------------------------|
+| no    | Take -> live  | nothing                       |                        |
+| live  | nothing       | Cancel; forgotten at its end  | ended, or forgotten    |
+| ended | nothing       | forgotten                     |                        |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
+
+
+@dataclass(frozen=True)
+class Take:
+    """Run it: its end is reported exactly once."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The manager no longer wants it: end it."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True)
+class StopRuntimes:
+    """The swarm is over: its warm runtimes and what they keep are of no use."""
+
+    swarm_id: str
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Ask the manager for the whole; answer with `fetched` or `fetch_failed`."""
+
+
+ObservedAction = Take | Cancel | StopRuntimes | Fetch
+
+
+class Observed:
+    def __init__(self) -> None:
+        self.version = -1
+        self._live: dict[Instance, Assignment] = {}
+        self._ended: set[Instance] = set()
+        self._revoked: set[Instance] = set()
+        self._swarms: set[str] = set()
+        self._fetching_from: int | None = None
+
+    @property
+    def held(self) -> tuple[Instance, ...]:
+        """Live or ended: what `Register.observed` says."""
+        return (*self._live, *sorted(self._ended))
+
+    @property
+    def live(self) -> tuple[Assignment, ...]:
+        return tuple(self._live.values())
+
+    @property
+    def swarms(self) -> frozenset[str]:
+        """Those whose runtimes are to be kept warm."""
+        return frozenset(self._swarms)
+
+    def remember(self, ended: Iterable[Instance]) -> None:
+        """After a start: attempts whose end is in the journal still."""
+        self._ended.update(ended)
+
+    def registered(self, desired: Desired) -> list[ObservedAction]:
+        """A connection began: whatever was on its way before is void."""
+        self._fetching_from = None
+        return self._replace(desired)
+
+    def changed(self, change: DesiredChanged) -> list[ObservedAction]:
+        if change.version != self.version + 1:
+            return [] if change.version == self.version else self._fetch()
+        self.version = change.version
+        actions: list[ObservedAction] = []
+        for instance in change.revoke:
+            actions += self._revoke(instance)
+        for assignment in change.assign:
+            actions += self._take(assignment)
+        return actions + self._keep_swarms(change.swarms)
+
+    def heard_version(self, version: int) -> list[ObservedAction]:
+        """A heartbeat was answered."""
+        return [] if version == self.version else self._fetch()
+
+    def fetched(self, desired: Desired) -> list[ObservedAction]:
+        if self._fetching_from is None:
+            return []
+        advanced = self.version != self._fetching_from
+        self._fetching_from = None
+        if advanced and desired.version < self.version:
+            return self._fetch()  # changes overtook the answer: it would undo them
+        return self._replace(desired)
+
+    def fetch_failed(self) -> None:
+        """The next change or heartbeat asks again."""
+        self._fetching_from = None
+
+    def ended(self, instance: Instance) -> None:
+        """Its TaskEnded is in the journal."""
+        if self._live.pop(instance, None) is None:
+            return
+        if instance in self._revoked:
+            self._revoked.discard(instance)
+        else:
+            self._ended.add(instance)
+
+    def _replace(self, desired: Desired) -> list[ObservedAction]:
+        self.version = desired.version
+        wanted = {assignment.instance for assignment in desired.assignments}
+        actions: list[ObservedAction] = []
+        for instance in self.held:
+            if instance not in wanted:
+                actions += self._revoke(instance)
+        for assignment in desired.assignments:
+            actions += self._take(assignment)
+        return actions + self._keep_swarms(desired.swarms)
+
+    def _take(self, assignment: Assignment) -> list[ObservedAction]:
+        instance = assignment.instance
+        if instance in self._live or instance in self._ended:
+            self._revoked.discard(instance)  # wanted after all: its end is to be remembered
+            return []
+        self._live[instance] = assignment
+        self._swarms.add(instance.swarm_id)
+        return [Take(assignment)]
+
+    def _revoke(self, instance: Instance) -> list[ObservedAction]:
+        self._ended.discard(instance)
+        if instance not in self._live or instance in self._revoked:
+            return []
+        self._revoked.add(instance)
+        return [Cancel(instance)]
+
+    def _keep_swarms(self, swarms: Iterable[str]) -> list[ObservedAction]:
+        wanted = {instance.swarm_id for instance in self._live if instance not in self._revoked}
+        wanted.update(swarms)
+        gone = self._swarms - wanted
+        self._swarms = wanted
+        return [StopRuntimes(swarm_id) for swarm_id in sorted(gone)]
+
+    def _fetch(self) -> list[ObservedAction]:
+        if self._fetching_from is not None:
+            return []
+        self._fetching_from = self.version
+        return [Fetch()]

@@ -1,0 +1,150 @@
+"""Which of the assignments that a node has taken may run now.
+
+A node has a number of places, cores and memory. What can never fit is refused; what does
+not fit now waits. Of those that wait, the highest priority goes first; among equals the
+swarm that runs least here, then the one that was served longest ago, then who came first.
+One that does not fit is passed over by smaller ones, until it has waited for `patience`
+seconds: then what frees up is kept for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from manta.protocol.node import Assignment, Instance
+from manta.protocol.spec import ResourceSpec
+
+
+@dataclass(frozen=True)
+class Start:
+    assignment: Assignment
+    queued: float
+    """Seconds that it waited."""
+
+
+@dataclass(frozen=True)
+class Refuse:
+    assignment: Assignment
+    sentence: str
+
+
+ReservationAction = Start | Refuse
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What tasks may use; None: not limited here."""
+
+    places: int
+    cpu: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    assignment: Assignment
+    since: float
+    order: int
+
+
+class Reservations:
+    def __init__(
+        self, capacity: Capacity, *, queue_bound: int = 1000, patience: float = 60.0
+    ) -> None:
+        self._capacity = capacity
+        self._bound = queue_bound
+        self._patience = patience
+        self._running: dict[Instance, Assignment] = {}
+        self._waiting: dict[Instance, _Waiting] = {}
+        self._served: dict[str, int] = {}
+        self._count = 0
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting)
+
+    def offer(self, assignment: Assignment, now: float) -> list[ReservationAction]:
+        instance = assignment.instance
+        if instance in self._running or instance in self._waiting:
+            return []
+        problem = self._never(assignment)
+        if not problem and len(self._waiting) >= self._bound:
+            problem = f"{self._bound} tasks wait on this node already; add nodes"
+        if problem:
+            return [Refuse(assignment, f"{instance} was refused: {problem}.")]
+        self._count += 1
+        self._waiting[instance] = _Waiting(assignment, now, self._count)
+        return self._admit(now)
+
+    def ended(self, instance: Instance, now: float) -> list[ReservationAction]:
+        """It gives its place back; also for one that waited and was cancelled."""
+        self._waiting.pop(instance, None)
+        self._running.pop(instance, None)
+        return self._admit(now)
+
+    def is_waiting(self, instance: Instance) -> bool:
+        return instance in self._waiting
+
+    def swarm_gone(self, swarm_id: str) -> None:
+        """Its turn need not be remembered."""
+        self._served.pop(swarm_id, None)
+
+    def _never(self, assignment: Assignment) -> str:
+        has, asks = self._capacity, _asks(assignment)
+        if has.places < 1:
+            return "this node takes no tasks (max_concurrent_tasks is 0)"
+        if has.cpu is not None and (asks.cpu or 0) > has.cpu:
+            return f"it asks for {asks.cpu:g} cores, tasks may use {has.cpu:g} here"
+        if has.memory is not None and (asks.memory or 0) > has.memory:
+            return f"it asks for {asks.memory} bytes of memory, tasks may use {has.memory} here"
+        return ""
+
+    def _admit(self, now: float) -> list[ReservationAction]:
+        actions: list[ReservationAction] = []
+        while (waiting := self._next(now)) is not None:
+            instance = waiting.assignment.instance
+            del self._waiting[instance]
+            self._running[instance] = waiting.assignment
+            self._count += 1
+            self._served[instance.swarm_id] = self._count
+            actions.append(Start(waiting.assignment, now - waiting.since))
+        return actions
+
+    def _next(self, now: float) -> _Waiting | None:
+        if not self._waiting or len(self._running) >= self._capacity.places:
+            return None
+        runs: dict[str, int] = {}
+        for instance in self._running:
+            runs[instance.swarm_id] = runs.get(instance.swarm_id, 0) + 1
+
+        def rank(waiting: _Waiting) -> tuple[int, int, int, int]:
+            swarm = waiting.assignment.instance.swarm_id
+            priority = waiting.assignment.priority
+            return -priority, runs.get(swarm, 0), self._served.get(swarm, 0), waiting.order
+
+        for waiting in sorted(self._waiting.values(), key=rank):
+            if self._fits(waiting.assignment):
+                return waiting
+            if now - waiting.since >= self._patience:
+                return None
+        return None
+
+    def _fits(self, assignment: Assignment) -> bool:
+        has, asks = self._capacity, _asks(assignment)
+        used = [_asks(running) for running in self._running.values()]
+        cpu = sum(resources.cpu or 0 for resources in used) + (asks.cpu or 0)
+        memory = sum(resources.memory or 0 for resources in used) + (asks.memory or 0)
+        return (has.cpu is None or cpu <= has.cpu + 1e-9) and (
+            has.memory is None or memory <= has.memory
+        )
+
+
+_NOTHING = ResourceSpec()
+
+
+def _asks(assignment: Assignment) -> ResourceSpec:
+    return assignment.resources or _NOTHING
