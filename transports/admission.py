@@ -1,0 +1,120 @@
+"""Who may connect: a snapshot of public keys in memory, replaced as a whole.
+
+Reading takes no lock, so that the ZAP thread can answer at any time (R2).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class Decision(Enum):
+    """The answer to a handshake."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    BUSY = "busy"  # cannot decide now: the peer is to ask again
+
+
+class Standing(Enum):
+    """What is known of a key."""
+
+    KNOWN = "known"
+    GUEST = "guest"  # let in to enrol or sign in, and for nothing else
+    DENIED = "denied"
+
+
+class TokenBucket:
+    """At most `burst` at once and `rate` a second in the long run. Pure: time is an argument."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._filled_at: float | None = None
+
+    def take(self, now: float) -> bool:
+        if self._filled_at is not None:
+            gained = max(0.0, now - self._filled_at) * self._rate
+            self._tokens = min(self._burst, self._tokens + gained)
+        self._filled_at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    known: frozenset[str]
+    denied: frozenset[str]
+
+
+class Admission:
+    """The keys that a listener admits.
+
+    With `guests`, unknown keys pass the handshake too, `guest_rate` of them a
+    second after a first `guest_burst`; the layer above asks `standing` and
+    lets guests enrol or sign in only.
+    """
+
+    def __init__(
+        self,
+        known: Iterable[str] = (),
+        guests: bool = False,
+        *,
+        guest_rate: float = 20.0,
+        guest_burst: float = 50.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._snapshot = _Snapshot(frozenset(known), frozenset())
+        self._guests = guests
+        self._bucket = TokenBucket(guest_rate, guest_burst)
+        self._clock = clock
+        self._writing = threading.Lock()
+
+    def allow(self, key: str) -> None:
+        """Make a key known; lifts a denial."""
+        with self._writing:
+            old = self._snapshot
+            self._snapshot = _Snapshot(old.known | {key}, old.denied - {key})
+
+    def forget(self, key: str) -> None:
+        """Make a key unknown: a guest where guests are let in, else denied."""
+        with self._writing:
+            old = self._snapshot
+            self._snapshot = _Snapshot(old.known - {key}, old.denied - {key})
+
+    def deny(self, key: str) -> None:
+        """Refuse a key, also as a guest. Live links are cut by `Listener.cut`."""
+        with self._writing:
+            old = self._snapshot
+            self._snapshot = _Snapshot(old.known - {key}, old.denied | {key})
+
+    def replace_known(self, keys: Iterable[str]) -> None:
+        """Put another set of known keys in place, atomically; denials stay."""
+        with self._writing:
+            old = self._snapshot
+            self._snapshot = replace(old, known=frozenset(keys) - old.denied)
+
+    def standing(self, key: str) -> Standing:
+        snapshot = self._snapshot
+        if key in snapshot.denied:
+            return Standing.DENIED
+        if key in snapshot.known:
+            return Standing.KNOWN
+        return Standing.GUEST if self._guests else Standing.DENIED
+
+    def decide(self, key: str) -> Decision:
+        """Answer a handshake. A guest's costs a token, so call it once for each."""
+        standing = self.standing(key)
+        if standing is Standing.KNOWN:
+            return Decision.ALLOW
+        if standing is Standing.DENIED:
+            return Decision.DENY
+        with self._writing:
+            return Decision.ALLOW if self._bucket.take(self._clock()) else Decision.BUSY

@@ -1,0 +1,180 @@
+"""CURVE key pairs (RFC 26) and the files that keep them.
+
+A public key is 40 characters of Z85 (RFC 32) and is its owner's identity. The
+secret half lives in a file of mode 0600 in a folder of mode 0700, or nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from manta.transports.errors import KeyFileError, LocalTransportError
+
+KEY_CHARACTERS = 40
+_Z85 = frozenset(
+    "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+)
+
+
+def check_key(key: str, what: str = "public key") -> str:
+    """Return `key` if it looks like a CURVE key in Z85. Raises LocalTransportError."""
+    if len(key) != KEY_CHARACTERS or not _Z85.issuperset(key):
+        raise LocalTransportError(
+            f"the {what} is not a CURVE key: expected {KEY_CHARACTERS} characters of Z85, "
+            f"got {len(key)}; copy it again in full"
+        )
+    return key
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """One identity. Both halves are Z85 text; the secret is in no repr."""
+
+    public: str
+    secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_key(self.public)
+        check_key(self.secret, "secret key")
+
+    @classmethod
+    def generate(cls) -> KeyPair:
+        import zmq
+
+        public, secret = zmq.curve_keypair()
+        return cls(public.decode("ascii"), secret.decode("ascii"))
+
+    @classmethod
+    def from_secret(cls, secret: str) -> KeyPair:
+        """The pair whose secret half is known."""
+        import zmq
+
+        check_key(secret, "secret key")
+        return cls(zmq.curve_public(secret.encode("ascii")).decode("ascii"), secret)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> KeyPair:
+        """Read a file that `save` wrote.
+
+        Raises KeyFileError when it is missing or malformed, or when another
+        user could read or replace it.
+        """
+        path = Path(path)
+        check_private_folder(path.parent)
+        lines = read_private(path).splitlines()
+        fields = dict(line.split(" = ", 1) for line in lines if " = " in line)
+        try:
+            pair = cls.from_secret(fields["secret"])
+            if fields["public"] != pair.public:
+                raise LocalTransportError("the two halves do not belong together")
+        except (KeyError, LocalTransportError):
+            # Not the cause's own words, which could quote the secret.
+            raise KeyFileError(
+                f"{path} is not a key file, or is damaged: restore it from a backup, "
+                "or delete it to get a new identity"
+            ) from None
+        return pair
+
+    def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+        """Write the pair, whole or not at all; the folder is made if need be.
+
+        Raises KeyFileError when the file exists and `replace` is not set, or
+        when the folder is open to other users.
+        """
+        text = (
+            f"# Manta key pair: keep it secret.\npublic = {self.public}\nsecret = {self.secret}\n"
+        )
+        write_private(Path(path), text, replace=replace)
+
+
+def make_private_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder of mode 0700, or check the one that is there. Raises KeyFileError."""
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise KeyFileError(f"cannot make the folder {folder}: {error.strerror}") from error
+    check_private_folder(folder)
+
+
+def check_private_folder(folder: str | os.PathLike[str]) -> None:
+    """Raises KeyFileError unless only this user can enter the folder (R8)."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        raise KeyFileError(f"cannot use the folder {folder}: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise KeyFileError(f"{folder} is not a folder: move it away")
+    _check_owner_and_mode(folder, status, 0o700)
+
+
+def read_private(path: str | os.PathLike[str]) -> str:
+    """Read a secret file of mode 0600. Raises KeyFileError (R8)."""
+    try:
+        # Checked on the open file, so that it cannot be exchanged in between.
+        # Not blocking, so that a FIFO at this path is an error and not a hang.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise KeyFileError(
+            f"there is no key file {path}: enrol or sign in first, or give the right path"
+        ) from None
+    except OSError as error:
+        raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from error
+    with open(fd, encoding="utf-8") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"{path} is not a file: move it away")
+        _check_owner_and_mode(path, status, 0o600)
+        try:
+            return file.read(65536)
+        except UnicodeDecodeError:
+            raise KeyFileError(
+                f"{path} is damaged: restore it from a backup, or delete it to start anew"
+            ) from None
+
+
+def write_private(path: str | os.PathLike[str], text: str, *, replace: bool = False) -> None:
+    """Write a secret file of mode 0600 in a folder of mode 0700, atomically and synced."""
+    path = Path(path)
+    make_private_folder(path.parent)
+    draft = ""
+    try:
+        fd, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        if replace:
+            os.replace(draft, path)
+            draft = ""
+        else:
+            os.link(draft, path)  # unlike a rename, fails if the name is taken
+    except FileExistsError:
+        raise KeyFileError(
+            f"{path} exists already and would be lost: delete it first if it is not needed"
+        ) from None
+    except OSError as error:
+        raise KeyFileError(f"cannot write the key file {path}: {error.strerror}") from error
+    finally:
+        if draft:
+            os.unlink(draft)
+
+
+def _check_owner_and_mode(
+    path: str | os.PathLike[str], status: os.stat_result, allowed: int
+) -> None:
+    if status.st_uid != os.geteuid():
+        raise KeyFileError(
+            f"{path} belongs to user id {status.st_uid}, not to this process's {os.geteuid()}: "
+            f"run `chown {os.geteuid()} {path}`"
+        )
+    if status.st_mode & 0o077:
+        raise KeyFileError(
+            f"{path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o}): "
+            f"run `chmod {allowed:o} {path}`"
+        )
