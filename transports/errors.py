@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 
 
-class DownReason(StrEnum):
+class DownReason(str, Enum):  # StrEnum is not in Python 3.10
     """Why a link is not up. The text goes to `status` as it stands."""
 
     CONNECTING = "connecting"  # not tried to the end yet
@@ -18,6 +18,9 @@ class DownReason(StrEnum):
     REVOKED = "revoked"  # this side cut the peer off
     PROTOCOL = "protocol"  # the peer broke the protocol
     VERSION = "version"  # the peer speaks another major version
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class TransportError(Exception):
@@ -34,6 +37,10 @@ class AddressInUse(LocalTransportError):
 
 class ValueNotSerializable(LocalTransportError, TypeError):
     """A value that cannot be sent; names the place inside it and the remedy."""
+
+
+class MissingPackage(LocalTransportError, ImportError):
+    """A value needs a package, or a time zone, that this Python does not have."""
 
 
 class KeyFileError(LocalTransportError):
