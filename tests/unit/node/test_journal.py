@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manta.node.journal import (
+    Batch,
+    Begin,
+    Journal,
+    KeptEntry,
+    KeptLine,
+    Outbox,
+    Record,
+    decode,
+    encode,
+)
+from manta.protocol.node import (
+    Instance,
+    JournalEntry,
+    LogLine,
+    Progressed,
+    ResultWritten,
+    TaskEnded,
+    TaskStarted,
+)
+from manta.protocol.states import AttemptState
+from manta.protocol.values import BlobRef, Inline
+
+I0 = Instance("s", "worker", 0, 0)
+I1 = Instance("s", "worker", 0, 1)
+STARTED = TaskStarted(I0, 1.0)
+ENDED = TaskEnded(I0, AttemptState.FINISHED, 2.0)
+BLOB = BlobRef("a" * 64, 10)
+OTHER = BlobRef("b" * 64, 20)
+
+
+def result(blob: BlobRef, instance: Instance = I0) -> ResultWritten:
+    return ResultWritten(instance, "tag", blob)
+
+
+def journal(*entries: JournalEntry, upto: int = 0) -> Journal:
+    made = Journal(Begin("s", upto))
+    for entry in entries:
+        made.append(entry, 10)
+    made.entries.synced = made.entries.last
+    return made
+
+
+RECORDS: list[Record] = [
+    Begin("s", 3, (I1,)),
+    KeptEntry(4, STARTED),
+    KeptEntry(5, ResultWritten(I0, "tag", Inline(b"12"))),
+    KeptEntry(6, result(BLOB)),
+    KeptEntry(7, ENDED),
+    KeptLine(1, LogLine(I0, 1.0, "stdout", "hello")),
+]
+DATA = b"".join(map(encode, RECORDS))
+
+
+def test_records_survive_the_file() -> None:
+    assert decode(DATA) == (RECORDS, len(DATA))
+    assert decode(b"") == ([], 0)
+
+
+@given(st.integers(0, len(DATA) - 1))
+def test_a_torn_tail_is_cut_at_a_record(length: int) -> None:
+    records, kept = decode(DATA[:length])
+    assert records == RECORDS[: len(records)]
+    assert kept <= length
+    assert decode(DATA[:kept]) == (records, kept)
+
+
+@given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
+def test_a_damaged_byte_ends_the_file_there(position: int, flip: int) -> None:
+    damaged = bytearray(DATA)
+    damaged[position] ^= flip
+    records, kept = decode(bytes(damaged))
+    assert kept <= position
+    assert records == RECORDS[: len(records)]
+
+
+def test_what_is_valid_but_no_record_ends_the_file() -> None:
+    from manta.node import journal as module
+
+    body = b"\x93\x01\x02\x03"
+    import zlib
+
+    strange = module._HEAD.pack(len(body), zlib.crc32(body)) + body
+    assert decode(DATA + strange + DATA) == (RECORDS, len(DATA))
+
+
+def test_recover_takes_up_the_numbers_and_the_open_attempts() -> None:
+    again = Journal.recover([Begin("s", 3, (I1,)), KeptEntry(4, STARTED)])
+    assert again is not None
+    assert again.open == (I1, I0)
+    assert again.entries.acknowledged == 3
+    assert again.append(ENDED, 1) == 5
+    assert again.open == (I1,)
+    assert again.unacknowledged_ends == (I0,)
+    assert again.due(0.0) == [Batch(4, (STARTED,))]  # the end is not synced yet
+
+
+def test_recover_without_a_beginning_or_with_a_gap() -> None:
+    assert Journal.recover([]) is None
+    assert Journal.recover([KeptEntry(1, STARTED)]) is None
+    gap = Journal.recover([Begin("s"), KeptEntry(1, STARTED), KeptEntry(3, ENDED)])
+    assert gap is not None
+    assert gap.entries.last == 1
+
+
+def test_nothing_is_sent_before_it_is_synced() -> None:
+    made = Journal(Begin("s"))
+    made.append(STARTED, 1)
+    made.append(ENDED, 1)
+    assert made.due(0.0) == []
+    made.entries.synced = 1
+    assert made.due(0.0) == [Batch(1, (STARTED,))]
+    assert made.due(0.0) == []
+    made.entries.synced = 2
+    assert made.due(0.0) == [Batch(2, (ENDED,))]
+
+
+def test_an_entry_waits_for_its_blob_and_later_ones_for_it() -> None:
+    made = journal(STARTED, result(BLOB), ENDED)
+    assert made.due(0.0) == [Batch(1, (STARTED,))]
+    assert made.blobs_to_push() == [BLOB]
+    made.pushed(BLOB.digest)
+    assert made.blobs_to_push() == []
+    assert made.due(0.0) == [Batch(2, (result(BLOB), ENDED))]
+
+
+def test_acknowledgement_frees_blobs_that_nothing_else_names() -> None:
+    made = journal(result(BLOB), result(OTHER), result(BLOB, I1))
+    made.pushed(BLOB.digest)
+    made.pushed(OTHER.digest)
+    made.due(0.0)
+    assert made.acknowledge(2, (), 0.0) == [OTHER]
+    assert made.acknowledge(2, (), 0.0) == []
+    assert made.acknowledge(3, (), 0.0) == [BLOB]
+    assert len(made.entries) == 0
+
+
+def test_a_missing_blob_is_pushed_again_before_its_entry() -> None:
+    made = journal(STARTED, result(BLOB))
+    made.pushed(BLOB.digest)
+    assert len(made.due(0.0)) == 1
+    assert made.acknowledge(1, (BLOB,), 0.0) == []
+    assert made.blobs_to_push() == [BLOB]
+    assert made.due(0.0) == []
+    made.pushed(BLOB.digest)
+    assert made.due(0.0) == [Batch(2, (result(BLOB),))]
+
+
+def test_a_lost_blob_interrupts_its_attempt() -> None:
+    made = journal(STARTED, result(BLOB), ENDED)
+    assert made.blob_lost(BLOB.digest, 9.0) == [I0]
+    assert made.blobs_to_push() == []
+    [batch] = made.due(0.0)
+    told = batch.items[1]
+    assert isinstance(told, TaskEnded)
+    assert told.state == AttemptState.INTERRUPTED
+    assert made.blob_lost(BLOB.digest, 9.0) == []
+
+
+def test_resent_after_a_new_connection_or_silence() -> None:
+    made = journal(STARTED, ENDED)
+    assert made.entries.resend_at() is None
+    first = made.due(10.0)
+    assert made.entries.resend_at() == 15.0
+    made.entries.send_again()
+    assert made.due(20.0) == first
+    made.acknowledge(1, (), 22.0)
+    assert made.entries.resend_at() == 27.0
+    made.acknowledge(2, (), 23.0)
+    assert made.entries.resend_at() is None
+
+
+def test_last_write_of_an_attempt() -> None:
+    made = journal(STARTED, result(BLOB), result(OTHER, I1), Progressed(I0, 0.5, "", 1.0))
+    assert made.last_write(I0) == 2
+    assert made.last_write(I1) == 3
+    made.pushed(BLOB.digest)
+    made.due(0.0)
+    made.acknowledge(2, (), 0.0)
+    assert made.last_write(I0) == 0
+
+
+@pytest.mark.parametrize("acknowledged", [0, 1, 2, 3, 4])
+def test_a_rewritten_file_says_the_same(acknowledged: int) -> None:
+    made = journal(STARTED, TaskStarted(I1, 2.0), ENDED, Progressed(I1, 0.1, "", 3.0))
+    made.due(0.0)
+    made.acknowledge(acknowledged, (), 0.0)
+    records: list[Record] = [made.begin()]
+    records += [KeptEntry(kept.number, kept.item) for kept in made.entries]
+    again = Journal.recover(records)
+    assert again is not None
+    assert again.open == made.open == (I1,)
+    assert again.entries.last == made.entries.last
+    assert again.unacknowledged_ends == made.unacknowledged_ends
+
+
+def test_a_manager_that_knows_more_than_the_file() -> None:
+    made = journal(STARTED)
+    made.acknowledge(7, (), 0.0)
+    assert made.append(ENDED, 1) == 8
+    made.entries.synced = 8
+    assert made.due(0.0) == [Batch(8, (ENDED,))]
+
+
+def test_batches_have_bounds() -> None:
+    box: Outbox[int] = Outbox(batch_items=3, batch_bytes=10, window_bytes=20)
+    for number in range(8):
+        box.append(number, 4)
+    box.append(99, 50)
+    box.synced = box.last
+    assert [batch.items for batch in box.due(0.0)] == [(0, 1), (2, 3), (4, 5)]
+    box.acknowledge(4)
+    assert [batch.items for batch in box.due(0.0)] == [(6, 7), (99,)]
+    assert box.drop_first() == 4
+    assert box.pending_bytes == 4 * 3 + 50
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.just("append"),
+            st.just("sync"),
+            st.just("send"),
+            st.just("reconnect"),
+            st.tuples(st.just("deliver"), st.integers(0, 9)),
+            st.tuples(st.just("ack"), st.integers(0, 9)),
+        ),
+        max_size=80,
+    )
+)
+def test_exactly_once_over_a_bad_wire(steps: list) -> None:
+    """The manager applies what continues its number and ignores all else."""
+    box: Outbox[int] = Outbox(batch_items=3)
+    wire: list[Batch[int]] = []
+    acks: list[int] = [0]
+    applied: list[int] = []
+
+    def receive(batch: Batch[int]) -> None:
+        for number, item in enumerate(batch.items, batch.first):
+            if number == len(applied) + 1:
+                applied.append(item)
+        acks.append(len(applied))
+
+    for step in steps:
+        match step:
+            case "append":
+                box.append(box.last, 1)
+            case "sync":
+                box.synced = box.last
+            case "send":
+                wire += box.due(0.0)
+            case "reconnect":
+                box.send_again()
+            case ("deliver", index) if wire:
+                receive(wire[index % len(wire)])
+            case ("ack", index):
+                box.acknowledge(acks[index % len(acks)])
+    box.synced = box.last
+    box.send_again()
+    for batch in box.due(0.0):
+        receive(batch)
+    box.acknowledge(len(applied))
+    assert applied == list(range(box.last))
+    assert len(box) == 0
+    assert box.pending_bytes == 0

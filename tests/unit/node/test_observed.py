@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manta.node.observed import Cancel, Fetch, Observed, StopRuntimes, Take
+from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
+from manta.protocol.spec import ModuleSpec
+
+MODULE = ModuleSpec("worker")
+
+
+def attempt(index: int = 0, iteration: int = 0, swarm: str = "s") -> Assignment:
+    return Assignment(Instance(swarm, "worker", index, iteration), MODULE, "S", "n", 1)
+
+
+def test_takes_what_is_desired_once() -> None:
+    observed = Observed()
+    first = attempt()
+    assert observed.registered(Desired(3, (first,), ("s",))) == [Take(first)]
+    assert observed.registered(Desired(4, (first,), ("s",))) == []
+    assert observed.held == (first.instance,)
+    assert observed.live == (first,)
+
+
+def test_what_ended_is_not_rerun_while_it_is_desired() -> None:
+    observed = Observed()
+    first = attempt()
+    observed.registered(Desired(1, (first,), ("s",)))
+    observed.ended(first.instance)
+    assert observed.held == (first.instance,)
+    assert observed.registered(Desired(1, (first,), ("s",))) == []
+    assert observed.changed(DesiredChanged(2, (first,), (), ("s",))) == []
+    assert observed.changed(DesiredChanged(3, (), (first.instance,), ("s",))) == []
+    assert observed.held == ()
+
+
+def test_what_ended_before_the_start_is_not_rerun() -> None:
+    observed = Observed()
+    first = attempt()
+    observed.remember([first.instance])
+    assert observed.registered(Desired(1, (first,), ("s",))) == []
+    assert observed.registered(Desired(2, (), ("s",))) == []
+    assert observed.held == ()
+
+
+def test_revoked_while_live_is_cancelled_once_and_forgotten_at_its_end() -> None:
+    observed = Observed()
+    first = attempt()
+    observed.registered(Desired(1, (first,), ("s",)))
+    change = DesiredChanged(2, (), (first.instance,), ("s",))
+    assert observed.changed(change) == [Cancel(first.instance)]
+    assert observed.registered(Desired(3, (), ("s",))) == []
+    assert observed.held == (first.instance,)
+    observed.ended(first.instance)
+    assert observed.held == ()
+
+
+def test_wanted_again_before_its_end_is_remembered() -> None:
+    observed = Observed()
+    first = attempt()
+    observed.registered(Desired(1, (first,), ("s",)))
+    observed.changed(DesiredChanged(2, (), (first.instance,), ("s",)))
+    assert observed.changed(DesiredChanged(3, (first,), (), ("s",))) == []
+    observed.ended(first.instance)
+    assert observed.held == (first.instance,)
+
+
+def test_gap_is_fetched_once() -> None:
+    observed = Observed()
+    observed.registered(Desired(1))
+    assert observed.changed(DesiredChanged(3)) == [Fetch()]
+    assert observed.changed(DesiredChanged(4)) == []
+    assert observed.heard_version(4) == []
+    assert observed.fetched(Desired(4, (attempt(),), ("s",))) == [Take(attempt())]
+    assert observed.version == 4
+    assert observed.changed(DesiredChanged(4)) == []
+    assert observed.heard_version(4) == []
+
+
+def test_a_failed_fetch_is_asked_again() -> None:
+    observed = Observed()
+    observed.registered(Desired(1))
+    assert observed.heard_version(2) == [Fetch()]
+    observed.fetch_failed()
+    assert observed.heard_version(2) == [Fetch()]
+
+
+def test_an_answer_that_changes_overtook_undoes_nothing() -> None:
+    observed = Observed()
+    observed.registered(Desired(1))
+    assert observed.heard_version(2) == [Fetch()]
+    assert observed.changed(DesiredChanged(2, (), (), ("s",))) == []
+    assert observed.changed(DesiredChanged(3, (attempt(),), (), ("s",))) == [Take(attempt())]
+    assert observed.fetched(Desired(2, (), ("s",))) == [Fetch()]
+    assert observed.fetched(Desired(3, (attempt(),), ("s",))) == []
+    assert observed.fetched(Desired(0)) == []  # nobody asked
+
+
+def test_a_manager_that_counts_anew_is_followed() -> None:
+    observed = Observed()
+    observed.registered(Desired(90, (attempt(),), ("s",)))
+    assert observed.registered(Desired(0, (attempt(),), ("s",))) == []
+    assert observed.changed(DesiredChanged(1, (), (), ("s",))) == []
+    assert observed.version == 1
+
+
+def test_vanished_swarms_stop() -> None:
+    observed = Observed()
+    observed.registered(Desired(1, (attempt(),), ("s", "t")))
+    assert observed.changed(DesiredChanged(2, (), (), ("s",))) == [StopRuntimes("t")]
+    # An assignment keeps its swarm, whatever the list says.
+    assert observed.changed(DesiredChanged(3)) == []
+    gone = observed.changed(DesiredChanged(4, (), (attempt().instance,), ()))
+    assert gone == [Cancel(attempt().instance), StopRuntimes("s")]
+
+
+class Manager:
+    """Desired states as a manager would hold them, and what became of them."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.wanted: dict[Instance, Assignment] = {}
+        self.log: list[DesiredChanged] = []
+
+    def change(self, assign: list[int], revoke: list[int]) -> None:
+        gone = [attempt(n).instance for n in revoke if attempt(n).instance in self.wanted]
+        new = [attempt(n) for n in assign if attempt(n).instance not in self.wanted]
+        for instance in gone:
+            del self.wanted[instance]
+        self.wanted.update((a.instance, a) for a in new)
+        self.version += 1
+        self.log.append(DesiredChanged(self.version, tuple(new), tuple(gone), ("s",)))
+
+    def full(self) -> Desired:
+        return Desired(self.version, tuple(self.wanted.values()), ("s",))
+
+
+STEP = st.one_of(
+    st.tuples(st.just("change"), st.integers(0, 8), st.integers(0, 8)),
+    st.tuples(st.just("deliver"), st.integers(0, 12)),
+    st.tuples(st.just("end"), st.integers(0, 8)),
+    st.tuples(st.just("heartbeat")),
+    st.tuples(st.just("answer")),
+    st.tuples(st.just("reconnect")),
+)
+
+
+@given(st.lists(STEP, max_size=60))
+def test_converges_whatever_is_lost_repeated_or_reordered(steps: list[tuple]) -> None:
+    manager, observed = Manager(), Observed()
+    taken: list[Instance] = []
+    ended: set[Instance] = set()
+    answers: list[Desired] = []
+    fresh = 10
+
+    def perform(actions: list) -> None:
+        for action in actions:
+            if isinstance(action, Take):
+                taken.append(action.assignment.instance)
+            elif isinstance(action, Fetch):
+                answers.append(manager.full())
+
+    perform(observed.registered(manager.full()))
+    for step in steps:
+        match step:
+            case ("change", _, revoke):
+                fresh += 1  # an attempt is assigned once, never again after it was revoked
+                manager.change([fresh], [fresh - revoke])
+            case ("deliver", index) if manager.log:
+                perform(observed.changed(manager.log[index % len(manager.log)]))
+            case ("end", index) if observed.live:
+                instance = observed.live[index % len(observed.live)].instance
+                observed.ended(instance)
+                assert instance not in ended
+                ended.add(instance)
+            case ("heartbeat",):
+                perform(observed.heard_version(manager.version))
+            case ("answer",) if answers:
+                perform(observed.fetched(answers.pop(0)))
+            case ("reconnect",):
+                answers.clear()
+                perform(observed.registered(manager.full()))
+    perform(observed.registered(manager.full()))
+    assert observed.version == manager.version
+    assert len(taken) == len(set(taken))
+    live = {assignment.instance for assignment in observed.live}
+    assert manager.wanted.keys() - ended <= live
+    assert manager.wanted.keys() <= set(observed.held)

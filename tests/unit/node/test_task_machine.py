@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manta.node.task_machine import (
+    Assigned,
+    CancelRound,
+    Disconnected,
+    Exited,
+    Failed,
+    GiveRound,
+    KillRuntime,
+    Limits,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Ready,
+    Report,
+    Returned,
+    Revoked,
+    StartRuntime,
+    State,
+    Stop,
+    TaskAction,
+    TaskMachine,
+    Ticked,
+    interrupted,
+)
+from manta.protocol.node import Assignment, Instance, TaskEnded, TaskError, TaskStarted, Timings
+from manta.protocol.spec import ModuleSpec
+from manta.protocol.states import AttemptState as A
+from manta.protocol.values import Inline
+
+ERROR = TaskError("ValueError", "worker.0 in iteration 0 raised ValueError: no.")
+
+
+def order(iteration: int = 0, timeout: float | None = None, attempt: int = 0) -> Assignment:
+    instance = Instance("s", "worker", 0, iteration, attempt)
+    return Assignment(instance, ModuleSpec("worker"), "S", "n", 1, timeout=timeout)
+
+
+class Driver:
+    """Feeds a machine and checks what holds whatever happens."""
+
+    def __init__(self) -> None:
+        self.machine = TaskMachine("t", Limits(prepare=60.0, start=30.0, grace=5.0))
+        self.now = 100.0
+        self.started: list[Instance] = []
+        self.ended: dict[Instance, TaskEnded] = {}
+        self.runtimes: set[str] = set()
+
+    def feed(self, event: object, after: float = 0.0) -> list[TaskAction]:
+        self.now += after
+        actions = self.machine.handle(event, self.now, 1000.0 + self.now)  # type: ignore[arg-type]
+        for action in actions:
+            match action:
+                case Report(TaskStarted(instance)):
+                    assert instance not in self.started
+                    self.started.append(instance)
+                case Report(TaskEnded() as entry):
+                    assert entry.instance not in self.ended
+                    assert A(entry.state).final
+                    self.ended[entry.instance] = entry
+                case StartRuntime(session):
+                    assert not self.runtimes
+                    self.runtimes.add(session)
+                case KillRuntime(session):
+                    self.runtimes.discard(session)
+                case GiveRound(session):
+                    assert session == self.machine.session
+        return actions
+
+    @property
+    def session(self) -> str:
+        return self.machine.session
+
+    def warm(self, assignment: Assignment | None = None) -> Assignment:
+        """Up to RUNNING."""
+        assignment = assignment or order()
+        self.feed(Assigned(assignment, 0.5))
+        self.feed(Prepared(self.session), 1.0)
+        self.feed(Ready(self.session), 2.0)
+        assert self.machine.state is State.RUNNING
+        return assignment
+
+
+def test_first_round_prepares_starts_and_runs() -> None:
+    d, first = Driver(), order()
+    assert d.feed(Assigned(first, 0.5)) == [Prepare("t-1", first)]
+    assert d.feed(Prepared("t-1"), 1.0) == [StartRuntime("t-1", first)]
+    assert d.machine.current is None
+    assert d.feed(Ready("t-1"), 2.0) == [
+        Report(TaskStarted(first.instance, 1103.0)),
+        GiveRound("t-1", first),
+    ]
+    assert d.machine.current == first.instance
+    output = Inline(b"x")
+    [ended] = d.feed(Returned("t-1", first.instance, output, None, 3.0, 0.25), 4.0)
+    timings = Timings(0.5, 1.0, 2.0, 3.0, 0.25)
+    assert ended == Report(
+        TaskEnded(first.instance, A.FINISHED, 1107.0, output, None, timings),
+    )
+    assert d.machine.state is State.WARM
+    assert d.machine.current is None
+    assert d.machine.live == ()
+
+
+def test_second_round_is_given_at_once() -> None:
+    d = Driver()
+    first = d.warm()
+    second = order(1)
+    assert d.feed(Assigned(second)) == []
+    actions = d.feed(Returned(d.session, first.instance))
+    assert actions[1:] == [
+        Report(TaskStarted(second.instance, 1103.0)),
+        GiveRound("t-1", second),
+    ]
+    d.feed(Returned(d.session, second.instance), 1.0)
+    assert d.ended[second.instance].timings == Timings()
+    third = order(2)
+    assert d.feed(Assigned(third))[-1] == GiveRound("t-1", third)
+
+
+def test_an_assignment_twice_is_one() -> None:
+    d = Driver()
+    first = d.warm()
+    assert d.feed(Assigned(first)) == []
+    assert d.machine.live == (first.instance,)
+
+
+def test_a_round_that_raises_leaves_its_runtime_warm() -> None:
+    d = Driver()
+    first = d.warm()
+    d.feed(Returned(d.session, first.instance, None, ERROR))
+    assert d.ended[first.instance].state == A.FAILED
+    assert d.ended[first.instance].error == ERROR
+    assert d.machine.state is State.WARM
+
+
+@pytest.mark.parametrize(
+    ("event", "state", "word"),
+    [
+        (lambda s: Failed(s, ERROR), A.FAILED, "raised"),
+        (lambda s: Failed(s, ERROR, platform=True), A.INTERRUPTED, "raised"),
+        (lambda s: Exited(s, 3, "boom\nlast"), A.FAILED, "exited with code 3"),
+        (lambda s: Exited(s, -9), A.FAILED, "memory ran out"),
+        (lambda s: Exited(s, -11), A.FAILED, "SIGSEGV"),
+        (lambda s: Exited(s, -64), A.FAILED, "crashed"),
+        (lambda s: Exited(s, -200), A.FAILED, "signal 200"),
+    ],
+)
+def test_a_runtime_that_does_not_start(event, state, word) -> None:
+    d = Driver()
+    first = order()
+    d.feed(Assigned(first))
+    d.feed(Prepared(d.session))
+    session = d.session
+    actions = d.feed(event(session))
+    assert KillRuntime(session) in actions
+    ended = d.ended[first.instance]
+    assert ended.state == state
+    assert ended.error is not None
+    assert word in ended.error.sentence
+    assert d.machine.state is State.COLD
+    assert d.feed(Assigned(order(attempt=1))) == [Prepare("t-2", order(attempt=1))]
+
+
+def test_a_module_that_cannot_be_fetched_costs_the_round_it_was_for() -> None:
+    d = Driver()
+    first, second = order(), order(1)
+    d.feed(Assigned(first))
+    d.feed(Assigned(second))
+    actions = d.feed(PrepareFailed("t-1", ERROR, platform=True))
+    assert d.ended[first.instance].state == A.INTERRUPTED
+    assert actions[-1] == Prepare("t-2", second)
+
+
+def test_a_crash_in_the_middle_of_a_round() -> None:
+    d = Driver()
+    first = d.warm()
+    d.feed(Exited(d.session, 1, "Fatal\nlast line"), 7.0)
+    ended = d.ended[first.instance]
+    assert ended.state == A.FAILED
+    assert ended.error is not None
+    assert ended.error.last_lines == ("Fatal", "last line")
+    assert ended.timings.computing == 7.0
+    assert d.machine.state is State.COLD
+
+
+def test_a_warm_runtime_that_goes_away_costs_nothing() -> None:
+    for event in (Exited("t-1", -9), Disconnected("t-1", "it closed")):
+        d = Driver()
+        first = d.warm()
+        d.feed(Returned(d.session, first.instance))
+        d.feed(event)
+        assert d.machine.state is State.COLD
+        assert list(d.ended) == [first.instance]
+        assert d.feed(Assigned(order(1))) == [Prepare("t-2", order(1))]
+
+
+def test_timeout_asks_then_kills() -> None:
+    d = Driver()
+    first = d.warm(order(timeout=10.0))
+    assert d.machine.deadline == d.now + 10.0
+    assert d.feed(Ticked(), 9.0) == []
+    [cancel] = d.feed(Ticked(), 1.0)
+    assert cancel == CancelRound("t-1", first.instance, "it ran out of time")
+    assert d.feed(Ticked(), 4.9) == []
+    d.feed(Ticked(), 0.1)
+    ended = d.ended[first.instance]
+    assert ended.state == A.TIMEOUT
+    assert ended.error is not None
+    assert "timeout of 10 s" in ended.error.sentence
+    assert d.machine.state is State.COLD
+
+
+def test_timeout_obeyed_keeps_the_runtime() -> None:
+    d = Driver()
+    first = d.warm(order(timeout=10.0))
+    d.feed(Ticked(), 10.0)
+    d.feed(Returned(d.session, first.instance, Inline(b"late"), None))
+    assert d.ended[first.instance].state == A.TIMEOUT
+    assert d.ended[first.instance].output is None
+    assert d.machine.state is State.WARM
+
+
+def test_revoked_while_it_runs() -> None:
+    d = Driver()
+    first = d.warm()
+    assert d.feed(Revoked(first.instance)) == [
+        CancelRound("t-1", first.instance, "the manager cancelled it")
+    ]
+    assert d.feed(Revoked(first.instance)) == []
+    d.feed(Returned(d.session, first.instance, None, ERROR))
+    assert d.ended[first.instance].state == A.CANCELLED
+
+
+def test_revoked_while_it_waits_or_starts() -> None:
+    d = Driver()
+    first, second, third = order(), order(1), order(2)
+    for assignment in (first, second, third):
+        d.feed(Assigned(assignment))
+    d.feed(Revoked(second.instance))
+    d.feed(Revoked(first.instance))
+    assert [entry.state for entry in d.ended.values()] == [A.CANCELLED, A.CANCELLED]
+    assert d.feed(Prepared("t-1")) == [StartRuntime("t-1", third)]
+    d.feed(Revoked(third.instance))
+    assert d.feed(Ready("t-1")) == []
+    assert d.machine.state is State.WARM
+    assert d.machine.deadline is None
+
+
+def test_revoked_before_it_was_prepared_starts_nothing() -> None:
+    d = Driver()
+    d.feed(Assigned(order()))
+    d.feed(Revoked(order().instance))
+    assert d.feed(Prepared("t-1")) == []
+    assert d.machine.state is State.COLD
+    assert d.machine.deadline is None
+
+
+def test_preparing_and_starting_have_limits() -> None:
+    d = Driver()
+    first, second = order(), order(1)
+    d.feed(Assigned(first))
+    d.feed(Ticked(), 60.0)
+    assert d.ended[first.instance].state == A.INTERRUPTED
+    d.feed(Assigned(second))
+    d.feed(Prepared(d.session))
+    d.feed(Ticked(), 30.0)
+    ended = d.ended[second.instance]
+    assert ended.state == A.FAILED
+    assert ended.error is not None
+    assert "not imported within 30 s" in ended.error.sentence
+
+
+def test_a_closed_connection_waits_for_the_exit() -> None:
+    d = Driver()
+    first = d.warm()
+    d.feed(Disconnected(d.session, "its process closed the connection."))
+    d.feed(Exited(d.session, 2), 1.0)
+    assert d.ended[first.instance].state == A.FAILED
+
+
+def test_a_closed_connection_without_an_exit_is_the_platforms() -> None:
+    d = Driver()
+    first = d.warm(order(timeout=100.0))
+    d.feed(Disconnected(d.session, "its process closed the connection."))
+    assert d.feed(Ticked(), 5.0)[0] == KillRuntime("t-1")
+    assert d.ended[first.instance].state == A.INTERRUPTED
+
+
+def test_last_words_after_a_closed_connection_count() -> None:
+    d = Driver()
+    first = d.warm()
+    d.feed(Disconnected(d.session, "gone"))
+    d.feed(Returned(d.session, first.instance))
+    assert d.ended[first.instance].state == A.FINISHED
+    assert d.machine.state is State.COLD
+
+
+def test_stop_ends_all() -> None:
+    d = Driver()
+    first = d.warm()
+    d.feed(Assigned(order(1)))
+    actions = d.feed(Stop(A.INTERRUPTED, "the node stops"))
+    assert actions[-1] == KillRuntime("t-1")
+    assert [entry.state for entry in d.ended.values()] == [A.INTERRUPTED] * 2
+    assert d.feed(Returned("t-1", first.instance)) == []
+    assert d.feed(Ticked(), 1000.0) == []
+    d.feed(Assigned(order(2)))
+    assert d.ended[order(2).instance].state == A.INTERRUPTED
+
+
+def test_what_an_old_runtime_says_is_ignored() -> None:
+    d = Driver()
+    first = d.warm()
+    d.feed(Exited("t-1", 1))
+    second = d.warm(order(1))
+    for event in (
+        Returned("t-1", second.instance),
+        Exited("t-1", 1),
+        Failed("t-1", ERROR),
+        Ready("t-1"),
+        Prepared("t-1"),
+        Disconnected("t-1", "x"),
+        Returned("t-2", first.instance),
+    ):
+        assert d.feed(event) == []
+    assert d.machine.current == second.instance
+
+
+def test_interrupted_names_the_cause() -> None:
+    [entry] = interrupted([order().instance], 5.0, "the node's daemon was restarted")
+    assert entry.state == A.INTERRUPTED
+    assert entry.error is not None
+    assert entry.error.sentence == (
+        "worker.0 in iteration 0 was interrupted: the node's daemon was restarted."
+    )
+
+
+STEP = st.one_of(
+    st.tuples(st.just("assign"), st.sampled_from([None, 3.0])),
+    st.tuples(st.just("prepared")),
+    st.tuples(st.just("prepare failed")),
+    st.tuples(st.just("ready")),
+    st.tuples(st.just("failed")),
+    st.tuples(st.just("returned"), st.booleans()),
+    st.tuples(st.just("exited")),
+    st.tuples(st.just("disconnected")),
+    st.tuples(st.just("revoke"), st.integers(0, 5)),
+    st.tuples(st.just("tick"), st.floats(0.0, 70.0)),
+    st.tuples(st.just("old")),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(STEP, max_size=50))
+def test_every_assignment_ends_exactly_once(steps: list[tuple]) -> None:
+    d = Driver()
+    assigned: list[Instance] = []
+    for step in steps:
+        session, current = d.session, d.machine.current
+        match step:
+            case ("assign", timeout):
+                assignment = order(len(assigned), timeout)
+                assigned.append(assignment.instance)
+                d.feed(Assigned(assignment))
+            case ("prepared",):
+                d.feed(Prepared(session))
+            case ("prepare failed",):
+                d.feed(PrepareFailed(session, ERROR))
+            case ("ready",):
+                d.feed(Ready(session))
+            case ("failed",) if d.machine.state is State.STARTING:
+                d.feed(Failed(session, ERROR))
+            case ("returned", raised) if current:
+                d.feed(Returned(session, current, None, ERROR if raised else None))
+            case ("exited",) if d.runtimes:
+                d.feed(Exited(session, 1))
+            case ("disconnected",) if d.runtimes:
+                d.feed(Disconnected(session, "gone"))
+            case ("revoke", index) if assigned:
+                d.feed(Revoked(assigned[index % len(assigned)]))
+            case ("tick", after):
+                d.feed(Ticked(), after)
+            case ("old",):
+                d.feed(Ready("t-0"))
+        assert set(d.machine.live) | d.ended.keys() == set(assigned)
+        assert (d.machine.state is State.COLD) <= (not d.runtimes and not d.machine.live)
+        busy = d.machine.state in (State.PREPARING, State.STARTING)
+        assert not busy or d.machine.deadline is not None  # no wait without an end
+    d.feed(Stop(A.INTERRUPTED, "the node stops"))
+    assert d.ended.keys() == set(assigned)
+    assert not d.runtimes
