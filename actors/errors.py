@@ -17,6 +17,18 @@ class ActorDead(ActorError):
     """The address's incarnation is gone; its successor, if any, has another one."""
 
 
+class StartFailed(ActorDead):
+    """The actor did not come up: its constructor or on_start raised."""
+
+
+class NameTaken(ActorError):
+    """Another actor lives at that path."""
+
+
+class WouldDeadlock(ActorError):
+    """A blocking ask of oneself, or of one of one's supervisors, who may be waiting for us."""
+
+
 class ActorCrashed(ActorDead):
     """The actor crashed while it handled this ask."""
 

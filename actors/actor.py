@@ -1,0 +1,122 @@
+"""What an actor is to who writes one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from manta.actors.errors import InvalidMessage
+from manta.actors.mailbox import MailboxPolicy, Timer
+from manta.actors.refs import LocalRef, Ref, Reply
+from manta.actors.signals import NORMAL, ActorExit, ExitReason
+
+if TYPE_CHECKING:
+    from manta.actors.clock import Clock
+    from manta.actors.refs import Origin
+    from manta.actors.runtime import Cell
+    from manta.actors.system import ActorSystem
+
+
+class ActorLog(logging.LoggerAdapter[logging.Logger]):
+    """Puts the actor's path before what it logs."""
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        return f"{self.extra['actor']}: {msg}" if self.extra else msg, kwargs
+
+
+class Monitor:
+    """A standing wish to hear of an actor's end."""
+
+    __slots__ = ("_cancel", "active", "ref")
+
+    def __init__(self, ref: Ref) -> None:
+        self.ref = ref
+        self.active = True
+        self._cancel: Callable[[], None] | None = None
+
+    def cancel(self) -> None:
+        """No Down arrives after this, not even one that was on its way."""
+        self.active = False
+        if self._cancel is not None:
+            self._cancel()
+
+
+class Actor:
+    """One thread, one mailbox, one message at a time. Subclass it and write `receive`.
+
+    The constructor runs in the actor's thread too, before `ref`, `system`,
+    `clock` and `log` are there. `on_stop` is called whenever `on_start` had
+    returned, after a crash as well.
+    """
+
+    accepts: ClassVar[Any] = None
+    """The closed union of Structs that a remote peer may send; None: no remote peer may."""
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
+
+    ref: LocalRef
+    system: ActorSystem
+    clock: Clock
+    log: ActorLog
+    _cell: Cell
+
+    def on_start(self) -> None:
+        """Acquire what the actor needs; it counts as started when this returns."""
+
+    def on_stop(self, reason: ExitReason) -> None:
+        """Release it; nothing is received any more."""
+
+    def receive(self, message: Any) -> Any:
+        """Handle one message; what it returns answers an ask."""
+        raise InvalidMessage(f"{type(self).__name__} does not handle {type(message).__name__}.")
+
+    def after(self, delay: float, message: Any) -> Timer[Any]:
+        """Send `message` to this actor `delay` seconds from now."""
+        return self._cell.after(delay, message)
+
+    def monitor(self, ref: Ref) -> Monitor:
+        """Have one Down(ref, reason) arrive when the actor ends, or ended already."""
+        return self._cell.monitor(ref)
+
+    def link(self, ref: LocalRef) -> None:
+        """Share its fate: whichever of the two ends first, unless normally, takes the other along.
+
+        Only within a process: a peer must not be able to end our actors. Monitor it instead.
+        """
+        self._cell.link(ref)
+
+    def unlink(self, ref: LocalRef) -> None:
+        """Share it no more."""
+        self._cell.unlink(ref)
+
+    def defer(self) -> Reply:
+        """Take the answer to the current message upon oneself: what `receive` returns is ignored.
+
+        Should the actor end first, the asker is told so.
+        """
+        return self._cell.defer()
+
+    def stop(self, reason: ExitReason = NORMAL) -> None:
+        """End now: the rest of the handler is not executed."""
+        raise ActorExit(reason)
+
+    @property
+    def origin(self) -> Origin | None:
+        """Who sent the current message, if it came over a link."""
+        return self._cell.origin
+
+    # --- how the runtime drives an actor; a Supervisor does these its own way -----------
+
+    def _started(self) -> None:
+        self._cell.announce_start()
+
+    def _handle(self, message: Any) -> Any:
+        return self.receive(message)
+
+    def _stop_asked(self, reason: ExitReason) -> None:
+        raise ActorExit(reason)
+
+    def _parental(self, event: Any) -> None:
+        raise TypeError(f"{type(self).__name__} is no supervisor, yet heard of a child: {event!r}")

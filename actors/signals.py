@@ -1,0 +1,112 @@
+"""How lives end, and who is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from manta.actors.address import Address
+
+if TYPE_CHECKING:
+    from manta.actors.refs import Ref
+
+
+class ExitKind(StrEnum):
+    """Why an actor is no more."""
+
+    NORMAL = "normal"  # it was done
+    SHUTDOWN = "shutdown"  # it was told to stop
+    GAVE_UP = "gave-up"  # a supervisor whose children failed too often; a form of shutdown
+    CRASHED = "crashed"  # it raised
+    ABANDONED = "abandoned"  # it did not stop in time; its thread may still run
+    UNKNOWN = "unknown"  # nobody lived there when the monitor was set
+    DISCONNECTED = "disconnected"  # the link to its process went down: it may still live
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReason:
+    """Why an actor ended; `error` is there for crashes in this process only."""
+
+    kind: ExitKind
+    sentence: str = ""
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_normal(self) -> bool:
+        """True for what a transient child is not restarted after."""
+        return self.kind in (ExitKind.NORMAL, ExitKind.SHUTDOWN, ExitKind.GAVE_UP)
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.sentence}" if self.sentence else str(self.kind)
+
+
+NORMAL = ExitReason(ExitKind.NORMAL)
+SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
+
+
+def crashed(error: BaseException, where: str = "") -> ExitReason:
+    """The reason of an actor that raised `error`."""
+    sentence = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return ExitReason(ExitKind.CRASHED, f"{where}{sentence}", error)
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """To who monitors: the actor behind `ref` ended, or cannot be seen any more."""
+
+    ref: Ref
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStarted:
+    """To the parent: the child is ready."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ChildExited:
+    """To the parent, exactly once per incarnation."""
+
+    address: Address
+    reason: ExitReason
+
+    def __str__(self) -> str:
+        return f"ChildExited({self.address}, {self.reason})"
+
+
+class Signal:
+    """What the runtime itself says to an actor, on the urgent lane."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Signal):
+    """End with this reason."""
+
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class Crash(Signal):
+    """Raise this: fault injection, and the death of a linked actor."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Parental(Signal):
+    """News of a child, or the supervisor's own note to itself."""
+
+    event: Any
+
+
+class ActorExit(BaseException):
+    """Unwinds an actor that ends by itself; not an Exception, so that no handler swallows it."""
+
+    def __init__(self, reason: ExitReason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason

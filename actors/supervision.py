@@ -1,0 +1,596 @@
+"""Which children to start, stop and restart, and when to give up: OTP's supervisor.
+
+Theory of operation. Starting and stopping take time, during which the
+supervisor stays responsive. So there is at most one *operation* under way: a
+list of children to stop, one after another, then a list to start, one after
+another, then a goal that says what it was for. Whatever else happens meanwhile
+waits in a backlog and is handled in the order of arrival, as it would be in the
+mailbox of OTP's supervisor, which blocks; with one exception: a shutdown
+replaces the operation. Events in, actions out; the shell performs each action
+and reports back.
+
+    event              child's phase      what is done
+    Started            STARTING           RUNNING; the next of the operation
+    Exited             STARTING           boot: stop the rest, exit; restart: RETRYING, Retry;
+                                          add: forget it, answer no
+    Exited             STOPPING           DOWN; the next of the operation
+    Exited             RUNNING            no operation: by restart type, below; else backlog
+    Overdue            STOPPING           Abandon: the shell answers with Exited
+    RetryDue           RETRYING           restart it, unless someone else just did
+
+    restart type       exit NORMAL, SHUTDOWN, GAVE_UP     any other exit
+    PERMANENT          restart                            restart
+    TRANSIENT          keep the spec, auto-shutdown       restart
+    TEMPORARY          forget it, auto-shutdown           forget it, auto-shutdown
+
+    strategy           a restart stops, last first        and starts, first first
+    ONE_FOR_ONE        -                                  the child
+    ONE_FOR_ALL        all others                         all
+    REST_FOR_ONE       those started after it             it and those after it
+
+Temporary children stopped by another's restart are forgotten. Every restart,
+repeated attempts included, counts towards `intensity` within `period` seconds;
+one more than that, and the supervisor stops its children and exits: escalation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto
+from typing import Any, assert_never
+
+from manta.actors.signals import SHUTDOWN, ExitKind, ExitReason
+
+
+class Strategy(StrEnum):
+    """Who else is restarted with a child."""
+
+    ONE_FOR_ONE = "one_for_one"
+    ONE_FOR_ALL = "one_for_all"
+    REST_FOR_ONE = "rest_for_one"
+
+
+class Restart(StrEnum):
+    """Which exits a child is restarted after."""
+
+    PERMANENT = "permanent"  # all
+    TRANSIENT = "transient"  # abnormal ones
+    TEMPORARY = "temporary"  # none
+
+
+class ChildType(StrEnum):
+    """What a child is, as the tree shows it; a supervisor gets all the time it needs to stop."""
+
+    WORKER = "worker"
+    SUPERVISOR = "supervisor"
+
+
+class AutoShutdown(StrEnum):
+    """Whether a supervisor ends when significant children end by themselves."""
+
+    NEVER = "never"
+    ANY_SIGNIFICANT = "any_significant"
+    ALL_SIGNIFICANT = "all_significant"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """How to start, restart and stop one child.
+
+    `start` returns a new Actor, its constructor's arguments bound; it is called
+    in the child's own thread, anew for each restart. `shutdown` is how many
+    seconds the child has to stop before it is abandoned: 5 for a worker and
+    without limit for a supervisor, unless given.
+    """
+
+    id: str
+    start: Callable[[], Any]
+    restart: Restart = Restart.PERMANENT
+    shutdown: float | None = None
+    significant: bool = False
+    type: ChildType = ChildType.WORKER
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("A ChildSpec needs an id: it is the last part of the child's path.")
+        if self.significant and self.restart is Restart.PERMANENT:
+            raise ValueError(
+                f"Child {self.id!r} is permanent, so it never ends by itself and cannot be "
+                "significant: make it transient or temporary."
+            )
+
+    @property
+    def seconds_to_stop(self) -> float:
+        if self.shutdown is not None:
+            return self.shutdown
+        return math.inf if self.type is ChildType.SUPERVISOR else 5.0
+
+
+class Phase(StrEnum):
+    """Where a child is in its life."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    RETRYING = "retrying"  # its last start failed; a Retry is on its way
+
+
+# --- events ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Start the children."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The child is ready."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The child's current incarnation is gone."""
+
+    id: str
+    reason: ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The child had its time to stop."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """What Retry asked for came back through the mailbox."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Add a child and start it."""
+
+    spec: ChildSpec
+    token: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revive:
+    """Start a child that ended: OTP's restart_child."""
+
+    id: str
+    token: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Stop a child and forget it: OTP's terminate_child, then delete_child."""
+
+    id: str
+    token: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Stop the children, last first, and exit."""
+
+    reason: ExitReason = SHUTDOWN
+
+
+Event = Boot | Started | Exited | Overdue | RetryDue | Add | Revive | Remove | Shutdown
+
+# --- actions --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start the child; answer Started or Exited."""
+
+    spec: ChildSpec
+    restarting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Tell the child to stop; answer Exited, or Overdue once `seconds` are over."""
+
+    id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Declare the child dead though its thread may run on; answer Exited."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Send RetryDue through the mailbox, so that a shutdown can overtake it."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To who asked with this token: done, or a refusal's code and sentence."""
+
+    token: object
+    id: str
+    code: str = ""
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """All children run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """All children are down: the supervisor's end."""
+
+    reason: ExitReason
+
+
+Action = Start | Halt | Abandon | Retry | Answer | Booted | Exit
+
+
+class _Goal(Enum):
+    BOOT = auto()
+    RESTART = auto()
+    ADD = auto()
+    REVIVE = auto()
+    REMOVE = auto()
+    SHUTDOWN = auto()
+
+
+@dataclass(slots=True)
+class _Operation:
+    goal: _Goal
+    stops: deque[str] = field(default_factory=deque)
+    starts: deque[str] = field(default_factory=deque)
+    target: str = ""
+    token: object = None
+    reason: ExitReason = SHUTDOWN
+
+
+@dataclass(slots=True)
+class Child:
+    """One spec and what became of it."""
+
+    spec: ChildSpec
+    phase: Phase = Phase.DOWN
+    restarts: int = 0
+    last_exit: ExitReason | None = None
+
+
+class Supervision:
+    """The machine; see the module's theory of operation."""
+
+    def __init__(
+        self,
+        specs: Iterable[ChildSpec],
+        *,
+        strategy: Strategy = Strategy.ONE_FOR_ONE,
+        intensity: int = 1,
+        period: float = 5.0,
+        auto_shutdown: AutoShutdown = AutoShutdown.NEVER,
+    ) -> None:
+        self.strategy = strategy
+        self.intensity = intensity
+        self.period = period
+        self.auto_shutdown = auto_shutdown
+        self.children: dict[str, Child] = {}  # in start order
+        self.ended = False
+        self._operation: _Operation | None = None
+        self._backlog: deque[Event] = deque()
+        self._restarts: deque[float] = deque()
+        for spec in specs:
+            refusal = self._refusal(spec)
+            if refusal:
+                raise ValueError(refusal[1])
+            self.children[spec.id] = Child(spec)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What to do about `event`; what the shell reports goes in here too."""
+        actions: list[Action] = []
+        if self.ended:
+            if isinstance(event, Add | Revive | Remove):
+                actions.append(_stopping(event))
+            return actions
+        self._take(event, now, actions)
+        while self._operation is None and self._backlog:
+            self._take(self._backlog.popleft(), now, actions)
+        return actions
+
+    def _take(self, event: Event, now: float, actions: list[Action]) -> None:
+        match event:
+            case Shutdown(reason):
+                self._shut_down(reason, actions)
+            case Started(id):
+                self._started(id, actions)
+            case Overdue(id):
+                child = self.children.get(id)
+                if child and child.phase is Phase.STOPPING:
+                    actions.append(Abandon(id))
+            case Exited(id, reason):
+                self._exited(id, reason, now, actions)
+            case Boot() | RetryDue() | Add() | Revive() | Remove():
+                if self._operation is None:
+                    self._begin(event, now, actions)
+                elif self._operation.goal is not _Goal.SHUTDOWN:
+                    self._backlog.append(event)
+                elif isinstance(event, Add | Revive | Remove):
+                    actions.append(_stopping(event))
+            case _:
+                assert_never(event)
+
+    # --- what begins an operation -------------------------------------------------
+
+    def _begin(
+        self, event: Boot | RetryDue | Add | Revive | Remove, now: float, actions: list[Action]
+    ) -> None:
+        match event:
+            case Boot():
+                self._run(_Operation(_Goal.BOOT, starts=deque(self.children)), actions)
+            case RetryDue(id):
+                child = self.children.get(id)
+                if child and child.phase is Phase.RETRYING:
+                    self._restart(child, now, actions)
+            case Add(spec, token):
+                refusal = self._refusal(spec)
+                if refusal:
+                    actions.append(Answer(token, spec.id, *refusal))
+                    return
+                self.children[spec.id] = Child(spec)
+                self._run(_Operation(_Goal.ADD, deque(), deque([spec.id]), spec.id, token), actions)
+            case Revive(id, token):
+                child = self.children.get(id)
+                if child is None:
+                    actions.append(Answer(token, id, "not_found", f"There is no child {id!r}."))
+                elif child.phase is not Phase.DOWN:
+                    word = "restarting" if child.phase is Phase.RETRYING else "running"
+                    actions.append(Answer(token, id, word, f"Child {id!r} is {word} already."))
+                else:
+                    self._run(_Operation(_Goal.REVIVE, deque(), deque([id]), id, token), actions)
+            case Remove(id, token):
+                if id not in self.children:
+                    actions.append(Answer(token, id, "not_found", f"There is no child {id!r}."))
+                else:
+                    self._run(_Operation(_Goal.REMOVE, deque([id]), deque(), id, token), actions)
+            case _:
+                assert_never(event)
+
+    def _refusal(self, spec: ChildSpec) -> tuple[str, str] | None:
+        child = self.children.get(spec.id)
+        if child is not None:
+            if child.phase in (Phase.DOWN, Phase.RETRYING):
+                return (
+                    "already_present",
+                    f"Child {spec.id!r} is known though it is not running: remove it first, "
+                    "or take another id.",
+                )
+            return "already_started", f"Child {spec.id!r} exists already: take another id."
+        if spec.significant and self.auto_shutdown is AutoShutdown.NEVER:
+            return (
+                "bad_spec",
+                f"Child {spec.id!r} is significant, but its supervisor's auto_shutdown is never.",
+            )
+        return None
+
+    def _shut_down(self, reason: ExitReason, actions: list[Action]) -> None:
+        """The one thing that does not wait for the operation under way."""
+        if self._operation is not None:
+            if self._operation.goal is _Goal.SHUTDOWN:
+                return
+            if self._operation.token is not None:
+                actions.append(Answer(self._operation.token, self._operation.target, *_STOPPING))
+        for event in self._backlog:
+            if isinstance(event, Add | Revive | Remove):
+                actions.append(_stopping(event))
+        # Who died meanwhile needs no stopping.
+        self._backlog = deque(event for event in self._backlog if isinstance(event, Exited))
+        order = deque(reversed(self.children))
+        self._run(_Operation(_Goal.SHUTDOWN, order, reason=reason), actions)
+
+    def _restart(self, child: Child, now: float, actions: list[Action]) -> None:
+        id = child.spec.id
+        self._restarts.append(now)
+        while self._restarts[0] < now - self.period:
+            self._restarts.popleft()
+        if len(self._restarts) > self.intensity:
+            self._end_child(child)
+            count, last = len(self._restarts), child.last_exit
+            sentence = (
+                f"{count} restarts within {self.period:g} s, the last of {id!r}, exceed the "
+                f"intensity of {self.intensity}; it had exited with {last}"
+            )
+            self._shut_down(ExitReason(ExitKind.GAVE_UP, sentence), actions)
+            return
+        child.phase = Phase.DOWN
+        match self.strategy:
+            case Strategy.ONE_FOR_ONE:
+                affected = [id]
+            case Strategy.REST_FOR_ONE:
+                ids = list(self.children)
+                affected = ids[ids.index(id) :]
+            case Strategy.ONE_FOR_ALL:
+                affected = list(self.children)
+            case _:
+                assert_never(self.strategy)
+        stops = deque(reversed([other for other in affected if other != id]))
+        self._run(_Operation(_Goal.RESTART, stops, deque(affected), id), actions)
+
+    # --- what an operation is told ---------------------------------------------------
+
+    def _started(self, id: str, actions: list[Action]) -> None:
+        child = self.children.get(id)
+        if child and child.phase is Phase.STARTING:
+            child.phase = Phase.RUNNING
+            self._advance(actions)
+
+    def _exited(self, id: str, reason: ExitReason, now: float, actions: list[Action]) -> None:
+        child = self.children.get(id)
+        if child is None:
+            return
+        child.last_exit = reason
+        match child.phase:
+            case Phase.STARTING:
+                child.phase = Phase.DOWN
+                self._start_failed(child, reason, actions)
+            case Phase.STOPPING:
+                child.phase = Phase.DOWN
+                self._advance(actions)
+            case Phase.RUNNING if self._operation is not None:
+                # It stays RUNNING until its turn: either the operation stops it, finding it
+                # dead, or this comes up again from the backlog.
+                self._backlog.append(Exited(id, reason))
+            case Phase.RUNNING:
+                self._ended_by_itself(child, reason, now, actions)
+            case Phase.DOWN | Phase.RETRYING:
+                pass  # stale
+            case _:
+                assert_never(child.phase)
+
+    def _ended_by_itself(
+        self, child: Child, reason: ExitReason, now: float, actions: list[Action]
+    ) -> None:
+        match child.spec.restart:
+            case Restart.PERMANENT:
+                self._restart(child, now, actions)
+                return
+            case Restart.TRANSIENT if not reason.is_normal:
+                self._restart(child, now, actions)
+                return
+            case Restart.TRANSIENT | Restart.TEMPORARY:
+                self._end_child(child)
+            case _:
+                assert_never(child.spec.restart)
+        if not child.spec.significant or self.auto_shutdown is AutoShutdown.NEVER:
+            return
+        active = any(
+            other.spec.significant and other.phase is not Phase.DOWN
+            for other in self.children.values()
+        )
+        if self.auto_shutdown is AutoShutdown.ANY_SIGNIFICANT or not active:
+            sentence = f"significant child {child.spec.id!r} ended"
+            self._shut_down(ExitReason(ExitKind.SHUTDOWN, sentence), actions)
+
+    def _start_failed(self, child: Child, reason: ExitReason, actions: list[Action]) -> None:
+        operation = self._operation
+        assert operation is not None
+        id = child.spec.id
+        sentence = f"Child {id!r} failed to start: {reason}"
+        match operation.goal:
+            case _Goal.BOOT:
+                self._shut_down(ExitReason(ExitKind.CRASHED, sentence, reason.error), actions)
+            case _Goal.RESTART:
+                child.phase = Phase.RETRYING
+                operation.starts.clear()
+                actions.append(Retry(id))
+                self._operation = None
+            case _Goal.ADD | _Goal.REVIVE:
+                if operation.goal is _Goal.ADD or child.spec.restart is Restart.TEMPORARY:
+                    del self.children[id]
+                actions.append(Answer(operation.token, id, "start_failed", sentence))
+                self._operation = None
+            case _Goal.REMOVE | _Goal.SHUTDOWN:
+                raise AssertionError(f"{operation.goal} starts nothing")
+            case _:
+                assert_never(operation.goal)
+
+    # --- carrying it out -------------------------------------------------------------
+
+    def _run(self, operation: _Operation, actions: list[Action]) -> None:
+        self._operation = operation
+        self._advance(actions)
+
+    def _advance(self, actions: list[Action]) -> None:
+        """Take the operation's next step, or finish it."""
+        operation = self._operation
+        if operation is None:
+            return
+        for id in _drain(operation.stops):
+            child = self.children[id]
+            if child.phase is Phase.RUNNING and self._is_dead(id):
+                child.phase = Phase.DOWN
+            if child.phase in (Phase.STARTING, Phase.RUNNING):
+                child.phase = Phase.STOPPING
+                actions.append(Halt(id, child.spec.seconds_to_stop))
+            if child.phase is Phase.STOPPING:
+                return
+            child.phase = Phase.DOWN
+            if operation.goal is _Goal.RESTART:
+                self._end_child(child)
+        for id in _drain(operation.starts):
+            if id not in self.children:
+                continue  # a temporary child that the restart stopped
+            child = self.children[id]
+            if child.phase is Phase.DOWN:
+                child.phase = Phase.STARTING
+                restarting = operation.goal is _Goal.RESTART
+                child.restarts += restarting
+                actions.append(Start(child.spec, restarting))
+            if child.phase is Phase.STARTING:
+                return
+        self._finish(operation, actions)
+
+    def _finish(self, operation: _Operation, actions: list[Action]) -> None:
+        self._operation = None
+        match operation.goal:
+            case _Goal.BOOT:
+                actions.append(Booted())
+            case _Goal.RESTART:
+                pass
+            case _Goal.ADD | _Goal.REVIVE:
+                actions.append(Answer(operation.token, operation.target))
+            case _Goal.REMOVE:
+                del self.children[operation.target]
+                actions.append(Answer(operation.token, operation.target))
+            case _Goal.SHUTDOWN:
+                self.ended = True
+                self._backlog.clear()
+                actions.append(Exit(operation.reason))
+            case _:
+                assert_never(operation.goal)
+
+    def _is_dead(self, id: str) -> bool:
+        """Whether the child's exit waits in the backlog; takes it from there."""
+        for event in self._backlog:
+            if isinstance(event, Exited) and event.id == id:
+                self._backlog.remove(event)
+                return True
+        return False
+
+    def _end_child(self, child: Child) -> None:
+        child.phase = Phase.DOWN
+        if child.spec.restart is Restart.TEMPORARY:
+            self.children.pop(child.spec.id, None)
+
+
+_STOPPING = ("stopping", "The supervisor is stopping.")
+
+
+def _stopping(event: Add | Revive | Remove) -> Answer:
+    id = event.spec.id if isinstance(event, Add) else event.id
+    return Answer(event.token, id, *_STOPPING)
+
+
+def _drain(ids: deque[str]) -> Iterator[str]:
+    """Each id; it leaves the queue when the next one is asked for."""
+    while ids:
+        yield ids[0]
+        if ids:
+            ids.popleft()

@@ -1,0 +1,308 @@
+"""The actor around the supervision machine."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, assert_never
+
+from manta.actors import supervision as sv
+from manta.actors.actor import Actor
+from manta.actors.address import Address
+from manta.actors.errors import ActorDead, NameTaken, Refused
+from manta.actors.mailbox import Timer
+from manta.actors.refs import Envelope, LocalRef, Reply
+from manta.actors.runtime import Cell
+from manta.actors.signals import (
+    SHUTDOWN,
+    ActorExit,
+    ChildExited,
+    ChildStarted,
+    ExitKind,
+    ExitReason,
+    Parental,
+    crashed,
+)
+from manta.actors.supervision import AutoShutdown, ChildSpec, ChildType, Phase, Restart, Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class StartChild:
+    """Add a child; answered with its LocalRef once it started, else Refused."""
+
+    spec: ChildSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StopChild:
+    """Stop a child and forget its spec; answered when it is down."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestartChild:
+    """Start a child that ended and whose spec was kept; answered with its LocalRef."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WhichChildren:
+    """Answered with a list of ChildInfo, in start order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildInfo:
+    """One child as its supervisor sees it."""
+
+    id: str
+    phase: Phase
+    type: ChildType
+    restart: Restart
+    restarts: int
+    address: Address | None
+    last_exit: ExitReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class _TimeUp:
+    id: str
+    incarnation: int
+
+
+Then = Callable[[LocalRef | None, Refused | None], None]
+
+
+class Supervisor(Actor):
+    """Starts children in order, watches over them, stops them in reverse.
+
+    Subclasses set the class attributes, return specs from `children`, and may
+    override `receive` for messages of their own and the two hooks for news.
+    """
+
+    strategy: ClassVar[Strategy] = Strategy.ONE_FOR_ONE
+    intensity: ClassVar[int] = 1
+    period: ClassVar[float] = 5.0
+    auto_shutdown: ClassVar[AutoShutdown] = AutoShutdown.NEVER
+
+    _machine: sv.Supervision
+    _cells: dict[str, Cell]
+    _timers: dict[str, Timer[Any]]
+    _events: deque[sv.Event]
+    _feeding = False
+    _snapshot: tuple[ChildInfo, ...] = ()
+
+    def children(self) -> list[ChildSpec]:
+        """The children to start with, in order; called after `on_start`."""
+        return []
+
+    def on_child_started(self, id: str, ref: LocalRef) -> None:
+        """A child is ready, for the first time or again."""
+
+    def on_child_exited(self, id: str, reason: ExitReason) -> None:
+        """A child is gone; what is done about it is decided already."""
+
+    def child(self, id: str) -> LocalRef | None:
+        """The child's current incarnation; None while it has none."""
+        cell = self._cells.get(id)
+        return cell.ref if cell is not None and cell.exit_reason is None else None
+
+    def start_child(self, spec: ChildSpec, then: Then | None = None) -> None:
+        """Like StartChild, from inside: returns at once, calls `then(ref, refusal)` when done."""
+        self._feed(sv.Add(spec, then))
+
+    def stop_child(self, id: str, then: Then | None = None) -> None:
+        """Like StopChild, from inside: returns at once."""
+        self._feed(sv.Remove(id, then))
+
+    # --- driven by the runtime ---------------------------------------------------------
+
+    def _started(self) -> None:
+        self._machine = sv.Supervision(
+            self.children(),
+            strategy=self.strategy,
+            intensity=self.intensity,
+            period=self.period,
+            auto_shutdown=self.auto_shutdown,
+        )
+        self._cells = {}
+        self._timers = {}
+        self._events = deque()
+        self._feed(sv.Boot())
+
+    def _handle(self, message: Any) -> Any:
+        match message:
+            case StartChild(spec):
+                self._feed(sv.Add(spec, self.defer()))
+            case RestartChild(id):
+                self._feed(sv.Revive(id, self.defer()))
+            case StopChild(id):
+                self._feed(sv.Remove(id, self.defer()))
+            case WhichChildren():
+                return list(self._snapshot)
+            case _:
+                return self.receive(message)
+        return None
+
+    def _stop_asked(self, reason: ExitReason) -> None:
+        self._feed(sv.Shutdown(reason))
+
+    def _parental(self, event: Any) -> None:
+        match event:
+            case ChildStarted(address):
+                id = self._current(address)
+                if id is not None:
+                    self._feed(sv.Started(id))
+                    if self._machine.children[id].phase is Phase.RUNNING:
+                        self.on_child_started(id, self._cells[id].ref)
+            case ChildExited(address, reason):
+                id = self._current(address)
+                if id is not None:
+                    self._log_exit(id, event)
+                    self._forget(id)
+                    self._feed(sv.Exited(id, reason))
+                    self.on_child_exited(id, reason)
+            case sv.RetryDue() | sv.Exited():
+                self._feed(event)
+            case _TimeUp(id, incarnation):
+                cell = self._cells.get(id)
+                if cell is not None and cell.address.incarnation == incarnation:
+                    self._feed(sv.Overdue(id))
+            case _:
+                super()._parental(event)
+
+    def _current(self, address: Address) -> str | None:
+        id = address.path.removeprefix(f"{self.ref.address.path}/")
+        cell = self._cells.get(id)
+        return id if cell is not None and cell.address == address else None
+
+    def _forget(self, id: str) -> None:
+        del self._cells[id]
+        self._cell.children.pop(id, None)
+        timer = self._timers.pop(id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _log_exit(self, id: str, event: ChildExited) -> None:
+        child = self._machine.children[id]
+        expected = event.reason.is_normal and (
+            child.phase is Phase.STOPPING or child.spec.restart is not Restart.PERMANENT
+        )
+        if expected:
+            self.log.info("%s", event)
+        else:
+            self.log.error("%s", event, exc_info=event.reason.error)
+
+    def _feed(self, event: sv.Event) -> None:
+        self._events.append(event)
+        if self._feeding:  # from a hook: the machine's actions are performed in order
+            return
+        self._feeding = True
+        try:
+            while self._events:
+                actions = self._machine.handle(self._events.popleft(), self.clock.now())
+                for action in actions:
+                    self._perform(action)
+        finally:
+            self._feeding = False
+            children = self._machine.children.values()
+            self._snapshot = tuple(self._info(child) for child in children)
+
+    def _info(self, child: sv.Child) -> ChildInfo:
+        spec = child.spec
+        cell = self._cells.get(spec.id)
+        return ChildInfo(
+            spec.id, child.phase, spec.type, spec.restart, child.restarts,
+            cell.address if cell else None, child.last_exit,
+        )  # fmt: skip
+
+    def _perform(self, action: sv.Action) -> None:
+        match action:
+            case sv.Start(spec, restarting):
+                if restarting:
+                    self.log.info("restarting %s", spec.id)
+                self._start(spec)
+            case sv.Halt(id, seconds):
+                self._halt(id, seconds)
+            case sv.Abandon(id):
+                seconds = self._machine.children[id].spec.seconds_to_stop
+                self._abandon(id, seconds)
+            case sv.Retry(id):
+                self._note(sv.RetryDue(id))
+            case sv.Answer(token, id, code, sentence):
+                self._answer(token, id, code, sentence)
+            case sv.Booted():
+                self._cell.announce_start()
+            case sv.Exit(reason):
+                if reason.kind is ExitKind.GAVE_UP:
+                    self.log.error("gives up: %s", reason.sentence)
+                raise ActorExit(reason)
+            case _:
+                assert_never(action)
+
+    def _start(self, spec: ChildSpec) -> None:
+        path = f"{self.ref.address.path}/{spec.id}"
+        try:
+            cell = self.system._prepare(spec, path, _ParentOf(self._cell))
+        except (ActorDead, NameTaken) as error:
+            self._note(sv.Exited(spec.id, crashed(error)))
+            return
+        self._cells[spec.id] = cell
+        self._cell.children[spec.id] = cell
+        cell.launch()
+
+    def _halt(self, id: str, seconds: float) -> None:
+        cell = self._cells.get(id)
+        if cell is None:  # its exit is on its way here
+            return
+        cell.ref.stop(SHUTDOWN)
+        if seconds < math.inf:
+            note = Envelope(Parental(_TimeUp(id, cell.address.incarnation)))
+            self._timers[id] = self._cell.inbox.schedule(self.clock.now() + seconds, note)
+
+    def _abandon(self, id: str, seconds: float) -> None:
+        cell = self._cells.get(id)
+        if cell is not None:
+            sentence = f"it did not stop within {seconds:g} s"
+            cell.abandon(ExitReason(ExitKind.ABANDONED, sentence))
+
+    def _answer(self, token: object, id: str, code: str, sentence: str) -> None:
+        ref = self.child(id)
+        refusal = Refused(code, f"{self.ref.address}: {sentence}", {"id": id}) if code else None
+        if isinstance(token, Reply):
+            if refusal is not None:
+                token.fail(refusal)
+            else:
+                token.set(ref)
+        elif callable(token):
+            token(ref, refusal)
+        elif refusal is not None:
+            self.log.warning("%s", refusal)
+
+    def _note(self, event: sv.Event) -> None:
+        """To ourselves, behind what waits already; a stop overtakes it."""
+        self._cell.inbox.put_unbounded(Envelope(Parental(event)))
+
+
+class _ParentOf:
+    """Carries a child's news to its supervisor's mailbox."""
+
+    __slots__ = ("_cell",)
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+
+    def child_started(self, event: ChildStarted) -> None:
+        self._tell(event)
+
+    def child_exited(self, event: ChildExited) -> None:
+        self._tell(event)
+
+    def _tell(self, event: ChildStarted | ChildExited) -> None:
+        try:
+            self._cell.inbox.put_urgent(Envelope(Parental(event)))
+        except ActorDead:
+            return  # the supervisor crashed: its own end takes the children along
