@@ -1,0 +1,48 @@
+"""Passwords as argon2id hashes.
+
+A hash takes 64 MiB and about 0.15 s, on purpose. So no more than two are computed at a
+time, whoever asks: sign-ins in parallel would be an attack on memory. An unknown user
+costs as much as a wrong password, so that nobody learns which addresses exist.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+
+MEMORY = 64 * 1024 * 1024
+PASSES = 3
+AT_A_TIME = 2
+MAX_LENGTH = 1024
+
+_slots = threading.BoundedSemaphore(AT_A_TIME)
+_NOBODY = (
+    "$argon2id$v=19$m=65536,t=3,p=1$SekYaIKPpekAQ+SuLUBPwA$"
+    "tEZYiJCUrulKDqpHqJdnqQp9YagoRB2dAdffdfZh5Xo"
+)
+"""Nobody's hash: no password is known for it. A test holds its costs equal to ours."""
+
+
+def hash_password(password: str) -> str:
+    from nacl.pwhash import argon2id
+
+    with _slots:
+        return argon2id.str(password.encode(), opslimit=PASSES, memlimit=MEMORY).decode()
+
+
+def verify_password(stored: str | None, password: str) -> bool:
+    """`stored` is None, or "", for who does not exist or has no password."""
+    from nacl.exceptions import InvalidkeyError
+    from nacl.pwhash import argon2id
+
+    with _slots:
+        try:
+            argon2id.verify((stored or _NOBODY).encode(), password[:MAX_LENGTH].encode())
+        except InvalidkeyError:
+            return False
+    return bool(stored)
+
+
+def random_password() -> str:
+    """96 bits, in groups that can be read out."""
+    return "-".join(secrets.token_hex(3) for _ in range(4))

@@ -1,0 +1,212 @@
+"""Who holds a key, and what he may ask for. Pure.
+
+The key that the handshake proved is the identity; no message says who sent it. Every
+message has a row in `RIGHTS`, and a test fails on one that has none.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from manta.actors.errors import Refused
+from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
+from manta.protocol import node, user
+from manta.protocol.codes import Code
+from manta.protocol.node import Message
+from manta.transports.admission import TokenBucket
+
+
+class Kind(StrEnum):
+    GUEST = "guest"  # an unknown key
+    NODE = "node"
+    USER = "user"
+    REMOVED = "removed"  # the key of a node that a user removed
+
+
+@dataclass(frozen=True)
+class Principal:
+    kind: Kind
+    key: str
+    id: str = ""
+    """Of the user or node."""
+    name: str = ""
+    """For sentences: the user's address, the node's alias."""
+    cluster_id: str = ""
+    """The node's."""
+
+
+_GUEST, _NODE, _USER, _REMOVED = Kind.GUEST, Kind.NODE, Kind.USER, Kind.REMOVED
+
+RIGHTS: dict[type[Message], frozenset[Kind]] = {
+    # to become somebody
+    node.Enroll: frozenset({_GUEST, _NODE, _REMOVED}),
+    user.SignIn: frozenset({_GUEST, _USER}),
+    user.Bind: frozenset({_GUEST, _USER}),
+    # nodes
+    **dict.fromkeys(
+        (
+            node.Register,
+            node.Heartbeat,
+            node.FetchDesired,
+            node.ReadGlobal,
+            node.ListGlobals,
+            node.SelectResults,
+            node.JournalBatch,
+            node.LogBatch,
+            node.Goodbye,
+        ),
+        frozenset({_NODE}),
+    ),
+    # users
+    **dict.fromkeys(
+        (
+            user.WhoAmI,
+            user.CreateCluster,
+            user.ListClusters,
+            user.GetCluster,
+            user.StartCluster,
+            user.StopCluster,
+            user.DeleteCluster,
+            user.CreateNodeToken,
+            user.ListNodes,
+            user.GetNode,
+            user.RequestNodeStop,
+            user.RemoveNode,
+            user.CheckSwarm,
+            user.FindMissingBlobs,
+            user.SendSwarm,
+            user.StartSwarm,
+            user.StopSwarm,
+            user.PauseSwarm,
+            user.ResumeSwarm,
+            user.RemoveSwarm,
+            user.GetSwarm,
+            user.ListSwarms,
+            user.ExplainSwarm,
+            user.GetTasks,
+            user.ReadFeed,
+            user.SelectGlobal,
+            user.SetGlobal,
+            user.ListGlobalTags,
+            user.WaitSwarm,
+            user.GetManagerStatus,
+        ),
+        frozenset({_USER}),
+    ),
+}
+
+
+def check_right(principal: Principal, message: Message) -> None:
+    """Raises Refused unless the principal may send this message."""
+    allowed = RIGHTS[type(message)]
+    if principal.kind in allowed:
+        return
+    name = type(message).__name__
+    match principal.kind:
+        case Kind.GUEST if _NODE in allowed:
+            raise Refused(
+                Code.NOT_SIGNED_IN,
+                f"{name} was refused: this key belongs to no node of the manager; "
+                "enrol the node with a token (manta node token) first.",
+            )
+        case Kind.GUEST:
+            raise Refused(
+                Code.NOT_SIGNED_IN,
+                f"{name} was refused: this key belongs to no user; sign in (manta sign-in) first.",
+            )
+        case Kind.REMOVED:
+            raise Refused(
+                Code.NODE_REMOVED,
+                "This node was removed from its cluster by a user; "
+                "to bring it back, enrol it with a new token (manta node token).",
+            )
+        case _:
+            raise Refused(
+                Code.FORBIDDEN,
+                f"{name} was refused: this key is a {principal.kind}'s, and a "
+                f"{principal.kind} may not send it; use a key of another kind.",
+            )
+
+
+class Principals:
+    """Who holds which key. One actor writes; any thread may read."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Principal] = {}
+
+    def load(
+        self,
+        keys: Iterable[KeyRecord],
+        nodes: Iterable[NodeRecord],
+        users: Iterable[UserRecord],
+    ) -> None:
+        nodes_by_id = {record.id: record for record in nodes}
+        users_by_id = {record.id: record for record in users}
+        found: dict[str, Principal] = {}
+        for key in keys:
+            if key.kind == KeyKind.REMOVED:
+                found[key.key] = Principal(Kind.REMOVED, key.key, key.subject)
+            elif key.kind == KeyKind.NODE and key.subject in nodes_by_id:
+                found[key.key] = of_node(nodes_by_id[key.subject])
+            elif key.kind == KeyKind.USER and key.subject in users_by_id:
+                found[key.key] = of_user(users_by_id[key.subject], key.key)
+        self._by_key = found
+
+    def learn(self, principal: Principal) -> None:
+        self._by_key[principal.key] = principal
+
+    def of(self, key: str) -> Principal:
+        return self._by_key.get(key) or Principal(Kind.GUEST, key)
+
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self._by_key)
+
+
+def of_node(record: NodeRecord) -> Principal:
+    return Principal(Kind.NODE, record.key, record.id, record.alias, record.cluster_id)
+
+
+def of_user(record: UserRecord, key: str) -> Principal:
+    return Principal(Kind.USER, key, record.id, record.email)
+
+
+class GuestLimits:
+    """How often guests may try. Pure: time is an argument.
+
+    By address as well: whoever guesses one user's password may make as many keys
+    as he likes. What is not known is not counted per key for the same reason.
+    """
+
+    ADDRESSES = 1000
+
+    def __init__(self) -> None:
+        self._tokens = TokenBucket(rate=50.0, burst=500.0)
+        self._sign_ins = TokenBucket(rate=5.0, burst=20.0)
+        self._failures: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def check_token(self, now: float) -> None:
+        """Raises Refused."""
+        if not self._tokens.take(now):
+            raise _too_many("Too many tokens are being tried")
+
+    def check_sign_in(self, email: str, now: float) -> None:
+        """Raises Refused."""
+        if not self._sign_ins.take(now):
+            raise _too_many("Too many sign-ins are being tried")
+        bucket = self._failures.pop(email, None) or TokenBucket(rate=1 / 12, burst=5.0)
+        self._failures[email] = bucket
+        if len(self._failures) > self.ADDRESSES:
+            self._failures.popitem(last=False)
+        if not bucket.take(now):
+            raise _too_many(f"Too many sign-ins of {email!r} have failed")
+
+    def signed_in(self, email: str) -> None:
+        """Only failures count."""
+        self._failures.pop(email, None)
+
+
+def _too_many(what: str) -> Refused:
+    return Refused(Code.RATE_LIMITED, f"{what}; wait a minute and try again.")

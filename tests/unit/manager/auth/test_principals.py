@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from manta.actors.errors import Refused
+from manta.manager.auth.principals import (
+    RIGHTS,
+    GuestLimits,
+    Kind,
+    Principal,
+    Principals,
+    check_right,
+)
+from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
+from manta.protocol.codes import Code
+from manta.protocol.node import Enroll, FromNode, Goodbye, Message
+from manta.protocol.user import Bind, FromUser, SignIn, WhoAmI
+
+FROM_NODE, FROM_USER = set(get_args(FromNode)), set(get_args(FromUser))
+TO_BECOME_SOMEBODY = {Enroll, SignIn, Bind}
+
+
+def may(kind: Kind, message: type[Message]) -> bool:
+    return kind in RIGHTS[message]
+
+
+def test_every_message_has_a_row_and_every_row_a_message() -> None:
+    assert set(RIGHTS) == FROM_NODE | FROM_USER
+    assert all(RIGHTS.values())
+
+
+def test_guests_may_become_somebody_and_nothing_else() -> None:
+    assert {message for message in RIGHTS if may(Kind.GUEST, message)} == TO_BECOME_SOMEBODY
+
+
+def test_a_removed_node_may_enrol_and_nothing_else() -> None:
+    assert {message for message in RIGHTS if may(Kind.REMOVED, message)} == {Enroll}
+
+
+def test_nodes_send_what_nodes_send_and_users_what_users_send() -> None:
+    assert {message for message in RIGHTS if may(Kind.NODE, message)} == FROM_NODE
+    assert {message for message in RIGHTS if may(Kind.USER, message)} == FROM_USER
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "code"),
+    [
+        (Kind.GUEST, Goodbye(), Code.NOT_SIGNED_IN),
+        (Kind.GUEST, WhoAmI(), Code.NOT_SIGNED_IN),
+        (Kind.REMOVED, Goodbye(), Code.NODE_REMOVED),
+        (Kind.REMOVED, WhoAmI(), Code.NODE_REMOVED),
+        (Kind.NODE, WhoAmI(), Code.FORBIDDEN),
+        (Kind.NODE, SignIn("a", "b"), Code.FORBIDDEN),
+        (Kind.USER, Goodbye(), Code.FORBIDDEN),
+        (Kind.USER, Enroll("t", "a"), Code.FORBIDDEN),
+    ],
+)
+def test_a_refusal_says_what_to_do(kind: Kind, message: Message, code: Code) -> None:
+    with pytest.raises(Refused) as caught:
+        check_right(Principal(kind, "k" * 40), message)
+    assert caught.value.code == code
+    assert caught.value.sentence.endswith(".")
+
+
+def test_keys_are_looked_up_in_what_the_store_holds() -> None:
+    principals = Principals()
+    principals.load(
+        [
+            KeyRecord("kn", KeyKind.NODE, "n1", 0.0),
+            KeyRecord("ku", KeyKind.USER, "u1", 0.0),
+            KeyRecord("kr", KeyKind.REMOVED, "n2", 0.0),
+            KeyRecord("kx", KeyKind.NODE, "of no node", 0.0),
+        ],
+        [NodeRecord("n1", "c1", "alias", "kn", 0.0)],
+        [UserRecord("u1", "a@b", "", 0.0)],
+    )
+    assert principals.of("kn") == Principal(Kind.NODE, "kn", "n1", "alias", "c1")
+    assert principals.of("ku") == Principal(Kind.USER, "ku", "u1", "a@b")
+    assert principals.of("kr").kind is Kind.REMOVED
+    assert principals.of("kx").kind is principals.of("nobody").kind is Kind.GUEST
+
+
+def allowed(tries: int, check: object, *arguments: object) -> int:
+    assert callable(check)
+    passed = 0
+    for _ in range(tries):
+        try:
+            check(*arguments)
+        except Refused as no:
+            if no.code != Code.RATE_LIMITED:
+                raise
+            continue
+        passed += 1
+    return passed
+
+
+def test_failing_sign_ins_of_one_user_are_slowed_down() -> None:
+    limits = GuestLimits()
+    assert allowed(10, limits.check_sign_in, "a@b", 0.0) == 5
+    assert allowed(10, limits.check_sign_in, "a@b", 60.0) == 5
+
+
+def test_success_forgets_the_failures_before() -> None:
+    limits = GuestLimits()
+    for now in range(0, 100, 5):
+        limits.check_sign_in("a@b", float(now))
+        limits.signed_in("a@b")
+
+
+def test_sign_ins_of_all_users_together_are_slowed_down() -> None:
+    limits = GuestLimits()
+    passed = sum(allowed(1, limits.check_sign_in, f"{n}@b", 0.0) for n in range(100))
+    assert passed == 20
+
+
+def test_a_cluster_may_enrol_at_once_and_a_guesser_may_not_go_on() -> None:
+    limits = GuestLimits()
+    assert allowed(2000, limits.check_token, 0.0) == 500
+    assert allowed(2000, limits.check_token, 1.0) == 50
+
+
+def test_addresses_that_were_tried_do_not_pile_up() -> None:
+    limits = GuestLimits()
+    for number in range(GuestLimits.ADDRESSES + 50):
+        limits.check_sign_in(f"{number}@b", float(number))
+    assert len(limits._failures) == GuestLimits.ADDRESSES
