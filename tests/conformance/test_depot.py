@@ -1,0 +1,290 @@
+"""One suite over all depots; below it, what is particular to each."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import resource
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from manta.transports.blobs import FileDepot, MemoryDepot, digest_of
+from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused
+
+BLOB = bytes(range(256)) * 5000
+DIGEST = digest_of(BLOB)
+OTHER = digest_of(b"other")
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfds are Linux's")
+
+
+@pytest.fixture(params=["file", pytest.param("memory", marks=linux_only)])
+def depot(request, tmp_path):
+    if request.param == "file":
+        yield FileDepot(tmp_path / "blobs")
+    else:
+        memory = MemoryDepot(4 << 20)
+        yield memory
+        memory.close()
+
+
+def content(depot, digest):
+    source = depot.source(digest)
+    try:
+        return bytes(source.read(0, source.size))
+    finally:
+        source.close()
+
+
+def write(depot, blob, digest=None, size=None):
+    sink = depot.sink(digest or digest_of(blob), len(blob) if size is None else size)
+    for start in range(0, len(blob), 300_000):
+        sink.write(memoryview(blob)[start : start + 300_000])
+    return sink
+
+
+def test_the_digest_is_blake3_of_the_bytes():
+    # From the test vectors of the BLAKE3 specification: the empty input.
+    assert digest_of() == "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+    assert digest_of(b"ab", bytearray(b"c")) == digest_of(memoryview(b"abc"))
+
+
+def test_what_was_put_is_there(depot):
+    assert depot.put(BLOB[:1000], bytearray(BLOB[1000:])) == DIGEST
+    assert depot.put(BLOB) == DIGEST
+    assert DIGEST in depot
+    assert list(depot) == [DIGEST]
+    assert depot.size(DIGEST) == len(BLOB)
+    assert content(depot, DIGEST) == BLOB
+
+
+@pytest.mark.parametrize("blob", [b"", b"x", BLOB])
+def test_a_blob_written_in_pieces_is_published_at_the_end(depot, blob):
+    digest = digest_of(blob)
+    sink = write(depot, blob)
+    assert digest not in depot
+    sink.commit()
+    assert digest in depot
+    assert content(depot, digest) == blob
+    assert depot.sink(digest, len(blob)) is None
+
+
+def test_a_source_reads_anywhere_and_outlives_the_blob(depot):
+    depot.put(BLOB)
+    source = depot.source(DIGEST)
+    piece = source.read(1000, 500)
+    assert bytes(source.read(len(BLOB) - 3, 10)) == BLOB[-3:]
+    assert depot.delete(DIGEST)
+    assert not depot.delete(DIGEST)
+    source.close()
+    assert bytes(piece) == BLOB[1000:1500]
+    with pytest.raises(BlobMissing, match=DIGEST[:12]):
+        depot.source(DIGEST)
+    with pytest.raises(BlobMissing):
+        depot.size(DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("blob", "digest", "size"), [(BLOB, OTHER, len(BLOB)), (BLOB[:-1], DIGEST, len(BLOB))]
+)
+def test_wrong_bytes_are_not_published(depot, blob, digest, size):
+    sink = write(depot, blob, digest, size)
+    with pytest.raises(BlobCorrupt, match=digest[:12]):
+        sink.commit()
+    assert list(depot) == []
+
+
+def test_too_many_bytes_are_refused_at_once(depot):
+    sink = depot.sink(DIGEST, 10)
+    with pytest.raises(BlobCorrupt, match="more than"):
+        sink.write(b"x" * 11)
+    sink.abort()
+    sink.abort()
+    assert list(depot) == []
+
+
+def test_two_writers_of_one_blob_are_fine(depot):
+    first, second = write(depot, BLOB), write(depot, BLOB)
+    first.commit()
+    second.commit()
+    assert content(depot, DIGEST) == BLOB
+
+
+def test_many_threads(depot):
+    blobs = [bytes([number]) * 50_000 for number in range(8)]
+    failures = []
+
+    def work():
+        try:
+            for blob in blobs:
+                assert content(depot, depot.put(blob)) == blob
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert sorted(depot) == sorted(map(digest_of, blobs))
+
+
+def test_names_that_are_no_digests_reach_no_file(depot):
+    for name in ("", "../../etc/passwd", DIGEST.upper(), DIGEST + "0"):
+        with pytest.raises((BlobRefused, BlobMissing)):
+            depot.source(name)
+        with pytest.raises(BlobRefused):
+            depot.sink(name, 1)
+
+
+# Files
+
+
+def test_drafts_of_a_crashed_process_are_deleted_and_live_ones_kept(tmp_path):
+    depot = FileDepot(tmp_path)
+    live = write(depot, BLOB)
+    (tmp_path / "incoming" / "left-behind").write_bytes(b"half")
+    FileDepot(tmp_path)
+    assert len(list((tmp_path / "incoming").iterdir())) == 1
+    live.commit()
+    assert content(depot, DIGEST) == BLOB
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_killed_writer_leaves_no_half_blob(tmp_path):
+    code = f"""
+import os, signal
+from manta.transports.blobs import FileDepot
+sink = FileDepot({str(tmp_path)!r}).sink({DIGEST!r}, {len(BLOB)})
+sink.write(bytes(100_000))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=30)
+    assert list(FileDepot(tmp_path)) == []
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_put_file(tmp_path):
+    depot = FileDepot(tmp_path / "blobs", sync=False)
+    (tmp_path / "model").write_bytes(BLOB)
+    assert depot.put_file(tmp_path / "model") == DIGEST
+    assert depot.put_file(tmp_path / "model") == DIGEST
+    assert content(depot, DIGEST) == BLOB
+    assert list((tmp_path / "blobs" / "incoming").iterdir()) == []
+
+
+def test_a_full_disk_refuses_and_leaves_nothing(tmp_path):
+    depot = FileDepot(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sink = depot.sink(DIGEST, len(BLOB))
+    assert sink is not None
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+    try:
+        with pytest.raises(BlobRefused, match=r"could not keep the blob .* too large"):
+            sink.write(BLOB)
+        with pytest.raises(BlobRefused, match="could not keep"):
+            depot.put(BLOB)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    sink.abort()
+    assert list((tmp_path / "incoming").iterdir()) == []
+    assert depot.put(BLOB) == DIGEST
+
+
+def test_a_blob_beyond_the_free_space_is_refused_before_it_is_sent(tmp_path):
+    with pytest.raises(BlobRefused, match="no room for a blob"):
+        FileDepot(tmp_path).sink(DIGEST, 1 << 60)
+
+
+# Memory
+
+
+@pytest.fixture
+def memory():
+    depot = MemoryDepot(3_000_000)
+    yield depot
+    depot.close()
+
+
+def filled_memfd(data):
+    fd = os.memfd_create("task", os.MFD_ALLOW_SEALING)
+    os.write(fd, data)
+    return fd
+
+
+@linux_only
+def test_published_memory_is_sealed(memory):
+    memory.put(BLOB)
+    fd = memory.open(DIGEST)
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        assert seals & (fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        with pytest.raises(PermissionError):
+            os.pwrite(fd, b"x", 0)
+        with pytest.raises(PermissionError):
+            os.ftruncate(fd, 0)
+        private = mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        private[0] = 77
+        private.close()
+    finally:
+        os.close(fd)
+    assert content(memory, DIGEST) == BLOB
+
+
+@linux_only
+def test_adopting_what_a_task_filled(memory, tmp_path):
+    assert memory.adopt(filled_memfd(BLOB), len(BLOB)) == DIGEST
+    assert memory.adopt(filled_memfd(BLOB), len(BLOB)) == DIGEST
+    assert memory.used == len(BLOB)
+    assert content(memory, DIGEST) == BLOB
+    files = FileDepot(tmp_path)
+    memory.copy_to(files, DIGEST)
+    memory.copy_to(files, DIGEST)
+    assert content(files, DIGEST) == BLOB
+    with pytest.raises(BlobMissing):
+        memory.copy_to(files, OTHER)
+
+
+@linux_only
+def test_what_is_not_adopted_is_closed_and_told(memory, tmp_path):
+    with pytest.raises(BlobRefused, match="bytes, and 9 were announced"):
+        memory.adopt(filled_memfd(b"x"), 9)
+    with pytest.raises(BlobRefused, match="not of a memfd"):
+        memory.adopt(os.open(tmp_path, os.O_RDONLY), 1)
+    with pytest.raises(BlobRefused, match="must allow sealing"):
+        memory.adopt(os.memfd_create("no-sealing"), 0)
+    fd = filled_memfd(b"x" * 100)
+    mapped = mmap.mmap(fd, 100)
+    with pytest.raises(BlobRefused, match="unmap it first"):
+        memory.adopt(os.dup(fd), 100)
+    mapped.close()
+    os.close(fd)
+    with pytest.raises(BlobRefused, match="no room"):
+        memory.adopt(filled_memfd(bytes(3_000_001)), 3_000_001)
+    assert memory.used == 0
+
+
+@linux_only
+def test_the_longest_unused_makes_room_unless_pinned(memory):
+    first, second, third = (memory.put(bytes([n]) * 1_000_000) for n in range(3))
+    memory.pin(second)
+    memory.source(first).close()
+    fourth = memory.put(b"4" * 1_000_000)  # evicts the third
+    assert sorted(memory) == sorted([first, second, fourth])
+    assert third not in memory
+    memory.put(b"5" * 2_000_000)
+    assert second in memory
+    assert memory.used == 3_000_000
+    with pytest.raises(BlobRefused, match="no room for a blob of 2500000 bytes in memory"):
+        memory.sink(OTHER, 2_500_000)
+    memory.unpin(second)
+    sink = memory.sink(OTHER, 2_500_000)
+    assert list(memory) == []
+    assert memory.used == 2_500_000
+    sink.abort()
+    assert memory.used == 0
