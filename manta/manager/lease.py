@@ -17,7 +17,7 @@ were there, the fault is more likely the manager's own network: nothing is given
 enough of them are back. Nodes that said goodbye prove nothing either way.
 
 Time spent without calls is nobody's fault but ours: when a call comes long after the
-deadline that it should have come for, all deadlines move by that much.
+deadline that it should have come for, all deadlines move by the time since the last call.
 """
 
 from __future__ import annotations
@@ -87,9 +87,11 @@ class Leases:
         self.ttl, self.grace, self.mercy, self.isolation = ttl, grace, mercy, isolation
         self._leases: dict[str, _Lease] = {}
         self._isolated = False
+        self._called = 0.0
 
     def restarted(self, node_ids: Iterable[str], now: float) -> list[LeaseAction]:
         """The manager has started and remembers these nodes."""
+        self._called = now
         for node_id in node_ids:
             self._leases[node_id] = _Lease(NodeState.DISCONNECTED, now + self.mercy, now)
         return [NodeStateChanged(node_id, NodeState.DISCONNECTED) for node_id in self._leases]
@@ -200,11 +202,12 @@ class Leases:
         return [NodeStateChanged(node_id, NodeState.DISCONNECTED)] if changed else []
 
     def _oversleep(self, now: float) -> None:
-        due = self.next_deadline()
+        due, last = self.next_deadline(), self._called
+        self._called = now
         if due is None or now - due < OVERSLEPT:
             return
         for lease in self._leases.values():
-            lease.due += now - due
+            lease.due += now - last
 
     def _silent(self) -> list[str]:
         return [

@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -247,7 +248,7 @@ def _remedy(rule: str) -> str:
 def _choose(demand: Demand, eligible: list[NodeView]) -> tuple[list[NodeView], str]:
     """The nodes that run it, in the order in which instances are dealt to them, and why."""
     task = demand.task
-    start, wanted = 0, _limit(task, len(eligible))
+    wanted = _limit(task, len(eligible))
     if demand.kept and not demand.replace:
         place_of = {id_: place for place, id_ in enumerate(demand.kept)}
         return sorted(eligible, key=lambda node: place_of[node.id]), "fixed since iteration 0"
@@ -287,29 +288,28 @@ def _spread(demand: Demand, chosen: list[NodeView]) -> tuple[Placement, ...]:
 
 def _limit(task: TaskSpec, eligible: int) -> int:
     if isinstance(task.maximum, float):
-        return max(1, _round(task.maximum * eligible))
+        return max(1, _floor(task.maximum * eligible))
     if task.maximum != -1:
         return task.maximum
     return 1 if task.method == "any" and task.replicas is None else eligible
 
 
 def _part(demand: Demand, eligible: int) -> tuple[int, int]:
-    """Start and length of a random task's part of the permutation."""
-
-    def share(maximum: int | float) -> float:
+    """Start and length of a random task's part of the permutation; none is empty."""
+    start = end = 0
+    exact = 0.0
+    for maximum in (*demand.before, demand.task.maximum):
         if isinstance(maximum, float):
-            return maximum * eligible
-        return eligible if maximum == -1 else maximum
-
-    start = sum(map(share, demand.before))
-    end = start + share(demand.task.maximum)
-    length = min(max(1, _round(end) - _round(start)), eligible)
-    return _round(start) % eligible, length
+            exact += maximum * eligible
+        else:
+            exact += eligible if maximum == -1 else maximum
+        start, end = end, max(end + 1, _floor(exact))
+    return start % eligible, min(end - start, eligible)
 
 
-def _round(number: float) -> int:
-    """Halves up, and blind to the dust that sums of fractions leave."""
-    return math.floor(number + 0.5 + 1e-9)
+def _floor(number: float) -> int:
+    """Blind to the dust that sums of fractions leave."""
+    return math.floor(number + 1e-9)
 
 
 def _draw(demand: Demand, node: NodeView) -> tuple[bytes, str]:
@@ -331,9 +331,14 @@ def _poverty(demand: Demand, node: NodeView) -> tuple[float, float, float, objec
 
 
 def _natural(node: NodeView) -> tuple[tuple[tuple[int, str], ...], str]:
+    return _split(node.alias), node.id
+
+
+@lru_cache(maxsize=10_000)
+def _split(alias: str) -> tuple[tuple[int, str], ...]:
     """node-2 before node-10."""
-    parts = re.findall(r"\d+|\D+", node.alias)
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts), node.id
+    parts = re.findall(r"[0-9]+|[^0-9]+", alias)
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
 
 
 def _is_named(node: NodeView, names: Iterable[str]) -> bool:

@@ -1,0 +1,131 @@
+"""Changes, applied in order by a node that fetches when it lags, are the whole."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manta.manager.desired import DesiredStates
+from manta.protocol.node import Assignment, Instance
+from manta.protocol.spec import ModuleSpec
+
+
+def assignment(node, swarm, index, attempt=0):
+    instance = Instance(swarm, "w", index, 0, attempt)
+    return Assignment(instance, ModuleSpec("m"), "fl", node, 1)
+
+
+def test_nothing_changed_nothing_sent():
+    made = DesiredStates()
+    assert made.flush() == {}
+    made.assign("a", assignment("a", "s", 0))
+    assert made.version("a") == 0
+    (change,) = made.flush().values()
+    assert (change.version, len(change.assign), change.revoke) == (1, 1, ())
+    assert made.flush() == {}
+    assert made.version("a") == 1
+
+
+def test_what_was_given_and_taken_back_was_never_there():
+    made = DesiredStates()
+    one = assignment("a", "s", 0)
+    made.assign("a", one)
+    made.revoke("a", one.instance)
+    made.revoke("a", one.instance)
+    made.revoke("b", one.instance)
+    assert made.flush() == {}
+
+
+def test_the_whole_takes_what_gathered_with_it():
+    made = DesiredStates()
+    made.assign("a", assignment("a", "s", 0))
+    assert made.full("a").version == 1
+    assert len(made.full("a").assignments) == 1
+    assert made.full("a").version == 1
+    assert made.flush() == {}
+
+
+def test_the_end_of_a_swarm_takes_all_of_it_away():
+    made = DesiredStates()
+    made.swarm_began("s")
+    made.assign("a", assignment("a", "s", 0))
+    made.assign("a", assignment("a", "t", 0))
+    made.flush()
+    assert made.assigned("a", besides="s") == 1
+    made.swarm_ended("s")
+    change = made.flush()["a"]
+    assert [i.swarm_id for i in change.revoke] == ["s"]
+    assert change.swarms == ()
+    assert made.assigned("a", besides="s") == 1
+    assert made.assigned("a", besides="t") == 0
+
+
+def test_a_forgotten_node_starts_anew():
+    made = DesiredStates()
+    made.assign("a", assignment("a", "s", 0))
+    made.flush()
+    made.forget("a")
+    assert made.full("a").assignments == ()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["assign", "revoke", "flush", "drop", "full", "begin", "end"]),
+            st.sampled_from("ab"),
+            st.sampled_from("st"),
+            st.integers(0, 2),
+        ),
+        max_size=60,
+    )
+)
+def test_any_history(steps):
+    made = DesiredStates()
+    truth = {"a": {}, "b": {}}
+    held = {"a": (0, {}, ()), "b": (0, {}, ())}
+    running = {}
+
+    def apply(node, change):
+        version, assignments, _ = held[node]
+        if change.version != version + 1:
+            return
+        assignments = {k: v for k, v in assignments.items() if k not in change.revoke}
+        assignments |= {a.instance: a for a in change.assign}
+        held[node] = (change.version, assignments, change.swarms)
+
+    def fetch(node):
+        full = made.full(node)
+        held[node] = (full.version, {a.instance: a for a in full.assignments}, full.swarms)
+
+    for act, node, swarm, index in steps:
+        given_ = assignment(node, swarm, index)
+        match act:
+            case "assign" if given_.instance not in truth[node]:
+                truth[node][given_.instance] = given_
+                made.assign(node, given_)
+            case "revoke":
+                truth[node].pop(given_.instance, None)
+                made.revoke(node, given_.instance)
+            case "flush":
+                for to, change in made.flush().items():
+                    apply(to, change)
+            case "drop":
+                made.flush()
+            case "full":
+                fetch(node)
+            case "begin":
+                running[swarm] = None
+                made.swarm_began(swarm)
+            case "end":
+                running.pop(swarm, None)
+                made.swarm_ended(swarm)
+                for all_of in truth.values():
+                    for instance in [i for i in all_of if i.swarm_id == swarm]:
+                        del all_of[instance]
+    for to, change in made.flush().items():
+        apply(to, change)
+    for node in "ab":
+        if held[node][0] != made.version(node):
+            fetch(node)
+        assert held[node][1] == truth[node]
+        assert held[node][2] == tuple(running) or held[node][0] == 0

@@ -1,0 +1,275 @@
+"""What holds of every swarm, whatever happens to it."""
+
+from __future__ import annotations
+
+import copy
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manta.manager.swarm_events import (
+    EntriesReceived,
+    GlobalSet,
+    ManagerRestarted,
+    NodeLost,
+    NodesChanged,
+    Paused,
+    Resumed,
+    Stopped,
+    Ticked,
+)
+from manta.manager.swarm_machine import SwarmMachine
+from manta.manager.swarm_queries import explain, info, page, tasks
+from manta.protocol.node import (
+    GlobalWritten,
+    NextIteration,
+    ResultWritten,
+    StopRequested,
+    TaskEnded,
+    TaskError,
+    TaskStarted,
+)
+from manta.protocol.states import AttemptState, SwarmState
+
+ENDINGS = ("FINISHED",) * 6 + ("FAILED", "TIMEOUT", "INTERRUPTED", "REFUSED")
+
+
+def graph(make, random):
+    """One to four tasks; each after some of those before it."""
+    made = []
+    for number in range(random.randint(1, 4)):
+        before = [task.alias for task in made if random.random() < 0.7]
+        made.append(
+            make.task(
+                "abcd"[number],
+                *(before or [task.alias for task in made[-1:]]),
+                method=random.choice(["all", "any", "random", "best_resources"]),
+                maximum=random.choice([-1, 1, 2, 0.5]),
+                replicas=random.choice([None, None, 3]),
+                quorum=random.choice([None, None, 0.5]),
+                deadline=random.choice([None, None, 5.0]),
+                timeout=random.choice([None, 3.0]),
+                retries=random.choice([0, 1, 3]),
+                fixed=random.random() < 0.2,
+            )
+        )
+    return made
+
+
+class Walk:
+    """One swarm, driven by chance."""
+
+    def __init__(self, bench, make, random, ending=ENDINGS):
+        self.make, self.random, self.ending = make, random, ending
+        maximum = random.choice([None, 1, 3])
+        self.b = bench(*graph(make, random), max_iteration=maximum, wait=random.random() < 0.3)
+        self.all_nodes = list(self.b.nodes)
+        self.sent = []
+
+    def pick(self, found):
+        found = list(found)
+        return self.random.choice(found) if found else None
+
+    def live(self):
+        return [i for held in self.b.told.values() for i in held]
+
+    def end_one(self, ending=None):
+        instance = self.pick(self.live())
+        if instance is None:
+            return
+        r, b = self.random, self.b
+        entries = [TaskStarted(instance, b.now)]
+        if r.random() < 0.5:
+            entries.append(ResultWritten(instance, r.choice("xy"), self.make.value(r.random())))
+        if r.random() < 0.3:
+            entries.append(GlobalWritten(instance, r.choice("xy"), self.make.value(r.random())))
+        if r.random() < 0.2 and len(b.machine.data.runs) < 4:
+            entries.append(NextIteration(instance))
+        if r.random() < 0.1:
+            entries.append(StopRequested(instance))
+        error = TaskError("E", "because")
+        entries.append(TaskEnded(instance, ending or r.choice(self.ending), b.now, error=error))
+        node = b.node_of(instance)
+        first = b.numbers[node] + 1
+        b.numbers[node] += len(entries)
+        self.sent.append(EntriesReceived(node, first, tuple(entries)))
+        b.feed(self.sent[-1])
+
+    def lose(self):
+        node = self.pick(self.b.nodes)
+        if node is not None:
+            self.b.nodes = [other for other in self.b.nodes if other is not node]
+            self.b.feed(NodeLost(node.id, "gone"))
+
+    def return_all(self):
+        self.b.nodes = list(self.all_nodes)
+        self.b.feed(NodesChanged())
+
+    def step(self):
+        b, r = self.b, self.random
+        b.wait_for(r.choice([0, 0, 0.1, 5]))
+        match r.randint(0, 15):
+            case 0:
+                self.lose()
+            case 1:
+                self.return_all()
+            case 2:
+                b.feed(Paused())
+            case 3 | 4:
+                b.feed(Resumed())
+            case 5 | 6 if b.machine.next_deadline() is not None:
+                b.tick()
+            case 7 if self.sent:
+                b.feed(r.choice(self.sent))  # again
+            case 8:
+                b.feed(EntriesReceived("id1", b.numbers["id1"] + 2, ()))
+            case 9:
+                b.feed(GlobalSet("x", self.make.value("user")))
+            case 10:
+                b.feed(ManagerRestarted())
+            case 11:
+                b.feed(Ticked())
+            case _:
+                self.end_one()
+        self.check()
+
+    def check(self):
+        machine = self.b.machine
+        data = machine.data
+        held = {}
+        for attempt in data.live.values():
+            assert not attempt.state.final
+            held[attempt.node_id] = held.get(attempt.node_id, 0) + 1
+            run = data.runs[attempt.instance.iteration][attempt.instance.alias]
+            assert attempt is run.instances[attempt.instance.index].last
+        assert data.held == held
+        for run in data.runs[-1].values() if data.runs else ():
+            states = [instance.last.state for instance in run.instances]
+            assert run.finished == states.count(AttemptState.FINISHED)
+            assert run.given_up == sum(bool(instance.given_up) for instance in run.instances) or (
+                run.phase == "DONE"
+            )
+        maximum = machine.graph.spec.max_iteration
+        assert maximum is None or len(data.runs) <= maximum
+        if data.state is SwarmState.ACTIVE:
+            # Something is under way, or something is waited for: never silence.
+            assert data.live or data.asks or data.timers
+        for iteration in range(len(data.runs)):
+            for tag in "xy":
+                items = data.counting(iteration, tag)
+                assert len({(i.alias, i.index) for i in items}) == len(items)
+        explain(machine, self.b.nodes)
+
+    def to_the_end(self):
+        """All is well from here on: then the swarm ends."""
+        b = self.b
+        self.return_all()
+        for _ in range(500):
+            if b.state.final:
+                return
+            b.feed(Resumed())
+            if self.live():
+                self.end_one("FINISHED")
+            elif b.machine.next_deadline() is not None:
+                b.tick()
+        raise AssertionError(f"still {b.state}: {b.reason}")
+
+
+@settings(max_examples=80)
+@given(random=st.randoms(use_true_random=False), steps=st.integers(0, 40))
+def test_any_walk_keeps_the_invariants_ends_and_replays(bench, make, random, steps):
+    walk = Walk(bench, make, random)
+    copies = {}
+    for _ in range(steps):
+        walk.step()
+        copies[len(walk.b.records)] = copy.deepcopy(walk.b.machine.data)
+    walk.to_the_end()
+    walk.check()
+    b = walk.b
+    for length, data in copies.items():  # R17: at any prefix
+        machine = SwarmMachine.replay("s", "c", b.records[:length])
+        assert machine.data == data
+    machine = b.replayed()
+    assert machine.data == b.machine.data
+    for query in (info, tasks, lambda m: page(m, "results", 0), lambda m: page(m, "events", 0)):
+        assert query(machine) == query(b.machine)
+    b.feed(Stopped())
+    assert b.machine.data == machine.data
+
+
+@settings(max_examples=40)
+@given(random=st.randoms(use_true_random=False), cut=st.floats(0, 1))
+def test_a_manager_that_restarts_anywhere_goes_on(bench, make, random, cut):
+    walk = Walk(bench, make, random, ending=("FINISHED",))
+    for _ in range(int(cut * 30)):
+        walk.step()
+    b = walk.b
+    b.machine = b.replayed()
+    b.check()
+    b.feed(ManagerRestarted())
+    walk.to_the_end()
+    assert b.machine.data == b.replayed().data
+
+
+def journals(b, written):
+    """Every node runs at once what it is given, and writes it to its journal."""
+    for node, held in b.told.items():
+        for instance in held:
+            if instance in written:
+                continue
+            written.add(instance)
+            where = f"{instance.alias}.{instance.index}.{instance.iteration}"
+            entries = [
+                TaskStarted(instance, b.now),
+                ResultWritten(instance, "r", b.make.value(where)),
+                GlobalWritten(instance, where, b.make.value(where)),
+                TaskEnded(instance, "FINISHED", b.now),
+            ]
+            if instance.alias == "last" and instance.iteration < 2:
+                entries.insert(1, NextIteration(instance))
+            b.journal.setdefault(node, []).extend(entries)
+
+
+def run(bench, make, deliver):
+    b = bench(
+        make.task("first"),
+        make.task("mid", "first", replicas=3),
+        make.task("last", "mid", method="any"),
+        nodes=3,
+    )
+    b.make, b.journal = make, {}
+    written = set()
+    while not b.state.final:
+        journals(b, written)
+        deliver(b)
+    results = {
+        (i.iteration, i.tag, i.alias, i.index, i.attempt, i.counts, i.value.data)
+        for i in b.machine.data.results
+    }
+    globals_ = {tag: (g.value.data, g.version) for tag, g in b.machine.data.globals.items()}
+    return b.state, b.reason, info(b.machine).iteration, results, globals_, b.machine.data.applied
+
+
+def in_order(b):
+    for node, entries in b.journal.items():
+        b.feed(EntriesReceived(node, 1, tuple(entries)))
+
+
+@settings(max_examples=40)
+@given(random=st.randoms(use_true_random=False))
+def test_every_message_tripled_and_reordered_changes_nothing(bench, make, random):
+    """R18"""
+
+    def tripled(b):
+        batches = []
+        for node, entries in b.journal.items():
+            at = 0
+            while at < len(entries):
+                size = random.randint(1, 3)
+                batches += [EntriesReceived(node, at + 1, tuple(entries[at : at + size]))] * 3
+                at += size
+        random.shuffle(batches)
+        for batch in batches:
+            b.feed(batch)
+
+    assert run(bench, make, tripled) == run(bench, make, in_order)
