@@ -19,7 +19,7 @@ from manta.actors.errors import (
 from manta.actors.mailbox import MailboxPolicy, Timer
 from manta.actors.refs import LocalRef, Origin, PathRef, Ref, Reply
 from manta.actors.signals import NORMAL, SHUTDOWN, ChildExited, Down, ExitKind, ExitReason
-from manta.actors.supervision import (
+from manta.actors.specs import (
     AutoShutdown,
     ChildSpec,
     ChildType,

@@ -71,7 +71,7 @@ class Slot(Reply):
         self._lock.release()
 
     def wait(self, timeout: float, address: Address) -> Any:
-        if not self._lock.acquire(timeout=_valid(timeout)):
+        if not self._lock.acquire(timeout=timeout):
             sentence = (
                 f"{address} did not answer within {timeout:g} s; it may still do what it was "
                 "asked to"
@@ -99,7 +99,7 @@ class FutureReply(Reply):
     def expire(self, system: ActorSystem, timeout: float, address: Address) -> None:
         """Fail when the time is over, whatever the receiver is doing."""
         error = AskTimeout(f"{address} did not answer within {timeout:g} s")
-        self._timer = system.deadlines.add(_valid(timeout), lambda: self.fail(error))
+        self._timer = system.deadlines.add(timeout, lambda: self.fail(error))
         if self.done:
             self._timer.cancel()
 
@@ -116,9 +116,13 @@ class FutureReply(Reply):
             pass  # the asker cancelled it: nobody waits
 
 
-def _valid(timeout: float) -> float:
-    if not 0 <= timeout <= threading.TIMEOUT_MAX:
-        raise ValueError(f"An ask's timeout is a number of seconds, not {timeout!r}.")
+LONGEST = 1e7  # seconds
+
+
+def valid_seconds(timeout: float) -> float:
+    """The time that a message is given, checked: there is no such thing as for ever."""
+    if not 0 <= timeout <= LONGEST:
+        raise ValueError(f"A timeout is between 0 and {LONGEST:.0e} seconds, not {timeout!r}.")
     return timeout
 
 
@@ -139,11 +143,6 @@ class Envelope:
         self.origin = origin
         self.deadline = deadline  # on the system's clock; None: as long as the asker waits
 
-    @property
-    def is_expired(self) -> bool:
-        """Whether the asker gave up while this waited."""
-        return self.reply is not None and self.reply.done
-
 
 class Origin(Protocol):
     """Who sent the message that is being handled, when it came over a link."""
@@ -153,6 +152,9 @@ class Origin(Protocol):
 
     @property
     def link(self) -> Link: ...
+
+    @property
+    def is_revoked(self) -> bool: ...
 
     def ref(self, path: str, incarnation: int = ANY) -> Ref:
         """An actor that the sender's process has published to us."""
@@ -214,12 +216,14 @@ class LocalRef:
                     f"{asker.address} may not block on {self.address}, itself or its supervisor, "
                     "which may be waiting for it: tell it, or use ask_future"
                 )
+        valid_seconds(timeout)
         slot = Slot()
         self._inbox.put(Envelope(message, slot))
         return slot.wait(timeout, self.address)
 
     def ask_future(self, message: Any, *, timeout: float) -> Future[Any]:
         """Queue a message; every outcome, these errors included, is in the future."""
+        valid_seconds(timeout)
         reply = FutureReply()
         try:
             refuse_the_dead()

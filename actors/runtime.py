@@ -39,7 +39,7 @@ from manta.actors.signals import (
 )
 
 if TYPE_CHECKING:
-    from manta.actors.supervision import ChildSpec
+    from manta.actors.specs import ChildSpec
     from manta.actors.system import ActorSystem
 
 log = logging.getLogger("manta.actors")
@@ -180,8 +180,11 @@ class Cell(pykka.ThreadingActor):
                     continue
             elif reply.done or (envelope.deadline is not None and self._is_late(envelope)):
                 continue
+            origin = envelope.origin
+            if origin is not None and origin.is_revoked:
+                continue  # cut off while this waited: nothing of it is handled any more
             self._reply = reply
-            self.origin = envelope.origin
+            self.origin = origin
             try:
                 answer = handle(message)
             except Refused as refusal:

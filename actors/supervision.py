@@ -35,216 +35,34 @@ one more than that, and the supervisor stops its children and exits: escalation.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum, auto
-from typing import Any, assert_never
+from enum import Enum, auto
+from typing import assert_never
 
+from manta.actors.events import (
+    Abandon,
+    Action,
+    Add,
+    Answer,
+    Boot,
+    Booted,
+    Event,
+    Exit,
+    Exited,
+    Halt,
+    Overdue,
+    Remove,
+    Retry,
+    RetryDue,
+    Revive,
+    Shutdown,
+    Start,
+    Started,
+)
 from manta.actors.signals import SHUTDOWN, ExitKind, ExitReason
-
-
-class Strategy(StrEnum):
-    """Who else is restarted with a child."""
-
-    ONE_FOR_ONE = "one_for_one"
-    ONE_FOR_ALL = "one_for_all"
-    REST_FOR_ONE = "rest_for_one"
-
-
-class Restart(StrEnum):
-    """Which exits a child is restarted after."""
-
-    PERMANENT = "permanent"  # all
-    TRANSIENT = "transient"  # abnormal ones
-    TEMPORARY = "temporary"  # none
-
-
-class ChildType(StrEnum):
-    """What a child is, as the tree shows it; a supervisor gets all the time it needs to stop."""
-
-    WORKER = "worker"
-    SUPERVISOR = "supervisor"
-
-
-class AutoShutdown(StrEnum):
-    """Whether a supervisor ends when significant children end by themselves."""
-
-    NEVER = "never"
-    ANY_SIGNIFICANT = "any_significant"
-    ALL_SIGNIFICANT = "all_significant"
-
-
-@dataclass(frozen=True, slots=True)
-class ChildSpec:
-    """How to start, restart and stop one child.
-
-    `start` returns a new Actor, its constructor's arguments bound; it is called
-    in the child's own thread, anew for each restart. `shutdown` is how many
-    seconds the child has to stop before it is abandoned: 5 for a worker and
-    without limit for a supervisor, unless given.
-    """
-
-    id: str
-    start: Callable[[], Any]
-    restart: Restart = Restart.PERMANENT
-    shutdown: float | None = None
-    significant: bool = False
-    type: ChildType = ChildType.WORKER
-
-    def __post_init__(self) -> None:
-        if not self.id:
-            raise ValueError("A ChildSpec needs an id: it is the last part of the child's path.")
-        if self.significant and self.restart is Restart.PERMANENT:
-            raise ValueError(
-                f"Child {self.id!r} is permanent, so it never ends by itself and cannot be "
-                "significant: make it transient or temporary."
-            )
-
-    @property
-    def seconds_to_stop(self) -> float:
-        if self.shutdown is not None:
-            return self.shutdown
-        return math.inf if self.type is ChildType.SUPERVISOR else 5.0
-
-
-class Phase(StrEnum):
-    """Where a child is in its life."""
-
-    DOWN = "down"
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    RETRYING = "retrying"  # its last start failed; a Retry is on its way
-
-
-# --- events ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """Start the children."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The child is ready."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """The child's current incarnation is gone."""
-
-    id: str
-    reason: ExitReason
-
-
-@dataclass(frozen=True, slots=True)
-class Overdue:
-    """The child had its time to stop."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RetryDue:
-    """What Retry asked for came back through the mailbox."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Add:
-    """Add a child and start it."""
-
-    spec: ChildSpec
-    token: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class Revive:
-    """Start a child that ended: OTP's restart_child."""
-
-    id: str
-    token: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Stop a child and forget it: OTP's terminate_child, then delete_child."""
-
-    id: str
-    token: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """Stop the children, last first, and exit."""
-
-    reason: ExitReason = SHUTDOWN
-
-
-Event = Boot | Started | Exited | Overdue | RetryDue | Add | Revive | Remove | Shutdown
-
-# --- actions --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start the child; answer Started or Exited."""
-
-    spec: ChildSpec
-    restarting: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Halt:
-    """Tell the child to stop; answer Exited, or Overdue once `seconds` are over."""
-
-    id: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """Declare the child dead though its thread may run on; answer Exited."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Send RetryDue through the mailbox, so that a shutdown can overtake it."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """To who asked with this token: done, or a refusal's code and sentence."""
-
-    token: object
-    id: str
-    code: str = ""
-    sentence: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Booted:
-    """All children run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """All children are down: the supervisor's end."""
-
-    reason: ExitReason
-
-
-Action = Start | Halt | Abandon | Retry | Answer | Booted | Exit
+from manta.actors.specs import AutoShutdown, ChildSpec, Phase, Restart, Strategy
 
 
 class _Goal(Enum):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, assert_never
 
-from manta.actors import supervision as sv
+from manta.actors import events as ev
 from manta.actors.actor import Actor
 from manta.actors.address import Address
 from manta.actors.errors import ActorDead, NameTaken, Refused
@@ -25,7 +25,8 @@ from manta.actors.signals import (
     Parental,
     crashed,
 )
-from manta.actors.supervision import AutoShutdown, ChildSpec, ChildType, Phase, Restart, Strategy
+from manta.actors.specs import AutoShutdown, ChildSpec, ChildType, Phase, Restart, Strategy
+from manta.actors.supervision import Child, Supervision
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ class Supervisor(Actor):
     period: ClassVar[float] = 5.0
     auto_shutdown: ClassVar[AutoShutdown] = AutoShutdown.NEVER
 
-    _machine: sv.Supervision
+    _machine: Supervision
     _cells: dict[str, Cell]
     _timers: dict[str, Timer[Any]]
-    _events: deque[sv.Event]
+    _events: deque[ev.Event]
     _feeding = False
     _snapshot: tuple[ChildInfo, ...] = ()
 
@@ -112,16 +113,16 @@ class Supervisor(Actor):
 
     def start_child(self, spec: ChildSpec, then: Then | None = None) -> None:
         """Like StartChild, from inside: returns at once, calls `then(ref, refusal)` when done."""
-        self._feed(sv.Add(spec, then))
+        self._feed(ev.Add(spec, then))
 
     def stop_child(self, id: str, then: Then | None = None) -> None:
         """Like StopChild, from inside: returns at once."""
-        self._feed(sv.Remove(id, then))
+        self._feed(ev.Remove(id, then))
 
     # --- driven by the runtime ---------------------------------------------------------
 
     def _started(self) -> None:
-        self._machine = sv.Supervision(
+        self._machine = Supervision(
             self.children(),
             strategy=self.strategy,
             intensity=self.intensity,
@@ -131,16 +132,16 @@ class Supervisor(Actor):
         self._cells = {}
         self._timers = {}
         self._events = deque()
-        self._feed(sv.Boot())
+        self._feed(ev.Boot())
 
     def _handle(self, message: Any) -> Any:
         match message:
             case StartChild(spec):
-                self._feed(sv.Add(spec, self.defer()))
+                self._feed(ev.Add(spec, self.defer()))
             case RestartChild(id):
-                self._feed(sv.Revive(id, self.defer()))
+                self._feed(ev.Revive(id, self.defer()))
             case StopChild(id):
-                self._feed(sv.Remove(id, self.defer()))
+                self._feed(ev.Remove(id, self.defer()))
             case WhichChildren():
                 return list(self._snapshot)
             case _:
@@ -148,14 +149,14 @@ class Supervisor(Actor):
         return None
 
     def _stop_asked(self, reason: ExitReason) -> None:
-        self._feed(sv.Shutdown(reason))
+        self._feed(ev.Shutdown(reason))
 
     def _parental(self, event: Any) -> None:
         match event:
             case ChildStarted(address):
                 id = self._current(address)
                 if id is not None:
-                    self._feed(sv.Started(id))
+                    self._feed(ev.Started(id))
                     if self._machine.children[id].phase is Phase.RUNNING:
                         self.on_child_started(id, self._cells[id].ref)
             case ChildExited(address, reason):
@@ -163,14 +164,14 @@ class Supervisor(Actor):
                 if id is not None:
                     self._log_exit(id, event)
                     self._forget(id)
-                    self._feed(sv.Exited(id, reason))
+                    self._feed(ev.Exited(id, reason))
                     self.on_child_exited(id, reason)
-            case sv.RetryDue() | sv.Exited():
+            case ev.RetryDue() | ev.Exited():
                 self._feed(event)
             case _TimeUp(id, incarnation):
                 cell = self._cells.get(id)
                 if cell is not None and cell.address.incarnation == incarnation:
-                    self._feed(sv.Overdue(id))
+                    self._feed(ev.Overdue(id))
             case _:
                 super()._parental(event)
 
@@ -196,7 +197,7 @@ class Supervisor(Actor):
         else:
             self.log.error("%s", event, exc_info=event.reason.error)
 
-    def _feed(self, event: sv.Event) -> None:
+    def _feed(self, event: ev.Event) -> None:
         self._events.append(event)
         if self._feeding:  # from a hook: the machine's actions are performed in order
             return
@@ -211,7 +212,7 @@ class Supervisor(Actor):
             children = self._machine.children.values()
             self._snapshot = tuple(self._info(child) for child in children)
 
-    def _info(self, child: sv.Child) -> ChildInfo:
+    def _info(self, child: Child) -> ChildInfo:
         spec = child.spec
         cell = self._cells.get(spec.id)
         return ChildInfo(
@@ -219,24 +220,24 @@ class Supervisor(Actor):
             cell.address if cell else None, child.last_exit,
         )  # fmt: skip
 
-    def _perform(self, action: sv.Action) -> None:
+    def _perform(self, action: ev.Action) -> None:
         match action:
-            case sv.Start(spec, restarting):
+            case ev.Start(spec, restarting):
                 if restarting:
                     self.log.info("restarting %s", spec.id)
                 self._start(spec)
-            case sv.Halt(id, seconds):
+            case ev.Halt(id, seconds):
                 self._halt(id, seconds)
-            case sv.Abandon(id):
+            case ev.Abandon(id):
                 seconds = self._machine.children[id].spec.seconds_to_stop
                 self._abandon(id, seconds)
-            case sv.Retry(id):
-                self._note(sv.RetryDue(id))
-            case sv.Answer(token, id, code, sentence):
+            case ev.Retry(id):
+                self._note(ev.RetryDue(id))
+            case ev.Answer(token, id, code, sentence):
                 self._answer(token, id, code, sentence)
-            case sv.Booted():
+            case ev.Booted():
                 self._cell.announce_start()
-            case sv.Exit(reason):
+            case ev.Exit(reason):
                 if reason.kind is ExitKind.GAVE_UP:
                     self.log.error("gives up: %s", reason.sentence)
                 raise ActorExit(reason)
@@ -248,7 +249,7 @@ class Supervisor(Actor):
         try:
             cell = self.system._prepare(spec, path, _ParentOf(self._cell))
         except (ActorDead, NameTaken) as error:
-            self._note(sv.Exited(spec.id, crashed(error)))
+            self._note(ev.Exited(spec.id, crashed(error)))
             return
         self._cells[spec.id] = cell
         self._cell.children[spec.id] = cell
@@ -282,7 +283,7 @@ class Supervisor(Actor):
         elif refusal is not None:
             self.log.warning("%s", refusal)
 
-    def _note(self, event: sv.Event) -> None:
+    def _note(self, event: ev.Event) -> None:
         """To ourselves, behind what waits already; a stop overtakes it."""
         self._cell.inbox.put_unbounded(Envelope(Parental(event)))
 

@@ -22,11 +22,11 @@ from manta.actors.signals import (
     ExitKind,
     ExitReason,
 )
-from manta.actors.supervision import ChildSpec
+from manta.actors.specs import ChildSpec
 from manta.actors.supervisor import ChildInfo, Supervisor
 
 if TYPE_CHECKING:
-    from manta.actors.remote import Connection
+    from manta.actors.links import Connection
     from manta.transports.admission import Admission
     from manta.transports.errors import DownReason
     from manta.transports.interface import Listener, Transport
@@ -179,7 +179,7 @@ class ActorSystem:
         published: Collection[str],
     ) -> Listener:
         """Let peers reach the published paths; closed at the end of the actor that calls this."""
-        from manta.actors.remote import listen
+        from manta.actors.links import listen
 
         return self._owned(listen(self, address, admission, fd, frozenset(published)))
 
@@ -196,7 +196,7 @@ class ActorSystem:
         `on_state` is called with None when the link is up, else with why it is
         not, on the I/O thread: let it tell an actor and return.
         """
-        from manta.actors.remote import dial
+        from manta.actors.links import dial
 
         return self._owned(dial(self, address, server_key, on_state, frozenset(published)))
 

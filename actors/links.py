@@ -1,0 +1,148 @@
+"""Who may send us what: connections that we dialled, and peers that dialled us."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from manta.actors.address import ANY
+from manta.actors.errors import Unreachable
+from manta.actors.remote import Peer, RemoteRef
+from manta.transports.errors import DownReason, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from manta.actors.system import ActorSystem
+    from manta.transports.admission import Admission
+    from manta.transports.interface import Buffer, Link, Listener, Transport
+
+log = logging.getLogger("manta.actors")
+
+
+class Connection:
+    """A dialled link, as long as it is wanted: it goes up and down with the network."""
+
+    def __init__(
+        self,
+        system: ActorSystem,
+        on_state: Callable[[DownReason | None], None] | None,
+        published: frozenset[str],
+    ) -> None:
+        self.peer = Peer(system, published)
+        self._on_state = on_state
+        self._cut: DownReason | None = None
+
+    @property
+    def link(self) -> Link:
+        return self.peer.link
+
+    @property
+    def state(self) -> DownReason | None:
+        """None while up, else why not."""
+        return self._cut or self.peer.link.state
+
+    def ref(self, path: str, incarnation: int = ANY) -> RemoteRef:
+        """An actor that the other side has published."""
+        return self.peer.ref(path, incarnation)
+
+    def close(self) -> None:
+        """Say goodbye; whoever waits for the other side is told."""
+        if self._cut is None:
+            self._cut = DownReason.CLOSED
+        self.peer.link.close()
+        self.peer.down(self._cut)
+
+    def link_up(self, link: Link) -> None:
+        self.peer.link = link
+        self._tell(None)
+
+    def link_down(self, link: Link, reason: DownReason) -> None:
+        self.peer.link = link
+        self.peer.down(reason)
+        if self._cut is None:
+            self._tell(reason)
+
+    def received(self, link: Link, message: list[Buffer]) -> None:
+        if self._cut is not None:
+            return
+        try:
+            self.peer.received(message)
+        except RemoteProtocolError as error:
+            _log_violation(link, error)
+            self._cut = DownReason.PROTOCOL
+            self.close()
+            self._tell(DownReason.PROTOCOL)
+
+    def _tell(self, state: DownReason | None) -> None:
+        if self._on_state is None:
+            return
+        try:
+            self._on_state(state)
+        except Exception as error:  # on the I/O thread: it must go on
+            log.warning("on_state(%s) of a connection failed: %s", state, error, exc_info=error)
+
+
+class Acceptor:
+    """The peers of one listener."""
+
+    def __init__(self, system: ActorSystem, published: frozenset[str]) -> None:
+        self._system = system
+        self._published = published
+        self._peers: dict[Link, Peer] = {}  # of the I/O thread alone
+
+    def link_up(self, link: Link) -> None:
+        peer = self._peers[link] = Peer(self._system, self._published)
+        peer.link = link
+
+    def link_down(self, link: Link, reason: DownReason) -> None:
+        peer = self._peers.pop(link, None)
+        if peer is not None:
+            peer.down(reason)
+
+    def received(self, link: Link, message: list[Buffer]) -> None:
+        peer = self._peers.get(link)
+        if peer is None:
+            return  # cut a moment ago
+        try:
+            peer.received(message)
+        except RemoteProtocolError as error:
+            _log_violation(link, error)
+            del self._peers[link]
+            link.close()
+            peer.down(DownReason.PROTOCOL)
+
+
+def listen(
+    system: ActorSystem,
+    address: str,
+    admission: Admission,
+    fd: int | None,
+    published: frozenset[str],
+) -> Listener:
+    """See ActorSystem.listen."""
+    return _transport(system).listen(address, Acceptor(system, published), admission, fd=fd)
+
+
+def dial(
+    system: ActorSystem,
+    address: str,
+    server_key: str,
+    on_state: Callable[[DownReason | None], None] | None,
+    published: frozenset[str],
+) -> Connection:
+    """See ActorSystem.dial."""
+    connection = Connection(system, on_state, published)
+    connection.peer.link = _transport(system).dial(address, server_key, connection)
+    return connection
+
+
+def _transport(system: ActorSystem) -> Transport:
+    if system.transport is None:
+        raise Unreachable(
+            f"the actor system {system.name} has no transport: give it one to reach other processes"
+        )
+    return system.transport
+
+
+def _log_violation(link: Link, error: RemoteProtocolError) -> None:
+    log.warning("peer %s broke the protocol and loses its link: %s", link.peer_key, error)

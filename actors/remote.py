@@ -1,0 +1,381 @@
+"""Actors of other processes, over the links of `manta.transports`.
+
+Everything that arrives is handled on the transport's I/O thread, which never
+blocks: requests go into mailboxes, answers straight to who waits for them. A
+message that the protocol or its receiver's `accepts` does not allow costs its
+sender the link. Only published paths can be reached, and an unpublished one
+looks like one where nobody lives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, assert_never
+
+import msgspec
+
+from manta.actors import wire
+from manta.actors.address import ANY, Address
+from manta.actors.errors import ActorCrashed, ActorDead, ActorError, InvalidMessage, Unreachable
+from manta.actors.refs import (
+    Envelope,
+    FutureReply,
+    Reply,
+    Slot,
+    refuse_the_dead,
+    valid_seconds,
+)
+from manta.actors.signals import ExitKind, ExitReason
+from manta.transports.errors import DownReason, PeerError, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from manta.actors.runtime import Cell
+    from manta.actors.system import ActorSystem
+    from manta.transports.interface import Buffer, Link
+
+log = logging.getLogger("manta.actors")
+
+TELL_TTL = 30.0  # seconds that a told message may wait in the receiver's mailbox
+WATCHES_PER_LINK = 10_000
+
+
+class Peer:
+    """One link's traffic: our asks and monitors over there, theirs here. Also their Origin."""
+
+    def __init__(self, system: ActorSystem, published: frozenset[str]) -> None:
+        self.system = system
+        self.published = published
+        self._link: Link | None = None
+        self._ids = itertools.count(1)
+        self._last_id = 0
+        self._asks: dict[int, tuple[Reply, Any]] = {}
+        self._watches: dict[int, Callable[[ExitReason], None]] = {}
+        self._watched: dict[int, Callable[[], None]] = {}
+
+    @property
+    def link(self) -> Link:
+        if self._link is None:
+            raise Unreachable("the link was never up")
+        return self._link
+
+    @link.setter
+    def link(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def peer_key(self) -> str:
+        return self.link.peer_key
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether this side cut the peer off: what it sent before is not handled any more."""
+        return self._link is not None and self._link.state is DownReason.REVOKED
+
+    def ref(self, path: str, incarnation: int = ANY) -> RemoteRef:
+        """An actor that the peer has published to us."""
+        return RemoteRef(self, path, incarnation)
+
+    # --- what we send ------------------------------------------------------------------
+
+    def send(self, message: bytes) -> None:
+        """Raises Unreachable."""
+        try:
+            self.link.send([message])
+        except PeerError as error:
+            raise Unreachable(str(error)) from error
+
+    def ask(self, message: Any, ref: Address, timeout: float, reply: Reply) -> int:
+        valid_seconds(timeout)
+        body = msgspec.Raw(wire.encode(message))
+        id = self._last_id = next(self._ids)
+        self._asks[id] = reply, reply_type(message)
+        try:
+            self.send(wire.encode(wire.Ask(id, ref.path, ref.incarnation, timeout, body)))
+        except BaseException:
+            self._asks.pop(id, None)
+            raise
+        return id
+
+    def forget(self, id: int) -> None:
+        self._asks.pop(id, None)
+
+    def watch(self, address: Address, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
+        id = self._last_id = next(self._ids)
+        self._watches[id] = notify
+        try:
+            self.send(wire.encode(wire.Watch(id, address.path, address.incarnation)))
+        except Unreachable as error:
+            if self._watches.pop(id, None) is not None:
+                notify(ExitReason(ExitKind.DISCONNECTED, str(error)))
+
+        def unwatch() -> None:
+            if self._watches.pop(id, None) is not None:
+                self._try_send(wire.Unwatch(id))
+
+        return unwatch
+
+    def _try_send(self, message: wire.Wire) -> None:
+        """For news that a lost link tells as well."""
+        try:
+            self.send(wire.encode(message))
+        except Unreachable as error:
+            log.debug("%s not sent: %s", type(message).__name__, error)
+
+    # --- what arrives, on the I/O thread -------------------------------------------------
+
+    def received(self, message: list[Buffer]) -> None:
+        """Raises RemoteProtocolError."""
+        if len(message) != 1:
+            raise RemoteProtocolError(f"{len(message)} frames where a message has one")
+        header = self._decode(wire.decode, message[0], "header")
+        match header:
+            case wire.Tell(path, incarnation, ttl, body):
+                self._deliver(path, incarnation, ttl, body, Receipt(self, path))
+            case wire.Ask(id, path, incarnation, ttl, body):
+                self._deliver(path, incarnation, ttl, body, WireReply(self, id))
+            case wire.Answer(id, body):
+                self._answered(id, body)
+            case wire.Failure(id):
+                self._check_id(id)
+                ask = self._asks.pop(id, None)
+                if ask is not None:
+                    ask[0].fail(wire.error_of(header))
+            case wire.Undelivered(path, kind, sentence):
+                log.warning("a message to %s was not handled (%s): %s", path, kind, sentence)
+            case wire.Watch(id, path, incarnation):
+                self._watch(id, path, incarnation)
+            case wire.Unwatch(id):
+                cancel = self._watched.pop(id, None)
+                if cancel is not None:
+                    cancel()
+            case wire.Gone(id, kind, sentence):
+                self._check_id(id)
+                notify = self._watches.pop(id, None)
+                if notify is not None:
+                    notify(ExitReason(kind, sentence))
+            case _:
+                assert_never(header)
+
+    def _decode(self, decode: Callable[[Any], Any], data: Any, what: str) -> Any:
+        try:
+            return decode(data)
+        except (ValueError, RecursionError, OverflowError) as error:  # msgspec's are ValueErrors
+            raise RemoteProtocolError(f"invalid {what}: {error}") from error
+
+    def _check_id(self, id: int) -> None:
+        if id > self._last_id:
+            raise RemoteProtocolError(f"an answer to {id}, which nobody asked")
+
+    def _find(self, path: str, incarnation: int) -> Cell:
+        if path not in self.published:
+            raise ActorDead(f"nobody lives at {path}")
+        cell = self.system.find(path)._cell
+        if incarnation not in (ANY, cell.address.incarnation):
+            raise ActorDead(f"that incarnation of {path} is dead")
+        if cell.accepts is None:
+            raise ActorDead(f"nobody lives at {path}")
+        return cell
+
+    def _deliver(
+        self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: WireReply | Receipt
+    ) -> None:
+        try:
+            cell = self._find(path, incarnation)
+            message = self._decode(wire.decoder(cell.accepts).decode, body, f"message to {path}")
+            reply.address, reply.expected = cell.address, reply_type(message)
+            deadline = self.system.clock.now() + ttl
+            cell.inbox.put(Envelope(message, reply, self, deadline))
+        except ActorError as error:
+            reply.fail(error)
+
+    def _answered(self, id: int, body: msgspec.Raw) -> None:
+        self._check_id(id)
+        ask = self._asks.pop(id, None)
+        if ask is None:
+            return  # it came too late
+        reply, expected = ask
+        try:
+            answer = self._decode(wire.decoder(expected).decode, body, "answer")
+        except RemoteProtocolError as error:
+            reply.fail(InvalidMessage(f"the peer's {error}"))
+            raise
+        reply.set(answer)
+
+    def _watch(self, id: int, path: str, incarnation: int) -> None:
+        if id in self._watched or len(self._watched) >= WATCHES_PER_LINK:
+            raise RemoteProtocolError(f"watch {id} is taken, or one more than a link may hold")
+        try:
+            cell = self._find(path, incarnation)
+        except ActorDead as error:
+            self._try_send(wire.Gone(id, ExitKind.UNKNOWN, str(error)))
+            return
+
+        def notify(reason: ExitReason) -> None:
+            if self._watched.pop(id, None) is not None:
+                self._try_send(wire.gone(id, reason))
+
+        self._watched[id] = _nothing
+        cancel = cell.watch(notify)
+        if id in self._watched:
+            self._watched[id] = cancel
+
+    def down(self, reason: DownReason) -> None:
+        """The link is gone: whoever waits for it is told now."""
+        sentence = f"the link is down: {reason}"
+        for id in list(self._asks):
+            ask = self._asks.pop(id, None)
+            if ask is not None:
+                ask[0].fail(Unreachable(f"{sentence}; the request may have been carried out"))
+        for id in list(self._watches):
+            notify = self._watches.pop(id, None)
+            if notify is not None:
+                notify(ExitReason(ExitKind.DISCONNECTED, sentence))
+        for id in list(self._watched):
+            cancel = self._watched.pop(id, None)
+            if cancel is not None:
+                cancel()
+
+
+class WireReply(Reply):
+    """The answer owed to a remote asker."""
+
+    __slots__ = ("address", "expected", "id", "peer")
+
+    def __init__(self, peer: Peer, id: int) -> None:
+        super().__init__()
+        self.peer = peer
+        self.id = id
+        self.address: Address | None = None
+        self.expected: Any = None
+
+    def _deliver(self, value: Any, error: BaseException | None) -> None:
+        try:
+            answer = self._encode(value, error)
+        except Exception as failed:
+            self._send(wire.encode(wire.failure(self.id, failed)))
+            raise
+        self._send(answer)
+
+    def _encode(self, value: Any, error: BaseException | None) -> bytes:
+        if isinstance(error, ActorCrashed):  # what it says is the business of our log
+            error = ActorCrashed(f"{self.address} crashed; the log of its process says why")
+        if error is not None:
+            return wire.encode(wire.failure(self.id, error))
+        _check_answer(value, self.expected)
+        return wire.encode(wire.Answer(self.id, msgspec.Raw(wire.encode(value))))
+
+    def _send(self, answer: bytes) -> None:
+        try:
+            self.peer.send(answer)
+        except Unreachable as error:
+            log.warning("%s could not answer: %s", self.address, error)
+
+
+class Receipt(Reply):
+    """For a remote tell: says only what went wrong."""
+
+    __slots__ = ("address", "expected", "path", "peer")
+
+    def __init__(self, peer: Peer, path: str) -> None:
+        super().__init__()
+        self.peer = peer
+        self.path = path
+        self.address: Address | None = None
+        self.expected: Any = None
+
+    def _deliver(self, value: Any, error: BaseException | None) -> None:
+        if error is not None:
+            said = wire.failure(0, error)
+            sentence = "" if said.kind == "crashed" else said.sentence
+            self.peer._try_send(wire.Undelivered(self.path, said.code or said.kind, sentence))
+
+
+class RemoteRef:
+    """An actor of another process, by path; by incarnation too, where one is given."""
+
+    __slots__ = ("_peer", "address")
+
+    def __init__(self, peer: Peer, path: str, incarnation: int = ANY) -> None:
+        if not 0 < len(path) <= wire.PATH_MAX:
+            raise ValueError(f"A path has 1 to {wire.PATH_MAX} characters, not {len(path)}.")
+        self._peer = peer
+        self.address = Address(_node(peer), path, incarnation)
+
+    def tell(self, message: Any, *, ttl: float = TELL_TTL) -> None:
+        """Send; raises Unreachable. What the receiver then cannot take, it reports to our log."""
+        refuse_the_dead()
+        path, incarnation = self.address.path, self.address.incarnation
+        body = msgspec.Raw(wire.encode(_struct(message)))
+        self._peer.send(wire.encode(wire.Tell(path, incarnation, valid_seconds(ttl), body)))
+
+    def ask(self, message: Any, *, timeout: float) -> Any:
+        """Send and wait for the answer, decoded as the message's `reply`."""
+        refuse_the_dead()
+        slot = Slot()
+        id = self._peer.ask(_struct(message), self.address, timeout, slot)
+        try:
+            return slot.wait(timeout, self.address)
+        finally:
+            self._peer.forget(id)
+
+    def ask_future(self, message: Any, *, timeout: float) -> Future[Any]:
+        """Send; every outcome is in the future, which the I/O thread resolves."""
+        peer, reply = self._peer, FutureReply()
+        try:
+            refuse_the_dead()
+            id = peer.ask(_struct(message), self.address, timeout, reply)
+        except ActorError as error:
+            reply.fail(error)
+        else:
+            reply.on_done = lambda _: peer.forget(id)
+            reply.expire(peer.system, timeout, self.address)
+        return reply.future
+
+    def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
+        return self._peer.watch(self.address, notify)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, RemoteRef)
+            and other._peer is self._peer
+            and other.address == self.address
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __repr__(self) -> str:
+        return f"<RemoteRef {self.address}>"
+
+
+def _node(peer: Peer) -> str:
+    return peer.peer_key[:8]
+
+
+def _struct(message: Any) -> msgspec.Struct:
+    if not isinstance(message, msgspec.Struct):
+        raise TypeError(
+            f"A {type(message).__name__} cannot cross the wire: send a frozen msgspec.Struct."
+        )
+    return message
+
+
+def reply_type(message: Any) -> Any:
+    return getattr(type(message), "reply", None)
+
+
+def _check_answer(value: Any, expected: Any) -> None:
+    """Better a crash here, with a traceback, than a link lost over there."""
+    of_struct = isinstance(expected, type) and issubclass(expected, msgspec.Struct)
+    if of_struct and not isinstance(value, expected):
+        raise TypeError(
+            f"answered with a {type(value).__name__} where its message's reply is "
+            f"{expected.__name__}"
+        )
+
+
+def _nothing() -> None:
+    pass

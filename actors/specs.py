@@ -1,0 +1,83 @@
+"""What a supervisor is told of its children, in OTP's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Strategy(StrEnum):
+    """Who else is restarted with a child."""
+
+    ONE_FOR_ONE = "one_for_one"
+    ONE_FOR_ALL = "one_for_all"
+    REST_FOR_ONE = "rest_for_one"
+
+
+class Restart(StrEnum):
+    """Which exits a child is restarted after."""
+
+    PERMANENT = "permanent"  # all
+    TRANSIENT = "transient"  # abnormal ones
+    TEMPORARY = "temporary"  # none
+
+
+class ChildType(StrEnum):
+    """What a child is, as the tree shows it; a supervisor gets all the time it needs to stop."""
+
+    WORKER = "worker"
+    SUPERVISOR = "supervisor"
+
+
+class AutoShutdown(StrEnum):
+    """Whether a supervisor ends when significant children end by themselves."""
+
+    NEVER = "never"
+    ANY_SIGNIFICANT = "any_significant"
+    ALL_SIGNIFICANT = "all_significant"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """How to start, restart and stop one child.
+
+    `start` returns a new Actor, its constructor's arguments bound; it is called
+    in the child's own thread, anew for each restart. `shutdown` is how many
+    seconds the child has to stop before it is abandoned: 5 for a worker and
+    without limit for a supervisor, unless given.
+    """
+
+    id: str
+    start: Callable[[], Any]
+    restart: Restart = Restart.PERMANENT
+    shutdown: float | None = None
+    significant: bool = False
+    type: ChildType = ChildType.WORKER
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("A ChildSpec needs an id: it is the last part of the child's path.")
+        if self.significant and self.restart is Restart.PERMANENT:
+            raise ValueError(
+                f"Child {self.id!r} is permanent, so it never ends by itself and cannot be "
+                "significant: make it transient or temporary."
+            )
+
+    @property
+    def seconds_to_stop(self) -> float:
+        if self.shutdown is not None:
+            return self.shutdown
+        return math.inf if self.type is ChildType.SUPERVISOR else 5.0
+
+
+class Phase(StrEnum):
+    """Where a child is in its life."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    RETRYING = "retrying"  # its last start failed; a Retry is on its way

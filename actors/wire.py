@@ -1,0 +1,151 @@
+"""What crosses a link: a header of this closed union, the user's message inside it as it is.
+
+A message is one frame. The body stays undecoded until the header has named the
+actor, whose `accepts` then says what may come; both decoders validate.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw
+
+from manta.actors.errors import (
+    ActorCrashed,
+    ActorDead,
+    ActorError,
+    AskTimeout,
+    InvalidMessage,
+    MailboxFull,
+    Refused,
+)
+from manta.actors.refs import LONGEST
+from manta.actors.signals import ExitKind, ExitReason
+
+PATH_MAX = 512
+
+Id = Annotated[int, Meta(ge=0, lt=2**63)]
+Path = Annotated[str, Meta(min_length=1, max_length=PATH_MAX)]
+Seconds = Annotated[float, Meta(ge=0, le=LONGEST)]
+Word = Annotated[str, Meta(max_length=64)]
+Sentence = Annotated[str, Meta(max_length=4096)]
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+class Tell(_Wire, frozen=True, tag=0):
+    """A message that wants no answer."""
+
+    path: Path
+    incarnation: Id
+    ttl: Seconds
+    body: Raw
+
+
+class Ask(_Wire, frozen=True, tag=1):
+    """A message that wants one within `ttl` seconds."""
+
+    id: Id
+    path: Path
+    incarnation: Id
+    ttl: Seconds
+    body: Raw
+
+
+class Answer(_Wire, frozen=True, tag=2):
+    """What the handler returned."""
+
+    id: Id
+    body: Raw
+
+
+class Failure(_Wire, frozen=True, tag=3):
+    """Why there is no answer; `refused` has a code and data of its own."""
+
+    id: Id
+    kind: Word
+    sentence: Sentence
+    code: Word = ""
+    data: dict[str, Any] = {}
+
+
+class Undelivered(_Wire, frozen=True, tag=4):
+    """A tell that nobody handled."""
+
+    path: Path
+    kind: Word
+    sentence: Sentence
+
+
+class Watch(_Wire, frozen=True, tag=5):
+    """Say Gone when this actor ends, or ended already."""
+
+    id: Id
+    path: Path
+    incarnation: Id
+
+
+class Unwatch(_Wire, frozen=True, tag=6):
+    """No need any more."""
+
+    id: Id
+
+
+class Gone(_Wire, frozen=True, tag=7):
+    """The end of a watched actor."""
+
+    id: Id
+    kind: ExitKind
+    sentence: Sentence
+
+
+Wire = Tell | Ask | Answer | Failure | Undelivered | Watch | Unwatch | Gone
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Wire).decode
+
+
+@cache
+def decoder(accepted: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Decodes and validates one closed union, or an answer's type."""
+    return msgspec.msgpack.Decoder(accepted)
+
+
+_KINDS: tuple[tuple[str, type[ActorError]], ...] = (
+    ("full", MailboxFull),
+    ("crashed", ActorCrashed),
+    ("dead", ActorDead),
+    ("expired", AskTimeout),
+    ("invalid", InvalidMessage),
+)
+_ERRORS = dict(_KINDS)
+
+
+def failure(id: int, error: BaseException) -> Failure:
+    """An error as it crosses the wire."""
+    if isinstance(error, Refused):
+        sentence, data = error.sentence[:4096], error.data
+        return Failure(id, "refused", sentence, error.code[:64], data)
+    for kind, cls in _KINDS:
+        if isinstance(error, cls):
+            return Failure(id, kind, str(error)[:4096])
+    return Failure(id, "crashed", f"{type(error).__name__} where the answer was made")
+
+
+def error_of(failure: Failure) -> ActorError:
+    """The other way."""
+    if failure.kind == "refused":
+        return Refused(failure.code, failure.sentence, failure.data)
+    return _ERRORS.get(failure.kind, ActorDead)(failure.sentence)
+
+
+def gone(id: int, reason: ExitReason) -> Gone:
+    """A reason as it crosses the wire."""
+    sentence = reason.sentence
+    if reason.error is not None:
+        sentence = type(reason.error).__name__
+    return Gone(id, reason.kind, sentence[:4096])
