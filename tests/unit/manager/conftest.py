@@ -62,10 +62,10 @@ class Bench:
         self.machine = SwarmMachine("s", "c")
         self.nodes = [view(n, datasets=("d",)) for n in range(1, nodes + 1)]
         self.now = 1000.0
-        self.records = []
-        self.told = defaultdict(dict)
-        self.numbers = defaultdict(int)
-        self.actions = []
+        self.records: list = []
+        self.told: dict = defaultdict(dict)
+        self.numbers: dict = defaultdict(int)
+        self.actions: list = []
         self.feed(Created(spec(*tasks, **changes), wait))
         if start:
             self.feed(Started())

@@ -81,9 +81,9 @@ def test_a_forgotten_node_starts_anew():
 )
 def test_any_history(steps):
     made = DesiredStates()
-    truth = {"a": {}, "b": {}}
-    held = {"a": (0, {}, ()), "b": (0, {}, ())}
-    running = {}
+    truth: dict = {"a": {}, "b": {}}
+    held: dict = {"a": (0, {}, ()), "b": (0, {}, ())}
+    running: dict = {}
 
     def apply(node, change):
         version, assignments, _ = held[node]

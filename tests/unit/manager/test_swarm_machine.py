@@ -36,6 +36,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.spec import Edge
 from manta.protocol.states import AttemptState, SwarmState
+from manta.protocol.user import ResultItem
 
 
 def fl(make):
@@ -48,9 +49,13 @@ def fl(make):
     )
 
 
+def items(bench, feed):
+    return page(bench.machine, feed, 0).items
+
+
 def test_the_graph_runs_once_in_order(bench, make):
     b = bench(*fl(make))
-    assert b.state is SwarmState.ACTIVE
+    assert b.state == SwarmState.ACTIVE
     assert sorted(b.running("worker")) == [0, 1, 2, 3]
     assert not b.running("aggregator")
     b.finish("worker")
@@ -59,7 +64,7 @@ def test_the_graph_runs_once_in_order(bench, make):
     assert sorted(b.running("evaluator")) == [0, 1, 2, 3]
     b.finish("evaluator")
     b.finish("scheduler")
-    assert b.state is SwarmState.COMPLETED
+    assert b.state == SwarmState.COMPLETED
     assert b.reason == "ran 1 iteration"
     assert info(b.machine).ended_at == b.now
 
@@ -113,7 +118,7 @@ def test_iterations(bench, make, maximum, calls, iterations):
         assert instance.iteration == iteration
         entries = [NextIteration(instance)] if iteration in calls else []
         b.end(instance, entries=entries)
-    assert b.state is SwarmState.COMPLETED
+    assert b.state == SwarmState.COMPLETED
     assert info(b.machine).iteration == iterations - 1
     assert b.reason == f"ran {iterations} iteration{'s' if iterations > 1 else ''}"
 
@@ -124,7 +129,7 @@ def test_a_task_stops_the_swarm_after_its_iteration(bench, make):
     b.end(instance, entries=[StopRequested(instance), NextIteration(instance)])
     assert b.running("b")
     b.finish("b")
-    assert b.state is SwarmState.COMPLETED
+    assert b.state == SwarmState.COMPLETED
     assert b.reason == "a stopped the swarm in iteration 0"
 
 
@@ -158,7 +163,7 @@ def test_schedule_next_iter_with_a_wrong_alias_fails_with_a_sentence(bench, make
     b.finish("worker")
     (s,) = b.running("s").values()
     b.say(s, NextIteration(s, (), "workr"))
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert b.reason == (
         "s on node-1 called schedule_next_iter for 'workr' in iteration 0, "
         "which is no task of this swarm; name one of worker, s."
@@ -169,10 +174,10 @@ def test_schedule_next_iter_with_unknown_nodes_waits_and_fails(bench, make):
     b = bench(make.task("w", method="any"))
     (w,) = b.running("w").values()
     b.end(w, entries=[NextIteration(w, ("nobody",))])
-    assert b.state is SwarmState.ACTIVE
+    assert b.state == SwarmState.ACTIVE
     assert "'nobody' is no node of this cluster" in b.reason
     b.tick()
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert "waited 60 s" in b.reason
 
 
@@ -216,7 +221,7 @@ def test_fan_in_waits_for_all(bench, make):
 def test_a_failure_names_task_node_iteration_and_first_line(bench, make):
     b = bench(make.task("worker"), nodes=2)
     b.end(b.running("worker")[1], "FAILED", "ValueError: bad shape\nmore")
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert b.reason == "worker.1 failed on node-2 in iteration 0: ValueError: bad shape."
     statuses = [t.status for t in tasks(b.machine)]
     assert statuses == [AttemptState.CANCELLED, AttemptState.FAILED]
@@ -231,7 +236,7 @@ def test_retries(bench, make, state, method):
         (instance,) = b.running("w").values()
         nodes.append(b.node_of(instance))
         b.end(instance, state, "no")
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert "(try 3 of 3)" in b.reason
     # "all" must run there; others go elsewhere while there is an elsewhere
     assert nodes == (["id1"] * 3 if method == "all" else ["id1", "id2", "id1"])
@@ -245,8 +250,7 @@ def test_a_retry_that_succeeds(bench, make):
     b.end(w, "FAILED", "no", entries=[ResultWritten(w, "r", make.value("bad"))])
     again = b.running("w")[0]
     b.end(again, entries=[ResultWritten(again, "r", make.value("good"))])
-    items = page(b.machine, "results", 0).items
-    assert [(i.attempt, i.counts) for i in items] == [(0, False), (1, True)]
+    assert [(i.attempt, i.counts) for i in items(b, "results")] == [(0, False), (1, True)]
     entries = select_results(b.machine, "r", 0).entries
     assert [(e.index, e.value) for e in entries] == [(0, make.value("good"))]
 
@@ -263,7 +267,7 @@ def test_the_platforms_faults_cost_no_retry_and_are_bounded(bench, make, state):
         (instance,) = b.running("w").values()
         b.end(instance, state, "the runtime died")
     assert pauses == [1, 2, 4, 8]
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert "the runtime died" in b.reason
 
 
@@ -281,7 +285,7 @@ def test_a_silent_attempt_is_given_up_in_the_end(bench, make):
     b.say(w, TaskStarted(w, b.now))
     assert b.machine.next_deadline() == b.now + 2 * 10 + swarm_machine.BACKSTOP
     b.tick()
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert b.reason == "w ran longer than its timeout of 10 s on node-1 in iteration 0."
 
 
@@ -291,7 +295,7 @@ def test_a_silent_attempt_is_given_up_in_the_end(bench, make):
 def test_all_fails_naming_the_lost_node(bench, make):
     b = bench(make.task("worker"))
     b.feed(NodeLost("id2", "no sign of life for 20 s"))
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert b.reason == (
         "worker.1 was interrupted on node-2 in iteration 0: "
         "node-2 was lost: no sign of life for 20 s."
@@ -302,7 +306,7 @@ def test_all_fails_naming_the_lost_node(bench, make):
 def test_all_with_a_quorum_goes_on(bench, make):
     b = bench(make.task("w", quorum=0.7), make.task("a", "w", method="any"))
     b.feed(NodeLost("id2", "gone"))
-    assert b.state is SwarmState.ACTIVE
+    assert b.state == SwarmState.ACTIVE
     b.finish("w")
     assert b.running("a")
     assert any("left out: w.1 was interrupted on node-2" in s for s in b.sentences("finished"))
@@ -318,7 +322,7 @@ def test_others_are_placed_again(bench, make, method):
     assert b.node_of(b.running("w")[0]) not in (lost, other)
     assert b.running("w")[0].attempt == 1
     b.finish("w")
-    assert b.state is SwarmState.COMPLETED
+    assert b.state == SwarmState.COMPLETED
 
 
 def test_replicas_are_bound_to_no_node(bench, make):
@@ -335,10 +339,10 @@ def test_no_node_left_waits_then_fails_then_stays_failed(bench, make):
     b.feed(NodeLost("id1", "gone"))
     assert "no node is connected" in b.reason
     b.tick()
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     b.nodes = old
     b.feed(NodesChanged())
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
 
 
 def test_a_node_that_comes_in_time_takes_it(bench, make):
@@ -352,7 +356,7 @@ def test_a_node_that_comes_in_time_takes_it(bench, make):
     assert b.running("w")
     b.wait_for(10)
     b.feed(Ticked())
-    assert b.state is SwarmState.ACTIVE
+    assert b.state == SwarmState.ACTIVE
 
 
 def test_wait_waits_however_long(bench, make):
@@ -387,8 +391,11 @@ def test_late_results_are_kept_and_never_applied(bench, make):
     assert b.machine.global_value("g") == (None, 0)
     b.end(new, entries=[ResultWritten(new, "r", make.value("good"))])
     assert b.reason == "ran 1 iteration"
-    items = page(b.machine, "results", 0).items
-    assert [(i.attempt, i.counts) for i in items] == [(0, False), (0, False), (1, True)]
+    assert [(i.attempt, i.counts) for i in items(b, "results")] == [
+        (0, False),
+        (0, False),
+        (1, True),
+    ]
     statuses = [t.status for t in tasks(b.machine)]
     assert statuses == [AttemptState.SUPERSEDED, AttemptState.FINISHED]
 
@@ -399,7 +406,7 @@ def test_lost_while_it_waits_for_another_try(bench, make):
     b.end(b.running("w")[1], "REFUSED", "full")
     assert list(b.running("w")) == [0]
     b.feed(NodeLost("id2", "gone"))
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert "node-2" in b.reason
 
 
@@ -445,14 +452,14 @@ def test_quorum_with_deadline_waits_for_it(bench, make):
 def test_quorum_with_deadline_ends_when_all_answered(bench, make):
     b = bench(make.task("w", quorum=0.5, deadline=5.0))
     b.finish("w")
-    assert b.state is SwarmState.COMPLETED
+    assert b.state == SwarmState.COMPLETED
 
 
 def test_quorum_missed_at_the_deadline(bench, make):
     b = bench(make.task("w", quorum=0.5, deadline=5.0))
     b.end(b.running("w")[0])
     b.tick()
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert b.reason == (
         "w had 1 of 4 answers at its deadline of 5 s and needs 2; "
         "missing: w.1 on node-2, w.2 on node-3, w.3 on node-4."
@@ -463,16 +470,16 @@ def test_deadline_without_quorum_asks_for_all(bench, make):
     b = bench(make.task("w", deadline=5.0))
     b.end(b.running("w")[0])
     b.tick()
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert "needs 4" in b.reason
 
 
 def test_quorum_that_can_no_longer_hold(bench, make):
     b = bench(make.task("w", quorum=0.75))
     b.end(b.running("w")[0], "FAILED", "one")
-    assert b.state is SwarmState.ACTIVE
+    assert b.state == SwarmState.ACTIVE
     b.end(b.running("w")[1], "FAILED", "two")
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert b.reason.startswith("w needs 3 of 4 (quorum 0.75) and only 2 can still answer; w.0 fai")
 
 
@@ -482,9 +489,9 @@ def test_patience_over_for_one_instance_leaves_the_quorum(bench, make):
     b.nodes = []
     b.feed(NodeLost(b.node_of(lost), "gone"))
     b.tick()
-    assert b.state is SwarmState.ACTIVE
+    assert b.state == SwarmState.ACTIVE
     b.end(survivor)
-    assert b.state is SwarmState.COMPLETED
+    assert b.state == SwarmState.COMPLETED
 
 
 # What users do.
@@ -493,17 +500,17 @@ def test_patience_over_for_one_instance_leaves_the_quorum(bench, make):
 def test_stop_ends_everything(bench, make):
     b = bench(make.task("w"))
     b.feed(Stopped("ada"))
-    assert b.state is SwarmState.STOPPED
+    assert b.state == SwarmState.STOPPED
     assert b.reason == "stopped by ada"
     assert not any(b.told.values())
 
 
 def test_stop_before_start(bench, make):
     b = bench(make.task("w"), start=False)
-    assert b.state is SwarmState.PENDING
+    assert b.state == SwarmState.PENDING
     b.feed(Stopped())
     b.feed(Started())
-    assert b.state is SwarmState.STOPPED
+    assert b.state == SwarmState.STOPPED
 
 
 @pytest.mark.parametrize("final", ["COMPLETED", "STOPPED", "FAILED"])
@@ -536,7 +543,7 @@ def test_pause_lets_run_and_places_nothing(bench, make):
     b.finish("w")
     assert not b.running("a")
     b.feed(Resumed())
-    assert b.state is SwarmState.ACTIVE
+    assert b.state == SwarmState.ACTIVE
     b.feed(Paused())
     b.finish("a")
     assert info(b.machine).iteration == 0
@@ -670,7 +677,7 @@ def test_tag_follows_the_result(bench, make):
 def test_tag_that_nobody_wrote_fails_at_once(bench, make):
     b = bench(make.task("w"), make.task("t", "w", method="tag-good"))
     b.finish("w")
-    assert b.state is SwarmState.FAILED
+    assert b.state == SwarmState.FAILED
     assert b.reason.startswith("Task 't' runs where the result 'good' was written")
 
 
@@ -711,12 +718,15 @@ def test_pages(bench, make):
         b.say(w, ResultWritten(w, "ab"[number % 2], make.value(number)))
     b.say(w, MetricsLogged(w, {"loss": 1.5}, 3, b.now))
     first = page(b.machine, "results", 0, limit=2, tag="b")
-    assert [i.value for i in first.items] == [make.value(1), make.value(3)]
+    assert [i.value for i in first.items if isinstance(i, ResultItem)] == [
+        make.value(1),
+        make.value(3),
+    ]
     assert not first.ended
     rest = page(b.machine, "results", first.cursor, tag="b")
     assert rest.items == ()
     assert rest.cursor == 5
-    (metric,) = page(b.machine, "metrics", 0).items
+    (metric,) = items(b, "metrics")
     assert metric.metrics == {"loss": 1.5}
     with pytest.raises(ValueError, match="store"):
         page(b.machine, "logs", 0)

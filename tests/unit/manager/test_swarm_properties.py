@@ -36,7 +36,7 @@ ENDINGS = ("FINISHED",) * 6 + ("FAILED", "TIMEOUT", "INTERRUPTED", "REFUSED")
 
 def graph(make, random):
     """One to four tasks; each after some of those before it."""
-    made = []
+    made: list = []
     for number in range(random.randint(1, 4)):
         before = [task.alias for task in made if random.random() < 0.7]
         made.append(
@@ -78,7 +78,7 @@ class Walk:
         if instance is None:
             return
         r, b = self.random, self.b
-        entries = [TaskStarted(instance, b.now)]
+        entries: list = [TaskStarted(instance, b.now)]
         if r.random() < 0.5:
             entries.append(ResultWritten(instance, r.choice("xy"), self.make.value(r.random())))
         if r.random() < 0.3:
@@ -136,7 +136,7 @@ class Walk:
     def check(self):
         machine = self.b.machine
         data = machine.data
-        held = {}
+        held: dict = {}
         for attempt in data.live.values():
             assert not attempt.state.final
             held[attempt.node_id] = held.get(attempt.node_id, 0) + 1
@@ -151,7 +151,7 @@ class Walk:
             )
         maximum = machine.graph.spec.max_iteration
         assert maximum is None or len(data.runs) <= maximum
-        if data.state is SwarmState.ACTIVE:
+        if data.state == SwarmState.ACTIVE:
             # Something is under way, or something is waited for: never silence.
             assert data.live or data.asks or data.timers
         for iteration in range(len(data.runs)):
@@ -238,7 +238,7 @@ def run(bench, make, deliver):
         nodes=3,
     )
     b.make, b.journal = make, {}
-    written = set()
+    written: set = set()
     while not b.state.final:
         journals(b, written)
         deliver(b)
