@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from manta.actors.errors import InvalidMessage
 from manta.actors.mailbox import MailboxPolicy, Timer
@@ -98,7 +98,7 @@ class Actor:
         """
         return self._cell.defer()
 
-    def stop(self, reason: ExitReason = NORMAL) -> None:
+    def stop(self, reason: ExitReason = NORMAL) -> NoReturn:
         """End now: the rest of the handler is not executed."""
         raise ActorExit(reason)
 
