@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from manta.node.config import SCHEMA, NodeConfig, line_of, load, parse, render, toml_value
+from manta.node.errors import ConfigError
+
+PATH = Path("/etc/manta/edge.toml")
+
+SPEC = """
+[identity]
+secured_token = "${MANTA_NODE_TOKEN}"   # to enrol; afterwards the node's own key is enough
+alias = "gpu-worker-1"        # id = "hardware" (default) | "random" | "alias"
+[network]
+manager_host = "localhost"
+manager_port = 50051
+[resources]
+max_concurrent_tasks = 2
+reserve_cpu_percent = 5
+reserve_memory_mb = 256
+[containers]
+runner = "auto"               # docker | process
+gpu_enabled = true
+allow_unsandboxed = false     # plain processes, outside `manta run`
+[datasets.mappings]           # or [datasets] mappings = { ... } over several lines
+training_data = "/data/datasets/training"
+[labels]
+room = "lab-3"
+[logging]
+level = "INFO"                # debug_mode, log_to_console, rotation
+"""
+
+
+def read(text: str, **environment: str) -> NodeConfig:
+    return parse(text, PATH, environment)
+
+
+def error(text: str, **environment: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(text, **environment)
+    return str(caught.value)
+
+
+def test_the_specification_s_example() -> None:
+    config = read(SPEC, MANTA_NODE_TOKEN=" secret\n")
+    assert config.token == "secret"
+    assert config.alias == "gpu-worker-1"
+    assert config.id_mode == "hardware"
+    assert config.manager_address == "tcp://localhost:50051"
+    assert config.max_concurrent_tasks == 2
+    assert config.reserve_cpu_percent == 5.0
+    assert config.reserve_memory == 256 * 1024 * 1024
+    assert config.runner == "auto"
+    assert config.gpu_enabled
+    assert not config.allow_unsandboxed
+    assert config.datasets == {"training_data": Path("/data/datasets/training")}
+    assert config.labels == {"room": "lab-3"}
+    assert config.log_level == "INFO"
+
+
+def test_nothing_at_all_is_enough() -> None:
+    config = read("")
+    assert config.alias
+    assert config.max_concurrent_tasks >= 2
+    assert config.token == ""
+    assert config.log_rotation == 10_000_000
+
+
+def test_an_unset_token_is_none_until_it_is_needed() -> None:
+    config = read(SPEC)
+    assert config.token == ""
+    assert config.token_variable == "MANTA_NODE_TOKEN"
+
+
+def test_tables_in_braces_over_several_lines() -> None:
+    config = read('[datasets]\nmappings = {\n  a = "/x",\n  "b c" = "y/z",\n}\n')
+    assert config.datasets == {"a": Path("/x"), "b c": Path("/etc/manta/y/z")}
+
+
+def test_variables() -> None:
+    text = '[network]\nmanager_host = "${HOST}.lan"\nmanager_port = "${PORT}"\n'
+    text += '[containers]\ngpu_enabled = "${GPU}"\n[labels]\nprice = "$5 $${HOST}"\n'
+    config = read(text, HOST="m1", PORT="99", GPU="false")
+    assert config.manager_address == "tcp://m1.lan:99"
+    assert not config.gpu_enabled
+    assert config.labels == {"price": "$5 ${HOST}"}
+
+
+def test_other_keys() -> None:
+    config = read('[identity]\nid = "alias"\n[logging]\nlevel = "debug"\nrotation = "2 MiB"\n')
+    assert config.id_mode == "alias"
+    assert config.log_level == "DEBUG"
+    assert config.log_rotation == 2 * 1024 * 1024
+    assert read("[logging]\ndebug_mode = true").log_level == "DEBUG"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "[network]\nmanager_prot = 1\n",
+            "line 2: there is no key 'network.manager_prot'; did you mean 'manager_port'?",
+        ),
+        ("\n\n[netwrok]\n", "line 3: there is no key 'netwrok'; did you mean 'network'?"),
+        ("[network]\nalias = 'x'\n", "did you mean 'identity.alias'?"),
+        (
+            "manager_port = 1\n",
+            "there is no key 'manager_port'; did you mean 'network.manager_port'?",
+        ),
+        ("[identity]\nqqq = 1\n", "it may be: secured_token, alias, id."),
+        (
+            "[network]\nmanager_port = 'x'\n",
+            "line 2: network.manager_port must be a whole number from 1 to",
+        ),
+        ("[network]\nmanager_port = 70000\n", "not 70000."),
+        ("[network]\nmanager_port = true\n", "not True."),
+        ("network.manager_port = 1.5\n", "line 1: network.manager_port must be"),
+        ("[resources]\nreserve_cpu_percent = -1\n", "must be a number from 0 to 100"),
+        ("[containers]\nrunner = 'podman'\n", 'must be one of "auto", "docker", "process", not'),
+        ("[containers]\ngpu_enabled = 1\n", "must be true or false"),
+        ("[identity]\nalias = 'two words'\n", "line 2: identity.alias must be a name"),
+        ("[identity]\nalias = ''\n", "must be a name"),
+        ("[datasets]\nmappings = 5\n", "line 2: datasets.mappings must be a table"),
+        ("[datasets]\nmappings = {\n a = 'x',\n b = 5 }\n", "line 4: datasets.mappings.b must be"),
+        ("[datasets.mappings]\na = '${NOWHERE}'\n", "needs the environment variable NOWHERE"),
+        ("labels = 3\n", "line 1: labels must be a table"),
+        ("[logging]\nrotation = 'weekly'\n", 'must be a size as "10 MB"'),
+        ("[network]\nmanager_host = 'tcp://x:1'\n", "without scheme and port"),
+        ("[identity]\nsecured_token = \n", "line 2, column 17: is not TOML: Invalid value."),
+        ("[identity\n", "line 1, column 10: is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, expected: str) -> None:
+    message = error(text)
+    assert message.startswith(str(PATH))
+    assert expected in message
+
+
+def test_secrets_are_never_shown() -> None:
+    assert "hunter2" not in error("[identity]\nsecured_token = ['hunter2']\n")
+    config = read("[identity]\nsecured_token = 'hunter2'\n")
+    assert "hunter2" not in repr(config)
+    assert "hunter2" not in render(config)
+    assert '"***"' in render(config)
+
+
+def test_rendered_reads_the_same() -> None:
+    config = read(SPEC, MANTA_NODE_TOKEN="t")
+    again = read(render(config))
+    assert again.datasets == config.datasets
+    assert again.labels == config.labels
+    assert again.reserve_cpu_percent == config.reserve_cpu_percent
+    assert again.log_rotation == config.log_rotation
+
+
+def test_text_survives_toml() -> None:
+    import tomli
+
+    nasty = 'a"b\\c\nd\te\x01'
+    assert tomli.loads(f"x = {toml_value(nasty)}")["x"] == nasty
+
+
+def test_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no such configuration.*config init gone"):
+        load(tmp_path / "gone.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_bytes(b"a = '\xff'")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load(bad)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
+    good = tmp_path / "good.toml"
+    good.write_text(SPEC)
+    assert load(good).path == good
+
+
+def test_lines_of_keys() -> None:
+    text = 'a.b = 1\n[c]\nd = { e = 1,\n f = 2 }\n"g h" = 3\n[c.x] # tail\ny = 1\n'
+    assert line_of(text, ("a", "b")) == 1
+    assert line_of(text, ("c",)) == 2
+    assert line_of(text, ("c", "d", "e")) == 3
+    assert line_of(text, ("c", "d", "f")) == 4
+    assert line_of(text, ("c", "g h")) == 5
+    assert line_of(text, ("c", "x", "y")) == 7
+    assert line_of(text, ("z",)) is None
+
+
+def test_every_default_is_valid() -> None:
+    for section, keys in SCHEMA.items():
+        for name, key in keys.items():
+            if key.default is None or key.type is dict or name == "secured_token":
+                continue
+            read(f"[{section}]\n{name} = {toml_value(key.default)}\n")
