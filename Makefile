@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: setup demo lint test bench clean
+.PHONY: setup demo generate lint test bench clean
 
 setup: $(STAMP)
 
@@ -15,6 +15,9 @@ $(STAMP): setup.cfg pyproject.toml
 demo: setup
 	@$(BIN)/python examples/fl_digits/make_shards.py
 	@$(BIN)/manta run examples/fl_digits/swarm.py --nodes 4 --dataset digits='examples/fl_digits/shards/node{i}.npz'
+
+generate: setup
+	@$(BIN)/python .ci/generate.py
 
 lint: setup
 	@$(BIN)/ruff check --quiet .

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from manta.protocol.codes import Code
+
 
 class MantaError(Exception):
     """Root of the SDK's errors."""
@@ -147,3 +149,37 @@ class InvalidRequest(RequestRefused, ValueError):
 
 class ManagerFault(RequestRefused):
     """The manager's disk or one of its parts does not serve now."""
+
+
+_BY_CODE: dict[str, type[RequestRefused]] = {
+    Code.NOT_SIGNED_IN: NotAuthenticated,
+    Code.BAD_CREDENTIALS: NotAuthenticated,
+    Code.FORBIDDEN: Forbidden,
+    Code.RATE_LIMITED: RateLimited,
+    Code.TOKEN_MISSING: TokenRefused,
+    Code.TOKEN_MALFORMED: TokenRefused,
+    Code.TOKEN_EXPIRED: TokenRefused,
+    Code.TOKEN_USED: TokenRefused,
+    Code.TOKEN_FOREIGN: TokenRefused,
+    Code.TOKEN_AUDIENCE: TokenRefused,
+    Code.TOKEN_KEY: TokenRefused,
+    Code.ALIAS_TAKEN: NameTaken,
+    Code.NODE_REMOVED: Forbidden,
+    Code.UNKNOWN_CLUSTER: NotFound,
+    Code.UNKNOWN_NODE: NotFound,
+    Code.UNKNOWN_SWARM: NotFound,
+    Code.UNKNOWN_TAG: NotFound,
+    Code.AMBIGUOUS: Ambiguous,
+    Code.NAME_TAKEN: NameTaken,
+    Code.INVALID: InvalidRequest,
+    Code.WRONG_STATE: WrongState,
+    Code.UNPLACEABLE: Unplaceable,
+    Code.BLOB_MISSING: ManagerFault,
+    Code.UNAVAILABLE: ManagerFault,
+    Code.STORAGE: ManagerFault,
+}
+
+
+def refusal(code: str, sentence: str, data: dict[str, Any]) -> RequestRefused:
+    """The typed form of the manager's no; a code of a newer manager is the plain form."""
+    return _BY_CODE.get(code, RequestRefused)(sentence, code, data)

@@ -1,0 +1,425 @@
+"""What a user asks of a manager.
+
+`user_api.py` is generated from this file by `make generate`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from manta.apis import checks, profiles
+from manta.apis.async_bridge import in_thread
+from manta.apis.async_connection import LONG_POLL, AsyncConnection, Reply
+from manta.apis.errors import InvalidArgument, NotFound, WaitTimeout
+from manta.apis.overviews import (
+    ClusterOverview,
+    ErrorOverview,
+    EventOverview,
+    LogOverview,
+    MetricsOverview,
+    NodeOverview,
+    SwarmOverview,
+    TaskOverview,
+)
+from manta.apis.results import Result, Results
+from manta.apis.session import Session
+from manta.protocol import user as messages
+from manta.protocol.node import Ok
+from manta.protocol.user import EventItem, LogItem, MetricsItem, Plan, ResultItem, TaskInfo
+
+if TYPE_CHECKING:
+    from manta.apis.compiler import Compiled
+    from manta.apis.swarm import Swarm
+    from manta.protocol.node import Message
+
+Cluster = str | ClusterOverview
+Node = str | NodeOverview
+SwarmId = str | SwarmOverview
+
+
+class AsyncUserAPI:
+    """A user's way to a manager.
+
+    Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or
+    (clusters, nodes) a name. A token carries the manager's public key and is bound, at its
+    first use, to a key made under `~/.manta`. An argument wins over `MANTA_TOKEN`,
+    `MANTA_HOST` and `MANTA_PORT`, these over the profile, this over localhost and 50052.
+
+    All methods raise ConnectionFailed when the manager cannot be talked to and RequestRefused
+    when it says no; both have kinds that tell what is the matter (`manta.apis.errors`).
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        profile: str | None = None,
+    ) -> None:
+        target = profiles.resolve(token, host, port, profile)
+        self._connection = AsyncConnection(
+            Session(target, profiles.user_key(profiles.home(), target.profile))
+        )
+
+    @classmethod
+    def over(cls, session: Session) -> Self:
+        """An API over a session that is made already; it closes it."""
+        api = cls.__new__(cls)
+        api._connection = AsyncConnection(session)
+        return api
+
+    @classmethod
+    async def sign_in(
+        cls,
+        email: str,
+        password: str,
+        host: str | None = None,
+        port: int | None = None,
+        profile: str | None = None,
+        server_key: str | None = None,
+    ) -> Self:
+        """Sign in, remember it under the profile, and return the API.
+
+        `server_key` is the manager's public key, needed the first time unless the manager runs
+        on this machine. Raises NotAuthenticated for a wrong email or password.
+        """
+        target, keys = profiles.for_sign_in(host, port, profile, server_key)
+        api = cls.over(Session(target, keys))
+        try:
+            who = await api._connection.sign_in(messages.SignIn(email, password))
+        except BaseException:
+            await api.close()
+            raise
+        profiles.remember(target, who.email, who.token)
+        return api
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Hang up; the object cannot be used again."""
+        await self._connection.close()
+
+    async def get_user(self) -> messages.SignedIn:
+        """Who this is to the manager: `.user_id`, `.email`."""
+        return await self._connection.who()
+
+    # --- clusters ----------------------------------------------------------------------------
+
+    async def create_cluster(self, name: str) -> ClusterOverview:
+        """A new cluster, started. Raises NameTaken."""
+        return await self._cluster(messages.CreateCluster(checks.name("name", name)))
+
+    async def list_clusters(self) -> list[ClusterOverview]:
+        answer = await self._ask(messages.ListClusters(), messages.Clusters, again=True)
+        return [ClusterOverview.of(cluster) for cluster in answer.clusters]
+
+    async def get_cluster(self, cluster: Cluster) -> ClusterOverview:
+        return await self._cluster(messages.GetCluster(_id(cluster, "cluster")), again=True)
+
+    async def start_cluster(self, cluster: Cluster) -> ClusterOverview:
+        return await self._cluster(messages.StartCluster(_id(cluster, "cluster")))
+
+    async def stop_cluster(self, cluster: Cluster) -> ClusterOverview:
+        """Nothing is placed in it until it is started again; its swarms are stopped."""
+        return await self._cluster(messages.StopCluster(_id(cluster, "cluster")))
+
+    async def delete_cluster(self, cluster: Cluster) -> None:
+        await self._ask(messages.DeleteCluster(_id(cluster, "cluster")), Ok)
+
+    async def create_node_token(self, cluster: Cluster, uses: int = 1, ttl: float = 900) -> str:
+        """A token with which `uses` nodes can enrol within `ttl` seconds."""
+        checks.integer("uses", uses, 1, 10_000)
+        request = messages.CreateNodeToken(
+            _id(cluster, "cluster"), uses, checks.seconds("ttl", ttl)
+        )
+        return (await self._ask(request, messages.Token)).token
+
+    # --- nodes -------------------------------------------------------------------------------
+
+    async def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
+        request = messages.ListNodes(_id(cluster, "cluster"))
+        answer = await self._ask(request, messages.Nodes, again=True)
+        return [NodeOverview.of(node) for node in answer.nodes]
+
+    async def get_node(self, node: Node, cluster: Cluster | None = None) -> NodeOverview:
+        where = None if cluster is None else _id(cluster, "cluster")
+        request = messages.GetNode(_id(node, "node"), where)
+        return NodeOverview.of(await self._ask(request, messages.NodeInfo, again=True))
+
+    async def stop_node(self, node: Node, drain: bool = False) -> None:
+        """End the node's daemon; with `drain`, once its running tasks have finished."""
+        await self._ask(messages.RequestNodeStop(_id(node, "node"), drain), Ok)
+
+    async def remove_node(self, node: Node) -> None:
+        """Forget the node and its key; it can come back only with a new token."""
+        await self._ask(messages.RemoveNode(_id(node, "node")), Ok)
+
+    # --- swarms ------------------------------------------------------------------------------
+
+    async def check_swarm(self, cluster: Cluster, swarm: Swarm) -> Plan:
+        """What would be placed where, or why not; nothing is deployed."""
+        compiled = await self._compiled(swarm)
+        request = messages.CheckSwarm(_id(cluster, "cluster"), compiled.spec)
+        return await self._ask(request, Plan, again=True)
+
+    async def deploy_swarm(
+        self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
+    ) -> SwarmOverview:
+        """Send a swarm and start it: `deploy_swarm(cluster, swarm)`, or `deploy_swarm(swarm)`
+        after `swarm.set_cluster(cluster)`.
+
+        Raises InvalidSwarm, and Unplaceable unless it may `wait` for nodes.
+        """
+        sent = await self.send_swarm(cluster, swarm, wait=wait)
+        return await self.start_swarm(sent)
+
+    async def send_swarm(
+        self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
+    ) -> SwarmOverview:
+        """Send a swarm to a cluster without starting it: it is PENDING."""
+        where, swarm = _place(cluster, swarm)
+        compiled = await self._compiled(swarm)
+        await self._connection.push(compiled.blobs)
+        return await self._swarm(messages.SendSwarm(where, compiled.spec, wait))
+
+    async def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        return await self._swarm(messages.StartSwarm(_id(swarm, "swarm")))
+
+    async def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
+        """End a swarm: it is STOPPED. With `force`, its tasks are killed, not asked to end."""
+        return await self._swarm(messages.StopSwarm(_id(swarm, "swarm"), force), again=True)
+
+    async def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """What runs goes on, nothing new is started."""
+        return await self._swarm(messages.PauseSwarm(_id(swarm, "swarm")))
+
+    async def resume_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        return await self._swarm(messages.ResumeSwarm(_id(swarm, "swarm")))
+
+    async def remove_swarm(self, swarm: SwarmId) -> None:
+        """Forget a swarm that has ended, with its results and logs."""
+        await self._ask(messages.RemoveSwarm(_id(swarm, "swarm")), Ok)
+
+    async def get_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        return await self._swarm(messages.GetSwarm(_id(swarm, "swarm")), again=True)
+
+    async def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]:
+        request = messages.ListSwarms(None if cluster is None else _id(cluster, "cluster"))
+        answer = await self._ask(request, messages.Swarms, again=True)
+        return [SwarmOverview.of(swarm) for swarm in answer.swarms]
+
+    async def get_tasks(self, swarm: SwarmId, iteration: int | None = None) -> list[TaskOverview]:
+        """Every attempt of every task, of one iteration or of all."""
+        tasks = await self._tasks(swarm, iteration)
+        outputs = await self._connection.fetch(task.output for task in tasks)
+        return [TaskOverview.of(task, load()) for task, load in zip(tasks, outputs, strict=True)]
+
+    async def explain_swarm(self, swarm: SwarmId) -> Plan:
+        """Where each task runs or, node by node and rule by rule, why it does not."""
+        return await self._ask(messages.ExplainSwarm(_id(swarm, "swarm")), Plan, again=True)
+
+    async def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
+        """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
+        if timeout is not None:
+            checks.number("timeout", timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            wait = LONG_POLL
+            if deadline is not None:
+                wait = max(0.0, min(wait, deadline - time.monotonic()))
+            request = messages.WaitSwarm(_id(swarm, "swarm"), wait)
+            found = await self._swarm(request, again=True, wait=wait)
+            if found.ended:
+                return found
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(
+                    f"Swarm {found.name!r} is still {found.status} after {timeout:g} s, in "
+                    f"iteration {found.iteration}: wait longer, or see explain_swarm."
+                )
+
+    async def stream_events(self, swarm: SwarmId) -> AsyncIterator[EventOverview]:
+        """What happens to the swarm, from its beginning to its end."""
+        async for item in self._connection.items(_id(swarm, "swarm"), "events", follow=True):
+            assert isinstance(item, EventItem)
+            yield EventOverview.of(item)
+
+    # --- results, globals, metrics -----------------------------------------------------------
+
+    async def get_swarm_results(
+        self, swarm: SwarmId, tag: str | None = None, wait: bool = False
+    ) -> Results:
+        """The results so far or, with `wait`, once the swarm has ended.
+
+        Raises NotFound when a swarm that has ended has none of that tag.
+        """
+        found: list[Result] = []
+        tags: set[str] = set()
+        name = _id(swarm, "swarm")
+        ended = False
+        async for page in self._connection.pages(name, "results", follow=wait):
+            items = [item for item in page.items if isinstance(item, ResultItem)]
+            tags |= {item.tag for item in items}
+            wanted = [item for item in items if tag is None or item.tag == tag]
+            found += await self._results(wanted)
+            ended = page.ended
+        if tag is not None and ended and not found:
+            there = f"it has {', '.join(sorted(tags))}" if tags else "it has no results at all"
+            raise NotFound(f"Swarm {name} has no results of tag {tag!r}: {there}.")
+        return Results(found)
+
+    async def select_results(self, swarm: SwarmId, tag: str) -> Results:
+        """The results of one tag so far. Raises NotFound when there are none."""
+        found = await self.get_swarm_results(swarm, checks.name("tag", tag))
+        if not found:
+            raise NotFound(
+                f"Swarm {_id(swarm, 'swarm')} has no results of tag {tag!r} yet: "
+                "list_result_tags says what there is."
+            )
+        return found
+
+    async def stream_results(self, swarm: SwarmId, tag: str | None = None) -> AsyncIterator[Result]:
+        """Each result, from the first on, until the swarm has ended."""
+        name = _id(swarm, "swarm")
+        async for page in self._connection.pages(name, "results", tag=tag, follow=True):
+            items = [item for item in page.items if isinstance(item, ResultItem)]
+            for result in await self._results(items):
+                yield result
+
+    async def list_result_tags(self, swarm: SwarmId) -> list[str]:
+        tags: dict[str, None] = {}
+        async for item in self._connection.items(_id(swarm, "swarm"), "results", follow=False):
+            assert isinstance(item, ResultItem)
+            tags[item.tag] = None
+        return list(tags)
+
+    async def select_global(self, swarm: SwarmId, tag: str) -> Any:
+        """The value of a global now. Raises NotFound."""
+        request = messages.SelectGlobal(_id(swarm, "swarm"), checks.name("tag", tag))
+        answer = await self._ask(request, messages.SelectedGlobal, again=True)
+        if answer.value is None:
+            tags = await self.list_global_tags(swarm)
+            there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
+            raise NotFound(f"Swarm {_id(swarm, 'swarm')} has no global {tag!r}: {there}.")
+        (load,) = await self._connection.fetch([answer.value])
+        return load()
+
+    async def set_global(self, swarm: SwarmId, tag: str, value: Any) -> None:
+        """Write a global; tasks that read it from now on see this value."""
+        from manta.apis.compiler import payload
+
+        checks.name("tag", tag)
+        blobs: dict[str, Any] = {}
+        sent = await in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
+        await self._connection.push(blobs)
+        await self._ask(messages.SetGlobal(_id(swarm, "swarm"), tag, sent), Ok, again=True)
+
+    async def list_global_tags(self, swarm: SwarmId) -> list[str]:
+        request = messages.ListGlobalTags(_id(swarm, "swarm"))
+        return list((await self._ask(request, messages.GlobalTags, again=True)).tags)
+
+    async def get_metrics(self, swarm: SwarmId) -> list[MetricsOverview]:
+        """What tasks gave to `world.log_metrics` so far."""
+        return [item async for item in self._metrics(swarm, follow=False)]
+
+    async def stream_metrics(self, swarm: SwarmId) -> AsyncIterator[MetricsOverview]:
+        """The same as it comes, until the swarm has ended."""
+        async for item in self._metrics(swarm, follow=True):
+            yield item
+
+    # --- logs and errors ---------------------------------------------------------------------
+
+    async def collect_logs(
+        self, swarm: SwarmId, node: str | None = None, task: str | None = None
+    ) -> list[LogOverview]:
+        """What tasks wrote so far, of one node (id or alias) or task (alias) or of all."""
+        return [item async for item in self._logs(swarm, node, task, follow=False)]
+
+    async def stream_logs(
+        self, swarm: SwarmId, node: str | None = None, task: str | None = None
+    ) -> AsyncIterator[LogOverview]:
+        """The same as it comes, until the swarm has ended."""
+        async for item in self._logs(swarm, node, task, follow=True):
+            yield item
+
+    async def collect_errors(self, swarm: SwarmId) -> list[ErrorOverview]:
+        """Why attempts failed, with traceback and last lines."""
+        tasks = await self._tasks(swarm, None)
+        return [ErrorOverview.of(task, task.error) for task in tasks if task.error is not None]
+
+    # --- shared ------------------------------------------------------------------------------
+
+    async def _ask(
+        self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
+    ) -> Reply:
+        return await self._connection.ask(message, reply, again=again, wait=wait)
+
+    async def _cluster(self, message: Message, *, again: bool = False) -> ClusterOverview:
+        answer = await self._ask(message, messages.ClusterInfo, again=again)
+        return ClusterOverview.of(answer)
+
+    async def _swarm(
+        self, message: Message, *, again: bool = False, wait: float = 0.0
+    ) -> SwarmOverview:
+        answer = await self._ask(message, messages.SwarmInfo, again=again, wait=wait)
+        return SwarmOverview.of(answer)
+
+    async def _compiled(self, swarm: Swarm) -> Compiled:
+        from manta.apis.compiler import compile_swarm
+
+        return await in_thread(lambda: compile_swarm(swarm))
+
+    async def _tasks(self, swarm: SwarmId, iteration: int | None) -> tuple[TaskInfo, ...]:
+        if iteration is not None:
+            checks.integer("iteration", iteration, 0)
+        request = messages.GetTasks(_id(swarm, "swarm"), iteration)
+        return (await self._ask(request, messages.Tasks, again=True)).tasks
+
+    async def _results(self, items: list[ResultItem]) -> list[Result]:
+        loads = await self._connection.fetch(item.value for item in items)
+        return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
+
+    async def _metrics(self, swarm: SwarmId, *, follow: bool) -> AsyncIterator[MetricsOverview]:
+        async for item in self._connection.items(_id(swarm, "swarm"), "metrics", follow=follow):
+            assert isinstance(item, MetricsItem)
+            yield MetricsOverview.of(item)
+
+    async def _logs(
+        self, swarm: SwarmId, node: str | None, task: str | None, *, follow: bool
+    ) -> AsyncIterator[LogOverview]:
+        async for item in self._connection.items(_id(swarm, "swarm"), "logs", follow=follow):
+            assert isinstance(item, LogItem)
+            line = LogOverview.of(item)
+            if node in (None, line.node_id, line.node_alias) and task in (None, line.alias):
+                yield line
+
+
+def _id(thing: object, kind: str) -> str:
+    found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
+    return checks.name(f"The {kind}", found)
+
+
+def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
+    """The two forms of `deploy_swarm`."""
+    from manta.apis.swarm import definition_of
+
+    if swarm is not None:
+        return _id(cluster, "cluster"), swarm
+    definition = definition_of(cluster)
+    if definition.cluster is None:
+        raise InvalidArgument(
+            f"Swarm {definition.name!r} has no cluster: give one, deploy_swarm(cluster, swarm), "
+            "or call swarm.set_cluster(cluster) first."
+        )
+    return definition.cluster, cluster

@@ -1,0 +1,257 @@
+"""What the manager tells of clusters, nodes, swarms and tasks, as users see it.
+
+Each answers `overview["field"]` as well as `overview.field`. Times are seconds since the
+epoch, sizes are bytes, usage is a fraction from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from manta.protocol.node import (
+    Capabilities,
+    DatasetInfo,
+    Instance,
+    Load,
+    TaskError,
+    Timings,
+)
+from manta.protocol.states import SwarmState
+from manta.protocol.user import (
+    ClusterInfo,
+    EventItem,
+    LogItem,
+    MetricsItem,
+    NodeInfo,
+    SwarmInfo,
+    TaskInfo,
+)
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """Fields by name and by key."""
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self.keys():
+            return getattr(self, key)
+        raise KeyError(f"{key!r}: there are {', '.join(self.keys())}")
+
+    def keys(self) -> tuple[str, ...]:
+        """The fields; with `[]` this makes `dict(overview)` work."""
+        return self.__struct_fields__
+
+
+class ClusterOverview(Overview, frozen=True):
+    """`status` is RUNNING or STOPPED; `node_count` counts the nodes that have enrolled."""
+
+    id: str
+    name: str
+    status: str
+    owner_id: str
+    node_count: int
+
+    @classmethod
+    def of(cls, info: ClusterInfo) -> ClusterOverview:
+        return cls(info.id, info.name, info.status, info.owner_id, info.node_count)
+
+
+class NodeResources(Overview, frozen=True):
+    cpu_count: int
+    cpu_memory: int
+    available_memory: int
+    gpu_available: bool
+    gpu_memory: int
+    disk_free: int
+
+
+class NodeOverview(Overview, frozen=True):
+    """`status` is CONNECTED, DISCONNECTED, LOST or DRAINING; `datasets` by name."""
+
+    id: str
+    alias: str
+    status: str
+    cluster_id: str
+    resources: NodeResources
+    datasets: dict[str, DatasetInfo]
+    platform_info: Capabilities
+    load: Load
+    last_seen: float
+
+    @classmethod
+    def of(cls, info: NodeInfo) -> NodeOverview:
+        found, load = info.platform_info, info.load
+        return cls(
+            id=info.id,
+            alias=info.alias,
+            status=info.status,
+            cluster_id=info.cluster_id,
+            resources=NodeResources(
+                cpu_count=found.cores,
+                cpu_memory=found.memory,
+                available_memory=load.memory_available,
+                gpu_available=bool(found.gpus),
+                gpu_memory=sum(gpu.memory for gpu in found.gpus),
+                disk_free=load.disk_free,
+            ),
+            datasets={dataset.name: dataset for dataset in found.datasets},
+            platform_info=found,
+            load=load,
+            last_seen=info.last_seen,
+        )
+
+
+class SwarmOverview(Overview, frozen=True):
+    """`status` is a SwarmState; `iteration` counts from 0, -1 before the first."""
+
+    swarm_id: str
+    name: str
+    cluster_id: str
+    status: str
+    reason: str
+    iteration: int
+    max_iteration: int | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    task_count: int
+
+    @property
+    def id(self) -> str:
+        return self.swarm_id
+
+    @property
+    def ended(self) -> bool:
+        return self.status in _FINAL
+
+    @classmethod
+    def of(cls, info: SwarmInfo) -> SwarmOverview:
+        return cls(**{field: getattr(info, field) for field in cls.__struct_fields__})
+
+
+_FINAL = frozenset(state.value for state in SwarmState if state.final)
+
+
+class TaskOverview(Overview, frozen=True):
+    """One attempt of one instance of a task. `status` is an AttemptState.
+
+    `index` counts the task's instances in an iteration, `attempt` the tries of one, from 0.
+    `output` is what its code returned, `timings` the seconds on its node by what they went to.
+    """
+
+    task_id: str
+    alias: str
+    index: int
+    iteration: int
+    attempt: int
+    status: str
+    node_id: str
+    node_alias: str
+    placed_at: float
+    started_at: float | None
+    ended_at: float | None
+    output: Any
+    error: TaskError | None
+    timings: Timings | None
+    progress: float | None
+
+    @classmethod
+    def of(cls, task: TaskInfo, output: Any) -> TaskOverview:
+        return cls(
+            task.task_id,
+            *_place(task.instance),
+            task.status,
+            task.node_id,
+            task.node_alias,
+            task.placed_at,
+            task.started_at,
+            task.ended_at,
+            output,
+            task.error,
+            task.timings,
+            task.progress,
+        )
+
+
+class ErrorOverview(Overview, frozen=True):
+    """Why an attempt failed; `traceback` is of the task's own code."""
+
+    alias: str
+    index: int
+    iteration: int
+    attempt: int
+    status: str
+    node_id: str
+    node_alias: str
+    kind: str
+    sentence: str
+    traceback: str
+    last_lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, task: TaskInfo, error: TaskError) -> ErrorOverview:
+        where = (*_place(task.instance), task.status, task.node_id, task.node_alias)
+        return cls(*where, error.kind, error.sentence, error.traceback, error.last_lines)
+
+
+class LogOverview(Overview, frozen=True):
+    """A line that a task wrote; `stream` is stdout, stderr or a logging level."""
+
+    at: float
+    node_id: str
+    node_alias: str
+    alias: str
+    index: int
+    iteration: int
+    attempt: int
+    stream: str
+    text: str
+
+    @classmethod
+    def of(cls, item: LogItem) -> LogOverview:
+        line = item.line
+        return cls(
+            line.at, item.node_id, item.node_alias, *_place(line.instance), line.stream, line.text
+        )
+
+
+class MetricsOverview(Overview, frozen=True):
+    """What a task gave to `world.log_metrics`."""
+
+    at: float
+    node_id: str
+    node_alias: str
+    alias: str
+    index: int
+    iteration: int
+    attempt: int
+    metrics: dict[str, float]
+    step: int | None
+
+    @classmethod
+    def of(cls, item: MetricsItem) -> MetricsOverview:
+        where = (item.at, item.node_id, item.node_alias, *_place(item.instance))
+        return cls(*where, item.metrics, item.step)
+
+
+class EventOverview(Overview, frozen=True):
+    """What happened to a swarm. `kind`: state, iteration, placed, started, finished, failed,
+    retried, lost, progress."""
+
+    at: float
+    kind: str
+    sentence: str
+    iteration: int
+    alias: str
+    index: int
+    node_alias: str
+    fraction: float | None
+
+    @classmethod
+    def of(cls, item: EventItem) -> EventOverview:
+        return cls(**{field: getattr(item, field) for field in cls.__struct_fields__})
+
+
+def _place(instance: Instance) -> tuple[str, int, int, int]:
+    return instance.alias, instance.index, instance.iteration, instance.attempt

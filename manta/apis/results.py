@@ -1,0 +1,199 @@
+"""What tasks wrote with `world.results`, and how to choose among it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+from manta.apis import checks
+from manta.apis.errors import Ambiguous, InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from manta.protocol.user import ResultItem
+
+
+class Result:
+    """One value that one instance of a task wrote under a tag in one iteration.
+
+    `counts` is False for what a failed attempt wrote. `value` is decoded when it is first
+    asked for; arrays are views of what was received, so large ones cost memory as they are read.
+    """
+
+    def __init__(
+        self,
+        *,
+        iteration: int,
+        tag: str,
+        node_id: str,
+        node_alias: str,
+        alias: str,
+        index: int,
+        attempt: int,
+        counts: bool,
+        load: Callable[[], Any],
+    ) -> None:
+        self.iteration = iteration
+        self.tag = tag
+        self.node_id = node_id
+        self.node_alias = node_alias
+        self.alias = alias
+        self.index = index
+        self.attempt = attempt
+        self.counts = counts
+        self._load = load
+
+    @classmethod
+    def of(cls, item: ResultItem, load: Callable[[], Any]) -> Result:
+        return cls(
+            iteration=item.iteration,
+            tag=item.tag,
+            node_id=item.node_id,
+            node_alias=item.node_alias,
+            alias=item.alias,
+            index=item.index,
+            attempt=item.attempt,
+            counts=item.counts,
+            load=load,
+        )
+
+    @cached_property
+    def value(self) -> Any:
+        return self._load()
+
+    def __repr__(self) -> str:
+        lost = "" if self.counts else f", failed attempt {self.attempt}"
+        return (
+            f"<Result {self.tag!r} of {self.alias}.{self.index} on {self.node_alias} "
+            f"in iteration {self.iteration}{lost}>"
+        )
+
+
+class Results(Sequence[Result]):
+    """Results in the order in which they arrived.
+
+    Called with an iteration, a list of iterations, a tag, or a node's id or alias, it gives
+    those; several narrow further: `results("accuracy", 3)`, `results([0, 1])("node-1")`.
+    `values()` has the values alone, `by_node()` maps nodes to them.
+    """
+
+    def __init__(self, results: Iterable[Result] = ()) -> None:
+        self._results = tuple(results)
+
+    def __call__(self, *selectors: int | str | Sequence[int] | slice) -> Results:
+        """Raises NotFound, with what there is, when nothing fits."""
+        found = self
+        for selector in selectors:
+            found = found._narrowed(selector)
+        return found
+
+    def _narrowed(self, selector: object) -> Results:
+        if isinstance(selector, str):
+            return self._named(selector)
+        if isinstance(selector, range | list | tuple | set | frozenset):
+            wanted = set()
+            for item in selector:
+                wanted |= {result.iteration for result in self._narrowed(_iteration(item))}
+            return self._where(lambda result: result.iteration in wanted)
+        iteration = _iteration(selector)
+        found = self._where(lambda result: result.iteration == iteration)
+        if not found:
+            there = f"there are {_ranges(self.iterations)}" if self else "there are none at all"
+            raise NotFound(f"No results of iteration {iteration}: {there}.")
+        return found
+
+    def _named(self, name: str) -> Results:
+        for field in ("tag", "node_id", "node_alias"):
+            found = Results(result for result in self if getattr(result, field) == name)
+            if found:
+                return found
+        ids = [node_id for node_id in self.node_ids if name and node_id.startswith(name)]
+        if len(ids) == 1:
+            return self._where(lambda result: result.node_id == ids[0])
+        if ids:
+            raise Ambiguous(f"{name!r} fits {len(ids)} nodes: give more of the id.")
+        there = "there are none at all"
+        if self:
+            nodes = dict.fromkeys(result.node_alias for result in self)
+            there = f"there are the tags {', '.join(self.tags)} and the nodes {', '.join(nodes)}"
+        raise NotFound(f"No results of a tag or node {name!r}: {there}.")
+
+    def _where(self, accept: Callable[[Result], bool]) -> Results:
+        return Results(result for result in self._results if accept(result))
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+    @overload
+    def __getitem__(self, index: slice) -> Results: ...
+    def __getitem__(self, index: int | slice) -> Result | Results:
+        if isinstance(index, slice):
+            return Results(self._results[index])
+        return self._results[index]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @property
+    def iterations(self) -> list[int]:
+        return sorted({result.iteration for result in self})
+
+    @property
+    def tags(self) -> list[str]:
+        return list(dict.fromkeys(result.tag for result in self))
+
+    @property
+    def node_ids(self) -> list[str]:
+        return list(dict.fromkeys(result.node_id for result in self))
+
+    def values(self) -> list[Any]:
+        """In the order of iteration, task and instance."""
+        return [result.value for result in sorted(self, key=_rank)]
+
+    def by_node(self) -> dict[str, Any]:
+        """{node_id: value}; keyed `node_id/alias.k` where a node has several.
+
+        For one tag of one iteration: raises InvalidArgument over more.
+        """
+        if len(self.tags) > 1 or len(self.iterations) > 1:
+            raise InvalidArgument(
+                f"by_node() of {len(self.iterations)} iterations and {len(self.tags)} tags: "
+                "choose one of each first, as in results(tag, iteration).by_node()."
+            )
+        several = Counter(result.node_id for result in self)
+        return {
+            result.node_id
+            if several[result.node_id] == 1
+            else f"{result.node_id}/{result.alias}.{result.index}": result.value
+            for result in sorted(self, key=_rank)
+        }
+
+    def __repr__(self) -> str:
+        if not self:
+            return "<Results: none>"
+        return (
+            f"<Results: {len(self)} of {', '.join(self.tags)}, {_ranges(self.iterations)}, "
+            f"{len(self.node_ids)} nodes>"
+        )
+
+
+def _rank(result: Result) -> tuple[int, str, str, int, int]:
+    return result.iteration, result.tag, result.alias, result.index, result.attempt
+
+
+def _iteration(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgument(
+            f"Results were asked for {checks.shown(value)}: "
+            "give an iteration, a list of iterations, a tag, or a node's id or alias."
+        )
+    return value
+
+
+def _ranges(iterations: list[int]) -> str:
+    if len(iterations) == 1:
+        return f"iteration {iterations[0]}"
+    whole = iterations == list(range(iterations[0], iterations[-1] + 1))
+    if whole:
+        return f"iterations {iterations[0]} to {iterations[-1]}"
+    return f"iterations {', '.join(map(str, iterations))}"

@@ -1,0 +1,303 @@
+"""One connection to one manager: requests, blobs, and the state of the link.
+
+Everything is answered by futures, whose errors are the SDK's own, so that the synchronous and
+the asynchronous API wait for them each in its way. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any
+
+from manta.actors.errors import ActorError, AskTimeout, Refused, Unreachable
+from manta.apis import errors
+from manta.apis.spool import Spool
+from manta.transports.errors import BulkError, DownReason, TransportError
+
+if TYPE_CHECKING:
+    from manta.actors.remote import Connection, RemoteRef
+    from manta.actors.system import ActorSystem
+    from manta.apis.profiles import Target
+    from manta.protocol.node import Message
+    from manta.protocol.values import BlobRef
+    from manta.transports.bulk import Bulk, BulkPeer
+    from manta.transports.keys import KeyPair
+    from manta.transports.values import Encoded
+
+GATEWAY = "manager/gateway"
+_HOPELESS = {
+    DownReason.DENIED,
+    DownReason.WRONG_KEY,
+    DownReason.VERSION,
+    DownReason.PROTOCOL,
+}
+"""What another try would not change."""
+
+
+class NotSent(errors.ManagerUnreachable):
+    """The request never left: it may be sent again, whatever it is."""
+
+
+class Session:
+    """Opened by the first use. `target.server_key` must be known by then."""
+
+    def __init__(self, target: Target, keys: KeyPair) -> None:
+        self.target = target
+        self._keys = keys
+        self._lock = threading.RLock()
+        self._system: ActorSystem | None = None
+        self._connection: Connection | None = None
+        self._gateway: RemoteRef | None = None
+        self._bulk: Bulk | None = None
+        self._bulk_peer: BulkPeer | None = None
+        self._spool = Spool()
+        self._state: DownReason | None = DownReason.CONNECTING
+        self._was_up = False
+        self._waiting: dict[Future[None], threading.Timer] = {}
+        self._closed = False
+
+    @property
+    def state(self) -> DownReason | None:
+        """None while the link is up, else why it is not."""
+        return self._state
+
+    def up(self, timeout: float) -> Future[None]:
+        """Done once the link is up.
+
+        Fails at once with what no other try would change and, if the manager was never reached,
+        as soon as nobody answers; else with ManagerUnreachable after `timeout` seconds.
+        """
+        future: Future[None] = Future()
+        with self._lock:
+            self._open()
+            if self._state is None:
+                future.set_result(None)
+            elif failure := self._failure(self._state):
+                future.set_exception(failure)
+            else:
+                timer = threading.Timer(max(0.0, timeout), self._give_up, [future])
+                timer.daemon = True
+                self._waiting[future] = timer
+                timer.start()
+        return future
+
+    def ask(self, message: Message, timeout: float) -> Future[Any]:
+        """The manager's answer. Fails with NotSent, NoAnswer, RequestRefused or their kinds."""
+        with self._lock:
+            self._open()
+            assert self._gateway is not None
+            asked = self._gateway.ask_future(message, timeout=timeout)
+        sent = not (asked.done() and isinstance(asked.exception(), Unreachable))
+        return _translated(asked, lambda error: self._error(error, message, timeout, sent))
+
+    def push(self, address: str, ref: BlobRef, encoded: Encoded, timeout: float) -> Future[None]:
+        """Move a value to the manager, whose bulk plane is at `address`."""
+        self._spool.offer(ref.digest, encoded)
+        moved = self._peer(address).push(ref.digest, ref.size, timeout=timeout)
+        moved.add_done_callback(lambda _: self._spool.withdraw(ref.digest))
+        return _translated(moved, _transfer_error)
+
+    def fetch(self, address: str, ref: BlobRef, timeout: float) -> Future[memoryview]:
+        """The bytes of a blob of the manager's, which may be written to."""
+        moved = self._peer(address).fetch(ref.digest, ref.size, timeout=timeout)
+        return _translated(moved, _transfer_error, lambda _: self._spool.take(ref.digest))
+
+    def close(self) -> None:
+        """Hang up. What still waits fails with ApiClosed."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            waiting, self._waiting = self._waiting, {}
+            connection, bulk, system = self._connection, self._bulk, self._system
+        for future, timer in waiting.items():
+            timer.cancel()
+            _fail(future, _closed())
+        if connection is not None:
+            connection.close()
+        if bulk is not None:
+            bulk.close()
+        if system is not None:
+            system.stop()
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Start dialling. Called under the lock."""
+        if self._closed:
+            raise _closed()
+        if self._connection is not None:
+            return
+        key = self.target.server_key
+        if key is None:
+            raise errors.NotAuthenticated(
+                f"There is no token for {self.target.host}:{self.target.port} and its public key "
+                "is not known: give a token, or sign in with the manager's server_key once."
+            )
+        from manta.actors.system import ActorSystem
+        from manta.transports.zmq_transport import ZmqTransport
+
+        self._system = ActorSystem("user", transport=ZmqTransport(self._keys))
+        try:
+            self._connection = self._system.dial(self.target.address, key, on_state=self._on_state)
+        except TransportError as error:
+            self._system.stop()
+            self._system = None
+            raise errors.ManagerUnreachable(f"{error}.") from error
+        self._gateway = self._connection.ref(GATEWAY)
+
+    def _peer(self, address: str) -> BulkPeer:
+        with self._lock:
+            self._open()
+            if self._bulk is None:
+                from manta.transports.curve_bulk import CurveBulk
+
+                assert self.target.server_key is not None
+                self._bulk = CurveBulk(self._keys, self._spool)
+                self._bulk_peer = self._bulk.dial(address, self.target.server_key)
+            assert self._bulk_peer is not None
+            return self._bulk_peer
+
+    def _on_state(self, state: DownReason | None) -> None:
+        """Called on the I/O thread."""
+        with self._lock:
+            self._state = state
+            if state is None:
+                self._was_up = True
+                failure = None
+            elif (failure := self._failure(state)) is None:
+                return
+            waiting, self._waiting = self._waiting, {}
+        for future, timer in waiting.items():
+            timer.cancel()
+            if failure is None:
+                _finish(future)
+            else:
+                _fail(future, failure)
+
+    def _failure(self, state: DownReason) -> errors.ConnectionFailed | None:
+        """The error of a state that is not worth waiting in."""
+        if state in _HOPELESS or (state is DownReason.UNREACHABLE and not self._was_up):
+            return self._down_error(state)
+        return None
+
+    def _give_up(self, future: Future[None]) -> None:
+        with self._lock:
+            self._waiting.pop(future, None)
+            state = self._state
+        if state is not None:
+            _fail(future, self._down_error(state))
+
+    def _down_error(self, state: DownReason) -> errors.ConnectionFailed:
+        where = f"{self.target.host}:{self.target.port}"
+        match state:
+            case DownReason.WRONG_KEY:
+                return errors.WrongServerKey(
+                    f"Who listens at {where} does not hold the key of the manager that the token "
+                    "or profile names: check host and port, or sign in again if the manager was "
+                    "set up anew."
+                )
+            case DownReason.DENIED:
+                return errors.Denied(
+                    f"The manager at {where} refused this machine's key: "
+                    "it may have been revoked; sign in again."
+                )
+            case DownReason.BUSY:
+                return errors.ManagerBusy(
+                    f"The manager at {where} takes no new connections now: try again later."
+                )
+            case DownReason.VERSION:
+                return errors.VersionMismatch(
+                    f"The manager at {where} speaks another major version of the protocol: "
+                    "update Manta here or there."
+                )
+            case DownReason.PROTOCOL:
+                return errors.ProtocolViolation(
+                    f"The manager at {where} and this process do not understand each other: "
+                    "update both to the same version of Manta."
+                )
+            case _:
+                return errors.ManagerUnreachable(
+                    f"No manager answers at {where} ({state}): start it with `manta manager "
+                    "start`, or give its host and port."
+                )
+
+    def _error(
+        self, error: BaseException, message: Message, timeout: float, sent: bool
+    ) -> BaseException:
+        what = type(message).__name__
+        match error:
+            case Refused():
+                return errors.refusal(error.code, error.sentence, error.data)
+            case Unreachable():
+                if self._closed:
+                    return _closed()
+                if not sent:
+                    return NotSent(f"{what} could not be sent: {error}.")
+                return errors.NoAnswer(
+                    f"The connection was lost before {what} was answered: "
+                    "it may have been carried out, look before you repeat it."
+                )
+            case AskTimeout():
+                return errors.NoAnswer(
+                    f"The manager did not answer {what} within {timeout:g} s: "
+                    "it may have been carried out, look before you repeat it."
+                )
+            case ActorError():
+                return errors.ManagerFault(
+                    f"The manager could not answer {what}: {error}. Its log says more.",
+                    "unavailable",
+                )
+            case _:
+                return error
+
+
+def _transfer_error(error: BaseException) -> BaseException:
+    if isinstance(error, BulkError):
+        return errors.TransferFailed(str(error))
+    return error
+
+
+def _closed() -> errors.ApiClosed:
+    return errors.ApiClosed("This API object was closed: make a new one.")
+
+
+def _translated(
+    source: Future[Any],
+    translate: Callable[[BaseException], BaseException],
+    convert: Callable[[Any], Any] | None = None,
+) -> Future[Any]:
+    """A future that follows another; cancelling it cancels the other."""
+    target: Future[Any] = Future()
+
+    def follow(done: Future[Any]) -> None:
+        if done.cancelled():
+            target.cancel()
+        elif (error := done.exception()) is not None:
+            _fail(target, translate(error))
+        else:
+            _finish(target, done.result() if convert is None else convert(done.result()))
+
+    def cancelled(done: Future[Any]) -> None:
+        if done.cancelled():
+            source.cancel()
+
+    source.add_done_callback(follow)
+    target.add_done_callback(cancelled)
+    return target
+
+
+def _finish(future: Future[Any], value: Any = None) -> None:
+    try:
+        future.set_result(value)
+    except InvalidStateError:
+        return  # who waited gave up
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    try:
+        future.set_exception(error)
+    except InvalidStateError:
+        return  # who waited gave up

@@ -1,0 +1,420 @@
+"""What a user asks of a manager.
+
+Generated from `async_user_api.py` by `make generate`: do not edit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from manta.apis import checks, profiles
+from manta.apis.bridge import in_thread
+from manta.apis.connection import LONG_POLL, Connection, Reply
+from manta.apis.errors import InvalidArgument, NotFound, WaitTimeout
+from manta.apis.overviews import (
+    ClusterOverview,
+    ErrorOverview,
+    EventOverview,
+    LogOverview,
+    MetricsOverview,
+    NodeOverview,
+    SwarmOverview,
+    TaskOverview,
+)
+from manta.apis.results import Result, Results
+from manta.apis.session import Session
+from manta.protocol import user as messages
+from manta.protocol.node import Ok
+from manta.protocol.user import EventItem, LogItem, MetricsItem, Plan, ResultItem, TaskInfo
+
+if TYPE_CHECKING:
+    from manta.apis.compiler import Compiled
+    from manta.apis.swarm import Swarm
+    from manta.protocol.node import Message
+
+Cluster = str | ClusterOverview
+Node = str | NodeOverview
+SwarmId = str | SwarmOverview
+
+
+class UserAPI:
+    """A user's way to a manager.
+
+    Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or
+    (clusters, nodes) a name. A token carries the manager's public key and is bound, at its
+    first use, to a key made under `~/.manta`. An argument wins over `MANTA_TOKEN`,
+    `MANTA_HOST` and `MANTA_PORT`, these over the profile, this over localhost and 50052.
+
+    All methods raise ConnectionFailed when the manager cannot be talked to and RequestRefused
+    when it says no; both have kinds that tell what is the matter (`manta.apis.errors`).
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        profile: str | None = None,
+    ) -> None:
+        target = profiles.resolve(token, host, port, profile)
+        self._connection = Connection(
+            Session(target, profiles.user_key(profiles.home(), target.profile))
+        )
+
+    @classmethod
+    def over(cls, session: Session) -> Self:
+        """An API over a session that is made already; it closes it."""
+        api = cls.__new__(cls)
+        api._connection = Connection(session)
+        return api
+
+    @classmethod
+    def sign_in(
+        cls,
+        email: str,
+        password: str,
+        host: str | None = None,
+        port: int | None = None,
+        profile: str | None = None,
+        server_key: str | None = None,
+    ) -> Self:
+        """Sign in, remember it under the profile, and return the API.
+
+        `server_key` is the manager's public key, needed the first time unless the manager runs
+        on this machine. Raises NotAuthenticated for a wrong email or password.
+        """
+        target, keys = profiles.for_sign_in(host, port, profile, server_key)
+        api = cls.over(Session(target, keys))
+        try:
+            who = api._connection.sign_in(messages.SignIn(email, password))
+        except BaseException:
+            api.close()
+            raise
+        profiles.remember(target, who.email, who.token)
+        return api
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; the object cannot be used again."""
+        self._connection.close()
+
+    def get_user(self) -> messages.SignedIn:
+        """Who this is to the manager: `.user_id`, `.email`."""
+        return self._connection.who()
+
+    # --- clusters ----------------------------------------------------------------------------
+
+    def create_cluster(self, name: str) -> ClusterOverview:
+        """A new cluster, started. Raises NameTaken."""
+        return self._cluster(messages.CreateCluster(checks.name("name", name)))
+
+    def list_clusters(self) -> list[ClusterOverview]:
+        answer = self._ask(messages.ListClusters(), messages.Clusters, again=True)
+        return [ClusterOverview.of(cluster) for cluster in answer.clusters]
+
+    def get_cluster(self, cluster: Cluster) -> ClusterOverview:
+        return self._cluster(messages.GetCluster(_id(cluster, "cluster")), again=True)
+
+    def start_cluster(self, cluster: Cluster) -> ClusterOverview:
+        return self._cluster(messages.StartCluster(_id(cluster, "cluster")))
+
+    def stop_cluster(self, cluster: Cluster) -> ClusterOverview:
+        """Nothing is placed in it until it is started again; its swarms are stopped."""
+        return self._cluster(messages.StopCluster(_id(cluster, "cluster")))
+
+    def delete_cluster(self, cluster: Cluster) -> None:
+        self._ask(messages.DeleteCluster(_id(cluster, "cluster")), Ok)
+
+    def create_node_token(self, cluster: Cluster, uses: int = 1, ttl: float = 900) -> str:
+        """A token with which `uses` nodes can enrol within `ttl` seconds."""
+        checks.integer("uses", uses, 1, 10_000)
+        request = messages.CreateNodeToken(
+            _id(cluster, "cluster"), uses, checks.seconds("ttl", ttl)
+        )
+        return (self._ask(request, messages.Token)).token
+
+    # --- nodes -------------------------------------------------------------------------------
+
+    def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
+        request = messages.ListNodes(_id(cluster, "cluster"))
+        answer = self._ask(request, messages.Nodes, again=True)
+        return [NodeOverview.of(node) for node in answer.nodes]
+
+    def get_node(self, node: Node, cluster: Cluster | None = None) -> NodeOverview:
+        where = None if cluster is None else _id(cluster, "cluster")
+        request = messages.GetNode(_id(node, "node"), where)
+        return NodeOverview.of(self._ask(request, messages.NodeInfo, again=True))
+
+    def stop_node(self, node: Node, drain: bool = False) -> None:
+        """End the node's daemon; with `drain`, once its running tasks have finished."""
+        self._ask(messages.RequestNodeStop(_id(node, "node"), drain), Ok)
+
+    def remove_node(self, node: Node) -> None:
+        """Forget the node and its key; it can come back only with a new token."""
+        self._ask(messages.RemoveNode(_id(node, "node")), Ok)
+
+    # --- swarms ------------------------------------------------------------------------------
+
+    def check_swarm(self, cluster: Cluster, swarm: Swarm) -> Plan:
+        """What would be placed where, or why not; nothing is deployed."""
+        compiled = self._compiled(swarm)
+        request = messages.CheckSwarm(_id(cluster, "cluster"), compiled.spec)
+        return self._ask(request, Plan, again=True)
+
+    def deploy_swarm(
+        self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
+    ) -> SwarmOverview:
+        """Send a swarm and start it: `deploy_swarm(cluster, swarm)`, or `deploy_swarm(swarm)`
+        after `swarm.set_cluster(cluster)`.
+
+        Raises InvalidSwarm, and Unplaceable unless it may `wait` for nodes.
+        """
+        sent = self.send_swarm(cluster, swarm, wait=wait)
+        return self.start_swarm(sent)
+
+    def send_swarm(
+        self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
+    ) -> SwarmOverview:
+        """Send a swarm to a cluster without starting it: it is PENDING."""
+        where, swarm = _place(cluster, swarm)
+        compiled = self._compiled(swarm)
+        self._connection.push(compiled.blobs)
+        return self._swarm(messages.SendSwarm(where, compiled.spec, wait))
+
+    def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        return self._swarm(messages.StartSwarm(_id(swarm, "swarm")))
+
+    def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
+        """End a swarm: it is STOPPED. With `force`, its tasks are killed, not asked to end."""
+        return self._swarm(messages.StopSwarm(_id(swarm, "swarm"), force), again=True)
+
+    def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """What runs goes on, nothing new is started."""
+        return self._swarm(messages.PauseSwarm(_id(swarm, "swarm")))
+
+    def resume_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        return self._swarm(messages.ResumeSwarm(_id(swarm, "swarm")))
+
+    def remove_swarm(self, swarm: SwarmId) -> None:
+        """Forget a swarm that has ended, with its results and logs."""
+        self._ask(messages.RemoveSwarm(_id(swarm, "swarm")), Ok)
+
+    def get_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        return self._swarm(messages.GetSwarm(_id(swarm, "swarm")), again=True)
+
+    def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]:
+        request = messages.ListSwarms(None if cluster is None else _id(cluster, "cluster"))
+        answer = self._ask(request, messages.Swarms, again=True)
+        return [SwarmOverview.of(swarm) for swarm in answer.swarms]
+
+    def get_tasks(self, swarm: SwarmId, iteration: int | None = None) -> list[TaskOverview]:
+        """Every attempt of every task, of one iteration or of all."""
+        tasks = self._tasks(swarm, iteration)
+        outputs = self._connection.fetch(task.output for task in tasks)
+        return [TaskOverview.of(task, load()) for task, load in zip(tasks, outputs, strict=True)]
+
+    def explain_swarm(self, swarm: SwarmId) -> Plan:
+        """Where each task runs or, node by node and rule by rule, why it does not."""
+        return self._ask(messages.ExplainSwarm(_id(swarm, "swarm")), Plan, again=True)
+
+    def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
+        """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
+        if timeout is not None:
+            checks.number("timeout", timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            wait = LONG_POLL
+            if deadline is not None:
+                wait = max(0.0, min(wait, deadline - time.monotonic()))
+            request = messages.WaitSwarm(_id(swarm, "swarm"), wait)
+            found = self._swarm(request, again=True, wait=wait)
+            if found.ended:
+                return found
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(
+                    f"Swarm {found.name!r} is still {found.status} after {timeout:g} s, in "
+                    f"iteration {found.iteration}: wait longer, or see explain_swarm."
+                )
+
+    def stream_events(self, swarm: SwarmId) -> Iterator[EventOverview]:
+        """What happens to the swarm, from its beginning to its end."""
+        for item in self._connection.items(_id(swarm, "swarm"), "events", follow=True):
+            assert isinstance(item, EventItem)
+            yield EventOverview.of(item)
+
+    # --- results, globals, metrics -----------------------------------------------------------
+
+    def get_swarm_results(
+        self, swarm: SwarmId, tag: str | None = None, wait: bool = False
+    ) -> Results:
+        """The results so far or, with `wait`, once the swarm has ended.
+
+        Raises NotFound when a swarm that has ended has none of that tag.
+        """
+        found: list[Result] = []
+        tags: set[str] = set()
+        name = _id(swarm, "swarm")
+        ended = False
+        for page in self._connection.pages(name, "results", follow=wait):
+            items = [item for item in page.items if isinstance(item, ResultItem)]
+            tags |= {item.tag for item in items}
+            wanted = [item for item in items if tag is None or item.tag == tag]
+            found += self._results(wanted)
+            ended = page.ended
+        if tag is not None and ended and not found:
+            there = f"it has {', '.join(sorted(tags))}" if tags else "it has no results at all"
+            raise NotFound(f"Swarm {name} has no results of tag {tag!r}: {there}.")
+        return Results(found)
+
+    def select_results(self, swarm: SwarmId, tag: str) -> Results:
+        """The results of one tag so far. Raises NotFound when there are none."""
+        found = self.get_swarm_results(swarm, checks.name("tag", tag))
+        if not found:
+            raise NotFound(
+                f"Swarm {_id(swarm, 'swarm')} has no results of tag {tag!r} yet: "
+                "list_result_tags says what there is."
+            )
+        return found
+
+    def stream_results(self, swarm: SwarmId, tag: str | None = None) -> Iterator[Result]:
+        """Each result, from the first on, until the swarm has ended."""
+        name = _id(swarm, "swarm")
+        for page in self._connection.pages(name, "results", tag=tag, follow=True):
+            items = [item for item in page.items if isinstance(item, ResultItem)]
+            yield from self._results(items)
+
+    def list_result_tags(self, swarm: SwarmId) -> list[str]:
+        tags: dict[str, None] = {}
+        for item in self._connection.items(_id(swarm, "swarm"), "results", follow=False):
+            assert isinstance(item, ResultItem)
+            tags[item.tag] = None
+        return list(tags)
+
+    def select_global(self, swarm: SwarmId, tag: str) -> Any:
+        """The value of a global now. Raises NotFound."""
+        request = messages.SelectGlobal(_id(swarm, "swarm"), checks.name("tag", tag))
+        answer = self._ask(request, messages.SelectedGlobal, again=True)
+        if answer.value is None:
+            tags = self.list_global_tags(swarm)
+            there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
+            raise NotFound(f"Swarm {_id(swarm, 'swarm')} has no global {tag!r}: {there}.")
+        (load,) = self._connection.fetch([answer.value])
+        return load()
+
+    def set_global(self, swarm: SwarmId, tag: str, value: Any) -> None:
+        """Write a global; tasks that read it from now on see this value."""
+        from manta.apis.compiler import payload
+
+        checks.name("tag", tag)
+        blobs: dict[str, Any] = {}
+        sent = in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
+        self._connection.push(blobs)
+        self._ask(messages.SetGlobal(_id(swarm, "swarm"), tag, sent), Ok, again=True)
+
+    def list_global_tags(self, swarm: SwarmId) -> list[str]:
+        request = messages.ListGlobalTags(_id(swarm, "swarm"))
+        return list((self._ask(request, messages.GlobalTags, again=True)).tags)
+
+    def get_metrics(self, swarm: SwarmId) -> list[MetricsOverview]:
+        """What tasks gave to `world.log_metrics` so far."""
+        return list(self._metrics(swarm, follow=False))
+
+    def stream_metrics(self, swarm: SwarmId) -> Iterator[MetricsOverview]:
+        """The same as it comes, until the swarm has ended."""
+        yield from self._metrics(swarm, follow=True)
+
+    # --- logs and errors ---------------------------------------------------------------------
+
+    def collect_logs(
+        self, swarm: SwarmId, node: str | None = None, task: str | None = None
+    ) -> list[LogOverview]:
+        """What tasks wrote so far, of one node (id or alias) or task (alias) or of all."""
+        return list(self._logs(swarm, node, task, follow=False))
+
+    def stream_logs(
+        self, swarm: SwarmId, node: str | None = None, task: str | None = None
+    ) -> Iterator[LogOverview]:
+        """The same as it comes, until the swarm has ended."""
+        yield from self._logs(swarm, node, task, follow=True)
+
+    def collect_errors(self, swarm: SwarmId) -> list[ErrorOverview]:
+        """Why attempts failed, with traceback and last lines."""
+        tasks = self._tasks(swarm, None)
+        return [ErrorOverview.of(task, task.error) for task in tasks if task.error is not None]
+
+    # --- shared ------------------------------------------------------------------------------
+
+    def _ask(
+        self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
+    ) -> Reply:
+        return self._connection.ask(message, reply, again=again, wait=wait)
+
+    def _cluster(self, message: Message, *, again: bool = False) -> ClusterOverview:
+        answer = self._ask(message, messages.ClusterInfo, again=again)
+        return ClusterOverview.of(answer)
+
+    def _swarm(self, message: Message, *, again: bool = False, wait: float = 0.0) -> SwarmOverview:
+        answer = self._ask(message, messages.SwarmInfo, again=again, wait=wait)
+        return SwarmOverview.of(answer)
+
+    def _compiled(self, swarm: Swarm) -> Compiled:
+        from manta.apis.compiler import compile_swarm
+
+        return in_thread(lambda: compile_swarm(swarm))
+
+    def _tasks(self, swarm: SwarmId, iteration: int | None) -> tuple[TaskInfo, ...]:
+        if iteration is not None:
+            checks.integer("iteration", iteration, 0)
+        request = messages.GetTasks(_id(swarm, "swarm"), iteration)
+        return (self._ask(request, messages.Tasks, again=True)).tasks
+
+    def _results(self, items: list[ResultItem]) -> list[Result]:
+        loads = self._connection.fetch(item.value for item in items)
+        return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
+
+    def _metrics(self, swarm: SwarmId, *, follow: bool) -> Iterator[MetricsOverview]:
+        for item in self._connection.items(_id(swarm, "swarm"), "metrics", follow=follow):
+            assert isinstance(item, MetricsItem)
+            yield MetricsOverview.of(item)
+
+    def _logs(
+        self, swarm: SwarmId, node: str | None, task: str | None, *, follow: bool
+    ) -> Iterator[LogOverview]:
+        for item in self._connection.items(_id(swarm, "swarm"), "logs", follow=follow):
+            assert isinstance(item, LogItem)
+            line = LogOverview.of(item)
+            if node in (None, line.node_id, line.node_alias) and task in (None, line.alias):
+                yield line
+
+
+def _id(thing: object, kind: str) -> str:
+    found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
+    return checks.name(f"The {kind}", found)
+
+
+def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
+    """The two forms of `deploy_swarm`."""
+    from manta.apis.swarm import definition_of
+
+    if swarm is not None:
+        return _id(cluster, "cluster"), swarm
+    definition = definition_of(cluster)
+    if definition.cluster is None:
+        raise InvalidArgument(
+            f"Swarm {definition.name!r} has no cluster: give one, deploy_swarm(cluster, swarm), "
+            "or call swarm.set_cluster(cluster) first."
+        )
+    return definition.cluster, cluster

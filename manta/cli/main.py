@@ -1,0 +1,118 @@
+"""The `manta` command. Each command's module is imported when the command is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from manta.cli.exit_codes import Exit, of_error
+
+COMMANDS = {
+    "run": ("manta.cli.run", "Run a swarm on this machine: manager and nodes included."),
+    "deploy": ("manta.cli.deploy", "Deploy a swarm to a cluster."),
+    "ps": ("manta.cli.swarms", "List swarms."),
+    "explain": ("manta.cli.swarms", "Say, node by node, why tasks run where they do, or don't."),
+    "logs": ("manta.cli.swarms", "Show what a swarm's tasks wrote."),
+    "results": ("manta.cli.swarms", "Show a swarm's results."),
+    "stop": ("manta.cli.swarms", "Stop a swarm."),
+    "cluster": ("manta.cli.cluster", "Create, list, start, stop and delete clusters."),
+    "node": ("manta.cli.node", "List and remove nodes, and make tokens for new ones."),
+    "sign-in": ("manta.cli.identity", "Sign in to a manager."),
+    "token": ("manta.cli.identity", "Use and show this machine's token."),
+    "manager": ("manta.cli.manager", "Start and stop a manager on this machine."),
+}
+"""Name -> module (its attribute is the name, `-` as `_`) and what `--help` says of it."""
+
+
+class LazyGroup(click.Group):
+    """Lists its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"manta {version('manta')}, Python {sys.version.split()[0]}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Distributed and federated algorithms on machines that people own."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and exit; a user never sees a traceback of Manta's own code."""
+    code: int = Exit.OK
+    try:
+        result = cli.main(arguments, prog_name="manta", standalone_mode=False)
+        code = result if isinstance(result, int) else Exit.OK
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away, as in `manta ps | head`: nothing more to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else Exit.OK
+    except Exception as error:
+        code = tell(error)
+    sys.exit(code)
+
+
+def tell(error: Exception) -> Exit:
+    """Say what went wrong in one sentence, on stderr; returns the exit code."""
+    code = of_error(error)
+    if code is not Exit.INTERNAL:
+        click.echo(click.style("Error: ", fg="red") + str(error), err=True)
+        return code
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="manta-error-", suffix=".txt", delete=False
+    ) as file:
+        traceback.print_exception(error, file=file)
+    click.echo(
+        click.style("Error: ", fg="red")
+        + f"a fault of Manta's own, {type(error).__name__}: {error}. "
+        f"Please report it with {file.name}.",
+        err=True,
+    )
+    return code
+
+
+if __name__ == "__main__":
+    main()

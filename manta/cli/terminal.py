@@ -1,0 +1,48 @@
+"""Lines that stay and lines that are redrawn below them; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+import click
+
+from manta.cli import text
+
+
+class Screen:
+    """Writes to one stream, one thread at a time. Colours only on a terminal without NO_COLOR."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self.is_terminal = self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.colour = self.is_terminal and "NO_COLOR" not in os.environ
+        self._drawn = 0
+
+    @property
+    def columns(self) -> int:
+        """What fits into a line; 100 where there is no terminal."""
+        if not self.is_terminal:
+            return 100
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns
+        except OSError:
+            return 80
+
+    def show(self, lines: Sequence[str], live: Sequence[str] = ()) -> None:
+        """Print `lines` for good, then `live` lines, in place of the last ones."""
+        parts = []
+        if self._drawn:
+            parts.append(f"\x1b[{self._drawn}F\x1b[J")
+        parts += [self._plain(line) + "\n" for line in lines]
+        drawn = [text.clipped(line, self.columns - 1) for line in live if self.is_terminal]
+        parts += [self._plain(line) + "\n" for line in drawn]
+        self._drawn = len(drawn)
+        if parts:
+            self.stream.write("".join(parts))
+            self.stream.flush()
+
+    def _plain(self, line: str) -> str:
+        return line if self.colour else click.unstyle(line)

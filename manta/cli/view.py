@@ -1,0 +1,213 @@
+"""What a swarm's feeds look like to who follows them. Pure: items in, lines out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli import text
+
+if TYPE_CHECKING:
+    from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview
+
+SHOWN_ROUNDS = 40
+"""Rows of the table of metrics; of more rounds, the first and the last are shown."""
+
+_TROUBLE = {"failed": "red", "retried": "yellow", "lost": "yellow", "waiting": "yellow"}
+_TROUBLE |= {"ignored": "yellow"}
+
+
+class _Round:
+    """One iteration as far as it is known."""
+
+    def __init__(self, began_at: float) -> None:
+        self.began_at = began_at
+        self.tasks: dict[str, None] = {}
+        self.started: set[tuple[str, int]] = set()
+        self.finished: set[tuple[str, int]] = set()
+        self.fractions: dict[tuple[str, int], float] = {}
+        self.took: float | None = None
+
+    def stages(self) -> list[str]:
+        """`worker 3/4`, task by task."""
+        stages = []
+        for alias in self.tasks:
+            instances = {instance for instance in self.started if instance[0] == alias}
+            done = len(instances & self.finished)
+            part = ""
+            under_way = [
+                self.fractions[instance]
+                for instance in instances - self.finished
+                if instance in self.fractions
+            ]
+            if under_way:
+                part = f" {sum(under_way) / len(under_way):.0%}"
+            stages.append(f"{alias} {done}/{len(instances)}{part}" if instances else alias)
+        return stages
+
+
+class SwarmView:
+    """`event` and `log` return lines that stay; `live` gives those that are redrawn."""
+
+    def __init__(self) -> None:
+        self.rounds: dict[int, _Round] = {}
+        self.metrics: dict[str, dict[int, dict[tuple[str, int], float]]] = {}
+        """Name -> iteration -> (node's alias, instance) -> the last value."""
+
+    def event(self, item: EventOverview) -> list[str]:
+        if item.kind in _TROUBLE:
+            return [click.style(item.sentence, fg=_TROUBLE[item.kind])]
+        if item.iteration < 0:
+            return []
+        if item.iteration not in self.rounds:
+            self.rounds[item.iteration] = _Round(item.at)
+        current = self.rounds[item.iteration]
+        instance = (item.alias, item.index)
+        if item.alias:
+            current.tasks[item.alias] = None
+        match item.kind:
+            case "iteration":
+                return self._ended(item, current)
+            case "started":
+                current.started.add(instance)
+            case "finished" if item.index >= 0:
+                current.started.add(instance)
+                current.finished.add(instance)
+            case "progress" if item.fraction is not None:
+                current.fractions[instance] = item.fraction
+        return []
+
+    def _ended(self, item: EventOverview, current: _Round) -> list[str]:
+        """An iteration is told twice: when it begins and when it is over."""
+        if not current.tasks:
+            current.began_at = item.at
+            return []
+        current.took = item.at - current.began_at
+        return [
+            "   ".join(
+                [
+                    click.style(f"round {item.iteration:>3}", bold=True),
+                    f"{text.seconds(current.took):>7}",
+                    *self.summary(item.iteration),
+                ]
+            )
+        ]
+
+    def metric(self, item: MetricsOverview) -> None:
+        for name, value in item.metrics.items():
+            by_node = self.metrics.setdefault(name, {}).setdefault(item.iteration, {})
+            by_node[item.node_alias, item.index] = value
+
+    def log(self, item: LogOverview) -> list[str]:
+        return [log_line(item)]
+
+    def live(self, now: float) -> list[str]:
+        """The round that is under way; `now` in seconds since the epoch."""
+        if not self.rounds:
+            return []
+        iteration = max(self.rounds)
+        current = self.rounds[iteration]
+        if current.took is not None:
+            return []
+        took = text.seconds(max(0.0, now - current.began_at))
+        parts = [click.style(f"round {iteration:>3}", bold=True), f"{took:>7}"]
+        parts += [click.style(stage, fg="cyan") for stage in current.stages()]
+        return ["   ".join([*parts, *self.summary(iteration)])]
+
+    def summary(self, iteration: int) -> list[str]:
+        """`accuracy 0.912 (0.871 to 0.944)`, metric by metric."""
+        parts = []
+        for name, rounds in self.metrics.items():
+            values = [value for value in rounds.get(iteration, {}).values() if value == value]
+            if not values:
+                continue
+            shown = text.number(sum(values) / len(values))
+            if len(values) > 1:
+                shown += f" ({text.number(min(values))} to {text.number(max(values))})"
+            parts.append(f"{name} {shown}")
+        return parts
+
+    def table(self, columns: int) -> list[str]:
+        """Metrics by round and node; by round alone where that is wider than the terminal."""
+        if not self.metrics:
+            return []
+        lines = _metrics_table(self.metrics, by_node=True)
+        if max(map(text.width, lines)) > columns:
+            lines = _metrics_table(self.metrics, by_node=False)
+        return lines
+
+
+def log_line(item: LogOverview) -> str:
+    """`node-1 worker.0 | text`, the name of the level where it matters."""
+    level = item.stream.upper() + " " if item.stream in ("warning", "error", "critical") else ""
+    colour = {"stderr": "yellow", "warning": "yellow", "error": "red", "critical": "red"}
+    who = click.style(f"{item.node_alias} {item.alias}.{item.index} |", dim=True)
+    line = click.style(level + item.text, fg=colour.get(item.stream))
+    return f"{who} {line}" if item.text else who
+
+
+Metrics = dict[str, dict[int, dict[tuple[str, int], float]]]
+Columns = list[tuple[str, str, list[float | None]]]
+"""Upper and lower header, and a value for each iteration."""
+
+
+def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
+    iterations = sorted({iteration for rounds in metrics.values() for iteration in rounds})
+    columns: Columns = []
+    for name, rounds in metrics.items():
+        if max(len(values) for values in rounds.values()) == 1:
+            alone = [next(iter(rounds.get(i, {}).values()), None) for i in iterations]
+            columns.append(("", name, alone))
+        elif by_node:
+            columns += _by_node(name, rounds, iterations)
+        else:
+            for label, fold in (("mean", _mean), ("min", min), ("max", max)):
+                folded = [
+                    fold(there.values()) if (there := rounds.get(i)) else None for i in iterations
+                ]
+                columns.append((name if label == "mean" else "", label, folded))
+    body = [[str(i) for i in iterations], *(text.numbers(values) for _, _, values in columns)]
+    below = ["round", *(label for _, label, _ in columns)]
+    rows = [list(row) for row in zip(*body, strict=True)]
+    if len(rows) > SHOWN_ROUNDS:
+        half = SHOWN_ROUNDS // 2
+        rows = [*rows[:half], ["...", *[""] * len(columns)], *rows[-half:]]
+    lines = text.table(below, rows, right=range(len(below)))
+    upper, position = "", 0
+    for (name, _, _), *cells in zip([("", "", []), *columns], below, *rows, strict=True):
+        if name:
+            upper = upper.ljust(position) + name
+        position += max(map(len, cells)) + 2
+    return [upper, *lines] if upper else lines
+
+
+def _by_node(
+    name: str, rounds: dict[int, dict[tuple[str, int], float]], iterations: Sequence[int]
+) -> Columns:
+    """A column for each node, or for each instance where a node ran several at once."""
+    several = any(len({node for node, _ in there}) < len(there) for there in rounds.values())
+    labelled = {
+        iteration: {
+            f"{node}.{index}" if several else node: value for (node, index), value in there.items()
+        }
+        for iteration, there in rounds.items()
+    }
+    labels = sorted({label for there in labelled.values() for label in there}, key=_natural)
+    return [
+        (name if position == 0 else "", label, [labelled.get(i, {}).get(label) for i in iterations])
+        for position, label in enumerate(labels)
+    ]
+
+
+def _natural(label: str) -> list[tuple[int, str]]:
+    """node-2 before node-10."""
+    return [
+        (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", label)
+    ]
+
+
+def _mean(values: Collection[float]) -> float:
+    return sum(values) / len(values)
