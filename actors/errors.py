@@ -37,6 +37,10 @@ class Unreachable(ActorError):
     """The message could not be handed to the remote peer."""
 
 
+class AnswerLost(Unreachable):
+    """The link went down after the request was handed over: it may have been carried out."""
+
+
 class AskTimeout(ActorError, TimeoutError):
     """No answer within the time given; the request may have been carried out."""
 

@@ -19,7 +19,14 @@ import msgspec
 
 from manta.actors import wire
 from manta.actors.address import ANY, Address
-from manta.actors.errors import ActorCrashed, ActorDead, ActorError, InvalidMessage, Unreachable
+from manta.actors.errors import (
+    ActorCrashed,
+    ActorDead,
+    ActorError,
+    AnswerLost,
+    InvalidMessage,
+    Unreachable,
+)
 from manta.actors.refs import (
     Envelope,
     FutureReply,
@@ -228,7 +235,7 @@ class Peer:
         for id in list(self._asks):
             ask = self._asks.pop(id, None)
             if ask is not None:
-                ask[0].fail(Unreachable(f"{sentence}; the request may have been carried out"))
+                ask[0].fail(AnswerLost(f"{sentence}; the request may have been carried out"))
         for id in list(self._watches):
             notify = self._watches.pop(id, None)
             if notify is not None:

@@ -11,13 +11,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
-from manta.actors.errors import ActorError, AskTimeout, Refused, Unreachable
+from manta.actors.errors import (
+    ActorCrashed,
+    ActorError,
+    AnswerLost,
+    AskTimeout,
+    Refused,
+    Unreachable,
+)
 from manta.apis import errors
 from manta.apis.spool import Spool
 from manta.transports.errors import BulkError, DownReason, TransportError
 
 if TYPE_CHECKING:
-    from manta.actors.remote import Connection, RemoteRef
+    from manta.actors.links import Connection
+    from manta.actors.remote import RemoteRef
     from manta.actors.system import ActorSystem
     from manta.apis.profiles import Target
     from manta.protocol.node import Message
@@ -89,8 +97,7 @@ class Session:
             self._open()
             assert self._gateway is not None
             asked = self._gateway.ask_future(message, timeout=timeout)
-        sent = not (asked.done() and isinstance(asked.exception(), Unreachable))
-        return _translated(asked, lambda error: self._error(error, message, timeout, sent))
+        return _translated(asked, lambda error: self._error(error, message, timeout))
 
     def push(self, address: str, ref: BlobRef, encoded: Encoded, timeout: float) -> Future[None]:
         """Move a value to the manager, whose bulk plane is at `address`."""
@@ -224,27 +231,21 @@ class Session:
                     "start`, or give its host and port."
                 )
 
-    def _error(
-        self, error: BaseException, message: Message, timeout: float, sent: bool
-    ) -> BaseException:
+    def _error(self, error: BaseException, message: Message, timeout: float) -> BaseException:
         what = type(message).__name__
         match error:
             case Refused():
                 return errors.refusal(error.code, error.sentence, error.data)
-            case Unreachable():
-                if self._closed:
-                    return _closed()
-                if not sent:
-                    return NotSent(f"{what} could not be sent: {error}.")
-                return errors.NoAnswer(
-                    f"The connection was lost before {what} was answered: "
-                    "it may have been carried out, look before you repeat it."
-                )
+            case Unreachable() if self._closed:
+                return _closed()
+            case AnswerLost():
+                return _unknown(f"The connection was lost before {what} was answered")
             case AskTimeout():
-                return errors.NoAnswer(
-                    f"The manager did not answer {what} within {timeout:g} s: "
-                    "it may have been carried out, look before you repeat it."
-                )
+                return _unknown(f"The manager did not answer {what} within {timeout:g} s")
+            case ActorCrashed():
+                return _unknown(f"A part of the manager crashed over {what} and starts anew")
+            case Unreachable():
+                return NotSent(f"{what} could not be sent: {error}.")
             case ActorError():
                 return errors.ManagerFault(
                     f"The manager could not answer {what}: {error}. Its log says more.",
@@ -258,6 +259,10 @@ def _transfer_error(error: BaseException) -> BaseException:
     if isinstance(error, BulkError):
         return errors.TransferFailed(str(error))
     return error
+
+
+def _unknown(what: str) -> errors.NoAnswer:
+    return errors.NoAnswer(f"{what}: it may have been carried out, look before you repeat it.")
 
 
 def _closed() -> errors.ApiClosed:
