@@ -3,6 +3,10 @@
 Events are stored before their orders are carried out: replaying the stored records
 gives the same state. Actions are not stored; what of them must outlive a crash is
 derived from the state (`SwarmMachine.desired`, `SwarmMachine.outstanding`).
+
+A shell performs actions in order, once all records up to and including their event's are
+durable. That holds also of an event that changed nothing and is not stored: a repeated
+batch is acknowledged again, and the record of the first may not be on disk yet.
 """
 
 from __future__ import annotations

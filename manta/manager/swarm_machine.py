@@ -166,7 +166,10 @@ class SwarmMachine(Course):
         return [AskPlacement(number) for number in self.data.asks]
 
     def applied(self, node_id: str) -> int:
-        """Number of the last journal entry applied of that node (Registered.acknowledged)."""
+        """Number of the last journal entry applied of that node, durable or not.
+
+        Registered.acknowledged must say only what was in an Acknowledge that was performed.
+        """
         return self.data.applied.get(node_id, 0)
 
     def global_value(self, tag: str) -> tuple[Payload | None, int]:
