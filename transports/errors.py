@@ -12,6 +12,7 @@ class DownReason(str, Enum):  # StrEnum is not in Python 3.10
     CLOSED = "closed"  # one side said goodbye
     UNREACHABLE = "unreachable"  # nobody listens there
     SILENT = "silent"  # heartbeats were missed
+    LOST = "lost"  # the connection broke off
     DENIED = "denied"  # the handshake refused our key
     BUSY = "busy"  # the other side cannot decide now
     WRONG_KEY = "wrong-key"  # the server does not hold the key that we pinned
@@ -41,6 +42,10 @@ class ValueNotSerializable(LocalTransportError, TypeError):
 
 class MissingPackage(LocalTransportError, ImportError):
     """A value needs a package, or a time zone, that this Python does not have."""
+
+
+class MessageTooLarge(LocalTransportError):
+    """A message beyond what the link takes; nothing was sent."""
 
 
 class KeyFileError(LocalTransportError):

@@ -38,16 +38,23 @@ class Link(Protocol):
         """Queue a message; thread-safe, never blocks.
 
         Raises LinkDown when the link is not up, LinkOverflow when the peer's
-        byte budget is spent. What was queued is delivered, or the link's
-        `down` event says that it may have been lost.
+        byte budget is spent, MessageTooLarge when it could never go. What was
+        queued is delivered, or the link's `down` event says that it may have
+        been lost.
         """
 
     def close(self) -> None:
-        """Say goodbye and forget the peer; a dialled link stops dialling."""
+        """Say goodbye and forget the peer; a dialled link stops dialling.
+
+        Nothing is received after it; a last `link_down` follows, with CLOSED.
+        """
 
 
 class LinkHandler(Protocol):
-    """The owner's side of a link; called on the I/O thread."""
+    """The owner's side of a link; called on the I/O thread, never from inside a call of its own.
+
+    An exception costs the link: it is logged, and the peer is told PROTOCOL.
+    """
 
     def link_up(self, link: Link) -> None: ...
 
@@ -65,7 +72,11 @@ class Listener(Protocol):
         """`tcp://host:port` with the port that was taken."""
 
     def cut(self, peer_key: str) -> int:
-        """Close every live link of that key; returns how many. Nothing is handled or sent after."""
+        """Deny the key in the listener's Admission and close its live links; returns how many.
+
+        Nothing is handled or sent after it returns. `allow` or `forget` of the
+        Admission lifts the denial.
+        """
 
     def close(self) -> None: ...
 
