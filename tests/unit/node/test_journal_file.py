@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from manta.node import journal_file
+from manta.node.errors import StorageError
+from manta.node.journal_file import Journals, linger
+from manta.protocol.node import (
+    GlobalWritten,
+    Instance,
+    JournalAck,
+    JournalBatch,
+    LogAck,
+    LogBatch,
+    LogLine,
+    Progressed,
+    ResultWritten,
+    TaskEnded,
+    TaskStarted,
+)
+from manta.protocol.states import AttemptState
+from manta.protocol.values import BlobRef, Inline
+from manta.transports.blobs import FileDepot, MemoryDepot
+
+I0 = Instance("s", "worker", 0, 0)
+STARTED = TaskStarted(I0, 1.0)
+ENDED = TaskEnded(I0, AttemptState.FINISHED, 2.0)
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def memory() -> Iterator[MemoryDepot]:
+    depot = MemoryDepot(10_000_000)
+    yield depot
+    depot.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path, time: Time) -> Iterator[Callable[[], Journals]]:
+    """Opens the folder anew, as a restarted daemon does."""
+    made: list[Journals] = []
+
+    def open_() -> Journals:
+        for journals in made:
+            journals.close()
+        made.append(Journals(tmp_path / "journal", FileDepot(tmp_path / "spool"), time))
+        return made[-1]
+
+    yield open_
+    for journals in made:
+        journals.close()
+
+
+def spooled(tmp_path: Path) -> set[str]:
+    return set(FileDepot(tmp_path / "spool"))
+
+
+def test_what_is_appended_is_sent_after_a_sync_and_survives_a_restart(make) -> None:
+    journals = make()
+    assert journals.append(STARTED) == 1
+    assert journals.append(ENDED) == 2
+    assert journals.due() == []
+    journals.sync()
+    assert journals.due() == [JournalBatch("s", 1, (STARTED, ENDED))]
+    again = make()
+    assert again.due() == [JournalBatch("s", 1, (STARTED, ENDED))]
+    assert again.unacknowledged_ends() == (I0,)
+    again.acknowledge(JournalAck("s", 2))
+    assert again.due() == []
+
+
+def test_open_attempts_survive_cutting(make, monkeypatch) -> None:
+    monkeypatch.setattr(journal_file, "COMPACT_AFTER", 0)
+    journals = make()
+    journals.append(STARTED)
+    journals.sync()
+    journals.due()
+    journals.acknowledge(JournalAck("s", 1))
+    again = make()
+    assert again.open_of("s", "worker", 0) == (I0,)
+    assert again.open_of("s", "worker", 1) == ()
+    assert again.open_of("other", "worker", 0) == ()
+    assert again.append(ENDED) == 2
+    assert again.open_of("s", "worker", 0) == ()
+
+
+def test_a_torn_tail_is_cut(make, tmp_path: Path) -> None:
+    journals = make()
+    journals.append(STARTED)
+    journals.append(ENDED)
+    journals.close()
+    path = tmp_path / "journal" / "s.journal"
+    path.write_bytes(path.read_bytes()[:-3])
+    again = make()
+    assert again.open_of("s", "worker", 0) == (I0,)
+    assert again.append(ENDED) == 2
+    assert make().unacknowledged_ends() == (I0,)
+
+
+def test_an_unfinished_file_is_thrown_away(make, tmp_path: Path) -> None:
+    make().close()
+    (tmp_path / "journal" / "s.journal").write_bytes(b"\x01")
+    (tmp_path / "journal" / "s.lines").write_bytes(b"")
+    (tmp_path / "journal" / "t.journal.new").write_bytes(b"x")
+    journals = make()
+    assert list((tmp_path / "journal").iterdir()) == []
+    assert journals.append(STARTED) == 1
+
+
+def test_blobs_stay_in_the_spool_until_acknowledged(make, tmp_path, memory) -> None:
+    data = os.urandom(100_000)
+    blob = BlobRef(memory.put(data), len(data))
+    journals = make()
+    journals.append(ResultWritten(I0, "a", blob), memory)
+    journals.append(GlobalWritten(I0, "b", blob), memory)
+    memory.delete(blob.digest)
+    journals = make()
+    journals.sync()
+    assert journals.due() == []
+    assert journals.blobs_to_push() == [blob]
+    journals.pushed(blob.digest)
+    assert journals.blobs_to_push() == []
+    [batch] = journals.due()
+    assert len(batch.entries) == 2
+    journals.acknowledge(JournalAck("s", 1))
+    assert spooled(tmp_path) == {blob.digest}
+    journals.acknowledge(JournalAck("s", 2))
+    assert spooled(tmp_path) == set()
+
+
+def test_blobs_that_nothing_names_are_swept_at_the_start(make, tmp_path) -> None:
+    FileDepot(tmp_path / "spool").put(b"left over")
+    make()
+    assert spooled(tmp_path) == set()
+
+
+def test_a_lost_blob_ends_its_attempt(make, memory) -> None:
+    blob = BlobRef(memory.put(b"value"), 5)
+    journals = make()
+    journals.append(STARTED)
+    journals.append(ResultWritten(I0, "a", blob), memory)
+    journals.sync()
+    journals.blob_lost(blob.digest, 3.0)
+    [batch] = journals.due()
+    assert batch.entries[-1].state == AttemptState.INTERRUPTED
+
+
+def test_who_sends_is_told_when(make, time) -> None:
+    journals = make()
+    calls: list[float] = []
+    journals.on_grown(lambda: calls.append(journals.due_at))
+    journals.append(STARTED)
+    assert calls == [100.0 + linger(STARTED)]
+    journals.append(Progressed(I0, 0.5, "", 1.0))
+    assert len(calls) == 1  # that one waits no longer
+    journals.append(ENDED)
+    assert calls[1] == 100.0
+    journals.sync()
+    assert journals.due_at is None
+
+
+def test_resent_when_nobody_acknowledges(make, time) -> None:
+    journals = make()
+    journals.append(STARTED)
+    journals.sync()
+    first = journals.due()
+    assert journals.resend_at() == 105.0
+    journals.send_overdue_again()
+    assert journals.due() == []
+    time.now = 105.0
+    journals.send_overdue_again()
+    assert journals.due() == first
+    journals.send_again()
+    assert journals.due() == first
+    journals.registered({"s": 1, "unknown": 0})
+    assert journals.due() == []
+    assert journals.resend_at() is None
+    assert journals.acknowledged("s") == 1
+
+
+def test_a_folder_that_was_lost_goes_on_after_the_manager_s_number(make) -> None:
+    journals = make()
+    journals.registered({"s": 7})
+    assert journals.append(STARTED) == 8
+
+
+def test_log_lines_have_numbers_of_their_own(make) -> None:
+    journals = make()
+    lines = [LogLine(I0, 1.0, "stdout", text) for text in ("a", "b")]
+    journals.append_lines("s", lines)
+    journals.append(STARTED)
+    journals.sync()
+    batch = LogBatch("s", 1, tuple(lines))
+    assert journals.due() == [batch, JournalBatch("s", 1, (STARTED,))]
+    journals = make()
+    assert journals.due()[0] == batch
+    journals.acknowledge_lines(LogAck("s", 1))
+    journals.acknowledge_lines(LogAck("nobody", 1))
+    journals.append_lines("s", lines)
+    assert journals.due() == [LogBatch("s", 3, tuple(lines))]
+
+
+def test_too_many_lines_are_counted(make, monkeypatch) -> None:
+    monkeypatch.setattr(journal_file, "LINES_BOUND", 1)
+    journals = make()
+    line = LogLine(I0, 1.0, "stdout", "x")
+    journals.append_lines("s", [line] * 4)
+    [batch] = journals.due()
+    assert batch.lines == (line,)
+    journals.acknowledge_lines(LogAck("s", 1))
+    journals.append_lines("s", [line])
+    [batch] = journals.due()
+    assert "3 lines lost" in batch.lines[0].text
+    assert batch.lines[1] == line
+
+
+def test_files_of_swarms_that_are_over_go(make, tmp_path) -> None:
+    journals = make()
+    journals.append(STARTED)
+    journals.append_lines("s", [LogLine(I0, 1.0, "stdout", "x")])
+    journals.keep_only(frozenset())
+    assert len(list((tmp_path / "journal").iterdir())) == 2
+    journals.append(ENDED)
+    journals.sync()
+    journals.due()
+    journals.acknowledge(JournalAck("s", 2))
+    journals.acknowledge_lines(LogAck("s", 1))
+    journals.keep_only(frozenset({"s"}))
+    assert len(list((tmp_path / "journal").iterdir())) == 2
+    journals.keep_only(frozenset())
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_names_that_are_no_file_names(make, tmp_path) -> None:
+    strange = Instance("../../etc/passwd", "worker", 0, 0)
+    journals = make()
+    journals.append(TaskStarted(strange, 1.0))
+    assert all(path.parent == tmp_path / "journal" for path in tmp_path.rglob("*.journal"))
+    assert make().open_of("../../etc/passwd", "worker", 0) == (strange,)
+
+
+def test_a_full_disk_refuses_values_and_keeps_ends(make, tmp_path, monkeypatch) -> None:
+    journals = make()
+    journals.append(STARTED)
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(StorageError, match="No space left"):
+            journals.append(ResultWritten(I0, "a", Inline(b"1")))
+        assert journals.append(ENDED) == 2
+        journals.sync()
+        assert journals.due() == [JournalBatch("s", 1, (STARTED, ENDED))]
+    later = TaskStarted(Instance("s", "worker", 0, 1), 3.0)
+    assert journals.append(later) == 3  # writes all that is not acknowledged
+    again = make()
+    again.sync()
+    assert again.due() == [JournalBatch("s", 1, (STARTED, ENDED, later))]
+
+
+def test_a_short_write_is_undone(make, monkeypatch) -> None:
+    journals = make()
+    journals.append(STARTED)
+    real = os.write
+    written: list[int] = []
+
+    def short(fd: int, data: bytes) -> int:
+        if written:
+            return 0
+        written.append(1)
+        return real(fd, data[:5])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short)
+        with pytest.raises(StorageError):
+            journals.append(ResultWritten(I0, "a", Inline(b"1")))
+    journals.append(ENDED)
+    assert make().due() == [JournalBatch("s", 1, (STARTED, ENDED))]
