@@ -220,8 +220,10 @@ class Supervision:
                 actions.append(_stopping(event))
         # Who died meanwhile needs no stopping.
         self._backlog = deque(event for event in self._backlog if isinstance(event, Exited))
-        order = deque(reversed(self.children))
-        self._run(_Operation(_Goal.SHUTDOWN, order, reason=reason), actions)
+        order = list(reversed(self.children))
+        # One at a time: who is being stopped already is waited for first.
+        order.sort(key=lambda id: self.children[id].phase is not Phase.STOPPING)
+        self._run(_Operation(_Goal.SHUTDOWN, deque(order), reason=reason), actions)
 
     def _restart(self, child: Child, now: float, actions: list[Action]) -> None:
         id = child.spec.id
@@ -316,7 +318,6 @@ class Supervision:
                 self._shut_down(ExitReason(ExitKind.CRASHED, sentence, reason.error), actions)
             case _Goal.RESTART:
                 child.phase = Phase.RETRYING
-                operation.starts.clear()
                 actions.append(Retry(id))
                 self._operation = None
             case _Goal.ADD | _Goal.REVIVE:
@@ -324,8 +325,10 @@ class Supervision:
                     del self.children[id]
                 actions.append(Answer(operation.token, id, "start_failed", sentence))
                 self._operation = None
-            case _Goal.REMOVE | _Goal.SHUTDOWN:
-                raise AssertionError(f"{operation.goal} starts nothing")
+            case _Goal.SHUTDOWN:
+                pass  # gone before its turn to be stopped
+            case _Goal.REMOVE:
+                raise AssertionError("removing starts nothing")
             case _:
                 assert_never(operation.goal)
 
