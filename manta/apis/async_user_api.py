@@ -60,7 +60,7 @@ class AsyncUserAPI:
         profile: str | None = None,
     ) -> None:
         target = profiles.resolve(token, host, port, profile)
-        self._connection = AsyncConnection(
+        self.connection = AsyncConnection(
             Session(target, profiles.user_key(profiles.home(), target.profile))
         )
 
@@ -68,7 +68,7 @@ class AsyncUserAPI:
     def over(cls, session: Session) -> Self:
         """An API over a session that is made already; it closes it."""
         api = cls.__new__(cls)
-        api._connection = AsyncConnection(session)
+        api.connection = AsyncConnection(session)
         return api
 
     @classmethod
@@ -89,7 +89,7 @@ class AsyncUserAPI:
         target, keys = profiles.for_sign_in(host, port, profile, server_key)
         api = cls.over(Session(target, keys))
         try:
-            who = await api._connection.sign_in(messages.SignIn(email, password))
+            who = await api.connection.sign_in(messages.SignIn(email, password))
         except BaseException:
             await api.close()
             raise
@@ -109,11 +109,11 @@ class AsyncUserAPI:
 
     async def close(self) -> None:
         """Hang up; the object cannot be used again."""
-        await self._connection.close()
+        await self.connection.close()
 
     async def get_user(self) -> messages.SignedIn:
         """Who this is to the manager: `.user_id`, `.email`."""
-        return await self._connection.who()
+        return await self.connection.who()
 
     # --- clusters ----------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class AsyncUserAPI:
         """Send a swarm to a cluster without starting it: it is PENDING."""
         where, swarm = _place(cluster, swarm)
         compiled = await self._compiled(swarm)
-        await self._connection.push(compiled.blobs)
+        await self.connection.push(compiled.blobs)
         return await self._swarm(messages.SendSwarm(where, compiled.spec, wait))
 
     async def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
@@ -223,7 +223,7 @@ class AsyncUserAPI:
     async def get_tasks(self, swarm: SwarmId, iteration: int | None = None) -> list[TaskOverview]:
         """Every attempt of every task, of one iteration or of all."""
         tasks = await self._tasks(swarm, iteration)
-        outputs = await self._connection.fetch(task.output for task in tasks)
+        outputs = await self.connection.fetch(task.output for task in tasks)
         return [TaskOverview.of(task, load()) for task, load in zip(tasks, outputs, strict=True)]
 
     async def explain_swarm(self, swarm: SwarmId) -> Plan:
@@ -251,7 +251,7 @@ class AsyncUserAPI:
 
     async def stream_events(self, swarm: SwarmId) -> AsyncIterator[EventOverview]:
         """What happens to the swarm, from its beginning to its end."""
-        async for item in self._connection.items(_id(swarm, "swarm"), "events", follow=True):
+        async for item in self.connection.items(_id(swarm, "swarm"), "events", follow=True):
             assert isinstance(item, EventItem)
             yield EventOverview.of(item)
 
@@ -268,7 +268,7 @@ class AsyncUserAPI:
         tags: set[str] = set()
         name = _id(swarm, "swarm")
         ended = False
-        async for page in self._connection.pages(name, "results", follow=wait):
+        async for page in self.connection.pages(name, "results", follow=wait):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             tags |= {item.tag for item in items}
             wanted = [item for item in items if tag is None or item.tag == tag]
@@ -292,14 +292,14 @@ class AsyncUserAPI:
     async def stream_results(self, swarm: SwarmId, tag: str | None = None) -> AsyncIterator[Result]:
         """Each result, from the first on, until the swarm has ended."""
         name = _id(swarm, "swarm")
-        async for page in self._connection.pages(name, "results", tag=tag, follow=True):
+        async for page in self.connection.pages(name, "results", tag=tag, follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             for result in await self._results(items):
                 yield result
 
     async def list_result_tags(self, swarm: SwarmId) -> list[str]:
         tags: dict[str, None] = {}
-        async for item in self._connection.items(_id(swarm, "swarm"), "results", follow=False):
+        async for item in self.connection.items(_id(swarm, "swarm"), "results", follow=False):
             assert isinstance(item, ResultItem)
             tags[item.tag] = None
         return list(tags)
@@ -312,7 +312,7 @@ class AsyncUserAPI:
             tags = await self.list_global_tags(swarm)
             there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
             raise NotFound(f"Swarm {_id(swarm, 'swarm')} has no global {tag!r}: {there}.")
-        (load,) = await self._connection.fetch([answer.value])
+        (load,) = await self.connection.fetch([answer.value])
         return load()
 
     async def set_global(self, swarm: SwarmId, tag: str, value: Any) -> None:
@@ -322,7 +322,7 @@ class AsyncUserAPI:
         checks.name("tag", tag)
         blobs: dict[str, Any] = {}
         sent = await in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
-        await self._connection.push(blobs)
+        await self.connection.push(blobs)
         await self._ask(messages.SetGlobal(_id(swarm, "swarm"), tag, sent), Ok, again=True)
 
     async def list_global_tags(self, swarm: SwarmId) -> list[str]:
@@ -363,7 +363,7 @@ class AsyncUserAPI:
     async def _ask(
         self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
     ) -> Reply:
-        return await self._connection.ask(message, reply, again=again, wait=wait)
+        return await self.connection.ask(message, reply, again=again, wait=wait)
 
     async def _cluster(self, message: Message, *, again: bool = False) -> ClusterOverview:
         answer = await self._ask(message, messages.ClusterInfo, again=again)
@@ -387,18 +387,18 @@ class AsyncUserAPI:
         return (await self._ask(request, messages.Tasks, again=True)).tasks
 
     async def _results(self, items: list[ResultItem]) -> list[Result]:
-        loads = await self._connection.fetch(item.value for item in items)
+        loads = await self.connection.fetch(item.value for item in items)
         return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
 
     async def _metrics(self, swarm: SwarmId, *, follow: bool) -> AsyncIterator[MetricsOverview]:
-        async for item in self._connection.items(_id(swarm, "swarm"), "metrics", follow=follow):
+        async for item in self.connection.items(_id(swarm, "swarm"), "metrics", follow=follow):
             assert isinstance(item, MetricsItem)
             yield MetricsOverview.of(item)
 
     async def _logs(
         self, swarm: SwarmId, node: str | None, task: str | None, *, follow: bool
     ) -> AsyncIterator[LogOverview]:
-        async for item in self._connection.items(_id(swarm, "swarm"), "logs", follow=follow):
+        async for item in self.connection.items(_id(swarm, "swarm"), "logs", follow=follow):
             assert isinstance(item, LogItem)
             line = LogOverview.of(item)
             if node in (None, line.node_id, line.node_alias) and task in (None, line.alias):

@@ -44,6 +44,10 @@ class ProfileError(MantaError):
     """A profile, key or credential under `~/.manta` that is missing, malformed or exposed."""
 
 
+class DatasetMissing(MantaError):
+    """A path that was given as a dataset does not exist."""
+
+
 # The way to the manager.
 
 

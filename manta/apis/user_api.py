@@ -60,7 +60,7 @@ class UserAPI:
         profile: str | None = None,
     ) -> None:
         target = profiles.resolve(token, host, port, profile)
-        self._connection = Connection(
+        self.connection = Connection(
             Session(target, profiles.user_key(profiles.home(), target.profile))
         )
 
@@ -68,7 +68,7 @@ class UserAPI:
     def over(cls, session: Session) -> Self:
         """An API over a session that is made already; it closes it."""
         api = cls.__new__(cls)
-        api._connection = Connection(session)
+        api.connection = Connection(session)
         return api
 
     @classmethod
@@ -89,7 +89,7 @@ class UserAPI:
         target, keys = profiles.for_sign_in(host, port, profile, server_key)
         api = cls.over(Session(target, keys))
         try:
-            who = api._connection.sign_in(messages.SignIn(email, password))
+            who = api.connection.sign_in(messages.SignIn(email, password))
         except BaseException:
             api.close()
             raise
@@ -109,11 +109,11 @@ class UserAPI:
 
     def close(self) -> None:
         """Hang up; the object cannot be used again."""
-        self._connection.close()
+        self.connection.close()
 
     def get_user(self) -> messages.SignedIn:
         """Who this is to the manager: `.user_id`, `.email`."""
-        return self._connection.who()
+        return self.connection.who()
 
     # --- clusters ----------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class UserAPI:
         """Send a swarm to a cluster without starting it: it is PENDING."""
         where, swarm = _place(cluster, swarm)
         compiled = self._compiled(swarm)
-        self._connection.push(compiled.blobs)
+        self.connection.push(compiled.blobs)
         return self._swarm(messages.SendSwarm(where, compiled.spec, wait))
 
     def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
@@ -223,7 +223,7 @@ class UserAPI:
     def get_tasks(self, swarm: SwarmId, iteration: int | None = None) -> list[TaskOverview]:
         """Every attempt of every task, of one iteration or of all."""
         tasks = self._tasks(swarm, iteration)
-        outputs = self._connection.fetch(task.output for task in tasks)
+        outputs = self.connection.fetch(task.output for task in tasks)
         return [TaskOverview.of(task, load()) for task, load in zip(tasks, outputs, strict=True)]
 
     def explain_swarm(self, swarm: SwarmId) -> Plan:
@@ -251,7 +251,7 @@ class UserAPI:
 
     def stream_events(self, swarm: SwarmId) -> Iterator[EventOverview]:
         """What happens to the swarm, from its beginning to its end."""
-        for item in self._connection.items(_id(swarm, "swarm"), "events", follow=True):
+        for item in self.connection.items(_id(swarm, "swarm"), "events", follow=True):
             assert isinstance(item, EventItem)
             yield EventOverview.of(item)
 
@@ -268,7 +268,7 @@ class UserAPI:
         tags: set[str] = set()
         name = _id(swarm, "swarm")
         ended = False
-        for page in self._connection.pages(name, "results", follow=wait):
+        for page in self.connection.pages(name, "results", follow=wait):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             tags |= {item.tag for item in items}
             wanted = [item for item in items if tag is None or item.tag == tag]
@@ -292,13 +292,13 @@ class UserAPI:
     def stream_results(self, swarm: SwarmId, tag: str | None = None) -> Iterator[Result]:
         """Each result, from the first on, until the swarm has ended."""
         name = _id(swarm, "swarm")
-        for page in self._connection.pages(name, "results", tag=tag, follow=True):
+        for page in self.connection.pages(name, "results", tag=tag, follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             yield from self._results(items)
 
     def list_result_tags(self, swarm: SwarmId) -> list[str]:
         tags: dict[str, None] = {}
-        for item in self._connection.items(_id(swarm, "swarm"), "results", follow=False):
+        for item in self.connection.items(_id(swarm, "swarm"), "results", follow=False):
             assert isinstance(item, ResultItem)
             tags[item.tag] = None
         return list(tags)
@@ -311,7 +311,7 @@ class UserAPI:
             tags = self.list_global_tags(swarm)
             there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
             raise NotFound(f"Swarm {_id(swarm, 'swarm')} has no global {tag!r}: {there}.")
-        (load,) = self._connection.fetch([answer.value])
+        (load,) = self.connection.fetch([answer.value])
         return load()
 
     def set_global(self, swarm: SwarmId, tag: str, value: Any) -> None:
@@ -321,7 +321,7 @@ class UserAPI:
         checks.name("tag", tag)
         blobs: dict[str, Any] = {}
         sent = in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
-        self._connection.push(blobs)
+        self.connection.push(blobs)
         self._ask(messages.SetGlobal(_id(swarm, "swarm"), tag, sent), Ok, again=True)
 
     def list_global_tags(self, swarm: SwarmId) -> list[str]:
@@ -360,7 +360,7 @@ class UserAPI:
     def _ask(
         self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
     ) -> Reply:
-        return self._connection.ask(message, reply, again=again, wait=wait)
+        return self.connection.ask(message, reply, again=again, wait=wait)
 
     def _cluster(self, message: Message, *, again: bool = False) -> ClusterOverview:
         answer = self._ask(message, messages.ClusterInfo, again=again)
@@ -382,18 +382,18 @@ class UserAPI:
         return (self._ask(request, messages.Tasks, again=True)).tasks
 
     def _results(self, items: list[ResultItem]) -> list[Result]:
-        loads = self._connection.fetch(item.value for item in items)
+        loads = self.connection.fetch(item.value for item in items)
         return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
 
     def _metrics(self, swarm: SwarmId, *, follow: bool) -> Iterator[MetricsOverview]:
-        for item in self._connection.items(_id(swarm, "swarm"), "metrics", follow=follow):
+        for item in self.connection.items(_id(swarm, "swarm"), "metrics", follow=follow):
             assert isinstance(item, MetricsItem)
             yield MetricsOverview.of(item)
 
     def _logs(
         self, swarm: SwarmId, node: str | None, task: str | None, *, follow: bool
     ) -> Iterator[LogOverview]:
-        for item in self._connection.items(_id(swarm, "swarm"), "logs", follow=follow):
+        for item in self.connection.items(_id(swarm, "swarm"), "logs", follow=follow):
             assert isinstance(item, LogItem)
             line = LogOverview.of(item)
             if node in (None, line.node_id, line.node_alias) and task in (None, line.alias):

@@ -58,6 +58,7 @@ def of_error(error: BaseException) -> Exit:
         (errors.ConnectionFailed, Exit.UNREACHABLE),
         (errors.RequestRefused, Exit.REFUSED),
         (errors.ProfileError, Exit.LOCAL),
+        (errors.DatasetMissing, Exit.LOCAL),
     ]
     return next((code for kind, code in table if isinstance(error, kind)), Exit.INTERNAL)
 

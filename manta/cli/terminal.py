@@ -15,8 +15,9 @@ from manta.cli import text
 class Screen:
     """Writes to one stream, one thread at a time. Colours only on a terminal without NO_COLOR."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self.stream = stream or sys.stdout
+        self.quiet = quiet
         self.is_terminal = self.stream.isatty() and os.environ.get("TERM") != "dumb"
         self.colour = self.is_terminal and "NO_COLOR" not in os.environ
         self._drawn = 0
@@ -33,6 +34,8 @@ class Screen:
 
     def show(self, lines: Sequence[str], live: Sequence[str] = ()) -> None:
         """Print `lines` for good, then `live` lines, in place of the last ones."""
+        if self.quiet:
+            return
         parts = []
         if self._drawn:
             parts.append(f"\x1b[{self._drawn}F\x1b[J")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -129,6 +129,15 @@ class SwarmView:
                 shown += f" ({text.number(min(values))} to {text.number(max(values))})"
             parts.append(f"{name} {shown}")
         return parts
+
+    def records(self) -> list[dict[str, Any]]:
+        """The metrics, one value each."""
+        return [
+            {"metric": name, "iteration": iteration, "node": node, "index": index, "value": value}
+            for name, rounds in self.metrics.items()
+            for iteration, values in sorted(rounds.items())
+            for (node, index), value in sorted(values.items())
+        ]
 
     def table(self, columns: int) -> list[str]:
         """Metrics by round and node; by round alone where that is wider than the terminal."""

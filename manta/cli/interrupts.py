@@ -1,0 +1,70 @@
+"""Ctrl-C, SIGTERM and SIGHUP as exceptions that arrive only where they do no harm."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from manta.cli.exit_codes import Exit
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """The command was asked to end. Like KeyboardInterrupt, no Exception: nobody handles it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
+
+
+class Interrupts:
+    """Within `with`, the first signal raises Interrupted in the main thread.
+
+    Not inside of `held()`, but at its end. Later ones only set `insisted`: what was started
+    is then ended without being asked.
+    """
+
+    def __init__(self) -> None:
+        self.insisted = False
+        self._held = 0
+        self._pending: int | None = None
+        self._raised = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What must be done as a whole: a signal waits for its end."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        self.check()
+
+    def finish(self) -> None:
+        """From here on the command is ending anyway: signals raise nothing more."""
+        self._raised = True
+
+    def check(self) -> None:
+        if self._pending is not None and not self._held and not self._raised:
+            self._raised = True
+            raise Interrupted(self._pending)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self._raised:
+            self.insisted = True
+        self._pending = number
+        self.check()

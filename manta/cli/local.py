@@ -1,0 +1,268 @@
+"""A manager and nodes as processes of this machine, for as long as `manta run` lasts.
+
+All of it lies in one temporary folder: keys that are known from the start, so that nobody has
+to sign in or enrol; configurations; state; logs. The sockets are opened here and inherited by
+the manager, so that nodes and client can connect before it serves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from manta.apis.errors import DatasetMissing
+from manta.cli.interrupts import Interrupts
+from manta.transports.keys import KeyPair
+
+CLUSTER = "local"
+HOST = "127.0.0.1"
+CONCURRENT_TASKS = 8
+"""Per node: rounds of several tasks at once must not wait for a place."""
+STOP_GRACE = 8.0
+"""Seconds after which a process that was asked to stop is killed."""
+TAIL = 15
+"""Lines of a process's log that are shown when it died."""
+
+
+@dataclass
+class Child:
+    """A manager or node process."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def tail(self) -> list[str]:
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return text.splitlines()[-TAIL:]
+
+    def obituary(self) -> str:
+        """How it ended, and its last words."""
+        code = self.process.returncode
+        how = f"exit code {code}"
+        if code is not None and code < 0:
+            how = f"signal {signal.Signals(-code).name}"
+        last = "\n".join(f"  {line}" for line in self.tail()) or "  (it wrote nothing)"
+        return f"The process of {self.name} ended ({how}). Its last lines:\n{last}"
+
+
+class LocalCluster:
+    """`start` returns at once: who connects waits. `stop` leaves nothing behind."""
+
+    def __init__(self, nodes: int, datasets: Mapping[str, str], interrupts: Interrupts) -> None:
+        self.aliases = [f"node-{i + 1}" for i in range(nodes)]
+        self.keys = KeyPair.generate()
+        self.manager_keys = KeyPair.generate()
+        self.user_port = 0
+        self.children: list[Child] = []
+        self._datasets = dict(datasets)
+        self._interrupts = interrupts
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._dead: list[Child] = []
+        self._on_death: Callable[[Child], None] | None = None
+        self._watchers: list[threading.Thread] = []
+        with interrupts.held():
+            self.folder = Path(tempfile.mkdtemp(prefix="manta-")).resolve()
+
+    @property
+    def log_folder(self) -> Path:
+        return self.folder / "logs"
+
+    def start(self) -> None:
+        """Raises DatasetMissing."""
+        mappings = [dataset_paths(self._datasets, i, alias) for i, alias in enumerate(self.aliases)]
+        self.log_folder.mkdir()
+        home = self.folder / "manager"
+        self.manager_keys.save(home / "manager.key")
+        node_keys = {alias: KeyPair.generate() for alias in self.aliases}
+        listeners = [socket.create_server((HOST, 0), backlog=512) for _ in range(3)]
+        try:
+            ports = [listener.getsockname()[1] for listener in listeners]
+            self.user_port = ports[1]
+            bootstrap = self.folder / "bootstrap.json"
+            _write_private(
+                bootstrap,
+                json.dumps(
+                    {
+                        "admin": {"email": "user@localhost", "key": self.keys.public},
+                        "cluster": {"name": CLUSTER},
+                        "nodes": [
+                            {"alias": alias, "key": keys.public}
+                            for alias, keys in node_keys.items()
+                        ],
+                    }
+                ),
+            )
+            addresses = {
+                f"--{name}": f"tcp://{HOST}:{port}"
+                for name, port in zip(("nodes", "users", "bulk"), ports, strict=True)
+            }
+            fds = [listener.fileno() for listener in listeners]
+            self._spawn(
+                "the manager",
+                "manager",
+                ["manta.manager", "--home", str(home)]
+                + [word for option in addresses.items() for word in option]
+                + ["--fds", ",".join(map(str, fds)), "--bootstrap", str(bootstrap)],
+                fds,
+            )
+        finally:
+            for listener in listeners:
+                listener.close()
+        for alias, mapping in zip(self.aliases, mappings, strict=True):
+            state = self.folder / "state" / alias
+            node_keys[alias].save(state / "node.key")
+            _write_private(
+                state / "identity.json",
+                json.dumps(
+                    {"node_id": "", "cluster_id": "", "manager_key": self.manager_keys.public}
+                ),
+            )
+            config = self.folder / f"{alias}.toml"
+            config.write_text(node_config(alias, ports[0], mapping))
+            self._spawn(
+                alias, alias, ["manta.node", "--config", str(config), "--state", str(state)]
+            )
+
+    def _spawn(
+        self, name: str, log_name: str, arguments: list[str], fds: list[int] | None = None
+    ) -> None:
+        log = self.log_folder / f"{log_name}.log"
+        environment = {key: value for key, value in os.environ.items() if key[:6] != "MANTA_"}
+        environment["MANTA_HOME"] = str(self.folder)
+        with self._interrupts.held(), open(log, "wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=fds or (),
+                env=environment,
+                # Ctrl-C is for us alone: we stop them in good order.
+                start_new_session=True,
+            )
+            child = Child(name, process, log)
+            self.children.append(child)
+            thread = threading.Thread(target=self._watch, args=[child], name=f"watch-{name}")
+            thread.start()
+            self._watchers.append(thread)
+
+    def _watch(self, child: Child) -> None:
+        child.process.wait()
+        child.ended.set()
+        with self._lock:
+            self._dead.append(child)
+            on_death = None if self._stopping else self._on_death
+        if on_death is not None:
+            on_death(child)
+
+    def watch(self, on_death: Callable[[Child], None]) -> None:
+        """Call `on_death`, from any thread, when a process ends that was not asked to."""
+        with self._lock:
+            self._on_death = on_death
+            dead = list(self._dead)
+        for child in dead:
+            on_death(child)
+
+    @property
+    def dead(self) -> list[Child]:
+        with self._lock:
+            return list(self._dead)
+
+    def stop(self, *, keep: bool) -> None:
+        """End all processes, by force where they don't, and remove the folder unless `keep`."""
+        with self._lock:
+            self._stopping = True
+        for child in self.children:
+            if not child.ended.is_set():
+                child.process.terminate()
+        deadline = time.monotonic() + STOP_GRACE
+        for child in self.children:
+            while not child.ended.wait(0.2):
+                if self._interrupts.insisted or time.monotonic() > deadline:
+                    _kill_with_descendants(child.process.pid)
+        for thread in self._watchers:
+            thread.join()
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def node_config(alias: str, port: int, datasets: Mapping[str, Path]) -> str:
+    """A node's TOML."""
+    mappings = "".join(
+        f"{_quoted(name)} = {_quoted(str(path))}\n" for name, path in datasets.items()
+    )
+    return f"""\
+[identity]
+alias = {_quoted(alias)}
+id = "alias"
+[network]
+manager_host = {_quoted(HOST)}
+manager_port = {port}
+[resources]
+max_concurrent_tasks = {CONCURRENT_TASKS}
+[containers]
+runner = "process"
+allow_unsandboxed = true
+[datasets.mappings]
+{mappings}"""
+
+
+def _quoted(text: str) -> str:
+    """A TOML string; a JSON string is one, and `${` would be a variable."""
+    return json.dumps(text).replace("\x7f", "\\u007f").replace("${", "$${")
+
+
+def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[str, Path]:
+    """What node number `index` maps. Raises DatasetMissing for a path that is not there."""
+    paths = {}
+    for name, pattern in datasets.items():
+        text = pattern.replace("{i}", str(index)).replace("{alias}", alias)
+        path = Path(text).expanduser().absolute()
+        if not path.exists():
+            hint = ""
+            if "{i}" in pattern and index:
+                hint = f" ({{i}} counts from 0 to {index}: give fewer --nodes, or make the file)"
+            raise DatasetMissing(f"The dataset {name!r} of {alias} is not there: {path}{hint}.")
+        paths[name] = path
+    return paths
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _kill_with_descendants(pid: int) -> None:
+    """SIGKILL a process and all that it started: it can't clean up any more."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc") if sys.platform == "linux" else ():
+        if entry.isdecimal():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    parent = int(file.read().rpartition(") ")[2].split()[1])
+            except (OSError, IndexError):
+                continue  # it has just ended
+            children.setdefault(parent, []).append(int(entry))
+    doomed = [pid]
+    for found in doomed:
+        doomed += children.get(found, [])
+    for victim in doomed:
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            continue

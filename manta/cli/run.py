@@ -1,0 +1,266 @@
+"""`manta run`: a swarm on this machine, with a manager and nodes of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from manta.cli import text
+from manta.cli.exit_codes import Exit, of_status
+from manta.cli.interrupts import Interrupted, Interrupts
+from manta.cli.local import CLUSTER, HOST, Child, LocalCluster
+from manta.cli.terminal import Screen
+
+if TYPE_CHECKING:
+    from manta.apis.overviews import ErrorOverview, SwarmOverview, TaskOverview
+    from manta.apis.swarm import Swarm
+    from manta.apis.user_api import UserAPI
+    from manta.cli.view import SwarmView
+
+READY = 30.0
+"""Seconds that manager and nodes have to come up."""
+POLL = 0.01
+MOST_ERRORS = 3
+
+
+class ClusterDied(click.ClickException):
+    """A process that the swarm cannot do without has ended."""
+
+    exit_code = Exit.LOCAL
+
+
+@click.command()
+@click.argument("target", metavar="FILE[:CLASS]")
+@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
+@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1, 256))
+@click.option(
+    "--dataset",
+    "datasets",
+    metavar="NAME=PATH",
+    multiple=True,
+    help="Map a path on every node; {i} counts the nodes from 0, {alias} is node-1, node-2, ...",
+)
+@click.option("--logs/--no-logs", default=True, help="Show what tasks write (default: yes).")
+@click.option("--keep", is_flag=True, help="Keep the folder with state and logs of all processes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, and only that.")
+def run(
+    target: str,
+    parameters: Sequence[str],
+    nodes: int,
+    datasets: Sequence[str],
+    logs: bool,
+    keep: bool,
+    as_json: bool,
+) -> int:
+    """Run the swarm in FILE: manager and nodes are started, used and removed again.
+
+    The exit code is 0 for COMPLETED, 1 for FAILED; `manta deploy` takes the same FILE to a
+    cluster. Code runs as this user, without a sandbox: run only what you trust.
+    """
+    began = time.time()
+    screen = Screen(quiet=as_json)
+    with Interrupts() as interrupts:
+        cluster = LocalCluster(nodes, split_datasets(datasets), interrupts)
+        runner = Run(cluster, screen, began)
+        try:
+            cluster.start()
+            swarm = _load(target, parameters)
+            code = runner.run(swarm, logs=logs)
+        except Interrupted as interrupted:
+            screen.show([])
+            click.echo(f"{interrupted}: stopping all that was started.", err=True)
+            code = interrupted.exit
+        except BaseException:
+            keep = keep or bool(cluster.dead)
+            raise
+        finally:
+            interrupts.finish()
+            runner.stop(keep=keep)
+            if keep:
+                click.echo(f"Logs and state are kept in {cluster.folder}", err=True)
+    if as_json and runner.outcome:
+        import json
+
+        click.echo(json.dumps(runner.outcome, indent=2))
+    else:
+        screen.show(runner.time_table())
+    return code
+
+
+class Run:
+    """One swarm on one local cluster."""
+
+    def __init__(self, cluster: LocalCluster, screen: Screen, began: float) -> None:
+        self._cluster = cluster
+        self._screen = screen
+        self._began = began
+        self._api: UserAPI | None = None
+        self._follower: Any = None
+        self._parts: dict[str, float] = {}
+        self.outcome: dict[str, Any] = {}
+
+    def run(self, swarm: Swarm, *, logs: bool) -> int:
+        """Deploy and follow the swarm; returns the exit code."""
+        from manta.apis.profiles import Target
+        from manta.apis.session import Session
+        from manta.apis.user_api import UserAPI
+        from manta.cli.following import Follower
+        from manta.cli.view import SwarmView
+
+        cluster = self._cluster
+        target = Target(HOST, cluster.user_port, "run", server_key=cluster.manager_keys.public)
+        api = self._api = UserAPI.over(Session(target, cluster.keys))
+        cluster.watch(self._died_early)
+        self._wait_for_nodes(api)
+        deployed = api.deploy_swarm(CLUSTER, swarm)
+        ready = time.time()
+        self._screen.show(
+            [
+                click.style(deployed.name, bold=True)
+                + f" on {text.count(len(cluster.aliases), 'node')}, "
+                + f"set up in {text.seconds(ready - self._began)}"
+            ]
+        )
+        view = SwarmView()
+        follower = self._follower = Follower(api, deployed, view, self._screen)
+        cluster.watch(lambda child: follower.interject(lambda: self._died(child)))
+        ended = follower.run(logs=logs)
+        tasks = api.get_tasks(ended)
+        errors = api.collect_errors(ended) if ended.status == "FAILED" else []
+        self._screen.show(ending(ended, errors, view, self._screen.columns))
+        self._account(ended, tasks, view)
+        return of_status(ended.status)
+
+    def stop(self, *, keep: bool) -> None:
+        stopping = time.time()
+        if self._api is not None:
+            self._api.close()
+        if self._follower is not None:
+            self._follower.join()
+        self._cluster.stop(keep=keep)
+        if self._parts:
+            self._parts["stopping"] = time.time() - stopping
+            self.outcome["seconds"] = {k: round(v, 4) for k, v in self._parts.items()}
+
+    def time_table(self) -> list[str]:
+        """Where the time went."""
+        if not self._parts:
+            return []
+        total = sum(self._parts.values())
+        rows = [
+            (part, text.seconds(taken), f"{taken / total:.0%}", _WHAT[part])
+            for part, taken in self._parts.items()
+        ]
+        lines = text.table(("", "", "", ""), rows, right=(1, 2))[1:]
+        return ["", f"Where {text.seconds(total)} went:", *(f"  {line}" for line in lines)]
+
+    def _wait_for_nodes(self, api: UserAPI) -> None:
+        """Until all are connected. There is no feed of nodes to wait on, and this takes 0.5 s."""
+        deadline = time.monotonic() + READY
+        while True:
+            if self._cluster.dead:
+                raise ClusterDied(self._cluster.dead[0].obituary())
+            nodes = api.list_nodes(CLUSTER)
+            missing = set(self._cluster.aliases)
+            missing -= {node.alias for node in nodes if node.status == "CONNECTED"}
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                late = min(missing)
+                child = next(child for child in self._cluster.children if child.name == late)
+                raise ClusterDied(
+                    f"{', '.join(sorted(missing))} did not connect within {READY:g} s. "
+                    f"The last lines of {late}:\n" + "\n".join(child.tail())
+                )
+            time.sleep(POLL)
+
+    def _died_early(self, child: Child) -> None:
+        """Before there is a swarm: whoever waits for the manager shall not wait on."""
+        if child is self._cluster.children[0] and self._api is not None:
+            self._api.close()
+
+    def _died(self, child: Child) -> None:
+        """The manager is indispensable; without a node, the swarm decides."""
+        if child is self._cluster.children[0] or len(self._cluster.dead) >= len(
+            self._cluster.aliases
+        ):
+            raise ClusterDied(child.obituary())
+        self._screen.show([click.style(child.obituary(), fg="yellow")])
+
+    def _account(
+        self, ended: SwarmOverview, tasks: Iterable[TaskOverview], view: SwarmView
+    ) -> None:
+        from manta.cli.timing import Span, shares
+
+        started, over = ended.started_at or ended.created_at, ended.ended_at or time.time()
+        spans = [
+            Span(task.placed_at, task.ended_at, task.timings)
+            for task in tasks
+            if task.ended_at is not None and task.timings is not None
+        ]
+        self._parts = {"set-up": started - self._began, **shares(started, over, spans)}
+        self._parts["telling"] = max(0.0, time.time() - over)
+        self.outcome = {
+            "swarm_id": ended.swarm_id,
+            "name": ended.name,
+            "status": ended.status,
+            "reason": ended.reason,
+            "iterations": ended.iteration + 1,
+            "metrics": view.records(),
+        }
+
+
+_WHAT = {
+    "set-up": "processes up and connected, file loaded, swarm sent",
+    "placing": "deciding, telling nodes, hearing from them",
+    "starting": "on nodes: queueing, unpacking, starting the runtime",
+    "computing": "in the tasks' own code",
+    "moving": "tasks waiting for values and results on their way",
+    "telling": "the last feeds and figures",
+    "stopping": "processes ended, folder removed",
+}
+
+
+def ending(
+    swarm: SwarmOverview, errors: Sequence[ErrorOverview], view: SwarmView, columns: int
+) -> list[str]:
+    """The metrics, what failed, and the outcome."""
+    lines = view.table(columns)
+    if lines:
+        lines = ["", *lines]
+    shown: dict[str, ErrorOverview] = {}
+    for error in errors:
+        shown.setdefault(error.traceback or error.sentence, error)
+    for error in list(shown.values())[:MOST_ERRORS]:
+        where = f"{error.alias}.{error.index} on {error.node_alias} in round {error.iteration}"
+        lines += ["", click.style(f"{where}: {error.sentence}", fg="red")]
+        lines += error.traceback.rstrip().splitlines()
+        if error.last_lines:
+            lines += ["Its last lines:", *(f"  {line}" for line in error.last_lines)]
+    if len(shown) > MOST_ERRORS:
+        lines.append(f"... and {len(shown) - MOST_ERRORS} more")
+    colour = {"COMPLETED": "green", "FAILED": "red"}.get(swarm.status, "yellow")
+    reason = f": {swarm.reason}" if swarm.reason else ""
+    return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + reason]
+
+
+def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=PATH, each name once."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not name.strip() or not path:
+            raise click.BadParameter(f"{pair!r} is not NAME=PATH.", param_hint="--dataset")
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice.", param_hint="--dataset")
+        found[name.strip()] = path
+    return found
+
+
+def _load(target: str, parameters: Sequence[str]) -> Swarm:
+    from manta.cli.loading import load_swarm, parse_parameters
+
+    return load_swarm(target, parse_parameters(parameters))
