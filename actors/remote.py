@@ -260,11 +260,12 @@ class WireReply(Reply):
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
         try:
-            answer = self._encode(value, error)
-        except Exception as failed:
-            self._send(wire.encode(wire.failure(self.id, failed)))
+            self.peer.send(self._encode(value, error))
+        except Unreachable as unreachable:
+            log.warning("%s could not answer: %s", self.address, unreachable)
+        except Exception as failed:  # the answer cannot be sent: our own fault, and the asker's news
+            self.peer._try_send(wire.failure(self.id, failed))
             raise
-        self._send(answer)
 
     def _encode(self, value: Any, error: BaseException | None) -> bytes:
         if isinstance(error, ActorCrashed):  # what it says is the business of our log
@@ -273,12 +274,6 @@ class WireReply(Reply):
             return wire.encode(wire.failure(self.id, error))
         _check_answer(value, self.expected)
         return wire.encode(wire.Answer(self.id, msgspec.Raw(wire.encode(value))))
-
-    def _send(self, answer: bytes) -> None:
-        try:
-            self.peer.send(answer)
-        except Unreachable as error:
-            log.warning("%s could not answer: %s", self.address, error)
 
 
 class Receipt(Reply):
