@@ -30,7 +30,7 @@ def digest_of(*parts: Buffer) -> str:
 def check_digest(digest: str) -> str:
     """The digest, if it is one; file names are made of it. Raises BlobRefused."""
     if not DIGEST.fullmatch(digest):
-        raise BlobRefused(f"{digest[:80]!r} is no digest: expected 64 hexadecimal characters.")
+        raise BlobRefused(f"{digest[:80]!r} is no digest: expected 64 hexadecimal characters")
     return digest
 
 
@@ -82,7 +82,7 @@ class BlobWriter:
         """Raises BlobRefused when there is no room, BlobCorrupt when the blob is overlong."""
         view = memoryview(data)
         if self._written + len(view) > self.size:
-            raise BlobCorrupt(f"the blob {self.digest[:12]} has more than its {self.size} bytes.")
+            raise BlobCorrupt(f"the blob {self.digest[:12]} has more than its {self.size} bytes")
         self._hasher.update(view)
         self._written += len(view)
         try:
@@ -97,7 +97,7 @@ class BlobWriter:
             self.abort()
             raise BlobCorrupt(
                 f"the blob {self.digest[:12]} of {self.size} bytes arrived as {found[:12]} of "
-                f"{self._written} bytes, and was thrown away: fetch it from elsewhere."
+                f"{self._written} bytes, and was thrown away: fetch it from elsewhere"
             )
         self.publish()
 

@@ -126,7 +126,7 @@ class FileDepot:
             while offset < size:
                 copied = os.sendfile(draft.fd, fd, offset, size - offset)
                 if not copied:
-                    raise BlobCorrupt(f"the blob {digest[:12]} has fewer than its {size} bytes.")
+                    raise BlobCorrupt(f"the blob {digest[:12]} has fewer than its {size} bytes")
                 offset += copied
         except OSError as error:
             draft.abort()
@@ -149,7 +149,7 @@ class FileDepot:
         if size > free.f_bavail * free.f_frsize:
             raise BlobRefused(
                 f"no room for a blob of {size} bytes in {self._folder}: "
-                f"{free.f_bavail * free.f_frsize} bytes are free; make room there."
+                f"{free.f_bavail * free.f_frsize} bytes are free; make room there"
             )
         while True:
             try:
@@ -207,7 +207,7 @@ class FileDepot:
         """The writer's side; not for others."""
         return BlobRefused(
             f"could not keep the blob {digest[:12]} of {size} bytes in {self._folder}: "
-            f"{error.strerror}; make room there, or choose another folder."
+            f"{error.strerror}; make room there, or choose another folder"
         )
 
 
@@ -290,11 +290,11 @@ class MemoryDepot:
             try:
                 fcntl.fcntl(fd, fcntl.F_GET_SEALS)
             except OSError as error:
-                raise BlobRefused("the descriptor is not of a memfd: share another.") from error
+                raise BlobRefused("the descriptor is not of a memfd: share another") from error
             _seal(fd)
             if os.fstat(fd).st_size != size:
                 raise BlobRefused(
-                    f"the memfd has {os.fstat(fd).st_size} bytes, and {size} were announced."
+                    f"the memfd has {os.fstat(fd).st_size} bytes, and {size} were announced"
                 )
             digest = digest_of(MappedSource(fd, size).read(0, size))
             with self._lock:
@@ -363,7 +363,7 @@ class MemoryDepot:
             if victim is None:
                 raise BlobRefused(
                     f"no room for a blob of {size} bytes in memory: {self._used} of "
-                    f"{self._budget} bytes are in use; try again later, or raise the limit."
+                    f"{self._budget} bytes are in use; try again later, or raise the limit"
                 )
             self._drop(victim)
 
@@ -391,7 +391,7 @@ class MemoryDepot:
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
         """The writer's side; not for others."""
         return BlobRefused(
-            f"could not keep the blob {digest[:12]} of {size} bytes in memory: {error.strerror}."
+            f"could not keep the blob {digest[:12]} of {size} bytes in memory: {error.strerror}"
         )
 
 
@@ -405,7 +405,7 @@ def _seal(fd: int) -> None:
     except OSError as error:
         raise BlobRefused(
             f"the memfd cannot be sealed ({error.strerror}): whoever filled it must unmap it "
-            "first, and the memfd must allow sealing."
+            "first, and the memfd must allow sealing"
         ) from error
 
 
@@ -418,4 +418,4 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _missing(digest: str, where: object) -> BlobMissing:
-    return BlobMissing(f"the blob {digest[:12]} is not in {where}.")
+    return BlobMissing(f"the blob {digest[:12]} is not in {where}")

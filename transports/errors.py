@@ -97,3 +97,7 @@ class BlobCorrupt(BulkError):
 
 class BlobRefused(BulkError):
     """The peer may not read or write this blob, or has no room for it."""
+
+
+class BulkTimeout(BulkError, TimeoutError):
+    """The blob was not moved in time; tells what was waited for."""

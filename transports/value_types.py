@@ -177,7 +177,7 @@ def unpack_array(header: bytes, buffer: memoryview) -> Any:
     kind = _dtype_from(numpy, dtype)
     _check_shape(shape, kind.itemsize, buffer)
     if order not in ("C", "F"):
-        raise CorruptValue(f"an array in order {order!r:.20}.")
+        raise CorruptValue(f"an array in order {order!r:.20}")
     return numpy.ndarray(shape, kind, buffer=buffer if len(buffer) else None, order=order)
 
 
@@ -220,11 +220,11 @@ def unpack_tensor(header: bytes, buffer: memoryview) -> Any:
     dtype, shape = _fields(header)
     itemsize = _TENSOR_DTYPES.get(dtype) if isinstance(dtype, str) else None
     if itemsize is None:
-        raise CorruptValue(f"a tensor of type {dtype!r:.20}.")
+        raise CorruptValue(f"a tensor of type {dtype!r:.20}")
     _check_shape(shape, itemsize, buffer)
     torch = _package("torch", "a torch tensor")
     if not hasattr(torch, dtype):
-        raise MissingPackage(f"The value holds a tensor of {dtype}: it needs a newer torch.")
+        raise MissingPackage(f"the value holds a tensor of {dtype}: it needs a newer torch")
     kind = getattr(torch, dtype)
     if not len(buffer):
         return torch.empty(shape, dtype=kind)
@@ -262,7 +262,7 @@ def pack_datetime(value: datetime) -> bytes:
 def unpack_datetime(data: bytes) -> datetime:
     """The inverse. Raises CorruptValue, MissingPackage."""
     if len(data) < _DATETIME.size:
-        raise CorruptValue("a datetime of too few bytes.")
+        raise CorruptValue("a datetime of too few bytes")
     year, month, day, hour, minute, second, micro, fold, zone = _DATETIME.unpack_from(data)
     extra = data[_DATETIME.size :]
     tz: Any = None
@@ -273,7 +273,7 @@ def unpack_datetime(data: bytes) -> datetime:
     elif zone == _ZONE:
         tz = _zone(extra.decode("utf-8"))
     elif zone != _NAIVE or extra:
-        raise CorruptValue("a datetime with a malformed zone.")
+        raise CorruptValue("a datetime with a malformed zone")
     return datetime(year, month, day, hour, minute, second, micro, tz, fold=fold)
 
 
@@ -300,17 +300,17 @@ def find_refused(
             try:
                 check(item)
             except Refused as refused:
-                return ValueNotSerializable(f"{place} {refused.what}: send {refused.remedy}.")
+                return ValueNotSerializable(f"{place} {refused.what}: send {refused.remedy}")
             continue
         if any(id(item) == above for _, _, above in path):
-            return ValueNotSerializable(f"{place} contains itself: send a copy without the cycle.")
+            return ValueNotSerializable(f"{place} contains itself: send a copy without the cycle")
         if len(path) > max_depth:
             shown = place if len(place) <= 60 else f"{place[:60]}..."
             return ValueNotSerializable(
-                f"{shown} is nested more than {max_depth} levels deep: send it flattened."
+                f"{shown} is nested more than {max_depth} levels deep: send it flattened"
             )
         path.append((place, grandchildren, id(item)))
-    return ValueNotSerializable(f"value can't be sent: {error}.")
+    return ValueNotSerializable(f"value can't be sent: {error}")
 
 
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes})
@@ -378,13 +378,13 @@ def _checked_dtype(dtype: Any) -> str:
 
 def _dtype_from(numpy: Any, name: Any) -> Any:
     if not isinstance(name, str) or not _DTYPE.fullmatch(name):
-        raise CorruptValue(f"an array of type {name!r:.40}.")
+        raise CorruptValue(f"an array of type {name!r:.40}")
     return numpy.dtype(name)
 
 
 def _fields(header: bytes) -> Any:
     if len(header) > _MAX_HEADER:
-        raise CorruptValue("an array with an overlong header.")
+        raise CorruptValue("an array with an overlong header")
     return msgpack.unpackb(header, use_list=False)
 
 
@@ -396,7 +396,7 @@ def _check_shape(shape: Any, itemsize: int, buffer: Buffer) -> None:
         or not all(type(size) is int and 0 <= size < 1 << 62 for size in shape)
         or math.prod(shape) * itemsize != len(buffer)
     ):
-        raise CorruptValue("an array whose shape and buffer differ.")
+        raise CorruptValue("an array whose shape and buffer differ")
 
 
 def _package(name: str, what: str) -> Any:
@@ -404,8 +404,8 @@ def _package(name: str, what: str) -> Any:
         return sys.modules.get(name) or importlib.import_module(name)
     except ImportError as error:
         raise MissingPackage(
-            f"The value holds {what}, and {name} can't be imported here ({error}): "
-            f"add it to the image or to the module's requirements."
+            f"the value holds {what}, and {name} can't be imported here ({error}): "
+            f"add it to the image or to the module's requirements"
         ) from error
 
 
@@ -416,6 +416,6 @@ def _zone(key: str) -> Any:
         return ZoneInfo(key)
     except ZoneInfoNotFoundError as error:
         raise MissingPackage(
-            f"The value holds a datetime in the zone {key!r:.60}, which is not known here: "
-            "install tzdata."
+            f"the value holds a datetime in the zone {key!r:.60}, which is not known here: "
+            "install tzdata"
         ) from error

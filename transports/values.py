@@ -153,7 +153,7 @@ def encode(value: Any) -> Encoded:
     if len(head) > _MAX_HEAD:
         raise ValueNotSerializable(
             f"value has {len(head)} bytes outside arrays, of 2 GiB at most: "
-            "put long lists of numbers into numpy arrays."
+            "put long lists of numbers into numpy arrays"
         )
     pieces = packer.pieces
     prefix = _PREFIX.pack(_MAGIC, packer.flags, len(pieces), len(head))
@@ -170,38 +170,38 @@ def decode(buffer: Buffer | Any) -> Any:
     """
     view = memoryview(buffer).cast("B")
     if len(view) < _PREFIX.size:
-        raise CorruptValue(f"not a value: {len(view)} bytes are fewer than any value has.")
+        raise CorruptValue(f"not a value: {len(view)} bytes are fewer than any value has")
     magic, flags, count, head_length = _PREFIX.unpack_from(view)
     if magic != _MAGIC:
         if magic[:3] == _MAGIC[:3]:
             raise CorruptValue(
-                f"a value in format {magic[3]}, which this version of Manta can't read: update it."
+                f"a value in format {magic[3]}, which this version of Manta can't read: update it"
             )
-        raise CorruptValue("not a value: it does not start as values do.")
+        raise CorruptValue("not a value: it does not start as values do")
     if flags & ~_HAS_TUPLES:
-        raise CorruptValue(f"a value with unknown flags {flags:#x}.")
+        raise CorruptValue(f"a value with unknown flags {flags:#x}")
     start = _PREFIX.size + 8 * count
     if count > _MAX_BUFFERS or start + head_length > len(view):
-        raise CorruptValue("a value whose head is longer than the value.")
+        raise CorruptValue("a value whose head is longer than the value")
     end = start + head_length
     buffers = []
     for nbytes in struct.unpack_from(f"<{count}Q", view, _PREFIX.size) if count else ():
         begin = _aligned(end)
         end = begin + nbytes
         if end > len(view):
-            raise CorruptValue("a value whose buffers reach beyond its end.")
+            raise CorruptValue("a value whose buffers reach beyond its end")
         buffers.append(view[begin:end])
     if end != len(view):
-        raise CorruptValue(f"a value followed by {len(view) - end} more bytes.")
+        raise CorruptValue(f"a value followed by {len(view) - end} more bytes")
     unpacker = _Unpacker(buffers)
     try:
         value = unpacker.unpack(view[start : start + head_length], flags)
     except (CorruptValue, MissingPackage):
         raise
     except (TypeError, ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
-        raise CorruptValue(f"a value with a malformed head: {error}.") from error
+        raise CorruptValue(f"a value with a malformed head: {error}") from error
     if unpacker.taken != count:
-        raise CorruptValue("a value with buffers that nothing refers to.")
+        raise CorruptValue("a value with buffers that nothing refers to")
     return value
 
 
@@ -319,7 +319,7 @@ class _Unpacker:
             scanner.feed(head)
             scanner.skip()
             if scanner.tell() != length:
-                raise CorruptValue("a value with a malformed head: bytes are left over.")
+                raise CorruptValue("a value with a malformed head: bytes are left over")
         return msgpack.unpackb(
             head,
             ext_hook=self._extension,
@@ -352,11 +352,11 @@ class _Unpacker:
             return unpack_datetime(data)
         if code == _TUPLE and not data:
             return _TUPLE_MARK
-        raise CorruptValue(f"a value with an extension of unknown type {code}.")
+        raise CorruptValue(f"a value with an extension of unknown type {code}")
 
     def _take(self) -> memoryview:
         if self.taken == len(self.buffers):
-            raise CorruptValue("a value that refers to a buffer which it does not have.")
+            raise CorruptValue("a value that refers to a buffer which it does not have")
         self.taken += 1
         return self.buffers[self.taken - 1]
 
