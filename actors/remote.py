@@ -263,7 +263,9 @@ class WireReply(Reply):
             self.peer.send(self._encode(value, error))
         except Unreachable as unreachable:
             log.warning("%s could not answer: %s", self.address, unreachable)
-        except Exception as failed:  # the answer cannot be sent: our own fault, and the asker's news
+        except (
+            Exception
+        ) as failed:  # the answer cannot be sent: our own fault, and the asker's news
             self.peer._try_send(wire.failure(self.id, failed))
             raise
 

@@ -26,7 +26,7 @@ from manta.actors.signals import ExitKind, ExitReason
 
 PATH_MAX = 512
 
-Id = Annotated[int, Meta(ge=0, lt=2**63)]
+Id = Annotated[int, Meta(ge=0, lt=2**62)]
 Path = Annotated[str, Meta(min_length=1, max_length=PATH_MAX)]
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST)]
 Word = Annotated[str, Meta(max_length=64)]

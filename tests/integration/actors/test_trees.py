@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def tree_of(journal: Journal, *ids: str, **flags: Any) -> type[Supervisor]:
         auto_shutdown = flags.get("auto_shutdown", AutoShutdown.NEVER)
 
         def children(self) -> list[ChildSpec]:
-            return [ChildSpec(id, lambda id=id: Worker(id, journal)) for id in ids]
+            return [ChildSpec(id, partial(Worker, id, journal)) for id in ids]
 
     return Tree
 
@@ -193,6 +194,7 @@ def test_a_supervisor_manages_children_from_inside(system: ActorSystem) -> None:
                     self.stop_child(id)
                 case ("child", id):
                     return self.child(id)
+            return None
 
         def on_child_started(self, id: str, ref: LocalRef) -> None:
             news.append(("started", id, ref == self.child(id)))
@@ -322,7 +324,7 @@ def test_a_child_that_does_not_stop_is_abandoned_and_replaced(
         assert successor.ask("hello", timeout=5) == "hello"
         assert isinstance(waiting.exception(5), ActorDead)
         assert isinstance(queued.exception(5), ActorDead)
-        with pytest.raises(ActorDead, match="abandoned: it did not stop within 0.05 s"):
+        with pytest.raises(ActorDead, match=r"abandoned: it did not stop within 0\.05 s"):
             hangs.tell("x")
         assert "tree/hangs" in caplog.text
         assert "is abandoned" in caplog.text
