@@ -1,0 +1,92 @@
+"""What the actors of one node have in common: made once, before the first of them starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from manta.actors import Actor, ActorDead, ActorError
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
+    from manta.node.journal_file import Journals
+    from manta.node.runners.interface import Runner, RuntimeHandle
+    from manta.node.state import Identity, StateFolder
+    from manta.transports.blobs import FileDepot, MemoryDepot
+    from manta.transports.bulk import Bulk, Depot
+
+ROOT = "node"
+MANAGER_LINK = f"{ROOT}/manager-link"
+PEER_HUB = f"{ROOT}/peer-hub"
+LIGHT = f"{ROOT}/light"
+DATASETS = f"{ROOT}/datasets"
+METRICS = f"{ROOT}/metrics"
+
+
+def task_id(swarm_id: str, alias: str, index: int) -> str:
+    """A task supervisor's id, the last part of its path."""
+    return f"tasks/{swarm_id}.{alias}.{index}"
+
+
+@dataclass
+class NodeContext:
+    config: NodeConfig
+    state: StateFolder
+    identity: Identity | None
+    """None until the node has enrolled. The manager's link alone replaces it."""
+    manager_key: str
+    """What the connection pins: of the identity, or of the token."""
+    journals: Journals
+    memory: MemoryDepot
+    spool: FileDepot
+    runner: Runner
+    make_bulk: Callable[[Depot], Bulk]
+    finish: Callable[[int, str], None]
+    """End the daemon with an exit code and a sentence; from any thread."""
+    boot_id: str
+    pid: int
+    runtimes: dict[str, RuntimeHandle] = field(default_factory=dict)
+    """By task supervisor: so that a successor can end what a crashed one has left."""
+    desired_version: int = -1
+    tasks_running: int = 0
+    tasks_queued: int = 0
+
+
+@dataclass(frozen=True)
+class Later:
+    """To oneself: a future is done. Handle it with `message()`."""
+
+    then: Callable[[Any, BaseException | None], None]
+    value: Any
+    error: BaseException | None
+
+    def __call__(self) -> None:
+        self.then(self.value, self.error)
+
+
+def later(
+    actor: Actor, future: Future[Any], then: Callable[[Any, BaseException | None], None]
+) -> None:
+    """Call `then(value, error)` in the actor's own thread when the future is done."""
+    ref = actor.ref
+
+    def done(future: Future[Any]) -> None:
+        error = future.exception()
+        try:
+            ref.tell(Later(then, None if error else future.result(), error))
+        except ActorDead:
+            return  # whoever wanted to know is gone
+
+    future.add_done_callback(done)
+
+
+def tell(actor: Actor, path: str, message: object) -> bool:
+    """To whoever lives there now. What is lost while nobody does, its successor asks for."""
+    try:
+        actor.system.ref(path).tell(message)
+    except ActorError as error:
+        actor.log.debug("%s not told to %s: %s", type(message).__name__, path, error)
+        return False
+    return True

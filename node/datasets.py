@@ -1,0 +1,114 @@
+"""The datasets that the operator maps: where they lie, how large they are, what they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from manta.actors import Actor, Refused
+from manta.node.config import NodeConfig, line_of
+from manta.node.errors import ConfigError
+from manta.protocol.node import DatasetInfo
+
+SURVEY_BOUND = 100_000
+"""Files of a folder that are counted; a size beyond that is a lower bound."""
+
+
+@dataclass(frozen=True)
+class FindDatasets:
+    """Answered with {name: path}, or Refused with a sentence that names what is missing."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SurveyDatasets:
+    """Answered with a tuple of DatasetInfo, of those that are there now."""
+
+
+class Datasets(Actor):
+    def __init__(self, mappings: Mapping[str, Path]) -> None:
+        self._mappings = mappings
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case FindDatasets(names):
+                return find(self._mappings, names)
+            case SurveyDatasets():
+                return survey(self._mappings)
+            case _:
+                return super().receive(message)
+
+
+def check(config: NodeConfig) -> None:
+    """Raises ConfigError for a mapping that leads nowhere."""
+    for name, path in config.datasets.items():
+        problem = _problem(path)
+        if problem:
+            text = config.path.read_text(encoding="utf-8") if config.path.exists() else ""
+            line = line_of(text, ("datasets", "mappings", name))
+            raise ConfigError(
+                config.path,
+                f"the dataset {name!r} is mapped to {path}, which {problem}; correct the path, or "
+                "take the mapping out.",
+                line=line,
+            )
+
+
+def find(mappings: Mapping[str, Path], names: Iterable[str]) -> dict[str, Path]:
+    """Raises Refused."""
+    found = {}
+    for name in names:
+        path = mappings.get(name)
+        if path is None:
+            known = ", ".join(sorted(mappings)) or "none"
+            raise Refused(
+                "dataset-missing",
+                f"This node has no dataset {name!r} (it has: {known}): map it in [datasets] of "
+                "its configuration.",
+            )
+        if problem := _problem(path):
+            raise Refused(
+                "dataset-missing", f"The dataset {name!r} of this node, {path}, {problem}."
+            )
+        found[name] = path
+    return found
+
+
+def survey(mappings: Mapping[str, Path]) -> tuple[DatasetInfo, ...]:
+    return tuple(
+        DatasetInfo(name, _size(path), _format(path))
+        for name, path in mappings.items()
+        if not _problem(path)
+    )
+
+
+def _problem(path: Path) -> str:
+    if not path.exists():
+        return "does not exist"
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        return "this user may not read"
+    return ""
+
+
+def _format(path: Path) -> str:
+    return "folder" if path.is_dir() else path.suffix[1:].lower() or "file"
+
+
+def _size(path: Path) -> int:
+    if not path.is_dir():
+        return path.stat().st_size
+    size = count = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            count += 1
+            if count > SURVEY_BOUND:
+                return size
+            try:
+                size += os.lstat(os.path.join(folder, name)).st_size
+            except FileNotFoundError:
+                continue  # it went while we counted
+    return size

@@ -1,0 +1,77 @@
+"""What the operator is told of the connection to the manager."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from manta.protocol.codes import Code
+from manta.transports.errors import DownReason
+
+PERMANENT = frozenset(
+    {
+        Code.TOKEN_MISSING,
+        Code.TOKEN_MALFORMED,
+        Code.TOKEN_EXPIRED,
+        Code.TOKEN_USED,
+        Code.TOKEN_FOREIGN,
+        Code.TOKEN_AUDIENCE,
+        Code.TOKEN_KEY,
+        Code.ALIAS_TAKEN,
+        Code.NODE_REMOVED,
+        Code.BAD_CREDENTIALS,
+        Code.FORBIDDEN,
+        Code.INVALID,
+    }
+)
+"""Refusals that waiting does not heal: the daemon says so and ends."""
+
+_KEEPS_TRYING = "the node keeps trying"
+
+
+def down(reason: DownReason, address: str, config: str) -> str:
+    """One sentence: what is wrong with the connection, and what to do."""
+    where = f"{config}: network.manager_host and manager_port"
+    match reason:
+        case DownReason.CONNECTING:
+            return f"Connecting to the manager at {address}."
+        case DownReason.UNREACHABLE:
+            return (
+                f"Nobody answers at {address}: start the manager there (manta manager start), or "
+                f"correct {where}; {_KEEPS_TRYING}."
+            )
+        case DownReason.SILENT:
+            return (
+                f"The manager at {address} has fallen silent: it hangs, or the network is cut; "
+                f"{_KEEPS_TRYING}."
+            )
+        case DownReason.DENIED:
+            return (
+                f"The manager at {address} denies this node's key: the node was removed, or was "
+                "never enrolled there; give it a new token (manta token node) and start it again."
+            )
+        case DownReason.BUSY:
+            return (
+                f"The manager at {address} is busy and cannot admit this node now; {_KEEPS_TRYING}."
+            )
+        case DownReason.WRONG_KEY:
+            return (
+                f"Who answers at {address} is not this node's manager: it does not hold the key "
+                f"that the node's token names; correct {where}, or enrol anew with a token of "
+                "that manager."
+            )
+        case DownReason.REVOKED:
+            return f"The connection to the manager at {address} was cut: this side revoked it."
+        case DownReason.PROTOCOL:
+            return (
+                f"The manager at {address} and this node do not understand each other; see the "
+                f"node's log, and bring both to one version; {_KEEPS_TRYING}."
+            )
+        case DownReason.VERSION:
+            return (
+                f"The manager at {address} speaks another major version of the protocol: install "
+                "the manager's version of Manta on this node."
+            )
+        case DownReason.CLOSED:
+            return f"The manager at {address} closed the connection; {_KEEPS_TRYING}."
+        case _:
+            assert_never(reason)

@@ -1,0 +1,526 @@
+"""The node's connection to its manager: enrols, registers, beats, drains the journal.
+
+Whatever is lost with a connection, or with this actor, is made good by the next
+registration: it brings the whole of what the node shall run and what the manager holds of
+the journal. Reads of tasks wait here while the manager is away, and until it has applied
+what the same attempt wrote before them.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import msgspec
+
+from manta.actors import (
+    Actor,
+    ActorError,
+    ExitKind,
+    ExitReason,
+    MailboxPolicy,
+    Refused,
+    Reply,
+    Timer,
+)
+from manta.node import link_words
+from manta.node.context import (
+    DATASETS,
+    MANAGER_LINK,
+    METRICS,
+    PEER_HUB,
+    ROOT,
+    Later,
+    NodeContext,
+    later,
+    tell,
+)
+from manta.node.datasets import SurveyDatasets
+from manta.node.messages import (
+    AskManager,
+    FetchFailed,
+    FetchWhole,
+    HeardVersion,
+    ReadHeld,
+    WholeDesired,
+)
+from manta.node.metrics import Describe
+from manta.node.peer_hub import BLOB_LOST, BulkAddress, Push, WhereIsBulk
+from manta.node.state import Identity, Status, hardware_id
+from manta.protocol import node as protocol
+from manta.protocol.codes import Code
+from manta.protocol.values import BlobRef
+from manta.transports.errors import DownReason
+
+ASK_TIMEOUT = 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+BUSINESS_AS_USUAL = "connected"
+
+
+@dataclass(frozen=True)
+class _LinkState:
+    reason: DownReason | None
+
+
+@dataclass(frozen=True)
+class _Beat:
+    registration: int
+
+
+@dataclass(frozen=True)
+class _Grown:
+    """The journal has something to send."""
+
+
+@dataclass(frozen=True)
+class _Flush:
+    pass
+
+
+@dataclass(frozen=True)
+class _Resend:
+    pass
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """Enrol or register; of that connection."""
+
+    connection: int
+
+
+@dataclass(frozen=True)
+class _Relay:
+    """Try the waiting reads again."""
+
+
+@dataclass
+class _Read:
+    ask: AskManager
+    after: int
+    reply: Reply
+
+
+class ManagerLink(Actor):
+    accepts: ClassVar[Any] = protocol.ToNode
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy(bound=100_000)
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._journals = context.journals
+        self._connection_count = 0
+        self._registration = 0
+        self._registered = False
+        self._enrol_again = True
+        self._pause = FIRST_PAUSE
+        self._interval = 3.0
+        self._missed_beats = 0
+        self._load = protocol.Load()
+        self._bulk: BulkAddress | None = None
+        self._pushing: set[str] = set()
+        self._reads: list[_Read] = []
+        self._flush_timer: Timer[Any] | None = None
+        self._resend_timer: Timer[Any] | None = None
+        self._status: Status | None = None
+
+    def on_start(self) -> None:
+        address = self._context.config.manager_address
+        ref, system = self.ref, self.system
+
+        def on_state(reason: DownReason | None) -> None:
+            try:
+                ref.tell(_LinkState(reason))
+            except ActorError as error:
+                self.log.debug("link state not told: %s", error)
+
+        connection = system.dial(
+            address, self._context.manager_key, on_state=on_state, published=(MANAGER_LINK,)
+        )
+        self._gateway = connection.ref("manager/gateway")
+        self._journals.on_grown(self._journal_grown)
+        self._say("connecting", link_words.down(DownReason.CONNECTING, address, self._config))
+
+    def on_stop(self, reason: ExitReason) -> None:
+        if reason.kind is ExitKind.CRASHED:
+            return
+        if self._registered:
+            self._send_due()
+            self._tell_manager(protocol.Goodbye("the node's daemon stops"))
+        self._say("stopped", "The daemon was stopped.")
+
+    @property
+    def _config(self) -> str:
+        return str(self._context.config.path)
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case protocol.JournalAck():
+                self._acknowledged(message)
+            case protocol.LogAck():
+                self._journals.acknowledge_lines(message)
+                self._send_due()
+            case protocol.DesiredChanged():
+                tell(self, ROOT, message)
+            case _Grown():
+                self._grown()
+            case _Flush():
+                self._flush_timer = None
+                self._send_due()
+            case Later():
+                message()
+            case AskManager():
+                self._read(message, self.defer())
+            case _Relay():
+                self._relay()
+            case _Beat(registration):
+                if registration == self._registration and self._registered:
+                    self._beat()
+            case protocol.Load():
+                self._load = message
+            case _Resend():
+                self._resend_timer = None
+                self._journals.send_overdue_again()
+                self._send_due()
+            case _LinkState(reason):
+                self._link_moved(reason)
+            case _Begin(connection):
+                if connection == self._connection_count and not self._registered:
+                    self._begin()
+            case FetchWhole():
+                self._fetch_whole()
+            case WhereIsBulk():
+                if self._bulk is not None:
+                    tell(self, PEER_HUB, self._bulk)
+            case protocol.StopNode():
+                tell(self, ROOT, message)
+                return protocol.Ok()
+            case _:
+                return super().receive(message)
+        return None
+
+    # --- up and down -------------------------------------------------------------------
+
+    def _link_moved(self, reason: DownReason | None) -> None:
+        self._connection_count += 1
+        self._registered = False
+        self._pushing.clear()
+        if reason is None:
+            self._pause = FIRST_PAUSE
+            self._begin()
+            return
+        words = link_words.down(reason, self._context.config.manager_address, self._config)
+        self._say(str(reason), words)
+
+    def _begin(self) -> None:
+        if self._context.identity is None:
+            self._enrol()
+        else:
+            self._register()
+
+    def _enrol(self) -> None:
+        config = self._context.config
+        mode = config.id_mode
+        request = protocol.Enroll(
+            config.token,
+            config.alias,
+            mode,
+            hardware_id(config.path.stem) if mode == "hardware" else "",
+        )
+        self._ask(request, self._enrolled)
+
+    def _enrolled(self, answer: protocol.Enrolled) -> None:
+        self._remember(
+            Identity(self._context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
+        )
+        self.log.info("enrolled as %s (%s)", answer.alias, answer.node_id)
+        self._register()
+
+    def _remember(self, identity: Identity) -> None:
+        if identity != self._context.identity:
+            self._context.state.write_identity(identity)
+            self._context.identity = identity
+
+    def _register(self) -> None:
+        """Ask siblings what this node is and holds, then tell the manager."""
+        connection = self._connection_count
+        found: dict[str, Any] = {}
+        questions = {ROOT: ReadHeld(), METRICS: Describe(), DATASETS: SurveyDatasets()}
+
+        def answered(path: str, value: Any, error: BaseException | None) -> None:
+            if connection != self._connection_count:
+                return
+            if error is not None:
+                self.log.warning("%s did not answer: %s", path, error)
+                self._begin_later()
+                return
+            found[path] = value
+            if len(found) == len(questions):
+                capabilities = msgspec.structs.replace(found[METRICS], datasets=found[DATASETS])
+                request = protocol.Register(
+                    self._context.boot_id, self._context.config.alias, capabilities, found[ROOT]
+                )
+                self._ask(request, self._was_registered)
+
+        for path, question in questions.items():
+            future = self.system.ref(path).ask_future(question, timeout=ASK_TIMEOUT)
+            later(self, future, partial(answered, path))
+
+    def _was_registered(self, answer: protocol.Registered) -> None:
+        context = self._context
+        self._registered = True
+        self._registration += 1
+        self._pause = FIRST_PAUSE
+        self._interval = max(0.05, answer.heartbeat_interval)
+        self._missed_beats = 0
+        self._remember(
+            Identity(context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
+        )
+        self._journals.registered(answer.acknowledged)
+        self._journals.send_again()
+        tell(self, ROOT, WholeDesired(answer.desired, fresh=True))
+        address = bulk_address(answer.bulk_address, context.config.manager_host)
+        self._bulk = BulkAddress(address, context.manager_key)
+        tell(self, PEER_HUB, self._bulk)
+        self._say(
+            BUSINESS_AS_USUAL,
+            f"Connected to the manager at {context.config.manager_address} as {answer.alias}.",
+        )
+        # Spread: nodes that come back together must not beat together.
+        self.after(random.uniform(0, self._interval), _Beat(self._registration))
+        self._send_due()
+        self._relay()
+
+    def _ask(self, request: Any, then: Any) -> None:
+        """Ask the manager in the course of registering."""
+        connection = self._connection_count
+
+        def answered(value: Any, error: BaseException | None) -> None:
+            if connection != self._connection_count:
+                return
+            if isinstance(error, Refused):
+                self._refused(request, error)
+            elif isinstance(error, ActorError):
+                self.log.warning("%s was not answered: %s", type(request).__name__, error)
+                self._begin_later()
+            elif error is not None:
+                raise error
+            else:
+                then(value)
+
+        later(self, self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
+
+    def _refused(self, request: Any, error: Refused) -> None:
+        unknown = error.code in (Code.NODE_REMOVED, Code.UNKNOWN_NODE, Code.NOT_SIGNED_IN)
+        registering = isinstance(request, protocol.Register)
+        if registering and unknown and self._context.config.token and self._enrol_again:
+            self._enrol_again = False
+            self._context.identity = None
+            self._enrol()
+            return
+        self._say("refused", error.sentence)
+        if error.code in link_words.PERMANENT or (registering and unknown):
+            self._context.finish(1, error.sentence)
+        else:
+            self._begin_later()
+
+    def _begin_later(self) -> None:
+        self.after(self._pause * random.uniform(0.5, 1.0), _Begin(self._connection_count))
+        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+
+    # --- heartbeats and what the node shall run -----------------------------------------
+
+    def _beat(self) -> None:
+        context, registration = self._context, self._registration
+        load = msgspec.structs.replace(
+            self._load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
+        )
+        self.after(self._interval, _Beat(registration))
+        heartbeat = protocol.Heartbeat(context.desired_version, load)
+
+        def answered(reply: Any, error: BaseException | None) -> None:
+            if registration != self._registration or not self._registered:
+                return
+            if error is None:
+                self._missed_beats = 0
+                tell(self, ROOT, HeardVersion(reply.desired_version))
+                connected = f"Connected to the manager at {context.config.manager_address}."
+                self._say(BUSINESS_AS_USUAL, connected, update=True)
+                return
+            self.log.warning("a heartbeat was not answered: %s", error)
+            self._missed_beats += 1
+            if isinstance(error, Refused) or self._missed_beats >= 3:
+                # It does not know us any more, or hangs: begin anew on this connection.
+                self._registered = False
+                self._begin_later()
+
+        future = self._gateway.ask_future(heartbeat, timeout=max(5.0, 2 * self._interval))
+        later(self, future, answered)
+
+    def _fetch_whole(self) -> None:
+        def answered(desired: Any, error: BaseException | None) -> None:
+            if error is None:
+                tell(self, ROOT, WholeDesired(desired, fresh=False))
+            else:
+                self.log.warning("what to run could not be fetched: %s", error)
+                tell(self, ROOT, FetchFailed())
+
+        future = self._gateway.ask_future(protocol.FetchDesired(), timeout=ASK_TIMEOUT)
+        later(self, future, answered)
+
+    # --- the journal -------------------------------------------------------------------
+
+    def _journal_grown(self) -> None:
+        """In the thread of who appended."""
+        tell(self, MANAGER_LINK, _Grown())
+
+    def _grown(self) -> None:
+        if not self._registered:
+            return
+        self._push_blobs()
+        due = self._journals.due_at
+        if due is None:
+            return
+        delay = due - self.clock.now()
+        if self._flush_timer is not None:
+            if self._flush_timer.deadline <= due:
+                return
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        if delay <= 0:
+            self._send_due()
+        else:
+            self._flush_timer = self.after(delay, _Flush())
+
+    def _send_due(self) -> None:
+        """Sync what came, then send what may be sent."""
+        if not self._registered:
+            return
+        self._journals.sync()
+        self._push_blobs()
+        for message in self._journals.due():
+            if not self._tell_manager(message):
+                break  # sent again after the time-out or the next registration
+        at = self._journals.resend_at()
+        if at is not None and self._resend_timer is None:
+            self._resend_timer = self.after(max(0.01, at - self.clock.now()), _Resend())
+
+    def _tell_manager(self, message: Any) -> bool:
+        try:
+            self._gateway.tell(message)
+        except ActorError as error:
+            self.log.debug("%s not sent: %s", type(message).__name__, error)
+            return False
+        return True
+
+    def _push_blobs(self) -> None:
+        for blob in self._journals.blobs_to_push():
+            if blob.digest not in self._pushing:
+                self._pushing.add(blob.digest)
+                self._push(blob)
+
+    def _push(self, blob: BlobRef) -> None:
+        connection = self._connection_count
+
+        def ended(_: Any, error: BaseException | None) -> None:
+            if error is None:
+                self._journals.pushed(blob.digest)
+            elif isinstance(error, Refused) and error.code == BLOB_LOST:
+                self._journals.blob_lost(blob.digest, self.clock.wall())
+            else:
+                self.log.warning("%s: to be tried again", error)
+                if connection == self._connection_count:
+                    self._pushing.discard(blob.digest)
+                    self.after(1.0, _Grown())
+                return
+            if connection == self._connection_count:
+                self._pushing.discard(blob.digest)
+                self._send_due()
+
+        future = self.system.ref(PEER_HUB).ask_future(Push(blob), timeout=3600.0)
+        later(self, future, ended)
+
+    def _acknowledged(self, ack: protocol.JournalAck) -> None:
+        self._journals.acknowledge(ack)
+        self._send_due()
+        if self._reads:
+            self._relay()
+
+    # --- what tasks read ---------------------------------------------------------------
+
+    def _read(self, ask: AskManager, reply: Reply) -> None:
+        read = _Read(ask, self._journals.last_write(ask.instance), reply)
+        if read.after and self._registered:
+            self._send_due()
+        self._reads.append(read)
+        self._relay()
+
+    def _relay(self) -> None:
+        if not self._registered:
+            return
+        waiting, self._reads = self._reads, []
+        for read in waiting:
+            if read.reply.done:
+                continue  # the asker gave up
+            if self._journals.acknowledged(read.ask.instance.swarm_id) < read.after:
+                self._reads.append(read)
+                continue
+            future = self._gateway.ask_future(read.ask.request, timeout=ASK_TIMEOUT)
+            later(self, future, partial(self._answered, read))
+
+    def _answered(self, read: _Read, value: Any, error: BaseException | None) -> None:
+        if error is None:
+            read.reply.set(value)
+        elif isinstance(error, Refused) and error.code != Code.UNAVAILABLE:
+            read.reply.fail(error)
+        elif isinstance(error, ActorError):
+            self.log.warning("a read was not answered: %s; it is asked again", error)
+            self._reads.append(read)
+            self.after(0.5, _Relay())
+        else:
+            read.reply.fail(error)
+
+    # --- what the operator sees ----------------------------------------------------------
+
+    def _say(self, state: str, sentence: str, *, update: bool = False) -> None:
+        """`update`: nothing new but the counts."""
+        context, before = self._context, self._status
+        if before is not None and (update or before.state == state):
+            since = before.since
+            sentence = before.sentence if update else sentence
+        else:
+            since = self.clock.wall()
+        identity = context.identity or Identity(context.manager_key)
+        status = Status(
+            context.pid,
+            context.config.path.stem,
+            state,
+            sentence,
+            context.config.manager_address,
+            identity.alias or context.config.alias,
+            since,
+            identity.node_id,
+            identity.cluster_id,
+            context.tasks_running,
+            context.tasks_queued,
+        )
+        if status == before:
+            return
+        if before is None or (before.state, before.sentence) != (state, sentence):
+            level = self.log.info if state in (BUSINESS_AS_USUAL, "stopped") else self.log.warning
+            level("%s", sentence)
+        self._status = status
+        try:
+            context.state.write_status(status)
+        except OSError as error:
+            self.log.error("the status cannot be written: %s", error.strerror)
+
+
+def bulk_address(announced: str, host: str) -> str:
+    """The manager may have bound all its addresses: then the one that we dialled is good."""
+    scheme, _, rest = announced.rpartition("://")
+    name, _, port = rest.rpartition(":")
+    if name in ("", "*", "0.0.0.0", "[::]"):
+        return f"{scheme or 'tcp'}://{host}:{port}"
+    return announced

@@ -1,0 +1,234 @@
+"""A node's state folder: who it is, whom it belongs to, what it must not forget.
+
+```
+node.key        the node's CURVE key pair
+identity.json   its manager's public key; node_id, cluster_id and alias once registered
+lock            held by the daemon that runs; its process id inside
+status.json     what that daemon last said of itself
+journal/        what is to be told to the manager, one file per swarm
+spool/          blobs that the journal names
+modules/        unpacked modules, by digest
+kept/           what tasks keep for their swarm (`set_state`)
+tasks/          scratch folders
+```
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from manta.node.errors import IdentityError, StateInUse, StorageError
+from manta.transports.errors import KeyFileError
+
+if TYPE_CHECKING:
+    from manta.transports.keys import KeyPair
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """`identity.json`. Only the manager's key is needed to connect."""
+
+    manager_key: str
+    """CURVE public key, Z85: what the connection pins."""
+    node_id: str = ""
+    cluster_id: str = ""
+    alias: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`status.json`. `state` is a DownReason's word, or starting, connected, refused, stopped."""
+
+    pid: int
+    name: str
+    state: str
+    sentence: str
+    manager: str
+    alias: str
+    since: float
+    """When `state` began, in seconds since the epoch."""
+    node_id: str = ""
+    cluster_id: str = ""
+    tasks_running: int = 0
+    tasks_queued: int = 0
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    path: Path
+
+    @property
+    def key_file(self) -> Path:
+        return self.path / "node.key"
+
+    @property
+    def identity_file(self) -> Path:
+        return self.path / "identity.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "spool"
+
+    @property
+    def modules(self) -> Path:
+        return self.path / "modules"
+
+    @property
+    def kept(self) -> Path:
+        return self.path / "kept"
+
+    @property
+    def tasks(self) -> Path:
+        return self.path / "tasks"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "node.log"
+
+    def open(self) -> StateLock:
+        """Make the folder and take it for this process.
+
+        Raises StateInUse, KeyFileError, StorageError.
+        """
+        from manta.transports.keys import make_private_folder
+
+        make_private_folder(self.path)
+        lock = StateLock(self.path)
+        try:
+            shutil.rmtree(self.tasks, ignore_errors=True)  # scratch of tasks that are gone
+            for folder in (self.journal, self.modules, self.kept, self.tasks):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            lock.release()
+            raise StorageError(
+                f"The state folder {self.path} cannot be written: {error.strerror}."
+            ) from error
+        return lock
+
+    def key(self) -> KeyPair:
+        """The node's own, made when there is none. Raises KeyFileError."""
+        from manta.transports.keys import KeyPair
+
+        if self.key_file.exists():
+            return KeyPair.load(self.key_file)
+        pair = KeyPair.generate()
+        pair.save(self.key_file)
+        return pair
+
+    def read_identity(self) -> Identity | None:
+        """None when the node has not enrolled. Raises IdentityError."""
+        try:
+            return msgspec.json.decode(self.identity_file.read_bytes(), type=Identity)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise IdentityError(
+                f"{self.identity_file} cannot be read ({error}); restore it, or delete it and "
+                "enrol the node with a new token."
+            ) from error
+
+    def write_identity(self, identity: Identity) -> None:
+        """Raises KeyFileError."""
+        from manta.transports.keys import write_private
+
+        text = msgspec.json.format(msgspec.json.encode(identity)).decode()
+        write_private(self.identity_file, text + "\n", replace=True)
+
+    def read_status(self) -> Status | None:
+        """What the last daemon said; says nothing on whether it still runs."""
+        try:
+            return msgspec.json.decode(self.status_file.read_bytes(), type=Status)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def write_status(self, status: Status) -> None:
+        """Readers see the old one or the whole new one. Raises OSError."""
+        draft = self.status_file.with_suffix(".new")
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(status)))
+        os.replace(draft, self.status_file)
+
+    def running_pid(self) -> int | None:
+        """The daemon that holds the folder."""
+        try:
+            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+            return int(text) if text.isdecimal() else None
+        finally:
+            os.close(fd)
+        return None
+
+
+class StateLock:
+    """Held until released, or until the process ends, however it ends."""
+
+    PATIENCE = 2.0  # seconds for a predecessor that is about to end
+
+    def __init__(self, folder: Path) -> None:
+        self._fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + self.PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip()
+            if time.monotonic() > deadline:
+                os.close(self._fd)
+                raise StateInUse(
+                    f"Another node daemon (process {holder or 'unknown'}) uses {folder}: stop it "
+                    "with `manta_node stop`, or give this one a configuration of its own."
+                )
+            time.sleep(0.05)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+def hardware_id(name: str) -> str:
+    """This machine and the configuration's name, hashed; "" where the machine has no id."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            machine = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if machine:
+            return hashlib.sha256(f"manta node {machine} {name}".encode()).hexdigest()[:32]
+    return ""
+
+
+def is_status_of(status: Status | None, pid: int | None) -> bool:
+    """Whether the daemon with that process id said it."""
+    return status is not None and pid is not None and status.pid == pid
+
+
+__all__ = [
+    "Identity",
+    "KeyFileError",
+    "StateFolder",
+    "StateLock",
+    "Status",
+    "hardware_id",
+    "is_status_of",
+]

@@ -1,0 +1,157 @@
+"""What the node accepts from tasks, as types: `manta.light.wire` says what they mean.
+
+Whatever is not of these types, in bounds, costs the task its connection.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from manta.light.wire import INLINE_LIMIT, MAX_LOG_TEXT
+
+Number = Annotated[int, Meta(ge=1, lt=2**53)]
+Text = Annotated[str, Meta(max_length=64 * 1024)]
+Name = Annotated[str, Meta(min_length=1, max_length=1024)]
+Value = Annotated[bytes, Meta(max_length=INLINE_LIMIT)] | Number
+"""An encoded value, or the number of the memory that it was written into."""
+Failure = tuple[Name, Text, Text]
+"""Kind, sentence, traceback."""
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class FromTask(
+    msgspec.Struct, frozen=True, tag_field="k", forbid_unknown_fields=True, omit_defaults=True
+):
+    """Root of the messages."""
+
+
+# Of the runtime.
+
+
+class Runtime(FromTask, frozen=True, tag="runtime"):
+    token: Name
+    version: int
+    pid: int
+
+
+class Ready(FromTask, frozen=True, tag="ready"):
+    mode: Literal["fork", "resident", "spawn"]
+    why: Text
+
+
+class Failed(FromTask, frozen=True, tag="failed"):
+    error: Failure
+
+
+class Exited(FromTask, frozen=True, tag="exited"):
+    round: Number
+    status: Annotated[int, Meta(ge=-1024, le=1024)]
+
+
+# Of a round.
+
+
+class Round(FromTask, frozen=True, tag="round"):
+    token: Name
+
+
+class Numbered(FromTask, frozen=True):
+    n: Number
+
+
+class Memory(Numbered, frozen=True, tag="memory"):
+    size: Number
+
+
+class End(Numbered, frozen=True, tag="end"):
+    computing: Seconds
+    moving: Seconds
+    output: Value | None = None
+    error: Failure | None = None
+
+
+class GetGlobal(Numbered, frozen=True, tag="get_global"):
+    tag: Name
+
+
+class SetGlobal(Numbered, frozen=True, tag="set_global"):
+    tag: Name
+    value: Value
+
+
+class ListGlobalTags(Numbered, frozen=True, tag="list_global_tags"):
+    pass
+
+
+class AddResult(Numbered, frozen=True, tag="add_result"):
+    tag: Name
+    value: Value
+
+
+class SelectResults(Numbered, frozen=True, tag="select_results"):
+    tag: Name
+    iteration: int | None
+
+
+class ScheduleNextIteration(Numbered, frozen=True, tag="schedule_next_iteration"):
+    node_ids: Annotated[tuple[Name, ...], Meta(max_length=100_000)]
+    alias: Name | None
+
+
+class StopSwarm(Numbered, frozen=True, tag="stop_swarm"):
+    pass
+
+
+class LogMetrics(Numbered, frozen=True, tag="log_metrics"):
+    metrics: dict[Name, float]
+    step: int | None
+
+
+class Progress(Numbered, frozen=True, tag="progress"):
+    fraction: Annotated[float, Meta(ge=0, le=1)]
+    message: Text
+
+
+class GetState(Numbered, frozen=True, tag="get_state"):
+    key: Name
+
+
+class SetState(Numbered, frozen=True, tag="set_state"):
+    key: Name
+    value: Value
+
+
+class GetResources(Numbered, frozen=True, tag="get_resources"):
+    pass
+
+
+class GetPerformance(Numbered, frozen=True, tag="get_performance"):
+    pass
+
+
+Ask = (
+    GetGlobal
+    | SetGlobal
+    | ListGlobalTags
+    | AddResult
+    | SelectResults
+    | ScheduleNextIteration
+    | StopSwarm
+    | LogMetrics
+    | Progress
+    | GetState
+    | SetState
+    | GetResources
+    | GetPerformance
+)
+"""Requests that the task's supervisor answers."""
+
+FIRST = msgspec.msgpack.Decoder(Runtime | Round)
+FROM_RUNTIME = msgspec.msgpack.Decoder(Ready | Failed | Exited)
+FROM_ROUND = msgspec.msgpack.Decoder(Ask | Memory | End)
+LOG_RECORD = msgspec.msgpack.Decoder(
+    tuple[float, Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=MAX_LOG_TEXT)]]
+)
