@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from manta.actors.signals import SHUTDOWN, ExitReason
 from manta.actors.specs import ChildSpec
@@ -10,66 +10,57 @@ from manta.actors.specs import ChildSpec
 # --- events ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Boot:
+class Boot(msgspec.Struct, frozen=True):
     """Start the children."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """The child is ready."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(msgspec.Struct, frozen=True):
     """The child's current incarnation is gone."""
 
     id: str
     reason: ExitReason
 
 
-@dataclass(frozen=True, slots=True)
-class Overdue:
+class Overdue(msgspec.Struct, frozen=True):
     """The child had its time to stop."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RetryDue:
+class RetryDue(msgspec.Struct, frozen=True):
     """What Retry asked for came back through the mailbox."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Add:
+class Add(msgspec.Struct, frozen=True):
     """Add a child and start it."""
 
     spec: ChildSpec
     token: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Revive:
+class Revive(msgspec.Struct, frozen=True):
     """Start a child that ended: OTP's restart_child."""
 
     id: str
     token: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True):
     """Stop a child and forget it: OTP's terminate_child, then delete_child."""
 
     id: str
     token: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(msgspec.Struct, frozen=True):
     """Stop the children, last first, and exit."""
 
     reason: ExitReason = SHUTDOWN
@@ -80,38 +71,33 @@ Event = Boot | Started | Exited | Overdue | RetryDue | Add | Revive | Remove | S
 # --- actions --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Start the child; answer Started or Exited."""
 
     spec: ChildSpec
     restarting: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(msgspec.Struct, frozen=True):
     """Tell the child to stop; answer Exited, or Overdue once `seconds` are over."""
 
     id: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
+class Abandon(msgspec.Struct, frozen=True):
     """Declare the child dead though its thread may run on; answer Exited."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """Send RetryDue through the mailbox, so that a shutdown can overtake it."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """To who asked with this token: done, or a refusal's code and sentence."""
 
     token: object
@@ -120,13 +106,11 @@ class Answer:
     sentence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Booted:
+class Booted(msgspec.Struct, frozen=True):
     """All children run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """All children are down: the supervisor's end."""
 
     reason: ExitReason

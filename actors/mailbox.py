@@ -12,8 +12,9 @@ import heapq
 import itertools
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from manta.actors.clock import Clock, SystemClock
 from manta.actors.errors import ActorDead, MailboxFull
@@ -23,8 +24,7 @@ T = TypeVar("T")
 BOUND = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxPolicy:
+class MailboxPolicy(msgspec.Struct, frozen=True):
     """How much may wait. What overflows is refused: the sender gets MailboxFull."""
 
     bound: int = BOUND

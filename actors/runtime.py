@@ -61,14 +61,11 @@ class Closeable(Protocol):
     def close(self) -> None: ...
 
 
-class DownSignal(Signal):
+class DownSignal(Signal, frozen=True):
     """Becomes a Down, unless the monitor was cancelled meanwhile."""
 
-    __slots__ = ("monitor", "reason")
-
-    def __init__(self, monitor: Monitor, reason: ExitReason) -> None:
-        self.monitor = monitor
-        self.reason = reason
+    monitor: Monitor
+    reason: ExitReason
 
 
 class Cell(pykka.ThreadingActor):
@@ -219,7 +216,7 @@ class Cell(pykka.ThreadingActor):
                 raise error
             case Parental(event):
                 actor._parental(event)
-            case DownSignal(monitor=monitor, reason=reason):
+            case DownSignal(monitor, reason):
                 if monitor.active:
                     monitor.active = False
                     actor.receive(Down(monitor.ref, reason))

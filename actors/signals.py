@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from manta.actors.address import Address
 
@@ -24,18 +25,28 @@ class ExitKind(StrEnum):
     DISCONNECTED = "disconnected"  # the link to its process went down: it may still live
 
 
-@dataclass(frozen=True, slots=True)
-class ExitReason:
-    """Why an actor ended; `error` is there for crashes in this process only."""
+class ExitReason(msgspec.Struct, frozen=True, eq=False):
+    """Why an actor ended; `error` is there for crashes in this process only, and not compared."""
 
     kind: ExitKind
     sentence: str = ""
-    error: BaseException | None = field(default=None, compare=False, repr=False)
+    error: BaseException | None = None
 
     @property
     def is_normal(self) -> bool:
         """True for what a transient child is not restarted after."""
         return self.kind in (ExitKind.NORMAL, ExitKind.SHUTDOWN, ExitKind.GAVE_UP)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ExitReason):
+            return NotImplemented
+        return (self.kind, self.sentence) == (other.kind, other.sentence)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.sentence))
+
+    def __repr__(self) -> str:
+        return f"ExitReason({self.kind!r}, {self.sentence!r})"
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.sentence}" if self.sentence else str(self.kind)
@@ -51,23 +62,20 @@ def crashed(error: BaseException, where: str = "") -> ExitReason:
     return ExitReason(ExitKind.CRASHED, f"{where}{sentence}", error)
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
+class Down(msgspec.Struct, frozen=True):
     """To who monitors: the actor behind `ref` ended, or cannot be seen any more."""
 
     ref: Ref
     reason: ExitReason
 
 
-@dataclass(frozen=True, slots=True)
-class ChildStarted:
+class ChildStarted(msgspec.Struct, frozen=True):
     """To the parent: the child is ready."""
 
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class ChildExited:
+class ChildExited(msgspec.Struct, frozen=True):
     """To the parent, exactly once per incarnation."""
 
     address: Address
@@ -77,28 +85,23 @@ class ChildExited:
         return f"ChildExited({self.address}, {self.reason})"
 
 
-class Signal:
-    """What the runtime itself says to an actor, on the urgent lane."""
-
-    __slots__ = ()
+class Signal(msgspec.Struct, frozen=True):
+    """What the runtime itself says to an actor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop(Signal):
+class Stop(Signal, frozen=True):
     """End with this reason."""
 
     reason: ExitReason
 
 
-@dataclass(frozen=True, slots=True)
-class Crash(Signal):
+class Crash(Signal, frozen=True):
     """Raise this: fault injection, and the death of a linked actor."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Parental(Signal):
+class Parental(Signal, frozen=True):
     """News of a child, or the supervisor's own note to itself."""
 
     event: Any

@@ -37,9 +37,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import assert_never
+
+import msgspec
 
 from manta.actors.events import (
     Abandon,
@@ -74,18 +75,16 @@ class _Goal(Enum):
     SHUTDOWN = auto()
 
 
-@dataclass(slots=True)
-class _Operation:
+class _Operation(msgspec.Struct):
     goal: _Goal
-    stops: deque[str] = field(default_factory=deque)
-    starts: deque[str] = field(default_factory=deque)
+    stops: deque[str] = msgspec.field(default_factory=deque)
+    starts: deque[str] = msgspec.field(default_factory=deque)
     target: str = ""
     token: object = None
     reason: ExitReason = SHUTDOWN
 
 
-@dataclass(slots=True)
-class Child:
+class Child(msgspec.Struct):
     """One spec and what became of it."""
 
     spec: ChildSpec

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, assert_never
+
+import msgspec
 
 from manta.actors import events as ev
 from manta.actors.actor import Actor
@@ -29,34 +30,29 @@ from manta.actors.specs import AutoShutdown, ChildSpec, ChildType, Phase, Restar
 from manta.actors.supervision import Child, Supervision
 
 
-@dataclass(frozen=True, slots=True)
-class StartChild:
+class StartChild(msgspec.Struct, frozen=True):
     """Add a child; answered with its LocalRef once it started, else Refused."""
 
     spec: ChildSpec
 
 
-@dataclass(frozen=True, slots=True)
-class StopChild:
+class StopChild(msgspec.Struct, frozen=True):
     """Stop a child and forget its spec; answered when it is down."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RestartChild:
+class RestartChild(msgspec.Struct, frozen=True):
     """Start a child that ended and whose spec was kept; answered with its LocalRef."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class WhichChildren:
+class WhichChildren(msgspec.Struct, frozen=True):
     """Answered with a list of ChildInfo, in start order."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChildInfo:
+class ChildInfo(msgspec.Struct, frozen=True):
     """One child as its supervisor sees it."""
 
     id: str
@@ -68,8 +64,7 @@ class ChildInfo:
     last_exit: ExitReason | None
 
 
-@dataclass(frozen=True, slots=True)
-class _TimeUp:
+class _TimeUp(msgspec.Struct, frozen=True):
     id: str
     incarnation: int
 

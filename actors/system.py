@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from manta.actors.address import Address, next_incarnation
 from manta.actors.clock import Clock, SystemClock
@@ -39,8 +40,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class TreeNode:
+class TreeNode(msgspec.Struct, frozen=True):
     """One actor, and what hangs below it, at one moment."""
 
     address: Address
