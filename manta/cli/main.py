@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -28,8 +28,24 @@ COMMANDS = {
 """Name -> module (its attribute is the name, `-` as `_`) and what `--help` says of it."""
 
 
+class ReaderGone(Exception):
+    """Who read our output went away, as in `manta ps | head`: nothing more to say to it."""
+
+
 class LazyGroup(click.Group):
     """Lists its commands without importing them."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError as error:  # of --help; click itself would exit with 1
+            raise ReaderGone from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -82,11 +98,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         code = Exit.INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away, as in `manta ps | head`: nothing more to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except SystemExit as exit_:
-        code = exit_.code if isinstance(exit_.code, int) else Exit.OK
+    except (ReaderGone, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
     except Exception as error:
         code = tell(error)
     sys.exit(code)

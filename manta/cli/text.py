@@ -40,13 +40,17 @@ def number(value: float) -> str:
 
 
 def numbers(values: Sequence[float | None]) -> list[str]:
-    """A column: the same number of decimals in all of it; "" for None."""
+    """The same number of decimals in all of them, as few as will do; "" for None."""
     there = [value for value in values if value is not None]
-    shown = [number(value) for value in there]
+    shown = [_trimmed(number(value)) for value in there]
     if any("e" in text or "n" in text for text in shown):
         return ["" if value is None else number(value) for value in values]
     decimals = max((len(text.partition(".")[2]) for text in shown), default=0)
     return ["" if value is None else f"{value:.{decimals}f}" for value in values]
+
+
+def _trimmed(shown: str) -> str:
+    return shown.rstrip("0").rstrip(".") if "." in shown and "e" not in shown else shown
 
 
 def count(amount: int, noun: str) -> str:

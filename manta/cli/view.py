@@ -159,26 +159,32 @@ def log_line(item: LogOverview) -> str:
 
 
 Metrics = dict[str, dict[int, dict[tuple[str, int], float]]]
-Columns = list[tuple[str, str, list[float | None]]]
-"""Upper and lower header, and a value for each iteration."""
+Columns = list[tuple[str, str, list[str]]]
+"""Upper and lower header, and a cell for each iteration."""
 
 
 def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
     iterations = sorted({iteration for rounds in metrics.values() for iteration in rounds})
     columns: Columns = []
     for name, rounds in metrics.items():
-        if max(len(values) for values in rounds.values()) == 1:
-            alone = [next(iter(rounds.get(i, {}).values()), None) for i in iterations]
-            columns.append(("", name, alone))
+        values: dict[str, list[float | None]]
+        if max(len(there) for there in rounds.values()) == 1:
+            values = {name: [next(iter(rounds.get(i, {}).values()), None) for i in iterations]}
+            name = ""
         elif by_node:
-            columns += _by_node(name, rounds, iterations)
+            values = _by_node(rounds, iterations)
         else:
-            for label, fold in (("mean", _mean), ("min", min), ("max", max)):
-                folded = [
+            values = {
+                label: [
                     fold(there.values()) if (there := rounds.get(i)) else None for i in iterations
                 ]
-                columns.append((name if label == "mean" else "", label, folded))
-    body = [[str(i) for i in iterations], *(text.numbers(values) for _, _, values in columns)]
+                for label, fold in (("mean", _mean), ("min", min), ("max", max))
+            }
+        cells = iter(text.numbers([value for column in values.values() for value in column]))
+        for label, column in values.items():
+            columns.append((name, label, [next(cells) for _ in column]))
+            name = ""
+    body = [[str(i) for i in iterations], *(column for _, _, column in columns)]
     below = ["round", *(label for _, label, _ in columns)]
     rows = [list(row) for row in zip(*body, strict=True)]
     if len(rows) > SHOWN_ROUNDS:
@@ -194,8 +200,8 @@ def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
 
 
 def _by_node(
-    name: str, rounds: dict[int, dict[tuple[str, int], float]], iterations: Sequence[int]
-) -> Columns:
+    rounds: dict[int, dict[tuple[str, int], float]], iterations: Sequence[int]
+) -> dict[str, list[float | None]]:
     """A column for each node, or for each instance where a node ran several at once."""
     several = any(len({node for node, _ in there}) < len(there) for there in rounds.values())
     labelled = {
@@ -205,10 +211,7 @@ def _by_node(
         for iteration, there in rounds.items()
     }
     labels = sorted({label for there in labelled.values() for label in there}, key=_natural)
-    return [
-        (name if position == 0 else "", label, [labelled.get(i, {}).get(label) for i in iterations])
-        for position, label in enumerate(labels)
-    ]
+    return {label: [labelled.get(i, {}).get(label) for i in iterations] for label in labels}
 
 
 def _natural(label: str) -> list[tuple[int, str]]:

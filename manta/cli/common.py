@@ -1,0 +1,103 @@
+"""What commands share: the way to the manager, tables and JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from manta.cli import text
+from manta.cli.terminal import Screen
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Command = Callable[..., Any]
+
+
+def with_api(function: Command) -> Command:
+    """Add --host, --port, --token and --profile; the command gets an open UserAPI first."""
+
+    @click.option("--host", help="The manager's host (MANTA_HOST).")
+    @click.option("--port", type=click.IntRange(1, 65535), help="Its user port (MANTA_PORT).")
+    @click.option("--token", help="A user's token (MANTA_TOKEN); better not on a command line.")
+    @click.option("--profile", help="Which profile of ~/.manta to use.")
+    @functools.wraps(function)
+    def command(
+        host: str | None, port: int | None, token: str | None, profile: str | None, **options: Any
+    ) -> Any:
+        from manta.apis.user_api import UserAPI
+
+        with UserAPI(token, host, port, profile) as api:
+            return function(api, **options)
+
+    return command
+
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def emit(
+    records: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
+    *,
+    as_json: bool,
+    nothing: str,
+) -> None:
+    """A list as a table with these columns, or in full as JSON; `nothing` stands for no table."""
+    if as_json:
+        click.echo(json.dumps(records, indent=2, default=plain))
+        return
+    if not records:
+        click.echo(nothing)
+        return
+    rows = [[cell(record) for cell in columns.values()] for record in records]
+    header = [click.style(name.upper(), bold=True) for name in columns]
+    Screen().show(text.table(header, rows))
+
+
+def field(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """A column that shows one field."""
+    return lambda record: "" if record[name] is None else str(record[name])
+
+
+def age(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """A column that shows how long ago a time was."""
+    return lambda record: text.seconds(max(0.0, time.time() - record[name])) if record[name] else ""
+
+
+def plain(value: Any) -> Any:
+    """For json.dumps: what JSON has no form for. Large arrays and bytes are described."""
+    if hasattr(value, "__struct_fields__"):
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        if getattr(value, "size", 0) <= MOST_ITEMS:
+            return value.tolist()
+        return {"dtype": str(value.dtype), "shape": list(value.shape)}
+    if isinstance(value, bytes):
+        return {"bytes": len(value)}
+    return str(value)
+
+
+MOST_ITEMS = 1000
+"""An array with more items is described, not printed."""
+
+
+def brief(value: Any) -> str:
+    """A value in one line."""
+    if hasattr(value, "dtype") and hasattr(value, "shape") and value.shape:
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, float):
+        return text.number(value)
+    if isinstance(value, bytes):
+        return text.size(len(value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {brief(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        shown = ", ".join(brief(item) for item in value[:8])
+        more = f", ... {len(value)} in all" if len(value) > 8 else ""
+        return f"[{shown}{more}]" if isinstance(value, list) else f"({shown}{more})"
+    return str(value)

@@ -1,0 +1,63 @@
+"""`manta deploy`: a swarm to a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli.common import as_json_option, with_api
+from manta.cli.exit_codes import Exit, of_status
+from manta.cli.terminal import Screen
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
+
+
+@click.command()
+@click.argument("target", metavar="FILE[:CLASS]")
+@click.option("--cluster", required=True, help="Its name or id.")
+@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
+@click.option("--follow", is_flag=True, help="Show its progress until it has ended.")
+@click.option("--logs/--no-logs", default=True, help="With --follow, show what tasks write.")
+@click.option("--wait", is_flag=True, help="Deploy it even if no node can run it yet.")
+@as_json_option
+@with_api
+def deploy(
+    api: UserAPI,
+    target: str,
+    cluster: str,
+    parameters: Sequence[str],
+    follow: bool,
+    logs: bool,
+    wait: bool,
+    as_json: bool,
+) -> int:
+    """Deploy the swarm in FILE to a cluster, and print its id.
+
+    With --follow, the exit code is 0 for COMPLETED, 1 for FAILED, 3 for STOPPED; Ctrl-C ends the
+    following, not the swarm.
+    """
+    from manta.cli.loading import load_swarm, parse_parameters
+
+    swarm = load_swarm(target, parse_parameters(parameters))
+    deployed = api.deploy_swarm(cluster, swarm, wait=wait)
+    click.echo(json.dumps(dict(deployed)) if as_json else deployed.swarm_id)
+    if not follow:
+        return Exit.OK
+    from manta.cli.following import Follower
+    from manta.cli.run import ending
+    from manta.cli.view import SwarmView
+
+    view, screen = SwarmView(), Screen(quiet=as_json)
+    follower = Follower(api, deployed, view, screen)
+    try:
+        ended = follower.run(logs=logs)
+        errors = api.collect_errors(ended) if ended.status == "FAILED" else []
+    finally:
+        api.close()
+        follower.join()
+    screen.show(ending(ended, errors, view, screen.columns))
+    return of_status(ended.status)

@@ -1,0 +1,91 @@
+"""`manta sign-in` and `manta token ...`"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from manta.cli import text
+
+
+@click.command("sign-in")
+@click.option("--email", prompt=True)
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--host", help="The manager's host.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
+@click.option("--server-key", help="Its public key, unless it runs on this machine.")
+@click.option("--profile", help="Where to remember it; `default` if left out.")
+def sign_in(
+    email: str,
+    password_stdin: bool,
+    host: str | None,
+    port: int | None,
+    server_key: str | None,
+    profile: str | None,
+) -> None:
+    """Sign in to a manager; from then on commands need no token."""
+    from manta.apis.user_api import UserAPI
+
+    password = (
+        sys.stdin.readline().rstrip("\n")
+        if password_stdin
+        else click.prompt("Password", hide_input=True)
+    )
+    with UserAPI.sign_in(email, password, host, port, profile, server_key) as api:
+        where = api.connection.session.target
+        click.echo(f"Signed in to {where.host}:{where.port} as {api.get_user().email}.")
+
+
+@click.group()
+def token() -> None:
+    """Use and show this machine's token."""
+
+
+@token.command()
+@click.option("--host", help="The manager's host.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
+@click.option("--profile", help="Where to keep it; `default` if left out.")
+def use(host: str | None, port: int | None, profile: str | None) -> None:
+    """Read a token from standard input, bind it to this machine's key, and keep it."""
+    from manta.apis import profiles
+    from manta.apis.session import Session
+    from manta.apis.user_api import UserAPI
+
+    if sys.stdin.isatty():
+        given = click.prompt("Token", hide_input=True).strip()
+    else:
+        given = sys.stdin.readline().strip()
+    manager_key = profiles.claims(given).manager_key
+    found, keys = profiles.for_sign_in(host, port, profile, manager_key)
+    target = profiles.Target(found.host, found.port, found.profile, given, manager_key)
+    with UserAPI.over(Session(target, keys)) as api:
+        email = api.get_user().email
+    profiles.remember(target, email, given)
+    click.echo(f"This machine is {email} at {target.host}:{target.port}.")
+
+
+@token.command()
+@click.option("--profile", help="Of which profile.")
+def show(profile: str | None) -> None:
+    """Say whose token this is and how long it serves; the token itself is not shown."""
+    from manta.apis import profiles
+    from manta.apis.errors import TokenRefused
+
+    target = profiles.resolve(profile=profile)
+    if not target.token:
+        raise TokenRefused(
+            f"Profile {target.profile!r} has no token: sign in, or `manta token use`."
+        )
+    claims = profiles.claims(target.token)
+    left = claims.expires_at - time.time()
+    rows = [
+        ("profile", target.profile),
+        ("manager", f"{target.host}:{target.port}"),
+        ("its key", claims.manager_key),
+        ("user", claims.subject),
+        ("expires", f"in {text.seconds(left)}" if left > 0 else f"{text.seconds(-left)} ago"),
+    ]
+    for line in text.table(("", ""), rows)[1:]:
+        click.echo(line)

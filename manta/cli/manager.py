@@ -1,0 +1,181 @@
+"""`manta manager ...`: a manager on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli import text
+from manta.cli.common import as_json_option
+from manta.cli.exit_codes import Exit
+
+if TYPE_CHECKING:
+    from manta.manager.home import Home, ManagerFile
+
+NODES, USERS, BULK = 50051, 50052, 50053
+STARTED = 15.0
+STOPPED = 15.0
+
+
+class ManagerError(click.ClickException):
+    exit_code = Exit.LOCAL
+
+
+def _folder(path: str | None) -> Path:
+    from manta.apis.profiles import home
+
+    return Path(path).absolute() if path else home() / "manager"
+
+
+home_option = click.option("--home", help="Its folder; ~/.manta/manager if left out.")
+
+
+@click.group()
+def manager() -> None:
+    """Start and stop a manager on this machine."""
+
+
+@manager.command()
+@home_option
+@click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on.")
+@click.option("--node-port", default=NODES, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--user-port", default=USERS, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--bulk-port", default=BULK, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--background", is_flag=True, help="Return once it serves; it logs to a file.")
+def start(
+    home: str | None, host: str, node_port: int, user_port: int, bulk_port: int, background: bool
+) -> None:
+    """Start a manager; the first start creates the first user and says how to sign in, once."""
+    folder = _folder(home)
+    running = _running(folder)
+    if running is not None:
+        raise ManagerError(
+            f"A manager runs in {folder} already (process {running.pid}): stop it first."
+        )
+    host = f"[{host}]" if ":" in host else host
+    command = [sys.executable, "-m", "manta.manager", "--home", str(folder)]
+    for name, port in (("nodes", node_port), ("users", user_port), ("bulk", bulk_port)):
+        command += [f"--{name}", f"tcp://{host}:{port}"]
+    if not background:
+        sys.stdout.flush()
+        os.execv(sys.executable, command)
+    _start_in_background(folder, command)
+
+
+def _start_in_background(folder: Path, command: list[str]) -> None:
+    import subprocess
+
+    from manta.transports.keys import make_private_folder
+
+    make_private_folder(folder)
+    log = folder / "manager.log"
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+        begin = output.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + STARTED
+    while (found := _running(folder)) is None or found.pid != process.pid:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            raise ManagerError(f"The manager did not start:\n{_since(log, begin)}")
+        time.sleep(0.02)
+    process.returncode = 0  # it goes on without us: no warning that it was not waited for
+    click.echo(_since(log, begin))
+    click.echo(f"It runs in the background as process {found.pid} and logs to {log}.")
+
+
+def _since(log: Path, begin: int) -> str:
+    return log.read_bytes()[begin:].decode(errors="replace").rstrip()
+
+
+@manager.command()
+@home_option
+@as_json_option
+def status(home: str | None, as_json: bool) -> int:
+    """Say whether a manager runs here, and where it listens; exit code 7 if none does."""
+    folder = _folder(home)
+    found = _running(folder)
+    if found is None:
+        click.echo("{}" if as_json else f"No manager runs in {folder}.")
+        return Exit.UNREACHABLE
+    if as_json:
+        from msgspec.structs import asdict
+
+        click.echo(json.dumps(asdict(found), indent=2))
+        return Exit.OK
+    rows = [
+        ("process", str(found.pid)),
+        ("up for", text.seconds(time.time() - found.started_at)),
+        ("nodes", found.nodes),
+        ("users", found.users),
+        ("bulk", found.bulk),
+        ("public key", found.public_key),
+        ("version", found.version),
+        ("folder", str(folder)),
+    ]
+    for line in text.table(("", ""), rows)[1:]:
+        click.echo(line)
+    return Exit.OK
+
+
+@manager.command()
+@home_option
+def stop(home: str | None) -> None:
+    """Stop the manager that runs here; nodes keep their tasks and wait for its return."""
+    folder = _folder(home)
+    found = _running(folder)
+    if found is None:
+        raise ManagerError(f"No manager runs in {folder}.")
+    os.kill(found.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOPPED
+    while _alive(found.pid):
+        if time.monotonic() > deadline:
+            raise ManagerError(
+                f"The manager (process {found.pid}) has not ended after {STOPPED:g} s: "
+                f"see its log, or end it with `kill -9 {found.pid}`."
+            )
+        time.sleep(0.02)
+    click.echo("The manager has stopped.")
+
+
+def _running(folder: Path) -> ManagerFile | None:
+    home = _home(folder)
+    try:
+        found = home.read_manager_file()
+    except ValueError as error:
+        raise ManagerError(str(error)) from None
+    return found if found is not None and _alive(found.pid) else None
+
+
+def _home(folder: Path) -> Home:
+    from manta.manager.home import Home
+
+    return Home(folder)
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and was not waited for does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(") ")[2][:1] != "Z"
+    except OSError:
+        return sys.platform != "linux"

@@ -1,0 +1,118 @@
+"""`manta node ...`"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from manta.cli import text
+from manta.cli.common import age, as_json_option, emit, field, plain, with_api
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
+
+
+def _tasks(node: Mapping[str, Any]) -> str:
+    return f"{node['load'].tasks_running}/{node['platform_info'].max_concurrent_tasks}"
+
+
+def _memory(node: Mapping[str, Any]) -> str:
+    return text.size(node["platform_info"].memory)
+
+
+_COLUMNS = {
+    "id": field("id"),
+    "alias": field("alias"),
+    "status": field("status"),
+    "tasks": _tasks,
+    "cores": lambda node: str(node["platform_info"].cores),
+    "memory": _memory,
+    "datasets": lambda node: ", ".join(node["datasets"]),
+    "seen": age("last_seen"),
+}
+
+
+@click.group()
+def node() -> None:
+    """List and remove nodes, and make tokens for new ones; a node is given by alias or id."""
+
+
+@node.command("list")
+@click.argument("cluster")
+@as_json_option
+@with_api
+def list_(api: UserAPI, cluster: str, as_json: bool) -> None:
+    """List the nodes of CLUSTER."""
+    emit(
+        [dict(found) for found in api.list_nodes(cluster)],
+        _COLUMNS,
+        as_json=as_json,
+        nothing=f"No nodes yet: `manta node token {cluster}` makes a token for one.",
+    )
+
+
+@node.command()
+@click.argument("name")
+@click.option("--cluster", help="Where to look, if several clusters have such a node.")
+@as_json_option
+@with_api
+def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
+    """Show what the node NAME is and has."""
+    found = api.get_node(name, cluster)
+    if as_json:
+        click.echo(json.dumps(plain(found), indent=2, default=plain))
+        return
+    has = found.platform_info
+    rows = [
+        ("id", found.id),
+        ("alias", found.alias),
+        ("status", found.status),
+        ("host", f"{has.hostname}, {has.system}, {has.architecture}"),
+        ("cpu", f"{text.count(has.cores, 'core')}, {found.load.cpu_usage:.0%} used"),
+        ("memory", f"{text.size(has.memory)}, {text.size(found.load.memory_available)} free"),
+        ("disk", f"{text.size(has.disk)}, {text.size(found.load.disk_free)} free"),
+        ("gpus", ", ".join(f"{gpu.name} {text.size(gpu.memory)}" for gpu in has.gpus) or "none"),
+        ("runners", f"{', '.join(has.runners)} (isolation: {has.isolation})"),
+        ("python", f"{has.python}, manta {has.manta}"),
+        ("tasks", f"{found.load.tasks_running} of {has.max_concurrent_tasks} places taken"),
+        ("labels", ", ".join(f"{key}={value}" for key, value in has.labels.items())),
+        *(
+            ("dataset", f"{dataset.name}: {dataset.format}, {text.size(dataset.size)}")
+            for dataset in found.datasets.values()
+        ),
+    ]
+    for line in text.table(("", ""), rows)[1:]:
+        click.echo(line)
+
+
+@node.command()
+@click.argument("cluster")
+@click.option("--uses", default=1, show_default=True, help="How many nodes may enrol with it.")
+@click.option("--ttl", default=900.0, show_default=True, help="Seconds until it expires.")
+@with_api
+def token(api: UserAPI, cluster: str, uses: int, ttl: float) -> None:
+    """Print a token with which a new node enrols in CLUSTER (`MANTA_NODE_TOKEN`)."""
+    click.echo(api.create_node_token(cluster, uses, ttl))
+
+
+@node.command()
+@click.argument("name")
+@click.option("--drain", is_flag=True, help="Let running tasks finish first.")
+@with_api
+def stop(api: UserAPI, name: str, drain: bool) -> None:
+    """End the daemon of the node NAME."""
+    api.stop_node(name, drain)
+    click.echo(f"Node {name} was told to stop.")
+
+
+@node.command()
+@click.argument("name")
+@click.confirmation_option("--yes", prompt="Remove the node? It can come back only with a token.")
+@with_api
+def remove(api: UserAPI, name: str) -> None:
+    """Forget the node NAME and its key."""
+    api.remove_node(name)
+    click.echo(f"Node {name} is removed.")

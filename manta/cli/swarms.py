@@ -1,0 +1,136 @@
+"""`manta ps`, `explain`, `logs`, `results`, `stop`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli import text
+from manta.cli.common import age, as_json_option, brief, emit, field, plain, with_api
+from manta.cli.terminal import Screen
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
+    from manta.protocol.user import Plan
+
+_SWARMS = {
+    "id": field("swarm_id"),
+    "name": field("name"),
+    "status": field("status"),
+    "iteration": field("iteration"),
+    "created": age("created_at"),
+    "reason": field("reason"),
+}
+
+
+@click.command()
+@click.option("--cluster", help="Only those of this cluster.")
+@as_json_option
+@with_api
+def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
+    """List swarms, the newest last."""
+    swarms = [dict(swarm) for swarm in api.list_swarms(cluster)]
+    emit(
+        sorted(swarms, key=lambda swarm: swarm["created_at"]),
+        _SWARMS,
+        as_json=as_json,
+        nothing="No swarms yet: deploy one with `manta deploy`.",
+    )
+
+
+@click.command()
+@click.argument("swarm")
+@as_json_option
+@with_api
+def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
+    """Say, node by node and rule by rule, why the tasks of SWARM run where they do, or don't."""
+    plan = api.explain_swarm(swarm)
+    if as_json:
+        click.echo(json.dumps(plain(plan), indent=2, default=plain))
+        return
+    Screen().show(plan_lines(plan))
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan in words: problems first, then where instances are, then the nodes that are not."""
+    lines = [click.style(problem, fg="yellow") for problem in plan.problems]
+    if plan.placements:
+        header = [click.style(name, bold=True) for name in ("TASK", "NODE")]
+        rows = [(f"{at.task}.{at.index}", at.node_alias) for at in plan.placements]
+        lines += ["", *text.table(header, rows)]
+    refused = [verdict for verdict in plan.verdicts if not verdict.accepted]
+    if refused:
+        header = [click.style(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]
+        rows4 = [(v.task, v.node_alias, v.rule, v.reason) for v in refused]
+        lines += ["", *text.table(header, rows4)]
+    return lines or ["Nothing to explain: no task has been placed, and none is refused."]
+
+
+@click.command()
+@click.argument("swarm")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the swarm has ended.")
+@click.option("--node", help="Only of this node.")
+@click.option("--task", help="Only of this task.")
+@as_json_option
+@with_api
+def logs(
+    api: UserAPI, swarm: str, follow: bool, node: str | None, task: str | None, as_json: bool
+) -> None:
+    """Show what the tasks of SWARM wrote; with --json, an object a line."""
+    from manta.cli.view import log_line
+
+    screen = Screen()
+    lines = (api.stream_logs if follow else api.collect_logs)(swarm, node, task)
+    for line in lines:
+        screen.show([json.dumps(dict(line)) if as_json else log_line(line)])
+
+
+@click.command()
+@click.argument("swarm")
+@click.option("--tag", help="Only of this tag.")
+@click.option("--iteration", type=int, help="Only of this iteration.")
+@click.option("--node", help="Only of this node.")
+@click.option("--wait", is_flag=True, help="Wait until the swarm has ended.")
+@as_json_option
+@with_api
+def results(
+    api: UserAPI,
+    swarm: str,
+    tag: str | None,
+    iteration: int | None,
+    node: str | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Show the results of SWARM; large arrays by type and shape."""
+    found = api.get_swarm_results(swarm, tag, wait)
+    selectors = [selector for selector in (node, iteration) if selector is not None]
+    found = found(*selectors)
+    records = [
+        {
+            "iteration": result.iteration,
+            "tag": result.tag,
+            "node": result.node_alias,
+            "task": f"{result.alias}.{result.index}",
+            "counts": result.counts,
+            "value": result.value,
+        }
+        for result in found
+    ]
+    columns = {name: field(name) for name in ("iteration", "tag", "node", "task")}
+    columns["value"] = lambda record: (
+        brief(record["value"]) + ("" if record["counts"] else "  (of a failed attempt)")
+    )
+    emit(records, columns, as_json=as_json, nothing="No results yet.")
+
+
+@click.command()
+@click.argument("swarm")
+@click.option("--force", is_flag=True, help="Kill the tasks, don't ask them to end.")
+@with_api
+def stop(api: UserAPI, swarm: str, force: bool) -> None:
+    """Stop SWARM: what it wrote so far stays."""
+    stopped = api.stop_swarm(swarm, force)
+    click.echo(f"Swarm {stopped.name} ({stopped.swarm_id}) is {stopped.status}.")

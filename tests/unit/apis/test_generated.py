@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+APIS = ROOT / "manta" / "apis"
+NAMES = ["Swarm", "Task", "Module", "Condition", "UserAPI", "AsyncUserAPI", "Results"]
+
+
+def test_synchronous_forms_are_generated_from_the_asynchronous(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / ".ci" / "generate.py", tmp_path], check=True)
+    for file in tmp_path.iterdir():
+        assert file.read_text() == (APIS / file.name).read_text(), "run `make generate`"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_method_for_method() -> None:
+    def methods(name: str, kind: str) -> list[str]:
+        module = importlib.import_module(f"manta.apis.{name}")
+        return [key for key, _ in inspect.getmembers(getattr(module, kind)) if key[0] != "_"]
+
+    assert methods("user_api", "UserAPI") == methods("async_user_api", "AsyncUserAPI")
+
+
+def imported_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import manta", {"manta.apis", "msgspec", "zmq", "click", "asyncio"}),
+        ("from manta import Swarm, Task, Module, Condition", {"msgspec", "zmq", "pykka", "numpy"}),
+        ("from manta import UserAPI", {"asyncio", "zmq", "numpy", "click"}),
+        ("from manta import Results", {"asyncio", "zmq", "msgspec", "numpy", "pandas"}),
+    ],
+)
+def test_imports_only_what_it_needs(statement: str, unwanted: set[str]) -> None:
+    assert not imported_by(statement) & unwanted
+
+
+def test_synchronous_code_never_imports_asyncio() -> None:
+    for name in ("user_api", "connection", "bridge", "session", "spool"):
+        tree = ast.parse((APIS / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            names = [alias.name for alias in getattr(node, "names", [])]
+            assert "asyncio" not in [*names, getattr(node, "module", None)]
+
+
+@pytest.mark.parametrize("package", ["manta", "manta.apis"])
+def test_lazy_names(package: str) -> None:
+    module = importlib.import_module(package)
+    for name in NAMES:
+        assert getattr(module, name).__name__ == name
+        assert name in dir(module)
+    with pytest.raises(AttributeError, match="Nothing"):
+        module.Nothing  # noqa: B018
+    assert sorted(module.__all__) == sorted(NAMES)

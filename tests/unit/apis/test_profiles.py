@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from manta.apis import profiles
+from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
+from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint
+from manta.transports.keys import KeyPair
+
+KEY = KeyPair.generate().public
+OTHER = KeyPair.generate().public
+
+
+def token(audience: str = USER_AUDIENCE, key: str = KEY) -> str:
+    claims = {
+        "iss": fingerprint(key),
+        "sub": "u1",
+        "aud": audience,
+        "exp": 9e9,
+        "iat": 1,
+        "jti": "1",
+        "mgr": key,
+    }
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return f"e30.{body}.c2ln"
+
+
+def resolve(tmp_path: Path, *arguments: object, **environment: str) -> profiles.Target:
+    return profiles.resolve(*arguments, environment={"MANTA_HOME": str(tmp_path), **environment})  # type: ignore[arg-type]
+
+
+def test_defaults(tmp_path: Path) -> None:
+    found = resolve(tmp_path)
+    assert (found.host, found.port, found.token, found.server_key) == (
+        "localhost",
+        50052,
+        None,
+        None,
+    )
+    assert found.address == "tcp://localhost:50052"
+    assert not list(tmp_path.iterdir())
+
+
+def test_argument_over_environment_over_profile(tmp_path: Path) -> None:
+    profiles.save_profile(tmp_path, "default", profiles.Profile("p", 1, OTHER, "a@b"))
+    profiles.save_token(tmp_path, "default", token())
+    environment = {"MANTA_HOST": "e", "MANTA_PORT": "2", "MANTA_TOKEN": token(key=OTHER)}
+    assert resolve(tmp_path).host == "p"
+    assert resolve(tmp_path).token == token()
+    assert resolve(tmp_path).server_key == KEY
+    found = resolve(tmp_path, **environment)
+    assert (found.host, found.port, found.server_key) == ("e", 2, OTHER)
+    found = resolve(tmp_path, token(), "h", 3, **environment)
+    assert (found.host, found.port, found.server_key) == ("h", 3, KEY)
+
+
+def test_a_profiles_server_key_is_for_its_own_address(tmp_path: Path) -> None:
+    profiles.save_profile(tmp_path, "default", profiles.Profile("p", 1, OTHER))
+    assert resolve(tmp_path).server_key == OTHER
+    assert resolve(tmp_path, None, "elsewhere").server_key is None
+
+
+def test_the_manager_of_this_machine_is_known(tmp_path: Path) -> None:
+    (tmp_path / "manager").mkdir()
+    (tmp_path / "manager" / "manager.json").write_text(json.dumps({"public_key": KEY, "pid": 1}))
+    assert resolve(tmp_path).server_key == KEY
+
+
+def test_sign_in_makes_a_profile(tmp_path: Path) -> None:
+    environment = {"MANTA_HOME": str(tmp_path), "MANTA_TOKEN": "not one"}
+    target, keys = profiles.for_sign_in("h", 5, "lab", KEY, environment)
+    assert (target.profile, target.token, target.server_key) == ("lab", None, KEY)
+    profiles.remember(target, "a@b", token(), environment)
+    found = resolve(tmp_path, None, None, None, "lab")
+    assert (found.host, found.port, found.token) == ("h", 5, token())
+    assert profiles.user_key(tmp_path, "lab") == keys
+    for path in ("credentials/lab.json", "keys/lab.key", "profiles/lab.json"):
+        assert (tmp_path / path).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("nonsense", "This is not a Manta token"),
+        (token(NODE_AUDIENCE), "for nodes, not for users"),
+        ("a.b.c", "claims cannot be read"),
+    ],
+)
+def test_bad_tokens(tmp_path: Path, given: str, message: str) -> None:
+    with pytest.raises(TokenRefused, match=message) as refused:
+        resolve(tmp_path, given)
+    assert refused.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        ((None, "tcp://h"), {}, "host is 'tcp://h'"),
+        ((None, "a b"), {}, "host is"),
+        ((None, None, 0), {}, "port is 0"),
+        ((None, None, "50052"), {}, "port is '50052'"),
+        ((), {"MANTA_PORT": "many"}, "MANTA_PORT is 'many'"),
+        ((None, None, None, "../x"), {}, "profile's name"),
+    ],
+)
+def test_bad_arguments(
+    tmp_path: Path, arguments: tuple, environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        resolve(tmp_path, *arguments, **environment)
+
+
+def test_missing_profile_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match="there is none yet"):
+        resolve(tmp_path, None, None, None, "lab")
+    profiles.save_profile(tmp_path, "home", profiles.Profile("h"))
+    with pytest.raises(ProfileError, match=r"there are home.*sign-in --profile lab"):
+        resolve(tmp_path, None, None, None, "lab")
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    profiles.save_profile(tmp_path, "default", profiles.Profile("h"))
+    path = tmp_path / "profiles" / "default.json"
+    for content in ("{", '{"port": 0}', '{"unknown": 1}', "\xff"):
+        path.write_text(content, encoding="latin-1")
+        with pytest.raises(ProfileError, match=r"default\.json is not valid"):
+            resolve(tmp_path)
+    path.unlink()
+    profiles.save_token(tmp_path, "default", token())
+    path = tmp_path / "credentials" / "default.json"
+    path.chmod(0o644)
+    with pytest.raises(ProfileError, match="open to other users"):
+        resolve(tmp_path)
+    path.chmod(0o600)
+    path.write_text("{}")
+    with pytest.raises(ProfileError, match="damaged"):
+        resolve(tmp_path)
+
+
+def test_damaged_key(tmp_path: Path) -> None:
+    profiles.user_key(tmp_path, "default")
+    (tmp_path / "keys" / "default.key").write_text("nonsense")
+    with pytest.raises(ProfileError, match="key file"):
+        profiles.user_key(tmp_path, "default")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+
+from manta.apis.errors import Ambiguous, InvalidArgument, NotFound
+from manta.apis.results import Result, Results
+
+
+def result(iteration: int, tag: str, node: int, index: int = 0, alias: str = "worker") -> Result:
+    value = (iteration, tag, node, index)
+    return Result(
+        iteration=iteration,
+        tag=tag,
+        node_id=f"a{node}f0",
+        node_alias=f"node-{node}",
+        alias=alias,
+        index=index,
+        attempt=0,
+        counts=True,
+        load=lambda: value,
+    )
+
+
+ALL = Results(result(i, tag, node) for i in range(3) for tag in ("loss", "acc") for node in (1, 2))
+
+
+def test_by_iteration_tag_node_and_several() -> None:
+    assert len(ALL) == 12
+    assert len(ALL(1)) == 4
+    assert len(ALL([0, 2])) == 8
+    assert len(ALL("loss")) == 6
+    assert len(ALL("node-1")) == len(ALL("a1f0")) == len(ALL("a1f")) == 6
+    assert ALL("acc", 2, "node-2").values() == [(2, "acc", 2, 0)]
+    assert ALL("acc")(2)("node-2")[0].value == (2, "acc", 2, 0)
+    assert len(ALL(range(2))) == 8
+    assert isinstance(ALL[:2], Results)
+
+
+def test_what_there_is() -> None:
+    assert ALL.iterations == [0, 1, 2]
+    assert ALL.tags == ["loss", "acc"]
+    assert ALL.node_ids == ["a1f0", "a2f0"]
+    assert repr(ALL) == "<Results: 12 of loss, acc, iterations 0 to 2, 2 nodes>"
+    assert repr(Results()) == "<Results: none>"
+    assert repr(ALL[0]) == "<Result 'loss' of worker.0 on node-1 in iteration 0>"
+
+
+def test_by_node() -> None:
+    assert ALL("acc", 0).by_node() == {"a1f0": (0, "acc", 1, 0), "a2f0": (0, "acc", 2, 0)}
+    several = Results([result(0, "t", 1, 1), result(0, "t", 1, 0), result(0, "t", 2, 2)])
+    assert list(several.by_node()) == ["a1f0/worker.0", "a1f0/worker.1", "a2f0"]
+    with pytest.raises(InvalidArgument, match="choose one of each first"):
+        ALL("acc").by_node()
+
+
+def test_a_tag_that_starts_later_starts_later() -> None:
+    late = Results([result(3, "late", 1)])
+    assert late("late").iterations == [3]
+    with pytest.raises(NotFound, match="No results of iteration 0: there are iteration 3"):
+        late(0)
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        (7, "iteration 7: there are iterations 0 to 2"),
+        ([0, 9], "iteration 9"),
+        ("gone", r"'gone': there are the tags loss, acc and the nodes node-1, node-2"),
+    ],
+)
+def test_nothing_that_fits(selector: object, message: str) -> None:
+    with pytest.raises(NotFound, match=message):
+        ALL(selector)  # type: ignore[arg-type]
+
+
+def test_nothing_at_all() -> None:
+    with pytest.raises(LookupError, match="none at all"):
+        Results()(0)
+    with pytest.raises(NotFound, match="none at all"):
+        Results()("x")
+
+
+def test_ambiguous_beginning_of_an_id() -> None:
+    with pytest.raises(Ambiguous, match="'a' fits 2 nodes"):
+        ALL("a")
+
+
+@pytest.mark.parametrize("selector", [None, 1.0, True, {"a": 1}, [1.5]])
+def test_no_selector(selector: object) -> None:
+    with pytest.raises(InvalidArgument, match="give an iteration"):
+        ALL(selector)  # type: ignore[arg-type]
+
+
+def test_values_are_decoded_once_and_late() -> None:
+    calls = []
+    one = result(0, "t", 1)
+    one._load = lambda: calls.append(1) or [1]
+    assert not calls
+    assert one.value is one.value
+    assert calls == [1]
