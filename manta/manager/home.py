@@ -44,6 +44,11 @@ class Home:
         return self.path / "blobs"
 
     @property
+    def lock(self) -> Path:
+        """Held while a manager runs."""
+        return self.path / "manager.lock"
+
+    @property
     def manager_file(self) -> Path:
         return self.path / "manager.json"
 

@@ -87,11 +87,18 @@ def _task(attempt: Attempt) -> TaskInfo:
 
 
 def page(
-    machine: SwarmMachine, feed: FeedName, after: int, limit: int = 1000, tag: str | None = None
+    machine: SwarmMachine,
+    feed: FeedName,
+    after: int,
+    limit: int = 1000,
+    tag: str | None = None,
+    *,
+    end: int | None = None,
 ) -> FeedPage:
     """Of the feeds results, metrics and events; logs are the store's. Never waits.
 
     The cursor counts the feed's items, also those of other tags that were passed over.
+    Items from `end` on are not shown.
     """
     items: Sequence[ResultItem | MetricsItem | EventItem]
     match feed:
@@ -107,7 +114,8 @@ def page(
             assert_never(feed)
     found: list[ResultItem | MetricsItem | EventItem] = []
     cursor = max(0, after)
-    while cursor < len(items) and len(found) < limit:
+    stop = len(items) if end is None else min(end, len(items))
+    while cursor < stop and len(found) < limit:
         item = items[cursor]
         cursor += 1
         if tag is None or not isinstance(item, ResultItem) or item.tag == tag:

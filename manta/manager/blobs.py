@@ -1,0 +1,84 @@
+"""The actor that owns the bulk listener, and clears away what no swarm needs."""
+
+from __future__ import annotations
+
+import time
+
+from manta.actors import Actor, ExitReason, Timer
+from manta.manager.auth.principals import Kind
+from manta.manager.context import Context, Done, finish, work
+from manta.manager.messages import Sweep
+from manta.transports.bulk import Operation
+from manta.transports.curve_bulk import CurveBulk
+
+GRACE = 900.0
+"""Seconds for which a blob may lie unnamed: it is pushed first and named then."""
+INTERVAL = 3600.0
+
+
+class Blobs(Actor):
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def on_start(self) -> None:
+        context = self._context
+        self._bulk = CurveBulk(context.keys, context.depot)
+        try:
+            context.bulk.address = self._bulk.listen(
+                context.bulk.address,
+                context.bulk_admission,
+                self._may,
+                fd=context.bulk.take_fd(),
+            )
+        except BaseException:
+            self._bulk.close()
+            raise
+        self._sweep_due: Timer | None = None  # type: ignore[type-arg]
+        self._sweep_after(INTERVAL)
+
+    def on_stop(self, reason: ExitReason) -> None:
+        self._bulk.close()
+
+    def _may(self, key: str, operation: Operation, digest: str) -> bool:
+        """Asked on the bulk thread. Whoever knows a digest may have what it stands for."""
+        return self._context.principals.of(key).kind in (Kind.NODE, Kind.USER)
+
+    def receive(self, message: object) -> object:
+        match message:
+            case Sweep():
+                # Pushes are not named at once, so what seems unwanted now is looked at again.
+                self._sweep_after(GRACE)
+                work(self, self._context.workers, self._sweep, self._swept, self.defer())
+            case Done():
+                finish(message)
+            case _:
+                return super().receive(message)
+        return None
+
+    def _sweep_after(self, delay: float) -> None:
+        if self._sweep_due is not None:
+            self._sweep_due.cancel()
+        self._sweep_due = self.after(delay, Sweep())
+
+    def _sweep(self) -> tuple[int, int]:
+        """On a worker: how many blobs were deleted, and how many may be later."""
+        context = self._context
+        deleted = left = 0
+        for digest in context.reader.unreferenced(context.depot):
+            path = context.depot.path(digest)
+            try:
+                age = time.time() - path.stat().st_mtime
+            except FileNotFoundError:
+                continue
+            if age > GRACE:
+                deleted += context.depot.delete(digest)
+            else:
+                left += 1
+        return deleted, left
+
+    def _swept(self, counts: tuple[int, int]) -> None:
+        deleted, left = counts
+        if deleted:
+            self.log.info("deleted %d blobs that no swarm needs", deleted)
+        if not left:
+            self._sweep_after(INTERVAL)

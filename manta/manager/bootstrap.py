@@ -1,0 +1,89 @@
+"""What an empty store is given at the first start: an administrator, and whatever else is known.
+
+`manta run` knows all keys before anything runs, and passes them in a file; then nobody
+needs a token. Without one, an administrator with a random password is made, who is
+told of only once.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from manta.manager.auth.passwords import hash_password, random_password
+from manta.manager.errors import StartError
+from manta.manager.ids import new_id
+from manta.manager.store.interface import Put, Store, Write
+from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, UserRecord
+from manta.transports.errors import KeyFileError, LocalTransportError
+from manta.transports.keys import check_key, read_private
+
+ADMIN = "admin@localhost"
+
+
+class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    email: str
+    key: str
+
+
+class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    alias: str
+    key: str
+    id: str = ""
+
+
+class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    admin: Admin
+    cluster: Cluster | None = None
+    nodes: tuple[Node, ...] = ()
+
+
+def read(path: Path) -> Bootstrap:
+    """Raises StartError."""
+    try:
+        content = msgspec.json.decode(read_private(path), type=Bootstrap)
+        for key in (content.admin.key, *(node.key for node in content.nodes)):
+            check_key(key)
+    except KeyFileError as error:
+        raise StartError(str(error)) from error
+    except (msgspec.DecodeError, LocalTransportError) as error:
+        raise StartError(f"{path}: {error}; correct the bootstrap file.") from error
+    if content.nodes and content.cluster is None:
+        raise StartError(f"{path}: it has nodes but no cluster; name the one they belong to.")
+    aliases = [node.alias for node in content.nodes]
+    if len(set(aliases)) < len(aliases):
+        raise StartError(f"{path}: two nodes have one alias; give each its own.")
+    return content
+
+
+def is_empty(store: Store) -> bool:
+    return not store.all(UserRecord)
+
+
+def apply(store: Store, content: Bootstrap) -> None:
+    now = time.time()
+    admin = UserRecord(new_id(), content.admin.email.strip().lower(), "", now)
+    writes: list[Write] = [
+        Put(admin),
+        Put(KeyRecord(content.admin.key, KeyKind.USER, admin.id, now)),
+    ]
+    if content.cluster is not None:
+        cluster = ClusterRecord(new_id(), content.cluster.name, admin.id, now)
+        writes.append(Put(cluster))
+        for node in content.nodes:
+            record = NodeRecord(node.id or new_id(), cluster.id, node.alias, node.key, now)
+            writes += (Put(record), Put(KeyRecord(node.key, KeyKind.NODE, record.id, now)))
+    store.commit(writes)
+
+
+def first_admin(store: Store) -> str:
+    """Make the administrator; returns the password, which is kept nowhere."""
+    password = random_password()
+    store.commit([Put(UserRecord(new_id(), ADMIN, hash_password(password), time.time()))])
+    return password

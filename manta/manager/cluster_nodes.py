@@ -1,0 +1,424 @@
+"""A cluster's nodes as its supervisor holds them: leases, links, loads, and what each shall run.
+
+A message to a node that is away is lost without harm: when the node registers it gets
+the whole, and sends again what was not acknowledged.
+
+Links that this manager itself has cut, by the restart of an actor or of the whole, say
+nothing of their nodes. Until all of these are back, or SETTLE seconds have passed, the
+board is not `settled` and swarms place nothing: a task for all nodes must not run on
+the first that happens to be back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from manta.actors import (
+    ActorDead,
+    ActorError,
+    Down,
+    LocalRef,
+    MailboxFull,
+    Monitor,
+    Ref,
+    Refused,
+    Supervisor,
+    Timer,
+    Unreachable,
+)
+from manta.manager.context import GATEWAY, HEARTBEAT_INTERVAL, Board, Context
+from manta.manager.desired import DesiredStates
+from manta.manager.lease import Isolated, LeaseAction, Leases, Lost, NodeStateChanged, Reunited
+from manta.manager.messages import CutNodes, NodeCame, Orders, Restored
+from manta.manager.placement import NodeView
+from manta.manager.store.records import NodeRecord
+from manta.manager.swarm_events import Assign
+from manta.protocol.codes import Code
+from manta.protocol.node import (
+    Desired,
+    Heartbeat,
+    HeartbeatReply,
+    JournalAck,
+    Load,
+    Ok,
+    Registered,
+    StopNode,
+    ToNode,
+)
+from manta.protocol.states import NodeState
+from manta.protocol.user import NodeInfo
+
+SETTLE = 5.0
+LINK = "node/manager-link"
+
+
+@dataclass(frozen=True)
+class LeaseTick:
+    pass
+
+
+@dataclass(frozen=True)
+class SettleTick:
+    number: int
+
+
+@dataclass
+class _Node:
+    record: NodeRecord
+    link: Ref | None = None
+    gateway: LocalRef | None = None
+    monitor: Monitor | None = None
+    boot_id: str = ""
+    load: Load = field(default_factory=Load)
+    last_seen: float = 0.0
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    """By swarm: the last journal entry that is durable here."""
+
+
+class ClusterNodes:
+    def __init__(
+        self,
+        actor: Supervisor,
+        context: Context,
+        board: Board,
+        records: Iterable[NodeRecord],
+        *,
+        on_lost: Callable[[str, str], None],
+        on_moved: Callable[[], None],
+    ) -> None:
+        self._actor = actor
+        self._context = context
+        self._board = board
+        self._on_lost = on_lost
+        self._on_moved = on_moved
+        self._nodes = {record.id: _Node(record) for record in records}
+        self._desired = DesiredStates()
+        self._leases = Leases()
+        self._views: dict[str, NodeView] = {}
+        self._timer: Timer | None = None  # type: ignore[type-arg]
+        self._awaited: set[str] = set()
+        self._settling = 0
+        board.held, board.held_of, board.notice = {}, {}, ""
+        self._obey(self._leases.restarted(self._nodes, self._now()))
+        for node_id in self._nodes:
+            self._show(node_id)
+        self.await_return(self._nodes)
+
+    def _now(self) -> float:
+        return self._actor.clock.now()
+
+    # Who is there.
+
+    def added(self, record: NodeRecord) -> None:
+        if known := self._nodes.get(record.id):
+            known.record = record
+        else:
+            self._nodes[record.id] = _Node(record)
+        self._show(record.id)
+
+    def came(self, message: NodeCame) -> Registered:
+        """The node has a new link; the one before, if any, is forgotten."""
+        node_id, register = message.record.id, message.message
+        node = self._nodes.setdefault(node_id, _Node(message.record))
+        node.record = message.record
+        if node.monitor is not None:
+            node.monitor.cancel()
+        node.link, node.gateway = message.link, message.gateway
+        node.monitor = self._actor.monitor(message.link)
+        node.last_seen = self._actor.clock.wall()
+        restarted = node.boot_id not in ("", register.boot_id)
+        node.boot_id = register.boot_id
+        self._obey(self._leases.connected(node_id, self._now()))
+        if restarted:
+            self._obey(self._leases.undrained(node_id, self._now()))
+        self._show(node_id)
+        self._awaited.discard(node_id)
+        if not self._settle_if_all_are_back():
+            self._on_moved()
+        return Registered(
+            node_id=node_id,
+            cluster_id=message.record.cluster_id,
+            alias=message.record.alias,
+            heartbeat_interval=HEARTBEAT_INTERVAL,
+            bulk_address=self._context.bulk.address,
+            desired=self._desired.full(node_id),
+            acknowledged=dict(node.acknowledged),
+        )
+
+    def heartbeat(self, node_id: str, message: Heartbeat) -> HeartbeatReply:
+        node = self._registered(node_id)
+        node.load, node.last_seen = message.load, self._actor.clock.wall()
+        self._obey(self._leases.heard(node_id, self._now()))
+        self._show(node_id)
+        return HeartbeatReply(self._desired.version(node_id))
+
+    def full(self, node_id: str) -> Desired:
+        self._registered(node_id)
+        return self._desired.full(node_id)
+
+    def _registered(self, node_id: str) -> _Node:
+        node = self._nodes.get(node_id)
+        if node is None or node.link is None:
+            # It registered with our predecessor: let it do so again.
+            self._cut([node_id])
+            raise Refused(Code.UNAVAILABLE, "The manager was restarted; register again.")
+        return node
+
+    def goodbye(self, node_id: str) -> None:
+        self._obey(self._leases.said_goodbye(node_id, self._now()))
+
+    def down(self, message: Down) -> None:
+        for node_id, node in self._nodes.items():
+            if node.link is message.ref:
+                if node.gateway is not None and not node.gateway.is_alive:
+                    self.await_return([node_id])
+                node.link = node.gateway = node.monitor = None
+                self._obey(self._leases.disconnected(node_id, self._now()))
+                return
+
+    def removed(self, node_id: str) -> None:
+        node = self._nodes.pop(node_id, None)
+        if node is None:
+            return
+        if node.monitor is not None:
+            node.monitor.cancel()
+        self._desired.forget(node_id)
+        self._views.pop(node_id, None)
+        self._obey(self._leases.removed(node_id, self._now()))
+        self._publish()
+        self._awaited.discard(node_id)
+        self._settle_if_all_are_back()
+
+    def stop(self, node_id: str, *, drain: bool) -> Future[Ok]:
+        """Raises Refused."""
+        node = self._nodes.get(node_id)
+        if node is None or node.link is None:
+            raise Refused(
+                Code.WRONG_STATE,
+                f"The node {self._board.aliases.get(node_id, node_id)!r} is not connected; "
+                "stop it where it runs (manta_node stop).",
+            )
+        if drain:
+            self._obey(self._leases.draining(node_id, self._now()))
+        answer: Future[Ok] = Future()
+        asked = node.link.ask_future(StopNode(drain), timeout=10.0)
+        asked.add_done_callback(lambda future: _relay_stop(future, answer, node.record.alias))
+        return answer
+
+    # Leases.
+
+    def tick(self) -> None:
+        self._timer = None
+        self._obey(self._leases.tick(self._now()))
+
+    def _obey(self, actions: list[LeaseAction]) -> None:
+        for action in actions:
+            match action:
+                case NodeStateChanged(node_id, state):
+                    self._actor.log.info("node %s is %s", self._name(node_id), state)
+                    self._show(node_id)
+                case Lost(node_id, reason):
+                    self._actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
+                    self._on_lost(node_id, reason)
+                case Isolated(sentence=sentence):
+                    self._actor.log.error("%s", sentence)
+                    self._board.notice = sentence
+                case Reunited(sentence):
+                    self._actor.log.warning("%s", sentence)
+                    self._board.notice = ""
+                case _:
+                    assert_never(action)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self._leases.next_deadline()
+        if self._timer is not None:
+            if due is not None and due >= self._timer.deadline:
+                return  # it comes early enough, and looks again
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._actor.after(max(0.0, due - self._now()), LeaseTick())
+
+    def _name(self, node_id: str) -> str:
+        node = self._nodes.get(node_id)
+        return f"{node.record.alias} ({node_id})" if node else node_id
+
+    # Settling.
+
+    def cut_all(self) -> None:
+        """Have all nodes register anew and send again what was not acknowledged."""
+        linked = [node_id for node_id, node in self._nodes.items() if node.link is not None]
+        self.await_return(linked)
+        self._cut(linked)
+
+    def _cut(self, node_ids: list[str]) -> None:
+        try:
+            self._actor.system.find(GATEWAY).tell(CutNodes(tuple(node_ids)))
+        except (ActorDead, MailboxFull):
+            self._actor.log.debug("the Gateway is restarting: its links are cut anyway")
+
+    def await_return(self, node_ids: Iterable[str]) -> None:
+        self._awaited.update(node_ids)
+        self._board.settled = not self._awaited
+        if self._awaited:
+            self._settling += 1
+            self._actor.after(SETTLE, SettleTick(self._settling))
+
+    def settle(self, tick: SettleTick) -> None:
+        if tick.number == self._settling and self._awaited:
+            names = ", ".join(sorted(map(self._name, self._awaited)))
+            self._actor.log.info("not back yet, goes on without: %s", names)
+            self._awaited.clear()
+            self._settle_if_all_are_back()
+
+    def _settle_if_all_are_back(self) -> bool:
+        if self._board.settled or self._awaited:
+            return False
+        self._board.settled = True
+        self._on_moved()
+        return True
+
+    # What nodes shall run.
+
+    def restored(self, message: Restored, *, runs: bool) -> None:
+        """Whatever was known of the swarm gives way to how it stands by its log."""
+        swarm_id = message.swarm_id
+        if runs:
+            self._desired.swarm_began(swarm_id)
+        else:
+            self._desired.swarm_ended(swarm_id)
+        wanted = {
+            (node_id, assignment.instance): assignment
+            for node_id, assignments in message.desired.items()
+            for assignment in assignments
+        }
+        for node_id in self._nodes:
+            for assignment in self._desired.full(node_id).assignments:
+                if assignment.instance.swarm_id != swarm_id:
+                    continue
+                if (node_id, assignment.instance) in wanted:
+                    del wanted[node_id, assignment.instance]
+                else:
+                    self._desired.revoke(node_id, assignment.instance)
+        for (node_id, _), assignment in wanted.items():
+            self._desired.assign(node_id, assignment)
+        for node_id, upto in message.applied.items():
+            if node := self._nodes.get(node_id):
+                node.acknowledged[swarm_id] = upto
+        self._count(swarm_id, self._nodes)
+        self.flush()
+
+    def obey(self, orders: Orders) -> None:
+        touched: dict[str, None] = {}
+        for change in orders.changes:
+            touched[change.node_id] = None
+            if change.node_id not in self._nodes:
+                continue  # it was removed; the swarm is told, if it was not yet
+            if isinstance(change, Assign):
+                self._desired.assign(change.node_id, change.assignment)
+            else:
+                self._desired.revoke(change.node_id, change.instance)
+        if touched:
+            self._count(orders.swarm_id, touched)
+            self.flush()
+        for node_id, message in orders.messages:
+            if isinstance(message, JournalAck) and (node := self._nodes.get(node_id)):
+                node.acknowledged[orders.swarm_id] = message.upto
+            self.send(node_id, message)
+
+    def swarm_began(self, swarm_id: str) -> None:
+        self._desired.swarm_began(swarm_id)
+        self.flush()
+
+    def swarm_ended(self, swarm_id: str) -> None:
+        self._desired.swarm_ended(swarm_id)
+        self._count(swarm_id, self._nodes)
+        self.flush()
+
+    def forget_swarm(self, swarm_id: str) -> None:
+        self.swarm_ended(swarm_id)
+        for node in self._nodes.values():
+            node.acknowledged.pop(swarm_id, None)
+
+    def _count(self, swarm_id: str, node_ids: Iterable[str]) -> None:
+        for node_id in node_ids:
+            everything = self._desired.assigned(node_id, besides="")
+            own = everything - self._desired.assigned(node_id, besides=swarm_id)
+            self._board.held[node_id] = everything
+            if own:
+                self._board.held_of[node_id, swarm_id] = own
+            else:
+                self._board.held_of.pop((node_id, swarm_id), None)
+
+    def flush(self) -> None:
+        for node_id, change in self._desired.flush().items():
+            self.send(node_id, change)
+
+    def send(self, node_id: str, message: ToNode) -> None:
+        node = self._nodes.get(node_id)
+        if node is None or node.link is None:
+            return
+        try:
+            node.link.tell(message)
+        except Unreachable as error:
+            self._actor.log.debug("%s not sent: %s", type(message).__name__, error)
+
+    # What others see.
+
+    def _show(self, node_id: str) -> None:
+        node = self._nodes.get(node_id)
+        if node is None:
+            return
+        state = self._state(node_id)
+        self._views[node_id] = NodeView(
+            id=node_id,
+            alias=node.record.alias,
+            capabilities=node.record.capabilities,
+            connected=state in (NodeState.CONNECTED, NodeState.DRAINING),
+            draining=state is NodeState.DRAINING,
+            load=node.load,
+        )
+        self._publish()
+
+    def _publish(self) -> None:
+        self._board.views = tuple(self._views.values())
+        self._board.aliases = {view.id: view.alias for view in self._board.views}
+        self._board.connected = sum(view.connected for view in self._board.views)
+
+    def _state(self, node_id: str) -> NodeState:
+        try:
+            return self._leases.state(node_id)
+        except KeyError:
+            return NodeState.DISCONNECTED  # enrolled, and not here yet
+
+    def info(self, node_id: str) -> NodeInfo | None:
+        node = self._nodes.get(node_id)
+        if node is None:
+            return None
+        return NodeInfo(
+            id=node_id,
+            alias=node.record.alias,
+            cluster_id=node.record.cluster_id,
+            status=self._state(node_id),
+            platform_info=node.record.capabilities,
+            load=node.load,
+            last_seen=node.last_seen,
+        )
+
+    def infos(self) -> tuple[NodeInfo, ...]:
+        found = (self.info(node_id) for node_id in self._nodes)
+        return tuple(sorted((info for info in found if info), key=lambda info: info.alias))
+
+
+def _relay_stop(asked: Future[Ok], answer: Future[Ok], alias: str) -> None:
+    error = asked.exception()
+    if isinstance(error, ActorError) and not isinstance(error, Refused):
+        error = Refused(Code.UNAVAILABLE, f"The node {alias!r} did not answer: {error}; try again.")
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(asked.result())

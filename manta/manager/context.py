@@ -1,0 +1,149 @@
+"""What the actors of one manager have in common: made once, before the first of them starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from manta.actors import Actor, ActorDead, Refused, Reply
+from manta.manager.auth.principals import Principals
+from manta.manager.auth.tokens import TokenAuthority
+from manta.manager.home import Home
+from manta.manager.placement import NodeView
+from manta.manager.store.interface import Store
+from manta.protocol.user import SwarmInfo
+from manta.transports.admission import Admission
+from manta.transports.blobs import FileDepot
+from manta.transports.keys import KeyPair
+
+T = TypeVar("T")
+
+ROOT = "manager"
+STORE = f"{ROOT}/store"
+BLOBS = f"{ROOT}/blobs"
+GATEWAY = f"{ROOT}/gateway"
+
+HEARTBEAT_INTERVAL = 3.0
+
+
+def cluster_path(cluster_id: str) -> str:
+    return f"{ROOT}/clusters/{cluster_id}"
+
+
+def swarm_path(cluster_id: str, swarm_id: str) -> str:
+    return f"{cluster_path(cluster_id)}/{swarm_id}"
+
+
+@dataclass
+class Board:
+    """What a cluster's swarms and the Gateway may know of it at any moment.
+
+    The ClusterSupervisor alone writes, and replaces what it writes: readers need no lock.
+    """
+
+    views: tuple[NodeView, ...] = ()
+    aliases: dict[str, str] = field(default_factory=dict)
+    stopped: bool = False
+    settled: bool = True
+    """False while nodes that this manager has cut off, by a restart, are coming back."""
+    connected: int = 0
+    swarms: dict[str, SwarmInfo] = field(default_factory=dict)
+    active_swarms: int = 0
+    notice: str = ""
+    """What is wrong with the cluster as a whole."""
+    held: dict[str, int] = field(default_factory=dict)
+    """By node: the attempts that it holds."""
+    held_of: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By node and swarm."""
+
+    def views_for(self, swarm_id: str) -> tuple[NodeView, ...]:
+        """Placement wants to know what other swarms run where."""
+        return tuple(
+            replace(view, assigned=others) if (others := self._besides(view.id, swarm_id)) else view
+            for view in self.views
+        )
+
+    def _besides(self, node_id: str, swarm_id: str) -> int:
+        return self.held.get(node_id, 0) - self.held_of.get((node_id, swarm_id), 0)
+
+
+@dataclass
+class Listening:
+    """An address of this manager, kept over restarts of the actor that binds it."""
+
+    address: str
+    fd: int | None = None
+    """A listening socket that the parent process opened."""
+
+    def take_fd(self) -> int | None:
+        """Whoever listens closes what he is given, and a restarted actor needs it again."""
+        return None if self.fd is None else os.dup(self.fd)
+
+
+@dataclass
+class Context:
+    home: Home
+    keys: KeyPair
+    authority: TokenAuthority
+    open_store: Callable[[], Store]
+    reader: Store
+    """For reads only; writes go to the Store actor."""
+    depot: FileDepot
+    workers: ThreadPoolExecutor
+    """For what takes more than a millisecond."""
+    nodes: Listening
+    users: Listening
+    bulk: Listening
+    started_at: float
+    bulk_admission: Admission = field(default_factory=Admission)
+    principals: Principals = field(default_factory=Principals)
+    boards: dict[str, Board] = field(default_factory=dict)
+
+    def board(self, cluster_id: str) -> Board:
+        return self.boards.setdefault(cluster_id, Board())
+
+    def holds(self, digest: str) -> bool:
+        """Whether the blob is here; who asks is about to name it, so it is not swept away."""
+        try:
+            os.utime(self.depot.path(digest))
+        except FileNotFoundError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Done:
+    """To the actor that called `work`: it passes this to `finish`."""
+
+    future: Future[object]
+    then: Callable[[object], None]
+    reply: Reply
+
+
+def work(
+    actor: Actor,
+    pool: ThreadPoolExecutor,
+    job: Callable[[], T],
+    then: Callable[[T], None],
+    reply: Reply,
+) -> None:
+    """Run `job` on a worker, then `then(result)` in the actor; a Refused goes to `reply`."""
+    ref = actor.ref
+
+    def done(future: Future[object]) -> None:
+        try:
+            ref.tell(Done(future, then, reply))  # type: ignore[arg-type]
+        except ActorDead:
+            return  # and with it the deferred reply has failed
+
+    pool.submit(job).add_done_callback(done)  # type: ignore[arg-type]
+
+
+def finish(done: Done) -> None:
+    try:
+        done.then(done.future.result())
+    except Refused as refusal:
+        done.reply.fail(refusal)

@@ -1,0 +1,101 @@
+"""The manager as a process: `python -m manta.manager`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from manta.actors import ExitReason
+from manta.manager.bootstrap import ADMIN
+from manta.manager.errors import ManagerError
+from manta.manager.service import Manager, Settings
+from manta.transports.errors import TransportError
+
+STOPPED, CANNOT_START, GAVE_UP = 0, 1, 3
+"""Exit codes; 2 is argparse's."""
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds: by Python's default of 5 ms, one busy thread would slow all actors down."""
+
+log = logging.getLogger("manta.manager")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    logging.basicConfig(
+        level=options.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s"
+    )
+    stop = threading.Event()
+    ends: list[ExitReason] = []
+
+    def ended(reason: ExitReason) -> None:
+        ends.append(reason)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    settings = Settings(
+        options.home, options.nodes, options.users, options.bulk, options.fds, options.bootstrap
+    )
+    try:
+        manager = Manager(settings, on_end=ended)
+    except (ManagerError, TransportError) as error:
+        sys.stderr.write(f"The manager cannot start: {error}\n")
+        return CANNOT_START
+    with manager:
+        _announce(manager)
+        stop.wait()
+        log.info("stopping")
+    return GAVE_UP if ends else STOPPED
+
+
+def _announce(manager: Manager) -> None:
+    file = manager.file
+    log.info(
+        "listening: nodes %s, users %s, bulk %s; public key %s",
+        file.nodes, file.users, file.bulk, file.public_key,
+    )  # fmt: skip
+    if manager.first_password:
+        port = file.users.rpartition(":")[2]
+        # On stdout and not in the log: it is said once and kept nowhere.
+        sys.stdout.write(
+            "\nThis manager has one user, an administrator. Sign in with\n\n"
+            f"    manta sign-in {ADMIN} --host localhost --port {port} "
+            f"--manager-key '{file.public_key}'\n\n"
+            f"and the password  {manager.first_password}  which is shown only now.\n\n"
+        )
+        sys.stdout.flush()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    base = Path(os.environ.get("MANTA_HOME") or Path.home() / ".manta")
+    parser = argparse.ArgumentParser(
+        prog="python -m manta.manager", description="Run a Manta manager in the foreground."
+    )
+    parser.add_argument("--home", type=Path, default=base / "manager", help="its folder")
+    parser.add_argument("--nodes", default=Settings.nodes, help="where nodes connect")
+    parser.add_argument("--users", default=Settings.users, help="where users connect")
+    parser.add_argument("--bulk", default=Settings.bulk, help="where data moves")
+    parser.add_argument(
+        "--fds",
+        type=_descriptors,
+        default=(None, None, None),
+        metavar="N,U,B",
+        help="sockets that listen at these three addresses already",
+    )
+    parser.add_argument("--bootstrap", type=Path, help="users and nodes for an empty store (JSON)")
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    parser.add_argument("--log-level", default="INFO", type=str.upper, choices=levels)
+    return parser.parse_args(arguments)
+
+
+def _descriptors(text: str) -> tuple[int, int, int]:
+    nodes, users, bulk = map(int, text.split(","))  # argparse turns a ValueError into a sentence
+    return nodes, users, bulk

@@ -1,0 +1,524 @@
+"""The only door: both listeners, who is who, and who may ask what of whom.
+
+The key that the handshake proved says who sent a message, whichever port it came by; it
+is looked up for every message, so a key that was withdrawn is heard no more. What is
+allowed goes to the actor that answers it, by its path and never by a kept reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, cast
+
+import msgspec
+
+from manta.actors import (
+    Actor,
+    ActorCrashed,
+    ActorDead,
+    AskTimeout,
+    MailboxFull,
+    MailboxPolicy,
+    Refused,
+    Reply,
+    StartChild,
+    StopChild,
+)
+from manta.manager.auth.principals import Kind, Principal, check_right
+from manta.manager.cluster import cluster_spec
+from manta.manager.cluster_nodes import LINK
+from manta.manager.context import (
+    BLOBS,
+    GATEWAY,
+    ROOT,
+    STORE,
+    Context,
+    Done,
+    Listening,
+    cluster_path,
+    finish,
+    swarm_path,
+    work,
+)
+from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.errors import StoreError
+from manta.manager.ids import new_id
+from manta.manager.messages import (
+    ClusterChanged,
+    CutNodes,
+    FromNode,
+    FromUser,
+    LoadSwarm,
+    NodeAdded,
+    NodeCame,
+    NodeRemoved,
+    StopNodeRequested,
+    SwarmCreated,
+    SwarmRemoved,
+    Sweep,
+)
+from manta.manager.registrar import Registrar
+from manta.manager.store.actor import GetHealth, Writer
+from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
+from manta.manager.store.records import (
+    ClusterRecord,
+    KeyKind,
+    KeyRecord,
+    NodeRecord,
+    SwarmRecord,
+    TokenRecord,
+    UserRecord,
+)
+from manta.protocol import node, user
+from manta.protocol.codes import Code
+from manta.protocol.node import Ok
+from manta.protocol.states import ClusterState
+from manta.protocol.user import ClusterInfo, ManagerStatus, SwarmInfo
+from manta.protocol.values import BlobRef
+from manta.protocol.version import VERSION
+from manta.transports.admission import Admission
+from manta.transports.interface import Listener
+
+TIMEOUT = 30.0
+"""Seconds that an actor of this process has to answer, beyond what the message itself waits."""
+
+
+class Gateway(Actor):
+    accepts = node.FromNode | user.FromUser
+    mailbox = MailboxPolicy(bound=50_000)
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def on_start(self) -> None:
+        reader, context = self._context.reader, self._context
+        nodes = reader.all(NodeRecord)
+        context.principals.load(reader.all(KeyRecord), nodes, reader.all(UserRecord))
+        self._directory = Directory(
+            reader.all(ClusterRecord),
+            nodes,
+            (
+                SwarmEntry(record.info.swarm_id, record.info.name, record.info.cluster_id)
+                for record in reader.all(SwarmRecord)
+            ),
+        )
+        self._writer = Writer(self, STORE)
+        self._registrar = Registrar(
+            self,
+            context,
+            self._directory,
+            self._writer,
+            on_known=self._admit,
+            on_node=lambda record: self._tell(cluster_path(record.cluster_id), NodeAdded(record)),
+        )
+        known = context.principals.keys()
+        context.bulk_admission.replace_known(known)
+        guests = [Admission(known, guests=True) for _ in range(2)]
+        self._admissions = [*guests, context.bulk_admission]
+        self._listeners = [
+            self._listen(context.nodes, guests[0]),
+            self._listen(context.users, guests[1]),
+        ]
+
+    def _listen(self, where: Listening, admission: Admission) -> Listener:
+        listener = self.system.listen(
+            where.address, admission, fd=where.take_fd(), published={GATEWAY}
+        )
+        where.address = listener.address
+        return listener
+
+    def receive(self, message: object) -> object:
+        origin = self.origin
+        if origin is not None:
+            principal = self._context.principals.of(origin.peer_key)
+            check_right(principal, cast("node.Message", message))
+            if isinstance(message, node.Enroll | user.SignIn | user.Bind):
+                self._become(message, principal)
+                return None
+            if principal.kind is Kind.NODE:
+                return self._from_node(message, principal)
+            return self._from_user(message, principal)
+        if self._writer.handle(message):
+            return None
+        match message:
+            case Done():
+                finish(message)
+            case CutNodes(node_ids):
+                for node_id in node_ids:
+                    if record := self._directory.nodes.get(node_id):
+                        self._cut(record.key)
+            case SwarmCreated(entry):
+                self._directory.swarms[entry.id] = entry
+            case SwarmRemoved(swarm_id):
+                self._directory.swarms.pop(swarm_id, None)
+            case _:
+                return super().receive(message)
+        return None
+
+    def _cut(self, key: str) -> None:
+        for listener in self._listeners:
+            listener.cut(key)
+
+    # Becoming somebody.
+
+    def _become(self, message: node.Enroll | user.SignIn | user.Bind, who: Principal) -> None:
+        reply = self.defer()
+        match message:
+            case node.Enroll():
+                self._registrar.enroll(message, who, reply)
+            case user.SignIn():
+                self._registrar.sign_in(message, who, reply)
+            case user.Bind():
+                self._registrar.bind(message, who, reply)
+
+    def _admit(self, key: str) -> None:
+        for admission in self._admissions:
+            admission.allow(key)
+
+    # Nodes.
+
+    def _from_node(self, message: object, who: Principal) -> object:
+        match message:
+            case node.Register():
+                self._register(message, who)
+            case node.Heartbeat() | node.FetchDesired():
+                self._forward(cluster_path(who.cluster_id), FromNode(message, who.id))
+            case node.Goodbye():
+                self._tell(cluster_path(who.cluster_id), FromNode(message, who.id))
+            case node.ReadGlobal() | node.ListGlobals() | node.SelectResults():
+                entry = self._swarm_of_node(message.swarm_id, who)
+                self._ask_swarm(entry, FromNode(message, who.id))
+            case node.JournalBatch() | node.LogBatch():
+                self._deliver(message, who)
+            case _:
+                return super().receive(message)
+        return None
+
+    def _register(self, message: node.Register, who: Principal) -> None:
+        record = self._directory.nodes[who.id]
+        self._directory.check_alias(message.alias, record.cluster_id, node_id=record.id)
+        current = msgspec.structs.replace(
+            record, alias=message.alias, capabilities=message.capabilities
+        )
+        origin = self.origin
+        assert origin is not None
+        came = NodeCame(current, message, origin.ref(LINK), self.ref)
+        if current == record:
+            self._forward(cluster_path(record.cluster_id), came)
+            return
+        reply = self.defer()
+        self._directory.nodes[record.id] = current
+
+        def then(error: StoreError | None) -> None:
+            # It can work all the same: what is stored is for the time after a restart.
+            if error is not None:
+                self.log.warning("what node %s has now is not stored: %s", current.alias, error)
+            self._relay(cluster_path(record.cluster_id), came, reply)
+
+        self._writer.write(Put(current), then=then)
+
+    def _swarm_of_node(self, swarm_id: str, who: Principal) -> SwarmEntry:
+        entry = self._directory.swarms.get(swarm_id)
+        if entry is None or entry.cluster_id != who.cluster_id:
+            raise Refused(
+                Code.UNKNOWN_SWARM, f"There is no swarm {swarm_id!r} in this node's cluster."
+            )
+        return entry
+
+    def _deliver(self, message: node.JournalBatch | node.LogBatch, who: Principal) -> None:
+        """To the swarm; what is not delivered is not acknowledged, and so is sent again."""
+        request = FromNode(message, who.id)
+        entry = self._directory.swarms.get(message.swarm_id)
+        if entry is None or entry.cluster_id != who.cluster_id:
+            self._tell(cluster_path(who.cluster_id), request)
+            return
+        path = swarm_path(entry.cluster_id, entry.id)
+        try:
+            self.system.find(path).tell(request)
+        except ActorDead:
+            self._load(entry, lambda: self._tell(path, request), lambda _: None)
+
+    # Users.
+
+    def _from_user(self, message: object, who: Principal) -> object:
+        find = self._directory
+        match message:
+            case user.WhoAmI():
+                return self._registrar.who_am_i(who)
+            case user.ListClusters():
+                return user.Clusters(tuple(map(self._info, self._clusters())))
+            case user.GetCluster(name):
+                return self._info(find.cluster(name))
+            case user.CreateCluster(name):
+                self._create_cluster(name, who)
+            case user.StartCluster(name):
+                self._change_cluster(find.cluster(name), ClusterState.RUNNING)
+            case user.StopCluster(name):
+                self._change_cluster(find.cluster(name), ClusterState.STOPPED)
+            case user.DeleteCluster(name):
+                self._delete_cluster(find.cluster(name))
+            case user.CreateNodeToken(cluster=name):
+                cluster_id = find.cluster(name).id
+                self._registrar.create_node_token(message, cluster_id, self.defer())
+            case user.ListNodes(name):
+                self._forward(cluster_path(find.cluster(name).id), FromUser(message, who))
+            case user.GetNode(name, cluster):
+                record = find.node(name, cluster)
+                request = FromUser(user.GetNode(record.id), who)
+                self._forward(cluster_path(record.cluster_id), request)
+            case user.RequestNodeStop(name, drain):
+                record = find.node(name)
+                self._forward(cluster_path(record.cluster_id), StopNodeRequested(record.id, drain))
+            case user.RemoveNode(name):
+                self._remove_node(find.node(name))
+            case user.CheckSwarm(cluster=name) | user.SendSwarm(cluster=name):
+                self._forward(cluster_path(find.cluster(name).id), FromUser(message, who))
+            case user.FindMissingBlobs(blobs):
+                self._find_missing(blobs, self.defer())
+            case user.ListSwarms(name):
+                return user.Swarms(self._swarms(None if name is None else find.cluster(name).id))
+            case user.RemoveSwarm(name):
+                entry = find.swarm(name)
+                self._forward(cluster_path(entry.cluster_id), FromUser(message, who, entry.id))
+            case user.GetManagerStatus():
+                self._status(self.defer())
+            case user.ReadFeed(swarm=name, wait=wait) | user.WaitSwarm(name, wait):
+                entry = find.swarm(name)
+                self._ask_swarm(entry, FromUser(message, who, entry.id), wait)
+            case (
+                user.StartSwarm(swarm=name)
+                | user.StopSwarm(swarm=name)
+                | user.PauseSwarm(swarm=name)
+                | user.ResumeSwarm(swarm=name)
+                | user.GetSwarm(swarm=name)
+                | user.ExplainSwarm(swarm=name)
+                | user.GetTasks(swarm=name)
+                | user.SelectGlobal(swarm=name)
+                | user.SetGlobal(swarm=name)
+                | user.ListGlobalTags(swarm=name)
+            ):
+                entry = find.swarm(name)
+                self._ask_swarm(entry, FromUser(message, who, entry.id))
+            case _:
+                return super().receive(message)
+        return None
+
+    def _find_missing(self, blobs: tuple[BlobRef, ...], reply: Reply) -> None:
+        holds = self._context.holds
+
+        def job() -> user.MissingBlobs:
+            return user.MissingBlobs(tuple(blob for blob in blobs if not holds(blob.digest)))
+
+        def then(missing: user.MissingBlobs) -> None:
+            reply.set(missing)
+
+        work(self, self._context.workers, job, then, reply)
+
+    # Clusters.
+
+    def _clusters(self) -> list[ClusterRecord]:
+        return sorted(self._directory.clusters.values(), key=lambda record: record.created_at)
+
+    def _info(self, record: ClusterRecord) -> ClusterInfo:
+        count = len(self._directory.nodes_of(record.id))
+        return ClusterInfo(record.id, record.name, record.status, record.owner_id, count)
+
+    def _create_cluster(self, name: str, who: Principal) -> None:
+        self._directory.check_cluster_name(name)
+        record = ClusterRecord(new_id(), name, who.id, self.clock.wall())
+        reply = self.defer()
+        self._directory.clusters[record.id] = record
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                del self._directory.clusters[record.id]
+                reply.fail(Refused(Code.STORAGE, f"The cluster was not created: {error}"))
+                return
+            self.log.info("cluster %s (%s) created", name, record.id)
+            start = StartChild(cluster_spec(self._context, record.id))
+            self._relay(ROOT, start, reply, lambda _: self._info(record))
+
+        self._writer.write(Put(record), then=then)
+
+    def _change_cluster(self, record: ClusterRecord, status: ClusterState) -> None:
+        changed = msgspec.structs.replace(record, status=status)
+        reply = self.defer()
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                reply.fail(Refused(Code.STORAGE, f"The cluster was not changed: {error}"))
+                return
+            self._directory.clusters[record.id] = changed
+            path = cluster_path(record.id)
+            self._relay(path, ClusterChanged(changed), reply, lambda _: self._info(changed))
+
+        self._writer.write(Put(changed), then=then)
+
+    def _delete_cluster(self, record: ClusterRecord) -> None:
+        if active := self._context.board(record.id).active_swarms:
+            raise Refused(
+                Code.WRONG_STATE,
+                f"{active} swarm{'s run' if active > 1 else ' runs'} in the cluster "
+                f"{record.name!r}; stop the cluster (manta cluster stop) before you delete it.",
+            )
+        reply = self.defer()
+        nodes = self._directory.nodes_of(record.id)
+        tokens = self._registrar.tokens_of(record.id)
+        swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
+        writes: list[Write] = [Delete(ClusterRecord, record.id)]
+        for one in nodes:
+            writes += self._removal(one)
+        writes += (Delete(TokenRecord, token.digest) for token in tokens)
+        writes += (RemoveSwarm(swarm.id) for swarm in swarms)
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                reply.fail(Refused(Code.STORAGE, f"The cluster was not deleted: {error}"))
+                return
+            for one in nodes:
+                self._disown(one)
+            for swarm in swarms:
+                self._directory.swarms.pop(swarm.id, None)
+            self._registrar.forget_tokens(tokens)
+            self._directory.clusters.pop(record.id, None)
+            self._context.boards.pop(record.id, None)
+            self.log.info("cluster %s (%s) deleted", record.name, record.id)
+            self._tell(BLOBS, Sweep())
+            stop = StopChild(cluster_spec(self._context, record.id).id)
+            self._relay(ROOT, stop, reply, lambda _: Ok())
+
+        self._writer.write(*writes, then=then)
+
+    # Removing nodes.
+
+    def _remove_node(self, record: NodeRecord) -> None:
+        reply = self.defer()
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                reply.fail(Refused(Code.STORAGE, f"The node was not removed: {error}"))
+                return
+            self._disown(record)
+            self.log.info("node %s (%s) removed", record.alias, record.id)
+            path = cluster_path(record.cluster_id)
+            self._relay(path, NodeRemoved(record.id), reply, lambda _: Ok())
+
+        self._writer.write(*self._removal(record), then=then)
+
+    def _removal(self, record: NodeRecord) -> tuple[Write, ...]:
+        """The key is kept, so that the node can be told why it is refused."""
+        key = KeyRecord(record.key, KeyKind.REMOVED, record.id, self.clock.wall())
+        return Delete(NodeRecord, record.id), Put(key)
+
+    def _disown(self, record: NodeRecord) -> None:
+        """From here on nothing that the key sends is handled."""
+        self._context.principals.learn(Principal(Kind.REMOVED, record.key, record.id))
+        self._directory.nodes.pop(record.id, None)
+        for admission in self._admissions:
+            admission.forget(record.key)
+        self._cut(record.key)
+
+    # How the manager is.
+
+    def _swarms(self, cluster_id: str | None) -> tuple[SwarmInfo, ...]:
+        found: list[SwarmInfo] = []
+        for id_ in self._directory.clusters if cluster_id is None else (cluster_id,):
+            found += self._context.board(id_).swarms.values()
+        return tuple(sorted(found, key=lambda info: info.created_at))
+
+    def _status(self, reply: Reply) -> None:
+        boards = [self._context.board(id_) for id_ in self._directory.clusters]
+        health = {
+            self._directory.clusters[id_].name: self._context.board(id_).notice
+            for id_ in self._directory.clusters
+            if self._context.board(id_).notice
+        }
+
+        def answer(trouble: object) -> ManagerStatus:
+            return ManagerStatus(
+                version=VERSION,
+                started_at=self._context.started_at,
+                clusters=len(boards),
+                nodes_connected=sum(board.connected for board in boards),
+                swarms_active=sum(board.active_swarms for board in boards),
+                health={"store": str(trouble or "ok"), **health},
+            )
+
+        self._relay(STORE, GetHealth(), reply, answer)
+
+    # Passing on.
+
+    def _tell(self, path: str, message: object) -> None:
+        try:
+            self.system.find(path).tell(message)
+        except (ActorDead, MailboxFull) as error:
+            # State is level-triggered: it is told again, or read from the store.
+            self.log.debug("%s was not told of %s: %s", path, type(message).__name__, error)
+
+    def _forward(self, path: str, message: object) -> None:
+        self._relay(path, message, self.defer())
+
+    def _relay(
+        self,
+        path: str,
+        message: object,
+        reply: Reply,
+        answer: Callable[[Any], object] = lambda result: result,
+        wait: float = 0.0,
+    ) -> None:
+        """Answer with what the actor at the path answers."""
+
+        def done(future: Future[Any]) -> None:
+            error = future.exception()
+            if error is None:
+                reply.set(answer(future.result()))
+            else:
+                reply.fail(_as_refusal(error))
+
+        future = self.system.ref(path).ask_future(message, timeout=wait + TIMEOUT)
+        future.add_done_callback(done)
+
+    def _ask_swarm(self, entry: SwarmEntry, request: FromNode | FromUser, wait: float = 0) -> None:
+        path, reply = swarm_path(entry.cluster_id, entry.id), self.defer()
+
+        def ask() -> None:
+            self._relay(path, request, reply, wait=wait)
+
+        try:
+            self.system.find(path)
+        except ActorDead:
+            self._load(entry, ask, reply.fail)
+        else:
+            ask()
+
+    def _load(
+        self,
+        entry: SwarmEntry,
+        then: Callable[[], None],
+        fail: Callable[[BaseException], object],
+    ) -> None:
+        """The actor of a swarm that is over ends when nobody asks for it."""
+
+        def done(future: Future[Any]) -> None:
+            error = future.exception()
+            if error is None:
+                then()
+            else:
+                fail(_as_refusal(error))
+
+        future = self.system.ref(cluster_path(entry.cluster_id)).ask_future(
+            LoadSwarm(entry.id), timeout=TIMEOUT
+        )
+        future.add_done_callback(done)
+
+
+def _as_refusal(error: BaseException) -> BaseException:
+    if isinstance(error, ActorDead | AskTimeout | MailboxFull):
+        crashed = "crashed over this and " if isinstance(error, ActorCrashed) else ""
+        return Refused(
+            Code.UNAVAILABLE,
+            f"The part of the manager that answers this {crashed}is being restarted or busy; "
+            "ask again in a moment.",
+        )
+    return error

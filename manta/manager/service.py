@@ -1,0 +1,179 @@
+"""One manager in this process: its folder, its store, its tree of actors."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from manta.actors import ActorSystem, ChildSpec, ExitReason, LocalRef, StartFailed
+from manta.manager import bootstrap
+from manta.manager.auth.tokens import TokenAuthority, new_seed
+from manta.manager.context import ROOT, Context, Listening
+from manta.manager.errors import StartError
+from manta.manager.home import Home, ManagerFile
+from manta.manager.store.interface import Store
+from manta.manager.store.sqlite import SqliteStore
+from manta.manager.supervisor import ManagerSupervisor
+from manta.protocol.tokens import fingerprint
+from manta.protocol.version import VERSION
+from manta.transports.blobs import FileDepot
+from manta.transports.errors import AddressInUse
+from manta.transports.keys import KeyPair, make_private_folder, read_private, write_private
+from manta.transports.zmq_transport import ZmqTransport
+
+WORKERS = 2
+STOP_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Addresses are `tcp://host:port`; port 0 takes a free one."""
+
+    home: Path
+    nodes: str = "tcp://0.0.0.0:50051"
+    users: str = "tcp://0.0.0.0:50052"
+    bulk: str = "tcp://0.0.0.0:50053"
+    fds: tuple[int | None, int | None, int | None] = (None, None, None)
+    """Listening sockets that the parent process opened at these addresses."""
+    bootstrap: Path | None = None
+
+
+class Manager:
+    """Starts when it is made; raises StartError, StoreError or TransportError.
+
+    `open_store` gives the store another form; `on_end` is called, on another thread, when the
+    tree ends by itself.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_store: Callable[[], Store] | None = None,
+        on_end: Callable[[ExitReason], None] | None = None,
+    ) -> None:
+        self.home = home = Home(settings.home)
+        self.first_password = ""
+        """Of `bootstrap.ADMIN`, if this is the first start; it is kept nowhere else."""
+        with contextlib.ExitStack() as undo:
+            make_private_folder(home.path)
+            self._lock(undo)
+            keys = _keys(home)
+            self._open_store = open_store or (lambda: SqliteStore(home.database))
+            reader = self._open_store()
+            undo.callback(reader.close)
+            self._populate(reader, settings.bootstrap)
+            workers = ThreadPoolExecutor(WORKERS, "manager-worker")
+            undo.callback(workers.shutdown, cancel_futures=True)
+            self.context = Context(
+                home=home,
+                keys=keys,
+                authority=TokenAuthority(_signing_seed(home), keys.public),
+                open_store=self._open_store,
+                reader=reader,
+                depot=FileDepot(home.blobs),
+                workers=workers,
+                nodes=Listening(settings.nodes, settings.fds[0]),
+                users=Listening(settings.users, settings.fds[1]),
+                bulk=Listening(settings.bulk, settings.fds[2]),
+                started_at=time.time(),
+            )
+            self.system = ActorSystem(ROOT, transport=ZmqTransport(keys))
+            undo.callback(self.system.stop, STOP_TIMEOUT)
+            self.root = self._spawn()
+            if on_end is not None:
+                undo.callback(self.root.watch(on_end))
+            home.write_manager_file(self.file)
+            undo.callback(home.manager_file.unlink, missing_ok=True)
+            self._undo = undo.pop_all()
+
+    @property
+    def file(self) -> ManagerFile:
+        context = self.context
+        return ManagerFile(
+            pid=os.getpid(),
+            nodes=context.nodes.address,
+            users=context.users.address,
+            bulk=context.bulk.address,
+            public_key=context.keys.public,
+            fingerprint=fingerprint(context.keys.public),
+            version=VERSION,
+            started_at=context.started_at,
+        )
+
+    def stop(self) -> None:
+        """In good order: nothing that was acknowledged is lost. Idempotent."""
+        self._undo.close()
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _lock(self, undo: contextlib.ExitStack) -> None:
+        """Two managers on one database would each know half of what happened."""
+        try:
+            lock = os.open(self.home.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = self.home.read_manager_file()
+            raise StartError(
+                f"another manager{f' (pid {other.pid})' if other else ''} uses {self.home.path}; "
+                "stop it (manta manager stop), or give this one another --home."
+            ) from None
+        except OSError as error:
+            raise StartError(f"{self.home.lock} cannot be written: {error.strerror}.") from error
+
+    def _populate(self, store: Store, file: Path | None) -> None:
+        if not bootstrap.is_empty(store):
+            return
+        if file is not None:
+            bootstrap.apply(store, bootstrap.read(file))
+        else:
+            self.first_password = bootstrap.first_admin(store)
+
+    def _spawn(self) -> LocalRef:
+        spec = ChildSpec(ROOT, lambda: ManagerSupervisor(self.context))
+        try:
+            return self.system.spawn(spec)
+        except StartFailed as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, AddressInUse):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise StartError(
+                f"{cause}; stop what listens there, or choose another address "
+                "(--nodes, --users, --bulk)."
+            ) from error
+
+
+def _keys(home: Home) -> KeyPair:
+    if home.key.exists():
+        return KeyPair.load(home.key)
+    pair = KeyPair.generate()
+    pair.save(home.key)
+    return pair
+
+
+def _signing_seed(home: Home) -> bytes:
+    if not home.signing_key.exists():
+        write_private(home.signing_key, new_seed().hex() + "\n")
+    try:
+        seed = bytes.fromhex(read_private(home.signing_key))
+        if len(seed) == 32:
+            return seed
+    except ValueError:
+        pass  # said below, and without the cause, which could quote the secret
+    raise StartError(
+        f"{home.signing_key} is damaged: restore it from a backup, or delete it; then all tokens "
+        "must be issued anew."
+    )

@@ -1,0 +1,250 @@
+"""The actor that owns the database, and the hand that other actors write with.
+
+Group commit: whatever has gathered in the Store's mailbox is one commit, and so one
+sync. Nobody waits for it: who wrote is told when it is durable. If the Store ends
+first, the `Writer` sends what was not answered to its successor, in the same order;
+writes can be repeated, so it does not matter whether they had been committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from manta.actors import Actor, ActorDead, Down, ExitReason, LocalRef, MailboxFull, MailboxPolicy
+from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError
+from manta.manager.store.interface import RemoveSwarm, Store, Write
+
+RETRY = 0.5
+"""Seconds after which what found no storage, or no Store, is sent again."""
+PURGE_PAUSE = 0.01
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Answered to `owner` with Committed or NotCommitted."""
+
+    owner: LocalRef
+    ticket: int
+    writes: tuple[Write, ...]
+
+
+@dataclass(frozen=True)
+class Committed:
+    ticket: int
+
+
+@dataclass(frozen=True)
+class NotCommitted:
+    ticket: int
+    error: StoreError
+
+
+@dataclass(frozen=True)
+class GetHealth:
+    """Asked: answered with "" or a sentence on what is wrong."""
+
+
+@dataclass(frozen=True)
+class _Flush:
+    pass
+
+
+@dataclass(frozen=True)
+class _Purge:
+    pass
+
+
+@dataclass(frozen=True)
+class _Answer:
+    owner: LocalRef
+    answer: Committed | NotCommitted
+
+
+class StoreActor(Actor):
+    mailbox = MailboxPolicy(bound=100_000)
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        self._open_store = open_store
+        self._gathered: list[Commit] = []
+        self._trouble = ""
+
+    def on_start(self) -> None:
+        self._store = self._open_store()
+        self.after(PURGE_PAUSE, _Purge())
+
+    def on_stop(self, reason: ExitReason) -> None:
+        self._flush()  # those who wrote are gone or will ask again, but why lose it
+        self._store.close()
+
+    def receive(self, message: object) -> object:
+        match message:
+            case Commit():
+                # The flush queues behind all that has come by now: that is the group.
+                if not self._gathered:
+                    self.ref.tell(_Flush())
+                self._gathered.append(message)
+            case _Flush():
+                self._flush()
+            case _Answer(owner, answer):
+                self._answer(owner, answer)
+            case _Purge():
+                self._purge()
+            case GetHealth():
+                return self._trouble
+            case _:
+                return super().receive(message)
+        return None
+
+    def _flush(self) -> None:
+        group, self._gathered = self._gathered, []
+        if not group:
+            return
+        try:
+            self._store.commit([write for commit in group for write in commit.writes])
+        except StoreConflict:
+            # One that cannot be carried out must not take its neighbours along.
+            for commit in group:
+                self._commit_alone(commit)
+        except StoreError as error:
+            self._note_trouble(error)
+            for commit in group:
+                self._answer(commit.owner, NotCommitted(commit.ticket, error))
+        else:
+            self._note_success()
+            for commit in group:
+                self._answer(commit.owner, Committed(commit.ticket))
+        if any(isinstance(write, RemoveSwarm) for commit in group for write in commit.writes):
+            self.after(PURGE_PAUSE, _Purge())
+
+    def _commit_alone(self, commit: Commit) -> None:
+        try:
+            self._store.commit(commit.writes)
+        except StoreError as error:
+            self._answer(commit.owner, NotCommitted(commit.ticket, error))
+        else:
+            self._answer(commit.owner, Committed(commit.ticket))
+
+    def _answer(self, owner: LocalRef, answer: Committed | NotCommitted) -> None:
+        try:
+            owner.tell(answer)
+        except ActorDead:
+            self.log.debug("%s ended before its write was answered", owner.address)
+        except MailboxFull:
+            self.after(RETRY, _Answer(owner, answer))
+
+    def _note_trouble(self, error: StoreError) -> None:
+        if str(error) != self._trouble:
+            self.log.error("%s", error)
+        self._trouble = str(error)
+
+    def _note_success(self) -> None:
+        if self._trouble:
+            self.log.warning("the database can be written again")
+        self._trouble = ""
+
+    def _purge(self) -> None:
+        try:
+            more = self._store.purge()
+        except StorageUnavailable as error:
+            self.log.warning("removed swarms are not cleared away yet: %s", error)
+            return
+        if more:
+            self.after(PURGE_PAUSE, _Purge())
+
+
+@dataclass
+class _Pending:
+    writes: tuple[Write, ...]
+    then: Callable[[StoreError | None], None]
+    keep: bool
+
+
+@dataclass(frozen=True)
+class _Resend:
+    writer: Writer
+
+
+class Writer:
+    """One actor's way to the Store. The actor passes what it receives to `handle` first."""
+
+    def __init__(self, actor: Actor, path: str) -> None:
+        self._actor = actor
+        self._path = path
+        self._store: LocalRef | None = None
+        self._tickets = 0
+        self._pending: dict[int, _Pending] = {}
+        self._waiting = False
+        self.trouble: StorageUnavailable | None = None
+        """Why the last write was not carried out; None again after one that was."""
+
+    @property
+    def idle(self) -> bool:
+        return not self._pending
+
+    def write(
+        self,
+        *writes: Write,
+        then: Callable[[StoreError | None], None],
+        keep: bool = False,
+    ) -> None:
+        """Calls `then(None)`, in the actor, once the writes are durable.
+
+        If there is no storage, `then(error)`; with `keep` the write goes on being
+        tried, in its order, and `then` is called again with None.
+        """
+        self._tickets += 1
+        self._pending[self._tickets] = _Pending(writes, then, keep)
+        if not self._waiting:
+            self._send(self._tickets)
+
+    def handle(self, message: object) -> bool:
+        """Whether the message was the Store's."""
+        match message:
+            case Committed(ticket):
+                self.trouble = None
+                if pending := self._pending.pop(ticket, None):
+                    pending.then(None)
+            case NotCommitted(ticket, error):
+                self._not_committed(ticket, error)
+            case Down(ref) if ref is self._store:
+                self._store = None
+                self._resend_after(0.0)
+            case _Resend(writer) if writer is self:
+                self._waiting = False
+                for ticket in list(self._pending):
+                    if not self._waiting:
+                        self._send(ticket)
+            case _:
+                return False
+        return True
+
+    def _not_committed(self, ticket: int, error: StoreError) -> None:
+        pending = self._pending.get(ticket)
+        if pending is None:
+            return
+        if isinstance(error, StorageUnavailable):
+            self.trouble = error
+        elif pending.keep and ticket == next(iter(self._pending)):
+            raise error  # nothing before it is missing: our state is not what is stored
+        if pending.keep:
+            self._resend_after(RETRY)
+        else:
+            del self._pending[ticket]
+        if isinstance(error, StorageUnavailable) or not pending.keep:
+            pending.then(error)
+
+    def _send(self, ticket: int) -> None:
+        try:
+            if self._store is None:
+                self._store = self._actor.system.find(self._path)
+                self._actor.monitor(self._store)
+            writes = self._pending[ticket].writes
+            self._store.tell(Commit(self._actor.ref, ticket, writes))
+        except (ActorDead, MailboxFull):
+            self._resend_after(RETRY / 10)
+
+    def _resend_after(self, delay: float) -> None:
+        if not self._waiting:
+            self._waiting = True
+            self._actor.after(delay, _Resend(self))

@@ -1,0 +1,445 @@
+"""The shell of one swarm's machine: an event is stored before its orders are carried out.
+
+    event -> machine -> Append to the store -> durable -> orders to nodes, answers to users
+
+Events do not wait for each other: while one is being stored, the next is handled and sent
+after it. Their actions are performed in order, each when its event is durable. Whatever
+a restarted swarm has to know it reads from its log; what nodes sent meanwhile, they
+send again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from manta.actors import Actor, ActorDead, Refused, Timer
+from manta.manager import references
+from manta.manager import swarm_queries as queries
+from manta.manager.context import STORE, Context, Done, cluster_path, finish
+from manta.manager.errors import StoreError
+from manta.manager.feeds import Feeds, PollExpired
+from manta.manager.lines import Lines
+from manta.manager.messages import (
+    ClusterStopped,
+    FromNode,
+    FromUser,
+    NodeGone,
+    NodesMoved,
+    Orders,
+    Restored,
+)
+from manta.manager.store.actor import Writer
+from manta.manager.store.interface import AppendEvents, Put, Reference, Write
+from manta.manager.store.records import SwarmRecord
+from manta.manager.swarm_events import (
+    Acknowledge,
+    Action,
+    AskPlacement,
+    Assign,
+    EntriesReceived,
+    GlobalSet,
+    ManagerRestarted,
+    NodeLost,
+    Paused,
+    Publish,
+    Resumed,
+    Revoke,
+    Started,
+    StateChanged,
+    Stopped,
+    SwarmEvent,
+    Ticked,
+    decode,
+    encode,
+)
+from manta.manager.swarm_machine import SwarmMachine
+from manta.protocol import user
+from manta.protocol.codes import Code
+from manta.protocol.node import (
+    GlobalValue,
+    JournalAck,
+    JournalBatch,
+    ListGlobals,
+    LogBatch,
+    Ok,
+    ReadGlobal,
+    SelectResults,
+    Tags,
+    ToNode,
+)
+from manta.protocol.states import SwarmState
+from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo
+from manta.protocol.values import BlobRef
+
+IDLE = 300.0
+"""Seconds after which a finished swarm's actor ends; it starts again when somebody asks."""
+
+
+@dataclass(frozen=True)
+class _Tick:
+    pass
+
+
+@dataclass(frozen=True)
+class _IdleCheck:
+    pass
+
+
+@dataclass(frozen=True)
+class _AcknowledgeWithout:
+    """The entries after it name blobs that are not here."""
+
+    action: Acknowledge
+    missing: tuple[BlobRef, ...]
+
+
+@dataclass
+class _Commit:
+    """What waits for an event to be durable."""
+
+    actions: list[Action | _AcknowledgeWithout]
+    seen: dict[FeedName, int]
+    info: SwarmInfo | None
+    then: list[Callable[[StoreError | None], None]] = field(default_factory=list)
+
+
+class SwarmSupervisor(Actor):
+    def __init__(self, context: Context, cluster_id: str, swarm_id: str) -> None:
+        self._context = context
+        self._cluster_id = cluster_id
+        self._swarm_id = swarm_id
+
+    def on_start(self) -> None:
+        self._board = self._context.board(self._cluster_id)
+        self._cluster = self.system.ref(cluster_path(self._cluster_id))
+        self._writer = Writer(self, STORE)
+        reader = self._context.reader
+        records = [decode(event.body) for event in reader.events(self._swarm_id)]
+        self._number = len(records)
+        self._machine = SwarmMachine.replay(self._swarm_id, self._cluster_id, records)
+        self._epoch = max(self.clock.wall(), records[-1].at) - self.clock.now()
+        record = reader.get(SwarmRecord, self._swarm_id)
+        self._owner_id = record.owner_id if record else ""
+        self._info = queries.info(self._machine)
+        self._commits: deque[_Commit] = deque()
+        self._seen = self._lengths()
+        self._feeds = Feeds(self, self._page, self._info_now, lambda: self._machine.state.final)
+        self._blobs: set[str] = set()
+        self._lines = Lines(
+            self,
+            self._context,
+            self._board,
+            self._swarm_id,
+            self._writer,
+            self._feeds,
+            lambda node_id, ack: self._tell_cluster(messages=((node_id, ack),)),
+        )
+        self._timer: Timer | None = None  # type: ignore[type-arg]
+        self._used_at = self.clock.now()
+        self._cluster.tell(
+            Restored(
+                self._swarm_id,
+                self._info,
+                self._machine.desired(),
+                dict(self._machine.data.applied),
+            )
+        )
+        if self._machine.state.final:
+            self.after(IDLE, _IdleCheck())
+        elif self._machine.state is not SwarmState.PENDING:
+            self.log.info("goes on after %d events: %s", self._number, self._info.status)
+            self._feed(ManagerRestarted())
+            self._place_outstanding()
+
+    def receive(self, message: object) -> object:
+        if self._writer.handle(message):
+            return None
+        if isinstance(message, FromUser | FromNode):
+            self._used_at = self.clock.now()
+        match message:
+            case FromNode(JournalBatch() as batch, node_id):
+                self._journal(node_id, batch)
+            case FromNode(LogBatch() as batch, node_id):
+                self._lines.take(node_id, batch)
+            case FromNode(ReadGlobal(tag=tag)):
+                value, version = self._machine.global_value(tag)
+                return GlobalValue(value, version)
+            case FromNode(ListGlobals()):
+                return Tags(self._machine.global_tags())
+            case FromNode(SelectResults(tag=tag, iteration=iteration)):
+                return queries.select_results(self._machine, tag, iteration)
+            case FromUser():
+                return self._from_user(message)
+            case NodeGone(node_id, reason):
+                self._feed(NodeLost(node_id, reason))
+            case NodesMoved():
+                self._place_outstanding()
+            case ClusterStopped(by):
+                if not self._machine.state.final:
+                    self._feed(Stopped(by))
+            case _Tick():
+                self._feed(Ticked())
+            case PollExpired(poll):
+                self._feeds.expired(poll)
+            case _IdleCheck():
+                self._end_if_idle()
+            case Done():
+                finish(message)
+            case _:
+                return super().receive(message)
+        return None
+
+    # Events.
+
+    def _feed(
+        self,
+        event: SwarmEvent,
+        then: Callable[[StoreError | None], None] | None = None,
+        missing: tuple[BlobRef, ...] = (),
+    ) -> None:
+        """`then(None)` is called once the event is durable."""
+        machine, now = self._machine, self._epoch + self.clock.now()
+        bodies: list[bytes] = []
+        performed: list[Action | _AcknowledgeWithout] = []
+        pending: deque[SwarmEvent] = deque([event])
+        # A placement touches nothing outside: question and answer share one commit.
+        while pending:
+            one = pending.popleft()
+            revision = machine.revision
+            actions = machine.handle(one, now)
+            if machine.revision != revision:
+                bodies.append(encode(one, now))
+            for action in actions:
+                if isinstance(action, AskPlacement):
+                    if (answer := self._answer(action)) is not None:
+                        pending.append(answer)
+                elif missing and isinstance(action, Acknowledge):
+                    performed.append(_AcknowledgeWithout(action, missing))
+                else:
+                    performed.append(action)
+        self._set_timer()
+        self._commit(event, bodies, performed, then)
+
+    def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
+        """None while nodes that were there before a restart are still coming back."""
+        if not self._board.settled:
+            return None
+        nodes = self._board.views_for(self._swarm_id)
+        return queries.answer(self._machine, asked.number, nodes)
+
+    def _place_outstanding(self) -> None:
+        for asked in self._machine.outstanding():
+            if (answer := self._answer(asked)) is not None:
+                self._feed(answer)
+
+    def _commit(
+        self,
+        event: SwarmEvent,
+        bodies: list[bytes],
+        actions: list[Action | _AcknowledgeWithout],
+        then: Callable[[StoreError | None], None] | None,
+    ) -> None:
+        if not bodies and self._commits:  # in its turn: what it tells may rest on those before
+            self._commits[-1].actions += actions
+            if then is not None:
+                self._commits[-1].then.append(then)
+            return
+        info = queries.info(self._machine)
+        commit = _Commit(actions, self._lengths(), info if info != self._info else None)
+        if then is not None:
+            commit.then.append(then)
+        self._commits.append(commit)
+        if not bodies:
+            self._perform()
+            return
+        writes: list[Write] = [AppendEvents(self._swarm_id, self._number + 1, tuple(bodies))]
+        self._number += len(bodies)
+        if digests := tuple(blob.digest for blob in references.of_event(event)):
+            writes.append(Reference(self._swarm_id, digests))
+        if commit.info is not None:
+            self._info = commit.info
+            writes.append(Put(SwarmRecord(commit.info, self._owner_id)))
+        self._writer.write(*writes, then=self._stored, keep=True)
+
+    def _stored(self, error: StoreError | None) -> None:
+        if error is None:
+            self._perform()
+            return
+        for commit in self._commits:
+            for then in commit.then:
+                then(error)
+            commit.then.clear()
+
+    def _perform(self) -> None:
+        """The oldest commit is durable: carry out what it asked for."""
+        commit = self._commits.popleft()
+        self._seen = commit.seen
+        changes: list[Assign | Revoke] = []
+        messages: list[tuple[str, ToNode]] = []
+        grown: dict[FeedName | None, None] = {}
+        for action in commit.actions:
+            match action:
+                case Assign() | Revoke():
+                    changes.append(action)
+                case Acknowledge(node_id, upto):
+                    messages.append((node_id, JournalAck(self._swarm_id, upto)))
+                case _AcknowledgeWithout(Acknowledge(node_id, upto), missing):
+                    messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
+                case Publish(feed):
+                    grown[feed] = None
+                case StateChanged(state, reason):
+                    grown[None] = None
+                    self.log.info("%s%s", state, f": {reason}" if reason else "")
+                    if state.final:
+                        self.after(IDLE, _IdleCheck())
+                case AskPlacement():
+                    raise AssertionError("placements were answered before the commit")
+                case _:
+                    assert_never(action)
+        if changes or messages or commit.info:
+            self._cluster.tell(Orders(self._swarm_id, tuple(changes), tuple(messages), commit.info))
+        for then in commit.then:
+            then(None)
+        self._feeds.wake(*grown)
+        if None in grown:
+            self._lines.wake()
+
+    def _tell_cluster(
+        self,
+        changes: tuple[Assign | Revoke, ...] = (),
+        messages: tuple[tuple[str, ToNode], ...] = (),
+        info: SwarmInfo | None = None,
+    ) -> None:
+        try:
+            self._cluster.tell(Orders(self._swarm_id, changes, messages, info))
+        except ActorDead:
+            self.log.debug("the cluster's supervisor is gone, and so this ends too")
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._machine.next_deadline()
+        if due is not None:
+            delay = max(0.0, due - self._epoch - self.clock.now())
+            self._timer = self.after(delay, _Tick())
+
+    # What nodes tell.
+
+    def _journal(self, node_id: str, batch: JournalBatch) -> None:
+        """Takes the entries before the first that names a blob which is not there."""
+        entries = batch.entries
+        missing: list[BlobRef] = []
+        for position, entry in enumerate(batch.entries):
+            lacking = [blob for blob in references.of_entry(entry) if not self._has(blob)]
+            if lacking and not missing:
+                entries = batch.entries[:position]
+            missing += lacking
+        self._feed(EntriesReceived(node_id, batch.first, entries), missing=tuple(missing))
+
+    def _has(self, blob: BlobRef) -> bool:
+        if blob.digest not in self._blobs:
+            if not self._context.holds(blob.digest):
+                return False
+            self._blobs.add(blob.digest)
+        return True
+
+    # What users ask.
+
+    def _from_user(self, request: FromUser) -> object:
+        machine, by = self._machine, request.user.name
+        match request.message:
+            case user.StartSwarm():
+                self._expect("started", SwarmState.PENDING)
+                if self._board.stopped:
+                    raise Refused(
+                        Code.WRONG_STATE,
+                        "The cluster of this swarm is stopped; start it (manta cluster start).",
+                    )
+                return self._carry_out(Started())
+            case user.StopSwarm():
+                self._expect("stopped", SwarmState.PENDING, SwarmState.ACTIVE, SwarmState.PAUSED)
+                return self._carry_out(Stopped(by))
+            case user.PauseSwarm():
+                self._expect("paused", SwarmState.ACTIVE)
+                return self._carry_out(Paused(by))
+            case user.ResumeSwarm():
+                self._expect("resumed", SwarmState.PAUSED)
+                return self._carry_out(Resumed(by))
+            case user.SetGlobal(tag=tag, value=value):
+                self._expect("written to", *(s for s in SwarmState if not s.final))
+                if isinstance(value, BlobRef) and not self._has(value):
+                    raise Refused(
+                        Code.BLOB_MISSING, f"The value of {tag!r} was not pushed; push it again."
+                    )
+                return self._carry_out(GlobalSet(tag, value), Ok())
+            case user.GetSwarm():
+                return self._info_now()
+            case user.ExplainSwarm():
+                return queries.explain(machine, self._board.views_for(self._swarm_id))
+            case user.GetTasks(iteration=iteration):
+                return user.Tasks(queries.tasks(machine, iteration))
+            case user.SelectGlobal(tag=tag):
+                return user.SelectedGlobal(machine.global_value(tag)[0])
+            case user.ListGlobalTags():
+                return user.GlobalTags(machine.global_tags())
+            case user.WaitSwarm() as wait:
+                self._feeds.serve(self._feeds.open(wait))
+            case user.ReadFeed() as read:
+                poll = self._feeds.open(read)
+                self._lines.read(poll) if read.feed == "logs" else self._feeds.serve(poll)
+            case _:
+                return super().receive(request.message)
+        return None
+
+    def _expect(self, done: str, *states: SwarmState) -> None:
+        if self._machine.state in states:
+            return
+        raise Refused(
+            Code.WRONG_STATE,
+            f"The swarm {self._info.name!r} ({self._swarm_id}) is {self._machine.state} and cannot "
+            f"be {done}; that takes one that is {' or '.join(states)}.",
+        )
+
+    def _carry_out(self, event: SwarmEvent, answer: object = None) -> object:
+        if self._writer.trouble is not None:
+            raise Refused(Code.STORAGE, f"{self._writer.trouble} Nothing was changed.")
+        reply = self.defer()
+
+        def then(error: StoreError | None) -> None:
+            if error is None:
+                reply.set(answer or self._info_now())
+            else:
+                sentence = f"{error} It takes effect as soon as it can be stored."
+                reply.fail(Refused(Code.STORAGE, sentence))
+
+        self._feed(event, then)
+        return None
+
+    # Feeds.
+
+    def _info_now(self) -> SwarmInfo:
+        return queries.info(self._machine)
+
+    def _lengths(self) -> dict[FeedName, int]:
+        data = self._machine.data
+        return {
+            "results": len(data.results),
+            "metrics": len(data.metrics),
+            "events": len(data.events),
+        }
+
+    def _page(self, read: ReadFeed) -> FeedPage:
+        """Of what is durable: a cursor must mean the same after a restart."""
+        return queries.page(
+            self._machine, read.feed, read.after, read.limit, read.tag, end=self._seen[read.feed]
+        )
+
+    def _end_if_idle(self) -> None:
+        left = self._used_at + IDLE - self.clock.now()
+        if left <= 0 and self._feeds.idle and self._writer.idle:
+            self.stop()
+        self.after(max(1.0, left), _IdleCheck())
