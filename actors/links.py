@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class Connection:
         self.peer = Peer(system, published)
         self._on_state = on_state
         self._cut: DownReason | None = None
+        self._up = threading.Event()
 
     @property
     def link(self) -> Link:
@@ -45,19 +47,30 @@ class Connection:
         """An actor that the other side has published."""
         return self.peer.ref(path, incarnation)
 
+    def wait_up(self, timeout: float) -> Connection:
+        """Block until the link is up; raises Unreachable with why it is not. Returns itself."""
+        if not self._up.wait(timeout):
+            raise Unreachable(
+                f"no link to {self.peer.link.address} after {timeout:g} s: {self.state}"
+            )
+        return self
+
     def close(self) -> None:
         """Say goodbye; whoever waits for the other side is told."""
         if self._cut is None:
             self._cut = DownReason.CLOSED
+        self._up.clear()
         self.peer.link.close()
         self.peer.down(self._cut)
 
     def link_up(self, link: Link) -> None:
         self.peer.link = link
+        self._up.set()
         self._tell(None)
 
     def link_down(self, link: Link, reason: DownReason) -> None:
         self.peer.link = link
+        self._up.clear()
         self.peer.down(reason)
         if self._cut is None:
             self._tell(reason)

@@ -29,6 +29,10 @@ class MailboxPolicy(msgspec.Struct, frozen=True):
 
     bound: int = BOUND
 
+    def __post_init__(self) -> None:
+        if self.bound < 1:
+            raise ValueError(f"A mailbox holds at least one message, not {self.bound}.")
+
 
 class Timer(Generic[T]):
     """A message to come; `cancel` takes it back unless it was already handled."""

@@ -99,7 +99,11 @@ class FutureReply(Reply):
     def expire(self, system: ActorSystem, timeout: float, address: Address) -> None:
         """Fail when the time is over, whatever the receiver is doing."""
         error = AskTimeout(f"{address} did not answer within {timeout:g} s")
-        self._timer = system.deadlines.add(timeout, lambda: self.fail(error))
+        try:
+            self._timer = system.deadlines.add(timeout, lambda: self.fail(error))
+        except ActorDead as stopped:
+            self.fail(stopped)
+            return
         if self.done:
             self._timer.cancel()
 

@@ -9,8 +9,8 @@ looks like one where nobody lives.
 
 from __future__ import annotations
 
-import itertools
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, assert_never
@@ -47,6 +47,7 @@ log = logging.getLogger("manta.actors")
 
 TELL_TTL = 30.0  # seconds that a told message may wait in the receiver's mailbox
 WATCHES_PER_LINK = 10_000
+ASKS_PER_LINK = 10_000  # unanswered at one time; handlers may defer
 
 
 class Peer:
@@ -56,11 +57,12 @@ class Peer:
         self.system = system
         self.published = published
         self._link: Link | None = None
-        self._ids = itertools.count(1)
+        self._lock = threading.Lock()
         self._last_id = 0
         self._asks: dict[int, tuple[Reply, Any]] = {}
         self._watches: dict[int, Callable[[ExitReason], None]] = {}
         self._watched: dict[int, Callable[[], None]] = {}
+        self._owed: set[int] = set()  # their asks that have no answer yet
 
     @property
     def link(self) -> Link:
@@ -94,10 +96,15 @@ class Peer:
         except PeerError as error:
             raise Unreachable(str(error)) from error
 
+    def _next_id(self) -> int:
+        with self._lock:
+            self._last_id += 1
+            return self._last_id
+
     def ask(self, message: Any, ref: Address, timeout: float, reply: Reply) -> int:
         valid_seconds(timeout)
         body = msgspec.Raw(wire.encode(message))
-        id = self._last_id = next(self._ids)
+        id = self._next_id()
         self._asks[id] = reply, reply_type(message)
         try:
             self.send(wire.encode(wire.Ask(id, ref.path, ref.incarnation, timeout, body)))
@@ -110,7 +117,7 @@ class Peer:
         self._asks.pop(id, None)
 
     def watch(self, address: Address, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
-        id = self._last_id = next(self._ids)
+        id = self._next_id()
         self._watches[id] = notify
         try:
             self.send(wire.encode(wire.Watch(id, address.path, address.incarnation)))
@@ -142,7 +149,7 @@ class Peer:
             case wire.Tell(path, incarnation, ttl, body):
                 self._deliver(path, incarnation, ttl, body, Receipt(self, path))
             case wire.Ask(id, path, incarnation, ttl, body):
-                self._deliver(path, incarnation, ttl, body, WireReply(self, id))
+                self._asked(id, path, incarnation, ttl, body)
             case wire.Answer(id, body):
                 self._answered(id, body)
             case wire.Failure(id):
@@ -185,6 +192,21 @@ class Peer:
         if cell.accepts is None:
             raise ActorDead(f"nobody lives at {path}")
         return cell
+
+    def _asked(self, id: int, path: str, incarnation: int, ttl: float, body: msgspec.Raw) -> None:
+        if id in self._owed:
+            raise RemoteProtocolError(f"ask {id} is still unanswered, yet asked again")
+        reply = WireReply(self, id)
+        if len(self._owed) >= ASKS_PER_LINK:
+            reply.fail(MailboxFull(f"{ASKS_PER_LINK} asks of this link wait for their answers"))
+            return
+        self._owed.add(id)
+        self._deliver(path, incarnation, ttl, body, reply)
+
+    def answer(self, id: int, answer: bytes) -> None:
+        """Raises Unreachable."""
+        self._owed.discard(id)
+        self.send(answer)
 
     def _deliver(
         self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: WireReply | Receipt
@@ -240,6 +262,7 @@ class Peer:
             notify = self._watches.pop(id, None)
             if notify is not None:
                 notify(ExitReason(ExitKind.DISCONNECTED, sentence))
+        self._owed.clear()
         for id in list(self._watched):
             cancel = self._watched.pop(id, None)
             if cancel is not None:
@@ -260,12 +283,13 @@ class WireReply(Reply):
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
         try:
-            self.peer.send(self._encode(value, error))
+            self.peer.answer(self.id, self._encode(value, error))
         except Unreachable as unreachable:
             log.warning("%s could not answer: %s", self.address, unreachable)
         except (
             Exception
         ) as failed:  # the answer cannot be sent: our own fault, and the asker's news
+            self.peer._owed.discard(self.id)
             self.peer._try_send(wire.failure(self.id, failed))
             raise
 

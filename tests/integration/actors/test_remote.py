@@ -29,6 +29,7 @@ from manta.actors import (
     StartFailed,
     SystemClock,
     Unreachable,
+    remote,
     wire,
 )
 from manta.testing import crash
@@ -336,6 +337,36 @@ def test_junk_costs_the_link(pair: Pair, junk: bytes) -> None:
     assert isinstance(pending.exception(5), Unreachable)
     assert _alive(pair.server, "server")
     pair.gate.set()
+
+
+def test_asks_that_nobody_answers_are_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "ASKS_PER_LINK", 5)
+    ref = pair.connection.ref("server")
+    futures = [ref.ask_future(Do("hang"), timeout=60) for _ in range(5)]
+    with pytest.raises(MailboxFull, match="5 asks of this link wait for their answers"):
+        ref.ask(Do("x"), timeout=5)
+    pair.gate.set()
+    wait(futures, timeout=5)
+    assert ref.ask(Add(1, 1), timeout=5) == Sum(2)
+
+
+def test_many_threads_may_ask_over_one_link(pair: Pair) -> None:
+    ref = pair.connection.ref("server")
+    wrong: list[Any] = []
+
+    def ask(first: int) -> None:
+        for number in range(first, first + 100):
+            answer = ref.ask(Add(number, 0), timeout=10)
+            if answer != Sum(number):
+                wrong.append(answer)
+
+    threads = [threading.Thread(target=ask, args=(first * 1000,)) for first in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert pair.connection.state is None
 
 
 def test_two_frames_cost_the_link(pair: Pair) -> None:
