@@ -143,17 +143,20 @@ class Session:
                 f"There is no token for {self.target.host}:{self.target.port} and its public key "
                 "is not known: give a token, or sign in with the manager's server_key once."
             )
+        self._connection = self._dial(key)
+        self._gateway = self._connection.ref(GATEWAY)
+
+    def _dial(self, key: str) -> Connection:
         from manta.actors.system import ActorSystem
         from manta.transports.zmq_transport import ZmqTransport
 
         self._system = ActorSystem("user", transport=ZmqTransport(self._keys))
         try:
-            self._connection = self._system.dial(self.target.address, key, on_state=self._on_state)
+            return self._system.dial(self.target.address, key, on_state=self._on_state)
         except TransportError as error:
             self._system.stop()
             self._system = None
             raise errors.ManagerUnreachable(f"{error}.") from error
-        self._gateway = self._connection.ref(GATEWAY)
 
     def _peer(self, address: str) -> BulkPeer:
         with self._lock:

@@ -192,10 +192,10 @@ def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
         rows = [*rows[:half], ["...", *[""] * len(columns)], *rows[-half:]]
     lines = text.table(below, rows, right=range(len(below)))
     upper, position = "", 0
-    for (name, _, _), *cells in zip([("", "", []), *columns], below, *rows, strict=True):
+    for (name, _, _), *column_cells in zip([("", "", []), *columns], below, *rows, strict=True):
         if name:
             upper = upper.ljust(position) + name
-        position += max(map(len, cells)) + 2
+        position += max(map(len, column_cells)) + 2
     return [upper, *lines] if upper else lines
 
 
