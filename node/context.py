@@ -12,8 +12,9 @@ from manta.actors import Actor, ActorDead, ActorError
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
     from manta.node.journal_file import Journals
-    from manta.node.runners.interface import Runner, RuntimeHandle
+    from manta.node.runners.interface import Runner
     from manta.node.state import Identity, StateFolder
+    from manta.node.task_supervisor import LeftRuntime
     from manta.transports.blobs import FileDepot, MemoryDepot
     from manta.transports.bulk import Bulk, Depot
 
@@ -47,8 +48,10 @@ class NodeContext:
     """End the daemon with an exit code and a sentence; from any thread."""
     boot_id: str
     pid: int
-    runtimes: dict[str, RuntimeHandle] = field(default_factory=dict)
-    """By task supervisor: so that a successor can end what a crashed one has left."""
+    cpu_share: float = 1.0
+    """Cores that a task may count on when it asked for none."""
+    runtimes: dict[str, LeftRuntime] = field(default_factory=dict)
+    """By path of its supervisor: so that a successor can end what a crashed one has left."""
     desired_version: int = -1
     tasks_running: int = 0
     tasks_queued: int = 0

@@ -48,3 +48,7 @@ class PackageError(NodeError):
 
 class StorageError(NodeError):
     """The state folder cannot be written: the disk is full or read-only."""
+
+
+class LaunchError(NodeError):
+    """A runtime that cannot be started; the task's code is not to blame."""

@@ -44,10 +44,12 @@ def down(reason: DownReason, address: str, config: str) -> str:
                 f"The manager at {address} has fallen silent: it hangs, or the network is cut; "
                 f"{_KEEPS_TRYING}."
             )
+        case DownReason.LOST:
+            return f"The connection to the manager at {address} broke off; {_KEEPS_TRYING}."
         case DownReason.DENIED:
             return (
                 f"The manager at {address} denies this node's key: the node was removed, or was "
-                "never enrolled there; give it a new token (manta token node) and start it again."
+                "never enrolled there; give it a new token (manta node token) and start it again."
             )
         case DownReason.BUSY:
             return (

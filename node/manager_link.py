@@ -21,8 +21,8 @@ from manta.actors import (
     ExitKind,
     ExitReason,
     MailboxPolicy,
+    Ref,
     Refused,
-    Reply,
     Timer,
 )
 from manta.node import link_words
@@ -38,6 +38,7 @@ from manta.node.context import (
     tell,
 )
 from manta.node.datasets import SurveyDatasets
+from manta.node.manager_reads import ManagerReads, Relay
 from manta.node.messages import (
     AskManager,
     FetchFailed,
@@ -91,18 +92,6 @@ class _Begin:
     connection: int
 
 
-@dataclass(frozen=True)
-class _Relay:
-    """Try the waiting reads again."""
-
-
-@dataclass
-class _Read:
-    ask: AskManager
-    after: int
-    reply: Reply
-
-
 class ManagerLink(Actor):
     accepts: ClassVar[Any] = protocol.ToNode
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy(bound=100_000)
@@ -120,7 +109,7 @@ class ManagerLink(Actor):
         self._load = protocol.Load()
         self._bulk: BulkAddress | None = None
         self._pushing: set[str] = set()
-        self._reads: list[_Read] = []
+        self._reads = ManagerReads(self, context.journals)
         self._flush_timer: Timer[Any] | None = None
         self._resend_timer: Timer[Any] | None = None
         self._status: Status | None = None
@@ -138,7 +127,7 @@ class ManagerLink(Actor):
         connection = system.dial(
             address, self._context.manager_key, on_state=on_state, published=(MANAGER_LINK,)
         )
-        self._gateway = connection.ref("manager/gateway")
+        self._gateway: Ref = connection.ref("manager/gateway")
         self._journals.on_grown(self._journal_grown)
         self._say("connecting", link_words.down(DownReason.CONNECTING, address, self._config))
 
@@ -171,9 +160,9 @@ class ManagerLink(Actor):
             case Later():
                 message()
             case AskManager():
-                self._read(message, self.defer())
-            case _Relay():
-                self._relay()
+                self._reads.ask(message, self.defer())
+            case Relay():
+                self._reads.relay()
             case _Beat(registration):
                 if registration == self._registration and self._registered:
                     self._beat()
@@ -204,7 +193,7 @@ class ManagerLink(Actor):
 
     def _link_moved(self, reason: DownReason | None) -> None:
         self._connection_count += 1
-        self._registered = False
+        self._disconnected()
         self._pushing.clear()
         if reason is None:
             self._pause = FIRST_PAUSE
@@ -212,6 +201,10 @@ class ManagerLink(Actor):
             return
         words = link_words.down(reason, self._context.config.manager_address, self._config)
         self._say(str(reason), words)
+
+    def _disconnected(self) -> None:
+        self._registered = False
+        self._reads.gateway = None
 
     def _begin(self) -> None:
         if self._context.identity is None:
@@ -270,6 +263,7 @@ class ManagerLink(Actor):
     def _was_registered(self, answer: protocol.Registered) -> None:
         context = self._context
         self._registered = True
+        self._reads.gateway = self._gateway
         self._registration += 1
         self._pause = FIRST_PAUSE
         self._interval = max(0.05, answer.heartbeat_interval)
@@ -290,7 +284,7 @@ class ManagerLink(Actor):
         # Spread: nodes that come back together must not beat together.
         self.after(random.uniform(0, self._interval), _Beat(self._registration))
         self._send_due()
-        self._relay()
+        self._reads.relay()
 
     def _ask(self, request: Any, then: Any) -> None:
         """Ask the manager in the course of registering."""
@@ -352,7 +346,7 @@ class ManagerLink(Actor):
             self._missed_beats += 1
             if isinstance(error, Refused) or self._missed_beats >= 3:
                 # It does not know us any more, or hangs: begin anew on this connection.
-                self._registered = False
+                self._disconnected()
                 self._begin_later()
 
         future = self._gateway.ask_future(heartbeat, timeout=max(5.0, 2 * self._interval))
@@ -444,42 +438,7 @@ class ManagerLink(Actor):
     def _acknowledged(self, ack: protocol.JournalAck) -> None:
         self._journals.acknowledge(ack)
         self._send_due()
-        if self._reads:
-            self._relay()
-
-    # --- what tasks read ---------------------------------------------------------------
-
-    def _read(self, ask: AskManager, reply: Reply) -> None:
-        read = _Read(ask, self._journals.last_write(ask.instance), reply)
-        if read.after and self._registered:
-            self._send_due()
-        self._reads.append(read)
-        self._relay()
-
-    def _relay(self) -> None:
-        if not self._registered:
-            return
-        waiting, self._reads = self._reads, []
-        for read in waiting:
-            if read.reply.done:
-                continue  # the asker gave up
-            if self._journals.acknowledged(read.ask.instance.swarm_id) < read.after:
-                self._reads.append(read)
-                continue
-            future = self._gateway.ask_future(read.ask.request, timeout=ASK_TIMEOUT)
-            later(self, future, partial(self._answered, read))
-
-    def _answered(self, read: _Read, value: Any, error: BaseException | None) -> None:
-        if error is None:
-            read.reply.set(value)
-        elif isinstance(error, Refused) and error.code != Code.UNAVAILABLE:
-            read.reply.fail(error)
-        elif isinstance(error, ActorError):
-            self.log.warning("a read was not answered: %s; it is asked again", error)
-            self._reads.append(read)
-            self.after(0.5, _Relay())
-        else:
-            read.reply.fail(error)
+        self._reads.relay()
 
     # --- what the operator sees ----------------------------------------------------------
 

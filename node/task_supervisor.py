@@ -1,0 +1,372 @@
+"""The shell around a TaskMachine: one task of a swarm on this node, with its warm runtime.
+
+It prepares the module and the datasets, starts the runtime, gives it rounds, serves what
+the task's code asks, and puts what happens into the journal. Nothing that it must not
+forget lives in it: a successor reads from the journal which attempts were under way, tells
+them INTERRUPTED, ends the runtime that was left, and is given its assignments again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+
+import msgspec
+
+from manta.actors import (
+    Actor,
+    ActorDead,
+    ActorError,
+    Down,
+    ExitKind,
+    ExitReason,
+    MailboxPolicy,
+    Refused,
+    Timer,
+)
+from manta.node import session as light
+from manta.node import task_machine as tm
+from manta.node.context import DATASETS, LIGHT, PEER_HUB, ROOT, Later, NodeContext, later, tell
+from manta.node.datasets import FindDatasets
+from manta.node.errors import NodeError, StorageError
+from manta.node.messages import AttemptEnded, Revoke, Run, TaskUp
+from manta.node.packages import unpack, unpacked
+from manta.node.peer_hub import Fetch
+from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+from manta.node.task_requests import TaskRequests
+from manta.protocol.node import Assignment, LogLine, TaskEnded, TaskError, TaskStarted
+from manta.protocol.states import AttemptState
+from manta.transports.errors import BlobMissing
+
+if TYPE_CHECKING:
+    from manta.node.runners.interface import RuntimeHandle
+
+SIBLING_TIMEOUT = 30.0
+FETCH_TIMEOUT = 600.0
+RETRIES, RETRY_AFTER = 50, 0.1
+"""A sibling that is being restarted is asked again."""
+
+Then = Callable[[Any, BaseException | None], None]
+
+
+@dataclass(frozen=True)
+class _LightIsBack:
+    pass
+
+
+@dataclass(frozen=True)
+class _Retry:
+    ask: Callable[[], None]
+
+
+@dataclass
+class LeftRuntime:
+    """What is to be ended, whoever started it."""
+
+    session: str
+    handle: RuntimeHandle
+    scratch: Path
+
+
+class TaskSupervisor(Actor):
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy(bound=100_000)
+
+    def __init__(self, context: NodeContext, swarm_id: str, alias: str, index: int) -> None:
+        self._context = context
+        self._task = (swarm_id, alias, index)
+        self._machine = tm.TaskMachine(secrets.token_hex(6))
+        self._events: deque[tm.TaskEvent] = deque()
+        self._feeding = False
+        self._timer: Timer[Any] | None = None
+        self._found: dict[str, Path] = {}
+        self._module: tuple[Path, str] = (Path(), "")
+
+    def on_start(self) -> None:
+        self._requests = TaskRequests(self, self._context, self.ask)
+        self._end_runtime()
+        left = self._context.journals.open_of(*self._task)
+        for entry in tm.interrupted(left, self.clock.wall(), "its supervisor on the node failed"):
+            self._report(entry)
+        self._watch_light()
+        tell(self, ROOT, TaskUp(*self._task))
+
+    def on_stop(self, reason: ExitReason) -> None:
+        if reason.kind is ExitKind.CRASHED:
+            return  # the successor tells what became of the attempts, and kills
+        self._feed(tm.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
+        self._end_runtime()
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case light.Request():
+                self._serve(message)
+            case light.Output(_, instance, stream, lines):
+                kept = [LogLine(instance, at, stream, text) for at, text in lines]
+                self._context.journals.append_lines(instance.swarm_id, kept)
+            case light.RoundEnded(session, instance, output, error, computing, moving):
+                self._feed(tm.Returned(session, instance, output, error, computing, moving))
+            case Run(assignment, queued):
+                self._feed(tm.Assigned(assignment, queued))
+            case Revoke(instance):
+                self._feed(tm.Revoked(instance))
+            case Later():
+                message()
+            case light.RuntimeReady(session):
+                self._feed(tm.Ready(session))
+            case light.RuntimeFailed(session, error):
+                self._feed(tm.Failed(session, error))
+            case light.SessionLost(session, sentence):
+                self._feed(tm.Disconnected(session, sentence))
+            case RuntimeExit(session, code, stderr_tail):
+                self._feed(tm.Exited(session, code, stderr_tail))
+            case tm.Ticked():
+                self._timer = None
+                self._feed(message)
+            case Down():
+                self.after(RETRY_AFTER, _LightIsBack())
+            case _LightIsBack():
+                self._light_is_back()
+            case _Retry(ask):
+                ask()
+            case _:
+                return super().receive(message)
+        return None
+
+    # --- the machine -------------------------------------------------------------------
+
+    def _feed(self, event: tm.TaskEvent) -> None:
+        self._events.append(event)
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                now, wall = self.clock.now(), self.clock.wall()
+                for action in self._machine.handle(event, now, wall):
+                    self._perform(action)
+        finally:
+            self._feeding = False
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self._machine.deadline
+        if self._timer is not None:
+            if self._timer.deadline == due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self.after(max(0.0, due - self.clock.now()), tm.Ticked())
+
+    def _perform(self, action: tm.TaskAction) -> None:
+        match action:
+            case tm.Report(entry):
+                self._report(entry)
+            case tm.GiveRound(session, assignment):
+                self._give_round(session, assignment)
+            case tm.CancelRound(session, instance, reason):
+                self._tell_light(light.CancelRound(session, instance, reason))
+            case tm.KillRuntime():
+                self._end_runtime()
+            case tm.Prepare(session, assignment):
+                self._prepare(session, assignment)
+            case tm.StartRuntime(session, assignment):
+                self._open_session(session, assignment)
+            case _:
+                assert_never(action)
+
+    def _report(self, entry: TaskStarted | TaskEnded) -> None:
+        journals, memory = self._context.journals, self._context.memory
+        try:
+            journals.append(entry, memory)
+        except StorageError as error:  # what it returned finds no room
+            assert isinstance(entry, TaskEnded)
+            self.log.error("%s", error)
+            said = TaskError("ResourceExhaustionError", f"{entry.instance} failed: {error}")
+            journals.append(
+                msgspec.structs.replace(entry, state=AttemptState.FAILED, output=None, error=said)
+            )
+        if isinstance(entry, TaskEnded):
+            if entry.error is not None:
+                self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
+            self._requests.round_ended()
+            tell(self, ROOT, AttemptEnded(entry.instance))
+
+    # --- preparing ---------------------------------------------------------------------
+
+    def ask(self, path: str, message: Any, timeout: float, then: Then, tries: int = 0) -> None:
+        """Ask a sibling, whichever incarnation is there; again while it is being restarted."""
+
+        def answered(value: Any, error: BaseException | None) -> None:
+            if isinstance(error, ActorDead) and tries < RETRIES:
+                again = partial(self.ask, path, message, timeout, then, tries + 1)
+                self.after(RETRY_AFTER, _Retry(again))
+            else:
+                then(value, error)
+
+        later(self, self.system.ref(path).ask_future(message, timeout=timeout), answered)
+
+    def _prepare(self, session: str, assignment: Assignment) -> None:
+        names = tuple(dict.fromkeys((*assignment.module.datasets, *assignment.datasets)))
+
+        def found(datasets: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._not_prepared(session, "DatasetNotFound", error)
+            else:
+                self._found = datasets
+                self._fetch_module(session, assignment)
+
+        if names:
+            self.ask(DATASETS, FindDatasets(names), SIBLING_TIMEOUT, found)
+        else:
+            found({}, None)
+
+    def _fetch_module(self, session: str, assignment: Assignment) -> None:
+        module = assignment.module
+        what = f"The package of module {module.name!r}"
+        if module.package is None:
+            sentence = (
+                f"Module {module.name!r} is the image {module.image!r} alone, which needs a "
+                "container runtime; this node runs plain processes: give the module a program."
+            )
+            self._feed(tm.PrepareFailed(session, TaskError("NoProgram", sentence)))
+            return
+        package = module.package
+        folder = self._context.state.modules / package.digest
+        entry = unpacked(folder)
+        if entry is not None:
+            self._module = folder, entry
+            self._feed(tm.Prepared(session))
+            return
+
+        def fetched(_: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._not_prepared(session, "ModuleMissing", error)
+                return
+            try:
+                source = self._context.memory.source(package.digest)
+                entry = unpack(source.read(0, source.size), folder, what)
+            except (NodeError, BlobMissing) as problem:
+                self._not_prepared(session, "PackageError", problem)
+                return
+            self._context.memory.delete(package.digest)
+            self._module = folder, entry
+            self._feed(tm.Prepared(session))
+
+        self.ask(PEER_HUB, Fetch(package), FETCH_TIMEOUT, fetched)
+
+    def _not_prepared(self, session: str, kind: str, error: BaseException) -> None:
+        """A module or dataset that is no good is the swarm's fault or the operator's."""
+        faults = (Refused, NodeError)
+        platform = isinstance(error, StorageError) or not isinstance(error, faults)
+        sentence = error.sentence if isinstance(error, Refused) else str(error)
+        self._feed(tm.PrepareFailed(session, TaskError(kind, sentence), platform))
+
+    # --- the runtime -------------------------------------------------------------------
+
+    def _open_session(self, session: str, assignment: Assignment) -> None:
+        def opened(answer: Any, error: BaseException | None) -> None:
+            if session != self._machine.session:
+                self._tell_light(light.CloseSession(session))
+            elif error is not None:
+                sentence = f"The node's service for tasks did not answer: {error}"
+                self._feed(tm.Failed(session, TaskError("LaunchError", sentence), platform=True))
+            else:
+                self._launch(session, assignment, answer)
+
+        request = light.OpenSession(session, self.ref)
+        self.ask(LIGHT, request, SIBLING_TIMEOUT, opened)
+
+    def _launch(self, session: str, assignment: Assignment, opened: light.SessionOpened) -> None:
+        context, ref = self._context, self.ref
+        scratch = context.state.tasks / session
+        folder, entry = self._module
+        resources = assignment.resources
+        spec = RuntimeSpec(
+            session=session,
+            module_folder=folder,
+            socket=Path(opened.socket),
+            token=opened.token,
+            scratch=scratch,
+            entry=entry,
+            datasets=self._found,
+            image=assignment.module.image,
+            cpu=resources.cpu if resources and resources.cpu else context.cpu_share,
+            memory=resources.memory if resources else None,
+        )
+
+        def on_exit(exit: RuntimeExit) -> None:
+            try:
+                ref.tell(exit)
+            except ActorError:
+                return  # the successor has killed it
+
+        try:
+            scratch.mkdir(mode=0o700)
+            handle = context.runner.start(spec, on_exit)
+        except (NodeError, OSError) as error:
+            self._tell_light(light.CloseSession(session))
+            said = TaskError("LaunchError", str(error))
+            self._feed(tm.Failed(session, said, platform=True))
+            return
+        left = LeftRuntime(session, handle, scratch)
+        context.runtimes[self.ref.address.path] = left
+
+    def _end_runtime(self) -> None:
+        left = self._context.runtimes.pop(self.ref.address.path, None)
+        if left is None:
+            return
+        left.handle.kill()
+        self._tell_light(light.CloseSession(left.session))
+        shutil.rmtree(left.scratch, ignore_errors=True)
+
+    def _give_round(self, session: str, assignment: Assignment) -> None:
+        context = self._context
+        left = context.runtimes.get(self.ref.address.path)
+        identity = context.identity
+        brief = light.RoundBrief(
+            instance=assignment.instance,
+            swarm_name=assignment.swarm_name,
+            task_id=assignment.task_id,
+            node_id=assignment.node_id,
+            node_alias=identity.alias if identity and identity.alias else context.config.alias,
+            size=assignment.size,
+            seed=assignment.seed,
+            class_name=assignment.class_name,
+            datasets=left.handle.dataset_paths() if left else {},
+            timeout=assignment.timeout,
+        )
+        self._round = light.RunRound(session, brief)
+        self._tell_light(self._round)
+
+    def _tell_light(self, message: Any) -> None:
+        if not tell(self, LIGHT, message):
+            self.after(RETRY_AFTER, _LightIsBack())
+
+    def _watch_light(self) -> None:
+        self.monitor(self.system.ref(LIGHT))
+
+    def _light_is_back(self) -> None:
+        """What its predecessor was told may be lost with it."""
+        try:
+            self.monitor(self.system.find(LIGHT))
+        except ActorDead:
+            self.after(RETRY_AFTER, _LightIsBack())
+            return
+        if self._machine.current is not None:
+            self._tell_light(self._round)
+
+    # --- what the task asks ----------------------------------------------------------------
+
+    def _serve(self, request: light.Request) -> None:
+        if request.session != self._machine.session or request.instance != self._machine.current:
+            request.reply.fail("SwarmStopped", f"{request.instance} was ended by the node.")
+            return
+        self._requests.serve(request)
