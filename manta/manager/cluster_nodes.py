@@ -162,8 +162,7 @@ class ClusterNodes:
     def _registered(self, node_id: str) -> _Node:
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
-            # It registered with our predecessor: let it do so again.
-            self._cut([node_id])
+            # It registered with our predecessor.
             raise Refused(Code.UNAVAILABLE, "The manager was restarted; register again.")
         return node
 

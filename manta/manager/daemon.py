@@ -67,8 +67,8 @@ def _announce(manager: Manager) -> None:
         # On stdout and not in the log: it is said once and kept nowhere.
         sys.stdout.write(
             "\nThis manager has one user, an administrator. Sign in with\n\n"
-            f"    manta sign-in {ADMIN} --host localhost --port {port} "
-            f"--manager-key '{file.public_key}'\n\n"
+            f"    manta sign-in --email {ADMIN} --host localhost --port {port} "
+            f"--server-key '{file.public_key}'\n\n"
             f"and the password  {manager.first_password}  which is shown only now.\n\n"
         )
         sys.stdout.flush()
