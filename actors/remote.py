@@ -25,6 +25,7 @@ from manta.actors.errors import (
     ActorError,
     AnswerLost,
     InvalidMessage,
+    MailboxFull,
     Unreachable,
 )
 from manta.actors.refs import (
