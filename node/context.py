@@ -44,6 +44,7 @@ class NodeContext:
     spool: FileDepot
     runner: Runner
     make_bulk: Callable[[Depot], Bulk]
+    make_light: Callable[[], Actor]
     finish: Callable[[int, str], None]
     """End the daemon with an exit code and a sentence; from any thread."""
     boot_id: str

@@ -236,6 +236,11 @@ class Journals:
             attempts = swarm.journal.open if swarm else ()
             return tuple(i for i in attempts if (i.alias, i.index) == (alias, index))
 
+    def all_open(self) -> tuple[Instance, ...]:
+        """Every attempt that started and was not told ended."""
+        with self._lock:
+            return tuple(i for swarm in self._swarms.values() for i in swarm.journal.open)
+
     def last_write(self, instance: Instance) -> int:
         """Number of the attempt's last result or global that the manager has yet to apply."""
         with self._lock:

@@ -92,6 +92,9 @@ class StateFolder:
     def kept(self) -> Path:
         return self.path / "kept"
 
+    def kept_of(self, swarm_id: str) -> Path:
+        return self.kept / hashlib.sha256(swarm_id.encode()).hexdigest()[:32]
+
     @property
     def tasks(self) -> Path:
         return self.path / "tasks"

@@ -238,6 +238,7 @@ class TaskMachine:
         self._sessions = 0
         self._round: _Round | None = None
         self._waiting: deque[_Round] = deque()
+        self._ended: deque[Instance] = deque(maxlen=100)
         self._since = 0.0
         self._lost = ""
         self._now = self._wall = 0.0
@@ -283,8 +284,8 @@ class TaskMachine:
 
     def _assigned(self, event: Assigned) -> None:
         instance = event.assignment.instance
-        if instance in self.live:
-            return
+        if instance in self.live or instance in self._ended:
+            return  # told again: it was not known whether we had heard
         round_ = _Round(event.assignment, event.queued)
         if self.state is State.STOPPED:
             error = TaskError("NodeStopping", f"{instance} came when its runtime was stopping.")
@@ -463,6 +464,7 @@ class TaskMachine:
         computing: float = 0.0,
         moving: float = 0.0,
     ) -> None:
+        self._ended.append(round_.instance)
         timings = Timings(round_.queued, round_.preparing, round_.starting, computing, moving)
         ended = TaskEnded(round_.instance, state, self._wall, output, error, timings)
         self._actions.append(Report(ended))

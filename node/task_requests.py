@@ -162,8 +162,8 @@ class TaskRequests:
     # --- kept for the swarm ------------------------------------------------------------
 
     def _state_file(self, instance: Instance, key: str) -> Path:
-        folder = hashlib.sha256(instance.swarm_id.encode()).hexdigest()[:32]
-        return self._context.state.kept / folder / hashlib.sha256(key.encode()).hexdigest()
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return self._context.state.kept_of(instance.swarm_id) / name
 
     def _get_state(self, request: light.Request, path: Path) -> None:
         try:

@@ -23,7 +23,6 @@ from manta.actors import (
     Actor,
     ActorDead,
     ActorError,
-    Down,
     ExitKind,
     ExitReason,
     MailboxPolicy,
@@ -53,11 +52,6 @@ RETRIES, RETRY_AFTER = 50, 0.1
 """A sibling that is being restarted is asked again."""
 
 Then = Callable[[Any, BaseException | None], None]
-
-
-@dataclass(frozen=True)
-class _LightIsBack:
-    pass
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,6 @@ class TaskSupervisor(Actor):
         left = self._context.journals.open_of(*self._task)
         for entry in tm.interrupted(left, self.clock.wall(), "its supervisor on the node failed"):
             self._report(entry)
-        self._watch_light()
         tell(self, ROOT, TaskUp(*self._task))
 
     def on_stop(self, reason: ExitReason) -> None:
@@ -128,10 +121,6 @@ class TaskSupervisor(Actor):
             case tm.Ticked():
                 self._timer = None
                 self._feed(message)
-            case Down():
-                self.after(RETRY_AFTER, _LightIsBack())
-            case _LightIsBack():
-                self._light_is_back()
             case _Retry(ask):
                 ask()
             case _:
@@ -343,25 +332,17 @@ class TaskSupervisor(Actor):
             datasets=left.handle.dataset_paths() if left else {},
             timeout=assignment.timeout,
         )
-        self._round = light.RunRound(session, brief)
-        self._tell_light(self._round)
+        self._tell_light(light.RunRound(session, brief))
 
     def _tell_light(self, message: Any) -> None:
-        if not tell(self, LIGHT, message):
-            self.after(RETRY_AFTER, _LightIsBack())
+        """Asks, so that what a failing service has not read is told to its successor."""
 
-    def _watch_light(self) -> None:
-        self.monitor(self.system.ref(LIGHT))
+        def told(_: Any, error: BaseException | None) -> None:
+            if error is not None and message.session == self._machine.session:
+                sentence = f"the node's service for tasks does not answer: {error}"
+                self._feed(tm.Disconnected(message.session, sentence))
 
-    def _light_is_back(self) -> None:
-        """What its predecessor was told may be lost with it."""
-        try:
-            self.monitor(self.system.find(LIGHT))
-        except ActorDead:
-            self.after(RETRY_AFTER, _LightIsBack())
-            return
-        if self._machine.current is not None:
-            self._tell_light(self._round)
+        self.ask(LIGHT, message, SIBLING_TIMEOUT, told)
 
     # --- what the task asks ----------------------------------------------------------------
 

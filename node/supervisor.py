@@ -1,0 +1,272 @@
+"""The root of a node: what the manager wants against what runs, and who runs it.
+
+Two machines decide: `Observed` what is to be taken and ended, `Reservations` what may run
+now. Task supervisors are children that come and go. One that crashed says so when it is
+back (`TaskUp`), and is given again what is still to be run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, assert_never
+
+from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
+from manta.node import observed as obs
+from manta.node import reservations as res
+from manta.node.context import MANAGER_LINK, ROOT, NodeContext, task_id, tell
+from manta.node.datasets import Datasets
+from manta.node.manager_link import ManagerLink
+from manta.node.messages import (
+    AttemptEnded,
+    FetchFailed,
+    FetchWhole,
+    HeardVersion,
+    ReadHeld,
+    Revoke,
+    Run,
+    TaskUp,
+    WholeDesired,
+)
+from manta.node.metrics import Metrics
+from manta.node.peer_hub import PeerHub
+from manta.node.task_machine import interrupted
+from manta.node.task_supervisor import TaskSupervisor
+from manta.protocol.node import (
+    DesiredChanged,
+    Instance,
+    StopNode,
+    TaskEnded,
+    TaskError,
+)
+from manta.protocol.states import AttemptState
+
+Key = tuple[str, str, int]
+
+
+@dataclass
+class _Task:
+    """A task supervisor and what it is to run."""
+
+    key: Key
+    is_up: bool = False
+    stopping: bool = False
+    granted: dict[Instance, res.Start] = field(default_factory=dict)
+    revoked: set[Instance] = field(default_factory=set)
+
+    @property
+    def id(self) -> str:
+        return task_id(*self.key)
+
+
+class NodeSupervisor(Supervisor):
+    intensity: ClassVar[int] = 20
+    period: ClassVar[float] = 60.0
+
+    def __init__(self, context: NodeContext, capacity: res.Capacity) -> None:
+        self._context = context
+        self._observed = obs.Observed()
+        self._reservations = res.Reservations(capacity)
+        self._tasks: dict[Key, _Task] = {}
+        self._draining = False
+
+    def on_start(self) -> None:
+        journals = self._context.journals
+        cause = "the node's daemon ended while it ran"
+        for entry in interrupted(journals.all_open(), self.clock.wall(), cause):
+            journals.append(entry)
+        self._observed.remember(journals.unacknowledged_ends())
+
+    def children(self) -> list[ChildSpec]:
+        """The link comes last: whoever it tells of is there. It ends after all tasks."""
+        context = self._context
+        return [
+            ChildSpec("datasets", partial(Datasets, context.config.datasets)),
+            ChildSpec("metrics", partial(Metrics, context)),
+            ChildSpec("light", context.make_light),
+            ChildSpec("peer-hub", partial(PeerHub, context)),
+            ChildSpec("manager-link", partial(ManagerLink, context)),
+        ]
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case DesiredChanged():
+                self._obey(self._observed.changed(message))
+            case AttemptEnded(instance):
+                self._ended(instance)
+            case HeardVersion(version):
+                self._obey(self._observed.heard_version(version))
+                self._context.journals.keep_only(self._observed.swarms)
+            case WholeDesired(desired, fresh):
+                apply = self._observed.registered if fresh else self._observed.fetched
+                self._obey(apply(desired))
+            case FetchFailed():
+                self._observed.fetch_failed()
+            case ReadHeld():
+                return self._observed.held
+            case TaskUp(swarm_id, alias, index):
+                self._task_up((swarm_id, alias, index))
+            case StopNode(drain):
+                self._stop_node(drain)
+            case _Gone(task):
+                self._task_gone(task)
+            case _:
+                return super().receive(message)
+        return None
+
+    # --- what the manager wants ----------------------------------------------------------
+
+    def _obey(self, actions: Iterable[obs.ObservedAction]) -> None:
+        for action in actions:
+            match action:
+                case obs.Take(assignment):
+                    self._admit(self._reservations.offer(assignment, self.clock.now()))
+                case obs.Cancel(instance):
+                    self._cancel(instance)
+                case obs.StopRuntimes(swarm_id):
+                    self._swarm_over(swarm_id)
+                case obs.Fetch():
+                    tell(self, MANAGER_LINK, FetchWhole())
+                case _:
+                    assert_never(action)
+        self._show()
+
+    def _admit(self, actions: Iterable[res.ReservationAction]) -> None:
+        for action in actions:
+            match action:
+                case res.Start():
+                    self._give(action)
+                case res.Refuse(assignment, sentence):
+                    error = TaskError("Refused", sentence)
+                    self._tell_end(assignment.instance, AttemptState.REFUSED, error)
+                case _:
+                    assert_never(action)
+
+    def _cancel(self, instance: Instance) -> None:
+        if self._reservations.is_waiting(instance):
+            self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
+            return
+        task = self._tasks.get(_key(instance))
+        if task is not None and instance in task.granted:
+            task.revoked.add(instance)
+            if task.is_up:
+                tell(self, f"{ROOT}/{task.id}", Revoke(instance))
+
+    def _swarm_over(self, swarm_id: str) -> None:
+        for task in self._tasks.values():
+            if task.key[0] == swarm_id and not task.stopping:
+                task.stopping = True
+                self.stop_child(task.id, partial(self._task_stopped, task))
+        self._reservations.swarm_gone(swarm_id)
+        shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
+        if not self._observed.swarms:
+            memory = self._context.memory  # nobody reads it any more
+            for digest in memory:
+                memory.delete(digest)
+
+    # --- task supervisors ----------------------------------------------------------------
+
+    def _give(self, start: res.Start) -> None:
+        instance = start.assignment.instance
+        key = _key(instance)
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = _Task(key)
+            self._start_task(task)
+        task.granted[instance] = start
+        if task.is_up:
+            self._run(task, start)
+
+    def _start_task(self, task: _Task) -> None:
+        spec = ChildSpec(
+            task.id,
+            partial(TaskSupervisor, self._context, *task.key),
+            restart=Restart.TRANSIENT,
+            shutdown=15.0,
+        )
+        self.start_child(spec, partial(self._task_started, task))
+
+    def _task_started(self, task: _Task, ref: LocalRef | None, refusal: Refused | None) -> None:
+        if refusal is None:
+            return
+        self.log.error("%s cannot be started: %s", task.id, refusal)
+        self._tasks.pop(task.key, None)
+        cause = f"its supervisor on the node could not be started ({refusal})"
+        for entry in interrupted(list(task.granted), self.clock.wall(), cause):
+            self._context.journals.append(entry)
+            self._ended(entry.instance)
+
+    def _task_up(self, key: Key) -> None:
+        task = self._tasks.get(key)
+        if task is None:
+            return
+        task.is_up = True
+        for instance, start in list(task.granted.items()):
+            if instance in task.revoked:
+                self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
+            else:
+                self._run(task, start)
+
+    def _run(self, task: _Task, start: res.Start) -> None:
+        tell(self, f"{ROOT}/{task.id}", Run(start.assignment, start.queued))
+
+    def on_child_exited(self, id: str, reason: ExitReason) -> None:
+        for task in self._tasks.values():
+            if task.id == id:
+                task.is_up = False
+
+    def _task_stopped(self, task: _Task, ref: LocalRef | None, refusal: Refused | None) -> None:
+        if refusal is not None:
+            self.log.warning("%s was not stopped: %s", task.id, refusal)
+        # What it told before it ended waits in our mailbox: handled before the next line is.
+        self.ref.tell(_Gone(task))
+
+    def _task_gone(self, task: _Task) -> None:
+        del self._tasks[task.key]
+        if task.granted:  # the swarm is wanted again
+            again = self._tasks[task.key] = _Task(task.key, granted=task.granted)
+            self._start_task(again)
+
+    # --- ends ------------------------------------------------------------------------------
+
+    def _tell_end(self, instance: Instance, state: AttemptState, error: TaskError) -> None:
+        self._context.journals.append(TaskEnded(instance, state, self.clock.wall(), error=error))
+        self._ended(instance)
+
+    def _ended(self, instance: Instance) -> None:
+        task = self._tasks.get(_key(instance))
+        if task is not None:
+            task.granted.pop(instance, None)
+            task.revoked.discard(instance)
+        self._observed.ended(instance)
+        self._admit(self._reservations.ended(instance, self.clock.now()))
+        self._show()
+
+    def _stop_node(self, drain: bool) -> None:
+        self._draining = True
+        if not drain:
+            self._context.finish(0, "the manager asked the node to stop")
+        self._show()
+
+    def _show(self) -> None:
+        context = self._context
+        context.desired_version = self._observed.version
+        context.tasks_running = self._reservations.running
+        context.tasks_queued = self._reservations.queued
+        if self._draining and not self._observed.live:
+            context.finish(0, "the node was drained")
+
+
+@dataclass(frozen=True)
+class _Gone:
+    task: _Task
+
+
+def _key(instance: Instance) -> Key:
+    return instance.swarm_id, instance.alias, instance.index
+
+
+def _cancelled(instance: Instance) -> TaskError:
+    return TaskError("Cancelled", f"{instance} was ended: the manager cancelled it.")
