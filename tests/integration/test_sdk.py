@@ -1,0 +1,332 @@
+"""The SDK against a real manager and real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manta import AsyncUserAPI, Module, Swarm, Task, UserAPI
+from manta.apis import errors
+from manta.apis.profiles import Target
+from manta.apis.session import Session
+from manta.cli.interrupts import Interrupts
+from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.transports.keys import KeyPair
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class Stage:
+    """A manager and two nodes, and ways to them."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self.cluster = cluster
+        self.api = UserAPI.over(self.session())
+
+    def session(self, keys: KeyPair | None = None) -> Session:
+        server = self.cluster.manager_keys.public
+        target = Target(HOST, self.cluster.user_port, "test", server_key=server)
+        return Session(target, keys or self.cluster.keys)
+
+    def wait_for_nodes(self) -> None:
+        deadline = time.monotonic() + 30
+        while sum(node.status == "CONNECTED" for node in self.api.list_nodes(CLUSTER)) < 2:
+            assert time.monotonic() < deadline, [c.tail() for c in self.cluster.children]
+            time.sleep(0.02)
+
+    def run(self, swarm: Swarm) -> str:
+        """Deploy it and wait for its end; returns the id."""
+        deployed = self.api.deploy_swarm(CLUSTER, swarm)
+        ended = self.api.wait_swarm(deployed, timeout=60)
+        assert ended.status == "COMPLETED", ended
+        return deployed.swarm_id
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    data = tmp_path_factory.mktemp("data")
+    for i in range(2):
+        np.save(data / f"{i}.npy", np.full(3, i))
+    interrupts = Interrupts()
+    interrupts.finish()
+    cluster = LocalCluster(2, {"numbers": f"{data}/{{i}}.npy"}, interrupts)
+    try:
+        cluster.start()
+        stage = Stage(cluster)
+        stage.wait_for_nodes()
+        # Threads that a first use starts belong to all tests.
+        stage.api.set_global(stage.run(ONE()), "large", np.zeros(100_000))
+        yield stage
+        stage.api.close()
+    finally:
+        cluster.stop(keep=False)
+
+
+def one(code: str, **arguments: object) -> type[Swarm]:
+    """A swarm of one task."""
+
+    class Single(Swarm):
+        def execute(self) -> Task:
+            return Task(Module(code, name="task"), **arguments)  # type: ignore[arg-type]
+
+    return Single
+
+
+ONE = one("def main():\n    pass\n", method="any")
+
+ROUNDS = """
+import numpy
+from manta.light import Local, World
+
+def main():
+    world = World()
+    numbers = Local().get_dataset("numbers")
+    print("iteration", world.iteration)
+    world.results.add("sum", float(numbers.sum() + world.iteration))
+    world.results.add("large", numpy.full(50_000, world.rank))
+    if world.iteration == 2:
+        world.results.add("late", "only now")
+    world.log_metrics({"rank": world.rank})
+    world.globals["seen"] = world.globals["model"] + 1
+    return {"rank": world.rank}
+"""
+
+
+class Rounds(Swarm):
+    name = "rounds"
+
+    def __init__(self) -> None:
+        super().__init__(max_iteration=3)
+        self.set_global("model", np.arange(100_000))
+
+    def execute(self) -> Task:
+        return Task(Module(ROUNDS, name="worker", datasets=["numbers"]))
+
+
+@pytest.fixture(scope="module")
+def finished(stage: Stage) -> str:
+    return stage.run(Rounds())
+
+
+def test_clusters(stage: Stage) -> None:
+    api = stage.api
+    made = api.create_cluster("lab")
+    assert (made.name, made.status, made["node_count"]) == ("lab", "RUNNING", 0)
+    with pytest.raises(errors.NameTaken, match="lab"):
+        api.create_cluster("lab")
+    assert {cluster.name for cluster in api.list_clusters()} == {CLUSTER, "lab"}
+    assert api.get_cluster(made.id[:10]) == api.get_cluster("lab") == api.get_cluster(made)
+    assert api.stop_cluster(made).status == "STOPPED"
+    with pytest.raises(errors.RequestRefused, match="lab"):
+        api.deploy_swarm(made, ONE())
+    assert api.start_cluster("lab").status == "RUNNING"
+    with pytest.raises(errors.Unplaceable, match="task"):
+        api.deploy_swarm(made, ONE())
+    api.delete_cluster(made)
+    with pytest.raises(errors.NotFound, match="lab"):
+        api.get_cluster("lab")
+
+
+def test_nodes(stage: Stage) -> None:
+    nodes = stage.api.list_nodes(CLUSTER)
+    assert sorted(node.alias for node in nodes) == ["node-1", "node-2"]
+    node = stage.api.get_node("node-2", CLUSTER)
+    assert node.status == "CONNECTED"
+    assert node.datasets["numbers"].format == "npy"
+    assert node.resources.cpu_count >= 1
+    assert node["platform_info"].runners == ("process",)
+    assert stage.api.get_node(node.id[:8]).id == node.id
+    with pytest.raises(errors.NotFound, match="node-9"):
+        stage.api.get_node("node-9")
+    with pytest.raises(errors.NotFound, match="gone"):
+        stage.api.list_nodes("gone")
+
+
+def test_node_token(stage: Stage) -> None:
+    from manta.protocol.tokens import NODE_AUDIENCE, peek
+
+    claims = peek(stage.api.create_node_token(CLUSTER, uses=3, ttl=60))
+    assert claims.audience == NODE_AUDIENCE
+    assert claims.manager_key == stage.cluster.manager_keys.public
+
+
+def test_results(stage: Stage, finished: str) -> None:
+    results = stage.api.get_swarm_results(finished)
+    assert results.iterations == [0, 1, 2]
+    assert set(results.tags) == {"sum", "large", "late"}
+    assert sorted(results("sum", 2).values()) == [2.0, 5.0]
+    assert results("late").iterations == [2]
+    assert results("sum", 0, "node-2").values() == [3.0]
+    large = results("large", 1).by_node()
+    assert sorted(int(array[0]) for array in large.values()) == [0, 1]
+    array = results("large")[0].value
+    array += 1  # may be written to
+    assert stage.api.list_result_tags(finished) == results.tags
+    assert len(stage.api.select_results(finished, "late")) == 2
+    assert len(stage.api.get_swarm_results(finished, "sum", wait=True)) == 6
+    assert [result.tag for result in stage.api.stream_results(finished, "late")] == ["late"] * 2
+    for ask in (stage.api.get_swarm_results, stage.api.select_results):
+        with pytest.raises(errors.NotFound, match="'gone'"):
+            ask(finished, "gone")
+
+
+def test_globals(stage: Stage, finished: str) -> None:
+    api = stage.api
+    assert set(api.list_global_tags(finished)) == {"model", "seen"}
+    assert (api.select_global(finished, "seen") == np.arange(100_000) + 1).all()
+    with pytest.raises(errors.NotFound, match="no global 'gone': it has"):
+        api.select_global(finished, "gone")
+    with pytest.raises(errors.InvalidValue, match="global 'x' cannot be sent"):
+        api.set_global(finished, "x", object())
+
+
+def test_metrics_logs_tasks(stage: Stage, finished: str) -> None:
+    api = stage.api
+    metrics = api.get_metrics(finished)
+    assert sorted((m.iteration, m.metrics["rank"]) for m in metrics) == [
+        (i, r) for i in range(3) for r in range(2)
+    ]
+    assert len(list(api.stream_metrics(finished))) == 6
+    lines = api.collect_logs(finished, node="node-1")
+    assert [line.text for line in lines] == ["iteration 0", "iteration 1", "iteration 2"]
+    assert len(list(api.stream_logs(finished, task="worker"))) == 6
+    assert list(api.stream_logs(finished, task="gone")) == []
+    tasks = api.get_tasks(finished)
+    assert len(tasks) == 6
+    assert {task.status for task in tasks} == {"FINISHED"}
+    assert sorted(task.output["rank"] for task in api.get_tasks(finished, 1)) == [0, 1]
+    kinds = [event.kind for event in api.stream_events(finished)]
+    assert kinds.count("iteration") == 6
+    assert kinds[-1] == "state"
+
+
+def test_swarms(stage: Stage, finished: str) -> None:
+    api = stage.api
+    found = api.get_swarm(finished[:12])
+    assert (found.status, found["name"], found.iteration) == ("COMPLETED", "rounds", 2)
+    assert finished in [swarm.swarm_id for swarm in api.list_swarms(CLUSTER)]
+    assert "3 iterations" in found.reason
+    with pytest.raises(errors.NotFound, match="gone"):
+        api.get_swarm("gone")
+    with pytest.raises(errors.RequestRefused, match="COMPLETED"):
+        api.start_swarm(finished)
+
+
+def test_deploy_with_set_cluster_and_stop(stage: Stage) -> None:
+    swarm = one("import time\ndef main():\n    time.sleep(100)\n")()
+    with pytest.raises(errors.InvalidArgument, match="has no cluster"):
+        stage.api.deploy_swarm(swarm)
+    swarm.set_cluster(stage.api.get_cluster(CLUSTER))
+    deployed = stage.api.deploy_swarm(swarm)
+    assert deployed["swarm_id"] == deployed.swarm_id
+    with pytest.raises(errors.WaitTimeout, match="still ACTIVE after"):
+        stage.api.wait_swarm(deployed, timeout=0.2)
+    assert stage.api.explain_swarm(deployed).placements
+    assert stage.api.stop_swarm(deployed).status == "STOPPED"
+    assert stage.api.wait_swarm(deployed).status == "STOPPED"
+    assert list(stage.api.stream_results(deployed)) == []
+
+
+def test_send_then_start(stage: Stage) -> None:
+    sent = stage.api.send_swarm(CLUSTER, ONE())
+    assert stage.api.get_swarm(sent).status == "PENDING"
+    stage.api.start_swarm(sent)
+    assert stage.api.wait_swarm(sent, timeout=30).status == "COMPLETED"
+
+
+def test_check(stage: Stage) -> None:
+    plan = stage.api.check_swarm(CLUSTER, Rounds())
+    assert sorted(at.node_alias for at in plan.placements) == ["node-1", "node-2"]
+    assert plan.problems == ()
+    plan = stage.api.check_swarm(CLUSTER, one("def main():\n    pass\n", datasets=["gone"])())
+    assert "gone" in plan.problems[0]
+    assert {verdict.accepted for verdict in plan.verdicts} == {False}
+
+
+def test_unplaceable_is_refused_with_reasons(stage: Stage) -> None:
+    with pytest.raises(errors.Unplaceable, match="gone") as refused:
+        stage.api.deploy_swarm(CLUSTER, one("def main():\n    pass\n", datasets=["gone"])())
+    assert refused.value.problems
+
+
+def test_errors_of_tasks(stage: Stage) -> None:
+    code = "def main():\n    print('before')\n    raise RuntimeError('broken')\n"
+    deployed = stage.api.deploy_swarm(CLUSTER, one(code, method="any")())
+    ended = stage.api.wait_swarm(deployed, timeout=30)
+    assert ended.status == "FAILED"
+    (error,) = stage.api.collect_errors(deployed)
+    assert "broken" in error.sentence
+    assert "line 3, in main" in error.traceback
+    assert error.last_lines[0] == "before"
+
+
+def test_unknown_key_may_do_nothing(stage: Stage) -> None:
+    with (
+        UserAPI.over(stage.session(KeyPair.generate())) as stranger,
+        pytest.raises(errors.NotAuthenticated),
+    ):
+        stranger.list_clusters()
+
+
+def test_wrong_server_key(stage: Stage) -> None:
+    server_key = KeyPair.generate().public
+    target = Target(HOST, stage.cluster.user_port, "test", server_key=server_key)
+    with (
+        UserAPI.over(Session(target, stage.cluster.keys)) as api,
+        pytest.raises(errors.WrongServerKey),
+    ):
+        api.list_clusters()
+
+
+def test_nobody_there(stage: Stage) -> None:
+    target = Target(HOST, 1, "test", server_key=stage.cluster.manager_keys.public)
+    began = time.monotonic()
+    with (
+        UserAPI.over(Session(target, stage.cluster.keys)) as api,
+        pytest.raises(errors.ManagerUnreachable, match=f"{HOST}:1"),
+    ):
+        api.list_clusters()
+    assert time.monotonic() - began < 5
+
+
+def test_asynchronously(stage: Stage, finished: str) -> None:
+    async def main() -> None:
+        async with AsyncUserAPI.over(stage.session()) as api:
+            deployed = await api.deploy_swarm(CLUSTER, Rounds())
+            seen = [result.tag async for result in api.stream_results(deployed, "sum")]
+            assert seen == ["sum"] * 6
+            assert (await api.get_swarm(deployed)).status == "COMPLETED"
+            results, tags = await asyncio.gather(
+                api.get_swarm_results(finished), api.list_global_tags(finished)
+            )
+            assert len(results) == 14
+            assert len(tags) == 2
+
+    asyncio.run(main())
+
+
+def test_closing_ends_a_stream(stage: Stage) -> None:
+    swarm = stage.api.deploy_swarm(
+        CLUSTER, one("import time\ndef main():\n    time.sleep(100)\n")()
+    )
+    api = UserAPI.over(stage.session())
+    stream = api.stream_events(swarm)
+    next(stream)
+    stream.close()
+    api.close()
+    with pytest.raises(errors.ApiClosed):
+        api.get_swarm(swarm)
+    stage.api.stop_swarm(swarm, force=True)
+
+
+def test_logs_folder_is_where_it_is_said(stage: Stage) -> None:
+    assert {path.name for path in Path(stage.cluster.log_folder).iterdir()} == {
+        "manager.log",
+        "node-1.log",
+        "node-2.log",
+    }
