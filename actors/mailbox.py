@@ -66,14 +66,16 @@ class Mailbox(Generic[T]):
         self._closed: str | None = None
         self.served = 0
         self.owner = "actor"
-        self.configure(clock or SystemClock(), bound)
+        self._clock: Clock = SystemClock()
+        self.configure(clock or self._clock, bound)
 
     def configure(self, clock: Clock, bound: int, owner: str = "actor") -> None:
         """Set what is not known yet where the mailbox is made."""
-        self._clock = clock
+        if clock is not self._clock:
+            self._clock = clock
+            clock.subscribe(self.wake)
         self.bound = bound
         self.owner = owner
-        clock.subscribe(self.wake)
 
     def put(self, item: T) -> None:
         """To the normal lane; raises MailboxFull or ActorDead."""

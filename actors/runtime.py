@@ -170,8 +170,14 @@ class Cell(pykka.ThreadingActor):
             envelope = get()
             message, reply = envelope.message, envelope.reply
             if isinstance(message, Signal):
-                self._signal(actor, message)
-                continue
+                if not isinstance(message, DownSignal):
+                    self._signal(actor, message)
+                    continue
+                monitor = message.monitor
+                if not monitor.active:
+                    continue
+                monitor.active = False
+                message = Down(monitor.ref, message.reason)
             if reply is None:
                 if envelope.deadline is not None and self._is_late(envelope):
                     continue
@@ -216,10 +222,6 @@ class Cell(pykka.ThreadingActor):
                 raise error
             case Parental(event):
                 actor._parental(event)
-            case DownSignal(monitor, reason):
-                if monitor.active:
-                    monitor.active = False
-                    actor.receive(Down(monitor.ref, reason))
             case _:
                 raise TypeError(f"unknown signal {signal!r}")
 
@@ -230,7 +232,7 @@ class Cell(pykka.ThreadingActor):
         replies += list(self._deferred)
         self._deferred.clear()
         for reply in replies:
-            reply.fail(self._obituary(reason))
+            self._whatever(reply.fail, self._obituary(reason))
 
     def _obituary(self, reason: ExitReason) -> ActorDead:
         if reason.kind is ExitKind.CRASHED:
@@ -264,7 +266,7 @@ class Cell(pykka.ThreadingActor):
         dropped = 0
         for envelope in self.inbox.close(sentence):
             if envelope.reply is not None:
-                envelope.reply.fail(ActorDead(sentence))
+                self._whatever(envelope.reply.fail, ActorDead(sentence))
             elif not isinstance(envelope.message, Signal):
                 dropped += 1
         if dropped:
@@ -281,17 +283,21 @@ class Cell(pykka.ThreadingActor):
             self._watchers.clear()
             owned, self._owned = self._owned, []
         for closeable in reversed(owned):
-            try:
-                closeable.close()
-            except Exception as error:
-                log.error("%s could not close %r", self.address, closeable, exc_info=error)
+            self._whatever(closeable.close)
         self._fail_open_asks(reason)
         self._begin_exit(reason)
         self.system._forget(self)
         for notify in watchers:
-            notify(reason)
+            self._whatever(notify, reason)
         self._gone.set()
         self._parent.child_exited(ChildExited(self.address, reason))
+
+    def _whatever(self, call: Callable[..., object], *arguments: object) -> None:
+        """One who cannot be told must not keep the others from being told."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            log.error("%s, at its end: %s failed", self.address, call, exc_info=error)
 
     def abandon(self, reason: ExitReason) -> None:
         """Declare it dead though its thread cannot be killed; from another thread."""
