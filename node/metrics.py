@@ -88,7 +88,7 @@ class Metrics(Actor):
     def _describe(self) -> Capabilities:
         import psutil
 
-        from manta.node.version import installed_version
+        from manta.protocol.version import VERSION
 
         config = self._context.config
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
@@ -98,7 +98,7 @@ class Metrics(Actor):
             architecture=platform.machine(),
             system=f"{platform.system()} {platform.release()}",
             python=platform.python_version(),
-            manta=installed_version(),
+            manta=VERSION,
             cores=os.cpu_count() or 1,
             cpu_frequency=frequency.max or frequency.current if frequency else 0.0,
             memory=max(0, psutil.virtual_memory().total - reserved),

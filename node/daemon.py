@@ -1,0 +1,99 @@
+"""The node as a process: `python -m manta.node --config FILE --state DIR [--log FILE]`."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.actors import ActorError
+from manta.node import logs
+from manta.node.config import NodeConfig, load
+from manta.node.errors import NodeError
+from manta.node.service import Node
+from manta.transports.errors import TransportError
+
+if TYPE_CHECKING:
+    import argparse
+
+ENDED, FAILED = 0, 1
+"""Exit codes; 2 is that of wrong usage."""
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds: by Python's default of 5 ms, one busy thread would slow all actors down."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    try:
+        config = load(options.config)
+    except NodeError as error:
+        return _fail(error)
+    logs.configure(
+        config.log_level,
+        file=options.log,
+        limit=config.log_rotation,
+        console=options.log is None or options.console,
+    )
+    return run(config, options.state)
+
+
+def run(config: NodeConfig, state: Path) -> int:
+    """Until a signal or the node itself ends it; the log is configured."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    end = _End()
+    try:
+        node = Node(config, state, on_finish=end.finish)
+    except (NodeError, TransportError, ActorError) as error:
+        return _fail(error)
+    with node:
+        code, sentence = end.wait()
+        if code:
+            return _fail(sentence)
+    return code
+
+
+class _End:
+    """What ends the process: a signal, or the node. The first counts."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._why: tuple[int, str] | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, _: object) -> None:
+        self.finish(ENDED, f"told to stop by {signal.Signals(number).name}")
+
+    def finish(self, code: int, sentence: str) -> None:
+        """From any thread, also from a signal's handler."""
+        if self._why is None:
+            self._why = code, sentence
+            os.write(self._write, b".")
+
+    def wait(self) -> tuple[int, str]:
+        while self._why is None:
+            select.select([self._read], [], [])
+        return self._why
+
+
+def _fail(error: object) -> int:
+    sys.stderr.write(f"{error}\n")
+    return FAILED
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m manta.node", description="Run a Manta node in the foreground."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="its configuration (TOML)")
+    parser.add_argument("--state", type=Path, required=True, help="its state folder")
+    parser.add_argument("--log", type=Path, help="log to this file, not to the console")
+    parser.add_argument("--console", action="store_true", help="log to the console as well")
+    return parser.parse_args(arguments)

@@ -1,0 +1,177 @@
+"""One node in this process: its state folder, its depots, its tree of actors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.actors import ActorSystem, ChildSpec, ExitReason, SystemClock
+from manta.node import datasets
+from manta.node.context import ROOT, NodeContext
+from manta.node.errors import IdentityError, LaunchError
+from manta.node.journal_file import Journals
+from manta.node.light_service import LightService
+from manta.node.light_sessions import Sessions
+from manta.node.reservations import Capacity
+from manta.node.state import Identity, StateFolder
+from manta.node.supervisor import NodeSupervisor
+from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
+from manta.transports.blobs import FileDepot, MemoryDepot
+from manta.transports.zmq_transport import ZmqTransport
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
+    from manta.node.runners.interface import Runner
+    from manta.transports.bulk import Bulk, Depot
+    from manta.transports.interface import Transport
+    from manta.transports.keys import KeyPair
+
+STOP_TIMEOUT = 20.0
+
+
+class Node:
+    """Starts when it is made; raises NodeError or TransportError.
+
+    `on_finish` is called, on another thread, with an exit code and a sentence when the node
+    is to end: what it was told to, or cannot go on without. It must then be stopped.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        state: Path,
+        *,
+        on_finish: Callable[[int, str], None],
+        transport: Callable[[KeyPair], Transport] = ZmqTransport,
+        make_runner: Callable[[NodeConfig], Runner] | None = None,
+        make_bulk: Callable[[KeyPair, Depot], Bulk] | None = None,
+    ) -> None:
+        datasets.check(config)
+        folder = StateFolder(state)
+        with contextlib.ExitStack() as undo:
+            undo.callback(folder.open().release)
+            identity, manager_key = belongs_to(config, folder)
+            keys = folder.key()
+            runner = (make_runner or choose_runner)(config)
+            undo.callback(runner.close)
+            memory = MemoryDepot(_memory() // 4)
+            undo.callback(memory.close)
+            sessions = Sessions(memory, folder.path / "light")
+            undo.callback(sessions.close)
+            spool = FileDepot(folder.spool, sync=False)
+            journals = Journals(folder.journal, spool, SystemClock().now)
+            undo.callback(journals.close)
+            open_bulk = make_bulk or _curve_bulk
+            self.context = NodeContext(
+                config=config,
+                state=folder,
+                identity=identity,
+                manager_key=manager_key,
+                journals=journals,
+                memory=memory,
+                spool=spool,
+                runner=runner,
+                make_bulk=lambda depot: open_bulk(keys, depot),
+                make_light=lambda: LightService(memory, sessions.folder, sessions),
+                finish=on_finish,
+                boot_id=secrets.token_hex(8),
+                pid=os.getpid(),
+                cpu_share=_cpu_share(config),
+            )
+            capacity = Capacity(
+                config.max_concurrent_tasks,
+                float(os.cpu_count() or 1),
+                max(0, _memory() - config.reserve_memory),
+            )
+            self.system = ActorSystem(ROOT, transport=transport(keys))
+            undo.callback(self.system.stop, STOP_TIMEOUT)
+            root = self.system.spawn(
+                ChildSpec(ROOT, lambda: NodeSupervisor(self.context, capacity))
+            )
+
+            def ended(reason: ExitReason) -> None:
+                on_finish(1, f"The node's actors gave up: {reason}; see the log.")
+
+            undo.callback(root.watch(ended))
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        """In good order: tasks are ended and told INTERRUPTED, the manager hears goodbye."""
+        self._undo.close()
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None, str]:
+    """Who the node is, if it has enrolled, and its manager's key. Raises IdentityError.
+
+    A token of another manager than before is a wish to move there.
+    """
+    identity = folder.read_identity()
+    if not config.token:
+        if identity is not None:
+            return identity, identity.manager_key
+        missing = (
+            f"the environment variable {config.token_variable} is not set"
+            if config.token_variable
+            else "identity.secured_token is empty"
+        )
+        raise IdentityError(
+            f"This node has no token and has not enrolled before: {missing} ({config.path}); get "
+            "a token with `manta node token CLUSTER`."
+        )
+    try:
+        claims = peek(config.token)
+    except UnreadableToken as error:
+        if identity is not None:
+            return identity, identity.manager_key
+        raise IdentityError(f"{config.path}, identity.secured_token: {error}") from error
+    if identity is not None and identity.manager_key == claims.manager_key:
+        return identity, identity.manager_key
+    if claims.audience != NODE_AUDIENCE:
+        raise IdentityError(
+            f"{config.path}, identity.secured_token: this is not a node's token but one for "
+            f"{claims.audience!r}; get one with `manta node token CLUSTER`."
+        )
+    return None, claims.manager_key
+
+
+def choose_runner(config: NodeConfig) -> Runner:
+    """Raises LaunchError."""
+    if config.runner == "docker":
+        raise LaunchError(
+            f'{config.path}: containers.runner = "docker" is not supported by this version; set '
+            'it to "process".'
+        )
+    if not config.allow_unsandboxed:
+        raise LaunchError(
+            f"{config.path}: this node would run tasks as plain processes, which can do all that "
+            "this user can; set containers.allow_unsandboxed = true if you trust whoever deploys "
+            "to its cluster."
+        )
+    from manta.node.runners.process import ProcessRunner
+
+    return ProcessRunner()
+
+
+def _curve_bulk(keys: KeyPair, depot: Depot) -> Bulk:
+    from manta.transports.curve_bulk import CurveBulk  # costs a thread: at the first transfer
+
+    return CurveBulk(keys, depot)
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cpu_share(config: NodeConfig) -> float:
+    cores = (os.cpu_count() or 1) * (1 - config.reserve_cpu_percent / 100)
+    return max(1.0, cores // max(1, config.max_concurrent_tasks))
