@@ -71,8 +71,9 @@ from manta.protocol.values import Payload
 
 PATIENCE = 60.0
 """Seconds for which a swarm that was placeable waits for nodes."""
-RESTART_MERCY = 20.0
-"""Seconds after a manager's restart in which no deadline ends: nodes must come back first."""
+RESTART_MERCY = {"deadline": 20.0, "again": 0.0, "patience": 60.0, "backstop": 90.0}
+"""Seconds after a manager's restart in which no such timer ends: nodes must come back first,
+and one that does not is lost by its lease before an attempt on it counts as silent."""
 BACKSTOP = 60.0
 """Seconds beyond twice its timeout after which a silent attempt is given up: its node
 enforces the timeout and may need long to deliver what the task wrote."""
@@ -136,8 +137,7 @@ class SwarmMachine(Course):
             case Ticked():
                 self._ticked()
             case ManagerRestarted():
-                self._changed = not self.data.state.final
-                self.data.move_timers(earliest=self._now + RESTART_MERCY)
+                self._restarted()
             case _:
                 assert_never(event)
         if self._changed:
@@ -215,7 +215,7 @@ class SwarmMachine(Course):
     def _resumed(self, event: Resumed) -> None:
         if self.data.state is not SwarmState.PAUSED:
             return
-        self.data.move_timers(later=self._now - self.data.paused_at)
+        self._spare_the_pause()
         self._enter(SwarmState.ACTIVE, words.waiting(self.data.asks.values()))
         self._actions += self.outstanding()
         for alias in self.graph.tasks:
@@ -231,6 +231,18 @@ class SwarmMachine(Course):
                 if run.phase is Phase.RUNNING and instance.idle and index not in asked:
                     self._again(run, index)
         self._after_iteration()
+
+    def _spare_the_pause(self) -> None:
+        self.data.move_timers(self._now - self.data.paused_at)
+        self.data.paused_at = self._now
+
+    def _restarted(self) -> None:
+        """The new manager's clock may be minutes from the old one's."""
+        self._changed = not self.data.state.final
+        if self.data.state is SwarmState.PAUSED:
+            self._spare_the_pause()
+        else:
+            self.data.delay_timers(self._now, RESTART_MERCY)
 
     # What placement answers.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -236,9 +237,14 @@ class SwarmData:
     def set_timer(self, due: float, kind: str, *key: int | str) -> None:
         heapq.heappush(self.timers, Timer(due, kind, key))
 
-    def move_timers(self, later: float = 0.0, earliest: float = 0.0) -> None:
+    def move_timers(self, later: float) -> None:
+        self.timers = [timer._replace(due=timer.due + later) for timer in self.timers]
+        heapq.heapify(self.timers)
+
+    def delay_timers(self, now: float, at_least: Mapping[str, float]) -> None:
+        """None ends sooner than so many seconds from now, by its kind."""
         self.timers = [
-            timer._replace(due=max(timer.due + later, earliest)) for timer in self.timers
+            timer._replace(due=max(timer.due, now + at_least[timer.kind])) for timer in self.timers
         ]
         heapq.heapify(self.timers)
 

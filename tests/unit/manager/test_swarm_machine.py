@@ -7,6 +7,7 @@ import math
 import pytest
 
 from manta.manager import swarm_machine
+from manta.manager.lease import Leases
 from manta.manager.swarm_events import (
     Created,
     EntriesReceived,
@@ -697,7 +698,28 @@ def test_after_a_restart_no_deadline_ends_at_once(bench, make):
     b = bench(make.task("w", quorum=0.5, deadline=5.0))
     b.wait_for(1000)
     b.feed(ManagerRestarted())
-    assert b.machine.next_deadline() == b.now + swarm_machine.RESTART_MERCY
+    assert b.machine.next_deadline() == b.now + 20
+
+
+def test_after_a_restart_the_lease_is_over_before_an_attempt_counts_as_silent(bench, make):
+    """Seed 76 of the simulation: a crashed node's task was told to have timed out."""
+    b = bench(make.task("w", method="any", timeout=5.0))
+    (w,) = b.running("w").values()
+    b.say(w, TaskStarted(w, b.now))
+    b.wait_for(1000)
+    b.feed(ManagerRestarted())
+    assert b.machine.next_deadline() > b.now + Leases().mercy + Leases().grace
+
+
+def test_a_restart_in_a_pause_on_another_clock_costs_nothing(bench, make):
+    """Seed 392 of the simulation: the pause was taken out twice."""
+    b = bench(make.task("w", quorum=0.5, deadline=5.0))
+    b.feed(Paused())
+    b.wait_for(600)
+    b.feed(ManagerRestarted())
+    b.wait_for(30)
+    b.feed(Resumed())
+    assert b.machine.next_deadline() == b.now + 5
 
 
 def test_time_never_runs_backwards(bench, make):

@@ -1,0 +1,145 @@
+"""What must hold after each step, and of the whole history at its end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from manta.manager.swarm_events import EntriesReceived
+from manta.manager.swarm_machine import SwarmMachine
+from manta.protocol.node import Assignment, GlobalWritten, Instance, TaskStarted
+from manta.protocol.states import AttemptState, SwarmState
+
+
+class Checker:
+    """Watches all machines from outside, and keeps its own books."""
+
+    def __init__(self) -> None:
+        self.manager: Any = None
+        self.ledger: dict = defaultdict(dict)
+        """What nodes have durably written: (node, swarm) -> number -> entry."""
+        self.acked: dict[tuple[str, str], int] = defaultdict(int)
+        self.started: set[Instance] = set()
+        self.finals: dict[str, tuple[SwarmState, str]] = {}
+        self.last_writes: dict[str, Any] = {}
+        self.lost_nodes: set[str] = set()
+        self.counts: dict[str, int] = defaultdict(int)
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    # What nodes do.
+
+    def wrote(self, node: Any, swarm_id: str, number: int, entry: Any) -> None:
+        kept = self.ledger[node.id, swarm_id].setdefault(number, entry)
+        assert kept == entry, f"{node.alias} wrote number {number} twice: {kept} and {entry}"
+        if isinstance(entry, TaskStarted):
+            self.started.add(entry.instance)
+
+    def runs(self, node: Any, assignment: Assignment) -> None:
+        instance = assignment.instance
+        assert assignment.node_id == node.id
+        assert instance not in self.started, f"{node.alias} runs {instance} a second time"
+
+    def acknowledged(self, node: Any, swarm_id: str, upto: int) -> None:
+        self.acked[node.id, swarm_id] = max(upto, self.acked[node.id, swarm_id])
+
+    # What the manager does.
+
+    def before(self, machine: SwarmMachine, event: Any) -> Any:
+        if not isinstance(event, EntriesReceived):
+            return None
+        live = set(machine.data.live)
+        return machine.applied(event.node_id), live, machine.global_value("last")[1]
+
+    def after(self, machine: SwarmMachine, event: Any, seen: Any) -> None:
+        if seen is None:
+            return
+        applied, live, version = seen
+        now = machine.applied(event.node_id)
+        ledger = self.ledger[event.node_id, machine.data.swarm_id]
+        fresh = []
+        for number in range(applied + 1, now + 1):
+            entry = event.entries[number - event.first]
+            assert ledger.get(number) == entry, f"number {number} is not what the node wrote"
+            fresh.append(entry)
+        self.counts["repeats"] += len(event.entries) - len(fresh)
+        mine = [entry for entry in fresh if isinstance(entry, GlobalWritten)]
+        self.counts["superseded"] += sum(entry.instance not in live for entry in mine)
+        writes = [e for e in mine if e.tag == "last" and e.instance in live]
+        value, new_version = machine.global_value("last")
+        if not machine.state.final:  # else it may have ended between two of them
+            assert new_version == version + len(writes), "a global was written more or less often"
+            assert not writes or value == writes[-1].value, "the last writer did not win"
+
+    def lost(self, node_id: str) -> None:
+        self.lost_nodes.add(node_id)
+        self.counts["lost"] += 1
+
+    def isolated(self) -> None:
+        self.counts["isolated"] += 1
+
+    def ended(self, swarm_id: str, state: SwarmState, reason: str) -> None:
+        """It is durable, and may have been told."""
+        kept = self.finals.setdefault(swarm_id, (state, reason))
+        assert kept == (state, reason), f"{swarm_id} was {kept} and is {state}, {reason}"
+
+    # After each step.
+
+    def check(self) -> None:
+        manager = self.manager
+        if manager is None or not manager.alive:
+            return
+        for swarm_id, machine in manager.machines.items():
+            seen = (id(machine), machine.revision)
+            if self._seen.get(swarm_id) == seen:
+                continue
+            self._seen[swarm_id] = seen
+            self._check(manager, swarm_id, machine)
+
+    def _check(self, manager: Any, swarm_id: str, machine: SwarmMachine) -> None:
+        data = machine.data
+        for node_id in manager.disk.nodes:
+            acked = self.acked[node_id, swarm_id]
+            assert machine.applied(node_id) >= acked, f"acknowledged entries of {node_id} are lost"
+        if swarm_id in self.finals:
+            assert (data.state, data.reason) == self.finals[swarm_id], "a final state flipped"
+        assert not (data.state.final and machine.desired())
+        keys = [(i.iteration, i.tag, i.alias, i.index, i.attempt) for i in data.results]
+        assert len(set(keys)) == len(keys), "a result was applied twice"
+        for tag, kept in data.globals.items():
+            assert not tag.startswith("once/") or kept.version == 1, f"{tag} was applied twice"
+        for iteration, runs in enumerate(data.runs):
+            for alias, run in runs.items():
+                answered = [i.last.state is AttemptState.FINISHED for i in run.instances]
+                assert run.finished == sum(answered), f"{alias} counts an instance twice"
+                assert (run.phase == "DONE") or iteration == data.iteration
+
+    # At the end.
+
+    def check_end(self, world: Any, nodes: list) -> None:
+        manager = self.manager
+        for node in nodes:
+            assert not node.rounds, f"{node.alias} still runs {node.rounds}"
+            assert node.observed.held == (), f"{node.alias} still holds {node.observed.held}"
+            assert node.reservations.running == node.reservations.queued == 0
+            assert node.observed.version == manager.desired.version(node.id)
+            assert node.observed.swarms == frozenset()
+            for swarm_id, journal in node.journals.items():
+                assert len(journal.entries) == 0, f"{node.alias} keeps entries of {swarm_id}"
+            assert not manager.desired.full(node.id).assignments
+        for swarm_id, machine in manager.machines.items():
+            replayed = SwarmMachine.replay(swarm_id, "c", manager.disk.records(swarm_id))
+            assert replayed.data == machine.data, "a replay gives another state"
+            for node in nodes:
+                ledger = self.ledger[node.id, swarm_id]
+                assert machine.applied(node.id) == max(ledger, default=0), "an entry was lost"
+            self._check_promises(machine, nodes)
+
+    def _check_promises(self, machine: SwarmMachine, nodes: list) -> None:
+        broken = {instance: what for node in nodes for instance, what in node.broken.items()}
+        for runs in machine.data.runs:
+            for run in runs.values():
+                for instance in run.instances:
+                    if instance.last.state is AttemptState.FINISHED:
+                        assert instance.last.instance not in broken, (
+                            f"{instance.last.instance}: {broken[instance.last.instance]}"
+                        )

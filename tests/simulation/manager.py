@@ -1,0 +1,315 @@
+"""A manager around its pure machines: what its actors do, without threads, disk or clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from manta.manager.desired import DesiredStates
+from manta.manager.lease import Isolated, Leases, Lost, NodeStateChanged
+from manta.manager.placement import NodeView
+from manta.manager.swarm_events import (
+    Acknowledge,
+    AskPlacement,
+    Assign,
+    EntriesReceived,
+    ManagerRestarted,
+    NodeLost,
+    NodesChanged,
+    Record,
+    Revoke,
+    StateChanged,
+    SwarmEvent,
+    Ticked,
+    decode,
+    encode,
+)
+from manta.manager.swarm_machine import SwarmMachine
+from manta.manager.swarm_queries import answer, select_results
+from manta.protocol.node import (
+    Capabilities,
+    Desired,
+    DesiredChanged,
+    FetchDesired,
+    GlobalValue,
+    Goodbye,
+    Heartbeat,
+    HeartbeatReply,
+    JournalAck,
+    JournalBatch,
+    ReadGlobal,
+    Register,
+    Registered,
+    ResultEntries,
+    SelectResults,
+)
+from manta.protocol.states import NodeState
+from manta.transports.errors import DownReason, LinkDown
+from tests.simulation.network import End, Network
+from tests.simulation.world import Due, World
+
+Wire = (
+    Register | Registered | Heartbeat | HeartbeatReply | FetchDesired | Desired | DesiredChanged
+    | JournalBatch | JournalAck | ReadGlobal | GlobalValue | SelectResults | ResultEntries | Goodbye
+)  # fmt: skip
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[int, Wire])
+
+HEARTBEAT = 2.0
+
+
+def pack(number: int, message: Any) -> bytes:
+    return _encoder.encode((number, message))
+
+
+def unpack(data: bytes) -> tuple[int, Any]:
+    return _decoder.decode(data)
+
+
+@dataclass
+class Disk:
+    """What a manager's store holds: a crash loses what was not synced."""
+
+    log: list[tuple[str, bytes]] = field(default_factory=list)
+    synced: int = 0
+    nodes: dict[str, str] = field(default_factory=dict)
+
+    def crash(self, world: World) -> None:
+        """Some of what was not synced may be there all the same."""
+        unsynced = len(self.log) - self.synced
+        self.synced += world.random.randrange(unsynced + 1)
+        del self.log[self.synced :]
+
+    def records(self, swarm_id: str) -> list[Record]:
+        return [decode(data) for swarm, data in self.log if swarm == swarm_id]
+
+
+class Manager:
+    def __init__(self, world: World, network: Network, disk: Disk, skew: float) -> None:
+        self.world, self.network, self.disk = world, network, disk
+        self.alive = True
+        self.leases = Leases()
+        self.desired = DesiredStates()
+        self.machines: dict[str, SwarmMachine] = {}
+        self.acknowledged: dict[str, dict[str, int]] = {}
+        self.links: dict[str, End] = {}
+        self.pending: deque[tuple[int, str, list]] = deque()
+        self.sync_due = False
+        self.timers: dict[str, Due] = {}
+        self.observers: list = []
+        self.slow = (0.0005, 0.03)
+        last = max((decode(data).at for _, data in disk.log), default=0.0)
+        self.epoch = max(1_000_000 + world.now + skew, last) - world.now
+
+    # Life.
+
+    def start(self) -> None:
+        self.world.note("manager", f"starts with {len(self.disk.log)} records")
+        self.act(self.leases.restarted(self.disk.nodes, self.world.now))
+        for swarm_id in dict.fromkeys(swarm for swarm, _ in self.disk.log):
+            machine = SwarmMachine.replay(swarm_id, "c", self.disk.records(swarm_id))
+            self.machines[swarm_id] = machine
+            nodes = self.disk.nodes
+            self.acknowledged[swarm_id] = {node: machine.applied(node) for node in nodes}
+            if not machine.state.final:
+                self.desired.swarm_began(swarm_id)
+            else:
+                for observer in self.observers:
+                    observer.ended(swarm_id, machine.state, machine.reason)
+            for node_id, assignments in machine.desired().items():
+                for assignment in assignments:
+                    self.desired.assign(node_id, assignment)
+            self.feed(swarm_id, ManagerRestarted(), machine.outstanding())
+        self.network.listen(self)
+        self.set_timers()
+
+    def crash(self) -> None:
+        self.world.note("manager", f"crashes, {len(self.disk.log) - self.disk.synced} unsynced")
+        self.alive = False
+        self.disk.crash(self.world)
+        self.network.server_crashed()
+        for timer in self.timers.values():
+            timer.cancelled = True
+
+    # Swarms.
+
+    def create(self, swarm_id: str, *events: SwarmEvent) -> None:
+        self.machines[swarm_id] = SwarmMachine(swarm_id, "c")
+        self.acknowledged[swarm_id] = {}
+        self.desired.swarm_began(swarm_id)
+        for event in events:
+            self.feed(swarm_id, event)
+
+    def feed(self, swarm_id: str, event: SwarmEvent, also: list | None = None) -> None:
+        """Handle, store, answer placements at once, and perform the rest when it is durable."""
+        machine = self.machines[swarm_id]
+        events = deque([event])
+        rest = []
+        while events:
+            event = events.popleft()
+            revision = machine.revision
+            before = [observer.before(machine, event) for observer in self.observers]
+            actions = [*(also or ()), *machine.handle(event, self.epoch + self.world.now)]
+            also = None
+            for observer, seen in zip(self.observers, before, strict=True):
+                observer.after(machine, event, seen)
+            if machine.revision != revision:
+                self.disk.log.append((swarm_id, encode(event, self.epoch + self.world.now)))
+            for action in actions:
+                if isinstance(action, AskPlacement):
+                    given = answer(machine, action.number, self.views(swarm_id))
+                    if given is not None:
+                        events.append(given)
+                else:
+                    rest.append(action)
+        self.pending.append((len(self.disk.log), swarm_id, rest))
+        if not self.sync_due:
+            self.sync_due = True
+            self.world.after(self.world.between(*self.slow), self.sync)
+        self.set_timers()
+
+    def sync(self) -> None:
+        if not self.alive:
+            return
+        self.sync_due = False
+        self.disk.synced = len(self.disk.log)
+        while self.pending and self.pending[0][0] <= self.disk.synced:
+            _, swarm_id, actions = self.pending.popleft()
+            for action in actions:
+                self.perform(swarm_id, action)
+        for node_id, change in self.desired.flush().items():
+            self.send(node_id, 0, change)
+
+    def perform(self, swarm_id: str, action: Any) -> None:
+        match action:
+            case Assign(node_id, assignment):
+                self.desired.assign(node_id, assignment)
+            case Revoke(node_id, instance):
+                self.desired.revoke(node_id, instance)
+            case Acknowledge(node_id, upto):
+                self.acknowledged[swarm_id][node_id] = upto
+                self.send(node_id, 0, JournalAck(swarm_id, upto))
+            case StateChanged(state, reason):
+                self.world.note("manager", f"{swarm_id} is {state}: {reason}")
+                if state.final:
+                    self.desired.swarm_ended(swarm_id)
+                    for observer in self.observers:
+                        observer.ended(swarm_id, state, reason)
+
+    def views(self, swarm_id: str) -> list[NodeView]:
+        capabilities = Capabilities(max_concurrent_tasks=2)
+        return [
+            NodeView(
+                node_id,
+                alias,
+                capabilities,
+                connected=self.leases.state(node_id) is NodeState.CONNECTED,
+                assigned=self.desired.assigned(node_id, besides=swarm_id),
+            )
+            for node_id, alias in self.disk.nodes.items()
+        ]
+
+    # Leases and timers.
+
+    def act(self, actions: list) -> None:
+        for action in actions:
+            self.world.note("manager", action)
+            match action:
+                case Lost(node_id, reason):
+                    for swarm_id in self.machines:
+                        self.feed(swarm_id, NodeLost(node_id, reason))
+                    for observer in self.observers:
+                        observer.lost(node_id)
+                case NodeStateChanged(_, NodeState.CONNECTED):
+                    for swarm_id in self.machines:
+                        self.feed(swarm_id, NodesChanged())
+                case Isolated():
+                    for observer in self.observers:
+                        observer.isolated()
+        self.set_timers()
+
+    def set_timers(self) -> None:
+        self.set_timer("leases", self.leases.next_deadline(), self.tick_leases)
+        for swarm_id, machine in self.machines.items():
+            due = machine.next_deadline()
+            self.set_timer(swarm_id, None if due is None else due - self.epoch, self.tick, swarm_id)
+
+    def set_timer(self, name: str, due: float | None, call: Any, *args: str) -> None:
+        old = self.timers.pop(name, None)
+        if old is not None:
+            old.cancelled = True
+        if due is not None and self.alive:
+            delay = max(0.0, due - self.world.now)
+            # A hair late, as real timers are: what is due is due in floating point, too.
+            self.timers[name] = self.world.after(delay + 1e-6, call, *args)
+
+    def tick_leases(self) -> None:
+        self.act(self.leases.tick(self.world.now))
+
+    def tick(self, swarm_id: str) -> None:
+        self.feed(swarm_id, Ticked())
+
+    # Links.
+
+    def link_up(self, end: End) -> None:
+        """It must register first."""
+
+    def link_down(self, end: End, reason: DownReason) -> None:
+        if self.alive and self.links.get(end.name) is end:
+            del self.links[end.name]
+            self.act(self.leases.disconnected(end.name, self.world.now))
+
+    def send(self, node_id: str, number: int, message: Any) -> None:
+        end = self.links.get(node_id)
+        if end is not None:
+            self.reply(end, number, message)
+
+    def reply(self, end: End, number: int, message: Any) -> None:
+        try:
+            end.send(pack(number, message))
+        except LinkDown:
+            self.world.note("manager", f"cannot tell {end.name}: its link is down")
+
+    def received(self, end: End, data: bytes) -> None:
+        if not self.alive:
+            return
+        number, message = unpack(data)
+        node_id = end.name
+        if isinstance(message, Register):
+            self.register(end, number, message)
+            return
+        if self.links.get(node_id) is not end:
+            return  # it must register first
+        self.act(self.leases.heard(node_id, self.world.now))
+        match message:
+            case Heartbeat():
+                self.reply(end, number, HeartbeatReply(self.desired.version(node_id)))
+            case FetchDesired():
+                self.reply(end, number, self.desired.full(node_id))
+            case JournalBatch(swarm_id, first, entries):
+                self.feed(swarm_id, EntriesReceived(node_id, first, entries))
+            case ReadGlobal(swarm_id, tag):
+                value, version = self.machines[swarm_id].global_value(tag)
+                self.reply(end, number, GlobalValue(value, version))
+            case SelectResults(swarm_id, tag, iteration):
+                found = select_results(self.machines[swarm_id], tag, iteration)
+                self.reply(end, number, found)
+            case Goodbye():
+                self.act(self.leases.said_goodbye(node_id, self.world.now))
+
+    def register(self, end: End, number: int, message: Register) -> None:
+        node_id = end.name
+        self.disk.nodes[node_id] = message.alias
+        self.links[node_id] = end
+        self.act(self.leases.connected(node_id, self.world.now))
+        acknowledged = {
+            swarm_id: nodes[node_id]
+            for swarm_id, nodes in self.acknowledged.items()
+            if nodes.get(node_id)
+        }
+        full = self.desired.full(node_id)
+        registered = Registered(node_id, "c", message.alias, HEARTBEAT, "", full, acknowledged)
+        self.reply(end, number, registered)

@@ -1,0 +1,455 @@
+"""A node around its pure machines: journal, assignments, places, tasks and their rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from manta.node import journal as journals
+from manta.node.observed import Cancel, Fetch, Observed, StopRuntimes, Take
+from manta.node.reservations import Capacity, Refuse, Reservations, Start
+from manta.node.task_machine import (
+    Assigned,
+    CancelRound,
+    Exited,
+    Failed,
+    GiveRound,
+    KillRuntime,
+    Prepare,
+    Prepared,
+    Ready,
+    Report,
+    Returned,
+    Revoked,
+    StartRuntime,
+    Stop,
+    TaskMachine,
+    Ticked,
+    interrupted,
+)
+from manta.protocol.node import (
+    Assignment,
+    Capabilities,
+    Desired,
+    DesiredChanged,
+    FetchDesired,
+    Goodbye,
+    Heartbeat,
+    HeartbeatReply,
+    Instance,
+    JournalAck,
+    JournalBatch,
+    Load,
+    ReadGlobal,
+    Register,
+    Registered,
+    SelectResults,
+    TaskEnded,
+    TaskError,
+    TaskStarted,
+)
+from manta.protocol.states import AttemptState
+from manta.transports.errors import DownReason, LinkDown
+from tests.simulation.manager import HEARTBEAT, pack, unpack
+from tests.simulation.network import Dialled, End, Network
+from tests.simulation.programs import Context, Sleep, program_of
+from tests.simulation.world import Due, World
+
+ASK = 3.0
+"""Seconds after which an unanswered question is asked again."""
+
+
+@dataclass
+class Disk:
+    """A node's journals: a crash tears off what was not synced."""
+
+    files: dict[str, bytearray] = field(default_factory=dict)
+    synced: dict[str, int] = field(default_factory=dict)
+
+    def crash(self, world: World) -> None:
+        for swarm_id, file in self.files.items():
+            kept = self.synced[swarm_id]
+            if len(file) > kept:  # some of what was written may be there, torn
+                kept += world.random.randrange(len(file) - kept)
+            del file[kept:]
+            self.synced[swarm_id] = kept
+
+
+@dataclass
+class Round:
+    session: str
+    assignment: Assignment
+    steps: Generator
+    cancelled: bool = False
+
+
+class Node:
+    def __init__(self, world: World, network: Network, number: int, disk: Disk) -> None:
+        self.world, self.network, self.disk = world, network, disk
+        self.id, self.alias = f"id{number}", f"node-{number}"
+        self.skew = world.between(-600, 600)
+        self.alive = True
+        self.observed = Observed()
+        self.reservations = Reservations(Capacity(2))
+        self.tasks: dict[tuple[str, str, int], TaskMachine] = {}
+        self.rounds: dict[str, Round] = {}
+        self.timers: dict[str, Due] = {}
+        self.journals: dict[str, journals.Journal] = {}
+        self.end: End | None = None
+        self.registered = False
+        self.acknowledged: dict[str, int] = {}
+        self.questions: dict[int, Any] = {}
+        self.asked = 0
+        self.sync_due = False
+        self.waiting: list = []
+        self.broken: dict[Instance, str] = {}
+        self.observers: list = []
+        self.slow = (0.0005, 0.03)
+
+    def note(self, what: object) -> None:
+        self.world.note(self.alias, what)
+
+    @property
+    def wall(self) -> float:
+        return 1_000_000 + self.world.now + self.skew
+
+    # Life.
+
+    def start(self) -> None:
+        self.note("starts")
+        for swarm_id, file in self.disk.files.items():
+            records, length = journals.decode(bytes(file))
+            del file[length:]
+            self.disk.synced[swarm_id] = length
+            journal = journals.Journal.recover(records)
+            if journal is None:
+                file.clear()
+                file += journals.encode(journals.Begin(swarm_id))
+                journal = journals.Journal(journals.Begin(swarm_id))
+            self.journals[swarm_id] = journal
+            for kept in journal.entries:
+                for observer in self.observers:
+                    observer.wrote(self, swarm_id, kept.number, kept.item)
+            for ended in interrupted(journal.open, self.wall, f"{self.alias} was restarted"):
+                self.append(ended)
+            self.observed.remember(journal.unacknowledged_ends)
+        self.link = Dialled(self.network, self.id, self)
+        self.timers["beat"] = self.world.after(self.world.between(0, HEARTBEAT), self.beat)
+
+    def crash(self) -> None:
+        self.note("crashes")
+        self.alive = False
+        self.disk.crash(self.world)
+        self.link.close()
+        for timer in self.timers.values():
+            timer.cancelled = True
+        for round_ in self.rounds.values():
+            round_.cancelled = True
+
+    # What it is to run.
+
+    def observe(self, actions: list) -> None:
+        for action in actions:
+            match action:
+                case Take(assignment):
+                    self.note(f"takes {assignment.instance}")
+                    self.reserve(self.reservations.offer(assignment, self.world.now))
+                case Cancel(instance):
+                    self.note(f"is to cancel {instance}")
+                    self.cancel(instance)
+                case StopRuntimes(swarm_id):
+                    for key in [key for key in self.tasks if key[0] == swarm_id]:
+                        self.task(key, Stop(AttemptState.CANCELLED, "the swarm is over"))
+                        del self.tasks[key]
+                    self.reservations.swarm_gone(swarm_id)
+                case Fetch():
+                    self.ask(FetchDesired(), self.fetched, self.observed.fetch_failed)
+
+    def fetched(self, desired: Desired) -> None:
+        self.observe(self.observed.fetched(desired))
+
+    def reserve(self, actions: list) -> None:
+        for action in actions:
+            match action:
+                case Start(assignment, queued):
+                    instance = assignment.instance
+                    key = (instance.swarm_id, instance.alias, instance.index)
+                    if key not in self.tasks:
+                        self.tasks[key] = TaskMachine("/".join(map(str, key)))
+                    self.task(key, Assigned(assignment, queued))
+                case Refuse(assignment, sentence):
+                    error = TaskError("Refused", sentence)
+                    self.end_of(
+                        TaskEnded(assignment.instance, AttemptState.REFUSED, self.wall, None, error)
+                    )
+
+    def cancel(self, instance: Instance) -> None:
+        key = (instance.swarm_id, instance.alias, instance.index)
+        if self.reservations.is_waiting(instance):
+            error = TaskError("Cancelled", "the manager cancelled it")
+            self.end_of(TaskEnded(instance, AttemptState.CANCELLED, self.wall, None, error))
+        elif key in self.tasks:
+            self.task(key, Revoked(instance))
+
+    def task(self, key: tuple, event: Any) -> None:
+        machine = self.tasks[key]
+        for action in machine.handle(event, self.world.now, self.wall):
+            match action:
+                case Prepare(session):
+                    self.later((0.0, 0.3), key, Prepared(session))
+                case StartRuntime(session, assignment):
+                    failed = Failed(session, TaskError("LaunchError", "no launch"), platform=True)
+                    fails = self.world.chance(0.02)
+                    self.later((0.01, 0.8), key, failed if fails else Ready(session))
+                case GiveRound(session, assignment):
+                    self.give(key, session, assignment)
+                case CancelRound(session, instance):
+                    self.later((0.0, 0.5), key, Returned(session, instance))
+                    if session in self.rounds:
+                        self.rounds[session].cancelled = True
+                case KillRuntime(session):
+                    if session in self.rounds:
+                        self.rounds.pop(session).cancelled = True
+                case Report(TaskStarted() as entry):
+                    self.append(entry)
+                case Report(TaskEnded() as entry):
+                    self.end_of(entry)
+        name = f"task {key}"
+        if name in self.timers:
+            self.timers.pop(name).cancelled = True
+        if machine.deadline is not None:
+            delay = max(0.0, machine.deadline - self.world.now) + 1e-6
+            self.timers[name] = self.world.after(delay, self.tick_task, key)
+
+    def tick_task(self, key: tuple) -> None:
+        if self.alive and key in self.tasks:
+            self.task(key, Ticked())
+
+    def later(self, pause: tuple[float, float], key: tuple, event: Any) -> None:
+        def tell() -> None:
+            if self.alive and key in self.tasks:
+                self.task(key, event)
+
+        self.world.after(self.world.between(*pause), tell)
+
+    def end_of(self, entry: TaskEnded) -> None:
+        self.note(f"{entry.instance} ended: {entry.state}")
+        self.append(entry)
+        self.observed.ended(entry.instance)
+        self.reserve(self.reservations.ended(entry.instance, self.world.now))
+
+    # Rounds.
+
+    def give(self, key: tuple, session: str, assignment: Assignment) -> None:
+        self.note(f"runs {assignment.instance}")
+        context = Context(assignment, self.broken)
+        round_ = Round(session, assignment, program_of(assignment)(context))
+        self.rounds[session] = round_
+        for observer in self.observers:
+            observer.runs(self, assignment)
+        self.go_on(key, round_, None)
+
+    def go_on(self, key: tuple, round_: Round, given: Any) -> None:
+        if round_.cancelled or not self.alive:
+            return
+        instance = round_.assignment.instance
+        try:
+            step = round_.steps.send(given)
+        except StopIteration:
+            self.rounds.pop(round_.session, None)
+            self.task(key, Returned(round_.session, instance))
+            return
+        except RuntimeError as error:
+            self.rounds.pop(round_.session, None)
+            sentence = f"{type(error).__name__}: {error}"
+            self.task(key, Returned(round_.session, instance, None, TaskError("E", sentence)))
+            return
+        match step:
+            case Sleep(seconds):
+                self.world.after(seconds, self.go_on, key, round_, None)
+            case ReadGlobal() | SelectResults():
+                self.read(key, round_, step)
+            case "exit":
+                self.rounds.pop(round_.session, None)
+                self.task(key, Exited(round_.session, -11))
+            case entry:
+                self.append(entry)
+                self.when_synced(instance.swarm_id, lambda: self.go_on(key, round_, None))
+
+    def read(self, key: tuple, round_: Round, question: Any) -> None:
+        def again() -> None:
+            self.world.after(0.5, self.read, key, round_, question)
+
+        if not round_.cancelled and self.alive:
+            self.ask(question, lambda found: self.go_on(key, round_, found), again)
+
+    # The journal.
+
+    def append(self, entry: Any) -> None:
+        swarm_id = entry.instance.swarm_id
+        journal = self.journals.get(swarm_id)
+        if journal is None:
+            begin = journals.Begin(swarm_id, self.acknowledged.get(swarm_id, 0))
+            journal = self.journals[swarm_id] = journals.Journal(begin)
+            self.disk.files[swarm_id] = bytearray(journals.encode(begin))
+            self.disk.synced[swarm_id] = 0
+        number = journal.append(entry, 100)
+        self.disk.files[swarm_id] += journals.encode(journals.KeptEntry(number, entry))
+        if not self.sync_due:
+            self.sync_due = True
+            self.world.after(self.world.between(*self.slow), self.sync)
+
+    def sync(self) -> None:
+        if not self.alive:
+            return
+        self.sync_due = False
+        for swarm_id, journal in self.journals.items():
+            self.disk.synced[swarm_id] = len(self.disk.files[swarm_id])
+            for kept in journal.entries:
+                if kept.number > journal.entries.synced:
+                    for observer in self.observers:
+                        observer.wrote(self, swarm_id, kept.number, kept.item)
+            journal.entries.synced = journal.entries.last
+        waiting, self.waiting = self.waiting, []
+        for call in waiting:
+            call()
+        self.send_journals()
+
+    def when_synced(self, swarm_id: str, call: Any) -> None:
+        self.waiting = [*self.waiting, call]
+
+    def send_journals(self) -> None:
+        if not self.registered:
+            return
+        due: list[float] = []
+        for swarm_id, journal in self.journals.items():
+            at = journal.entries.resend_at()
+            if at is not None and at <= self.world.now:
+                journal.entries.send_again()
+            for batch in journal.due(self.world.now):
+                self.send(0, JournalBatch(swarm_id, batch.first, batch.items))
+            at = journal.entries.resend_at()
+            if at is not None:
+                due.append(at)
+        if "resend" in self.timers:
+            self.timers.pop("resend").cancelled = True
+        if due:
+            delay = max(0.0, min(due) - self.world.now) + 1e-6
+            self.timers["resend"] = self.world.after(delay, self.send_journals)
+
+    def acknowledge(self, swarm_id: str, upto: int) -> None:
+        for observer in self.observers:
+            observer.acknowledged(self, swarm_id, upto)
+        self.acknowledged[swarm_id] = max(upto, self.acknowledged.get(swarm_id, 0))
+        journal = self.journals.get(swarm_id)
+        if journal is None:
+            return
+        journal.acknowledge(upto, (), self.world.now)
+        # The file is written anew now and then; here, each time.
+        file = bytearray(journals.encode(journal.begin()))
+        unsynced = False
+        for kept in journal.entries:
+            if kept.number > journal.entries.synced and not unsynced:
+                unsynced = True
+                self.disk.synced[swarm_id] = len(file)
+            file += journals.encode(journals.KeptEntry(kept.number, kept.item))
+        if not unsynced:
+            self.disk.synced[swarm_id] = len(file)
+        self.disk.files[swarm_id] = file
+        self.send_journals()
+
+    # The link.
+
+    def beat(self) -> None:
+        if not self.alive:
+            return
+        if self.registered:
+            version = self.observed.version
+            self.ask(Heartbeat(version, Load()), self.beaten, lambda: None)
+        self.timers["beat"] = self.world.after(HEARTBEAT, self.beat)
+
+    def beaten(self, reply: HeartbeatReply) -> None:
+        self.observe(self.observed.heard_version(reply.desired_version))
+
+    def goodbye(self) -> None:
+        """Stops in good order: ends what runs, and says so."""
+        self.note("stops in good order")
+        for key in list(self.tasks):
+            self.task(key, Stop(AttemptState.INTERRUPTED, f"{self.alias} stops"))
+        self.sync()
+        if self.registered:
+            self.send(0, Goodbye("a test"))
+        self.crash()
+
+    def link_up(self, end: End) -> None:
+        self.end = end
+        self.register()
+
+    def register(self) -> None:
+        message = Register(f"boot{self.world.now}", self.alias, Capabilities(), self.observed.held)
+        end = self.end
+
+        def again() -> None:
+            if self.end is end and not self.registered:
+                self.register()
+
+        self.ask(message, self.welcome, again)
+
+    def welcome(self, registered: Registered) -> None:
+        self.registered = True
+        self.observe(self.observed.registered(registered.desired))
+        for swarm_id, upto in registered.acknowledged.items():
+            self.acknowledge(swarm_id, upto)
+        for journal in self.journals.values():
+            journal.entries.send_again()
+        self.send_journals()
+
+    def link_down(self, end: End, reason: DownReason) -> None:
+        if not self.alive:
+            return
+        self.end, self.registered = None, False
+        self.note(f"link down: {reason}")
+        failed, self.questions = self.questions, {}
+        for _, lost in failed.values():
+            lost()
+
+    def ask(self, message: Any, answered: Any, lost: Any) -> None:
+        """One of the two is called, once; what comes late is not heard."""
+        self.asked += 1
+        number = self.asked
+        self.questions[number] = (answered, lost)
+        if not self.send(number, message):
+            del self.questions[number]
+            self.world.after(0.2, lambda: self.alive and lost())
+            return
+
+        def expire() -> None:
+            if self.alive and number in self.questions:
+                self.questions.pop(number)[1]()
+
+        self.world.after(ASK, expire)
+
+    def send(self, number: int, message: Any) -> bool:
+        if self.end is None or not (self.registered or isinstance(message, Register)):
+            return False
+        try:
+            self.end.send(pack(number, message))
+        except LinkDown:
+            return False
+        return True
+
+    def received(self, end: End, data: bytes) -> None:
+        if not self.alive or end is not self.end:
+            return
+        number, message = unpack(data)
+        if number:
+            answered = self.questions.pop(number, None)
+            if answered is not None:
+                answered[0](message)
+            return
+        match message:
+            case DesiredChanged() if self.registered:
+                self.observe(self.observed.changed(message))
+            case JournalAck(swarm_id, upto) if self.registered:
+                self.acknowledge(swarm_id, upto)
