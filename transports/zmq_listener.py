@@ -1,0 +1,378 @@
+"""A bound ROUTER and the links that it accepted.
+
+The key that CURVE proved comes with every message, as its User-Id, and is
+compared each time: a routing id is only a name that a peer may choose. A peer
+that is cut off loses its TCP connection too, for zmq has no way to say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket as std_socket
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from manta.transports import frames
+from manta.transports.admission import Admission, Standing
+from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
+from manta.transports.frames import Bye, Kind
+from manta.transports.zmq_links import (
+    NOBLOCK,
+    Channel,
+    LinkOptions,
+    ZmqLink,
+    fd_of,
+    readable,
+    receive_parts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manta.transports.interface import Buffer, LinkHandler
+    from manta.transports.io_thread import IoThread
+    from manta.transports.sockets import Socket, SocketFactory
+    from manta.transports.zap import ZapServer
+
+CUT_TIMEOUT = 10.0  # seconds that `cut` waits for the I/O thread
+_LAST_WORDS = 0.2  # seconds from a BYE to the end of the connection
+_MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+_PROBES = (0.0, 0.01, 0.2)  # seconds after the news of a disconnection: zmq closes it after that
+
+_log = logging.getLogger(__name__)
+
+
+class _Tcp(NamedTuple):
+    """A TCP connection of zmq's, told from a later one with the same descriptor."""
+
+    fd: int
+    name: object
+
+    @classmethod
+    def of(cls, fd: int) -> _Tcp | None:
+        with suppress(OSError), std_socket.socket(fileno=os.dup(fd)) as copy:
+            return cls(fd, copy.getpeername())
+        return None  # it is gone
+
+    def kill(self) -> None:
+        with suppress(OSError), std_socket.socket(fileno=os.dup(self.fd)) as copy:
+            # Compared on the copy, which stays the same connection whatever zmq closes.
+            if copy.getpeername() == self.name:
+                copy.shutdown(std_socket.SHUT_RDWR)
+
+
+class AcceptedLink(ZmqLink):
+    """The server's end; it lives for one connection."""
+
+    def __init__(
+        self,
+        listener: ZmqListener,
+        routing_id: bytes,
+        peer_key: str,
+        tcp: _Tcp | None,
+    ) -> None:
+        super().__init__(
+            listener.io, listener.lock, peer_key, listener.handler, listener.link_options
+        )
+        self.routing_id = routing_id
+        self.tcp = tcp
+        self._listener = listener
+        self._channel = listener
+
+    def close(self) -> None:
+        self._end(DownReason.CLOSED, Bye.CLOSING)
+
+    def _transmit(self, encoded: list[Buffer]) -> None:
+        socket = self._listener.socket
+        if socket is None:
+            raise zmq.ZMQError(zmq.EHOSTUNREACH)
+        socket.send_multipart([self.routing_id, *encoded], NOBLOCK)
+
+    def _connection_lost(self, channel: Channel) -> None:
+        self._end(DownReason.LOST)
+
+    # --- on the I/O thread, but for `close` ---------------------------------------------------
+
+    def greet(self, head: frames.Head) -> None:
+        """The peer said HELLO. Raises RemoteProtocolError."""
+        self._agree(frames.decode_hello(head))
+        self._say(self._hello())
+        self._tell_up()
+
+    def take(self, head: frames.Head, parts: list[zmq.Frame]) -> None:
+        if head.kind == Kind.BYE:
+            self._end(DownReason.CLOSED)
+            return
+        try:
+            self._take(head, parts)
+        except RemoteProtocolError as error:
+            self._violated(error)
+
+    def violated(self, error: RemoteProtocolError) -> None:
+        self._violated(error)
+
+    def probe(self) -> None:
+        """Is the connection still there?"""
+        if not self._ended and self.tcp is not None and _Tcp.of(self.tcp.fd) != self.tcp:
+            self._end(DownReason.LOST)
+
+    def revoke(self) -> None:
+        """Stop at once: no last words, and what zmq still holds goes nowhere."""
+        self._end(DownReason.REVOKED)
+        if self.tcp is not None:
+            self.tcp.kill()
+
+    def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
+        self._end(reason, bye)
+        if bye is not None:
+            self._listener.condemn(self.routing_id, self.tcp)
+        elif self.tcp is not None:
+            self.tcp.kill()
+
+    def _end(self, reason: DownReason, bye: Bye | None = None) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            if bye is not None and self._state is None:
+                try:
+                    self._transmit([frames.encode_bye(bye)])
+                except zmq.ZMQError as error:
+                    _log.debug("no goodbye to %r: %s", self, error)
+                self._listener.sent()
+            self._ended = True
+            self._state = reason
+            self._backlog.clear()
+        self._tell_down(reason)
+        self._io.call(partial(self._listener.forget, self))
+
+
+class ZmqListener(Channel):
+    """Accepts links at one address."""
+
+    def __init__(
+        self,
+        io: IoThread,
+        factory: SocketFactory,
+        zap: ZapServer,
+        handler: LinkHandler,
+        admission: Admission,
+        options: LinkOptions,
+        domain: str,
+        forget: Callable[[ZmqListener], None],
+    ) -> None:
+        super().__init__(io, threading.Lock())
+        self.handler = handler
+        self.link_options = options
+        self.address = ""
+        self._factory = factory
+        self._zap = zap
+        self._admission = admission
+        self._domain = domain
+        self._forget = forget
+        self._monitor: Socket | None = None
+        self._links: dict[bytes, AcceptedLink] = {}
+        self._by_fd: dict[int, AcceptedLink] = {}
+        self._strangers: dict[int, tuple[_Tcp, float]] = {}  # accepted, no HELLO yet
+        self._condemned: set[bytes] = set()
+
+    def open(self, address: str, fd: int | None) -> None:
+        """Bind, on any thread. Raises AddressInUse and LocalTransportError."""
+        self._zap.register(self._domain, self._admission)
+        try:
+            self.socket = self._factory.server(zmq.ROUTER, self._domain)
+            self._monitor = self.socket.get_monitor_socket(_MONITORED)
+            self._monitor.linger = 0
+            self.address = self._factory.bind(self.socket, address, fd=fd)
+        except BaseException:
+            self._close_sockets(0)
+            raise
+        self.io.call(self._register)
+
+    def cut(self, peer_key: str) -> int:
+        self._admission.deny(peer_key)
+
+        def cut() -> int:
+            links = [link for link in self._links.values() if link.peer_key == peer_key]
+            for link in links:
+                link.revoke()
+            return sum(link.state is DownReason.REVOKED for link in links)
+
+        return self.io.run(cut, CUT_TIMEOUT)
+
+    def close(self) -> None:
+        """Say goodbye to all and stop listening."""
+        if self.socket is not None:
+            self.io.run(self.close_now, CUT_TIMEOUT)
+
+    # --- on the I/O thread -------------------------------------------------------------------
+
+    def close_now(self) -> None:
+        if self.socket is None:
+            return
+        for link in list(self._links.values()):
+            link.close()
+        self.io.remove_reader(fd_of(self.socket))
+        if self._monitor is not None:
+            self.io.remove_reader(fd_of(self._monitor))
+        self._close_sockets(None)
+        self._forget(self)
+
+    def beat(self, passed: float) -> None:
+        for link in list(self._links.values()):
+            link.beat(passed)
+        if self._strangers:
+            now = time.monotonic()
+            for fd, (tcp, deadline) in list(self._strangers.items()):
+                if now > deadline:
+                    del self._strangers[fd]
+                    tcp.kill()
+
+    def forget(self, link: AcceptedLink) -> None:
+        if self._links.get(link.routing_id) is link:
+            del self._links[link.routing_id]
+        if link.tcp is not None and self._by_fd.get(link.tcp.fd) is link:
+            del self._by_fd[link.tcp.fd]
+
+    def condemn(self, routing_id: bytes, tcp: _Tcp | None) -> None:
+        """Hear no more of a connection, and end it when its BYE has gone out."""
+
+        def execute() -> None:
+            self._condemned.discard(routing_id)
+            if tcp is not None:
+                tcp.kill()
+
+        self._condemned.add(routing_id)
+        self.io.call_later(_LAST_WORDS, execute)
+
+    def take(self, socket: Socket) -> Callable[[], None]:
+        name = socket.recv(NOBLOCK, copy=False)
+        parts = receive_parts(socket)
+        return lambda: self._arrived(name, parts)
+
+    def _arrived(self, name: zmq.Frame, parts: list[zmq.Frame]) -> None:
+        routing_id = name.bytes
+        try:
+            key = str(name.get("User-Id"))
+        except zmq.ZMQError:
+            key = ""  # no handshake proved it: impossible behind CURVE, and refused all the same
+        link = self._links.get(routing_id)
+        if link is not None and (link.peer_key != key or link.state is not None):
+            if link.state is None:
+                _log.warning("another key than %r uses its routing id: refused", link)
+            link = None
+        if routing_id in self._condemned:
+            return
+        if not key or self._admission.standing(key) is Standing.DENIED:
+            if link is not None:
+                link.revoke()
+            else:
+                self._kill(name)
+            return
+        try:
+            if not parts:
+                raise RemoteProtocolError("a message without a head")
+            head = frames.decode_head(parts[0].bytes, self.link_options.limits)
+            if link is not None:
+                link.take(head, parts[1:])
+            else:
+                self._met(routing_id, key, head, name)
+        except RemoteProtocolError as error:
+            if link is not None:
+                link.violated(error)
+            else:
+                self._refuse(routing_id, key, name, error)
+
+    def _met(self, routing_id: bytes, key: str, head: frames.Head, name: zmq.Frame) -> None:
+        """A message on a connection that has no link. Raises RemoteProtocolError."""
+        tcp = _tcp_of(name)
+        if head.kind == Kind.HELLO:
+            if len(routing_id) != 5 or routing_id[0] != 0 or routing_id in self._links:
+                # Only ids that this ROUTER made are nobody else's, now and later.
+                raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
+            link = AcceptedLink(self, routing_id, key, tcp)
+            self._links[routing_id] = link
+            if tcp is not None:
+                before = self._by_fd.get(tcp.fd)
+                if before is not None:  # its connection is gone, or it would have the descriptor
+                    before.probe()
+                self._by_fd[tcp.fd] = link
+                self._strangers.pop(tcp.fd, None)
+            try:
+                link.greet(head)
+            except RemoteProtocolError as error:
+                link.violated(error)
+        elif head.kind != Kind.BYE:
+            # We gave it up, and it does not know: it is to dial again.
+            self._last_words(routing_id, Bye.STRANGER, tcp)
+
+    def _refuse(
+        self, routing_id: bytes, key: str, name: zmq.Frame, error: RemoteProtocolError
+    ) -> None:
+        _log.warning("peer %s loses its connection: %s", key, error)
+        bye = Bye.VERSION if isinstance(error, VersionMismatch) else Bye.PROTOCOL
+        self._last_words(routing_id, bye, _tcp_of(name))
+
+    def _last_words(self, routing_id: bytes, bye: Bye, tcp: _Tcp | None) -> None:
+        with self.lock:
+            if self.socket is not None:
+                try:
+                    self.socket.send_multipart([routing_id, frames.encode_bye(bye)], NOBLOCK)
+                except zmq.ZMQError as error:
+                    _log.debug("no goodbye to a stranger: %s", error)
+                self.sent()
+        self.condemn(routing_id, tcp)
+
+    def _kill(self, name: zmq.Frame) -> None:
+        tcp = _tcp_of(name)
+        if tcp is not None:
+            tcp.kill()
+
+    def _register(self) -> None:
+        if self.socket is None or self._monitor is None:
+            return
+        self.io.add_reader(fd_of(self.socket), self.drain)
+        self.io.add_reader(fd_of(self._monitor), self._drain_monitor)
+        self.drain()  # what came before is not told again
+        self._drain_monitor()
+
+    def _drain_monitor(self) -> None:
+        while self._monitor is not None and readable(self._monitor):
+            event = parse_monitor_message(self._monitor.recv_multipart(NOBLOCK))
+            fd = event["value"]
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                tcp = _Tcp.of(fd)
+                patience = self._factory.options.handshake / 1000 + self.link_options.hello
+                if tcp is not None and fd not in self._by_fd:
+                    self._strangers[fd] = tcp, time.monotonic() + patience
+            else:
+                self._strangers.pop(fd, None)
+                link = self._by_fd.get(fd)
+                if link is not None:
+                    for delay in _PROBES:
+                        self.io.call_later(delay, link.probe)
+
+    def _close_sockets(self, linger: int | None) -> None:
+        with self.lock:
+            socket, self.socket = self.socket, None
+        if socket is not None:
+            if self._monitor is not None:
+                socket.disable_monitor()
+                self._monitor.close()
+                self._monitor = None
+            socket.close(linger)
+        self._zap.unregister(self._domain)
+
+
+def _tcp_of(name: zmq.Frame) -> _Tcp | None:
+    try:
+        fd = int(name.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
+    return _Tcp.of(fd) if fd >= 0 else None
