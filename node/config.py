@@ -61,7 +61,7 @@ SCHEMA: dict[str, dict[str, Key]] = {
     "containers": {
         "runner": Key(str, "auto", choices=("auto", "docker", "process")),
         "gpu_enabled": Key(bool, True),
-        "allow_unsandboxed": Key(bool, False, "plain processes, outside `manta run`"),
+        "allow_unsandboxed": Key(bool, None, "plain processes; left out: with a warning"),
     },
     "datasets": {"mappings": Key(dict, {}, "name = path; nothing else of this disk is seen")},
     "labels": {},
@@ -89,7 +89,8 @@ class NodeConfig:
     reserve_memory: int = 256 * MIB
     runner: str = "auto"
     gpu_enabled: bool = True
-    allow_unsandboxed: bool = False
+    allow_unsandboxed: bool | None = None
+    """None: nobody has said."""
     datasets: dict[str, Path] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     log_level: str = "INFO"
@@ -175,7 +176,7 @@ class _Reader:
             )
         return NodeConfig(
             path=self._path,
-            alias=identity["alias"] or _host_name(),
+            alias=identity["alias"] or host_name(),
             id_mode=identity["id"],
             token=identity["secured_token"].strip(),
             token_variable=self._unset,
@@ -346,7 +347,7 @@ def _wanted(key: Key) -> str:
     return words
 
 
-def _host_name() -> str:
+def host_name() -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.uname().nodename).strip("-._")
     return name[:100] or "node"
 
@@ -382,7 +383,8 @@ def render(config: NodeConfig) -> str:
     }
     for section, values in effective.items():
         lines += ["", f"[{section}]"]
-        lines += [f"{toml_key(name)} = {toml_value(value)}" for name, value in values.items()]
+        given = {name: value for name, value in values.items() if value is not None}
+        lines += [f"{toml_key(name)} = {toml_value(value)}" for name, value in given.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from manta.transports.bulk import Bulk, Depot
     from manta.transports.interface import Transport
     from manta.transports.keys import KeyPair
+
+log = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 20.0
 
@@ -151,11 +154,16 @@ def choose_runner(config: NodeConfig) -> Runner:
             f'{config.path}: containers.runner = "docker" is not supported by this version; set '
             'it to "process".'
         )
-    if not config.allow_unsandboxed:
+    if config.allow_unsandboxed is False:
         raise LaunchError(
-            f"{config.path}: this node would run tasks as plain processes, which can do all that "
-            "this user can; set containers.allow_unsandboxed = true if you trust whoever deploys "
-            "to its cluster."
+            f"{config.path}: containers.allow_unsandboxed is false, and this version runs tasks "
+            "as plain processes only, which can do all that this user can; set it to true if you "
+            "trust whoever deploys to this node's cluster."
+        )
+    if config.allow_unsandboxed is None:
+        log.warning(
+            "tasks run as plain processes, which can do all that this user can: run only code "
+            "that you trust (containers.allow_unsandboxed = true silences this)"
         )
     from manta.node.runners.process import ProcessRunner
 

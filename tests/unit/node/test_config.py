@@ -54,7 +54,7 @@ def test_the_specification_s_example() -> None:
     assert config.reserve_memory == 256 * 1024 * 1024
     assert config.runner == "auto"
     assert config.gpu_enabled
-    assert not config.allow_unsandboxed
+    assert config.allow_unsandboxed is False
     assert config.datasets == {"training_data": Path("/data/datasets/training")}
     assert config.labels == {"room": "lab-3"}
     assert config.log_level == "INFO"
@@ -65,6 +65,7 @@ def test_nothing_at_all_is_enough() -> None:
     assert config.alias
     assert config.max_concurrent_tasks >= 2
     assert config.token == ""
+    assert config.allow_unsandboxed is None
     assert config.log_rotation == 10_000_000
 
 

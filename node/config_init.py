@@ -1,0 +1,109 @@
+"""What `manta_node config init` asks, and the file that it makes of the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from manta.node.config import toml_key, toml_value
+
+TOKEN = "${MANTA_NODE_TOKEN}"
+
+
+def ask(name: str, answers: dict[str, Any]) -> None:
+    """On a terminal: what no option has answered."""
+    token = answers["token"] or click.prompt(
+        "Token to enrol with (empty: from the variable MANTA_NODE_TOKEN)",
+        default="",
+        show_default=False,
+        hide_input=True,
+    )
+    answers["token"] = token or TOKEN
+    questions: dict[str, tuple[str, Any, Any]] = {
+        "alias": ("The node's alias", _alias(name), str),
+        "manager_host": ("The manager's host", "localhost", str),
+        "manager_port": ("The manager's port for nodes", 50051, int),
+        "max_concurrent_tasks": ("Tasks that may run at a time (empty: one per core)", "", str),
+    }
+    for key, (question, default, kind) in questions.items():
+        if answers[key] is None:
+            answers[key] = click.prompt(question, default=default, type=kind) or None
+    if not answers["datasets"]:
+        answers["datasets"] = _ask_datasets()
+    if answers["allow_unsandboxed"] is None:
+        answers["allow_unsandboxed"] = click.confirm(
+            "Tasks run as plain processes, which can do all that this user can. Allow that",
+            default=True,
+        )
+
+
+def _ask_datasets() -> list[str]:
+    found: list[str] = []
+    while line := click.prompt(
+        "A dataset, as NAME=PATH (empty: no more)", default="", show_default=False
+    ):
+        found.append(line)
+    return found
+
+
+def render(name: str, answers: dict[str, Any]) -> str:
+    """TOML. Raises click.ClickException for an answer that cannot be."""
+    sections = {
+        "identity": {
+            "secured_token": answers["token"] or TOKEN,
+            "alias": answers["alias"] or _alias(name),
+            "id": answers["id_mode"],
+        },
+        "network": {
+            "manager_host": answers["manager_host"] or "localhost",
+            "manager_port": answers["manager_port"] or 50051,
+        },
+        "resources": {
+            "max_concurrent_tasks": _number(answers["max_concurrent_tasks"]),
+            "reserve_cpu_percent": answers["reserve_cpu_percent"],
+            "reserve_memory_mb": answers["reserve_memory_mb"],
+        },
+        "containers": {
+            "runner": answers["runner"],
+            "gpu_enabled": answers["gpu_enabled"],
+            "allow_unsandboxed": answers["allow_unsandboxed"],
+        },
+        "datasets.mappings": _pairs(answers["datasets"], "--dataset", "NAME=PATH", paths=True),
+        "labels": _pairs(answers["labels"], "--label", "NAME=TEXT"),
+        "logging": {"level": answers["log_level"]},
+    }
+    lines = ["# A Manta node. docs/node.md says what may be written here."]
+    for section, values in sections.items():
+        given = {key: value for key, value in values.items() if value is not None}
+        if given:
+            lines += ["", f"[{section}]"]
+            lines += [f"{toml_key(key)} = {toml_value(value)}" for key, value in given.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _alias(name: str) -> str:
+    from manta.node.config import host_name
+
+    return host_name() if name == "default" else name
+
+
+def _number(answer: Any) -> int | None:
+    if answer in (None, ""):
+        return None
+    try:
+        return int(answer)
+    except ValueError:
+        raise click.ClickException(f"{answer!r} is no whole number of tasks.") from None
+
+
+def _pairs(answers: Any, option: str, form: str, *, paths: bool = False) -> dict[str, str]:
+    import os
+
+    found = {}
+    for answer in answers:
+        key, equals, value = answer.partition("=")
+        if not (key and equals and value):
+            raise click.BadParameter(f"{option} {answer!r} is not of the form {form}.")
+        found[key] = os.path.abspath(os.path.expanduser(value)) if paths else value
+    return {key: value.replace("${", "$${") for key, value in found.items()}
