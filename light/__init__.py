@@ -1,1 +1,40 @@
-"""What code that runs on nodes imports."""
+"""What code that runs on nodes imports: `from manta.light import Task, World, Local`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from manta.light.globals import Globals
+    from manta.light.local import Local
+    from manta.light.path import MantaPath
+    from manta.light.results import Results
+    from manta.light.task import Task
+    from manta.light.world import World
+
+__all__ = ["Globals", "Local", "MantaPath", "Results", "Task", "World"]
+
+_MODULES = {
+    "Globals": "globals",
+    "Local": "local",
+    "MantaPath": "path",
+    "Results": "results",
+    "Task": "task",
+    "World": "world",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a name's module when the name is asked for: a task pays for what it uses."""
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -82,6 +82,8 @@ class RuntimeReady:
     session: str
     mode: str
     """fork, resident or spawn."""
+    why: str = ""
+    """What makes it spawn."""
 
 
 @dataclass(frozen=True)

@@ -149,9 +149,12 @@ Ask = (
 )
 """Requests that the task's supervisor answers."""
 
+FromRuntime = Ready | Failed | Exited
+FromRound = Ask | Memory | End
+
 FIRST = msgspec.msgpack.Decoder(Runtime | Round)
-FROM_RUNTIME = msgspec.msgpack.Decoder(Ready | Failed | Exited)
-FROM_ROUND = msgspec.msgpack.Decoder(Ask | Memory | End)
+FROM_RUNTIME = msgspec.msgpack.Decoder(FromRuntime)
+FROM_ROUND = msgspec.msgpack.Decoder(FromRound)
 LOG_RECORD = msgspec.msgpack.Decoder(
     tuple[float, Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=MAX_LOG_TEXT)]]
 )

@@ -1,0 +1,10 @@
+"""`python -m manta.light`: the process that a node starts for a task."""
+
+from __future__ import annotations
+
+import sys
+
+from manta.light.runtime import main
+
+if __name__ == "__main__":
+    sys.exit(main())

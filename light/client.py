@@ -1,0 +1,179 @@
+"""A round's connection to its node."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from manta.light import wire
+from manta.light.context import MISSING, Brief, Entry
+from manta.light.errors import BY_NAME, NodeLost, NotInTask, RequestFailed
+from manta.transports.values import decode, encode
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+
+
+class _Closed(OSError):
+    """The node closed the connection."""
+
+
+class RoundClient:
+    """Requests to the node, one at a time, each carried out once even over a reconnect."""
+
+    def __init__(
+        self, path: str, token: str, brief: Brief, patience: float = wire.PATIENCE
+    ) -> None:
+        self.brief = brief
+        self.moving = 0.0
+        """Seconds spent waiting for the node and moving values."""
+        self._path = path
+        self._token = token
+        self._lock = threading.RLock()
+        self._number = 0
+        self._owner = os.getpid()
+        self._connection: wire.Connection | None = None
+
+    def open(self) -> None:
+        """Raises NodeLost."""
+        self._reconnect()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def call(self, kind: str, **fields: Any) -> Any:
+        """Raises RequestFailed or its kin, NodeLost, TypeError."""
+        if os.getpid() != self._owner:
+            raise NotInTask(
+                "World, Local and Results belong to the process that runs the round: "
+                "use them there, and pass values to the processes that you start."
+            )
+        started = time.monotonic()
+        with self._lock:
+            try:
+                if "value" in fields:
+                    fields["value"] = self._payload(fields["value"])
+                return self._exchange({"k": kind, **fields})
+            finally:
+                self.moving += time.monotonic() - started
+
+    def end(self, computing: float, outcome: dict[str, Any]) -> None:
+        """Tell how the round ended; `outcome` is {"error": ...} or {"output": payload}."""
+        with self._lock:
+            report = {"computing": computing, "moving": self.moving, **outcome}
+            self._exchange({"k": "end", **report})
+
+    def payload(self, value: Any) -> bytes | int:
+        """A value as requests carry it. Raises TypeError for one that can't be sent."""
+        started = time.monotonic()
+        with self._lock:
+            try:
+                return self._payload(value)
+            finally:
+                self.moving += time.monotonic() - started
+
+    def _payload(self, value: Any) -> bytes | int:
+        encoded = encode(value)
+        if encoded.nbytes <= wire.INLINE_LIMIT:
+            return encoded.to_bytes()
+        number, fd = self._exchange({"k": "memory", "size": encoded.nbytes})
+        try:
+            with mmap.mmap(fd, encoded.nbytes, **_UNTRACKED) as memory, memoryview(memory) as view:
+                encoded.write_into(view)
+        finally:
+            os.close(fd)
+        return int(number)
+
+    def _exchange(self, message: dict[str, Any]) -> Any:
+        self._number += 1
+        message["n"] = self._number
+        while True:
+            try:
+                if self._connection is None:
+                    self._reconnect()
+                assert self._connection is not None
+                self._connection.send(message)
+                return self._answer(self._connection)
+            except (OSError, wire.BrokenFrame):
+                self.close()
+
+    def _answer(self, connection: wire.Connection) -> Any:
+        message, fds = self._receive(connection)
+        if "plain" in message:
+            return message["plain"]
+        if "memory" in message:
+            return message["memory"], fds[0]
+        if "count" in message:
+            return [_entry(*self._receive(connection)) for _ in range(message["count"])]
+        return _value(message, fds)
+
+    def _receive(self, connection: wire.Connection) -> tuple[dict[str, Any], list[int]]:
+        """The next message about the present request.
+
+        An exception raised by a signal can have cut an earlier request short: its
+        messages are passed over.
+        """
+        while True:
+            received = connection.receive()
+            if received is None:
+                raise _Closed
+            message, fds = received
+            if message["k"] == "refused":
+                raise NodeLost(message["sentence"])
+            if message["n"] == self._number:
+                if message["k"] == "error":
+                    raise BY_NAME.get(message["kind"], RequestFailed)(message["sentence"])
+                return message, fds
+            for fd in fds:
+                os.close(fd)
+
+    def _reconnect(self) -> None:
+        """Raises NodeLost."""
+        deadline = time.monotonic() + wire.PATIENCE
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                connection = wire.Connection.to(self._path)
+                connection.send({"k": "round", "token": self._token})
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise NodeLost(
+                        f"The node's service did not come back within {wire.PATIENCE:.0f} s "
+                        f"({error}): the node was stopped, or has failed."
+                    ) from error
+            else:
+                self._connection = connection
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _value(message: dict[str, Any], fds: list[int]) -> Any:
+    if "data" in message:
+        return decode(bytearray(message["data"]))  # writable, as a mapped one is
+    if "size" not in message:
+        return MISSING
+    try:
+        private = mmap.MAP_PRIVATE
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        memory = mmap.mmap(fds[0], message["size"], private, protection, **_UNTRACKED)
+    finally:
+        os.close(fds[0])
+    return decode(memory)
+
+
+def _entry(message: dict[str, Any], fds: list[int]) -> Entry:
+    return Entry(
+        message["node_id"],
+        message["alias"],
+        message["index"],
+        message["iteration"],
+        message["attempt"],
+        _value(message, fds),
+    )

@@ -1,0 +1,129 @@
+"""Which round this process runs: what `World`, `Local` and `Results` speak through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from manta.light.errors import NotInTask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from socket import socket
+
+
+class Brief:
+    """A round as the node describes it; the fields of `manta.node.session.RoundBrief`."""
+
+    def __init__(
+        self,
+        *,
+        swarm_id: str,
+        swarm_name: str,
+        alias: str,
+        index: int,
+        iteration: int,
+        attempt: int,
+        task_id: str,
+        node_id: str,
+        node_alias: str,
+        size: int,
+        seed: int,
+        class_name: str | None,
+        datasets: Mapping[str, str],
+        timeout: float | None,
+        scratch: str,
+    ) -> None:
+        self.swarm_id = swarm_id
+        self.swarm_name = swarm_name
+        self.alias = alias
+        self.index = index
+        self.iteration = iteration
+        self.attempt = attempt
+        self.task_id = task_id
+        self.node_id = node_id
+        self.node_alias = node_alias
+        self.size = size
+        self.seed = seed
+        self.class_name = class_name
+        self.datasets = datasets
+        self.timeout = timeout
+        self.scratch = scratch
+
+    @property
+    def name(self) -> str:
+        """The task's instance, as users see it."""
+        return f"{self.alias}.{self.index}"
+
+
+class Entry:
+    """A result that some instance wrote."""
+
+    def __init__(
+        self, node_id: str, alias: str, index: int, iteration: int, attempt: int, value: Any
+    ) -> None:
+        self.node_id = node_id
+        self.alias = alias
+        self.index = index
+        self.iteration = iteration
+        self.attempt = attempt
+        self.value = value
+
+
+class Missing:
+    """Stands for a value that is not there, since None is a value."""
+
+
+MISSING = Missing()
+
+
+class Context(Protocol):
+    """One round, seen from its code."""
+
+    @property
+    def brief(self) -> Brief: ...
+
+    def call(self, kind: str, **fields: Any) -> Any:
+        """Ask the node for something; `value` among the fields is any value that can be sent.
+
+        `kind` and fields are those of `manta.node.session`, the kind in snake case. Answers
+        a plain object, a value (or MISSING), or a list of Entry.
+        """
+
+
+class Usage:
+    """The round that is running, if one is; `watch` hears of uses while there is none.
+
+    `log_sink` takes the round's log records, one a datagram.
+    """
+
+    def __init__(self) -> None:
+        self.context: Context | None = None
+        self.watch: Watch | None = None
+        self.log_sink: socket | None = None
+
+
+class Watch(Protocol):
+    def __call__(self) -> None:
+        """Called when code uses the context while its module is being imported."""
+
+
+usage = Usage()
+
+
+def current() -> Context:
+    """Raises NotInTask."""
+    if usage.context is not None:
+        return usage.context
+    if usage.watch is not None:
+        usage.watch()
+    raise NotInTask(
+        "World, Local and Results speak to a node, and this code does not run on one: "
+        "start it with `manta run` or deploy it."
+    )
+
+
+def checked(tag: object) -> str:
+    """The tag, if it is one. Raises TypeError."""
+    if not isinstance(tag, str) or not tag:
+        raise TypeError(f"A tag is a str that is not empty, not {tag!r}.")
+    return tag

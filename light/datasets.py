@@ -1,0 +1,84 @@
+"""Files as values, by their suffix; imported when a task first reads a dataset."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from manta.light.errors import DataCorruptionError, MissingPackage
+
+if TYPE_CHECKING:
+    from manta.light.path import MantaPath
+
+
+def load(path: MantaPath) -> Any:
+    """Raises MissingPackage, DataCorruptionError, FileNotFoundError."""
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix not in (".npy", ".npz", ".pt", ".csv", ".parquet"):
+        path.stat()  # raises where there is nothing
+        return path
+    if suffix == ".pt":
+        return _torch(path)
+    if suffix == ".csv":
+        return _checked(path, _package("pandas", path).read_csv)
+    if suffix == ".parquet":
+        return _checked(path, _package("pandas", path).read_parquet)
+    return _checked(path, _numpy)
+
+
+def load_numpy(path: MantaPath) -> Any:
+    """Raises what `load` raises, and TypeError for a format that holds no arrays."""
+    value = load(path)
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return value
+    if suffix in (".csv", ".parquet"):
+        return value.to_numpy()
+    if suffix == ".pt":
+        if isinstance(value, dict):
+            return {key: _array(tensor) for key, tensor in value.items()}
+        return _array(value)
+    raise TypeError(
+        f"{path.name} holds no arrays that Manta can read: use get_binary_data() or dataset_path()."
+    )
+
+
+def _numpy(path: MantaPath) -> Any:
+    numpy = _package("numpy", path)
+    loaded = numpy.load(path, allow_pickle=False)
+    if path.suffix.lower() == ".npy":
+        return loaded
+    with loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _torch(path: MantaPath) -> Any:
+    torch = _package("torch", path)
+    return _checked(path, lambda file: torch.load(file, map_location="cpu", weights_only=True))
+
+
+def _array(value: Any) -> Any:
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _checked(path: MantaPath, read: Any) -> Any:
+    try:
+        return read(path)
+    except (OSError, MissingPackage):
+        raise
+    except ImportError as error:  # pandas without an engine for parquet
+        raise MissingPackage(f"{path.name} can't be read on this node: {error}") from error
+    except Exception as error:  # each library has errors of its own
+        raise DataCorruptionError(
+            f"{path.name} is not what its suffix says, or is damaged: {error}"
+        ) from error
+
+
+def _package(name: str, path: MantaPath) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackage(
+            f"Reading {path.name} needs {name}, which is not installed on this node: "
+            f"install it there, or read the file with get_binary_data() or read_file_lines()."
+        ) from error

@@ -1,0 +1,64 @@
+"""Exceptions that task code may raise or meet."""
+
+from __future__ import annotations
+
+
+class LightError(Exception):
+    """Root of this package's errors."""
+
+
+# What task code may raise, so that the user sees what kind of failure it was.
+
+
+class DataCorruptionError(LightError):
+    """Data that is not what it should be."""
+
+
+class ResourceExhaustionError(LightError):
+    """Memory, disk or another resource ran out."""
+
+
+# What task code may meet.
+
+
+class NotInTask(LightError, RuntimeError):
+    """World, Local or Results was used outside a running task."""
+
+
+class SwarmStopped(LightError):
+    """The swarm was stopped while the task waited for something."""
+
+
+class PeerLost(LightError):
+    """Another instance, or its node, went away while the task waited for it."""
+
+
+class NodeLost(LightError):
+    """The node's service did not come back in time."""
+
+
+class RequestFailed(LightError):
+    """The node could not do what the task asked for."""
+
+
+class DatasetNotFound(LightError, KeyError):
+    """A dataset that the module did not declare, or the operator does not allow."""
+
+    __str__ = Exception.__str__
+
+
+class GlobalNotFound(LightError, KeyError):
+    """A global that nobody has set."""
+
+    __str__ = Exception.__str__
+
+
+class MissingPackage(LightError, ImportError):
+    """A format whose package is not installed on the node."""
+
+
+BY_NAME: dict[str, type[LightError]] = {
+    kind.__name__: kind
+    for kind in (DataCorruptionError, ResourceExhaustionError, SwarmStopped, PeerLost)
+}
+"""Kinds of refused requests that have an exception of their own."""

@@ -1,0 +1,56 @@
+"""Whether a process that has imported the user's module may be forked.
+
+A forked child has only the thread that forked. What another thread held or was about to
+do is lost, so a Python thread, or a native pool that does not expect it, makes the
+child hang. OpenBLAS does expect it: it ends its threads before a fork and starts them again.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import sys
+from typing import Any
+
+_OPENBLAS = "openblas"
+
+
+def obstacle() -> str | None:
+    """Why this process must not be forked, or None."""
+    if _thread._count() > 0:
+        return "importing it started a thread"
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
+        return "importing it initialised CUDA"
+    if _holds_gpu():
+        return "importing it initialised the GPU's driver"
+    native = len(os.listdir("/proc/self/task")) - 1
+    if native > _openblas_threads():
+        return "importing it started a pool of native threads"
+    return None
+
+
+def _holds_gpu() -> bool:
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue  # the listing's own
+        if target.startswith(("/dev/nvidia", "/dev/kfd")):
+            return True
+    return False
+
+
+def _openblas_threads() -> int:
+    """How many threads the OpenBLAS libraries in this process can account for."""
+    with open("/proc/self/maps", errors="replace") as file:
+        libraries = {
+            line[line.index("/") :].strip()
+            for line in file
+            if _OPENBLAS in line.rpartition("/")[2].lower()
+        }
+    if not libraries:
+        return 0
+    setting = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    count = int(setting) if setting.isdecimal() else os.cpu_count() or 1
+    return len(libraries) * (count - 1)

@@ -1,0 +1,288 @@
+"""Import the user's module, and find what to run in it.
+
+`main` of the entry module is wrapped, so that a script which calls it while it is being
+imported, without `if __name__ == "__main__"`, has it run once a round and not twice.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from os import path
+from typing import TYPE_CHECKING, Any
+
+from manta.light.errors import LightError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, ModuleType
+
+_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without importing ast
+_WRAP = "main = __manta_main__(main)"
+
+
+class NothingToRun(LightError):
+    """The module has no main() and no class that could be run."""
+
+
+class Ambiguous(NothingToRun):
+    """The module has several classes that could be run."""
+
+
+class CalledEarly(BaseException):
+    """main() was called while its module was imported outside a round."""
+
+
+class Main:
+    """The user's main(), which runs once in a process."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__wrapped__ = function
+        self.__name__ = getattr(function, "__name__", "main")
+        self.__doc__ = getattr(function, "__doc__", None)
+        self.allowed = False
+        self.refused = False
+        self.called = False
+        self.output: Any = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.allowed:
+            self.refused = True
+            raise CalledEarly
+        if not self.called:
+            self.called = True
+            self.output = self.__wrapped__(*args, **kwargs)
+        return self.output
+
+
+class _EntryLoader(SourceFileLoader):
+    """Compiles the entry with its main wrapped, from source, since a cache would lack that."""
+
+    def __init__(self, name: str, file: str, wrap: Callable[[Any], Main]) -> None:
+        super().__init__(name, file)
+        self._wrap = wrap
+
+    def get_code(self, fullname: str) -> CodeType:
+        file = self.get_filename(fullname)
+        tree: Any = compile(self.get_data(file), file, "exec", _ONLY_AST, dont_inherit=True)
+        for at, statement in enumerate(tree.body):
+            if _binds_main(statement):
+                wrap: Any = compile(_WRAP, file, "exec", _ONLY_AST, dont_inherit=True)
+                for node in (wrap.body[0], wrap.body[0].value):
+                    node.lineno = node.end_lineno = statement.lineno
+                tree.body.insert(at + 1, wrap.body[0])
+                break
+        code: CodeType = compile(tree, file, "exec", dont_inherit=True)
+        return code
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__["__manta_main__"] = self._wrap
+        super().exec_module(module)
+
+
+def _binds_main(statement: Any) -> bool:
+    kind = type(statement).__name__
+    if kind in ("FunctionDef", "AsyncFunctionDef"):
+        return bool(statement.name == "main")
+    if kind == "ImportFrom":
+        return any((alias.asname or alias.name) == "main" for alias in statement.names)
+    return False
+
+
+class Program:
+    """The user's module, in this process.
+
+    `folder` holds the unpacked module; `entry` is its main file or package, relative to it.
+    """
+
+    def __init__(self, folder: str, entry: str) -> None:
+        self.folder = path.abspath(folder)
+        self.entry = entry
+        file = path.join(self.folder, entry)
+        self.is_package = path.isdir(file)
+        self.file = path.join(file, "__init__.py") if self.is_package else file
+        stem = path.splitext(path.basename(file))[0]
+        taken = stem in sys.modules or stem in sys.stdlib_module_names
+        self.name = f"task_{stem}" if taken or not stem.isidentifier() else stem
+        self.module: ModuleType | None = None
+        self.main: Main | None = None
+
+    def load(self, in_round: bool) -> None:
+        """Import it. Raises what its code raises, and CalledEarly.
+
+        Outside a round, main() must not be called.
+        """
+        for folder in dict.fromkeys(
+            (self.folder, path.dirname(path.join(self.folder, self.entry)))
+        ):
+            sys.path.insert(0, folder)
+
+        def wrap(function: Any) -> Main:
+            self.main = Main(function)
+            self.main.allowed = in_round
+            return self.main
+
+        loader = _EntryLoader(self.name, self.file, wrap)
+        spec = ModuleSpec(self.name, loader, origin=self.file, is_package=self.is_package)
+        spec.has_location = True
+        if self.is_package:
+            spec.submodule_search_locations = [path.dirname(self.file)]
+        from importlib.util import module_from_spec
+
+        self.module = sys.modules[self.name] = module_from_spec(spec)
+        loader.exec_module(self.module)
+        if self.main is not None:
+            self.main.allowed = True
+
+    def target(self, class_name: str | None) -> Target:
+        """What to run: that class; otherwise main(); otherwise the only Task class.
+
+        Raises NothingToRun.
+        """
+        if class_name is not None:
+            found = getattr(self.module, class_name, None)
+            if not isinstance(found, type):
+                known = ", ".join(kind.__name__ for kind in self._classes()) or "none"
+                raise NothingToRun(
+                    f"{self.entry} has no class {class_name!r} (its Task classes: {known}): "
+                    f"correct class_name."
+                )
+            return Target(found)
+        main = getattr(self.module, "main", None)
+        if callable(main) and not isinstance(main, type):
+            return Target(main)
+        classes = self._classes()
+        if len(classes) == 1:
+            return Target(classes[0])
+        if classes:
+            names = ", ".join(kind.__name__ for kind in classes)
+            raise Ambiguous(
+                f"{self.entry} has several Task classes ({names}) and no main(): "
+                f"say which with class_name=."
+            )
+        raise NothingToRun(
+            f"{self.entry} has nothing to run: give it a function main(), or a class derived from "
+            f"manta.light.Task with run(), or with setup() and execute()."
+        )
+
+    def _classes(self) -> list[type]:
+        """Task classes that are the module's own, else imported ones, else look-alikes."""
+        from manta.light.task import Task
+
+        found = list(
+            dict.fromkeys(item for item in vars(self.module).values() if isinstance(item, type))
+        )
+        own = [kind for kind in found if self._is_own(kind)]
+        for kinds in (own, found):
+            derived = [kind for kind in kinds if issubclass(kind, Task) and kind is not Task]
+            runnable = [kind for kind in derived if _is_runnable(kind)]
+            leaves = [
+                kind
+                for kind in runnable
+                if not any(other is not kind and issubclass(other, kind) for other in runnable)
+            ]
+            if leaves:
+                return leaves
+        return [kind for kind in own if _is_runnable(kind)]
+
+    def _is_own(self, kind: type) -> bool:
+        return kind.__module__ == self.name or kind.__module__.startswith(f"{self.name}.")
+
+
+def _is_runnable(kind: type) -> bool:
+    return callable(getattr(kind, "run", None)) or callable(getattr(kind, "execute", None))
+
+
+class Target:
+    """A function or class of the user's, and how it is run."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+        self._object: Any = None
+        self._is_ready = False
+        is_class = isinstance(target, type)
+        if is_class and not _is_runnable(target):
+            raise NothingToRun(
+                f"Class {target.__name__} has neither run() nor execute(): give it one of them."
+            )
+        self.is_resident = is_class and not callable(getattr(target, "run", None))
+        """Whether the object lives on between rounds."""
+
+    def run(self) -> Any:
+        """One round. Raises what the user's code raises."""
+        if not isinstance(self._target, type):
+            if isinstance(self._target, Main) and self._target.called:
+                return self._target.output
+            return self._target()
+        if not self.is_resident:
+            return self._create().run()
+        if not self._is_ready:
+            self._object = self._create()
+            setup = getattr(self._object, "setup", None)
+            if callable(setup):
+                setup()
+            self._is_ready = True
+        return self._object.execute()
+
+    def _create(self) -> Any:
+        from manta.light.local import Local
+        from manta.light.log import logger
+        from manta.light.task import Task
+        from manta.light.world import World
+
+        kind = self._target
+        if issubclass(kind, Task):
+            return kind()
+        instance = kind.__new__(kind)
+        for name, value in (("world", World()), ("local", Local()), ("logger", logger())):
+            if not hasattr(instance, name) and hasattr(instance, "__dict__"):
+                setattr(instance, name, value)
+        instance.__init__()
+        return instance
+
+
+class UsedEarly(BaseException):
+    """World, Local or Results was used while the module was imported outside a round."""
+
+
+class Probe:
+    """Sees whether a module can be imported before any round."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._used = False
+
+    def load(self) -> str | None:
+        """Import it; why it must be imported anew in each round, or None.
+
+        Raises what its code raises.
+        """
+        from manta.light.context import usage
+
+        usage.watch = self._note
+        try:
+            self._program.load(in_round=False)
+        except (UsedEarly, CalledEarly):
+            return self._reason()
+        except Exception:
+            if self._used or self._called:  # its code caught ours, and failed by it
+                return self._reason()
+            raise
+        finally:
+            usage.watch = None
+        return self._reason()
+
+    @property
+    def _called(self) -> bool:
+        return self._program.main is not None and self._program.main.refused
+
+    def _note(self) -> None:
+        self._used = True
+        raise UsedEarly
+
+    def _reason(self) -> str | None:
+        if self._used:
+            return "it uses World, Local or Results while it is imported"
+        if self._called:
+            return "it calls main() while it is imported"
+        return None

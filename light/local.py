@@ -1,0 +1,117 @@
+"""The node that a task runs on: its datasets, resources and memory of the swarm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from manta.light.context import MISSING, current
+from manta.light.errors import DatasetNotFound
+
+if TYPE_CHECKING:
+    from manta.light.path import MantaPath
+
+
+class Resources(NamedTuple):
+    """What the node has, and has left. Sizes in bytes."""
+
+    cpu_count: int
+    cpu_memory: int
+    available_memory: int
+    gpu_available: bool
+    gpu_memory: int
+    disk_free: int
+
+
+class Local:
+    """What a task sees of its node.
+
+    Works on its own, without a Task: it speaks for the round that is running.
+    """
+
+    # Datasets: only those that the module declared and the operator allows.
+
+    def dataset_path(self, name: str, path: str = "") -> MantaPath:
+        """Where a dataset lies, or something in a dataset that is a folder.
+
+        Raises DatasetNotFound.
+        """
+        from manta.light.path import MantaPath
+
+        datasets = current().brief.datasets
+        if name not in datasets:
+            known = ", ".join(sorted(datasets)) or "none"
+            raise DatasetNotFound(
+                f"This task has no dataset {name!r} (it has: {known}): declare it in "
+                f"Module(..., datasets=[{name!r}]) and map it on the node."
+            )
+        root = MantaPath(datasets[name])
+        return root / path if path else root
+
+    def get_dataset(self, name: str, path: str = "") -> Any:
+        """A dataset, or one file in a folder, as its format suggests.
+
+        .npy gives an array, .npz a dict of arrays, .pt tensors, .csv and .parquet a pandas
+        frame; a folder, or a file of another format, gives its MantaPath.
+        Raises DatasetNotFound, MissingPackage, DataCorruptionError.
+        """
+        from manta.light.datasets import load
+
+        return load(self.dataset_path(name, path))
+
+    def get_binary_data(self, name: str, path: str = "") -> bytes:
+        """A file's bytes."""
+        data: bytes = self.dataset_path(name, path).read_bytes()
+        return data
+
+    def get_numpy_data(self, name: str, path: str = "") -> Any:
+        """An array from .npy, a dict of arrays from .npz or .pt, an array from .csv or .parquet."""
+        from manta.light.datasets import load_numpy
+
+        return load_numpy(self.dataset_path(name, path))
+
+    def list_dir(self, name: str, path: str = "") -> list[str]:
+        """Names in a folder dataset, or in a folder within it, sorted."""
+        return self.dataset_path(name, path).list_dir()
+
+    def exists(self, name: str, path: str = "") -> bool:
+        """Whether this task has the dataset, and in it the path."""
+        try:
+            found: bool = self.dataset_path(name, path).exists()
+        except DatasetNotFound:
+            return False
+        return found
+
+    def read_file_lines(self, name: str, path: str = "", encoding: str = "utf-8") -> list[str]:
+        """A text file's lines, without their ends."""
+        text: str = self.dataset_path(name, path).read_text(encoding)
+        return text.splitlines()
+
+    @property
+    def scratch(self) -> MantaPath:
+        """A folder of this task on this node, for files that need not be kept."""
+        from manta.light.path import MantaPath
+
+        return MantaPath(current().brief.scratch)
+
+    # The machine.
+
+    def get_resources(self) -> Resources:
+        """What the node has, and has left. Sizes in bytes."""
+        found: dict[str, Any] = current().call("get_resources")
+        return Resources(**{name: found[name] for name in Resources._fields})
+
+    def get_performance_metrics(self) -> dict[str, float]:
+        """How busy the node is: `cpu_usage`, `memory_usage`, `disk_usage`, fractions 0 to 1."""
+        metrics: dict[str, float] = current().call("get_performance")
+        return metrics
+
+    # Kept on the node for the swarm.
+
+    def get_state(self, key: str, default: Any = None) -> Any:
+        """What this swarm's tasks kept on this node under a key, or the default."""
+        value = current().call("get_state", key=key)
+        return default if value is MISSING else value
+
+    def set_state(self, key: str, value: Any) -> None:
+        """Keep a value on this node for the swarm. Raises TypeError for one that can't be kept."""
+        current().call("set_state", key=key, value=value)

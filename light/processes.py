@@ -1,0 +1,135 @@
+"""Parents, descendants and deaths of processes, on Linux."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # by kernel
+
+
+def die_with_parent(sig: int, parent: int) -> None:
+    """Have the kernel send `sig` when the parent ends, and do so now if it has already."""
+    _prctl(_PR_SET_PDEATHSIG, sig)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), sig)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all descendants whose parents end, setsid or not."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, argument: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def children(pid: int) -> set[int]:
+    """Direct children, zombies too."""
+    if not _HAS_CHILDREN:
+        return _children_by_scan(pid)
+    found: set[int] = set()
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found.update(map(int, file.read().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return found  # ended meanwhile
+    return found
+
+
+def _children_by_scan(pid: int) -> set[int]:
+    """For kernels without the `children` file."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, IndexError):
+            continue  # ended meanwhile
+        if parent == pid:
+            found.add(int(name))
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    todo = [pid]
+    while todo:
+        for child in children(todo.pop()) - found:
+            found.add(child)
+            todo.append(child)
+    return found
+
+
+def kill_tree(roots: set[int]) -> None:
+    """End these processes and all their descendants.
+
+    All are stopped before the first is killed: a stopped process starts no other,
+    and what a killed one leaves would have another parent.
+    """
+    stopped: set[int] = set()
+    while True:
+        tree = set(roots)
+        for root in roots:
+            tree |= descendants(root)
+        new = tree - stopped
+        if not new:
+            break
+        for pid in new:
+            send(pid, signal.SIGSTOP)
+        stopped |= new
+    for pid in stopped:
+        send(pid, signal.SIGKILL)
+
+
+def kill_descendants(keep: frozenset[int] = frozenset(), patience: float = 5.0) -> None:
+    """End and reap all that this process has started, but for `keep` and what is below it.
+
+    This process must be the one that adopts orphans.
+    """
+    deadline = time.monotonic() + patience
+    while living := children(os.getpid()) - keep:
+        kill_tree(living)
+        reap(living)
+        if time.monotonic() > deadline:  # in uninterruptible sleep: the kernel ends them later
+            return
+
+
+def reap(pids: set[int], patience: float = 1.0) -> None:
+    """Wait for children that were killed."""
+    deadline = time.monotonic() + patience
+    pause = 0.0002
+    while True:
+        for pid in list(pids):
+            try:
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    pids.discard(pid)
+            except ChildProcessError:
+                pids.discard(pid)
+        if not pids or time.monotonic() > deadline:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+
+
+def send(pid: int, sig: int) -> None:
+    """A signal, where the process is still there."""
+    try:
+        os.kill(pid, sig)
+    except (ProcessLookupError, PermissionError):
+        return  # ended, or became another user's, which only that user may end
+
+
+def exit_code(status: int) -> int:
+    """As `subprocess` has it: negative for a signal."""
+    return os.waitstatus_to_exitcode(status)

@@ -1,0 +1,88 @@
+"""The same random numbers for the same round, others for every other.
+
+All forked children would otherwise draw what their parent was about to draw. numpy and
+torch are seeded if they have been imported, and when they are imported later in the round.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from manta.light.context import Brief
+
+
+def seed_of(brief: Brief) -> int:
+    """64 bits, from the swarm's seed, the task's instance, the node and the iteration.
+
+    The attempt is left out: a round that is tried again draws the same numbers.
+    """
+    from hashlib import blake2b
+
+    parts = (brief.seed, brief.alias, brief.index, brief.node_id, brief.iteration)
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
+
+
+def seed(brief: Brief) -> None:
+    """Seed `random`, numpy and torch for this round."""
+    number = seed_of(brief)
+    for name in _SEEDERS:
+        module = sys.modules.get(name)
+        if module is not None:
+            _SEEDERS[name](module, number)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Later)]
+    sys.meta_path.insert(0, _Later(number))
+
+
+_SEEDERS: dict[str, Any] = {
+    "random": lambda random, number: random.seed(number),
+    "numpy.random": lambda random, number: random.seed(number % 2**32),
+    "torch": lambda torch, number: torch.manual_seed(number % 2**63),
+}
+
+
+class _Later:
+    """Finds these modules as they would have been found, and seeds them once imported."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in _SEEDERS:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
+                if spec.loader is not None:
+                    seeding: Any = _Seeding(spec.loader, _SEEDERS[name], self._number)
+                    spec.loader = seeding
+                return spec
+        return None
+
+
+class _Seeding:
+    """A loader that seeds what it has loaded; all else is the true loader's."""
+
+    def __init__(self, loader: Any, seeder: Any, number: int) -> None:
+        self._loader = loader
+        self._seeder = seeder
+        self._number = number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        if module.__spec__ is not None:
+            module.__spec__.loader = module.__loader__ = self._loader
+        self._seeder(module, self._number)

@@ -1,0 +1,204 @@
+"""What a task and its node say to each other, over a Unix stream socket.
+
+A frame is its length (4 bytes, little-endian) and a msgpack map whose "k" is the kind of
+message. A frame to the node has at most MAX_TO_NODE bytes, one to the task at most
+MAX_TO_TASK. A message that brings descriptors (SCM_RIGHTS, sent along with the frame's
+first byte) says how many under "fds". What breaks these rules costs its sender the
+connection.
+
+There are two kinds of connections, told apart by the 128-bit token of their first message.
+
+**The runtime's**, one for each task process::
+
+    to the node     runtime(token, version, pid)     first
+                    ready(mode, why)         the module can be run: fork, resident or spawn
+                    failed(error)            it can't: error is [kind, sentence, traceback]
+                    exited(round, status)    status as `subprocess` has it: negative for a signal
+    to the runtime  welcome(fds=2)           first: stdout and stderr outside rounds
+                    run(round, token, brief, fds=3)  stdout and stderr of the round, log socket
+                    cancel(round)            kill the round's process and all that it started
+                    close()                  end
+                    refused(sentence)        instead of welcome: the token is not valid (any more)
+
+**A round's**, opened by the process that runs it::
+
+    to the node     round(token)             first
+                    a request: a kind of `manta.node.session`'s, n, and its fields
+                    memory(n, size)          asks for a memfd to write a value into
+                    end(n, computing, moving, output | error)
+    to the round    answer(n, ...)           the outcome of request n, in one of these forms:
+                      plain                  anything msgpack has
+                      data                   an encoded value
+                      size, fds=1            an encoded value in a sealed memfd
+                      (none)                 there is no such value
+                      count                  that many `entry` messages follow, each with
+                                             node_id, alias, index, iteration, attempt and a value
+                      memory, fds=1          a writable memfd
+                    error(n, kind, sentence)
+                    refused(sentence)        the token is not valid (any more)
+
+Requests of a round are numbered from 1, one at a time. When the node's service comes back
+after a failure, both connections are opened again: the runtime says again what it last said,
+the node orders again what it does not know to have ended, and the round sends its
+unanswered request under the same number; each side does a thing once. Values of at most
+INLINE_LIMIT encoded bytes ride along under "value"; a larger one is written into a memfd
+first, and "value" is the number under which `memory` was answered. Log records are
+datagrams of their own on the log socket: msgpack [seconds since the epoch, level, text].
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from typing import Any
+
+import msgpack
+
+VERSION = 1
+PATIENCE = 30.0
+"""Seconds that a task waits for its node's service to come back."""
+INLINE_LIMIT = 64 * 1024
+MAX_TO_NODE = 1024 * 1024
+MAX_TO_TASK = 16 * 1024 * 1024
+MAX_FDS = 4
+MAX_LOG_TEXT = 32 * 1024
+HEADER = struct.Struct("<I")
+
+_FD = array.array("i").itemsize
+_ANCILLARY = socket.CMSG_SPACE(MAX_FDS * _FD)
+
+
+class BrokenFrame(Exception):
+    """The other side sent what the protocol forbids."""
+
+
+def frame(message: dict[str, Any]) -> bytes:
+    body: bytes = msgpack.packb(message)
+    return HEADER.pack(len(body)) + body
+
+
+def send_frame(sock: socket.socket, data: bytes, fds: tuple[int, ...] = ()) -> int:
+    """Send what the socket takes now, the descriptors with the first byte; bytes sent."""
+    if not fds:
+        return sock.send(data)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+    return sock.sendmsg([data], [rights])
+
+
+def receive_bytes(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """What has arrived, at most `size` bytes, and descriptors, which are the caller's."""
+    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % _FD])
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise BrokenFrame("more descriptors in one message than are allowed.")
+    return data, fds.tolist()
+
+
+class Frames:
+    """Cuts a stream into frames, and keeps the descriptors that came until a frame claims them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._fds: list[int] = []
+
+    def feed(self, data: bytes, fds: list[int]) -> None:
+        """Raises BrokenFrame."""
+        self._buffer += data
+        self._fds += fds
+        if len(self._fds) > MAX_FDS * 64:
+            raise BrokenFrame("descriptors that no message announced.")
+
+    def next(self) -> bytes | None:
+        """The next whole frame. Raises BrokenFrame."""
+        if len(self._buffer) < HEADER.size:
+            return None
+        (length,) = HEADER.unpack_from(self._buffer)
+        if length > self._limit:
+            raise BrokenFrame(f"a frame of {length} bytes, where {self._limit} are allowed.")
+        end = HEADER.size + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(memoryview(self._buffer)[HEADER.size : end])
+        del self._buffer[:end]
+        return body
+
+    def take(self, count: int) -> list[int]:
+        """Descriptors of a frame that announced them; the caller's. Raises BrokenFrame."""
+        if count > len(self._fds):
+            raise BrokenFrame("a message without the descriptors that it announces.")
+        taken, self._fds = self._fds[:count], self._fds[count:]
+        return taken
+
+    def close(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+
+
+class Connection:
+    """Messages on a blocking socket, at the task's end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._frames = Frames(MAX_TO_TASK)
+
+    @classmethod
+    def to(cls, path: str) -> Connection:
+        """Raises OSError."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Raises OSError."""
+        if fds:
+            message = {**message, "fds": len(fds)}
+        data = frame(message)
+        sent = send_frame(self.socket, data, fds)
+        if sent < len(data):
+            self.socket.sendall(memoryview(data)[sent:])
+
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message, awaited, and its descriptors; None when the other side has closed.
+
+        Raises OSError, BrokenFrame.
+        """
+        while True:
+            message = self.next()
+            if message is not None:
+                return message
+            if not self.fill():
+                return None
+
+    def fill(self) -> bool:
+        """Read once; False at the stream's end."""
+        data, fds = receive_bytes(self.socket, 256 * 1024)
+        self._frames.feed(data, fds)
+        return bool(data)
+
+    def next(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message that has wholly arrived."""
+        body = self._frames.next()
+        if body is None:
+            return None
+        message = msgpack.unpackb(body, strict_map_key=False)
+        return message, self._frames.take(message.get("fds", 0))
+
+    def close(self) -> None:
+        self._frames.close()
+        self.socket.close()

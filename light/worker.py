@@ -1,0 +1,275 @@
+"""The process that holds the user's module.
+
+It is forked from the runtime, which never runs user code. As a *template* it imports the
+module before any round and forks a child for each; a class with execute() runs in it
+instead, and so lives on. Where a round needs a process that has imported nothing yet, a
+worker is forked for that round, and imports the module in it.
+
+To the runtime: imported(mode, why), failed(error), started(pid), exited(status, resident).
+From it: run(token, brief, fds=3), as the node sent it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
+
+from manta.light import processes
+from manta.light.context import Brief
+from manta.light.wire import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from mmap import mmap
+
+    from manta.light.loader import Target
+    from manta.light.rounds import Round
+
+WARM = ("logging", "traceback", "numpy")
+"""Imported beforehand once a round was seen to need them, so that the next finds them there."""
+
+_OOM_SCORE = b"500"  # user code goes before the runtime and the node do
+
+
+class Settings(NamedTuple):
+    socket: str
+    folder: str
+    entry: str
+    scratch: str
+    needed: mmap
+    """Shared with all processes of the runtime: a byte for each of WARM that rounds used."""
+
+
+class Order(NamedTuple):
+    """A round to run, and its stdout, stderr and log socket."""
+
+    message: dict[str, Any]
+    ends: list[int]
+
+    def close(self) -> None:
+        for fd in self.ends:
+            os.close(fd)
+        self.ends.clear()
+
+
+class Worker(NamedTuple):
+    """The runtime's side."""
+
+    pid: int
+    connection: Connection
+
+
+def start(
+    settings: Settings, first: Order | None, output: list[int], keep_out: list[int]
+) -> Worker:
+    """Fork a worker: a template, or one for this first round.
+
+    `output` is where it prints outside rounds; `keep_out` stays the runtime's.
+    """
+    import socket
+
+    ours, theirs = socket.socketpair()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return Worker(pid, Connection(ours))
+    try:
+        ours.close()
+        for number, fd in enumerate(output, 1):
+            os.dup2(fd, number)
+        for fd in (*keep_out, *output):
+            os.close(fd)
+        _become_users(parent)
+        _Process(settings, Connection(theirs)).serve(first)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(70)
+    os._exit(0)
+
+
+def _become_users(parent: int) -> None:
+    """Set up a process that will run user code."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+    processes.die_with_parent(signal.SIGKILL, parent)
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(_OOM_SCORE)
+    except OSError:
+        return  # where /proc is read-only: the kernel chooses by size
+
+
+def _stream(fd: int) -> TextIO:
+    """Lines as soon as they are whole, in UTF-8, wherever the descriptor leads."""
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+
+
+class _Process:
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._connection = connection
+        from manta.light.loader import Program
+
+        self._program: Program = Program(settings.folder, settings.entry)
+        self._targets: dict[str | None, Target] = {}
+
+    def serve(self, first: Order | None) -> None:
+        """Returns when there is nothing more to do."""
+        import faulthandler
+
+        faulthandler.enable()
+        sys.stdout = _stream(1)
+        sys.stderr = _stream(2)
+        if first is not None:
+            if not self._run_afresh(first):
+                return
+        elif not self._import():
+            return
+        self._warm(always=True)
+        while True:
+            received = self._connection.receive()
+            if received is None:
+                return
+            self._run(Order(*received))
+
+    def _import(self) -> bool:
+        """As a template; whether rounds can be run here."""
+        from manta.light.forksafe import obstacle
+        from manta.light.loader import NothingToRun, Probe
+
+        entry = self._settings.entry
+        try:
+            why = Probe(self._program).load()
+            mode = "spawn" if why else self._mode()
+            if mode == "fork" and (why := obstacle()):
+                mode = "spawn"
+        except NothingToRun as error:
+            return self._fail(["NothingToRun", str(error), ""])
+        except SystemExit as error:
+            code = f"sys.exit({error.code!r})"
+            return self._fail(["SystemExit", f"Importing {entry} called {code}.", ""])
+        except BaseException as error:
+            from manta.light.failures import describe
+
+            return self._fail(describe(error, f"Importing {entry}", self._program.folder))
+        self._connection.send({"k": "imported", "mode": mode, "why": why or ""})
+        return mode != "spawn"
+
+    def _mode(self) -> str:
+        """Raises NothingToRun."""
+        from manta.light.loader import Ambiguous
+
+        try:
+            return "resident" if self._target(None).is_resident else "fork"
+        except Ambiguous:
+            return "fork"  # each round names its class
+
+    def _fail(self, error: list[str]) -> bool:
+        from manta.light.rounds import flush
+
+        flush()
+        self._connection.send({"k": "failed", "error": error})
+        return False
+
+    def _target(self, class_name: str | None) -> Target:
+        if class_name not in self._targets:
+            self._targets[class_name] = self._program.target(class_name)
+        return self._targets[class_name]
+
+    def _open(self, order: Order) -> Round:
+        from manta.light.rounds import Round
+
+        token, fields = order.message["token"], order.message["brief"]
+        brief = Brief(**fields, scratch=self._settings.scratch)
+        return Round(self._settings.socket, token, brief, self._program.folder, order.ends)
+
+    def _run_afresh(self, order: Order) -> bool:
+        """Import within the round; whether its object lives on."""
+        class_name = order.message["brief"]["class_name"]
+
+        def prepare() -> Target:
+            self._program.load(in_round=True)
+            return self._target(class_name)
+
+        self._run_here(order, prepare)
+        self._note_warm()
+        target = self._targets.get(class_name)
+        if target is None or not target.is_resident:
+            return False
+        self._connection.send({"k": "exited", "status": 0, "resident": True})
+        return True
+
+    def _run_here(self, order: Order, prepare: Callable[[], Target]) -> None:
+        """Print to the round while it lasts."""
+        kept = os.dup(1), os.dup(2)
+        self._open(order).run(prepare)
+        for number, fd in enumerate(kept, 1):
+            os.dup2(fd, number)
+            os.close(fd)
+
+    def _run(self, order: Order) -> None:
+        from manta.light.loader import NothingToRun
+
+        class_name = order.message["brief"]["class_name"]
+        try:
+            resident = self._target(class_name).is_resident
+        except NothingToRun:
+            resident = False  # the child tells
+        if resident:
+            self._run_here(order, lambda: self._target(class_name))
+            self._connection.send({"k": "exited", "status": 0, "resident": True})
+            return
+        template = os.getpid()
+        pid = os.fork()
+        if not pid:
+            self._be_round(order, template)
+        order.close()
+        self._connection.send({"k": "started", "pid": pid})
+        status = processes.exit_code(os.waitpid(pid, 0)[1])
+        self._connection.send({"k": "exited", "status": status, "resident": False})
+        self._warm()
+
+    def _be_round(self, order: Order, template: int) -> NoReturn:
+        try:
+            self._connection.close()
+            os.setsid()
+            processes.die_with_parent(signal.SIGKILL, template)
+            class_name = order.message["brief"]["class_name"]
+            self._open(order).run(lambda: self._target(class_name))
+            self._note_warm()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(70)
+        os._exit(0)
+
+    def _note_warm(self) -> None:
+        for at, name in enumerate(WARM):
+            if name in sys.modules:
+                self._settings.needed[at] = 1
+
+    def _warm(self, always: bool = False) -> None:
+        if always:
+            importlib.import_module("manta.light.rounds")
+        if warm(self._settings) or always:
+            gc.collect()
+            gc.freeze()
+
+
+def warm(settings: Settings) -> bool:
+    """Import what rounds were seen to need; whether there was anything to do."""
+    names = [name for at, name in enumerate(WARM) if settings.needed[at]]
+    missing = [name for name in names if name not in sys.modules]
+    for name in missing:
+        importlib.import_module(name)
+    return bool(missing)

@@ -1,0 +1,126 @@
+"""The swarm around a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from manta.light.context import current
+from manta.light.globals import Globals
+from manta.light.results import Results
+
+
+class World:
+    """What a task knows of its swarm, and how it speaks to it.
+
+    Works on its own, without a Task: it speaks for the round that is running.
+    """
+
+    @property
+    def globals(self) -> Globals:
+        """Values that all tasks share, as a mapping."""
+        return Globals()
+
+    @property
+    def results(self) -> Results:
+        """What tasks wrote in this iteration."""
+        return Results()
+
+    # Globals.
+
+    def get(self, tag: str, default: Any = None) -> Any:
+        """A global, or the default where nobody has set it."""
+        return Globals().get(tag, default)
+
+    def set(self, tag: str, value: Any) -> None:
+        """Set a global. Raises TypeError for a value that can't be sent."""
+        Globals()[tag] = value
+
+    def get_global(self, tag: str, default: Any = None) -> Any:
+        """`get` under its longer name."""
+        return self.get(tag, default)
+
+    def set_global(self, tag: str, value: Any) -> None:
+        """`set` under its longer name."""
+        self.set(tag, value)
+
+    # Results.
+
+    def set_result(self, tag: str, value: Any) -> None:
+        """Write this instance's result in this iteration: `results.add`."""
+        Results().add(tag, value)
+
+    def get_results(self, tag: str) -> list[Any]:
+        """This iteration's results under a tag, by alias and rank."""
+        return Results().get_results(tag)
+
+    # Which round this is.
+
+    @property
+    def swarm_id(self) -> str:
+        return current().brief.swarm_id
+
+    @property
+    def task_id(self) -> str:
+        return current().brief.task_id
+
+    @property
+    def node_id(self) -> str:
+        return current().brief.node_id
+
+    @property
+    def iteration(self) -> int:
+        """Counts from 0."""
+        return current().brief.iteration
+
+    @property
+    def rank(self) -> int:
+        """This instance's number among the task's instances in this iteration, from 0."""
+        return current().brief.index
+
+    @property
+    def size(self) -> int:
+        """How many instances the task has in this iteration."""
+        return current().brief.size
+
+    # What comes next.
+
+    def schedule_next_iter(
+        self,
+        node_ids: Iterable[str] | None = None,
+        task_to_schedule_alias: str | None = None,
+    ) -> None:
+        """Ask for another iteration, on these nodes, from the task with this alias.
+
+        Without arguments, as the graph says.
+        """
+        if isinstance(node_ids, str):
+            node_ids = [node_ids]
+        nodes = [str(node_id) for node_id in node_ids or ()]
+        current().call("schedule_next_iteration", node_ids=nodes, alias=task_to_schedule_alias)
+
+    def stop_swarm(self) -> None:
+        """End the swarm, COMPLETED, after this iteration. Returns at once."""
+        current().call("stop_swarm")
+
+    # How it is going.
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Say how far this round is, from 0 to 1."""
+        fraction = float(fraction)
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"progress() takes a fraction from 0 to 1, not {fraction}.")
+        current().call("progress", fraction=fraction, message=str(message))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers by name; `step` counts within the round where there are several."""
+        plain = {}
+        for name, number in metrics.items():
+            try:
+                plain[str(name)] = float(number)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"log_metrics() takes numbers; metrics[{name!r}] is {type(number).__name__}. "
+                    f"Use results.add() for other values."
+                ) from None
+        current().call("log_metrics", metrics=plain, step=None if step is None else int(step))

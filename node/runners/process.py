@@ -1,0 +1,136 @@
+"""A runtime as a plain child process: no isolation, so only for code that one trusts.
+
+Its descendants are held together by the runtime itself, which adopts their orphans and
+ends them all before it ends, also when the daemon dies. Should something kill the runtime
+with SIGKILL, its descendants are found by a mark in their environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from manta.light import wire
+from manta.light.processes import kill_tree
+from manta.node.launcher import Child, Launcher
+from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+
+_PASSED_ON = (
+    "CUDA_VISIBLE_DEVICES",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "NVIDIA_VISIBLE_DEVICES",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TZ",
+)
+_THREADS = (
+    "BLIS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+_MARK = "MANTA_SESSION"
+_SWEEPING_TIME = 2.0
+
+
+class ProcessHandle:
+    def __init__(self, child: Child, datasets: dict[str, Path]) -> None:
+        self._child = child
+        self._datasets = datasets
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def dataset_paths(self) -> dict[str, str]:
+        return {name: str(path) for name, path in self._datasets.items()}
+
+    def kill(self) -> None:
+        self._child.end()
+
+
+class ProcessRunner:
+    """Runs `python -m manta.light` with the node's own Python.
+
+    Closes the launcher with it, unless that was given.
+    """
+
+    name = "process"
+
+    def __init__(self, launcher: Launcher | None = None) -> None:
+        self._is_owner = launcher is None
+        self._launcher = Launcher() if launcher is None else launcher
+
+    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> ProcessHandle:
+        """Raises LaunchError."""
+
+        def ended(code: int, stderr_tail: str) -> None:
+            if code != 0:  # it may not have come to ending what it started
+                end_marked(spec.session)
+            on_exit(RuntimeExit(spec.session, code, stderr_tail))
+
+        child = self._launcher.launch(
+            [sys.executable, "-m", "manta.light"],
+            env=environment(spec),
+            cwd=spec.scratch,
+            on_exit=ended,
+        )
+        return ProcessHandle(child, spec.datasets)
+
+    def close(self) -> None:
+        if self._is_owner:
+            self._launcher.close()
+
+
+def environment(spec: RuntimeSpec) -> dict[str, str]:
+    """All that the runtime inherits."""
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    threads = str(max(1, int(spec.cpu if spec.cpu is not None else os.cpu_count() or 1)))
+    scratch = str(spec.scratch)
+    return {
+        "LANG": "C.UTF-8",
+        **passed_on,
+        **dict.fromkeys(_THREADS, threads),
+        "HOME": scratch,
+        "TMPDIR": scratch,
+        "PYTHONPATH": str(Path(wire.__file__).parents[2]),
+        "PYTHONSAFEPATH": "1",
+        "MANTA_SOCKET": str(spec.socket),
+        "MANTA_TOKEN": spec.token,
+        "MANTA_MODULE": str(spec.module_folder),
+        "MANTA_ENTRY": spec.entry,
+        "MANTA_SCRATCH": scratch,
+        "MANTA_PARENT": str(os.getpid()),
+        _MARK: spec.session,
+    }
+
+
+def end_marked(session: str) -> None:
+    """Kill all processes that were started in a session, wherever they hang by now."""
+    deadline = time.monotonic() + _SWEEPING_TIME
+    while (found := _marked(session)) and time.monotonic() < deadline:
+        kill_tree(found)
+        time.sleep(0.002)
+
+
+def _marked(session: str) -> set[int]:
+    mark = f"{_MARK}={session}".encode()
+    found = set()
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:  # empty for those that have ended
+                if mark in file.read().split(b"\0"):
+                    found.add(int(name))
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return found
