@@ -78,7 +78,7 @@ from manta.protocol.user import ClusterInfo, ManagerStatus, SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.protocol.version import VERSION
 from manta.transports.admission import Admission
-from manta.transports.interface import Listener
+from manta.transports.interface import Link, Listener
 
 TIMEOUT = 30.0
 """Seconds that an actor of this process has to answer, beyond what the message itself waits."""
@@ -103,6 +103,8 @@ class Gateway(Actor):
                 for record in reader.all(SwarmRecord)
             ),
         )
+        self._links: dict[str, Link] = {}
+        """By node: the one that it registered over last."""
         self._writer = Writer(self, STORE)
         self._registrar = Registrar(
             self,
@@ -146,8 +148,8 @@ class Gateway(Actor):
                 finish(message)
             case CutNodes(node_ids):
                 for node_id in node_ids:
-                    if record := self._directory.nodes.get(node_id):
-                        self._cut(record.key)
+                    if link := self._links.pop(node_id, None):
+                        link.close()
             case SwarmCreated(entry):
                 self._directory.swarms[entry.id] = entry
             case SwarmRemoved(swarm_id):
@@ -155,10 +157,6 @@ class Gateway(Actor):
             case _:
                 return super().receive(message)
         return None
-
-    def _cut(self, key: str) -> None:
-        for listener in self._listeners:
-            listener.cut(key)
 
     # Becoming somebody.
 
@@ -203,6 +201,7 @@ class Gateway(Actor):
         )
         origin = self.origin
         assert origin is not None
+        self._links[record.id] = origin.link
         came = NodeCame(current, message, origin.ref(LINK), self.ref)
         if current == record:
             self._forward(cluster_path(record.cluster_id), came)
@@ -415,9 +414,11 @@ class Gateway(Actor):
         """From here on nothing that the key sends is handled."""
         self._context.principals.learn(Principal(Kind.REMOVED, record.key, record.id))
         self._directory.nodes.pop(record.id, None)
+        for listener in self._listeners:
+            listener.cut(record.key)
+        # Cutting denies the key as well; as a guest it is told why it is refused.
         for admission in self._admissions:
             admission.forget(record.key)
-        self._cut(record.key)
 
     # How the manager is.
 

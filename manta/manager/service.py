@@ -24,6 +24,7 @@ from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
 from manta.transports.blobs import FileDepot
 from manta.transports.errors import AddressInUse
+from manta.transports.interface import Transport
 from manta.transports.keys import KeyPair, make_private_folder, read_private, write_private
 from manta.transports.zmq_transport import ZmqTransport
 
@@ -47,7 +48,7 @@ class Settings:
 class Manager:
     """Starts when it is made; raises StartError, StoreError or TransportError.
 
-    `open_store` gives the store another form; `on_end` is called, on another thread, when the
+    `open_store` gives the store another form, `transport` the control plane; `on_end` is called, on another thread, when the
     tree ends by itself.
     """
 
@@ -56,6 +57,7 @@ class Manager:
         settings: Settings,
         *,
         open_store: Callable[[], Store] | None = None,
+        transport: Callable[[KeyPair], Transport] = ZmqTransport,
         on_end: Callable[[ExitReason], None] | None = None,
     ) -> None:
         self.home = home = Home(settings.home)
@@ -84,7 +86,7 @@ class Manager:
                 bulk=Listening(settings.bulk, settings.fds[2]),
                 started_at=time.time(),
             )
-            self.system = ActorSystem(ROOT, transport=ZmqTransport(keys))
+            self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             self.root = self._spawn()
             if on_end is not None:

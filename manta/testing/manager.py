@@ -1,0 +1,358 @@
+"""Clients and nodes for tests of a manager: they speak the protocol and decide nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused
+from manta.protocol import node as protocol
+from manta.protocol.node import Assignment, Instance, JournalEntry
+from manta.protocol.states import AttemptState
+from manta.transports.interface import Transport
+from manta.transports.keys import KeyPair
+
+GATEWAY = "manager/gateway"
+LINK = "node/manager-link"
+
+Script = Callable[[Assignment], list[JournalEntry]]
+
+
+def zmq(keys: KeyPair) -> Transport:
+    from manta.transports.zmq_transport import ZmqTransport
+
+    return ZmqTransport(keys)
+
+
+class Client:
+    """Whoever holds a key: a user once signed in, before that a guest."""
+
+    def __init__(
+        self,
+        address: str,
+        server_key: str,
+        *,
+        keys: KeyPair | None = None,
+        transport: Callable[[KeyPair], Transport] = zmq,
+        name: str = "client",
+    ) -> None:
+        self.keys = keys or KeyPair.generate()
+        self.system = ActorSystem(name, transport=transport(self.keys))
+        self._up = threading.Event()
+        self.connection = self.system.dial(
+            address,
+            server_key,
+            on_state=lambda reason: self._up.set() if reason is None else self._up.clear(),
+        )
+        self.gateway = self.connection.ref(GATEWAY)
+
+    def ask(self, message: Any, timeout: float = 10.0) -> Any:
+        """The answer; waits for the link, and asks again while the manager is restarting."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            if not self._up.wait(left):
+                raise TimeoutError(f"the manager cannot be reached: {self.connection.state}")
+            try:
+                return self.gateway.ask(message, timeout=left)
+            except Refused as refusal:
+                if refusal.code != "unavailable" or not left:
+                    raise
+            except ActorError:
+                if not left:
+                    raise
+            time.sleep(0.02)
+
+    def refusal(self, message: Any, timeout: float = 10.0) -> Refused:
+        """Why the manager will not."""
+        try:
+            answer = self.ask(message, timeout)
+        except Refused as refusal:
+            return refusal
+        raise AssertionError(f"{type(message).__name__} was answered with {answer!r}")
+
+    def close(self) -> None:
+        self.system.stop()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def finish(assignment: Assignment) -> list[JournalEntry]:
+    """A task that does nothing."""
+    at = assignment.instance
+    return [
+        protocol.TaskStarted(at, 0.0),
+        protocol.TaskEnded(at, AttemptState.FINISHED, 0.0),
+    ]
+
+
+class FakeNode:
+    """A node as the manager sees one. It runs what it is assigned by calling `script`.
+
+    Its journal outlives its links, as a real node's does: what is not acknowledged is
+    sent again after each registration.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        server_key: str,
+        *,
+        alias: str = "node-1",
+        token: str = "",
+        keys: KeyPair | None = None,
+        script: Script = finish,
+        capabilities: protocol.Capabilities | None = None,
+        heartbeat: bool = True,
+        transport: Callable[[KeyPair], Transport] = zmq,
+    ) -> None:
+        self.alias = alias
+        self.token = token
+        self.script = script
+        self.keys = keys or KeyPair.generate()
+        self.capabilities = capabilities or protocol.Capabilities(hostname=alias, cores=4)
+        self.heartbeat = heartbeat
+        self.node_id = ""
+        self.journal: dict[str, list[JournalEntry]] = {}
+        self.lines: dict[str, list[protocol.LogLine]] = {}
+        self.acknowledged: dict[str, int] = {}
+        self.ran: list[Instance] = []
+        self.registrations = 0
+        self.refusals: list[Refused] = []
+        self.heard: list[Any] = []
+        self.registered = threading.Event()
+        self.boot_id = "boot"
+        self.system = ActorSystem(alias, transport=transport(self.keys))
+        self.link = self.system.spawn(ChildSpec("node", lambda: _Root(self, address, server_key)))
+
+    def close(self) -> None:
+        self.system.stop()
+
+    def __enter__(self) -> FakeNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def say(self, swarm_id: str, *entries: JournalEntry) -> None:
+        """Append to the journal and send."""
+        self.system.find(LINK).tell(_Say(swarm_id, entries))
+
+    def log(self, swarm_id: str, *lines: protocol.LogLine) -> None:
+        self.system.find(LINK).tell(_Log(swarm_id, lines))
+
+    def tell(self, message: Any) -> None:
+        """Send as it is, bypassing the journal."""
+        self.system.find(LINK).tell(_Tell(message))
+
+    def ask(self, message: Any, timeout: float = 10.0) -> Any:
+        return self.system.find(LINK).ask(_Ask(message), timeout=timeout)
+
+
+class _Say:
+    def __init__(self, swarm_id: str, entries: tuple[JournalEntry, ...]) -> None:
+        self.swarm_id, self.entries = swarm_id, entries
+
+
+class _Log:
+    def __init__(self, swarm_id: str, lines: tuple[protocol.LogLine, ...]) -> None:
+        self.swarm_id, self.lines = swarm_id, lines
+
+
+class _Tell:
+    def __init__(self, message: Any) -> None:
+        self.message = message
+
+
+class _Ask(_Tell):
+    pass
+
+
+class _Up:
+    pass
+
+
+class _Beat:
+    pass
+
+
+class _Answer:
+    def __init__(self, value: Any, error: BaseException | None) -> None:
+        self.value, self.error = value, error
+
+
+def _Root(node: FakeNode, address: str, server_key: str) -> Actor:  # noqa: N802
+    from manta.actors import Supervisor
+
+    class Root(Supervisor):
+        def children(self) -> list[ChildSpec]:
+            return [ChildSpec("manager-link", lambda: _Link(node, address, server_key))]
+
+    return Root()
+
+
+class _Link(Actor):
+    accepts: ClassVar[Any] = protocol.ToNode
+
+    def __init__(self, node: FakeNode, address: str, server_key: str) -> None:
+        self._node = node
+        self._address = address
+        self._server_key = server_key
+
+    def on_start(self) -> None:
+        ref = self.ref
+
+        def on_state(reason: object) -> None:
+            if reason is None:
+                ref.tell(_Up())
+            else:
+                self._node.registered.clear()
+
+        self._connection = self.system.dial(
+            self._address, self._server_key, on_state=on_state, published=(LINK,)
+        )
+        self._gateway = self._connection.ref(GATEWAY)
+        self._version = -1
+        self._taken: set[Instance] = set()
+        self._beating = False
+
+    def receive(self, message: Any) -> Any:
+        node = self._node
+        match message:
+            case _Up():
+                self._begin()
+            case _Answer(value=value, error=error):
+                self._answered(value, error)
+            case _Beat():
+                self._beat()
+            case _Say(swarm_id=swarm_id, entries=entries):
+                self._append(swarm_id, *entries)
+            case _Log(swarm_id=swarm_id, lines=lines):
+                log = node.lines.setdefault(swarm_id, [])
+                log += lines
+                first = len(log) - len(lines) + 1
+                self._send(protocol.LogBatch(swarm_id, first, tuple(lines)))
+            case _Ask(message=inner):
+                reply = self.defer()
+
+                def done(future: Any) -> None:
+                    error = future.exception()
+                    reply.fail(error) if error else reply.set(future.result())
+
+                self._gateway.ask_future(inner, timeout=10).add_done_callback(done)
+            case _Tell(message=inner):
+                self._send(inner)
+            case protocol.DesiredChanged():
+                node.heard.append(message)
+                if message.version == self._version + 1:
+                    self._version = message.version
+                    self._take(message.assign)
+                else:
+                    self._ask(protocol.FetchDesired())
+            case protocol.JournalAck():
+                node.heard.append(message)
+                held = node.acknowledged.get(message.swarm_id, 0)
+                node.acknowledged[message.swarm_id] = max(held, message.upto)
+            case protocol.LogAck():
+                node.heard.append(message)
+            case protocol.StopNode():
+                node.heard.append(message)
+                return protocol.Ok()
+            case _:
+                return super().receive(message)
+        return None
+
+    def _begin(self) -> None:
+        node = self._node
+        if node.token and not node.node_id:
+            self._ask(
+                protocol.Enroll(node.token, node.alias, id_mode="hardware", hardware_id=node.alias)
+            )
+        else:
+            self._ask(protocol.Register(node.boot_id, node.alias, node.capabilities))
+
+    def _ask(self, message: Any) -> None:
+        ref = self.ref
+
+        def done(future: Any) -> None:
+            error = future.exception()
+            try:
+                ref.tell(_Answer(None if error else future.result(), error))
+            except ActorError:
+                return
+
+        self._gateway.ask_future(message, timeout=10).add_done_callback(done)
+
+    def _answered(self, value: Any, error: BaseException | None) -> None:
+        node = self._node
+        match value:
+            case protocol.Enrolled():
+                node.node_id = value.node_id
+                self._begin()
+            case protocol.Registered():
+                node.node_id = value.node_id
+                node.registrations += 1
+                node.acknowledged.update(value.acknowledged)
+                self._version = value.desired.version
+                for swarm_id, entries in node.journal.items():
+                    held = node.acknowledged.get(swarm_id, 0)
+                    if entries[held:]:
+                        batch = protocol.JournalBatch(swarm_id, held + 1, tuple(entries[held:]))
+                        self._send(batch)
+                for swarm_id, lines in node.lines.items():
+                    self._send(protocol.LogBatch(swarm_id, 1, tuple(lines)))
+                self._take(value.desired.assignments)
+                if node.heartbeat and not self._beating:
+                    self._beating = True
+                    self.after(0.2, _Beat())
+                node.registered.set()
+            case protocol.Desired():
+                self._version = value.version
+                self._take(value.assignments)
+            case protocol.HeartbeatReply():
+                if value.desired_version != self._version:
+                    self._ask(protocol.FetchDesired())
+        if isinstance(error, Refused):
+            node.refusals.append(error)
+            if error.code == "unavailable":
+                self.after(0.05, _Up())
+
+    def _beat(self) -> None:
+        self.after(0.2, _Beat())
+        if self._node.registered.is_set():
+            self._ask(protocol.Heartbeat(self._version, protocol.Load()))
+
+    def _take(self, assignments: tuple[Assignment, ...]) -> None:
+        for assignment in assignments:
+            if assignment.instance not in self._taken:
+                self._taken.add(assignment.instance)
+                self._node.ran.append(assignment.instance)
+                self._append(assignment.instance.swarm_id, *self._node.script(assignment))
+
+    def _append(self, swarm_id: str, *entries: JournalEntry) -> None:
+        if not entries:
+            return
+        journal = self._node.journal.setdefault(swarm_id, [])
+        first = len(journal) + 1
+        journal += entries
+        self._send(protocol.JournalBatch(swarm_id, first, entries))
+
+    def _send(self, message: Any) -> None:
+        try:
+            self._gateway.tell(message)
+        except ActorError:
+            return  # sent again after the next registration
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout:g} s: {condition}")
+        time.sleep(0.005)

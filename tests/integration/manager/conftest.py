@@ -1,0 +1,90 @@
+"""A real manager in this process, on real sockets, with an administrator and a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from manta.manager.service import Manager, Settings
+from manta.protocol.user import ClusterInfo, ListClusters
+from manta.testing.manager import Client, FakeNode, Script, finish
+from manta.transports.keys import KeyPair
+
+ANY = "tcp://127.0.0.1:0"
+
+
+class Bench:
+    """What a test needs of a manager: `admin` is signed in, `cluster` is there."""
+
+    def __init__(self, home: Path, undo: ExitStack) -> None:
+        self.home = home
+        self.undo = undo
+        self.admin_keys = KeyPair.generate()
+        self.node_keys = [KeyPair.generate() for _ in range(4)]
+        bootstrap = home.parent / "bootstrap.json"
+        bootstrap.write_text(
+            json.dumps(
+                {
+                    "admin": {"email": "me@localhost", "key": self.admin_keys.public},
+                    "cluster": {"name": "lab"},
+                    "nodes": [
+                        {"alias": f"node-{number}", "key": keys.public}
+                        for number, keys in enumerate(self.node_keys, 1)
+                    ],
+                }
+            )
+        )
+        bootstrap.chmod(0o600)
+        self.settings = Settings(home, ANY, ANY, ANY, bootstrap=bootstrap)
+
+    def start(self) -> None:
+        self.manager = self.undo.enter_context(Manager(self.settings))
+        file = self.manager.file
+        self.nodes_at, self.users_at, self.key = file.nodes, file.users, file.public_key
+
+    @property
+    def system(self):
+        return self.manager.system
+
+    def client(self, keys: KeyPair | None = None, at: str = "") -> Client:
+        return self.undo.enter_context(Client(at or self.users_at, self.key, keys=keys))
+
+    def node(self, number: int = 1, script: Script = finish, **options) -> FakeNode:
+        options.setdefault("keys", self.node_keys[number - 1])
+        options.setdefault("alias", f"node-{number}")
+        node = FakeNode(self.nodes_at, self.key, script=script, **options)
+        return self.undo.enter_context(node)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with ExitStack() as undo:
+        bench = Bench(tmp_path / "manager", undo)
+        bench.start()
+        yield bench
+
+
+@pytest.fixture
+def admin(bench: Bench) -> Client:
+    return bench.client(bench.admin_keys)
+
+
+@pytest.fixture
+def cluster(admin: Client) -> ClusterInfo:
+    [cluster] = admin.ask(ListClusters()).clusters
+    return cluster
+
+
+@pytest.fixture
+def nodes(bench: Bench) -> Callable[..., list[FakeNode]]:
+    def start(count: int, script: Script = finish, **options) -> list[FakeNode]:
+        started = [bench.node(number, script, **options) for number in range(1, count + 1)]
+        for node in started:
+            assert node.registered.wait(10)
+        return started
+
+    return start

@@ -1,0 +1,207 @@
+"""Who comes in, how, and what is said to who does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from manta.manager.auth.tokens import TokenAuthority, new_seed
+from manta.manager.bootstrap import ADMIN
+from manta.manager.service import Manager, Settings
+from manta.protocol.codes import Code
+from manta.protocol.node import Capabilities, Enroll, Enrolled, Goodbye, Heartbeat, Load, Register
+from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint, peek
+from manta.protocol.user import (
+    Bind,
+    ClusterInfo,
+    CreateNodeToken,
+    GetManagerStatus,
+    ListClusters,
+    ListNodes,
+    RemoveNode,
+    SignIn,
+    WhoAmI,
+)
+from manta.testing.actors import crash, wait_for_successor
+from manta.testing.manager import Client, wait_until
+from manta.transports.keys import KeyPair
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A manager at its very first start."""
+    settings = Settings(tmp_path / "m", *["tcp://127.0.0.1:0"] * 3)
+    with Manager(settings) as manager:
+        yield manager
+
+
+def test_the_first_user_signs_in_with_the_password_that_was_shown(fresh: Manager) -> None:
+    file = fresh.file
+    with Client(file.users, file.public_key) as client:
+        assert client.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+        wrong = client.refusal(SignIn(ADMIN, "wrong"))
+        unknown = client.refusal(SignIn("nobody@localhost", "wrong"))
+        assert wrong.code == unknown.code == Code.BAD_CREDENTIALS
+        assert wrong.sentence == unknown.sentence
+        signed_in = client.ask(SignIn(ADMIN.upper(), fresh.first_password))
+        claims = peek(signed_in.token)
+        assert claims.manager_key == file.public_key
+        assert claims.bound_to == client.keys.public
+        assert (claims.audience, claims.subject) == (USER_AUDIENCE, signed_in.user_id)
+        assert client.ask(WhoAmI()).email == ADMIN
+        # From there on the key is enough, over another link too, and after a restart.
+        with Client(file.users, file.public_key, keys=client.keys) as again:
+            assert again.ask(WhoAmI()).user_id == signed_in.user_id
+            crash(gateway := fresh.system.find("manager/gateway"))
+            wait_for_successor(fresh.system, gateway)
+            assert again.ask(WhoAmI()).user_id == signed_in.user_id
+        # Away from its key the token is worth nothing.
+        with Client(file.users, file.public_key) as thief:
+            no = thief.refusal(Bind(signed_in.token))
+            assert no.code == Code.TOKEN_KEY
+            assert thief.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+            assert client.ask(Bind(signed_in.token)).user_id == signed_in.user_id
+
+
+def test_failing_sign_ins_are_slowed_down(fresh: Manager) -> None:
+    file = fresh.file
+    with Client(file.users, file.public_key) as client:
+        codes = [client.refusal(SignIn(ADMIN, "wrong")).code for _ in range(7)]
+        assert codes == [Code.BAD_CREDENTIALS] * 5 + [Code.RATE_LIMITED] * 2
+        # Another key does not help.
+        with Client(file.users, file.public_key) as other:
+            assert other.refusal(SignIn(ADMIN, fresh.first_password)).code == Code.RATE_LIMITED
+
+
+def test_a_token_enrols_as_often_as_it_says(bench, admin: Client, cluster: ClusterInfo) -> None:
+    token = admin.ask(CreateNodeToken("lab", uses=2))
+    claims = peek(token.token)
+    assert (claims.audience, claims.subject) == (NODE_AUDIENCE, cluster.id)
+    assert claims.issuer == fingerprint(bench.key)
+    assert claims.expires_at - claims.issued_at <= 900
+    first = bench.client(at=bench.nodes_at)
+    enrolled = first.ask(Enroll(token.token, "new-1", "random"))
+    assert isinstance(enrolled, Enrolled)
+    assert (enrolled.cluster_id, enrolled.alias) == (cluster.id, "new-1")
+    # Its answer was lost and it asks again: no further use.
+    assert first.ask(Enroll(token.token, "new-1", "random")) == enrolled
+    bench.client(at=bench.nodes_at).ask(Enroll(token.token, "new-2", "alias"))
+    no = bench.client(at=bench.nodes_at).refusal(Enroll(token.token, "new-3", "random"))
+    assert no.code == Code.TOKEN_USED
+    assert "used up" in no.sentence
+    aliases = {node.alias: node.id for node in admin.ask(ListNodes("lab")).nodes}
+    assert {"new-1", "new-2"} < aliases.keys()
+    assert aliases["new-2"] == "new-2"
+
+
+def test_a_token_is_stored_as_a_hash_only(bench, admin: Client) -> None:
+    token = admin.ask(CreateNodeToken("lab")).token
+    claims = peek(token)
+    stored = b"".join(path.read_bytes() for path in bench.home.glob("manta.db*"))
+    assert claims.id.encode() not in stored
+    assert token.rpartition(".")[2].encode() not in stored
+
+
+def test_used_tokens_stay_used_after_a_crash(bench, admin: Client) -> None:
+    token = admin.ask(CreateNodeToken("lab")).token
+    bench.client(at=bench.nodes_at).ask(Enroll(token, "new-1", "random"))
+    crash(gateway := bench.system.find("manager/gateway"))
+    wait_for_successor(bench.system, gateway)
+    no = bench.client(at=bench.nodes_at).refusal(Enroll(token, "new-2", "random"))
+    assert no.code == Code.TOKEN_USED
+
+
+def test_each_bad_token_is_told_apart(bench, admin: Client, cluster: ClusterInfo) -> None:
+    good = admin.ask(CreateNodeToken("lab")).token
+    authority = bench.manager.context.authority
+    now = bench.manager.context.started_at
+    stranger = TokenAuthority(new_seed(), KeyPair.generate().public)
+    forger = TokenAuthority(new_seed(), bench.key)
+    guest = bench.client(at=bench.nodes_at)
+
+    def token(by: TokenAuthority, audience: str = NODE_AUDIENCE, **how) -> str:
+        how = {"now": now, "ttl": 900.0, **how}
+        return by.issue(audience, cluster.id, **how)[0]
+
+    found = {
+        case: guest.refusal(Enroll(bad, "new", "random"))
+        for case, bad in {
+            "missing": "",
+            "garbage": "not.a.token",
+            "expired": token(authority, now=now - 2000),
+            "foreign": token(stranger),
+            "forged": token(forger),
+            "audience": token(authority, USER_AUDIENCE),
+            "another key's": token(authority, bound_to=KeyPair.generate().public),
+            "withdrawn": token(authority),
+        }.items()
+    }
+    assert {case: no.code for case, no in found.items()} == {
+        "missing": Code.TOKEN_MISSING,
+        "garbage": Code.TOKEN_MALFORMED,
+        "expired": Code.TOKEN_EXPIRED,
+        "foreign": Code.TOKEN_FOREIGN,
+        "forged": Code.TOKEN_FOREIGN,
+        "audience": Code.TOKEN_AUDIENCE,
+        "another key's": Code.TOKEN_KEY,
+        "withdrawn": Code.TOKEN_USED,
+    }
+    assert len({no.sentence for no in found.values()}) == len(found)
+    # None of this had an effect, and the good one still works.
+    assert len(admin.ask(ListNodes("lab")).nodes) == len(bench.node_keys)
+    guest.ask(Enroll(good, "new", "random"))
+    user = bench.client()
+    assert user.refusal(Bind(good)).code == Code.TOKEN_AUDIENCE
+
+
+@pytest.mark.parametrize("message", [Goodbye(), WhoAmI(), ListClusters(), GetManagerStatus()])
+def test_a_guest_may_become_somebody_and_nothing_else(bench, message) -> None:
+    for address in (bench.nodes_at, bench.users_at):
+        guest = bench.client(at=address)
+        if message.reply is None:
+            guest._up.wait(5)
+            guest.gateway.tell(message)
+            message = Heartbeat(0, Load())
+        assert guest.refusal(message).code == Code.NOT_SIGNED_IN
+
+
+def test_nodes_and_users_do_not_do_each_others_business(bench, admin: Client) -> None:
+    node = bench.client(bench.node_keys[0], at=bench.nodes_at)
+    assert node.refusal(ListClusters()).code == Code.FORBIDDEN
+    assert node.refusal(SignIn("me@localhost", "x")).code == Code.FORBIDDEN
+    assert admin.refusal(Heartbeat(0, Load())).code == Code.FORBIDDEN
+
+
+def test_a_name_is_what_the_key_says_not_what_the_message_says(bench, admin: Client) -> None:
+    [one, two] = [bench.client(bench.node_keys[i], at=bench.nodes_at) for i in (0, 1)]
+    assert one.ask(Register("b", "node-1", Capabilities())).alias == "node-1"
+    no = two.refusal(Register("b", "node-1", Capabilities()))
+    assert no.code == Code.ALIAS_TAKEN
+    assert "'node-1'" in no.sentence
+
+
+def test_two_nodes_with_one_alias_and_with_one_machine(bench, admin: Client) -> None:
+    token = admin.ask(CreateNodeToken("lab", uses=5)).token
+    guest = bench.client(at=bench.nodes_at)
+    assert guest.refusal(Enroll(token, "node-1", "random")).code == Code.ALIAS_TAKEN
+    guest.ask(Enroll(token, "new-1", "hardware", "machine"))
+    other = bench.client(at=bench.nodes_at)
+    no = other.refusal(Enroll(token, "new-2", "hardware", "machine"))
+    assert no.code == Code.ALIAS_TAKEN
+    assert "id = 'random'" in no.sentence
+    for mode, hardware in (("hardware", ""), ("magic", "machine")):
+        assert other.refusal(Enroll(token, "new-2", mode, hardware)).code == Code.INVALID
+    other.ask(Enroll(token, "new-2", "random"))
+
+
+def test_a_removed_node_is_cut_off_and_told_why(bench, admin: Client, nodes) -> None:
+    [node] = nodes(1)
+    admin.ask(RemoveNode("node-1"))
+    assert "node-1" not in {info.alias for info in admin.ask(ListNodes("lab")).nodes}
+    wait_until(lambda: node.refusals)
+    assert node.refusals[0].code == Code.NODE_REMOVED
+    assert "new token" in node.refusals[0].sentence
+    # With a new token the same key comes back.
+    token = admin.ask(CreateNodeToken("lab")).token
+    again = bench.client(bench.node_keys[0], at=bench.nodes_at)
+    again.ask(Enroll(token, "node-1", "random"))
+    assert again.ask(Register("b", "node-1", Capabilities())).alias == "node-1"
