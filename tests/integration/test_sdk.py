@@ -60,7 +60,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         stage = Stage(cluster)
         stage.wait_for_nodes()
         # Threads that a first use starts belong to all tests.
-        stage.api.set_global(stage.run(ONE()), "large", np.zeros(100_000))
+        pending = stage.api.send_swarm(CLUSTER, ONE())
+        stage.api.set_global(pending, "large", np.zeros(100_000))
+        stage.api.select_global(pending, "large")
+        stage.api.stop_swarm(pending)
         yield stage
         stage.api.close()
     finally:
@@ -122,7 +125,7 @@ def test_clusters(stage: Stage) -> None:
     assert {cluster.name for cluster in api.list_clusters()} == {CLUSTER, "lab"}
     assert api.get_cluster(made.id[:10]) == api.get_cluster("lab") == api.get_cluster(made)
     assert api.stop_cluster(made).status == "STOPPED"
-    with pytest.raises(errors.RequestRefused, match="lab"):
+    with pytest.raises(errors.RequestRefused, match="stopped"):
         api.deploy_swarm(made, ONE())
     assert api.start_cluster("lab").status == "RUNNING"
     with pytest.raises(errors.Unplaceable, match="task"):
@@ -235,6 +238,10 @@ def test_deploy_with_set_cluster_and_stop(stage: Stage) -> None:
 def test_send_then_start(stage: Stage) -> None:
     sent = stage.api.send_swarm(CLUSTER, ONE())
     assert stage.api.get_swarm(sent).status == "PENDING"
+    stage.api.set_global(sent, "large", np.arange(50_000))
+    stage.api.set_global(sent, "small", {"a": (1, None)})
+    assert (stage.api.select_global(sent, "large") == np.arange(50_000)).all()
+    assert stage.api.select_global(sent, "small") == {"a": (1, None)}
     stage.api.start_swarm(sent)
     assert stage.api.wait_swarm(sent, timeout=30).status == "COMPLETED"
 
