@@ -34,24 +34,29 @@ def check_digest(digest: str) -> str:
     return digest
 
 
-class MappedSource:
-    """A Source over a mapping, which lives as long as the views that were read from it."""
+def mapped(fd: int, size: int) -> memoryview:
+    """The descriptor's bytes, read-only; they stay mapped while the view, or a part of it, lives.
 
-    def __init__(self, fd: int, size: int) -> None:
-        self.size = size
-        # Private, because a shared mapping of what is sealed against writing is refused by
-        # Linux before 6.7, although it is read-only.
-        self._view: Buffer = (
-            memoryview(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
-            if size
-            else b""
-        )
+    Private, because a shared mapping of what is sealed against writing is refused by Linux
+    before 6.7, although it is read-only.
+    """
+    if not size:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+
+
+class ViewSource:
+    """A Source over memory."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.size = len(view)
+        self._view = view
 
     def read(self, offset: int, length: int) -> Buffer:
         return self._view[offset : offset + length]
 
     def close(self) -> None:
-        self._view = b""
+        self._view = memoryview(b"")
 
 
 class Keeper(Protocol):

@@ -21,9 +21,10 @@ from manta.transports.blob_io import (
     DIGEST,
     PIECE,
     BlobWriter,
-    MappedSource,
+    ViewSource,
     check_digest,
     digest_of,
+    mapped,
     write_all,
 )
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, LocalTransportError
@@ -79,7 +80,7 @@ class FileDepot:
         except FileNotFoundError:
             raise _missing(digest, self._folder) from None
         try:
-            return MappedSource(fd, os.fstat(fd).st_size)
+            return ViewSource(mapped(fd, os.fstat(fd).st_size))
         finally:
             os.close(fd)
 
@@ -212,12 +213,13 @@ class FileDepot:
 
 
 class _Entry:
-    __slots__ = ("fd", "pins", "size")
+    __slots__ = ("fd", "pins", "size", "view")
 
     def __init__(self, fd: int, size: int) -> None:
         self.fd = fd
         self.size = size
         self.pins = 0
+        self.view: memoryview | None = None
 
 
 class MemoryDepot:
@@ -256,7 +258,9 @@ class MemoryDepot:
     def source(self, digest: str) -> Source:
         with self._lock:
             entry = self._entry(digest)
-            return MappedSource(entry.fd, entry.size)
+            if entry.view is None:  # kept, because each mapping faults its pages in anew
+                entry.view = mapped(entry.fd, entry.size)
+            return ViewSource(entry.view)
 
     def sink(self, digest: str, size: int) -> Sink | None:
         check_digest(digest)
@@ -296,7 +300,7 @@ class MemoryDepot:
                 raise BlobRefused(
                     f"the memfd has {os.fstat(fd).st_size} bytes, and {size} were announced"
                 )
-            digest = digest_of(MappedSource(fd, size).read(0, size))
+            digest = digest_of(mapped(fd, size))
             with self._lock:
                 if digest in self._entries:
                     self._entries.move_to_end(digest)

@@ -34,9 +34,13 @@ class Sink(Protocol):
     def write(self, data: Buffer) -> None: ...
 
     def commit(self) -> None:
-        """Check the digest and publish. Raises BlobCorrupt, and then nothing is published."""
+        """Check the digest and publish. Raises BlobCorrupt, and then nothing is published.
 
-    def abort(self) -> None: ...
+        Either way it is the last call.
+        """
+
+    def abort(self) -> None:
+        """Throw away what was written."""
 
 
 class Depot(Protocol):

@@ -14,8 +14,8 @@ MIB = 1 << 20
 class BulkOptions:
     """Sizes in bytes, times in seconds."""
 
-    chunk: int = 256 * 1024
-    window: int = MIB  # of one transfer; what a lost connection may cost
+    chunk: int = 512 * 1024
+    window: int = 2 * MIB  # of one transfer; what a lost connection may cost
     peer_budget: int = 8 * MIB  # under way from or to one peer, over all its transfers
     max_served: int = 64  # transfers that one peer may have open
     max_opened: int = 16  # transfers opened at one peer, the others wait here

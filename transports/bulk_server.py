@@ -128,8 +128,14 @@ class BulkServer:
                 self.drop(desk.key)
                 continue
             for transfer, served in list(desk.transfers.items()):
-                if now >= served.heard + self._options.idle:
+                missing = self._is_missing(served, now)
+                idle = now - served.heard >= self._options.idle
+                # The peer's other transfers shall not wait for what is lost.
+                if idle or (missing and desk.budget.waiting):
                     self._close(desk, transfer)
+                elif missing and isinstance(served.flow, Outbound):
+                    served.flow.sender.pause()
+            self._pump(desk)
             self._forget_if_idle(desk)
 
     def drop(self, key: str) -> None:
@@ -157,6 +163,8 @@ class BulkServer:
             if not same or inbound != isinstance(message, OpenPush):
                 raise RemoteProtocolError("two transfers under one id")
         else:
+            if not self._has_room(desk, now):
+                return  # it will ask again
             try:
                 served = self._serve(desk, route, message, now)
             except BulkError as error:
@@ -179,6 +187,18 @@ class BulkServer:
             if flow.sender.done:
                 self._close(desk, flow.id)
 
+    def _has_room(self, desk: _Desk, now: float) -> bool:
+        """Whether the peer may open another transfer; those that it has left make room."""
+        if len(desk.transfers) >= self._options.max_served:
+            for transfer, served in list(desk.transfers.items()):
+                if self._is_missing(served, now):
+                    self._close(desk, transfer)
+        return len(desk.transfers) < self._options.max_served
+
+    def _is_missing(self, served: _Served, now: float) -> bool:
+        """Whoever waits asks again: has the peer, or its connection, gone?"""
+        return now - served.heard >= 2 * self._options.ask_again
+
     def _serve(
         self, desk: _Desk, route: bytes, message: OpenPush | OpenFetch, now: float
     ) -> _Served | None:
@@ -186,10 +206,6 @@ class BulkServer:
         digest, size = message.digest, message.size
         operation: Operation = "push" if isinstance(message, OpenPush) else "fetch"
         options = self._options
-        if len(desk.transfers) >= options.max_served:
-            raise BlobRefused(
-                f"{len(desk.transfers)} transfers of this peer are open: wait for some of them"
-            )
         try:
             if not self._authorize(desk.key, operation, digest):
                 raise BlobRefused(f"this peer may not {operation} the blob {digest[:12]}")

@@ -81,18 +81,14 @@ class Inbound:
             return None
         self._sink.write(payload_of(message, payload))
         self._total.received += message.length
-        credit = self.receiver.credit()
-        return None if credit is None else Credit(self.id, credit.received, credit.limit)
+        stand = self.receiver.stand()
+        return Credit(self.id, stand.received, stand.limit)
 
     def commit(self) -> None:
         """Raises BulkError, and then nothing is published."""
         assert self._sink is not None
         sink, self._sink = self._sink, None
-        try:
-            sink.commit()
-        except BaseException:
-            sink.abort()
-            raise
+        sink.commit()
 
     def close(self) -> None:
         """Throw away what was not committed."""

@@ -78,6 +78,11 @@ class Budget(Generic[Who]):
     def granted(self) -> int:
         return sum(self._granted.values())
 
+    @property
+    def waiting(self) -> bool:
+        """Is anybody's turn yet to come?"""
+        return bool(self._waiting)
+
     def ask(self, who: Who, window: int) -> bool:
         """Whether it is granted now; else `free` will name it one day."""
         self._waiting.append((who, window))
@@ -173,7 +178,11 @@ class Receiver:
         self._granted = True
 
     def stand(self) -> Credit:
-        """What to tell the sender when it, or this side, asks anew."""
+        """What to tell the sender after each chunk, and when the transfer is opened again.
+
+        Were it told less often, senders could wait for an allowance that transfers use up
+        whose receivers wait for more.
+        """
         self._raise_limit()
         return Credit(self.received, self._limit)
 
@@ -186,14 +195,6 @@ class Receiver:
             return False
         self.received += length
         return True
-
-    def credit(self) -> Credit | None:
-        """What to tell the sender now: not each chunk, but before it runs dry."""
-        if self.complete:
-            return Credit(self.received, self._limit)
-        if self._limit - self.received > self._window // 2:
-            return None
-        return self.stand()
 
     def _raise_limit(self) -> None:
         if self._granted:

@@ -1,0 +1,475 @@
+"""Both ends of bulk transfers, in virtual time, over links that are cut at random."""
+
+from __future__ import annotations
+
+import os
+import random
+from concurrent.futures import Future
+
+import pytest
+
+from manta.transports.admission import Admission
+from manta.transports.blobs import digest_of
+from manta.transports.bulk_client import BulkClient, Request
+from manta.transports.bulk_options import BulkOptions
+from manta.transports.bulk_server import BulkServer
+from manta.transports.bulk_transfers import Statistics
+from manta.transports.bulk_wire import (
+    Accept,
+    Chunk,
+    Credit,
+    Done,
+    OpenFetch,
+    OpenPush,
+    compress,
+    pack,
+    payload_of,
+    unpack,
+)
+from manta.transports.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    BlobRefused,
+    BulkError,
+    BulkTimeout,
+    DownReason,
+    RemoteProtocolError,
+    VersionMismatch,
+)
+from manta.transports.flow import Patience
+
+KEY = "k" * 40
+OPTIONS = BulkOptions(chunk=100, window=400, peer_budget=1000, max_opened=4, max_served=5)
+
+
+class DictDepot:
+    """A depot in a dict; `room` bytes a blob."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.room = room
+        self.open = 0
+
+    def put(self, blob: bytes) -> str:
+        digest = digest_of(blob)
+        self.blobs[digest] = blob
+        return digest
+
+    def source(self, digest):
+        if digest not in self.blobs:
+            raise BlobMissing(f"the blob {digest[:12]} is not here")
+        self.open += 1
+        return DictSource(self, self.blobs[digest])
+
+    def sink(self, digest, size):
+        if digest in self.blobs:
+            return None
+        if size > self.room:
+            raise BlobRefused("no room")
+        self.open += 1
+        return DictSink(self, digest)
+
+
+class DictSource:
+    def __init__(self, depot, blob):
+        self.depot, self.blob, self.size = depot, blob, len(blob)
+
+    def read(self, offset, length):
+        return self.blob[offset : offset + length]
+
+    def close(self):
+        self.depot.open -= 1
+
+
+class DictSink:
+    def __init__(self, depot, digest):
+        self.depot, self.digest, self.data = depot, digest, bytearray()
+
+    def write(self, data):
+        self.data += data
+
+    def commit(self):
+        self.depot.open -= 1
+        if digest_of(self.data) != self.digest:
+            raise BlobCorrupt("not what was announced")
+        self.depot.blobs[self.digest] = bytes(self.data)
+
+    def abort(self):
+        self.depot.open -= 1
+
+
+class World:
+    """A client and a server, and a link that can be cut."""
+
+    def __init__(self, options=OPTIONS, authorize=lambda *_: True, seed=0) -> None:
+        self.now = 0.0
+        self.options = options
+        self.random = random.Random(seed)
+        self.near, self.far = DictDepot(), DictDepot()
+        self.there: list[list[bytes]] = []
+        self.back: list[list[bytes]] = []
+        self.up = False
+        self.route = 0
+        self.total, self.served = Statistics(), Statistics()
+        self.admission = Admission([KEY])
+        self.authorize = authorize
+        self.client = BulkClient("tcp://far:1", self.near, self.to_server, options, self.total)
+        self.start_server()
+
+    def start_server(self):
+        self.server = BulkServer(
+            self.far, self.admission, self.authorize, self.to_client, self.options, self.served
+        )
+
+    def to_server(self, frames):
+        if self.up:
+            self.there.append([bytes(frame) for frame in frames])
+        return self.up
+
+    def to_client(self, route, frames):
+        if not self.up or route != str(self.route).encode():
+            return False
+        self.back.append([bytes(frame) for frame in frames])
+        return True
+
+    def connect(self):
+        self.route += 1
+        self.up = True
+        self.client.connected()
+
+    def cut(self):
+        self.up = False
+        self.there.clear()
+        self.back.clear()
+        self.client.lost(DownReason.UNREACHABLE)
+
+    def request(self, operation, digest, size, timeout=100.0) -> Future[None]:
+        future: Future[None] = Future()
+        patience = Patience(self.now, timeout, self.options.ask_again)
+        self.client.start(Request(operation, digest, size, timeout, future, patience))
+        return future
+
+    def step(self) -> bool:
+        """Deliver one message; False when there is none."""
+        queues = [queue for queue in (self.there, self.back) if queue]
+        if not queues:
+            return False
+        queue = self.random.choice(queues)
+        header, *payload = queue.pop(0)
+        message = unpack(header)
+        data = payload[0] if payload else None
+        if queue is self.there:
+            self.server.received(str(self.route).encode(), KEY, message, data, self.now)
+        else:
+            self.client.received(message, data, self.now)
+        return True
+
+    def run(self):
+        while self.step():
+            pass
+
+    def advance(self, seconds):
+        for _ in range(int(seconds * 10)):
+            self.now += 0.1
+            self.client.tick(self.now)
+            self.server.tick(self.now)
+            self.run()
+
+
+@pytest.fixture
+def world():
+    world = World()
+    yield world
+    world.client.fail(BulkError("over"))
+    world.server.close()
+    assert (world.near.open, world.far.open) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 5000])
+def test_push_and_fetch(world, size):
+    world.connect()
+    out, back = os.urandom(size), os.urandom(size) + b"!"
+    pushed = world.request("push", world.near.put(out), size)
+    fetched = world.request("fetch", world.far.put(back), size + 1)
+    world.run()
+    assert pushed.result(0) is None
+    assert fetched.result(0) is None
+    assert out in world.far.blobs.values()
+    assert back in world.near.blobs.values()
+    assert not world.server.busy
+    assert not world.client.busy
+
+
+def test_what_is_there_already_is_not_moved(world):
+    world.connect()
+    digest = world.near.put(b"x" * 1000)
+    world.far.put(b"x" * 1000)
+    pushed, fetched = world.request("push", digest, 1000), world.request("fetch", digest, 1000)
+    world.run()
+    assert pushed.done()
+    assert fetched.done()
+    assert world.total.sent == world.served.sent == 0
+
+
+def test_errors_arrive_as_what_they_are(world):
+    world.connect()
+    digest = world.near.put(b"x" * 1000)
+    world.far.room = 10
+    refused = world.request("push", digest, 1000)
+    missing_here = world.request("push", "a" * 64, 10)
+    missing_there = world.request("fetch", "b" * 64, 10)
+    wrong_size = world.request("fetch", world.far.put(b"y"), 7)
+    world.run()
+    for future, kind in (
+        (refused, BlobRefused),
+        (missing_here, BlobMissing),
+        (missing_there, BlobMissing),
+        (wrong_size, BlobCorrupt),
+    ):
+        assert type(future.exception(0)) is kind
+
+
+@pytest.mark.parametrize("operation", ["push", "fetch"])
+def test_a_corrupt_source_is_found_by_the_receiver(world, operation):
+    world.connect()
+    digest = digest_of(b"right")
+    depot = world.near if operation == "push" else world.far
+    depot.blobs[digest] = b"wrong"
+    future = world.request(operation, digest, 5)
+    world.run()
+    assert isinstance(future.exception(0), BlobCorrupt)
+
+
+def test_authorize_is_asked_for_each_transfer():
+    asked = []
+
+    def authorize(key, operation, digest):
+        asked.append((key, operation, digest))
+        return operation == "fetch"
+
+    world = World(authorize=authorize)
+    world.connect()
+    pushed = world.request("push", world.near.put(b"a"), 1)
+    fetched = world.request("fetch", world.far.put(b"b"), 1)
+    world.run()
+    with pytest.raises(BlobRefused, match="may not push"):
+        pushed.result(0)
+    assert fetched.result(0) is None
+    assert asked == [(KEY, "push", digest_of(b"a")), (KEY, "fetch", digest_of(b"b"))]
+
+
+def test_an_error_in_authorize_refuses(caplog):
+    world = World(authorize=lambda *_: 1 // 0)
+    world.connect()
+    pushed = world.request("push", world.near.put(b"a"), 1)
+    world.run()
+    assert isinstance(pushed.exception(0), BulkError)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_denied_peer_gets_nothing_more(world):
+    world.connect()
+    future = world.request("fetch", world.far.put(bytes(5000)), 5000)
+    for _ in range(4):
+        world.step()
+    world.admission.deny(KEY)
+    world.back.clear()
+    world.run()
+    world.advance(20)
+    assert world.back == []
+    assert not world.server.busy
+    assert not future.done()
+
+
+def test_a_silent_peer_is_asked_again_and_given_up(world):
+    future = world.request("fetch", world.far.put(bytes(5000)), 5000, timeout=30.0)
+    world.connect()
+    for _ in range(4):
+        world.step()
+    world.there.clear()  # lost, although nothing says so
+    world.back.clear()
+    assert world.client.busy
+    world.advance(6)
+    assert future.result(0) is None
+    future = world.request("push", world.near.put(os.urandom(500)), 500, timeout=30.0)
+    world.cut()
+    world.advance(31)
+    with pytest.raises(BulkTimeout, match=r"push to tcp://far:1 .* within 30 s: .*unreachable"):
+        future.result(0)
+
+
+def test_idle_transfers_of_a_vanished_peer_end(world):
+    world.connect()
+    world.request("push", world.near.put(os.urandom(5000)), 5000)
+    world.request("fetch", world.far.put(os.urandom(5000)), 5000)
+    for _ in range(6):
+        world.step()
+    world.cut()
+    world.client.fail(BulkError("the process ended"))
+    assert world.far.open == 2
+    world.advance(61)
+    assert world.far.open == 0
+
+
+def test_what_a_vanished_process_left_does_not_block_its_successor(world):
+    world.connect()
+    for _ in range(4):
+        world.request("push", world.near.put(os.urandom(5000)), 5000)
+        world.request("fetch", world.far.put(os.urandom(5000)), 5000)
+    for _ in range(10):
+        world.step()
+    world.cut()
+    world.client.fail(BulkError("the process ended"))
+    world.connect()
+    futures = [
+        world.request("push", world.near.put(os.urandom(5000)), 5000),
+        world.request("fetch", world.far.put(os.urandom(5000)), 5000),
+    ]
+    world.advance(16)
+    assert [future.result(0) for future in futures] == [None, None]
+
+
+def test_cancelling(world):
+    world.connect()
+    future: Future[None] = Future()
+    request = Request(
+        "fetch", world.far.put(bytes(5000)), 5000, 9.0, future, Patience(0.0, 9.0, 5.0)
+    )
+    world.client.start(request)
+    for _ in range(3):
+        world.step()
+    assert future.cancel()
+    world.client.forget(request)
+    world.run()
+    assert not world.client.busy
+    assert not world.server.busy
+
+
+def test_many_requests_wait_for_their_turn(world):
+    world.connect()
+    blobs = [bytes([number]) * 1500 for number in range(20)]
+    futures = [world.request("push", world.near.put(blob), 1500) for blob in blobs]
+    assert world.near.open == OPTIONS.max_opened
+    world.run()
+    assert all(future.result(0) is None for future in futures)
+    assert sorted(world.far.blobs.values()) == sorted(blobs)
+
+
+def test_more_transfers_than_a_peer_may_open_have_to_wait(world):
+    world.connect()
+    messages = [OpenPush(bytes([n]) * 16, digest_of(bytes([n])), 1) for n in range(6)]
+    for message in messages:
+        world.server.received(b"1", KEY, message, None, 0.0)
+    assert [type(unpack(frames[0])) for frames in world.back] == [Accept] * 5
+    world.server.received(b"1", KEY, messages[5], None, 11.0)  # the others have not been heard of
+    assert [type(unpack(frames[0])) for frames in world.back] == [Accept] * 6
+    world.back.clear()
+
+
+def test_one_blob_from_several_peers(world):
+    other = "o" * 40
+    world.admission.allow(other)
+    world.connect()
+    blob = os.urandom(3000)
+    future = world.request("push", world.near.put(blob), 3000)
+    opened = OpenPush(b"1" * 16, digest_of(blob), 3000)
+    world.server.received(b"1", other, opened, None, 0.0)
+    assert isinstance(unpack(world.back.pop()[0]), Accept)
+    while not future.done():
+        header = unpack(world.back[0][0]) if world.back else None
+        if header == Done(b"1" * 16):
+            world.back.pop(0)
+        world.step()
+    assert world.far.open == 0
+
+
+def test_only_known_messages_in_the_right_direction(world):
+    world.connect()
+    digest = world.far.put(b"x" * 1000)
+    wrong_for_servers = [
+        (Accept(b"1" * 16, 0, 0), None),
+        (Done(b"1" * 16), None),
+        (Chunk(b"1" * 16, 0, 1, False), None),
+        (Credit(b"2" * 16, 5000, 6000), None),
+        (OpenFetch(b"2" * 16, digest, 999, 0, 0), None),
+        (OpenPush(b"2" * 16, digest, 1000), None),
+        (OpenFetch(b"2" * 16, digest, 1000, 9, 5), None),
+        (Chunk(b"2" * 16, 0, 1, False), b"x"),
+    ]
+    for message, payload in wrong_for_servers:
+        world.server.received(b"1", KEY, OpenFetch(b"2" * 16, digest, 1000, 0, 0), None, 0.0)
+        with pytest.raises(RemoteProtocolError):
+            world.server.received(b"1", KEY, message, payload, 0.0)
+        world.server.drop(KEY)
+        assert world.far.open == 0
+    world.back.clear()
+
+
+def test_malformed_frames():
+    for frame in (b"", b"\x01", b"\x01\xc0", bytes(5000), pack(Done(b"1" * 16))[:-1]):
+        with pytest.raises(RemoteProtocolError):
+            unpack(frame)
+    with pytest.raises(VersionMismatch, match="version 2"):
+        unpack(b"\x02" + pack(Done(b"1" * 16))[1:])
+    for message in (Done(b"short"), OpenPush(b"1" * 16, "no digest", 1), Accept(b"1" * 16, -1, 0)):
+        with pytest.raises(RemoteProtocolError):
+            unpack(pack(message))
+
+
+def test_compressed_chunks_are_bounded():
+    data = b"a" * 1000
+    smaller = compress(data)
+    assert smaller is not None
+    assert compress(os.urandom(1000)) is None
+    assert payload_of(Chunk(b"1" * 16, 0, 1000, True), smaller) == data
+    for chunk, payload in (
+        (Chunk(b"1" * 16, 0, 999, True), smaller),
+        (Chunk(b"1" * 16, 0, 1001, True), smaller),
+        (Chunk(b"1" * 16, 0, 1000, True), b"garbage"),
+        (Chunk(b"1" * 16, 0, 999, False), data),
+    ):
+        with pytest.raises(RemoteProtocolError):
+            payload_of(chunk, payload)
+
+
+def test_what_compresses_is_compressed():
+    world = World(BulkOptions())
+    world.connect()
+    blob = b"0123456789" * 200_000
+    future = world.request("push", world.near.put(blob), len(blob))
+    moved = 0
+    while world.there or world.back:
+        moved += sum(len(frame) for frame in world.there[0]) if world.there else 0
+        world.step()
+    assert future.done()
+    assert world.far.blobs[digest_of(blob)] == blob
+    assert moved < len(blob) // 2
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_cuts_restarts_and_denials_lose_nothing(seed):
+    """Whatever happens to the link and the server, everything arrives, once."""
+    world = World(seed=seed)
+    chance = world.random
+    blobs = [chance.randbytes(chance.choice([0, 1, 700, 5000])) for _ in range(6)]
+    futures = [
+        world.request("push", world.near.put(blob + b"p"), len(blob) + 1, 1e6) for blob in blobs
+    ] + [world.request("fetch", world.far.put(blob + b"f"), len(blob) + 1, 1e6) for blob in blobs]
+    world.connect()
+    for _ in range(300):
+        if chance.random() < 0.03:
+            world.cut()
+            if chance.random() < 0.3:
+                world.server.close()
+                world.start_server()
+            world.now += chance.choice([0.0, 1.0, 30.0, 90.0])
+            world.server.tick(world.now)
+            world.connect()
+        if chance.random() < 0.01 and world.back:
+            world.back.pop(chance.randrange(len(world.back)))  # as a full queue would
+        world.step()
+    world.advance(40)
+    assert [future.result(0) for future in futures] == [None] * 12
+    assert set(world.near.blobs) == set(world.far.blobs)
+    assert (world.near.open, world.far.open) == (0, 0)
+    assert not world.client.busy
