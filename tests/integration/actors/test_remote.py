@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -35,7 +36,10 @@ from manta.actors import (
 from manta.testing import crash
 from manta.transports.admission import Admission
 from manta.transports.errors import DownReason
+from manta.transports.interface import Transport
+from manta.transports.keys import KeyPair
 from manta.transports.memory_transport import MemoryNetwork
+from manta.transports.zmq_transport import ZmqTransport
 
 
 class Sum(msgspec.Struct, frozen=True):
@@ -130,8 +134,8 @@ def until(condition: Callable[[], Any], timeout: float = 5.0) -> None:
         time.sleep(0.001)
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
+@contextmanager
+def over_memory() -> Iterator[tuple[Transport, Transport, Callable[[], None]]]:
     network = MemoryNetwork(SystemClock())
     stopping = threading.Event()
 
@@ -142,31 +146,47 @@ def pair() -> Iterator[Pair]:
 
     thread = threading.Thread(target=pump)
     thread.start()
-    there, here = network.transport("server"), network.transport("client")
-    server = ActorSystem("server", transport=there)
-    client = ActorSystem("client", transport=here)
-    states: list[DownReason | None] = []
-    gate, heard = threading.Event(), []  # type: ignore[var-annotated]
-    server.spawn(ChildSpec("server", lambda: Server(gate, heard)))
-    server.spawn(ChildSpec("secret", lambda: Server(gate, [])))
-    server.spawn(ChildSpec("deaf", Actor))
-    client.spawn(ChildSpec("client", lambda: Echo()))
-    listener = server.listen(
-        "tcp://127.0.0.1:0", Admission([here.public_key]), published=["server", "deaf", "nobody"]
-    )
-    connection = client.dial(
-        listener.address, there.public_key, on_state=states.append, published=["client"]
-    )
-    made = Pair(
-        server, client, listener, connection, states, lambda: network.break_links(here), gate, heard
-    )
-    until(lambda: made.state_is(None))
-    yield made
-    gate.set()
-    client.stop()
-    server.stop()
+    here = network.transport("client")
+    yield network.transport("server"), here, lambda: network.break_links(here)
     stopping.set()
     thread.join()
+
+
+@contextmanager
+def over_zmq() -> Iterator[tuple[Transport, Transport, Callable[[], None]]]:
+    def cannot() -> None:
+        pytest.skip("TCP does not break on command")
+
+    there, here = (ZmqTransport(KeyPair.generate()) for _ in range(2))
+    yield there, here, cannot
+
+
+@pytest.fixture(params=[over_memory, over_zmq], ids=["memory", "zmq"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    with request.param() as (there, here, cut):
+        server = ActorSystem("server", transport=there)
+        client = ActorSystem("client", transport=here)
+        states: list[DownReason | None] = []
+        gate, heard = threading.Event(), []  # type: ignore[var-annotated]
+        server.spawn(ChildSpec("server", lambda: Server(gate, heard)))
+        server.spawn(ChildSpec("secret", lambda: Server(gate, [])))
+        server.spawn(ChildSpec("deaf", Actor))
+        client.spawn(ChildSpec("client", lambda: Echo()))
+        listener = server.listen(
+            "tcp://127.0.0.1:0",
+            Admission([here.public_key]),
+            published=["server", "deaf", "nobody"],
+        )
+        connection = client.dial(
+            listener.address, there.public_key, on_state=states.append, published=["client"]
+        )
+        made = Pair(server, client, listener, connection, states, cut, gate, heard)
+        connection.wait_up(timeout=10)
+        until(lambda: made.state_is(None))
+        yield made
+        gate.set()
+        client.stop()
+        server.stop()
 
 
 class Echo(Actor):
@@ -377,7 +397,7 @@ def test_two_frames_cost_the_link(pair: Pair) -> None:
 def test_a_server_that_breaks_the_protocol_is_left(pair: Pair) -> None:
     ref = pair.connection.ref("server")
     ref.ask(Add(1, 1), timeout=5)
-    (peer,) = _acceptor(pair)._peers.values()
+    (peer,) = pair.listener.handler._peers.values()
     peer.link.send([b"\xc1"])
     until(lambda: pair.state_is(DownReason.PROTOCOL))
     assert pair.connection.state is DownReason.PROTOCOL
@@ -533,7 +553,3 @@ def _alive(system: ActorSystem, path: str) -> bool:
         return system.find(path).is_alive
     except ActorDead:
         return False
-
-
-def _acceptor(pair: Pair) -> Any:
-    return pair.listener.handler
