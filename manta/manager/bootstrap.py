@@ -77,7 +77,8 @@ def apply(store: Store, content: Bootstrap) -> None:
         cluster = ClusterRecord(new_id(), content.cluster.name, admin.id, now)
         writes.append(Put(cluster))
         for node in content.nodes:
-            record = NodeRecord(node.id or new_id(), cluster.id, node.alias, node.key, now)
+            node_id = node.id or new_id()
+            record = NodeRecord(node_id, cluster.id, node.alias, node.key, now, here=True)
             writes += (Put(record), Put(KeyRecord(node.key, KeyKind.NODE, record.id, now)))
     store.commit(writes)
 

@@ -32,7 +32,7 @@ from manta.actors import (
 from manta.manager.context import GATEWAY, HEARTBEAT_INTERVAL, Board, Context
 from manta.manager.desired import DesiredStates
 from manta.manager.lease import Isolated, LeaseAction, Leases, Lost, NodeStateChanged, Reunited
-from manta.manager.messages import CutNodes, NodeCame, Orders, Restored
+from manta.manager.messages import CutNodes, NodeCame, NodesLeft, Orders, Restored
 from manta.manager.placement import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm_events import Assign
@@ -105,7 +105,7 @@ class ClusterNodes:
         self._obey(self._leases.restarted(self._nodes, self._now()))
         for node_id in self._nodes:
             self._show(node_id)
-        self.await_return(self._nodes)
+        self.await_return([node.record.id for node in self._nodes.values() if node.record.here])
 
     def _now(self) -> float:
         return self._actor.clock.now()
@@ -167,6 +167,7 @@ class ClusterNodes:
         return node
 
     def goodbye(self, node_id: str) -> None:
+        self._tell_gateway(NodesLeft((node_id,)))
         self._obey(self._leases.said_goodbye(node_id, self._now()))
 
     def down(self, message: Down) -> None:
@@ -221,6 +222,7 @@ class ClusterNodes:
                     self._show(node_id)
                 case Lost(node_id, reason):
                     self._actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
+                    self._tell_gateway(NodesLeft((node_id,)))
                     self._on_lost(node_id, reason)
                 case Isolated(sentence=sentence):
                     self._actor.log.error("%s", sentence)
@@ -252,13 +254,14 @@ class ClusterNodes:
         """Have all nodes register anew and send again what was not acknowledged."""
         linked = [node_id for node_id, node in self._nodes.items() if node.link is not None]
         self.await_return(linked)
-        self._cut(linked)
+        self._tell_gateway(CutNodes(tuple(linked)))
 
-    def _cut(self, node_ids: list[str]) -> None:
+    def _tell_gateway(self, message: object) -> None:
         try:
-            self._actor.system.find(GATEWAY).tell(CutNodes(tuple(node_ids)))
+            self._actor.system.find(GATEWAY).tell(message)
         except (ActorDead, MailboxFull):
-            self._actor.log.debug("the Gateway is restarting: its links are cut anyway")
+            # Its links are cut by its restart; what else it would be told is not essential.
+            self._actor.log.debug("the Gateway was not told of %s", type(message).__name__)
 
     def await_return(self, node_ids: Iterable[str]) -> None:
         self._awaited.update(node_ids)
@@ -271,6 +274,7 @@ class ClusterNodes:
         if tick.number == self._settling and self._awaited:
             names = ", ".join(sorted(map(self._name, self._awaited)))
             self._actor.log.info("not back yet, goes on without: %s", names)
+            self._tell_gateway(NodesLeft(tuple(self._awaited)))
             self._awaited.clear()
             self._settle_if_all_are_back()
 

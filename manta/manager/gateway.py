@@ -53,6 +53,7 @@ from manta.manager.messages import (
     NodeAdded,
     NodeCame,
     NodeRemoved,
+    NodesLeft,
     StopNodeRequested,
     SwarmCreated,
     SwarmRemoved,
@@ -150,6 +151,8 @@ class Gateway(Actor):
                 for node_id in node_ids:
                     if link := self._links.pop(node_id, None):
                         link.close()
+            case NodesLeft(node_ids):
+                self._nodes_left(node_ids)
             case SwarmCreated(entry):
                 self._directory.swarms[entry.id] = entry
             case SwarmRemoved(swarm_id):
@@ -197,7 +200,7 @@ class Gateway(Actor):
         record = self._directory.nodes[who.id]
         self._directory.check_alias(message.alias, record.cluster_id, node_id=record.id)
         current = msgspec.structs.replace(
-            record, alias=message.alias, capabilities=message.capabilities
+            record, alias=message.alias, capabilities=message.capabilities, here=True
         )
         origin = self.origin
         assert origin is not None
@@ -216,6 +219,22 @@ class Gateway(Actor):
             self._relay(cluster_path(record.cluster_id), came, reply)
 
         self._writer.write(Put(current), then=then)
+
+    def _nodes_left(self, node_ids: tuple[str, ...]) -> None:
+        left: list[NodeRecord] = []
+        for node_id in node_ids:
+            record = self._directory.nodes.get(node_id)
+            if record is not None and record.here:
+                left.append(msgspec.structs.replace(record, here=False))
+        for record in left:
+            self._directory.nodes[record.id] = record
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                self.log.warning("that nodes left is not stored: %s", error)
+
+        if left:
+            self._writer.write(*map(Put, left), then=then)
 
     def _swarm_of_node(self, swarm_id: str, who: Principal) -> SwarmEntry:
         entry = self._directory.swarms.get(swarm_id)

@@ -99,6 +99,13 @@ class CutNodes:
     node_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class NodesLeft:
+    """They said goodbye, were lost, or did not come back in time."""
+
+    node_ids: tuple[str, ...]
+
+
 # Between a cluster and its swarms.
 
 

@@ -48,8 +48,8 @@ class Settings:
 class Manager:
     """Starts when it is made; raises StartError, StoreError or TransportError.
 
-    `open_store` gives the store another form, `transport` the control plane; `on_end` is called, on another thread, when the
-    tree ends by itself.
+    `open_store` gives the store another form, `transport` the control plane; `on_end` is
+    called, on another thread, when the tree ends by itself.
     """
 
     def __init__(

@@ -284,11 +284,11 @@ def test_a_read_only_database_refuses_and_resumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["full", "crash_before_commit", "crash_after_commit"])
 def test_the_faulty_form_fails_as_told_and_recovers(fault: str) -> None:
     store = FaultyStore(MemoryStore())
-    setattr(store, fault, True)
+    setattr(store.faults, fault, True)
     with pytest.raises((StorageUnavailable, Crash)):
         store.commit([AppendEvents("s1", 1, (b"a",))])
     assert len(log_of(store, "s1")) == (fault == "crash_after_commit")
-    store.full = False
+    store.faults.full = False
     store.commit([AppendEvents("s1", 1, (b"a", b"b"))])
     assert log_of(store, "s1") == [(1, b"a"), (2, b"b")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from manta.manager.errors import StorageUnavailable
 from manta.manager.store.interface import R, Store, StoredEvent, StoredLine, Write
@@ -13,35 +14,42 @@ class Crash(BaseException):
     """The process dies here; a test says so instead of dying."""
 
 
-class FaultyStore:
-    """Delegates to another store.
+@dataclass
+class Faults:
+    """May be shared by several stores and set at any time.
 
     full                  commits fail as on a full disk, until it is False again
     crash_before_commit   the next commit crashes, and nothing of it is there
     crash_after_commit    the next commit crashes, and all of it is there: only its answer is lost
     """
 
-    def __init__(self, store: Store) -> None:
+    full: bool = False
+    crash_before_commit: bool = False
+    crash_after_commit: bool = False
+
+
+class FaultyStore:
+    """Delegates to another store, and counts its commits."""
+
+    def __init__(self, store: Store, faults: Faults | None = None) -> None:
         self.store = store
-        self.full = False
-        self.crash_before_commit = False
-        self.crash_after_commit = False
+        self.faults = faults or Faults()
         self.commits = 0
         self._lock = threading.Lock()
 
     def commit(self, writes: Sequence[Write]) -> None:
         with self._lock:
-            if self.full:
+            if self.faults.full:
                 raise StorageUnavailable(
                     "The manager's disk is full: nothing was stored; free some space."
                 )
-            if self.crash_before_commit:
-                self.crash_before_commit = False
+            if self.faults.crash_before_commit:
+                self.faults.crash_before_commit = False
                 raise Crash("before the commit")
             self.store.commit(writes)
             self.commits += 1
-            if self.crash_after_commit:
-                self.crash_after_commit = False
+            if self.faults.crash_after_commit:
+                self.faults.crash_after_commit = False
                 raise Crash("after the commit")
 
     def purge(self, limit: int = 1000) -> bool:

@@ -35,6 +35,8 @@ class NodeRecord(Record, frozen=True):
     enrolled_at: float
     capabilities: Capabilities = Capabilities()
     """As of its last registration."""
+    here: bool = False
+    """It registered and has not been given up since: after a restart it is waited for."""
 
 
 class UserRecord(Record, frozen=True):

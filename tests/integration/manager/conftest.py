@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from manta.manager import cluster_nodes
 from manta.manager.service import Manager, Settings
+from manta.manager.store.interface import Store
 from manta.protocol.user import ClusterInfo, ListClusters
 from manta.testing.manager import Client, FakeNode, Script, finish
 from manta.transports.keys import KeyPair
@@ -41,10 +43,21 @@ class Bench:
         bootstrap.chmod(0o600)
         self.settings = Settings(home, ANY, ANY, ANY, bootstrap=bootstrap)
 
-    def start(self) -> None:
-        self.manager = self.undo.enter_context(Manager(self.settings))
+    def start(self, open_store: Callable[[], Store] | None = None) -> None:
+        self.manager = Manager(self.settings, open_store=open_store)
+        self.undo.callback(self.manager.stop)
         file = self.manager.file
         self.nodes_at, self.users_at, self.key = file.nodes, file.users, file.public_key
+
+    def stop(self) -> None:
+        """It can be started again, at the same addresses."""
+        file = self.manager.file
+        self.settings = Settings(self.home, file.nodes, file.users, file.bulk)
+        self.manager.stop()
+
+    def restart(self, open_store: Callable[[], Store] | None = None) -> None:
+        self.stop()
+        self.start(open_store)
 
     @property
     def system(self):
@@ -58,6 +71,12 @@ class Bench:
         options.setdefault("alias", f"node-{number}")
         node = FakeNode(self.nodes_at, self.key, script=script, **options)
         return self.undo.enter_context(node)
+
+
+@pytest.fixture(autouse=True)
+def _settle_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every test starts all nodes that the manager waits for."""
+    monkeypatch.setattr(cluster_nodes, "SETTLE", 0.5)
 
 
 @pytest.fixture

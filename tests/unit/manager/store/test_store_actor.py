@@ -114,7 +114,7 @@ def test_what_gathers_is_one_commit(system: ActorSystem, store: FaultyStore) -> 
 def test_a_crash_of_the_store_loses_nothing(
     system: ActorSystem, store: FaultyStore, fault: str
 ) -> None:
-    setattr(store, fault, True)
+    setattr(store.faults, fault, True)
     futures = [
         system.find(f"root/{who}").ask_future(WriteThis((event(n, who),), keep=True), timeout=5)
         for n in range(1, 21)
@@ -146,7 +146,7 @@ def test_a_full_disk_is_told_and_what_must_be_kept_is_kept(
     system: ActorSystem, store: FaultyStore
 ) -> None:
     scribe = system.find("root/a")
-    store.full = True
+    store.faults.full = True
     refused = scribe.ask(WriteThis((Put(ClusterRecord("c", "n", "u", 0.0)),)), timeout=5)
     assert isinstance(refused, StorageUnavailable)
     assert "disk is full" in system.find(STORE).ask(GetHealth(), timeout=5)
@@ -155,7 +155,7 @@ def test_a_full_disk_is_told_and_what_must_be_kept_is_kept(
         pass
     assert isinstance(scribe.ask("trouble", timeout=5), StorageUnavailable)
     assert numbers(store) == []
-    store.full = False
+    store.faults.full = False
     for future in kept:
         assert future.result(5) is None
     assert numbers(store) == [1, 2, 3]
