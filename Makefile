@@ -14,7 +14,7 @@ $(STAMP): setup.cfg pyproject.toml
 
 demo: setup
 	@$(BIN)/python examples/fl_digits/make_shards.py
-	@$(BIN)/manta run examples/fl_digits/swarm.py --nodes 4 --dataset digits='examples/fl_digits/shards/node{i}.npz'
+	@$(BIN)/manta run examples/fl_digits/swarm.py --nodes 4 --no-logs --dataset digits='examples/fl_digits/shards/node{i}.npz'
 
 generate: setup
 	@$(BIN)/python .ci/generate.py

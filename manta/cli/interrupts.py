@@ -17,7 +17,7 @@ class Interrupted(BaseException):
     """The command was asked to end. Like KeyboardInterrupt, no Exception: nobody handles it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        super().__init__("Interrupted" if number == signal.SIGINT else "Terminated")
         self.exit = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
 
 

@@ -99,8 +99,10 @@ class LocalCluster:
                     {
                         "admin": {"email": "user@localhost", "key": self.keys.public},
                         "cluster": {"name": CLUSTER},
+                        # The alias as id: what is seeded by the node's id comes out the same
+                        # in every run.
                         "nodes": [
-                            {"alias": alias, "key": keys.public}
+                            {"id": alias, "alias": alias, "key": keys.public}
                             for alias, keys in node_keys.items()
                         ],
                     }
@@ -145,7 +147,7 @@ class LocalCluster:
         environment["MANTA_HOME"] = str(self.folder)
         with self._interrupts.held(), open(log, "wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                self.command(log_name, arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -159,6 +161,10 @@ class LocalCluster:
             thread = threading.Thread(target=self._watch, args=[child], name=f"watch-{name}")
             thread.start()
             self._watchers.append(thread)
+
+    def command(self, log_name: str, arguments: list[str]) -> list[str]:
+        """How the process of a daemon's module is started."""
+        return [sys.executable, "-m", *arguments]
 
     def _watch(self, child: Child) -> None:
         child.process.wait()

@@ -66,6 +66,7 @@ def run(
         cluster = LocalCluster(nodes, split_datasets(datasets), interrupts)
         runner = Run(cluster, screen, began)
         try:
+            runner.show_start(0)
             cluster.start()
             swarm = _load(target, parameters)
             code = runner.run(swarm, logs=logs)
@@ -74,6 +75,7 @@ def run(
             click.echo(f"{interrupted}: stopping all that was started.", err=True)
             code = interrupted.exit
         except BaseException:
+            screen.show([])
             keep = keep or bool(cluster.dead)
             raise
         finally:
@@ -100,6 +102,7 @@ class Run:
         self._api: UserAPI | None = None
         self._follower: Any = None
         self._parts: dict[str, float] = {}
+        self._connected = -1
         self.outcome: dict[str, Any] = {}
 
     def run(self, swarm: Swarm, *, logs: bool) -> int:
@@ -157,6 +160,13 @@ class Run:
         lines = text.table(("", "", "", ""), rows, right=(1, 2))[1:]
         return ["", f"Where {text.seconds(total)} went:", *(f"  {line}" for line in lines)]
 
+    def show_start(self, connected: int) -> None:
+        if connected == self._connected:
+            return
+        self._connected, count = connected, len(self._cluster.aliases)
+        words = f"starting a manager and {text.count(count, 'node')}: {connected} connected"
+        self._screen.show([], [click.style(words, dim=True)])
+
     def _wait_for_nodes(self, api: UserAPI) -> None:
         """Until all are connected. There is no feed of nodes to wait on, and this takes 0.5 s."""
         deadline = time.monotonic() + READY
@@ -166,6 +176,7 @@ class Run:
             nodes = api.list_nodes(CLUSTER)
             missing = set(self._cluster.aliases)
             missing -= {node.alias for node in nodes if node.status == "CONNECTED"}
+            self.show_start(len(self._cluster.aliases) - len(missing))
             if not missing:
                 return
             if time.monotonic() > deadline:
