@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -519,16 +520,12 @@ def test_a_failing_on_state_harms_nobody(pair: Pair, caplog: pytest.LogCaptureFi
 
 
 def test_what_an_actor_opened_ends_with_it(pair: Pair) -> None:
+    address = "tcp://127.0.0.1:0"
+
     class Gateway(Actor):
         def on_start(self) -> None:
-            self.listener = self.system.listen(
-                "tcp://127.0.0.1:7777", Admission(), published=["gateway"]
-            )
-
-    for _ in range(2):  # the second finds the port free
-        gateway = pair.server.spawn(ChildSpec("gateway", Gateway))
-        crash(gateway)
-        assert gateway.wait(5) is not None
+            nonlocal address
+            address = self.system.listen(address, Admission(), published=["gateway"]).address
 
     class Fails(Gateway):
         def on_start(self) -> None:
@@ -536,8 +533,24 @@ def test_what_an_actor_opened_ends_with_it(pair: Pair) -> None:
             raise ValueError("after listening")
 
     for _ in range(2):
+        gateway = pair.server.spawn(ChildSpec("gateway", Gateway))
+        crash(gateway)
+        assert gateway.wait(5) is not None
+        until(lambda: _is_free(address))
+    for _ in range(2):
         with pytest.raises(StartFailed, match="after listening"):
             pair.server.spawn(ChildSpec("gateway", Fails))
+        until(lambda: _is_free(address))
+
+
+def _is_free(address: str) -> bool:
+    """Zmq closes a port a moment after it was told to."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+        except OSError:
+            return False
+    return True
 
 
 def test_a_system_without_a_transport_says_so() -> None:
