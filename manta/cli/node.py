@@ -78,7 +78,7 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
         ("runners", f"{', '.join(has.runners)} (isolation: {has.isolation})"),
         ("python", f"{has.python}, manta {has.manta}"),
         ("tasks", f"{found.load.tasks_running} of {has.max_concurrent_tasks} places taken"),
-        ("labels", ", ".join(f"{key}={value}" for key, value in has.labels.items())),
+        ("labels", ", ".join(f"{key}={value}" for key, value in has.labels.items()) or "none"),
         *(
             ("dataset", f"{dataset.name}: {dataset.format}, {text.size(dataset.size)}")
             for dataset in found.datasets.values()
