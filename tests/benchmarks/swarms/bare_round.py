@@ -1,0 +1,66 @@
+"""The bytes of one FedAvg round over bare pyzmq with CURVE: `bare_round.py MEGABYTES NODES`.
+
+One server process and as many clients as nodes, each a process: the model to each client
+in 1 MiB frames, and back from each. Prints the median seconds of five rounds.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import sys
+import time
+
+import zmq
+
+CHUNK = 1 << 20
+
+
+def client(port: int, server_key: bytes, size: int, rounds: int) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+        socket.curve_serverkey = server_key
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        socket.send(b"ready")
+        for _ in range(rounds):
+            got = 0
+            while got < size:
+                got += len(socket.recv(copy=False).buffer)
+            chunk = bytes(min(CHUNK, size))
+            for start in range(0, size, CHUNK):
+                socket.send(chunk[: size - start], copy=False)
+
+
+def main(megabytes: float, nodes: int, rounds: int = 6) -> None:
+    size = int(megabytes * 1e6)
+    context = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    public, secret = zmq.curve_keypair()
+    socket.curve_server, socket.curve_secretkey = True, secret
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    start = multiprocessing.get_context("spawn")
+    clients = [
+        start.Process(target=client, args=(port, public, size, rounds)) for _ in range(nodes)
+    ]
+    for process in clients:
+        process.start()
+    peers = [socket.recv_multipart()[0] for _ in clients]
+    chunk = bytes(min(CHUNK, size))
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for start_at in range(0, size, CHUNK):
+            for peer in peers:
+                socket.send_multipart([peer, chunk[: size - start_at]], copy=False)
+        got = 0
+        while got < nodes * size:
+            got += len(socket.recv_multipart(copy=False)[1].buffer)
+        seconds.append(time.perf_counter() - began)
+    for process in clients:
+        process.join()
+    context.destroy(linger=0)
+    print(statistics.median(seconds[1:]))
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))
