@@ -49,14 +49,15 @@ class BulkLoop:
         self._calls: deque[Callable[[], object]] = deque()
         self._calling = threading.Lock()
         self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="manta-bulk", daemon=True)
+
+    def start(self) -> None:
+        """Once, and before anything else."""
         self._wake_in, self._wake_out = std_socket.socketpair()
         for socket in (self._wake_in, self._wake_out):
             socket.setblocking(False)
         self._poller.register(self._wake_out.fileno(), zmq.POLLIN)
         self._readers[self._wake_out.fileno()] = self._run_calls
-        self._thread = threading.Thread(target=self._run, name="manta-bulk", daemon=True)
-
-    def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:

@@ -473,3 +473,40 @@ def test_cuts_restarts_and_denials_lose_nothing(seed):
     assert set(world.near.blobs) == set(world.far.blobs)
     assert (world.near.open, world.far.open) == (0, 0)
     assert not world.client.busy
+
+
+def test_fuzz_never_breaks_the_server():
+    """R32, in short: any bytes are a message or a RemoteProtocolError, and nothing stays open."""
+    world = World()
+    world.up = True
+    digest = world.far.put(bytes(1000))
+    chance = random.Random(32)
+    transfer = b"1" * 16
+    seeds = [
+        pack(message)
+        for message in (
+            OpenPush(transfer, "a" * 64, 500),
+            OpenFetch(transfer, digest, 1000, 0, 400),
+            Chunk(transfer, 0, 100, False),
+            Chunk(transfer, 0, 100, True),
+            Credit(transfer, 100, 500),
+            Done(transfer),
+        )
+    ]
+    understood = 0
+    for _ in range(10_000):
+        frame = bytearray(chance.choice(seeds))
+        for _ in range(chance.choice((0, 1, 1, 3))):
+            frame[chance.randrange(len(frame))] = chance.randrange(256)
+        if chance.random() < 0.2:
+            del frame[chance.randrange(len(frame)) :]
+        payload = chance.choice((None, b"", bytes(100), chance.randbytes(100)))
+        try:
+            world.server.received(b"1", KEY, unpack(frame), payload, 0.0)
+            understood += 1
+        except RemoteProtocolError:
+            world.server.drop(KEY)
+        world.back.clear()
+    world.server.close()
+    assert understood > 1000
+    assert world.far.open == 0
