@@ -467,7 +467,8 @@ class ManagerLink(Actor):
         if status == before:
             return
         if before is None or (before.state, before.sentence) != (state, sentence):
-            level = self.log.info if state in (BUSINESS_AS_USUAL, "stopped") else self.log.warning
+            calm = (BUSINESS_AS_USUAL, "connecting", "stopped")
+            level = self.log.info if state in calm else self.log.warning
             level("%s", sentence)
         self._status = status
         try:

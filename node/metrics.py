@@ -7,13 +7,12 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from manta.actors import Actor, ActorError
+from manta.actors import Actor
+from manta.node.context import MANAGER_LINK, NodeContext, tell
 from manta.protocol.node import Capabilities, GpuInfo, Load
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from manta.node.context import NodeContext
 
 SAMPLE_EVERY = 2.0
 
@@ -60,6 +59,7 @@ class Metrics(Actor):
                 self._sample()
                 return None
             case Describe():
+                tell(self, MANAGER_LINK, self._load)
                 return self._describe()
             case ReadLoad():
                 return self._load
@@ -79,10 +79,7 @@ class Metrics(Actor):
             memory_available=psutil.virtual_memory().available,
             disk_free=disk_free(folder),
         )
-        try:
-            self.system.ref("node/manager-link").tell(self._load)
-        except ActorError:
-            self.log.debug("nobody to tell the load to")
+        tell(self, MANAGER_LINK, self._load)
         self.after(SAMPLE_EVERY, _Sample())
 
     def _describe(self) -> Capabilities:

@@ -32,7 +32,7 @@ def test_what_ended_is_not_rerun_while_it_is_desired() -> None:
     assert observed.registered(Desired(1, (first,), ("s",))) == []
     assert observed.changed(DesiredChanged(2, (first,), (), ("s",))) == []
     assert observed.changed(DesiredChanged(3, (), (first.instance,), ("s",))) == []
-    assert observed.held == ()
+    assert not observed.held
 
 
 def test_what_ended_before_the_start_is_not_rerun() -> None:
@@ -41,7 +41,7 @@ def test_what_ended_before_the_start_is_not_rerun() -> None:
     observed.remember([first.instance])
     assert observed.registered(Desired(1, (first,), ("s",))) == []
     assert observed.registered(Desired(2, (), ("s",))) == []
-    assert observed.held == ()
+    assert not observed.held
 
 
 def test_revoked_while_live_is_cancelled_once_and_forgotten_at_its_end() -> None:
@@ -53,7 +53,7 @@ def test_revoked_while_live_is_cancelled_once_and_forgotten_at_its_end() -> None
     assert observed.registered(Desired(3, (), ("s",))) == []
     assert observed.held == (first.instance,)
     observed.ended(first.instance)
-    assert observed.held == ()
+    assert not observed.held
 
 
 def test_wanted_again_before_its_end_is_remembered() -> None:

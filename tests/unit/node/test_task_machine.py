@@ -90,7 +90,7 @@ def test_first_round_prepares_starts_and_runs() -> None:
     d, first = Driver(), order()
     assert d.feed(Assigned(first, 0.5)) == [Prepare("t-1", first)]
     assert d.feed(Prepared("t-1"), 1.0) == [StartRuntime("t-1", first)]
-    assert d.machine.current is None
+    assert not d.machine.current
     assert d.feed(Ready("t-1"), 2.0) == [
         Report(TaskStarted(first.instance, 1103.0)),
         GiveRound("t-1", first),

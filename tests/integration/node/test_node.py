@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from manta.apis import errors
+from manta.testing import crash, wait_for_successor
+
+
+def test_a_node_says_what_it_is(lab) -> None:
+    data = lab.folder / "data"
+    data.mkdir()
+    (data / "a.bin").write_bytes(b"12345")
+    lab.node(1, datasets={"pictures": str(data)}, labels={"room": "3"})
+    api = lab.api()
+    [node] = [n for n in api.list_nodes("lab") if n.alias == "node-1"]
+    assert node.status == "CONNECTED"
+    [dataset] = node.datasets.values()
+    assert (dataset.name, dataset.size, dataset.format) == ("pictures", 5, "folder")
+    assert node.platform_info.cores >= 1
+    assert node.platform_info.labels == {"room": "3"}
+    status = lab.state("node-1").read_status()
+    assert status.node_id == node.id
+    assert "Connected" in status.sentence
+    lab.wait_until(lambda: api.get_node(node.id).load.memory_available > 0)
+
+
+EVERYTHING = """
+import numpy
+from manta.light import Local, World
+
+world, local = World(), Local()
+
+def main():
+    print("hello from", world.node_id)
+    state = local.get_state("count", default=0) + 1
+    local.set_state("count", state)
+    local.set_state("large", numpy.full(100_000, state))
+    assert local.get_state("large")[0] == state
+    world.globals["mine"] = state
+    assert world.globals["mine"] == state
+    world.globals["big"] = numpy.full(100_000, state)
+    assert world.globals["big"].sum() == state * 100_000
+    world.results.add("state", state)
+    world.results.add("large", numpy.full(50_000, world.iteration))
+    assert sorted(world.globals) == ["big", "mine"]
+    world.log_metrics({"state": state})
+    world.progress(0.5, "half")
+    found = world.results.select("large")
+    assert [value[0] for value in found.values()] == [world.iteration], found
+    resources = local.get_resources()
+    assert resources.cpu_count >= 1 and resources.cpu_memory > 0 and resources.disk_free > 0
+    assert 0 <= local.get_performance_metrics()["cpu_usage"] <= 1
+    return {"rows": int(local.get_dataset("table").shape[0])}
+"""
+
+
+def test_a_task_has_all_that_it_may_ask(lab) -> None:
+    np.save(lab.folder / "table.npy", np.zeros((7, 2)))
+    node = lab.node(1, datasets={"table": str(lab.folder / "table.npy")})
+    api = lab.api()
+    swarm_id = lab.run(api, lab.swarm(EVERYTHING, datasets=["table"], iterations=3))
+    assert sorted(api.list_result_tags(swarm_id)) == ["large", "state"]
+    assert [task.output for task in api.get_tasks(swarm_id)] == [{"rows": 7}] * 3
+    assert api.select_global(swarm_id, "mine") == 3
+    logs = [line.text for line in api.collect_logs(swarm_id)]
+    assert sum("hello from" in line for line in logs) == 3
+    context = node.context
+    lab.wait_until(lambda: not list(context.spool))
+    lab.wait_until(lambda: not context.runtimes)
+    lab.wait_until(lambda: not list(context.memory))
+    lab.wait_until(lambda: not list(context.state.kept.iterdir()))
+    assert not list(context.state.tasks.iterdir())
+
+
+ROUNDS = """
+import time
+import numpy
+from manta.light import World
+
+class Worker:
+    def setup(self):
+        self.rounds = 0
+
+    def execute(self):
+        world = World()
+        self.rounds += 1
+        total = world.globals["total"]
+        world.results.add("value", numpy.full(20_000, world.iteration))
+        time.sleep(0.05)
+        world.globals["total"] = total + 1
+        return self.rounds
+"""
+
+CHILDREN = (
+    "manager-link",
+    "peer-hub",
+    "light",
+    "datasets",
+    "metrics",
+    "tasks/*",
+)
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_each_child_may_crash_in_mid_swarm(lab, child: str) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    swarm = lab.swarm(ROUNDS, iterations=12, retries=2)
+    swarm.set_global("total", 0)
+    deployed = api.deploy_swarm("lab", swarm)
+    lab.wait_until(lambda: api.get_swarm(deployed).iteration >= 3)
+
+    def find() -> str:
+        if child != "tasks/*":
+            return f"node/{child}"
+        return next(iter(node.context.runtimes))
+
+    for _ in range(2):
+        ref = node.system.find(find())
+        crash(ref)
+        wait_for_successor(node.system, ref)
+        time.sleep(0.1)
+    ended = api.wait_swarm(deployed, timeout=40)
+    assert ended.status == "COMPLETED", ended
+    assert ended.iteration == 11
+    assert api.select_global(deployed, "total") >= 12
+    tasks = api.get_tasks(deployed)
+    finished = [task.iteration for task in tasks if task.status == "FINISHED"]
+    assert finished == list(range(12))
+    if child != "tasks/*":
+        assert len(tasks) == 12, [task for task in tasks if task.status != "FINISHED"]
+
+
+def test_a_manager_that_comes_back_is_told_everything_once(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    code = """
+import time
+from manta.light import World
+def main():
+    world = World()
+    for number in range(10):
+        world.results.add("number", number)
+        print("line", number)
+        world.log_metrics({"number": number}, step=number)
+        time.sleep(0.1)
+"""
+    deployed = api.deploy_swarm("lab", lab.swarm(code))
+    lab.wait_until(lambda: api.get_tasks(deployed) and api.get_tasks(deployed)[0].started_at)
+    lab.stop_manager()
+    lab.wait_for(lab.state("node-1"), "unreachable", "lost", "closed")
+    time.sleep(1.2)
+    assert node.context.journals.unacknowledged_ends()
+    lab.start_manager()
+    lab.wait_for(lab.state("node-1"), "connected")
+    api = lab.api()
+    ended = api.wait_swarm(deployed, timeout=40)
+    assert ended.status == "COMPLETED", ended
+    [task] = api.get_tasks(deployed)
+    assert task.status == "FINISHED"
+    numbers = [point.metrics["number"] for point in api.get_metrics(deployed)]
+    assert numbers == list(range(10))
+    lines = [line.text for line in api.collect_logs(deployed)]
+    assert lines == [f"line {number}" for number in range(10)]
+
+
+def test_failures_have_their_words(lab) -> None:
+    lab.node(1)
+    api = lab.api()
+    cases = {
+        "def main():\n    raise ValueError('no such luck')\n": "no such luck",
+        "def main():\n    import os\n    os._exit(3)\n": "3",
+        "import nowhere_to_be_found\ndef main():\n    pass\n": "nowhere_to_be_found",
+        "x = 1\n": "main",
+    }
+    for code, word in cases.items():
+        swarm_id = lab.run(api, lab.swarm(code), "FAILED")
+        [task] = api.get_tasks(swarm_id)
+        assert task.status == "FAILED"
+        assert word in task.error.sentence, task.error
+    slow = "import time\ndef main():\n    time.sleep(60)\n"
+    swarm_id = lab.run(api, lab.swarm(slow, timeout=0.3), "FAILED")
+    [task] = api.get_tasks(swarm_id)
+    assert task.status == "TIMEOUT"
+
+
+def test_a_stopped_swarm_ends_its_tasks(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    slow = "import time\ndef main():\n    time.sleep(60)\n"
+    deployed = api.deploy_swarm("lab", lab.swarm(slow))
+    lab.wait_until(lambda: node.context.tasks_running)
+    lab.wait_until(lambda: node.context.runtimes)
+    api.stop_swarm(deployed)
+    lab.wait_until(lambda: not node.context.runtimes and not node.context.tasks_running)
+    assert api.wait_swarm(deployed, timeout=10).status == "STOPPED"
+
+
+def test_more_tasks_than_places_wait_their_turn(lab) -> None:
+    node = lab.node(1, resources={"max_concurrent_tasks": 2})
+    api = lab.api()
+    code = "import time\ndef main():\n    time.sleep(0.3)\n"
+    deployed = api.deploy_swarm("lab", lab.swarm(code, replicas=5))
+    lab.wait_until(lambda: node.context.tasks_queued == 3)
+    assert node.context.tasks_running == 2
+    assert api.wait_swarm(deployed, timeout=30).status == "COMPLETED"
+    queued = sorted(task.timings.queued for task in api.get_tasks(deployed))
+    assert queued[0] < 0.1
+    assert queued[-1] > 0.4
+
+
+def test_a_stop_from_afar(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    info = api.get_node("node-1")
+    api.stop_node(info.id)
+    lab.wait_until(lambda: lab.finished)
+    assert lab.finished[0][0] == 0
+    node.stop()
+    lab.wait_until(lambda: api.get_node(info.id).status != "CONNECTED")
+
+
+def test_a_removed_node_ends(lab) -> None:
+    lab.node(1)
+    api = lab.api()
+    api.remove_node("node-1")
+    lab.wait_until(lambda: lab.finished)
+    code, sentence = lab.finished[0]
+    assert code == 1
+    assert "removed" in sentence
+    with pytest.raises(errors.NotFound):
+        api.get_node("node-1")
