@@ -164,9 +164,9 @@ def test_patience():
 
 @settings(max_examples=100)
 @given(
-    size=st.integers(1, 5000),
+    size=st.integers(1, 3000),
     chunk=st.integers(20, 700),
-    window=st.integers(1, 1500),
+    window=st.integers(20, 1500),
     allowance=st.integers(1, 2000),
     cuts=st.lists(st.integers(0, 60), max_size=8),
     seed=st.integers(0, 2**32),
