@@ -84,12 +84,12 @@ class Supervisor(Actor):
     period: ClassVar[float] = 5.0
     auto_shutdown: ClassVar[AutoShutdown] = AutoShutdown.NEVER
 
-    _machine: Supervision
+    _machine: Supervision  # once on_start returned
     _cells: dict[str, Cell]
     _timers: dict[str, Timer[Any]]
     _events: deque[ev.Event]
+    _is_up = False
     _feeding = False
-    _snapshot: tuple[ChildInfo, ...] = ()
 
     def children(self) -> list[ChildSpec]:
         """The children to start with, in order; called after `on_start`."""
@@ -103,7 +103,7 @@ class Supervisor(Actor):
 
     def child(self, id: str) -> LocalRef | None:
         """The child's current incarnation; None while it has none."""
-        cell = self._cells.get(id)
+        cell = self._cells.get(id) if self._is_up else None
         return cell.ref if cell is not None and cell.exit_reason is None else None
 
     def start_child(self, spec: ChildSpec, then: Then | None = None) -> None:
@@ -127,6 +127,7 @@ class Supervisor(Actor):
         self._cells = {}
         self._timers = {}
         self._events = deque()
+        self._is_up = True
         self._feed(ev.Boot())
 
     def _handle(self, message: Any) -> Any:
@@ -138,7 +139,7 @@ class Supervisor(Actor):
             case StopChild(id):
                 self._feed(ev.Remove(id, self.defer()))
             case WhichChildren():
-                return list(self._snapshot)
+                return self._infos()
             case _:
                 return self.receive(message)
         return None
@@ -159,8 +160,10 @@ class Supervisor(Actor):
                 if id is not None:
                     self._log_exit(id, event)
                     self._forget(id)
-                    self._feed(ev.Exited(id, reason))
-                    self.on_child_exited(id, reason)
+                    try:
+                        self._feed(ev.Exited(id, reason))
+                    finally:  # the last child's exit may be our own
+                        self.on_child_exited(id, reason)
             case ev.RetryDue() | ev.Exited():
                 self._feed(event)
             case _TimeUp(id, incarnation):
@@ -193,6 +196,11 @@ class Supervisor(Actor):
             self.log.error("%s", event, exc_info=event.reason.error)
 
     def _feed(self, event: ev.Event) -> None:
+        if not self._is_up:
+            raise RuntimeError(
+                f"{type(self).__name__} has no children before its on_start returned: name those "
+                "to start with in children()."
+            )
         self._events.append(event)
         if self._feeding:  # from a hook: the machine's actions are performed in order
             return
@@ -204,8 +212,12 @@ class Supervisor(Actor):
                     self._perform(action)
         finally:
             self._feeding = False
-            children = self._machine.children.values()
-            self._snapshot = tuple(self._info(child) for child in children)
+
+    def _infos(self) -> list[ChildInfo]:
+        """The children as they stand; for any thread."""
+        if not self._is_up:
+            return []
+        return [self._info(child) for child in list(self._machine.children.values())]
 
     def _info(self, child: Child) -> ChildInfo:
         spec = child.spec

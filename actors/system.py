@@ -132,7 +132,7 @@ class ActorSystem:
         actor = cell.actor
         below: list[TreeNode | ChildInfo] = []
         if isinstance(actor, Supervisor):
-            for child in actor._snapshot:
+            for child in actor._infos():
                 living = self._cells.get(f"{cell.address.path}/{child.id}")
                 below.append(child if living is None else self._node(living, child))
         seconds = self.clock.now() - cell.begun_at

@@ -28,6 +28,7 @@ from manta.actors import (
     Restart,
     RestartChild,
     StartChild,
+    StartFailed,
     StopChild,
     Strategy,
     Supervisor,
@@ -218,6 +219,28 @@ def test_a_supervisor_manages_children_from_inside(system: ActorSystem) -> None:
     settle(system)
     assert news == [("exited", "x", ExitKind.SHUTDOWN), ("started", "y", True)]
     assert manager.ask(("child", "x"), timeout=5) is None
+
+
+def test_there_are_no_children_before_on_start_returned(system: ActorSystem) -> None:
+    class Early(Supervisor):
+        def on_start(self) -> None:
+            assert self.child("x") is None
+            self.start_child(ChildSpec("x", Hopeless))
+
+    with pytest.raises(StartFailed, match=r"name those to start with in children\(\)"):
+        system.spawn(ChildSpec("early", Early))
+
+
+def test_the_hook_hears_of_the_last_exit_too(system: ActorSystem) -> None:
+    heard: list[str] = []
+
+    class Tree(tree_of(Journal(), "a", "b")):  # type: ignore[misc]
+        def on_child_exited(self, id: str, reason: ExitReason) -> None:
+            heard.append(id)
+
+    system.spawn(ChildSpec("tree", Tree))
+    system.stop()
+    assert heard == ["b", "a"]
 
 
 def test_a_crash_in_a_hook_takes_the_supervisor_and_its_children_down(
