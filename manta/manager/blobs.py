@@ -24,11 +24,8 @@ class Blobs(Actor):
         context = self._context
         self._bulk = CurveBulk(context.keys, context.depot)
         try:
-            context.bulk.address = self._bulk.listen(
-                context.bulk.address,
-                context.bulk_admission,
-                self._may,
-                fd=context.bulk.take_fd(),
+            self._bulk.listen(
+                context.bulk.address, context.bulk_admission, self._may, fd=context.bulk.fd
             )
         except BaseException:
             self._bulk.close()

@@ -70,17 +70,16 @@ class Board:
         return self.held.get(node_id, 0) - self.held_of.get((node_id, swarm_id), 0)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Listening:
-    """An address of this manager, kept over restarts of the actor that binds it."""
+    """A socket that listens as long as the manager runs, whichever actor serves it.
+
+    So while that actor is restarted clients wait, where they would be refused, and nobody
+    takes the port.
+    """
 
     address: str
-    fd: int | None = None
-    """A listening socket that the parent process opened."""
-
-    def take_fd(self) -> int | None:
-        """Whoever listens closes what he is given, and a restarted actor needs it again."""
-        return None if self.fd is None else os.dup(self.fd)
+    fd: int
 
 
 @dataclass

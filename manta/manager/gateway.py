@@ -125,11 +125,7 @@ class Gateway(Actor):
         ]
 
     def _listen(self, where: Listening, admission: Admission) -> Listener:
-        listener = self.system.listen(
-            where.address, admission, fd=where.take_fd(), published={GATEWAY}
-        )
-        where.address = listener.address
-        return listener
+        return self.system.listen(where.address, admission, fd=where.fd, published={GATEWAY})
 
     def receive(self, message: object) -> object:
         origin = self.origin

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from manta.actors import ActorSystem, ChildSpec, ExitReason, LocalRef, StartFailed
+from manta.actors import ActorSystem, ChildSpec, ExitReason
 from manta.manager import bootstrap
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.manager.context import ROOT, Context, Listening
@@ -23,13 +24,14 @@ from manta.manager.supervisor import ManagerSupervisor
 from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
 from manta.transports.blobs import FileDepot
-from manta.transports.errors import AddressInUse
 from manta.transports.interface import Transport
 from manta.transports.keys import KeyPair, make_private_folder, read_private, write_private
+from manta.transports.sockets import join_address, split_address
 from manta.transports.zmq_transport import ZmqTransport
 
 WORKERS = 2
 STOP_TIMEOUT = 10.0
+BACKLOG = 1024
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,14 @@ class Manager:
                 reader=reader,
                 depot=FileDepot(home.blobs),
                 workers=workers,
-                nodes=Listening(settings.nodes, settings.fds[0]),
-                users=Listening(settings.users, settings.fds[1]),
-                bulk=Listening(settings.bulk, settings.fds[2]),
+                nodes=_listen(settings.nodes, settings.fds[0], undo),
+                users=_listen(settings.users, settings.fds[1], undo),
+                bulk=_listen(settings.bulk, settings.fds[2], undo),
                 started_at=time.time(),
             )
             self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
-            self.root = self._spawn()
+            self.root = self.system.spawn(ChildSpec(ROOT, lambda: ManagerSupervisor(self.context)))
             if on_end is not None:
                 undo.callback(self.root.watch(on_end))
             home.write_manager_file(self.file)
@@ -142,20 +144,25 @@ class Manager:
         else:
             self.first_password = bootstrap.first_admin(store)
 
-    def _spawn(self) -> LocalRef:
-        spec = ChildSpec(ROOT, lambda: ManagerSupervisor(self.context))
-        try:
-            return self.system.spawn(spec)
-        except StartFailed as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, AddressInUse):
-                cause = cause.__cause__
-            if cause is None:
-                raise
-            raise StartError(
-                f"{cause}; stop what listens there, or choose another address "
-                "(--nodes, --users, --bulk)."
-            ) from error
+
+def _listen(address: str, fd: int | None, undo: contextlib.ExitStack) -> Listening:
+    """Raises StartError, LocalTransportError."""
+    if fd is not None:
+        return Listening(address, fd)
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server(
+            ("" if host == "*" else host, port), family=family, backlog=BACKLOG
+        )
+    except OSError as error:
+        raise StartError(
+            f"it cannot listen on {address}: {error.strerror or error}; stop what listens there, "
+            "or choose another address (--nodes, --users, --bulk)."
+        ) from error
+    undo.enter_context(listener)
+    taken: int = listener.getsockname()[1]
+    return Listening(join_address(host, taken), listener.fileno())
 
 
 def _keys(home: Home) -> KeyPair:
