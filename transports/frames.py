@@ -40,6 +40,7 @@ _HEAD_ONE = struct.Struct("!BBBBHI")
 _PREFIX_BYTES = 4  # of a head, the same in every version
 _COUNTED = struct.Struct("!Q")
 _HELLO = struct.Struct("!IHIII")
+_USUAL = bytes((MAJOR, MINOR, 5, 1, 0, 1))  # one part, in the head
 _MAX_UINT32 = 0xFFFFFFFF
 
 
@@ -123,6 +124,11 @@ def decode_head(head: bytes, limits: Limits) -> Head:
     RemoteProtocolError for all else that is not to be.
     """
     length = len(head)
+    if length >= 10 and head[:6] == _USUAL:
+        # The same checks as below, for what nearly all messages are.
+        size = int.from_bytes(head[6:10], "big")
+        if length == 10 + size and size <= limits.frame_bytes and size <= limits.message_bytes:
+            return Head(5, 1, MINOR, (size,), [head[10:]])
     if length < _PREFIX_BYTES:
         raise RemoteProtocolError(f"a head of {length} bytes: it has at least {_PREFIX_BYTES}")
     major, minor, kind, detail = head[0], head[1], head[2], head[3]

@@ -30,16 +30,16 @@ from manta.transports.zmq_links import (
     ZmqLink,
     fd_of,
     readable,
-    receive_parts,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from manta.transports.interface import Buffer, LinkHandler
-    from manta.transports.io_thread import Call, IoThread, Timer
+    from manta.transports.io_thread import IoThread, Timer
     from manta.transports.sockets import Socket, SocketFactory
 
+BYE = int(Kind.BYE)
 _MONITORED = sum(Event)
 
 _log = logging.getLogger(__name__)
@@ -164,13 +164,13 @@ class DialledLink(ZmqLink):
         if connection is self._connection:
             self._give_up(reason)
 
-    def arrived(self, connection: _Connection, first: bytes, parts: list[zmq.Frame]) -> None:
+    def arrived(self, connection: _Connection, parts: list[zmq.Frame]) -> None:
         """A message from the server."""
         if self._ended or connection is not self._connection:
             return
         try:
-            head = frames.decode_head(first, self._options.limits)
-            if head.kind == Kind.BYE:
+            head = frames.decode_head(parts[0].bytes, self._options.limits)
+            if head.kind == BYE:
                 self._told_bye(frames.decode_bye(head))
             elif self._state is None:
                 self._take(head, parts)
@@ -290,10 +290,8 @@ class _Connection(Channel):
             self._monitor = None
         socket.close(None if linger else 0)
 
-    def take(self, socket: Socket) -> Call:
-        first = socket.recv(NOBLOCK)
-        parts = receive_parts(socket)
-        return lambda: self._link.arrived(self, first, parts)
+    def arrived(self, parts: list[zmq.Frame]) -> None:
+        self._link.arrived(self, parts)
 
     def _drain_monitor(self) -> None:
         while self._monitor is not None and readable(self._monitor):

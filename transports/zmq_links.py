@@ -29,13 +29,14 @@ from manta.transports.frames import Bye, Head, Hello, Kind, Limits
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer, LinkHandler, Message
-    from manta.transports.io_thread import Call, IoThread
+    from manta.transports.io_thread import IoThread
     from manta.transports.sockets import Socket
 
 NOBLOCK = int(zmq.NOBLOCK)
 EVENTS = int(zmq.EVENTS)
-RCVMORE = int(zmq.RCVMORE)
+SNDMORE_NOBLOCK = int(zmq.SNDMORE | zmq.NOBLOCK)
 POLLIN = int(zmq.POLLIN)
+DATA = int(Kind.DATA)
 COPY_BELOW = 65536  # bytes; larger parts are views of what zmq received
 BATCH = 256  # messages of one socket before the others have their turn
 FLUSH_INTERVAL = 0.005  # seconds; zmq does not tell when a ROUTER's peer has room again
@@ -79,8 +80,8 @@ class Channel:
         self.socket: Socket | None = None
         self.draining = False
 
-    def take(self, socket: Socket) -> Call:
-        """Receive one message, with the lock; returns what is to be done with it, without."""
+    def arrived(self, parts: list[zmq.Frame]) -> None:
+        """Handle one message; on the I/O thread, without the lock."""
         raise NotImplementedError
 
     def drain(self) -> None:
@@ -94,8 +95,8 @@ class Channel:
                     self.draining = readable(socket)
                     if not self.draining:
                         return
-                    handle = self.take(socket)
-                handle()
+                    parts = receive_parts(socket)
+                self.arrived(parts)
         except BaseException:
             self.io.call(self.drain)  # whatever failed, the next message is to be read
             raise
@@ -111,10 +112,12 @@ class Channel:
 
 
 def receive_parts(socket: Socket) -> list[zmq.Frame]:
-    """The rest of a message whose first part was received."""
-    parts = []
-    while socket.get(RCVMORE):
-        parts.append(socket.recv(NOBLOCK, copy=False))
+    """A whole message, which has arrived."""
+    part = socket.recv(NOBLOCK, copy=False)
+    parts = [part]
+    while part.more:
+        part = socket.recv(NOBLOCK, copy=False)
+        parts.append(part)
     return parts
 
 
@@ -266,17 +269,22 @@ class ZmqLink(ABC):
             self._report_every = max(1, self._window // 4)
 
     def _take(self, head: Head, parts: list[zmq.Frame]) -> None:
-        """A message on a link that is up. Raises RemoteProtocolError."""
+        """A message on a link that is up, its head first. Raises RemoteProtocolError."""
         self._heard = True
-        frames.check_parts(head, [len(part) for part in parts])
-        if head.kind == Kind.DATA:
+        message = head.parts
+        if message is None or len(parts) > 1:
+            frames.check_parts(head, [len(part) for part in parts[1:]])
+            message = [p.bytes if len(p) < COPY_BELOW else p.buffer for p in parts[1:]]
+        if head.kind == DATA:
             self._received += frames.cost(head.sizes)
             if self._received - self._reported >= self._report_every:
                 self._report()
-            message = head.parts
-            if message is None:
-                message = [p.bytes if len(p) < COPY_BELOW else p.buffer for p in parts]
-            self._call(lambda: self._handler.received(self, message))
+            if self._ended:
+                return
+            try:
+                self._handler.received(self, message)
+            except BaseException as error:
+                self._handler_failed(error)
         elif head.kind == Kind.PING:
             self._count(head)
             self._report()
@@ -326,11 +334,15 @@ class ZmqLink(ABC):
             return
         try:
             call()
-        except RemoteProtocolError as error:
+        except BaseException as error:
+            self._handler_failed(error)
+
+    def _handler_failed(self, error: BaseException) -> None:
+        if isinstance(error, RemoteProtocolError):
             self._violated(error)
-        except BaseException:
-            _log.exception("a handler of %r failed: the link is closed", self)
-            self._give_up(DownReason.PROTOCOL, Bye.PROTOCOL)
+            return
+        _log.error("a handler of %r failed: the connection is closed", self, exc_info=error)
+        self._give_up(DownReason.PROTOCOL, Bye.PROTOCOL)
 
     def _tell_up(self) -> None:
         with self._lock:

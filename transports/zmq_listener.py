@@ -25,12 +25,12 @@ from manta.transports.errors import DownReason, RemoteProtocolError, VersionMism
 from manta.transports.frames import Bye, Kind
 from manta.transports.zmq_links import (
     NOBLOCK,
+    SNDMORE_NOBLOCK,
     Channel,
     LinkOptions,
     ZmqLink,
     fd_of,
     readable,
-    receive_parts,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from manta.transports.sockets import Socket, SocketFactory
     from manta.transports.zap import ZapServer
 
+BYE = int(Kind.BYE)
 CUT_TIMEOUT = 10.0  # seconds that `cut` waits for the I/O thread
 _LAST_WORDS = 0.2  # seconds from a BYE to the end of the connection
 _MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
@@ -93,7 +94,12 @@ class AcceptedLink(ZmqLink):
         socket = self._listener.socket
         if socket is None:
             raise zmq.ZMQError(zmq.EHOSTUNREACH)
-        socket.send_multipart([self.routing_id, *encoded], NOBLOCK)
+        # Only the first can fail: with MANDATORY, zmq then takes all of the message or nothing.
+        socket.send(self.routing_id, SNDMORE_NOBLOCK)
+        if len(encoded) == 1:
+            socket.send(encoded[0], NOBLOCK)
+        else:
+            socket.send_multipart(encoded, NOBLOCK)
 
     def _connection_lost(self, channel: Channel) -> None:
         self._end(DownReason.LOST)
@@ -107,8 +113,11 @@ class AcceptedLink(ZmqLink):
         self._tell_up()
 
     def take(self, head: frames.Head, parts: list[zmq.Frame]) -> None:
-        if head.kind == Kind.BYE:
-            self._end(DownReason.CLOSED)
+        if head.kind == BYE:
+            at_fault = frames.decode_bye(head) is Bye.PROTOCOL
+            if at_fault:
+                _log.warning("%r says that this side broke the protocol", self)
+            self._end(DownReason.PROTOCOL if at_fault else DownReason.CLOSED)
             return
         try:
             self._take(head, parts)
@@ -251,12 +260,8 @@ class ZmqListener(Channel):
         self._condemned.add(routing_id)
         self.io.call_later(_LAST_WORDS, execute)
 
-    def take(self, socket: Socket) -> Callable[[], None]:
-        name = socket.recv(NOBLOCK, copy=False)
-        parts = receive_parts(socket)
-        return lambda: self._arrived(name, parts)
-
-    def _arrived(self, name: zmq.Frame, parts: list[zmq.Frame]) -> None:
+    def arrived(self, parts: list[zmq.Frame]) -> None:
+        name = parts.pop(0)
         routing_id = name.bytes
         try:
             key = str(name.get("User-Id"))
@@ -280,7 +285,7 @@ class ZmqListener(Channel):
                 raise RemoteProtocolError("a message without a head")
             head = frames.decode_head(parts[0].bytes, self.link_options.limits)
             if link is not None:
-                link.take(head, parts[1:])
+                link.take(head, parts)
             else:
                 self._met(routing_id, key, head, name)
         except RemoteProtocolError as error:

@@ -22,6 +22,8 @@ from manta.transports.zmq_links import LinkOptions
 from manta.transports.zmq_listener import ZmqListener
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from manta.transports.admission import Admission
     from manta.transports.interface import LinkHandler
     from manta.transports.sockets import Context
@@ -130,6 +132,10 @@ class ZmqTransport:
             self._links[link] = None
         self._io.call(link.attempt)
         return link
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Run `call` on the I/O thread, in order with the handlers; it must not block."""
+        self._io.call(call)
 
     def close(self) -> None:
         with self._changing:

@@ -1,0 +1,151 @@
+"""Transports under test: handlers that remember, and one harness over zmq and memory."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from manta.transports.errors import DownReason
+from manta.transports.keys import KeyPair
+from manta.transports.memory_transport import Faults, MemoryNetwork, MemoryTransport
+
+if TYPE_CHECKING:
+    from manta.transports.interface import Buffer, Link, Transport
+    from manta.transports.zmq_links import LinkOptions
+    from manta.transports.zmq_transport import ZmqTransport
+
+
+class RecordingHandler:
+    """A LinkHandler that remembers what it was told, and then calls `on_message`."""
+
+    def __init__(self, on_message: Callable[[Link, list[Buffer]], None] | None = None) -> None:
+        self.links: list[Link] = []  # each time one came up
+        self.downs: list[tuple[Link, DownReason]] = []
+        self.messages: list[list[bytes]] = []
+        self.on_message = on_message
+
+    def link_up(self, link: Link) -> None:
+        self.links.append(link)
+
+    def link_down(self, link: Link, reason: DownReason) -> None:
+        self.downs.append((link, reason))
+
+    def received(self, link: Link, message: list[Buffer]) -> None:
+        self.messages.append([bytes(part) for part in message])
+        if self.on_message is not None:
+            self.on_message(link, message)
+
+    @property
+    def link(self) -> Link:
+        """The one that came up last."""
+        return self.links[-1]
+
+    @property
+    def reasons(self) -> list[DownReason]:
+        return [reason for _, reason in self.downs]
+
+
+def echo(link: Link, message: list[Buffer]) -> None:
+    """An `on_message` that sends back what comes."""
+    link.send(message)
+
+
+class Harness(Protocol):
+    """What the conformance suite needs of a transport's surroundings."""
+
+    def transport(self, keys: KeyPair | None = None) -> Transport:
+        """That of a new process, with this identity."""
+
+    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+        """Let things happen until `condition`; fails after `timeout` seconds."""
+
+    def rest(self, seconds: float) -> None:
+        """Let things happen for so long."""
+
+    @contextmanager
+    def frozen(self, transport: Transport) -> Iterator[None]:
+        """A process that does nothing for a while, its connections intact."""
+
+    def close(self) -> None:
+        """Close all transports."""
+
+
+class ZmqHarness:
+    """Real sockets on this machine."""
+
+    def __init__(self, options: LinkOptions | None = None) -> None:
+        self._options = options
+        self._made: list[ZmqTransport] = []
+
+    def transport(self, keys: KeyPair | None = None) -> ZmqTransport:
+        from manta.transports.zmq_transport import ZmqTransport
+
+        transport = ZmqTransport(keys or KeyPair.generate(), options=self._options)
+        self._made.append(transport)
+        return transport
+
+    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"did not come about in {timeout:g} s")
+            time.sleep(0.001)
+
+    def rest(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    @contextmanager
+    def frozen(self, transport: Transport) -> Iterator[None]:
+        thawed = threading.Event()
+        held = next(made for made in self._made if made is transport)
+
+        def freeze() -> None:
+            thawed.wait(30)
+
+        held.call_soon(freeze)
+        try:
+            yield
+        finally:
+            thawed.set()
+
+    def close(self) -> None:
+        for transport in self._made:
+            transport.close()
+
+
+class MemoryHarness:
+    """Virtual time."""
+
+    def __init__(self, faults: Faults | None = None, seed: int = 0) -> None:
+        self.network = MemoryNetwork(rng=random.Random(seed), faults=faults)
+        self._made: list[MemoryTransport] = []
+
+    def transport(self, keys: KeyPair | None = None) -> MemoryTransport:
+        transport = self.network.transport(keys or f"process-{len(self._made)}")
+        self._made.append(transport)
+        return transport
+
+    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+        if not self.network.run_while(lambda: not condition(), timeout):
+            raise AssertionError(f"did not come about in {timeout:g} s")
+
+    def rest(self, seconds: float) -> None:
+        self.network.run_for(seconds)
+
+    @contextmanager
+    def frozen(self, transport: Transport) -> Iterator[None]:
+        held = next(made for made in self._made if made is transport)
+        self.network.isolate(held)
+        try:
+            yield
+        finally:
+            self.network.rejoin(held)
+
+    def close(self) -> None:
+        for transport in self._made:
+            transport.close()
+        self.network.run_for(1.0)
