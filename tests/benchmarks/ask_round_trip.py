@@ -92,9 +92,13 @@ def timed(call: Callable[[int], Any]) -> list[float]:
 
 def report(name: str, times: list[float], bare: float | None = None) -> None:
     times = sorted(times)
-    median, p95 = statistics.median(times), times[int(len(times) * 0.95)]
+    median, mean = statistics.median(times), statistics.fmean(times)
+    p95 = times[int(len(times) * 0.95)]
     ratio = f", {median / bare:.2f} times the bare one" if bare else ""
-    print(f"{name}: median {median * 1e6:.0f} us, p95 {p95 * 1e6:.0f} us{ratio}")
+    print(
+        f"{name}: median {median * 1e6:.0f} us, mean {mean * 1e6:.0f} us, "
+        f"p95 {p95 * 1e6:.0f} us{ratio}"
+    )
 
 
 def main() -> None:
