@@ -198,7 +198,8 @@ class ClusterSupervisor(Supervisor):
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
         if reason.is_normal:
-            self.stop_child(id)  # idle: its spec is made anew when somebody asks for it
+            # Idle: its spec is made anew when somebody asks for it.
+            self.stop_child(id, lambda *_: None)
             return
         info = self._board.swarms.get(id)
         if info is not None and not SwarmState(info.status).final:

@@ -68,7 +68,7 @@ def store(make: Callable[[], Store]) -> Iterator[Store]:
 
 
 def log_of(store: Store, swarm_id: str, after: int = 0) -> list[tuple[int, bytes]]:
-    return [tuple(event) for event in store.events(swarm_id, after)]
+    return [(number, body) for number, body in store.events(swarm_id, after)]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)

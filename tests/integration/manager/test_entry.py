@@ -29,7 +29,8 @@ from manta.transports.keys import KeyPair
 @pytest.fixture
 def fresh(tmp_path):
     """A manager at its very first start."""
-    settings = Settings(tmp_path / "m", *["tcp://127.0.0.1:0"] * 3)
+    anywhere = "tcp://127.0.0.1:0"
+    settings = Settings(tmp_path / "m", anywhere, anywhere, anywhere)
     with Manager(settings) as manager:
         yield manager
 

@@ -52,7 +52,7 @@ class Process:
         self.home = Home(home)
         self.arguments = arguments
         self.options = options
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] = None  # type: ignore[assignment]  # until it starts
 
     def start(self) -> ManagerFile:
         self.process = subprocess.Popen(
@@ -70,7 +70,6 @@ class Process:
         return file
 
     def _is_up(self) -> bool:
-        assert self.process is not None
         assert self.process.poll() is None, self.process.communicate()[1]
         file = self.home.read_manager_file()
         return file is not None and file.pid == self.process.pid
@@ -79,7 +78,6 @@ class Process:
         self.end(signal.SIGKILL)
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        assert self.process is not None
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=20)
         return self.process.returncode, out, err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -38,6 +39,7 @@ from manta.protocol.user import (
     CreateCluster,
     DeleteCluster,
     ExplainSwarm,
+    FeedName,
     FindMissingBlobs,
     GetCluster,
     GetManagerStatus,
@@ -106,7 +108,7 @@ def ended(admin: Client, swarm_id: str, timeout: float = 10.0) -> SwarmInfo:
     return admin.ask(WaitSwarm(swarm_id, timeout), timeout + 5)
 
 
-def read(admin: Client, swarm_id: str, feed: str, **options) -> list:
+def read(admin: Client, swarm_id: str, feed: FeedName, **options) -> list:
     """To the end."""
     items, cursor = [], 0
     while True:
@@ -146,7 +148,7 @@ def test_a_swarm_runs_to_its_end(admin: Client, cluster: ClusterInfo, nodes) -> 
 
 
 def test_tasks_read_what_those_before_them_wrote(admin: Client, nodes, cluster) -> None:
-    seen: list[object] = []
+    seen: list[Any] = []
     answers: list[threading.Thread] = []
 
     def script(assignment: Assignment) -> list[JournalEntry]:
