@@ -48,8 +48,8 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import NodeState
 from manta.transports.errors import DownReason, LinkDown
-from tests.simulation.network import End, Network
-from tests.simulation.world import Due, World
+from manta.transports.interface import Link
+from tests.simulation.world import ADDRESS, MANAGER, Due, World
 
 Wire = (
     Register | Registered | Heartbeat | HeartbeatReply | FetchDesired | Desired | DesiredChanged
@@ -88,14 +88,14 @@ class Disk:
 
 
 class Manager:
-    def __init__(self, world: World, network: Network, disk: Disk, skew: float) -> None:
-        self.world, self.network, self.disk = world, network, disk
+    def __init__(self, world: World, disk: Disk, skew: float, leases: dict) -> None:
+        self.world, self.disk = world, disk
         self.alive = True
-        self.leases = Leases()
+        self.leases = Leases(**leases)
         self.desired = DesiredStates()
         self.machines: dict[str, SwarmMachine] = {}
         self.acknowledged: dict[str, dict[str, int]] = {}
-        self.links: dict[str, End] = {}
+        self.links: dict[str, Link] = {}
         self.pending: deque[tuple[int, str, list]] = deque()
         self.sync_due = False
         self.timers: dict[str, Due] = {}
@@ -123,14 +123,14 @@ class Manager:
                 for assignment in assignments:
                     self.desired.assign(node_id, assignment)
             self.feed(swarm_id, ManagerRestarted(), machine.outstanding())
-        self.network.listen(self)
+        self.world.boot(MANAGER).listen(ADDRESS, self, self.world.admission)
         self.set_timers()
 
     def crash(self) -> None:
         self.world.note("manager", f"crashes, {len(self.disk.log) - self.disk.synced} unsynced")
         self.alive = False
         self.disk.crash(self.world)
-        self.network.server_crashed()
+        self.world.crash(MANAGER)
         for timer in self.timers.values():
             timer.cancelled = True
 
@@ -254,56 +254,54 @@ class Manager:
 
     # Links.
 
-    def link_up(self, end: End) -> None:
+    def link_up(self, link: Link) -> None:
         """It must register first."""
 
-    def link_down(self, end: End, reason: DownReason) -> None:
-        if self.alive and self.links.get(end.name) is end:
-            del self.links[end.name]
-            self.act(self.leases.disconnected(end.name, self.world.now))
+    def link_down(self, link: Link, reason: DownReason) -> None:
+        node_id = self.world.names[link.peer_key]
+        if self.links.get(node_id) is link:
+            del self.links[node_id]
+            self.act(self.leases.disconnected(node_id, self.world.now))
 
     def send(self, node_id: str, number: int, message: Any) -> None:
-        end = self.links.get(node_id)
-        if end is not None:
-            self.reply(end, number, message)
+        link = self.links.get(node_id)
+        if link is not None:
+            self.reply(link, number, message)
 
-    def reply(self, end: End, number: int, message: Any) -> None:
+    def reply(self, link: Link, number: int, message: Any) -> None:
         try:
-            end.send(pack(number, message))
-        except LinkDown:
-            self.world.note("manager", f"cannot tell {end.name}: its link is down")
+            link.send([pack(number, message)])
+        except LinkDown as error:
+            self.world.note(MANAGER, error)
 
-    def received(self, end: End, data: bytes) -> None:
-        if not self.alive:
-            return
-        number, message = unpack(data)
-        node_id = end.name
+    def received(self, link: Link, parts: list) -> None:
+        number, message = unpack(parts[0])
+        node_id = self.world.names[link.peer_key]
         if isinstance(message, Register):
-            self.register(end, number, message)
+            self.register(node_id, link, number, message)
             return
-        if self.links.get(node_id) is not end:
+        if self.links.get(node_id) is not link:
             return  # it must register first
         self.act(self.leases.heard(node_id, self.world.now))
         match message:
             case Heartbeat():
-                self.reply(end, number, HeartbeatReply(self.desired.version(node_id)))
+                self.reply(link, number, HeartbeatReply(self.desired.version(node_id)))
             case FetchDesired():
-                self.reply(end, number, self.desired.full(node_id))
+                self.reply(link, number, self.desired.full(node_id))
             case JournalBatch(swarm_id, first, entries):
                 self.feed(swarm_id, EntriesReceived(node_id, first, entries))
             case ReadGlobal(swarm_id, tag):
                 value, version = self.machines[swarm_id].global_value(tag)
-                self.reply(end, number, GlobalValue(value, version))
+                self.reply(link, number, GlobalValue(value, version))
             case SelectResults(swarm_id, tag, iteration):
                 found = select_results(self.machines[swarm_id], tag, iteration)
-                self.reply(end, number, found)
+                self.reply(link, number, found)
             case Goodbye():
                 self.act(self.leases.said_goodbye(node_id, self.world.now))
 
-    def register(self, end: End, number: int, message: Register) -> None:
-        node_id = end.name
+    def register(self, node_id: str, link: Link, number: int, message: Register) -> None:
         self.disk.nodes[node_id] = message.alias
-        self.links[node_id] = end
+        self.links[node_id] = link
         self.act(self.leases.connected(node_id, self.world.now))
         acknowledged = {
             swarm_id: nodes[node_id]
@@ -312,4 +310,4 @@ class Manager:
         }
         full = self.desired.full(node_id)
         registered = Registered(node_id, "c", message.alias, HEARTBEAT, "", full, acknowledged)
-        self.reply(end, number, registered)
+        self.reply(link, number, registered)

@@ -51,10 +51,11 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import AttemptState
 from manta.transports.errors import DownReason, LinkDown
+from manta.transports.interface import Link
+from manta.transports.memory_transport import public_key_of
 from tests.simulation.manager import HEARTBEAT, pack, unpack
-from tests.simulation.network import Dialled, End, Network
 from tests.simulation.programs import Context, Sleep, program_of
-from tests.simulation.world import Due, World
+from tests.simulation.world import ADDRESS, MANAGER, Due, World
 
 ASK = 3.0
 """Seconds after which an unanswered question is asked again."""
@@ -85,8 +86,8 @@ class Round:
 
 
 class Node:
-    def __init__(self, world: World, network: Network, number: int, disk: Disk) -> None:
-        self.world, self.network, self.disk = world, network, disk
+    def __init__(self, world: World, number: int, disk: Disk) -> None:
+        self.world, self.disk = world, disk
         self.id, self.alias = f"id{number}", f"node-{number}"
         self.skew = world.between(-600, 600)
         self.alive = True
@@ -96,7 +97,8 @@ class Node:
         self.rounds: dict[str, Round] = {}
         self.timers: dict[str, Due] = {}
         self.journals: dict[str, journals.Journal] = {}
-        self.end: End | None = None
+        self.link: Link | None = None
+        self.ups = 0
         self.registered = False
         self.acknowledged: dict[str, int] = {}
         self.questions: dict[int, Any] = {}
@@ -106,6 +108,7 @@ class Node:
         self.broken: dict[Instance, str] = {}
         self.observers: list = []
         self.slow = (0.0005, 0.03)
+        self.pace = 1.0
 
     def note(self, what: object) -> None:
         self.world.note(self.alias, what)
@@ -134,14 +137,14 @@ class Node:
             for ended in interrupted(journal.open, self.wall, f"{self.alias} was restarted"):
                 self.append(ended)
             self.observed.remember(journal.unacknowledged_ends)
-        self.link = Dialled(self.network, self.id, self)
+        self.world.boot(self.id).dial(ADDRESS, public_key_of(MANAGER), self)
         self.timers["beat"] = self.world.after(self.world.between(0, HEARTBEAT), self.beat)
 
     def crash(self) -> None:
         self.note("crashes")
         self.alive = False
         self.disk.crash(self.world)
-        self.link.close()
+        self.world.crash(self.id)
         for timer in self.timers.values():
             timer.cancelled = True
         for round_ in self.rounds.values():
@@ -243,7 +246,7 @@ class Node:
 
     def give(self, key: tuple, session: str, assignment: Assignment) -> None:
         self.note(f"runs {assignment.instance}")
-        context = Context(assignment, self.broken)
+        context = Context(assignment, self.broken, self.pace)
         round_ = Round(session, assignment, program_of(assignment)(context))
         self.rounds[session] = round_
         for observer in self.observers:
@@ -382,16 +385,17 @@ class Node:
             self.send(0, Goodbye("a test"))
         self.crash()
 
-    def link_up(self, end: End) -> None:
-        self.end = end
+    def link_up(self, link: Link) -> None:
+        self.link = link
+        self.ups += 1
         self.register()
 
     def register(self) -> None:
         message = Register(f"boot{self.world.now}", self.alias, Capabilities(), self.observed.held)
-        end = self.end
+        ups = self.ups
 
         def again() -> None:
-            if self.end is end and not self.registered:
+            if self.link is not None and self.ups == ups and not self.registered:
                 self.register()
 
         self.ask(message, self.welcome, again)
@@ -405,11 +409,8 @@ class Node:
             journal.entries.send_again()
         self.send_journals()
 
-    def link_down(self, end: End, reason: DownReason) -> None:
-        if not self.alive:
-            return
-        self.end, self.registered = None, False
-        self.note(f"link down: {reason}")
+    def link_down(self, link: Link, reason: DownReason) -> None:
+        self.link, self.registered = None, False
         failed, self.questions = self.questions, {}
         for _, lost in failed.values():
             lost()
@@ -431,18 +432,16 @@ class Node:
         self.world.after(ASK, expire)
 
     def send(self, number: int, message: Any) -> bool:
-        if self.end is None or not (self.registered or isinstance(message, Register)):
+        if self.link is None or not (self.registered or isinstance(message, Register)):
             return False
         try:
-            self.end.send(pack(number, message))
+            self.link.send([pack(number, message)])
         except LinkDown:
             return False
         return True
 
-    def received(self, end: End, data: bytes) -> None:
-        if not self.alive or end is not self.end:
-            return
-        number, message = unpack(data)
+    def received(self, link: Link, parts: list) -> None:
+        number, message = unpack(parts[0])
         if number:
             answered = self.questions.pop(number, None)
             if answered is not None:

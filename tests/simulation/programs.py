@@ -20,6 +20,8 @@ from manta.protocol.node import (
 )
 from manta.protocol.values import Inline
 
+Steps = Generator[Any, Any, None]
+
 
 @dataclass(frozen=True)
 class Sleep:
@@ -31,6 +33,8 @@ class Context:
     assignment: Assignment
     broken: dict[Any, str]
     """Promises that the platform broke to an attempt: no harm if the attempt does not count."""
+
+    pace: float
 
     @property
     def instance(self) -> Any:
@@ -53,7 +57,7 @@ def read(value: Any) -> int:
     return int(value.data)
 
 
-def write(context: Context) -> Generator:
+def write(context: Context) -> Steps:
     """Each attempt writes each of these once."""
     at = context.instance
     name = f"{at.alias}.{at.index}.{at.iteration}.{at.attempt}"
@@ -62,13 +66,13 @@ def write(context: Context) -> Generator:
     yield ResultWritten(at, "result", number(at.index))
 
 
-def work(context: Context) -> Generator:
-    yield Sleep(0.05 + context.chance() * 1.5)
+def work(context: Context) -> Steps:
+    yield Sleep(context.pace * (0.05 + context.chance() * 1.5))
     yield from write(context)
-    yield Sleep(0.05 + context.chance("after") * 0.5)
+    yield Sleep(context.pace * (0.05 + context.chance("after") * 0.5))
 
 
-def worker(context: Context) -> Generator:
+def worker(context: Context) -> Steps:
     """A stage of federated learning: reads the model of its iteration."""
     model = yield ReadGlobal(context.instance.swarm_id, "model")
     iteration = context.instance.iteration
@@ -78,7 +82,7 @@ def worker(context: Context) -> Generator:
     yield from work(context)
 
 
-def aggregator(context: Context) -> Generator:
+def aggregator(context: Context) -> Steps:
     at = context.instance
     found = yield SelectResults(at.swarm_id, "result", at.iteration)
     who = [(entry.alias, entry.index) for entry in found.entries]
@@ -88,13 +92,13 @@ def aggregator(context: Context) -> Generator:
     yield from work(context)
 
 
-def straggler(context: Context) -> Generator:
+def straggler(context: Context) -> Steps:
     yield from worker(context)
     if context.instance.index == 1:
         yield Sleep(1000.0)
 
 
-def scheduler(context: Context) -> Generator:
+def scheduler(context: Context) -> Steps:
     """Goes on by schedule_next_iter, and in the end by stop_swarm."""
     at = context.instance
     yield from work(context)
@@ -103,7 +107,7 @@ def scheduler(context: Context) -> Generator:
         yield StopRequested(at)
 
 
-def flaky(context: Context) -> Generator:
+def flaky(context: Context) -> Steps:
     """Fails the first time, in some way; the retries are enough."""
     yield from work(context)
     if context.instance.attempt == 0:
@@ -112,21 +116,19 @@ def flaky(context: Context) -> Generator:
             raise RuntimeError("flaky")
         if way < 0.7:
             yield "exit"
-        yield Sleep(100.0)  # the timeout
+        yield Sleep(1000.0)  # the timeout
 
 
-def failing(context: Context) -> Generator:
+def failing(context: Context) -> Steps:
     yield from work(context)
     if context.instance.index == 1:
         raise RuntimeError("bad shape")
 
 
 _ALL = (work, worker, aggregator, straggler, scheduler, flaky, failing)
-PROGRAMS: dict[str, Callable[[Context], Generator]] = {
-    program.__name__: program for program in _ALL
-}
+PROGRAMS: dict[str, Callable[[Context], Steps]] = {program.__name__: program for program in _ALL}
 
 
-def program_of(assignment: Assignment) -> Callable[[Context], Generator]:
+def program_of(assignment: Assignment) -> Callable[[Context], Steps]:
     """A module's name is its program's."""
     return PROGRAMS[assignment.module.name]

@@ -1,55 +1,72 @@
-"""Virtual time: one heap of things to come, one source of chance, one trace."""
+"""Virtual time and chance: those of the memory transport's network, which moves both."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
 
-STEPS = 200_000
+from manta.transports.admission import Admission
+from manta.transports.memory_transport import (
+    Faults,
+    MemoryNetwork,
+    MemoryTransport,
+    VirtualClock,
+    public_key_of,
+)
+
+STEPS = 40_000
 """No run needs so many."""
+MANAGER = "manager"
+ADDRESS = "tcp://manager:50051"
 
 
-@dataclass(order=True)
 class Due:
-    at: float
-    number: int
-    call: Callable = field(compare=False)
-    cancelled: bool = field(default=False, compare=False)
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call, self.cancelled = call, False
+
+    def __call__(self) -> None:
+        if not self.cancelled:
+            self.call()
 
 
 class World:
     """All that happens, happens in `run`, one call after another."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, nodes: int) -> None:
         self.random = Random(seed)
-        self.now = 0.0
-        self.steps = 0
         self.trace: list[str] = []
+        self.steps = 0
         self.after_each: list[Callable] = []
-        self._heap: list[Due] = []
-        self._count = 0
+        self.faults = Faults()
+        self.network = MemoryNetwork(
+            VirtualClock(),
+            Random(seed),
+            self.faults,
+            trace=lambda at, text: self.note("network", text),
+            raise_errors=True,
+        )
+        self.names = {public_key_of(f"id{n}"): f"id{n}" for n in range(1, nodes + 1)}
+        self.admission = Admission(self.names, clock=lambda: self.now)
+        self.transports: dict[str, MemoryTransport] = {}
+
+    @property
+    def now(self) -> float:
+        return self.network.clock.now()
 
     def after(self, delay: float, call: Callable, *args) -> Due:
-        self._count += 1
-        due = Due(self.now + delay, self._count, lambda: call(*args))
-        heapq.heappush(self._heap, due)
+        due = Due(lambda: call(*args))
+        self.network.call_later(delay, due)
         return due
 
     def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
-        while self._heap and self._heap[0].at <= until and not done():
+        while not done() and self.network.step(until):
             self.steps += 1
             assert self.steps < STEPS, "time stands still"
-            due = heapq.heappop(self._heap)
-            if due.cancelled:
-                continue
-            self.now = max(self.now, due.at)
-            due.call()
             for check in self.after_each:
                 check()
-        self.now = max(self.now, until) if not done() else self.now
+        if not done():
+            self.network.run_until(until)
 
     def chance(self, probability: float) -> bool:
         return self.random.random() < probability
@@ -62,3 +79,21 @@ class World:
 
     def digest(self) -> str:
         return blake2b("\n".join(self.trace).encode(), digest_size=16).hexdigest()
+
+    # Processes, by name; a second one of a name is the same process restarted.
+
+    def boot(self, name: str) -> MemoryTransport:
+        self.transports[name] = self.network.transport(name)
+        return self.transports[name]
+
+    def crash(self, name: str) -> None:
+        self.network.crash(self.transports[name])
+
+    def cut_off(self, name: str) -> None:
+        self.network.partition(self.transports[name], self.transports[MANAGER])
+
+    def heal(self, name: str) -> None:
+        self.network.heal(self.transports[name], self.transports[MANAGER])
+
+    def flap(self, name: str) -> None:
+        self.network.break_links(self.transports[name])
