@@ -1,0 +1,50 @@
+"""A real manager and real nodes, as `manta run` starts them, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from manta.apis.profiles import Target
+from manta.apis.session import Session
+from manta.apis.user_api import UserAPI
+from manta.cli.interrupts import Interrupts
+from manta.cli.local import CLUSTER, HOST, LocalCluster
+
+START_TIMEOUT = 30.0
+
+
+@contextmanager
+def running(cluster: type[LocalCluster], nodes: int, **datasets: str) -> Iterator[LocalCluster]:
+    """Started, with all nodes connected; stopped and removed in the end."""
+    interrupts = Interrupts()
+    interrupts.finish()
+    local = cluster(nodes, datasets, interrupts)
+    try:
+        local.start()
+        with client(local) as api:
+            wait_for_nodes(api, nodes)
+        yield local
+    finally:
+        local.stop(keep=False)
+
+
+def client(cluster: LocalCluster) -> UserAPI:
+    """The SDK, signed in with the cluster's user key."""
+    key = cluster.manager_keys.public
+    return UserAPI.over(
+        Session(Target(HOST, cluster.user_port, "test", server_key=key), cluster.keys)
+    )
+
+
+def wait_for_nodes(api: UserAPI, count: int, timeout: float = START_TIMEOUT) -> None:
+    deadline = time.monotonic() + timeout
+    while (connected := _connected(api)) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{connected} of {count} nodes connected within {timeout:g} s")
+        time.sleep(0.02)
+
+
+def _connected(api: UserAPI) -> int:
+    return sum(node.status == "CONNECTED" for node in api.list_nodes(CLUSTER))
