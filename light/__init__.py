@@ -30,9 +30,11 @@ def __getattr__(name: str) -> object:
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
+    import sys
 
     value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
+    # Not globals(): once imported, the submodule `globals` hides the built-in here.
+    setattr(sys.modules[__name__], name, value)
     return value
 
 

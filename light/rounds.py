@@ -71,7 +71,10 @@ class Round:
     def _close(self) -> None:
         usage.context = usage.log_sink = None
         self._client.close()
-        self._log_end.close()
+        try:
+            self._log_end.close()
+        except OSError:
+            return  # user code closed all descriptors that it did not know
 
 
 def flush() -> None:

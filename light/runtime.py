@@ -256,8 +256,7 @@ class Runtime:
         if self._is_importing:
             self._is_importing = False
             self._mode = None
-            sentence = _import_died(self._settings.entry, code)
-            self._say({"k": "failed", "error": ["Exited", sentence, ""]})
+            self._say({"k": "failed", "error": _import_died(self._settings.entry, code)})
         self._round_ended(code, resident=False)
 
     def _round_ended(self, status: int, resident: bool) -> None:
@@ -280,10 +279,11 @@ class Runtime:
         processes.kill_descendants(frozenset(keep))
 
 
-def _import_died(entry: str, code: int) -> str:
+def _import_died(entry: str, code: int) -> list[str]:
     if code < 0:
-        return f"Importing {entry} was ended by {signal.Signals(-code).name}."
-    return f"Importing {entry} ended its process with exit code {code}."
+        name = signal.Signals(-code).name
+        return ["Killed", f"Importing {entry} was ended by {name}.", ""]
+    return ["Exited", f"Importing {entry} ended its process with exit code {code}.", ""]
 
 
 def main() -> int:

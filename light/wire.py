@@ -201,4 +201,7 @@ class Connection:
 
     def close(self) -> None:
         self._frames.close()
-        self.socket.close()
+        try:
+            self.socket.close()
+        except OSError:
+            return  # user code closed all descriptors that it did not know

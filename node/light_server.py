@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from manta.light.wire import PATIENCE, VERSION, BrokenFrame
 from manta.node import light_wire as wire
 from manta.node.light_loop import READ, WRITE, SelectorThread
@@ -120,7 +118,8 @@ class TaskServer:
             self.tell(session, SessionLost(session.id, "The runtime did not come back."))
         if session.is_dead and now - (session.stuck_since or now) > _ABANDONED:
             log.error("Session %s has no owner any more: it is closed.", session.id)
-            self.close_session(session.id)
+            self._sessions.forget(session.id)
+            self.close_session(session)
 
     def _work(self, _: int) -> None:
         for job in self._sessions.jobs():
@@ -145,10 +144,7 @@ class TaskServer:
             if round_.brief.instance == instance and not round_.ended:
                 self.cancel(round_, reason)
 
-    def close_session(self, id: str) -> None:
-        session = self._sessions.by_id.get(id)
-        if session is None:
-            return
+    def close_session(self, session: Session) -> None:
         peer = self._runtimes.get(session)
         if peer is not None:
             self.send(peer, ({"k": "close"}, None))
@@ -211,7 +207,7 @@ class TaskServer:
                 self._on_message(peer, data)
         except Gone:
             self._lost(peer)
-        except (BrokenFrame, msgspec.MsgspecError) as error:
+        except BrokenFrame as error:
             self._cut(peer, f"it broke the protocol: {error}")
 
     def _lost(self, peer: Peer) -> None:
@@ -261,11 +257,11 @@ class TaskServer:
     def _on_message(self, peer: Peer, data: bytes) -> None:
         role = peer.role
         if role is None:
-            self._on_greeting(peer, wire.FIRST.decode(data))
+            self._on_greeting(peer, wire.first(data))
         elif isinstance(role, Session):
-            self._on_runtime(role, wire.FROM_RUNTIME.decode(data))
+            self._on_runtime(role, wire.from_runtime(data))
         else:
-            self.rounds.handle(role, peer, wire.FROM_ROUND.decode(data))
+            self.rounds.handle(role, peer, wire.from_round(data))
 
     def _on_greeting(self, peer: Peer, first: wire.Runtime | wire.Round) -> None:
         role = self._sessions.by_token.get(first.token)

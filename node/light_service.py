@@ -73,7 +73,9 @@ class LightService(Actor):
             case CancelRound(session, instance, reason):
                 sessions.post(lambda server: server.cancel_round(session, instance, reason))
             case CloseSession(session):
-                sessions.post(lambda server: server.close_session(session))
+                closed = sessions.forget(session)
+                if closed is not None:
+                    sessions.post(lambda server: server.close_session(closed))
             case _ServerFailed(error):
                 raise error
             case _:

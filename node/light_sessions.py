@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SOCKET = "light"
 LONGEST_PATH = 100  # bytes; the kernel's limit is 107
 
-TAIL = 20  # lines kept for an error
+TAIL = 30  # lines kept for an error
 _EARLY = 1_000  # lines kept until there is a round to attribute them to
 
 Message = tuple[dict[str, Any], "BlobRef | list[int] | None"]
@@ -178,6 +178,7 @@ class Sessions:
         self._inbox: deque[Callable[[Any], None]] = deque()
         self._lock = threading.Lock()
         self._closed = False
+        self._leaving: set[Session] = set()
 
     @property
     def path(self) -> str:
@@ -226,10 +227,18 @@ class Sessions:
         self.unpin(round_.session.pins)
         round_.session.pins, round_.pins = round_.pins, []
 
-    def remove(self, session: Session) -> None:
+    def forget(self, id: str) -> Session | None:
+        """From any thread: no more is asked of it, and nobody can join; still to be removed."""
         with self._lock:
-            self.by_id.pop(session.id, None)
-            self.by_token.pop(session.token, None)
+            session = self.by_id.pop(id, None)
+            if session is not None:
+                self.by_token.pop(session.token, None)
+                self._leaving.add(session)
+            return session
+
+    def remove(self, session: Session) -> None:
+        """Close what is left of one that was forgotten."""
+        self._leaving.discard(session)
         for round_ in list(session.rounds.values()):
             self.remove_round(round_)
         self.unpin(session.pins)
@@ -243,7 +252,9 @@ class Sessions:
 
     def close(self) -> None:
         """At the node's end, after the last LightService's."""
-        for session in list(self.by_id.values()):
+        for id in list(self.by_id):
+            self.forget(id)
+        for session in list(self._leaving):
             self.remove(session)
         with self._lock:
             self._closed = True

@@ -12,10 +12,8 @@ import time
 from itertools import groupby
 from typing import Protocol
 
-import msgspec
-
-from manta.light.wire import MAX_LOG_TEXT
-from manta.node.light_wire import LOG_RECORD
+from manta.light.wire import MAX_LOG_TEXT, BrokenFrame
+from manta.node.light_wire import log_record
 
 Line = tuple[str, float, str]
 """Stream, seconds since the epoch, text."""
@@ -111,10 +109,10 @@ class LogStream:
         for _ in range(_RECORDS):
             try:
                 data = self._socket.recv(2 * MAX_LOG_TEXT, socket.MSG_DONTWAIT)
-                at, level, text = LOG_RECORD.decode(data)
+                at, level, text = log_record(data)
             except BlockingIOError:
                 break
-            except (msgspec.MsgspecError, OSError):
+            except (BrokenFrame, OSError):
                 self.ended = True
                 lines.append(("error", time.time(), "The log can't be read any more: bad record."))
                 break

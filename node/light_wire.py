@@ -5,12 +5,13 @@ Whatever is not of these types, in bounds, costs the task its connection.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from manta.light.wire import INLINE_LIMIT, MAX_LOG_TEXT
+from manta.light.wire import INLINE_LIMIT, MAX_LOG_TEXT, BrokenFrame
 
 Number = Annotated[int, Meta(ge=1, lt=2**53)]
 Text = Annotated[str, Meta(max_length=64 * 1024)]
@@ -152,9 +153,24 @@ Ask = (
 FromRuntime = Ready | Failed | Exited
 FromRound = Ask | Memory | End
 
-FIRST = msgspec.msgpack.Decoder(Runtime | Round)
-FROM_RUNTIME = msgspec.msgpack.Decoder(FromRuntime)
-FROM_ROUND = msgspec.msgpack.Decoder(FromRound)
-LOG_RECORD = msgspec.msgpack.Decoder(
+T = TypeVar("T")
+
+
+class _Decoder(Generic[T]):
+    def __init__(self, type: Any) -> None:
+        self._decode: Callable[[bytes], T] = msgspec.msgpack.Decoder(type).decode
+
+    def __call__(self, data: bytes) -> T:
+        """Raises BrokenFrame."""
+        try:
+            return self._decode(data)
+        except Exception as error:  # RecursionError, UnicodeDecodeError, ...
+            raise BrokenFrame(f"{type(error).__name__}: {error}") from error
+
+
+first = _Decoder[Runtime | Round](Runtime | Round)
+from_runtime = _Decoder[FromRuntime](FromRuntime)
+from_round = _Decoder[FromRound](FromRound)
+log_record = _Decoder[tuple[float, str, str]](
     tuple[float, Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=MAX_LOG_TEXT)]]
 )

@@ -208,8 +208,10 @@ class Runtime:
         self.scratch = scratch
 
     def event(self, kind: type[Any], patience: float = PATIENCE) -> Any:
-        """The next event, which must be of that kind."""
+        """The next event, which must be of that kind; RuntimeReady may come before."""
         event = self.node.events.get(timeout=patience)
+        if isinstance(event, light.RuntimeReady) and kind is not light.RuntimeReady:
+            event = self.node.events.get(timeout=patience)
         assert isinstance(event, kind), event
         return event
 

@@ -1,14 +1,191 @@
-"""The three ways to write a module."""
+"""The three ways to write a module, and what each finds around it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 
-def test_hello(start: Callable[..., Any]) -> None:
-    runtime = start("def main():\n    print('hi')\n    return 42\n")
+Start = Callable[..., Any]
+
+CLASS = """
+    from manta.light import Task
+    rounds = []
+    class Worker(Task):
+        def run(self):
+            rounds.append(self.world.iteration)
+            return rounds
+"""
+PLAIN_CLASS = """
+    class Worker:
+        def __init__(self):
+            self.seen = self.world.iteration
+        def run(self):
+            self.logger.info("here")
+            return [self.seen, self.world.size]
+"""
+SCRIPT = """
+    rounds = []
+    def main():
+        rounds.append(1)
+        print("main")
+        return len(rounds)
+"""
+GUARDED = SCRIPT + "\n    if __name__ == '__main__':\n        main()\n"
+UNGUARDED = SCRIPT + "\n    main()\n"
+UNGUARDED_LATE = (
+    SCRIPT + "\n    try:\n        print('got', main())\n    except Exception:\n        pass\n"
+)
+SCRIPT_WITH_CLASS = (
+    "    from manta.light import Task\n"
+    + GUARDED
+    + """
+    class Worker(Task):
+        def run(self):
+            return "class"
+"""
+)
+
+
+def test_a_class_starts_fresh_each_round(start: Start) -> None:
+    runtime = start(CLASS)
     assert runtime.ready().mode == "fork"
-    ended = runtime.run()
-    assert ended.output == 42
-    assert ended.lines("stdout") == ["hi"]
+    assert [runtime.run(i).output for i in range(3)] == [[0], [1], [2]]
+
+
+def test_a_class_that_is_no_task(start: Start) -> None:
+    runtime = start(PLAIN_CLASS)
+    assert runtime.run(4).output == [4, 3]
+
+
+@pytest.mark.parametrize("source", [SCRIPT, GUARDED, UNGUARDED, UNGUARDED_LATE])
+def test_main_runs_once_a_round(start: Start, source: str) -> None:
+    runtime = start(source)
+    for i in range(2):
+        ended = runtime.run(i)
+        assert ended.output == 1
+        assert ended.lines("stdout").count("main") == 1
+
+
+def test_main_that_is_imported_from_a_file_beside(start: Start) -> None:
+    files = {"worker.py": "from helper import main\nmain()\n", "helper.py": SCRIPT}
+    ended = start(files).run()
+    assert ended.output == 1
+    assert ended.lines("stdout") == ["main"]
+
+
+def test_main_comes_before_classes_and_class_name_before_main(start: Start) -> None:
+    runtime = start(SCRIPT_WITH_CLASS)
+    assert runtime.run(0).output == 1
+    assert runtime.run(1, class_name="Worker").output == "class"
+
+
+def test_a_package(start: Start) -> None:
+    files = {
+        "fl/__init__.py": "from fl.work import Worker\nfrom .sub import VALUE\n",
+        "fl/work.py": """
+            from manta.light import Task
+            from . import sub
+            class Base(Task):
+                def run(self):
+                    return "base"
+            class Worker(Base):
+                def run(self):
+                    return sub.VALUE
+        """,
+        "fl/sub.py": "VALUE = 5\n",
+    }
+    assert start(files, "fl").run().output == 5
+
+
+def test_a_module_named_as_one_of_the_standard_library(start: Start) -> None:
+    assert start({"queue.py": "def main():\n    return 1\n"}, "queue.py").run().output == 1
+
+
+RESIDENT = """
+    import os
+    from manta.light import Task
+    class Worker(Task):
+        def setup(self):
+            print("set up")
+            self.rounds = 0
+        def execute(self):
+            self.rounds += 1
+            print("round", self.world.iteration)
+            if self.world.iteration == 2:
+                raise ValueError("once")
+            return [self.rounds, os.getpid()]
+"""
+
+
+def test_a_resident_object_lives_on(start: Start) -> None:
+    runtime = start(RESIDENT)
+    assert runtime.ready().mode == "resident"
+    first = runtime.run(0)
+    assert first.lines("stdout") == ["set up", "round 0"]
+    second = runtime.run(1)
+    assert second.lines("stdout") == ["round 1"]
+    assert runtime.run(2).error.kind == "ValueError"
+    third = runtime.run(3)
+    assert [first.output[0], second.output[0], third.output[0]] == [1, 2, 4]
+    assert first.output[1] == second.output[1] == third.output[1] != runtime.handle.pid
+
+
+def test_setup_that_fails_is_tried_again(start: Start) -> None:
+    runtime = start("""
+        class Worker:
+            def setup(self):
+                if self.world.iteration == 0:
+                    raise ValueError("not yet")
+            def execute(self):
+                return self.world.iteration
+    """)
+    assert runtime.run(0).error.sentence.startswith("worker.0 raised ValueError: not yet")
+    assert runtime.run(1).output == 1
+
+
+def test_a_resident_object_that_was_killed_is_made_anew(start: Start, node: Any) -> None:
+    runtime = start("""
+        import os, time
+        class Worker:
+            def setup(self):
+                self.rounds = 0
+            def execute(self):
+                self.rounds += 1
+                if self.world.iteration == 1:
+                    os.kill(os.getpid(), 9)
+                return self.rounds
+    """)
+    assert runtime.run(0).output == 1
+    assert runtime.run(1).error.kind == "Killed"
+    assert runtime.run(2).output == 1
+
+
+def test_several_classes_are_told_apart_by_the_rounds(start: Start) -> None:
+    runtime = start("""
+        class One:
+            def run(self):
+                return 1
+        class Two:
+            def execute(self):
+                return 2
+    """)
+    assert runtime.ready().mode == "fork"
+    assert runtime.run(0, class_name="One").output == 1
+    assert runtime.run(1, class_name="Two").output == 2
+    assert "several Task classes (One, Two)" in runtime.run(2).error.sentence
+    assert "no class 'Three'" in runtime.run(3, class_name="Three").error.sentence
+
+
+def test_world_works_without_a_task(start: Start) -> None:
+    runtime = start("""
+        from manta.light import Local, Results, World
+        world = World()
+        def main():
+            Results().save([1, 2], tag="numbers")
+            Local().scratch.joinpath("file").write_text("x")
+            return world.iteration, Local().scratch.list_dir(), __name__
+    """)
+    assert runtime.ready().mode == "fork"
+    assert runtime.run(6).output == (6, ["file"], "worker")

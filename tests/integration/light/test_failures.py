@@ -1,0 +1,316 @@
+"""What a task may do wrong, each in one clear sentence, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manta.node import session as light
+from tests.integration.light.conftest import wait_until
+
+Start = Callable[..., Any]
+
+
+def main(body: str, top: str = "") -> str:
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    return f"import os, sys, time\n{top}\ndef main():\n{lines}"
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "sentence"),
+    [
+        (
+            "def main(:\n    pass\n",
+            "SyntaxError",
+            "Importing worker.py failed: worker.py has a syntax error in line 1: invalid syntax.",
+        ),
+        (
+            "import nonesuch\n",
+            "ModuleNotFoundError",
+            "Importing worker.py raised ModuleNotFoundError: No module named 'nonesuch' "
+            "(worker.py, line 1).",
+        ),
+        ("x = 1\n", "NothingToRun", "worker.py has nothing to run: give it a function main(), or"),
+        ("import sys\nsys.exit(3)\n", "SystemExit", "Importing worker.py called sys.exit(3)."),
+        (
+            "import os\nos._exit(0)\n",
+            "Exited",
+            "Importing worker.py ended its process with exit code 0.",
+        ),
+        (
+            "import os\nos.kill(os.getpid(), 11)\n",
+            "Killed",
+            "Importing worker.py was ended by SIGSEGV.",
+        ),
+    ],
+)
+def test_a_module_that_cannot_be_imported(
+    start: Start, source: str, kind: str, sentence: str
+) -> None:
+    dies = kind in ("Exited", "Killed")
+    runtime = start("print('before')\n" + source if dies else source)
+    event = runtime.event(light.RuntimeFailed)
+    assert event.error.kind == kind
+    assert event.error.sentence.startswith(sentence)
+    assert not dies or "before" in event.error.last_lines
+    assert runtime.run().error.kind == kind  # a round tries, and says the same
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "sentence"),
+    [
+        (
+            "x = 1 / 0",
+            "ZeroDivisionError",
+            "worker.0 raised ZeroDivisionError: division by zero (worker.py, line 5).",
+        ),
+        ("sys.exit(3)", "SystemExit", "worker.0 called sys.exit(3)."),
+        ("sys.exit('no data')", "SystemExit", "worker.0 called sys.exit('no data')."),
+        (
+            "os._exit(0)",
+            "Exited",
+            "worker.0 ended its process with exit code 0 before its code returned",
+        ),
+        (
+            "os._exit(5)",
+            "Exited",
+            "worker.0 ended its process with exit code 5 before its code returned",
+        ),
+        (
+            "os.kill(os.getpid(), 11)",
+            "Killed",
+            "worker.0 was ended by SIGSEGV: its process crashed in native code.",
+        ),
+        ("os.kill(os.getpid(), 9)", "Killed", "worker.0 was killed (SIGKILL)"),
+        ("os.kill(os.getpid(), 15)", "Killed", "worker.0 was ended by SIGTERM."),
+        (
+            "raise KeyboardInterrupt",
+            "KeyboardInterrupt",
+            "worker.0 raised KeyboardInterrupt (worker.py, line 5).",
+        ),
+        (
+            "return {'a': [1, object()]}",
+            "ValueNotSerializable",
+            "worker.0 raised ValueNotSerializable: ",
+        ),
+        ("return lambda: 1", "ValueNotSerializable", "worker.0 raised ValueNotSerializable: "),
+    ],
+)
+def test_a_round_that_fails(start: Start, body: str, kind: str, sentence: str) -> None:
+    runtime = start(main(f"print('last words')\n{body}"))
+    runtime.ready()
+    for iteration in range(2):  # the runtime survives
+        ended = runtime.run(iteration)
+        assert (ended.error.kind, ended.error.sentence[: len(sentence)]) == (kind, sentence)
+        assert "last words" in ended.error.last_lines
+
+
+def test_a_place_in_a_value_is_named(start: Start) -> None:
+    ended = start(main("return {'model': {'layer3': [1, object()]}}")).run()
+    assert 'value["model"]["layer3"][1]' in ended.error.sentence
+
+
+def test_main_that_wants_arguments(start: Start) -> None:
+    ended = start("def main(path):\n    pass\n").run()
+    assert "missing 1 required positional argument: 'path'" in ended.error.sentence
+
+
+def test_exit_code_0_is_success(start: Start) -> None:
+    assert start(main("sys.exit()")).run().output is None
+
+
+def test_a_traceback_is_of_the_tasks_own_code(start: Start) -> None:
+    files = {
+        "worker.py": "import helper\ndef main():\n    helper.work({})\n",
+        "helper.py": """
+            import json
+            def work(data):
+                try:
+                    json.loads("{")
+                except ValueError as error:
+                    raise RuntimeError("no good\\ud800") from error
+        """,
+    }
+    error = start(files).run().error
+    assert error.sentence == "worker.0 raised RuntimeError: no good? (helper.py, line 7)."
+    assert (
+        error.traceback.splitlines()[0:3]
+        == [
+            "json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes: "
+            "line 1 column 2 (char 1)",
+            "",
+            "The above exception was the direct cause of the following exception:",
+        ]
+        or 'File "helper.py", line 5, in work' in error.traceback
+    )
+    assert 'File "worker.py", line 3, in main' in error.traceback
+    assert "manta" not in error.traceback
+    assert "json/decoder" not in error.traceback
+
+
+def test_a_segfault_says_where(start: Start) -> None:
+    error = start(main("import ctypes\nctypes.string_at(0)")).run().error
+    assert error.sentence.startswith("worker.0 was ended by SIGSEGV")
+    assert any("line 5 in main" in line for line in error.last_lines)
+
+
+def test_a_round_that_never_returns_is_cancelled(start: Start, node: Any) -> None:
+    runtime = start(main("print('in')\nwhile True:\n    time.sleep(1)"))
+    instance = runtime.begin()
+    runtime.output("stdout", "in")
+    node.light.tell(light.CancelRound(runtime.id, instance, "worker.0 ran longer than 1 s."))
+    ended = runtime.end()
+    assert (ended.error.kind, ended.error.sentence) == (
+        "Cancelled",
+        "worker.0 ran longer than 1 s.",
+    )
+    runtime.begin(1)
+    runtime.output("stdout", "in")
+
+
+def test_a_resident_round_is_cancelled(start: Start, node: Any) -> None:
+    runtime = start("""
+        import time
+        class Worker:
+            rounds = 0
+            def execute(self):
+                self.rounds += 1
+                print("in")
+                if self.world.iteration == 1:
+                    while True:
+                        time.sleep(1)
+                return self.rounds
+    """)
+    assert runtime.run(0).output == 1
+    instance = runtime.begin(1)
+    runtime.output("stdout", "in")
+    node.light.tell(light.CancelRound(runtime.id, instance, "enough"))
+    assert runtime.end().error.sentence == "enough"
+    assert runtime.run(2).output == 1
+
+
+def test_a_round_is_cancelled_while_it_waits_for_another(start: Start, node: Any) -> None:
+    runtime = start(main("print('in')\ntime.sleep(0.3)"))
+    runtime.begin(0)
+    runtime.output("stdout", "in")
+    waiting = runtime.begin(1)
+    node.light.tell(light.CancelRound(runtime.id, waiting, "not wanted"))
+    ends = [runtime.end().event, runtime.end().event]
+    by_iteration = {event.instance.iteration: event.error for event in ends}
+    assert by_iteration[0] is None
+    assert by_iteration[1].sentence == "not wanted"
+
+
+# What a round leaves behind.
+
+DAEMON = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        with open("pid", "w") as file:
+            file.write(str(os.getpid()))
+        while True:
+            time.sleep(1)
+    os._exit(0)
+while not os.path.exists("pid") or not open("pid").read():
+    time.sleep(0.005)
+"""
+CHILD = """
+import subprocess
+child = subprocess.Popen(["sleep", "600"])
+with open("pid", "w") as file:
+    file.write(str(child.pid))
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def left_behind(runtime: Any) -> int:
+    wait_until(
+        lambda: (runtime.scratch / "pid").exists() and (runtime.scratch / "pid").read_text() != ""
+    )
+    return int((runtime.scratch / "pid").read_text())
+
+
+@pytest.mark.parametrize("leave", [DAEMON, CHILD])
+def test_what_a_round_leaves_behind_ends_with_it(start: Start, leave: str) -> None:
+    runtime = start(main(leave + "\nreturn 1"))
+    assert runtime.run().output == 1
+    pid = left_behind(runtime)
+    wait_until(lambda: not is_alive(pid), 5)
+
+
+@pytest.mark.parametrize("leave", [DAEMON, CHILD])
+def test_what_a_cancelled_round_started_ends_with_it(start: Start, node: Any, leave: str) -> None:
+    runtime = start(main(leave + "\nprint('in')\nwhile True:\n    time.sleep(1)"))
+    instance = runtime.begin()
+    runtime.output("stdout", "in")
+    pid = left_behind(runtime)
+    assert is_alive(pid)
+    node.light.tell(light.CancelRound(runtime.id, instance, "enough"))
+    runtime.end()
+    wait_until(lambda: not is_alive(pid), 5)
+
+
+@pytest.mark.parametrize("leave", [DAEMON, CHILD])
+@pytest.mark.parametrize("how", ["kill", "sigkill", "stopped", "close"])
+def test_a_runtime_ends_as_a_whole(start: Start, node: Any, leave: str, how: str) -> None:
+    """By its handle; by the kernel; by its handle while it can't react; by its session's end."""
+    runtime = start(main(leave + "\nprint('in')\nwhile True:\n    time.sleep(1)"))
+    runtime.begin()
+    runtime.output("stdout", "in")
+    pid = left_behind(runtime)
+    if how == "sigkill":
+        os.kill(runtime.handle.pid, signal.SIGKILL)
+    elif how == "close":
+        node.light.tell(light.CloseSession(runtime.id))
+    else:
+        if how == "stopped":
+            os.kill(runtime.handle.pid, signal.SIGSTOP)
+        runtime.handle.kill()
+        runtime.handle.kill()
+    exit_ = runtime.exits.get(timeout=10)
+    assert exit_.code == (0 if how in ("kill", "close") else -signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), 5)
+    assert not is_alive(runtime.handle.pid)
+    assert runtime.exits.empty()
+
+
+def test_a_runtime_that_is_gone_is_told(start: Start) -> None:
+    runtime = start(main("pass"))
+    runtime.ready()
+    os.kill(runtime.handle.pid, signal.SIGKILL)
+    assert runtime.event(light.SessionLost).session == runtime.id
+
+
+def test_a_template_that_was_killed_is_made_anew(start: Start) -> None:
+    runtime = start(main("return os.getppid()"))
+    template = runtime.run(0).output
+    os.kill(template, signal.SIGKILL)
+    wait_until(lambda: not is_alive(template))
+    assert runtime.run(1).output not in (template, 1)
+
+
+def test_descriptors_that_user_code_closes_are_not_the_runtimes(start: Start) -> None:
+    runtime = start(main("os.closerange(3, 256)\nreturn 1"))
+    for iteration in range(2):
+        assert runtime.run(iteration).output == 1
+
+
+def test_launch_errors(start: Start, node: Any, tmp_path: Path) -> None:
+    from manta.node.errors import LaunchError
+
+    with pytest.raises(LaunchError, match="nonesuch could not be started"):
+        node.launcher.launch(["nonesuch"], env={}, cwd=tmp_path, on_exit=lambda *_: None)

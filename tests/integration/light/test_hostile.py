@@ -1,0 +1,343 @@
+"""A task that breaks the protocol loses its connection; the node goes on."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import mmap
+import os
+import random
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from manta.light.wire import MAX_TO_NODE, VERSION, Connection
+from manta.node import session as light
+from manta.node.light_sessions import LONGEST_PATH, Sessions
+from manta.protocol.node import Instance
+from manta.transports.blobs import MemoryDepot
+from tests.integration.light.conftest import wait_until
+
+Start = Callable[..., Any]
+
+
+class Task:
+    """A runtime and its round, played by the test."""
+
+    def __init__(self, node: Any, id: str = "hostile") -> None:
+        self.node = node
+        self.id = id
+        request = light.OpenSession(id, node.owner)
+        self.opened = node.light.ask(request, timeout=10)
+        self.connections: list[Connection] = []
+        self.runtime = self.connect(
+            {"k": "runtime", "token": self.opened.token, "version": VERSION, "pid": 1}
+        )
+        self.expect(self.runtime, "welcome")
+        self.runtime.send({"k": "ready", "mode": "fork", "why": ""})
+        self.instance = Instance("swarm", "worker", 0, 0)
+        brief = light.RoundBrief(self.instance, "", "", "", "", 1, 0, None, {}, None)
+        node.light.tell(light.RunRound(id, brief))
+        self.order = self.expect(self.runtime, "run")
+        self.round = self.connect({"k": "round", "token": self.order["token"]})
+
+    def connect(self, *messages: dict[str, Any]) -> Connection:
+        connection = Connection.to(self.opened.socket)
+        connection.socket.settimeout(10)
+        self.connections.append(connection)
+        for message in messages:
+            connection.send(message)
+        return connection
+
+    def expect(self, connection: Connection, kind: str) -> dict[str, Any]:
+        received = connection.receive()
+        assert received is not None
+        message, fds = received
+        for fd in fds:
+            os.close(fd)
+        assert message["k"] == kind, message
+        return message
+
+    def event(self, kind: type[Any]) -> Any:
+        while not isinstance(event := self.node.events.get(timeout=10), kind):
+            continue
+        return event
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+        self.node.light.tell(light.CloseSession(self.id))
+
+
+@pytest.fixture
+def task(node: Any) -> Iterator[Task]:
+    task = Task(node)
+    yield task
+    task.close()
+    answers(node)
+
+
+def is_cut(connection: Connection) -> bool:
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        return connection.receive() is None
+    return True
+
+
+def answers(node: Any) -> None:
+    """The node still serves others."""
+    other = Task(node, "other")
+    other.round.send({"k": "list_global_tags", "n": 1})
+    other.expect(other.round, "answer")
+    other.close()
+
+
+BAD = [
+    b"",
+    b"\0",
+    msgpack.packb(None),
+    msgpack.packb([]),
+    msgpack.packb({}),
+    msgpack.packb({"k": "nonesuch", "n": 1}),
+    msgpack.packb({"k": "runtime", "token": "x", "version": 1, "pid": 1}),
+    msgpack.packb({"k": "get_global", "n": 1}),
+    msgpack.packb({"k": "get_global", "n": 1, "tag": 5}),
+    msgpack.packb({"k": "get_global", "n": 1, "tag": ""}),
+    msgpack.packb({"k": "get_global", "n": 1, "tag": "x" * 5000}),
+    msgpack.packb({"k": "get_global", "n": 2, "tag": "x"}),
+    msgpack.packb({"k": "get_global", "n": 0, "tag": "x"}),
+    msgpack.packb({"k": "get_global", "n": -1, "tag": "x"}),
+    msgpack.packb({"k": "get_global", "n": 1, "tag": "x", "more": 1}),
+    msgpack.packb({"k": "set_global", "n": 1, "tag": "x", "value": b"x" * 70_000}),
+    msgpack.packb({"k": "set_global", "n": 1, "tag": "x", "value": 99}),
+    msgpack.packb({"k": "set_global", "n": 1, "tag": "x", "value": "text"}),
+    msgpack.packb({"k": "progress", "n": 1, "fraction": 7.0, "message": ""}),
+    msgpack.packb({"k": "log_metrics", "n": 1, "metrics": {"a": "b"}, "step": None}),
+    msgpack.packb({"k": "end", "n": 1, "computing": -1.0, "moving": 0.0}),
+    msgpack.packb({"k": "end", "n": 1, "computing": 1.0, "moving": 0.0, "error": ["a"]}),
+    b"\xdd\xff\xff\xff\xff",
+    b"\xdf\x7f\xff\xff\xff",
+    b"\x91" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", BAD, ids=range(len(BAD)))
+def test_a_bad_message_cuts_the_round_off_and_cancels_it(task: Task, body: bytes) -> None:
+    task.round.socket.sendall(struct.pack("<I", len(body)) + body)
+    assert is_cut(task.round)
+    assert task.expect(task.runtime, "cancel")["round"] == task.order["round"]
+    task.runtime.send({"k": "exited", "round": task.order["round"], "status": -9})
+    error = task.event(light.RoundEnded).error
+    assert error.kind == "Cancelled"
+    assert error.sentence.startswith("worker.0 was ended, because it broke the protocol: ")
+
+
+def test_a_frame_that_is_too_long_is_not_waited_for(task: Task) -> None:
+    task.round.socket.sendall(struct.pack("<I", MAX_TO_NODE + 1))
+    assert is_cut(task.round)
+
+
+def test_a_bad_message_of_the_runtime_ends_its_session(task: Task) -> None:
+    task.runtime.send({"k": "exited", "round": 1, "status": 99999})
+    assert is_cut(task.runtime)
+    assert "broke the protocol" in task.event(light.SessionLost).sentence
+
+
+def test_an_end_of_a_round_that_there_is_not_is_nothing(task: Task) -> None:
+    task.runtime.send({"k": "exited", "round": 77, "status": 0})
+    task.round.send({"k": "stop_swarm", "n": 1})
+    task.expect(task.round, "answer")
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        {"k": "runtime", "token": "0" * 32, "version": VERSION, "pid": 1},
+        {"k": "round", "token": "0" * 32},
+        {"k": "round", "token": ""},
+        {"k": "stop_swarm", "n": 1},
+        {},
+    ],
+)
+def test_a_wrong_greeting(task: Task, greeting: dict[str, Any]) -> None:
+    stranger = task.connect(greeting)
+    received = stranger.receive()
+    if received is not None:
+        assert received[0] == {
+            "k": "refused",
+            "sentence": "The token is not valid, or the task has been ended.",
+        }
+        assert is_cut(stranger)
+
+
+def test_a_token_of_the_other_kind(task: Task) -> None:
+    task.expect(task.connect({"k": "round", "token": task.opened.token}), "refused")
+    greeting = {"k": "runtime", "token": task.order["token"], "version": VERSION, "pid": 1}
+    task.expect(task.connect(greeting), "refused")
+    greeting = {"k": "runtime", "token": task.opened.token, "version": 99, "pid": 1}
+    task.expect(task.connect(greeting), "refused")
+
+
+def test_tokens_end_with_the_session(task: Task) -> None:
+    task.node.light.ask(light.CloseSession(task.id), timeout=10)
+    task.expect(task.runtime, "close")
+    assert is_cut(task.runtime)
+    task.expect(task.connect({"k": "round", "token": task.order["token"]}), "refused")
+
+
+def test_strangers_who_say_nothing_make_room(task: Task) -> None:
+    silent = [task.connect() for _ in range(100)]
+    answers(task.node)
+    assert is_cut(silent[0])
+
+
+def test_random_and_mutated_bytes(task: Task) -> None:
+    source = random.Random(1)
+    whole = msgpack.packb({"k": "round", "token": task.order["token"]})
+    for _ in range(300):
+        body = bytearray(source.choice([whole, source.randbytes(40)]))
+        body[source.randrange(len(body))] = source.randrange(256)
+        stranger = task.connect()
+        stranger.socket.sendall(struct.pack("<I", len(body)) + body)
+        stranger.close()
+        nested = source.choice([b"\x81\xa1k", b"\x91", b"\x81\xa1x"]) * 30_000
+        with contextlib.suppress(BrokenPipeError):
+            task.connect().socket.sendall(struct.pack("<I", len(nested)) + nested)
+    answers(task.node)
+
+
+def test_descriptors_that_nobody_asked_for_are_closed(task: Task, node: Any) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with open("/dev/null") as file:
+        rights = array.array("i", [file.fileno()] * 4)
+        for n in range(1, 20):
+            body = msgpack.packb({"k": "stop_swarm", "n": n})
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            task.round.socket.sendmsg([struct.pack("<I", len(body)) + body], ancillary)
+            task.expect(task.round, "answer")
+        many = array.array("i", [file.fileno()] * 50)
+        task.round.socket.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, many)])
+        assert is_cut(task.round)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_memory_cannot_be_cut_short(task: Task) -> None:
+    task.round.send({"k": "memory", "n": 1, "size": 100_000})
+    received = task.round.receive()
+    assert received is not None
+    message, (fd,) = received
+    assert message["memory"] == 1
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 10)
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 200_000)
+    # Kept mapped for writing, it is refused, and the round goes on.
+    with mmap.mmap(fd, 100_000):
+        task.round.send({"k": "set_global", "n": 2, "tag": "x", "value": 1})
+        error = task.expect(task.round, "error")
+    assert error["kind"] == "ResourceExhaustionError"
+    assert "unmap" in error["sentence"]
+    # A tampered value is the reader's affair: it is taken in, and sealed.
+    task.round.send({"k": "memory", "n": 3, "size": 100_000})
+    received = task.round.receive()
+    assert received is not None
+    _, (other,) = received
+    task.round.send({"k": "set_global", "n": 4, "tag": "x", "value": 3})
+    task.expect(task.round, "answer")
+    with pytest.raises(PermissionError):
+        os.pwrite(other, b"x", 0)
+    assert fcntl.fcntl(other, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
+    os.close(fd)
+    os.close(other)
+
+
+def test_memory_has_limits(task: Task) -> None:
+    task.round.send({"k": "memory", "n": 1, "size": 1 << 50})
+    assert task.expect(task.round, "error")["kind"] == "ResourceExhaustionError"
+    for n in range(2, 10):
+        task.round.send({"k": "memory", "n": n, "size": 10})
+        task.expect(task.round, "answer")
+    task.round.send({"k": "memory", "n": 10, "size": 10})
+    assert "not handed in" in task.expect(task.round, "error")["sentence"]
+
+
+def test_a_request_before_the_last_was_answered(task: Task) -> None:
+    task.node.hold = True
+    task.round.send({"k": "stop_swarm", "n": 1})
+    task.round.send({"k": "stop_swarm", "n": 2})
+    assert is_cut(task.round)
+    task.node.hold = False
+
+
+def test_a_reader_that_does_not_read_costs_only_itself(task: Task, node: Any) -> None:
+    node.globals["x"] = node.payload(b"x" * 60_000)
+    for n in range(1, 50):
+        task.round.send({"k": "get_global", "n": n, "tag": "x"})
+        if n < 49:
+            task.expect(task.round, "answer")
+    answers(node)
+
+
+def test_a_bad_log_record_ends_the_log_only(task: Task, node: Any) -> None:
+    other = Task(node, "logs")
+    brief = light.RoundBrief(Instance("s", "w", 0, 1), "", "", "", "", 1, 0, None, {}, None)
+    node.light.tell(light.RunRound("logs", brief))
+    received = other.runtime.receive()
+    assert received is not None
+    message, (out, err, log) = received
+    round_ = other.connect({"k": "round", "token": message["token"]})
+    with socket.socket(fileno=log) as sink:
+        sink.send(msgpack.packb([1.0, "info", "good"]))
+        sink.send(b"nonsense")
+    os.write(out, b"still here\n")
+    round_.send({"k": "end", "n": 1, "computing": 0.0, "moving": 0.0})
+    other.expect(round_, "answer")
+    lines = []
+    while not isinstance(event := node.events.get(timeout=10), light.RoundEnded):
+        if isinstance(event, light.Output):
+            lines += [(event.stream, text) for _, text in event.lines]
+    assert sorted(lines) == [
+        ("error", "The log can't be read any more: bad record."),
+        ("info", "good"),
+        ("stdout", "still here"),
+    ]
+    os.close(out)
+    os.close(err)
+    other.close()
+
+
+def test_the_socket_is_open_to_all_but_cannot_be_listed(node: Any) -> None:
+    assert stat.S_IMODE(node.sessions.folder.stat().st_mode) == 0o711
+    assert stat.S_IMODE(Path(node.sessions.path).stat().st_mode) == 0o666
+
+
+def test_a_long_path_is_replaced_by_a_short_one(tmp_path: Path) -> None:
+    depot = MemoryDepot(1000)
+    folder = tmp_path / ("x" * 120)
+    sessions = Sessions(depot, folder)
+    assert len(sessions.path) <= LONGEST_PATH
+    again = Sessions(depot, folder)
+    assert again.folder == sessions.folder
+    again.close()
+    sessions.close()
+    assert not sessions.folder.exists()
+
+
+def test_a_session_without_an_owner_ends(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manta.node.light_server._ABANDONED", 0.2)
+    task = Task(node)
+    node.owner.stop()
+    node.owner.wait(10)
+    task.round.send({"k": "stop_swarm", "n": 1})
+    started = time.monotonic()
+    assert is_cut(task.round)
+    assert 0.2 <= time.monotonic() - started < 5
+    wait_until(lambda: not node.sessions.by_id)
+    task.close()

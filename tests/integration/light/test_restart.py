@@ -1,0 +1,235 @@
+"""The node's service fails and comes back, or the node dies, while rounds run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from manta.actors import Actor, ChildSpec
+from manta.node import session as light
+from tests.integration.light.conftest import wait_until
+
+Start = Callable[..., Any]
+
+
+def test_a_computing_round_notices_nothing(start: Start, node: Any) -> None:
+    runtime = start("""
+        import time
+        from manta.light import World
+        def main():
+            print("in", flush=True)
+            time.sleep(0.5)
+            print("out")
+            World().set("x", 1)
+            return 5
+    """)
+    runtime.begin()
+    runtime.output("stdout", "in")
+    node.restart_service(0.1)
+    ended = runtime.end()
+    assert ended.output == 5
+    assert ended.lines("stdout") == ["out"]
+    assert runtime.run(1).output == 5
+
+
+def test_an_unanswered_request_is_carried_out_once(start: Start, node: Any) -> None:
+    node.hold = True
+    runtime = start("""
+        import numpy as np
+        from manta.light import World
+        def main():
+            World().results.add("small", 1)
+            World().results.add("large", np.ones(1_000_000))
+            return World().get("x")
+    """)
+    runtime.begin()
+    for pause in (0.0, 0.3, 0.0):
+        wait_until(lambda: bool(node.held))
+        request = node.held.pop()
+        node.restart_service(pause)
+        if pause:
+            time.sleep(0.2)  # it has come back and asked again
+        request.reply.set(node.payload(7) if isinstance(request.body, light.GetGlobal) else None)
+    assert runtime.end().output == 7
+    assert [type(body).__name__ for body in node.requests] == [
+        "AddResult",
+        "AddResult",
+        "GetGlobal",
+    ]
+    np.testing.assert_array_equal(node.value(node.requests[1].value), np.ones(1_000_000))
+
+
+def test_an_answer_given_while_nobody_serves(start: Start, node: Any) -> None:
+    node.hold = True
+    runtime = start("from manta.light import World\ndef main():\n    return World().get('x')\n")
+    runtime.begin()
+    wait_until(lambda: bool(node.held))
+    node.light.stop()
+    node.light.wait(10)
+    node.held[0].reply.set(node.payload(7))
+    node.held[0].reply.fail("RequestFailed", "too late")
+    node.light = node.start_service()
+    assert runtime.end().output == 7
+
+
+def test_orders_given_before_the_runtime_is_back(start: Start, node: Any) -> None:
+    runtime = start("import time\ndef main():\n    print('in')\n    time.sleep(30)\n")
+    first = runtime.begin(0)
+    runtime.output("stdout", "in")
+    node.restart_service()
+    node.light.tell(light.CancelRound(runtime.id, first, "enough"))
+    assert runtime.end().error.sentence == "enough"
+    runtime.begin(1)
+    node.light.ask(light.CancelRound(runtime.id, first, "it has been read"), timeout=10)
+    node.restart_service()
+    runtime.output("stdout", "in")
+
+
+def test_a_round_that_dies_while_nobody_serves(start: Start, node: Any) -> None:
+    runtime = start("""
+        import os, time
+        def main():
+            print("in", flush=True)
+            time.sleep(0.3)
+            print("dying", flush=True)
+            os._exit(3)
+    """)
+    runtime.begin()
+    runtime.output("stdout", "in")
+    node.restart_service(0.5)
+    ended = runtime.end()
+    assert ended.error.kind == "Exited"
+    assert ended.lines("stdout") == ["dying"]
+
+
+def test_many_restarts(start: Start, node: Any) -> None:
+    runtime = start("""
+        from manta.light import World
+        def main():
+            for i in range(300):
+                World().results.add("n", i)
+                print(i)
+    """)
+    runtime.begin()
+    for _ in range(8):
+        time.sleep(0.03)
+        node.restart_service(0.01)
+    ended = runtime.end()
+    assert ended.error is None
+    written = [node.value(value) for _, _, value in node.results]
+    assert written == list(range(300))
+    assert ended.lines("stdout") == [str(i) for i in range(300)]
+
+
+def test_an_owner_that_was_replaced_gets_what_comes(start: Start, node: Any) -> None:
+    runtime = start(
+        "import time\ndef main():\n    print('in')\n    time.sleep(0.5)\n    return 1\n"
+    )
+    runtime.begin()
+    runtime.output("stdout", "in")
+    node.owner.stop()
+    node.owner.wait(10)
+    events: list[Any] = []
+
+    class Successor(Actor):
+        def receive(self, message: Any) -> None:
+            events.append(message)
+
+    time.sleep(0.7)  # the round ends while it has no owner
+    node.system.spawn(ChildSpec("owner", Successor))
+    wait_until(lambda: bool(events))
+    assert isinstance(events[-1], light.RoundEnded)
+
+
+def test_a_failure_of_the_thread_is_the_actors(start: Start, node: Any, caplog: Any) -> None:
+    runtime = start("import time\ndef main():\n    time.sleep(0.3)\n    return 1\n")
+    runtime.ready()
+    runtime.begin()
+
+    def fail(server: Any) -> None:
+        raise ZeroDivisionError("injected")
+
+    node.sessions.post(fail)
+    reason = node.light.wait(10)
+    assert "injected" in str(reason)
+    node.light = node.start_service()
+    assert runtime.end().output == 1
+
+
+NODE = """
+import sys, time
+from pathlib import Path
+from manta.actors import Actor, ActorSystem, ChildSpec
+from manta.node import session as light
+from manta.node.light_service import LightService
+from manta.node.runners.interface import RuntimeSpec
+from manta.node.runners.process import ProcessRunner
+from manta.protocol.node import Instance
+from manta.transports.blobs import MemoryDepot
+class Owner(Actor):
+    def receive(self, message):
+        if isinstance(message, light.Output):
+            print(*[text for _, text in message.lines], flush=True)
+folder = Path(sys.argv[1])
+system = ActorSystem("node")
+owner = system.spawn(ChildSpec("owner", Owner))
+service = system.spawn(ChildSpec("light", lambda: LightService(MemoryDepot(1000), folder / "l")))
+opened = service.ask(light.OpenSession("s", owner), timeout=10)
+(folder / "scratch").mkdir()
+spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")
+handle = ProcessRunner().start(spec, print)
+brief = light.RoundBrief(Instance("swarm", "worker", 0, 0), "", "", "", "", 1, 0, None, {}, None)
+service.tell(light.RunRound("s", brief))
+print(handle.pid, flush=True)
+time.sleep(60)
+"""
+
+WORKER = """
+import os, subprocess, time
+def main():
+    pids = [os.getpid(), os.getppid()]
+    pids.append(subprocess.Popen(["setsid", "sleep", "600"]).pid)
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.setsid()
+            os.write(write, str(os.getpid()).encode())
+            time.sleep(600)
+        os._exit(0)
+    pids.append(int(os.read(read, 100)))
+    print(*pids)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_nothing_outlives_the_nodes_process(tmp_path: Path, number: int) -> None:
+    (tmp_path / "worker.py").write_text(WORKER)
+    (tmp_path / "node.py").write_text(NODE)
+    command = [sys.executable, str(tmp_path / "node.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(process.stdout.readline())]
+        pids += map(int, process.stdout.readline().split())
+        assert len(pids) == 5
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        os.kill(process.pid, number)
+        process.wait(10)
+    wait_until(lambda: not any(is_running(pid) for pid in pids))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
