@@ -21,7 +21,8 @@ NODES = 4
 
 def load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"recomputed_{path.stem}", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
