@@ -171,10 +171,13 @@ class Results(Sequence[Result]):
     def __repr__(self) -> str:
         if not self:
             return "<Results: none>"
-        return (
-            f"<Results: {len(self)} of {', '.join(self.tags)}, {_ranges(self.iterations)}, "
-            f"{len(self.node_ids)} nodes>"
+        tags = self.tags
+        shown = (
+            ", ".join(tags) if len(tags) <= 6 else f"{', '.join(tags[:5])} and {len(tags) - 5} more"
         )
+        nodes = len(self.node_ids)
+        where = f"{_ranges(self.iterations)}, {nodes} node{'s' * (nodes != 1)}"
+        return f"<Results: {len(self)} of {shown}, {where}>"
 
 
 def _rank(result: Result) -> tuple[int, str, str, int, int]:

@@ -16,6 +16,7 @@ from manta.manager.errors import StoreError
 from manta.manager.feeds import Feeds, Poll
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, StoredLine
+from manta.manager.swarm_queries import ITEM_BYTES, PAGE_BYTES
 from manta.protocol.node import LogAck, LogBatch, LogLine
 from manta.protocol.user import FeedPage, LogItem, ReadFeed, SwarmInfo
 
@@ -105,9 +106,16 @@ def _page(
     complete: bool,
     info: SwarmInfo,
 ) -> FeedPage:
+    shown, room = list[StoredLine](), PAGE_BYTES
+    for line in stored:
+        room -= ITEM_BYTES + len(line.body)
+        if room < 0 and shown:
+            break
+        shown.append(line)
     items = tuple(
         LogItem(line.node_id, aliases.get(line.node_id, line.node_id), _decode(line.body))
-        for line in stored
+        for line in shown
     )
-    cursor = stored[-1].position if stored else read.after
-    return FeedPage(items, cursor, complete and len(stored) < read.limit, info)
+    cursor = shown[-1].position if shown else read.after
+    ended = complete and len(stored) < read.limit and len(shown) == len(stored)
+    return FeedPage(items, cursor, ended, info)

@@ -23,6 +23,10 @@ from manta.protocol.user import (
     TaskInfo,
     Verdict,
 )
+from manta.protocol.values import Inline
+
+PAGE_BYTES = 1024 * 1024
+ITEM_BYTES = 300
 
 
 def answer(
@@ -98,7 +102,8 @@ def page(
     """Of the feeds results, metrics and events; logs are the store's. Never waits.
 
     The cursor counts the feed's items, also those of other tags that were passed over.
-    Items from `end` on are not shown.
+    Items from `end` on are not shown. A page ends before PAGE_BYTES, unless with its first
+    item: small values ride in it, and a message has a limit.
     """
     items: Sequence[ResultItem | MetricsItem | EventItem]
     match feed:
@@ -115,13 +120,30 @@ def page(
     found: list[ResultItem | MetricsItem | EventItem] = []
     cursor = max(0, after)
     stop = len(items) if end is None else min(end, len(items))
+    room = PAGE_BYTES
     while cursor < stop and len(found) < limit:
         item = items[cursor]
-        cursor += 1
         if tag is None or not isinstance(item, ResultItem) or item.tag == tag:
+            room -= _bytes(item)
+            if room < 0 and found:
+                break
             found.append(item)
+        cursor += 1
     ended = machine.state.final and cursor >= len(items)
     return FeedPage(tuple(found), cursor, ended, info(machine))
+
+
+def _bytes(item: ResultItem | MetricsItem | EventItem) -> int:
+    """About what an item takes in a message."""
+    match item:
+        case ResultItem(value=Inline(data)):
+            return ITEM_BYTES + len(data)
+        case MetricsItem(metrics=metrics):
+            return ITEM_BYTES + sum(len(name) + 10 for name in metrics)
+        case EventItem(sentence=sentence):
+            return ITEM_BYTES + len(sentence)
+        case _:
+            return ITEM_BYTES
 
 
 def select_results(machine: SwarmMachine, tag: str, iteration: int) -> ResultEntries:

@@ -128,3 +128,37 @@ def test_manager_killed_in_mid_swarm_and_started_again_has_lost_nothing() -> Non
             finally:
                 anew.terminate()
                 reader.join(30)
+
+
+FLOOD = """
+from manta.light import World
+
+def main():
+    world = World()
+    for i in range(100):
+        world.results.add(f"t{i}", bytes(60_000))
+    world.results.add("large", bytes(50_000_000))
+    for i in range(1000):
+        print("x" * 10_000)
+    print("y" * 6_000_000)
+    return bytes(60_000)
+"""
+
+
+class Flood(Swarm):
+    def execute(self) -> Task:
+        return Task(Module(FLOOD, name="flood"), method="any")
+
+
+def test_much_at_once_comes_in_pages() -> None:
+    with stage(1, {}) as (_, api):
+        swarm = api.deploy_swarm(CLUSTER, Flood())
+        ended = api.wait_swarm(swarm, timeout=60)
+        assert ended.status == "COMPLETED", ended.reason
+        results = api.get_swarm_results(swarm)
+        assert len(results) == 101
+        assert len(results("large")[0].value) == 50_000_000
+        text = "".join(line.text for line in api.collect_logs(swarm))
+        assert text.count("x") == 10_000_000
+        assert text.count("y") == 6_000_000
+        assert len(api.get_tasks(swarm)[0].output) == 60_000
