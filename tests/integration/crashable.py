@@ -14,6 +14,7 @@ import threading
 import time
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from manta.actors import ActorSystem
 from manta.testing import crash
@@ -21,7 +22,7 @@ from manta.testing import crash
 systems: list[ActorSystem] = []
 
 
-def remember(system: ActorSystem, *args: object, **kwargs: object) -> None:
+def remember(system: ActorSystem, *args: Any, **kwargs: Any) -> None:
     construct(system, *args, **kwargs)
     systems.append(system)
 
