@@ -106,6 +106,10 @@ def check_private_folder(folder: str | os.PathLike[str]) -> None:
     """Raises KeyFileError unless only this user can enter the folder (R8)."""
     try:
         status = os.stat(folder)
+    except FileNotFoundError:
+        raise KeyFileError(
+            f"there is no folder {folder}: enrol or sign in first, or give the right path"
+        ) from None
     except OSError as error:
         raise KeyFileError(f"cannot use the folder {folder}: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):
@@ -125,17 +129,18 @@ def read_private(path: str | os.PathLike[str]) -> str:
         ) from None
     except OSError as error:
         raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from error
-    with open(fd, encoding="utf-8") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"{path} is not a file: move it away")
         _check_owner_and_mode(path, status, 0o600)
-        try:
-            return file.read(65536)
-        except UnicodeDecodeError:
-            raise KeyFileError(
-                f"{path} is damaged: restore it from a backup, or delete it to start anew"
-            ) from None
+        return os.read(fd, 65536).decode("utf-8")
+    except UnicodeDecodeError:
+        raise KeyFileError(
+            f"{path} is damaged: restore it from a backup, or delete it to start anew"
+        ) from None
+    finally:
+        os.close(fd)
 
 
 def write_private(path: str | os.PathLike[str], text: str, *, replace: bool = False) -> None:

@@ -1,0 +1,91 @@
+"""Who may connect."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manta.transports.admission import Admission, Decision, Standing, TokenBucket
+
+ALLOW, DENY, BUSY = Decision.ALLOW, Decision.DENY, Decision.BUSY
+
+
+class Time:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_known_keys_pass_and_others_do_not():
+    admission = Admission(["alice"])
+    assert [admission.decide(key) for key in ("alice", "bob")] == [ALLOW, DENY]
+    admission.allow("bob")
+    assert admission.decide("bob") is ALLOW
+    assert admission.standing("bob") is Standing.KNOWN
+
+
+def test_a_forgotten_key_is_unknown():
+    admission = Admission(["alice"])
+    admission.forget("alice")
+    assert admission.decide("alice") is DENY
+    open_house = Admission(["alice"], guests=True)
+    open_house.forget("alice")
+    assert open_house.standing("alice") is Standing.GUEST
+
+
+def test_a_denied_key_is_not_even_a_guest_until_it_is_allowed_or_forgotten():
+    admission = Admission(["alice"], guests=True)
+    for lift in (admission.allow, admission.forget):
+        admission.deny("alice")
+        assert admission.standing("alice") is Standing.DENIED
+        assert admission.decide("alice") is DENY
+        lift("alice")
+        assert admission.decide("alice") is ALLOW
+
+
+def test_another_set_of_known_keys_keeps_the_denials():
+    admission = Admission(["alice"])
+    admission.deny("mallory")
+    admission.replace_known(["bob", "mallory"])
+    keys = ("alice", "bob", "mallory")
+    assert [admission.decide(key) for key in keys] == [DENY, ALLOW, DENY]
+
+
+def test_guests_come_at_their_rate_and_known_keys_always():
+    time = Time()
+    admission = Admission(["alice"], guests=True, guest_rate=2.0, guest_burst=3, clock=time)
+    assert [admission.decide(f"guest {n}") for n in range(5)] == [ALLOW] * 3 + [BUSY] * 2
+    assert admission.decide("alice") is ALLOW
+    time.now += 1.0
+    assert [admission.decide(f"guest {n}") for n in range(3)] == [ALLOW, ALLOW, BUSY]
+    assert admission.standing("guest 9") is Standing.GUEST  # asking costs nothing
+
+
+@given(
+    st.floats(0.1, 100),
+    st.floats(1, 50),
+    st.lists(st.floats(0, 10), min_size=1, max_size=100),
+)
+def test_a_bucket_gives_no_more_than_burst_and_rate(rate, burst, waits):
+    bucket, now, taken = TokenBucket(rate, burst), 0.0, 0
+    for wait in waits:
+        now += wait
+        taken += bucket.take(now)
+        assert taken <= burst + rate * now + 1e-6
+
+
+def test_a_clock_that_runs_back_gives_nothing():
+    bucket = TokenBucket(1.0, 1.0)
+    assert bucket.take(100.0)
+    assert not bucket.take(50.0)
+
+
+@pytest.mark.parametrize("change", ["allow", "deny", "forget"])
+def test_a_reader_sees_one_snapshot_or_the_next(change):
+    admission = Admission(["alice"])
+    before = admission._snapshot
+    getattr(admission, change)("bob")
+    assert admission._snapshot is not before
+    assert before.known == {"alice"}
