@@ -147,12 +147,12 @@ class Peer:
             raise RemoteProtocolError(f"{len(message)} frames where a message has one")
         header = self._decode(wire.decode, message[0], "header")
         match header:
-            case wire.Tell(path, incarnation, ttl, body):
-                self._deliver(path, incarnation, ttl, body, Receipt(self, path))
             case wire.Ask(id, path, incarnation, ttl, body):
                 self._asked(id, path, incarnation, ttl, body)
             case wire.Answer(id, body):
                 self._answered(id, body)
+            case wire.Tell(path, incarnation, ttl, body):
+                self._deliver(path, incarnation, ttl, body, Receipt(self, path))
             case wire.Failure(id):
                 self._check_id(id)
                 ask = self._asks.pop(id, None)
