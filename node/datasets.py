@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from manta.actors import Actor, Refused
 from manta.node.config import NodeConfig, line_of
@@ -17,15 +18,13 @@ SURVEY_BOUND = 100_000
 """Files of a folder that are counted; a size beyond that is a lower bound."""
 
 
-@dataclass(frozen=True)
-class FindDatasets:
+class FindDatasets(msgspec.Struct, frozen=True):
     """Answered with {name: path}, or Refused with a sentence that names what is missing."""
 
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class SurveyDatasets:
+class SurveyDatasets(msgspec.Struct, frozen=True):
     """Answered with a tuple of DatasetInfo, of those that are there now."""
 
 

@@ -19,7 +19,6 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
@@ -98,15 +97,13 @@ def decode(data: bytes) -> tuple[list[Record], int]:
 # The machine.
 
 
-@dataclass(frozen=True)
-class Numbered(Generic[T]):
+class Numbered(msgspec.Struct, Generic[T], frozen=True):
     number: int
     item: T
     size: int
 
 
-@dataclass(frozen=True)
-class Batch(Generic[T]):
+class Batch(msgspec.Struct, Generic[T], frozen=True):
     first: int
     items: tuple[T, ...]
 

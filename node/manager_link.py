@@ -9,7 +9,6 @@ what the same attempt wrote before them.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -60,33 +59,27 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 BUSINESS_AS_USUAL = "connected"
 
 
-@dataclass(frozen=True)
-class _LinkState:
+class _LinkState(msgspec.Struct, frozen=True):
     reason: DownReason | None
 
 
-@dataclass(frozen=True)
-class _Beat:
+class _Beat(msgspec.Struct, frozen=True):
     registration: int
 
 
-@dataclass(frozen=True)
-class _Grown:
+class _Grown(msgspec.Struct, frozen=True):
     """The journal has something to send."""
 
 
-@dataclass(frozen=True)
-class _Flush:
+class _Flush(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class _Resend:
+class _Resend(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class _Begin:
+class _Begin(msgspec.Struct, frozen=True):
     """Enrol or register; of that connection."""
 
     connection: int

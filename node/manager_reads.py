@@ -6,9 +6,10 @@ that part of the journal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from manta.actors import Actor, ActorError, Ref, Refused, Reply
 from manta.node.context import later
@@ -20,13 +21,11 @@ ASK_TIMEOUT = 30.0
 AGAIN_AFTER = 0.5
 
 
-@dataclass(frozen=True)
-class Relay:
+class Relay(msgspec.Struct, frozen=True):
     """To the link itself: try what waits."""
 
 
-@dataclass
-class _Read:
+class _Read(msgspec.Struct):
     ask: AskManager
     after: int
     """Entry of the journal that the manager must have applied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from manta.protocol.node import (
     Assignment,
@@ -16,33 +16,28 @@ from manta.protocol.node import (
 # To the node supervisor.
 
 
-@dataclass(frozen=True)
-class WholeDesired:
+class WholeDesired(msgspec.Struct, frozen=True):
     """`fresh`: of a registration; else the answer to a fetch."""
 
     desired: Desired
     fresh: bool
 
 
-@dataclass(frozen=True)
-class FetchFailed:
+class FetchFailed(msgspec.Struct, frozen=True):
     """The whole could not be fetched."""
 
 
-@dataclass(frozen=True)
-class HeardVersion:
+class HeardVersion(msgspec.Struct, frozen=True):
     """The manager's version of what this node shall run."""
 
     version: int
 
 
-@dataclass(frozen=True)
-class ReadHeld:
+class ReadHeld(msgspec.Struct, frozen=True):
     """Answered with a tuple of the instances that the node holds."""
 
 
-@dataclass(frozen=True)
-class TaskUp:
+class TaskUp(msgspec.Struct, frozen=True):
     """A task supervisor runs, for the first time or again: give it what it is to run."""
 
     swarm_id: str
@@ -50,8 +45,7 @@ class TaskUp:
     index: int
 
 
-@dataclass(frozen=True)
-class AttemptEnded:
+class AttemptEnded(msgspec.Struct, frozen=True):
     """Its TaskEnded is in the journal."""
 
     instance: Instance
@@ -60,22 +54,19 @@ class AttemptEnded:
 # To a task supervisor.
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     assignment: Assignment
     queued: float
 
 
-@dataclass(frozen=True)
-class Revoke:
+class Revoke(msgspec.Struct, frozen=True):
     instance: Instance
 
 
 # To the manager's link.
 
 
-@dataclass(frozen=True)
-class AskManager:
+class AskManager(msgspec.Struct, frozen=True):
     """Relayed to the manager, now or when it is back; answered with its answer.
 
     It sees what `instance` wrote before.
@@ -85,6 +76,5 @@ class AskManager:
     instance: Instance
 
 
-@dataclass(frozen=True)
-class FetchWhole:
+class FetchWhole(msgspec.Struct, frozen=True):
     """Ask the manager for all that the node shall run."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from manta.actors import Actor
 from manta.node.context import MANAGER_LINK, NodeContext, tell
@@ -17,28 +18,23 @@ if TYPE_CHECKING:
 SAMPLE_EVERY = 2.0
 
 
-@dataclass(frozen=True)
-class Describe:
+class Describe(msgspec.Struct, frozen=True):
     """Answered with Capabilities, without datasets."""
 
 
-@dataclass(frozen=True)
-class ReadLoad:
+class ReadLoad(msgspec.Struct, frozen=True):
     """Answered with a Load, at most a sample old."""
 
 
-@dataclass(frozen=True)
-class ReadResources:
+class ReadResources(msgspec.Struct, frozen=True):
     """Answered with the dict of `Local.get_resources`."""
 
 
-@dataclass(frozen=True)
-class ReadPerformance:
+class ReadPerformance(msgspec.Struct, frozen=True):
     """Answered with the dict of `Local.get_performance_metrics`."""
 
 
-@dataclass(frozen=True)
-class _Sample:
+class _Sample(msgspec.Struct, frozen=True):
     pass
 
 

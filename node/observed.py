@@ -15,34 +15,31 @@ version: a change that continues ours is applied, anything else leads to fetchin
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
 
 
-@dataclass(frozen=True)
-class Take:
+class Take(msgspec.Struct, frozen=True):
     """Run it: its end is reported exactly once."""
 
     assignment: Assignment
 
 
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """The manager no longer wants it: end it."""
 
     instance: Instance
 
 
-@dataclass(frozen=True)
-class StopRuntimes:
+class StopRuntimes(msgspec.Struct, frozen=True):
     """The swarm is over: its warm runtimes and what they keep are of no use."""
 
     swarm_id: str
 
 
-@dataclass(frozen=True)
-class Fetch:
+class Fetch(msgspec.Struct, frozen=True):
     """Ask the manager for the whole; answer with `fetched` or `fetch_failed`."""
 
 

@@ -6,8 +6,9 @@ The data plane starts at the first transfer. What several want at a time moves o
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
 from manta.node.context import MANAGER_LINK, Later, NodeContext, later, tell
@@ -25,27 +26,23 @@ BLOB_LOST = "blob-lost"
 """Code of a refusal: this node no longer has the blob that is to be pushed."""
 
 
-@dataclass(frozen=True)
-class Fetch:
+class Fetch(msgspec.Struct, frozen=True):
     """Answered when the blob is in the memory depot."""
 
     blob: BlobRef
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(msgspec.Struct, frozen=True):
     """Answered when the manager holds the blob."""
 
     blob: BlobRef
 
 
-@dataclass(frozen=True)
-class WhereIsBulk:
+class WhereIsBulk(msgspec.Struct, frozen=True):
     """To the manager's link: answer with a BulkAddress as soon as it is known."""
 
 
-@dataclass(frozen=True)
-class BulkAddress:
+class BulkAddress(msgspec.Struct, frozen=True):
     address: str
     server_key: str
 

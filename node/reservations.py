@@ -9,21 +9,19 @@ seconds: then what frees up is kept for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from manta.protocol.node import Assignment, Instance
 from manta.protocol.spec import ResourceSpec
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     assignment: Assignment
     queued: float
     """Seconds that it waited."""
 
 
-@dataclass(frozen=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True):
     assignment: Assignment
     sentence: str
 
@@ -31,8 +29,7 @@ class Refuse:
 ReservationAction = Start | Refuse
 
 
-@dataclass(frozen=True)
-class Capacity:
+class Capacity(msgspec.Struct, frozen=True):
     """What tasks may use; None: not limited here."""
 
     places: int
@@ -40,8 +37,7 @@ class Capacity:
     memory: int | None = None
 
 
-@dataclass(frozen=True)
-class _Waiting:
+class _Waiting(msgspec.Struct, frozen=True):
     assignment: Assignment
     since: float
     order: int

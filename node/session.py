@@ -8,8 +8,9 @@ Values are payloads: what is large lies in the node's memory depot under its dig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     from manta.actors import Ref
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from manta.protocol.values import Payload
 
 
-@dataclass(frozen=True)
-class RoundBrief:
+class RoundBrief(msgspec.Struct, frozen=True):
     """All that the runtime must know to run one round."""
 
     instance: Instance
@@ -37,34 +37,29 @@ class RoundBrief:
 # To the LightService.
 
 
-@dataclass(frozen=True)
-class OpenSession:
+class OpenSession(msgspec.Struct, frozen=True):
     """Answered with SessionOpened."""
 
     session: str
     owner: Ref
 
 
-@dataclass(frozen=True)
-class SessionOpened:
+class SessionOpened(msgspec.Struct, frozen=True):
     token: str
     socket: str
     """Path of the Unix socket; its folder is what a container mounts."""
 
 
-@dataclass(frozen=True)
-class CloseSession:
+class CloseSession(msgspec.Struct, frozen=True):
     session: str
 
 
-@dataclass(frozen=True)
-class RunRound:
+class RunRound(msgspec.Struct, frozen=True):
     session: str
     brief: RoundBrief
 
 
-@dataclass(frozen=True)
-class CancelRound:
+class CancelRound(msgspec.Struct, frozen=True):
     """Ends the round's process (a forked child, or the whole runtime where it runs in it)."""
 
     session: str
@@ -75,8 +70,7 @@ class CancelRound:
 # From the LightService to the session's owner.
 
 
-@dataclass(frozen=True)
-class RuntimeReady:
+class RuntimeReady(msgspec.Struct, frozen=True):
     """The module was imported (or will be, anew each round); rounds may be given."""
 
     session: str
@@ -86,16 +80,14 @@ class RuntimeReady:
     """What makes it spawn."""
 
 
-@dataclass(frozen=True)
-class RuntimeFailed:
+class RuntimeFailed(msgspec.Struct, frozen=True):
     """The module could not be imported or has nothing to run."""
 
     session: str
     error: TaskError
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One call of the task's code. `body` is one of the structs below."""
 
     session: str
@@ -105,8 +97,7 @@ class Request:
     """`.set(value)` or `.fail(kind, sentence)`, once, from any thread."""
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """Lines that the round wrote; `stream` is stdout, stderr or a logging level."""
 
     session: str
@@ -115,8 +106,7 @@ class Output:
     lines: tuple[tuple[float, str], ...]
 
 
-@dataclass(frozen=True)
-class RoundEnded:
+class RoundEnded(msgspec.Struct, frozen=True):
     """`error` is None when it returned. All its output and requests came before."""
 
     session: str
@@ -129,8 +119,7 @@ class RoundEnded:
     """Seconds that the task's code waited for the node."""
 
 
-@dataclass(frozen=True)
-class SessionLost:
+class SessionLost(msgspec.Struct, frozen=True):
     """The runtime's connection closed without being asked to."""
 
     session: str
@@ -140,91 +129,78 @@ class SessionLost:
 # Bodies of requests, and what answers them.
 
 
-@dataclass(frozen=True)
-class GetGlobal:
+class GetGlobal(msgspec.Struct, frozen=True):
     """-> Payload | None"""
 
     tag: str
 
 
-@dataclass(frozen=True)
-class SetGlobal:
+class SetGlobal(msgspec.Struct, frozen=True):
     """-> None"""
 
     tag: str
     value: Payload
 
 
-@dataclass(frozen=True)
-class ListGlobalTags:
+class ListGlobalTags(msgspec.Struct, frozen=True):
     """-> list[str]"""
 
 
-@dataclass(frozen=True)
-class AddResult:
+class AddResult(msgspec.Struct, frozen=True):
     """-> None"""
 
     tag: str
     value: Payload
 
 
-@dataclass(frozen=True)
-class SelectResults:
+class SelectResults(msgspec.Struct, frozen=True):
     """-> list[ResultEntry], blobs already in the memory depot"""
 
     tag: str
     iteration: int | None
 
 
-@dataclass(frozen=True)
-class ScheduleNextIteration:
+class ScheduleNextIteration(msgspec.Struct, frozen=True):
     """-> None"""
 
     node_ids: tuple[str, ...]
     alias: str | None
 
 
-@dataclass(frozen=True)
-class StopSwarm:
+class StopSwarm(msgspec.Struct, frozen=True):
     """-> None"""
 
 
-@dataclass(frozen=True)
-class LogMetrics:
+class LogMetrics(msgspec.Struct, frozen=True):
     """-> None"""
 
     metrics: dict[str, float]
     step: int | None
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """-> None"""
 
     fraction: float
     message: str
 
 
-@dataclass(frozen=True)
-class GetState:
+class GetState(msgspec.Struct, frozen=True):
     """Kept on the node for the swarm -> Payload | None"""
 
     key: str
 
 
-@dataclass(frozen=True)
-class SetState:
+class SetState(msgspec.Struct, frozen=True):
     """-> None"""
 
     key: str
     value: Payload
 
 
-@dataclass(frozen=True)
-class GetResources:
+class GetResources(msgspec.Struct, frozen=True):
     """-> dict, as `Local.get_resources` documents it"""
 
 
-@dataclass(frozen=True)
-class GetPerformance:
+class GetPerformance(msgspec.Struct, frozen=True):
     """-> dict, as `Local.get_performance_metrics` documents it"""

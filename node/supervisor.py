@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, assert_never
+
+import msgspec
 
 from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
 from manta.node import observed as obs
@@ -46,15 +47,14 @@ from manta.protocol.states import AttemptState
 Key = tuple[str, str, int]
 
 
-@dataclass
-class _Task:
+class _Task(msgspec.Struct):
     """A task supervisor and what it is to run."""
 
     key: Key
     is_up: bool = False
     stopping: bool = False
-    granted: dict[Instance, res.Start] = field(default_factory=dict)
-    revoked: set[Instance] = field(default_factory=set)
+    granted: dict[Instance, res.Start] = {}
+    revoked: set[Instance] = set()
 
     @property
     def id(self) -> str:
@@ -259,8 +259,7 @@ class NodeSupervisor(Supervisor):
             context.finish(0, "the node was drained")
 
 
-@dataclass(frozen=True)
-class _Gone:
+class _Gone(msgspec.Struct, frozen=True):
     task: _Task
 
 

@@ -23,8 +23,9 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from manta.protocol.node import (
     Assignment,
@@ -50,23 +51,20 @@ class State(Enum):
 # Events.
 
 
-@dataclass(frozen=True)
-class Assigned:
+class Assigned(msgspec.Struct, frozen=True):
     """Run it; it waited `queued` seconds for a place."""
 
     assignment: Assignment
     queued: float = 0.0
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """Answers Prepare of that session."""
 
     session: str
 
 
-@dataclass(frozen=True)
-class PrepareFailed:
+class PrepareFailed(msgspec.Struct, frozen=True):
     """`platform`: the task's code is not to blame."""
 
     session: str
@@ -74,15 +72,13 @@ class PrepareFailed:
     platform: bool = False
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """The runtime takes rounds."""
 
     session: str
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The module cannot be run, or the runtime cannot be started (`platform`)."""
 
     session: str
@@ -90,8 +86,7 @@ class Failed:
     platform: bool = False
 
 
-@dataclass(frozen=True)
-class Returned:
+class Returned(msgspec.Struct, frozen=True):
     """The round is over; `error` is None when its code returned."""
 
     session: str
@@ -102,8 +97,7 @@ class Returned:
     moving: float = 0.0
 
 
-@dataclass(frozen=True)
-class Exited:
+class Exited(msgspec.Struct, frozen=True):
     """The runtime's process ended."""
 
     session: str
@@ -111,32 +105,28 @@ class Exited:
     stderr_tail: str = ""
 
 
-@dataclass(frozen=True)
-class Disconnected:
+class Disconnected(msgspec.Struct, frozen=True):
     """The runtime no longer talks to the node: its process ends soon, or is made to."""
 
     session: str
     sentence: str
 
 
-@dataclass(frozen=True)
-class Revoked:
+class Revoked(msgspec.Struct, frozen=True):
     """The manager no longer wants the attempt."""
 
     instance: Instance
     reason: str = "the manager cancelled it"
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """The swarm is over or the node stops: end all rounds as `state` and the runtime."""
 
     state: AttemptState
     reason: str
 
 
-@dataclass(frozen=True)
-class Ticked:
+class Ticked(msgspec.Struct, frozen=True):
     """`deadline` has come."""
 
 
@@ -157,42 +147,36 @@ TaskEvent = (
 # Actions.
 
 
-@dataclass(frozen=True)
-class Prepare:
+class Prepare(msgspec.Struct, frozen=True):
     """Fetch the module and look for the datasets."""
 
     session: str
     assignment: Assignment
 
 
-@dataclass(frozen=True)
-class StartRuntime:
+class StartRuntime(msgspec.Struct, frozen=True):
     session: str
     assignment: Assignment
 
 
-@dataclass(frozen=True)
-class GiveRound:
+class GiveRound(msgspec.Struct, frozen=True):
     session: str
     assignment: Assignment
 
 
-@dataclass(frozen=True)
-class CancelRound:
+class CancelRound(msgspec.Struct, frozen=True):
     session: str
     instance: Instance
     reason: str
 
 
-@dataclass(frozen=True)
-class KillRuntime:
+class KillRuntime(msgspec.Struct, frozen=True):
     """With all that it started; nothing of the session is heard any more."""
 
     session: str
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """Append to the journal. After a TaskEnded the attempt's place is free."""
 
     entry: TaskStarted | TaskEnded
@@ -201,8 +185,7 @@ class Report:
 TaskAction = Prepare | StartRuntime | GiveRound | CancelRound | KillRuntime | Report
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Seconds."""
 
     prepare: float = 600.0
@@ -211,8 +194,7 @@ class Limits:
     """From asking a round to end, or from a closed connection, to killing its runtime."""
 
 
-@dataclass
-class _Round:
+class _Round(msgspec.Struct):
     assignment: Assignment
     queued: float
     preparing: float = 0.0

@@ -12,7 +12,6 @@ import secrets
 import shutil
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, assert_never
@@ -54,13 +53,11 @@ RETRIES, RETRY_AFTER = 50, 0.1
 Then = Callable[[Any, BaseException | None], None]
 
 
-@dataclass(frozen=True)
-class _Retry:
+class _Retry(msgspec.Struct, frozen=True):
     ask: Callable[[], None]
 
 
-@dataclass
-class LeftRuntime:
+class LeftRuntime(msgspec.Struct):
     """What is to be ended, whoever started it."""
 
     session: str

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-@dataclass(frozen=True)
-class RuntimeSpec:
+class RuntimeSpec(msgspec.Struct, frozen=True):
     """What to start. Folders are the node's own paths; the runner maps them."""
 
     session: str
@@ -22,15 +22,14 @@ class RuntimeSpec:
     scratch: Path
     entry: str
     """The module's main file or package, relative to `module_folder`."""
-    datasets: dict[str, Path] = field(default_factory=dict)
+    datasets: dict[str, Path] = {}
     image: str | None = None
     cpu: float | None = None
     """Cores: also the count of BLAS and OpenMP threads."""
     memory: int | None = None
 
 
-@dataclass(frozen=True)
-class RuntimeExit:
+class RuntimeExit(msgspec.Struct, frozen=True):
     """`code` as `subprocess` has it: negative for a signal."""
 
     session: str

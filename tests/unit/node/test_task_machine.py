@@ -103,8 +103,8 @@ def test_first_round_prepares_starts_and_runs() -> None:
         TaskEnded(first.instance, A.FINISHED, 1107.0, output, None, timings),
     )
     assert d.machine.state is State.WARM
-    assert d.machine.current is None
-    assert d.machine.live == ()
+    assert not d.machine.current
+    assert not d.machine.live
 
 
 def test_second_round_is_given_at_once() -> None:
