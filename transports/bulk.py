@@ -1,7 +1,9 @@
 """Move a blob to or from a peer, never interleaved with control messages.
 
 A blob is content-addressed: its digest is BLAKE3 of its bytes, as 64
-hexadecimal characters. This module is the interface; `curve_bulk` is its first form.
+hexadecimal characters. This module is the interface; `curve_bulk` is its first form. Values
+are not compressed in their container (`values`), because a task must read them without lz4:
+that is done here, chunk by chunk, when a sample of the blob says that it pays.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ from __future__ import annotations
 import logging
 import random
 import socket as std_socket
+import struct
 import threading
 import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from manta.transports.bulk_client import BulkClient, Request
 from manta.transports.bulk_loop import BulkLoop
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from manta.transports.sockets import Context, Socket
 
 _log = logging.getLogger(__name__)
+# zmq_socket_monitor(3); zmq.utils.monitor does the same, but imports asyncio and ssl.
+_EVENT = struct.Struct("=Hi")
 _BURST = 64  # messages read from one socket before the others have their turn
 
 
@@ -363,13 +365,12 @@ class _Connection:
                 frames = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            event = parse_monitor_message(frames)
-            kind = int(event["event"])
+            kind, value = _EVENT.unpack(frames[0])
             if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._failures = 0
                 self.client.connected()
             elif kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                self._lose(DownReason.BUSY if event["value"] == 300 else DownReason.DENIED)
+                self._lose(DownReason.BUSY if value == 300 else DownReason.DENIED)
             elif kind in _LOST:
                 while self._socket is not None and self._read():
                     pass  # what came before the end still counts
