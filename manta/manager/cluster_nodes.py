@@ -31,7 +31,15 @@ from manta.actors import (
 )
 from manta.manager.context import GATEWAY, HEARTBEAT_INTERVAL, Board, Context
 from manta.manager.desired import DesiredStates
-from manta.manager.lease import Isolated, LeaseAction, Leases, Lost, NodeStateChanged, Reunited
+from manta.manager.lease import (
+    Away,
+    Isolated,
+    LeaseAction,
+    Leases,
+    Lost,
+    NodeStateChanged,
+    Reunited,
+)
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft, Orders, Restored
 from manta.manager.placement import NodeView
 from manta.manager.store.records import NodeRecord
@@ -224,6 +232,9 @@ class ClusterNodes:
                     self._actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
                     self._tell_gateway(NodesLeft((node_id,)))
                     self._on_lost(node_id, reason)
+                case Away(node_id):
+                    self._show(node_id)
+                    self._on_moved()
                 case Isolated(sentence=sentence):
                     self._actor.log.error("%s", sentence)
                     self._board.notice = sentence
@@ -383,6 +394,7 @@ class ClusterNodes:
             capabilities=node.record.capabilities,
             connected=state in (NodeState.CONNECTED, NodeState.DRAINING),
             draining=state is NodeState.DRAINING,
+            returning=self._leases.is_returning(node_id),
             load=node.load,
         )
         self._publish()

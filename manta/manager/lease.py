@@ -8,9 +8,10 @@ Theory of operation. A node holds a lease of `ttl` seconds, renewed by all that 
     LOST                 --registers-->                                  CONNECTED
     any                  --removed-->                                    forgotten
 
-A dropped link alone proves nothing, so what is left of the lease still counts: a node is
-LOST `ttl + grace` after it was last heard, or `grace` after a goodbye. After a restart of
-the manager every node that it remembers has `mercy` seconds to come back.
+A node whose link dropped is *returning* for `hold` seconds: it is expected back at once, and
+placement waits for it so long. What is left of its lease still counts: it is LOST `ttl +
+grace` after it was last heard, or `grace` after a goodbye. After a restart of the manager
+every node that it remembers has `mercy` seconds to come back.
 
 When two or more nodes are overdue or silent and they are `isolation` or more of all that
 were there, the fault is more likely the manager's own network: nothing is given up until
@@ -46,6 +47,13 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Away:
+    """The node is not back at once: placements that waited for it go on without it."""
+
+    node_id: str
+
+
+@dataclass(frozen=True)
 class Isolated:
     """Most nodes went at once: nothing is replaced; tell the operator."""
 
@@ -60,7 +68,7 @@ class Reunited:
     sentence: str
 
 
-LeaseAction = NodeStateChanged | Lost | Isolated | Reunited
+LeaseAction = NodeStateChanged | Lost | Away | Isolated | Reunited
 
 
 @dataclass
@@ -69,6 +77,8 @@ class _Lease:
     due: float
     """When the lease ends (connected), or when the node is lost (disconnected)."""
     heard: float
+    returning: float | None = None
+    """Until when it is expected back at once."""
     draining: bool = False
     goodbye: bool = False
 
@@ -82,9 +92,11 @@ class Leases:
         ttl: float = 10.0,
         grace: float = 10.0,
         mercy: float = 60.0,
+        hold: float = 5.0,
         isolation: float = 0.55,
     ) -> None:
-        self.ttl, self.grace, self.mercy, self.isolation = ttl, grace, mercy, isolation
+        self.ttl, self.grace, self.mercy = ttl, grace, mercy
+        self.hold, self.isolation = hold, isolation
         self._leases: dict[str, _Lease] = {}
         self._isolated = False
         self._called = 0.0
@@ -93,7 +105,9 @@ class Leases:
         """The manager has started and remembers these nodes."""
         self._called = now
         for node_id in node_ids:
-            self._leases[node_id] = _Lease(NodeState.DISCONNECTED, now + self.mercy, now)
+            self._leases[node_id] = _Lease(
+                NodeState.DISCONNECTED, now + self.mercy, now, now + self.hold
+            )
         return [NodeStateChanged(node_id, NodeState.DISCONNECTED) for node_id in self._leases]
 
     def connected(self, node_id: str, now: float) -> list[LeaseAction]:
@@ -102,7 +116,7 @@ class Leases:
         old = self._leases.get(node_id)
         draining = old is not None and old.draining
         state = NodeState.DRAINING if draining else NodeState.CONNECTED
-        self._leases[node_id] = _Lease(state, now + self.ttl, now, draining)
+        self._leases[node_id] = _Lease(state, now + self.ttl, now, draining=draining)
         actions: list[LeaseAction] = []
         if old is None or old.state is not state:
             actions.append(NodeStateChanged(node_id, state))
@@ -122,6 +136,7 @@ class Leases:
         lease = self._leases.get(node_id)
         if lease is None or not _is_there(lease):
             return []
+        lease.returning = now + self.hold
         return self._leave(node_id, lease, lease.due + self.grace)
 
     def said_goodbye(self, node_id: str, now: float) -> list[LeaseAction]:
@@ -131,7 +146,10 @@ class Leases:
         if lease is None or lease.state is NodeState.LOST:
             return []
         lease.goodbye = True
-        return self._leave(node_id, lease, now + self.grace)
+        return [
+            *self._leave(node_id, lease, now + self.grace),
+            *self._await_no_more(node_id, lease),
+        ]
 
     def draining(self, node_id: str, now: float) -> list[LeaseAction]:
         """It takes no new work, until it is started anew (`undrained`)."""
@@ -160,6 +178,7 @@ class Leases:
         actions: list[LeaseAction] = []
         if lease.state is not NodeState.LOST:
             actions.append(Lost(node_id, "it was removed from the cluster"))
+        actions += self._await_no_more(node_id, lease)
         return actions + self._reunite(now)
 
     def tick(self, now: float) -> list[LeaseAction]:
@@ -168,6 +187,8 @@ class Leases:
         for node_id, lease in self._leases.items():
             if _is_there(lease) and lease.due <= now:
                 actions += self._leave(node_id, lease, lease.due + self.grace)
+            if lease.returning is not None and lease.returning <= now:
+                actions += self._await_no_more(node_id, lease)
         overdue = {
             node_id: lease
             for node_id, lease in self._leases.items()
@@ -182,24 +203,37 @@ class Leases:
             lease.state = NodeState.LOST
             actions.append(NodeStateChanged(node_id, NodeState.LOST))
             actions.append(Lost(node_id, self._reason(lease, now)))
+            actions += self._await_no_more(node_id, lease)
         return actions
 
     def next_deadline(self) -> float | None:
-        waiting = (
+        waiting = [
             lease.due
             for lease in self._leases.values()
             if _is_there(lease) or (lease.state is NodeState.DISCONNECTED and not self._isolated)
-        )
-        return min(waiting, default=None)
+        ]
+        holds = [lease.returning for lease in self._leases.values() if lease.returning is not None]
+        return min((*waiting, *holds), default=None)
 
     def state(self, node_id: str) -> NodeState:
         """Raises KeyError for a node that was never connected or is removed."""
         return self._leases[node_id].state
 
+    def is_returning(self, node_id: str) -> bool:
+        """Is it expected back at once? `NodeView.returning`"""
+        lease = self._leases.get(node_id)
+        return lease is not None and lease.returning is not None
+
     def _leave(self, node_id: str, lease: _Lease, due: float) -> list[LeaseAction]:
         changed = lease.state is not NodeState.DISCONNECTED
         lease.state, lease.due = NodeState.DISCONNECTED, due
         return [NodeStateChanged(node_id, NodeState.DISCONNECTED)] if changed else []
+
+    def _await_no_more(self, node_id: str, lease: _Lease) -> list[LeaseAction]:
+        if lease.returning is None:
+            return []
+        lease.returning = None
+        return [Away(node_id)]
 
     def _oversleep(self, now: float) -> None:
         due, last = self.next_deadline(), self._called
@@ -208,6 +242,8 @@ class Leases:
             return
         for lease in self._leases.values():
             lease.due += now - last
+            if lease.returning is not None:
+                lease.returning += now - last
 
     def _silent(self) -> list[str]:
         return [

@@ -17,7 +17,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -31,13 +31,17 @@ from manta.protocol.user import PlacedInstance, Plan, Verdict
 
 @dataclass(frozen=True)
 class NodeView:
-    """What placement knows of a node; `assigned` counts the attempts of other swarms on it."""
+    """What placement knows of a node; `assigned` counts the attempts of other swarms on it.
+
+    `returning`: it is not connected, but was a moment ago and may be back at once.
+    """
 
     id: str
     alias: str
     capabilities: Capabilities
     connected: bool = True
     draining: bool = False
+    returning: bool = False
     assigned: int = 0
     load: Load = field(default_factory=Load)
 
@@ -185,7 +189,7 @@ def place(demand: Demand, nodes: Sequence[NodeView]) -> Outcome:
         Verdict(alias, node.id, node.alias, False, RULES[number][0], reason)
         for node, number, reason in refused
     ]
-    problem = _problem(demand, eligible, refused)
+    problem = _awaits(demand, nodes, len(eligible)) or _problem(demand, eligible, refused)
     if problem:
         return Outcome((), tuple(verdicts), (problem,))
     chosen, why = _choose(demand, eligible)
@@ -194,6 +198,26 @@ def place(demand: Demand, nodes: Sequence[NodeView]) -> Outcome:
         rule, reason = ("method", why) if node.id in taken else ("maximum", f"not taken: {why}")
         verdicts.append(Verdict(alias, node.id, node.alias, node.id in taken, rule, reason))
     return Outcome(_spread(demand, chosen), tuple(verdicts), ())
+
+
+def _awaits(demand: Demand, nodes: Sequence[NodeView], eligible: int) -> str:
+    """A link that drops for a moment is no reason to run a whole iteration without its node."""
+    task = demand.task
+    away = [
+        node
+        for node in nodes
+        if node.returning and not any(test(demand, node) for _, test, _ in RULES[1:])
+    ]
+    more = eligible + len(away)
+    if not away or demand.replace or (task.replicas is not None and eligible):
+        return ""
+    taken = min(eligible, _limit(task, eligible)), min(more, _limit(task, more))
+    if task.method != "random" and eligible and taken[0] == taken[1]:
+        return ""
+    return (
+        f"Task {task.alias!r} waits for {', '.join(node.alias for node in away)}, whose connection "
+        "was lost a moment ago; it is placed without it if it is not back within seconds."
+    )
 
 
 def _problem(
@@ -384,7 +408,7 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
     """Place the first iteration of a swarm on these nodes as they are now."""
     if problems := flaws(spec):
         return Plan(problems=problems)
-    here = tuple(nodes)
+    here = tuple(replace(node, returning=False) for node in nodes)
     known = {name for node in here for name in (node.id, node.alias)}
     modules = {module.name: module for module in spec.modules}
     placements: list[PlacedInstance] = []

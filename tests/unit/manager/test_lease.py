@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.manager.lease import Isolated, Leases, Lost, NodeStateChanged, Reunited
+from manta.manager.lease import Away, Isolated, Leases, Lost, NodeStateChanged, Reunited
 from manta.protocol.states import NodeState
 
 CONNECTED, DISCONNECTED, LOST, DRAINING = (
@@ -51,12 +51,33 @@ def test_a_dropped_link_leaves_what_is_left_of_the_lease():
     assert made.disconnected("n2", 5.5) == [NodeStateChanged("n2", DISCONNECTED)]
     assert made.disconnected("n2", 5.6) == []
     decided = keep(made, ["n0", "n1"], 40, start=5.0)
-    assert [(t, type(a)) for t, a in decided] == [(25.0, NodeStateChanged), (25.0, Lost)]
+    assert [(t, type(a)) for t, a in decided] == [
+        (11.0, Away),
+        (25.0, NodeStateChanged),
+        (25.0, Lost),
+    ]
+
+
+def test_a_node_whose_link_dropped_is_expected_back_at_once():
+    made = leases(4)
+    made.disconnected("n1", 1.0)
+    made.disconnected("n2", 1.0)
+    made.disconnected("n3", 1.0)
+    assert all(made.is_returning(f"n{n}") for n in (1, 2, 3))
+    assert made.next_deadline() == 6.0
+    made.connected("n1", 2.0)
+    assert not made.is_returning("n1")
+    assert made.said_goodbye("n2", 3.0) == [Away("n2")]
+    assert made.removed("n3", 3.0) == [Lost("n3", "it was removed from the cluster"), Away("n3")]
+    made.disconnected("n1", 4.0)
+    assert [a for _, a in keep(made, ["n0"], 9, start=4.0)] == [Away("n1")]
+    assert not made.is_returning("n1")
+    assert not made.is_returning("stranger")
 
 
 @pytest.mark.parametrize("away", [0.1, 9, 14.9])
 def test_back_in_time_is_nothing_lost(away):
-    made = leases(2)
+    made = leases(2, hold=100.0)
     made.disconnected("n1", 5.0)
     assert keep(made, ["n0"], 5 + away - 1 if away > 1 else 5.0, start=5.0) == []
     assert made.connected("n1", 5 + away) == [NodeStateChanged("n1", CONNECTED)]
@@ -117,7 +138,11 @@ def test_mercy_after_a_restart():
     ]
     assert made.connected("n0", 103.0) == [NodeStateChanged("n0", CONNECTED)]
     decided = keep(made, ["n0"], 170, start=103.0)
-    assert [(t, type(a)) for t, a in decided] == [(160.0, NodeStateChanged), (160.0, Lost)]
+    assert [(t, type(a)) for t, a in decided] == [
+        (105.0, Away),
+        (160.0, NodeStateChanged),
+        (160.0, Lost),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +218,9 @@ def test_the_next_deadline_is_when_something_happens(steps):
                 assert action.node_id not in gone
                 gone.add(action.node_id)
             elif isinstance(action, NodeStateChanged):
-                assert made.state(action.node_id) is not None
+                assert made.state(action.node_id) is action.state
+            elif isinstance(action, Away):
+                assert not made.is_returning(action.node_id)
             else:
                 assert isinstance(action, Isolated) is not isolated
                 isolated = isinstance(action, Isolated)

@@ -251,6 +251,37 @@ def test_replacing_avoids_and_falls_back(method):
         assert expected in (None, placement.node_id)
 
 
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [
+        ({}, True),
+        ({"maximum": 0.5}, True),
+        ({"maximum": 2}, False),
+        ({"maximum": 3}, False),
+        ({"maximum": 4}, True),
+        ({"method": "any"}, False),
+        ({"method": "random", "maximum": 1}, True),
+        ({"method": "best_resources", "maximum": 1}, False),
+        ({"method": "tag-x", "producers": ("id1", "id4")}, True),
+        ({"method": "tag-x", "producers": ("id1",)}, False),
+        ({"excepted_ids": ("node-4",)}, False),
+        ({"replicas": 9}, False),
+        ({"replace": (0,), "avoid": ("id4",)}, False),
+    ],
+)
+def test_a_link_that_drops_for_a_moment_is_waited_for(asked, waits):
+    away = NodeView("id4", "node-4", Capabilities(), connected=False, returning=True)
+    here = [*views(3), away]
+    outcome = place(demand(**asked), here)
+    assert bool(outcome.problems) is waits
+    if waits:
+        assert outcome.problems[0].startswith("Task 'w' waits for node-4, whose connection was")
+    gone = [*here[:3], NodeView("id4", "node-4", Capabilities(), connected=False)]
+    assert not place(demand(**asked), gone).problems
+    alone = place(demand("any"), here[3:])
+    assert alone.problems[0].startswith("Task 'w' waits for node-4")
+
+
 # Whole swarms.
 
 
@@ -272,6 +303,13 @@ def test_check_places_all_tasks():
         ("w", "node-1"), ("w", "node-2"), ("w", "node-3"), ("a", "node-1"), ("t", "node-1"),
     ]  # fmt: skip
     assert len(plan.verdicts) == 9
+
+
+def test_check_does_not_wait_for_links():
+    away = NodeView("id3", "node-3", Capabilities(), connected=False, returning=True)
+    plan = check(spec(TaskSpec("w", "m")), [*views(2), away])
+    assert not plan.problems
+    assert len(plan.placements) == 2
 
 
 def test_check_spreads_what_runs_at_the_same_time():
