@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-from manta.actors import Actor, ExitReason, Timer
+from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.manager.auth.principals import Kind
 from manta.manager.context import Context, Done, finish, work
 from manta.manager.messages import Sweep
@@ -45,7 +46,9 @@ class Blobs(Actor):
             case Sweep():
                 # Pushes are not named at once, so what seems unwanted now is looked at again.
                 self._sweep_after(GRACE)
-                work(self, self._context.workers, self._sweep, self._swept, self.defer())
+                reply = self.defer()
+                then = partial(self._swept, reply)
+                work(self, self._context.workers, self._sweep, then, reply)
             case Done():
                 finish(message)
             case _:
@@ -73,9 +76,10 @@ class Blobs(Actor):
                 left += 1
         return deleted, left
 
-    def _swept(self, counts: tuple[int, int]) -> None:
+    def _swept(self, reply: Reply, counts: tuple[int, int]) -> None:
         deleted, left = counts
         if deleted:
             self.log.info("deleted %d blobs that no swarm needs", deleted)
         if not left:
             self._sweep_after(INTERVAL)
+        reply.set(deleted)

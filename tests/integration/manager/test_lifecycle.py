@@ -1,0 +1,207 @@
+"""What comes to an end: nodes that are lost or removed, swarms nobody asks for, blobs."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from manta.actors import ActorDead
+from manta.manager import blobs, cluster_nodes, swarm
+from manta.manager.lease import Leases
+from manta.manager.messages import Sweep
+from manta.protocol.node import (
+    Assignment,
+    JournalEntry,
+    MetricsLogged,
+    ReadGlobal,
+    TaskEnded,
+    TaskStarted,
+)
+from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
+from manta.protocol.user import (
+    GetNode,
+    GetSwarm,
+    GetTasks,
+    ListSwarms,
+    ReadFeed,
+    RemoveNode,
+    RemoveSwarm,
+    SendSwarm,
+    StartSwarm,
+    WaitSwarm,
+)
+from manta.protocol.values import BlobRef
+from manta.testing.manager import Client, finish, wait_until
+
+
+def one_task(method: str = "all", package: BlobRef | None = None, **options) -> SwarmSpec:
+    module = ModuleSpec("m", package, image="none")
+    return SwarmSpec("one", (TaskSpec("task", "m", method=method, **options),), (module,))
+
+
+def silent(assignment: Assignment) -> list[JournalEntry]:
+    return [TaskStarted(assignment.instance, 0.0)]
+
+
+def deploy(admin: Client, spec: SwarmSpec) -> str:
+    swarm_id: str = admin.ask(SendSwarm("lab", spec)).swarm_id
+    admin.ask(StartSwarm(swarm_id))
+    return swarm_id
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = partial(Leases, ttl=0.4, grace=0.3)
+    monkeypatch.setattr(cluster_nodes, "Leases", short)
+
+
+@pytest.mark.usefixtures("short_leases")
+@pytest.mark.parametrize("how", ["link down", "no heartbeat"])
+def test_a_task_for_any_node_is_placed_again_when_its_node_is_lost(
+    bench, admin: Client, how: str
+) -> None:
+    bench.restart()
+    nodes = [
+        bench.node(number, silent, heartbeat=how == "link down" or number > 2)
+        for number in (1, 2, 3, 4)
+    ]
+    for node in nodes:
+        assert node.registered.wait(10)
+    swarm_id = deploy(admin, one_task("any", maximum=1))
+    wait_until(lambda: any(node.ran for node in nodes))
+    [first] = [node for node in nodes if node.ran]
+    for node in nodes:
+        node.script = finish
+    if how == "link down":
+        first.close()
+    info = admin.ask(WaitSwarm(swarm_id, 20.0), 30)
+    assert info.status == "COMPLETED", info
+    attempts = admin.ask(GetTasks(swarm_id)).tasks
+    assert [attempt.status for attempt in attempts] == ["INTERRUPTED", "FINISHED"]
+    assert attempts[0].node_alias == first.alias != attempts[1].node_alias
+    assert admin.ask(GetNode(first.alias)).status == "LOST"
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_a_task_for_all_nodes_fails_naming_the_one_that_is_lost(bench, admin: Client) -> None:
+    bench.restart()
+    nodes = [bench.node(number, silent) for number in (1, 2, 3, 4)]
+    for node in nodes:
+        assert node.registered.wait(10)
+    swarm_id = deploy(admin, one_task())
+    wait_until(lambda: all(node.ran for node in nodes))
+    nodes[1].close()
+    info = admin.ask(WaitSwarm(swarm_id, 20.0), 30)
+    assert info.status == "FAILED"
+    assert "node-2" in info.reason
+
+
+def test_a_node_that_is_removed_under_load_is_not_heard_any_more(
+    bench, admin: Client, nodes
+) -> None:
+    """R3: nothing handled, nothing sent, once the call has returned."""
+    [node, _] = nodes(2, silent)
+    swarm_id = deploy(admin, one_task("any", maximum=1, specified_ids=("node-1",)))
+    wait_until(lambda: node.ran)
+    stop = threading.Event()
+
+    def load() -> None:
+        count = 0
+        while not stop.is_set():
+            count += 1
+            node.say(swarm_id, MetricsLogged(node.ran[0], {"n": float(count)}, count, 0.0))
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    wait_until(lambda: len(admin.ask(ReadFeed(swarm_id, "metrics")).items) > 20)
+    admin.ask(RemoveNode("node-1"))
+    handled = len(admin.ask(ReadFeed(swarm_id, "metrics", limit=10_000)).items)
+    time.sleep(0.1)  # what was on its way to the node has arrived
+    heard = len(node.heard)
+    time.sleep(0.5)
+    stop.set()
+    thread.join()
+    assert len(admin.ask(ReadFeed(swarm_id, "metrics", limit=10_000)).items) == handled
+    assert len(node.heard) == heard
+
+
+def test_the_actor_of_a_swarm_that_is_over_ends_and_comes_back(
+    bench, admin: Client, cluster, nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swarm, "IDLE", 0.3)
+    [node] = nodes(1)
+    swarm_id = deploy(admin, one_task())
+    info = admin.ask(WaitSwarm(swarm_id, 10.0))
+    assert info.status == "COMPLETED"
+
+    def ended() -> bool:
+        try:
+            bench.system.find(f"manager/clusters/{cluster.id}/{swarm_id}")
+        except ActorDead:
+            return True
+        return False
+
+    wait_until(ended)
+    assert admin.ask(ListSwarms()).swarms == (info,)
+    assert ended()
+    assert admin.ask(GetSwarm(swarm_id)) == info
+    assert not ended()
+    wait_until(ended)
+    assert node.ask(ReadGlobal(swarm_id, "none")).value is None
+    wait_until(ended)
+    # What a node sends late is taken down and acknowledged.
+    at = node.ran[0]
+    node.say(swarm_id, MetricsLogged(at, {"late": 1.0}, None, 0.0))
+    wait_until(lambda: node.acknowledged[swarm_id] == 3)
+    [late] = admin.ask(ReadFeed(swarm_id, "metrics")).items
+    assert late.metrics == {"late": 1.0}
+
+
+def test_blobs_go_when_no_swarm_needs_them(bench, admin: Client, nodes) -> None:
+    nodes(1)
+    depot = bench.manager.context.depot
+    names = ("shared", "first", "fresh")
+    digests = {name: depot.put(name.encode() * 100) for name in names}
+    refs = {name: BlobRef(digest, len(name) * 100) for name, digest in digests.items()}
+
+    def spec(*blobs: str) -> SwarmSpec:
+        modules = tuple(ModuleSpec(name, refs[name]) for name in blobs)
+        return SwarmSpec("one", (TaskSpec("task", modules[0].name),), modules)
+
+    first = admin.ask(SendSwarm("lab", spec("shared", "first"))).swarm_id
+    second = admin.ask(SendSwarm("lab", spec("shared"))).swarm_id
+    old = time.time() - blobs.GRACE - 10
+    for name in ("shared", "first"):
+        os.utime(depot.path(digests[name]), (old, old))
+    sweeper = bench.system.find("manager/blobs")
+
+    def left() -> set[str]:
+        sweeper.ask(Sweep(), timeout=5)
+        return {name for name in names if digests[name] in depot}
+
+    assert left() == {"shared", "first", "fresh"}
+    admin.ask(RemoveSwarm(first))
+    assert left() == {"shared", "fresh"}
+    admin.ask(RemoveSwarm(second))
+    assert left() == {"fresh"}
+
+
+def test_nobody_is_disturbed_by_a_task_that_ends_twice(bench, admin: Client, nodes) -> None:
+    [node] = nodes(1, silent)
+    spec = SwarmSpec(
+        "two",
+        (TaskSpec("a", "m"), TaskSpec("b", "m", after=(Edge("a"),))),
+        (ModuleSpec("m", image="none"),),
+    )
+    swarm_id = deploy(admin, spec)
+    wait_until(lambda: node.ran)
+    at = node.ran[0]
+    node.script = finish
+    node.say(swarm_id, TaskEnded(at, "FINISHED", 0.0), TaskEnded(at, "FAILED", 0.0))
+    assert admin.ask(WaitSwarm(swarm_id, 10.0)).status == "COMPLETED"
+    assert len(node.ran) == 2
