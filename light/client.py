@@ -84,8 +84,8 @@ class RoundClient:
             return encoded.to_bytes()
         number, fd = self._exchange({"k": "memory", "size": encoded.nbytes})
         try:
-            with mmap.mmap(fd, encoded.nbytes, **_UNTRACKED) as memory, memoryview(memory) as view:
-                encoded.write_into(view)
+            for part in encoded.parts():
+                _write(fd, memoryview(part).cast("B"))
         finally:
             os.close(fd)
         return int(number)
@@ -152,6 +152,12 @@ class RoundClient:
                 return
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _write(fd: int, data: memoryview) -> None:
+    """Into a memfd: several times faster than through a mapping, which faults page by page."""
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def _value(message: dict[str, Any], fds: list[int]) -> Any:

@@ -10,6 +10,11 @@ import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
+try:  # hashlib would first load OpenSSL, which takes longer than all else in a round
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
@@ -22,8 +27,6 @@ def seed_of(brief: Brief) -> int:
 
     The attempt is left out: a round that is tried again draws the same numbers.
     """
-    from hashlib import blake2b
-
     parts = (brief.seed, brief.alias, brief.index, brief.node_id, brief.iteration)
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from tests.pythons import PYTHONS
+
 ROOT = Path(__file__).parents[2]
-OLDEST_MINOR = 10
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -95,22 +96,6 @@ def test_wheel_installs_elsewhere(wheel: Path, tmp_path: Path) -> None:
     assert (tmp_path / "venv" / "bin" / "manta_node").exists()
 
 
-def pythons() -> dict[str, str]:
-    """The oldest and the newest Python of this machine that Manta supports."""
-    found = {sys.version_info[1]: sys.executable}
-    for minor in range(OLDEST_MINOR, OLDEST_MINOR + 10):
-        path = shutil.which(f"python3.{minor}")
-        if path is None or minor in found:
-            continue
-        ask = [path, "-c", "import sys; print(sys.executable)"]
-        # pyenv has a stand-in for every version; this tells it which one is meant.
-        environment = os.environ | {"PYENV_VERSION": f"3.{minor}"}
-        done = subprocess.run(ask, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            found[minor] = done.stdout.strip()
-    return {f"3.{minor}": found[minor] for minor in (min(found), max(found))}
-
-
 @pytest.fixture(scope="module")
 def lean_site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manta, and msgpack without its C extension: all that a task's image must have."""
@@ -133,9 +118,6 @@ for module in pkgutil.walk_packages(manta.light.__path__, "manta.light."):
 import msgpack
 assert msgpack.Unpacker.__module__ == "msgpack.fallback"
 """
-
-
-PYTHONS = pythons()
 
 
 @pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS.keys())

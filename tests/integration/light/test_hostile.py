@@ -24,7 +24,7 @@ from manta.node import session as light
 from manta.node.light_sessions import LONGEST_PATH, Sessions
 from manta.protocol.node import Instance
 from manta.transports.blobs import MemoryDepot
-from tests.integration.light.conftest import wait_until
+from tests.integration.light.harness import wait_until
 
 Start = Callable[..., Any]
 

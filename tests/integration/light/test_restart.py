@@ -16,7 +16,7 @@ import pytest
 
 from manta.actors import Actor, ChildSpec
 from manta.node import session as light
-from tests.integration.light.conftest import wait_until
+from tests.integration.light.harness import wait_until
 
 Start = Callable[..., Any]
 
