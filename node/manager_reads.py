@@ -16,6 +16,7 @@ from manta.node.context import later
 from manta.node.journal_file import Journals
 from manta.node.messages import AskManager
 from manta.protocol.codes import Code
+from manta.protocol.node import ResultEntries, ResultEntry
 
 ASK_TIMEOUT = 30.0
 AGAIN_AFTER = 0.5
@@ -30,6 +31,8 @@ class _Read(msgspec.Struct):
     after: int
     """Entry of the journal that the manager must have applied."""
     reply: Reply
+    entries: tuple[ResultEntry, ...] = ()
+    """Those of the pages that came already."""
 
 
 class ManagerReads:
@@ -55,10 +58,20 @@ class ManagerReads:
             if self._journals.acknowledged(read.ask.instance.swarm_id) < read.after:
                 self._waiting.append(read)
                 continue
-            future = self.gateway.ask_future(read.ask.request, timeout=ASK_TIMEOUT)
+            request = read.ask.request
+            if read.entries:
+                request = msgspec.structs.replace(request, after=len(read.entries))
+            future = self.gateway.ask_future(request, timeout=ASK_TIMEOUT)
             later(self._actor, future, partial(self._answered, read))
 
     def _answered(self, read: _Read, value: Any, error: BaseException | None) -> None:
+        if isinstance(value, ResultEntries):
+            read.entries += value.entries
+            if value.more:
+                self._waiting.append(read)
+                self.relay()
+                return
+            value = ResultEntries(read.entries)
         if error is None:
             read.reply.set(value)
         elif isinstance(error, ActorError) and (

@@ -238,12 +238,16 @@ class TaskSupervisor(Actor):
                 return
             try:
                 source = self._context.memory.source(package.digest)
-                entry = unpack(source.read(0, source.size), folder, what)
+                done: str | None = unpack(source.read(0, source.size), folder, what)
             except (NodeError, BlobMissing) as problem:
-                self._not_prepared(session, "PackageError", problem)
-                return
+                # Another instance of the task may have unpacked it, and deleted the blob.
+                done = unpacked(folder)
+                if done is None:
+                    self._not_prepared(session, "PackageError", problem)
+                    return
             self._context.memory.delete(package.digest)
-            self._module = folder, entry
+            assert done is not None
+            self._module = folder, done
             self._feed(tm.Prepared(session))
 
         self.ask(PEER_HUB, Fetch(package), FETCH_TIMEOUT, fetched)

@@ -383,8 +383,13 @@ class AsyncUserAPI:
     async def _tasks(self, swarm: SwarmId, iteration: int | None) -> tuple[TaskInfo, ...]:
         if iteration is not None:
             checks.integer("iteration", iteration, 0)
-        request = messages.GetTasks(_id(swarm, "swarm"), iteration)
-        return (await self._ask(request, messages.Tasks, again=True)).tasks
+        tasks: tuple[TaskInfo, ...] = ()
+        more = True
+        while more:
+            request = messages.GetTasks(_id(swarm, "swarm"), iteration, len(tasks))
+            page = await self._ask(request, messages.Tasks, again=True)
+            tasks, more = tasks + page.tasks, page.more
+        return tasks
 
     async def _results(self, items: list[ResultItem]) -> list[Result]:
         loads = await self.connection.fetch(item.value for item in items)

@@ -169,8 +169,8 @@ class SwarmSupervisor(Actor):
                 return GlobalValue(value, version)
             case FromNode(ListGlobals()):
                 return Tags(self._machine.global_tags())
-            case FromNode(SelectResults(tag=tag, iteration=iteration)):
-                return queries.select_results(self._machine, tag, iteration)
+            case FromNode(SelectResults(tag=tag, iteration=iteration, after=after)):
+                return queries.select_results(self._machine, tag, iteration, after)
             case FromUser():
                 return self._from_user(message)
             case NodeGone(node_id, reason):
@@ -380,8 +380,8 @@ class SwarmSupervisor(Actor):
                 return self._info_now()
             case user.ExplainSwarm():
                 return queries.explain(machine, self._board.views_for(self._swarm_id))
-            case user.GetTasks(iteration=iteration):
-                return user.Tasks(queries.tasks(machine, iteration))
+            case user.GetTasks(iteration=iteration, after=after):
+                return queries.tasks(machine, iteration, after)
             case user.SelectGlobal(tag=tag):
                 return user.SelectedGlobal(machine.global_value(tag)[0])
             case user.ListGlobalTags():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import TypeVar, assert_never
 
 from manta.manager import swarm_words as words
 from manta.manager.placement import NodeView, place
@@ -21,9 +22,12 @@ from manta.protocol.user import (
     ResultItem,
     SwarmInfo,
     TaskInfo,
+    Tasks,
     Verdict,
 )
 from manta.protocol.values import Inline
+
+T = TypeVar("T")
 
 PAGE_BYTES = 1024 * 1024
 ITEM_BYTES = 300
@@ -59,18 +63,20 @@ def info(machine: SwarmMachine) -> SwarmInfo:
     )
 
 
-def tasks(machine: SwarmMachine, iteration: int | None = None) -> tuple[TaskInfo, ...]:
+def tasks(machine: SwarmMachine, iteration: int | None = None, after: int = 0) -> Tasks:
     """Every attempt, in the order of iteration, graph, index and attempt."""
     runs = machine.data.runs
     if iteration is not None:
         runs = runs[iteration : iteration + 1] if iteration >= 0 else []
-    return tuple(
-        _task(attempt)
+    attempts = (
+        attempt
         for by_alias in runs
         for run in by_alias.values()
         for instance in run.instances
         for attempt in instance.attempts
     )
+    shown, more = _fitting(islice(attempts, after, None), _attempt_bytes)
+    return Tasks(tuple(map(_task, shown)), more)
 
 
 def _task(attempt: Attempt) -> TaskInfo:
@@ -146,16 +152,41 @@ def _bytes(item: ResultItem | MetricsItem | EventItem) -> int:
             return ITEM_BYTES
 
 
-def select_results(machine: SwarmMachine, tag: str, iteration: int) -> ResultEntries:
+def select_results(
+    machine: SwarmMachine, tag: str, iteration: int, after: int = 0
+) -> ResultEntries:
     """For tasks: one result of each instance that has one which counts, by alias and index."""
+    results = islice(machine.data.counting(iteration, tag), after, None)
+    shown, more = _fitting(results, _bytes)
     return ResultEntries(
         tuple(
             ResultEntry(
                 item.node_id, item.alias, item.index, item.iteration, item.attempt, item.value
             )
-            for item in machine.data.counting(iteration, tag)
-        )
+            for item in shown
+        ),
+        more,
     )
+
+
+def _fitting(items: Iterable[T], size: Callable[[T], int]) -> tuple[list[T], bool]:
+    """The first of them, as many as fit into a page and at least one; are there more?"""
+    shown: list[T] = []
+    room = PAGE_BYTES
+    for item in items:
+        room -= size(item)
+        if room < 0 and shown:
+            return shown, True
+        shown.append(item)
+    return shown, False
+
+
+def _attempt_bytes(attempt: Attempt) -> int:
+    output, error = attempt.output, attempt.error
+    size = ITEM_BYTES + (len(output.data) if isinstance(output, Inline) else 0)
+    if error is not None:
+        size += len(error.sentence) + len(error.traceback) + sum(map(len, error.last_lines))
+    return size
 
 
 def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:

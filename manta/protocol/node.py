@@ -190,9 +190,12 @@ class Tags(Message, frozen=True):
 
 
 class SelectResults(Message, frozen=True):
+    """`after` entries were received already."""
+
     swarm_id: str
     tag: str
     iteration: int
+    after: int = 0
 
 
 class ResultEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -205,9 +208,13 @@ class ResultEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ResultEntries(Message, frozen=True):
-    """Ordered by alias and index; only those of attempts that count."""
+    """Ordered by alias and index; only those of attempts that count.
+
+    As many as fit into a message; `more`: ask for those after them.
+    """
 
     entries: tuple[ResultEntry, ...]
+    more: bool = False
 
 
 # Journal entries: what happened to an instance, in the order in which it happened.

@@ -266,12 +266,18 @@ class TaskInfo(msgspec.Struct, frozen=True):
 
 
 class GetTasks(Message, frozen=True):
+    """`after` tasks were received already."""
+
     swarm: str
     iteration: int | None = None
+    after: int = 0
 
 
 class Tasks(Message, frozen=True):
+    """As many as fit into a message; `more`: ask for those after them."""
+
     tasks: tuple[TaskInfo, ...]
+    more: bool = False
 
 
 # Feeds: everything that a swarm produces, in order, by cursor.

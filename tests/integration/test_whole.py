@@ -145,9 +145,27 @@ def main():
 """
 
 
+MANY = """
+from manta.light import World
+
+def main():
+    World().results.add("many", World().rank.to_bytes(1, "big") * 60_000)
+    return bytes(60_000)
+"""
+
+COLLECT = """
+from manta.light import World
+
+def main():
+    return [value[0] for value in World().get_results("many")]
+"""
+
+
 class Flood(Swarm):
     def execute(self) -> Task:
-        return Task(Module(FLOOD, name="flood"), method="any")
+        many = Task(Module(MANY, name="many"), replicas=80)
+        collect = Task(Module(COLLECT, name="collect"), method="any")(many)
+        return Task(Module(FLOOD, name="flood"), method="any")(collect)
 
 
 def test_much_at_once_comes_in_pages() -> None:
@@ -156,9 +174,12 @@ def test_much_at_once_comes_in_pages() -> None:
         ended = api.wait_swarm(swarm, timeout=60)
         assert ended.status == "COMPLETED", ended.reason
         results = api.get_swarm_results(swarm)
-        assert len(results) == 101
+        assert len(results) == 181
         assert len(results("large")[0].value) == 50_000_000
         text = "".join(line.text for line in api.collect_logs(swarm))
         assert text.count("x") == 10_000_000
         assert text.count("y") == 6_000_000
-        assert len(api.get_tasks(swarm)[0].output) == 60_000
+        tasks = api.get_tasks(swarm)
+        assert len(tasks) == 82
+        assert [len(task.output) for task in tasks[:80]] == [60_000] * 80
+        assert tasks[80].output == list(range(80))
