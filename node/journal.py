@@ -140,6 +140,10 @@ class Outbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def unsent(self) -> bool:
+        return self._sent < self.last
+
     def append(self, item: T, size: int) -> int:
         self.last += 1
         self._items.append(Numbered(self.last, item, size))

@@ -26,11 +26,10 @@ from manta.node.journal import (
     KeptEntry,
     KeptLine,
     Outbox,
-    Record,
     blob_of,
-    decode,
     encode,
 )
+from manta.node.record_file import RecordFile, sync
 from manta.protocol.node import (
     GlobalWritten,
     Instance,
@@ -59,92 +58,17 @@ LINES_BOUND = 64 * 1024 * 1024
 
 
 def linger(entry: JournalEntry) -> float:
-    """Seconds that an entry may wait for company: one sync and one message for all."""
+    """Seconds that an entry may wait for company: one sync and one message for all.
+
+    One that names a blob is sent when that has been pushed, so it waits without harm.
+    """
     if isinstance(entry, TaskEnded):
         return 0.0
-    return 0.003 if isinstance(entry, ResultWritten | GlobalWritten) else 0.05
+    small = isinstance(entry, ResultWritten | GlobalWritten) and blob_of(entry) is None
+    return 0.003 if small else 0.05
 
 
 LINES_LINGER = 0.1
-
-sync = getattr(os, "fdatasync", os.fsync)
-
-
-class RecordFile:
-    """One file of records, written at its end."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = 0
-        self.dirty = False
-        self.stale = True
-        """The file lacks something: it must be written anew before it is added to."""
-        self._fd = -1
-
-    def read(self) -> list[Record]:
-        """All that is whole; a torn tail is cut off."""
-        data = self.path.read_bytes()
-        records, length = decode(data)
-        if length < len(data):
-            log.warning("%s: %d torn bytes cut off", self.path, len(data) - length)
-            os.truncate(self.path, length)
-        self._open()
-        self.size = length
-        self.stale = False
-        return records
-
-    def add(self, data: bytes) -> None:
-        """Raises OSError, and then the file is as it was, or stale."""
-        if self._fd < 0:
-            self._open()
-        try:
-            written = os.write(self._fd, data)
-            if written < len(data):
-                written += os.write(self._fd, data[written:])
-            if written < len(data):
-                raise OSError(28, "No space left on device")
-        except OSError:
-            self.stale = True
-            os.ftruncate(self._fd, self.size)
-            self.stale = False
-            raise
-        self.size += len(data)
-        self.dirty = True
-
-    def rewrite(self, records: Iterable[bytes]) -> None:
-        """Replace the file as a whole. Raises OSError, and then the old one stands."""
-        draft = self.path.with_name(f"{self.path.name}.new")
-        try:
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                size = sum(map(file.write, records))
-                file.flush()
-                sync(fd)
-            os.replace(draft, self.path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-        self.close()
-        self._open()
-        self.size, self.stale = size, False
-
-    def descriptor(self) -> int:
-        """To be synced and closed by the caller, while others may rewrite the file."""
-        self.dirty = False
-        return os.dup(self._fd)
-
-    def delete(self) -> None:
-        self.close()
-        self.path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(self.path, flags, 0o600)
 
 
 class _Swarm:
@@ -255,7 +179,7 @@ class Journals:
     # --- sending: the manager's link alone ------------------------------------------------
 
     def on_grown(self, grown: Callable[[], None]) -> None:
-        """Call this, from any thread, when `due_at` has come nearer."""
+        """Call this, from any thread, when `due_at` has come nearer or a blob is to be pushed."""
         with self._lock:
             self._grown = grown
 
@@ -299,6 +223,15 @@ class Journals:
                 for batch in swarm.journal.due(now):
                     messages.append(JournalBatch(swarm_id, batch.first, batch.items))
         return messages
+
+    @property
+    def unsent(self) -> bool:
+        """Whether `due` would find something."""
+        with self._lock:
+            return any(
+                swarm.journal.entries.unsent or swarm.lines.unsent
+                for swarm in self._swarms.values()
+            )
 
     def blobs_to_push(self) -> list[BlobRef]:
         with self._lock:
@@ -409,7 +342,7 @@ class Journals:
         swarm.journal.append(entry, len(record))
         if swarm.file.stale:
             swarm.journal.entries.synced = number  # memory is all that it has
-        self._will_send(linger(entry))
+        self._will_send(linger(entry), at_once=blob_of(entry) is not None)
         return number
 
     def _line(self, swarm: _Swarm, line: LogLine) -> bytes:
@@ -437,10 +370,13 @@ class Journals:
         except OSError as error:
             log.error("%s cannot be compacted: %s", file.path, error.strerror)
 
-    def _will_send(self, delay: float) -> None:
+    def _will_send(self, delay: float, *, at_once: bool = False) -> None:
+        """`at_once`: there is a blob to push."""
         due = self._now() + delay
         if self._due is None or due < self._due:
             self._due = due
+            self._grown()
+        elif at_once:
             self._grown()
 
     def _swarm(self, swarm_id: str) -> _Swarm:

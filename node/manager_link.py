@@ -142,7 +142,7 @@ class ManagerLink(Actor):
                 self._acknowledged(message)
             case protocol.LogAck():
                 self._journals.acknowledge_lines(message)
-                self._send_due()
+                self._send_rest()
             case protocol.DesiredChanged():
                 tell(self, ROOT, message)
             case _Grown():
@@ -393,6 +393,11 @@ class ManagerLink(Actor):
         if at is not None and self._resend_timer is None:
             self._resend_timer = self.after(max(0.01, at - self.clock.now()), _Resend())
 
+    def _send_rest(self) -> None:
+        """What is beyond a window, or must be pushed again; what lingers may go along."""
+        if self._journals.unsent:
+            self._send_due()
+
     def _tell_manager(self, message: Any) -> bool:
         try:
             self._gateway.tell(message)
@@ -430,7 +435,7 @@ class ManagerLink(Actor):
 
     def _acknowledged(self, ack: protocol.JournalAck) -> None:
         self._journals.acknowledge(ack)
-        self._send_due()
+        self._send_rest()
         self._reads.relay()
 
     # --- what the operator sees ----------------------------------------------------------
