@@ -23,7 +23,7 @@ from manta.actors import (
 )
 from manta.manager import placement, references
 from manta.manager import swarm_queries as queries
-from manta.manager.cluster_nodes import ClusterNodes, LeaseTick, SettleTick
+from manta.manager.cluster_nodes import ClusterNodes, LeaseTick
 from manta.manager.context import BLOBS, GATEWAY, STORE, Context, Done, finish, work
 from manta.manager.directory import SwarmEntry
 from manta.manager.errors import StoreError
@@ -46,6 +46,7 @@ from manta.manager.messages import (
     SwarmRemoved,
     Sweep,
 )
+from manta.manager.placement import NodeView
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
@@ -116,7 +117,8 @@ class ClusterSupervisor(Supervisor):
         }
         """Swarms that must read their logs before it is known what nodes shall run."""
         self._waiting: list[tuple[NodeCame, Reply]] = []
-        self._unsettled: list[tuple[FromUser, Reply]] = []
+        self._unchecked: list[tuple[FromUser, Reply]] = []
+        """Swarms that may be placeable once nodes are back whose links have just dropped."""
         self.ref.tell(_StartSwarms())
 
     def receive(self, message: object) -> object:
@@ -147,8 +149,6 @@ class ClusterSupervisor(Supervisor):
                 self._nodes.down(message)
             case LeaseTick():
                 self._nodes.tick()
-            case SettleTick():
-                self._nodes.settle(message)
             case _StartSwarms():
                 for swarm_id in tuple(self._unread):
                     self._start_swarm(swarm_id)
@@ -286,10 +286,12 @@ class ClusterSupervisor(Supervisor):
 
     def _nodes_moved(self) -> None:
         self._tell_swarms(NodesMoved())
-        if self._board.settled:
-            unsettled, self._unsettled = self._unsettled, []
-            for request, reply in unsettled:
-                self._check(request, reply)
+        self._check_again()
+
+    def _check_again(self) -> None:
+        unchecked, self._unchecked = self._unchecked, []
+        for request, reply in unchecked:
+            self._check(request, reply)
 
     def _remove_node(self, node_id: str, reply: Reply) -> None:
         self._nodes.removed(node_id)
@@ -351,15 +353,12 @@ class ClusterSupervisor(Supervisor):
                 )
             )
             return
-        if not self._board.settled:  # "no node is connected" would be no answer now
-            self._unsettled.append((request, reply))
-            return
         spec, views = message.spec, self._board.views
         work(
             self,
             self._context.workers,
             lambda: (flaws(spec), placement.check(spec, views), self._missing(spec)),
-            lambda found: self._checked(request, reply, *found),
+            lambda found: self._checked(request, reply, views, *found),
             reply,
         )
 
@@ -372,11 +371,18 @@ class ClusterSupervisor(Supervisor):
         self,
         request: FromUser,
         reply: Reply,
+        views: tuple[NodeView, ...],
         flawed: tuple[str, ...],
         plan: Plan,
         missing: list[str],
     ) -> None:
         message = request.message
+        if plan.problems and not flawed and any(view.returning for view in views):
+            # They may be back in a moment, or are already: no answer to give a user now.
+            self._unchecked.append((request, reply))
+            if not any(view.returning for view in self._board.views):
+                self._check_again()
+            return
         if isinstance(message, user.CheckSwarm):
             reply.set(plan)
             return

@@ -2,11 +2,6 @@
 
 A message to a node that is away is lost without harm: when the node registers it gets
 the whole, and sends again what was not acknowledged.
-
-Links that this manager itself has cut, by the restart of an actor or of the whole, say
-nothing of their nodes. Until all of these are back, or SETTLE seconds have passed, the
-board is not `settled` and swarms place nothing: a task for all nodes must not run on
-the first that happens to be back.
 """
 
 from __future__ import annotations
@@ -20,7 +15,6 @@ from manta.actors import (
     ActorDead,
     ActorError,
     Down,
-    LocalRef,
     MailboxFull,
     Monitor,
     Ref,
@@ -59,7 +53,6 @@ from manta.protocol.node import (
 from manta.protocol.states import NodeState
 from manta.protocol.user import NodeInfo
 
-SETTLE = 5.0
 LINK = "node/manager-link"
 
 
@@ -68,16 +61,10 @@ class LeaseTick:
     pass
 
 
-@dataclass(frozen=True)
-class SettleTick:
-    number: int
-
-
 @dataclass
 class _Node:
     record: NodeRecord
     link: Ref | None = None
-    gateway: LocalRef | None = None
     monitor: Monitor | None = None
     boot_id: str = ""
     load: Load = field(default_factory=Load)
@@ -107,13 +94,9 @@ class ClusterNodes:
         self._leases = Leases()
         self._views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
-        self._awaited: set[str] = set()
-        self._settling = 0
         board.held, board.held_of, board.notice = {}, {}, ""
-        self._obey(self._leases.restarted(self._nodes, self._now()))
-        for node_id in self._nodes:
-            self._show(node_id)
-        self.await_return([node.record.id for node in self._nodes.values() if node.record.here])
+        gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
+        self._obey(self._leases.restarted(self._nodes, self._now(), gone=gone))
 
     def _now(self) -> float:
         return self._actor.clock.now()
@@ -134,7 +117,7 @@ class ClusterNodes:
         node.record = message.record
         if node.monitor is not None:
             node.monitor.cancel()
-        node.link, node.gateway = message.link, message.gateway
+        node.link = message.link
         node.monitor = self._actor.monitor(message.link)
         node.last_seen = self._actor.clock.wall()
         restarted = node.boot_id not in ("", register.boot_id)
@@ -143,9 +126,7 @@ class ClusterNodes:
         if restarted:
             self._obey(self._leases.undrained(node_id, self._now()))
         self._show(node_id)
-        self._awaited.discard(node_id)
-        if not self._settle_if_all_are_back():
-            self._on_moved()
+        self._on_moved()
         return Registered(
             node_id=node_id,
             cluster_id=message.record.cluster_id,
@@ -181,9 +162,7 @@ class ClusterNodes:
     def down(self, message: Down) -> None:
         for node_id, node in self._nodes.items():
             if node.link is message.ref:
-                if node.gateway is not None and not node.gateway.is_alive:
-                    self.await_return([node_id])
-                node.link = node.gateway = node.monitor = None
+                node.link = node.monitor = None
                 self._obey(self._leases.disconnected(node_id, self._now()))
                 return
 
@@ -197,8 +176,6 @@ class ClusterNodes:
         self._views.pop(node_id, None)
         self._obey(self._leases.removed(node_id, self._now()))
         self._publish()
-        self._awaited.discard(node_id)
-        self._settle_if_all_are_back()
 
     def stop(self, node_id: str, *, drain: bool) -> Future[Ok]:
         """Raises Refused."""
@@ -233,6 +210,7 @@ class ClusterNodes:
                     self._tell_gateway(NodesLeft((node_id,)))
                     self._on_lost(node_id, reason)
                 case Away(node_id):
+                    self._tell_gateway(NodesLeft((node_id,)))
                     self._show(node_id)
                     self._on_moved()
                 case Isolated(sentence=sentence):
@@ -259,12 +237,9 @@ class ClusterNodes:
         node = self._nodes.get(node_id)
         return f"{node.record.alias} ({node_id})" if node else node_id
 
-    # Settling.
-
     def cut_all(self) -> None:
         """Have all nodes register anew and send again what was not acknowledged."""
         linked = [node_id for node_id, node in self._nodes.items() if node.link is not None]
-        self.await_return(linked)
         self._tell_gateway(CutNodes(tuple(linked)))
 
     def _tell_gateway(self, message: object) -> None:
@@ -273,28 +248,6 @@ class ClusterNodes:
         except (ActorDead, MailboxFull):
             # Its links are cut by its restart; what else it would be told is not essential.
             self._actor.log.debug("the Gateway was not told of %s", type(message).__name__)
-
-    def await_return(self, node_ids: Iterable[str]) -> None:
-        self._awaited.update(node_ids)
-        self._board.settled = not self._awaited
-        if self._awaited:
-            self._settling += 1
-            self._actor.after(SETTLE, SettleTick(self._settling))
-
-    def settle(self, tick: SettleTick) -> None:
-        if tick.number == self._settling and self._awaited:
-            names = ", ".join(sorted(map(self._name, self._awaited)))
-            self._actor.log.info("not back yet, goes on without: %s", names)
-            self._tell_gateway(NodesLeft(tuple(self._awaited)))
-            self._awaited.clear()
-            self._settle_if_all_are_back()
-
-    def _settle_if_all_are_back(self) -> bool:
-        if self._board.settled or self._awaited:
-            return False
-        self._board.settled = True
-        self._on_moved()
-        return True
 
     # What nodes shall run.
 

@@ -47,8 +47,6 @@ class Board:
     views: tuple[NodeView, ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)
     stopped: bool = False
-    settled: bool = True
-    """False while nodes that this manager has cut off, by a restart, are coming back."""
     connected: int = 0
     swarms: dict[str, SwarmInfo] = field(default_factory=dict)
     active_swarms: int = 0

@@ -201,7 +201,7 @@ class Gateway(Actor):
         origin = self.origin
         assert origin is not None
         self._links[record.id] = origin.link
-        came = NodeCame(current, message, origin.ref(LINK), self.ref)
+        came = NodeCame(current, message, origin.ref(LINK))
         if current == record:
             self._forward(cluster_path(record.cluster_id), came)
             return

@@ -23,7 +23,7 @@ deadline that it should have come for, all deadlines move by the time since the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from manta.protocol.states import NodeState
@@ -101,13 +101,14 @@ class Leases:
         self._isolated = False
         self._called = 0.0
 
-    def restarted(self, node_ids: Iterable[str], now: float) -> list[LeaseAction]:
-        """The manager has started and remembers these nodes."""
+    def restarted(
+        self, node_ids: Iterable[str], now: float, *, gone: Container[str] = ()
+    ) -> list[LeaseAction]:
+        """The manager has started and remembers these nodes; some were gone before."""
         self._called = now
         for node_id in node_ids:
-            self._leases[node_id] = _Lease(
-                NodeState.DISCONNECTED, now + self.mercy, now, now + self.hold
-            )
+            returning = None if node_id in gone else now + self.hold
+            self._leases[node_id] = _Lease(NodeState.DISCONNECTED, now + self.mercy, now, returning)
         return [NodeStateChanged(node_id, NodeState.DISCONNECTED) for node_id in self._leases]
 
     def connected(self, node_id: str, now: float) -> list[LeaseAction]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from manta.actors import LocalRef, Ref
+from manta.actors import Ref
 from manta.manager.auth.principals import Principal
 from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
@@ -40,8 +40,6 @@ class NodeCame:
     record: NodeRecord
     message: Register
     link: Ref
-    gateway: LocalRef
-    """Which accepted the link: if it is gone, the link's end was not the node's doing."""
 
 
 @dataclass(frozen=True, slots=True)

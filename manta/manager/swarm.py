@@ -224,9 +224,7 @@ class SwarmSupervisor(Actor):
         self._commit(event, bodies, performed, then)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
-        """None while nodes that were there before a restart are still coming back."""
-        if not self._board.settled:
-            return None
+        """None when it is no longer wanted."""
         nodes = self._board.views_for(self._swarm_id)
         return queries.answer(self._machine, asked.number, nodes)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from manta.manager import cluster_nodes
+from manta.manager.lease import Leases
 from manta.manager.service import Manager, Settings
 from manta.manager.store.interface import Store
 from manta.protocol.user import ClusterInfo, ListClusters
@@ -76,7 +78,7 @@ class Bench:
 @pytest.fixture(autouse=True)
 def _settle_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not every test starts all nodes that the manager waits for."""
-    monkeypatch.setattr(cluster_nodes, "SETTLE", 0.5)
+    monkeypatch.setattr(cluster_nodes, "Leases", partial(Leases, hold=0.5))
 
 
 @pytest.fixture

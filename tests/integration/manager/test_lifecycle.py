@@ -55,7 +55,7 @@ def deploy(admin: Client, spec: SwarmSpec) -> str:
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = partial(Leases, ttl=0.4, grace=0.3)
+    short = partial(Leases, ttl=0.4, grace=0.3, hold=0.2)
     monkeypatch.setattr(cluster_nodes, "Leases", short)
 
 

@@ -130,6 +130,14 @@ def test_draining_survives_a_reconnect():
     assert made.undrained("n0", 4.0) == [NodeStateChanged("n0", CONNECTED)]
 
 
+def test_who_was_gone_before_a_restart_is_not_expected_at_once():
+    made = Leases()
+    made.restarted(["n0", "n1"], 0.0, gone={"n1"})
+    assert made.is_returning("n0")
+    assert not made.is_returning("n1")
+    assert made.state("n1") is DISCONNECTED
+
+
 def test_mercy_after_a_restart():
     made = Leases()
     assert made.restarted(["n0", "n1"], 100.0) == [
