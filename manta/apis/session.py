@@ -140,8 +140,9 @@ class Session:
         key = self.target.server_key
         if key is None:
             raise errors.NotAuthenticated(
-                f"There is no token for {self.target.host}:{self.target.port} and its public key "
-                "is not known: give a token, or sign in with the manager's server_key once."
+                f"Not signed in to {self.target.host}:{self.target.port}: sign in, the first time "
+                "with the manager's server key (`manta manager status` shows it there), or give "
+                "a token."
             )
         self._connection = self._dial(key)
         self._gateway = self._connection.ref(GATEWAY)

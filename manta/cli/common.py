@@ -6,14 +6,13 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from manta.cli import text
 from manta.cli.terminal import Screen
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Command = Callable[..., Any]
 
@@ -31,10 +30,20 @@ def with_api(function: Command) -> Command:
     ) -> Any:
         from manta.apis.user_api import UserAPI
 
-        with UserAPI(token, host, port, profile) as api:
+        with usage(lambda: UserAPI(token, host, port, profile)) as api:
             return function(api, **options)
 
     return command
+
+
+def usage(make: Callable[[], T]) -> T:
+    """Make an API; an argument that it does not take was one of the command line."""
+    from manta.apis.errors import InvalidArgument
+
+    try:
+        return make()
+    except InvalidArgument as error:
+        raise click.UsageError(str(error)) from None
 
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -8,6 +8,7 @@ import time
 import click
 
 from manta.cli import text
+from manta.cli.common import usage
 
 
 @click.command("sign-in")
@@ -33,7 +34,8 @@ def sign_in(
         if password_stdin
         else click.prompt("Password", hide_input=True)
     )
-    with UserAPI.sign_in(email, password, host, port, profile, server_key) as api:
+    signed_in = usage(lambda: UserAPI.sign_in(email, password, host, port, profile, server_key))
+    with signed_in as api:
         where = api.connection.session.target
         click.echo(f"Signed in to {where.host}:{where.port} as {api.get_user().email}.")
 

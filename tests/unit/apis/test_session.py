@@ -231,7 +231,7 @@ def test_closed_api(make: Callable[..., FakeSession]) -> None:
 
 def test_without_token_and_key() -> None:
     session = Session(Target("h", 1, "default"), KEYS)
-    with pytest.raises(errors.NotAuthenticated, match="no token for h:1"):
+    with pytest.raises(errors.NotAuthenticated, match="Not signed in to h:1"):
         Connection(session).who()
     session.close()
 
