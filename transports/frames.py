@@ -120,7 +120,7 @@ def encode(message: Sequence[Buffer], limits: Limits) -> tuple[list[Buffer], int
 def decode_head(head: bytes, limits: Limits) -> Head:
     """Check a first frame.
 
-    Raises VersionMismatch for another major version, unless it says BYE, and
+    Raises VersionMismatch for another major version's HELLO, and
     RemoteProtocolError for all else that is not to be.
     """
     length = len(head)
@@ -135,6 +135,8 @@ def decode_head(head: bytes, limits: Limits) -> Head:
     if kind == Kind.BYE:
         return Head(kind, detail, minor, (), [])
     if major != MAJOR:
+        if kind != Kind.HELLO:  # as any version would begin
+            raise RemoteProtocolError("this is not a message of the protocol")
         raise VersionMismatch(
             f"the peer speaks version {major}.{minor}, this side {MAJOR}.{MINOR}: update the older"
         )

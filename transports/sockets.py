@@ -19,7 +19,9 @@ from manta.transports.keys import KeyPair, check_key
 from manta.transports.zap import ZapServer
 
 CURVE_OVERHEAD = 64  # bytes that CURVE adds to a frame (RFC 26: 33), and some
-NEVER = -1
+# Milliseconds to the next attempt of a socket that is to make one only. Not -1: libzmq then drops
+# what has arrived as soon as the connection ends.
+NEVER = 3_600_000
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]

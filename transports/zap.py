@@ -69,7 +69,8 @@ class ZapServer:
         self._started = threading.Event()
         self._stopping = False
         self._failure: BaseException | None = None
-        self._proved_at = float("-inf")
+        self.proved_at = float("-inf")  # by time.monotonic: when it last answered its own probe
+        self.restarts = 0  # after failures that should not be
         # Its key is in nobody's hands, so the probe's domain admits no peer.
         self._probe_key = os.urandom(32)
         self._domains = {_PROBE_DOMAIN: Admission([z85.encode(self._probe_key).decode("ascii")])}
@@ -122,12 +123,7 @@ class ZapServer:
     def healthy(self) -> bool:
         """Did it answer its own probe lately?"""
         alive = self._thread is not None and self._thread.is_alive() and not self._stopping
-        return alive and self.proved_ago < _HEALTHY_FOR
-
-    @property
-    def proved_ago(self) -> float:
-        """Seconds since it last answered its own probe."""
-        return time.monotonic() - self._proved_at
+        return alive and time.monotonic() - self.proved_at < _HEALTHY_FOR
 
     def _run(self) -> None:
         while not self._stopping:
@@ -140,6 +136,7 @@ class ZapServer:
                     self._failure = error
                     self._started.set()
                     break
+                self.restarts += 1
                 _log.exception("the ZAP handler failed and starts again")
                 time.sleep(0.05)  # not a spin, should it fail at once again
 
@@ -175,7 +172,7 @@ class ZapServer:
                 if prober in ready:
                     reply = prober.recv_multipart(zmq.NOBLOCK)
                     if len(reply) > 3 and reply[2] == probe and reply[3] == b"200":
-                        self._proved_at = time.monotonic()
+                        self.proved_at = time.monotonic()
                         self._started.set()
         finally:
             for socket in (handler, prober, wakeup):

@@ -24,11 +24,13 @@ from manta.transports.frames import Bye, Kind
 from manta.transports.greeting import GreetingProbe
 from manta.transports.sockets import is_literal, join_address, split_address
 from manta.transports.zmq_links import (
+    BYE,
     NOBLOCK,
     Channel,
     LinkOptions,
     ZmqLink,
     fd_of,
+    read,
     readable,
 )
 
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from manta.transports.io_thread import IoThread, Timer
     from manta.transports.sockets import Socket, SocketFactory
 
-BYE = int(Kind.BYE)
 _MONITORED = sum(Event)
 
 _log = logging.getLogger(__name__)
@@ -169,11 +170,11 @@ class DialledLink(ZmqLink):
         if self._ended or connection is not self._connection:
             return
         try:
-            head = frames.decode_head(parts[0].bytes, self._options.limits)
+            head, message = read(parts, self._options.limits)
             if head.kind == BYE:
                 self._told_bye(frames.decode_bye(head))
             elif self._state is None:
-                self._take(head, parts)
+                self._take(head, message)
             elif head.kind == Kind.HELLO:
                 self._agree(frames.decode_hello(head))
                 connection.attempt.answered = True
@@ -304,7 +305,7 @@ class _Connection(Channel):
     def _failed(self, reason: DownReason | None) -> None:
         if reason is not None:
             # Its last words, such as a BYE, may have come in before the connection ended.
-            self.drain()
+            self.drain_all()
             self._link.connection_failed(self, reason)
 
     def _look_for_greeting(self) -> None:

@@ -36,7 +36,7 @@ NOBLOCK = int(zmq.NOBLOCK)
 EVENTS = int(zmq.EVENTS)
 SNDMORE_NOBLOCK = int(zmq.SNDMORE | zmq.NOBLOCK)
 POLLIN = int(zmq.POLLIN)
-DATA = int(Kind.DATA)
+BYE, DATA = int(Kind.BYE), int(Kind.DATA)
 COPY_BELOW = 65536  # bytes; larger parts are views of what zmq received
 BATCH = 256  # messages of one socket before the others have their turn
 FLUSH_INTERVAL = 0.005  # seconds; zmq does not tell when a ROUTER's peer has room again
@@ -102,6 +102,13 @@ class Channel:
             raise
         self.io.call(self.drain)  # after the others have had their turn
 
+    def drain_all(self) -> None:
+        """Take in what has arrived, were it several batches, for once; on the I/O thread."""
+        for _ in range(8):
+            self.drain()
+            if not self.draining:
+                return
+
     def sent(self) -> None:
         """To be called, with the lock, after each send: it may have eaten the news of an arrival.
 
@@ -119,6 +126,16 @@ def receive_parts(socket: Socket) -> list[zmq.Frame]:
         part = socket.recv(NOBLOCK, copy=False)
         parts.append(part)
     return parts
+
+
+def read(parts: list[zmq.Frame], limits: Limits) -> tuple[Head, list[Buffer]]:
+    """Check a message, its head first. Raises RemoteProtocolError."""
+    head = frames.decode_head(parts[0].bytes, limits)
+    message = head.parts
+    if message is None or (len(parts) > 1 and head.kind != BYE):
+        frames.check_parts(head, [len(part) for part in parts[1:]])
+        message = [p.bytes if len(p) < COPY_BELOW else p.buffer for p in parts[1:]]
+    return head, message
 
 
 class ZmqLink(ABC):
@@ -268,13 +285,9 @@ class ZmqLink(ABC):
             self._limits = frames.common(frames.common(ours, most), hello.limits)
             self._report_every = max(1, self._window // 4)
 
-    def _take(self, head: Head, parts: list[zmq.Frame]) -> None:
-        """A message on a link that is up, its head first. Raises RemoteProtocolError."""
+    def _take(self, head: Head, message: list[Buffer]) -> None:
+        """A message on a link that is up. Raises RemoteProtocolError."""
         self._heard = True
-        message = head.parts
-        if message is None or len(parts) > 1:
-            frames.check_parts(head, [len(part) for part in parts[1:]])
-            message = [p.bytes if len(p) < COPY_BELOW else p.buffer for p in parts[1:]]
         if head.kind == DATA:
             self._received += frames.cost(head.sizes)
             if self._received - self._reported >= self._report_every:

@@ -24,12 +24,14 @@ from manta.transports.admission import Admission, Standing
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
 from manta.transports.zmq_links import (
+    BYE,
     NOBLOCK,
     SNDMORE_NOBLOCK,
     Channel,
     LinkOptions,
     ZmqLink,
     fd_of,
+    read,
     readable,
 )
 
@@ -41,11 +43,11 @@ if TYPE_CHECKING:
     from manta.transports.sockets import Socket, SocketFactory
     from manta.transports.zap import ZapServer
 
-BYE = int(Kind.BYE)
 CUT_TIMEOUT = 10.0  # seconds that `cut` waits for the I/O thread
 _LAST_WORDS = 0.2  # seconds from a BYE to the end of the connection
-_MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-_PROBES = (0.0, 0.01, 0.2)  # seconds after the news of a disconnection: zmq closes it after that
+_MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+_UNBIND_TIMEOUT = 0.2  # seconds
+_PROBES = (0.001, 0.01, 0.2)  # seconds after the news of a disconnection: zmq closes it after that
 
 _log = logging.getLogger(__name__)
 
@@ -106,13 +108,13 @@ class AcceptedLink(ZmqLink):
 
     # --- on the I/O thread, but for `close` ---------------------------------------------------
 
-    def greet(self, head: frames.Head) -> None:
-        """The peer said HELLO. Raises RemoteProtocolError."""
-        self._agree(frames.decode_hello(head))
+    def greet(self, hello: frames.Hello) -> None:
+        """The peer said HELLO."""
+        self._agree(hello)
         self._say(self._hello())
         self._tell_up()
 
-    def take(self, head: frames.Head, parts: list[zmq.Frame]) -> None:
+    def take(self, head: frames.Head, message: list[Buffer]) -> None:
         if head.kind == BYE:
             at_fault = frames.decode_bye(head) is Bye.PROTOCOL
             if at_fault:
@@ -120,7 +122,7 @@ class AcceptedLink(ZmqLink):
             self._end(DownReason.PROTOCOL if at_fault else DownReason.CLOSED)
             return
         try:
-            self._take(head, parts)
+            self._take(head, message)
         except RemoteProtocolError as error:
             self._violated(error)
 
@@ -130,6 +132,7 @@ class AcceptedLink(ZmqLink):
     def probe(self) -> None:
         """Is the connection still there?"""
         if not self._ended and self.tcp is not None and _Tcp.of(self.tcp.fd) != self.tcp:
+            self._listener.drain_all()  # its last words may wait
             self._end(DownReason.LOST)
 
     def revoke(self) -> None:
@@ -149,7 +152,7 @@ class AcceptedLink(ZmqLink):
         with self._lock:
             if self._ended:
                 return
-            if bye is not None and self._state is None:
+            if bye is not None:
                 try:
                     self._transmit([frames.encode_bye(bye)])
                 except zmq.ZMQError as error:
@@ -230,8 +233,20 @@ class ZmqListener(Channel):
         self.io.remove_reader(fd_of(self.socket))
         if self._monitor is not None:
             self.io.remove_reader(fd_of(self._monitor))
+            self._unbind(self.socket, self._monitor)
         self._close_sockets(None)
         self._forget(self)
+
+    def _unbind(self, socket: Socket, monitor: Socket) -> None:
+        """Free the port before this returns: zmq does it by and by."""
+        with self.lock:
+            socket.unbind(self.address)
+        deadline = time.monotonic() + _UNBIND_TIMEOUT
+        while (left := deadline - time.monotonic()) > 0 and monitor.poll(int(left * 1000) + 1):
+            event = parse_monitor_message(monitor.recv_multipart(NOBLOCK))
+            if event["event"] == zmq.EVENT_CLOSED:
+                return
+        _log.info("%s is not free yet", self.address)
 
     def beat(self, passed: float) -> None:
         for link in list(self._links.values()):
@@ -283,9 +298,9 @@ class ZmqListener(Channel):
         try:
             if not parts:
                 raise RemoteProtocolError("a message without a head")
-            head = frames.decode_head(parts[0].bytes, self.link_options.limits)
+            head, message = read(parts, self.link_options.limits)
             if link is not None:
-                link.take(head, parts)
+                link.take(head, message)
             else:
                 self._met(routing_id, key, head, name)
         except RemoteProtocolError as error:
@@ -301,18 +316,16 @@ class ZmqListener(Channel):
             if len(routing_id) != 5 or routing_id[0] != 0 or routing_id in self._links:
                 # Only ids that this ROUTER made are nobody else's, now and later.
                 raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
+            hello = frames.decode_hello(head)
             link = AcceptedLink(self, routing_id, key, tcp)
             self._links[routing_id] = link
             if tcp is not None:
                 before = self._by_fd.get(tcp.fd)
                 if before is not None:  # its connection is gone, or it would have the descriptor
-                    before.probe()
+                    self.io.call_later(_PROBES[0], before.probe)
                 self._by_fd[tcp.fd] = link
                 self._strangers.pop(tcp.fd, None)
-            try:
-                link.greet(head)
-            except RemoteProtocolError as error:
-                link.violated(error)
+            link.greet(hello)
         elif head.kind != Kind.BYE:
             # We gave it up, and it does not know: it is to dial again.
             self._last_words(routing_id, Bye.STRANGER, tcp)
@@ -356,7 +369,7 @@ class ZmqListener(Channel):
                 patience = self._factory.options.handshake / 1000 + self.link_options.hello
                 if tcp is not None and fd not in self._by_fd:
                     self._strangers[fd] = tcp, time.monotonic() + patience
-            else:
+            elif event["event"] == zmq.EVENT_DISCONNECTED:
                 self._strangers.pop(fd, None)
                 link = self._by_fd.get(fd)
                 if link is not None:

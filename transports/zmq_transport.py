@@ -74,6 +74,7 @@ class ZmqTransport:
         self._listeners: dict[ZmqListener, None] = {}
         self._links: dict[DialledLink, None] = {}
         self._closed = False
+        self._was_healthy = True
         self._io = IoThread("manta-io")
         self._io.start()
         self._beat_at = time.monotonic()
@@ -176,6 +177,10 @@ class ZmqTransport:
         if passed > 4 * interval:
             # This process was held up: what the peers said meanwhile has yet to be read.
             passed = 0.0
+        if self.healthy != self._was_healthy:
+            self._was_healthy = not self._was_healthy
+            if not self._was_healthy:
+                _log.error("the ZAP handler does not answer: no peer can connect; restart")
         for link in list(self._links):
             link.beat(passed)
         for listener in list(self._listeners):

@@ -135,10 +135,12 @@ def test_another_minor_version_interoperates():
     assert parts == [b"from a later version"]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.BYE])
-def test_another_major_version_is_told_apart(kind):
+def test_another_major_version_is_told_apart_by_its_hello():
     with pytest.raises(VersionMismatch, match=r"version 2\.3, this side 1\.0"):
-        frames.decode_head(bytes((2, 3, kind, 0)), LIMITS)
+        frames.decode_head(bytes((2, 3, Kind.HELLO, 0)) + b"as version 2 has it", LIMITS)
+    with pytest.raises(RemoteProtocolError, match="not a message of the protocol") as caught:
+        frames.decode_head(b"GET / HTTP/1.1", LIMITS)
+    assert not isinstance(caught.value, VersionMismatch)
 
 
 @pytest.mark.parametrize("kind", [0, 6, 255])
