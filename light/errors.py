@@ -33,6 +33,10 @@ class PeerLost(LightError):
     """Another instance, or its node, went away while the task waited for it."""
 
 
+class Timeout(LightError, TimeoutError):
+    """What the task waited for did not come in time."""
+
+
 class NodeLost(LightError):
     """The node's service did not come back in time."""
 
@@ -59,6 +63,6 @@ class MissingPackage(LightError, ImportError):
 
 BY_NAME: dict[str, type[LightError]] = {
     kind.__name__: kind
-    for kind in (DataCorruptionError, ResourceExhaustionError, SwarmStopped, PeerLost)
+    for kind in (DataCorruptionError, ResourceExhaustionError, SwarmStopped, PeerLost, Timeout)
 }
 """Kinds of refused requests that have an exception of their own."""

@@ -30,7 +30,7 @@ def describe(error: BaseException, doing: str, folder: str) -> Failure:
         if trace.stack:
             last = trace.stack[-1]
             place = f" ({os.path.relpath(last.filename, folder)}, line {last.lineno})"
-        message = str(error)[:_LONGEST_MESSAGE].rstrip()
+        message = str(trace)[:_LONGEST_MESSAGE].rstrip()
         sentence = f"{doing} raised {kind}" + (f": {message}" if message else "") + place
         sentence = sentence if sentence.endswith((".", "!", "?")) else sentence + "."
     text = "".join(trace.format()).replace(folder + os.sep, "")

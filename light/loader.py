@@ -117,6 +117,8 @@ class Program:
         ):
             sys.path.insert(0, folder)
 
+        sys.argv[:] = [self.file]
+
         def wrap(function: Any) -> Main:
             self.main = Main(function)
             self.main.allowed = in_round

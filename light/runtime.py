@@ -292,7 +292,8 @@ def main() -> int:
     environment.pop("PYTHONSAFEPATH", None)
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__))))
     if environment.pop("PYTHONPATH", None) is not None and folder in sys.path:
-        sys.path.remove(folder)  # its other modules are none of the task's
+        sys.path.remove(folder)
+        sys.path.append(folder)  # the task's own modules come first
     try:
         path, token, module, entry, scratch = (
             environment.pop(f"MANTA_{name}")

@@ -61,7 +61,11 @@ class _Later:
         if name not in _SEEDERS:
             return None
         for finder in sys.meta_path:
-            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
+            find = getattr(finder, "find_spec", None)
+            if finder is self or find is None:
+                continue
+            spec: ModuleSpec | None = find(name, path, target)
+            if spec is not None:
                 if spec.loader is not None:
                     seeding: Any = _Seeding(spec.loader, _SEEDERS[name], self._number)
                     spec.loader = seeding

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from manta.light.local import Local
 from manta.light.world import World
 
 if TYPE_CHECKING:
     import logging
+
+T = TypeVar("T")
+
+
+class _Given(Generic[T]):
+    """An attribute that is there without `__init__`, and that user code may replace."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        return self._make()
+
+
+def _logger() -> logging.Logger:
+    from manta.light.log import logger
+
+    return logger()
 
 
 class Task:
@@ -18,21 +37,11 @@ class Task:
     and all else that the module holds, lives on between the rounds on its node; `setup()`
     is called once, before the first. What `run` or `execute` returns is kept as the task's
     output. `__init__` may be left out, and need not call this class's.
+
+    `world` is the swarm around the task, `local` the node that it runs on; records of
+    `logger` reach the user live, with node, task and iteration.
     """
 
-    @property
-    def world(self) -> World:
-        """The swarm around this task."""
-        return World()
-
-    @property
-    def local(self) -> Local:
-        """The node that this task runs on."""
-        return Local()
-
-    @property
-    def logger(self) -> logging.Logger:
-        """Its records reach the user live, with node, task and iteration."""
-        from manta.light.log import logger
-
-        return logger()
+    world = _Given(World)
+    local = _Given(Local)
+    logger = _Given(_logger)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 WARM = ("logging", "traceback", "numpy")
 """Imported beforehand once a round was seen to need them, so that the next finds them there."""
 
+_DESCRIPTORS = 65_536  # each large value that is mapped takes one, before Python 3.13
 _OOM_SCORE = b"500"  # user code goes before the runtime and the node do
 
 
@@ -97,10 +99,14 @@ def start(
 def _become_users(parent: int) -> None:
     """Set up a process that will run user code."""
     signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     processes.die_with_parent(signal.SIGKILL, parent)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
             file.write(_OOM_SCORE)

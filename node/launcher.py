@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -63,6 +64,7 @@ class Launcher:
         self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._children: dict[int, Child] = {}
         self._is_closed = False
+        self._lock = threading.Lock()
         self._loop = SelectorThread(
             "manta-launcher", self._begin, self._tick, self._finish, self._on_failure
         )
@@ -111,15 +113,18 @@ class Launcher:
         while self._children and time.monotonic() < deadline:
             time.sleep(0.005)
         self._loop.stop(self._wake)
-        os.close(self._wake_up)
+        with self._lock:
+            os.close(self._wake_up)
+            self._wake_up = -1
 
     def post(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # closed: there are no children any more
-            os.eventfd_write(self._wake_up, 1)
+        with self._lock:
+            if self._wake_up >= 0:
+                os.eventfd_write(self._wake_up, 1)
 
     # The thread.
 

@@ -34,7 +34,7 @@ class SelectorThread:
         self._selector = selectors.DefaultSelector()
         self._sources: set[Any] = set()
         self.is_stopping = False
-        self._thread = threading.Thread(target=self._main, name=name)
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -314,3 +314,25 @@ def test_launch_errors(start: Start, node: Any, tmp_path: Path) -> None:
 
     with pytest.raises(LaunchError, match="nonesuch could not be started"):
         node.launcher.launch(["nonesuch"], env={}, cwd=tmp_path, on_exit=lambda *_: None)
+
+
+def test_a_module_that_never_finishes_importing(start: Start) -> None:
+    runtime = start("print('in')\nwhile True:\n    pass\n")
+    runtime.begin()
+    wait_until(lambda: len(processes_of(runtime)) == 2)
+    pids = processes_of(runtime)
+    runtime.handle.kill()
+    assert runtime.exits.get(timeout=10).code == 0
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def processes_of(runtime: Any) -> set[int]:
+    from manta.light.processes import descendants
+
+    return {runtime.handle.pid} | descendants(runtime.handle.pid)
+
+
+def test_an_exception_that_cannot_be_told(start: Start) -> None:
+    top = "class Odd(Exception):\n    def __str__(self):\n        raise ValueError('odd')"
+    error = start(main("raise Odd", top)).run().error
+    assert error.kind == "Odd"

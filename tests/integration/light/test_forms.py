@@ -189,3 +189,40 @@ def test_world_works_without_a_task(start: Start) -> None:
     """)
     assert runtime.ready().mode == "fork"
     assert runtime.run(6).output == (6, ["file"], "worker")
+
+
+def test_attributes_may_be_replaced(start: Start) -> None:
+    runtime = start("""
+        from manta.light import Local, Task, World
+        class Worker(Task):
+            def __init__(self):
+                self.world = World()
+                self.local = Local()
+            def run(self):
+                return self.world.iteration
+    """)
+    assert runtime.run(3).output == 3
+
+
+def test_processes_of_a_round_can_use_its_module(start: Start) -> None:
+    runtime = start("""
+        import multiprocessing, sys
+        from manta.light import World
+        from manta.light.errors import NotInTask
+        def square(n):
+            try:
+                World().iteration
+                World().get("x")
+            except NotInTask as error:
+                return n * n, "belong to the process that runs the round" in str(error)
+        def main():
+            found = []
+            for method in ("fork", "spawn"):
+                with multiprocessing.get_context(method).Pool(2) as pool:
+                    found.append(pool.map(square, [1, 2]))
+            return found, sys.argv[0]
+    """)
+    found, program = runtime.run().output
+    assert found[0] == [(1, True), (4, True)]
+    assert [n for n, _ in found[1]] == [1, 4]
+    assert program == str(runtime.module / "worker.py")

@@ -58,7 +58,7 @@ def lean_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-@pytest.fixture(params=PYTHONS.values(), ids=PYTHONS.keys())
+@pytest.fixture(params=list(PYTHONS.values()), ids=list(PYTHONS))
 def foreign(
     request: pytest.FixtureRequest, node: Node, lean_site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Node:
@@ -97,9 +97,12 @@ def test_resident_and_spawn(foreign: Node) -> None:
 def test_failures(foreign: Node) -> None:
     runtime = foreign.start("def main():\n    raise ValueError('no')\n")
     error = runtime.run().error
+    assert error is not None
     assert error.sentence == "worker.0 raised ValueError: no (worker.py, line 2)."
     instance = foreign.start("def main():\n    print('in')\n    while True:\n        pass\n")
     order = instance.begin(1)
     instance.output("stdout", "in")
     foreign.light.tell(light.CancelRound(instance.id, order, "enough"))
-    assert instance.end().error.kind == "Cancelled"
+    cancelled = instance.end().error
+    assert cancelled is not None
+    assert cancelled.kind == "Cancelled"

@@ -1,0 +1,148 @@
+"""World, Local and Results over a context made here, and outside any."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manta.light import Globals, Local, MantaPath, Results, Task, World
+from manta.light.context import MISSING, Brief, Entry, usage
+from manta.light.errors import BY_NAME, DatasetNotFound, GlobalNotFound, LightError, NotInTask
+
+
+class Recorder:
+    """A context that answers from a dict by kind, and keeps what was asked."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.answers: dict[str, Any] = {}
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.brief = Brief(
+            swarm_id="swarm",
+            swarm_name="a swarm",
+            alias="worker",
+            index=1,
+            iteration=4,
+            attempt=0,
+            task_id="task",
+            node_id="node",
+            node_alias="node-1",
+            size=3,
+            seed=7,
+            class_name=None,
+            datasets={"text": str(tmp_path / "text")},
+            timeout=None,
+            scratch=str(tmp_path),
+        )
+
+    def call(self, kind: str, **fields: Any) -> Any:
+        self.calls.append((kind, fields))
+        return self.answers.get(kind)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Recorder]:
+    usage.context = recorder = Recorder(tmp_path)
+    yield recorder
+    usage.context = None
+
+
+USES = [
+    lambda: World().node_id,
+    lambda: World().globals["x"],
+    lambda: Local().get_state("x"),
+    lambda: Results().add("x", 1),
+    lambda: Task().world.rank,
+]
+
+
+@pytest.mark.parametrize("use", USES, ids=range(len(USES)))
+def test_outside_a_task_every_use_says_what_to_do(use: Any) -> None:
+    with pytest.raises(NotInTask, match="start it with `manta run` or deploy it"):
+        use()
+
+
+def test_results_are_keyed_by_node_and_by_instance_where_there_are_several(
+    context: Recorder,
+) -> None:
+    context.answers["select_results"] = [
+        Entry("a", "worker", 0, 4, 0, "a0"),
+        Entry("b", "worker", 1, 4, 0, "b1"),
+        Entry("b", "worker", 2, 4, 0, "b2"),
+        Entry("b", "other", 0, 4, 0, "o0"),
+    ]
+    assert World().results.select("x") == {
+        "a": "a0",
+        "b/worker.1": "b1",
+        "b/worker.2": "b2",
+        "b/other.0": "o0",
+    }
+    assert World().get_results("x") == ["a0", "b1", "b2", "o0"]
+    assert context.calls[0] == ("select_results", {"tag": "x", "iteration": None})
+    Results().select("x", iteration=2)
+    assert context.calls[-1][1]["iteration"] == 2
+
+
+def test_a_global_may_be_none_or_missing(context: Recorder) -> None:
+    context.answers["get_global"] = None
+    assert Globals()["x"] is None
+    assert World().get("x", 5) is None
+    context.answers["get_global"] = MISSING
+    assert World().get("x", 5) == 5
+    with pytest.raises(GlobalNotFound) as caught:
+        Globals()["x"]
+    assert isinstance(caught.value, KeyError)
+    assert str(caught.value).startswith("No global 'x' has been set")
+
+
+@pytest.mark.parametrize("tag", ["", None, 3, b"x"])
+def test_a_tag_is_a_str(context: Recorder, tag: Any) -> None:
+    for use in (World().get, Results().select, lambda tag: Results().add(tag, 1)):
+        with pytest.raises(TypeError, match="A tag is a str that is not empty"):
+            use(tag)
+    assert context.calls == []
+
+
+def test_one_node_is_taken_for_a_list_of_one(context: Recorder) -> None:
+    World().schedule_next_iter("node-1")
+    assert context.calls == [("schedule_next_iteration", {"node_ids": ["node-1"], "alias": None})]
+
+
+def test_paths(context: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a\nb\n")
+    path = Local().dataset_path("text")
+    assert isinstance(path, MantaPath)
+    assert isinstance(path / "x", MantaPath)
+    assert isinstance(path, Path)
+    assert Local().read_file_lines("text") == ["a", "b"]
+    assert Local().get_dataset("text") == path
+    assert Local().scratch.list_dir() == ["text"]
+    with pytest.raises(DatasetNotFound):
+        Local().get_binary_data("other")
+
+
+def test_refusals_have_exceptions_of_their_own() -> None:
+    assert {"SwarmStopped", "PeerLost", "ResourceExhaustionError", "Timeout"} <= BY_NAME.keys()
+    assert all(issubclass(kind, LightError) for kind in BY_NAME.values())
+
+
+def test_the_package_offers_its_names_and_no_others() -> None:
+    import manta.light
+
+    assert dir(manta.light) == sorted(["Globals", "Local", "MantaPath", "Results", "Task", "World"])
+    with pytest.raises(AttributeError, match="has no attribute 'Nonesuch'"):
+        manta.light.Nonesuch  # noqa: B018
+
+
+def test_importing_task_code_pulls_in_nothing_that_it_does_not_use() -> None:
+    code = (
+        "import sys; from manta.light import Globals, Results, Task, World; "
+        "print(*sorted(m for m in ('numpy', 'logging', 'asyncio', 'msgspec', 'zmq', 'blake3', "
+        "'lz4', 'manta.light.client', 'dataclasses') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

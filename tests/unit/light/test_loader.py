@@ -1,0 +1,144 @@
+"""What is chosen to run, by what the module holds."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from manta.light.loader import Ambiguous, NothingToRun, Probe, Program
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    path, argv, modules = list(sys.path), list(sys.argv), set(sys.modules)
+    yield
+    sys.path[:], sys.argv[:] = path, argv
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def load(folder: Path, source: str, name: str = "a_module.py") -> Program:
+    (folder / name).write_text(textwrap.dedent(source))
+    program = Program(str(folder), name)
+    program.load(in_round=True)
+    return program
+
+
+TASK = "from manta.light import Task\n"
+BOTH = (
+    TASK
+    + """
+class A(Task):
+    def run(self):
+        return "a"
+class B(Task):
+    def execute(self):
+        return "b"
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "class_name", "outcome"),
+    [
+        ("def main():\n    return 1\n", None, 1),
+        (TASK + "class A(Task):\n    def run(self):\n        return 2\n", None, 2),
+        ("class A:\n    def run(self):\n        return 3\n", None, 3),
+        (BOTH, "A", "a"),
+        (BOTH, "B", "b"),
+        (BOTH + "def main():\n    return 'main'\n", None, "main"),
+        (BOTH + "class C(B):\n    def execute(self):\n        return 'c'\n", "B", "b"),
+        # The most derived class is the only one.
+        (
+            TASK + "class A(Task):\n    def run(self):\n        return 'base'\n"
+            "class B(A):\n    def run(self):\n        return 'derived'\n",
+            None,
+            "derived",
+        ),
+        # A base without run is not one to choose from; a Task comes before its look-alikes.
+        (
+            TASK + "class Base(Task):\n    pass\nclass Other:\n    def run(self):\n        pass\n"
+            "class A(Base):\n    def run(self):\n        return 4\n",
+            None,
+            4,
+        ),
+        # A class called main is a class.
+        ("class main:\n    def run(self):\n        return 5\n", None, 5),
+        ("main = lambda: 6\n", None, 6),
+    ],
+)
+def test_choice(tmp_path: Path, source: str, class_name: str | None, outcome: object) -> None:
+    assert load(tmp_path, source).target(class_name).run() == outcome
+
+
+@pytest.mark.parametrize(
+    ("source", "class_name", "kind", "sentence"),
+    [
+        ("x = 1\n", None, NothingToRun, "a_module.py has nothing to run: give it a function"),
+        (BOTH, None, Ambiguous, "a_module.py has several Task classes (A, B) and no main()"),
+        (BOTH, "C", NothingToRun, "a_module.py has no class 'C' (its Task classes: A, B)"),
+        ("x = 1\n", "x", NothingToRun, "a_module.py has no class 'x' (its Task classes: none)"),
+        ("class A:\n    pass\n", "A", NothingToRun, "Class A has neither run() nor execute()"),
+    ],
+)
+def test_no_choice(
+    tmp_path: Path, source: str, class_name: str | None, kind: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        load(tmp_path, source).target(class_name)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_an_imported_task_is_taken_where_the_module_has_none(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.py").write_text(
+        TASK + "class A(Task):\n    def run(self):\n        return 7\n"
+    )
+    assert load(tmp_path, "from elsewhere import A\n").target(None).run() == 7
+
+
+def test_run_comes_before_execute(tmp_path: Path) -> None:
+    both = (
+        "class A:\n    def run(self):\n        return 1\n    def execute(self):\n        return 2\n"
+    )
+    target = load(tmp_path, both).target(None)
+    assert not target.is_resident
+    assert target.run() == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def main():\n    pass\n", None),
+        ("def main():\n    pass\nif __name__ == '__main__':\n    main()\n", None),
+        ("def main():\n    pass\nmain()\n", "it calls main() while it is imported"),
+        (
+            "from manta.light import World\nWorld().rank\ndef main():\n    pass\n",
+            "it uses World, Local or Results while it is imported",
+        ),
+        ("from manta.light import World\nworld = World()\ndef main():\n    pass\n", None),
+        (
+            "from manta.light import Local\ntry:\n    Local().scratch\nexcept BaseException:\n"
+            "    raise ValueError\n",
+            "it uses World, Local or Results while it is imported",
+        ),
+    ],
+)
+def test_what_a_probe_finds(tmp_path: Path, source: str, reason: str | None) -> None:
+    (tmp_path / "a_module.py").write_text(source)
+    assert Probe(Program(str(tmp_path), "a_module.py")).load() == reason
+
+
+def test_main_keeps_its_name_and_words(tmp_path: Path) -> None:
+    program = load(tmp_path, 'def main(n=1):\n    "Words."\n    return n\n')
+    main = program.module.main  # type: ignore[union-attr]
+    assert (main.__name__, main.__doc__, main(5), main()) == ("main", "Words.", 5, 5)
+
+
+@pytest.mark.parametrize("name", ["random.py", "a-b.py", "1.py", "sys.py"])
+def test_names_that_would_be_in_the_way(tmp_path: Path, name: str) -> None:
+    program = load(tmp_path, "def main():\n    return __name__\n", name)
+    assert program.target(None).run() == f"task_{name.removesuffix('.py')}"

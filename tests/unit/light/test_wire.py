@@ -1,0 +1,41 @@
+"""Frames are cut right wherever the stream is torn, and what is too long is refused at once."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manta.light.wire import BrokenFrame, Frames, frame
+
+MESSAGES = st.lists(st.dictionaries(st.text(max_size=5), st.binary(max_size=50), max_size=3))
+
+
+@given(MESSAGES, st.lists(st.integers(1, 40), min_size=1))
+def test_frames_survive_any_tearing(messages: list[dict[str, bytes]], sizes: list[int]) -> None:
+    stream = b"".join(frame(message) for message in messages)
+    frames = Frames(10_000)
+    found = []
+    at = turn = 0
+    while at < len(stream):
+        size = sizes[turn % len(sizes)]
+        frames.feed(stream[at : at + size], [])
+        while (body := frames.next()) is not None:
+            found.append(body)
+        at += size
+        turn += 1
+    assert found == [frame(message)[4:] for message in messages]
+
+
+def test_a_frame_that_is_too_long_is_refused_by_its_header() -> None:
+    frames = Frames(100)
+    frames.feed(struct.pack("<I", 101), [])
+    with pytest.raises(BrokenFrame, match="a frame of 101 bytes, where 100 are allowed"):
+        frames.next()
+
+
+def test_descriptors_that_were_not_sent_cannot_be_taken() -> None:
+    with pytest.raises(BrokenFrame, match="without the descriptors"):
+        Frames(100).take(1)
