@@ -29,7 +29,7 @@ def unpacked(folder: Path) -> str | None:
     """The entry of a package that was unpacked to `folder`; None when it was not."""
     try:
         return (folder / ENTRY_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from manta.node.errors import IdentityError, StateInUse
+from manta.node.logs import RotatingFile
+from manta.node.state import (
+    Identity,
+    StateFolder,
+    StateLock,
+    Status,
+    hardware_id,
+    is_status_of,
+)
+from manta.transports.errors import KeyFileError
+
+STATUS = Status(7, "default", "connected", "All is well.", "tcp://m:1", "edge", 1.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StateFolder:
+    return StateFolder(tmp_path / "state")
+
+
+def test_one_daemon_to_a_folder(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StateLock, "PATIENCE", 0.0)
+    assert folder.running_pid() is None
+    lock = folder.open()
+    assert folder.running_pid() == os.getpid()
+    with pytest.raises(StateInUse, match=rf"process {os.getpid()}"):
+        folder.open()
+    lock.release()
+    assert folder.running_pid() is None
+    folder.open().release()
+
+
+def test_scratch_of_tasks_that_are_gone_is_swept(folder: StateFolder) -> None:
+    folder.open().release()
+    (folder.tasks / "old").mkdir()
+    folder.open().release()
+    assert list(folder.tasks.iterdir()) == []
+
+
+def test_a_folder_that_others_may_enter_is_refused(folder: StateFolder) -> None:
+    folder.path.mkdir(mode=0o755)
+    with pytest.raises(KeyFileError, match="chmod 700"):
+        folder.open()
+
+
+def test_the_key_is_made_once(folder: StateFolder) -> None:
+    first = folder.key()
+    assert folder.key() == first
+    assert folder.key_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_identity(folder: StateFolder) -> None:
+    assert folder.read_identity() is None
+    identity = Identity("k" * 40, "n1", "c1", "edge")
+    folder.write_identity(identity)
+    assert folder.read_identity() == identity
+    assert folder.identity_file.stat().st_mode & 0o777 == 0o600
+    folder.identity_file.write_text('{"manager_key": "only this"}')
+    assert folder.read_identity() == Identity("only this")
+    folder.identity_file.write_text("{")
+    with pytest.raises(IdentityError, match="cannot be read"):
+        folder.read_identity()
+
+
+def test_status(folder: StateFolder) -> None:
+    folder.path.mkdir()
+    assert folder.read_status() is None
+    folder.write_status(STATUS)
+    assert folder.read_status() == STATUS
+    assert is_status_of(STATUS, 7)
+    assert not is_status_of(STATUS, 8)
+    assert not is_status_of(STATUS, None)
+    assert not is_status_of(None, 7)
+    folder.status_file.write_text("nonsense")
+    assert folder.read_status() is None
+
+
+def test_hardware_ids_differ_by_configuration() -> None:
+    if hardware_id("a"):
+        assert hardware_id("a") != hardware_id("b")
+        assert hardware_id("a") == hardware_id("a")
+
+
+def test_logs_are_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "node.log"
+    handler = RotatingFile(path, 100)
+    for number in range(20):
+        record = logging.LogRecord("x", 20, "f", 1, "line %02d " + "." * 20, (number,), None)
+        handler.emit(record)
+    handler.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "node.log",
+        "node.log.1",
+        "node.log.2",
+        "node.log.3",
+    ]
+    assert "line 19" in path.read_text()
+    assert all(p.stat().st_size <= 100 for p in tmp_path.iterdir())
