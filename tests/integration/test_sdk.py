@@ -324,8 +324,9 @@ def test_closing_ends_a_stream(stage: Stage) -> None:
     api = UserAPI.over(stage.session())
     stream = api.stream_events(swarm)
     next(stream)
-    stream.close()
     api.close()
+    with pytest.raises(errors.ApiClosed):
+        list(stream)
     with pytest.raises(errors.ApiClosed):
         api.get_swarm(swarm)
     stage.api.stop_swarm(swarm, force=True)

@@ -111,8 +111,8 @@ def test_manager_killed_in_mid_swarm_and_started_again_has_lost_nothing() -> Non
         manager = cluster.children[0]
         manager.process.kill()
         manager.ended.wait(10)
-        command = list(manager.process.args)  # type: ignore[arg-type]
-        del command[command.index("--fds") :]
+        command: list[str] = manager.process.args  # type: ignore[assignment]
+        command = command[: command.index("--fds")]
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as anew:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,10 @@ def token(audience: str = USER_AUDIENCE, key: str = KEY) -> str:
     return f"e30.{body}.c2ln"
 
 
-def resolve(tmp_path: Path, *arguments: object, **environment: str) -> profiles.Target:
-    return profiles.resolve(*arguments, environment={"MANTA_HOME": str(tmp_path), **environment})  # type: ignore[arg-type]
+def resolve(tmp_path: Path, *arguments: Any, **environment: str) -> profiles.Target:
+    names = ("token", "host", "port", "profile")
+    given: dict[str, Any] = dict(zip(names, arguments, strict=False))
+    return profiles.resolve(**given, environment={"MANTA_HOME": str(tmp_path), **environment})
 
 
 def test_defaults(tmp_path: Path) -> None:

@@ -92,9 +92,14 @@ def test_no_selector(selector: object) -> None:
 
 
 def test_values_are_decoded_once_and_late() -> None:
-    calls = []
+    calls: list[int] = []
+
+    def load() -> list[int]:
+        calls.append(1)
+        return [1]
+
     one = result(0, "t", 1)
-    one._load = lambda: calls.append(1) or [1]
+    one._load = load
     assert not calls
     assert one.value is one.value
     assert calls == [1]
