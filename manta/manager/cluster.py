@@ -16,6 +16,7 @@ from manta.actors import (
     ExitReason,
     LocalRef,
     MailboxFull,
+    MailboxPolicy,
     Refused,
     Reply,
     Restart,
@@ -87,6 +88,7 @@ def cluster_spec(context: Context, cluster_id: str) -> ChildSpec:
 
 
 class ClusterSupervisor(Supervisor):
+    mailbox = MailboxPolicy(bound=100_000)
     intensity = 10
     period = 60.0
 
@@ -164,10 +166,19 @@ class ClusterSupervisor(Supervisor):
         self, swarm_id: str, reply: Reply | None = None, answer: SwarmInfo | None = None
     ) -> None:
         def then(ref: LocalRef | None, refusal: Refused | None) -> None:
-            if refusal is not None:
+            if refusal is not None and refusal.code == "start_failed":
                 self._unreadable(swarm_id, refusal)
-            if reply is not None:
-                reply.fail(refusal) if refusal is not None else reply.set(answer)
+            if reply is None:
+                return
+            if refusal is None:
+                reply.set(answer)
+            else:
+                reply.fail(
+                    Refused(
+                        Code.UNAVAILABLE,
+                        f"The swarm {swarm_id} cannot be reached now: {refusal.sentence}",
+                    )
+                )
 
         self.start_child(
             ChildSpec(
@@ -441,7 +452,7 @@ class ClusterSupervisor(Supervisor):
                 return
             self._show_all({id_: i for id_, i in self._board.swarms.items() if id_ != swarm_id})
             self._unread.discard(swarm_id)
-            self._nodes.forget_swarm(swarm_id)
+            self._nodes.swarm_ended(swarm_id)
             self._tell(GATEWAY, SwarmRemoved(swarm_id))
             self._tell(BLOBS, Sweep())
             reply.set(Ok())

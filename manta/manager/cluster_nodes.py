@@ -52,6 +52,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import NodeState
 from manta.protocol.user import NodeInfo
+from manta.transports.errors import LocalTransportError
 
 LINK = "node/manager-link"
 
@@ -70,7 +71,7 @@ class _Node:
     load: Load = field(default_factory=Load)
     last_seen: float = 0.0
     acknowledged: dict[str, int] = field(default_factory=dict)
-    """By swarm: the last journal entry that is durable here."""
+    """By running swarm: the last journal entry that is durable here."""
 
 
 class ClusterNodes:
@@ -92,6 +93,7 @@ class ClusterNodes:
         self._nodes = {record.id: _Node(record) for record in records}
         self._desired = DesiredStates()
         self._leases = Leases()
+        self._running: set[str] = set()
         self._views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
         board.held, board.held_of, board.notice = {}, {}, ""
@@ -255,9 +257,8 @@ class ClusterNodes:
         """Whatever was known of the swarm gives way to how it stands by its log."""
         swarm_id = message.swarm_id
         if runs:
+            self._running.add(swarm_id)
             self._desired.swarm_began(swarm_id)
-        else:
-            self._desired.swarm_ended(swarm_id)
         wanted = {
             (node_id, assignment.instance): assignment
             for node_id, assignments in message.desired.items()
@@ -274,7 +275,7 @@ class ClusterNodes:
         for (node_id, _), assignment in wanted.items():
             self._desired.assign(node_id, assignment)
         for node_id, upto in message.applied.items():
-            if node := self._nodes.get(node_id):
+            if runs and (node := self._nodes.get(node_id)):
                 node.acknowledged[swarm_id] = upto
         self._count(swarm_id, self._nodes)
         self.flush()
@@ -293,23 +294,24 @@ class ClusterNodes:
             self._count(orders.swarm_id, touched)
             self.flush()
         for node_id, message in orders.messages:
-            if isinstance(message, JournalAck) and (node := self._nodes.get(node_id)):
+            node = self._nodes.get(node_id)
+            runs = orders.swarm_id in self._running
+            if node is not None and runs and isinstance(message, JournalAck):
                 node.acknowledged[orders.swarm_id] = message.upto
             self.send(node_id, message)
 
     def swarm_began(self, swarm_id: str) -> None:
+        self._running.add(swarm_id)
         self._desired.swarm_began(swarm_id)
         self.flush()
 
     def swarm_ended(self, swarm_id: str) -> None:
+        self._running.discard(swarm_id)
         self._desired.swarm_ended(swarm_id)
-        self._count(swarm_id, self._nodes)
-        self.flush()
-
-    def forget_swarm(self, swarm_id: str) -> None:
-        self.swarm_ended(swarm_id)
         for node in self._nodes.values():
             node.acknowledged.pop(swarm_id, None)
+        self._count(swarm_id, self._nodes)
+        self.flush()
 
     def _count(self, swarm_id: str, node_ids: Iterable[str]) -> None:
         for node_id in node_ids:
@@ -333,6 +335,10 @@ class ClusterNodes:
             node.link.tell(message)
         except Unreachable as error:
             self._actor.log.debug("%s not sent: %s", type(message).__name__, error)
+        except LocalTransportError as error:
+            self._actor.log.error(
+                "node %s was not told what to run: %s", self._name(node_id), error
+            )
 
     # What others see.
 

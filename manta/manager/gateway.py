@@ -7,17 +7,13 @@ allowed goes to the actor that answers it, by its path and never by a kept refer
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
 from manta.actors import (
     Actor,
-    ActorCrashed,
     ActorDead,
-    AskTimeout,
     MailboxFull,
     MailboxPolicy,
     Refused,
@@ -49,7 +45,6 @@ from manta.manager.messages import (
     CutNodes,
     FromNode,
     FromUser,
-    LoadSwarm,
     NodeAdded,
     NodeCame,
     NodeRemoved,
@@ -60,6 +55,7 @@ from manta.manager.messages import (
     Sweep,
 )
 from manta.manager.registrar import Registrar
+from manta.manager.relay import Relay, as_refusal
 from manta.manager.store.actor import GetHealth, Writer
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
 from manta.manager.store.records import (
@@ -80,9 +76,6 @@ from manta.protocol.values import BlobRef
 from manta.protocol.version import VERSION
 from manta.transports.admission import Admission
 from manta.transports.interface import Link, Listener
-
-TIMEOUT = 30.0
-"""Seconds that an actor of this process has to answer, beyond what the message itself waits."""
 
 
 class Gateway(Actor):
@@ -107,13 +100,16 @@ class Gateway(Actor):
         self._links: dict[str, Link] = {}
         """By node: the one that it registered over last."""
         self._writer = Writer(self, STORE)
+        self._relay = Relay(self)
         self._registrar = Registrar(
             self,
             context,
             self._directory,
             self._writer,
             on_known=self._admit,
-            on_node=lambda record: self._tell(cluster_path(record.cluster_id), NodeAdded(record)),
+            on_node=lambda record: self._relay.tell(
+                cluster_path(record.cluster_id), NodeAdded(record)
+            ),
         )
         known = context.principals.keys()
         context.bulk_admission.replace_known(known)
@@ -137,7 +133,9 @@ class Gateway(Actor):
                 return None
             if principal.kind is Kind.NODE:
                 return self._from_node(message, principal)
-            return self._from_user(message, principal)
+            if (answer := self._from_user(message, principal)) is not None:
+                self._relay.answer(self.defer(), answer)
+            return None
         if self._writer.handle(message):
             return None
         match message:
@@ -180,12 +178,12 @@ class Gateway(Actor):
             case node.Register():
                 self._register(message, who)
             case node.Heartbeat() | node.FetchDesired():
-                self._forward(cluster_path(who.cluster_id), FromNode(message, who.id))
+                self._relay.forward(cluster_path(who.cluster_id), FromNode(message, who.id))
             case node.Goodbye():
-                self._tell(cluster_path(who.cluster_id), FromNode(message, who.id))
+                self._relay.tell(cluster_path(who.cluster_id), FromNode(message, who.id))
             case node.ReadGlobal() | node.ListGlobals() | node.SelectResults():
                 entry = self._swarm_of_node(message.swarm_id, who)
-                self._ask_swarm(entry, FromNode(message, who.id))
+                self._relay.ask_swarm(entry, FromNode(message, who.id))
             case node.JournalBatch() | node.LogBatch():
                 self._deliver(message, who)
             case _:
@@ -203,7 +201,7 @@ class Gateway(Actor):
         self._links[record.id] = origin.link
         came = NodeCame(current, message, origin.ref(LINK))
         if current == record:
-            self._forward(cluster_path(record.cluster_id), came)
+            self._relay.forward(cluster_path(record.cluster_id), came)
             return
         reply = self.defer()
         self._directory.nodes[record.id] = current
@@ -212,7 +210,7 @@ class Gateway(Actor):
             # It can work all the same: what is stored is for the time after a restart.
             if error is not None:
                 self.log.warning("what node %s has now is not stored: %s", current.alias, error)
-            self._relay(cluster_path(record.cluster_id), came, reply)
+            self._relay.ask(cluster_path(record.cluster_id), came, reply)
 
         self._writer.write(Put(current), then=then)
 
@@ -245,13 +243,15 @@ class Gateway(Actor):
         request = FromNode(message, who.id)
         entry = self._directory.swarms.get(message.swarm_id)
         if entry is None or entry.cluster_id != who.cluster_id:
-            self._tell(cluster_path(who.cluster_id), request)
+            self._relay.tell(cluster_path(who.cluster_id), request)
             return
         path = swarm_path(entry.cluster_id, entry.id)
         try:
             self.system.find(path).tell(request)
         except ActorDead:
-            self._load(entry, lambda: self._tell(path, request), lambda _: None)
+            self._relay.load(entry, lambda: self._relay.tell(path, request), lambda _: None)
+        except MailboxFull as error:
+            raise as_refusal(error) from error
 
     # Users.
 
@@ -276,30 +276,34 @@ class Gateway(Actor):
                 cluster_id = find.cluster(name).id
                 self._registrar.create_node_token(message, cluster_id, self.defer())
             case user.ListNodes(name):
-                self._forward(cluster_path(find.cluster(name).id), FromUser(message, who))
+                self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case user.GetNode(name, cluster):
                 record = find.node(name, cluster)
                 request = FromUser(user.GetNode(record.id), who)
-                self._forward(cluster_path(record.cluster_id), request)
+                self._relay.forward(cluster_path(record.cluster_id), request)
             case user.RequestNodeStop(name, drain):
                 record = find.node(name)
-                self._forward(cluster_path(record.cluster_id), StopNodeRequested(record.id, drain))
+                self._relay.forward(
+                    cluster_path(record.cluster_id), StopNodeRequested(record.id, drain)
+                )
             case user.RemoveNode(name):
                 self._remove_node(find.node(name))
             case user.CheckSwarm(cluster=name) | user.SendSwarm(cluster=name):
-                self._forward(cluster_path(find.cluster(name).id), FromUser(message, who))
+                self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case user.FindMissingBlobs(blobs):
                 self._find_missing(blobs, self.defer())
             case user.ListSwarms(name):
                 return user.Swarms(self._swarms(None if name is None else find.cluster(name).id))
             case user.RemoveSwarm(name):
                 entry = find.swarm(name)
-                self._forward(cluster_path(entry.cluster_id), FromUser(message, who, entry.id))
+                self._relay.forward(
+                    cluster_path(entry.cluster_id), FromUser(message, who, entry.id)
+                )
             case user.GetManagerStatus():
                 self._status(self.defer())
             case user.ReadFeed(swarm=name, wait=wait) | user.WaitSwarm(name, wait):
                 entry = find.swarm(name)
-                self._ask_swarm(entry, FromUser(message, who, entry.id), wait)
+                self._relay.ask_swarm(entry, FromUser(message, who, entry.id), wait)
             case (
                 user.StartSwarm(swarm=name)
                 | user.StopSwarm(swarm=name)
@@ -313,7 +317,7 @@ class Gateway(Actor):
                 | user.ListGlobalTags(swarm=name)
             ):
                 entry = find.swarm(name)
-                self._ask_swarm(entry, FromUser(message, who, entry.id))
+                self._relay.ask_swarm(entry, FromUser(message, who, entry.id))
             case _:
                 return super().receive(message)
         return None
@@ -351,7 +355,7 @@ class Gateway(Actor):
                 return
             self.log.info("cluster %s (%s) created", name, record.id)
             start = StartChild(cluster_spec(self._context, record.id))
-            self._relay(ROOT, start, reply, lambda _: self._info(record))
+            self._relay.ask(ROOT, start, reply, lambda _: self._info(record))
 
         self._writer.write(Put(record), then=then)
 
@@ -365,7 +369,7 @@ class Gateway(Actor):
                 return
             self._directory.clusters[record.id] = changed
             path = cluster_path(record.id)
-            self._relay(path, ClusterChanged(changed), reply, lambda _: self._info(changed))
+            self._relay.ask(path, ClusterChanged(changed), reply, lambda _: self._info(changed))
 
         self._writer.write(Put(changed), then=then)
 
@@ -398,9 +402,9 @@ class Gateway(Actor):
             self._directory.clusters.pop(record.id, None)
             self._context.boards.pop(record.id, None)
             self.log.info("cluster %s (%s) deleted", record.name, record.id)
-            self._tell(BLOBS, Sweep())
+            self._relay.tell(BLOBS, Sweep())
             stop = StopChild(cluster_spec(self._context, record.id).id)
-            self._relay(ROOT, stop, reply, lambda _: Ok())
+            self._relay.ask(ROOT, stop, reply, lambda _: Ok())
 
         self._writer.write(*writes, then=then)
 
@@ -416,7 +420,7 @@ class Gateway(Actor):
             self._disown(record)
             self.log.info("node %s (%s) removed", record.alias, record.id)
             path = cluster_path(record.cluster_id)
-            self._relay(path, NodeRemoved(record.id), reply, lambda _: Ok())
+            self._relay.ask(path, NodeRemoved(record.id), reply, lambda _: Ok())
 
         self._writer.write(*self._removal(record), then=then)
 
@@ -461,80 +465,4 @@ class Gateway(Actor):
                 health={"store": str(trouble or "ok"), **health},
             )
 
-        self._relay(STORE, GetHealth(), reply, answer)
-
-    # Passing on.
-
-    def _tell(self, path: str, message: object) -> None:
-        try:
-            self.system.find(path).tell(message)
-        except (ActorDead, MailboxFull) as error:
-            # State is level-triggered: it is told again, or read from the store.
-            self.log.debug("%s was not told of %s: %s", path, type(message).__name__, error)
-
-    def _forward(self, path: str, message: object) -> None:
-        self._relay(path, message, self.defer())
-
-    def _relay(
-        self,
-        path: str,
-        message: object,
-        reply: Reply,
-        answer: Callable[[Any], object] = lambda result: result,
-        wait: float = 0.0,
-    ) -> None:
-        """Answer with what the actor at the path answers."""
-
-        def done(future: Future[Any]) -> None:
-            error = future.exception()
-            if error is None:
-                reply.set(answer(future.result()))
-            else:
-                reply.fail(_as_refusal(error))
-
-        future = self.system.ref(path).ask_future(message, timeout=wait + TIMEOUT)
-        future.add_done_callback(done)
-
-    def _ask_swarm(self, entry: SwarmEntry, request: FromNode | FromUser, wait: float = 0) -> None:
-        path, reply = swarm_path(entry.cluster_id, entry.id), self.defer()
-
-        def ask() -> None:
-            self._relay(path, request, reply, wait=wait)
-
-        try:
-            self.system.find(path)
-        except ActorDead:
-            self._load(entry, ask, reply.fail)
-        else:
-            ask()
-
-    def _load(
-        self,
-        entry: SwarmEntry,
-        then: Callable[[], None],
-        fail: Callable[[BaseException], object],
-    ) -> None:
-        """The actor of a swarm that is over ends when nobody asks for it."""
-
-        def done(future: Future[Any]) -> None:
-            error = future.exception()
-            if error is None:
-                then()
-            else:
-                fail(_as_refusal(error))
-
-        future = self.system.ref(cluster_path(entry.cluster_id)).ask_future(
-            LoadSwarm(entry.id), timeout=TIMEOUT
-        )
-        future.add_done_callback(done)
-
-
-def _as_refusal(error: BaseException) -> BaseException:
-    if isinstance(error, ActorDead | AskTimeout | MailboxFull):
-        crashed = "crashed over this and " if isinstance(error, ActorCrashed) else ""
-        return Refused(
-            Code.UNAVAILABLE,
-            f"The part of the manager that answers this {crashed}is being restarted or busy; "
-            "ask again in a moment.",
-        )
-    return error
+        self._relay.ask(STORE, GetHealth(), reply, answer)

@@ -25,7 +25,7 @@ class ManagerSupervisor(Supervisor):
         context = self._context
         clusters = context.reader.all(ClusterRecord)
         return [
-            ChildSpec("store", partial(StoreActor, context.open_store)),
+            ChildSpec("store", partial(StoreActor, context.open_store, context.workers)),
             ChildSpec("blobs", partial(Blobs, context)),
             *(cluster_spec(context, record.id) for record in clusters),
             ChildSpec("gateway", partial(Gateway, context)),

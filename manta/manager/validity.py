@@ -8,6 +8,8 @@ from manta.protocol.spec import SwarmSpec, TaskSpec
 
 METHODS = ("all", "any", "random", "best_resources")
 CONDITIONS = ("FINISHED", "RESULT")
+MAX_REPLICAS = 1000
+"""What one node can be told of in one message, with room to spare."""
 
 
 def flaws(spec: SwarmSpec) -> tuple[str, ...]:
@@ -55,8 +57,8 @@ def _flaws_of(task: TaskSpec) -> Iterator[str]:
             yield f"maximum={task.maximum} is no fraction; give 0 < f <= 1, a count, or -1."
     elif task.maximum < 1 and task.maximum != -1:
         yield f"maximum={task.maximum} is no count; give 1 or more, a fraction, or -1."
-    if task.replicas is not None and task.replicas < 1:
-        yield f"replicas={task.replicas}; give at least 1, or leave it out."
+    if task.replicas is not None and not 1 <= task.replicas <= MAX_REPLICAS:
+        yield f"replicas={task.replicas}; give 1 to {MAX_REPLICAS}, or leave it out."
     if task.retries < 0:
         yield f"retries={task.retries}; give 0 or more."
     if task.quorum is not None and not 0 < task.quorum <= 1:

@@ -215,6 +215,22 @@ def test_readers_see_whole_commits_while_others_write(store: Store) -> None:
     assert torn == []
 
 
+def test_housekeeping_changes_nothing(store: Store) -> None:
+    done = threading.Event()
+
+    def tidy() -> None:
+        while not done.is_set():
+            store.tidy()
+
+    thread = threading.Thread(target=tidy)
+    thread.start()
+    for number in range(1, 101):
+        store.commit([AppendEvents("s1", number, (bytes(10_000),))])
+    done.set()
+    thread.join()
+    assert [number for number, _ in log_of(store, "s1")] == [*range(1, 101)]
+
+
 # Any sequence of writes leaves a form as it leaves the simplest one.
 
 swarm_ids = st.sampled_from(["s1", "s2"])

@@ -9,15 +9,19 @@ writes can be repeated, so it does not matter whether they had been committed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from manta.actors import Actor, ActorDead, Down, ExitReason, LocalRef, MailboxFull, MailboxPolicy
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError
-from manta.manager.store.interface import RemoveSwarm, Store, Write
+from manta.manager.store.interface import AppendEvents, AppendLogs, RemoveSwarm, Store, Write
 
 RETRY = 0.5
 """Seconds after which what found no storage, or no Store, is sent again."""
-PURGE_PAUSE = 0.01
+PURGE_ROWS, PURGE_PAUSE = 200, 0.01
+"""Few at a time and with pauses: commits come between."""
+TIDY_AFTER = 8_000_000
+"""Bytes appended between two rounds of housekeeping."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ class _Answer:
 class StoreActor(Actor):
     mailbox = MailboxPolicy(bound=100_000)
 
-    def __init__(self, open_store: Callable[[], Store]) -> None:
+    def __init__(self, open_store: Callable[[], Store], workers: ThreadPoolExecutor) -> None:
         self._open_store = open_store
+        self._workers = workers
+        self._untidy = 0
         self._gathered: list[Commit] = []
         self._trouble = ""
 
@@ -114,8 +120,25 @@ class StoreActor(Actor):
             self._note_success()
             for commit in group:
                 self._answer(commit.owner, Committed(commit.ticket))
-        if any(isinstance(write, RemoveSwarm) for commit in group for write in commit.writes):
+        for commit in group:
+            for write in commit.writes:
+                self._count(write)
+
+    def _count(self, write: Write) -> None:
+        if isinstance(write, RemoveSwarm):
             self.after(PURGE_PAUSE, _Purge())
+        elif isinstance(write, AppendEvents | AppendLogs):
+            self._untidy += sum(map(len, write.bodies))
+        if self._untidy > TIDY_AFTER:
+            self._untidy = 0
+            self._workers.submit(self._tidy, self._store)
+
+    def _tidy(self, store: Store) -> None:
+        """On a worker."""
+        try:
+            store.tidy()
+        except StoreError as error:
+            self.log.warning("housekeeping failed, and is tried again later: %s", error)
 
     def _commit_alone(self, commit: Commit) -> None:
         try:
@@ -145,7 +168,7 @@ class StoreActor(Actor):
 
     def _purge(self) -> None:
         try:
-            more = self._store.purge()
+            more = self._store.purge(PURGE_ROWS)
         except StorageUnavailable as error:
             self.log.warning("removed swarms are not cleared away yet: %s", error)
             return

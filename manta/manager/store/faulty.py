@@ -55,6 +55,9 @@ class FaultyStore:
     def purge(self, limit: int = 1000) -> bool:
         return self.store.purge(limit)
 
+    def tidy(self) -> None:
+        self.store.tidy()
+
     def get(self, kind: type[R], key: str) -> R | None:
         return self.store.get(kind, key)
 

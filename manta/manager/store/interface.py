@@ -101,6 +101,9 @@ class Store(Protocol):
         here, in steps that no commit has to wait for.
         """
 
+    def tidy(self) -> None:
+        """Housekeeping that takes long; from another thread, beside commits."""
+
     def get(self, kind: type[R], key: str) -> R | None: ...
 
     def all(self, kind: type[R]) -> list[R]:

@@ -57,6 +57,9 @@ class MemoryStore:
     def purge(self, limit: int = 1000) -> bool:
         return False  # RemoveSwarm left nothing
 
+    def tidy(self) -> None:
+        """Nothing to do."""
+
     # A reader works on the state that it finds: no commit ever changes one in place.
 
     def get(self, kind: type[R], key: str) -> R | None:

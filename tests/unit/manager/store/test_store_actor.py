@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from manta.actors import Actor, ActorSystem, ChildSpec, Supervisor
 from manta.manager.errors import StorageUnavailable, StoreError
+from manta.manager.store import actor
 from manta.manager.store.actor import GetHealth, StoreActor, Writer
 from manta.manager.store.faulty import FaultyStore
 from manta.manager.store.interface import AppendEvents, Put, RemoveSwarm, Write
@@ -57,12 +59,13 @@ class Scribe(Actor):
 class Root(Supervisor):
     intensity = 100
 
-    def __init__(self, store: FaultyStore) -> None:
+    def __init__(self, store: FaultyStore, workers: ThreadPoolExecutor) -> None:
         self.store = store
+        self.workers = workers
 
     def children(self) -> list[ChildSpec]:
         return [
-            ChildSpec("store", lambda: StoreActor(lambda: self.store)),
+            ChildSpec("store", lambda: StoreActor(lambda: self.store, self.workers)),
             *(ChildSpec(name, Scribe) for name in ("a", "b")),
         ]
 
@@ -74,8 +77,8 @@ def store() -> FaultyStore:
 
 @pytest.fixture
 def system(store: FaultyStore) -> Iterator[ActorSystem]:
-    with ActorSystem("test") as system:
-        system.spawn(ChildSpec("root", lambda: Root(store)))
+    with ThreadPoolExecutor(1) as workers, ActorSystem("test") as system:
+        system.spawn(ChildSpec("root", lambda: Root(store, workers)))
         yield system
 
 
@@ -191,3 +194,24 @@ def test_removed_swarms_are_cleared_away_in_steps(
     monkeypatch.setattr(store, "purge", purge)
     assert system.find("root/a").ask(WriteThis((RemoveSwarm("s"),)), timeout=5) is None
     assert done.wait(5)
+
+
+def test_housekeeping_is_done_beside_commits(
+    system: ActorSystem, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor, "TIDY_AFTER", 100)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def tidy() -> None:
+        begun.set()
+        go_on.wait(5)
+        raise StorageUnavailable("the disk is full")  # may fail: it is tried again later
+
+    monkeypatch.setattr(store, "tidy", tidy)
+    scribe = system.find("root/a")
+    scribe.ask(WriteThis((AppendEvents("s", 1, (bytes(200),)),)), timeout=5)
+    assert begun.wait(5)
+    for number in range(2, 10):
+        assert scribe.ask(WriteThis((event(number),)), timeout=5) is None
+    go_on.set()
+    assert scribe.ask(WriteThis((event(10),)), timeout=5) is None
