@@ -306,10 +306,11 @@ class ManagerLink(Actor):
             self._context.identity = None
             self._enrol()
             return
-        self._say("refused", error.sentence)
         if error.code in link_words.PERMANENT or (registering and unknown):
+            self._say("refused", error.sentence)
             self._context.finish(1, error.sentence)
         else:
+            self._say(DownReason.BUSY.value, error.sentence)
             self._begin_later()
 
     def _begin_later(self) -> None:

@@ -203,8 +203,11 @@ class NodeSupervisor(Supervisor):
         if task is None:
             return
         task.is_up = True
+        ended = set(self._context.journals.unacknowledged_ends())
         for instance, start in list(task.granted.items()):
-            if instance in task.revoked:
+            if instance in ended:  # its predecessor could not tell us any more
+                self._ended(instance)
+            elif instance in task.revoked:
                 self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
             else:
                 self._run(task, start)

@@ -182,8 +182,8 @@ class TaskSupervisor(Actor):
         if isinstance(entry, TaskEnded):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
-            self._requests.round_ended()
             tell(self, ROOT, AttemptEnded(entry.instance))
+            self._requests.round_ended()
 
     # --- preparing ---------------------------------------------------------------------
 

@@ -151,6 +151,43 @@ def main():
         assert [line.text for line in api.collect_logs(deployed)] == ["last words"]
 
 
+def test_a_value_that_the_disk_lost_interrupts_its_attempt(lab) -> None:
+    api = lab.api()
+    code = """
+import time
+import numpy
+from manta.light import Local, World
+
+def main():
+    local = Local()
+    tries = local.get_state("tries", default=0) + 1
+    local.set_state("tries", tries)
+    World().results.add("begun", tries)
+    if tries == 1:
+        time.sleep(0.5)
+    World().results.add("large", numpy.full(100_000, tries))
+"""
+    with daemon(lab) as process:
+        deployed = api.deploy_swarm("lab", lab.swarm(code, retries=1))
+        lab.wait_until(lambda: api.list_result_tags(deployed))
+        lab.stop_manager()
+        state = lab.state("node-1")
+        lab.wait_until(lambda: list(state.spool.glob("[0-9a-f][0-9a-f]/*")))
+        time.sleep(0.3)
+        process.kill()
+        process.wait()
+    for path in state.spool.glob("[0-9a-f][0-9a-f]/*"):
+        path.unlink()
+    lab.start_manager()
+    api = lab.api()
+    with daemon(lab):
+        ended = api.wait_swarm(deployed, timeout=40)
+        assert ended.status == "COMPLETED", ended
+        first, second = api.get_tasks(deployed)
+        assert first.status == "SUPERSEDED"  # its FINISHED came after it was given up
+        assert second.status == "FINISHED"
+
+
 def journals(state) -> list[Path]:
     return list(state.journal.glob("*.journal"))
 

@@ -223,6 +223,20 @@ def test_a_stop_from_afar(lab) -> None:
     lab.wait_until(lambda: api.get_node(info.id).status != "CONNECTED")
 
 
+def test_a_drained_node_finishes_what_it_runs(lab) -> None:
+    lab.node(1)
+    api = lab.api()
+    code = "import time\ndef main():\n    time.sleep(0.7)\n"
+    deployed = api.deploy_swarm("lab", lab.swarm(code))
+    lab.wait_until(lambda: api.get_tasks(deployed))
+    api.stop_node("node-1", drain=True)
+    assert not lab.finished
+    assert api.get_node("node-1").status == "DRAINING"
+    assert api.wait_swarm(deployed, timeout=20).status == "COMPLETED"
+    lab.wait_until(lambda: lab.finished)
+    assert lab.finished[0] == (0, "the node was drained")
+
+
 def test_a_removed_node_ends(lab) -> None:
     lab.node(1)
     api = lab.api()
