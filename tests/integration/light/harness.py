@@ -207,9 +207,11 @@ class Runtime:
 
     def event(self, kind: type[Any], patience: float = PATIENCE) -> Any:
         """The next event, which must be of that kind; RuntimeReady may come before."""
-        event = self.node.events.get(timeout=patience)
-        if isinstance(event, light.RuntimeReady) and kind is not light.RuntimeReady:
+        while True:
             event = self.node.events.get(timeout=patience)
+            is_early = isinstance(event, light.RuntimeReady) and kind is not light.RuntimeReady
+            if event.session == self.id and not is_early:
+                break
         assert isinstance(event, kind), event
         return event
 
