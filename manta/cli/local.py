@@ -75,7 +75,10 @@ class LocalCluster:
         self._on_death: Callable[[Child], None] | None = None
         self._watchers: list[threading.Thread] = []
         with interrupts.held():
-            self.folder = Path(tempfile.mkdtemp(prefix="manta-")).resolve()
+            # A Unix socket's path ends at 107 bytes, and a node's is 40 longer than this folder's.
+            short = len(os.fsencode(tempfile.gettempdir())) <= 60
+            folder = tempfile.mkdtemp(prefix="manta-", dir=None if short else "/tmp")
+            self.folder = Path(folder).resolve()
 
     @property
     def log_folder(self) -> Path:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from manta.apis.errors import ApiClosed, ConnectionFailed
 from manta.cli import text
 from manta.cli.exit_codes import Exit, of_status
 from manta.cli.interrupts import Interrupted, Interrupts
 from manta.cli.local import CLUSTER, HOST, Child, LocalCluster
 from manta.cli.terminal import Screen
+from manta.transports.errors import KeyFileError
 
 if TYPE_CHECKING:
     from manta.apis.overviews import ErrorOverview, SwarmOverview, TaskOverview
@@ -67,16 +69,18 @@ def run(
         runner = Run(cluster, screen, began)
         try:
             runner.show_start(0)
-            cluster.start()
+            _start(cluster)
             swarm = _load(target, parameters)
             code = runner.run(swarm, logs=logs)
         except Interrupted as interrupted:
             screen.show([])
             click.echo(f"{interrupted}: stopping all that was started.", err=True)
             code = interrupted.exit
-        except BaseException:
+        except BaseException as error:
             screen.show([])
             keep = keep or bool(cluster.dead)
+            if isinstance(error, ApiClosed | ConnectionFailed) and cluster.dead:
+                raise ClusterDied(cluster.dead[0].obituary()) from None
             raise
         finally:
             interrupts.finish()
@@ -269,6 +273,15 @@ def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(f"{name} is given twice.", param_hint="--dataset")
         found[name.strip()] = path
     return found
+
+
+def _start(cluster: LocalCluster) -> None:
+    try:
+        cluster.start()
+    except (OSError, KeyFileError) as error:
+        raise ClusterDied(
+            f"Manager and nodes could not be started from {cluster.folder}: {error}."
+        ) from error
 
 
 def _load(target: str, parameters: Sequence[str]) -> Swarm:
