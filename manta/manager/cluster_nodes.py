@@ -142,8 +142,11 @@ class ClusterNodes:
     def heartbeat(self, node_id: str, message: Heartbeat) -> HeartbeatReply:
         node = self._registered(node_id)
         node.load, node.last_seen = message.load, self._actor.clock.wall()
-        self._obey(self._leases.heard(node_id, self._now()))
+        back = self._leases.heard(node_id, self._now())
+        self._obey(back)
         self._show(node_id)
+        if back:  # it was silent for long, and its link held
+            self._on_moved()
         return HeartbeatReply(self._desired.version(node_id))
 
     def full(self, node_id: str) -> Desired:

@@ -3,15 +3,14 @@
 Theory of operation. A node holds a lease of `ttl` seconds, renewed by all that it sends.
 
     CONNECTED, DRAINING  --lease over, link down, or goodbye-->          DISCONNECTED
-    DISCONNECTED         --registers-->                                  CONNECTED
     DISCONNECTED         --`grace` over, and most nodes are there-->     LOST
-    LOST                 --registers-->                                  CONNECTED
+    DISCONNECTED, LOST   --registers, or is heard over a link that held-->  CONNECTED
     any                  --removed-->                                    forgotten
 
-A node whose link dropped is *returning* for `hold` seconds: it is expected back at once, and
-placement waits for it so long. What is left of its lease still counts: it is LOST `ttl +
-grace` after it was last heard, or `grace` after a goodbye. After a restart of the manager
-every node that it remembers has `mercy` seconds to come back.
+A node that fell silent or whose link dropped is *returning* for `hold` seconds: it is
+expected back at once, and placement waits for it so long. What is left of its lease still
+counts: it is LOST `ttl + grace` after it was last heard, or `grace` after a goodbye. After a
+restart of the manager every node that it remembers has `mercy` seconds to come back.
 
 When two or more nodes are overdue or silent and they are `isolation` or more of all that
 were there, the fault is more likely the manager's own network: nothing is given up until
@@ -77,6 +76,8 @@ class _Lease:
     due: float
     """When the lease ends (connected), or when the node is lost (disconnected)."""
     heard: float
+    linked: bool = False
+    """Its link is up as far as we know: it need only be heard."""
     returning: float | None = None
     """Until when it is expected back at once."""
     draining: bool = False
@@ -108,7 +109,9 @@ class Leases:
         self._called = now
         for node_id in node_ids:
             returning = None if node_id in gone else now + self.hold
-            self._leases[node_id] = _Lease(NodeState.DISCONNECTED, now + self.mercy, now, returning)
+            self._leases[node_id] = _Lease(
+                NodeState.DISCONNECTED, now + self.mercy, now, returning=returning
+            )
         return [NodeStateChanged(node_id, NodeState.DISCONNECTED) for node_id in self._leases]
 
     def connected(self, node_id: str, now: float) -> list[LeaseAction]:
@@ -117,25 +120,31 @@ class Leases:
         old = self._leases.get(node_id)
         draining = old is not None and old.draining
         state = NodeState.DRAINING if draining else NodeState.CONNECTED
-        self._leases[node_id] = _Lease(state, now + self.ttl, now, draining=draining)
+        self._leases[node_id] = _Lease(state, now + self.ttl, now, True, draining=draining)
         actions: list[LeaseAction] = []
         if old is None or old.state is not state:
             actions.append(NodeStateChanged(node_id, state))
         return actions + self._reunite(now)
 
     def heard(self, node_id: str, now: float) -> list[LeaseAction]:
-        """It sent a heartbeat, or anything else; of a node that must register first, nothing."""
+        """It sent a heartbeat, or anything else; a node without a link must register first."""
         self._oversleep(now)
         lease = self._leases.get(node_id)
-        if lease is not None and _is_there(lease):
-            lease.heard, lease.due = now, now + self.ttl
+        if lease is None or not lease.linked:
+            return []
+        if not _is_there(lease):  # it was silent and its link held
+            return self.connected(node_id, now)
+        lease.heard, lease.due = now, now + self.ttl
         return []
 
     def disconnected(self, node_id: str, now: float) -> list[LeaseAction]:
         """Its link went down."""
         self._oversleep(now)
         lease = self._leases.get(node_id)
-        if lease is None or not _is_there(lease):
+        if lease is None:
+            return []
+        lease.linked = False
+        if not _is_there(lease):
             return []
         lease.returning = now + self.hold
         return self._leave(node_id, lease, lease.due + self.grace)
@@ -146,7 +155,7 @@ class Leases:
         lease = self._leases.get(node_id)
         if lease is None or lease.state is NodeState.LOST:
             return []
-        lease.goodbye = True
+        lease.goodbye, lease.linked = True, False
         return [
             *self._leave(node_id, lease, now + self.grace),
             *self._await_no_more(node_id, lease),
@@ -187,6 +196,7 @@ class Leases:
         actions: list[LeaseAction] = []
         for node_id, lease in self._leases.items():
             if _is_there(lease) and lease.due <= now:
+                lease.returning = now + self.hold
                 actions += self._leave(node_id, lease, lease.due + self.grace)
             if lease.returning is not None and lease.returning <= now:
                 actions += self._await_no_more(node_id, lease)

@@ -92,10 +92,6 @@ class NodeLost(Event, frozen=True):
     reason: str
 
 
-class NodesChanged(Event, frozen=True):
-    """A node came, came back or changed: what could not be placed is asked for again."""
-
-
 class Ticked(Event, frozen=True):
     """`next_deadline` has come."""
 
@@ -115,7 +111,6 @@ SwarmEvent = (
     | Unplaceable
     | EntriesReceived
     | NodeLost
-    | NodesChanged
     | Ticked
     | ManagerRestarted
 )

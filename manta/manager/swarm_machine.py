@@ -38,7 +38,6 @@ from manta.manager.swarm_events import (
     GlobalSet,
     ManagerRestarted,
     NodeLost,
-    NodesChanged,
     Paused,
     Placed,
     Publish,
@@ -132,8 +131,6 @@ class SwarmMachine(Course):
                 self._entries(event)
             case NodeLost():
                 self._node_lost(event)
-            case NodesChanged():
-                self._nodes_changed()
             case Ticked():
                 self._ticked()
             case ManagerRestarted():
@@ -160,7 +157,7 @@ class SwarmMachine(Course):
         return {node_id: tuple(assignments) for node_id, assignments in found.items()}
 
     def outstanding(self) -> list[AskPlacement]:
-        """Placements that are wanted: perform them after a replay."""
+        """Placements that are wanted: perform them after a replay, and when nodes change."""
         if self.data.state is not SwarmState.ACTIVE:
             return []
         return [AskPlacement(number) for number in self.data.asks]
@@ -280,12 +277,6 @@ class SwarmMachine(Course):
             ask.problem = event.problem
             self.data.reason = words.waiting(self.data.asks.values())
             self._tell("waiting", event.problem, ask.alias)
-
-    def _nodes_changed(self) -> None:
-        if self.data.state is SwarmState.ACTIVE:
-            self._actions += (
-                AskPlacement(number) for number, ask in self.data.asks.items() if ask.problem
-            )
 
     # What nodes tell.
 
@@ -443,7 +434,7 @@ class SwarmMachine(Course):
     def _out_of_patience(self, ask: Ask) -> None:
         why = words.out_of_patience(ask, PATIENCE)
         if not ask.replace:
-            self._fail(why)
+            self._fail(f"{why}.")
         for index in ask.replace:
             self._give_up(self.data.run_of(ask.alias), index, why)
 

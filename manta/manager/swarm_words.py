@@ -43,7 +43,8 @@ def waiting(asks: Iterable[Ask]) -> str:
 
 
 def out_of_patience(ask: Ask, patience: float) -> str:
-    return f"{ask.problem.rstrip('.')} (waited {patience:g} s for it)."
+    """Without a full stop, as all reasons to give an instance up."""
+    return f"{ask.problem.rstrip('.')} (waited {patience:g} s for it)"
 
 
 def placed(ask: Ask, placements: Sequence[Placement]) -> str:

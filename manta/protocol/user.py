@@ -312,7 +312,8 @@ class LogItem(msgspec.Struct, frozen=True, tag="log"):
 
 
 class EventItem(msgspec.Struct, frozen=True, tag="event"):
-    """`kind`: state, iteration, placed, started, finished, failed, retried, lost, progress."""
+    """`kind`: state, iteration, placed, waiting, started, finished, failed, retried, lost,
+    progress, ignored."""
 
     at: Seconds
     kind: str

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from manta.manager.desired import DesiredStates
-from manta.manager.lease import Isolated, Leases, Lost, NodeStateChanged
+from manta.manager.lease import Away, Isolated, Leases, Lost, NodeStateChanged
 from manta.manager.placement import NodeView
 from manta.manager.swarm_events import (
     Acknowledge,
@@ -18,7 +18,6 @@ from manta.manager.swarm_events import (
     EntriesReceived,
     ManagerRestarted,
     NodeLost,
-    NodesChanged,
     Record,
     Revoke,
     StateChanged,
@@ -122,7 +121,8 @@ class Manager:
             for node_id, assignments in machine.desired().items():
                 for assignment in assignments:
                     self.desired.assign(node_id, assignment)
-            self.feed(swarm_id, ManagerRestarted(), machine.outstanding())
+            self.feed(swarm_id, ManagerRestarted())
+            self.place_outstanding(swarm_id)
         self.world.boot(MANAGER).listen(ADDRESS, self, self.world.admission)
         self.set_timers()
 
@@ -143,7 +143,14 @@ class Manager:
         for event in events:
             self.feed(swarm_id, event)
 
-    def feed(self, swarm_id: str, event: SwarmEvent, also: list | None = None) -> None:
+    def place_outstanding(self, swarm_id: str) -> None:
+        machine = self.machines[swarm_id]
+        for asked in machine.outstanding():
+            given = answer(machine, asked.number, self.views(swarm_id))
+            if given is not None:
+                self.feed(swarm_id, given)
+
+    def feed(self, swarm_id: str, event: SwarmEvent) -> None:
         """Handle, store, answer placements at once, and perform the rest when it is durable."""
         machine = self.machines[swarm_id]
         events = deque([event])
@@ -152,8 +159,7 @@ class Manager:
             event = events.popleft()
             revision = machine.revision
             before = [observer.before(machine, event) for observer in self.observers]
-            actions = [*(also or ()), *machine.handle(event, self.epoch + self.world.now)]
-            also = None
+            actions = machine.handle(event, self.epoch + self.world.now)
             for observer, seen in zip(self.observers, before, strict=True):
                 observer.after(machine, event, seen)
             if machine.revision != revision:
@@ -207,6 +213,7 @@ class Manager:
                 alias,
                 capabilities,
                 connected=self.leases.state(node_id) is NodeState.CONNECTED,
+                returning=self.leases.is_returning(node_id),
                 assigned=self.desired.assigned(node_id, besides=swarm_id),
             )
             for node_id, alias in self.disk.nodes.items()
@@ -223,9 +230,9 @@ class Manager:
                         self.feed(swarm_id, NodeLost(node_id, reason))
                     for observer in self.observers:
                         observer.lost(node_id)
-                case NodeStateChanged(_, NodeState.CONNECTED):
+                case NodeStateChanged(_, NodeState.CONNECTED) | Away():
                     for swarm_id in self.machines:
-                        self.feed(swarm_id, NodesChanged())
+                        self.place_outstanding(swarm_id)
                 case Isolated():
                     for observer in self.observers:
                         observer.isolated()

@@ -140,6 +140,8 @@ class Scenario:
         self.swarms: dict[str, tuple[Callable, int]] = {}
         self.stopped: set[str] = set()
         self.troubled = self.paused = False
+        self.missed = faults.drop > 0
+        """May a node have been away when all were to run?"""
         self.pace = random.choice([1.0, 1.0, 5.0])
         self.incidents = random.choice([NODES, ALL])
         self.slow = (0.0005, random.choice([0.005, 0.05, 1.0]))
@@ -238,7 +240,7 @@ class Scenario:
         for which, node in self.nodes.items():
             unsynced = any(len(f) > node.disk.synced[s] for s, f in node.disk.files.items())
             if node.alive and unsynced and world.chance(self.fragile):
-                self.troubled = True
+                self.troubled = self.missed = True
                 self.checker.counts["torn"] += 1
                 node.crash()
                 world.after(world.between(0.1, 3.0), self.start_node, which)
@@ -265,11 +267,11 @@ class Scenario:
         long = random.choice([2.0, 20.0, 80.0])
         match kind:
             case "cut":
-                self.troubled = True
+                self.troubled = self.missed = True
                 world.cut_off(node.id)
                 world.after(world.between(0.5, long), world.heal, node.id)
             case "crash" | "goodbye":
-                self.troubled = True
+                self.troubled = self.missed = True
                 if node.alive:
                     node.crash() if kind == "crash" else node.goodbye()
                     world.after(world.between(0.1, long), self.start_node, which)
@@ -353,6 +355,9 @@ class Scenario:
                 ]
                 results = [i for i in data.counting(iteration, "result") if i.alias == alias]
                 assert [item.index for item in results] == finished
+                missed = self.missed or self.checker.lost_nodes
+                if run.bound and not missed:
+                    assert len(run.instances) == len(self.nodes), "an iteration without a node"
                 assert run.spec.quorum or len(finished) == len(run.instances)
                 assert 2 * len(finished) >= len(run.instances), "less than the quorum answered"
                 if "aggregator" in runs and alias in ("worker", "work"):

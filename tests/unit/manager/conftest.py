@@ -73,6 +73,13 @@ class Bench:
     def feed(self, event):
         """The event's own actions; what it asks for is answered when they are performed."""
         actions = self.handle(event)
+        self.perform(actions)
+        return actions
+
+    def nodes_changed(self):
+        self.perform(self.machine.outstanding())
+
+    def perform(self, actions):
         queue = deque(actions)
         while queue:
             match queue.popleft():
@@ -89,7 +96,6 @@ class Bench:
                 case Acknowledge(node_id, upto):
                     assert upto == self.machine.applied(node_id)
         self.check()
-        return actions
 
     def handle(self, event):
         revision = self.machine.revision

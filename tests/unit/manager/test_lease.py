@@ -40,6 +40,7 @@ def test_a_silent_node_is_lost_after_lease_and_grace():
     made = leases(3)
     assert keep(made, ["n0", "n1"], 30) == [
         (10.0, NodeStateChanged("n2", DISCONNECTED)),
+        (15.0, Away("n2")),
         (20.0, NodeStateChanged("n2", LOST)),
         (20.0, Lost("n2", "no sign of life for 20 s")),
     ]
@@ -89,6 +90,14 @@ def test_lost_and_back():
     assert made.state("n1") is LOST
     assert made.connected("n1", 31.0) == [NodeStateChanged("n1", CONNECTED)]
     assert made.connected("n1", 32.0) == []
+
+
+@pytest.mark.parametrize("silence", [12, 30])
+def test_a_node_that_was_silent_over_a_link_that_held_need_only_be_heard(silence):
+    made = leases(3)
+    keep(made, ["n0", "n1"], silence)
+    assert made.state("n2") is (DISCONNECTED if silence < 20 else LOST)
+    assert made.heard("n2", silence + 1) == [NodeStateChanged("n2", CONNECTED)]
 
 
 def test_who_is_away_must_register_before_it_is_heard():
@@ -226,7 +235,8 @@ def test_the_next_deadline_is_when_something_happens(steps):
                 assert action.node_id not in gone
                 gone.add(action.node_id)
             elif isinstance(action, NodeStateChanged):
-                assert made.state(action.node_id) is action.state
+                if action.state is CONNECTED:
+                    gone.discard(action.node_id)
             elif isinstance(action, Away):
                 assert not made.is_returning(action.node_id)
             else:

@@ -14,7 +14,6 @@ from manta.manager.swarm_events import (
     GlobalSet,
     ManagerRestarted,
     NodeLost,
-    NodesChanged,
     Paused,
     Placed,
     Resumed,
@@ -23,7 +22,8 @@ from manta.manager.swarm_events import (
     Stopped,
     Ticked,
 )
-from manta.manager.swarm_queries import explain, info, page, select_results, tasks
+from manta.manager.swarm_queries import explain, info, page, select_results
+from manta.manager.swarm_queries import tasks as tasks_of
 from manta.protocol.node import (
     GlobalWritten,
     MetricsLogged,
@@ -48,6 +48,10 @@ def fl(make):
         make.task("evaluator", "aggregator"),
         make.task("scheduler", "evaluator", method="any"),
     )
+
+
+def tasks(machine, iteration=None):
+    return tasks_of(machine, iteration).tasks
 
 
 def items(bench, feed):
@@ -342,7 +346,7 @@ def test_no_node_left_waits_then_fails_then_stays_failed(bench, make):
     b.tick()
     assert b.state == SwarmState.FAILED
     b.nodes = old
-    b.feed(NodesChanged())
+    b.nodes_changed()
     assert b.state == SwarmState.FAILED
 
 
@@ -352,7 +356,7 @@ def test_a_node_that_comes_in_time_takes_it(bench, make):
     b.feed(NodeLost("id1", "gone"))
     b.wait_for(59)
     b.nodes = old
-    b.feed(NodesChanged())
+    b.nodes_changed()
     assert b.reason == ""
     assert b.running("w")
     b.wait_for(10)
@@ -365,7 +369,7 @@ def test_wait_waits_however_long(bench, make):
     assert b.machine.next_deadline() is None
     assert "no node that it may run on has the dataset 'none'" in b.reason
     b.nodes = [make.view(9, datasets=("none",))]
-    b.feed(NodesChanged())
+    b.nodes_changed()
     assert b.running("w")
     assert b.reason == ""
 
@@ -525,11 +529,12 @@ def test_a_final_state_never_flips(bench, make, final):
     assert b.state == final
     revision = b.machine.revision
     events = (
-        Stopped(), Started(), Paused(), Resumed(), Ticked(), NodesChanged(), NodeLost("id1", "x"),
+        Stopped(), Started(), Paused(), Resumed(), Ticked(), NodeLost("id1", "x"),
         GlobalSet("g", make.value(1)), Placed(1, ()), ManagerRestarted(),
     )  # fmt: skip
     for event in events:
         assert b.feed(event) == []
+    b.nodes_changed()
     assert b.machine.revision == revision
     b.end(w, node="id1")
     assert b.state == final
@@ -578,7 +583,7 @@ def test_paused_in_mid_placement_asks_again(bench, make):
     b = bench(make.task("w", method="any"), nodes=0)
     b.feed(Paused())
     b.nodes = [make.view(1)]
-    b.feed(NodesChanged())
+    b.nodes_changed()
     assert not b.running("w")
     b.feed(Resumed())
     assert b.running("w")

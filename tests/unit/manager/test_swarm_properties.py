@@ -12,7 +12,6 @@ from manta.manager.swarm_events import (
     GlobalSet,
     ManagerRestarted,
     NodeLost,
-    NodesChanged,
     Paused,
     Resumed,
     Stopped,
@@ -103,7 +102,7 @@ class Walk:
 
     def return_all(self):
         self.b.nodes = list(self.all_nodes)
-        self.b.feed(NodesChanged())
+        self.b.nodes_changed()
 
     def step(self):
         b, r = self.b, self.random
