@@ -139,6 +139,7 @@ class Run:
         errors = api.collect_errors(ended) if ended.status == "FAILED" else []
         self._screen.show(ending(ended, errors, view, self._screen.columns))
         self._account(ended, tasks, view)
+        self.outcome["errors"] = [dict(error) for error in errors]
         return of_status(ended.status)
 
     def stop(self, *, keep: bool) -> None:
