@@ -54,6 +54,8 @@ class RoundDesk:
             sentence = f"The module is imported anew in each round, because {session.why}."
             round_.emit([("info", time.time(), sentence)])
             session.why = ""
+        for stream in session.streams:
+            session.early.extend(stream.read())
         round_.emit(list(session.early))
         session.early.clear()
         self._server.deliver(session)
