@@ -109,6 +109,13 @@ class Admission:
             return Standing.KNOWN
         return Standing.GUEST if self._guests else Standing.DENIED
 
+    def denies(self, key: str) -> bool:
+        """Is this its standing now? To be asked with every message: ZAP speaks only once."""
+        snapshot = self._snapshot
+        if key in snapshot.denied:
+            return True
+        return not self._guests and key not in snapshot.known
+
     def decide(self, key: str) -> Decision:
         """Answer a handshake. A guest's costs a token, so call it once for each."""
         standing = self.standing(key)

@@ -124,11 +124,6 @@ def decode_head(head: bytes, limits: Limits) -> Head:
     RemoteProtocolError for all else that is not to be.
     """
     length = len(head)
-    if length >= 10 and head[:6] == _USUAL:
-        # The same checks as below, for what nearly all messages are.
-        size = int.from_bytes(head[6:10], "big")
-        if length == 10 + size and size <= limits.frame_bytes and size <= limits.message_bytes:
-            return Head(5, 1, MINOR, (size,), [head[10:]])
     if length < _PREFIX_BYTES:
         raise RemoteProtocolError(f"a head of {length} bytes: it has at least {_PREFIX_BYTES}")
     major, minor, kind, detail = head[0], head[1], head[2], head[3]
@@ -169,6 +164,16 @@ def decode_head(head: bytes, limits: Limits) -> Head:
         parts.append(head[at : at + size])
         at += size
     return Head(kind, detail, minor, sizes, parts)
+
+
+def usual_part(head: bytes, limits: Limits) -> bytes | None:
+    """The part, if this is a right DATA message of one part in its head, as nearly all are."""
+    if head[:6] != _USUAL:
+        return None
+    size = len(head) - 10
+    if size != int.from_bytes(head[6:10], "big"):
+        return None
+    return head[10:] if size <= limits.frame_bytes and size <= limits.message_bytes else None
 
 
 def check_parts(head: Head, received: Sequence[int]) -> None:

@@ -151,7 +151,10 @@ class IoThread:
                     else:
                         reader = readers.get(fd)
                         if reader is not None:  # removed by one before it in this burst
-                            _guarded(reader)
+                            try:
+                                reader()
+                            except BaseException:
+                                _log.exception("a call on the I/O thread failed")
         finally:
             self._closed = True
             self._poller.close()

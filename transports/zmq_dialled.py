@@ -32,6 +32,7 @@ from manta.transports.zmq_links import (
     fd_of,
     read,
     readable,
+    send_part,
 )
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class DialledLink(ZmqLink):
         if socket is None:
             raise zmq.ZMQError(zmq.EHOSTUNREACH)
         if len(encoded) == 1:
-            socket.send(encoded[0], NOBLOCK)
+            send_part(socket, encoded[0], NOBLOCK)
         else:
             socket.send_multipart(encoded, NOBLOCK)
 
@@ -169,8 +170,10 @@ class DialledLink(ZmqLink):
         """A message from the server."""
         if self._ended or connection is not self._connection:
             return
+        if len(parts) == 1 and self._state is None and self._take_usual(parts[0].bytes):
+            return
         try:
-            head, message = read(parts, self._options.limits)
+            head, message = read(parts, 0, self._options.limits)
             if head.kind == BYE:
                 self._told_bye(frames.decode_bye(head))
             elif self._state is None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import zmq
+from zmq.backend import Socket as BackendSocket
 
 from manta.transports import frames
 from manta.transports.errors import (
@@ -36,6 +37,7 @@ NOBLOCK = int(zmq.NOBLOCK)
 EVENTS = int(zmq.EVENTS)
 SNDMORE_NOBLOCK = int(zmq.SNDMORE | zmq.NOBLOCK)
 POLLIN = int(zmq.POLLIN)
+USUAL_COST = frames.cost([0])
 BYE, DATA = int(Kind.BYE), int(Kind.DATA)
 COPY_BELOW = 65536  # bytes; larger parts are views of what zmq received
 BATCH = 256  # messages of one socket before the others have their turn
@@ -86,13 +88,14 @@ class Channel:
 
     def drain(self) -> None:
         """Take in what has arrived; on the I/O thread."""
+        lock = self.lock
         try:
             for _ in range(BATCH):
-                with self.lock:
+                with lock:
                     socket = self.socket
                     if socket is None:
                         return
-                    self.draining = readable(socket)
+                    self.draining = bool(socket.get(EVENTS) & POLLIN)  # type: ignore[operator]
                     if not self.draining:
                         return
                     parts = receive_parts(socket)
@@ -118,6 +121,10 @@ class Channel:
             self.io.call(self.drain)
 
 
+# The same as Socket.send(data, flags), without the Python around it.
+send_part: Callable[[Socket, Buffer, int], object] = BackendSocket.send
+
+
 def receive_parts(socket: Socket) -> list[zmq.Frame]:
     """A whole message, which has arrived."""
     part = socket.recv(NOBLOCK, copy=False)
@@ -128,13 +135,16 @@ def receive_parts(socket: Socket) -> list[zmq.Frame]:
     return parts
 
 
-def read(parts: list[zmq.Frame], limits: Limits) -> tuple[Head, list[Buffer]]:
-    """Check a message, its head first. Raises RemoteProtocolError."""
-    head = frames.decode_head(parts[0].bytes, limits)
+def read(parts: list[zmq.Frame], at: int, limits: Limits) -> tuple[Head, list[Buffer]]:
+    """Check a message whose head is at that place. Raises RemoteProtocolError."""
+    if len(parts) <= at:
+        raise RemoteProtocolError("a message without a head")
+    head = frames.decode_head(parts[at].bytes, limits)
+    rest = parts[at + 1 :]
     message = head.parts
-    if message is None or (len(parts) > 1 and head.kind != BYE):
-        frames.check_parts(head, [len(part) for part in parts[1:]])
-        message = [p.bytes if len(p) < COPY_BELOW else p.buffer for p in parts[1:]]
+    if message is None or (rest and head.kind != BYE):
+        frames.check_parts(head, [len(part) for part in rest])
+        message = [part.bytes if len(part) < COPY_BELOW else part.buffer for part in rest]
     return head, message
 
 
@@ -285,19 +295,31 @@ class ZmqLink(ABC):
             self._limits = frames.common(frames.common(ours, most), hello.limits)
             self._report_every = max(1, self._window // 4)
 
+    def _take_usual(self, head: bytes) -> bool:
+        """Take a message if it is what nearly all are, on a link that is up."""
+        part = frames.usual_part(head, self._options.limits)
+        if part is None:
+            return False
+        self._take_data([part], USUAL_COST + len(part))
+        return True
+
+    def _take_data(self, message: list[Buffer], size: int) -> None:
+        self._heard = True
+        self._received += size
+        if self._received - self._reported >= self._report_every:
+            self._report()
+        if self._ended:
+            return
+        try:
+            self._handler.received(self, message)
+        except BaseException as error:
+            self._handler_failed(error)
+
     def _take(self, head: Head, message: list[Buffer]) -> None:
         """A message on a link that is up. Raises RemoteProtocolError."""
         self._heard = True
         if head.kind == DATA:
-            self._received += frames.cost(head.sizes)
-            if self._received - self._reported >= self._report_every:
-                self._report()
-            if self._ended:
-                return
-            try:
-                self._handler.received(self, message)
-            except BaseException as error:
-                self._handler_failed(error)
+            self._take_data(message, frames.cost(head.sizes))
         elif head.kind == Kind.PING:
             self._count(head)
             self._report()

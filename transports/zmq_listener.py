@@ -20,7 +20,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from manta.transports import frames
-from manta.transports.admission import Admission, Standing
+from manta.transports.admission import Admission
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
 from manta.transports.zmq_links import (
@@ -33,6 +33,7 @@ from manta.transports.zmq_links import (
     fd_of,
     read,
     readable,
+    send_part,
 )
 
 if TYPE_CHECKING:
@@ -97,9 +98,9 @@ class AcceptedLink(ZmqLink):
         if socket is None:
             raise zmq.ZMQError(zmq.EHOSTUNREACH)
         # Only the first can fail: with MANDATORY, zmq then takes all of the message or nothing.
-        socket.send(self.routing_id, SNDMORE_NOBLOCK)
+        send_part(socket, self.routing_id, SNDMORE_NOBLOCK)
         if len(encoded) == 1:
-            socket.send(encoded[0], NOBLOCK)
+            send_part(socket, encoded[0], NOBLOCK)
         else:
             socket.send_multipart(encoded, NOBLOCK)
 
@@ -114,20 +115,34 @@ class AcceptedLink(ZmqLink):
         self._say(self._hello())
         self._tell_up()
 
-    def take(self, head: frames.Head, message: list[Buffer]) -> None:
-        if head.kind == BYE:
-            at_fault = frames.decode_bye(head) is Bye.PROTOCOL
-            if at_fault:
-                _log.warning("%r says that this side broke the protocol", self)
-            self._end(DownReason.PROTOCOL if at_fault else DownReason.CLOSED)
+    def is_up_for(self, key: object) -> bool:
+        """Is it up, and is this its peer's key?"""
+        if self._state is not None:
+            return False
+        if key == self._peer_key:
+            return True
+        _log.warning("another key than %r uses its routing id: refused", self)
+        return False
+
+    def take(self, parts: list[zmq.Frame]) -> None:
+        """A message, the routing id first."""
+        if len(parts) == 2 and self._take_usual(parts[1].bytes):
             return
         try:
-            self._take(head, message)
+            head, message = read(parts, 1, self._options.limits)
+            if head.kind == BYE:
+                self._told_bye(frames.decode_bye(head))
+            else:
+                self._take(head, message)
         except RemoteProtocolError as error:
             self._violated(error)
 
-    def violated(self, error: RemoteProtocolError) -> None:
-        self._violated(error)
+    def _told_bye(self, reason: Bye) -> None:
+        if reason is Bye.PROTOCOL:
+            _log.warning("%r says that this side broke the protocol", self)
+            self._end(DownReason.PROTOCOL)
+        else:
+            self._end(DownReason.CLOSED)
 
     def probe(self) -> None:
         """Is the connection still there?"""
@@ -276,38 +291,36 @@ class ZmqListener(Channel):
         self.io.call_later(_LAST_WORDS, execute)
 
     def arrived(self, parts: list[zmq.Frame]) -> None:
-        name = parts.pop(0)
+        name = parts[0]
         routing_id = name.bytes
         try:
-            key = str(name.get("User-Id"))
+            key = name.get("User-Id")
         except zmq.ZMQError:
             key = ""  # no handshake proved it: impossible behind CURVE, and refused all the same
+        denied = self._admission.denies(str(key))
         link = self._links.get(routing_id)
-        if link is not None and (link.peer_key != key or link.state is not None):
-            if link.state is None:
-                _log.warning("another key than %r uses its routing id: refused", link)
-            link = None
-        if routing_id in self._condemned:
-            return
-        if not key or self._admission.standing(key) is Standing.DENIED:
-            if link is not None:
+        if link is not None and link.is_up_for(key):
+            if denied:
                 link.revoke()
             else:
-                self._kill(name)
+                link.take(parts)
+        else:
+            self._from_stranger(routing_id, str(key), denied, parts)
+
+    def _from_stranger(
+        self, routing_id: bytes, key: str, denied: bool, parts: list[zmq.Frame]
+    ) -> None:
+        """A message on a connection that has no link, or has one no more."""
+        if routing_id in self._condemned:
+            return
+        if denied or not key:
+            self._kill(parts[0])
             return
         try:
-            if not parts:
-                raise RemoteProtocolError("a message without a head")
-            head, message = read(parts, self.link_options.limits)
-            if link is not None:
-                link.take(head, message)
-            else:
-                self._met(routing_id, key, head, name)
+            head, _ = read(parts, 1, self.link_options.limits)
+            self._met(routing_id, key, head, parts[0])
         except RemoteProtocolError as error:
-            if link is not None:
-                link.violated(error)
-            else:
-                self._refuse(routing_id, key, name, error)
+            self._refuse(routing_id, key, parts[0], error)
 
     def _met(self, routing_id: bytes, key: str, head: frames.Head, name: zmq.Frame) -> None:
         """A message on a connection that has no link. Raises RemoteProtocolError."""
