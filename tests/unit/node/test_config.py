@@ -194,3 +194,12 @@ def test_every_default_is_valid() -> None:
             if key.default is None or key.type is dict or name == "secured_token":
                 continue
             read(f"[{section}]\n{name} = {toml_value(key.default)}\n")
+
+
+def test_the_documents_example() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "node.md").read_text(encoding="utf-8")
+    config = read(page.partition("```toml\n")[2].partition("```")[0])
+    assert config.token_variable == "MANTA_NODE_TOKEN"
+    for section, keys in SCHEMA.items():
+        assert f"[{section}" in page
+        assert all(f"{key} = " in page or key == "mappings" for key in keys)
