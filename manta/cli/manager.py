@@ -81,19 +81,25 @@ def _start_in_background(folder: Path, command: list[str]) -> None:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,  # for the first password, which no file may keep
+            stderr=output,
             start_new_session=True,
+            text=True,
         )
+    assert process.stdout is not None
     deadline = time.monotonic() + STARTED
     while (found := _running(folder)) is None or found.pid != process.pid:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            process.wait()
+            process.communicate()
             raise ManagerError(f"The manager did not start:\n{_since(log, begin)}")
         time.sleep(0.02)
     process.returncode = 0  # it goes on without us: no warning that it was not waited for
+    with process.stdout:
+        said = process.stdout.read()  # to its end: the manager lets go of it once it has started
     click.echo(_since(log, begin))
+    if said:
+        click.echo(said.rstrip())
     click.echo(f"It runs in the background as process {found.pid} and logs to {log}.")
 
 

@@ -68,10 +68,12 @@ def _announce(manager: Manager) -> None:
         sys.stdout.write(
             "\nThis manager has one user, an administrator. Sign in with\n\n"
             f"    manta sign-in --email {ADMIN} --host localhost --port {port} "
-            f"--server-key '{file.public_key}'\n\n"
+            f"--server-key='{file.public_key}'\n\n"
             f"and the password  {manager.first_password}  which is shown only now.\n\n"
         )
         sys.stdout.flush()
+    # Nothing more is said there: whoever reads it, and waits for its end, may go on.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -133,6 +133,34 @@ def test_first_start_sign_in_and_orderly_stop(fresh: Process) -> None:
     assert set(modes.values()) == {0}, modes
 
 
+def test_in_the_background_its_first_password_is_in_no_file(tmp_path: Path) -> None:
+    def manta(*arguments: str) -> str:
+        code = "import sys; from manta.cli.main import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, "-c", code, "manager", *arguments],
+            env={**os.environ, "MANTA_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        return done.stdout
+
+    with ExitStack() as undo:
+        free = [undo.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        ports = [str(one.getsockname()[1]) for one in free]
+    names = ("--node-port", "--user-port", "--bulk-port")
+    where = [part for pair in zip(names, ports, strict=True) for part in pair]
+    out = manta("start", "--host", "127.0.0.1", *where, "--background")
+    try:
+        password = out.partition("the password ")[2].split()[0]
+    finally:
+        manta("stop")
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert password.encode() not in kept
+    assert b"listening" in (tmp_path / "manager" / "manager.log").read_bytes()
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "manta.manager", *arguments],
