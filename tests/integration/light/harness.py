@@ -203,6 +203,7 @@ class Runtime:
         )
         self.handle = node.runner.start(spec, self.exits.put)
         self.module = module
+        self.outputs: list[light.Output] = []
         self.scratch = scratch
 
     def event(self, kind: type[Any], patience: float = PATIENCE) -> Any:
@@ -240,14 +241,14 @@ class Runtime:
         return instance
 
     def end(self, patience: float = PATIENCE) -> Ended:
-        """Wait for the round that runs."""
-        outputs: list[light.Output] = []
+        """Wait for the round that runs; with all that it printed."""
         while True:
             event = self.node.events.get(timeout=patience)
             if isinstance(event, light.RoundEnded):
+                outputs, self.outputs = self.outputs, []
                 return Ended(self.node, event, outputs)
             if isinstance(event, light.Output):
-                outputs.append(event)
+                self.outputs.append(event)
             else:
                 assert isinstance(event, light.RuntimeReady), event
 
@@ -259,6 +260,7 @@ class Runtime:
         """Wait until the round that runs has printed a line."""
         while True:
             event: light.Output = self.event(light.Output)
+            self.outputs.append(event)
             if event.stream == stream and any(text in line for _, line in event.lines):
                 return event
 

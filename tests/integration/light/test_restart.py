@@ -37,7 +37,7 @@ def test_a_computing_round_notices_nothing(start: Start, node: Any) -> None:
     node.restart_service(0.1)
     ended = runtime.end()
     assert ended.output == 5
-    assert ended.lines("stdout") == ["out"]
+    assert ended.lines("stdout") == ["in", "out"]
     assert runtime.run(1).output == 5
 
 
@@ -108,7 +108,7 @@ def test_a_round_that_dies_while_nobody_serves(start: Start, node: Any) -> None:
     node.restart_service(0.5)
     ended = runtime.end()
     assert ended.error.kind == "Exited"
-    assert ended.lines("stdout") == ["dying"]
+    assert ended.lines("stdout") == ["in", "dying"]
 
 
 def test_many_restarts(start: Start, node: Any) -> None:
