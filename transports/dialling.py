@@ -16,6 +16,7 @@ A zmq client socket says little: its monitor reports steps of the connection
 from __future__ import annotations
 
 import errno
+import struct
 from enum import IntFlag
 
 from manta.transports.errors import DownReason
@@ -34,6 +35,15 @@ class Event(IntFlag):
     HANDSHAKE_SUCCEEDED = 0x1000
     HANDSHAKE_FAILED_PROTOCOL = 0x2000
     HANDSHAKE_FAILED_AUTH = 0x4000
+
+
+_EVENT = struct.Struct("=Hi")
+
+
+def parse_event(message: list[bytes]) -> tuple[int, int]:
+    """Event and value. (pyzmq's own parser imports asyncio, which takes its time.)"""
+    event, value = _EVENT.unpack(message[0])
+    return event, value
 
 
 class Attempt:

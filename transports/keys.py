@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,16 +147,15 @@ def write_private(path: str | os.PathLike[str], text: str, *, replace: bool = Fa
     """Write a secret file of mode 0600 in a folder of mode 0700, atomically and synced."""
     path = Path(path)
     make_private_folder(path.parent)
-    draft = ""
+    draft = f"{path}.{os.urandom(8).hex()}"
     try:
-        fd, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(fd)
         if replace:
             os.replace(draft, path)
-            draft = ""
         else:
             os.link(draft, path)  # unlike a rename, fails if the name is taken
     except FileExistsError:
@@ -166,7 +165,7 @@ def write_private(path: str | os.PathLike[str], text: str, *, replace: bool = Fa
     except OSError as error:
         raise KeyFileError(f"cannot write the key file {path}: {error.strerror}") from error
     finally:
-        if draft:
+        with suppress(FileNotFoundError):
             os.unlink(draft)
 
 

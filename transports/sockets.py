@@ -7,7 +7,6 @@ where a live ZAP handler answers for its domain: CURVE alone admits anybody.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket as std_socket
 from dataclasses import dataclass
@@ -62,9 +61,10 @@ def join_address(host: str, port: int) -> str:
 
 def is_literal(host: str) -> bool:
     """Is it an IP address, which needs no name service?"""
+    family = std_socket.AF_INET6 if ":" in host else std_socket.AF_INET
     try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
+        std_socket.inet_pton(family, host.partition("%")[0])
+    except OSError:
         return False
     return True
 

@@ -8,17 +8,16 @@ socket of its own, and `dialling` tells what became of it.
 from __future__ import annotations
 
 import logging
-import random
+import os
 import socket as std_socket
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from manta.transports import frames
-from manta.transports.dialling import GREETING_AFTER, PATIENCE, Attempt, Event, backoff
+from manta.transports.dialling import GREETING_AFTER, PATIENCE, Attempt, Event, backoff, parse_event
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Bye, Kind
 from manta.transports.greeting import GreetingProbe
@@ -213,7 +212,8 @@ class DialledLink(ZmqLink):
             return
         self._abandon(linger=linger)
         self._failures += 1
-        wait = backoff(reason, self._failures, random.random())
+        chance = int.from_bytes(os.urandom(2), "big") / 0xFFFF  # `random` costs time to import
+        wait = backoff(reason, self._failures, chance)
         # A server that closes in mid-handshake looks the same: so once more, at once.
         suspicion = reason is DownReason.WRONG_KEY and self._last_failure is not reason
         self._last_failure = reason
@@ -299,8 +299,8 @@ class _Connection(Channel):
 
     def _drain_monitor(self) -> None:
         while self._monitor is not None and readable(self._monitor):
-            event = parse_monitor_message(self._monitor.recv_multipart(NOBLOCK))
-            self._failed(self.attempt.on_event(event["event"], event["value"]))
+            event, value = parse_event(self._monitor.recv_multipart(NOBLOCK))
+            self._failed(self.attempt.on_event(event, value))
 
     def _out_of_patience(self) -> None:
         self._failed(self.attempt.on_deadline())

@@ -17,10 +17,10 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from manta.transports import frames
 from manta.transports.admission import Admission
+from manta.transports.dialling import parse_event
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
 from manta.transports.zmq_links import (
@@ -258,8 +258,8 @@ class ZmqListener(Channel):
             socket.unbind(self.address)
         deadline = time.monotonic() + _UNBIND_TIMEOUT
         while (left := deadline - time.monotonic()) > 0 and monitor.poll(int(left * 1000) + 1):
-            event = parse_monitor_message(monitor.recv_multipart(NOBLOCK))
-            if event["event"] == zmq.EVENT_CLOSED:
+            event, _ = parse_event(monitor.recv_multipart(NOBLOCK))
+            if event == zmq.EVENT_CLOSED:
                 return
         _log.info("%s is not free yet", self.address)
 
@@ -375,14 +375,13 @@ class ZmqListener(Channel):
 
     def _drain_monitor(self) -> None:
         while self._monitor is not None and readable(self._monitor):
-            event = parse_monitor_message(self._monitor.recv_multipart(NOBLOCK))
-            fd = event["value"]
-            if event["event"] == zmq.EVENT_ACCEPTED:
+            event, fd = parse_event(self._monitor.recv_multipart(NOBLOCK))
+            if event == zmq.EVENT_ACCEPTED:
                 tcp = _Tcp.of(fd)
                 patience = self._factory.options.handshake / 1000 + self.link_options.hello
                 if tcp is not None and fd not in self._by_fd:
                     self._strangers[fd] = tcp, time.monotonic() + patience
-            elif event["event"] == zmq.EVENT_DISCONNECTED:
+            elif event == zmq.EVENT_DISCONNECTED:
                 self._strangers.pop(fd, None)
                 link = self._by_fd.get(fd)
                 if link is not None:
