@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -74,8 +73,7 @@ from manta.protocol.user import Plan, SwarmInfo
 _RUNS = (SwarmState.ACTIVE, SwarmState.PAUSED)
 
 
-@dataclass(frozen=True)
-class _StartSwarms:
+class _StartSwarms(msgspec.Struct, frozen=True):
     pass
 
 

@@ -11,6 +11,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import assert_never
 
+import msgspec
+
 from manta.actors import (
     ActorDead,
     ActorError,
@@ -57,8 +59,7 @@ from manta.transports.errors import LocalTransportError
 LINK = "node/manager-link"
 
 
-@dataclass(frozen=True)
-class LeaseTick:
+class LeaseTick(msgspec.Struct, frozen=True):
     pass
 
 

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import msgspec
+
 from manta.actors import Actor, ActorDead, Refused, Reply
 from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
@@ -68,8 +70,7 @@ class Board:
         return self.held.get(node_id, 0) - self.held_of.get((node_id, swarm_id), 0)
 
 
-@dataclass(frozen=True)
-class Listening:
+class Listening(msgspec.Struct, frozen=True):
     """A socket that listens as long as the manager runs, whichever actor serves it.
 
     So while that actor is restarted clients wait, where they would be refused, and nobody
@@ -111,8 +112,7 @@ class Context:
         return True
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """To the actor that called `work`: it passes this to `finish`."""
 
     future: Future[object]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from manta.actors.errors import Refused
 from manta.manager.store.records import ClusterRecord, NodeRecord
@@ -13,8 +14,7 @@ from manta.protocol.codes import Code
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class SwarmEntry:
+class SwarmEntry(msgspec.Struct, frozen=True):
     id: str
     name: str
     cluster_id: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from manta.actors import Actor, Reply, Timer
 from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo, WaitSwarm
 
@@ -19,8 +21,7 @@ class Poll:
     timer: Timer | None = None  # type: ignore[type-arg]
 
 
-@dataclass(frozen=True)
-class PollExpired:
+class PollExpired(msgspec.Struct, frozen=True):
     poll: Poll
 
 

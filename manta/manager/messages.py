@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from manta.actors import Ref
 from manta.manager.auth.principals import Principal
@@ -15,8 +15,7 @@ from manta.protocol.user import SwarmInfo
 # From the Gateway, which has checked who asks.
 
 
-@dataclass(frozen=True, slots=True)
-class FromUser:
+class FromUser(msgspec.Struct, frozen=True):
     """Asked; answered with the message's `reply`."""
 
     message: Message
@@ -25,16 +24,14 @@ class FromUser:
     """What the name in the message stands for."""
 
 
-@dataclass(frozen=True, slots=True)
-class FromNode:
+class FromNode(msgspec.Struct, frozen=True):
     """Told or asked, as the message itself."""
 
     message: Message
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeCame:
+class NodeCame(msgspec.Struct, frozen=True):
     """Asked; answered with Registered."""
 
     record: NodeRecord
@@ -42,35 +39,30 @@ class NodeCame:
     link: Ref
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAdded:
+class NodeAdded(msgspec.Struct, frozen=True):
     record: NodeRecord
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRemoved:
+class NodeRemoved(msgspec.Struct, frozen=True):
     """Asked; answered once nothing of the node is handled any more."""
 
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopNodeRequested:
+class StopNodeRequested(msgspec.Struct, frozen=True):
     """Asked; answered with Ok."""
 
     node_id: str
     drain: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterChanged:
+class ClusterChanged(msgspec.Struct, frozen=True):
     """Asked; answered when it has taken effect."""
 
     record: ClusterRecord
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSwarm:
+class LoadSwarm(msgspec.Struct, frozen=True):
     """Asked; answered once the swarm's actor runs: it may end when nobody asks for it."""
 
     swarm_id: str
@@ -79,26 +71,22 @@ class LoadSwarm:
 # To the Gateway.
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmCreated:
+class SwarmCreated(msgspec.Struct, frozen=True):
     entry: SwarmEntry
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmRemoved:
+class SwarmRemoved(msgspec.Struct, frozen=True):
     swarm_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class CutNodes:
+class CutNodes(msgspec.Struct, frozen=True):
     """Their links are closed, so that they register anew and send again what is not
     acknowledged: how nodes and a restarted actor agree again."""
 
     node_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NodesLeft:
+class NodesLeft(msgspec.Struct, frozen=True):
     """They said goodbye, were lost, or did not come back in time."""
 
     node_ids: tuple[str, ...]
@@ -107,8 +95,7 @@ class NodesLeft:
 # Between a cluster and its swarms.
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(msgspec.Struct, frozen=True):
     """A swarm has read its log: this is how it stands."""
 
     swarm_id: str
@@ -117,8 +104,7 @@ class Restored:
     applied: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
+class Orders(msgspec.Struct, frozen=True):
     """What a swarm's durable events ask of the nodes; in this order."""
 
     swarm_id: str
@@ -128,21 +114,18 @@ class Orders:
     """When it changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeGone:
+class NodeGone(msgspec.Struct, frozen=True):
     """To a swarm: give up what it ran there. Asked when someone must know that it was heard."""
 
     node_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodesMoved:
+class NodesMoved(msgspec.Struct, frozen=True):
     """To a swarm: a node came, came back or changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterStopped:
+class ClusterStopped(msgspec.Struct, frozen=True):
     """To a swarm."""
 
     by: str
@@ -151,6 +134,5 @@ class ClusterStopped:
 # To Blobs.
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(msgspec.Struct, frozen=True):
     """Delete what no swarm needs."""

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
+import msgspec
+
 from manta.actors import Actor, ActorDead, Refused, Timer
 from manta.manager import references
 from manta.manager import swarm_queries as queries
@@ -78,18 +80,15 @@ IDLE = 300.0
 """Seconds after which a finished swarm's actor ends; it starts again when somebody asks."""
 
 
-@dataclass(frozen=True)
-class _Tick:
+class _Tick(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class _IdleCheck:
+class _IdleCheck(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class _AcknowledgeWithout:
+class _AcknowledgeWithout(msgspec.Struct, frozen=True):
     """The entries after it name blobs that are not here."""
 
     action: Acknowledge

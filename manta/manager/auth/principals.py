@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from manta.actors.errors import Refused
 from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
@@ -26,8 +27,7 @@ class Kind(StrEnum):
     REMOVED = "removed"  # the key of a node that a user removed
 
 
-@dataclass(frozen=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     kind: Kind
     key: str
     id: str = ""

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import msgspec
+
 from manta.actors import Actor, ActorDead, Down, ExitReason, LocalRef, MailboxFull, MailboxPolicy
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError
 from manta.manager.store.interface import AppendEvents, AppendLogs, RemoveSwarm, Store, Write
@@ -24,8 +26,7 @@ TIDY_AFTER = 8_000_000
 """Bytes appended between two rounds of housekeeping."""
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """Answered to `owner` with Committed or NotCommitted."""
 
     owner: LocalRef
@@ -33,34 +34,28 @@ class Commit:
     writes: tuple[Write, ...]
 
 
-@dataclass(frozen=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     ticket: int
 
 
-@dataclass(frozen=True)
-class NotCommitted:
+class NotCommitted(msgspec.Struct, frozen=True):
     ticket: int
     error: StoreError
 
 
-@dataclass(frozen=True)
-class GetHealth:
+class GetHealth(msgspec.Struct, frozen=True):
     """Asked: answered with "" or a sentence on what is wrong."""
 
 
-@dataclass(frozen=True)
-class _Flush:
+class _Flush(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class _Purge:
+class _Purge(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(msgspec.Struct, frozen=True):
     owner: LocalRef
     answer: Committed | NotCommitted
 
@@ -183,8 +178,7 @@ class _Pending:
     keep: bool
 
 
-@dataclass(frozen=True)
-class _Resend:
+class _Resend(msgspec.Struct, frozen=True):
     writer: Writer
 
 

@@ -12,8 +12,9 @@ commit that had ended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 from manta.manager.store.records import Record
 
@@ -22,19 +23,16 @@ R = TypeVar("R", bound=Record)
 # Writes.
 
 
-@dataclass(frozen=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     record: Record
 
 
-@dataclass(frozen=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     kind: type[Record]
     key: str
 
 
-@dataclass(frozen=True)
-class AppendEvents:
+class AppendEvents(msgspec.Struct, frozen=True):
     """Events first, first + 1, ... of a swarm's log, which starts at 1.
 
     Those that the log holds already are skipped. Raises StoreConflict when they leave
@@ -46,8 +44,7 @@ class AppendEvents:
     bodies: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class AppendLogs:
+class AppendLogs(msgspec.Struct, frozen=True):
     """Lines first, first + 1, ... of a node's log of a swarm; those that are there are skipped."""
 
     swarm_id: str
@@ -56,16 +53,14 @@ class AppendLogs:
     bodies: tuple[bytes, ...]
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """The swarm needs these blobs."""
 
     swarm_id: str
     digests: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class RemoveSwarm:
+class RemoveSwarm(msgspec.Struct, frozen=True):
     """Its record, events, log lines and references."""
 
     swarm_id: str
