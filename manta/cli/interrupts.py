@@ -11,6 +11,9 @@ from typing import Any
 from manta.cli.exit_codes import Exit
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_REPEAT = 0.3
+"""Seconds after which Interrupted is raised again unless it came through: Python drops what
+is raised inside a finalizer or a weak reference's callback, and imports are full of them."""
 
 
 class Interrupted(BaseException):
@@ -22,7 +25,7 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Within `with`, the first signal raises Interrupted in the main thread.
+    """Within `with`, a signal raises Interrupted in the main thread, until `finish`.
 
     Not inside of `held()`, but at its end. Later ones only set `insisted`: what was started
     is then ended without being asked.
@@ -32,15 +35,18 @@ class Interrupts:
         self.insisted = False
         self._held = 0
         self._pending: int | None = None
-        self._raised = False
+        self._told = False
+        self._finished = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
+        self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda *_: self.check())
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.finish()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -56,15 +62,18 @@ class Interrupts:
 
     def finish(self) -> None:
         """From here on the command is ending anyway: signals raise nothing more."""
-        self._raised = True
+        self._finished = True
+        if self._told:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def check(self) -> None:
-        if self._pending is not None and not self._held and not self._raised:
-            self._raised = True
+        if self._pending is not None and not self._held and not self._finished:
+            self._told = True
+            signal.setitimer(signal.ITIMER_REAL, _REPEAT)
             raise Interrupted(self._pending)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self._raised:
+        if self._told or self._finished:
             self.insisted = True
         self._pending = number
         self.check()
