@@ -133,9 +133,12 @@ def test_a_removed_node_comes_back_with_a_new_token(lab) -> None:
     token = api.create_node_token(CLUSTER)
     config = lab.config("node-1", identity={"secured_token": token, "id": "random"})
     lab.start(config, lab.state("node-1"))
-    lab.wait_until(lambda: api.list_nodes(CLUSTER) or lab.finished)
-    assert not lab.finished
-    assert [n.status for n in api.list_nodes(CLUSTER)] == ["CONNECTED"]
+
+    def statuses() -> list[str]:
+        assert not lab.finished
+        return [node.status for node in api.list_nodes(CLUSTER)]
+
+    lab.wait_until(lambda: statuses() == ["CONNECTED"])
 
 
 def test_a_manager_that_is_not_there_is_waited_for(lab) -> None:
