@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 _HEAD = struct.Struct("<II")
 MAX_RECORD = 16 * 1024 * 1024
+RESEND_AFTER = 5.0
+"""Seconds without an acknowledgement."""
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
@@ -88,7 +90,7 @@ def decode(data: bytes) -> tuple[list[Record], int]:
             break
         try:
             records.append(_decoder.decode(body))
-        except msgspec.DecodeError:
+        except ValueError:
             break
         offset = end
     return records, offset
@@ -118,7 +120,7 @@ class Outbox(Generic[T]):
         batch_items: int = 256,
         batch_bytes: int = 256 * 1024,
         window_bytes: int = 4 * 1024 * 1024,
-        resend_after: float = 5.0,
+        resend_after: float | None = None,
     ) -> None:
         self.acknowledged = upto
         self.last = upto
@@ -128,7 +130,7 @@ class Outbox(Generic[T]):
         self._batch_items = batch_items
         self._batch_bytes = batch_bytes
         self._window_bytes = window_bytes
-        self._resend_after = resend_after
+        self._resend_after = RESEND_AFTER if resend_after is None else resend_after
         self._sent = upto
         self._sent_bytes = 0
         self._sent_at = 0.0
@@ -217,14 +219,14 @@ class Outbox(Generic[T]):
 class Journal:
     """One swarm's entries with the blobs that they name, and its attempts under way."""
 
-    def __init__(self, begin: Begin, *, resend_after: float = 5.0) -> None:
+    def __init__(self, begin: Begin, *, resend_after: float | None = None) -> None:
         self.swarm_id = begin.swarm_id
         self.entries: Outbox[JournalEntry] = Outbox(begin.upto, resend_after=resend_after)
         self._open: dict[Instance, None] = dict.fromkeys(begin.open)
         self._pushed: set[str] = set()
 
     @classmethod
-    def recover(cls, records: list[Record], *, resend_after: float = 5.0) -> Journal | None:
+    def recover(cls, records: list[Record], *, resend_after: float | None = None) -> Journal | None:
         """From a file's records; None when not even its beginning is there."""
         if not records or not isinstance(records[0], Begin):
             return None

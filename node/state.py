@@ -139,7 +139,7 @@ class StateFolder:
             return msgspec.json.decode(self.identity_file.read_bytes(), type=Identity)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:
             raise IdentityError(
                 f"{self.identity_file} cannot be read ({error}); restore it, or delete it and "
                 "enrol the node with a new token."
@@ -156,7 +156,7 @@ class StateFolder:
         """What the last daemon said; says nothing on whether it still runs."""
         try:
             return msgspec.json.decode(self.status_file.read_bytes(), type=Status)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def write_status(self, status: Status) -> None:

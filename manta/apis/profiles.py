@@ -144,7 +144,7 @@ def local_server_key(folder: Path) -> str | None:
     """The key of a manager that runs under this home, so that its first user need not copy it."""
     try:
         found = msgspec.json.decode((folder / "manager" / "manager.json").read_bytes(), type=_Local)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None  # none runs here
     return found.public_key
 
@@ -166,7 +166,7 @@ def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
             f"there {'are ' + ', '.join(there) if there else 'is none yet'}. "
             f"`manta sign-in --profile {name}` makes it."
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ProfileError(
             f"The profile {path} is not valid ({error}): mend or delete it."
         ) from None
@@ -186,7 +186,7 @@ def load_token(folder: Path, name: str) -> str | None:
         return msgspec.json.decode(read_private(path), type=Credentials).token
     except KeyFileError as error:
         raise ProfileError(str(error)) from None
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise ProfileError(
             f"The credentials {path} are damaged ({error}): delete them and sign in again."
         ) from None

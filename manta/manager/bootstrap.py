@@ -52,7 +52,7 @@ def read(path: Path) -> Bootstrap:
             check_key(key)
     except KeyFileError as error:
         raise StartError(str(error)) from error
-    except (msgspec.DecodeError, LocalTransportError) as error:
+    except (ValueError, LocalTransportError) as error:
         raise StartError(f"{path}: {error}; correct the bootstrap file.") from error
     if content.nodes and content.cluster is None:
         raise StartError(f"{path}: it has nodes but no cluster; name the one they belong to.")

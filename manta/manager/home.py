@@ -58,7 +58,7 @@ class Home:
             return msgspec.json.decode(self.manager_file.read_bytes(), type=ManagerFile)
         except FileNotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise ValueError(
                 f"{self.manager_file} cannot be read ({error}); stop the manager and delete it."
             ) from error

@@ -1,0 +1,39 @@
+"""A file of ours that holds junk, bad UTF-8 among it, is named and is no crash."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+from manta.apis.profiles import local_server_key
+from manta.manager.home import Home
+from manta.node import journal
+from manta.node.errors import IdentityError
+from manta.node.state import StateFolder
+
+JUNK = [b"", b"{", b"\xff\xfe", b'{"node_id": "\xff"}', b'"\xc3"', b"[1, 2]", b"\x00" * 50]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_node(tmp_path: Path, junk: bytes) -> None:
+    state = StateFolder(tmp_path)
+    state.identity_file.write_bytes(junk)
+    state.status_file.write_bytes(junk)
+    with pytest.raises(IdentityError, match=r"identity\.json"):
+        state.read_identity()
+    assert state.read_status() is None
+    framed = struct.pack("<II", len(junk), zlib.crc32(junk)) + junk
+    assert journal.decode(framed) == ([], 0)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_manager(tmp_path: Path, junk: bytes) -> None:
+    home = Home(tmp_path / "manager")
+    home.path.mkdir(mode=0o700)
+    home.manager_file.write_bytes(junk)
+    with pytest.raises(ValueError, match=r"manager\.json cannot be read"):
+        home.read_manager_file()
+    assert local_server_key(tmp_path) is None
