@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from manta.node.errors import NodeError
+from manta.protocol.version import VERSION
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -24,6 +25,7 @@ NAME = click.argument("name", default="default", metavar="[NAME]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="manta_node")
 def cli() -> None:
     """Run a Manta node on this machine. NAME is its configuration, `default` when left out."""
 

@@ -63,10 +63,12 @@ class _End:
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._why: tuple[int, str] | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, _: object) -> None:
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)  # who presses Ctrl-C twice will not wait
         self.finish(ENDED, f"told to stop by {signal.Signals(number).name}")
 
     def finish(self, code: int, sentence: str) -> None:

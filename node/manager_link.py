@@ -105,6 +105,7 @@ class ManagerLink(Actor):
         self._reads = ManagerReads(self, context.journals)
         self._flush_timer: Timer[Any] | None = None
         self._resend_timer: Timer[Any] | None = None
+        self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
 
     def on_start(self) -> None:
@@ -314,7 +315,10 @@ class ManagerLink(Actor):
             self._begin_later()
 
     def _begin_later(self) -> None:
-        self.after(self._pause * random.uniform(0.5, 1.0), _Begin(self._connection_count))
+        if self._begin_timer is not None:
+            self._begin_timer.cancel()
+        delay = self._pause * random.uniform(0.5, 1.0)
+        self._begin_timer = self.after(delay, _Begin(self._connection_count))
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
     # --- heartbeats and what the node shall run -----------------------------------------
@@ -343,7 +347,7 @@ class ManagerLink(Actor):
                 self._disconnected()
                 self._begin_later()
 
-        future = self._gateway.ask_future(heartbeat, timeout=max(5.0, 2 * self._interval))
+        future = self._gateway.ask_future(heartbeat, timeout=max(1.0, 2 * self._interval))
         later(self, future, answered)
 
     def _fetch_whole(self) -> None:

@@ -1,0 +1,216 @@
+"""A node's link against a manager that misbehaves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from manta.actors import Actor, ActorSystem, ChildSpec, Refused, Supervisor
+from manta.node import journal
+from manta.node.config import parse
+from manta.node.service import Node
+from manta.node.state import StateFolder
+from manta.protocol import node as protocol
+from manta.protocol.codes import Code
+from manta.protocol.node import Instance
+from manta.protocol.states import AttemptState
+from manta.protocol.values import BlobRef
+from manta.transports.admission import Admission
+from manta.transports.blobs import MemoryDepot
+from manta.transports.curve_bulk import CurveBulk
+from manta.transports.keys import KeyPair
+from manta.transports.values import encode
+from manta.transports.zmq_transport import ZmqTransport
+
+LINK = "node/manager-link"
+SWARM = "s1"
+
+
+class Gateway(Actor):
+    """Answers as it is told, and remembers what it heard."""
+
+    accepts: ClassVar[Any] = protocol.FromNode
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    def receive(self, message: Any) -> Any:
+        manager = self._manager
+        manager.heard.append(message)
+        origin = self.origin
+        if isinstance(message, protocol.Register):
+            assert origin is not None
+            manager.node = origin.ref(LINK)
+            manager.admission.allow(origin.peer_key)
+        answer = manager.answers.get(type(message))
+        return answer(message) if answer is not None else None
+
+
+class Manager:
+    def __init__(self, undo: ExitStack) -> None:
+        self.heard: list[Any] = []
+        self.node: Any = None
+        self.desired = protocol.Desired(1)
+        self.acknowledged: dict[str, int] = {}
+        self.answers: dict[type, Callable[[Any], Any]] = {
+            protocol.Register: self._registered,
+            protocol.Heartbeat: lambda _: protocol.HeartbeatReply(self.desired.version),
+            protocol.FetchDesired: lambda _: self.desired,
+        }
+        keys = KeyPair.generate()
+        self.key = keys.public
+        self.system = ActorSystem("manager", transport=ZmqTransport(keys))
+        undo.callback(self.system.stop)
+        self.depot = MemoryDepot(10_000_000)
+        undo.callback(self.depot.close)
+        bulk = CurveBulk(keys, self.depot)
+        undo.callback(bulk.close)
+        self.admission = admission = Admission(guests=True)
+        self.bulk = bulk.listen("tcp://127.0.0.1:0", admission, lambda *_: True)
+        started = threading.Event()
+        manager = self
+
+        class Root(Supervisor):
+            def children(self) -> list[ChildSpec]:
+                return [ChildSpec("gateway", lambda: Gateway(manager))]
+
+            def on_child_started(self, id: str, ref: Any) -> None:
+                started.set()
+
+        self.system.spawn(ChildSpec("manager", Root))
+        assert started.wait(5)
+        listener = self.system.listen("tcp://127.0.0.1:0", admission, published={"manager/gateway"})
+        self.address = listener.address
+
+    def _registered(self, message: protocol.Register) -> protocol.Registered:
+        return protocol.Registered(
+            "n1", "c1", message.alias, 0.1, self.bulk, self.desired, self.acknowledged
+        )
+
+    def heard_of(self, kind: type) -> list[Any]:
+        return [message for message in self.heard if isinstance(message, kind)]
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    with ExitStack() as undo:
+        yield Manager(undo)
+
+
+@pytest.fixture
+def start(manager: Manager, tmp_path: Path) -> Iterator[Callable[[], Node]]:
+    with ExitStack() as undo:
+
+        def start_node() -> Node:
+            state = StateFolder(tmp_path / "state")
+            state.path.mkdir(mode=0o700)
+            state.identity_file.write_text(json.dumps({"manager_key": manager.key}))
+            port = manager.address.rpartition(":")[2]
+            text = f"[network]\nmanager_host = '127.0.0.1'\nmanager_port = {port}\n"
+            config = parse(text, tmp_path / "node.toml", {})
+            return undo.enter_context(
+                Node(config, state.path, on_finish=lambda code, sentence: None)
+            )
+
+        yield start_node
+
+
+def status(node: Node) -> str:
+    found = node.context.state.read_status()
+    return found.state if found else ""
+
+
+def refuse(code: Code) -> Callable[[Any], Any]:
+    def answer(_: Any) -> Any:
+        raise Refused(code, "Not now.")
+
+    return answer
+
+
+def test_a_busy_manager_is_asked_again(wait_until, manager: Manager, start) -> None:
+    welcome = manager.answers[protocol.Register]
+    manager.answers[protocol.Register] = refuse(Code.UNAVAILABLE)
+    node = start()
+    wait_until(lambda: status(node) == "busy")
+    manager.answers[protocol.Register] = welcome
+    wait_until(lambda: status(node) == "connected")
+
+
+def test_a_manager_that_forgot_the_node_is_told_again(wait_until, manager: Manager, start) -> None:
+    start()
+    wait_until(lambda: manager.heard_of(protocol.Heartbeat))
+    welcome = manager.answers[protocol.Heartbeat]
+    manager.answers[protocol.Heartbeat] = refuse(Code.UNAVAILABLE)
+    wait_until(lambda: len(manager.heard_of(protocol.Register)) == 2)
+    manager.answers[protocol.Heartbeat] = welcome
+    count = len(manager.heard_of(protocol.Heartbeat))
+    wait_until(lambda: len(manager.heard_of(protocol.Heartbeat)) > count + 1)
+
+
+def test_a_gap_in_what_is_desired_is_fetched(wait_until, manager: Manager, start) -> None:
+    node = start()
+    wait_until(lambda: status(node) == "connected")
+    manager.desired = protocol.Desired(7)
+    wait_until(lambda: node.context.desired_version == 7)
+    assert manager.heard_of(protocol.FetchDesired)
+    manager.node.tell(protocol.DesiredChanged(9))
+    manager.desired = protocol.Desired(9)
+    wait_until(lambda: node.context.desired_version == 9)
+
+
+def test_a_lost_blob_is_pushed_again_before_its_entry(wait_until, manager: Manager, start) -> None:
+    node = start()
+    wait_until(lambda: status(node) == "connected")
+    data = encode(b"x" * 200_000).to_bytes()
+    instance = Instance(SWARM, "task", 0, 0)
+    blob = BlobRef(node.context.memory.put(data), len(data))
+    node.context.journals.append(protocol.ResultWritten(instance, "tag", blob), node.context.memory)
+    wait_until(lambda: manager.heard_of(protocol.JournalBatch))
+    assert blob.digest in manager.depot
+    manager.depot.delete(blob.digest)
+    manager.node.tell(protocol.JournalAck(SWARM, 0, (blob,)))
+    wait_until(lambda: len(manager.heard_of(protocol.JournalBatch)) == 2)
+    assert blob.digest in manager.depot
+    assert blob.digest in node.context.spool
+    manager.node.tell(protocol.JournalAck(SWARM, 1))
+    wait_until(lambda: blob.digest not in node.context.spool)
+
+
+def test_what_nobody_acknowledges_is_sent_again(
+    wait_until, manager: Manager, start, monkeypatch
+) -> None:
+    monkeypatch.setattr(journal, "RESEND_AFTER", 0.2)
+    node = start()
+    wait_until(lambda: status(node) == "connected")
+    instance = Instance(SWARM, "task", 0, 0)
+    ended = protocol.TaskEnded(instance, AttemptState.FINISHED, 1.0)
+    node.context.journals.append(ended)
+    wait_until(lambda: len(manager.heard_of(protocol.JournalBatch)) >= 3)
+    assert {batch.first for batch in manager.heard_of(protocol.JournalBatch)} == {1}
+    manager.node.tell(protocol.JournalAck(SWARM, 1))
+    wait_until(lambda: not node.context.journals.unacknowledged_ends())
+
+
+def test_goodbye(wait_until, manager: Manager, start) -> None:
+    node = start()
+    wait_until(lambda: status(node) == "connected")
+    node.stop()
+    wait_until(lambda: manager.heard_of(protocol.Goodbye))
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    def wait(condition: Callable[[], object], timeout: float = 15.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "not in time"
+            time.sleep(0.01)
+
+    return wait
