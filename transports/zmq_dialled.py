@@ -22,6 +22,7 @@ from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Bye, Kind
 from manta.transports.greeting import GreetingProbe
 from manta.transports.sockets import is_literal, join_address, split_address
+from manta.transports.tcp import TcpConnection
 from manta.transports.zmq_links import (
     BYE,
     NOBLOCK,
@@ -133,6 +134,7 @@ class DialledLink(ZmqLink):
         if self._ended:
             return
         self._reset()
+        self.tcp = None
         connection = _Connection(self._io, self._lock, self)
         try:
             connection.open(self._factory, host, self._port)
@@ -300,6 +302,8 @@ class _Connection(Channel):
     def _drain_monitor(self) -> None:
         while self._monitor is not None and readable(self._monitor):
             event, value = parse_event(self._monitor.recv_multipart(NOBLOCK))
+            if event == Event.CONNECTED:
+                self._link.tcp = TcpConnection.of(value)
             self._failed(self.attempt.on_event(event, value))
 
     def _out_of_patience(self) -> None:

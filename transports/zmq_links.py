@@ -27,6 +27,7 @@ from manta.transports.errors import (
     VersionMismatch,
 )
 from manta.transports.frames import Bye, Head, Hello, Kind, Limits
+from manta.transports.tcp import Progress, TcpConnection
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer, LinkHandler, Message
@@ -169,6 +170,7 @@ class ZmqLink(ABC):
         self._channel: Channel | None = None
         self._backlog: deque[list[Buffer]] = deque()
         self._flushing = False
+        self.tcp: TcpConnection | None = None  # where the system lets us know it
         self._reset()
 
     def _reset(self) -> None:
@@ -182,6 +184,7 @@ class ZmqLink(ABC):
         self._reported = 0
         self._heard = True
         self._silent_for = 0.0
+        self._progress = Progress(2 * self._options.limits.message_bytes + 1024 * 1024)
         self._backlog.clear()
 
     @property
@@ -345,6 +348,14 @@ class ZmqLink(ABC):
         if self._heard:
             self._heard = False
             self._silent_for = 0.0
+            self._progress.reset()
+            return
+        if self.tcp is not None and self._progress.look(self.tcp.received()):
+            self._silent_for = 0.0
+            if self._progress.excessive:
+                self._violated(RemoteProtocolError("a message without an end"))
+            else:
+                self._report()  # its PINGs wait behind that message
             return
         self._silent_for += passed
         if self._silent_for >= self._options.silence:

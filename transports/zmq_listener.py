@@ -8,13 +8,10 @@ that is cut off loses its TCP connection too, for zmq has no way to say so.
 from __future__ import annotations
 
 import logging
-import os
-import socket as std_socket
 import threading
 import time
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -23,6 +20,7 @@ from manta.transports.admission import Admission
 from manta.transports.dialling import parse_event
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
+from manta.transports.tcp import TcpConnection
 from manta.transports.zmq_links import (
     BYE,
     NOBLOCK,
@@ -45,31 +43,13 @@ if TYPE_CHECKING:
     from manta.transports.zap import ZapServer
 
 CUT_TIMEOUT = 10.0  # seconds that `cut` waits for the I/O thread
+_STRANGERS_BYTES = 1024 * 1024  # from a connection that has not said HELLO
 _LAST_WORDS = 0.2  # seconds from a BYE to the end of the connection
 _MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 _UNBIND_TIMEOUT = 0.2  # seconds
 _PROBES = (0.001, 0.01, 0.2)  # seconds after the news of a disconnection: zmq closes it after that
 
 _log = logging.getLogger(__name__)
-
-
-class _Tcp(NamedTuple):
-    """A TCP connection of zmq's, told from a later one with the same descriptor."""
-
-    fd: int
-    name: object
-
-    @classmethod
-    def of(cls, fd: int) -> _Tcp | None:
-        with suppress(OSError), std_socket.socket(fileno=os.dup(fd)) as copy:
-            return cls(fd, copy.getpeername())
-        return None  # it is gone
-
-    def kill(self) -> None:
-        with suppress(OSError), std_socket.socket(fileno=os.dup(self.fd)) as copy:
-            # Compared on the copy, which stays the same connection whatever zmq closes.
-            if copy.getpeername() == self.name:
-                copy.shutdown(std_socket.SHUT_RDWR)
 
 
 class AcceptedLink(ZmqLink):
@@ -80,7 +60,7 @@ class AcceptedLink(ZmqLink):
         listener: ZmqListener,
         routing_id: bytes,
         peer_key: str,
-        tcp: _Tcp | None,
+        tcp: TcpConnection | None,
     ) -> None:
         super().__init__(
             listener.io, listener.lock, peer_key, listener.handler, listener.link_options
@@ -146,7 +126,7 @@ class AcceptedLink(ZmqLink):
 
     def probe(self) -> None:
         """Is the connection still there?"""
-        if not self._ended and self.tcp is not None and _Tcp.of(self.tcp.fd) != self.tcp:
+        if not self._ended and self.tcp is not None and not self.tcp.is_open:
             self._listener.drain_all()  # its last words may wait
             self._end(DownReason.LOST)
 
@@ -206,7 +186,7 @@ class ZmqListener(Channel):
         self._monitor: Socket | None = None
         self._links: dict[bytes, AcceptedLink] = {}
         self._by_fd: dict[int, AcceptedLink] = {}
-        self._strangers: dict[int, tuple[_Tcp, float]] = {}  # accepted, no HELLO yet
+        self._strangers: dict[int, tuple[TcpConnection, float]] = {}  # accepted, no HELLO yet
         self._condemned: set[bytes] = set()
 
     def open(self, address: str, fd: int | None) -> None:
@@ -269,7 +249,7 @@ class ZmqListener(Channel):
         if self._strangers:
             now = time.monotonic()
             for fd, (tcp, deadline) in list(self._strangers.items()):
-                if now > deadline:
+                if now > deadline or (tcp.received() or 0) > _STRANGERS_BYTES:
                     del self._strangers[fd]
                     tcp.kill()
 
@@ -279,7 +259,7 @@ class ZmqListener(Channel):
         if link.tcp is not None and self._by_fd.get(link.tcp.fd) is link:
             del self._by_fd[link.tcp.fd]
 
-    def condemn(self, routing_id: bytes, tcp: _Tcp | None) -> None:
+    def condemn(self, routing_id: bytes, tcp: TcpConnection | None) -> None:
         """Hear no more of a connection, and end it when its BYE has gone out."""
 
         def execute() -> None:
@@ -350,7 +330,7 @@ class ZmqListener(Channel):
         bye = Bye.VERSION if isinstance(error, VersionMismatch) else Bye.PROTOCOL
         self._last_words(routing_id, bye, _tcp_of(name))
 
-    def _last_words(self, routing_id: bytes, bye: Bye, tcp: _Tcp | None) -> None:
+    def _last_words(self, routing_id: bytes, bye: Bye, tcp: TcpConnection | None) -> None:
         with self.lock:
             if self.socket is not None:
                 try:
@@ -377,7 +357,7 @@ class ZmqListener(Channel):
         while self._monitor is not None and readable(self._monitor):
             event, fd = parse_event(self._monitor.recv_multipart(NOBLOCK))
             if event == zmq.EVENT_ACCEPTED:
-                tcp = _Tcp.of(fd)
+                tcp = TcpConnection.of(fd)
                 patience = self._factory.options.handshake / 1000 + self.link_options.hello
                 if tcp is not None and fd not in self._by_fd:
                     self._strangers[fd] = tcp, time.monotonic() + patience
@@ -400,9 +380,9 @@ class ZmqListener(Channel):
         self._zap.unregister(self._domain)
 
 
-def _tcp_of(name: zmq.Frame) -> _Tcp | None:
+def _tcp_of(name: zmq.Frame) -> TcpConnection | None:
     try:
         fd = int(name.get(zmq.SRCFD))
     except zmq.ZMQError:
         return None
-    return _Tcp.of(fd) if fd >= 0 else None
+    return TcpConnection.of(fd) if fd >= 0 else None

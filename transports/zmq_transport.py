@@ -61,7 +61,8 @@ class ZmqTransport:
         self._zap = zap or ZapServer(self._context)
         self._zap_started = not self._own_zap
         limits = self._options.limits
-        sockets = sockets or SocketOptions()
+        # Longer than ours: zmq takes a large message on a slow line for silence, we do not.
+        sockets = sockets or SocketOptions(heartbeat_timeout=30_000)
         # A head may hold all parts, or the sizes of all.
         frame = max(limits.frame_bytes, 16384) + 4 * limits.parts + 64
         self._server_factory = SocketFactory(
@@ -177,7 +178,7 @@ class ZmqTransport:
         if passed > 4 * interval:
             # This process was held up: what the peers said meanwhile has yet to be read.
             passed = 0.0
-        if self.healthy != self._was_healthy:
+        if self.healthy != self._was_healthy and not self._closed:
             self._was_healthy = not self._was_healthy
             if not self._was_healthy:
                 _log.error("the ZAP handler does not answer: no peer can connect; restart")

@@ -293,3 +293,93 @@ def test_a_denial_alone_is_checked_with_every_message(server, bare):
     server.harness.wait(lambda: server.handler.reasons == [DownReason.REVOKED])
     assert server.handler.messages == []
     server.check()
+
+
+@pytest.mark.parametrize("hello_first", [True, False])
+def test_a_message_without_an_end_is_not_waited_for(bare, caplog, hello_first):
+    """FINDINGS 7: zmq holds all of a message until its last part, whatever its limits."""
+    limits = Limits(frame_bytes=65_536, message_bytes=65_536, parts=4)
+    options = LinkOptions(limits=limits, window=200_000, heartbeat=0.02, silence=5.0)
+    harness = ZmqHarness(options)
+    try:
+        server = Server(harness)
+        dealer = bare(*server.address, reconnect_ivl=-1, sndhwm=0)
+        monitor = monitored(dealer)
+        if hello_first:
+            dealer.send(HELLO)
+            dealer.recv()
+        part = bytes(60_000)
+        for _ in range(1500):  # 90 MB, which take a while
+            dealer.send(part, zmq.SNDMORE)
+        dealer.send(part)
+        wait_disconnected(monitor)
+        dealer.disable_monitor()
+        monitor.close()
+        dealer.close(0)
+        server.check()
+        if hello_first:
+            harness.wait(lambda: server.handler.reasons == [DownReason.PROTOCOL])
+            assert "a message without an end" in caplog.text
+        else:
+            assert caplog.text == ""
+    finally:
+        harness.close()
+
+
+def test_a_large_message_over_a_slow_line_is_no_silence():
+    """Its heartbeats wait behind it; what counts is that it moves."""
+    options = LinkOptions(heartbeat=0.1, silence=0.4)
+    harness = ZmqHarness(options)
+    server, client = harness.transport(), harness.transport()
+    handler, at_client = RecordingHandler(), RecordingHandler()
+    listener = server.listen("tcp://127.0.0.1:0", handler, Admission([client.public_key]))
+    line = SlowLine(listener.address, 1_000_000)
+    try:
+        link = client.dial(line.address, server.public_key, at_client)
+        harness.wait(lambda: link.state is None)
+        large = bytes(1_500_000)
+        link.send([large])
+        harness.wait(lambda: handler.messages == [[large]])
+        assert handler.downs == at_client.downs == []
+    finally:
+        harness.close()
+        line.close()
+
+
+class SlowLine:
+    """A relay that passes so many bytes a second to the server, and all of them back."""
+
+    def __init__(self, address, rate):
+        self._server = split_address(address)
+        self._rate = rate
+        self._listening = std_socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listening]
+        self.address = f"tcp://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self):
+        client, _ = self._listening.accept()
+        server = std_socket.create_connection(self._server)
+        # Small, so that what is on its way is not taken for what has arrived.
+        client.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_RCVBUF, 65536)
+        self._sockets += [client, server]
+        for route in ((client, server, True), (server, client, False)):
+            self._threads.append(threading.Thread(target=self._relay, args=route))
+            self._threads[-1].start()
+
+    def _relay(self, source, target, slow):
+        with contextlib.suppress(OSError):
+            while data := source.recv(16384):
+                target.sendall(data)
+                if slow:
+                    time.sleep(len(data) / self._rate)
+
+    def close(self):
+        for socket in self._sockets:
+            with contextlib.suppress(OSError):
+                socket.shutdown(std_socket.SHUT_RDWR)
+        for thread in list(self._threads):
+            thread.join()
+        for socket in self._sockets:
+            socket.close()

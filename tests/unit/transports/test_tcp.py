@@ -1,0 +1,85 @@
+"""What lies under zmq's sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import pytest
+
+from manta.transports.tcp import Progress, TcpConnection
+
+
+@pytest.fixture
+def ends():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        with socket.create_connection(listening.getsockname()) as one:
+            other, _ = listening.accept()
+            with other:
+                yield one, other
+
+
+def test_a_connection_is_ended_through_its_descriptor(ends):
+    one, other = ends
+    tcp = TcpConnection.of(one.fileno())
+    assert tcp is not None
+    assert tcp.is_open
+    tcp.kill()
+    assert other.recv(1) == b""
+    assert one.fileno() >= 0  # still its owner's
+
+
+def test_a_later_connection_with_the_same_descriptor_is_left_alone(ends):
+    one, other = ends
+    tcp = TcpConnection.of(one.fileno())
+    assert tcp is not None
+    os.dup2(other.fileno(), one.fileno())
+    assert not tcp.is_open
+    tcp.kill()
+    assert TcpConnection.of(other.fileno()) is not None
+    assert tcp.received() is None
+
+
+def test_what_is_no_connection_is_none(tmp_path):
+    with open(tmp_path / "file", "w") as file:
+        assert TcpConnection.of(file.fileno()) is None
+    assert TcpConnection.of(10_000) is None
+    TcpConnection(10_000, None).kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
+def test_the_bytes_that_came_in_are_known_before_anybody_reads_them(ends):
+    one, other = ends
+    tcp = TcpConnection.of(one.fileno())
+    assert tcp is not None
+    assert tcp.received() == 0
+    other.sendall(bytes(12345))
+    one.recv(1, socket.MSG_PEEK)
+    assert tcp.received() == 12345
+
+
+def test_bytes_are_a_sign_of_life_and_too_many_are_an_attack():
+    progress = Progress(limit=10_000, least=1000)
+    looks = [(5000, False), (5500, False), (8000, True), (9000, True), (15_000, True)]
+    assert [progress.look(received) for received, _ in looks] == [moving for _, moving in looks]
+    assert not progress.excessive
+    assert progress.look(16_000)
+    assert progress.excessive
+
+
+def test_a_message_that_ends_is_no_attack():
+    progress = Progress(limit=10_000, least=1000)
+    for received in range(0, 100_000, 5000):
+        progress.reset()
+        progress.look(received)
+        assert progress.look(received + 4000)
+        assert not progress.excessive
+
+
+def test_where_the_system_does_not_tell_there_is_no_progress():
+    progress = Progress(limit=10)
+    assert not progress.look(None)
+    assert not progress.excessive

@@ -1,0 +1,96 @@
+"""The TCP connections under zmq's sockets: to end one, and to see what it brings.
+
+zmq can neither disconnect one peer of a ROUTER nor tell what arrives before a
+message is complete. The descriptors come from zmq (monitor events, SRCFD) and
+stay zmq's own; they are only ever used through a copy that is closed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from contextlib import suppress
+from typing import NamedTuple
+
+_RECEIVED = struct.Struct("=Q")
+_RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info (linux/tcp.h), since Linux 4.1
+
+
+def _copy(fd: int) -> socket.socket:
+    """Raises OSError when it is no socket."""
+    own = os.dup(fd)
+    try:
+        return socket.socket(fileno=own)
+    except OSError:
+        os.close(own)
+        raise
+
+
+class TcpConnection(NamedTuple):
+    """One connection, told from a later one with the same descriptor."""
+
+    fd: int
+    peer: object
+
+    @classmethod
+    def of(cls, fd: int) -> TcpConnection | None:
+        """What is behind the descriptor now; None if it is no connection any more."""
+        with suppress(OSError), _copy(fd) as copy:
+            return cls(fd, copy.getpeername())
+        return None
+
+    @property
+    def is_open(self) -> bool:
+        return TcpConnection.of(self.fd) == self
+
+    def kill(self) -> None:
+        """End it, whatever is on its way."""
+        with suppress(OSError), _copy(self.fd) as copy:
+            # Compared on the copy, which stays the same connection whatever zmq closes.
+            if copy.getpeername() == self.peer:
+                copy.shutdown(socket.SHUT_RDWR)
+
+    def received(self) -> int | None:
+        """Bytes that came in so far; None where the system does not tell."""
+        if not hasattr(socket, "TCP_INFO"):
+            return None
+        with suppress(OSError, struct.error), _copy(self.fd) as copy:
+            if copy.getpeername() == self.peer:
+                info = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                return int(_RECEIVED.unpack_from(info, _RECEIVED_AT)[0])
+        return None
+
+
+class Progress:
+    """What a connection brings while no message becomes complete.
+
+    A large message over a slow line is a sign of life. One without an end is
+    an attack: zmq would hold all of it, beyond every limit of ours.
+    """
+
+    def __init__(self, limit: int, least: int = 1024) -> None:
+        self._limit = limit
+        self._least = least  # per look: more than zmq's own heartbeats, which say nothing of life
+        self._first: int | None = None
+        self._last = 0
+
+    def reset(self) -> None:
+        """A message became complete."""
+        self._first = None
+
+    def look(self, received: int | None) -> bool:
+        """Given all bytes so far: is a message on its way?"""
+        if received is None:
+            return False
+        if self._first is None:
+            self._first = self._last = received
+            return False
+        moving = received - self._last >= self._least
+        self._last = received
+        return moving
+
+    @property
+    def excessive(self) -> bool:
+        """Did more come than any message may have?"""
+        return self._first is not None and self._last - self._first > self._limit
