@@ -48,6 +48,11 @@ class Compiled(NamedTuple):
 def compile_swarm(swarm: Swarm) -> Compiled:
     """Check and translate a swarm. Raises InvalidSwarm and its kinds."""
     definition = definition_of(swarm)
+    if "schedule" in vars(swarm) or hasattr(type(swarm), "schedule"):
+        raise InvalidSwarm(
+            f"Swarm {definition.name!r} has a `schedule`, which this version does not run yet: "
+            "connect its tasks in execute()."
+        )
     graph = graph_of(swarm)
     folders = _folders(swarm)
     blobs: dict[str, Encoded] = {}
