@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 import msgspec
@@ -145,7 +145,9 @@ class ClusterNodes:
         node.load, node.last_seen = message.load, self._actor.clock.wall()
         back = self._leases.heard(node_id, self._now())
         self._obey(back)
-        self._show(node_id)
+        # Each node beats every few seconds: no more of the board is made anew than its load.
+        self._views[node_id] = replace(self._views[node_id], load=message.load)
+        self._board.views = tuple(self._views.values())
         if back:  # it was silent for long, and its link held
             self._on_moved()
         return HeartbeatReply(self._desired.version(node_id))

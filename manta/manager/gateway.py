@@ -274,7 +274,7 @@ class Gateway(Actor):
                 self._delete_cluster(find.cluster(name))
             case user.CreateNodeToken(cluster=name):
                 cluster_id = find.cluster(name).id
-                self._registrar.create_node_token(message, cluster_id, self.defer())
+                self._registrar.create_node_token(message, cluster_id, who, self.defer())
             case user.ListNodes(name):
                 self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case user.GetNode(name, cluster):

@@ -49,6 +49,7 @@ from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
 from manta.protocol.user import Bind, CreateNodeToken, SignedIn, SignIn, Token
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Registrar:
@@ -83,6 +84,8 @@ class Registrar:
         self._limits.check_token(self._actor.clock.now())
         key = principal.key
         self._work(
+            "enrolment",
+            key,
             lambda now: self._context.authority.verify(
                 message.token, NODE_AUDIENCE, presented_by=key, now=now
             ),
@@ -183,7 +186,7 @@ class Registrar:
             self._limits.signed_in(email)
             self._become(user, key, token, _record_of(claims, bound_to=key), reply)
 
-        self._work(job, then, reply)
+        self._work(f"sign-in as {email}", key, job, then, reply)
 
     def bind(self, message: Bind, principal: Principal, reply: Reply) -> None:
         self._limits.check_token(self._actor.clock.now())
@@ -202,6 +205,8 @@ class Registrar:
             self._become(user, key, message.token.strip(), bound, reply)
 
         self._work(
+            "binding a token",
+            key,
             lambda now: self._context.authority.verify(
                 message.token, USER_AUDIENCE, presented_by=key, now=now
             ),
@@ -236,7 +241,9 @@ class Registrar:
 
     # Tokens.
 
-    def create_node_token(self, message: CreateNodeToken, cluster_id: str, reply: Reply) -> None:
+    def create_node_token(
+        self, message: CreateNodeToken, cluster_id: str, by: Principal, reply: Reply
+    ) -> None:
         if message.ttl > MAX_NODE_TTL:
             raise Refused(
                 Code.INVALID,
@@ -259,6 +266,8 @@ class Registrar:
             self._write((Put(record), *deletes), stored, reply)
 
         self._work(
+            "issuing a token",
+            by.key,
             lambda now: self._context.authority.issue(
                 NODE_AUDIENCE, cluster_id, now=now, ttl=message.ttl
             ),
@@ -283,9 +292,34 @@ class Registrar:
 
     # How.
 
-    def _work(self, job: Callable[[float], T], then: Callable[[T], None], reply: Reply) -> None:
+    def _work(
+        self,
+        what: str,
+        key: str,
+        job: Callable[[float], T],
+        then: Callable[[T], None],
+        reply: Reply,
+    ) -> None:
+        """Who was refused what, and why, is in the log; what he presented is not."""
         now = self._actor.clock.wall()
-        work(self._actor, self._context.workers, lambda: job(now), then, reply)
+
+        def audited(step: Callable[[], U]) -> U:
+            try:
+                return step()
+            except Refused as refusal:
+                self._actor.log.warning(
+                    "%s by the key %s... was refused (%s): %s",
+                    *(what, key[:8], refusal.code, refusal.sentence),
+                )
+                raise
+
+        work(
+            self._actor,
+            self._context.workers,
+            lambda: audited(lambda: job(now)),
+            lambda result: audited(lambda: then(result)),
+            reply,
+        )
 
     def _write(
         self,

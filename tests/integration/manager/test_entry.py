@@ -102,6 +102,24 @@ def test_a_token_is_stored_as_a_hash_only(bench, admin: Client) -> None:
     assert token.rpartition(".")[2].encode() not in stored
 
 
+def test_who_was_refused_is_in_the_log_and_what_he_presented_is_not(
+    bench, admin: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = admin.ask(CreateNodeToken("lab")).token
+    guest = bench.client()
+    guest.refusal(Bind(token))
+    guest.refusal(SignIn("me@localhost", "a secret of mine"))
+    lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert [line.partition(" was refused ")[2].partition(")")[0] for line in lines] == [
+        f"({Code.TOKEN_AUDIENCE}",
+        f"({Code.BAD_CREDENTIALS}",
+    ]
+    assert all(guest.keys.public[:8] in line for line in lines)
+    assert "me@localhost" in lines[1]
+    for secret in (token, token.rpartition(".")[2], "a secret of mine"):
+        assert secret not in caplog.text
+
+
 def test_used_tokens_stay_used_after_a_crash(bench, admin: Client) -> None:
     token = admin.ask(CreateNodeToken("lab")).token
     bench.client(at=bench.nodes_at).ask(Enroll(token, "new-1", "random"))
