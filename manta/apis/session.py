@@ -42,6 +42,8 @@ _HOPELESS = {
     DownReason.PROTOCOL,
 }
 """What another try would not change."""
+FIRST_CONTACT = 20.0
+"""Seconds for which one that accepts and says nothing may be a manager that is starting."""
 
 
 class NotSent(errors.ManagerUnreachable):
@@ -75,7 +77,8 @@ class Session:
         """Done once the link is up.
 
         Fails at once with what no other try would change and, if the manager was never reached,
-        as soon as nobody answers; else with ManagerUnreachable after `timeout` seconds.
+        as soon as nobody answers, or after FIRST_CONTACT seconds when somebody accepts and says
+        nothing; else with ManagerUnreachable after `timeout` seconds.
         """
         future: Future[None] = Future()
         with self._lock:
@@ -85,6 +88,8 @@ class Session:
             elif failure := self._failure(self._state):
                 future.set_exception(failure)
             else:
+                if not self._was_up:
+                    timeout = min(timeout, FIRST_CONTACT)
                 timer = threading.Timer(max(0.0, timeout), self._give_up, [future])
                 timer.daemon = True
                 self._waiting[future] = timer
@@ -223,6 +228,11 @@ class Session:
                 return errors.VersionMismatch(
                     f"The manager at {where} speaks another major version of the protocol: "
                     "update Manta here or there."
+                )
+            case DownReason.SILENT:
+                return errors.ManagerUnreachable(
+                    f"{where} accepts connections and stays silent, as no manager does: check the "
+                    "port, which is that for users, and whether the manager hangs."
                 )
             case DownReason.PROTOCOL:
                 return errors.ProtocolViolation(

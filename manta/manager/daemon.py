@@ -17,8 +17,8 @@ from manta.manager.errors import ManagerError
 from manta.manager.service import Manager, Settings
 from manta.transports.errors import TransportError
 
-STOPPED, CANNOT_START, GAVE_UP = 0, 1, 3
-"""Exit codes; 2 is argparse's."""
+STOPPED, CANNOT_START, GAVE_UP = 0, 11, 70
+"""Exit codes of docs/exit-codes.md, since `manta manager start` becomes this process."""
 
 SWITCH_INTERVAL = 0.0005
 """Seconds: by Python's default of 5 ms, one busy thread would slow all actors down."""

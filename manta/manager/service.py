@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -72,7 +73,6 @@ class Manager:
             self._open_store = open_store or (lambda: SqliteStore(home.database))
             reader = self._open_store()
             undo.callback(reader.close)
-            self._populate(reader, settings.bootstrap)
             workers = ThreadPoolExecutor(WORKERS, "manager-worker")
             undo.callback(workers.shutdown, cancel_futures=True)
             self.context = Context(
@@ -88,6 +88,8 @@ class Manager:
                 bulk=_listen(settings.bulk, settings.fds[2], undo),
                 started_at=time.time(),
             )
+            # After all that may be refused: a start that fails would lose the password for good.
+            self._populate(reader, settings.bootstrap)
             self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             self.root = self.system.spawn(ChildSpec(ROOT, lambda: ManagerSupervisor(self.context)))
@@ -156,10 +158,12 @@ def _listen(address: str, fd: int | None, undo: contextlib.ExitStack) -> Listeni
             ("" if host == "*" else host, port), family=family, backlog=BACKLOG
         )
     except OSError as error:
-        raise StartError(
-            f"it cannot listen on {address}: {error.strerror or error}; stop what listens there, "
-            "or choose another address (--nodes, --users, --bulk)."
-        ) from error
+        words = str(error.strerror or error).partition(" (while")[0]  # the address is said already
+        remedy = {
+            errno.EADDRINUSE: "stop what listens there, or choose another port",
+            errno.EACCES: "choose a port from 1024 on",
+        }.get(error.errno or 0, "give an address of this machine")
+        raise StartError(f"it cannot listen on {address}: {words}; {remedy}.") from error
     undo.enter_context(listener)
     taken: int = listener.getsockname()[1]
     return Listening(join_address(host, taken), listener.fileno())

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from manta.cli.exit_codes import Exit
 from manta.manager.home import Home, ManagerFile
 from manta.protocol.node import Assignment, JournalEntry, ResultWritten, TaskEnded, TaskStarted
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
@@ -172,7 +173,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def sentence_of(failed: subprocess.CompletedProcess[str]) -> str:
-    assert failed.returncode == 1
+    assert failed.returncode == Exit.LOCAL
     [line] = [line for line in failed.stderr.splitlines() if not line[:4].isdecimal()]
     assert line.startswith("The manager cannot start: ")
     return line
