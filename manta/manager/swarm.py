@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from manta.actors import Actor, ActorDead, Refused, Timer
 from manta.manager import references
@@ -122,10 +123,11 @@ class SwarmSupervisor(Actor):
         self._epoch = max(self.clock.wall(), records[-1].at) - self.clock.now()
         record = reader.get(SwarmRecord, self._swarm_id)
         self._owner_id = record.owner_id if record else ""
-        self._info = queries.info(self._machine)
+        self._info = self._shown = queries.info(self._machine)
+        """As of the last event, and as of the last that is durable: a user sees the latter."""
         self._commits: deque[_Commit] = deque()
         self._seen = self._lengths()
-        self._feeds = Feeds(self, self._page, self._info_now, lambda: self._machine.state.final)
+        self._feeds = Feeds(self, self._page, self._info_now, self._is_over)
         self._blobs: set[str] = set()
         self._lines = Lines(
             self,
@@ -274,6 +276,7 @@ class SwarmSupervisor(Actor):
         """The oldest commit is durable: carry out what it asked for."""
         commit = self._commits.popleft()
         self._seen = commit.seen
+        self._shown = commit.info or self._shown
         changes: list[Assign | Revoke] = []
         messages: list[tuple[str, ToNode]] = []
         grown: dict[FeedName | None, None] = {}
@@ -419,7 +422,10 @@ class SwarmSupervisor(Actor):
     # Feeds.
 
     def _info_now(self) -> SwarmInfo:
-        return queries.info(self._machine)
+        return self._shown
+
+    def _is_over(self) -> bool:
+        return SwarmState(self._shown.status).final
 
     def _lengths(self) -> dict[FeedName, int]:
         data = self._machine.data
@@ -431,9 +437,10 @@ class SwarmSupervisor(Actor):
 
     def _page(self, read: ReadFeed) -> FeedPage:
         """Of what is durable: a cursor must mean the same after a restart."""
-        return queries.page(
+        page = queries.page(
             self._machine, read.feed, read.after, read.limit, read.tag, end=self._seen[read.feed]
         )
+        return replace(page, swarm=self._shown, ended=page.ended and self._is_over())
 
     def _end_if_idle(self) -> None:
         left = self._used_at + IDLE - self.clock.now()
