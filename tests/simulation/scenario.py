@@ -44,7 +44,8 @@ def federated(random: Random) -> tuple[SwarmSpec, int]:
         "fl",
         all_("worker", "worker"),
         any_("aggregator", "aggregator", "worker"),
-        any_("scheduler", "scheduler", "aggregator"),
+        all_("evaluator", "work", "aggregator"),
+        any_("scheduler", "scheduler", "evaluator"),
     ), 3
 
 
@@ -115,8 +116,9 @@ KINDS: tuple[Callable, ...] = (
 )
 
 
+LINKS = ["flap", "flap", "flap", "manager"]
 NODES = ["cut", "crash"]
-ALL = ["cut", "crash", "manager"] * 2 + ["goodbye", "pause", "stop", "set"]
+ALL = ["cut", "crash", "manager", "flap", "goodbye", "pause", "stop", "set"]
 
 
 class Scenario:
@@ -132,7 +134,8 @@ class Scenario:
         faults.drop = random.choice([0.0, 0.0, 0.02, 0.1])
         faults.duplicate = random.choice([0.0, 0.1, 0.5])
         faults.reorder = random.choice([0.0, 0.0, 0.1, 0.5])
-        faults.silence, faults.unreachable, faults.retry = 2.0, 1.0, (0.0, 0.3)
+        faults.silence, faults.unreachable = 2.0, 1.0
+        faults.retry = (0.0, random.choice([0.3, 0.3, 2.0]))
         self.leases = random.choice([{}, {"ttl": 3.0, "grace": 2.0, "mercy": 8.0}])
         self.disk = Disk()
         self.nodes: dict[int, Node] = {}
@@ -143,7 +146,7 @@ class Scenario:
         self.missed = faults.drop > 0
         """May a node have been away when all were to run?"""
         self.pace = random.choice([1.0, 1.0, 5.0])
-        self.incidents = random.choice([NODES, ALL])
+        self.incidents = random.choice([LINKS, NODES, ALL])
         self.slow = (0.0005, random.choice([0.005, 0.05, 1.0]))
         """Seconds that disks take to sync."""
         self.fragile = random.choice([0.0, 0.0, 0.01, 0.03])
@@ -233,8 +236,14 @@ class Scenario:
         unsynced = self.disk.synced < len(self.disk.log)
         if self.manager is not None and unsynced and world.chance(self.fragile):
             self.troubled = True
-            self.crash_manager()
-            world.after(world.between(0.1, 3.0), self.start_manager)
+            if world.chance(0.5):
+                self.crash_manager()
+                world.after(world.between(0.1, 3.0), self.start_manager)
+            else:  # what nodes are told when they register must be durable, too
+                for node in self.nodes.values():
+                    world.flap(node.id)
+                world.after(world.between(0.2, 0.8), self.crash_manager)
+                world.after(world.between(1.0, 3.0), self.start_manager)
         if unsynced and world.chance(self.fragile):
             world.flap(self.nodes[world.random.choice(list(self.nodes))].id)
         for which, node in self.nodes.items():
@@ -249,23 +258,14 @@ class Scenario:
         world, random = self.world, self.world.random
         which = random.randrange(len(self.node_disks))
         node = self.nodes[which]
-        kind = random.choice(
-            [
-                "cut",
-                "cut",
-                "crash",
-                "crash",
-                "goodbye",
-                "manager",
-                "manager",
-                "pause",
-                "stop",
-                "set",
-            ]
-        )
+        kind = random.choice(self.incidents)
         self.checker.counts[kind] += 1
         long = random.choice([2.0, 20.0, 80.0])
         match kind:
+            case "flap":
+                for some in self.nodes.values():
+                    if random.random() < 0.7:
+                        world.flap(some.id)
             case "cut":
                 self.troubled = self.missed = True
                 world.cut_off(node.id)
