@@ -143,7 +143,7 @@ def test_guests_are_let_in_at_their_rate(harness):
     pair = Pair(harness, admit=False, guests=True, guest_rate=0.001, guest_burst=1).up()
     other = harness.transport()
     link = other.dial(pair.listener.address, pair.server.public_key, RecordingHandler())
-    harness.wait(lambda: link.state is DownReason.BUSY, timeout=6)
+    harness.wait(lambda: link.state is DownReason.BUSY, timeout=20)
 
 
 def test_a_wrong_server_key_is_told_apart(harness):
