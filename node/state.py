@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from manta.node.errors import IdentityError, StateInUse, StorageError
-from manta.transports.errors import KeyFileError
 
 if TYPE_CHECKING:
     from manta.transports.keys import KeyPair
@@ -224,14 +223,3 @@ def hardware_id(name: str) -> str:
 def is_status_of(status: Status | None, pid: int | None) -> bool:
     """Whether the daemon with that process id said it."""
     return status is not None and pid is not None and status.pid == pid
-
-
-__all__ = [
-    "Identity",
-    "KeyFileError",
-    "StateFolder",
-    "StateLock",
-    "Status",
-    "hardware_id",
-    "is_status_of",
-]

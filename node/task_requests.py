@@ -27,6 +27,8 @@ Ask = Callable[[str, Any, float, Then], None]
 READ_TIMEOUT = 3600.0
 """Seconds that a read waits for a manager that is away; the task's own timeout ends it sooner."""
 SIBLING_TIMEOUT = 30.0
+CACHE = 256 * 1024 * 1024
+"""Bytes of values that stay in memory between rounds: the next one may read them again."""
 
 
 class TaskRequests:
@@ -82,6 +84,7 @@ class TaskRequests:
             except BlobMissing:
                 continue
         self._pinned.clear()
+        self._context.memory.trim(CACHE)
 
     # --- writing -----------------------------------------------------------------------
 

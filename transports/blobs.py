@@ -340,6 +340,14 @@ class MemoryDepot:
             self._drop(digest)
             return True
 
+    def trim(self, size: int) -> None:
+        """Forget what is not pinned, the longest unused first, until `size` bytes are left."""
+        with self._lock:
+            for digest in [digest for digest, entry in self._entries.items() if not entry.pins]:
+                if self._used <= size:
+                    return
+                self._drop(digest)
+
     def copy_to(self, depot: FileDepot, digest: str) -> None:
         """Keep the blob in a folder as well. Raises BlobMissing, BlobRefused."""
         fd = self.open(digest)

@@ -288,3 +288,17 @@ def test_the_longest_unused_makes_room_unless_pinned(memory):
     assert memory.used == 2_500_000
     sink.abort()
     assert memory.used == 0
+
+
+@linux_only
+def test_trimmed_to_what_was_used_last_and_what_is_pinned(memory):
+    first, second, third = (memory.put(bytes([n]) * 1000) for n in range(3))
+    memory.pin(first)
+    memory.trim(3000)
+    assert len(list(memory)) == 3
+    memory.trim(2000)
+    assert set(memory) == {first, third}
+    memory.trim(0)
+    assert list(memory) == [first]
+    assert second not in memory
+    assert memory.used == 1000
