@@ -28,7 +28,8 @@ def ask(name: str, answers: dict[str, Any]) -> None:
     }
     for key, (question, default, kind) in questions.items():
         if answers[key] is None:
-            answers[key] = click.prompt(question, default=default, type=kind) or None
+            answer = click.prompt(question, default=default, type=kind, show_default=default != "")
+            answers[key] = answer or None
     if not answers["datasets"]:
         answers["datasets"] = _ask_datasets()
     if answers["allow_unsandboxed"] is None:
@@ -73,7 +74,7 @@ def render(name: str, answers: dict[str, Any]) -> str:
         "labels": _pairs(answers["labels"], "--label", "NAME=TEXT"),
         "logging": {"level": answers["log_level"]},
     }
-    lines = ["# A Manta node. docs/node.md says what may be written here."]
+    lines = [f"# A Manta node. `manta_node config show {name}` lists all that may be set here."]
     for section, values in sections.items():
         given = {key: value for key, value in values.items() if value is not None}
         if given:

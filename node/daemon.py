@@ -52,9 +52,7 @@ def run(config: NodeConfig, state: Path) -> int:
         return _fail(error)
     with node:
         code, sentence = end.wait()
-        if code:
-            return _fail(sentence)
-    return code
+    return _fail(sentence) if code else code  # the last line, below those of the shutdown
 
 
 class _End:
