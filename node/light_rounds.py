@@ -41,14 +41,14 @@ class RoundDesk:
         if round_.started is None:
             round_.started = time.monotonic()
             round_.close_ends()
-            self._tell_early(round_)
+            self.tell_early(round_)
 
     def disconnected(self, round_: Round, peer: Peer) -> None:
         if self._peers.get(round_) is peer:
             del self._peers[round_]
 
-    def _tell_early(self, round_: Round) -> None:
-        """What was printed before there was a round to attribute it to."""
+    def tell_early(self, round_: Round) -> None:
+        """What was printed before there was a round to attribute it to: before its own lines."""
         session = round_.session
         if session.mode == "spawn" and session.why:
             sentence = f"The module is imported anew in each round, because {session.why}."

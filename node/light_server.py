@@ -361,5 +361,7 @@ class TaskServer:
         if round_ is None:
             session.early.extend(lines)
         elif not round_.ended:
+            if lines and round_.started is None:  # its lines have overtaken its greeting
+                self.rounds.tell_early(round_)
             round_.emit(lines)
             self.deliver(session)

@@ -75,5 +75,6 @@ class Interrupts:
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self._told or self._finished:
             self.insisted = True
+            return
         self._pending = number
         self.check()
