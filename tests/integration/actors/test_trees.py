@@ -370,6 +370,8 @@ def test_stop_reports_whom_it_abandoned() -> None:
     system = ActorSystem("test")
     ref = system.spawn(ChildSpec("root", lambda: Worker("root", Journal(), gate)))
     ref.tell("hang")
+    while not ref._cell.inbox.served:  # stop overtakes what waits
+        time.sleep(0.001)
     ref.ask_future("x", timeout=60)
     began = time.monotonic()
     assert system.stop(timeout=0.1) == [ref.address]
