@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import tempfile
 import threading
 import time
 from collections import deque
@@ -48,7 +46,7 @@ class Round:
     session: Session
     number: int
     brief: RoundBrief
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    token: str = field(default_factory=lambda: os.urandom(16).hex())
     started: float | None = None
     streams: list[Stream] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
@@ -103,7 +101,7 @@ class Session:
 
     id: str
     owner: Ref
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    token: str = field(default_factory=lambda: os.urandom(16).hex())
     rounds: dict[int, Round] = field(default_factory=dict)
     count: int = 0
     outbox: deque[Any] = field(default_factory=deque)
@@ -268,6 +266,8 @@ class Sessions:
 def _socket_folder(folder: Path) -> Path:
     """Make the folder: only those who know a socket's name may use it."""
     if len(os.fsencode(folder / SOCKET)) > LONGEST_PATH:
+        import tempfile  # rarely needed, and dear to import
+
         name = blake2b(os.fsencode(folder.absolute()), digest_size=8).hexdigest()
         folder = Path(tempfile.gettempdir(), f"manta-{os.getuid()}-{name}")
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)

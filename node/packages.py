@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,8 @@ def unpack(data: Buffer, folder: Path, what: str) -> str:
 
     Raises PackageError, StorageError. Who unpacks the same at the same time does no harm.
     """
+    import tempfile  # dear to import, and not needed to start a node
+
     files, entry = _checked(data, what)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +80,7 @@ class Node:
                 make_bulk=lambda depot: open_bulk(keys, depot),
                 make_light=lambda: LightService(memory, sessions.folder, sessions),
                 finish=on_finish,
-                boot_id=secrets.token_hex(8),
+                boot_id=os.urandom(8).hex(),
                 pid=os.getpid(),
                 cpu_share=_cpu_share(config),
             )

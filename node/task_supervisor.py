@@ -8,7 +8,7 @@ them INTERRUPTED, ends the runtime that was left, and is given its assignments a
 
 from __future__ import annotations
 
-import secrets
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -71,7 +71,7 @@ class TaskSupervisor(Actor):
     def __init__(self, context: NodeContext, swarm_id: str, alias: str, index: int) -> None:
         self._context = context
         self._task = (swarm_id, alias, index)
-        self._machine = tm.TaskMachine(secrets.token_hex(6))
+        self._machine = tm.TaskMachine(os.urandom(6).hex())
         self._events: deque[tm.TaskEvent] = deque()
         self._feeding = False
         self._timer: Timer[Any] | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -146,6 +145,8 @@ class FileDepot:
         return True
 
     def _draft(self, digest: str, size: int) -> BlobWriter:
+        import tempfile  # dear to import, and not needed to start a daemon
+
         free = os.statvfs(self._drafts)
         if size > free.f_bavail * free.f_frsize:
             raise BlobRefused(
