@@ -1,4 +1,4 @@
-"""The `manta_node` command: 0 done, 1 it failed, 2 the command line is wrong."""
+"""The `manta_node` command: 0 done, 1 it failed, 2 wrong usage, 70 a fault of Manta's own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from manta.node.config import NodeConfig
     from manta.node.state import StateFolder, Status
 
+INTERNAL = 70
 STOP_PATIENCE = 30.0
 START_PATIENCE = 6.0
 NAME = click.argument("name", default="default", metavar="[NAME]")
@@ -287,10 +288,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception as error:
         from manta.transports.errors import TransportError
 
-        if not isinstance(error, TransportError):
-            raise
-        click.echo(f"Error: {error}", err=True)
-        code = 1
+        if isinstance(error, TransportError):
+            click.echo(f"Error: {error}", err=True)
+            code = 1
+        else:
+            from manta.protocol.faults import sentence
+
+            click.echo(f"Error: {sentence(error)}", err=True)
+            code = INTERNAL
     sys.exit(code)
 
 

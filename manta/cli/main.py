@@ -111,29 +111,10 @@ def tell(error: Exception) -> Exit:
     if code is not Exit.INTERNAL:
         click.echo(click.style("Error: ", fg="red") + str(error), err=True)
         return code
-    import traceback
+    from manta.protocol.faults import sentence
 
-    report = "".join(traceback.format_exception(error))
-    click.echo(
-        click.style("Error: ", fg="red")
-        + f"a fault of Manta's own, {type(error).__name__}: {error}. "
-        f"Please report it with {_kept(report)}.",
-        err=True,
-    )
+    click.echo(click.style("Error: ", fg="red") + sentence(error), err=True)
     return code
-
-
-def _kept(report: str) -> str:
-    """Where the report lies; the report itself, where it can't be written."""
-    import tempfile
-
-    try:
-        fd, path = tempfile.mkstemp(prefix="manta-error-", suffix=".txt")
-        with open(fd, "w") as file:
-            file.write(report)
-    except OSError as error:
-        return f"this, which could not be written to a file ({error.strerror}):\n{report}"
-    return path
 
 
 if __name__ == "__main__":

@@ -1,0 +1,26 @@
+"""What a command says of an exception that nobody expected: one sentence, the rest in a file."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+
+
+def sentence(error: BaseException) -> str:
+    """Writes the traceback to a file, and names it."""
+    report = "".join(traceback.format_exception(error))
+    return (
+        f"a fault of Manta's own, {type(error).__name__}: {error}. "
+        f"Please report it with {_kept(report)}."
+    )
+
+
+def _kept(report: str) -> str:
+    """Where the report lies; the report itself, where it can't be written."""
+    try:
+        fd, path = tempfile.mkstemp(prefix="manta-error-", suffix=".txt")
+        with open(fd, "w") as file:
+            file.write(report)
+    except OSError as error:
+        return f"this, which could not be written to a file ({error.strerror}):\n{report}"
+    return path
