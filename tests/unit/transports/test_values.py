@@ -155,7 +155,7 @@ def test_values_come_back_as_they_were(value):
         np.str_(""),
         np.bytes_(b"ab"),
         np.datetime64("2024-01-01T00:00:00.000000007"),
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "s"),
         np.timedelta64(5, "D"),
         np.array(3.0),
         np.empty((0, 3), ">i2"),
