@@ -18,6 +18,7 @@ class Code(StrEnum):
     TOKEN_FOREIGN = "token-foreign"  # signed by another manager
     TOKEN_AUDIENCE = "token-audience"  # a user's token given by a node, or the reverse
     TOKEN_KEY = "token-key"  # bound to another key
+    TOKEN_REVOKED = "token-revoked"  # rotated, logged out, or its user was deleted
     ALIAS_TAKEN = "alias-taken"
     NODE_REMOVED = "node-removed"
     # what is asked for
@@ -25,6 +26,11 @@ class Code(StrEnum):
     UNKNOWN_NODE = "unknown-node"
     UNKNOWN_SWARM = "unknown-swarm"
     UNKNOWN_TAG = "unknown-tag"
+    UNKNOWN_USER = "unknown-user"
+    UNKNOWN_ROLE = "unknown-role"
+    UNKNOWN_MODULE = "unknown-module"
+    VERSION_TAKEN = "version-taken"  # other content has that name and version
+    NOT_A_NEIGHBOR = "not-a-neighbor"  # a network of the swarm forbids it
     AMBIGUOUS = "ambiguous"
     NAME_TAKEN = "name-taken"
     INVALID = "invalid"

@@ -74,6 +74,13 @@ class NetworkSpec(msgspec.Struct, frozen=True):
     edges: tuple[tuple[str, str], ...] = ()
 
 
+class ScheduleEntry(msgspec.Struct, frozen=True, array_like=True):
+    """Tasks that run side by side; `sequential` starts their instances one after another."""
+
+    aliases: tuple[Name, ...]
+    sequential: bool = False
+
+
 class SwarmSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tasks come in a topological order."""
 
@@ -84,6 +91,9 @@ class SwarmSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     networks: tuple[NetworkSpec, ...] = ()
     max_iteration: int | None = None
     seed: int = 0
+    schedule: tuple[tuple[ScheduleEntry, ...], ...] = ()
+    """By iteration: entries run in order, and only their tasks run; the tasks' `after` is empty.
+    The swarm ends with the last iteration, or at max_iteration if that is less."""
 
     def task(self, alias: str) -> TaskSpec:
         return next(task for task in self.tasks if task.alias == alias)
