@@ -26,9 +26,9 @@ DATASETS = f"{ROOT}/datasets"
 METRICS = f"{ROOT}/metrics"
 
 
-def task_id(swarm_id: str, alias: str, index: int) -> str:
+def task_id(swarm_id: str, alias: str, lane: int) -> str:
     """A task supervisor's id, the last part of its path."""
-    return f"tasks/{swarm_id}.{alias}.{index}"
+    return f"tasks/{swarm_id}.{alias}.{lane}"
 
 
 @dataclass

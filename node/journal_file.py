@@ -153,12 +153,11 @@ class Journals:
             swarm.lines.synced = swarm.lines.last
             self._will_send(LINES_LINGER)
 
-    def open_of(self, swarm_id: str, alias: str, index: int) -> tuple[Instance, ...]:
-        """Attempts of a task's instance that started and were not told ended."""
+    def open_of(self, swarm_id: str) -> tuple[Instance, ...]:
+        """Attempts of a swarm that started and were not told ended."""
         with self._lock:
             swarm = self._swarms.get(swarm_id)
-            attempts = swarm.journal.open if swarm else ()
-            return tuple(i for i in attempts if (i.alias, i.index) == (alias, index))
+            return tuple(swarm.journal.open) if swarm else ()
 
     def all_open(self) -> tuple[Instance, ...]:
         """Every attempt that started and was not told ended."""

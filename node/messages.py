@@ -42,7 +42,16 @@ class TaskUp(msgspec.Struct, frozen=True):
 
     swarm_id: str
     alias: str
-    index: int
+    lane: int
+
+
+class RoundsAreFresh(msgspec.Struct, frozen=True):
+    """A runtime is ready: whether each of its rounds starts afresh, or an object lives on."""
+
+    swarm_id: str
+    alias: str
+    lane: int
+    fresh: bool
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):

@@ -5,6 +5,9 @@ not fit now waits. Of those that wait, the highest priority goes first; among eq
 swarm that runs least here, then the one that was served longest ago, then who came first.
 One that does not fit is passed over by smaller ones, until it has waited for `patience`
 seconds: then what frees up is kept for it.
+
+Those that wait are kept by priority and swarm, each group in the order in which they came,
+so that choosing one does not take longer the more wait.
 """
 
 from __future__ import annotations
@@ -43,15 +46,20 @@ class _Waiting(msgspec.Struct, frozen=True):
     order: int
 
 
+_Group = tuple[int, str]
+"""Priority and swarm."""
+
+
 class Reservations:
     def __init__(
-        self, capacity: Capacity, *, queue_bound: int = 1000, patience: float = 60.0
+        self, capacity: Capacity, *, queue_bound: int = 100_000, patience: float = 60.0
     ) -> None:
         self._capacity = capacity
         self._bound = queue_bound
         self._patience = patience
         self._running: dict[Instance, Assignment] = {}
         self._waiting: dict[Instance, _Waiting] = {}
+        self._groups: dict[_Group, dict[Instance, _Waiting]] = {}
         self._served: dict[str, int] = {}
         self._count = 0
 
@@ -73,12 +81,14 @@ class Reservations:
         if problem:
             return [Refuse(assignment, f"{instance} was refused: {problem}.")]
         self._count += 1
-        self._waiting[instance] = _Waiting(assignment, now, self._count)
+        waiting = _Waiting(assignment, now, self._count)
+        self._waiting[instance] = waiting
+        self._groups.setdefault(_group(assignment), {})[instance] = waiting
         return self._admit(now)
 
     def ended(self, instance: Instance, now: float) -> list[ReservationAction]:
         """It gives its place back; also for one that waited and was cancelled."""
-        self._waiting.pop(instance, None)
+        self._no_longer_waits(instance)
         self._running.pop(instance, None)
         return self._admit(now)
 
@@ -103,7 +113,7 @@ class Reservations:
         actions: list[ReservationAction] = []
         while (waiting := self._next(now)) is not None:
             instance = waiting.assignment.instance
-            del self._waiting[instance]
+            self._no_longer_waits(instance)
             self._running[instance] = waiting.assignment
             self._count += 1
             self._served[instance.swarm_id] = self._count
@@ -117,20 +127,34 @@ class Reservations:
         for instance in self._running:
             runs[instance.swarm_id] = runs.get(instance.swarm_id, 0) + 1
 
-        def rank(waiting: _Waiting) -> tuple[int, int, int, int]:
-            swarm = waiting.assignment.instance.swarm_id
-            priority = waiting.assignment.priority
-            return -priority, runs.get(swarm, 0), self._served.get(swarm, 0), waiting.order
+        def rank(group: _Group) -> tuple[int, int, int, int]:
+            priority, swarm = group
+            first = next(iter(self._groups[group].values()))
+            return -priority, runs.get(swarm, 0), self._served.get(swarm, 0), first.order
 
-        for waiting in sorted(self._waiting.values(), key=rank):
-            if self._fits(waiting.assignment):
-                return waiting
-            if now - waiting.since >= self._patience:
-                return None
+        for group in sorted(self._groups, key=rank):
+            too_much: list[ResourceSpec] = []
+            for waiting in self._groups[group].values():
+                asks = _asks(waiting.assignment)
+                if asks not in too_much:
+                    if self._fits(asks):
+                        return waiting
+                    too_much.append(asks)
+                if now - waiting.since >= self._patience:
+                    return None
         return None
 
-    def _fits(self, assignment: Assignment) -> bool:
-        has, asks = self._capacity, _asks(assignment)
+    def _no_longer_waits(self, instance: Instance) -> None:
+        waiting = self._waiting.pop(instance, None)
+        if waiting is None:
+            return
+        group = _group(waiting.assignment)
+        del self._groups[group][instance]
+        if not self._groups[group]:
+            del self._groups[group]
+
+    def _fits(self, asks: ResourceSpec) -> bool:
+        has = self._capacity
         used = [_asks(running) for running in self._running.values()]
         cpu = sum(resources.cpu or 0 for resources in used) + (asks.cpu or 0)
         memory = sum(resources.memory or 0 for resources in used) + (asks.memory or 0)
@@ -140,6 +164,10 @@ class Reservations:
 
 
 _NOTHING = ResourceSpec()
+
+
+def _group(assignment: Assignment) -> _Group:
+    return assignment.priority, assignment.instance.swarm_id
 
 
 def _asks(assignment: Assignment) -> ResourceSpec:

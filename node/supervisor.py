@@ -1,8 +1,9 @@
 """The root of a node: what the manager wants against what runs, and who runs it.
 
 Two machines decide: `Observed` what is to be taken and ended, `Reservations` what may run
-now. Task supervisors are children that come and go. One that crashed says so when it is
-back (`TaskUp`), and is given again what is still to be run.
+now, `Lanes` which task supervisor runs it. These are children that come and go. One that
+crashed says so when it is back (`TaskUp`): what it had begun is told INTERRUPTED, what it had
+not is given to it again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from manta.node import observed as obs
 from manta.node import reservations as res
 from manta.node.context import MANAGER_LINK, ROOT, NodeContext, task_id, tell
 from manta.node.datasets import Datasets
+from manta.node.lanes import Lane, Lanes
 from manta.node.manager_link import ManagerLink
 from manta.node.messages import (
     AttemptEnded,
@@ -27,6 +29,7 @@ from manta.node.messages import (
     HeardVersion,
     ReadHeld,
     Revoke,
+    RoundsAreFresh,
     Run,
     TaskUp,
     WholeDesired,
@@ -44,13 +47,11 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import AttemptState
 
-Key = tuple[str, str, int]
-
 
 class _Task(msgspec.Struct):
     """A task supervisor and what it is to run."""
 
-    key: Key
+    lane: Lane
     is_up: bool = False
     stopping: bool = False
     granted: dict[Instance, res.Start] = {}
@@ -58,7 +59,7 @@ class _Task(msgspec.Struct):
 
     @property
     def id(self) -> str:
-        return task_id(*self.key)
+        return task_id(*self.lane)
 
 
 class NodeSupervisor(Supervisor):
@@ -69,7 +70,8 @@ class NodeSupervisor(Supervisor):
         self._context = context
         self._observed = obs.Observed()
         self._reservations = res.Reservations(capacity)
-        self._tasks: dict[Key, _Task] = {}
+        self._lanes = Lanes()
+        self._tasks: dict[Lane, _Task] = {}
         self._draining = False
 
     def on_start(self) -> None:
@@ -106,8 +108,10 @@ class NodeSupervisor(Supervisor):
                 self._observed.fetch_failed()
             case ReadHeld():
                 return self._observed.held
-            case TaskUp(swarm_id, alias, index):
-                self._task_up((swarm_id, alias, index))
+            case TaskUp(swarm_id, alias, lane):
+                self._task_up((swarm_id, alias, lane))
+            case RoundsAreFresh(swarm_id, alias, lane, fresh):
+                self._lanes.rounds_are_fresh((swarm_id, alias, lane), fresh)
             case StopNode(drain):
                 self._stop_node(drain)
             case _Gone(task):
@@ -148,7 +152,7 @@ class NodeSupervisor(Supervisor):
         if self._reservations.is_waiting(instance):
             self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
             return
-        task = self._tasks.get(_key(instance))
+        task = self._task_of(instance)
         if task is not None and instance in task.granted:
             task.revoked.add(instance)
             if task.is_up:
@@ -156,7 +160,7 @@ class NodeSupervisor(Supervisor):
 
     def _swarm_over(self, swarm_id: str) -> None:
         for task in self._tasks.values():
-            if task.key[0] == swarm_id and not task.stopping:
+            if task.lane[0] == swarm_id and not task.stopping:
                 task.stopping = True
                 self.stop_child(task.id, partial(self._task_stopped, task))
         self._reservations.swarm_gone(swarm_id)
@@ -170,19 +174,23 @@ class NodeSupervisor(Supervisor):
 
     def _give(self, start: res.Start) -> None:
         instance = start.assignment.instance
-        key = _key(instance)
-        task = self._tasks.get(key)
+        lane = self._lanes.take(instance)
+        task = self._tasks.get(lane)
         if task is None:
-            task = self._tasks[key] = _Task(key)
+            task = self._tasks[lane] = _Task(lane)
             self._start_task(task)
         task.granted[instance] = start
         if task.is_up:
             self._run(task, start)
 
+    def _task_of(self, instance: Instance) -> _Task | None:
+        lane = self._lanes.of(instance)
+        return None if lane is None else self._tasks.get(lane)
+
     def _start_task(self, task: _Task) -> None:
         spec = ChildSpec(
             task.id,
-            partial(TaskSupervisor, self._context, *task.key),
+            partial(TaskSupervisor, self._context, *task.lane),
             restart=Restart.TRANSIENT,
             shutdown=15.0,
         )
@@ -192,20 +200,26 @@ class NodeSupervisor(Supervisor):
         if refusal is None:
             return
         self.log.error("%s cannot be started: %s", task.id, refusal)
-        self._tasks.pop(task.key, None)
+        self._tasks.pop(task.lane, None)
         cause = f"its supervisor on the node could not be started ({refusal})"
         for entry in interrupted(list(task.granted), self.clock.wall(), cause):
             self._context.journals.append(entry)
             self._ended(entry.instance)
 
-    def _task_up(self, key: Key) -> None:
-        task = self._tasks.get(key)
+    def _task_up(self, lane: Lane) -> None:
+        task = self._tasks.get(lane)
         if task is None:
             return
         task.is_up = True
-        ended = set(self._context.journals.unacknowledged_ends())
+        journals = self._context.journals
+        ended, begun = set(journals.unacknowledged_ends()), set(journals.open_of(lane[0]))
         for instance, start in list(task.granted.items()):
-            if instance in ended:  # its predecessor could not tell us any more
+            if instance in begun:
+                cause = "its supervisor on the node failed"
+                for entry in interrupted([instance], self.clock.wall(), cause):
+                    journals.append(entry)
+                self._ended(instance)
+            elif instance in ended:  # its predecessor could not tell us any more
                 self._ended(instance)
             elif instance in task.revoked:
                 self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
@@ -227,9 +241,10 @@ class NodeSupervisor(Supervisor):
         self.ref.tell(_Gone(task))
 
     def _task_gone(self, task: _Task) -> None:
-        del self._tasks[task.key]
+        del self._tasks[task.lane]
+        self._lanes.close(task.lane)
         if task.granted:  # the swarm is wanted again
-            again = self._tasks[task.key] = _Task(task.key, granted=task.granted)
+            again = self._tasks[task.lane] = _Task(task.lane, granted=task.granted)
             self._start_task(again)
 
     # --- ends ------------------------------------------------------------------------------
@@ -239,7 +254,8 @@ class NodeSupervisor(Supervisor):
         self._ended(instance)
 
     def _ended(self, instance: Instance) -> None:
-        task = self._tasks.get(_key(instance))
+        task = self._task_of(instance)
+        self._lanes.leave(instance)
         if task is not None:
             task.granted.pop(instance, None)
             task.revoked.discard(instance)
@@ -264,10 +280,6 @@ class NodeSupervisor(Supervisor):
 
 class _Gone(msgspec.Struct, frozen=True):
     task: _Task
-
-
-def _key(instance: Instance) -> Key:
-    return instance.swarm_id, instance.alias, instance.index
 
 
 def _cancelled(instance: Instance) -> TaskError:

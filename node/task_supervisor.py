@@ -1,9 +1,9 @@
-"""The shell around a TaskMachine: one task of a swarm on this node, with its warm runtime.
+"""The shell around a TaskMachine: one lane of a task on this node, with its warm runtime.
 
 It prepares the module and the datasets, starts the runtime, gives it rounds, serves what
 the task's code asks, and puts what happens into the journal. Nothing that it must not
-forget lives in it: a successor reads from the journal which attempts were under way, tells
-them INTERRUPTED, ends the runtime that was left, and is given its assignments again.
+forget lives in it: a successor ends the runtime that was left; the node's supervisor reads from
+the journal which attempts were under way, tells them INTERRUPTED, and gives it the others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from manta.node import task_machine as tm
 from manta.node.context import DATASETS, LIGHT, PEER_HUB, ROOT, Later, NodeContext, later, tell
 from manta.node.datasets import FindDatasets
 from manta.node.errors import NodeError, StorageError
-from manta.node.messages import AttemptEnded, Revoke, Run, TaskUp
+from manta.node.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
 from manta.node.packages import unpack, unpacked
 from manta.node.peer_hub import Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
@@ -68,9 +68,9 @@ class LeftRuntime(msgspec.Struct):
 class TaskSupervisor(Actor):
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy(bound=100_000)
 
-    def __init__(self, context: NodeContext, swarm_id: str, alias: str, index: int) -> None:
+    def __init__(self, context: NodeContext, swarm_id: str, alias: str, lane: int) -> None:
         self._context = context
-        self._task = (swarm_id, alias, index)
+        self._lane = (swarm_id, alias, lane)
         self._machine = tm.TaskMachine(os.urandom(6).hex())
         self._events: deque[tm.TaskEvent] = deque()
         self._feeding = False
@@ -81,10 +81,7 @@ class TaskSupervisor(Actor):
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
         self._end_runtime()
-        left = self._context.journals.open_of(*self._task)
-        for entry in tm.interrupted(left, self.clock.wall(), "its supervisor on the node failed"):
-            self._report(entry)
-        tell(self, ROOT, TaskUp(*self._task))
+        tell(self, ROOT, TaskUp(*self._lane))
 
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
@@ -107,7 +104,8 @@ class TaskSupervisor(Actor):
                 self._feed(tm.Revoked(instance))
             case Later():
                 message()
-            case light.RuntimeReady(session):
+            case light.RuntimeReady(session, mode):
+                tell(self, ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
                 self._feed(tm.Ready(session))
             case light.RuntimeFailed(session, error):
                 self._feed(tm.Failed(session, error))

@@ -168,3 +168,13 @@ def test_never_over_capacity_and_nobody_is_forgotten(steps: list) -> None:
         del running[ended]
         perform(table.ended(ended, now))
     assert not waiting
+
+
+def test_ten_thousand_may_wait_and_are_chosen_in_their_order() -> None:
+    table = Reservations(Capacity(1))
+    for index in range(10_000):
+        table.offer(ask(index), 0.0)
+    order = [0]
+    while actions := table.ended(ask(order[-1]).instance, 1.0):
+        order += started(actions)
+    assert order == list(range(10_000))
