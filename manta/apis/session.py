@@ -133,6 +133,7 @@ class Session:
             bulk.close()
         if system is not None:
             system.stop()
+        self._spool.close()
 
     # --- inside ----------------------------------------------------------------------------
 

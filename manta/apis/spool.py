@@ -54,6 +54,13 @@ class Spool:
                 del self._arrived[digest]
             return view
 
+    def close(self) -> None:
+        """Let go of what nobody took; values that were taken stay readable."""
+        with self._lock:
+            self._offered.clear()
+            self._arrived.clear()
+            self._arena = None
+
     # --- Depot, called on the bulk thread ------------------------------------------------
 
     def source(self, digest: str) -> _PartsSource:
