@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def test_every_stream_ends_with_its_swarm(api: UserAPI) -> None:
             time.sleep(0.3)
         """
     swarm = api.deploy_swarm(CLUSTER, One(code, rounds=2))
-    streams = {
+    streams: dict[str, Callable[[SwarmOverview], Iterator[Any]]] = {
         "results": api.stream_results,
         "metrics": api.stream_metrics,
         "logs": api.stream_logs,
