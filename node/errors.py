@@ -13,6 +13,10 @@ class OperatorError(NodeError):
     """What the node's operator can put right."""
 
 
+class VariableError(OperatorError):
+    """A MANTA_NODE_* variable that cannot be."""
+
+
 class ConfigError(OperatorError):
     """A configuration that cannot be used. Never quotes a secret."""
 

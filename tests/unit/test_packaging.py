@@ -126,3 +126,20 @@ def test_light_imports_with_pure_msgpack_alone(lean_site: Path, python: str) -> 
     environment = {"MSGPACK_PUREPYTHON": "1"}
     done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_manta_node_is_another_name_for_mantas_node_extra(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "packaging" / "manta-node", source)
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    pip("wheel", *options, str(source))
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        names = archive.namelist()
+        (metadata,) = [name for name in names if name.endswith("/METADATA")]
+        fields = archive.read(metadata).decode().splitlines()
+    assert all(".dist-info/" in name for name in names), "it brings nothing of its own"
+    version = SETUP["metadata"]["version"]
+    assert {"Name: manta-node", f"Version: {version}"} <= set(fields)
+    (needs,) = [field for field in fields if field.startswith("Requires-Dist")]
+    assert needs.replace(" ", "") == f"Requires-Dist:manta[node]=={version}"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from manta.node.config import parse
+from manta.node.config_environment import from_environment
+from manta.node.errors import VariableError
+
+
+def test_every_variable_arrives_in_the_configuration() -> None:
+    environment = {
+        "MANTA_NODE_TOKEN": "secret",
+        "MANTA_NODE_ALIAS": "edge",
+        "MANTA_NODE_ID": "alias",
+        "MANTA_NODE_MANAGER_HOST": "manager.lan",
+        "MANTA_NODE_MANAGER_PORT": "6001",
+        "MANTA_NODE_RUNNER": "process",
+        "MANTA_NODE_ALLOW_UNSANDBOXED": "True",
+        "MANTA_NODE_GPU_ENABLED": "no",
+        "MANTA_NODE_MAX_CONCURRENT_TASKS": "3",
+        "MANTA_NODE_RESERVE_CPU_PERCENT": "10",
+        "MANTA_NODE_RESERVE_MEMORY_MB": "128",
+        "MANTA_NODE_LOG_LEVEL": "DEBUG",
+        "MANTA_NODE_DATASETS": "digits=/data/digits.npz, pictures=/data/pictures",
+        "MANTA_NODE_LABELS": "room=lab-3",
+        "PATH": "/bin",
+    }
+    text = from_environment(environment)
+    assert text is not None
+    assert "secret" not in text
+    config = parse(text, Path("/manta/nodes/default.toml"), environment)
+    assert (config.token, config.alias, config.id_mode) == ("secret", "edge", "alias")
+    assert config.manager_address == "tcp://manager.lan:6001"
+    assert (config.runner, config.allow_unsandboxed, config.gpu_enabled) == ("process", True, False)
+    assert config.max_concurrent_tasks == 3
+    assert config.reserve_cpu_percent == 10
+    assert config.reserve_memory == 128 * 1024 * 1024
+    assert config.log_level == "DEBUG"
+    assert config.datasets == {
+        "digits": Path("/data/digits.npz"),
+        "pictures": Path("/data/pictures"),
+    }
+    assert config.labels == {"room": "lab-3"}
+
+
+def test_without_a_variable_there_is_no_configuration() -> None:
+    assert (
+        from_environment({"PATH": "/bin", "MANTA_HOME": "/manta", "MANTA_NODE_ALIAS": " "}) is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("MANTA_NODE_TOKN", "x", "did you mean MANTA_NODE_TOKEN?"),
+        ("MANTA_NODE_ZZZ", "x", "is no variable of a node's"),
+        ("MANTA_NODE_MANAGER_PORT", "high", "give a whole number"),
+        ("MANTA_NODE_GPU_ENABLED", "maybe", "give true or false"),
+        ("MANTA_NODE_DATASETS", "digits", "give NAME=VALUE"),
+        ("MANTA_NODE_LABELS", "=x", "give NAME=VALUE"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_named(name: str, value: str, words: str) -> None:
+    with pytest.raises(VariableError) as refused:
+        from_environment({"MANTA_NODE_TOKEN": "t", name: value})
+    assert name in str(refused.value)
+    assert words in str(refused.value)
