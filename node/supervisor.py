@@ -164,6 +164,8 @@ class NodeSupervisor(Supervisor):
                 task.stopping = True
                 self.stop_child(task.id, partial(self._task_stopped, task))
         self._reservations.swarm_gone(swarm_id)
+        unused = self._context.unused_images
+        unused -= {said for said in unused if said[0] == swarm_id}
         shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
         if not self._observed.swarms:
             memory = self._context.memory  # nobody reads it any more

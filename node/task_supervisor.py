@@ -9,6 +9,7 @@ the journal which attempts were under way, tells them INTERRUPTED, and gives it 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -306,6 +307,21 @@ class TaskSupervisor(Actor):
             return
         left = LeftRuntime(session, handle, scratch)
         context.runtimes[self.ref.address.path] = left
+        if context.runner.name == "process" and assignment.module.image is not None:
+            self._say_unused(assignment, assignment.module.image)
+
+    def _say_unused(self, assignment: Assignment, image: str) -> None:
+        """Once for each image of a swarm, to whoever reads its logs."""
+        swarm_id = assignment.instance.swarm_id
+        if (swarm_id, image) in self._context.unused_images:
+            return
+        self._context.unused_images.add((swarm_id, image))
+        text = (
+            f"The image {image!r} is not used on this node: it runs plain processes, with its own "
+            f"Python {platform.python_version()}."
+        )
+        line = LogLine(assignment.instance, self.clock.wall(), "warning", text)
+        self._context.journals.append_lines(swarm_id, [line])
 
     def _end_runtime(self) -> None:
         left = self._context.runtimes.pop(self.ref.address.path, None)

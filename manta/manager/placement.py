@@ -152,6 +152,16 @@ def _resources(demand: Demand, node: NodeView) -> str:
     return ""
 
 
+def _runner(demand: Demand, node: NodeView) -> str:
+    if demand.module.package is not None or not _runs_plain_processes(node):
+        return ""
+    return f"runs plain processes, and module {demand.module.name!r} is an image alone"
+
+
+def _runs_plain_processes(node: NodeView) -> bool:
+    return node.capabilities.runners == ("process",)
+
+
 def _produced(demand: Demand, node: NodeView) -> str:
     tag = tag_of(demand.task)
     return "" if tag is None or node.id in demand.producers else f"wrote no result {tag!r}"
@@ -169,6 +179,7 @@ RULES: tuple[tuple[str, Rule, str], ...] = (
     ("datasets", _datasets, "correct the name, or map it in [datasets] of a node"),
     ("gpu", _gpu, "add a node with a GPU, or leave out gpu=True"),
     ("resources", _resources, "ask for less, or add a larger node"),
+    ("runner", _runner, "add a node with a container engine, or give the module a program"),
     ("tag", _produced, "let a task before it write that result"),
 )
 """Name, test, and what to do when it leaves no node."""
@@ -196,6 +207,8 @@ def place(demand: Demand, nodes: Sequence[NodeView]) -> Outcome:
     taken = {node.id for node in chosen}
     for node in eligible:
         rule, reason = ("method", why) if node.id in taken else ("maximum", f"not taken: {why}")
+        if demand.module.image is not None and _runs_plain_processes(node):
+            reason += f"; the image {demand.module.image!r} is not used, it runs plain processes"
         verdicts.append(Verdict(alias, node.id, node.alias, node.id in taken, rule, reason))
     return Outcome(_spread(demand, chosen), tuple(verdicts), ())
 

@@ -12,6 +12,7 @@ from manta.manager.placement import RULES, Demand, NodeView, check, place
 from manta.manager.validity import flaws
 from manta.protocol.node import Capabilities, DatasetInfo, GpuInfo, Load
 from manta.protocol.spec import Edge, ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
+from manta.protocol.values import BlobRef
 
 GIB = 2**30
 
@@ -377,3 +378,26 @@ def test_flaws_of_the_swarm():
     twice = SwarmSpec("s", (TaskSpec("a", "m"),), (ModuleSpec("m"), ModuleSpec("m")))
     assert "one name" in flaws(twice)[0]
     assert not flaws(spec(TaskSpec("a", "m", method="tag-x", quorum=1.0, maximum=1.0)))
+
+
+# Images and plain processes.
+
+PLAIN = Capabilities(runners=("process",))
+
+
+def test_an_image_alone_is_not_placed_where_there_are_only_plain_processes() -> None:
+    alone = demand(module=ModuleSpec("m", image="redis:7"))
+    plain = NodeView("id1", "node-1", PLAIN)
+    engine = NodeView("id2", "node-2", Capabilities(runners=("docker",)))
+    outcome = place(alone, [plain])
+    assert "node-1 runs plain processes, and module 'm' is an image alone" in outcome.problems[0]
+    assert "add a node with a container engine" in outcome.problems[0]
+    assert nodes_of(place(alone, [plain, engine])) == ["id2"]
+
+
+def test_an_image_that_plain_processes_do_not_use_is_said() -> None:
+    package = BlobRef("0" * 64, 1)
+    asked = demand(module=ModuleSpec("m", package, image="manta_light:pytorch"))
+    outcome = place(asked, [NodeView("id1", "node-1", PLAIN)])
+    assert nodes_of(outcome) == ["id1"]
+    assert "the image 'manta_light:pytorch' is not used" in outcome.verdicts[0].reason
