@@ -27,8 +27,16 @@ from hashlib import blake2b
 from manta.manager import swarm_words as words
 from manta.manager.placement import Demand, Placement, datasets_of, resources_of, tag_of
 from manta.manager.swarm_events import Action, AskPlacement, Assign, Publish, Revoke, StateChanged
-from manta.manager.swarm_state import Ask, Attempt, Graph, Phase, SwarmData, TaskRun
-from manta.protocol.node import Assignment, Instance, NextIteration
+from manta.manager.swarm_state import (
+    Ask,
+    Attempt,
+    Graph,
+    InstanceRun,
+    Phase,
+    SwarmData,
+    TaskRun,
+)
+from manta.protocol.node import Assignment, Instance, NextIteration, TaskError
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem
 
@@ -59,17 +67,23 @@ class Course:
         data.iteration += 1
         data.began_at = self._now
         data.within = within
-        data.runs.append({alias: TaskRun(task) for alias, task in self.graph.tasks.items()})
-        data.open_tasks = len(self.graph.tasks)
+        layout, tasks = self.graph.layout(data.iteration), self.graph.tasks
+        data.runs.append(
+            {
+                alias: TaskRun(tasks[alias], before, alias in layout.sequential)
+                for alias, before in layout.before.items()
+            }
+        )
+        data.open_tasks = len(layout.before)
         self._tell("iteration", f"Iteration {data.iteration} begins.")
-        for alias in self.graph.roots:
+        for alias in layout.roots:
             self._begin_if_ready(alias)
 
     def _begin_if_ready(self, alias: str) -> None:
         run = self.data.run_of(alias)
         if run.phase is not Phase.WAITING or self.data.state is not SwarmState.ACTIVE:
             return
-        for edge in run.spec.after:
+        for edge in run.before:
             before = self.data.run_of(edge.alias)
             first_result = edge.condition == "RESULT" and before.has_results
             if before.phase is not Phase.DONE and not first_result:
@@ -90,9 +104,8 @@ class Course:
     def demand_of(self, alias: str, replace: tuple[int, ...] = ()) -> Demand:
         data, task = self.data, self.graph.tasks[alias]
         previous: tuple[str, ...] = ()
-        if data.iteration > 0:
-            runs = data.runs[data.iteration - 1][alias].instances
-            previous = tuple(run.last.node_id for run in runs)
+        if data.iteration > 0 and (before := data.runs[data.iteration - 1].get(alias)):
+            previous = tuple(run.last.node_id for run in before.instances)
         avoid: list[str] = []
         if replace:
             for index, run in enumerate(data.run_of(alias).instances):
@@ -131,7 +144,7 @@ class Course:
             module=module,
             swarm_name=spec.name,
             node_id=placement.node_id,
-            size=len(run.instances),
+            size=run.size,
             class_name=task.class_name,
             datasets=datasets_of(task, module),
             resources=resources_of(task, module),
@@ -155,6 +168,7 @@ class Course:
         if state is AttemptState.FINISHED:
             run.finished += 1
             self._tell_of(attempt, "finished", words.finished(attempt))
+            self._next_in_line(run)
             self._settle(run)
             return
         self.data.disavow(attempt)
@@ -198,13 +212,38 @@ class Course:
     def _give_up(self, run: TaskRun, index: int, why: str) -> None:
         run.instances[index].given_up = why
         run.given_up += 1
+        self._next_in_line(run)
         self._settle(run)
+
+    def _next_in_line(self, run: TaskRun) -> None:
+        """The next of a sequential task's instances, once those before it have ended."""
+        data = self.data
+        ended = len(run.instances) == run.finished + run.given_up
+        if not run.in_line or not ended or data.state is not SwarmState.ACTIVE:
+            return
+        placement = run.in_line.popleft()
+        run.instances.append(InstanceRun())
+        self._assign(run, placement)
+        if placement.node_id in data.gone:
+            self._lose(run, placement.index, "it was lost before its turn came")
+
+    def _lose(self, run: TaskRun, index: int, reason: str) -> None:
+        """The node of an instance is lost."""
+        attempt = run.instances[index].last
+        attempt.error = TaskError("NodeLost", f"{attempt.node_alias} was lost: {reason}")
+        if not run.bound:
+            self._attempt_ended(attempt, AttemptState.INTERRUPTED)
+            return
+        if attempt.instance in self.data.live:
+            self._close(attempt, AttemptState.INTERRUPTED)
+            self.data.disavow(attempt)
+        self._give_up(run, index, words.failure(attempt))
 
     # How tasks, iterations and the swarm end.
 
     def _settle(self, run: TaskRun) -> None:
         """Is the task done, can it still be?"""
-        size = len(run.instances)
+        size = run.size
         unanswered = size - run.finished - run.given_up
         need = size if run.spec.quorum is None else quorum_of(run.spec.quorum, size)
         if run.finished + unanswered < need:
@@ -217,6 +256,7 @@ class Course:
     def _done(self, run: TaskRun) -> None:
         data, alias = self.data, run.spec.alias
         run.phase = Phase.DONE
+        run.in_line.clear()
         data.open_tasks -= 1
         for number in [number for number, ask in data.asks.items() if ask.alias == alias]:
             del data.asks[number]
@@ -228,18 +268,19 @@ class Course:
                 instance.given_up = words.straggler(instance.last)
         if len(run.instances) > 1:
             self._tell("finished", words.done(run, self._now), alias)
-        for after in self.graph.after[alias]:
+        for after in self.graph.layout(data.iteration).after[alias]:
             self._begin_if_ready(after)
         self._after_iteration()
 
     def _after_iteration(self) -> None:
         """Ends the iteration if all its tasks are done; starts the next if there is one.
 
-        A task that calls stop_swarm ends the swarm; max_iteration is a ceiling. Below it,
-        a call of schedule_next_iter starts another iteration. Without such a call another
-        starts only if there is a ceiling to run up to and no task ever made one.
+        A task that calls stop_swarm ends the swarm; max_iteration and the length of a
+        schedule are ceilings. Below them, a call of schedule_next_iter starts another
+        iteration. Without such a call another starts only if there is a ceiling to run up to
+        and no task ever made one, or a schedule, which is run to its end.
         """
-        data, maximum = self.data, self.graph.spec.max_iteration
+        data, maximum = self.data, self.graph.ceiling
         if data.state is not SwarmState.ACTIVE or data.open_tasks or data.iteration < 0:
             return
         self._tell("iteration", words.iteration_took(data.iteration, self._now - data.began_at))
@@ -252,11 +293,12 @@ class Course:
         stopper = next((attempt for attempt in answered if attempt.stops), None)
         calls = [call for attempt in answered for call in attempt.nexts]
         data.self_scheduled = data.self_scheduled or bool(calls)
+        runs_on = bool(self.graph.spec.schedule) or not data.self_scheduled
         if stopper is not None:
             self._end(SwarmState.COMPLETED, words.stopped_by(stopper))
         elif maximum is not None and data.iteration + 1 >= maximum:
             self._end(SwarmState.COMPLETED, words.ran(data.iteration + 1))
-        elif calls or (maximum is not None and not data.self_scheduled):
+        elif calls or (maximum is not None and runs_on):
             self._begin_iteration(self._named(calls))
         else:
             self._end(SwarmState.COMPLETED, words.ran(data.iteration + 1))
@@ -265,7 +307,8 @@ class Course:
         """Nodes for the next iteration by alias; without an alias, of all that come first."""
         within: dict[str, tuple[str, ...]] = {}
         for call in calls:
-            for alias in (call.alias,) if call.alias is not None else self.graph.roots:
+            roots = self.graph.layout(self.data.iteration + 1).roots
+            for alias in (call.alias,) if call.alias is not None else roots:
                 if call.node_ids:
                     both = (*within.get(alias, ()), *call.node_ids)
                     within[alias] = tuple(dict.fromkeys(both))

@@ -61,7 +61,6 @@ from manta.protocol.node import (
     ResultWritten,
     StopRequested,
     TaskEnded,
-    TaskError,
     TaskStarted,
 )
 from manta.protocol.states import AttemptState, SwarmState
@@ -215,9 +214,8 @@ class SwarmMachine(Course):
         self._spare_the_pause()
         self._enter(SwarmState.ACTIVE, words.waiting(self.data.asks.values()))
         self._actions += self.outstanding()
-        for alias in self.graph.tasks:
+        for alias, run in self.data.runs[self.data.iteration].items():
             self._begin_if_ready(alias)
-            run = self.data.run_of(alias)
             asked = {
                 index
                 for ask in self.data.asks.values()
@@ -227,6 +225,7 @@ class SwarmMachine(Course):
             for index, instance in enumerate(run.instances):
                 if run.phase is Phase.RUNNING and instance.idle and index not in asked:
                     self._again(run, index)
+            self._next_in_line(run)
         self._after_iteration()
 
     def _spare_the_pause(self) -> None:
@@ -252,7 +251,10 @@ class SwarmMachine(Course):
         run = self.data.run_of(ask.alias)
         if not ask.replace:
             run.phase, run.placed_at = Phase.RUNNING, self._now
-            run.instances = [InstanceRun() for _ in event.placements]
+            if run.sequential:
+                run.in_line.extend(event.placements)
+            else:
+                run.instances = [InstanceRun() for _ in event.placements]
             if run.spec.fixed:
                 nodes = tuple(placed.node_id for placed in event.placements)
                 self.data.kept.setdefault(ask.alias, nodes)
@@ -260,6 +262,9 @@ class SwarmMachine(Course):
                 due = self._now + run.spec.deadline
                 self.data.set_timer(due, "deadline", self.data.iteration, ask.alias)
         self._tell("placed", words.placed(ask, event.placements), ask.alias)
+        if run.sequential and not ask.replace:
+            self._next_in_line(run)
+            return
         for placement in event.placements:
             self._assign(run, placement)
 
@@ -282,6 +287,9 @@ class SwarmMachine(Course):
 
     def _entries(self, event: EntriesReceived) -> None:
         applied = self.applied(event.node_id)
+        if event.node_id in self.data.gone:
+            self._changed = True
+            self.data.gone.discard(event.node_id)
         for number, entry in enumerate(event.entries, event.first):
             if number == applied + 1:
                 applied = number
@@ -369,7 +377,7 @@ class SwarmMachine(Course):
         run = self.data.runs[instance.iteration][instance.alias]
         if live and not run.has_results:
             run.has_results = True
-            for alias in self.graph.after[instance.alias]:
+            for alias in self.graph.layout(instance.iteration).after[instance.alias]:
                 self._begin_if_ready(alias)
 
     def _progress(self, attempt: Attempt, entry: Progressed) -> None:
@@ -386,6 +394,9 @@ class SwarmMachine(Course):
         data = self.data
         if self.state.final or data.iteration < 0:
             return
+        if event.node_id not in data.gone:
+            self._changed = True
+            data.gone.add(event.node_id)
         hit = [
             (run, index)
             for run in data.runs[data.iteration].values()
@@ -399,17 +410,10 @@ class SwarmMachine(Course):
         self._changed = True
         attempts = [run.instances[index].last for run, index in hit]
         self._tell("lost", words.lost(attempts, event.reason))
-        for (run, index), attempt in zip(hit, attempts, strict=True):
+        for run, index in hit:
             if data.state.final or run.phase is not Phase.RUNNING:
                 continue  # by one before it, the swarm failed or the task was done
-            attempt.error = TaskError("NodeLost", f"{attempt.node_alias} was lost: {event.reason}")
-            if not run.bound:
-                self._attempt_ended(attempt, AttemptState.INTERRUPTED)
-                continue
-            if attempt.instance in data.live:
-                self._close(attempt, AttemptState.INTERRUPTED)
-                data.disavow(attempt)
-            self._give_up(run, index, words.failure(attempt))
+            self._lose(run, index, event.reason)
 
     def _ticked(self) -> None:
         data = self.data

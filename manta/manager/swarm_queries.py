@@ -55,7 +55,7 @@ def info(machine: SwarmMachine) -> SwarmInfo:
         status=data.state,
         reason=data.reason,
         iteration=data.iteration,
-        max_iteration=spec.max_iteration,
+        max_iteration=machine.graph.ceiling,
         created_at=data.created_at,
         started_at=data.started_at,
         ended_at=data.ended_at,
@@ -197,7 +197,7 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
     problems: list[str] = []
     if data.state.final:
         problems.append(words.state(data))
-    for alias in machine.graph.tasks:
+    for alias in data.runs[data.iteration] if data.iteration >= 0 else machine.graph.tasks:
         run = data.run_of(alias) if data.iteration >= 0 else None
         placements += (
             PlacedInstance(alias, index, instance.last.node_id, instance.last.node_alias)
@@ -219,9 +219,9 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
 
 def _waits(machine: SwarmMachine, run: TaskRun) -> str:
     before = []
-    for edge in run.spec.after:
+    for edge in run.before:
         other = machine.data.run_of(edge.alias)
         if other.phase is not Phase.DONE:
-            answered = f"{other.finished} of {len(other.instances)} have answered"
-            before.append(f"{edge.alias} ({answered if other.instances else other.phase.lower()})")
+            answered = f"{other.finished} of {other.size} have answered"
+            before.append(f"{edge.alias} ({answered if other.size else other.phase.lower()})")
     return f"Task {run.spec.alias!r} waits for {words.listed(before)}."

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
-from manta.manager.placement import random_before
+from manta.manager.placement import Placement, random_before
 from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
-from manta.protocol.spec import SwarmSpec, TaskSpec
+from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec, TaskSpec
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem, MetricsItem, ResultItem
 from manta.protocol.values import Payload
+
+
+class Layout:
+    """What runs in an iteration, and what each comes after."""
+
+    def __init__(self, before: dict[str, tuple[Edge, ...]], sequential: Iterable[str] = ()) -> None:
+        self.before = before
+        self.sequential = frozenset(sequential)
+        self.roots = tuple(alias for alias, edges in before.items() if not edges)
+        self.after: dict[str, list[str]] = {alias: [] for alias in before}
+        for alias, edges in before.items():
+            for edge in edges:
+                self.after[edge.alias].append(alias)
+
+    @classmethod
+    def of_entries(cls, entries: tuple[ScheduleEntry, ...]) -> Layout:
+        """Of an iteration of a schedule: each entry comes after the one before it."""
+        before: dict[str, tuple[Edge, ...]] = {}
+        edges: tuple[Edge, ...] = ()
+        for entry in entries:
+            before.update(dict.fromkeys(entry.aliases, edges))
+            edges = tuple(Edge(alias) for alias in entry.aliases)
+        return cls(before, (alias for e in entries if e.sequential for alias in e.aliases))
 
 
 class Graph:
@@ -25,12 +49,19 @@ class Graph:
         self.spec = spec
         self.tasks = {task.alias: task for task in spec.tasks}
         self.modules = {module.name: module for module in spec.modules}
-        self.roots = tuple(task.alias for task in spec.tasks if not task.after)
-        self.after: dict[str, list[str]] = {alias: [] for alias in self.tasks}
         self.before_random = {alias: random_before(spec, alias) for alias in self.tasks}
-        for task in spec.tasks:
-            for edge in task.after:
-                self.after[edge.alias].append(task.alias)
+        self._always = Layout({task.alias: task.after for task in spec.tasks})
+        self._scheduled = {entries: Layout.of_entries(entries) for entries in set(spec.schedule)}
+
+    def layout(self, iteration: int) -> Layout:
+        schedule = self.spec.schedule
+        return self._scheduled[schedule[iteration]] if schedule else self._always
+
+    @property
+    def ceiling(self) -> int | None:
+        """How many iterations there are at most."""
+        limits = [limit for limit in (self.spec.max_iteration, len(self.spec.schedule)) if limit]
+        return min(limits, default=None)
 
 
 @dataclass
@@ -98,8 +129,12 @@ class TaskRun:
     """One task in one iteration."""
 
     spec: TaskSpec
+    before: tuple[Edge, ...] = ()
+    sequential: bool = False
     phase: Phase = Phase.WAITING
     instances: list[InstanceRun] = field(default_factory=list)
+    in_line: deque[Placement] = field(default_factory=deque)
+    """Of a sequential task: those whose turn has not come."""
     placed_at: float = 0.0
     overdue: bool = False
     finished: int = 0
@@ -110,6 +145,10 @@ class TaskRun:
     def bound(self) -> bool:
         """Are its instances tied to their nodes? Others run anywhere."""
         return self.spec.method == "all" and self.spec.replicas is None
+
+    @property
+    def size(self) -> int:
+        return len(self.instances) + len(self.in_line)
 
 
 @dataclass
@@ -167,6 +206,8 @@ class SwarmData:
     """Nodes that schedule_next_iter named for this iteration, by alias."""
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Nodes of the first iteration of fixed tasks."""
+    gone: set[str] = field(default_factory=set)
+    """Nodes that were lost and have not been heard since."""
     self_scheduled: bool = False
     """A task has called schedule_next_iter: from then on the swarm goes on only by that."""
 

@@ -124,7 +124,7 @@ def left_out(run: TaskRun) -> list[str]:
 
 
 def done(run: TaskRun, now: float) -> str:
-    size, took = len(run.instances), seconds(now - run.placed_at)
+    size, took = run.size, seconds(now - run.placed_at)
     absent = left_out(run)
     if not absent:
         return f"{run.spec.alias} is done: all {size} answered in {took}."
@@ -138,9 +138,9 @@ def too_few(run: TaskRun, need: int) -> str:
     absent = left_out(run)
     if run.spec.quorum is None:
         return f"{absent[0]}."
-    can = len(run.instances) - run.given_up
+    can = run.size - run.given_up
     return (
-        f"{run.spec.alias} needs {need} of {len(run.instances)} (quorum {run.spec.quorum:g}) and "
+        f"{run.spec.alias} needs {need} of {run.size} (quorum {run.spec.quorum:g}) and "
         f"only {can} can still answer; {listed(absent, '; ')}."
     )
 
@@ -152,7 +152,7 @@ def overdue(run: TaskRun, need: int) -> str:
         if instance.last.state is not AttemptState.FINISHED
     ]
     return (
-        f"{run.spec.alias} had {run.finished} of {len(run.instances)} answers at its deadline of "
+        f"{run.spec.alias} had {run.finished} of {run.size} answers at its deadline of "
         f"{run.spec.deadline:g} s and needs {need}; missing: {listed(late)}."
     )
 

@@ -46,6 +46,23 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
         seen.add(task.alias)
         for flaw in _flaws_of(task):
             yield f"{head}: {flaw}"
+    yield from _flaws_of_schedule(spec)
+
+
+def _flaws_of_schedule(spec: SwarmSpec) -> Iterator[str]:
+    if not spec.schedule:
+        return
+    aliases = {task.alias for task in spec.tasks}
+    if any(task.after for task in spec.tasks):
+        yield "The swarm has a schedule and edges; order its tasks in one way, not in both."
+    for number, entries in enumerate(set(spec.schedule)):
+        named = [alias for entry in entries for alias in entry.aliases]
+        if not named or not all(entry.aliases for entry in entries):
+            yield f"An iteration of the schedule (number {number}) has an entry without a task."
+        for alias in sorted(set(named) - aliases):
+            yield f"The schedule names {alias!r}, which is no task of the swarm."
+        if len(set(named)) != len(named):
+            yield "The schedule runs a task twice in one iteration; give it a second task."
 
 
 def _flaws_of(task: TaskSpec) -> Iterator[str]:
