@@ -16,14 +16,22 @@ from blake3 import blake3
 from manta.apis.errors import InvalidSwarm, InvalidValue
 from manta.apis.graph import Graph, Vertex
 from manta.apis.packaging import package
-from manta.apis.swarm import Swarm, definition_of, graph_of
-from manta.protocol.spec import Edge, ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
+from manta.apis.swarm import Swarm, definition_of, graph_of, schedule_of
+from manta.protocol.spec import (
+    Edge,
+    ModuleSpec,
+    ResourceSpec,
+    ScheduleEntry,
+    SwarmSpec,
+    TaskSpec,
+)
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
 from manta.transports.errors import ValueNotSerializable
 from manta.transports.values import Encoded, encode
 
 if TYPE_CHECKING:
     from manta.apis.module import Module
+    from manta.apis.schedule import Schedule
     from manta.apis.task import Task
 
 INLINE_TOTAL = 1024 * 1024
@@ -48,12 +56,8 @@ class Compiled(NamedTuple):
 def compile_swarm(swarm: Swarm) -> Compiled:
     """Check and translate a swarm. Raises InvalidSwarm and its kinds."""
     definition = definition_of(swarm)
-    if "schedule" in vars(swarm) or hasattr(type(swarm), "schedule"):
-        raise InvalidSwarm(
-            f"Swarm {definition.name!r} has a `schedule`, which this version does not run yet: "
-            "connect its tasks in execute()."
-        )
-    graph = graph_of(swarm)
+    schedule = schedule_of(swarm)
+    graph = schedule.graph if schedule else graph_of(swarm)
     folders = _folders(swarm)
     blobs: dict[str, Encoded] = {}
     modules, names = _modules(graph, folders, blobs)
@@ -65,8 +69,16 @@ def compile_swarm(swarm: Swarm) -> Compiled:
             globals=_globals(definition.globals, blobs),
             max_iteration=definition.max_iteration,
             seed=definition.seed,
+            schedule=_schedule(schedule) if schedule else (),
         ),
         blobs,
+    )
+
+
+def _schedule(schedule: Schedule) -> tuple[tuple[ScheduleEntry, ...], ...]:
+    return tuple(
+        tuple(ScheduleEntry(entry.aliases, entry.sequential) for entry in iteration)
+        for iteration in schedule.iterations
     )
 
 

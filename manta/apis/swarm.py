@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manta.apis import checks
 from manta.apis.errors import GraphError, InvalidArgument, InvalidSwarm, InvalidValue
@@ -11,7 +11,10 @@ from manta.apis.graph import Condition, Graph, Wiring, build
 from manta.apis.module import Module
 from manta.apis.task import Task, flattened
 
-__all__ = ["Condition", "Module", "Swarm", "Task", "graph_of"]
+if TYPE_CHECKING:
+    from manta.apis.schedule import Schedule
+
+__all__ = ["Condition", "Module", "Swarm", "Task", "graph_of", "schedule_of"]
 
 
 class _State:
@@ -31,7 +34,11 @@ class Swarm:
 
     The graph runs once, or `max_iteration` times, or as long as a task calls
     `schedule_next_iter`, up to `max_iteration`. `seed` fixes every random choice.
-    Without `execute()`, the attributes that are tasks run in order of assignment.
+    Instead of `execute()`, `schedule` may say what runs in which iteration:
+    `[("worker", "parallel"), ("aggregator", "sequential")] * 10`. Names are attributes;
+    `parallel` starts all instances of a task at once, `sequential` one after another; entries
+    run in order, and a repeat of the first starts the next iteration. With neither, the
+    attributes that are tasks run in order of assignment.
     `super().__init__()` may be left out when both defaults will do.
     """
 
@@ -96,7 +103,7 @@ class Swarm:
         if state.max_iteration is not None:
             rounds = f"up to {state.max_iteration} iterations"
         try:
-            graph = str(graph_of(self))
+            graph = str(schedule_of(self) or graph_of(self))
         except InvalidSwarm as error:
             graph = f"not valid: {error}"
         lines = [f"Swarm {name_of(self)} ({rounds})", *graph.splitlines()]
@@ -148,6 +155,21 @@ def graph_of(swarm: Swarm) -> Graph:
     if not tasks:
         raise GraphError(f"Swarm {name!r} has no tasks: make one, and return it from execute().")
     return build(tasks, wiring, attributes, name)
+
+
+def schedule_of(swarm: Swarm) -> Schedule | None:
+    """What the swarm's `schedule` says, if it has one. Raises InvalidSwarm, GraphError."""
+    written = getattr(swarm, "schedule", None)
+    if written is None:
+        return None
+    name = name_of(swarm)
+    if type(swarm).execute is not Swarm.execute:
+        raise InvalidSwarm(
+            f"Swarm {name!r} has execute() and a schedule: say in one of them what runs when."
+        )
+    from manta.apis import schedule
+
+    return schedule.build(written, dict(_attributes(swarm)), name)
 
 
 def _attributes(swarm: Swarm) -> Iterable[tuple[str, list[Task]]]:

@@ -215,13 +215,6 @@ def test_what_is_not_there_yet_is_refused_not_ignored(arguments: dict[str, Any])
         compile_swarm(swarm_of(Task(SOURCE, **arguments)))
 
 
-def test_a_schedule_is_refused_not_ignored() -> None:
-    swarm = swarm_of(Task(SOURCE))
-    swarm.schedule = [("worker", "parallel")]  # type: ignore[attr-defined]
-    with pytest.raises(InvalidSwarm, match="`schedule`, which this version"):
-        compile_swarm(swarm)
-
-
 def test_task_arguments_arrive() -> None:
     task = Task(
         Module(SOURCE, datasets=["a"]),
