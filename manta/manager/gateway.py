@@ -41,6 +41,7 @@ from manta.manager.directory import Directory, SwarmEntry
 from manta.manager.errors import StoreError
 from manta.manager.ids import new_id
 from manta.manager.messages import (
+    CheckPeer,
     ClusterChanged,
     CutNodes,
     FromNode,
@@ -67,7 +68,7 @@ from manta.manager.store.records import (
     TokenRecord,
     UserRecord,
 )
-from manta.protocol import node, user
+from manta.protocol import exchange, node, user
 from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 from manta.protocol.states import ClusterState
@@ -184,6 +185,21 @@ class Gateway(Actor):
             case node.ReadGlobal() | node.ListGlobals() | node.SelectResults():
                 entry = self._swarm_of_node(message.swarm_id, who)
                 self._relay.ask_swarm(entry, FromNode(message, who.id))
+            case (
+                exchange.ReadBroadcast(instance=at)
+                | exchange.ReadMessage(instance=at)
+                | exchange.ReadContributions(instance=at)
+                | exchange.ReadLock(instance=at)
+                | exchange.ReadPeers(instance=at)
+                | exchange.ReadCheckpoint(instance=at)
+            ):
+                entry = self._swarm_of_node(at.swarm_id, who)
+                wait = getattr(message, "wait", 0.0)
+                self._relay.ask_swarm(entry, FromNode(message, who.id), wait)
+            case exchange.ResolvePeer(at, name):
+                entry = self._swarm_of_node(at.swarm_id, who)
+                peer = self._directory.node(name, who.cluster_id)
+                self._relay.ask_swarm(entry, CheckPeer(at, peer.id, peer.alias))
             case node.JournalBatch() | node.LogBatch():
                 self._deliver(message, who)
             case _:

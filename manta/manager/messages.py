@@ -9,7 +9,7 @@ from manta.manager.auth.principals import Principal
 from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.manager.swarm_events import Assign, Revoke
-from manta.protocol.node import Assignment, Message, Register, ToNode
+from manta.protocol.node import Assignment, Instance, Message, Register, ToNode
 from manta.protocol.user import SwarmInfo
 
 # From the Gateway, which has checked who asks.
@@ -29,6 +29,14 @@ class FromNode(msgspec.Struct, frozen=True):
 
     message: Message
     node_id: str
+
+
+class CheckPeer(msgspec.Struct, frozen=True):
+    """Asked; answered with Peer, or refused when the two are no neighbors."""
+
+    instance: Instance
+    node_id: str
+    alias: str
 
 
 class NodeCame(msgspec.Struct, frozen=True):

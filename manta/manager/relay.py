@@ -17,7 +17,7 @@ from manta.actors import (
 )
 from manta.manager.context import cluster_path, swarm_path
 from manta.manager.directory import SwarmEntry
-from manta.manager.messages import FromNode, FromUser, LoadSwarm
+from manta.manager.messages import CheckPeer, FromNode, FromUser, LoadSwarm
 from manta.protocol.codes import Code
 from manta.transports.errors import LocalTransportError
 
@@ -66,7 +66,9 @@ class Relay:
         future = self._actor.system.ref(path).ask_future(message, timeout=wait + TIMEOUT)
         future.add_done_callback(done)
 
-    def ask_swarm(self, entry: SwarmEntry, request: FromNode | FromUser, wait: float = 0) -> None:
+    def ask_swarm(
+        self, entry: SwarmEntry, request: FromNode | FromUser | CheckPeer, wait: float = 0
+    ) -> None:
         path, reply = swarm_path(entry.cluster_id, entry.id), self._actor.defer()
 
         def ask() -> None:

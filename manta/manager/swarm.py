@@ -13,19 +13,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import assert_never
 
 import msgspec
 from msgspec.structs import replace
 
 from manta.actors import Actor, ActorDead, Refused, Timer
-from manta.manager import references
+from manta.manager import exchange_queries, references
 from manta.manager import swarm_queries as queries
 from manta.manager.context import STORE, Context, Done, cluster_path, finish
 from manta.manager.errors import StoreError
+from manta.manager.exchange import Topic
 from manta.manager.feeds import Feeds, PollExpired
 from manta.manager.lines import Lines
 from manta.manager.messages import (
+    CheckPeer,
     ClusterStopped,
     FromNode,
     FromUser,
@@ -34,8 +37,9 @@ from manta.manager.messages import (
     Orders,
     Restored,
 )
+from manta.manager.polls import ExchangeExpired, ExchangePolls
 from manta.manager.store.actor import Writer
-from manta.manager.store.interface import AppendEvents, Put, Reference, Write
+from manta.manager.store.interface import AppendEvents, Put, Reference, Release, Write
 from manta.manager.store.records import SwarmRecord
 from manta.manager.swarm_events import (
     Acknowledge,
@@ -48,6 +52,7 @@ from manta.manager.swarm_events import (
     NodeLost,
     Paused,
     Publish,
+    Released,
     Resumed,
     Revoke,
     Started,
@@ -55,12 +60,22 @@ from manta.manager.swarm_events import (
     Stopped,
     SwarmEvent,
     Ticked,
+    Woken,
     decode,
     encode,
 )
 from manta.manager.swarm_machine import SwarmMachine
 from manta.protocol import user
 from manta.protocol.codes import Code
+from manta.protocol.exchange import (
+    Peer,
+    ReadBroadcast,
+    ReadCheckpoint,
+    ReadContributions,
+    ReadLock,
+    ReadMessage,
+    ReadPeers,
+)
 from manta.protocol.node import (
     GlobalValue,
     JournalAck,
@@ -128,7 +143,14 @@ class SwarmSupervisor(Actor):
         self._commits: deque[_Commit] = deque()
         self._seen = self._lengths()
         self._feeds = Feeds(self, self._page, self._info_now, self._is_over)
+        self._polls = ExchangePolls(
+            self, partial(exchange_queries.answer, self._machine), self._when_durable
+        )
         self._blobs: set[str] = set()
+        self._lasting = {
+            blob.digest for record in records for blob in references.lasting(record.event)
+        }
+        """Blobs that are not released as long as the swarm is there."""
         self._lines = Lines(
             self,
             self._context,
@@ -172,6 +194,18 @@ class SwarmSupervisor(Actor):
                 return Tags(self._machine.global_tags())
             case FromNode(SelectResults(tag=tag, iteration=iteration, after=after)):
                 return queries.select_results(self._machine, tag, iteration, after)
+            case FromNode(
+                ReadBroadcast()
+                | ReadMessage()
+                | ReadContributions()
+                | ReadLock()
+                | ReadPeers()
+                | ReadCheckpoint() as read
+            ):
+                self._polls.open(read)
+            case CheckPeer(instance, node_id, alias):
+                exchange_queries.check_peer(self._machine, instance, node_id, alias)
+                return Peer(node_id, alias)
             case FromUser():
                 return self._from_user(message)
             case NodeGone(node_id, reason):
@@ -185,6 +219,8 @@ class SwarmSupervisor(Actor):
                 self._feed(Ticked())
             case PollExpired(poll):
                 self._feeds.expired(poll)
+            case ExchangeExpired(waiting):
+                self._polls.expired(waiting)
             case _IdleCheck():
                 self._end_if_idle()
             case Done():
@@ -206,6 +242,7 @@ class SwarmSupervisor(Actor):
         bodies: list[bytes] = []
         performed: list[Action | _AcknowledgeWithout] = []
         pending: deque[SwarmEvent] = deque([event])
+        topics: set[Topic] = set()
         # A placement touches nothing outside: question and answer share one commit.
         while pending:
             one = pending.popleft()
@@ -217,12 +254,15 @@ class SwarmSupervisor(Actor):
                 if isinstance(action, AskPlacement):
                     if (answer := self._answer(action)) is not None:
                         pending.append(answer)
+                elif isinstance(action, Woken):
+                    topics.add(action.topic)
                 elif missing and isinstance(action, Acknowledge):
                     performed.append(_AcknowledgeWithout(action, missing))
                 else:
                     performed.append(action)
         self._set_timer()
         self._commit(event, bodies, performed, then)
+        self._polls.wake(topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None when it is no longer wanted."""
@@ -258,10 +298,22 @@ class SwarmSupervisor(Actor):
         self._number += len(bodies)
         if digests := tuple(blob.digest for blob in references.of_event(event)):
             writes.append(Reference(self._swarm_id, digests))
+            self._lasting.update(blob.digest for blob in references.lasting(event))
+        for action in actions:
+            if isinstance(action, Released):
+                gone = {blob.digest for blob in action.blobs} - self._lasting
+                writes.append(Release(self._swarm_id, tuple(sorted(gone))))
         if commit.info is not None:
             self._info = commit.info
             writes.append(Put(SwarmRecord(commit.info, self._owner_id)))
         self._writer.write(*writes, then=self._stored, keep=True)
+
+    def _when_durable(self, then: Callable[[StoreError | None], None]) -> None:
+        """Call when all is stored that the machine has been told."""
+        if self._commits:
+            self._commits[-1].then.append(then)
+        else:
+            then(None)
 
     def _stored(self, error: StoreError | None) -> None:
         if error is None:
@@ -295,8 +347,10 @@ class SwarmSupervisor(Actor):
                     self.log.info("%s%s", state, f": {reason}" if reason else "")
                     if state.final:
                         self.after(IDLE, _IdleCheck())
-                case AskPlacement():
-                    raise AssertionError("placements were answered before the commit")
+                case Released():
+                    pass  # a write of the commit
+                case AskPlacement() | Woken():
+                    raise AssertionError("this is carried out before the commit")
                 case _:
                     assert_never(action)
         if changes or messages or commit.info:
@@ -444,6 +498,6 @@ class SwarmSupervisor(Actor):
 
     def _end_if_idle(self) -> None:
         left = self._used_at + IDLE - self.clock.now()
-        if left <= 0 and self._feeds.idle and self._writer.idle:
+        if left <= 0 and self._feeds.idle and self._polls.idle and self._writer.idle:
             self.stop()
         self.after(max(1.0, left), _IdleCheck())

@@ -26,7 +26,17 @@ from hashlib import blake2b
 
 from manta.manager import swarm_words as words
 from manta.manager.placement import Demand, Placement, datasets_of, resources_of, tag_of
-from manta.manager.swarm_events import Action, AskPlacement, Assign, Publish, Revoke, StateChanged
+from manta.manager.shares import shares
+from manta.manager.swarm_events import (
+    Action,
+    AskPlacement,
+    Assign,
+    Publish,
+    Released,
+    Revoke,
+    StateChanged,
+    Woken,
+)
 from manta.manager.swarm_state import (
     Ask,
     Attempt,
@@ -126,6 +136,13 @@ class Course:
             holding=data.held,
         )
 
+    def _shares(self, run: TaskRun) -> tuple[float, ...]:
+        data = self.data
+        before = data.runs[data.iteration - 1].get(run.spec.alias) if data.iteration else None
+        ended = [instance.last.timings for instance in before.instances] if before else []
+        took = [timings.computing if timings else None for timings in ended]
+        return shares(run.size, before.shares if before else (), took)
+
     def _producers(self, tag: str | None) -> tuple[str, ...]:
         """Nodes that wrote it in this iteration, or else in the one before."""
         if tag is None:
@@ -198,6 +215,9 @@ class Course:
             attempt.ended_at = self._now
         self.data.release(attempt)
         self._actions.append(Revoke(attempt.node_id, attempt.instance))
+        counts = state is AttemptState.FINISHED
+        self.data.exchange.attempt_ended(attempt.instance, counts=counts)
+        self._actions.append(Woken())  # who waits for it may wait in vain
 
     def _again(self, run: TaskRun, index: int) -> None:
         """A new attempt; while paused, it waits for the resume."""
@@ -283,6 +303,8 @@ class Course:
         data, maximum = self.data, self.graph.ceiling
         if data.state is not SwarmState.ACTIVE or data.open_tasks or data.iteration < 0:
             return
+        if blobs := data.exchange.iteration_over():
+            self._actions.append(Released(tuple(blobs)))
         self._tell("iteration", words.iteration_took(data.iteration, self._now - data.began_at))
         answered = [
             instance.last
@@ -323,6 +345,8 @@ class Course:
         for attempt in list(self.data.live.values()):
             self._close(attempt, AttemptState.CANCELLED)
         self.data.asks.clear()
+        if blobs := self.data.exchange.clear():
+            self._actions.append(Released(tuple(blobs)))
         self.data.ended_at = self._now
         self._enter(state, reason)
 

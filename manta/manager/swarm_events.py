@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import msgspec
 
+from manta.manager.exchange import Topic
 from manta.manager.placement import Placement
 from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.states import SwarmState
 from manta.protocol.user import EventItem, FeedName, MetricsItem, ResultItem
-from manta.protocol.values import Payload
+from manta.protocol.values import BlobRef, Payload
 
 # Events.
 
@@ -188,4 +189,18 @@ class StateChanged:
     reason: str
 
 
-Action = AskPlacement | Assign | Revoke | Acknowledge | Publish | StateChanged
+@dataclass(frozen=True)
+class Woken:
+    """What instances say to each other has changed there; the empty topic stands for all."""
+
+    topic: Topic = ()
+
+
+@dataclass(frozen=True)
+class Released:
+    """Nobody can read these blobs any more, unless something that lasts names them too."""
+
+    blobs: tuple[BlobRef, ...]
+
+
+Action = AskPlacement | Assign | Revoke | Acknowledge | Publish | StateChanged | Woken | Released

@@ -27,6 +27,7 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from manta.manager import swarm_words as words
+from manta.manager.networks import may_hear
 from manta.manager.placement import Demand
 from manta.manager.swarm_course import Course
 from manta.manager.swarm_events import (
@@ -48,8 +49,19 @@ from manta.manager.swarm_events import (
     SwarmEvent,
     Ticked,
     Unplaceable,
+    Woken,
 )
 from manta.manager.swarm_state import Ask, Attempt, Graph, InstanceRun, Phase
+from manta.protocol.exchange import (
+    Broadcasted,
+    Checkpointed,
+    Contributed,
+    LockReleased,
+    LockWanted,
+    Receiving,
+    Said,
+    Sent,
+)
 from manta.protocol.node import (
     Assignment,
     GlobalWritten,
@@ -255,6 +267,7 @@ class SwarmMachine(Course):
                 run.in_line.extend(event.placements)
             else:
                 run.instances = [InstanceRun() for _ in event.placements]
+            run.shares = self._shares(run)
             if run.spec.fixed:
                 nodes = tuple(placed.node_id for placed in event.placements)
                 self.data.kept.setdefault(ask.alias, nodes)
@@ -338,6 +351,17 @@ class SwarmMachine(Course):
                     self._fail(words.wrong_alias(attempt, entry.alias, self.graph.tasks))
                 else:
                     attempt.nexts.append(entry)
+            case (
+                Broadcasted()
+                | Sent()
+                | Receiving()
+                | Contributed()
+                | LockWanted()
+                | LockReleased()
+                | Checkpointed()
+            ):
+                if live:
+                    self._said(attempt, entry)
             case StopRequested() if live:
                 attempt.stops = True
             case GlobalWritten() | Progressed() | NextIteration() | StopRequested():
@@ -379,6 +403,15 @@ class SwarmMachine(Course):
             run.has_results = True
             for alias in self.graph.layout(instance.iteration).after[instance.alias]:
                 self._begin_if_ready(alias)
+
+    def _said(self, attempt: Attempt, entry: Said) -> None:
+        if isinstance(entry, Sent) and self.graph.tasks[attempt.instance.alias].network:
+            at = attempt.instance
+            allowed = may_hear(self.data, self.graph, at.alias, at.index, at.iteration)
+            if entry.to not in allowed:
+                self._tell("ignored", words.no_neighbor(attempt, entry.to))
+                return
+        self._actions.append(Woken(self.data.exchange.said(attempt.node_id, entry)))
 
     def _progress(self, attempt: Attempt, entry: Progressed) -> None:
         attempt.progress = entry.fraction

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from manta.manager.exchange import Exchange
 from manta.manager.placement import Placement, random_before
 from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
 from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec, TaskSpec
@@ -50,6 +51,7 @@ class Graph:
         self.tasks = {task.alias: task for task in spec.tasks}
         self.modules = {module.name: module for module in spec.modules}
         self.before_random = {alias: random_before(spec, alias) for alias in self.tasks}
+        self.networks = {network.name: network for network in spec.networks}
         self._always = Layout({task.alias: task.after for task in spec.tasks})
         self._scheduled = {entries: Layout.of_entries(entries) for entries in set(spec.schedule)}
 
@@ -135,6 +137,8 @@ class TaskRun:
     instances: list[InstanceRun] = field(default_factory=list)
     in_line: deque[Placement] = field(default_factory=deque)
     """Of a sequential task: those whose turn has not come."""
+    shares: tuple[float, ...] = ()
+    """Of the work, by rank."""
     placed_at: float = 0.0
     overdue: bool = False
     finished: int = 0
@@ -213,6 +217,7 @@ class SwarmData:
 
     applied: dict[str, int] = field(default_factory=dict)
     globals: dict[str, Global] = field(default_factory=dict)
+    exchange: Exchange = field(default_factory=Exchange)
     results: list[ResultItem] = field(default_factory=list)
     by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     """Positions in `results` by iteration and tag."""

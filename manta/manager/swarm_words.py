@@ -62,6 +62,13 @@ def started(attempt: Attempt) -> str:
     )
 
 
+def no_neighbor(attempt: Attempt, node_id: str) -> str:
+    return (
+        f"A message of {label(attempt)} on {attempt.node_alias} to {node_id} was dropped: its "
+        "network does not join them."
+    )
+
+
 def progress(attempt: Attempt, entry: Progressed) -> str:
     text = f": {entry.message}" if entry.message else "."
     return f"{label(attempt)} on {attempt.node_alias} is at {entry.fraction:.0%}{text}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from manta.protocol.spec import SwarmSpec, TaskSpec
+from manta.protocol.spec import NetworkSpec, SwarmSpec, TaskSpec
 
 METHODS = ("all", "any", "random", "best_resources")
 CONDITIONS = ("FINISHED", "RESULT")
@@ -47,6 +47,8 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
         for flaw in _flaws_of(task):
             yield f"{head}: {flaw}"
     yield from _flaws_of_schedule(spec)
+    in_network = [(task.alias, task.network) for task in spec.tasks if task.network is not None]
+    yield from _flaws_of_networks(spec.networks, in_network)
 
 
 def _flaws_of_schedule(spec: SwarmSpec) -> Iterator[str]:
@@ -86,3 +88,28 @@ def _flaws_of(task: TaskSpec) -> Iterator[str]:
     both = set(task.specified_ids or ()) & set(task.excepted_ids or ())
     if both:
         yield f"{min(both)!r} is in specified_ids and in excepted_ids; take it out of one."
+
+
+def _flaws_of_networks(
+    networks: Sequence[NetworkSpec], wanted: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    """`wanted`: alias and network of the tasks that name one."""
+    names = [network.name for network in networks]
+    for network in networks:
+        head = f"The network {network.name!r}"
+        if names.count(network.name) > 1:
+            yield f"{head} is described twice; give one of them another name."
+        if network.topology not in ("full", "ring", "star", "edges"):
+            yield f"{head} has the topology {network.topology!r}; use full, ring, star or edges."
+        if (network.topology == "edges") != bool(network.edges):
+            yield f"{head}: give edges, pairs of nodes, or the name of a topology."
+        for one, other in network.edges:
+            if one == other:
+                yield f"{head} joins {one!r} to itself; name two nodes in each pair."
+    for alias, network_name in wanted:
+        if network_name not in names:
+            there = ", ".join(map(repr, names)) or "none"
+            yield (
+                f"Task {alias!r} is in the network {network_name!r}, which the swarm does not "
+                f"have (it has {there}); add it with add_network()."
+            )

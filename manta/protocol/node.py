@@ -9,25 +9,17 @@ journal, sent until acknowledged, and applied once.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 
+from manta.protocol.base import Instance as Instance
+from manta.protocol.base import Message as Message
+from manta.protocol.base import Ok as Ok
+from manta.protocol.base import Seconds as Seconds
+from manta.protocol.exchange import ExchangeRead, ResolvePeer, Said
 from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
 from manta.protocol.values import BlobRef, Payload
-
-Seconds = float
-
-
-class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
-    """Root of the messages; `reply` names the answer of those that are asked."""
-
-    reply: ClassVar[type[msgspec.Struct] | None] = None
-
-
-class Ok(Message, frozen=True):
-    """Done; nothing to add."""
-
 
 # What a node is.
 
@@ -75,20 +67,6 @@ class Load(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 # One attempt of one instance of one task.
-
-
-class Instance(msgspec.Struct, frozen=True, array_like=True, order=True):
-    """`index` counts a task's instances in one iteration, `attempt` the tries of one."""
-
-    swarm_id: str
-    alias: str
-    index: int
-    iteration: int
-    attempt: int = 0
-
-    def __str__(self) -> str:
-        retry = f" (attempt {self.attempt + 1})" if self.attempt else ""
-        return f"{self.alias}.{self.index} in iteration {self.iteration}{retry}"
 
 
 class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -217,109 +195,6 @@ class ResultEntries(Message, frozen=True):
     more: bool = False
 
 
-# What tasks read of the exchange. `wait`: seconds after which it is answered all the same.
-
-Wait = Annotated[float, msgspec.Meta(ge=0, le=25)]
-
-
-class ResolvePeer(Message, frozen=True):
-    """`name` is a node's id or alias in the instance's cluster. Refused when there is none, or
-    when the networks of the swarm forbid this instance to talk to it."""
-
-    instance: Instance
-    name: str
-
-
-class Peer(Message, frozen=True):
-    node_id: str
-    alias: str
-
-
-class ReadPeers(Message, frozen=True):
-    instance: Instance
-
-
-class PeerInstance(msgspec.Struct, frozen=True, array_like=True):
-    """An instance of the same task in the same iteration. `share` is its part by measured
-    speed; the shares of a task add up to 1."""
-
-    rank: int
-    node_id: str
-    node_alias: str
-    share: float
-
-
-class PeerInstances(Message, frozen=True):
-    peers: tuple[PeerInstance, ...]
-
-
-class ReadBroadcast(Message, frozen=True):
-    instance: Instance
-    tag: str
-    wait: Wait = 0.0
-
-
-class ReadMessage(Message, frozen=True):
-    """The `number`-th message (from 0) that this attempt claimed from `source` under the tag."""
-
-    instance: Instance
-    source: str
-    tag: str
-    number: int
-    wait: Wait = 0.0
-
-
-class ReadContributions(Message, frozen=True):
-    """What `ranks` (empty: all) contributed for this instance to a collective.
-
-    Ready when all have answered, or `enough` of them. `partial` asks for what is there now,
-    ready or not. `on_loss`: "raise" makes a lost peer an end of the wait, "continue" goes on
-    without it. `after` entries were received already.
-    """
-
-    instance: Instance
-    number: int
-    kind: str
-    ranks: tuple[int, ...] = ()
-    enough: int | None = None
-    partial: bool = False
-    on_loss: str = "raise"
-    after: int = 0
-    wait: Wait = 0.0
-
-
-class ReadLock(Message, frozen=True):
-    """Ready once this attempt holds the lock that it asked for."""
-
-    instance: Instance
-    name: str
-    wait: Wait = 0.0
-
-
-class ReadCheckpoint(Message, frozen=True):
-    instance: Instance
-
-
-class Contribution(msgspec.Struct, frozen=True, array_like=True):
-    """`rank` is -1 where nobody's rank is asked for (broadcast, message, lock)."""
-
-    rank: int
-    value: Payload | None
-
-
-class Exchanged(Message, frozen=True):
-    """`ready`: `values` are what was asked for. Else `error` names a kind of
-    `manta.light.errors` when the wait can never end, and `sentence` says of whom; without it,
-    `sentence` names whom is waited for. `missing` ranks will never answer."""
-
-    ready: bool
-    values: tuple[Contribution, ...] = ()
-    more: bool = False
-    missing: tuple[int, ...] = ()
-    error: str = ""
-    sentence: str = ""
-
-
 # Journal entries: what happened to an instance, in the order in which it happened.
 
 
@@ -387,72 +262,6 @@ class StopRequested(Message, frozen=True):
     instance: Instance
 
 
-# Exchange between the instances of a swarm, relayed by the manager. What a task says goes
-# through the journal like all else; what it waits for it reads by long poll.
-
-
-class Broadcasted(Message, frozen=True):
-    """The latest of a tag in an iteration is what `get_broadcast` gives."""
-
-    instance: Instance
-    tag: str
-    value: Payload
-
-
-class Sent(Message, frozen=True):
-    """To the node with the id `to`. The k-th that an instance sends there under a tag is one
-    message, whichever attempt sent it: a retry does not send twice."""
-
-    instance: Instance
-    to: str
-    tag: str
-    value: Payload
-
-
-class Receiving(Message, frozen=True):
-    """Claims the next message from the node `source` under the tag, read by ReadMessage.
-
-    When the attempt fails, what it had claimed goes to the next claim.
-    """
-
-    instance: Instance
-    source: str
-    tag: str
-
-
-class Contributed(Message, frozen=True):
-    """This instance's part in the task's collective of that number in this iteration, from 0.
-
-    `to` is the rank that it is for, None for all. Of several attempts the first that
-    contributed counts, so that all see the same. `value` is None in a barrier.
-    """
-
-    instance: Instance
-    number: Annotated[int, msgspec.Meta(ge=0)]
-    kind: str
-    value: Payload | None = None
-    to: int | None = None
-
-
-class LockWanted(Message, frozen=True):
-    """Queues for the swarm's lock of that name; the end of the attempt releases it."""
-
-    instance: Instance
-    name: str
-
-
-class LockReleased(Message, frozen=True):
-    instance: Instance
-    name: str
-
-
-class Checkpointed(Message, frozen=True):
-    """Of this instance in this iteration: what a later attempt restores. The last one counts."""
-
-    instance: Instance
-    value: Payload
-
-
 class TaskEnded(Message, frozen=True):
     """Exactly one for each assignment that was taken; `state` is a final AttemptState."""
 
@@ -472,6 +281,7 @@ JournalEntry = (
     | Progressed
     | NextIteration
     | StopRequested
+    | Said
     | TaskEnded
 )
 
@@ -545,13 +355,6 @@ FetchDesired.reply = Desired
 ReadGlobal.reply = GlobalValue
 ListGlobals.reply = Tags
 SelectResults.reply = ResultEntries
-ResolvePeer.reply = Peer
-ReadPeers.reply = PeerInstances
-ReadBroadcast.reply = Exchanged
-ReadMessage.reply = Exchanged
-ReadContributions.reply = Exchanged
-ReadLock.reply = Exchanged
-ReadCheckpoint.reply = GlobalValue
 StopNode.reply = Ok
 
 FromNode = (
@@ -562,6 +365,8 @@ FromNode = (
     | ReadGlobal
     | ListGlobals
     | SelectResults
+    | ResolvePeer
+    | ExchangeRead
     | JournalBatch
     | LogBatch
     | Goodbye

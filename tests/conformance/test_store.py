@@ -21,6 +21,7 @@ from manta.manager.store.interface import (
     Delete,
     Put,
     Reference,
+    Release,
     RemoveSwarm,
     Store,
     Write,
@@ -170,6 +171,14 @@ def test_a_removed_swarm_leaves_nothing(store: Store) -> None:
     assert len(log_of(store, "s2")) == len(store.logs("s2")) == 30
 
 
+def test_a_blob_that_is_released_is_needed_by_nobody_else_s_leave(store: Store) -> None:
+    store.commit([Reference("s1", ("d1", "d2")), Reference("s2", ("d1",))])
+    store.commit([Release("s1", ("d1", "d2", "never-there"))])
+    assert store.unreferenced(["d1", "d2"]) == {"d2"}
+    store.commit([Release("s2", ("d1",)), Reference("s1", ("d2",))])
+    assert store.unreferenced(["d1", "d2"]) == {"d1"}
+
+
 def test_many_digests_are_looked_up(store: Store) -> None:
     digests = [str(number) for number in range(1700)]
     store.commit([Reference("s1", tuple(digests[:1600]))])
@@ -243,6 +252,7 @@ writes = st.one_of(
     st.builds(AppendEvents, swarm_ids, st.integers(1, 4), bodies),
     st.builds(AppendLogs, swarm_ids, st.sampled_from(["n1", "n2"]), st.integers(1, 4), bodies),
     st.builds(Reference, swarm_ids, st.lists(st.sampled_from(["d1", "d2"])).map(tuple)),
+    st.builds(Release, swarm_ids, st.lists(st.sampled_from(["d1", "d2"])).map(tuple)),
 )
 
 

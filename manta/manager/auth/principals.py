@@ -14,7 +14,7 @@ import msgspec
 
 from manta.actors.errors import Refused
 from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
-from manta.protocol import node, user
+from manta.protocol import exchange, node, user
 from manta.protocol.codes import Code
 from manta.protocol.node import Message
 from manta.transports.admission import TokenBucket
@@ -54,6 +54,13 @@ RIGHTS: dict[type[Message], frozenset[Kind]] = {
             node.ReadGlobal,
             node.ListGlobals,
             node.SelectResults,
+            exchange.ResolvePeer,
+            exchange.ReadBroadcast,
+            exchange.ReadMessage,
+            exchange.ReadContributions,
+            exchange.ReadLock,
+            exchange.ReadPeers,
+            exchange.ReadCheckpoint,
             node.JournalBatch,
             node.LogBatch,
             node.Goodbye,

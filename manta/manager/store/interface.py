@@ -60,13 +60,20 @@ class Reference(msgspec.Struct, frozen=True):
     digests: tuple[str, ...]
 
 
+class Release(msgspec.Struct, frozen=True):
+    """The swarm needs these blobs no more."""
+
+    swarm_id: str
+    digests: tuple[str, ...]
+
+
 class RemoveSwarm(msgspec.Struct, frozen=True):
     """Its record, events, log lines and references."""
 
     swarm_id: str
 
 
-Write = Put | Delete | AppendEvents | AppendLogs | Reference | RemoveSwarm
+Write = Put | Delete | AppendEvents | AppendLogs | Reference | Release | RemoveSwarm
 
 
 # Reads.

@@ -16,6 +16,7 @@ from manta.manager.store.interface import (
     Put,
     R,
     Reference,
+    Release,
     RemoveSwarm,
     StoredEvent,
     StoredLine,
@@ -111,6 +112,8 @@ def _apply(state: _State, write: Write) -> None:
                     lines[node_id, number] = StoredLine(state.position, node_id, body)
         case Reference(swarm_id, digests):
             state.references.setdefault(swarm_id, set()).update(digests)
+        case Release(swarm_id, digests):
+            state.references.get(swarm_id, set()).difference_update(digests)
         case RemoveSwarm(swarm_id):
             state.records.get(SwarmRecord, {}).pop(swarm_id, None)
             for table in (state.events, state.lines, state.references):

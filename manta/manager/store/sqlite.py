@@ -28,6 +28,7 @@ from manta.manager.store.interface import (
     Put,
     R,
     Reference,
+    Release,
     RemoveSwarm,
     StoredEvent,
     StoredLine,
@@ -183,6 +184,11 @@ class SqliteStore:
             case Reference(swarm_id, digests):
                 self._writer.executemany(
                     "INSERT OR IGNORE INTO blob_references VALUES (?, ?)",
+                    ((digest, swarm_id) for digest in digests),
+                )
+            case Release(swarm_id, digests):
+                self._writer.executemany(
+                    "DELETE FROM blob_references WHERE digest = ? AND swarm_id = ?",
                     ((digest, swarm_id) for digest in digests),
                 )
             case RemoveSwarm(swarm_id):

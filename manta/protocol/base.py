@@ -1,0 +1,33 @@
+"""What all messages are made of."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+Seconds = float
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Root of the messages; `reply` names the answer of those that are asked."""
+
+    reply: ClassVar[type[msgspec.Struct] | None] = None
+
+
+class Ok(Message, frozen=True):
+    """Done; nothing to add."""
+
+
+class Instance(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """`index` counts a task's instances in one iteration, `attempt` the tries of one."""
+
+    swarm_id: str
+    alias: str
+    index: int
+    iteration: int
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        retry = f" (attempt {self.attempt + 1})" if self.attempt else ""
+        return f"{self.alias}.{self.index} in iteration {self.iteration}{retry}"

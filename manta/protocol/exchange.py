@@ -1,0 +1,204 @@
+"""What the instances of a swarm say to each other, relayed by the manager.
+
+What a task says goes through its node's journal like all else; what it waits for it reads by
+long poll, which changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from manta.protocol.base import Instance, Message
+from manta.protocol.values import Payload
+
+# Journal entries.
+
+
+class Broadcasted(Message, frozen=True):
+    """The latest of a tag in an iteration is what `get_broadcast` gives."""
+
+    instance: Instance
+    tag: str
+    value: Payload
+
+
+class Sent(Message, frozen=True):
+    """To the node with the id `to`. The k-th that an instance sends there under a tag is one
+    message, whichever attempt sent it: a retry does not send twice."""
+
+    instance: Instance
+    to: str
+    tag: str
+    value: Payload
+
+
+class Receiving(Message, frozen=True):
+    """Claims the next message from the node `source` under the tag, read by ReadMessage.
+
+    When the attempt fails, what it had claimed goes to the next claim.
+    """
+
+    instance: Instance
+    source: str
+    tag: str
+
+
+class Contributed(Message, frozen=True):
+    """This instance's part in the task's collective of that number in this iteration, from 0.
+
+    `to` is the rank that it is for, None for all. Of several attempts the first that
+    contributed counts, so that all see the same. `value` is None in a barrier.
+    """
+
+    instance: Instance
+    number: Annotated[int, msgspec.Meta(ge=0)]
+    kind: str
+    value: Payload | None = None
+    to: int | None = None
+
+
+class LockWanted(Message, frozen=True):
+    """Queues for the swarm's lock of that name; the end of the attempt releases it."""
+
+    instance: Instance
+    name: str
+
+
+class LockReleased(Message, frozen=True):
+    instance: Instance
+    name: str
+
+
+class Checkpointed(Message, frozen=True):
+    """Of this instance in this iteration: what a later attempt restores. The last one counts."""
+
+    instance: Instance
+    value: Payload
+
+
+Said = Broadcasted | Sent | Receiving | Contributed | LockWanted | LockReleased | Checkpointed
+"""What an instance says to others, or claims: entries of the journal."""
+
+# Reads. `wait`: seconds after which it is answered all the same.
+
+Wait = Annotated[float, msgspec.Meta(ge=0, le=25)]
+
+
+class ResolvePeer(Message, frozen=True):
+    """`name` is a node's id or alias in the instance's cluster. Refused when there is none, or
+    when the networks of the swarm forbid this instance to talk to it."""
+
+    instance: Instance
+    name: str
+
+
+class Peer(Message, frozen=True):
+    node_id: str
+    alias: str
+
+
+class ReadPeers(Message, frozen=True):
+    instance: Instance
+
+
+class PeerInstance(msgspec.Struct, frozen=True, array_like=True):
+    """An instance of the same task in the same iteration. `share` is its part by measured
+    speed; the shares of a task add up to 1."""
+
+    rank: int
+    node_id: str
+    node_alias: str
+    share: float
+
+
+class PeerInstances(Message, frozen=True):
+    peers: tuple[PeerInstance, ...]
+
+
+class ReadBroadcast(Message, frozen=True):
+    instance: Instance
+    tag: str
+    wait: Wait = 0.0
+
+
+class ReadMessage(Message, frozen=True):
+    """The `number`-th message (from 0) that this attempt claimed from `source` under the tag."""
+
+    instance: Instance
+    source: str
+    tag: str
+    number: int
+    wait: Wait = 0.0
+
+
+class ReadContributions(Message, frozen=True):
+    """What `ranks` (empty: all) contributed for this instance to a collective.
+
+    Ready when all have answered, or `enough` of them. `partial` asks for what is there now,
+    ready or not. `on_loss`: "raise" makes a lost peer an end of the wait, "continue" goes on
+    without it. `after` entries were received already.
+    """
+
+    instance: Instance
+    number: int
+    kind: str
+    ranks: tuple[int, ...] = ()
+    enough: int | None = None
+    partial: bool = False
+    on_loss: str = "raise"
+    after: int = 0
+    wait: Wait = 0.0
+
+
+class ReadLock(Message, frozen=True):
+    """Ready once this attempt holds the lock that it asked for."""
+
+    instance: Instance
+    name: str
+    wait: Wait = 0.0
+
+
+class ReadCheckpoint(Message, frozen=True):
+    instance: Instance
+
+
+class Checkpoint(Message, frozen=True):
+    """`value` is None when there is none."""
+
+    value: Payload | None
+
+
+class Contribution(msgspec.Struct, frozen=True, array_like=True):
+    """`rank` is -1 where nobody's rank is asked for (broadcast, message, lock)."""
+
+    rank: int
+    value: Payload | None
+
+
+class Exchanged(Message, frozen=True):
+    """`ready`: `values` are what was asked for. Else `error` names a kind of
+    `manta.light.errors` when the wait can never end, and `sentence` says of whom; without it,
+    `sentence` names whom is waited for. `missing` ranks will never answer."""
+
+    ready: bool
+    values: tuple[Contribution, ...] = ()
+    more: bool = False
+    missing: tuple[int, ...] = ()
+    error: str = ""
+    sentence: str = ""
+
+
+ResolvePeer.reply = Peer
+ReadPeers.reply = PeerInstances
+ReadBroadcast.reply = Exchanged
+ReadMessage.reply = Exchanged
+ReadContributions.reply = Exchanged
+ReadLock.reply = Exchanged
+ReadCheckpoint.reply = Checkpoint
+
+ExchangeRead = (
+    ReadBroadcast | ReadMessage | ReadContributions | ReadLock | ReadPeers | ReadCheckpoint
+)
+"""Answered by the swarm; `ResolvePeer` by the Gateway and the swarm."""

@@ -1,0 +1,470 @@
+"""What instances say to each other, case by case: the machine and what is read of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manta.actors import Refused
+from manta.manager.exchange_queries import answer, check_peer
+from manta.manager.shares import shares
+from manta.manager.swarm_events import NodeLost, Released, Stopped, Woken
+from manta.manager.validity import flaws
+from manta.protocol.exchange import (
+    Broadcasted,
+    Checkpointed,
+    Contributed,
+    LockReleased,
+    LockWanted,
+    ReadBroadcast,
+    ReadCheckpoint,
+    ReadContributions,
+    ReadLock,
+    ReadMessage,
+    ReadPeers,
+    Receiving,
+    Sent,
+)
+from manta.protocol.node import TaskEnded, TaskStarted, Timings
+from manta.protocol.spec import NetworkSpec, ScheduleEntry
+from manta.protocol.values import BlobRef
+
+
+def read(b, request):
+    return answer(b.machine, request)
+
+
+def worker(b, index):
+    return b.running("worker")[index]
+
+
+def given_values(b, request):
+    found = read(b, request)
+    assert found.ready, found
+    return [entry.value.data.decode() for entry in found.values]
+
+
+# Broadcasts.
+
+
+def test_the_latest_broadcast_of_the_iteration_is_read(bench, make):
+    b = bench(make.task("worker"), nodes=3, max_iteration=2)
+    one, other = worker(b, 0), worker(b, 1)
+    waiting = read(b, ReadBroadcast(other, "model"))
+    assert not waiting.ready
+    assert not waiting.error
+    assert "worker.0 on node-1" in waiting.sentence
+    b.say(one, Broadcasted(one, "model", make.value(1)))
+    b.say(one, Broadcasted(one, "model", make.value(2)))
+    assert given_values(b, ReadBroadcast(other, "model")) == ["2"]
+    b.say(other, Broadcasted(other, "model", make.value(3)))
+    assert given_values(b, ReadBroadcast(one, "model")) == ["3"]
+    b.finish("worker")
+    assert not read(b, ReadBroadcast(worker(b, 0), "model")).ready, "another iteration"
+
+
+def test_a_broadcast_that_nobody_is_left_to_send_is_an_error(bench, make):
+    b = bench(make.task("worker"), make.task("after", "worker"), nodes=2)
+    b.end(worker(b, 0))
+    never = read(b, ReadBroadcast(worker(b, 1), "model"))
+    assert never.error == "NothingSent"
+    assert "'model'" in never.sentence
+
+
+def test_a_task_that_comes_before_or_beside_may_still_broadcast(bench, make):
+    b = bench(make.task("worker"), make.task("other"), nodes=1)
+    waiting = read(b, ReadBroadcast(worker(b, 0), "model"))
+    assert not waiting.error
+    assert "other on node-1" in waiting.sentence
+
+
+# Messages.
+
+
+def test_messages_come_in_order_and_once(bench, make):
+    b = bench(make.task("worker"), nodes=2)
+    one, other = worker(b, 0), worker(b, 1)
+    b.say(one, *(Sent(one, "id2", "t", make.value(n)) for n in range(3)))
+    b.say(other, Receiving(other, "id1", "t"), Receiving(other, "id1", "t"))
+    assert given_values(b, ReadMessage(other, "id1", "t", 0)) == ["0"]
+    assert given_values(b, ReadMessage(other, "id1", "t", 0)) == ["0"], "asked again"
+    assert given_values(b, ReadMessage(other, "id1", "t", 1)) == ["1"]
+    b.say(other, Receiving(other, "id1", "t"), Receiving(other, "id1", "t"))
+    assert given_values(b, ReadMessage(other, "id1", "t", 2)) == ["2"]
+    waiting = read(b, ReadMessage(other, "id1", "t", 3))
+    assert not waiting.ready
+    assert "worker.0 on node-1" in waiting.sentence
+
+
+def test_what_nobody_took_is_there_in_the_next_iteration(bench, make):
+    b = bench(make.task("worker"), nodes=2, max_iteration=2)
+    b.say(worker(b, 0), Sent(worker(b, 0), "id2", "t", make.value("late")))
+    b.finish("worker")
+    other = worker(b, 1)
+    b.say(other, Receiving(other, "id1", "t"))
+    assert given_values(b, ReadMessage(other, "id1", "t", 0)) == ["late"]
+
+
+def test_a_retry_does_not_send_twice(bench, make):
+    b = bench(make.task("worker", retries=1), nodes=2)
+    one, other = worker(b, 0), worker(b, 1)
+    b.say(one, Sent(one, "id2", "t", make.value("a0")), Sent(one, "id2", "t", make.value("b0")))
+    b.say(other, Receiving(other, "id1", "t"))
+    assert given_values(b, ReadMessage(other, "id1", "t", 0)) == ["a0"]
+    b.end(one, "FAILED", "no")
+    again = worker(b, 0)
+    b.say(again, *(Sent(again, "id2", "t", make.value(text)) for text in ("a1", "b1", "c1")))
+    b.say(other, *(Receiving(other, "id1", "t") for _ in range(3)))
+    got = [given_values(b, ReadMessage(other, "id1", "t", n)) for n in range(3)]
+    assert got == [["a0"], ["b1"], ["c1"]]
+    assert not read(b, ReadMessage(other, "id1", "t", 3)).ready
+
+
+def test_what_a_failed_attempt_had_taken_is_received_again(bench, make):
+    b = bench(make.task("worker", retries=1), nodes=2)
+    one, other = worker(b, 0), worker(b, 1)
+    b.say(one, Sent(one, "id2", "t", make.value("a")), Sent(one, "id2", "t", make.value("b")))
+    b.say(other, Receiving(other, "id1", "t"))
+    b.end(other, "FAILED", "no")
+    again = worker(b, 1)
+    b.say(again, Receiving(again, "id1", "t"), Receiving(again, "id1", "t"))
+    assert given_values(b, ReadMessage(again, "id1", "t", 0)) == ["a"]
+    assert given_values(b, ReadMessage(again, "id1", "t", 1)) == ["b"]
+
+
+def test_to_wait_for_a_node_that_runs_nothing_more_is_an_error(bench, make):
+    b = bench(make.task("worker"), nodes=2)
+    other = worker(b, 1)
+    b.say(other, Receiving(other, "id1", "t"))
+    assert not read(b, ReadMessage(other, "id1", "t", 0)).error
+    b.end(worker(b, 0))
+    never = read(b, ReadMessage(other, "id1", "t", 0))
+    assert never.error == "PeerLost"
+    assert "id1" in never.sentence
+
+
+def test_to_wait_for_oneself_is_an_error_at_once(bench, make):
+    b = bench(make.task("worker"), nodes=2)
+    one = worker(b, 0)
+    b.say(one, Receiving(one, "id1", "t"))
+    assert read(b, ReadMessage(one, "id1", "t", 0)).error == "PeerLost"
+
+
+# Collectives.
+
+
+def contribute(b, make, *indices, number=0, kind="gather", to=None):
+    for index in indices:
+        one = worker(b, index)
+        b.say(one, Contributed(one, number, kind, make.value(index), to))
+
+
+def test_a_collective_is_ready_when_all_have_answered(bench, make):
+    b = bench(make.task("worker"), nodes=3)
+    ask = ReadContributions(worker(b, 0), 0, "gather")
+    contribute(b, make, 2, 0)
+    waiting = read(b, ask)
+    assert not waiting.ready
+    assert waiting.sentence == "gather waits for worker.1 on node-2 (placed)"
+    contribute(b, make, 1)
+    assert given_values(b, ask) == ["0", "1", "2"]
+
+
+def test_a_part_may_be_for_one_rank(bench, make):
+    b = bench(make.task("worker"), nodes=2)
+    one = worker(b, 0)
+    b.say(
+        one,
+        Contributed(one, 0, "scatter", make.value("for 0"), 0),
+        Contributed(one, 0, "scatter", make.value("for 1"), 1),
+    )
+    ask = ReadContributions(worker(b, 1), 0, "scatter", ranks=(0,))
+    assert given_values(b, ask) == ["for 1"]
+
+
+def test_the_first_contribution_counts_whichever_attempt_made_it(bench, make):
+    b = bench(make.task("worker", retries=1), nodes=2)
+    one = worker(b, 0)
+    b.say(one, Contributed(one, 0, "gather", make.value("first")))
+    b.end(one, "FAILED", "no")
+    again = worker(b, 0)
+    b.say(again, Contributed(again, 0, "gather", make.value("second")))
+    contribute(b, make, 1)
+    assert given_values(b, ReadContributions(worker(b, 1), 0, "gather")) == ["first", "1"]
+
+
+def test_another_call_under_the_same_number_names_both(bench, make):
+    b = bench(make.task("worker"), nodes=2)
+    contribute(b, make, 1, kind="barrier")
+    never = read(b, ReadContributions(worker(b, 0), 0, "all_reduce"))
+    assert never.error == "CollectiveError"
+    assert "worker.0 called all_reduce where worker.1 called barrier" in never.sentence
+
+
+def test_who_finishes_without_the_call_is_waited_for_in_vain(bench, make):
+    b = bench(make.task("worker"), nodes=3)
+    contribute(b, make, 0)
+    b.end(worker(b, 2))
+    never = read(b, ReadContributions(worker(b, 0), 0, "gather"))
+    assert never.error == "PeerLost"
+    assert "worker.2 on node-3 (it has finished without that call)" in never.sentence
+
+
+def test_a_lost_node_is_named_or_left_out(bench, make):
+    b = bench(make.task("worker", quorum=0.5), nodes=3)
+    contribute(b, make, 0, 1)
+    b.feed(NodeLost("id3", "its lease ended"))
+    raising = read(b, ReadContributions(worker(b, 0), 0, "gather"))
+    assert raising.error == "PeerLost"
+    assert "node-3 was lost" in raising.sentence
+    going_on = read(b, ReadContributions(worker(b, 0), 0, "gather", on_loss="continue"))
+    assert going_on.ready
+    assert going_on.missing == (2,)
+    assert [entry.rank for entry in going_on.values] == [0, 1]
+
+
+def test_enough_and_what_is_there(bench, make):
+    b = bench(make.task("worker"), nodes=4)
+    contribute(b, make, 0, 3)
+    assert given_values(b, ReadContributions(worker(b, 0), 0, "gather", enough=2)) == ["0", "3"]
+    assert not read(b, ReadContributions(worker(b, 0), 0, "gather", enough=3)).ready
+    partial = ReadContributions(worker(b, 0), 0, "gather", enough=3, partial=True)
+    assert given_values(b, partial) == ["0", "3"]
+
+
+def test_much_comes_in_pages(bench, make):
+    b = bench(make.task("worker"), nodes=40)
+    for index in range(40):
+        one = worker(b, index)
+        b.say(one, Contributed(one, 0, "gather", make.value("x" * 60_000)))
+    ask = ReadContributions(worker(b, 0), 0, "gather")
+    got: list = []
+    while True:
+        page = read(b, ReadContributions(ask.instance, 0, "gather", after=len(got)))
+        got += page.values
+        if not page.more:
+            break
+        assert len(page.values) < 20
+    assert [entry.rank for entry in got] == list(range(40))
+
+
+def test_instances_that_run_one_by_one_cannot_meet(bench, make):
+    entry = ScheduleEntry(("worker",), True)
+    b = bench(make.task("worker"), schedule=((entry,),), nodes=2)
+    never = read(b, ReadContributions(worker(b, 0), 0, "barrier"))
+    assert never.error == "CollectiveError"
+    assert "one after another" in never.sentence
+
+
+# Locks, checkpoints, peers.
+
+
+def test_a_lock_is_held_in_turn_and_given_back_by_the_end(bench, make):
+    b = bench(make.task("worker"), nodes=3)
+    instances = [worker(b, index) for index in (1, 0, 2)]
+    for one in instances:
+        b.say(one, LockWanted(one, "file"))
+    first, second, third = instances
+    assert read(b, ReadLock(first, "file")).ready
+    waiting = read(b, ReadLock(second, "file"))
+    assert not waiting.ready
+    assert "held by worker.1 on node-2" in waiting.sentence
+    b.say(first, LockReleased(first, "file"))
+    assert read(b, ReadLock(second, "file")).ready
+    b.end(second)
+    assert read(b, ReadLock(third, "file")).ready
+
+
+def test_a_later_attempt_restores_what_an_earlier_one_kept(bench, make):
+    b = bench(make.task("worker", retries=1), nodes=2, max_iteration=2)
+    one = worker(b, 0)
+    assert read(b, ReadCheckpoint(one)).value is None
+    b.say(one, Checkpointed(one, make.value(1)), Checkpointed(one, make.value(2)))
+    b.end(one, "FAILED", "no")
+    assert read(b, ReadCheckpoint(worker(b, 0))).value == make.value(2)
+    assert read(b, ReadCheckpoint(worker(b, 1))).value is None
+    b.finish("worker")
+    assert read(b, ReadCheckpoint(worker(b, 0))).value is None, "another iteration"
+
+
+def test_peers_and_their_shares_by_measured_speed(bench, make):
+    b = bench(make.task("worker"), nodes=2, max_iteration=3)
+    peers = read(b, ReadPeers(worker(b, 1))).peers
+    assert [(p.rank, p.node_id, p.node_alias, p.share) for p in peers] == [
+        (0, "id1", "node-1", 0.5),
+        (1, "id2", "node-2", 0.5),
+    ]
+    for index, computing in ((0, 1.0), (1, 3.0)):
+        one = worker(b, index)
+        end = TaskEnded(one, "FINISHED", b.now, timings=Timings(computing=computing))
+        b.say(one, TaskStarted(one, b.now), end)
+    assert [p.share for p in read(b, ReadPeers(worker(b, 0))).peers] == [0.75, 0.25]
+    assert b.replayed().data == b.machine.data
+
+
+def test_an_instance_that_was_ended_waits_for_nothing(bench, make):
+    b = bench(make.task("worker"), nodes=2)
+    one = worker(b, 0)
+    b.feed(Stopped())
+    assert read(b, ReadBroadcast(one, "t")).error == "SwarmStopped"
+
+
+@given(st.integers(1, 6), st.lists(st.none() | st.floats(0, 10), max_size=6))
+def test_shares_add_up_to_one(size, took):
+    found = shares(size, (1 / size,) * size, took)
+    assert len(found) == size
+    assert sum(found) == pytest.approx(1)
+    assert all(share > 0 for share in found)
+
+
+# Networks.
+
+
+def ring(bench, make, **changes):
+    network = NetworkSpec("ring", "ring")
+    return bench(make.task("worker", network="ring"), networks=(network,), nodes=4, **changes)
+
+
+def test_only_neighbors_may_talk(bench, make):
+    b = ring(bench, make)
+    one = worker(b, 0)
+    for node in ("id2", "id4", "id1"):
+        check_peer(b.machine, one, node, "x")
+    with pytest.raises(Refused, match=r"worker.0 may not talk to node-3.*ring"):
+        check_peer(b.machine, one, "id3", "node-3")
+    b.say(one, Sent(one, "id3", "t", make.value("no")), Sent(one, "id2", "t", make.value("yes")))
+    three, two = worker(b, 2), worker(b, 1)
+    b.say(three, Receiving(three, "id1", "t"))
+    b.say(two, Receiving(two, "id1", "t"))
+    assert not read(b, ReadMessage(three, "id1", "t", 0)).ready
+    assert given_values(b, ReadMessage(two, "id1", "t", 0)) == ["yes"]
+    assert any("dropped" in sentence for sentence in b.sentences("ignored"))
+
+
+def test_a_broadcast_reaches_neighbors_only(bench, make):
+    b = ring(bench, make)
+    one = worker(b, 0)
+    b.say(one, Broadcasted(one, "t", make.value("hello")))
+    assert given_values(b, ReadBroadcast(worker(b, 3), "t")) == ["hello"]
+    assert not read(b, ReadBroadcast(worker(b, 2), "t")).ready
+
+
+def test_star_and_edges(bench, make):
+    networks = NetworkSpec("star", "star"), NetworkSpec("pairs", "edges", (("node-1", "id2"),))
+    b = bench(
+        make.task("hub", method="any", network="star"),
+        make.task("worker", network="star"),
+        make.task("pair", network="pairs"),
+        networks=networks,
+        nodes=3,
+    )
+    check_peer(b.machine, worker(b, 2), "id1", "node-1")
+    with pytest.raises(Refused):
+        check_peer(b.machine, worker(b, 2), "id2", "node-2")
+    pair = b.running("pair")
+    check_peer(b.machine, pair[1], "id1", "node-1")
+    with pytest.raises(Refused):
+        check_peer(b.machine, pair[0], "id3", "node-3")
+    never = read(b, ReadContributions(pair[0], 0, "barrier"))
+    assert never.error == "CollectiveError"
+    assert "add edges" in never.sentence
+    assert not read(b, ReadContributions(worker(b, 0), 0, "barrier")).error
+
+
+@pytest.mark.parametrize(
+    ("networks", "network", "words"),
+    [
+        ((), "ring", "which the swarm does not have (it has none)"),
+        ((NetworkSpec("r", "rng"),), "r", "use full, ring, star or edges"),
+        ((NetworkSpec("r", "ring"), NetworkSpec("r", "full")), "r", "described twice"),
+        ((NetworkSpec("r", "edges"),), "r", "give edges"),
+        ((NetworkSpec("r", "edges", (("a", "a"),)),), "r", "to itself"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(make, networks, network, words):
+    spec = make.spec(make.task("worker", network=network), networks=networks)
+    assert any(words in flaw for flaw in flaws(spec))
+
+
+# What is kept, and for how long.
+
+
+def test_blobs_are_released_with_their_iteration(bench, make):
+    b = bench(make.task("worker"), nodes=2, max_iteration=2)
+    one = worker(b, 0)
+    blobs = [BlobRef(letter * 64, 1) for letter in "abcdef"]
+    b.say(
+        one,
+        Broadcasted(one, "t", blobs[0]),
+        Broadcasted(one, "t", blobs[1]),
+        Contributed(one, 0, "gather", blobs[2]),
+        Checkpointed(one, blobs[3]),
+        Sent(one, "id2", "taken", blobs[4]),
+        Sent(one, "id2", "left", blobs[5]),
+    )
+    other = worker(b, 1)
+    b.say(other, Receiving(other, "id1", "taken"))
+    b.actions.clear()
+    b.finish("worker")
+    (released,) = [action for action in b.actions if isinstance(action, Released)]
+    assert released.blobs == tuple(blobs[:5])
+    b.actions.clear()
+    b.feed(Stopped())
+    (released,) = [action for action in b.actions if isinstance(action, Released)]
+    assert released.blobs == (blobs[5],)
+
+
+def test_whoever_waits_is_woken(bench, make):
+    b = bench(make.task("worker"), nodes=2)
+    one = worker(b, 0)
+    actions = b.say(one, Broadcasted(one, "t", make.value(1)))
+    assert Woken(("broadcast", 0, "t")) in actions
+    assert Woken() in b.end(one)
+
+
+class Talk:
+    """Random talk between two instances that fail and are tried again."""
+
+    def __init__(self, bench, make, steps):
+        self.b = bench(make.task("worker", retries=1000), nodes=2)
+        self.make = make
+        self.done = [0, 0]
+        for who, what in steps:
+            one = worker(self.b, who)
+            route = f"id{2 - who}"
+            if what == "send":
+                count = self.done[who]
+                self.b.say(one, Sent(one, route, "t", make.value(f"{who}:{count}")))
+                self.done[who] += 1
+            elif what == "receive":
+                self.b.say(one, Receiving(one, route, "t"))
+            else:
+                self.b.end(one, "FAILED", "no")
+                self.done[who] = 0
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1]), st.sampled_from(["send", "receive", "fail"])),
+        max_size=30,
+    )
+)
+def test_however_often_attempts_fail_nothing_is_lost_or_comes_twice(bench, make, steps):
+    talk = Talk(bench, make, steps)
+    b = talk.b
+    for who in (0, 1):
+        one, other = worker(b, who), worker(b, 1 - who)
+        b.end(one, "FAILED", "once more")
+        b.end(other, "FAILED", "once more")
+        one, other = worker(b, who), worker(b, 1 - who)
+        sent = max(talk.done[who], 5)
+        b.say(one, *(Sent(one, f"id{2 - who}", "t", make.value(f"{who}:{n}")) for n in range(sent)))
+        b.say(other, *(Receiving(other, f"id{who + 1}", "t") for _ in range(40)))
+        got: list[str] = []
+        while (found := read(b, ReadMessage(other, f"id{who + 1}", "t", len(got)))).ready:
+            got.append(found.values[0].value.data.decode())
+        assert got[:sent] == [f"{who}:{n}" for n in range(sent)]
+        assert len(got) == len(set(got))
+    assert b.replayed().data == b.machine.data
