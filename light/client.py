@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 from manta.light import wire
-from manta.light.context import MISSING, Brief, Entry
-from manta.light.errors import BY_NAME, NodeLost, NotInTask, RequestFailed
+from manta.light.context import MISSING, Brief, Entry, Part
+from manta.light.errors import BY_NAME, LightError, NodeLost, NotInTask, RequestFailed
 from manta.transports.values import decode, encode
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
@@ -100,6 +100,8 @@ class RoundClient:
                 assert self._connection is not None
                 self._connection.send(message)
                 return self._answer(self._connection)
+            except LightError:  # the node's answer: Timeout among them is an OSError
+                raise
             except (OSError, wire.BrokenFrame):
                 self.close()
 
@@ -174,7 +176,9 @@ def _value(message: dict[str, Any], fds: list[int]) -> Any:
     return decode(memory)
 
 
-def _entry(message: dict[str, Any], fds: list[int]) -> Entry:
+def _entry(message: dict[str, Any], fds: list[int]) -> Entry | Part:
+    if "rank" in message:
+        return Part(message["rank"], _value(message, fds))
     return Entry(
         message["node_id"],
         message["alias"],

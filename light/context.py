@@ -48,6 +48,8 @@ class Brief:
         self.datasets = datasets
         self.timeout = timeout
         self.scratch = scratch
+        self.collectives = 0
+        """How many this round has taken part in."""
 
     @property
     def name(self) -> str:
@@ -69,6 +71,14 @@ class Entry:
         self.value = value
 
 
+class Part:
+    """What an instance contributed to a collective; MISSING for nothing, as in a barrier."""
+
+    def __init__(self, rank: int, value: Any) -> None:
+        self.rank = rank
+        self.value = value
+
+
 class Missing:
     """Stands for a value that is not there, since None is a value."""
 
@@ -86,7 +96,7 @@ class Context(Protocol):
         """Ask the node for something; `value` among the fields is any value that can be sent.
 
         `kind` and fields are those of `manta.node.session`, the kind in snake case. Answers
-        a plain object, a value (or MISSING), or a list of Entry.
+        a plain object, a value (or MISSING), or a list of Entry or Part.
         """
 
 

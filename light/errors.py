@@ -37,6 +37,19 @@ class Timeout(LightError, TimeoutError):
     """What the task waited for did not come in time."""
 
 
+class UnknownPeer(LightError):
+    """There is no such node, or a network of the swarm forbids to talk to it."""
+
+
+class NothingSent(LightError):
+    """Nobody sent what the task waited for, and nobody is left who could."""
+
+
+class CollectiveError(LightError):
+    """The instances of a task cannot meet in this call: they make different ones, or never run
+    at the same time."""
+
+
 class NodeLost(LightError):
     """The node's service did not come back in time."""
 
@@ -63,6 +76,15 @@ class MissingPackage(LightError, ImportError):
 
 BY_NAME: dict[str, type[LightError]] = {
     kind.__name__: kind
-    for kind in (DataCorruptionError, ResourceExhaustionError, SwarmStopped, PeerLost, Timeout)
+    for kind in (
+        DataCorruptionError,
+        ResourceExhaustionError,
+        SwarmStopped,
+        PeerLost,
+        Timeout,
+        UnknownPeer,
+        NothingSent,
+        CollectiveError,
+    )
 }
 """Kinds of refused requests that have an exception of their own."""

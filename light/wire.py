@@ -32,7 +32,8 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                       size, fds=1            an encoded value in a sealed memfd
                       (none)                 there is no such value
                       count                  that many `entry` messages follow, each with
-                                             node_id, alias, index, iteration, attempt and a value
+                                             node_id, alias, index, iteration, attempt (of a
+                                             collective: rank) and a value
                       memory, fds=1          a writable memfd
                     error(n, kind, sentence)
                     refused(sentence)        the token is not valid (any more)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from manta.light.context import current
+from manta.light.exchange import Exchange
 from manta.light.globals import Globals
 from manta.light.results import Results
 
 
-class World:
+class World(Exchange):
     """What a task knows of its swarm, and how it speaks to it.
 
     Works on its own, without a Task: it speaks for the round that is running.

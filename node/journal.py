@@ -23,6 +23,15 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from manta.protocol.exchange import (
+    Broadcasted,
+    Checkpointed,
+    Contributed,
+    LockReleased,
+    LockWanted,
+    Receiving,
+    Sent,
+)
 from manta.protocol.node import (
     GlobalWritten,
     Instance,
@@ -34,7 +43,7 @@ from manta.protocol.node import (
     TaskStarted,
 )
 from manta.protocol.states import AttemptState
-from manta.protocol.values import BlobRef
+from manta.protocol.values import BlobRef, Payload
 
 T = TypeVar("T")
 
@@ -266,10 +275,11 @@ class Journal:
         return self.entries.append(entry, size)
 
     def last_write(self, instance: Instance) -> int:
-        """Number of the attempt's last result or global that is not acknowledged, or 0."""
+        """Number of the attempt's last entry that others may read and that is not
+        acknowledged, or 0."""
         last = 0
         for kept in self.entries:
-            if isinstance(kept.item, ResultWritten | GlobalWritten):
+            if isinstance(kept.item, WITH_A_VALUE | WITHOUT):
                 last = kept.number if kept.item.instance == instance else last
         return last
 
@@ -335,9 +345,15 @@ class Journal:
         return self.entries.last
 
 
+WITH_A_VALUE = ResultWritten | GlobalWritten | Broadcasted | Sent | Contributed | Checkpointed
+WITHOUT = Receiving | LockWanted | LockReleased
+"""Entries that reads of tasks rest on, with a value and without."""
+
+
 def blob_of(entry: JournalEntry) -> BlobRef | None:
     """The blob that must be at the manager before the entry is."""
-    if isinstance(entry, ResultWritten | GlobalWritten):
+    value: Payload | None
+    if isinstance(entry, WITH_A_VALUE):
         value = entry.value
     elif isinstance(entry, TaskEnded) and entry.output is not None:
         value = entry.output

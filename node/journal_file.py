@@ -30,6 +30,7 @@ from manta.node.journal import (
     encode,
 )
 from manta.node.record_file import RecordFile, sync
+from manta.protocol.exchange import Said
 from manta.protocol.node import (
     GlobalWritten,
     Instance,
@@ -60,12 +61,16 @@ LINES_BOUND = 64 * 1024 * 1024
 def linger(entry: JournalEntry) -> float:
     """Seconds that an entry may wait for company: one sync and one message for all.
 
-    One that names a blob is sent when that has been pushed, so it waits without harm.
+    One that names a blob is sent when that has been pushed, so it waits without harm. For
+    what is said to other instances these wait already.
     """
     if isinstance(entry, TaskEnded):
         return 0.0
-    small = isinstance(entry, ResultWritten | GlobalWritten) and blob_of(entry) is None
-    return 0.003 if small else 0.05
+    if blob_of(entry) is not None:
+        return 0.05
+    if isinstance(entry, Said):
+        return 0.0
+    return 0.003 if isinstance(entry, ResultWritten | GlobalWritten) else 0.05
 
 
 LINES_LINGER = 0.1

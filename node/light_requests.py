@@ -10,6 +10,7 @@ from typing import Any
 from manta.node import light_wire as wire
 from manta.node import session as ask
 from manta.node.light_sessions import Message
+from manta.protocol.exchange import Contribution
 from manta.protocol.node import ResultEntry
 from manta.protocol.values import BlobRef, Inline, Payload
 
@@ -37,6 +38,15 @@ class Reply:
         except IndexError:
             return
         done(value, error)
+
+
+_GIVING_A_VALUE = (
+    wire.GetGlobal,
+    wire.GetState,
+    wire.GetBroadcast,
+    wire.Receive,
+    wire.Restore,
+)
 
 
 def body(request: wire.Ask, value: Payload | None) -> Any:
@@ -68,6 +78,36 @@ def body(request: wire.Ask, value: Payload | None) -> Any:
             return ask.GetResources()
         case wire.GetPerformance():
             return ask.GetPerformance()
+        case wire.Broadcast():
+            return ask.Broadcast(request.tag, _given(value))
+        case wire.GetBroadcast():
+            return ask.GetBroadcast(request.tag, request.timeout)
+        case wire.Send():
+            return ask.Send(request.to, request.tag, _given(value))
+        case wire.Receive():
+            return ask.Receive(request.source, request.tag, request.timeout)
+        case wire.Contribute():
+            return ask.Contribute(request.number, request.what, request.to, value)
+        case wire.Collect():
+            return ask.Collect(
+                request.number,
+                request.what,
+                request.ranks,
+                request.enough,
+                request.partial,
+                request.on_loss,
+                request.timeout,
+            )
+        case wire.Lock():
+            return ask.Lock(request.name, request.timeout)
+        case wire.Unlock():
+            return ask.Unlock(request.name)
+        case wire.ListPeers():
+            return ask.ListPeers()
+        case wire.Checkpoint():
+            return ask.Checkpoint(_given(value))
+        case wire.Restore():
+            return ask.Restore()
 
 
 def _given(value: Payload | None) -> Payload:
@@ -78,8 +118,11 @@ def _given(value: Payload | None) -> Payload:
 def answer(request: wire.Ask, value: Any) -> list[Message]:
     """What a request's outcome looks like on the wire."""
     head = {"k": "answer", "n": request.n}
-    if isinstance(request, (wire.GetGlobal, wire.GetState)):
+    if isinstance(request, _GIVING_A_VALUE):
         return [_with_value(head, value)]
+    if isinstance(request, wire.Collect):
+        parts: list[Contribution] = value
+        return [({**head, "count": len(parts)}, None), *(_part(request.n, p) for p in parts)]
     if isinstance(request, wire.SelectResults):
         entries: list[ResultEntry] = value
         return [({**head, "count": len(entries)}, None), *(_entry(request.n, e) for e in entries)]
@@ -103,6 +146,10 @@ def _entry(number: int, entry: ResultEntry) -> Message:
         "attempt": entry.attempt,
     }
     return _with_value(head, entry.value)
+
+
+def _part(number: int, part: Contribution) -> Message:
+    return _with_value({"k": "entry", "n": number, "rank": part.rank}, part.value)
 
 
 def _with_value(head: dict[str, Any], value: Payload | None) -> Message:

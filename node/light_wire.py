@@ -133,6 +133,70 @@ class GetPerformance(Numbered, frozen=True, tag="get_performance"):
     pass
 
 
+Wait = Annotated[float, Meta(gt=0, le=366 * 86400)]
+"""Seconds that a task is willing to wait."""
+
+
+class Broadcast(Numbered, frozen=True, tag="broadcast"):
+    tag: Name
+    value: Value
+
+
+class GetBroadcast(Numbered, frozen=True, tag="get_broadcast"):
+    tag: Name
+    timeout: Wait
+
+
+class Send(Numbered, frozen=True, tag="send"):
+    to: Name
+    tag: Name
+    value: Value
+
+
+class Receive(Numbered, frozen=True, tag="receive"):
+    source: Name
+    tag: Name
+    timeout: Wait
+
+
+class Contribute(Numbered, frozen=True, tag="contribute"):
+    number: Annotated[int, Meta(ge=0, lt=2**31)]
+    what: Name
+    to: Annotated[int, Meta(ge=0, lt=2**31)] | None
+    value: Value | None = None
+
+
+class Collect(Numbered, frozen=True, tag="collect"):
+    number: Annotated[int, Meta(ge=0, lt=2**31)]
+    what: Name
+    ranks: Annotated[tuple[int, ...], Meta(max_length=100_000)]
+    enough: Annotated[int, Meta(ge=0)] | None
+    partial: bool
+    on_loss: Literal["raise", "continue"]
+    timeout: Wait
+
+
+class Lock(Numbered, frozen=True, tag="lock"):
+    name: Name
+    timeout: Wait
+
+
+class Unlock(Numbered, frozen=True, tag="unlock"):
+    name: Name
+
+
+class ListPeers(Numbered, frozen=True, tag="list_peers"):
+    pass
+
+
+class Checkpoint(Numbered, frozen=True, tag="checkpoint"):
+    value: Value
+
+
+class Restore(Numbered, frozen=True, tag="restore"):
+    pass
+
+
 Ask = (
     GetGlobal
     | SetGlobal
@@ -147,6 +211,17 @@ Ask = (
     | SetState
     | GetResources
     | GetPerformance
+    | Broadcast
+    | GetBroadcast
+    | Send
+    | Receive
+    | Contribute
+    | Collect
+    | Lock
+    | Unlock
+    | ListPeers
+    | Checkpoint
+    | Restore
 )
 """Requests that the task's supervisor answers."""
 

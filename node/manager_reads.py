@@ -16,6 +16,7 @@ from manta.node.context import later
 from manta.node.journal_file import Journals
 from manta.node.messages import AskManager
 from manta.protocol.codes import Code
+from manta.protocol.exchange import Contribution, Exchanged
 from manta.protocol.node import ResultEntries, ResultEntry
 
 ASK_TIMEOUT = 30.0
@@ -33,6 +34,8 @@ class _Read(msgspec.Struct):
     reply: Reply
     entries: tuple[ResultEntry, ...] = ()
     """Those of the pages that came already."""
+    contributions: tuple[Contribution, ...] = ()
+    """Likewise."""
 
 
 class ManagerReads:
@@ -59,9 +62,10 @@ class ManagerReads:
                 self._waiting.append(read)
                 continue
             request = read.ask.request
-            if read.entries:
-                request = msgspec.structs.replace(request, after=len(read.entries))
-            future = self.gateway.ask_future(request, timeout=ASK_TIMEOUT)
+            if count := len(read.entries) or len(read.contributions):
+                request = msgspec.structs.replace(request, after=count)
+            wait = getattr(request, "wait", 0.0)
+            future = self.gateway.ask_future(request, timeout=ASK_TIMEOUT + wait)
             later(self._actor, future, partial(self._answered, read))
 
     def _answered(self, read: _Read, value: Any, error: BaseException | None) -> None:
@@ -72,6 +76,13 @@ class ManagerReads:
                 self.relay()
                 return
             value = ResultEntries(read.entries)
+        elif isinstance(value, Exchanged) and value.more:
+            read.contributions += value.values
+            self._waiting.append(read)
+            self.relay()
+            return
+        elif isinstance(value, Exchanged) and read.contributions:
+            value = msgspec.structs.replace(value, values=read.contributions + value.values)
         if error is None:
             read.reply.set(value)
         elif isinstance(error, ActorError) and (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from manta.protocol.exchange import ExchangeRead, ResolvePeer
 from manta.protocol.node import (
     Assignment,
     Desired,
@@ -81,7 +82,7 @@ class AskManager(msgspec.Struct, frozen=True):
     It sees what `instance` wrote before.
     """
 
-    request: ReadGlobal | ListGlobals | SelectResults
+    request: ReadGlobal | ListGlobals | SelectResults | ResolvePeer | ExchangeRead
     instance: Instance
 
 

@@ -204,3 +204,84 @@ class GetResources(msgspec.Struct, frozen=True):
 
 class GetPerformance(msgspec.Struct, frozen=True):
     """-> dict, as `Local.get_performance_metrics` documents it"""
+
+
+# What instances say to each other: `timeout` in seconds.
+
+
+class Broadcast(msgspec.Struct, frozen=True):
+    """-> None"""
+
+    tag: str
+    value: Payload
+
+
+class GetBroadcast(msgspec.Struct, frozen=True):
+    """-> Payload"""
+
+    tag: str
+    timeout: float
+
+
+class Send(msgspec.Struct, frozen=True):
+    """`to` is a node's id or alias -> None"""
+
+    to: str
+    tag: str
+    value: Payload
+
+
+class Receive(msgspec.Struct, frozen=True):
+    """-> Payload"""
+
+    source: str
+    tag: str
+    timeout: float
+
+
+class Contribute(msgspec.Struct, frozen=True):
+    """-> None"""
+
+    number: int
+    kind: str
+    to: int | None
+    value: Payload | None
+
+
+class Collect(msgspec.Struct, frozen=True):
+    """`partial`: when the time is over, what is there -> list[Contribution], blobs as above"""
+
+    number: int
+    kind: str
+    ranks: tuple[int, ...]
+    enough: int | None
+    partial: bool
+    on_loss: str
+    timeout: float
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """-> None"""
+
+    name: str
+    timeout: float
+
+
+class Unlock(msgspec.Struct, frozen=True):
+    """-> None"""
+
+    name: str
+
+
+class ListPeers(msgspec.Struct, frozen=True):
+    """-> list of [rank, node_id, node_alias, share]"""
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """-> None"""
+
+    value: Payload
+
+
+class Restore(msgspec.Struct, frozen=True):
+    """-> Payload | None"""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from manta.actors import Actor, AskTimeout, Refused
 from manta.node import session as light
@@ -16,7 +16,10 @@ from manta.node.errors import StorageError
 from manta.node.messages import AskManager
 from manta.node.metrics import ReadPerformance, ReadResources
 from manta.node.peer_hub import Fetch
+from manta.node.task_exchange import TaskExchange
 from manta.protocol import node as protocol
+from manta.protocol.codes import Code
+from manta.protocol.exchange import Contribution
 from manta.protocol.node import Instance, ResultEntry
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
 from manta.transports.errors import BlobMissing, BlobRefused
@@ -37,6 +40,9 @@ class TaskRequests:
         self._context = context
         self._ask = ask
         self._pinned: list[str] = []
+        self._exchange = TaskExchange(
+            actor, self._journal, self._read, self._give_value, self._give_all
+        )
 
     def serve(self, request: light.Request) -> None:
         instance, reply = request.instance, request.reply
@@ -74,7 +80,7 @@ class TaskRequests:
             case light.GetPerformance():
                 self._relay(request, METRICS, ReadPerformance(), SIBLING_TIMEOUT, reply.set)
             case _:
-                assert_never(request.body)
+                self._exchange.serve(request, request.body)
 
     def round_ended(self) -> None:
         """What the round read need not stay in memory."""
@@ -84,17 +90,22 @@ class TaskRequests:
             except BlobMissing:
                 continue
         self._pinned.clear()
+        self._exchange.round_ended()
         self._context.memory.trim(CACHE)
 
     # --- writing -----------------------------------------------------------------------
 
     def _keep(self, request: light.Request, entry: protocol.JournalEntry) -> None:
+        if self._journal(request, entry):
+            request.reply.set(None)
+
+    def _journal(self, request: light.Request, entry: protocol.JournalEntry) -> bool:
         try:
             self._context.journals.append(entry, self._context.memory)
         except StorageError as error:
             request.reply.fail("ResourceExhaustionError", str(error))
-        else:
-            request.reply.set(None)
+            return False
+        return True
 
     # --- reading -----------------------------------------------------------------------
 
@@ -124,7 +135,9 @@ class TaskRequests:
         else:
             request.reply.set(value)
 
-    def _give_all(self, request: light.Request, entries: tuple[ResultEntry, ...]) -> None:
+    def _give_all(
+        self, request: light.Request, entries: tuple[ResultEntry, ...] | tuple[Contribution, ...]
+    ) -> None:
         blobs = {entry.value for entry in entries if isinstance(entry.value, BlobRef)}
         self._fetch(tuple(blobs), request, lambda: request.reply.set(list(entries)))
 
@@ -200,10 +213,13 @@ class TaskRequests:
             request.reply.set(None)
 
 
+_KINDS: dict[str, str] = {Code.UNKNOWN_NODE: "UnknownPeer", Code.NOT_A_NEIGHBOR: "UnknownPeer"}
+
+
 def _fail(request: light.Request, error: BaseException) -> None:
     if isinstance(error, AskTimeout):
         request.reply.fail("Timeout", "The manager did not answer in time; is it running?")
     elif isinstance(error, Refused):
-        request.reply.fail("RequestFailed", error.sentence)
+        request.reply.fail(_KINDS.get(error.code, "RequestFailed"), error.sentence)
     else:
         request.reply.fail("RequestFailed", str(error))

@@ -16,10 +16,11 @@ from blake3 import blake3
 from manta.apis.errors import InvalidSwarm, InvalidValue
 from manta.apis.graph import Graph, Vertex
 from manta.apis.packaging import package
-from manta.apis.swarm import Swarm, definition_of, graph_of, schedule_of
+from manta.apis.swarm import Network, Swarm, definition_of, graph_of, schedule_of
 from manta.protocol.spec import (
     Edge,
     ModuleSpec,
+    NetworkSpec,
     ResourceSpec,
     ScheduleEntry,
     SwarmSpec,
@@ -38,7 +39,6 @@ INLINE_TOTAL = 1024 * 1024
 """Bytes of values that ride in one specification; those beyond are blobs, however small."""
 
 _NOT_YET = {
-    "network": None,
     "on_disconnect": None,
     "redundancy": None,
     "collect": "all",
@@ -70,6 +70,7 @@ def compile_swarm(swarm: Swarm) -> Compiled:
             max_iteration=definition.max_iteration,
             seed=definition.seed,
             schedule=_schedule(schedule) if schedule else (),
+            networks=_networks(definition.networks, graph),
         ),
         blobs,
     )
@@ -79,6 +80,19 @@ def _schedule(schedule: Schedule) -> tuple[tuple[ScheduleEntry, ...], ...]:
     return tuple(
         tuple(ScheduleEntry(entry.aliases, entry.sequential) for entry in iteration)
         for iteration in schedule.iterations
+    )
+
+
+def _networks(networks: dict[str, Network], graph: Graph) -> tuple[NetworkSpec, ...]:
+    for vertex in graph.vertices:
+        if (name := vertex.task.network) is not None and name not in networks:
+            there = ", ".join(map(repr, networks)) or "none"
+            raise InvalidSwarm(
+                f"Task {vertex.alias!r} is in the network {name!r}, which the swarm does not have "
+                f"(it has {there}): add it with add_network({name!r})."
+            )
+    return tuple(
+        NetworkSpec(name, network.topology, network.edges) for name, network in networks.items()
     )
 
 
@@ -178,6 +192,7 @@ def _task(vertex: Vertex, module: str) -> TaskSpec:
         maximum=task.maximum,
         replicas=task.replicas,
         gpu=task.gpu,
+        network=task.network,
         class_name=task.class_name,
         resources=_resources(task.resources),
         datasets=_datasets(task),

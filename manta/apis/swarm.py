@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["Condition", "Module", "Swarm", "Task", "graph_of", "schedule_of"]
 
 
+class Network(NamedTuple):
+    """`topology` is full, ring, star or edges; `edges` only with the last."""
+
+    topology: str
+    edges: tuple[tuple[str, str], ...] = ()
+
+
 class _State:
     """What a swarm knows of itself; apart, so that no attribute of a user's can meet it."""
 
-    __slots__ = ("cluster", "globals", "max_iteration", "seed")
+    __slots__ = ("cluster", "globals", "max_iteration", "networks", "seed")
 
     def __init__(self) -> None:
         self.globals: dict[str, Any] = {}
+        self.networks: dict[str, Network] = {}
         self.cluster: str | None = None
         self.max_iteration: int | None = None
         self.seed = 0
@@ -93,6 +101,18 @@ class Swarm:
             raise InvalidValue(f"The global {tag!r} cannot be sent: {error}") from None
         self._manta.globals[tag] = value
 
+    def add_network(self, name: str, topology: str | Iterable[tuple[str, str]] = "full") -> None:
+        """A network, for tasks made with `Task(network=name)`: only neighbors in it may talk.
+
+        `topology`: "full"; "ring", each instance with the next, the last with the first;
+        "star", all with the first; or pairs of nodes, by id or alias. Instances count in the
+        order of the tasks and of their ranks. Raises InvalidArgument.
+        """
+        checks.name("The name of add_network", name)
+        if name in self._manta.networks:
+            raise InvalidArgument(f"There is a network {name!r} already: give another name.")
+        self._manta.networks[name] = _network(topology)
+
     def set_cluster(self, cluster: Any) -> None:
         """Where `deploy_swarm(swarm)` deploys: a cluster, its id or its name."""
         self._manta.cluster = checks.name("The cluster", getattr(cluster, "id", cluster))
@@ -120,6 +140,7 @@ class Definition(NamedTuple):
     cluster: str | None
     max_iteration: int | None
     seed: int
+    networks: dict[str, Network]
 
 
 def definition_of(swarm: Swarm) -> Definition:
@@ -133,7 +154,14 @@ def definition_of(swarm: Swarm) -> Definition:
             f"{checks.shown(swarm)} is no swarm: give an object of a Swarm class."
         )
     state = swarm._manta
-    return Definition(name_of(swarm), state.globals, state.cluster, state.max_iteration, state.seed)
+    return Definition(
+        name_of(swarm),
+        state.globals,
+        state.cluster,
+        state.max_iteration,
+        state.seed,
+        state.networks,
+    )
 
 
 def name_of(swarm: Swarm) -> str:
@@ -170,6 +198,29 @@ def schedule_of(swarm: Swarm) -> Schedule | None:
     from manta.apis import schedule
 
     return schedule.build(written, dict(_attributes(swarm)), name)
+
+
+def _network(topology: object) -> Network:
+    remedy = 'give "full", "ring", "star", or pairs of nodes'
+    if isinstance(topology, str):
+        if topology not in ("full", "ring", "star"):
+            raise InvalidArgument(f"The topology of add_network is {topology!r}: {remedy}.")
+        return Network(topology)
+    if not isinstance(topology, Iterable):
+        raise InvalidArgument(f"The topology of add_network is {checks.shown(topology)}: {remedy}.")
+    edges = []
+    for pair in topology:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise InvalidArgument(f"{checks.shown(pair)} is no pair of nodes: {remedy}.")
+        one, other = (
+            checks.name("A node of add_network", getattr(node, "id", node)) for node in pair
+        )
+        if one == other:
+            raise InvalidArgument(f"add_network joins {one!r} to itself: name two nodes.")
+        edges.append((one, other))
+    if not edges:
+        raise InvalidArgument(f"The topology of add_network has no pairs: {remedy}.")
+    return Network("edges", tuple(edges))
 
 
 def _attributes(swarm: Swarm) -> Iterable[tuple[str, list[Task]]]:

@@ -131,7 +131,7 @@ class Exchange:
                 channel = self.channels.setdefault(route, Channel())
                 channel.claims.append(Claim(at))
                 channel.match()
-                return ("message", *route)
+                return ("message",)
             case Contributed(number=number, kind=kind, value=value, to=to):
                 key = (at.iteration, at.alias, number)
                 collective = self.collectives.setdefault(key, Collective())
@@ -163,10 +163,10 @@ class Exchange:
                 if not letter.taken:
                     self.replaced.append(letter.value)
                     letter.value = value
-                return ("message", *route)
+                return ("message",)
         channel.letters.append(Letter(sender, serial, value))
         channel.match()
-        return ("message", *route)
+        return ("message",)
 
     def attempt_ended(self, instance: Instance, *, counts: bool) -> None:
         """It no longer waits, nor holds a lock; unless it counts, others get its letters."""

@@ -45,7 +45,7 @@ def topic_of(read: ExchangeRead) -> Topic:
         case ReadBroadcast(tag=tag):
             return ("broadcast", at.iteration, tag)
         case ReadMessage():
-            return ("message",)  # its route ends at a node that only the machine knows
+            return ("message",)  # the read does not say to which node
         case ReadContributions(number=number):
             return ("collective", at.iteration, at.alias, number)
         case ReadLock(name=name):
@@ -196,7 +196,7 @@ def _contributions(course: Course, read: ReadContributions) -> Exchanged:
                 f"all instances of {at.alias!r} must make the same calls in the same order.",
             )
     wanted = read.ranks or tuple(range(run.size))
-    there = [rank for rank in wanted if rank in collective.kinds]
+    there = [rank for rank in wanted if _part_for(collective, rank, at.index) is not None]
     enough = len(wanted) if read.enough is None else min(read.enough, len(wanted))
     if len(there) >= enough or read.partial:
         return _page(collective, at, there, read.after, _lost_ranks(run, wanted, there))
@@ -206,9 +206,15 @@ def _contributions(course: Course, read: ReadContributions) -> Exchanged:
     if lost and (read.on_loss == "raise" and len(wanted) - len(lost) < enough):
         named = _listed(_standing(course, run, rank) for rank in lost)
         return _never("PeerLost", f"{read.kind} waits for {named} in vain.")
-    missing = (rank for rank in wanted if rank not in collective.kinds)
+    missing = (rank for rank in wanted if rank not in there)
     named = _listed(_standing(course, run, rank) for rank in missing)
     return Exchanged(False, sentence=f"{read.kind} waits for {named}")
+
+
+def _part_for(collective: Collective, rank: int, reader: int) -> tuple[int, int | None] | None:
+    """Where a rank's part for the reader is: one for it alone, or one for all."""
+    keys: tuple[tuple[int, int | None], ...] = ((rank, reader), (rank, None))
+    return next((key for key in keys if key in collective.parts), None)
 
 
 def _cannot_meet(course: Course, at: Instance, run: TaskRun) -> str:
@@ -250,8 +256,8 @@ def _page(
     found: list[Contribution] = []
     size = 0
     for rank in ranks[after:]:
-        own = (rank, at.index)
-        value = collective.parts.get(own if own in collective.parts else (rank, None))
+        key = _part_for(collective, rank, at.index)
+        value = collective.parts[key] if key is not None else None
         size += 100 + (len(value.data) if isinstance(value, Inline) else 0)
         if found and size > PAGE_BYTES:
             return Exchanged(True, tuple(found), more=True, missing=tuple(lost))

@@ -203,7 +203,6 @@ def test_syntax_warnings_of_a_module_are_not_ours() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"network": "ring"},
         {"on_disconnect": "replace"},
         {"redundancy": 2},
         {"collect": "sum"},

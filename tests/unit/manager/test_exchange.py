@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manta.actors import Refused
-from manta.manager.exchange_queries import answer, check_peer
+from manta.manager.exchange_queries import answer, check_peer, topic_of
 from manta.manager.shares import shares
 from manta.manager.swarm_events import NodeLost, Released, Stopped, Woken
 from manta.manager.validity import flaws
@@ -174,11 +174,14 @@ def test_a_collective_is_ready_when_all_have_answered(bench, make):
 def test_a_part_may_be_for_one_rank(bench, make):
     b = bench(make.task("worker"), nodes=2)
     one = worker(b, 0)
+    b.say(one, Contributed(one, 0, "scatter", make.value("for 0"), 0))
+    early = read(b, ReadContributions(worker(b, 1), 0, "scatter", ranks=(0,)))
+    assert not early.ready, "its part is not there yet"
     b.say(
         one,
-        Contributed(one, 0, "scatter", make.value("for 0"), 0),
         Contributed(one, 0, "scatter", make.value("for 1"), 1),
     )
+    assert not read(b, ReadContributions(worker(b, 0), 0, "scatter")).ready
     ask = ReadContributions(worker(b, 1), 0, "scatter", ranks=(0,))
     assert given_values(b, ask) == ["for 1"]
 
@@ -421,6 +424,23 @@ def test_whoever_waits_is_woken(bench, make):
     actions = b.say(one, Broadcasted(one, "t", make.value(1)))
     assert Woken(("broadcast", 0, "t")) in actions
     assert Woken() in b.end(one)
+
+
+@pytest.mark.parametrize(
+    ("entry", "request_"),
+    [
+        (lambda at, v: Broadcasted(at, "t", v), lambda at: ReadBroadcast(at, "t")),
+        (lambda at, v: Sent(at, "id2", "t", v), lambda at: ReadMessage(at, "id1", "t", 0)),
+        (lambda at, v: Receiving(at, "id2", "t"), lambda at: ReadMessage(at, "id1", "t", 0)),
+        (lambda at, v: Contributed(at, 3, "gather", v), lambda at: ReadContributions(at, 3, "x")),
+        (lambda at, v: LockWanted(at, "l"), lambda at: ReadLock(at, "l")),
+        (lambda at, v: LockReleased(at, "l"), lambda at: ReadLock(at, "l")),
+    ],
+)
+def test_what_is_said_wakes_those_who_wait_for_it(bench, make, entry, request_):
+    b = bench(make.task("worker"), nodes=2)
+    one, other = worker(b, 0), worker(b, 1)
+    assert Woken(topic_of(request_(other))) in b.say(one, entry(one, make.value(1)))
 
 
 class Talk:

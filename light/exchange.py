@@ -1,0 +1,315 @@
+"""What the instances of a swarm say to each other: a part of `World`.
+
+A value is whatever a result may be. The default time-out is the task's own, else 300 s. A wait
+that cannot end raises, naming who was waited for: PeerLost when an instance failed, finished
+without the call or its node was lost, NothingSent when nobody is left who could send, Timeout,
+SwarmStopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from manta.light.context import MISSING, Part, checked, current
+from manta.light.errors import CollectiveError, PeerLost, Timeout
+from manta.light.reduction import OPS, reduce
+
+DEFAULT_TIMEOUT = 300.0
+
+
+class Peer(NamedTuple):
+    """An instance of this task in this iteration. `share`: its part by measured speed."""
+
+    rank: int
+    node_id: str
+    node_alias: str
+    share: float
+
+
+class Exchange:
+    """Broadcasts, messages and collectives."""
+
+    # One to all, one to one.
+
+    def broadcast(self, tag: str, value: Any) -> None:
+        """Give a value to all instances of this iteration; the latest under a tag counts.
+
+        Returns at once. In a network it reaches neighbors only.
+        """
+        current().call("broadcast", tag=checked(tag), value=value)
+
+    def get_broadcast(self, tag: str, timeout: float | None = None) -> Any:
+        """The latest value under a tag in this iteration, awaited.
+
+        Raises Timeout after `timeout` seconds, NothingSent when nobody is left who could send.
+        """
+        return current().call("get_broadcast", tag=checked(tag), timeout=_timeout(timeout))
+
+    def send_to_node(self, node: str, tag: str, value: Any) -> None:
+        """Send a value to a node, by its id or alias. Returns at once.
+
+        Messages arrive in order for each sender and tag, and none is lost: one that nobody
+        received is there in the next iteration. Raises UnknownPeer.
+        """
+        current().call("send", to=_node(node), tag=checked(tag), value=value)
+
+    def receive_from_node(self, node: str, tag: str, timeout: float | None = None) -> Any:
+        """The next value that the node sent here under the tag, awaited.
+
+        Each goes to one instance. Raises UnknownPeer, PeerLost when nothing that could send
+        is left on that node, Timeout.
+        """
+        return current().call(
+            "receive", source=_node(node), tag=checked(tag), timeout=_timeout(timeout)
+        )
+
+    # Collectives: all instances of this task in this iteration make the same calls in the same
+    # order. One that fails and is tried again finds what it and others contributed before.
+
+    def all_reduce(
+        self,
+        value: Any,
+        op: str = "sum",
+        on_peer_lost: str = "raise",
+        timeout: float | None = None,
+    ) -> Any:
+        """The reduction of all instances' values, the same to the bit for each of them.
+
+        `value`: a number, an array, a tensor, or a nest of dicts and lists of these, of one form
+        everywhere. `op`: sum, mean, min, max or prod. `on_peer_lost`: "raise" raises PeerLost
+        when an instance is lost before it contributed, "continue" reduces over those that are
+        left (rank 0, which reduces, must be among them). Raises CollectiveError.
+        """
+        _one_of("op", op, OPS)
+        _one_of("on_peer_lost", on_peer_lost, ("raise", "continue"))
+        number = _next_number(2)
+        _contribute(number, "all_reduce", value, to=0)
+        if self._rank == 0:
+            parts = _collect(number, "all_reduce", timeout, on_loss=on_peer_lost)
+            outcome = reduce([(part.rank, part.value) for part in parts], op)
+            _contribute(number + 1, "all_reduce", outcome)
+            return outcome
+        (part,) = _collect(number + 1, "all_reduce", timeout, ranks=(0,))
+        return part.value
+
+    def reduce_scatter(self, value: Any, op: str = "sum", timeout: float | None = None) -> Any:
+        """This rank's part of the reduction.
+
+        `value` is a list of `size` parts, or an array that is cut into as many along its first
+        axis (as numpy.array_split does). Raises CollectiveError, PeerLost.
+        """
+        _one_of("op", op, OPS)
+        number = _next_number(1)
+        for rank, part in enumerate(_split(value, self._size)):
+            _contribute(number, "reduce_scatter", part, to=rank)
+        parts = _collect(number, "reduce_scatter", timeout)
+        return reduce([(part.rank, part.value) for part in parts], op)
+
+    def all_gather(self, value: Any, timeout: float | None = None) -> list[Any]:
+        """All instances' values, by rank. Raises PeerLost."""
+        number = _next_number(1)
+        _contribute(number, "all_gather", value)
+        return [_given(part) for part in _collect(number, "all_gather", timeout)]
+
+    def gather(
+        self,
+        value: Any,
+        root: int = 0,
+        quorum: float | None = None,
+        deadline: float | None = None,
+        timeout: float | None = None,
+    ) -> list[Any] | dict[int, Any] | None:
+        """At rank `root` all instances' values, elsewhere None at once.
+
+        A list by rank; with a quorum or a deadline a dict by rank of those who answered.
+        `quorum`: a fraction of the instances that is enough. With a `deadline` in seconds it
+        waits for all until then, and then the quorum decides (without one: at least one value).
+        Raises PeerLost, Timeout.
+        """
+        size = self._size
+        _rank("root", root, size)
+        if quorum is not None and not 0 < quorum <= 1:
+            raise ValueError(f"quorum is {quorum}: give a fraction above 0 and up to 1.")
+        number = _next_number(1)
+        _contribute(number, "gather", value, to=root)
+        if self._rank != root:
+            return None
+        if quorum is None and deadline is None:
+            return [_given(part) for part in _collect(number, "gather", timeout)]
+        enough = 1 if quorum is None else max(1, math.ceil(quorum * size - 1e-9))
+        if deadline is None:
+            parts = _collect(number, "gather", timeout, enough=enough, on_loss="continue")
+        else:
+            _positive("deadline", deadline)
+            parts = _collect(number, "gather", deadline, partial=True, on_loss="continue")
+        found = {part.rank: _given(part) for part in parts}
+        if len(found) < enough:
+            missing = ", ".join(str(rank) for rank in range(size) if rank not in found)
+            kind = PeerLost if deadline is None else Timeout
+            raise kind(f"gather has {len(found)} of {size} values: ranks {missing} did not answer.")
+        return found
+
+    def scatter(
+        self, values: Sequence[Any] | None = None, root: int = 0, timeout: float | None = None
+    ) -> Any:
+        """This rank's item of the list of `size` values that rank `root` gives.
+
+        Others leave `values` out. Raises PeerLost.
+        """
+        size = self._size
+        _rank("root", root, size)
+        number = _next_number(1)
+        if self._rank == root:
+            if values is None or len(values) != size:
+                count = "none" if values is None else str(len(values))
+                raise ValueError(
+                    f"scatter() at its root takes {size} values, one for each rank, not {count}."
+                )
+            for rank, value in enumerate(values):
+                _contribute(number, "scatter", value, to=rank)
+            return values[root]
+        (part,) = _collect(number, "scatter", timeout, ranks=(root,))
+        return part.value
+
+    def barrier(self, timeout: float | None = None) -> None:
+        """Wait until all instances of this task have come here. Raises PeerLost, Timeout."""
+        number = _next_number(1)
+        current().call("contribute", number=number, what="barrier", to=None)
+        _collect(number, "barrier", timeout)
+
+    @contextmanager
+    def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
+        """`with world.lock("name"):` runs in one instance of the swarm at a time.
+
+        First come, first served; the end of the round gives it back too. Raises Timeout,
+        naming who holds it.
+        """
+        current().call("lock", name=checked(name), timeout=_timeout(timeout))
+        try:
+            yield
+        finally:
+            current().call("unlock", name=name)
+
+    # Who is there.
+
+    @property
+    def peers(self) -> list[Peer]:
+        """This task's instances in this iteration, by rank, this one among them."""
+        return [Peer(*peer) for peer in current().call("list_peers")]
+
+    @property
+    def share(self) -> float:
+        """This instance's part of the work, by how fast each was in the iteration before.
+
+        The shares of a task's instances add up to 1; in the first iteration they are equal.
+        """
+        return self.peers[self._rank].share
+
+    # What a later attempt of this round finds.
+
+    def checkpoint(self, state: Any) -> None:
+        """Keep a state, so that this round can go on from it if it has to be tried again."""
+        current().call("checkpoint", value=state)
+
+    def restore(self) -> Any:
+        """The last checkpoint of this round, by whichever attempt; None when there is none."""
+        state = current().call("restore")
+        return None if state is MISSING else state
+
+    @property
+    def _rank(self) -> int:
+        return current().brief.index
+
+    @property
+    def _size(self) -> int:
+        return current().brief.size
+
+
+def _next_number(count: int) -> int:
+    brief = current().brief
+    number = brief.collectives
+    brief.collectives += count
+    return number
+
+
+def _contribute(number: int, kind: str, value: Any, to: int | None = None) -> None:
+    current().call("contribute", number=number, what=kind, to=to, value=value)
+
+
+def _collect(
+    number: int,
+    kind: str,
+    timeout: float | None,
+    *,
+    ranks: tuple[int, ...] = (),
+    enough: int | None = None,
+    partial: bool = False,
+    on_loss: str = "raise",
+) -> list[Part]:
+    parts: list[Part] = current().call(
+        "collect",
+        number=number,
+        what=kind,
+        ranks=list(ranks),
+        enough=enough,
+        partial=partial,
+        on_loss=on_loss,
+        timeout=_timeout(timeout),
+    )
+    return parts
+
+
+def _given(part: Part) -> Any:
+    return None if part.value is MISSING else part.value
+
+
+def _split(value: Any, size: int) -> Sequence[Any]:
+    if isinstance(value, list | tuple):
+        if len(value) != size:
+            raise CollectiveError(f"reduce_scatter() takes {size} parts, not {len(value)}.")
+        return value
+    if hasattr(value, "shape") and len(value.shape):
+        if type(value).__module__.partition(".")[0] == "torch":
+            import torch
+
+            parts: Sequence[Any] = torch.tensor_split(value, size)
+            return parts
+        import numpy
+
+        return numpy.array_split(value, size)
+    raise TypeError(
+        f"reduce_scatter() takes a list of {size} parts or an array, not a {type(value).__name__}."
+    )
+
+
+def _timeout(timeout: float | None) -> float:
+    if timeout is None:
+        own = current().brief.timeout
+        return DEFAULT_TIMEOUT if own is None else float(own)
+    return _positive("timeout", timeout)
+
+
+def _positive(name: str, seconds: float) -> float:
+    seconds = float(seconds)
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name} is {seconds}: give seconds, more than 0.")
+    return seconds
+
+
+def _node(node: object) -> str:
+    if not isinstance(node, str) or not node:
+        raise TypeError(f"A node is named by its id or alias, a str, not {node!r}.")
+    return node
+
+
+def _rank(name: str, rank: int, size: int) -> None:
+    if rank not in range(size):
+        raise ValueError(f"{name} is {rank!r}: give a rank from 0 to {size - 1}.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}: give one of {', '.join(allowed)}.")

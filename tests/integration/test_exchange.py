@@ -1,0 +1,364 @@
+"""What instances of a swarm say to each other, on a real manager and real nodes."""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from manta import Module, Swarm, Task, UserAPI
+from manta.apis.overviews import SwarmOverview
+from manta.cli.local import CLUSTER, LocalCluster
+from manta.testing.clusters import client, running, wait_for_nodes
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with running(LocalCluster, 3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def api(cluster: LocalCluster) -> Iterator[UserAPI]:
+    with client(cluster) as api:
+        wait_for_nodes(api, 3)
+        yield api
+
+
+class One(Swarm):
+    def __init__(self, code: str, *, rounds: int | None = None, **task: Any) -> None:
+        super().__init__(max_iteration=rounds)
+        self.only = Task(Module(textwrap.dedent(code), name="code"), **task)
+
+
+def ended(api: UserAPI, swarm: Swarm) -> SwarmOverview:
+    return api.wait_swarm(api.deploy_swarm(CLUSTER, swarm), timeout=60)
+
+
+def outputs(api: UserAPI, swarm: Swarm) -> list[Any]:
+    """By rank."""
+    done = ended(api, swarm)
+    assert done.status == "COMPLETED", done.reason
+    return [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
+
+
+def test_collectives(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import numpy as np
+            from manta.light import World
+            def main():
+                world = World()
+                rank, size = world.rank, world.size
+                model = {"w": np.full(4, float(rank)), "n": [rank, 1]}
+                summed = world.all_reduce(model)
+                return {
+                    "sum": [summed["w"].tolist(), summed["n"]],
+                    "mean": world.all_reduce(np.arange(3) * rank, op="mean").tolist(),
+                    "max": world.all_reduce(rank, op="max"),
+                    "prod": world.all_reduce(rank + 1, op="prod"),
+                    "all_gather": world.all_gather(f"r{rank}"),
+                    "gather": world.gather(rank, root=1),
+                    "scatter": world.scatter([10, 20, 30] if rank == 2 else None, root=2),
+                    "reduce_scatter": world.reduce_scatter(np.arange(6) + rank).tolist(),
+                    "barrier": world.barrier(),
+                    "peers": [tuple(peer) for peer in world.peers],
+                    "share": world.share,
+                }
+            """
+        ),
+    )
+    third = pytest.approx(1 / 3)
+    for rank, output in enumerate(got):
+        assert output["sum"] == [[3.0] * 4, [3, 3]]
+        assert output["mean"] == [0.0, 1.0, 2.0]
+        assert output["max"] == 2
+        assert output["prod"] == 6
+        assert output["all_gather"] == ["r0", "r1", "r2"]
+        assert output["gather"] == ([0, 1, 2] if rank == 1 else None)
+        assert output["scatter"] == [10, 20, 30][rank]
+        assert output["reduce_scatter"] == [[3, 6], [9, 12], [15, 18]][rank]
+        assert output["barrier"] is None
+        assert [list(peer)[:3] for peer in output["peers"]] == [
+            [n, f"node-{n + 1}", f"node-{n + 1}"] for n in range(3)
+        ]
+        assert output["share"] == third
+
+
+def test_messages_and_broadcasts(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import numpy as np
+            from manta.light import World
+            world = World()
+            rank = world.rank
+            after, before = f"node-{(rank + 1) % 3 + 1}", f"node-{(rank + 2) % 3 + 1}"
+            for number in range(5):
+                world.send_to_node(after, "t", [rank, number])
+            world.send_to_node(after, "large", np.full(100_000, rank))
+            got = [world.receive_from_node(before, "t") for _ in range(5)]
+            large = world.receive_from_node(before, "large")
+            if rank == 1:
+                world.broadcast("model", np.arange(50_000))
+            def main():
+                model = world.get_broadcast("model")
+                return [got, int(large[-1]), len(large), int(model.sum())]
+            """
+        ),
+    )
+    for rank, (messages, value, length, total) in enumerate(got):
+        before = (rank + 2) % 3
+        assert messages == [[before, number] for number in range(5)]
+        assert (value, length, total) == (before, 100_000, 50_000 * 49_999 // 2)
+
+
+def test_a_message_waits_for_the_next_iteration_and_an_object_lives_on(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            from manta.light import Task
+            class Passing(Task):
+                def setup(self):
+                    self.seen = []
+                def execute(self):
+                    world, other = self.world, f"node-{3 - self.world.rank}"
+                    if world.iteration == 0:
+                        world.send_to_node(other, "later", world.rank)
+                    else:
+                        self.seen.append(world.receive_from_node(other, "later"))
+                    return self.seen
+            """,
+            rounds=2,
+            specified_ids=["node-2", "node-3"],
+        ),
+    )
+    assert got == [[], [], [1], [0]]
+
+
+def test_a_lock_is_held_by_one_at_a_time(api: UserAPI) -> None:
+    spans = outputs(
+        api,
+        One(
+            """
+            import time
+            from manta.light import World
+            def main():
+                with World().lock("file"):
+                    begin = time.time()
+                    time.sleep(0.1)
+                    return [begin, time.time()]
+            """
+        ),
+    )
+    spans.sort()
+    assert all(first[1] <= second[0] for first, second in pairwise(spans))
+
+
+def test_a_retry_restores_and_contributes_once(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            from manta.light import World
+            def main():
+                world = World()
+                state = world.restore()
+                total = world.all_reduce(1 if state is None else 1000)
+                if world.rank == 1 and state is None:
+                    world.checkpoint({"step": 7})
+                    raise RuntimeError("once")
+                return [total, state]
+            """,
+            retries=1,
+        ),
+    )
+    assert sorted(got, key=str) == [[3, None], [3, None], [3, {"step": 7}]]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            """
+            def main():
+                if world.rank == 0:
+                    return
+                world.barrier()
+            """,
+            "finished without that call",
+        ),
+        (
+            """
+            def main():
+                world.all_reduce(1) if world.rank else world.barrier()
+            """,
+            "must make the same calls",
+        ),
+        (
+            """
+            def main():
+                world.all_reduce([1] * (world.rank + 1))
+            """,
+            "a list of 1, of rank 1 a list of 2",
+        ),
+        (
+            """
+            def main():
+                if world.rank == 0:
+                    world.receive_from_node("node-1", "t", timeout=5)
+            """,
+            "nothing is left there that could send one",
+        ),
+        (
+            """
+            def main():
+                if world.rank == 0:
+                    world.get_broadcast("never")
+            """,
+            "Nobody has broadcast 'never'",
+        ),
+        (
+            """
+            def main():
+                world.send_to_node("node-9", "t", 1)
+            """,
+            "node-9",
+        ),
+        (
+            """
+            import time
+            def main():
+                if world.rank == 0:
+                    world.get_broadcast("slow", timeout=0.3)
+                time.sleep(1.5)
+            """,
+            "Waited 0.3 s in vain: nobody has broadcast 'slow' yet",
+        ),
+    ],
+)
+def test_a_wait_that_cannot_end_says_why(api: UserAPI, code: str, words: str) -> None:
+    head = "from manta.light import World\nworld = World()\n"
+    done = ended(api, One(head + textwrap.dedent(code)))
+    assert done.status == "FAILED"
+    told = [error.sentence for error in api.collect_errors(done)]
+    assert any(words in sentence for sentence in told), told
+
+
+def test_a_task_that_is_killed_releases_those_who_wait(api: UserAPI) -> None:
+    done = ended(
+        api,
+        One(
+            """
+            import os, signal
+            from manta.light import World
+            from manta.light.errors import PeerLost
+            def main():
+                world = World()
+                if world.rank == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                try:
+                    world.barrier()
+                except PeerLost as lost:
+                    return str(lost)
+            """,
+            quorum=0.5,
+            deadline=30,
+        ),
+    )
+    assert done.status == "COMPLETED", done.reason
+    told = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
+    assert len(told) == 2
+    assert all("code.2 (" in text for text in told), told
+
+
+def test_gather_with_a_quorum_and_a_deadline(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import time
+            from manta.light import World
+            def main():
+                world = World()
+                if world.rank == 2:
+                    time.sleep(2)
+                found = world.gather(world.rank, quorum=0.6, deadline=0.7)
+                return found
+            """
+        ),
+    )
+    assert got == [{0: 0, 1: 1}, None, None]
+
+
+def test_talk_goes_on_over_a_manager_that_is_killed() -> None:
+    """Nothing that was said is lost or comes twice."""
+    code = """
+        import time
+        from manta.light import World
+        def main():
+            world = World()
+            other = f"node-{2 - world.rank}"
+            got = []
+            for number in range(40):
+                world.send_to_node(other, "t", number)
+                got.append(world.receive_from_node(other, "t", timeout=60))
+                time.sleep(0.02)
+                if number == 10:
+                    print("talking")
+            return [got, world.all_reduce(sum(got))]
+        """
+    with running(LocalCluster, 2) as cluster, client(cluster) as api:
+        swarm = api.deploy_swarm(CLUSTER, One(code))
+        while not api.collect_logs(swarm):
+            time.sleep(0.02)
+        manager = cluster.children[0]
+        manager.process.kill()
+        manager.ended.wait(10)
+        command: list[str] = manager.process.args  # type: ignore[assignment]
+        command = command[: command.index("--fds")]
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(command, stdout=quiet, stderr=quiet) as anew:
+            try:
+                done = api.wait_swarm(swarm, timeout=90)
+                assert done.status == "COMPLETED", done.reason
+                for task in api.get_tasks(swarm):
+                    assert task.output == [list(range(40)), 2 * sum(range(40))]
+            finally:
+                anew.terminate()
+
+
+def test_in_a_network_only_neighbors_talk(api: UserAPI) -> None:
+    code = """
+        from manta.light import World
+        from manta.light.errors import UnknownPeer
+        def main():
+            world = World()
+            said = []
+            for node in ("node-1", "node-2", "node-3"):
+                try:
+                    world.send_to_node(node, "t", world.rank)
+                    said.append(node)
+                except UnknownPeer as error:
+                    assert "no neighbors" in str(error), error
+            world.barrier()
+            return said
+        """
+    swarm = One(code, network="line")
+    swarm.add_network("line", [("node-1", "node-2"), ("node-2", "node-3")])
+    assert outputs(api, swarm) == [
+        ["node-1", "node-2"],
+        ["node-1", "node-2", "node-3"],
+        ["node-2", "node-3"],
+    ]
