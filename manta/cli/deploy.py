@@ -1,4 +1,4 @@
-"""`manta deploy`: a swarm to a cluster."""
+"""`manta deploy`, `check`: a swarm to a cluster."""
 
 from __future__ import annotations
 
@@ -14,6 +14,29 @@ from manta.cli.terminal import Screen
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
+
+
+@click.command()
+@click.argument("target", metavar="FILE[:CLASS]")
+@click.option("--cluster", required=True, help="Its name or id.")
+@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
+@as_json_option
+@with_api
+def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as_json: bool) -> int:
+    """Say where the tasks of the swarm in FILE would run, or why not; nothing is deployed.
+
+    The exit code is 0 when all of them can be placed, 9 when not.
+    """
+    from manta.cli.common import plain
+    from manta.cli.loading import load_swarm, parse_parameters
+    from manta.cli.swarms import plan_lines
+
+    plan = api.check_swarm(cluster, load_swarm(target, parse_parameters(parameters)))
+    if as_json:
+        click.echo(json.dumps(plain(plan), indent=2, default=plain))
+    else:
+        Screen().show(plan_lines(plan))
+    return Exit.UNPLACEABLE if plan.problems else Exit.OK
 
 
 @click.command()

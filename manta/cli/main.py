@@ -13,19 +13,28 @@ from manta.cli.exit_codes import Exit, of_error
 
 COMMANDS = {
     "run": ("manta.cli.run", "Run a swarm on this machine: manager and nodes included."),
+    "new": ("manta.cli.new", "Make a project that runs at once."),
+    "check": ("manta.cli.deploy", "Say where a swarm's tasks would run, or why not."),
     "deploy": ("manta.cli.deploy", "Deploy a swarm to a cluster."),
     "ps": ("manta.cli.swarms", "List swarms."),
     "explain": ("manta.cli.swarms", "Say, node by node, why tasks run where they do, or don't."),
     "logs": ("manta.cli.swarms", "Show what a swarm's tasks wrote."),
     "results": ("manta.cli.swarms", "Show a swarm's results."),
-    "stop": ("manta.cli.swarms", "Stop a swarm."),
+    "globals": ("manta.cli.values", "Show a swarm's globals."),
+    "metrics": ("manta.cli.values", "Show what a swarm's tasks measured."),
+    "stop": ("manta.cli.changes", "Stop a swarm."),
+    "pause": ("manta.cli.changes", "Pause a swarm: nothing new is started."),
+    "resume": ("manta.cli.changes", "Let a paused swarm go on."),
+    "rm": ("manta.cli.changes", "Forget swarms that have ended."),
+    "pull": ("manta.cli.pull", "Copy all that a swarm wrote into a folder."),
     "cluster": ("manta.cli.cluster", "Create, list, start, stop and delete clusters."),
     "node": ("manta.cli.node", "List and remove nodes, and make tokens for new ones."),
     "sign-in": ("manta.cli.identity", "Sign in to a manager."),
     "token": ("manta.cli.identity", "Use and show this machine's token."),
     "manager": ("manta.cli.manager", "Start and stop a manager on this machine."),
 }
-"""Name -> module (its attribute is the name, `-` as `_`) and what `--help` says of it."""
+"""Name -> module (its attribute is the name, `-` as `_`; a builtin's has a `_` behind it) and
+what `--help` says of it."""
 
 
 class ReaderGone(Exception):
@@ -54,7 +63,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

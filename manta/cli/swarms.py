@@ -1,4 +1,4 @@
-"""`manta ps`, `explain`, `logs`, `results`, `stop`."""
+"""`manta ps`, `explain`, `logs`, `results`: what swarms do and did."""
 
 from __future__ import annotations
 
@@ -124,13 +124,3 @@ def results(
         brief(record["value"]) + ("" if record["counts"] else "  (of a failed attempt)")
     )
     emit(records, columns, as_json=as_json, nothing="No results yet.")
-
-
-@click.command()
-@click.argument("swarm")
-@click.option("--force", is_flag=True, help="Kill the tasks, don't ask them to end.")
-@with_api
-def stop(api: UserAPI, swarm: str, force: bool) -> None:
-    """Stop SWARM: what it wrote so far stays."""
-    stopped = api.stop_swarm(swarm, force)
-    click.echo(f"Swarm {stopped.name} ({stopped.swarm_id}) is {stopped.status}.")

@@ -1,0 +1,64 @@
+"""`manta stop`, `pause`, `resume`, `rm`: what is done to swarms."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli.common import as_json_option, with_api
+
+if TYPE_CHECKING:
+    from manta.apis.overviews import SwarmOverview
+    from manta.apis.user_api import UserAPI
+
+
+@click.command()
+@click.argument("swarm")
+@click.option("--force", is_flag=True, help="Kill the tasks, don't ask them to end.")
+@as_json_option
+@with_api
+def stop(api: UserAPI, swarm: str, force: bool, as_json: bool) -> None:
+    """Stop SWARM: what it wrote so far stays."""
+    _say(api.stop_swarm(swarm, force), as_json=as_json)
+
+
+@click.command()
+@click.argument("swarm")
+@as_json_option
+@with_api
+def pause(api: UserAPI, swarm: str, as_json: bool) -> None:
+    """Pause SWARM: what runs goes on, nothing new is started."""
+    _say(api.pause_swarm(swarm), as_json=as_json)
+
+
+@click.command()
+@click.argument("swarm")
+@as_json_option
+@with_api
+def resume(api: UserAPI, swarm: str, as_json: bool) -> None:
+    """Let SWARM, which was paused, go on."""
+    _say(api.resume_swarm(swarm), as_json=as_json)
+
+
+@click.command()
+@click.argument("swarms", nargs=-1, required=True, metavar="SWARM...")
+@click.option("--stop", "stop_first", is_flag=True, help="Stop those that still run.")
+@as_json_option
+@with_api
+def rm(api: UserAPI, swarms: tuple[str, ...], stop_first: bool, as_json: bool) -> None:
+    """Forget swarms that have ended, with their results and logs."""
+    for name in swarms:
+        swarm = api.get_swarm(name)
+        if stop_first and not swarm.ended:
+            api.stop_swarm(swarm)
+        api.remove_swarm(swarm)
+        gone = {"swarm_id": swarm.swarm_id, "name": swarm.name}
+        sentence = f"Swarm {swarm.name} ({swarm.swarm_id}) is removed."
+        click.echo(json.dumps(gone) if as_json else sentence)
+
+
+def _say(swarm: SwarmOverview, *, as_json: bool) -> None:
+    sentence = f"Swarm {swarm.name} ({swarm.swarm_id}) is {swarm.status}."
+    click.echo(json.dumps(dict(swarm)) if as_json else sentence)

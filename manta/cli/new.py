@@ -1,0 +1,82 @@
+"""`manta new`: a project that runs at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+SWARM = '''"""Run me: manta run {folder}/swarm.py --nodes 3"""
+
+from manta import Module, Swarm, Task
+
+
+class {name}(Swarm):
+    """Every node measures; one of them averages."""
+
+    def __init__(self, rounds: int = 3) -> None:
+        super().__init__(max_iteration=rounds)
+        self.worker = Task(Module("worker.py"))
+        self.aggregator = Task(Module("aggregator.py"), method="any")
+
+    def execute(self) -> Task:
+        return self.aggregator(self.worker())
+'''
+WORKER = '''from manta.light import Task
+
+
+class Worker(Task):
+    """Runs on every node, next to its data."""
+
+    def run(self) -> None:
+        mean = self.world.globals.get("mean", 0.0)
+        value = mean + self.world.rank + 1
+        self.logger.info("value %s", value)
+        self.world.results.add("value", value)
+'''
+AGGREGATOR = '''from manta.light import Task
+
+
+class Aggregator(Task):
+    """Runs once a round, when all workers have answered."""
+
+    def run(self) -> None:
+        values = self.world.get_results("value")
+        mean = sum(values) / len(values)
+        self.world.globals["mean"] = mean
+        self.world.log_metrics({{"mean": mean}})
+        self.world.results.add("mean", mean)
+'''
+README = """# {name}
+
+    manta run {folder}/swarm.py --nodes 3
+
+runs it on this machine, with a manager and three nodes of its own. Then, on a cluster:
+
+    manta deploy --cluster NAME {folder}/swarm.py
+"""
+FILES = {
+    "swarm.py": SWARM,
+    "worker.py": WORKER,
+    "aggregator.py": AGGREGATOR,
+    "README.md": README,
+}
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def new(folder: Path) -> None:
+    """Make FOLDER, with a small swarm that runs at once."""
+    words = re.findall(r"[A-Za-z0-9]+", folder.name)
+    name = "".join(word[:1].upper() + word[1:] for word in words)
+    if not name.isidentifier():
+        raise click.UsageError(
+            f"{folder.name!r} gives no name for a class: begin it with a letter."
+        )
+    if folder.exists():
+        raise click.UsageError(f"{folder} is there already: name another folder.")
+    folder.mkdir(parents=True)
+    for file, template in FILES.items():
+        (folder / file).write_text(template.format(folder=folder, name=name))
+    click.echo(f"{folder} is made. Run it: manta run {folder}/swarm.py --nodes 3")

@@ -1,0 +1,49 @@
+"""`manta globals`, `metrics`: numbers and values of swarms."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli import text
+from manta.cli.common import as_json_option, brief, emit, field, plain, with_api
+from manta.cli.terminal import Screen
+
+if TYPE_CHECKING:
+    from manta.apis.overviews import MetricsOverview
+    from manta.apis.user_api import UserAPI
+
+
+@click.command("globals")
+@click.argument("swarm")
+@click.option("--tag", help="Only this one.")
+@as_json_option
+@with_api
+def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
+    """Show the globals of SWARM as they are now; large arrays by type and shape."""
+    tags = api.list_global_tags(swarm) if tag is None else [tag]
+    records = [{"tag": name, "value": api.select_global(swarm, name)} for name in tags]
+    columns = {"tag": field("tag"), "value": lambda record: brief(record["value"])}
+    emit(records, columns, as_json=as_json, nothing="No globals have been set.")
+
+
+@click.command()
+@click.argument("swarm")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the swarm has ended.")
+@as_json_option
+@with_api
+def metrics(api: UserAPI, swarm: str, follow: bool, as_json: bool) -> None:
+    """Show what the tasks of SWARM logged with log_metrics; with --json, an object a line."""
+    screen = Screen()
+    for item in api.stream_metrics(swarm) if follow else api.get_metrics(swarm):
+        line = json.dumps(dict(item), default=plain) if as_json else _line(item)
+        screen.show([line])
+
+
+def _line(item: MetricsOverview) -> str:
+    step = "" if item.step is None else f" step {item.step}"
+    numbers = "  ".join(f"{name} {text.number(value)}" for name, value in item.metrics.items())
+    where = f"{item.alias}.{item.index} on {item.node_alias}"
+    return f"iteration {item.iteration}{step}  {where}  {numbers}"
