@@ -1,0 +1,317 @@
+"""One task in this process, debugger included: what a node would do, without a node."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import textwrap
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from manta.light.context import MISSING, Brief, Entry, Part, usage
+from manta.light.errors import CollectiveError, NothingSent, Timeout
+from manta.light.loader import Program, Target
+from manta.light.seeding import seed
+from manta.transports.values import decode, encode
+
+NODE = "node-1"
+
+
+@dataclass
+class TaskRun:
+    """What a task wrote. `results` by tag, the values in the order in which they were added."""
+
+    output: Any = None
+    globals: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, list[Any]] = field(default_factory=dict)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    progress: list[tuple[float, str]] = field(default_factory=list)
+    broadcasts: dict[str, Any] = field(default_factory=dict)
+    sent: list[tuple[str, str, Any]] = field(default_factory=list)
+    """Node, tag, value."""
+    next_iterations: list[tuple[list[str], str | None]] = field(default_factory=list)
+    """Nodes and alias of each schedule_next_iter."""
+    stopped: bool = False
+    """Whether it called stop_swarm."""
+    state: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Any = None
+
+
+def run_task(
+    task: type | str | os.PathLike[str],
+    globals: Mapping[str, Any] | None = None,
+    datasets: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
+    *,
+    class_name: str | None = None,
+    broadcasts: Mapping[str, Any] | None = None,
+    messages: Mapping[tuple[str, str], Sequence[Any]] | None = None,
+    state: Mapping[str, Any] | None = None,
+    checkpoint: Any = None,
+    iteration: int = 0,
+    seed_: int = 0,
+) -> TaskRun:
+    """Run one task once, in this process, and return what it wrote.
+
+    `task`: a class, a path of a module (a file or a package folder), or source text (it has a
+    newline). `datasets`: paths by name, or arrays and dicts of arrays, which become files.
+    `results`: what tasks before it wrote, by tag: a list of values, or a dict by node. Values
+    go through Manta's encoding, so that what could not be sent fails here too. `messages` are
+    those that it may receive, by (node, tag). It is the only instance of its task (rank 0 of
+    1) on the node "node-1". Exceptions of its code pass through.
+    """
+    run = TaskRun(
+        globals={tag: _through(value) for tag, value in (globals or {}).items()},
+        state={key: _through(value) for key, value in (state or {}).items()},
+        checkpoint=_through(checkpoint),
+    )
+    given = {tag: _entries(tag, value, iteration) for tag, value in (results or {}).items()}
+    heard = {tag: _through(value) for tag, value in (broadcasts or {}).items()}
+    waiting = {key: deque(map(_through, values)) for key, values in (messages or {}).items()}
+    with tempfile.TemporaryDirectory(prefix="manta-task-") as folder:
+        scratch = Path(folder) / "scratch"
+        scratch.mkdir()
+        brief = Brief(
+            swarm_id="test",
+            swarm_name="test",
+            alias="task",
+            index=0,
+            iteration=iteration,
+            attempt=0,
+            task_id=f"test.task.0.{iteration}.0",
+            node_id=NODE,
+            node_alias=NODE,
+            size=1,
+            seed=seed_,
+            class_name=class_name,
+            datasets={n: _dataset(Path(folder), n, data) for n, data in (datasets or {}).items()},
+            timeout=None,
+            scratch=str(scratch),
+        )
+        with (
+            _loaded(task, Path(folder)) as load,
+            _round(_Context(brief, run, given, heard, waiting)),
+        ):
+            target = load(class_name)
+            run.output = _through(target.run())
+    return run
+
+
+class _Context:
+    """A round whose node is this process's memory."""
+
+    def __init__(
+        self,
+        brief: Brief,
+        run: TaskRun,
+        given: Mapping[str, list[Entry]],
+        heard: Mapping[str, Any],
+        waiting: Mapping[tuple[str, str], deque[Any]],
+    ) -> None:
+        self.brief = brief
+        self._run = run
+        self._given = given
+        self._heard = heard
+        self._waiting = waiting
+        self._parts: dict[tuple[int, str], Any] = {}
+
+    def call(self, kind: str, **fields: Any) -> Any:
+        if "value" in fields:
+            fields["value"] = _through(fields["value"])
+        return getattr(self, f"_{kind}")(**fields)
+
+    def _get_global(self, tag: str) -> Any:
+        return _through(self._run.globals[tag]) if tag in self._run.globals else MISSING
+
+    def _set_global(self, tag: str, value: Any) -> None:
+        self._run.globals[tag] = value
+
+    def _list_global_tags(self) -> list[str]:
+        return sorted(self._run.globals)
+
+    def _add_result(self, tag: str, value: Any) -> None:
+        self._run.results.setdefault(tag, []).append(value)
+
+    def _select_results(self, tag: str, iteration: int | None) -> list[Entry]:
+        at = self.brief.iteration if iteration is None else iteration
+        found = [entry for entry in self._given.get(tag, []) if entry.iteration == at]
+        if at == self.brief.iteration and tag in self._run.results:
+            value = _through(self._run.results[tag][-1])
+            found.append(Entry(NODE, self.brief.alias, 0, at, 0, value))
+        return found
+
+    def _schedule_next_iteration(self, node_ids: list[str], alias: str | None) -> None:
+        self._run.next_iterations.append((node_ids, alias))
+
+    def _stop_swarm(self) -> None:
+        self._run.stopped = True
+
+    def _log_metrics(self, metrics: dict[str, float], step: int | None) -> None:
+        self._run.metrics.append(metrics)
+
+    def _progress(self, fraction: float, message: str) -> None:
+        self._run.progress.append((fraction, message))
+
+    def _get_state(self, key: str) -> Any:
+        return _through(self._run.state[key]) if key in self._run.state else MISSING
+
+    def _set_state(self, key: str, value: Any) -> None:
+        self._run.state[key] = value
+
+    def _get_resources(self) -> dict[str, Any]:
+        page = os.sysconf("SC_PAGE_SIZE")
+        return {
+            "cpu_count": os.cpu_count() or 1,
+            "cpu_memory": page * os.sysconf("SC_PHYS_PAGES"),
+            "available_memory": page * os.sysconf("SC_AVPHYS_PAGES"),
+            "gpu_available": False,
+            "gpu_memory": 0,
+            "disk_free": shutil.disk_usage(self.brief.scratch).free,
+        }
+
+    def _get_performance(self) -> dict[str, float]:
+        disk = shutil.disk_usage(self.brief.scratch)
+        pages = os.sysconf("SC_PHYS_PAGES")
+        return {
+            "cpu_usage": min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)),
+            "memory_usage": 1 - os.sysconf("SC_AVPHYS_PAGES") / pages,
+            "disk_usage": disk.used / disk.total,
+        }
+
+    # To others and from them.
+
+    def _broadcast(self, tag: str, value: Any) -> None:
+        self._run.broadcasts[tag] = value
+
+    def _get_broadcast(self, tag: str, timeout: float) -> Any:
+        for said in (self._run.broadcasts, self._heard):
+            if tag in said:
+                return _through(said[tag])
+        raise NothingSent(f"Nobody has broadcast {tag!r}: give it to run_task(broadcasts=...).")
+
+    def _send(self, to: str, tag: str, value: Any) -> None:
+        self._run.sent.append((to, tag, value))
+
+    def _receive(self, source: str, tag: str, timeout: float) -> Any:
+        letters = self._waiting.get((source, tag))
+        if letters:
+            return letters.popleft()
+        raise Timeout(
+            f"No message {tag!r} has come from {source}: give it to "
+            f"run_task(messages={{({source!r}, {tag!r}): [...]}})."
+        )
+
+    def _contribute(self, number: int, what: str, to: int | None, value: Any = MISSING) -> None:
+        self._parts[number, what] = value
+
+    def _collect(self, number: int, what: str, **_: Any) -> list[Part]:
+        if (number, what) not in self._parts:
+            raise CollectiveError(f"{what} waits for a rank that run_task() does not have.")
+        return [Part(0, self._parts[number, what])]
+
+    def _lock(self, name: str, timeout: float) -> None:
+        """Nobody else could hold it."""
+
+    def _unlock(self, name: str) -> None:
+        """Nobody waits for it."""
+
+    def _list_peers(self) -> list[list[Any]]:
+        return [[0, NODE, NODE, 1.0]]
+
+    def _checkpoint(self, value: Any) -> None:
+        self._run.checkpoint = value
+
+    def _restore(self) -> Any:
+        return MISSING if self._run.checkpoint is None else _through(self._run.checkpoint)
+
+
+@contextmanager
+def _round(context: _Context) -> Iterator[None]:
+    finders = list(sys.meta_path)
+    before, usage.context = usage.context, context
+    try:
+        seed(context.brief)
+        yield
+    finally:
+        usage.context = before
+        sys.meta_path[:] = finders
+
+
+@contextmanager
+def _loaded(
+    task: type | str | os.PathLike[str], folder: Path
+) -> Iterator[Callable[[str | None], Target]]:
+    """What finds the target, within the round. The module is forgotten afterwards."""
+    if isinstance(task, type):
+        yield lambda class_name: Target(task)
+        return
+    source = os.fspath(task)
+    if "\n" in source:
+        file = folder / "module.py"
+        file.write_text(textwrap.dedent(source))
+    else:
+        file = Path(source).resolve()
+        if not file.exists():
+            raise FileNotFoundError(f"There is no module {file}: give a file or a package folder.")
+    program = Program(str(file.parent), file.name)
+
+    def load(class_name: str | None) -> Target:
+        program.load(in_round=True)
+        return program.target(class_name)
+
+    modules, path, arguments = set(sys.modules), list(sys.path), list(sys.argv)
+    try:
+        yield load
+    finally:
+        sys.path[:], sys.argv[:] = path, arguments
+        for name in set(sys.modules) - modules:
+            origin = getattr(sys.modules[name], "__file__", None) or ""
+            if Path(origin).is_relative_to(file.parent):
+                del sys.modules[name]
+
+
+def _through(value: Any) -> Any:
+    """As it would arrive elsewhere."""
+    if value is None or value is MISSING:
+        return value
+    return decode(bytearray(encode(value).to_bytes()))
+
+
+def _entries(tag: str, given: Any, iteration: int) -> list[Entry]:
+    if isinstance(given, Mapping):
+        by_node = list(given.items())
+    elif isinstance(given, list | tuple):
+        by_node = [(f"node-{number}", value) for number, value in enumerate(given, 1)]
+    else:
+        raise TypeError(
+            f"results[{tag!r}] is a {type(given).__name__}: give a list of values, or a dict by "
+            "node."
+        )
+    return [
+        Entry(str(node), "before", rank, iteration, 0, _through(value))
+        for rank, (node, value) in enumerate(by_node)
+    ]
+
+
+def _dataset(folder: Path, name: str, data: Any) -> str:
+    if isinstance(data, str | os.PathLike):
+        path = Path(data).resolve()
+        if not path.exists():
+            raise FileNotFoundError(f"The dataset {name!r} is not there: {path}.")
+        return str(path)
+    import numpy
+
+    if isinstance(data, Mapping):
+        file = folder / f"{name}.npz"
+        arrays: dict[str, Any] = {str(key): numpy.asarray(array) for key, array in data.items()}
+        numpy.savez(file, **arrays)
+    else:
+        file = folder / f"{name}.npy"
+        numpy.save(file, numpy.asarray(data))
+    return str(file)
