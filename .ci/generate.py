@@ -12,12 +12,14 @@ from pathlib import Path
 import unasync
 
 APIS = Path(__file__).parent.parent / "manta" / "apis"
-NAMES = ["connection", "user_api"]
+NAMES = ["connection", "listings", "user_api"]
 REPLACEMENTS = {
     "AsyncConnection": "Connection",
+    "AsyncListings": "Listings",
     "AsyncUserAPI": "UserAPI",
     "async_bridge": "bridge",
     "async_connection": "connection",
+    "async_listings": "listings",
     "async_user_api": "user_api",
 }
 

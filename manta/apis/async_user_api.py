@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from manta.apis import checks, profiles
 from manta.apis.async_bridge import in_thread
 from manta.apis.async_connection import LONG_POLL, AsyncConnection, Reply
+from manta.apis.async_listings import AsyncListings
 from manta.apis.errors import InvalidArgument, NotFound, WaitTimeout
 from manta.apis.overviews import (
     ClusterOverview,
@@ -40,7 +41,7 @@ Node = str | NodeOverview
 SwarmId = str | SwarmOverview
 
 
-class AsyncUserAPI:
+class AsyncUserAPI(AsyncListings):
     """A user's way to a manager.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or

@@ -87,6 +87,10 @@ class TransferFailed(ConnectionFailed):
     """A large value did not arrive whole."""
 
 
+class MissingPackage(MantaError, ImportError):
+    """A package that this form needs is not installed."""
+
+
 class WaitTimeout(MantaError, TimeoutError):
     """What was waited for did not happen in the time given."""
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from manta.apis import checks
-from manta.apis.errors import Ambiguous, InvalidArgument, NotFound
+from manta.apis.errors import Ambiguous, InvalidArgument, MissingPackage, NotFound
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from manta.protocol.user import ResultItem
 
 
@@ -168,6 +172,66 @@ class Results(Sequence[Result]):
             for result in sorted(self, key=_rank)
         }
 
+    def to_pandas(self) -> DataFrame:
+        """A row for each result, in the order of iteration, tag, task and instance.
+
+        Columns: iteration, tag, node_id, node_alias, alias, index, attempt, counts, value.
+        Values are as they are: an array is one object in its cell. Raises MissingPackage.
+        """
+        pandas = _package("pandas", "to_pandas()")
+        frame: DataFrame = pandas.DataFrame(
+            [[getattr(result, name) for name in _COLUMNS] for result in sorted(self, key=_rank)],
+            columns=list(_COLUMNS),
+        )
+        return frame
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write a table of the same rows; scalars, texts and bytes stay what they are.
+
+        Other values are JSON, arrays in it as nested lists; `value_type` says which each is:
+        number, text, bytes, json or array (with its dtype). Raises MissingPackage.
+        """
+        pyarrow = _package("pyarrow", "to_parquet()")
+        parquet = _package("pyarrow.parquet", "to_parquet()")
+        rows = sorted(self, key=_rank)
+        columns = {name: [getattr(result, name) for result in rows] for name in _COLUMNS[:-1]}
+        flat = [_flat(result) for result in rows]
+        for kind in ("number", "text", "bytes"):
+            columns[kind] = [value if type_ == kind else None for type_, value in flat]
+        columns["json"] = [
+            value if type_ not in ("number", "text", "bytes") else None for type_, value in flat
+        ]
+        columns["value_type"] = [type_ for type_, _ in flat]
+        types = {"number": pyarrow.float64(), "text": pyarrow.string(), "bytes": pyarrow.binary()}
+        types["json"] = pyarrow.string()
+        arrays = {name: pyarrow.array(kept, types.get(name)) for name, kept in columns.items()}
+        parquet.write_table(pyarrow.table(arrays), os.fspath(path))
+
+    def to_npz(self, path: str | os.PathLike[str]) -> None:
+        """Write the arrays and numbers as one .npz file.
+
+        Keys are `iteration/tag/node/alias.k`, with `/key` behind for each entry of a dict or
+        list. Raises InvalidArgument for a value that is no array.
+        """
+        import numpy
+
+        arrays: dict[str, Any] = {}
+        for result in sorted(self, key=_rank):
+            where = (
+                f"{result.iteration}/{result.tag}/{result.node_id}/{result.alias}.{result.index}"
+            )
+            if result.attempt:
+                where += f"@{result.attempt}"
+            for key, value in _leaves(result.value, where):
+                array = numpy.asarray(value)
+                if array.dtype.hasobject:
+                    raise InvalidArgument(
+                        f"{key} is a {type(value).__name__}, which .npz cannot hold: choose the "
+                        "tags that are arrays, as in results(tag).to_npz(path), or use to_parquet."
+                    )
+                arrays[key] = array
+        numpy.savez(os.fspath(path), **arrays)
+
     def __repr__(self) -> str:
         if not self:
             return "<Results: none>"
@@ -178,6 +242,61 @@ class Results(Sequence[Result]):
         nodes = len(self.node_ids)
         where = f"{_ranges(self.iterations)}, {nodes} node{'s' * (nodes != 1)}"
         return f"<Results: {len(self)} of {shown}, {where}>"
+
+
+_COLUMNS = (
+    "iteration",
+    "tag",
+    "node_id",
+    "node_alias",
+    "alias",
+    "index",
+    "attempt",
+    "counts",
+    "value",
+)
+
+
+def _package(name: str, what: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingPackage(
+            f"{what} needs {name}, which is not installed: pip install 'manta[data]'."
+        ) from None
+
+
+def _flat(result: Result) -> tuple[str, Any]:
+    """What a table holds of a value, and what it is."""
+    value = result.value
+    if isinstance(value, bool | int | float):
+        return "number", float(value)
+    if isinstance(value, str):
+        return "text", value
+    if isinstance(value, bytes):
+        return "bytes", value
+    type_ = f"array {value.dtype}" if hasattr(value, "dtype") else "json"
+    return type_, json.dumps(value, default=_listed)
+
+
+def _listed(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        items: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        yield where, value
+        return
+    for key, item in items:
+        yield from _leaves(item, f"{where}/{key}")
 
 
 def _rank(result: Result) -> tuple[int, str, str, int, int]:

@@ -14,6 +14,7 @@ from manta.apis import checks, profiles
 from manta.apis.bridge import in_thread
 from manta.apis.connection import LONG_POLL, Connection, Reply
 from manta.apis.errors import InvalidArgument, NotFound, WaitTimeout
+from manta.apis.listings import Listings
 from manta.apis.overviews import (
     ClusterOverview,
     ErrorOverview,
@@ -40,7 +41,7 @@ Node = str | NodeOverview
 SwarmId = str | SwarmOverview
 
 
-class UserAPI:
+class UserAPI(Listings):
     """A user's way to a manager.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or

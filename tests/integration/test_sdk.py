@@ -338,3 +338,39 @@ def test_logs_folder_is_where_it_is_said(stage: Stage) -> None:
         "node-1.log",
         "node-2.log",
     }
+
+
+def test_ids_streams_and_resources(stage: Stage, finished: str) -> None:
+    api = stage.api
+    (cluster,) = [found for found in api.stream_clusters() if found.name == CLUSTER]
+    assert cluster.id in api.list_cluster_ids()
+    assert [found.id for found in api.stream_and_fetch_clusters()] == api.list_cluster_ids()
+    nodes = list(api.stream_nodes(CLUSTER))
+    assert [node.id for node in nodes] == api.list_node_ids(CLUSTER) == ["node-1", "node-2"]
+    assert api.list_available_node_ids(CLUSTER) == ["node-1", "node-2"]
+    assert [node.alias for node in api.stream_and_fetch_nodes(CLUSTER)] == ["node-1", "node-2"]
+    assert finished in api.list_swarm_ids(CLUSTER)
+    assert [swarm.swarm_id for swarm in api.stream_swarms()] == api.list_swarm_ids()
+    fetched = {swarm.swarm_id: swarm for swarm in api.stream_and_fetch_swarms(CLUSTER)}
+    assert fetched[finished].status == "COMPLETED"
+    deadline = time.monotonic() + 30  # what is left comes with a heartbeat
+    while not (resources := api.get_node_resources("node-1", CLUSTER)).available_memory:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert resources.cpu_count >= 1
+    assert 0 < resources.available_memory <= resources.cpu_memory
+    stream = api.stream_node_resources(nodes[0], interval=0.01)
+    assert [next(stream).cpu_count for _ in range(3)] == [resources.cpu_count] * 3
+    with pytest.raises(errors.InvalidArgument):
+        next(api.stream_node_resources("node-1", interval=0))
+
+
+def test_a_stream_that_follows_tells_of_what_is_new(stage: Stage) -> None:
+    stream = stage.api.stream_clusters(follow=True)
+    known = {next(stream).id for _ in stage.api.list_cluster_ids()}
+    made = stage.api.create_cluster(name="followed")
+    try:
+        assert next(stream).id == made.id not in known
+    finally:
+        stage.api.stop_cluster(made)
+        stage.api.delete_cluster(made)

@@ -1,0 +1,136 @@
+"""The other forms in which clusters, nodes and swarms are listed: ids, streams, one by one.
+
+Generated from `async_listings.py` by `make generate`: do not edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from manta.apis import checks
+from manta.apis.bridge import pause
+from manta.apis.errors import NotFound
+
+if TYPE_CHECKING:
+    from manta.apis.overviews import (
+        ClusterOverview,
+        NodeOverview,
+        NodeResources,
+        SwarmOverview,
+    )
+    from manta.apis.user_api import Cluster, Node
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks of a stream that follows."""
+
+
+class Listings:
+    """Streams give what there is and end; with `follow` they go on, giving what is new or has
+    changed. `stream_and_fetch_*` reads the ids first and fetches each whole: what went away
+    meanwhile is passed over."""
+
+    if TYPE_CHECKING:
+
+        def list_clusters(self) -> list[ClusterOverview]: ...
+        def get_cluster(self, cluster: Cluster) -> ClusterOverview: ...
+        def list_nodes(self, cluster: Cluster) -> list[NodeOverview]: ...
+        def get_node(self, node: Node, cluster: Cluster | None = None) -> NodeOverview: ...
+        def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]: ...
+        def get_swarm(self, swarm: str) -> SwarmOverview: ...
+        def stop_node(self, node: Node, drain: bool = False) -> None: ...
+
+    def list_cluster_ids(self) -> list[str]:
+        return [cluster.id for cluster in self.list_clusters()]
+
+    def list_node_ids(self, cluster: Cluster) -> list[str]:
+        return [node.id for node in self.list_nodes(cluster)]
+
+    def list_available_node_ids(self, cluster: Cluster) -> list[str]:
+        """Of the nodes that are connected and take tasks."""
+        nodes = self.list_nodes(cluster)
+        return [node.id for node in nodes if node.status == "CONNECTED"]
+
+    def list_swarm_ids(self, cluster: Cluster | None = None) -> list[str]:
+        return [swarm.swarm_id for swarm in self.list_swarms(cluster)]
+
+    def stream_clusters(self, *, follow: bool = False) -> Iterator[ClusterOverview]:
+        seen: dict[str, ClusterOverview] = {}
+        while True:
+            for cluster in self.list_clusters():
+                if seen.get(cluster.id) != cluster:
+                    seen[cluster.id] = cluster
+                    yield cluster
+            if not follow:
+                return
+            pause(LOOK_AGAIN)
+
+    def stream_nodes(self, cluster: Cluster, *, follow: bool = False) -> Iterator[NodeOverview]:
+        """A node's status and load change; that it was heard again is no change."""
+        seen: dict[str, tuple[object, ...]] = {}
+        while True:
+            for node in self.list_nodes(cluster):
+                now = (node.alias, node.status, node.load, node.platform_info)
+                if seen.get(node.id) != now:
+                    seen[node.id] = now
+                    yield node
+            if not follow:
+                return
+            pause(LOOK_AGAIN)
+
+    def stream_swarms(
+        self, cluster: Cluster | None = None, *, follow: bool = False
+    ) -> Iterator[SwarmOverview]:
+        seen: dict[str, SwarmOverview] = {}
+        while True:
+            for swarm in self.list_swarms(cluster):
+                if seen.get(swarm.swarm_id) != swarm:
+                    seen[swarm.swarm_id] = swarm
+                    yield swarm
+            if not follow:
+                return
+            pause(LOOK_AGAIN)
+
+    def stream_and_fetch_clusters(self) -> Iterator[ClusterOverview]:
+        for id_ in self.list_cluster_ids():
+            try:
+                yield self.get_cluster(id_)
+            except NotFound:
+                continue
+
+    def stream_and_fetch_nodes(self, cluster: Cluster) -> Iterator[NodeOverview]:
+        for id_ in self.list_node_ids(cluster):
+            try:
+                yield self.get_node(id_, cluster)
+            except NotFound:
+                continue
+
+    def stream_and_fetch_swarms(self, cluster: Cluster | None = None) -> Iterator[SwarmOverview]:
+        for id_ in self.list_swarm_ids(cluster):
+            try:
+                yield self.get_swarm(id_)
+            except NotFound:
+                continue
+
+    def get_node_resources(self, node: Node, cluster: Cluster | None = None) -> NodeResources:
+        """What the node has, and has left now. Sizes in bytes."""
+        return (self.get_node(node, cluster)).resources
+
+    def stream_node_resources(
+        self, node: Node, cluster: Cluster | None = None, *, interval: float = LOOK_AGAIN
+    ) -> Iterator[NodeResources]:
+        """Every `interval` seconds; it ends when the node is no longer connected or is removed."""
+        checks.seconds("interval", interval)
+        while True:
+            try:
+                found = self.get_node(node, cluster)
+            except NotFound:
+                return
+            if found.status not in ("CONNECTED", "DRAINING"):
+                return
+            yield found.resources
+            pause(interval)
+
+    def drain_node(self, node: Node) -> None:
+        """Let the node finish what it runs, take nothing new, and end its daemon."""
+        self.stop_node(node, drain=True)

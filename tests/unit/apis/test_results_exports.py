@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from manta.apis.errors import InvalidArgument
+from manta.apis.results import Result, Results
+
+
+def result(value: Any, tag: str = "t", iteration: int = 0, index: int = 0) -> Result:
+    return Result(
+        iteration=iteration,
+        tag=tag,
+        node_id=f"id{index}",
+        node_alias=f"node-{index}",
+        alias="worker",
+        index=index,
+        attempt=0,
+        counts=True,
+        load=lambda: value,
+    )
+
+
+SOME = Results(
+    [
+        result(0.5, "loss", 1),
+        result(0.7, "loss", 0),
+        result("good", "word", 3),
+        result(b"raw", "bytes", 3),
+        result({"w": np.arange(3)}, "model", 3, index=1),
+        result(np.ones((2, 2), "float32"), "array", 3),
+    ]
+)
+
+
+def test_a_frame_has_a_row_for_each_result_and_no_other() -> None:
+    frame = SOME.to_pandas()
+    assert list(frame.columns) == [
+        "iteration",
+        "tag",
+        "node_id",
+        "node_alias",
+        "alias",
+        "index",
+        "attempt",
+        "counts",
+        "value",
+    ]
+    assert frame["iteration"].tolist() == [0, 1, 3, 3, 3, 3], "none is made up for iteration 2"
+    losses = frame[frame["tag"] == "loss"]["value"]
+    assert losses.tolist() == [0.7, 0.5]
+    assert frame[frame["tag"] == "model"]["value"].iloc[0]["w"].tolist() == [0, 1, 2]
+    assert len(Results().to_pandas()) == 0
+
+
+def test_parquet_can_be_read_back(tmp_path: Path) -> None:
+    SOME.to_parquet(tmp_path / "all.parquet")
+    frame = pd.read_parquet(tmp_path / "all.parquet").set_index("tag")
+    assert frame.loc["loss", "number"].tolist() == [0.7, 0.5]
+    assert frame.loc["word", "text"] == "good"
+    assert frame.loc["bytes", "bytes"] == b"raw"
+    assert frame.loc["model", "json"] == '{"w": [0, 1, 2]}'
+    assert frame.loc["array", "value_type"] == "array float32"
+    assert frame.loc["array", "json"] == "[[1.0, 1.0], [1.0, 1.0]]"
+    Results().to_parquet(tmp_path / "none.parquet")
+    assert len(pd.read_parquet(tmp_path / "none.parquet")) == 0
+
+
+def test_npz_holds_every_array_under_its_place(tmp_path: Path) -> None:
+    arrays = Results([SOME[0], SOME[4], SOME[5]])
+    arrays.to_npz(tmp_path / "all.npz")
+    with np.load(tmp_path / "all.npz") as found:
+        assert sorted(found) == [
+            "1/loss/id0/worker.0",
+            "3/array/id0/worker.0",
+            "3/model/id1/worker.1/w",
+        ]
+        assert found["3/model/id1/worker.1/w"].tolist() == [0, 1, 2]
+        assert found["3/array/id0/worker.0"].dtype == "float32"
+
+
+def test_what_npz_cannot_hold_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"0/t/id0/worker\.0/x is a object"):
+        Results([result({"x": object()})]).to_npz(tmp_path / "a.npz")
+    assert not (tmp_path / "a.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "package"), [("to_pandas()", "pandas"), ("to_parquet('x')", "pyarrow")]
+)
+def test_a_package_that_is_not_there_is_named(call: str, package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from manta import Results\n"
+        "from manta.apis.errors import MissingPackage\n"
+        f"try: Results().{call}\n"
+        "except MissingPackage as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"needs {package}" in done.stdout
+    assert "pip install 'manta[data]'" in done.stdout
