@@ -107,6 +107,8 @@ def start(name: str, background: bool) -> None:
     """Start the node; in the foreground, Ctrl-C stops it."""
     from manta.node.config import load
 
+    if name == "default":
+        _configure_from_environment(config_path(name))
     found = load(config_path(name))
     folder = state_folder(name)
     if background:
@@ -123,6 +125,19 @@ def start(name: str, background: bool) -> None:
         console=found.log_to_console,
     )
     raise click.exceptions.Exit(daemon.run(found, folder.path))
+
+
+def _configure_from_environment(path: Path) -> None:
+    """Where there is no configuration and MANTA_NODE_* variables ask for one: in containers."""
+    if path.exists():
+        return
+    from manta.node.config_environment import from_environment
+    from manta.transports.keys import write_private
+
+    text = from_environment(os.environ)
+    if text is not None:
+        write_private(path, text)
+        click.echo(f"{path} is made from the MANTA_NODE_* variables.", err=True)
 
 
 def _start_in_background(name: str, config: NodeConfig, folder: StateFolder) -> None:

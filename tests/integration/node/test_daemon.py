@@ -308,6 +308,36 @@ def test_from_config_to_stop(lab, manta_node: Command) -> None:
     lab.wait_until(lambda: manta_node("status", "edge").returncode == 0)
 
 
+def test_a_node_without_a_configuration_takes_it_from_variables(lab, manta_node: Command) -> None:
+    """As the node's image starts it."""
+    (lab.folder / "table.csv").write_text("1,2\n")
+    variables = {
+        "MANTA_NODE_TOKEN": lab.api().create_node_token("lab"),
+        "MANTA_NODE_ALIAS": "boxed",
+        "MANTA_NODE_ID": "random",
+        "MANTA_NODE_MANAGER_HOST": "127.0.0.1",
+        "MANTA_NODE_MANAGER_PORT": lab.file.nodes.rpartition(":")[2],
+        "MANTA_NODE_ALLOW_UNSANDBOXED": "true",
+        "MANTA_NODE_DATASETS": f"table={lab.folder}/table.csv",
+    }
+    wrong = manta_node("start", "--background", **variables, MANTA_NODE_ALIS="x")
+    assert wrong.returncode == 1
+    assert "did you mean MANTA_NODE_ALIAS?" in wrong.stderr
+    try:
+        started = manta_node("start", "--background", **variables)
+        assert started.returncode == 0, started.stderr
+        assert "is made from the MANTA_NODE_* variables" in started.stderr
+        assert lab.api().get_node("boxed").datasets["table"].size == 4
+        made = manta_node.home / "nodes" / "default.toml"
+        assert made.stat().st_mode & 0o777 == 0o600
+        assert variables["MANTA_NODE_TOKEN"] not in made.read_text()
+    finally:
+        manta_node("stop")
+    again = manta_node("start", "--background")
+    assert again.returncode == 0, "the file and its own key are enough now"
+    manta_node("stop")
+
+
 def test_in_the_foreground(lab, manta_node: Command) -> None:
     init(lab, manta_node)
     token = lab.api().create_node_token("lab")
