@@ -13,10 +13,18 @@ from pathlib import Path
 import msgspec
 
 from manta.manager.auth.passwords import hash_password, random_password
+from manta.manager.auth.roles import OWNER
 from manta.manager.errors import StartError
 from manta.manager.ids import new_id
 from manta.manager.store.interface import Put, Store, Write
-from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, UserRecord
+from manta.manager.store.records import (
+    ClusterRecord,
+    GrantRecord,
+    KeyKind,
+    KeyRecord,
+    NodeRecord,
+    UserRecord,
+)
 from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.keys import check_key, read_private
 
@@ -75,7 +83,7 @@ def apply(store: Store, content: Bootstrap) -> None:
     ]
     if content.cluster is not None:
         cluster = ClusterRecord(new_id(), content.cluster.name, admin.id, now)
-        writes.append(Put(cluster))
+        writes += (Put(cluster), Put(GrantRecord(admin.id, cluster.id, OWNER)))
         for node in content.nodes:
             node_id = node.id or new_id()
             record = NodeRecord(node_id, cluster.id, node.alias, node.key, now, here=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -30,6 +30,15 @@ class Directory:
         self.clusters = {record.id: record for record in clusters}
         self.nodes = {record.id: record for record in nodes}
         self.swarms = {entry.id: entry for entry in swarms}
+
+    def within(self, sees: Callable[[str], bool]) -> Directory:
+        """What belongs to the clusters that somebody sees: for him there is nothing else."""
+        clusters = {id_ for id_ in self.clusters if sees(id_)}
+        return Directory(
+            (self.clusters[id_] for id_ in clusters),
+            (one for one in self.nodes.values() if one.cluster_id in clusters),
+            (one for one in self.swarms.values() if one.cluster_id in clusters),
+        )
 
     # Each raises Refused, and says what there is.
 

@@ -7,7 +7,8 @@ allowed goes to the actor that answers it, by its path and never by a kept refer
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import msgspec
 
@@ -21,7 +22,9 @@ from manta.actors import (
     StartChild,
     StopChild,
 )
-from manta.manager.auth.principals import Kind, Principal, check_right
+from manta.manager.auth.principals import Kind, Principal
+from manta.manager.auth.rights import RIGHTS, Right, Row, Where, check_right
+from manta.manager.auth.roles import OWNER, Roles
 from manta.manager.cluster import cluster_spec
 from manta.manager.cluster_nodes import LINK
 from manta.manager.context import (
@@ -61,14 +64,17 @@ from manta.manager.store.actor import GetHealth, Writer
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
 from manta.manager.store.records import (
     ClusterRecord,
+    GrantRecord,
     KeyKind,
     KeyRecord,
     NodeRecord,
+    RoleRecord,
     SwarmRecord,
     TokenRecord,
     UserRecord,
 )
-from manta.protocol import exchange, node, user
+from manta.manager.users import Users
+from manta.protocol import exchange, node, user, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 from manta.protocol.states import ClusterState
@@ -77,6 +83,13 @@ from manta.protocol.values import BlobRef
 from manta.protocol.version import VERSION
 from manta.transports.admission import Admission
 from manta.transports.interface import Link, Listener
+
+FAREWELL = 0.3
+"""Seconds that a client has to take the answer to its own signing out."""
+
+
+class _CutKey(msgspec.Struct, frozen=True):
+    key: str
 
 
 class Gateway(Actor):
@@ -111,6 +124,11 @@ class Gateway(Actor):
             on_node=lambda record: self._relay.tell(
                 cluster_path(record.cluster_id), NodeAdded(record)
             ),
+            on_gone=self._withdraw,
+        )
+        self._roles = Roles(reader.all(GrantRecord), reader.all(RoleRecord))
+        self._users = Users(
+            self, self._registrar, self._roles, self._directory, on_gone=self._withdraw
         )
         known = context.principals.keys()
         context.bulk_admission.replace_known(known)
@@ -148,6 +166,9 @@ class Gateway(Actor):
                         link.close()
             case NodesLeft(node_ids):
                 self._nodes_left(node_ids)
+            case _CutKey(key):
+                if self._context.principals.of(key).kind is Kind.GUEST:
+                    self._cut(key)
             case SwarmCreated(entry):
                 self._directory.swarms[entry.id] = entry
             case SwarmRemoved(swarm_id):
@@ -171,6 +192,24 @@ class Gateway(Actor):
     def _admit(self, key: str) -> None:
         for admission in self._admissions:
             admission.allow(key)
+
+    def _withdraw(self, keys: Iterable[str], asked_by: str) -> None:
+        """Nothing that these keys send is handled, and no poll of theirs is answered, from
+        here on. Who asked for it himself is cut a moment later, when he has his answer."""
+        for key in keys:
+            self._context.principals.forget(key)
+            self._context.bulk_admission.forget(key)
+            if key == asked_by:
+                self.after(FAREWELL, _CutKey(key))
+            else:
+                self._cut(key)
+
+    def _cut(self, key: str) -> None:
+        for listener in self._listeners:
+            listener.cut(key)
+        # Cutting denies the key as well; as a guest it is told why it is refused.
+        for admission in self._admissions:
+            admission.forget(key)
 
     # Nodes.
 
@@ -272,12 +311,23 @@ class Gateway(Actor):
     # Users.
 
     def _from_user(self, message: object, who: Principal) -> object:
-        find = self._directory
+        find = self._seen_by(who)
+        self._check(message, who, find)
         match message:
             case user.WhoAmI():
                 return self._registrar.who_am_i(who)
+            case user.RotateToken():
+                self._registrar.rotate(who, self.defer())
+            case user.Logout() | users.GetUser() | users.ListUsers() | users.AddUser():
+                self._users.handle(message, who, find, self.defer())
+            case users.ChangePassword() | users.DeleteUser() | users.ListRoles():
+                self._users.handle(message, who, find, self.defer())
+            case users.GrantRole() | users.RevokeRole():
+                self._users.handle(message, who, find, self.defer())
+            case users.CreateRoleDefinition() | users.DeleteRoleDefinition():
+                self._users.handle(message, who, find, self.defer())
             case user.ListClusters():
-                return user.Clusters(tuple(map(self._info, self._clusters())))
+                return user.Clusters(tuple(map(self._info, self._clusters(who))))
             case user.GetCluster(name):
                 return self._info(find.cluster(name))
             case user.CreateCluster(name):
@@ -309,17 +359,19 @@ class Gateway(Actor):
             case user.FindMissingBlobs(blobs):
                 self._find_missing(blobs, self.defer())
             case user.ListSwarms(name):
-                return user.Swarms(self._swarms(None if name is None else find.cluster(name).id))
+                clusters = self._readable(who) if name is None else [find.cluster(name).id]
+                return user.Swarms(self._swarms(clusters))
             case user.RemoveSwarm(name):
                 entry = find.swarm(name)
                 self._relay.forward(
                     cluster_path(entry.cluster_id), FromUser(message, who, entry.id)
                 )
             case user.GetManagerStatus():
-                self._status(self.defer())
+                self._status(find, self.defer())
             case user.ReadFeed(swarm=name, wait=wait) | user.WaitSwarm(name, wait):
                 entry = find.swarm(name)
-                self._relay.ask_swarm(entry, FromUser(message, who, entry.id), wait)
+                answer = self._if_still(who, message, entry.cluster_id)
+                self._relay.ask_swarm(entry, FromUser(message, who, entry.id), wait, answer)
             case (
                 user.StartSwarm(swarm=name)
                 | user.StopSwarm(swarm=name)
@@ -338,6 +390,44 @@ class Gateway(Actor):
                 return super().receive(message)
         return None
 
+    def _seen_by(self, who: Principal) -> Directory:
+        if who.admin:
+            return self._directory
+        return self._directory.within(lambda cluster_id: self._roles.sees(who, cluster_id))
+
+    def _check(self, message: object, who: Principal, find: Directory) -> None:
+        """Raises Refused unless the user has the right that the message's row asks for."""
+        row, name = RIGHTS[type(cast("node.Message", message))], type(message).__name__
+        if row.admin and not who.admin:
+            raise Refused(
+                Code.FORBIDDEN,
+                f"{name} was refused: only an administrator of the platform may; ask one.",
+            )
+        if (cluster_id := _cluster_of(message, row, find)) is not None:
+            self._roles.check(who, row, find.clusters[cluster_id], name)
+
+    def _if_still(
+        self, who: Principal, message: object, cluster_id: str
+    ) -> Callable[[object], object]:
+        """What has waited is answered only if it could still be asked."""
+        right = RIGHTS[type(cast("node.Message", message))].right
+
+        def answer(result: object) -> object:
+            if self._context.principals.of(who.key).id != who.id:
+                raise Refused(Code.NOT_SIGNED_IN, "This key was signed out; sign in again.")
+            if right not in self._roles.rights(who, cluster_id):
+                raise Refused(Code.FORBIDDEN, f"Your right {right} was withdrawn meanwhile.")
+            return result
+
+        return answer
+
+    def _readable(self, who: Principal) -> list[str]:
+        return [
+            id_
+            for id_ in self._directory.clusters
+            if Right.SWARM_READ in self._roles.rights(who, id_)
+        ]
+
     def _find_missing(self, blobs: tuple[BlobRef, ...], reply: Reply) -> None:
         holds = self._context.holds
 
@@ -351,8 +441,13 @@ class Gateway(Actor):
 
     # Clusters.
 
-    def _clusters(self) -> list[ClusterRecord]:
-        return sorted(self._directory.clusters.values(), key=lambda record: record.created_at)
+    def _clusters(self, who: Principal) -> list[ClusterRecord]:
+        shown = (
+            record
+            for record in self._directory.clusters.values()
+            if Right.CLUSTER_READ in self._roles.rights(who, record.id)
+        )
+        return sorted(shown, key=lambda record: record.created_at)
 
     def _info(self, record: ClusterRecord) -> ClusterInfo:
         count = len(self._directory.nodes_of(record.id))
@@ -363,17 +458,20 @@ class Gateway(Actor):
         record = ClusterRecord(new_id(), name, who.id, self.clock.wall())
         reply = self.defer()
         self._directory.clusters[record.id] = record
+        self._roles.grants[who.id, record.id] = OWNER
 
         def then(error: StoreError | None) -> None:
             if error is not None:
                 del self._directory.clusters[record.id]
+                del self._roles.grants[who.id, record.id]
                 reply.fail(Refused(Code.STORAGE, f"The cluster was not created: {error}"))
                 return
             self.log.info("cluster %s (%s) created", name, record.id)
             start = StartChild(cluster_spec(self._context, record.id))
             self._relay.ask(ROOT, start, reply, lambda _: self._info(record))
 
-        self._writer.write(Put(record), then=then)
+        owner = GrantRecord(who.id, record.id, OWNER)
+        self._writer.write(Put(record), Put(owner), then=then)
 
     def _change_cluster(self, record: ClusterRecord, status: ClusterState) -> None:
         changed = msgspec.structs.replace(record, status=status)
@@ -405,6 +503,12 @@ class Gateway(Actor):
             writes += self._removal(one)
         writes += (Delete(TokenRecord, token.digest) for token in tokens)
         writes += (RemoveSwarm(swarm.id) for swarm in swarms)
+        grants = [
+            GrantRecord(user_id, cluster_id, role)
+            for (user_id, cluster_id), role in self._roles.grants.items()
+            if cluster_id == record.id
+        ]
+        writes += (Delete(GrantRecord, grant.key) for grant in grants)
 
         def then(error: StoreError | None) -> None:
             if error is not None:
@@ -414,6 +518,8 @@ class Gateway(Actor):
                 self._disown(one)
             for swarm in swarms:
                 self._directory.swarms.pop(swarm.id, None)
+            for grant in grants:
+                self._roles.grants.pop((grant.user_id, grant.cluster_id), None)
             self._registrar.forget_tokens(tokens)
             self._directory.clusters.pop(record.id, None)
             self._context.boards.pop(record.id, None)
@@ -449,25 +555,21 @@ class Gateway(Actor):
         """From here on nothing that the key sends is handled."""
         self._context.principals.learn(Principal(Kind.REMOVED, record.key, record.id))
         self._directory.nodes.pop(record.id, None)
-        for listener in self._listeners:
-            listener.cut(record.key)
-        # Cutting denies the key as well; as a guest it is told why it is refused.
-        for admission in self._admissions:
-            admission.forget(record.key)
+        self._cut(record.key)
 
     # How the manager is.
 
-    def _swarms(self, cluster_id: str | None) -> tuple[SwarmInfo, ...]:
+    def _swarms(self, cluster_ids: Iterable[str]) -> tuple[SwarmInfo, ...]:
         found: list[SwarmInfo] = []
-        for id_ in self._directory.clusters if cluster_id is None else (cluster_id,):
+        for id_ in cluster_ids:
             found += self._context.board(id_).swarms.values()
         return tuple(sorted(found, key=lambda info: info.created_at))
 
-    def _status(self, reply: Reply) -> None:
-        boards = [self._context.board(id_) for id_ in self._directory.clusters]
+    def _status(self, find: Directory, reply: Reply) -> None:
+        boards = [self._context.board(id_) for id_ in find.clusters]
         health = {
-            self._directory.clusters[id_].name: self._context.board(id_).notice
-            for id_ in self._directory.clusters
+            find.clusters[id_].name: self._context.board(id_).notice
+            for id_ in find.clusters
             if self._context.board(id_).notice
         }
 
@@ -482,3 +584,15 @@ class Gateway(Actor):
             )
 
         self._relay.ask(STORE, GetHealth(), reply, answer)
+
+
+def _cluster_of(message: Any, row: Row, find: Directory) -> str | None:
+    """Where the right is needed; None for a message about no cluster. Raises Refused."""
+    match row.where:
+        case Where.CLUSTER if message.cluster is not None:
+            return find.cluster(message.cluster).id
+        case Where.NODE:
+            return find.node(message.node, getattr(message, "cluster", None)).cluster_id
+        case Where.SWARM:
+            return find.swarm(message.swarm).cluster_id
+    return None

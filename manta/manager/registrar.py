@@ -9,8 +9,8 @@ it is durable.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -52,6 +52,17 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+ROTATED, ENDED = "rotated", "ended"
+
+
+class Ending(NamedTuple):
+    """Keys and tokens that are ending: in memory they have, `undo` gives them back."""
+
+    keys: list[KeyRecord]
+    writes: tuple[Write, ...]
+    undo: Callable[[], None]
+
+
 class Registrar:
     def __init__(
         self,
@@ -62,17 +73,26 @@ class Registrar:
         *,
         on_known: Callable[[str], None],
         on_node: Callable[[NodeRecord], None],
+        on_gone: Callable[[Iterable[str], str], None],
     ) -> None:
-        """Told of each key that is somebody's from here on, and of each node that enrolled."""
+        """Told of each key that is somebody's from here on, of each node that enrolled, and
+        of keys that are nobody's any more."""
         self._actor = actor
         self._context = context
         self._directory = directory
         self._writer = writer
         self._on_known = on_known
         self._on_node = on_node
+        self._on_gone = on_gone
         self._limits = GuestLimits()
-        self._users = {record.id: record for record in context.reader.all(UserRecord)}
+        self.users = {record.id: record for record in context.reader.all(UserRecord)}
         self._tokens = {record.digest: record for record in context.reader.all(TokenRecord)}
+        self._keys = {
+            record.key: record
+            for record in context.reader.all(KeyRecord)
+            if record.kind == KeyKind.USER
+        }
+        """Of users."""
 
     # Enrolment.
 
@@ -83,7 +103,7 @@ class Registrar:
             return
         self._limits.check_token(self._actor.clock.now())
         key = principal.key
-        self._work(
+        self.work(
             "enrolment",
             key,
             lambda now: self._context.authority.verify(
@@ -131,7 +151,7 @@ class Registrar:
             self._tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
 
         key_record = KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)
-        self._write((Put(used), Put(node), Put(key_record)), stored, reply, not_stored)
+        self.write((Put(used), Put(node), Put(key_record)), stored, reply, not_stored)
 
     def _node_id(self, message: Enroll) -> str:
         match message.id_mode:
@@ -166,7 +186,7 @@ class Registrar:
     def sign_in(self, message: SignIn, principal: Principal, reply: Reply) -> None:
         email = message.email.strip().lower()
         self._limits.check_sign_in(email, self._actor.clock.now())
-        user = next((user for user in self._users.values() if user.email == email), None)
+        user = next((user for user in self.users.values() if user.email == email), None)
         key, authority = principal.key, self._context.authority
 
         def job(now: float) -> tuple[UserRecord, str, TokenClaims]:
@@ -186,7 +206,7 @@ class Registrar:
             self._limits.signed_in(email)
             self._become(user, key, token, _record_of(claims, bound_to=key), reply)
 
-        self._work(f"sign-in as {email}", key, job, then, reply)
+        self.work(f"sign-in as {email}", key, job, then, reply)
 
     def bind(self, message: Bind, principal: Principal, reply: Reply) -> None:
         self._limits.check_token(self._actor.clock.now())
@@ -194,17 +214,22 @@ class Registrar:
 
         def then(claims: TokenClaims) -> None:
             record = self._tokens.get(digest_of(claims.id))
-            user = self._users.get(claims.subject)
-            if record is None or user is None:
+            user = self.users.get(claims.subject)
+            if user is None:
+                raise _revoked("its user was deleted")
+            if record is None:
                 raise Refused(
                     Code.TOKEN_USED, "This token was withdrawn; sign in, or get another one."
                 )
+            if record.revoked:
+                self._shown_again(record, user, reply)
+                return
             if record.bound_to not in ("", key):
                 raise bound_elsewhere()
             bound = msgspec.structs.replace(record, bound_to=key)
             self._become(user, key, message.token.strip(), bound, reply)
 
-        self._work(
+        self.work(
             "binding a token",
             key,
             lambda now: self._context.authority.verify(
@@ -217,10 +242,18 @@ class Registrar:
     def _become(
         self, user: UserRecord, key: str, token: str, record: TokenRecord, reply: Reply
     ) -> None:
-        before = self._tokens.get(record.digest)
+        if user.id not in self.users:
+            raise _revoked("its user was deleted")
+        before, before_key = self._tokens.get(record.digest), self._keys.get(key)
+        family = record.family or record.digest
+        key_record = KeyRecord(key, KeyKind.USER, user.id, self._actor.clock.wall(), family)
         self._tokens[record.digest] = record
+        self._keys[key] = key_record
 
         def stored() -> None:
+            if self._keys.get(key) is not key_record:  # it was ended meanwhile
+                reply.fail(_revoked("it was ended while you signed in"))
+                return
             self._context.principals.learn(of_user(user, key))
             self._on_known(key)
             self._actor.log.info("%s signed in", user.email)
@@ -231,13 +264,114 @@ class Registrar:
                 del self._tokens[record.digest]
             else:
                 self._tokens[record.digest] = before
+            if before_key is None:
+                self._keys.pop(key, None)
+            else:
+                self._keys[key] = before_key
 
-        key_record = KeyRecord(key, KeyKind.USER, user.id, self._actor.clock.wall())
-        self._write((Put(record), Put(key_record)), stored, reply, not_stored)
+        self.write((Put(record), Put(key_record)), stored, reply, not_stored)
 
     def who_am_i(self, principal: Principal) -> SignedIn:
-        user = self._users[principal.id]
+        user = self.users[principal.id]
         return SignedIn(user.id, user.email, "", self._context.bulk.address)
+
+    def check_sign_in(self, email: str) -> None:
+        """Raises Refused: a password is guessed at no higher rate by who is signed in."""
+        self._limits.check_sign_in(email, self._actor.clock.now())
+
+    # The ends of keys and tokens.
+
+    def rotate(self, principal: Principal, reply: Reply) -> None:
+        """A new token for the key; the old one is worth nothing once this is answered."""
+        key = principal.key
+
+        def then(issued: tuple[str, TokenClaims]) -> None:
+            token, claims = issued
+            held, user = self._keys.get(key), self.users.get(principal.id)
+            if held is None or user is None:
+                raise _revoked("it was ended meanwhile")
+            family = held.family
+            old = [one for one in self._family(family) if not one.revoked]
+            record = _record_of(claims, bound_to=key)
+            record = msgspec.structs.replace(record, family=family or record.digest)
+            now_key = msgspec.structs.replace(held, family=record.family)
+            rotated = [msgspec.structs.replace(one, revoked=ROTATED) for one in old]
+            for one in (*rotated, record):
+                self._tokens[one.digest] = one
+            self._keys[key] = now_key
+
+            def stored() -> None:
+                self._actor.log.info("%s has a new token", user.email)
+                reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
+
+            def not_stored() -> None:
+                self._tokens.pop(record.digest, None)
+                for one in old:
+                    self._tokens[one.digest] = one
+                self._keys[key] = held
+
+            self.write((*map(Put, (*rotated, record)), Put(now_key)), stored, reply, not_stored)
+
+        self.work(
+            "rotating a token",
+            key,
+            lambda now: self._context.authority.issue(
+                USER_AUDIENCE, principal.id, now=now, ttl=USER_TTL, bound_to=key
+            ),
+            then,
+            reply,
+        )
+
+    def _shown_again(self, record: TokenRecord, user: UserRecord, reply: Reply) -> None:
+        """A rotated token was stolen, or its owner is: whoever got in by its family goes."""
+        if record.revoked != ROTATED:
+            raise _revoked("its user signed out, or it was withdrawn")
+        family = record.family or record.digest
+        end = self._end(
+            [one for one in self._keys.values() if one.family == family], self._family(family)
+        )
+        refusal = _revoked("another one took its place, and as it was shown again, that one ended")
+
+        def stored() -> None:
+            self._actor.log.warning(
+                "a rotated token of %s was shown again: %d keys were cut", user.email, len(end.keys)
+            )
+            self._on_gone([one.key for one in end.keys], "")
+            reply.fail(refusal)
+
+        self.write(end.writes, stored, reply, end.undo)
+
+    def ending(self, user_id: str, key: str | None = None) -> Ending:
+        """All keys and tokens of a user, or one key and its tokens."""
+        keys = [one for one in self._keys.values() if one.subject == user_id]
+        tokens = [
+            one
+            for one in self._tokens.values()
+            if one.audience == USER_AUDIENCE and one.subject == user_id
+        ]
+        if key is not None:
+            keys = [one for one in keys if one.key == key]
+            tokens = [one for one in tokens if one.bound_to == key]
+        return self._end(keys, tokens)
+
+    def _end(self, keys: list[KeyRecord], tokens: list[TokenRecord]) -> Ending:
+        ended = [msgspec.structs.replace(one, revoked=ENDED) for one in tokens]
+        for held in keys:
+            del self._keys[held.key]
+        for token in ended:
+            self._tokens[token.digest] = token
+
+        def undo() -> None:
+            for held in keys:
+                self._keys[held.key] = held
+            for token in tokens:
+                self._tokens[token.digest] = token
+
+        deletes = (Delete(KeyRecord, held.key) for held in keys)
+        return Ending(keys, (*deletes, *map(Put, ended)), undo)
+
+    def _family(self, family: str) -> list[TokenRecord]:
+        return [one for one in self._tokens.values() if family in (one.digest, one.family)]
 
     # Tokens.
 
@@ -263,9 +397,9 @@ class Registrar:
                 reply.set(Token(token, claims.expires_at))
 
             deletes = (Delete(TokenRecord, digest) for digest in expired)
-            self._write((Put(record), *deletes), stored, reply)
+            self.write((Put(record), *deletes), stored, reply)
 
-        self._work(
+        self.work(
             "issuing a token",
             by.key,
             lambda now: self._context.authority.issue(
@@ -292,7 +426,7 @@ class Registrar:
 
     # How.
 
-    def _work(
+    def work(
         self,
         what: str,
         key: str,
@@ -321,10 +455,10 @@ class Registrar:
             reply,
         )
 
-    def _write(
+    def write(
         self,
         writes: tuple[Write, ...],
-        stored: Callable[[], None],
+        stored: Callable[[], object],
         reply: Reply,
         not_stored: Callable[[], None] = lambda: None,
     ) -> None:
@@ -346,4 +480,10 @@ def _record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> Tok
         expires_at=claims.expires_at,
         uses=uses,
         bound_to=bound_to,
+    )
+
+
+def _revoked(why: str) -> Refused:
+    return Refused(
+        Code.TOKEN_REVOKED, f"This token is worth nothing any more: {why}; sign in again."
     )

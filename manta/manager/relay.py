@@ -54,25 +54,37 @@ class Relay:
         answer: Callable[[Any], object] = lambda result: result,
         wait: float = 0.0,
     ) -> None:
-        """Answer with what the actor at the path answers."""
+        """Answer with what `answer` makes of what the actor at the path answers.
+
+        `answer` runs on that actor's thread; it may raise Refused.
+        """
 
         def done(future: Future[Any]) -> None:
             error = future.exception()
-            if error is None:
-                self.answer(reply, answer(future.result()))
-            else:
+            if error is not None:
                 reply.fail(as_refusal(error))
+                return
+            try:
+                result = answer(future.result())
+            except Refused as refusal:
+                reply.fail(refusal)
+            else:
+                self.answer(reply, result)
 
         future = self._actor.system.ref(path).ask_future(message, timeout=wait + TIMEOUT)
         future.add_done_callback(done)
 
     def ask_swarm(
-        self, entry: SwarmEntry, request: FromNode | FromUser | CheckPeer, wait: float = 0
+        self,
+        entry: SwarmEntry,
+        request: FromNode | FromUser | CheckPeer,
+        wait: float = 0,
+        answer: Callable[[Any], object] = lambda result: result,
     ) -> None:
         path, reply = swarm_path(entry.cluster_id, entry.id), self._actor.defer()
 
         def ask() -> None:
-            self.ask(path, request, reply, wait=wait)
+            self.ask(path, request, reply, answer, wait)
 
         try:
             self._actor.system.find(path)

@@ -22,7 +22,8 @@ from manta.protocol.node import (
     TaskError,
     Timings,
 )
-from manta.protocol.spec import ModuleSpec, Name, SwarmSpec
+from manta.protocol.spec import Name, SwarmSpec
+from manta.protocol.users import UserRequest
 from manta.protocol.values import BlobRef, Payload
 
 # Who asks.
@@ -61,142 +62,6 @@ class Logout(Message, frozen=True):
     """This key and its token are worth nothing from now on; `everywhere`: all of the user's."""
 
     everywhere: bool = False
-
-
-# Users and roles.
-
-
-class Grant(msgspec.Struct, frozen=True):
-    cluster_id: str
-    cluster_name: str
-    role: str
-
-
-class UserInfo(Message, frozen=True):
-    """`admin`: of the whole platform, with every right in every cluster."""
-
-    id: str
-    email: str
-    admin: bool
-    created_at: Seconds
-    grants: tuple[Grant, ...] = ()
-
-
-class GetUser(Message, frozen=True):
-    """`user` is an id, a unique prefix of one, or an email; None is who asks."""
-
-    user: str | None = None
-
-
-class ListUsers(Message, frozen=True):
-    pass
-
-
-class Users(Message, frozen=True):
-    users: tuple[UserInfo, ...]
-
-
-class AddUser(Message, frozen=True):
-    email: str
-    password: str
-    admin: bool = False
-
-
-class ChangePassword(Message, frozen=True):
-    old: str
-    new: str
-
-
-class DeleteUser(Message, frozen=True):
-    """His keys and tokens end at once; clusters that he alone owns are refused first."""
-
-    user: str
-
-
-class GrantRole(Message, frozen=True):
-    """One role per user and cluster: a new one takes the old one's place."""
-
-    user: str
-    cluster: str
-    role: Name
-
-
-class RevokeRole(Message, frozen=True):
-    user: str
-    cluster: str
-
-
-class RoleInfo(Message, frozen=True):
-    """`builtin`: owner, operator, researcher and viewer can't be changed."""
-
-    name: str
-    rights: tuple[str, ...]
-    builtin: bool = False
-
-
-class CreateRoleDefinition(Message, frozen=True):
-    name: Name
-    rights: tuple[str, ...]
-
-
-class DeleteRoleDefinition(Message, frozen=True):
-    name: str
-
-
-class ListRoles(Message, frozen=True):
-    pass
-
-
-class Roles(Message, frozen=True):
-    roles: tuple[RoleInfo, ...]
-
-
-# Modules: code under a name, sent once.
-
-
-class ModuleInfo(Message, frozen=True):
-    """`spec.version` is None for a module that is known by its digest alone."""
-
-    id: str
-    spec: ModuleSpec
-    owner_id: str
-    created_at: Seconds
-
-
-class SendModule(Message, frozen=True):
-    """The package was pushed before. The same content again is the same module; other content
-    under a taken name and version is refused."""
-
-    spec: ModuleSpec
-
-
-class GetModule(Message, frozen=True):
-    """`module` is an id, a unique prefix of one, or a name; of a name the highest version that
-    `version` (one, or a range) allows, else the last that was sent."""
-
-    module: str
-    version: str | None = None
-
-
-class ListModules(Message, frozen=True):
-    pass
-
-
-class Modules(Message, frozen=True):
-    modules: tuple[ModuleInfo, ...]
-
-
-class UpdateModule(Message, frozen=True):
-    """Other content under the same id; refused for a module with a version."""
-
-    module: str
-    spec: ModuleSpec
-
-
-class RemoveModule(Message, frozen=True):
-    """Swarms that were sent with it keep what they need."""
-
-    module: str
 
 
 # Clusters and nodes.
@@ -548,21 +413,6 @@ _REPLIES: dict[type[Message], type[Message]] = {
     WhoAmI: SignedIn,
     RotateToken: SignedIn,
     Logout: Ok,
-    GetUser: UserInfo,
-    ListUsers: Users,
-    AddUser: UserInfo,
-    ChangePassword: Ok,
-    DeleteUser: Ok,
-    GrantRole: UserInfo,
-    RevokeRole: UserInfo,
-    CreateRoleDefinition: RoleInfo,
-    DeleteRoleDefinition: Ok,
-    ListRoles: Roles,
-    SendModule: ModuleInfo,
-    GetModule: ModuleInfo,
-    ListModules: Modules,
-    UpdateModule: ModuleInfo,
-    RemoveModule: Ok,
     DeleteResults: Ok,
     CreateCluster: ClusterInfo,
     ListClusters: Clusters,
@@ -601,6 +451,9 @@ FromUser = (
     SignIn
     | Bind
     | WhoAmI
+    | RotateToken
+    | Logout
+    | UserRequest
     | CreateCluster
     | ListClusters
     | GetCluster

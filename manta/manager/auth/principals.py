@@ -1,7 +1,7 @@
-"""Who holds a key, and what he may ask for. Pure.
+"""Who holds a key. Pure.
 
-The key that the handshake proved is the identity; no message says who sent it. Every
-message has a row in `RIGHTS`, and a test fails on one that has none.
+The key that the handshake proved is the identity; no message says who sent it. What he
+may ask for is in `rights`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from enum import StrEnum
 import msgspec
 
 from manta.actors.errors import Refused
-from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
-from manta.protocol import exchange, node, user
+from manta.manager.store.records import (
+    ADMIN_ROLE,
+    KeyKind,
+    KeyRecord,
+    NodeRecord,
+    UserRecord,
+)
 from manta.protocol.codes import Code
-from manta.protocol.node import Message
 from manta.transports.admission import TokenBucket
 
 
@@ -36,106 +40,8 @@ class Principal(msgspec.Struct, frozen=True):
     """For sentences: the user's address, the node's alias."""
     cluster_id: str = ""
     """The node's."""
-
-
-_GUEST, _NODE, _USER, _REMOVED = Kind.GUEST, Kind.NODE, Kind.USER, Kind.REMOVED
-
-RIGHTS: dict[type[Message], frozenset[Kind]] = {
-    # to become somebody
-    node.Enroll: frozenset({_GUEST, _NODE, _REMOVED}),
-    user.SignIn: frozenset({_GUEST, _USER}),
-    user.Bind: frozenset({_GUEST, _USER}),
-    # nodes
-    **dict.fromkeys(
-        (
-            node.Register,
-            node.Heartbeat,
-            node.FetchDesired,
-            node.ReadGlobal,
-            node.ListGlobals,
-            node.SelectResults,
-            exchange.ResolvePeer,
-            exchange.ReadBroadcast,
-            exchange.ReadMessage,
-            exchange.ReadContributions,
-            exchange.ReadLock,
-            exchange.ReadPeers,
-            exchange.ReadCheckpoint,
-            node.JournalBatch,
-            node.LogBatch,
-            node.Goodbye,
-        ),
-        frozenset({_NODE}),
-    ),
-    # users
-    **dict.fromkeys(
-        (
-            user.WhoAmI,
-            user.CreateCluster,
-            user.ListClusters,
-            user.GetCluster,
-            user.StartCluster,
-            user.StopCluster,
-            user.DeleteCluster,
-            user.CreateNodeToken,
-            user.ListNodes,
-            user.GetNode,
-            user.RequestNodeStop,
-            user.RemoveNode,
-            user.CheckSwarm,
-            user.FindMissingBlobs,
-            user.SendSwarm,
-            user.StartSwarm,
-            user.StopSwarm,
-            user.PauseSwarm,
-            user.ResumeSwarm,
-            user.RemoveSwarm,
-            user.GetSwarm,
-            user.ListSwarms,
-            user.ExplainSwarm,
-            user.GetTasks,
-            user.ReadFeed,
-            user.SelectGlobal,
-            user.SetGlobal,
-            user.ListGlobalTags,
-            user.WaitSwarm,
-            user.GetManagerStatus,
-        ),
-        frozenset({_USER}),
-    ),
-}
-
-
-def check_right(principal: Principal, message: Message) -> None:
-    """Raises Refused unless the principal may send this message."""
-    allowed = RIGHTS[type(message)]
-    if principal.kind in allowed:
-        return
-    name = type(message).__name__
-    match principal.kind:
-        case Kind.GUEST if _NODE in allowed:
-            raise Refused(
-                Code.NOT_SIGNED_IN,
-                f"{name} was refused: this key belongs to no node of the manager; "
-                "enrol the node with a token (manta node token) first.",
-            )
-        case Kind.GUEST:
-            raise Refused(
-                Code.NOT_SIGNED_IN,
-                f"{name} was refused: this key belongs to no user; sign in (manta sign-in) first.",
-            )
-        case Kind.REMOVED:
-            raise Refused(
-                Code.NODE_REMOVED,
-                "This node was removed from its cluster by a user; "
-                "to bring it back, enrol it with a new token (manta node token).",
-            )
-        case _:
-            raise Refused(
-                Code.FORBIDDEN,
-                f"{name} was refused: this key is a {principal.kind}'s, and a "
-                f"{principal.kind} may not send it; use a key of another kind.",
-            )
+    admin: bool = False
+    """A user with every right in every cluster."""
 
 
 class Principals:
@@ -165,6 +71,9 @@ class Principals:
     def learn(self, principal: Principal) -> None:
         self._by_key[principal.key] = principal
 
+    def forget(self, key: str) -> None:
+        self._by_key.pop(key, None)
+
     def of(self, key: str) -> Principal:
         return self._by_key.get(key) or Principal(Kind.GUEST, key)
 
@@ -177,7 +86,7 @@ def of_node(record: NodeRecord) -> Principal:
 
 
 def of_user(record: UserRecord, key: str) -> Principal:
-    return Principal(Kind.USER, key, record.id, record.email)
+    return Principal(Kind.USER, key, record.id, record.email, admin=record.role == ADMIN_ROLE)
 
 
 class GuestLimits:

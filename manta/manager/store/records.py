@@ -14,6 +14,8 @@ from manta.protocol.node import Capabilities
 from manta.protocol.states import ClusterState
 from manta.protocol.user import SwarmInfo
 
+ADMIN_ROLE, USER_ROLE = "admin", "user"
+
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Root of the records."""
@@ -46,7 +48,8 @@ class UserRecord(Record, frozen=True):
     email: str
     password: str
     created_at: float
-    role: str = "admin"
+    role: str = ADMIN_ROLE
+    """Or USER_ROLE: his rights are then those of the roles that he was granted."""
 
 
 class KeyKind(StrEnum):
@@ -64,6 +67,8 @@ class KeyRecord(Record, frozen=True):
     subject: str
     """The id of its user or node."""
     since: float
+    family: str = ""
+    """Of the token by which it became a user's."""
 
 
 class TokenRecord(Record, frozen=True):
@@ -76,6 +81,29 @@ class TokenRecord(Record, frozen=True):
     uses: int = 1
     """How often it may still be used."""
     bound_to: str = ""
+    family: str = ""
+    """The first of the tokens that took each other's place, itself included; "" is its own."""
+    revoked: str = ""
+    """"rotated" or "ended"; it is kept until it expires, so that whoever shows it is told."""
+
+
+class GrantRecord(Record, frozen=True):
+    """The role of a user in a cluster."""
+
+    user_id: str
+    cluster_id: str
+    role: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.cluster_id}/{self.user_id}"
+
+
+class RoleRecord(Record, frozen=True):
+    """A role that an administrator defined."""
+
+    name: str
+    rights: tuple[str, ...]
 
 
 class SwarmRecord(Record, frozen=True):
@@ -91,6 +119,8 @@ KEYS: dict[type[Record], str] = {
     UserRecord: "id",
     KeyRecord: "key",
     TokenRecord: "digest",
+    GrantRecord: "key",
+    RoleRecord: "name",
 }
 
 

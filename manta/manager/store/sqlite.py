@@ -36,9 +36,11 @@ from manta.manager.store.interface import (
 )
 from manta.manager.store.records import (
     ClusterRecord,
+    GrantRecord,
     KeyRecord,
     NodeRecord,
     Record,
+    RoleRecord,
     SwarmRecord,
     TokenRecord,
     UserRecord,
@@ -52,13 +54,15 @@ _TABLES: dict[type[Record], str] = {
     KeyRecord: "keys",
     TokenRecord: "tokens",
     SwarmRecord: "swarms",
+    GrantRecord: "grants",
+    RoleRecord: "roles",
 }
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         *(
             f"CREATE TABLE {table} (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
-            for table in _TABLES.values()
+            for table in ("clusters", "nodes", "users", "keys", "tokens", "swarms")
         ),
         """CREATE TABLE events (
             swarm_id TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
@@ -73,6 +77,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (digest, swarm_id)) WITHOUT ROWID""",
         "CREATE INDEX blob_references_by_swarm ON blob_references (swarm_id)",
         "CREATE TABLE removed_swarms (swarm_id TEXT PRIMARY KEY) WITHOUT ROWID",
+    ),
+    tuple(
+        f"CREATE TABLE {table} (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
+        for table in ("grants", "roles")
     ),
 )
 """Statements that lead from each version of the schema to the next; never edited, only added to."""

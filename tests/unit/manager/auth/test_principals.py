@@ -5,14 +5,8 @@ from typing import get_args
 import pytest
 
 from manta.actors.errors import Refused
-from manta.manager.auth.principals import (
-    RIGHTS,
-    GuestLimits,
-    Kind,
-    Principal,
-    Principals,
-    check_right,
-)
+from manta.manager.auth.principals import GuestLimits, Kind, Principal, Principals
+from manta.manager.auth.rights import RIGHTS, check_right
 from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
 from manta.protocol.codes import Code
 from manta.protocol.node import Enroll, FromNode, Goodbye, Message
@@ -23,12 +17,12 @@ TO_BECOME_SOMEBODY = {Enroll, SignIn, Bind}
 
 
 def may(kind: Kind, message: type[Message]) -> bool:
-    return kind in RIGHTS[message]
+    return kind in RIGHTS[message].kinds
 
 
 def test_every_message_has_a_row_and_every_row_a_message() -> None:
     assert set(RIGHTS) == FROM_NODE | FROM_USER
-    assert all(RIGHTS.values())
+    assert all(row.kinds for row in RIGHTS.values())
 
 
 def test_guests_may_become_somebody_and_nothing_else() -> None:
@@ -77,7 +71,7 @@ def test_keys_are_looked_up_in_what_the_store_holds() -> None:
         [UserRecord("u1", "a@b", "", 0.0)],
     )
     assert principals.of("kn") == Principal(Kind.NODE, "kn", "n1", "alias", "c1")
-    assert principals.of("ku") == Principal(Kind.USER, "ku", "u1", "a@b")
+    assert principals.of("ku") == Principal(Kind.USER, "ku", "u1", "a@b", admin=True)
     assert principals.of("kr").kind is Kind.REMOVED
     assert principals.of("kx").kind is principals.of("nobody").kind is Kind.GUEST
 

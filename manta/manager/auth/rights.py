@@ -1,0 +1,157 @@
+"""The one table of who may send what: every message of the Gateway has a row. Pure.
+
+A row says which kinds of keys may send the message and, of users, which right they need
+and in which cluster: the one that the message names, or that of its node or swarm.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from manta.actors.errors import Refused
+from manta.manager.auth.principals import Kind, Principal
+from manta.protocol import exchange, node, user, users
+from manta.protocol.codes import Code
+from manta.protocol.node import Message
+
+
+class Right(StrEnum):
+    CLUSTER_READ = "cluster.read"
+    CLUSTER_MANAGE = "cluster.manage"
+    CLUSTER_DELETE = "cluster.delete"
+    NODE_READ = "node.read"
+    NODE_ENROL = "node.enrol"
+    NODE_MANAGE = "node.manage"
+    SWARM_READ = "swarm.read"
+    SWARM_DEPLOY = "swarm.deploy"
+    ROLE_GRANT = "role.grant"
+
+
+class Where(StrEnum):
+    """The field of the message that leads to the cluster."""
+
+    NONE = "none"
+    CLUSTER = "cluster"
+    NODE = "node"
+    SWARM = "swarm"
+
+
+class Row(msgspec.Struct, frozen=True):
+    kinds: frozenset[Kind]
+    right: Right | None = None
+    where: Where = Where.NONE
+    admin: bool = False
+    """Administrators of the platform alone."""
+
+
+def _user(right: Right | None = None, where: Where = Where.NONE, *, admin: bool = False) -> Row:
+    return Row(frozenset({_USER}), right, where, admin)
+
+
+_GUEST, _NODE, _USER, _REMOVED = Kind.GUEST, Kind.NODE, Kind.USER, Kind.REMOVED
+
+RIGHTS: dict[type[Message], Row] = {
+    # to become somebody
+    node.Enroll: Row(frozenset({_GUEST, _NODE, _REMOVED})),
+    user.SignIn: Row(frozenset({_GUEST, _USER})),
+    user.Bind: Row(frozenset({_GUEST, _USER})),
+    # nodes
+    **dict.fromkeys(
+        (
+            node.Register,
+            node.Heartbeat,
+            node.FetchDesired,
+            node.ReadGlobal,
+            node.ListGlobals,
+            node.SelectResults,
+            exchange.ResolvePeer,
+            exchange.ReadBroadcast,
+            exchange.ReadMessage,
+            exchange.ReadContributions,
+            exchange.ReadLock,
+            exchange.ReadPeers,
+            exchange.ReadCheckpoint,
+            node.JournalBatch,
+            node.LogBatch,
+            node.Goodbye,
+        ),
+        Row(frozenset({_NODE})),
+    ),
+    # users
+    user.WhoAmI: _user(),
+    user.RotateToken: _user(),
+    user.Logout: _user(),
+    user.CreateCluster: _user(),
+    user.ListClusters: _user(),
+    user.FindMissingBlobs: _user(),
+    user.GetManagerStatus: _user(),
+    users.GetUser: _user(),
+    users.ChangePassword: _user(),
+    users.ListRoles: _user(),
+    users.ListUsers: _user(admin=True),
+    users.AddUser: _user(admin=True),
+    users.DeleteUser: _user(admin=True),
+    users.CreateRoleDefinition: _user(admin=True),
+    users.DeleteRoleDefinition: _user(admin=True),
+    users.GrantRole: _user(Right.ROLE_GRANT, Where.CLUSTER),
+    users.RevokeRole: _user(Right.ROLE_GRANT, Where.CLUSTER),
+    user.GetCluster: _user(Right.CLUSTER_READ, Where.CLUSTER),
+    user.StartCluster: _user(Right.CLUSTER_MANAGE, Where.CLUSTER),
+    user.StopCluster: _user(Right.CLUSTER_MANAGE, Where.CLUSTER),
+    user.DeleteCluster: _user(Right.CLUSTER_DELETE, Where.CLUSTER),
+    user.CreateNodeToken: _user(Right.NODE_ENROL, Where.CLUSTER),
+    user.ListNodes: _user(Right.NODE_READ, Where.CLUSTER),
+    user.GetNode: _user(Right.NODE_READ, Where.NODE),
+    user.RequestNodeStop: _user(Right.NODE_MANAGE, Where.NODE),
+    user.RemoveNode: _user(Right.NODE_MANAGE, Where.NODE),
+    user.CheckSwarm: _user(Right.SWARM_DEPLOY, Where.CLUSTER),
+    user.SendSwarm: _user(Right.SWARM_DEPLOY, Where.CLUSTER),
+    user.StartSwarm: _user(Right.SWARM_DEPLOY, Where.SWARM),
+    user.StopSwarm: _user(Right.SWARM_DEPLOY, Where.SWARM),
+    user.PauseSwarm: _user(Right.SWARM_DEPLOY, Where.SWARM),
+    user.ResumeSwarm: _user(Right.SWARM_DEPLOY, Where.SWARM),
+    user.RemoveSwarm: _user(Right.SWARM_DEPLOY, Where.SWARM),
+    user.SetGlobal: _user(Right.SWARM_DEPLOY, Where.SWARM),
+    user.GetSwarm: _user(Right.SWARM_READ, Where.SWARM),
+    user.ExplainSwarm: _user(Right.SWARM_READ, Where.SWARM),
+    user.GetTasks: _user(Right.SWARM_READ, Where.SWARM),
+    user.ReadFeed: _user(Right.SWARM_READ, Where.SWARM),
+    user.SelectGlobal: _user(Right.SWARM_READ, Where.SWARM),
+    user.ListGlobalTags: _user(Right.SWARM_READ, Where.SWARM),
+    user.WaitSwarm: _user(Right.SWARM_READ, Where.SWARM),
+    user.ListSwarms: _user(Right.SWARM_READ, Where.CLUSTER),
+}
+
+
+def check_right(principal: Principal, message: Message) -> None:
+    """Raises Refused unless the principal may send this message."""
+    allowed = RIGHTS[type(message)].kinds
+    if principal.kind in allowed:
+        return
+    name = type(message).__name__
+    match principal.kind:
+        case Kind.GUEST if _NODE in allowed:
+            raise Refused(
+                Code.NOT_SIGNED_IN,
+                f"{name} was refused: this key belongs to no node of the manager; "
+                "enrol the node with a token (manta node token) first.",
+            )
+        case Kind.GUEST:
+            raise Refused(
+                Code.NOT_SIGNED_IN,
+                f"{name} was refused: this key belongs to no user; sign in (manta sign-in) first.",
+            )
+        case Kind.REMOVED:
+            raise Refused(
+                Code.NODE_REMOVED,
+                "This node was removed from its cluster by a user; "
+                "to bring it back, enrol it with a new token (manta node token).",
+            )
+        case _:
+            raise Refused(
+                Code.FORBIDDEN,
+                f"{name} was refused: this key is a {principal.kind}'s, and a "
+                f"{principal.kind} may not send it; use a key of another kind.",
+            )

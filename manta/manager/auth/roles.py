@@ -1,0 +1,66 @@
+"""Which rights a user has in a cluster. Pure.
+
+One actor writes; any thread may read, so that an answer can be checked before it leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from manta.actors.errors import Refused
+from manta.manager.auth.principals import Principal
+from manta.manager.auth.rights import Right, Row
+from manta.manager.store.records import ClusterRecord, GrantRecord, RoleRecord
+from manta.protocol.codes import Code
+
+OWNER = "owner"
+_READS = frozenset({Right.CLUSTER_READ, Right.NODE_READ, Right.SWARM_READ})
+BUILTIN: dict[str, frozenset[str]] = {
+    "viewer": _READS,
+    "researcher": _READS | {Right.SWARM_DEPLOY},
+    "operator": _READS | {Right.NODE_ENROL, Right.NODE_MANAGE},
+    OWNER: frozenset(Right),
+}
+
+
+class Roles:
+    def __init__(
+        self, grants: Iterable[GrantRecord] = (), definitions: Iterable[RoleRecord] = ()
+    ) -> None:
+        self.grants = {(grant.user_id, grant.cluster_id): grant.role for grant in grants}
+        self.defined = {role.name: frozenset(role.rights) for role in definitions}
+
+    def rights_of_role(self, role: str) -> frozenset[str]:
+        return BUILTIN.get(role) or self.defined.get(role) or frozenset()
+
+    def rights(self, who: Principal, cluster_id: str) -> frozenset[str]:
+        if who.admin:
+            return BUILTIN[OWNER]
+        return self.rights_of_role(self.grants.get((who.id, cluster_id), ""))
+
+    def sees(self, who: Principal, cluster_id: str) -> bool:
+        """Whether the cluster exists as far as he is concerned."""
+        return who.admin or (who.id, cluster_id) in self.grants
+
+    def of_user(self, user_id: str) -> dict[str, str]:
+        """Role by cluster."""
+        return {cluster: role for (user, cluster), role in self.grants.items() if user == user_id}
+
+    def owners(self, cluster_id: str) -> set[str]:
+        return {
+            user
+            for (user, cluster), role in self.grants.items()
+            if cluster == cluster_id and role == OWNER
+        }
+
+    def check(self, who: Principal, row: Row, cluster: ClusterRecord, name: str) -> None:
+        """Raises Refused unless he has the row's right in the cluster."""
+        if row.right is None or row.right in self.rights(who, cluster.id):
+            return
+        role = self.grants.get((who.id, cluster.id), "no role")
+        raise Refused(
+            Code.FORBIDDEN,
+            f"{name} needs the right {row.right} in the cluster {cluster.name!r}, and as {role} "
+            "you do not have it; an owner of the cluster or an administrator can grant a role "
+            "that has (manta role grant).",
+        )

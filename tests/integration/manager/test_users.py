@@ -1,0 +1,255 @@
+"""Users, roles and the ends of tokens, on a real manager."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from msgspec.structs import replace
+
+from manta.actors import ActorError, Refused
+from manta.manager.auth.rights import Right
+from manta.protocol.codes import Code
+from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
+from manta.protocol.user import (
+    Bind,
+    CreateCluster,
+    CreateNodeToken,
+    DeleteCluster,
+    GetCluster,
+    GetNode,
+    GetSwarm,
+    ListClusters,
+    ListNodes,
+    ListSwarms,
+    Logout,
+    RemoveNode,
+    RotateToken,
+    SendSwarm,
+    SignIn,
+    StartSwarm,
+    WaitSwarm,
+    WhoAmI,
+)
+from manta.protocol.users import (
+    AddUser,
+    ChangePassword,
+    CreateRoleDefinition,
+    DeleteRoleDefinition,
+    DeleteUser,
+    GetUser,
+    GrantRole,
+    ListRoles,
+    ListUsers,
+    RevokeRole,
+)
+from manta.testing.manager import wait_until
+
+PASSWORD = "correct-horse"
+SPEC = SwarmSpec("one", (TaskSpec("task", "m"),), (ModuleSpec("m", None, image="none"),))
+
+
+@pytest.fixture
+def person(bench, admin):
+    """A client that is signed in as a user, who has a role in the cluster `lab` or none."""
+
+    def make(name: str, role: str | None = None):
+        email = f"{name}@lab"
+        admin.ask(AddUser(email, PASSWORD))
+        if role is not None:
+            admin.ask(GrantRole(email, "lab", role))
+        client = bench.client()
+        client.token = client.ask(SignIn(email, PASSWORD)).token
+        return client
+
+    return make
+
+
+# What each role may do with the objects of a cluster. None: it is allowed.
+HIDDEN = {"cluster": Code.UNKNOWN_CLUSTER, "node": Code.UNKNOWN_NODE, "swarm": Code.UNKNOWN_SWARM}
+NEEDS = [
+    (GetCluster("lab"), "cluster", {"viewer", "researcher", "operator", "owner"}),
+    (ListNodes("lab"), "cluster", {"viewer", "researcher", "operator", "owner"}),
+    (ListSwarms("lab"), "cluster", {"viewer", "researcher", "operator", "owner", "watcher"}),
+    (GetNode("node-1"), "node", {"viewer", "researcher", "operator", "owner"}),
+    (GetSwarm("one"), "swarm", {"viewer", "researcher", "operator", "owner", "watcher"}),
+    (CreateNodeToken("lab"), "cluster", {"operator", "owner"}),
+    (SendSwarm("lab", replace(SPEC, name="two"), wait=True), "cluster", {"researcher", "owner"}),
+    (RevokeRole("viewer@lab", "lab"), "cluster", {"owner"}),
+    (RemoveNode("node-1"), "node", {"operator", "owner"}),
+    (DeleteCluster("lab"), "cluster", {"owner"}),
+]
+
+
+def test_a_role_allows_what_the_table_says_and_a_foreign_cluster_does_not_exist(
+    admin, person
+) -> None:
+    admin.ask(SendSwarm("lab", SPEC, wait=True))
+    admin.ask(CreateRoleDefinition("watcher", (Right.SWARM_READ,)))
+    clients = {
+        role: person(role, role)
+        for role in ("viewer", "researcher", "operator", "owner", "watcher")
+    }
+    clients["none"] = person("none")
+    clients["none"].ask(CreateCluster("other"))
+    seen = {}
+    for message, what, allowed in NEEDS:
+        for role, client in clients.items():
+            if role in allowed:
+                continue
+            seen[type(message).__name__, role] = client.refusal(message).code
+            expected = HIDDEN[what] if role == "none" else Code.FORBIDDEN
+            assert seen[type(message).__name__, role] == expected, (message, role)
+    for message, _, allowed in NEEDS[:7]:
+        for role in sorted(allowed):
+            assert clients[role].ask(message), (message, role)
+    assert [one.name for one in clients["none"].ask(ListClusters()).clusters] == ["other"]
+    assert clients["none"].ask(ListSwarms()).swarms == ()
+    clients["operator"].ask(RemoveNode("node-1"))
+    clients["owner"].ask(RevokeRole("viewer@lab", "lab"))
+    assert clients["viewer"].refusal(GetCluster("lab")).code == Code.UNKNOWN_CLUSTER
+
+
+def test_what_administrators_alone_may(person) -> None:
+    owner = person("owner", "owner")
+    for message in (
+        ListUsers(),
+        AddUser("x@y", PASSWORD),
+        DeleteUser("me@localhost"),
+        CreateRoleDefinition("x", (Right.SWARM_READ,)),
+        DeleteRoleDefinition("x"),
+        GetUser("me@localhost"),
+    ):
+        assert owner.refusal(message).code == Code.FORBIDDEN
+    assert owner.ask(GetUser()).grants[0].role == "owner"
+
+
+def test_the_last_owner_and_the_last_administrator_stay(admin, person) -> None:
+    assert admin.refusal(DeleteUser("me@localhost")).code == Code.WRONG_STATE
+    owner = person("owner")
+    owner.ask(CreateCluster("mine"))
+    for message in (
+        RevokeRole("owner@lab", "mine"),
+        GrantRole("owner@lab", "mine", "viewer"),
+        DeleteUser("owner@lab"),
+    ):
+        refusal = admin.refusal(message)
+        assert refusal.code == Code.WRONG_STATE
+        assert "last owner" in refusal.sentence
+    owner.ask(DeleteCluster("mine"))
+    admin.ask(DeleteUser("owner@lab"))
+
+
+def test_nobody_grants_or_takes_more_than_he_has(admin, person) -> None:
+    admin.ask(CreateRoleDefinition("doorman", (Right.CLUSTER_READ, Right.ROLE_GRANT)))
+    doorman = person("doorman", "doorman")
+    assert doorman.refusal(GrantRole("doorman@lab", "lab", "owner")).code == Code.FORBIDDEN
+    assert doorman.refusal(RevokeRole("me@localhost", "lab")).code == Code.FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (AddUser("no address", PASSWORD), Code.INVALID),
+        (AddUser("a@b", "short"), Code.INVALID),
+        (AddUser("ME@localhost", PASSWORD), Code.NAME_TAKEN),
+        (GrantRole("me@localhost", "lab", "king"), Code.UNKNOWN_ROLE),
+        (GrantRole("nobody", "lab", "owner"), Code.UNKNOWN_USER),
+        (RevokeRole("me@localhost", "nowhere"), Code.UNKNOWN_CLUSTER),
+        (CreateRoleDefinition("owner", (Right.SWARM_READ,)), Code.NAME_TAKEN),
+        (CreateRoleDefinition("x", ("swarm.eat",)), Code.INVALID),
+        (CreateRoleDefinition("x", ()), Code.INVALID),
+        (DeleteRoleDefinition("owner"), Code.INVALID),
+        (DeleteRoleDefinition("x"), Code.UNKNOWN_ROLE),
+    ],
+)
+def test_bad_input_is_one_sentence(admin, message, code) -> None:
+    refusal = admin.refusal(message)
+    assert refusal.code == code
+    assert refusal.sentence.endswith(".")
+
+
+def test_users_roles_and_passwords_survive_a_restart(bench, admin, person) -> None:
+    viewer = person("viewer", "viewer")
+    viewer.ask(ChangePassword(PASSWORD, PASSWORD * 2))
+    assert viewer.refusal(ChangePassword(PASSWORD, "x" * 9)).code == Code.BAD_CREDENTIALS
+    admin.ask(CreateRoleDefinition("watcher", (Right.SWARM_READ,)))
+    bench.restart()
+    assert viewer.ask(GetUser()).grants[0].role == "viewer"
+    assert "watcher" in {role.name for role in viewer.ask(ListRoles()).roles}
+    again = bench.client()
+    assert again.refusal(SignIn("viewer@lab", PASSWORD)).code == Code.BAD_CREDENTIALS
+    again.ask(SignIn("viewer@lab", PASSWORD * 2))
+
+
+def test_a_token_that_was_rotated_ends_its_family_when_it_is_shown_again(bench, person) -> None:
+    client, other = person("thief"), bench.client()
+    other.ask(SignIn("thief@lab", PASSWORD))
+    new = client.ask(RotateToken()).token
+    assert client.ask(Bind(new)).email == "thief@lab"
+    bench.restart()
+    assert client.refusal(Bind(client.token)).code == Code.TOKEN_REVOKED
+    assert client.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+    assert client.refusal(Bind(new)).code == Code.TOKEN_REVOKED
+    assert other.ask(WhoAmI()).email == "thief@lab"
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_who_signs_out_is_somebody_no_more(bench, person, everywhere) -> None:
+    client, other = person("gone"), bench.client()
+    other.ask(SignIn("gone@lab", PASSWORD))
+    client.ask(Logout(everywhere))
+    assert client.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+    assert client.refusal(Bind(client.token)).code == Code.TOKEN_REVOKED
+    assert (
+        (other.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN)
+        if everywhere
+        else (other.ask(WhoAmI()).email == "gone@lab")
+    )
+    bench.restart()
+    assert client.refusal(Bind(client.token)).code == Code.TOKEN_REVOKED
+    client.ask(SignIn("gone@lab", PASSWORD))
+
+
+def test_of_a_deleted_user_nothing_is_handled_after_the_call_returns(admin, person) -> None:
+    client = person("fast", "viewer")
+    answered = [0]
+    stop = threading.Event()
+
+    def ask_on() -> None:
+        while not stop.wait(0.01):
+            try:
+                client.gateway.ask(GetCluster("lab"), timeout=1.0)
+                answered[0] += 1
+            except ActorError:
+                continue
+
+    thread = threading.Thread(target=ask_on)
+    thread.start()
+    try:
+        wait_until(lambda: answered[0] > 20)
+        admin.ask(DeleteUser("fast@lab"))
+        # One answer may have been on the line; from the next on there is none.
+        at = answered[0]
+        wait_until(lambda: client.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN)
+        assert answered[0] <= at + 1
+    finally:
+        stop.set()
+        thread.join()
+    assert client.refusal(Bind(client.token)).code == Code.TOKEN_REVOKED
+
+
+def test_a_poll_that_waits_is_not_answered_once_the_role_is_withdrawn(bench, admin, person) -> None:
+    swarm = admin.ask(SendSwarm("lab", SPEC, wait=True)).swarm_id
+    client = person("reader", "viewer")
+    poll = client.gateway.ask_future(WaitSwarm(swarm, 20.0), timeout=30.0)
+    client.ask(WhoAmI())  # the poll was sent before it
+    admin.ask(RevokeRole("reader@lab", "lab"))
+    node = bench.node(1)
+    assert node.registered.wait(10)
+    others = [bench.node(number) for number in (2, 3, 4)]
+    assert all(one.registered.wait(10) for one in others)
+    admin.ask(StartSwarm(swarm))
+    with pytest.raises(Refused) as refused:
+        poll.result(30)
+    assert refused.value.code == Code.FORBIDDEN
