@@ -371,6 +371,9 @@ class Registrar:
         return Ending(keys, (*deletes, *map(Put, ended)), undo)
 
     def _family(self, family: str) -> list[TokenRecord]:
+        """A key that was known from the start has none."""
+        if not family:
+            return []
         return [one for one in self._tokens.values() if family in (one.digest, one.family)]
 
     # Tokens.

@@ -194,6 +194,15 @@ def test_a_token_that_was_rotated_ends_its_family_when_it_is_shown_again(bench, 
     assert other.ask(WhoAmI()).email == "thief@lab"
 
 
+def test_a_key_without_a_token_gets_its_first_and_nobody_elses_ends(admin, person) -> None:
+    client = person("bystander")
+    token = admin.ask(RotateToken()).token
+    assert client.ask(Bind(client.token)).email == "bystander@lab"
+    assert admin.ask(Bind(token)).email == "me@localhost"
+    admin.ask(RotateToken())
+    assert admin.refusal(Bind(token)).code == Code.TOKEN_REVOKED
+
+
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_who_signs_out_is_somebody_no_more(bench, person, everywhere) -> None:
     client, other = person("gone"), bench.client()
