@@ -12,11 +12,13 @@ from pathlib import Path
 import unasync
 
 APIS = Path(__file__).parent.parent / "manta" / "apis"
-NAMES = ["connection", "listings", "user_api"]
+NAMES = ["accounts", "connection", "listings", "user_api"]
 REPLACEMENTS = {
+    "AsyncAccounts": "Accounts",
     "AsyncConnection": "Connection",
     "AsyncListings": "Listings",
     "AsyncUserAPI": "UserAPI",
+    "async_accounts": "accounts",
     "async_bridge": "bridge",
     "async_connection": "connection",
     "async_listings": "listings",

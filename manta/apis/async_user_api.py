@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from manta.apis import checks, profiles
+from manta.apis.async_accounts import AsyncAccounts
 from manta.apis.async_bridge import in_thread
 from manta.apis.async_connection import LONG_POLL, AsyncConnection, Reply
 from manta.apis.async_listings import AsyncListings
@@ -41,7 +42,7 @@ Node = str | NodeOverview
 SwarmId = str | SwarmOverview
 
 
-class AsyncUserAPI(AsyncListings):
+class AsyncUserAPI(AsyncListings, AsyncAccounts):
     """A user's way to a manager.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or
@@ -111,10 +112,6 @@ class AsyncUserAPI(AsyncListings):
     async def close(self) -> None:
         """Hang up; the object cannot be used again."""
         await self.connection.close()
-
-    async def get_user(self) -> messages.SignedIn:
-        """Who this is to the manager: `.user_id`, `.email`."""
-        return await self.connection.who()
 
     # --- clusters ----------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from manta.protocol.user import (
     SwarmInfo,
     TaskInfo,
 )
+from manta.protocol.users import UserInfo
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -255,3 +256,34 @@ class EventOverview(Overview, frozen=True):
 
 def _place(instance: Instance) -> tuple[str, int, int, int]:
     return instance.alias, instance.index, instance.iteration, instance.attempt
+
+
+class GrantOverview(Overview, frozen=True):
+    """A role in a cluster."""
+
+    cluster_id: str
+    cluster_name: str
+    role: str
+
+
+class UserOverview(Overview, frozen=True):
+    """`admin`: of the whole platform, with every right in every cluster."""
+
+    id: str
+    email: str
+    admin: bool
+    created_at: float
+    grants: tuple[GrantOverview, ...]
+
+    @classmethod
+    def of(cls, info: UserInfo) -> UserOverview:
+        grants = (GrantOverview(g.cluster_id, g.cluster_name, g.role) for g in info.grants)
+        return cls(info.id, info.email, info.admin, info.created_at, tuple(grants))
+
+
+class RoleOverview(Overview, frozen=True):
+    """`builtin`: owner, operator, researcher and viewer can't be changed."""
+
+    name: str
+    rights: tuple[str, ...]
+    builtin: bool

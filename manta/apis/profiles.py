@@ -126,6 +126,16 @@ def remember(
     save_token(folder, target.profile, token)
 
 
+def forget(target: Target, environment: Mapping[str, str] = os.environ) -> None:
+    """The token and the key of a sign-in that is over; how to reach the manager stays."""
+    folder = home(environment)
+    for path in (
+        folder / "credentials" / f"{target.profile}.json",
+        folder / "keys" / f"{target.profile}.key",
+    ):
+        path.unlink(missing_ok=True)
+
+
 def claims(token: str) -> TokenClaims:
     """What a user's token says. Raises TokenRefused for what is none."""
     try:

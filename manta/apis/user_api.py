@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from manta.apis import checks, profiles
+from manta.apis.accounts import Accounts
 from manta.apis.bridge import in_thread
 from manta.apis.connection import LONG_POLL, Connection, Reply
 from manta.apis.errors import InvalidArgument, NotFound, WaitTimeout
@@ -41,7 +42,7 @@ Node = str | NodeOverview
 SwarmId = str | SwarmOverview
 
 
-class UserAPI(Listings):
+class UserAPI(Listings, Accounts):
     """A user's way to a manager.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or
@@ -111,10 +112,6 @@ class UserAPI(Listings):
     def close(self) -> None:
         """Hang up; the object cannot be used again."""
         self.connection.close()
-
-    def get_user(self) -> messages.SignedIn:
-        """Who this is to the manager: `.user_id`, `.email`."""
-        return self.connection.who()
 
     # --- clusters ----------------------------------------------------------------------------
 

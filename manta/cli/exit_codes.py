@@ -59,6 +59,7 @@ def of_error(error: BaseException) -> Exit:
         (errors.RequestRefused, Exit.REFUSED),
         (errors.ProfileError, Exit.LOCAL),
         (errors.DatasetMissing, Exit.LOCAL),
+        (errors.MissingPackage, Exit.LOCAL),
     ]
     return next((code for kind, code in table if isinstance(error, kind)), Exit.INTERNAL)
 

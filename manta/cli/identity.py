@@ -1,14 +1,18 @@
-"""`manta sign-in` and `manta token ...`"""
+"""`manta sign-in`, `sign-out` and `token ...`"""
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from manta.cli import text
-from manta.cli.common import usage
+from manta.cli.common import usage, with_api
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
 
 
 @click.command("sign-in")
@@ -27,8 +31,10 @@ def sign_in(
     profile: str | None,
 ) -> None:
     """Sign in to a manager; from then on commands need no token."""
+    from manta.apis import profiles
     from manta.apis.user_api import UserAPI
 
+    usage(lambda: profiles.for_sign_in(host, port, profile, server_key))  # before it is asked for
     password = (
         sys.stdin.readline().rstrip("\n")
         if password_stdin
@@ -38,6 +44,16 @@ def sign_in(
     with signed_in as api:
         where = api.connection.session.target
         click.echo(f"Signed in to {where.host}:{where.port} as {api.get_user().email}.")
+
+
+@click.command("sign-out")
+@click.option("--everywhere", is_flag=True, help="On whatever machine this user is signed in.")
+@with_api
+def sign_out(api: UserAPI, everywhere: bool) -> None:
+    """Forget this machine's key and token; the manager refuses them from now on."""
+    where = api.connection.session.target
+    api.logout(everywhere)
+    click.echo(f"Signed out of {where.host}:{where.port}.")
 
 
 @click.group()
@@ -66,6 +82,14 @@ def use(host: str | None, port: int | None, profile: str | None) -> None:
         email = api.get_user().email
     profiles.remember(target, email, given)
     click.echo(f"This machine is {email} at {target.host}:{target.port}.")
+
+
+@token.command()
+@with_api
+def rotate(api: UserAPI) -> None:
+    """Take a new token in place of this machine's; the old one is worth nothing any more."""
+    api.rotate_token()
+    click.echo("This machine has a new token; whoever shows the old one revokes both.")
 
 
 @token.command()

@@ -29,7 +29,10 @@ COMMANDS = {
     "pull": ("manta.cli.pull", "Copy all that a swarm wrote into a folder."),
     "cluster": ("manta.cli.cluster", "Create, list, start, stop and delete clusters."),
     "node": ("manta.cli.node", "List and remove nodes, and make tokens for new ones."),
+    "user": ("manta.cli.accounts", "Add, list and delete users."),
+    "role": ("manta.cli.accounts", "Grant and revoke roles, and define new ones."),
     "sign-in": ("manta.cli.identity", "Sign in to a manager."),
+    "sign-out": ("manta.cli.identity", "Forget this machine's key and token."),
     "token": ("manta.cli.identity", "Use and show this machine's token."),
     "manager": ("manta.cli.manager", "Start and stop a manager on this machine."),
 }
