@@ -105,6 +105,15 @@ class Local:
         metrics: dict[str, float] = current().call("get_performance")
         return metrics
 
+    def get_network_quality(self) -> float:
+        """How good the node's link to its manager is: 0 (no use, or cut) to 1.
+
+        From measured round trips, loss and throughput: above 0.8 nearby, below 0.5 at 300 ms
+        or with 10 % loss. The first call measures, which may take some seconds on a slow link.
+        """
+        quality: float = current().call("get_network_quality")
+        return quality
+
     # Kept on the node for the swarm.
 
     def get_state(self, key: str, default: Any = None) -> Any:

@@ -78,6 +78,8 @@ def body(request: wire.Ask, value: Payload | None) -> Any:
             return ask.GetResources()
         case wire.GetPerformance():
             return ask.GetPerformance()
+        case wire.GetNetworkQuality():
+            return ask.GetNetworkQuality()
         case wire.Broadcast():
             return ask.Broadcast(request.tag, _given(value))
         case wire.GetBroadcast():

@@ -129,6 +129,10 @@ class GetResources(Numbered, frozen=True, tag="get_resources"):
     pass
 
 
+class GetNetworkQuality(Numbered, frozen=True, tag="get_network_quality"):
+    pass
+
+
 class GetPerformance(Numbered, frozen=True, tag="get_performance"):
     pass
 
@@ -211,6 +215,7 @@ Ask = (
     | SetState
     | GetResources
     | GetPerformance
+    | GetNetworkQuality
     | Broadcast
     | GetBroadcast
     | Send

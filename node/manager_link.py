@@ -9,6 +9,8 @@ what the same attempt wrote before them.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar
 
@@ -37,13 +39,16 @@ from manta.node.context import (
     tell,
 )
 from manta.node.datasets import SurveyDatasets
+from manta.node.link_probe import LinkProbe
 from manta.node.manager_reads import ManagerReads, Relay
 from manta.node.messages import (
     AskManager,
+    BlobMoved,
     FetchFailed,
     FetchWhole,
     HeardVersion,
     ReadHeld,
+    ReadNetworkQuality,
     WholeDesired,
 )
 from manta.node.metrics import Describe
@@ -103,6 +108,7 @@ class ManagerLink(Actor):
         self._bulk: BulkAddress | None = None
         self._pushing: set[str] = set()
         self._reads = ManagerReads(self, context.journals)
+        self._probe = LinkProbe(self, self._ask_small)
         self._flush_timer: Timer[Any] | None = None
         self._resend_timer: Timer[Any] | None = None
         self._begin_timer: Timer[Any] | None = None
@@ -157,6 +163,12 @@ class ManagerLink(Actor):
                 self._reads.ask(message, self.defer())
             case Relay():
                 self._reads.relay()
+            case ReadNetworkQuality():
+                if not self._registered:
+                    return 0.0
+                self._probe.read(self.defer())
+            case BlobMoved(size, seconds):
+                self._probe.window.moved(size, seconds)
             case _Beat(registration):
                 if registration == self._registration and self._registered:
                     self._beat()
@@ -199,6 +211,7 @@ class ManagerLink(Actor):
     def _disconnected(self) -> None:
         self._registered = False
         self._reads.gateway = None
+        self._probe.lost()
 
     def _begin(self) -> None:
         if self._context.identity is None:
@@ -324,16 +337,13 @@ class ManagerLink(Actor):
     # --- heartbeats and what the node shall run -----------------------------------------
 
     def _beat(self) -> None:
-        context, registration = self._context, self._registration
-        load = msgspec.structs.replace(
-            self._load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
-        )
+        context, registration, sent = self._context, self._registration, self.clock.now()
         self.after(self._interval, _Beat(registration))
-        heartbeat = protocol.Heartbeat(context.desired_version, load)
 
         def answered(reply: Any, error: BaseException | None) -> None:
             if registration != self._registration or not self._registered:
                 return
+            self._probe.took(sent, error)
             if error is None:
                 self._missed_beats = 0
                 tell(self, ROOT, HeardVersion(reply.desired_version))
@@ -347,8 +357,18 @@ class ManagerLink(Actor):
                 self._disconnected()
                 self._begin_later()
 
-        future = self._gateway.ask_future(heartbeat, timeout=max(1.0, 2 * self._interval))
-        later(self, future, answered)
+        later(self, self._heartbeat(max(1.0, 2 * self._interval)), answered)
+
+    def _heartbeat(self, timeout: float) -> Future[Any]:
+        context = self._context
+        load = msgspec.structs.replace(
+            self._load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
+        )
+        heartbeat = protocol.Heartbeat(context.desired_version, load)
+        return self._gateway.ask_future(heartbeat, timeout=timeout)
+
+    def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:
+        later(self, self._heartbeat(timeout), lambda _, error: then(error))
 
     def _fetch_whole(self) -> None:
         def answered(desired: Any, error: BaseException | None) -> None:

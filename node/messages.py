@@ -86,5 +86,16 @@ class AskManager(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class ReadNetworkQuality(msgspec.Struct, frozen=True):
+    """Answered with a number from 0 to 1, once enough was measured."""
+
+
+class BlobMoved(msgspec.Struct, frozen=True):
+    """Between this node and its manager, in so many seconds."""
+
+    size: int
+    seconds: float
+
+
 class FetchWhole(msgspec.Struct, frozen=True):
     """Ask the manager for all that the node shall run."""

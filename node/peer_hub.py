@@ -13,6 +13,7 @@ import msgspec
 from manta.actors import Actor, ExitReason, Refused, Reply
 from manta.node.context import MANAGER_LINK, Later, NodeContext, later, tell
 from manta.node.depot import NodeDepot
+from manta.node.messages import BlobMoved
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
 
@@ -24,6 +25,10 @@ TRANSFER_TIMEOUT = 900.0
 
 BLOB_LOST = "blob-lost"
 """Code of a refusal: this node no longer has the blob that is to be pushed."""
+
+
+MEASURED = 256 * 1024
+"""Bytes from which on a transfer says something of the link."""
 
 
 class Fetch(msgspec.Struct, frozen=True):
@@ -102,13 +107,15 @@ class PeerHub(Actor):
         if self._peer is None:
             assert self._manager is not None
             self._peer = self._bulk.dial(self._manager.address, self._manager.server_key)
-        blob, manager = wanted.blob, self._manager
+        blob, manager, began = wanted.blob, self._manager, self.clock.now()
         move = self._peer.fetch if isinstance(wanted, Fetch) else self._peer.push
         future: Future[None] = move(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
 
         def ended(_: Any, error: BaseException | None) -> None:
             if error is not None and manager != self._manager:
                 return  # started anew with the manager's other address
+            if error is None and blob.size >= MEASURED:
+                tell(self, MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))
             for reply in self._moving.pop(wanted, ()):
                 reply.fail(_refusal(wanted, error)) if error else reply.set(None)
 

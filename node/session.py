@@ -202,6 +202,10 @@ class GetResources(msgspec.Struct, frozen=True):
     """-> dict, as `Local.get_resources` documents it"""
 
 
+class GetNetworkQuality(msgspec.Struct, frozen=True):
+    """-> a number from 0 to 1"""
+
+
 class GetPerformance(msgspec.Struct, frozen=True):
     """-> dict, as `Local.get_performance_metrics` documents it"""
 

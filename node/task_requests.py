@@ -13,7 +13,7 @@ from manta.actors import Actor, AskTimeout, Refused
 from manta.node import session as light
 from manta.node.context import MANAGER_LINK, METRICS, PEER_HUB, NodeContext
 from manta.node.errors import StorageError
-from manta.node.messages import AskManager
+from manta.node.messages import AskManager, ReadNetworkQuality
 from manta.node.metrics import ReadPerformance, ReadResources
 from manta.node.peer_hub import Fetch
 from manta.node.task_exchange import TaskExchange
@@ -79,6 +79,9 @@ class TaskRequests:
                 self._relay(request, METRICS, ReadResources(), SIBLING_TIMEOUT, reply.set)
             case light.GetPerformance():
                 self._relay(request, METRICS, ReadPerformance(), SIBLING_TIMEOUT, reply.set)
+            case light.GetNetworkQuality():
+                read_quality = ReadNetworkQuality()
+                self._relay(request, MANAGER_LINK, read_quality, SIBLING_TIMEOUT, reply.set)
             case _:
                 self._exchange.serve(request, request.body)
 
