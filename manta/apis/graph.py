@@ -54,6 +54,12 @@ class Graph(NamedTuple):
             for alias, where, after in rows
         )
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from manta.apis import drawing
+
+        return drawing.of_graph(self)
+
 
 class Wiring:
     """What is created and called while one `execute()` runs, in this thread or async task."""

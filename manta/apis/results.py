@@ -243,6 +243,12 @@ class Results(Sequence[Result]):
         where = f"{_ranges(self.iterations)}, {nodes} node{'s' * (nodes != 1)}"
         return f"<Results: {len(self)} of {shown}, {where}>"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the first rows as a table."""
+        from manta.apis import drawing
+
+        return drawing.of_results(repr(self).strip("<>"), self)
+
 
 _COLUMNS = (
     "iteration",

@@ -118,18 +118,42 @@ class Swarm:
         self._manta.cluster = checks.name("The cluster", getattr(cluster, "id", cluster))
 
     def __str__(self) -> str:
-        state = self._manta
-        rounds = "1 iteration, or as tasks schedule"
-        if state.max_iteration is not None:
-            rounds = f"up to {state.max_iteration} iterations"
+        schedule = None
         try:
-            graph = str(schedule_of(self) or graph_of(self))
+            schedule = schedule_of(self)
+            graph = str(schedule or graph_of(self))
         except InvalidSwarm as error:
             graph = f"not valid: {error}"
-        lines = [f"Swarm {name_of(self)} ({rounds})", *graph.splitlines()]
-        if state.globals:
-            lines.append(f"globals: {', '.join(state.globals)}")
-        return "\n  ".join(lines)
+        return "\n  ".join([_title(self, schedule), *graph.splitlines(), *_notes(self)])
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the graph, drawn; a swarm that is not valid says why."""
+        from manta.apis import drawing
+
+        schedule = None
+        try:
+            schedule = schedule_of(self)
+            drawn = drawing.of_schedule(schedule) if schedule else drawing.of_graph(graph_of(self))
+        except InvalidSwarm as error:
+            drawn = drawing.text(f"not valid: {error}")
+        return drawing.titled(_title(self, schedule), drawn, _notes(self))
+
+
+def _title(swarm: Swarm, schedule: Schedule | None) -> str:
+    ceiling = swarm._manta.max_iteration
+    if schedule is not None:
+        rounds = min(len(schedule.iterations), ceiling or len(schedule.iterations))
+        times = f"{rounds} iteration{'s' * (rounds != 1)}, by its schedule"
+    elif ceiling is not None:
+        times = f"up to {ceiling} iterations"
+    else:
+        times = "1 iteration, or as tasks schedule"
+    return f"Swarm {name_of(swarm)} ({times})"
+
+
+def _notes(swarm: Swarm) -> list[str]:
+    tags = swarm._manta.globals
+    return [f"globals: {', '.join(tags)}"] if tags else []
 
 
 class Definition(NamedTuple):
