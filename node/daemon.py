@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(config: NodeConfig, state: Path) -> int:
     """Until a signal or the node itself ends it; the log is configured."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+    raise_descriptor_limit()
     end = _End()
     try:
         node = Node(config, state, on_finish=end.finish)
@@ -53,6 +54,14 @@ def run(config: NodeConfig, state: Path) -> int:
     with node:
         code, sentence = end.wait()
     return _fail(sentence) if code else code  # the last line, below those of the shutdown
+
+
+def raise_descriptor_limit() -> None:
+    """To what the system allows: a node with many tasks holds more than the usual 1024."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _End:

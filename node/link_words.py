@@ -28,7 +28,7 @@ PERMANENT = frozenset(
 _KEEPS_TRYING = "the node keeps trying"
 
 
-def down(reason: DownReason, address: str, config: str) -> str:
+def down(reason: DownReason, address: str, config: str, *, enrolled: bool = True) -> str:
     """One sentence: what is wrong with the connection, and what to do."""
     where = f"{config}: network.manager_host and manager_port"
     match reason:
@@ -46,6 +46,13 @@ def down(reason: DownReason, address: str, config: str) -> str:
             )
         case DownReason.LOST:
             return f"The connection to the manager at {address} broke off; {_KEEPS_TRYING}."
+        case DownReason.DENIED if not enrolled:
+            # Where nodes are admitted, an unknown key may enrol.
+            return (
+                f"The manager at {address} denies an unknown key, so this is not its port for "
+                f"nodes (50051 unless it was told another), or this key was revoked: correct "
+                f"{where}; {_KEEPS_TRYING}."
+            )
         case DownReason.DENIED:
             return (
                 f"The manager at {address} denies this node's key: the node was removed, or was "

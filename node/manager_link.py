@@ -205,8 +205,12 @@ class ManagerLink(Actor):
             self._pause = FIRST_PAUSE
             self._begin()
             return
-        words = link_words.down(reason, self._context.config.manager_address, self._config)
+        enrolled = self._context.identity is not None
+        address = self._context.config.manager_address
+        words = link_words.down(reason, address, self._config, enrolled=enrolled)
         self._say(str(reason), words)
+        if reason is DownReason.WRONG_KEY and not enrolled:
+            self._context.finish(1, words)  # its token is of another manager: waiting won't heal it
 
     def _disconnected(self) -> None:
         self._registered = False

@@ -217,6 +217,19 @@ def test_a_daemon_that_cannot_start_says_why(
     assert "Traceback" not in done.stderr
 
 
+def test_a_daemon_may_hold_as_many_descriptors_as_the_system_allows() -> None:
+    code = """
+import resource
+from manta.node.daemon import raise_descriptor_limit
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+raise_descriptor_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 # The command.
 
 

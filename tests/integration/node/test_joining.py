@@ -59,9 +59,19 @@ def test_a_foreign_token_is_another_manager_s(lab) -> None:
     foreign = TokenAuthority(new_seed(), other.public)
     token = foreign.issue(NODE_AUDIENCE, "cluster", now=time.time(), ttl=900)[0]
     join(lab, token)
-    status = lab.wait_for(lab.state("edge"), "wrong-key", "unreachable")
-    assert status.state == "wrong-key"
-    assert "does not hold the key" in status.sentence
+    lab.wait_until(lambda: lab.finished)
+    [(code, sentence)] = lab.finished
+    assert code == 1
+    assert "does not hold the key" in sentence
+    assert lab.wait_for(lab.state("edge"), "wrong-key").sentence == sentence
+
+
+def test_the_manager_s_bulk_port_is_no_port_for_nodes(lab) -> None:
+    token = lab.api().create_node_token(CLUSTER)
+    join(lab, token, network={"manager_port": int(lab.file.bulk.rpartition(":")[2])})
+    status = lab.wait_for(lab.state("edge"), "denied")
+    assert "not its port for nodes" in status.sentence
+    assert "network.manager_host and manager_port" in status.sentence
 
 
 def test_a_forged_token_of_this_manager(lab) -> None:
