@@ -19,18 +19,14 @@ from manta.actors import (
     MailboxPolicy,
     Refused,
     Reply,
-    StartChild,
-    StopChild,
 )
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import RIGHTS, Right, Row, Where, check_right
-from manta.manager.auth.roles import OWNER, Roles
-from manta.manager.cluster import cluster_spec
+from manta.manager.auth.roles import Roles
 from manta.manager.cluster_nodes import LINK
+from manta.manager.clusters import Clusters
 from manta.manager.context import (
-    BLOBS,
     GATEWAY,
-    ROOT,
     STORE,
     Context,
     Done,
@@ -42,43 +38,36 @@ from manta.manager.context import (
 )
 from manta.manager.directory import Directory, SwarmEntry
 from manta.manager.errors import StoreError
-from manta.manager.ids import new_id
 from manta.manager.messages import (
     CheckPeer,
-    ClusterChanged,
     CutNodes,
     FromNode,
     FromUser,
     NodeAdded,
     NodeCame,
-    NodeRemoved,
     NodesLeft,
     StopNodeRequested,
     SwarmCreated,
     SwarmRemoved,
-    Sweep,
 )
 from manta.manager.registrar import Registrar
 from manta.manager.relay import Relay, as_refusal
 from manta.manager.store.actor import GetHealth, Writer
-from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
+from manta.manager.store.interface import Put
 from manta.manager.store.records import (
     ClusterRecord,
     GrantRecord,
-    KeyKind,
     KeyRecord,
     NodeRecord,
     RoleRecord,
     SwarmRecord,
-    TokenRecord,
     UserRecord,
 )
 from manta.manager.users import Users
 from manta.protocol import exchange, node, user, users
 from manta.protocol.codes import Code
-from manta.protocol.node import Ok
 from manta.protocol.states import ClusterState
-from manta.protocol.user import ClusterInfo, ManagerStatus, SwarmInfo
+from manta.protocol.user import ManagerStatus, SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.protocol.version import VERSION
 from manta.transports.admission import Admission
@@ -129,6 +118,16 @@ class Gateway(Actor):
         self._roles = Roles(reader.all(GrantRecord), reader.all(RoleRecord))
         self._users = Users(
             self, self._registrar, self._roles, self._directory, on_gone=self._withdraw
+        )
+        self._clusters = Clusters(
+            self,
+            context,
+            self._directory,
+            self._roles,
+            self._registrar,
+            self._writer,
+            self._relay,
+            self._cut,
         )
         known = context.principals.keys()
         context.bulk_admission.replace_known(known)
@@ -327,17 +326,17 @@ class Gateway(Actor):
             case users.CreateRoleDefinition() | users.DeleteRoleDefinition():
                 self._users.handle(message, who, find, self.defer())
             case user.ListClusters():
-                return user.Clusters(tuple(map(self._info, self._clusters(who))))
+                return user.Clusters(tuple(map(self._clusters.info, self._visible(who))))
             case user.GetCluster(name):
-                return self._info(find.cluster(name))
+                return self._clusters.info(find.cluster(name))
             case user.CreateCluster(name):
-                self._create_cluster(name, who)
+                self._clusters.create(name, who)
             case user.StartCluster(name):
-                self._change_cluster(find.cluster(name), ClusterState.RUNNING)
+                self._clusters.change(find.cluster(name), ClusterState.RUNNING)
             case user.StopCluster(name):
-                self._change_cluster(find.cluster(name), ClusterState.STOPPED)
+                self._clusters.change(find.cluster(name), ClusterState.STOPPED)
             case user.DeleteCluster(name):
-                self._delete_cluster(find.cluster(name))
+                self._clusters.delete(find.cluster(name))
             case user.CreateNodeToken(cluster=name):
                 cluster_id = find.cluster(name).id
                 self._registrar.create_node_token(message, cluster_id, who, self.defer())
@@ -353,7 +352,7 @@ class Gateway(Actor):
                     cluster_path(record.cluster_id), StopNodeRequested(record.id, drain)
                 )
             case user.RemoveNode(name):
-                self._remove_node(find.node(name))
+                self._clusters.remove_node(find.node(name))
             case user.CheckSwarm(cluster=name) | user.SendSwarm(cluster=name):
                 self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case user.FindMissingBlobs(blobs):
@@ -441,121 +440,13 @@ class Gateway(Actor):
 
     # Clusters.
 
-    def _clusters(self, who: Principal) -> list[ClusterRecord]:
+    def _visible(self, who: Principal) -> list[ClusterRecord]:
         shown = (
             record
             for record in self._directory.clusters.values()
             if Right.CLUSTER_READ in self._roles.rights(who, record.id)
         )
         return sorted(shown, key=lambda record: record.created_at)
-
-    def _info(self, record: ClusterRecord) -> ClusterInfo:
-        count = len(self._directory.nodes_of(record.id))
-        return ClusterInfo(record.id, record.name, record.status, record.owner_id, count)
-
-    def _create_cluster(self, name: str, who: Principal) -> None:
-        self._directory.check_cluster_name(name)
-        record = ClusterRecord(new_id(), name, who.id, self.clock.wall())
-        reply = self.defer()
-        self._directory.clusters[record.id] = record
-        self._roles.grants[who.id, record.id] = OWNER
-
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                del self._directory.clusters[record.id]
-                del self._roles.grants[who.id, record.id]
-                reply.fail(Refused(Code.STORAGE, f"The cluster was not created: {error}"))
-                return
-            self.log.info("cluster %s (%s) created", name, record.id)
-            start = StartChild(cluster_spec(self._context, record.id))
-            self._relay.ask(ROOT, start, reply, lambda _: self._info(record))
-
-        owner = GrantRecord(who.id, record.id, OWNER)
-        self._writer.write(Put(record), Put(owner), then=then)
-
-    def _change_cluster(self, record: ClusterRecord, status: ClusterState) -> None:
-        changed = msgspec.structs.replace(record, status=status)
-        reply = self.defer()
-
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The cluster was not changed: {error}"))
-                return
-            self._directory.clusters[record.id] = changed
-            path = cluster_path(record.id)
-            self._relay.ask(path, ClusterChanged(changed), reply, lambda _: self._info(changed))
-
-        self._writer.write(Put(changed), then=then)
-
-    def _delete_cluster(self, record: ClusterRecord) -> None:
-        if active := self._context.board(record.id).active_swarms:
-            raise Refused(
-                Code.WRONG_STATE,
-                f"{active} swarm{'s run' if active > 1 else ' runs'} in the cluster "
-                f"{record.name!r}; stop the cluster (manta cluster stop) before you delete it.",
-            )
-        reply = self.defer()
-        nodes = self._directory.nodes_of(record.id)
-        tokens = self._registrar.tokens_of(record.id)
-        swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
-        writes: list[Write] = [Delete(ClusterRecord, record.id)]
-        for one in nodes:
-            writes += self._removal(one)
-        writes += (Delete(TokenRecord, token.digest) for token in tokens)
-        writes += (RemoveSwarm(swarm.id) for swarm in swarms)
-        grants = [
-            GrantRecord(user_id, cluster_id, role)
-            for (user_id, cluster_id), role in self._roles.grants.items()
-            if cluster_id == record.id
-        ]
-        writes += (Delete(GrantRecord, grant.key) for grant in grants)
-
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The cluster was not deleted: {error}"))
-                return
-            for one in nodes:
-                self._disown(one)
-            for swarm in swarms:
-                self._directory.swarms.pop(swarm.id, None)
-            for grant in grants:
-                self._roles.grants.pop((grant.user_id, grant.cluster_id), None)
-            self._registrar.forget_tokens(tokens)
-            self._directory.clusters.pop(record.id, None)
-            self._context.boards.pop(record.id, None)
-            self.log.info("cluster %s (%s) deleted", record.name, record.id)
-            self._relay.tell(BLOBS, Sweep())
-            stop = StopChild(cluster_spec(self._context, record.id).id)
-            self._relay.ask(ROOT, stop, reply, lambda _: Ok())
-
-        self._writer.write(*writes, then=then)
-
-    # Removing nodes.
-
-    def _remove_node(self, record: NodeRecord) -> None:
-        reply = self.defer()
-
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The node was not removed: {error}"))
-                return
-            self._disown(record)
-            self.log.info("node %s (%s) removed", record.alias, record.id)
-            path = cluster_path(record.cluster_id)
-            self._relay.ask(path, NodeRemoved(record.id), reply, lambda _: Ok())
-
-        self._writer.write(*self._removal(record), then=then)
-
-    def _removal(self, record: NodeRecord) -> tuple[Write, ...]:
-        """The key is kept, so that the node can be told why it is refused."""
-        key = KeyRecord(record.key, KeyKind.REMOVED, record.id, self.clock.wall())
-        return Delete(NodeRecord, record.id), Put(key)
-
-    def _disown(self, record: NodeRecord) -> None:
-        """From here on nothing that the key sends is handled."""
-        self._context.principals.learn(Principal(Kind.REMOVED, record.key, record.id))
-        self._directory.nodes.pop(record.id, None)
-        self._cut(record.key)
 
     # How the manager is.
 
