@@ -7,22 +7,24 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from manta.node.cli_config import NAME, config
 from manta.node.errors import NodeError
+from manta.node.places import config_path, state_folder
 from manta.protocol.version import VERSION
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from manta.node.config import NodeConfig
     from manta.node.state import StateFolder, Status
 
 INTERNAL = 70
 STOP_PATIENCE = 30.0
 START_PATIENCE = 6.0
-NAME = click.argument("name", default="default", metavar="[NAME]")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,73 +33,7 @@ def cli() -> None:
     """Run a Manta node on this machine. NAME is its configuration, `default` when left out."""
 
 
-@cli.group()
-def config() -> None:
-    """Make and look at configurations."""
-
-
-@config.command("init")
-@NAME
-@click.option("--token", help="To enrol; better left to the variable MANTA_NODE_TOKEN.")
-@click.option("--alias", help="What the node is called in its cluster.")
-@click.option("--id", "id_mode", type=click.Choice(["hardware", "random", "alias"]))
-@click.option("--manager-host", metavar="HOST")
-@click.option("--manager-port", type=click.IntRange(1, 65535))
-@click.option("--max-concurrent-tasks", type=click.IntRange(0, 10_000))
-@click.option("--reserve-cpu-percent", type=click.FloatRange(0, 100))
-@click.option("--reserve-memory-mb", type=click.IntRange(0))
-@click.option("--runner", type=click.Choice(["auto", "docker", "process"]))
-@click.option("--gpu-enabled/--no-gpu-enabled", default=None)
-@click.option("--allow-unsandboxed/--no-allow-unsandboxed", default=None)
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH")
-@click.option("--label", "labels", multiple=True, metavar="NAME=TEXT")
-@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
-@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
-def config_init(name: str, force: bool, **answers: object) -> None:
-    """Make a configuration: asks on a terminal what no option answers."""
-    from manta.node import config_init as init
-    from manta.node.config import parse
-
-    path = config_path(name)
-    if path.exists() and not force:
-        raise click.ClickException(f"{path} exists already; --force replaces it.")
-    if sys.stdin.isatty():
-        init.ask(name, answers)
-    text = init.render(name, answers)
-    parse(text, path, os.environ)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    click.echo(f"{path} written. Start the node with `manta_node start {name}`.")
-
-
-@config.command("show")
-@NAME
-def config_show(name: str) -> None:
-    """Show the configuration in force, defaults included, secrets left out."""
-    from manta.node.config import load, render
-
-    click.echo(render(load(config_path(name))), nl=False)
-
-
-@config.command("validate")
-@NAME
-def config_validate(name: str) -> None:
-    """Check a configuration, and that its datasets are there."""
-    from manta.node import datasets
-    from manta.node.config import load
-
-    found = load(config_path(name))
-    datasets.check(found)
-    click.echo(f"{found.path} is valid.")
-
-
-@config.command("list")
-def config_list() -> None:
-    """List the configurations."""
-    for path in sorted((home() / "nodes").glob("*.toml")):
-        click.echo(path.stem)
+cli.add_command(config)
 
 
 @cli.command()
@@ -257,27 +193,6 @@ def logs(name: str, follow: bool, lines: int) -> None:
                 file = open(path, "rb")  # noqa: SIM115
     finally:
         file.close()
-
-
-def home() -> Path:
-    return Path(os.environ.get("MANTA_HOME") or Path.home() / ".manta")
-
-
-def config_path(name: str) -> Path:
-    from manta.node.config import NAME
-
-    if not NAME.fullmatch(name):
-        raise click.BadParameter(
-            f"{name!r} is no name of a configuration: letters, digits, dots, dashes, underscores."
-        )
-    return home() / "nodes" / f"{name}.toml"
-
-
-def state_folder(name: str) -> StateFolder:
-    from manta.node.state import StateFolder
-
-    config_path(name)
-    return StateFolder(home() / "state" / "nodes" / name)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.node import cli
+from manta.node import cli, places
 
 
 def test_a_fault_of_its_own_is_one_sentence_and_a_file(
@@ -15,7 +15,7 @@ def test_a_fault_of_its_own_is_one_sentence_and_a_file(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(cli, "home", lambda: 1 / 0)
+    monkeypatch.setattr(places, "home", lambda: 1 / 0)
     with pytest.raises(SystemExit) as exit_:
         cli.main(["config", "list"])
     assert exit_.value.code == cli.INTERNAL

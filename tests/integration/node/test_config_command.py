@@ -1,0 +1,134 @@
+"""`manta_node config` as an operator calls it, each time in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from manta.node.state import StateFolder
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "manta.node.cli", "config", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=40,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "MANTA_HOME": str(tmp_path), **environment},
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    assert run("init", "edge", "--alias", "edge-7").returncode == 0
+    return run
+
+
+def editor(code: str) -> str:
+    """An editor that works on `text`."""
+    program = (
+        "import pathlib, sys; path = pathlib.Path(sys.argv[1]); text = path.read_text(); "
+        f"{code}; path.write_text(text)"
+    )
+    return shlex.join([sys.executable, "-c", program])
+
+
+def test_lists_and_shows_as_json(call: Call, tmp_path: Path) -> None:
+    path = str(tmp_path / "nodes" / "edge.toml")
+    assert json.loads(call("list", "--json").stdout) == [
+        {"name": "edge", "path": path, "pid": None}
+    ]
+    shown = call("show", "edge", "--json", MANTA_NODE_TOKEN="hunter2").stdout
+    assert json.loads(shown)["identity"]["alias"] == "edge-7"
+    assert json.loads(shown)["network"]["manager_port"] == 50051
+    assert "hunter2" not in shown
+
+
+def test_validity_as_json(call: Call, tmp_path: Path) -> None:
+    assert json.loads(call("validate", "edge", "--json").stdout)["valid"] is True
+    with open(tmp_path / "nodes" / "edge.toml", "a") as file:
+        file.write("[resources]\nreserve_memory_mb = 'much'\n")
+    wrong = call("validate", "edge", "--json")
+    assert wrong.returncode == 1
+    assert "reserve_memory_mb" in json.loads(wrong.stdout)["error"]
+    absent = call("validate", "nobody", "--json")
+    assert absent.returncode == 1
+    assert "config init nobody" in json.loads(absent.stdout)["error"]
+
+
+def test_an_edited_configuration_replaces_the_old_one(call: Call, tmp_path: Path) -> None:
+    done = call("edit", "edge", VISUAL=editor("text = text.replace('edge-7', 'edge-8')"))
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "nodes" / "edge.toml"
+    assert 'alias = "edge-8"' in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert "unchanged" in call("edit", "edge", VISUAL=editor("pass")).stdout
+    assert [entry.name for entry in path.parent.iterdir()] == ["edge.toml"]
+
+
+def test_an_edited_configuration_that_is_wrong_is_kept_as_a_draft(
+    call: Call, tmp_path: Path
+) -> None:
+    path = tmp_path / "nodes" / "edge.toml"
+    before = path.read_text()
+    wrong = call("edit", "edge", VISUAL=editor("text += '[labels]\\nroom = 3\\n'"))
+    assert wrong.returncode == 1
+    assert "labels.room must be a text" in wrong.stderr
+    assert ".edge.draft" in wrong.stderr
+    assert path.read_text() == before
+    mended = call("edit", "edge", VISUAL=editor("text = text.replace('room = 3', 'room = \"b\"')"))
+    assert mended.returncode == 0, mended.stderr
+    assert 'room = "b"' in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("false", "failed"), ("/nowhere/editor", "set VISUAL or EDITOR"), ("'", "set VISUAL")],
+)
+def test_an_editor_that_fails_changes_nothing(
+    call: Call, tmp_path: Path, program: str, words: str
+) -> None:
+    before = (tmp_path / "nodes" / "edge.toml").read_text()
+    done = call("edit", "edge", VISUAL=program)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert (tmp_path / "nodes" / "edge.toml").read_text() == before
+    assert [entry.name for entry in (tmp_path / "nodes").iterdir()] == ["edge.toml"]
+
+
+def test_deleting(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "nodes" / "edge.toml"
+    state = StateFolder(tmp_path / "state" / "nodes" / "edge")
+    asked = call("delete", "edge")
+    assert asked.returncode == 2
+    assert "--yes" in asked.stderr
+    lock = state.open()
+    try:
+        refused = call("delete", "edge", "--yes", "--state")
+        assert refused.returncode == 1
+        assert "manta_node stop edge" in refused.stderr
+        assert json.loads(call("list", "--json").stdout)[0]["pid"] == os.getpid()
+    finally:
+        lock.release()
+    assert path.exists()
+    assert call("delete", "edge", "--yes").returncode == 0
+    assert not path.exists()
+    assert state.path.exists()
+    absent = call("delete", "edge", "--yes")
+    assert absent.returncode == 1
+    assert "no configuration 'edge'" in absent.stderr
+    assert call("init", "edge").returncode == 0
+    assert call("delete", "edge", "--yes", "--state").returncode == 0
+    assert not state.path.exists()
