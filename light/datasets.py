@@ -45,10 +45,12 @@ def load_numpy(path: MantaPath) -> Any:
 
 def _numpy(path: MantaPath) -> Any:
     numpy = _package("numpy", path)
-    loaded = numpy.load(path, allow_pickle=False)
-    if path.suffix.lower() == ".npy":
-        return loaded
-    with loaded:
+    with path.open("rb") as file:  # numpy itself would leave a damaged one open
+        loaded = numpy.load(file, allow_pickle=False)
+        if isinstance(loaded, numpy.ndarray) is not (path.suffix.lower() == ".npy"):
+            raise ValueError("it is the other of .npy and .npz")
+        if path.suffix.lower() == ".npy":
+            return loaded
         return {name: loaded[name] for name in loaded.files}
 
 
