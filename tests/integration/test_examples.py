@@ -103,6 +103,15 @@ def test_stateful(run: Run) -> None:
     assert globals_["position"] == pytest.approx(position)
 
 
+def test_adaptive(run: Run) -> None:
+    results, _ = run("adaptive", rounds="2")
+    first = [part["samples"] for part in results(0, "part").values()]
+    assert first == [750] * 4, "equal shares before anything was measured"
+    second = results(1, "part").values()
+    assert abs(sum(part["samples"] for part in second) - 3000) <= 4
+    assert {part["precision"] for part in second} == {"float32"}, "loopback is a good line"
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 def test_torch_digits(run: Run) -> None:
     import torch
