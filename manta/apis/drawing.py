@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_TASKS = 100
 """A graph of more is shown as text: nobody could read the drawing."""
 MOST_ROWS = 20
-_LETTERS = 24
+_LETTERS = 22
 _WIDTH, _HEIGHT = 190, 46
 _COLUMN, _ROW = 250, 66
 _MARGIN = 8
@@ -135,7 +135,7 @@ def _box(box: Box, corner: tuple[int, int]) -> str:
         f'<text x="{middle}" y="{y + 19}" text-anchor="middle" font-weight="bold">'
         f"{escape(_short(box.name))}</text>"
         f'<text x="{middle}" y="{y + 36}" text-anchor="middle" font-size="11">'
-        f"{escape(_short(box.detail, _LETTERS + 6))}</text></g>"
+        f"{escape(_short(box.detail, _LETTERS + 8))}</text></g>"
     )
 
 

@@ -1,7 +1,7 @@
 """Whom to talk to and as whom: arguments, environment, and what lies under `~/.manta`.
 
     profiles/NAME.json      host, port and the manager's public key
-    credentials/NAME.json   the token, mode 0600
+    credentials/NAME.json   the token, sealed (`sealing.py`), mode 0600
     keys/NAME.key           the key pair that the token is bound to, mode 0600
 
 `MANTA_HOME` moves the folder. What is said wins in this order: argument, environment
@@ -20,6 +20,7 @@ import msgspec
 
 from manta.apis import checks
 from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
+from manta.apis.sealing import CannotOpen, Sealed, seal, unseal
 from manta.protocol.codes import Code
 from manta.protocol.tokens import USER_AUDIENCE, UnreadableToken, peek
 from manta.transports.errors import KeyFileError, LocalTransportError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 50052
+PASSPHRASE = "MANTA_PASSPHRASE"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -41,8 +43,11 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     email: str | None = None
 
 
-class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    token: str
+class Credentials(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One of the two; `token` is how older versions kept it."""
+
+    sealed: Sealed | None = None
+    token: str | None = None
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -85,7 +90,7 @@ def resolve(
     if port is None:
         port = saved.port or DEFAULT_PORT
     checks.integer("port", port, 1, 65535)
-    token = token or environment.get("MANTA_TOKEN") or load_token(folder, name)
+    token = token or environment.get("MANTA_TOKEN") or load_token(folder, name, environment)
     server_key = None
     if token:
         server_key = claims(token).manager_key
@@ -123,7 +128,7 @@ def remember(
     save_profile(
         folder, target.profile, Profile(target.host, target.port, claims(token).manager_key, email)
     )
-    save_token(folder, target.profile, token)
+    save_token(folder, target.profile, token, environment)
 
 
 def forget(target: Target, environment: Mapping[str, str] = os.environ) -> None:
@@ -188,22 +193,54 @@ def save_profile(folder: Path, name: str, profile: Profile) -> None:
     _write(folder / "profiles" / f"{_checked(name)}.json", profile)
 
 
-def load_token(folder: Path, name: str) -> str | None:
+def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """None when there is none. One that lies there unsealed is sealed. Raises ProfileError."""
     path = folder / "credentials" / f"{name}.json"
     if not path.exists():
         return None
     try:
-        return msgspec.json.decode(read_private(path), type=Credentials).token
+        found = msgspec.json.decode(read_private(path), type=Credentials)
+        if found.sealed is None and found.token is None:
+            raise ValueError("there is no token in it")
     except KeyFileError as error:
         raise ProfileError(str(error)) from None
     except ValueError as error:
         raise ProfileError(
             f"The credentials {path} are damaged ({error}): delete them and sign in again."
         ) from None
+    if found.sealed is None:
+        assert found.token is not None
+        save_token(folder, name, found.token, environment)
+        return found.token
+    return _unsealed(found.sealed, path, user_key(folder, name), environment)
 
 
-def save_token(folder: Path, name: str, token: str) -> None:
-    _write(folder / "credentials" / f"{_checked(name)}.json", Credentials(token))
+def _unsealed(sealed: Sealed, path: Path, keys: KeyPair, environment: Mapping[str, str]) -> str:
+    passphrase = environment.get(PASSPHRASE, "")
+    if sealed.salt is not None and not passphrase:
+        raise ProfileError(
+            f"The credentials {path} are sealed with a passphrase: set {PASSPHRASE} to it, "
+            "or delete them and sign in again."
+        )
+    try:
+        return unseal(sealed, keys.secret, passphrase)
+    except CannotOpen:
+        remedy = "restore the key file"
+        if sealed.salt is not None:
+            remedy = f"set {PASSPHRASE} to the right passphrase"
+        raise ProfileError(
+            f"The credentials {path} were sealed with something else than this profile's key"
+            f"{' and this passphrase' * (sealed.salt is not None)}, or were changed: {remedy}, "
+            "or delete them and sign in again."
+        ) from None
+
+
+def save_token(
+    folder: Path, name: str, token: str, environment: Mapping[str, str] = os.environ
+) -> None:
+    keys = user_key(folder, name)
+    sealed = seal(token, keys.secret, environment.get(PASSPHRASE, ""))
+    _write(folder / "credentials" / f"{_checked(name)}.json", Credentials(sealed))
 
 
 def user_key(folder: Path, name: str) -> KeyPair:

@@ -11,6 +11,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from manta.apis import profiles
+
 
 def manta(
     *arguments: object, said: object = "", **environment: object
@@ -65,7 +67,9 @@ class Lab:
 
     @property
     def token(self) -> str:
-        return str(json.loads((self.home / "credentials" / "default.json").read_text())["token"])
+        token = profiles.load_token(self.home, "default", {})
+        assert token is not None
+        return token
 
     def key(self) -> str:
         return str(json.loads((self.home / "manager" / "manager.json").read_text())["public_key"])

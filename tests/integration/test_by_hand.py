@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from manta.apis import profiles
 from manta.cli.exit_codes import Exit
 
 pytestmark = pytest.mark.timeout(120)
@@ -161,8 +162,9 @@ def test_refusals_at_the_terminal(terminal: Terminal, tmp_path: Path) -> None:
 
 
 def token_of(terminal: Terminal) -> str:
-    path = terminal.home / "credentials" / "default.json"
-    return str(json.loads(path.read_text())["token"])
+    token = profiles.load_token(terminal.home, "default", {})
+    assert token is not None
+    return token
 
 
 def test_a_following_that_is_interrupted_leaves_the_swarm(
