@@ -1,0 +1,57 @@
+"""From a task's print to the line on the screen of `manta logs -f`. Goal: 0.3 s.
+
+Thirty lines, one every 0.2 s, each with the time at which it was printed; the command is a
+process of its own, whose output is read line by line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from manta import Module, Swarm, Task
+from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.testing.clusters import client, running
+from manta.transports.keys import write_private
+from tests.benchmarks._measure import spread
+
+PRINTING = """
+import time
+
+def main():
+    for _ in range(30):
+        print(f"at {time.time()}", flush=True)
+        time.sleep(0.2)
+"""
+
+
+class Printing(Swarm):
+    def __init__(self) -> None:
+        self.only = Task(Module(PRINTING, name="printing"), method="any")
+
+
+def main() -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(LocalCluster, 2) as local,
+        client(local) as api,
+    ):
+        home, key = Path(folder, "home"), local.manager_keys.public
+        profile = {"host": HOST, "port": local.user_port, "server_key": key}
+        write_private(home / "profiles" / "default.json", json.dumps(profile))
+        local.keys.save(home / "keys" / "default.key")
+        swarm = api.deploy_swarm(CLUSTER, Printing())
+        command = [sys.executable, "-m", "manta.cli.main", "logs", "-f", swarm.swarm_id]
+        seconds = []
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "MANTA_HOME": str(home)}
+        ) as following:
+            assert following.stdout is not None
+            for line in following.stdout:
+                seconds.append(time.time() - float(line.rpartition("at ")[2]))
+        print(f"{len(seconds)} lines; all but the first five: {spread(seconds[5:])}")
