@@ -145,9 +145,12 @@ def stop(home: str | None) -> None:
     found = _running(folder)
     if found is None:
         raise ManagerError(f"No manager runs in {folder}.")
-    os.kill(found.pid, signal.SIGTERM)
+    try:
+        os.kill(found.pid, signal.SIGTERM)
+    except PermissionError:
+        raise ManagerError(f"Process {found.pid} is another user's: ask that user.") from None
     deadline = time.monotonic() + STOPPED
-    while _alive(found.pid):
+    while _home(folder).is_in_use():
         if time.monotonic() > deadline:
             raise ManagerError(
                 f"The manager (process {found.pid}) has not ended after {STOPPED:g} s: "
@@ -158,30 +161,15 @@ def stop(home: str | None) -> None:
 
 
 def _running(folder: Path) -> ManagerFile | None:
-    home = _home(folder)
     try:
-        found = home.read_manager_file()
+        return _home(folder).running()
     except ValueError as error:
         raise ManagerError(str(error)) from None
-    return found if found is not None and _alive(found.pid) else None
+    except PermissionError as error:
+        raise ManagerError(f"{error.filename} is another user's: ask that user.") from None
 
 
 def _home(folder: Path) -> Home:
     from manta.manager.home import Home
 
     return Home(folder)
-
-
-def _alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and was not waited for does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another user's
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(") ")[2][:1] != "Z"
-    except OSError:
-        return sys.platform != "linux"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,28 @@ class Home:
             raise ValueError(
                 f"{self.manager_file} cannot be read ({error}); stop the manager and delete it."
             ) from error
+
+    def is_in_use(self) -> bool:
+        """Whether a manager runs here: the kernel lets go of its lock however it ends."""
+        try:
+            lock = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def running(self) -> ManagerFile | None:
+        """What the manager that runs here has written.
+
+        A file alone proves nothing: after a crash its process id may be a stranger's.
+        """
+        found = self.read_manager_file()
+        return found if found is not None and self.is_in_use() else None
 
     def write_manager_file(self, content: ManagerFile) -> None:
         """Readers see the old file or the whole new one."""

@@ -30,6 +30,7 @@ from manta.transports.keys import KeyPair, make_private_folder, read_private, wr
 from manta.transports.sockets import join_address, split_address
 from manta.transports.zmq_transport import ZmqTransport
 
+LOCK_PATIENCE = 0.5  # seconds
 WORKERS = 2
 STOP_TIMEOUT = 10.0
 BACKLOG = 1024
@@ -128,7 +129,8 @@ class Manager:
         try:
             lock = os.open(self.home.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._wait_for(lock)
+            self.home.manager_file.unlink(missing_ok=True)  # of one that was killed
         except BlockingIOError:
             other = self.home.read_manager_file()
             raise StartError(
@@ -137,6 +139,19 @@ class Manager:
             ) from None
         except OSError as error:
             raise StartError(f"{self.home.lock} cannot be written: {error.strerror}.") from error
+
+    @staticmethod
+    def _wait_for(lock: int) -> None:
+        """Who asks whether a manager runs holds the lock for a moment. Raises BlockingIOError."""
+        deadline = time.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
 
     def _populate(self, store: Store, file: Path | None) -> None:
         if not bootstrap.is_empty(store):

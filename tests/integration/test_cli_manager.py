@@ -1,0 +1,74 @@
+"""`manta manager ...`: whose process is whose."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from manta.cli.exit_codes import Exit
+from manta.manager.home import Home
+from tests.integration.lab import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path / "home")
+    try:
+        yield lab
+    finally:
+        lab.attempt("manager", "stop")
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        yield process
+        process.kill()
+
+
+def kill(lab: Lab) -> Home:
+    home = Home(lab.home / "manager")
+    found = home.running()
+    assert found is not None
+    os.kill(found.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while home.is_in_use():
+        assert time.monotonic() < deadline
+    return home
+
+
+def test_a_process_that_got_the_id_of_a_killed_manager_is_left_alone(
+    lab: Lab, stranger: subprocess.Popen[bytes]
+) -> None:
+    assert lab.start().returncode == 0
+    home = kill(lab)
+    left = json.loads(home.manager_file.read_bytes())
+    home.manager_file.write_text(json.dumps({**left, "pid": stranger.pid}))
+    asked = lab.attempt("manager", "status")
+    assert (asked.returncode, asked.stdout) == (
+        Exit.UNREACHABLE,
+        f"No manager runs in {home.path}.\n",
+    )
+    stopped = lab.attempt("manager", "stop")
+    assert stopped.returncode == Exit.LOCAL
+    assert "No manager runs" in stopped.stderr
+    assert stranger.poll() is None
+
+
+def test_a_manager_starts_over_what_a_killed_one_left(lab: Lab) -> None:
+    assert lab.start().returncode == 0
+    kill(lab)
+    again = lab.start()
+    assert again.returncode == 0, again.stderr
+    assert lab.attempt("manager", "status").returncode == Exit.OK
+    assert "already" in lab.start().stderr
+    assert lab.attempt("manager", "stop").returncode == Exit.OK
+    assert not Home(lab.home / "manager").manager_file.exists()
