@@ -73,6 +73,21 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def marked(mark: str) -> set[int]:
+    """This user's processes that have `mark`, `NAME=value`, in their environment."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:  # empty for those that have ended
+                if mark.encode() in file.read().split(b"\0"):
+                    found.add(int(name))
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return found
+
+
 def kill_tree(roots: set[int]) -> None:
     """End these processes and all their descendants.
 

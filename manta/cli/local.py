@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from manta.apis.errors import DatasetMissing
+from manta.cli import caretaker
 from manta.cli.interrupts import Interrupts
+from manta.light.processes import kill_tree
 from manta.transports.keys import KeyPair
 
 CLUSTER = "local"
@@ -79,6 +81,13 @@ class LocalCluster:
             short = len(os.fsencode(tempfile.gettempdir())) <= 60
             folder = tempfile.mkdtemp(prefix="manta-", dir=None if short else "/tmp")
             self.folder = Path(folder).resolve()
+            self._caretaker = subprocess.Popen(
+                [sys.executable, "-m", caretaker.__name__, str(self.folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
     @property
     def log_folder(self) -> Path:
@@ -202,11 +211,12 @@ class LocalCluster:
         for child in self.children:
             while not child.ended.wait(0.2):
                 if self._interrupts.insisted or time.monotonic() > deadline:
-                    _kill_with_descendants(child.process.pid)
+                    kill_tree({child.process.pid})
         for thread in self._watchers:
             thread.join()
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._caretaker.communicate(caretaker.DONE)
 
 
 def node_config(alias: str, port: int, datasets: Mapping[str, Path]) -> str:
@@ -254,24 +264,3 @@ def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
-
-
-def _kill_with_descendants(pid: int) -> None:
-    """SIGKILL a process and all that it started: it can't clean up any more."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc") if sys.platform == "linux" else ():
-        if entry.isdecimal():
-            try:
-                with open(f"/proc/{entry}/stat") as file:
-                    parent = int(file.read().rpartition(") ")[2].split()[1])
-            except (OSError, IndexError):
-                continue  # it has just ended
-            children.setdefault(parent, []).append(int(entry))
-    doomed = [pid]
-    for found in doomed:
-        doomed += children.get(found, [])
-    for victim in doomed:
-        try:
-            os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError:
-            continue

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manta.light import wire
-from manta.light.processes import kill_tree
+from manta.light.processes import kill_tree, marked
 from manta.node.launcher import Child, Launcher
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 
@@ -116,21 +116,6 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
 def end_marked(session: str) -> None:
     """Kill all processes that were started in a session, wherever they hang by now."""
     deadline = time.monotonic() + _SWEEPING_TIME
-    while (found := _marked(session)) and time.monotonic() < deadline:
+    while (found := marked(f"{_MARK}={session}")) and time.monotonic() < deadline:
         kill_tree(found)
         time.sleep(0.002)
-
-
-def _marked(session: str) -> set[int]:
-    mark = f"{_MARK}={session}".encode()
-    found = set()
-    for name in os.listdir("/proc"):
-        if not name.isdecimal():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:  # empty for those that have ended
-                if mark in file.read().split(b"\0"):
-                    found.add(int(name))
-        except OSError:
-            continue  # ended meanwhile, or another user's
-    return found

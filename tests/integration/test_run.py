@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from manta.cli.exit_codes import Exit
+from manta.light.processes import descendants
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -166,8 +167,16 @@ def main():
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", [0.15, 0.3, 0.5, 0.8, None])
+MOMENTS = (*(n / 10 for n in range(12)), None)
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        *((moment, (signal.SIGINT, signal.SIGTERM)[n % 2]) for n, moment in enumerate(MOMENTS)),
+        (None, signal.SIGTERM),
+    ],
+)
 def test_interrupted_at_any_moment_nothing_is_left(
     scratch: Path, tmp_path: Path, number: signal.Signals, moment: float | None
 ) -> None:
@@ -183,7 +192,35 @@ def test_interrupted_at_any_moment_nothing_is_left(
     expected = Exit.INTERRUPTED if number is signal.SIGINT else Exit.TERMINATED
     # Before Python has run our first line, the signal does what it does by default.
     assert process.returncode in (expected, -number), said
-    assert "Traceback" not in said or moment == 0.15
+    assert "Traceback" not in said or (moment or 1) < 0.2
+
+
+@pytest.mark.parametrize("moment", [0.4, 0.6, None])
+def test_killed_at_any_moment_nothing_is_left(
+    scratch: Path, tmp_path: Path, moment: float | None
+) -> None:
+    with running(scratch, swarm_file(tmp_path, SLEEPER)) as process:
+        assert process.stdout is not None
+        if moment is None:
+            while "asleep" not in process.stdout.readline():
+                assert process.poll() is None
+        else:
+            time.sleep(moment)
+        started = descendants(process.pid)
+        assert started or moment is not None
+        process.kill()
+    deadline = time.monotonic() + 15
+    while any(alive(pid) for pid in started) or list(scratch.iterdir()):
+        assert time.monotonic() < deadline, (started, list(scratch.iterdir()))
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def child(folder: Path, name: str) -> int:
