@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import age, as_json_option, emit, field, plain, with_api
+from manta.cli.common import age, as_json_option, emit, field, say, show_fields, with_api
 
 if TYPE_CHECKING:
-    from manta.apis.overviews import UserOverview
     from manta.apis.user_api import UserAPI
 
 _USERS = {
@@ -38,7 +36,7 @@ def user() -> None:
 @with_api
 def list_(api: UserAPI, as_json: bool) -> None:
     """List users and their roles."""
-    _emit(api.list_users(), as_json=as_json)
+    emit(list(map(dict, api.list_users())), _USERS, as_json=as_json, nothing="No users.")
 
 
 @user.command("show")
@@ -47,7 +45,9 @@ def list_(api: UserAPI, as_json: bool) -> None:
 @with_api
 def show_user(api: UserAPI, name: str | None, as_json: bool) -> None:
     """Show USER, or who you are: roles by cluster."""
-    _emit([api.get_user(name)], as_json=as_json)
+    found = api.get_user(name)
+    rows = [(label, show(dict(found))) for label, show in _USERS.items()]
+    show_fields(found, rows, as_json=as_json)
 
 
 @user.command("add")
@@ -59,27 +59,30 @@ def show_user(api: UserAPI, name: str | None, as_json: bool) -> None:
 def add_user(api: UserAPI, email: str, admin: bool, password_stdin: bool, as_json: bool) -> None:
     """Add a user, who then signs in with the password (manta sign-in)."""
     made = api.add_user(email, _password("Password", password_stdin), admin)
-    _say(made, f"User {made.email} ({made.id}) is added.", as_json=as_json)
+    say(made, f"User {made.email} ({made.id}) is added.", as_json=as_json)
 
 
 @user.command("rm")
 @click.argument("name", metavar="USER")
+@as_json_option
 @with_api
-def remove_user(api: UserAPI, name: str) -> None:
+def remove_user(api: UserAPI, name: str, as_json: bool) -> None:
     """Delete USER: keys and tokens end at once."""
     found = api.get_user(name)
     api.delete_user(found)
-    click.echo(f"User {found.email} is deleted.")
+    gone = {"id": found.id, "email": found.email, "removed": True}
+    say(gone, f"User {found.email} is deleted.", as_json=as_json)
 
 
 @user.command("passwd")
 @click.option("--password-stdin", is_flag=True, help="Read the old and the new one from lines.")
+@as_json_option
 @with_api
-def passwd(api: UserAPI, password_stdin: bool) -> None:
+def passwd(api: UserAPI, password_stdin: bool, as_json: bool) -> None:
     """Change your own password."""
     old = _password("Old password", password_stdin)
     api.change_password(old, _password("New password", password_stdin))
-    click.echo("The password is changed.")
+    say(api.get_user(), "The password is changed.", as_json=as_json)
 
 
 @click.group()
@@ -105,7 +108,7 @@ def list_roles(api: UserAPI, as_json: bool) -> None:
 def grant(api: UserAPI, user_: str, role_: str, cluster: str, as_json: bool) -> None:
     """Give USER a ROLE in a cluster, in place of the one that he had there."""
     found = api.grant_role(user_, cluster, role_)
-    _say(found, f"User {found.email} is {role_} in {cluster}.", as_json=as_json)
+    say(found, f"User {found.email} is {role_} in {cluster}.", as_json=as_json)
 
 
 @role.command("revoke")
@@ -116,26 +119,28 @@ def grant(api: UserAPI, user_: str, role_: str, cluster: str, as_json: bool) -> 
 def revoke(api: UserAPI, user_: str, cluster: str, as_json: bool) -> None:
     """Take away the role of USER in a cluster."""
     found = api.revoke_role(user_, cluster)
-    _say(found, f"User {found.email} has no role in {cluster} any more.", as_json=as_json)
+    say(found, f"User {found.email} has no role in {cluster} any more.", as_json=as_json)
 
 
 @role.command("create")
 @click.argument("name")
 @click.argument("rights", nargs=-1, required=True, metavar="RIGHT...")
+@as_json_option
 @with_api
-def create(api: UserAPI, name: str, rights: tuple[str, ...]) -> None:
+def create(api: UserAPI, name: str, rights: tuple[str, ...], as_json: bool) -> None:
     """Define a role NAME with these rights (`manta role list` shows rights)."""
     made = api.create_role_definition(name, rights)
-    click.echo(f"Role {made.name}: {', '.join(made.rights)}.")
+    say(made, f"Role {made.name}: {', '.join(made.rights)}.", as_json=as_json)
 
 
 @role.command("rm")
 @click.argument("name")
+@as_json_option
 @with_api
-def remove_role(api: UserAPI, name: str) -> None:
+def remove_role(api: UserAPI, name: str, as_json: bool) -> None:
     """Delete the definition of a role that nobody has."""
     api.delete_role_definition(name)
-    click.echo(f"Role {name} is deleted.")
+    say({"name": name, "removed": True}, f"Role {name} is deleted.", as_json=as_json)
 
 
 def _password(prompt: str, from_stdin: bool) -> str:
@@ -143,11 +148,3 @@ def _password(prompt: str, from_stdin: bool) -> str:
         return sys.stdin.readline().rstrip("\n")
     answer: str = click.prompt(prompt, hide_input=True)
     return answer
-
-
-def _emit(users: list[UserOverview], *, as_json: bool) -> None:
-    emit([dict(found) for found in users], _USERS, as_json=as_json, nothing="No users.")
-
-
-def _say(found: UserOverview, sentence: str, *, as_json: bool) -> None:
-    click.echo(json.dumps(dict(found), default=plain) if as_json else sentence)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, with_api
+from manta.cli import json_form
+from manta.cli.common import as_json_option, say, with_api
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview
@@ -54,11 +54,13 @@ def rm(api: UserAPI, swarms: tuple[str, ...], stop_first: bool, as_json: bool) -
         if stop_first and not swarm.ended:
             api.stop_swarm(swarm)
         api.remove_swarm(swarm)
-        gone = {"swarm_id": swarm.swarm_id, "name": swarm.name}
-        sentence = f"Swarm {swarm.name} ({swarm.swarm_id}) is removed."
-        click.echo(json.dumps(gone) if as_json else sentence)
+        gone = {"swarm_id": swarm.swarm_id, "name": swarm.name, "removed": True}
+        if as_json:
+            json_form.show_line(gone)
+        else:
+            click.echo(f"Swarm {swarm.name} ({swarm.swarm_id}) is removed.")
 
 
 def _say(swarm: SwarmOverview, *, as_json: bool) -> None:
     sentence = f"Swarm {swarm.name} ({swarm.swarm_id}) is {swarm.status}."
-    click.echo(json.dumps(dict(swarm)) if as_json else sentence)
+    say(swarm, sentence, as_json=as_json)

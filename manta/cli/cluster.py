@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, emit, field, with_api
+from manta.cli.common import as_json_option, emit, field, say, show_fields, with_api
 
 if TYPE_CHECKING:
+    from manta.apis.overviews import ClusterOverview
     from manta.apis.user_api import UserAPI
 
 _COLUMNS = {
@@ -21,16 +22,16 @@ _COLUMNS = {
 
 @click.group()
 def cluster() -> None:
-    """Create, list, start, stop and delete clusters; each is given by name or id."""
+    """Create, list, start, stop and remove clusters; each is given by name or id."""
 
 
 @cluster.command()
 @click.argument("name")
+@as_json_option
 @with_api
-def create(api: UserAPI, name: str) -> None:
+def create(api: UserAPI, name: str, as_json: bool) -> None:
     """Create the cluster NAME and start it."""
-    made = api.create_cluster(name)
-    click.echo(f"Cluster {made.name} ({made.id}) is {made.status}.")
+    _say(api.create_cluster(name), as_json=as_json)
 
 
 @cluster.command("list")
@@ -48,27 +49,45 @@ def list_(api: UserAPI, as_json: bool) -> None:
 
 @cluster.command()
 @click.argument("name")
+@as_json_option
 @with_api
-def start(api: UserAPI, name: str) -> None:
-    """Start the cluster NAME."""
-    started = api.start_cluster(name)
-    click.echo(f"Cluster {started.name} is {started.status}.")
+def show(api: UserAPI, name: str, as_json: bool) -> None:
+    """Show the cluster NAME."""
+    found = api.get_cluster(name)
+    rows = [(label, show(dict(found))) for label, show in _COLUMNS.items()]
+    show_fields(found, [*rows, ("owner", found.owner_id)], as_json=as_json)
 
 
 @cluster.command()
 @click.argument("name")
+@as_json_option
 @with_api
-def stop(api: UserAPI, name: str) -> None:
-    """Stop the cluster NAME and its swarms."""
-    stopped = api.stop_cluster(name)
-    click.echo(f"Cluster {stopped.name} is {stopped.status}.")
+def start(api: UserAPI, name: str, as_json: bool) -> None:
+    """Start the cluster NAME."""
+    _say(api.start_cluster(name), as_json=as_json)
 
 
 @cluster.command()
+@click.argument("name")
+@as_json_option
+@with_api
+def stop(api: UserAPI, name: str, as_json: bool) -> None:
+    """Stop the cluster NAME and its swarms."""
+    _say(api.stop_cluster(name), as_json=as_json)
+
+
+@cluster.command("rm")
 @click.argument("name")
 @click.confirmation_option("--yes", prompt="Delete the cluster with its swarms and results?")
+@as_json_option
 @with_api
-def delete(api: UserAPI, name: str) -> None:
-    """Delete the cluster NAME."""
-    api.delete_cluster(name)
-    click.echo(f"Cluster {name} is deleted.")
+def remove(api: UserAPI, name: str, as_json: bool) -> None:
+    """Delete the cluster NAME with its swarms and what they wrote."""
+    found = api.get_cluster(name)
+    api.delete_cluster(found)
+    gone = {"id": found.id, "name": found.name, "removed": True}
+    say(gone, f"Cluster {found.name} ({found.id}) is removed.", as_json=as_json)
+
+
+def _say(found: ClusterOverview, *, as_json: bool) -> None:
+    say(found, f"Cluster {found.name} ({found.id}) is {found.status}.", as_json=as_json)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from manta.cli import text
+from manta.cli import json_form, text
 from manta.cli.terminal import Screen
 
 T = TypeVar("T")
@@ -58,14 +57,31 @@ def emit(
 ) -> None:
     """A list as a table with these columns, or in full as JSON; `nothing` stands for no table."""
     if as_json:
-        click.echo(json.dumps(records, indent=2, default=plain))
+        json_form.show(records)
         return
     if not records:
         click.echo(nothing)
         return
     rows = [[cell(record) for cell in columns.values()] for record in records]
     header = [click.style(name.upper(), bold=True) for name in columns]
-    Screen().show(text.table(header, rows))
+    screen = Screen()
+    screen.show(text.table(header, rows, room=screen.columns if screen.is_terminal else None))
+
+
+def say(record: Any, sentence: str, *, as_json: bool) -> None:
+    """What was done: a sentence, or what it was done to as JSON."""
+    if as_json:
+        json_form.show(record)
+    else:
+        Screen().show([sentence])
+
+
+def show_fields(record: Any, rows: Sequence[tuple[str, str]], *, as_json: bool) -> None:
+    """One thing: a line for each of its fields, or all of it as JSON."""
+    if as_json:
+        json_form.show(record)
+    else:
+        Screen().show(text.table(("", ""), rows)[1:])
 
 
 def field(name: str) -> Callable[[Mapping[str, Any]], str]:
@@ -76,23 +92,6 @@ def field(name: str) -> Callable[[Mapping[str, Any]], str]:
 def age(name: str) -> Callable[[Mapping[str, Any]], str]:
     """A column that shows how long ago a time was."""
     return lambda record: text.seconds(max(0.0, time.time() - record[name])) if record[name] else ""
-
-
-def plain(value: Any) -> Any:
-    """For json.dumps: what JSON has no form for. Large arrays and bytes are described."""
-    if hasattr(value, "__struct_fields__"):
-        return {name: getattr(value, name) for name in value.__struct_fields__}
-    if hasattr(value, "tolist") and hasattr(value, "shape"):
-        if getattr(value, "size", 0) <= MOST_ITEMS:
-            return value.tolist()
-        return {"dtype": str(value.dtype), "shape": list(value.shape)}
-    if isinstance(value, bytes):
-        return {"bytes": len(value)}
-    return str(value)
-
-
-MOST_ITEMS = 1000
-"""An array with more items is described, not printed."""
 
 
 def brief(value: Any) -> str:

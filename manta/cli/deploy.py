@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, with_api
+from manta.cli import json_form
+from manta.cli.common import as_json_option, say, with_api
 from manta.cli.exit_codes import Exit, of_status
 from manta.cli.terminal import Screen
 
@@ -27,13 +27,12 @@ def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as
 
     The exit code is 0 when all of them can be placed, 9 when not.
     """
-    from manta.cli.common import plain
     from manta.cli.loading import load_swarm, parse_parameters
     from manta.cli.swarms import plan_lines
 
     plan = api.check_swarm(cluster, load_swarm(target, parse_parameters(parameters)))
     if as_json:
-        click.echo(json.dumps(plain(plan), indent=2, default=plain))
+        json_form.show(plan)
     else:
         Screen().show(plan_lines(plan))
     return Exit.UNPLACEABLE if plan.problems else Exit.OK
@@ -67,7 +66,7 @@ def deploy(
 
     swarm = load_swarm(target, parse_parameters(parameters))
     deployed = api.deploy_swarm(cluster, swarm, wait=wait)
-    click.echo(json.dumps(dict(deployed)) if as_json else deployed.swarm_id)
+    say(deployed, deployed.swarm_id, as_json=as_json)
     if not follow:
         return Exit.OK
     from manta.cli.following import Follower

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from manta.cli import text
-from manta.cli.common import usage, with_api
+from manta.cli.common import as_json_option, say, show_fields, usage, with_api
 
 if TYPE_CHECKING:
+    from manta.apis.profiles import Target
     from manta.apis.user_api import UserAPI
 
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
 @click.option("--server-key", help="Its public key, unless it runs on this machine.")
 @click.option("--profile", help="Where to remember it; `default` if left out.")
+@as_json_option
 def sign_in(
     email: str,
     password_stdin: bool,
@@ -29,6 +31,7 @@ def sign_in(
     port: int | None,
     server_key: str | None,
     profile: str | None,
+    as_json: bool,
 ) -> None:
     """Sign in to a manager; from then on commands need no token."""
     from manta.apis import profiles
@@ -42,18 +45,21 @@ def sign_in(
     )
     signed_in = usage(lambda: UserAPI.sign_in(email, password, host, port, profile, server_key))
     with signed_in as api:
-        where = api.connection.session.target
-        click.echo(f"Signed in to {where.host}:{where.port} as {api.get_user().email}.")
+        where, me = api.connection.session.target, api.get_user()
+    sentence = f"Signed in to {where.host}:{where.port} as {me.email}."
+    say(_identity(where, me.email), sentence, as_json=as_json)
 
 
 @click.command("sign-out")
 @click.option("--everywhere", is_flag=True, help="On whatever machine this user is signed in.")
+@as_json_option
 @with_api
-def sign_out(api: UserAPI, everywhere: bool) -> None:
+def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
     """Forget this machine's key and token; the manager refuses them from now on."""
-    where = api.connection.session.target
+    where, me = api.connection.session.target, api.get_user()
     api.logout(everywhere)
-    click.echo(f"Signed out of {where.host}:{where.port}.")
+    sentence = f"Signed out of {where.host}:{where.port}."
+    say({**_identity(where, me.email), "everywhere": everywhere}, sentence, as_json=as_json)
 
 
 @click.group()
@@ -65,7 +71,8 @@ def token() -> None:
 @click.option("--host", help="The manager's host.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
 @click.option("--profile", help="Where to keep it; `default` if left out.")
-def use(host: str | None, port: int | None, profile: str | None) -> None:
+@as_json_option
+def use(host: str | None, port: int | None, profile: str | None, as_json: bool) -> None:
     """Read a token from standard input, bind it to this machine's key, and keep it."""
     from manta.apis import profiles
     from manta.apis.session import Session
@@ -81,20 +88,25 @@ def use(host: str | None, port: int | None, profile: str | None) -> None:
     with UserAPI.over(Session(target, keys)) as api:
         email = api.get_user().email
     profiles.remember(target, email, given)
-    click.echo(f"This machine is {email} at {target.host}:{target.port}.")
+    sentence = f"This machine is {email} at {target.host}:{target.port}."
+    say(_identity(target, email), sentence, as_json=as_json)
 
 
 @token.command()
+@as_json_option
 @with_api
-def rotate(api: UserAPI) -> None:
+def rotate(api: UserAPI, as_json: bool) -> None:
     """Take a new token in place of this machine's; the old one is worth nothing any more."""
     api.rotate_token()
-    click.echo("This machine has a new token; whoever shows the old one revokes both.")
+    where = api.connection.session.target
+    sentence = "This machine has a new token; whoever shows the old one revokes both."
+    say(_identity(where, api.get_user().email), sentence, as_json=as_json)
 
 
 @token.command()
 @click.option("--profile", help="Of which profile.")
-def show(profile: str | None) -> None:
+@as_json_option
+def show(profile: str | None, as_json: bool) -> None:
     """Say whose token this is and how long it serves; the token itself is not shown."""
     from manta.apis import profiles
     from manta.apis.errors import TokenRefused
@@ -113,5 +125,16 @@ def show(profile: str | None) -> None:
         ("user", claims.subject),
         ("expires", f"in {text.seconds(left)}" if left > 0 else f"{text.seconds(-left)} ago"),
     ]
-    for line in text.table(("", ""), rows)[1:]:
-        click.echo(line)
+    record = {
+        "profile": target.profile,
+        "host": target.host,
+        "port": target.port,
+        "manager_key": claims.manager_key,
+        "user_id": claims.subject,
+        "expires_at": claims.expires_at,
+    }
+    show_fields(record, rows, as_json=as_json)
+
+
+def _identity(target: Target, email: str) -> dict[str, object]:
+    return {"profile": target.profile, "host": target.host, "port": target.port, "email": email}

@@ -70,6 +70,18 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, COMMANDS, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else "`manta --help` lists them."
+            ctx.fail(f"No such command {name!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -120,13 +132,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def tell(error: Exception) -> Exit:
     """Say what went wrong in one sentence, on stderr; returns the exit code."""
+    from manta.cli.terminal import say_error
+
     code = of_error(error)
     if code is not Exit.INTERNAL:
-        click.echo(click.style("Error: ", fg="red") + str(error), err=True)
+        say_error(str(error))
         return code
     from manta.protocol.faults import sentence
 
-    click.echo(click.style("Error: ", fg="red") + sentence(error), err=True)
+    say_error(sentence(error))
     return code
 
 

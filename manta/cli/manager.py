@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli import text
-from manta.cli.common import as_json_option
+from manta.cli import json_form, text
+from manta.cli.common import as_json_option, say, show_fields
 from manta.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -49,8 +50,15 @@ def manager() -> None:
 @click.option("--user-port", default=USERS, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--bulk-port", default=BULK, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--background", is_flag=True, help="Return once it serves; it logs to a file.")
+@click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
 def start(
-    home: str | None, host: str, node_port: int, user_port: int, bulk_port: int, background: bool
+    home: str | None,
+    host: str,
+    node_port: int,
+    user_port: int,
+    bulk_port: int,
+    background: bool,
+    as_json: bool,
 ) -> None:
     """Start a manager; the first start creates the first user and says how to sign in, once."""
     folder = _folder(home)
@@ -59,17 +67,48 @@ def start(
         raise ManagerError(
             f"A manager runs in {folder} already (process {running.pid}): stop it first."
         )
+    command = daemon_command(folder, host, node_port, user_port, bulk_port)
+    if not background:
+        sys.stdout.flush()
+        os.execv(sys.executable, command)
+    started = start_in_background(folder, command)
+    if as_json:
+        password = {"first_password": started.first_password} if started.first_password else {}
+        json_form.show({**_record(started.file, folder), "log": started.log, **password})
+        return
+    click.echo(started.logged)
+    if started.said:
+        click.echo(started.said)
+    click.echo(f"It runs in the background as process {started.file.pid}, logs to {started.log}.")
+
+
+def daemon_command(
+    folder: Path, host: str, node_port: int, user_port: int, bulk_port: int
+) -> list[str]:
     host = f"[{host}]" if ":" in host else host
     command = [sys.executable, "-m", "manta.manager", "--home", str(folder)]
     for name, port in (("nodes", node_port), ("users", user_port), ("bulk", bulk_port)):
         command += [f"--{name}", f"tcp://{host}:{port}"]
-    if not background:
-        sys.stdout.flush()
-        os.execv(sys.executable, command)
-    _start_in_background(folder, command)
+    return command
 
 
-def _start_in_background(folder: Path, command: list[str]) -> None:
+@dataclass
+class Started:
+    """A manager in the background; `said` holds the first password, if this was its first start."""
+
+    file: ManagerFile
+    log: Path
+    logged: str
+    said: str
+
+    @property
+    def first_password(self) -> str | None:
+        found = re.search(r"password\s+(\S+)", self.said)
+        return found[1] if found else None
+
+
+def start_in_background(folder: Path, command: list[str]) -> Started:
+    """Return when it serves. Raises ManagerError."""
     import subprocess
 
     from manta.transports.keys import make_private_folder
@@ -97,10 +136,7 @@ def _start_in_background(folder: Path, command: list[str]) -> None:
     process.returncode = 0  # it goes on without us: no warning that it was not waited for
     with process.stdout:
         said = process.stdout.read()  # to its end: the manager lets go of it once it has started
-    click.echo(_since(log, begin))
-    if said:
-        click.echo(said.rstrip())
-    click.echo(f"It runs in the background as process {found.pid} and logs to {log}.")
+    return Started(found, log, _since(log, begin), said.rstrip())
 
 
 def _since(log: Path, begin: int) -> str:
@@ -115,13 +151,8 @@ def status(home: str | None, as_json: bool) -> int:
     folder = _folder(home)
     found = _running(folder)
     if found is None:
-        click.echo("{}" if as_json else f"No manager runs in {folder}.")
+        say({"running": False, "home": folder}, f"No manager runs in {folder}.", as_json=as_json)
         return Exit.UNREACHABLE
-    if as_json:
-        from msgspec.structs import asdict
-
-        click.echo(json.dumps(asdict(found), indent=2))
-        return Exit.OK
     rows = [
         ("process", str(found.pid)),
         ("up for", text.seconds(time.time() - found.started_at)),
@@ -132,14 +163,20 @@ def status(home: str | None, as_json: bool) -> int:
         ("version", found.version),
         ("folder", str(folder)),
     ]
-    for line in text.table(("", ""), rows)[1:]:
-        click.echo(line)
+    show_fields(_record(found, folder), rows, as_json=as_json)
     return Exit.OK
+
+
+def _record(found: ManagerFile, folder: Path) -> dict[str, object]:
+    from msgspec.structs import asdict
+
+    return {"running": True, "home": folder, **asdict(found)}
 
 
 @manager.command()
 @home_option
-def stop(home: str | None) -> None:
+@as_json_option
+def stop(home: str | None, as_json: bool) -> None:
     """Stop the manager that runs here; nodes keep their tasks and wait for its return."""
     folder = _folder(home)
     found = _running(folder)
@@ -157,7 +194,8 @@ def stop(home: str | None) -> None:
                 f"see its log, or end it with `kill -9 {found.pid}`."
             )
         time.sleep(0.02)
-    click.echo("The manager has stopped.")
+    stopped = {"running": False, "home": folder, "pid": found.pid}
+    say(stopped, "The manager has stopped.", as_json=as_json)
 
 
 def _running(folder: Path) -> ManagerFile | None:

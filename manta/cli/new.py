@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from manta.cli.common import as_json_option, say
+
 SWARM = '''"""Run me: manta run {folder}/swarm.py --nodes 3"""
 
 from manta import Module, Swarm, Task
@@ -66,7 +68,8 @@ FILES = {
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def new(folder: Path) -> None:
+@as_json_option
+def new(folder: Path, as_json: bool) -> None:
     """Make FOLDER, with a small swarm that runs at once."""
     words = re.findall(r"[A-Za-z0-9]+", folder.name)
     name = "".join(word[:1].upper() + word[1:] for word in words)
@@ -79,4 +82,5 @@ def new(folder: Path) -> None:
     folder.mkdir(parents=True)
     for file, template in FILES.items():
         (folder / file).write_text(template.format(folder=folder, name=name))
-    click.echo(f"{folder} is made. Run it: manta run {folder}/swarm.py --nodes 3")
+    sentence = f"{folder} is made. Run it: manta run {folder}/swarm.py --nodes 3"
+    say({"folder": folder, "files": list(FILES)}, sentence, as_json=as_json)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from manta.cli import text
-from manta.cli.common import age, as_json_option, emit, field, plain, with_api
+from manta.cli.common import age, as_json_option, emit, field, say, show_fields, with_api
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -62,9 +61,6 @@ def list_(api: UserAPI, cluster: str, as_json: bool) -> None:
 def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
     """Show what the node NAME is and has."""
     found = api.get_node(name, cluster)
-    if as_json:
-        click.echo(json.dumps(plain(found), indent=2, default=plain))
-        return
     has = found.platform_info
     rows = [
         ("id", found.id),
@@ -84,35 +80,54 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
             for dataset in found.datasets.values()
         ),
     ]
-    for line in text.table(("", ""), rows)[1:]:
-        click.echo(line)
+    show_fields(found, rows, as_json=as_json)
 
 
 @node.command()
 @click.argument("cluster")
 @click.option("--uses", default=1, show_default=True, help="How many nodes may enrol with it.")
 @click.option("--ttl", default=900.0, show_default=True, help="Seconds until it expires.")
+@as_json_option
 @with_api
-def token(api: UserAPI, cluster: str, uses: int, ttl: float) -> None:
+def token(api: UserAPI, cluster: str, uses: int, ttl: float, as_json: bool) -> None:
     """Print a token with which a new node enrols in CLUSTER (`MANTA_NODE_TOKEN`)."""
-    click.echo(api.create_node_token(cluster, uses, ttl))
+    made = api.create_node_token(cluster, uses, ttl)
+    say({"token": made, "cluster": cluster, "uses": uses, "ttl": ttl}, made, as_json=as_json)
 
 
 @node.command()
 @click.argument("name")
 @click.option("--drain", is_flag=True, help="Let running tasks finish first.")
+@as_json_option
 @with_api
-def stop(api: UserAPI, name: str, drain: bool) -> None:
+def stop(api: UserAPI, name: str, drain: bool, as_json: bool) -> None:
     """End the daemon of the node NAME."""
-    api.stop_node(name, drain)
-    click.echo(f"Node {name} was told to stop.")
+    found = api.get_node(name)
+    api.stop_node(found, drain)
+    said = {"id": found.id, "alias": found.alias, "told": "drain" if drain else "stop"}
+    say(said, f"Node {found.alias} ({found.id}) was told to stop.", as_json=as_json)
 
 
 @node.command()
 @click.argument("name")
-@click.confirmation_option("--yes", prompt="Remove the node? It can come back only with a token.")
+@as_json_option
 @with_api
-def remove(api: UserAPI, name: str) -> None:
+def drain(api: UserAPI, name: str, as_json: bool) -> None:
+    """Let the node NAME finish what it runs, then end its daemon; it takes nothing new."""
+    found = api.get_node(name)
+    api.drain_node(found)
+    said = {"id": found.id, "alias": found.alias, "told": "drain"}
+    say(said, f"Node {found.alias} ({found.id}) was told to drain.", as_json=as_json)
+
+
+@node.command("rm")
+@click.argument("name")
+@click.confirmation_option("--yes", prompt="Remove the node? It can come back only with a token.")
+@as_json_option
+@with_api
+def remove(api: UserAPI, name: str, as_json: bool) -> None:
     """Forget the node NAME and its key."""
-    api.remove_node(name)
-    click.echo(f"Node {name} is removed.")
+    found = api.get_node(name)
+    api.remove_node(found)
+    gone = {"id": found.id, "alias": found.alias, "removed": True}
+    say(gone, f"Node {found.alias} ({found.id}) is removed.", as_json=as_json)

@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 import click
 
-from manta.cli.common import plain, with_api
+from manta.cli import json_form
+from manta.cli.common import as_json_option, say, with_api
 from manta.cli.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ MANIFEST = "manifest.json"
 @click.argument("swarm")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Compare a folder that was pulled with its manifest.")
+@as_json_option
 @with_api
-def pull(api: UserAPI, swarm: str, folder: Path | None, verify: bool) -> int:
+def pull(api: UserAPI, swarm: str, folder: Path | None, verify: bool, as_json: bool) -> int:
     """Copy all that SWARM wrote into FOLDER (its name and id), which must not exist yet.
 
     Values are in the format in which Manta sends them (`manta.transports.values.decode`);
@@ -41,7 +43,8 @@ def pull(api: UserAPI, swarm: str, folder: Path | None, verify: bool) -> int:
     """
     if verify:
         flaws = check(Path(swarm))
-        click.echo("\n".join(flaws) or f"{swarm} is as it was pulled.")
+        record = {"folder": swarm, "intact": not flaws, "flaws": flaws}
+        say(record, "\n".join(flaws) or f"{swarm} is as it was pulled.", as_json=as_json)
         return Exit.LOCAL if flaws else Exit.OK
     found = api.get_swarm(swarm)
     target = folder or Path(f"{found.name}-{found.swarm_id}")
@@ -74,9 +77,17 @@ def pull(api: UserAPI, swarm: str, folder: Path | None, verify: bool) -> int:
     }
     _json(draft / MANIFEST, manifest)
     draft.rename(target)
-    click.echo(f"{target}: {len(index)} results, {len(manifest['files'])} files.")
+    record = {
+        "folder": target,
+        "swarm_id": found.swarm_id,
+        "status": found.status,
+        "results": len(index),
+        "files": len(manifest["files"]),
+    }
+    sentence = f"{target}: {len(index)} results, {len(manifest['files'])} files."
     if not found.ended:
-        click.echo(f"The swarm is {found.status}: what it writes from now on is not in it.")
+        sentence += f"\nThe swarm is {found.status}: what it writes from now on is not in it."
+    say(record, sentence, as_json=as_json)
     return Exit.OK
 
 
@@ -114,7 +125,7 @@ def _value(folder: Path, name: str, value: Any) -> str:
         for part in encode(value).parts():
             file.write(part)
     try:
-        written = json.dumps(value, indent=2)
+        written = json.dumps(value, indent=2, allow_nan=False)
     except (TypeError, ValueError):
         return f"{name}.manta"
     (folder / f"{name}.json").write_text(written + "\n")
@@ -124,8 +135,8 @@ def _value(folder: Path, name: str, value: Any) -> str:
 def _lines(path: Path, items: Iterable[Any]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for item in items:
-            file.write(json.dumps(dict(item), default=plain) + "\n")
+            file.write(json_form.dumps(item) + "\n")
 
 
 def _json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2, default=plain) + "\n")
+    path.write_text(json_form.dumps(content, indent=2) + "\n")

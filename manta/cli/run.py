@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manta.apis.errors import ApiClosed, ConnectionFailed
-from manta.cli import text
+from manta.cli import json_form, text
 from manta.cli.exit_codes import Exit, of_status
 from manta.cli.interrupts import Interrupted, Interrupts
 from manta.cli.local import CLUSTER, HOST, Child, LocalCluster
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 READY = 30.0
 """Seconds that manager and nodes have to come up."""
-POLL = 0.01
+POLL = 0.03
 MOST_ERRORS = 3
 
 
@@ -88,9 +88,7 @@ def run(
             if keep:
                 click.echo(f"Logs and state are kept in {cluster.folder}", err=True)
     if as_json and runner.outcome:
-        import json
-
-        click.echo(json.dumps(runner.outcome, indent=2))
+        json_form.show(runner.outcome)
     else:
         screen.show(runner.time_table())
     return code
@@ -248,11 +246,13 @@ def ending(
     if lines:
         lines = ["", *lines]
     shown: dict[str, ErrorOverview] = {}
-    for error in errors:
-        shown.setdefault(error.traceback or error.sentence, error)
+    for error in sorted(errors, key=lambda e: f"{e.alias}.{e.index} " not in swarm.reason):
+        if error.status == "FAILED" and (error.traceback or error.sentence not in swarm.reason):
+            shown.setdefault(error.traceback or error.sentence, error)
     for error in list(shown.values())[:MOST_ERRORS]:
-        where = f"{error.alias}.{error.index} on {error.node_alias} in round {error.iteration}"
-        lines += ["", click.style(f"{where}: {error.sentence}", fg="red")]
+        where = f"{error.alias}.{error.index} on {error.node_alias} in round {error.iteration}:"
+        said = "" if error.traceback else f" {error.sentence}"  # else its last line says it
+        lines += ["", click.style(where + said, fg="red")]
         lines += error.traceback.rstrip().splitlines()
         if error.last_lines:
             lines += ["Its last lines:", *(f"  {line}" for line in error.last_lines)]

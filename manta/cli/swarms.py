@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli import text
-from manta.cli.common import age, as_json_option, brief, emit, field, plain, with_api
+from manta.cli import json_form, text
+from manta.cli.common import age, as_json_option, brief, emit, field, with_api
 from manta.cli.terminal import Screen
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
     """Say, node by node and rule by rule, why the tasks of SWARM run where they do, or don't."""
     plan = api.explain_swarm(swarm)
     if as_json:
-        click.echo(json.dumps(plain(plan), indent=2, default=plain))
+        json_form.show(plan)
         return
     Screen().show(plan_lines(plan))
 
@@ -84,7 +83,10 @@ def logs(
     screen = Screen()
     lines = (api.stream_logs if follow else api.collect_logs)(swarm, node, task)
     for line in lines:
-        screen.show([json.dumps(dict(line)) if as_json else log_line(line)])
+        if as_json:
+            json_form.show_line(line)
+        else:
+            screen.show([log_line(line)])
 
 
 @click.command()

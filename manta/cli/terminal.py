@@ -49,3 +49,7 @@ class Screen:
 
     def _plain(self, line: str) -> str:
         return line if self.colour else click.unstyle(line)
+
+
+def say_error(sentence: str) -> None:
+    Screen(sys.stderr).show([click.style("Error: ", fg="red") + sentence])

@@ -77,14 +77,30 @@ def clipped(text: str, columns: int) -> str:
     return "".join(kept) + "…"
 
 
+NARROWEST = 8
+"""Columns that a column of a table keeps, however narrow the terminal."""
+
+
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[int] = (),
+    room: int | None = None,
 ) -> list[str]:
-    """Aligned lines, the header first; `right` are the columns with numbers."""
+    """Aligned lines, the header first; `right` are the columns with numbers.
+
+    What is wider than `room` is cut in the widest columns.
+    """
     lines = [list(header), *map(list, rows)]
     widths = [max(width(line[column]) for line in lines) for column in range(len(header))]
+    while room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
+        widest = max(range(len(widths)), key=lambda column: widths[column])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
 
     def cell(text: str, column: int) -> str:
+        text = clipped(text, widths[column])
         pad = " " * (widths[column] - width(text))
         return pad + text if column in right else text + pad
 

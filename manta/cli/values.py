@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli import text
-from manta.cli.common import as_json_option, brief, emit, field, plain, with_api
+from manta.cli import json_form, text
+from manta.cli.common import as_json_option, brief, emit, field, with_api
 from manta.cli.terminal import Screen
 
 if TYPE_CHECKING:
@@ -38,8 +37,10 @@ def metrics(api: UserAPI, swarm: str, follow: bool, as_json: bool) -> None:
     """Show what the tasks of SWARM logged with log_metrics; with --json, an object a line."""
     screen = Screen()
     for item in api.stream_metrics(swarm) if follow else api.get_metrics(swarm):
-        line = json.dumps(dict(item), default=plain) if as_json else _line(item)
-        screen.show([line])
+        if as_json:
+            json_form.show_line(item)
+        else:
+            screen.show([_line(item)])
 
 
 def _line(item: MetricsOverview) -> str:

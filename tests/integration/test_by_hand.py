@@ -157,7 +157,7 @@ def test_refusals_at_the_terminal(terminal: Terminal, tmp_path: Path) -> None:
     assert "admin@localhost" in terminal("token use", stdin=token_of(terminal))
     stranger = {"MANTA_HOME": str(tmp_path / "stranger"), "MANTA_TOKEN": token_of(terminal)}
     assert "key" in terminal("ps", Exit.DENIED, **stranger)
-    terminal("cluster delete lab --yes")
+    terminal("cluster rm lab --yes")
     assert "No clusters yet" in terminal("cluster list")
 
 

@@ -133,7 +133,8 @@ def test_pause_resume_stop_and_rm(shell: Shell) -> None:
     assert shell("rm", swarm) == f"Swarm Measured ({swarm}) is removed.\n"
     assert shell.attempt("pause", swarm).returncode == Exit.NOT_FOUND
     running = shell.deploy("-p", "pause=30")
-    assert shell.json("rm", "--stop", running) == {"swarm_id": running, "name": "Measured"}
+    gone = {"swarm_id": running, "name": "Measured", "removed": True}
+    assert shell.json("rm", "--stop", running) == gone
 
 
 def test_check_says_where_and_why_not(shell: Shell) -> None:

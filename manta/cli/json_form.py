@@ -1,0 +1,49 @@
+"""What `--json` prints. docs/json.md has the shapes; a test compares."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+MOST_ITEMS = 1000
+"""An array with more items is described, not printed."""
+
+
+def jsonable(value: Any) -> Any:
+    """The same of what JSON can hold: NaN and the infinities are null, large arrays
+    `{"dtype", "shape"}`, bytes `{"bytes": how many}`, other things their text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "__struct_fields__"):
+        return {name: jsonable(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(item) for item in value]
+    if isinstance(value, bytes):
+        return {"bytes": len(value)}
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        if math.prod(value.shape) <= MOST_ITEMS:
+            return jsonable(value.tolist())
+        return {"dtype": str(value.dtype), "shape": list(value.shape)}
+    return str(value)
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    return json.dumps(jsonable(value), indent=indent, allow_nan=False)
+
+
+def show(value: Any) -> None:
+    """One document."""
+    click.echo(dumps(value, indent=2))
+
+
+def show_line(value: Any) -> None:
+    """One of many: an object a line, as they come."""
+    click.echo(dumps(value))
