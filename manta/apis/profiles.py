@@ -3,9 +3,10 @@
     profiles/NAME.json      host, port and the manager's public key
     credentials/NAME.json   the token, sealed (`sealing.py`), mode 0600
     keys/NAME.key           the key pair that the token is bound to, mode 0600
+    profiles/in-use         which profile is used where none is named
 
 `MANTA_HOME` moves the folder. What is said wins in this order: argument, environment
-(`MANTA_HOST`, `MANTA_PORT`, `MANTA_TOKEN`), profile, default.
+(`MANTA_HOST`, `MANTA_PORT`, `MANTA_TOKEN`, `MANTA_PROFILE`), profile, default.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ DEFAULT = "default"
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 50052
 PASSPHRASE = "MANTA_PASSPHRASE"
+PROFILE = "MANTA_PROFILE"
+CONFIG = "profiles/in-use"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -69,6 +72,70 @@ def home(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("MANTA_HOME") or Path("~/.manta").expanduser()).absolute()
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """A value and where it came from, in words."""
+
+    value: str | int | None
+    origin: str
+
+
+def settings(
+    token: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    profile: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> dict[str, Setting]:
+    """Put together what was said: `home`, `profile`, `host`, `port`, `token`, `server_key`.
+
+    Raises InvalidArgument, ProfileError, TokenRefused.
+    """
+    folder = home(environment)
+    chosen = _profile(folder, profile, environment)
+    name = _checked(str(chosen.value))
+    saved = load_profile(folder, name, required=name != DEFAULT)
+    file = f"profile {name}"
+
+    def first(given: object, variable: str, saved_value: object, default: object) -> Setting:
+        for value, origin in (
+            (given, "argument"),
+            (environment.get(variable), variable),
+            (saved_value, file),
+        ):
+            if value not in (None, ""):
+                return Setting(value, origin)  # type: ignore[arg-type]
+        return Setting(default, "default")  # type: ignore[arg-type]
+
+    where = first(host, "MANTA_HOST", saved.host, DEFAULT_HOST)
+    text = checks.name("host", where.value)
+    if not text.isascii() or "/" in text or " " in text:
+        raise InvalidArgument(f"host is {checks.shown(text)}: give a name or an address.")
+    door = first(port, "MANTA_PORT", saved.port, DEFAULT_PORT)
+    if door.origin == "MANTA_PORT":
+        if not str(door.value).isdecimal():
+            raise InvalidArgument(f"MANTA_PORT is {door.value!r}: set it to a number, or unset it.")
+        door = Setting(int(str(door.value)), door.origin)
+    checks.integer("port", door.value, 1, 65535)
+    ticket = first(token, "MANTA_TOKEN", None, None)
+    if ticket.value is None and (kept := load_token(folder, name, environment)):
+        ticket = Setting(kept, file)
+    key = Setting(None, "default")
+    if ticket.value:
+        key = Setting(claims(str(ticket.value)).manager_key, "token")
+    elif saved.server_key and (where.value, door.value) == (saved.host, saved.port):
+        key = Setting(saved.server_key, file)
+    elif local := local_server_key(folder):
+        key = Setting(local, "the manager of this machine")
+    return {
+        "home": Setting(str(folder), "MANTA_HOME" if environment.get("MANTA_HOME") else "default"),
+        "profile": chosen,
+        "host": where,
+        "port": door,
+        "token": ticket,
+        "server_key": key,
+    }
+
+
 def resolve(
     token: str | None = None,
     host: str | None = None,
@@ -76,27 +143,58 @@ def resolve(
     profile: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Target:
-    """Put together what was said. Raises InvalidArgument, ProfileError, TokenRefused."""
-    folder = home(environment)
-    name = _checked(profile or DEFAULT)
-    saved = load_profile(folder, name, required=profile is not None)
-    host = host or environment.get("MANTA_HOST") or saved.host or DEFAULT_HOST
-    if not checks.name("host", host).isascii() or "/" in host or " " in host:
-        raise InvalidArgument(f"host is {checks.shown(host)}: give a name or an address.")
-    if port is None and (text := environment.get("MANTA_PORT")):
-        if not text.isdecimal():
-            raise InvalidArgument(f"MANTA_PORT is {text!r}: set it to a number, or unset it.")
-        port = int(text)
-    if port is None:
-        port = saved.port or DEFAULT_PORT
-    checks.integer("port", port, 1, 65535)
-    token = token or environment.get("MANTA_TOKEN") or load_token(folder, name, environment)
-    server_key = None
-    if token:
-        server_key = claims(token).manager_key
-    elif (host, port) == (saved.host, saved.port):
-        server_key = saved.server_key
-    return Target(host, port, name, token, server_key or local_server_key(folder))
+    """The same as the Target that they make. Raises as `settings` does."""
+    found = settings(token, host, port, profile, environment)
+    values = {name: found[name].value for name in Target.__struct_fields__}
+    return msgspec.convert(values, Target)
+
+
+def _profile(folder: Path, given: str | None, environment: Mapping[str, str]) -> Setting:
+    if given is not None:
+        return Setting(given, "argument")
+    if environment.get(PROFILE):
+        return Setting(environment[PROFILE], PROFILE)
+    if (used := used_profile(folder)) is not None:
+        return Setting(used, f"{folder / CONFIG}")
+    return Setting(DEFAULT, "default")
+
+
+class _Config(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    profile: str | None = None
+
+
+def used_profile(folder: Path) -> str | None:
+    """The one that `use_profile` named. Raises ProfileError."""
+    try:
+        return msgspec.json.decode((folder / CONFIG).read_bytes(), type=_Config).profile
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ProfileError(f"{folder / CONFIG} is not valid ({error}): delete it.") from None
+    except OSError as error:
+        raise ProfileError(f"{folder / CONFIG} can't be read: {error.strerror}.") from None
+
+
+def use_profile(folder: Path, name: str) -> None:
+    """What is used from now on where no profile is named. Raises ProfileError."""
+    if name != DEFAULT:
+        load_profile(folder, _checked(name), required=True)
+    _write(folder / CONFIG, _Config(name))
+
+
+def profiles(folder: Path) -> dict[str, Profile]:
+    """By name. Raises ProfileError."""
+    names = sorted(path.stem for path in (folder / "profiles").glob("*.json"))
+    return {name: load_profile(folder, name, required=True) for name in names}
+
+
+def remove_profile(folder: Path, name: str) -> None:
+    """With its token and its key. Raises ProfileError."""
+    load_profile(folder, _checked(name), required=True)
+    forget(Target("", 0, name), {"MANTA_HOME": str(folder)})
+    (folder / "profiles" / f"{name}.json").unlink(missing_ok=True)
+    if used_profile(folder) == name:
+        (folder / CONFIG).unlink(missing_ok=True)
 
 
 def for_sign_in(
@@ -107,10 +205,11 @@ def for_sign_in(
     environment: Mapping[str, str] = os.environ,
 ) -> tuple[Target, KeyPair]:
     """Whom to sign in to, with which key: no token yet, and the profile may be new."""
-    folder, name = home(environment), _checked(profile or DEFAULT)
-    if profile is not None and not (folder / "profiles" / f"{name}.json").exists():
-        profile = None
-    found = resolve(None, host, port, profile, {**environment, "MANTA_TOKEN": ""})
+    folder = home(environment)
+    name = _checked(str(_profile(folder, profile, environment).value))
+    known = name if (folder / "profiles" / f"{name}.json").exists() else None
+    without = {**environment, "MANTA_TOKEN": "", PROFILE: ""}
+    found = resolve(None, host, port, known, without)
     if server_key is not None:
         try:
             check_key(server_key, "server_key")
@@ -258,7 +357,7 @@ def user_key(folder: Path, name: str) -> KeyPair:
         raise ProfileError(str(error)) from None
 
 
-def _write(path: Path, content: Profile | Credentials) -> None:
+def _write(path: Path, content: Profile | Credentials | _Config) -> None:
     text = msgspec.json.format(msgspec.json.encode(content)).decode()
     try:
         write_private(path, text + "\n", replace=True)

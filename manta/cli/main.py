@@ -34,6 +34,8 @@ COMMANDS = {
     "sign-in": ("manta.cli.identity", "Sign in to a manager."),
     "sign-out": ("manta.cli.identity", "Forget this machine's key and token."),
     "token": ("manta.cli.identity", "Use and show this machine's token."),
+    "config": ("manta.cli.config", "Profiles, and where each setting comes from."),
+    "completion": ("manta.cli.completion", "Print a shell's completion script."),
     "manager": ("manta.cli.manager", "Start and stop a manager on this machine."),
 }
 """Name -> module (its attribute is the name, `-` as `_`; a builtin's has a `_` behind it) and

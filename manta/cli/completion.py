@@ -1,0 +1,24 @@
+"""`manta completion`: the script with which a shell completes commands and options."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for SHELL.
+
+    \b
+    bash:  eval "$(manta completion bash)"        in ~/.bashrc
+    zsh:   eval "$(manta completion zsh)"         in ~/.zshrc
+    fish:  manta completion fish | source         in ~/.config/fish/config.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from manta.cli.main import cli
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(cli, {}, "manta", "_MANTA_COMPLETE").source())
