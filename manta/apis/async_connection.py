@@ -115,13 +115,20 @@ class AsyncConnection:
     # --- feeds ---------------------------------------------------------------------------
 
     async def pages(
-        self, swarm: str, feed: FeedName, *, tag: str | None = None, follow: bool
+        self,
+        swarm: str,
+        feed: FeedName,
+        *,
+        tag: str | None = None,
+        node: str | None = None,
+        task: str | None = None,
+        follow: bool,
     ) -> AsyncIterator[FeedPage]:
         """What a swarm has produced so far; with `follow`, until the swarm has ended."""
         cursor = 0
         while True:
             wait = LONG_POLL if follow else 0.0
-            request = ReadFeed(swarm, feed, cursor, wait=wait, tag=tag)
+            request = ReadFeed(swarm, feed, cursor, wait=wait, tag=tag, node=node, task=task)
             page = await self.ask(request, FeedPage, again=True, wait=wait)
             done = page.ended or (not follow and page.cursor == cursor)
             cursor = page.cursor

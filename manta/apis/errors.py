@@ -178,6 +178,7 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     Code.UNKNOWN_NODE: NotFound,
     Code.UNKNOWN_SWARM: NotFound,
     Code.UNKNOWN_TAG: NotFound,
+    Code.UNKNOWN_TASK: NotFound,
     Code.UNKNOWN_USER: NotFound,
     Code.UNKNOWN_ROLE: NotFound,
     Code.UNKNOWN_MODULE: NotFound,

@@ -339,7 +339,10 @@ class UserAPI(Listings, Accounts):
     def collect_logs(
         self, swarm: SwarmId, node: str | None = None, task: str | None = None
     ) -> list[LogOverview]:
-        """What tasks wrote so far, of one node (id or alias) or task (alias) or of all."""
+        """What tasks wrote so far, of one node (id or alias) or task (alias) or of all.
+
+        Raises NotFound for a node or task that there is not.
+        """
         return list(self._logs(swarm, node, task, follow=False))
 
     def stream_logs(
@@ -396,11 +399,11 @@ class UserAPI(Listings, Accounts):
     def _logs(
         self, swarm: SwarmId, node: str | None, task: str | None, *, follow: bool
     ) -> Iterator[LogOverview]:
-        for item in self.connection.items(_id(swarm, "swarm"), "logs", follow=follow):
-            assert isinstance(item, LogItem)
-            line = LogOverview.of(item)
-            if node in (None, line.node_id, line.node_alias) and task in (None, line.alias):
-                yield line
+        name = _id(swarm, "swarm")
+        for page in self.connection.pages(name, "logs", node=node, task=task, follow=follow):
+            for item in page.items:
+                assert isinstance(item, LogItem)
+                yield LogOverview.of(item)
 
 
 def _id(thing: object, kind: str) -> str:

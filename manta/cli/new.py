@@ -50,6 +50,22 @@ class Aggregator(Task):
         self.world.log_metrics({{"mean": mean}})
         self.world.results.add("mean", mean)
 '''
+TEST = """from pathlib import Path
+
+from manta.testing import run_task
+
+HERE = Path(__file__).parent
+
+
+def test_the_worker_starts_from_the_mean() -> None:
+    done = run_task(HERE / "worker.py", globals={{"mean": 2.0}})
+    assert done.results["value"] == [3.0]
+
+
+def test_the_aggregator_averages() -> None:
+    done = run_task(HERE / "aggregator.py", results={{"value": [1.0, 2.0]}})
+    assert done.globals["mean"] == 1.5
+"""
 README = """# {name}
 
     manta run {folder}/swarm.py --nodes 3
@@ -57,11 +73,16 @@ README = """# {name}
 runs it on this machine, with a manager and three nodes of its own. Then, on a cluster:
 
     manta deploy --cluster NAME {folder}/swarm.py
+
+Each task by itself, in one process, where a debugger works:
+
+    pytest {folder}
 """
 FILES = {
     "swarm.py": SWARM,
     "worker.py": WORKER,
     "aggregator.py": AGGREGATOR,
+    "test_tasks.py": TEST,
     "README.md": README,
 }
 

@@ -89,7 +89,7 @@ class Lines:
             )
 
         def then(page: FeedPage) -> None:
-            if page.items or page.ended:
+            if page.items or page.ended or page.cursor > read.after:
                 poll.reply.set(page)
             elif version != self._version or complete != self._feeds.final():
                 self.read(poll)  # some came meanwhile
@@ -112,9 +112,15 @@ def _page(
         if room < 0 and shown:
             break
         shown.append(line)
-    items = tuple(
+    lines = (
         LogItem(line.node_id, aliases.get(line.node_id, line.node_id), _decode(line.body))
         for line in shown
+    )
+    items = tuple(
+        item
+        for item in lines
+        if read.node in (None, item.node_id, item.node_alias)
+        and read.task in (None, item.line.instance.alias)
     )
     cursor = shown[-1].position if shown else read.after
     ended = complete and len(stored) < read.limit and len(shown) == len(stored)

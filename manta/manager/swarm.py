@@ -443,6 +443,7 @@ class SwarmSupervisor(Actor):
             case user.WaitSwarm() as wait:
                 self._feeds.serve(self._feeds.open(wait))
             case user.ReadFeed() as read:
+                queries.check_filters(machine, read, self._board.aliases)
                 poll = self._feeds.open(read)
                 self._lines.read(poll) if read.feed == "logs" else self._feeds.serve(poll)
             case _:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar, assert_never
 
+from manta.actors import Refused
 from manta.manager import swarm_words as words
 from manta.manager.placement import NodeView, place
 from manta.manager.swarm_events import Placed, Unplaceable
 from manta.manager.swarm_machine import SwarmMachine
 from manta.manager.swarm_state import Attempt, Phase, TaskRun
+from manta.protocol.codes import Code
 from manta.protocol.node import ResultEntries, ResultEntry
 from manta.protocol.user import (
     EventItem,
@@ -19,6 +21,7 @@ from manta.protocol.user import (
     MetricsItem,
     PlacedInstance,
     Plan,
+    ReadFeed,
     ResultItem,
     SwarmInfo,
     TaskInfo,
@@ -44,6 +47,24 @@ def answer(
     if outcome.problems:
         return Unplaceable(number, outcome.problems[0])
     return Placed(number, outcome.placements)
+
+
+def check_filters(machine: SwarmMachine, read: ReadFeed, nodes: Mapping[str, str]) -> None:
+    """Raises Refused for a task that the swarm does not have, or a node (id -> alias) that is
+    not in its cluster: nothing would ever be read."""
+    tasks = [task.alias for task in machine.graph.spec.tasks]
+    if read.task is not None and read.task not in tasks:
+        raise Refused(
+            Code.UNKNOWN_TASK,
+            f"The swarm {machine.graph.spec.name!r} has no task {read.task!r}: "
+            f"there {'is' if len(tasks) == 1 else 'are'} {', '.join(tasks)}.",
+        )
+    if read.node is not None and read.node not in {*nodes, *nodes.values()}:
+        there = ", ".join(sorted(nodes.values())) or "none"
+        raise Refused(
+            Code.UNKNOWN_NODE,
+            f"There is no node {read.node!r} in this swarm's cluster: there are {there}.",
+        )
 
 
 def info(machine: SwarmMachine) -> SwarmInfo:

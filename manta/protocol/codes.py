@@ -26,6 +26,7 @@ class Code(StrEnum):
     UNKNOWN_NODE = "unknown-node"
     UNKNOWN_SWARM = "unknown-swarm"
     UNKNOWN_TAG = "unknown-tag"
+    UNKNOWN_TASK = "unknown-task"
     UNKNOWN_USER = "unknown-user"
     UNKNOWN_ROLE = "unknown-role"
     UNKNOWN_MODULE = "unknown-module"

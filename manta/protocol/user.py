@@ -348,6 +348,11 @@ class ReadFeed(Message, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1000
     wait: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
     tag: str | None = None
+    """Results only."""
+    node: str | None = None
+    """Logs only: a node's id or alias."""
+    task: str | None = None
+    """Logs only: a task's alias."""
 
 
 class FeedPage(Message, frozen=True):

@@ -47,9 +47,11 @@ def main() -> None:
         local.keys.save(home / "keys" / "default.key")
         swarm = api.deploy_swarm(CLUSTER, Printing())
         command = [sys.executable, "-m", "manta.cli.main", "logs", "-f", swarm.swarm_id]
+        kept = {key: value for key, value in os.environ.items() if key[:6] != "MANTA_"}
+        environment = {**kept, "MANTA_HOME": str(home)}
         seconds = []
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={**os.environ, "MANTA_HOME": str(home)}
+            command, stdout=subprocess.PIPE, text=True, env=environment
         ) as following:
             assert following.stdout is not None
             for line in following.stdout:

@@ -121,6 +121,18 @@ def test_metrics(shell: Shell, finished: str) -> None:
     assert [record["metrics"] for record in records] == [{"loss": 0.5}] * 4
 
 
+def test_logs_of_one_task_or_node_and_of_none(shell: Shell, finished: str) -> None:
+    assert len(shell("logs", finished, "--task", "only").splitlines()) == 4
+    assert len(shell("logs", finished, "--node", "node-2").splitlines()) == 2
+    assert len(shell("logs", "-f", finished, "--node", "node-2", "--task", "only").split("\n")) == 3
+    for option, name in (("--task", "onyl"), ("--node", "node-3")):
+        for follow in ((), ("-f",)):
+            unknown = shell.attempt("logs", *follow, finished, option, name)
+            assert unknown.returncode == Exit.NOT_FOUND
+            assert repr(name) in unknown.stderr
+    assert "there is only" in shell.attempt("logs", finished, "--task", "onyl").stderr
+
+
 def test_pause_resume_stop_and_rm(shell: Shell) -> None:
     swarm = shell.deploy("-p", "pause=0.5")
     assert shell("pause", swarm[:8]) == f"Swarm Measured ({swarm}) is PAUSED.\n"
@@ -182,5 +194,13 @@ def test_a_new_project_runs_at_once(shell: Shell) -> None:
     assert "manta run my-swarm/swarm.py" in shell("new", "my-swarm")
     done = shell("run", "my-swarm/swarm.py", "--nodes", "3", "--json")
     assert '"COMPLETED"' in done
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", shell.folder / "my-swarm"],
+        cwd=shell.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 passed" in tested.stdout, tested.stdout
     assert shell.attempt("new", "my-swarm").returncode == Exit.USAGE
     assert "begin it with a letter" in shell.attempt("new", "123").stderr

@@ -198,7 +198,10 @@ def test_metrics_logs_tasks(stage: Stage, finished: str) -> None:
     lines = api.collect_logs(finished, node="node-1")
     assert [line.text for line in lines] == ["iteration 0", "iteration 1", "iteration 2"]
     assert len(list(api.stream_logs(finished, task="worker"))) == 6
-    assert list(api.stream_logs(finished, task="gone")) == []
+    with pytest.raises(NotFound, match=r"no task 'gone': there is worker"):
+        list(api.stream_logs(finished, task="gone"))
+    with pytest.raises(NotFound, match=r"no node 'gone'"):
+        api.collect_logs(finished, node="gone")
     tasks = api.get_tasks(finished)
     assert len(tasks) == 6
     assert {task.status for task in tasks} == {"FINISHED"}
