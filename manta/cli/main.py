@@ -12,34 +12,90 @@ import click
 from manta.cli.exit_codes import Exit, of_error
 
 COMMANDS = {
-    "run": ("manta.cli.run", "Run a swarm on this machine: manager and nodes included."),
-    "new": ("manta.cli.new", "Make a project that runs at once."),
-    "check": ("manta.cli.deploy", "Say where a swarm's tasks would run, or why not."),
-    "deploy": ("manta.cli.deploy", "Deploy a swarm to a cluster."),
-    "ps": ("manta.cli.swarms", "List swarms."),
-    "explain": ("manta.cli.swarms", "Say, node by node, why tasks run where they do, or don't."),
-    "logs": ("manta.cli.swarms", "Show what a swarm's tasks wrote."),
-    "results": ("manta.cli.swarms", "Show a swarm's results."),
-    "globals": ("manta.cli.values", "Show a swarm's globals."),
-    "metrics": ("manta.cli.values", "Show what a swarm's tasks measured."),
-    "stop": ("manta.cli.changes", "Stop a swarm."),
-    "pause": ("manta.cli.changes", "Pause a swarm: nothing new is started."),
-    "resume": ("manta.cli.changes", "Let a paused swarm go on."),
-    "rm": ("manta.cli.changes", "Forget swarms that have ended."),
-    "pull": ("manta.cli.pull", "Copy all that a swarm wrote into a folder."),
-    "cluster": ("manta.cli.cluster", "Create, list, start, stop and delete clusters."),
-    "node": ("manta.cli.node", "List and remove nodes, and make tokens for new ones."),
-    "user": ("manta.cli.accounts", "Add, list and delete users."),
-    "role": ("manta.cli.accounts", "Grant and revoke roles, and define new ones."),
-    "sign-in": ("manta.cli.identity", "Sign in to a manager."),
-    "sign-out": ("manta.cli.identity", "Forget this machine's key and token."),
-    "token": ("manta.cli.identity", "Use and show this machine's token."),
-    "config": ("manta.cli.config", "Profiles, and where each setting comes from."),
-    "completion": ("manta.cli.completion", "Print a shell's completion script."),
-    "manager": ("manta.cli.manager", "Start and stop a manager on this machine."),
+    "run": (
+        "manta.cli.run",
+        "Run a swarm on this machine: manager and nodes included.",
+        "manta run swarm.py -p rounds=3 --nodes 4 --dataset digits='shards/node{i}.npz'",
+    ),
+    "new": ("manta.cli.new", "Make a project that runs at once.", "manta new my-swarm"),
+    "check": (
+        "manta.cli.deploy",
+        "Say where a swarm's tasks would run, or why not.",
+        "manta check --cluster lab swarm.py",
+    ),
+    "deploy": (
+        "manta.cli.deploy",
+        "Deploy a swarm to a cluster.",
+        "manta deploy --cluster lab swarm.py -p rounds=3 --follow",
+    ),
+    "ps": ("manta.cli.swarms", "List swarms.", "manta ps --cluster lab --json"),
+    "explain": (
+        "manta.cli.swarms",
+        "Say, node by node, why tasks run where they do, or don't.",
+        "manta explain 3f2a",
+    ),
+    "logs": (
+        "manta.cli.swarms",
+        "Show what a swarm's tasks wrote.",
+        "manta logs -f 3f2a --task worker",
+    ),
+    "results": (
+        "manta.cli.swarms",
+        "Show a swarm's results.",
+        "manta results 3f2a --tag accuracy --wait",
+    ),
+    "globals": ("manta.cli.values", "Show a swarm's globals.", "manta globals 3f2a --tag model"),
+    "metrics": ("manta.cli.values", "Show what a swarm's tasks measured.", "manta metrics -f 3f2a"),
+    "stop": ("manta.cli.changes", "Stop a swarm.", "manta stop 3f2a"),
+    "pause": ("manta.cli.changes", "Pause a swarm: nothing new is started.", "manta pause 3f2a"),
+    "resume": ("manta.cli.changes", "Let a paused swarm go on.", "manta resume 3f2a"),
+    "rm": ("manta.cli.changes", "Forget swarms that have ended.", "manta rm --stop 3f2a 77c0"),
+    "pull": (
+        "manta.cli.pull",
+        "Copy all that a swarm wrote into a folder.",
+        "manta pull 3f2a results/",
+    ),
+    "cluster": (
+        "manta.cli.cluster",
+        "Create, list, start, stop and delete clusters.",
+        "manta cluster create lab",
+    ),
+    "node": (
+        "manta.cli.node",
+        "List and remove nodes, and make tokens for new ones.",
+        "manta node token lab --uses 2",
+    ),
+    "user": ("manta.cli.accounts", "Add, list and delete users.", "manta user add ada@example.org"),
+    "role": (
+        "manta.cli.accounts",
+        "Grant and revoke roles, and define new ones.",
+        "manta role grant ada@example.org researcher --cluster lab",
+    ),
+    "sign-in": (
+        "manta.cli.identity",
+        "Sign in to a manager.",
+        "manta sign-in --email admin@localhost",
+    ),
+    "sign-out": ("manta.cli.identity", "Forget this machine's key and token.", "manta sign-out"),
+    "token": ("manta.cli.identity", "Use and show this machine's token.", "manta token show"),
+    "config": (
+        "manta.cli.config",
+        "Profiles, and where each setting comes from.",
+        "manta config show --origin",
+    ),
+    "completion": (
+        "manta.cli.completion",
+        "Print a shell's completion script.",
+        'eval "$(manta completion bash)"',
+    ),
+    "manager": (
+        "manta.cli.manager",
+        "Start and stop a manager on this machine.",
+        "manta manager start --background",
+    ),
 }
-"""Name -> module (its attribute is the name, `-` as `_`; a builtin's has a `_` behind it) and
-what `--help` says of it."""
+"""Name -> module (its attribute is the name, `-` as `_`; a builtin's has a `_` behind it), what
+`--help` says of it, and an example."""
 
 
 class ReaderGone(Exception):
@@ -67,9 +123,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(COMMANDS[cmd_name][0])
+        where, _, example = COMMANDS[cmd_name]
+        module = import_module(where)
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
+        command.epilog = f"\b\nExample:\n  {example}"
         return command
 
     def resolve_command(
@@ -86,7 +144,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line, _) in COMMANDS.items()])
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -198,9 +198,9 @@ def test_metrics_logs_tasks(stage: Stage, finished: str) -> None:
     lines = api.collect_logs(finished, node="node-1")
     assert [line.text for line in lines] == ["iteration 0", "iteration 1", "iteration 2"]
     assert len(list(api.stream_logs(finished, task="worker"))) == 6
-    with pytest.raises(NotFound, match=r"no task 'gone': there is worker"):
+    with pytest.raises(errors.NotFound, match=r"no task 'gone': there is worker"):
         list(api.stream_logs(finished, task="gone"))
-    with pytest.raises(NotFound, match=r"no node 'gone'"):
+    with pytest.raises(errors.NotFound, match=r"no node 'gone'"):
         api.collect_logs(finished, node="gone")
     tasks = api.get_tasks(finished)
     assert len(tasks) == 6

@@ -58,6 +58,7 @@ def test_help_lists_all_commands_and_imports_none() -> None:
 def test_help_of_each_command(name: str) -> None:
     found = CliRunner().invoke(cli, [name, "--help"])
     assert found.exit_code == 0, found.output
+    assert "Example:\n    " in found.output
     assert "Usage: cli " + name in found.output
 
 
