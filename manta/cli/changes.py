@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli import json_form
 from manta.cli.common import as_json_option, say, with_api
+from manta.console import json_form
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from manta.cli import json_form, text
-from manta.cli.terminal import Screen
+from manta.console import json_form, text
+from manta.console.terminal import Screen
 
 T = TypeVar("T")
 Command = Callable[..., Any]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli import json_form
 from manta.cli.common import as_json_option, say, with_api
 from manta.cli.exit_codes import Exit, of_status
-from manta.cli.terminal import Screen
+from manta.console import json_form
+from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI

@@ -15,8 +15,8 @@ from manta.protocol.user import EventItem, FeedName, FeedPage, LogItem, MetricsI
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
-    from manta.cli.terminal import Screen
     from manta.cli.view import SwarmView
+    from manta.console.terminal import Screen
 
 REDRAW = 0.1
 """Seconds between two drawings of the lines that move, on a terminal."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli import text
 from manta.cli.common import as_json_option, say, show_fields, usage, with_api
+from manta.console import text
 
 if TYPE_CHECKING:
     from manta.apis.profiles import Target

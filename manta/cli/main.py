@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from manta.cli.exit_codes import Exit, of_error
+from manta.console.commands import Group, run, show_example
 
 COMMANDS = {
     "run": (
@@ -98,24 +98,8 @@ COMMANDS = {
 `--help` says of it, and an example."""
 
 
-class ReaderGone(Exception):
-    """Who read our output went away, as in `manta ps | head`: nothing more to say to it."""
-
-
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """Lists its commands without importing them."""
-
-    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        try:
-            return super().make_context(*arguments, **options)
-        except BrokenPipeError as error:  # of --help; click itself would exit with 1
-            raise ReaderGone from error
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -127,20 +111,8 @@ class LazyGroup(click.Group):
         module = import_module(where)
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
-        command.epilog = f"\b\nExample:\n  {example}"
+        show_example(command, example)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, COMMANDS, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else "`manta --help` lists them."
-            ctx.fail(f"No such command {name!r}. {hint}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -170,29 +142,12 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit; a user never sees a traceback of Manta's own code."""
-    code: int = Exit.OK
-    try:
-        result = cli.main(arguments, prog_name="manta", standalone_mode=False)
-        code = result if isinstance(result, int) else Exit.OK
-        sys.stdout.flush()
-    except click.exceptions.Exit as exit_:
-        code = exit_.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
-        code = Exit.INTERRUPTED
-    except (ReaderGone, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
-    except Exception as error:
-        code = tell(error)
-    sys.exit(code)
+    run(cli, arguments, "manta", tell)
 
 
 def tell(error: Exception) -> Exit:
     """Say what went wrong in one sentence, on stderr; returns the exit code."""
-    from manta.cli.terminal import say_error
+    from manta.console.terminal import say_error
 
     code = of_error(error)
     if code is not Exit.INTERNAL:

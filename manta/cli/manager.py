@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli import json_form, text
 from manta.cli.common import as_json_option, say, show_fields
 from manta.cli.exit_codes import Exit
+from manta.console import json_form, text
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile

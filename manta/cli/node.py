@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manta.cli import text
 from manta.cli.common import age, as_json_option, emit, field, say, show_fields, with_api
+from manta.console import text
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI

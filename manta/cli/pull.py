@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import click
 
-from manta.cli import json_form
 from manta.cli.common import as_json_option, say, with_api
 from manta.cli.exit_codes import Exit
+from manta.console import json_form
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manta.apis.errors import ApiClosed, ConnectionFailed
-from manta.cli import json_form, text
 from manta.cli.exit_codes import Exit, of_status
 from manta.cli.interrupts import Interrupted, Interrupts
 from manta.cli.local import CLUSTER, HOST, Child, LocalCluster
-from manta.cli.terminal import Screen
+from manta.console import json_form, text
+from manta.console.terminal import Screen
 from manta.transports.errors import KeyFileError
 
 if TYPE_CHECKING:

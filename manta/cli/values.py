@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli import json_form, text
 from manta.cli.common import as_json_option, brief, emit, field, with_api
-from manta.cli.terminal import Screen
+from manta.console import json_form, text
+from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
     from manta.apis.overviews import MetricsOverview

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manta.cli import text
+from manta.console import text
 
 if TYPE_CHECKING:
     from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview

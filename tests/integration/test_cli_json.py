@@ -14,8 +14,8 @@ from typing import Any
 import click
 import pytest
 
-from manta.cli.json_form import dumps
 from manta.cli.main import cli
+from manta.console.json_form import dumps
 from tests.integration.lab import Lab
 
 pytestmark = pytest.mark.timeout(180)

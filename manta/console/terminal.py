@@ -9,7 +9,7 @@ from typing import TextIO
 
 import click
 
-from manta.cli import text
+from manta.console import text
 
 
 class Screen:

@@ -1,0 +1,81 @@
+"""What both command lines, `manta` and `manta_node`, have in common."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from manta.console.exit_codes import Exit
+
+
+class ReaderGone(Exception):
+    """Who read our output went away, as in `manta ps | head`: nothing more to say to it."""
+
+
+class Group(click.Group):
+    """Commands; for one that does not exist, the one that was probably meant is named."""
+
+    group_class = type
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError as error:  # of --help; click itself would exit with 1
+            raise ReaderGone from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        known = self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, known, 1)
+            hint = (
+                f"Did you mean {near[0]!r}?" if near else f"`{ctx.command_path} --help` lists them."
+            )
+            ctx.fail(f"No such command {name!r}. {hint}")
+        return super().resolve_command(ctx, args)
+
+
+def show_example(command: click.Command, example: str) -> None:
+    """At the end of the command's help."""
+    command.epilog = f"\b\nExample:\n  {example}"
+
+
+def run(
+    cli: click.Command, arguments: list[str] | None, name: str, tell: Callable[[Exception], Exit]
+) -> NoReturn:
+    """Run a command and exit; a user never sees a traceback of Manta's own code.
+
+    `tell` says what an error means, and with which code to exit.
+    """
+    code: int = Exit.OK
+    try:
+        result = cli.main(arguments, prog_name=name, standalone_mode=False)
+        code = result if isinstance(result, int) else Exit.OK
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        code = Exit.INTERRUPTED
+    except (ReaderGone, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+    except Exception as error:
+        code = tell(error)
+    sys.exit(code)

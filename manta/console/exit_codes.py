@@ -1,0 +1,42 @@
+"""What exit codes say. docs/exit-codes.md is this table; a test compares them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    OK = 0
+    SWARM_FAILED = 1
+    USAGE = 2
+    SWARM_STOPPED = 3
+    INVALID_SWARM = 4
+    NOT_FOUND = 5
+    DENIED = 6
+    UNREACHABLE = 7
+    REFUSED = 8
+    UNPLACEABLE = 9
+    TIMEOUT = 10
+    LOCAL = 11
+    INTERNAL = 70
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+MEANING = {
+    Exit.OK: "Done; a swarm that was followed is COMPLETED.",
+    Exit.SWARM_FAILED: "The swarm that was run or followed is FAILED; its reason was shown.",
+    Exit.USAGE: "The command line is wrong: an unknown command or option, a missing argument.",
+    Exit.SWARM_STOPPED: "The swarm that was run or followed was STOPPED by a user.",
+    Exit.INVALID_SWARM: "The swarm's file or the swarm itself is not valid; nothing was deployed.",
+    Exit.NOT_FOUND: "No such cluster, node, swarm or tag, or the prefix fits more than one.",
+    Exit.DENIED: "Not signed in, not allowed, or a token that does not serve.",
+    Exit.UNREACHABLE: "The manager is not there, has another key, or speaks another version.",
+    Exit.REFUSED: "The manager refused the request; the sentence says why.",
+    Exit.UNPLACEABLE: "No node can run one of the swarm's tasks; nothing was deployed.",
+    Exit.TIMEOUT: "What was waited for did not happen in time.",
+    Exit.LOCAL: "Something on this machine: a profile, a key, a port, a process that died.",
+    Exit.INTERNAL: "A fault of Manta's own; the message names the file with the details.",
+    Exit.INTERRUPTED: "Ctrl-C; everything that the command had started was stopped.",
+    Exit.TERMINATED: "SIGTERM or SIGHUP; likewise.",
+}
