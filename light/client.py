@@ -98,12 +98,19 @@ class RoundClient:
                 if self._connection is None:
                     self._reconnect()
                 assert self._connection is not None
-                self._connection.send(message)
+                self._send(message, self._connection)
                 return self._answer(self._connection)
             except LightError:  # the node's answer: Timeout among them is an OSError
                 raise
             except (OSError, wire.BrokenFrame):
                 self.close()
+
+    def _send(self, message: dict[str, Any], connection: wire.Connection) -> None:
+        try:
+            connection.send(message)
+        except BaseException:  # a signal's too: half a frame may have left
+            self.close()
+            raise
 
     def _answer(self, connection: wire.Connection) -> Any:
         message, fds = self._receive(connection)

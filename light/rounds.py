@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -37,22 +38,29 @@ class Round:
         usage.log_sink = self._log_end
         seed(brief)
         self._started = time.monotonic()
+        self.stopped = False
+        """Its code was asked to end, and what it holds may be half done."""
 
     def run(self, prepare: Callable[[], Target]) -> None:
         """Run what `prepare` gives, and tell the node how it ended. Raises NodeLost."""
         outcome: dict[str, Any]
+        asked = Asked()
         try:
-            output = prepare().run()
+            with asked:
+                output = prepare().run()
             outcome = {"output": self._client.payload(output)}
         except SystemExit as error:
             from manta.light.failures import exited
 
             failure = exited(error, self._name)
+            if asked.yes:
+                failure = ["Killed", f"{self._name} was ended by SIGTERM.", ""]
             outcome = (
                 {"output": self._client.payload(None)} if failure is None else {"error": failure}
             )
         except BaseException as error:
             outcome = {"error": self._describe(error)}
+        self.stopped = asked.yes
         computing = time.monotonic() - self._started - self._client.moving
         flush()
         try:
@@ -75,6 +83,39 @@ class Round:
             self._log_end.close()
         except OSError:
             return  # user code closed all descriptors that it did not know
+
+
+class Asked:
+    """While user code runs in it, SIGTERM raises SystemExit there, so that `finally` and `with`
+    are run. A handler that the code has set itself is left alone."""
+
+    def __init__(self) -> None:
+        self.yes = False
+        self._pid = os.getpid()
+        self._is_running = False
+
+    def __enter__(self) -> None:
+        self._is_running = True
+        if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _between_rounds):
+            signal.signal(signal.SIGTERM, self._on_signal)
+
+    def __exit__(self, *_: object) -> None:
+        self._is_running = False
+        if signal.getsignal(signal.SIGTERM) == self._on_signal:
+            signal.signal(signal.SIGTERM, _between_rounds)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if os.getpid() != self._pid:  # in a process that the code has forked
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not self.yes:
+            self.yes = True
+            if self._is_running:
+                sys.exit("it was asked to end")
+
+
+def _between_rounds(number: int, frame: object) -> None:
+    """Comes too late. A function, because what is ignored stays so in what is started."""
 
 
 def flush() -> None:

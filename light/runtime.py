@@ -140,12 +140,14 @@ class Runtime:
             self._orders.append(order)
         elif kind in ("welcome", "run"):
             order.close()  # said again
+        elif kind == "stop":
+            self._cancel(message["round"], kill=False)
         elif kind == "cancel":
-            self._cancel(message["round"])
+            self._cancel(message["round"], kill=True)
         else:  # close, refused
             raise _Stop
 
-    def _cancel(self, number: int) -> None:
+    def _cancel(self, number: int, *, kill: bool) -> None:
         for order in self._orders:
             if order.message["round"] == number:
                 self._orders.remove(order)
@@ -156,8 +158,12 @@ class Runtime:
             pid = self._round_pid
             if pid is None and self._worker is not None:
                 pid = self._worker.pid
-            if pid is not None:
+            if pid is None:
+                return
+            if kill:
                 processes.kill_tree({pid})
+            else:
+                processes.send(pid, signal.SIGTERM)
 
     # Rounds.
 

@@ -16,6 +16,7 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                     exited(round, status)    status as `subprocess` has it: negative for a signal
     to the runtime  welcome(fds=2)           first: stdout and stderr outside rounds
                     run(round, token, brief, fds=3)  stdout and stderr of the round, log socket
+                    stop(round)              ask the round's code to end: SIGTERM
                     cancel(round)            kill the round's process and all that it started
                     close()                  end
                     refused(sentence)        instead of welcome: the token is not valid (any more)

@@ -145,7 +145,8 @@ class _Process:
             received = self._connection.receive()
             if received is None:
                 return
-            self._run(Order(*received))
+            if not self._run(Order(*received)):
+                return
 
     def _import(self) -> bool:
         """As a template; whether rounds can be run here."""
@@ -206,23 +207,27 @@ class _Process:
             self._program.load(in_round=True)
             return self._target(class_name)
 
-        self._run_here(order, prepare)
+        stopped = self._run_here(order, prepare)
         self._note_warm()
         target = self._targets.get(class_name)
-        if target is None or not target.is_resident:
+        if stopped or target is None or not target.is_resident:
             return False
         self._connection.send({"k": "exited", "status": 0, "resident": True})
         return True
 
-    def _run_here(self, order: Order, prepare: Callable[[], Target]) -> None:
-        """Print to the round while it lasts."""
+    def _run_here(self, order: Order, prepare: Callable[[], Target]) -> bool:
+        """Print to the round while it lasts; whether its code was asked to end."""
         kept = os.dup(1), os.dup(2)
-        self._open(order).run(prepare)
+        round_ = self._open(order)
+        round_.run(prepare)
         for number, fd in enumerate(kept, 1):
             os.dup2(fd, number)
             os.close(fd)
+        return round_.stopped
 
-    def _run(self, order: Order) -> None:
+    def _run(self, order: Order) -> bool:
+        """Whether there may be another round here: an object that was stopped in mid-work is
+        not used again."""
         from manta.light.loader import NothingToRun
 
         class_name = order.message["brief"]["class_name"]
@@ -231,9 +236,10 @@ class _Process:
         except NothingToRun:
             resident = False  # the child tells
         if resident:
-            self._run_here(order, lambda: self._target(class_name))
+            if self._run_here(order, lambda: self._target(class_name)):
+                return False
             self._connection.send({"k": "exited", "status": 0, "resident": True})
-            return
+            return True
         template = os.getpid()
         pid = os.fork()
         if not pid:
@@ -243,6 +249,7 @@ class _Process:
         status = processes.exit_code(os.waitpid(pid, 0)[1])
         self._connection.send({"k": "exited", "status": status, "resident": False})
         self._warm()
+        return True
 
     def _be_round(self, order: Order, template: int) -> NoReturn:
         try:

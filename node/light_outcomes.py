@@ -38,11 +38,17 @@ def failed(error: tuple[str, str, str], tail: Iterable[str]) -> TaskError:
     return TaskError(kind, sentence, traceback, tuple(tail))
 
 
+def cancelled(round_: Round) -> TaskError:
+    """A round that was to end, whatever it said at its end."""
+    assert round_.cancelled is not None
+    return TaskError("Cancelled", round_.cancelled, last_lines=tuple(round_.tail))
+
+
 def died(round_: Round, status: int) -> TaskError:
     """A round whose process ended without a word."""
     tail = tuple(round_.tail)
     if round_.cancelled is not None:
-        return TaskError("Cancelled", round_.cancelled, last_lines=tail)
+        return cancelled(round_)
     if status >= 0:
         sentence = (
             f"{round_.name} ended its process with exit code {status} before its code returned: "

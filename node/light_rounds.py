@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from manta.light.wire import BrokenFrame
 from manta.node import light_requests as requests
 from manta.node import light_wire as wire
-from manta.node.light_outcomes import died, failed
+from manta.node.light_outcomes import cancelled, died, failed
 from manta.node.light_requests import Error, failure
 from manta.node.light_sessions import Message, Round, Sessions
 from manta.node.session import Request, RoundEnded
@@ -151,6 +151,8 @@ class RoundDesk:
     def _end(self, round_: Round, message: wire.End, output: Payload | None) -> None:
         self._drain(round_)
         error = None if message.error is None else failed(message.error, round_.tail)
+        if round_.cancelled is not None:
+            error = cancelled(round_)
         self._ended(round_, output, error, message.computing, message.moving)
         self._answer(round_, [({"k": "answer", "n": message.n, "plain": None}, None)])
 

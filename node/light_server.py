@@ -142,7 +142,7 @@ class TaskServer:
         session = self._sessions.by_id.get(id)
         for round_ in list(session.rounds.values()) if session else ():
             if round_.brief.instance == instance and not round_.ended:
-                self.cancel(round_, reason)
+                self._stop(round_, reason)
 
     def close_session(self, session: Session) -> None:
         peer = self._runtimes.get(session)
@@ -296,7 +296,7 @@ class TaskServer:
         for round_ in list(session.rounds.values()):
             self._order(round_)
             if round_.cancelled is not None:
-                self.cancel(round_, round_.cancelled)
+                self._stop(round_, round_.cancelled)
 
     def _order(self, round_: Round) -> None:
         peer = self._runtimes.get(round_.session)
@@ -304,11 +304,19 @@ class TaskServer:
             order = {"k": "run", "round": round_.number, "token": round_.token}
             self.send(peer, ({**order, "brief": brief_fields(round_.brief)}, round_.ends))
 
+    def _stop(self, round_: Round, reason: str) -> None:
+        """Ask its code to end; who asked for it sees to it that it does."""
+        self._end_round("stop", round_, reason)
+
     def cancel(self, round_: Round, reason: str) -> None:
+        """End its process at once."""
+        self._end_round("cancel", round_, reason)
+
+    def _end_round(self, how: str, round_: Round, reason: str) -> None:
         round_.cancelled = round_.cancelled or reason
         peer = self._runtimes.get(round_.session)
         if peer is not None:
-            self.send(peer, ({"k": "cancel", "round": round_.number}, None))
+            self.send(peer, ({"k": how, "round": round_.number}, None))
 
     def _on_runtime(self, session: Session, message: wire.FromRuntime) -> None:
         if isinstance(message, wire.Exited):

@@ -14,7 +14,7 @@ version: a change that continues ours is applied, anything else leads to fetchin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -34,9 +34,11 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class StopRuntimes(msgspec.Struct, frozen=True):
-    """The swarm is over: its warm runtimes and what they keep are of no use."""
+    """The swarm is over: its warm runtimes and what they keep are of no use once its rounds
+    have ended, or at once with `kill`."""
 
     swarm_id: str
+    kill: bool = False
 
 
 class Fetch(msgspec.Struct, frozen=True):
@@ -87,7 +89,7 @@ class Observed:
             actions += self._revoke(instance)
         for assignment in change.assign:
             actions += self._take(assignment)
-        return actions + self._keep_swarms(change.swarms)
+        return actions + self._keep_swarms(change.swarms, change.killed)
 
     def heard_version(self, version: int) -> list[ObservedAction]:
         """A heartbeat was answered."""
@@ -142,12 +144,14 @@ class Observed:
         self._revoked.add(instance)
         return [Cancel(instance)]
 
-    def _keep_swarms(self, swarms: Iterable[str]) -> list[ObservedAction]:
+    def _keep_swarms(
+        self, swarms: Iterable[str], killed: Collection[str] = ()
+    ) -> list[ObservedAction]:
         wanted = {instance.swarm_id for instance in self._live if instance not in self._revoked}
         wanted.update(swarms)
         gone = self._swarms - wanted
         self._swarms = wanted
-        return [StopRuntimes(swarm_id) for swarm_id in sorted(gone)]
+        return [StopRuntimes(swarm_id, swarm_id in killed) for swarm_id in sorted(gone)]
 
     def _fetch(self) -> list[ObservedAction]:
         if self._fetching_from is not None:

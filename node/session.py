@@ -60,7 +60,7 @@ class RunRound(msgspec.Struct, frozen=True):
 
 
 class CancelRound(msgspec.Struct, frozen=True):
-    """Ends the round's process (a forked child, or the whole runtime where it runs in it)."""
+    """Asks the round's code to end, by SIGTERM; who says so kills a runtime that does not."""
 
     session: str
     instance: Instance

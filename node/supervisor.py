@@ -129,8 +129,8 @@ class NodeSupervisor(Supervisor):
                     self._admit(self._reservations.offer(assignment, self.clock.now()))
                 case obs.Cancel(instance):
                     self._cancel(instance)
-                case obs.StopRuntimes(swarm_id):
-                    self._swarm_over(swarm_id)
+                case obs.StopRuntimes(swarm_id, kill):
+                    self._swarm_over(swarm_id, kill)
                 case obs.Fetch():
                     tell(self, MANAGER_LINK, FetchWhole())
                 case _:
@@ -158,16 +158,26 @@ class NodeSupervisor(Supervisor):
             if task.is_up:
                 tell(self, f"{ROOT}/{task.id}", Revoke(instance))
 
-    def _swarm_over(self, swarm_id: str) -> None:
-        for task in self._tasks.values():
-            if task.lane[0] == swarm_id and not task.stopping:
-                task.stopping = True
-                self.stop_child(task.id, partial(self._task_stopped, task))
+    def _swarm_over(self, swarm_id: str, kill: bool) -> None:
+        """Its rounds have been cancelled: each runtime is stopped once they have ended."""
+        for task in [task for task in self._tasks.values() if task.lane[0] == swarm_id]:
+            if not task.stopping and (kill or not task.granted):
+                self._stop_task(task)
         self._reservations.swarm_gone(swarm_id)
         unused = self._context.unused_images
         unused -= {said for said in unused if said[0] == swarm_id}
+        self._forget_if_over(swarm_id)
+
+    def _stop_task(self, task: _Task) -> None:
+        task.stopping = True
+        self.stop_child(task.id, partial(self._task_stopped, task))
+
+    def _forget_if_over(self, swarm_id: str) -> None:
+        """What its tasks kept, once none of them is left."""
+        if swarm_id in self._observed.swarms or any(lane[0] == swarm_id for lane in self._tasks):
+            return
         shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
-        if not self._observed.swarms:
+        if not self._observed.swarms and not self._tasks:
             memory = self._context.memory  # nobody reads it any more
             for digest in memory:
                 memory.delete(digest)
@@ -248,6 +258,7 @@ class NodeSupervisor(Supervisor):
         if task.granted:  # the swarm is wanted again
             again = self._tasks[task.lane] = _Task(task.lane, granted=task.granted)
             self._start_task(again)
+        self._forget_if_over(task.lane[0])
 
     # --- ends ------------------------------------------------------------------------------
 
@@ -261,6 +272,9 @@ class NodeSupervisor(Supervisor):
         if task is not None:
             task.granted.pop(instance, None)
             task.revoked.discard(instance)
+            over = task.lane[0] not in self._observed.swarms
+            if over and not task.granted and not task.stopping:
+                self._stop_task(task)
         self._observed.ended(instance)
         self._admit(self._reservations.ended(instance, self.clock.now()))
         self._show()

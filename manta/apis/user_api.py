@@ -196,7 +196,12 @@ class UserAPI(Listings, Accounts):
         return self._swarm(messages.StartSwarm(_id(swarm, "swarm")))
 
     def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
-        """End a swarm: it is STOPPED. With `force`, its tasks are killed, not asked to end."""
+        """End a swarm: it is STOPPED at once, and what still runs is asked to end.
+
+        In each running task SystemExit is raised (SIGTERM), so that `finally` and `with` are
+        run; what has not ended after 5 s is killed. With `force` nothing is asked: all is killed
+        at once.
+        """
         return self._swarm(messages.StopSwarm(_id(swarm, "swarm"), force), again=True)
 
     def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("swarm")
-@click.option("--force", is_flag=True, help="Kill the tasks, don't ask them to end.")
+@click.option("--force", is_flag=True, help="Kill the tasks at once, do not ask them to end.")
 @as_json_option
 @with_api
 def stop(api: UserAPI, swarm: str, force: bool, as_json: bool) -> None:

@@ -232,7 +232,7 @@ class ClusterSupervisor(Supervisor):
                 self._nodes.swarm_began(orders.swarm_id)
             self._nodes.obey(orders)
             if state.final and before != state:
-                self._nodes.swarm_ended(orders.swarm_id)
+                self._nodes.swarm_ended(orders.swarm_id, kill=orders.kill)
         else:
             self._nodes.obey(orders)
 

@@ -311,9 +311,9 @@ class ClusterNodes:
         self._desired.swarm_began(swarm_id)
         self.flush()
 
-    def swarm_ended(self, swarm_id: str) -> None:
+    def swarm_ended(self, swarm_id: str, *, kill: bool = False) -> None:
         self._running.discard(swarm_id)
-        self._desired.swarm_ended(swarm_id)
+        self._desired.swarm_ended(swarm_id, kill=kill)
         for node in self._nodes.values():
             node.acknowledged.pop(swarm_id, None)
         self._count(swarm_id, self._nodes)

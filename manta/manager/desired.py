@@ -19,6 +19,8 @@ class _Node:
     revoked: dict[Instance, None] = field(default_factory=dict)
     swarms: tuple[str, ...] = ()
     """As the last version had them; assigned and revoked are what came since."""
+    killed: tuple[str, ...] = ()
+    """Since the last version. A node that misses it asks the tasks to end, and they do."""
 
 
 class DesiredStates:
@@ -32,10 +34,12 @@ class DesiredStates:
         """Its warm runtimes are to be kept."""
         self._swarms[swarm_id] = None
 
-    def swarm_ended(self, swarm_id: str) -> None:
+    def swarm_ended(self, swarm_id: str, *, kill: bool = False) -> None:
         """Drops what is left of its assignments; its warm runtimes are to be stopped."""
         self._swarms.pop(swarm_id, None)
         for node_id, node in self._nodes.items():
+            if kill:
+                node.killed = (*node.killed, swarm_id)
             for instance in list(node.assignments):
                 if instance.swarm_id == swarm_id:
                     self.revoke(node_id, instance)
@@ -62,9 +66,13 @@ class DesiredStates:
                 continue
             node.version += 1
             changes[node_id] = DesiredChanged(
-                node.version, tuple(node.assigned.values()), tuple(node.revoked), swarms
+                node.version,
+                tuple(node.assigned.values()),
+                tuple(node.revoked),
+                swarms,
+                node.killed,
             )
-            node.assigned, node.revoked, node.swarms = {}, {}, swarms
+            node.assigned, node.revoked, node.swarms, node.killed = {}, {}, swarms, ()
         return changes
 
     def full(self, node_id: str) -> Desired:
@@ -73,7 +81,7 @@ class DesiredStates:
         swarms = tuple(self._swarms)
         if node.assigned or node.revoked or node.swarms != swarms:
             node.version += 1
-            node.assigned, node.revoked, node.swarms = {}, {}, swarms
+            node.assigned, node.revoked, node.swarms, node.killed = {}, {}, swarms, ()
         return Desired(node.version, tuple(node.assignments.values()), swarms)
 
     def version(self, node_id: str) -> int:

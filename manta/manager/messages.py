@@ -120,6 +120,8 @@ class Orders(msgspec.Struct, frozen=True):
     messages: tuple[tuple[str, ToNode], ...] = ()
     info: SwarmInfo | None = None
     """When it changed."""
+    kill: bool = False
+    """It has ended, and what it runs is not to be asked to end first."""
 
 
 class NodeGone(msgspec.Struct, frozen=True):

@@ -332,6 +332,7 @@ class SwarmSupervisor(Actor):
         changes: list[Assign | Revoke] = []
         messages: list[tuple[str, ToNode]] = []
         grown: dict[FeedName | None, None] = {}
+        killed = False
         for action in commit.actions:
             match action:
                 case Assign() | Revoke():
@@ -342,8 +343,8 @@ class SwarmSupervisor(Actor):
                     messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
                 case Publish(feed):
                     grown[feed] = None
-                case StateChanged(state, reason):
-                    grown[None] = None
+                case StateChanged(state, reason, kill):
+                    grown[None], killed = None, killed or kill
                     self.log.info("%s%s", state, f": {reason}" if reason else "")
                     if state.final:
                         self.after(IDLE, _IdleCheck())
@@ -354,7 +355,8 @@ class SwarmSupervisor(Actor):
                 case _:
                     assert_never(action)
         if changes or messages or commit.info:
-            self._cluster.tell(Orders(self._swarm_id, tuple(changes), tuple(messages), commit.info))
+            orders = Orders(self._swarm_id, tuple(changes), tuple(messages), commit.info, killed)
+            self._cluster.tell(orders)
         for then in commit.then:
             then(None)
         self._feeds.wake(*grown)
@@ -414,9 +416,9 @@ class SwarmSupervisor(Actor):
                         "The cluster of this swarm is stopped; start it (manta cluster start).",
                     )
                 return self._carry_out(Started())
-            case user.StopSwarm():
+            case user.StopSwarm(force=force):
                 self._expect("stopped", SwarmState.PENDING, SwarmState.ACTIVE, SwarmState.PAUSED)
-                return self._carry_out(Stopped(by))
+                return self._carry_out(Stopped(by, force))
             case user.PauseSwarm():
                 self._expect("paused", SwarmState.ACTIVE)
                 return self._carry_out(Paused(by))

@@ -339,7 +339,7 @@ class Course:
     def _fail(self, reason: str) -> None:
         self._end(SwarmState.FAILED, reason)
 
-    def _end(self, state: SwarmState, reason: str) -> None:
+    def _end(self, state: SwarmState, reason: str, *, kill: bool = False) -> None:
         if self.data.state.final:
             return
         for attempt in list(self.data.live.values()):
@@ -348,13 +348,13 @@ class Course:
         if blobs := self.data.exchange.clear():
             self._actions.append(Released(tuple(blobs)))
         self.data.ended_at = self._now
-        self._enter(state, reason)
+        self._enter(state, reason, kill=kill)
 
-    def _enter(self, state: SwarmState, reason: str) -> None:
+    def _enter(self, state: SwarmState, reason: str, *, kill: bool = False) -> None:
         self._changed = True
         self.data.state, self.data.reason = state, reason
         self._tell("state", words.state(self.data))
-        self._actions.append(StateChanged(state, reason))
+        self._actions.append(StateChanged(state, reason, kill))
 
     # Telling users.
 

@@ -42,9 +42,10 @@ class Started(Event, frozen=True):
 
 
 class Stopped(Event, frozen=True):
-    """A user stops it."""
+    """A user stops it. `force`: what it runs is killed, not asked to end."""
 
     by: str = "a user"
+    force: bool = False
 
 
 class Paused(Event, frozen=True):
@@ -187,6 +188,7 @@ class StateChanged:
 
     state: SwarmState
     reason: str
+    kill: bool = False
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class SwarmMachine(Course):
             case Started():
                 self._started()
             case Stopped():
-                self._end(SwarmState.STOPPED, f"stopped by {event.by}")
+                self._end(SwarmState.STOPPED, f"stopped by {event.by}", kill=event.force)
             case Paused():
                 self._paused(event)
             case Resumed():

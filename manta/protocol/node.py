@@ -321,12 +321,17 @@ class Goodbye(Message, frozen=True):
 
 
 class DesiredChanged(Message, frozen=True):
-    """Applies on top of `version - 1`; a node elsewhere fetches the whole."""
+    """Applies on top of `version - 1`; a node elsewhere fetches the whole.
+
+    Tasks of swarms that are not in `swarms` any more are asked to end, those of swarms in
+    `killed` are not asked.
+    """
 
     version: int
     assign: tuple[Assignment, ...] = ()
     revoke: tuple[Instance, ...] = ()
     swarms: tuple[str, ...] = ()
+    killed: tuple[str, ...] = ()
 
 
 class JournalAck(Message, frozen=True):
