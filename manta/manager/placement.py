@@ -23,6 +23,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from manta.manager.node_names import ids_of, misnamed
 from manta.manager.validity import flaws
 from manta.protocol.node import Capabilities, Load
 from manta.protocol.spec import ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
@@ -89,6 +90,20 @@ class Outcome:
     problems: tuple[str, ...]
 
 
+def _by_id(demand: Demand, nodes: Sequence[NodeView]) -> Demand:
+    """With ids wherever it names nodes."""
+    task = demand.task
+    only, but = task.specified_ids, task.excepted_ids
+    if not (only or but or demand.within):
+        return demand
+    task = msgspec.structs.replace(
+        task,
+        specified_ids=None if only is None else ids_of(only, nodes),
+        excepted_ids=None if but is None else ids_of(but, nodes),
+    )
+    return replace(demand, task=task, within=ids_of(demand.within, nodes))
+
+
 # Rules: each says why it refuses the node, or nothing.
 
 
@@ -102,15 +117,15 @@ def _draining(demand: Demand, node: NodeView) -> str:
 
 def _specified(demand: Demand, node: NodeView) -> str:
     named = demand.task.specified_ids
-    return "" if named is None or _is_named(node, named) else "is not in specified_ids"
+    return "" if named is None or node.id in named else "is not in specified_ids"
 
 
 def _excepted(demand: Demand, node: NodeView) -> str:
-    return "is in excepted_ids" if _is_named(node, demand.task.excepted_ids or ()) else ""
+    return "is in excepted_ids" if node.id in (demand.task.excepted_ids or ()) else ""
 
 
 def _scheduled(demand: Demand, node: NodeView) -> str:
-    if not demand.within or _is_named(node, demand.within):
+    if not demand.within or node.id in demand.within:
         return ""
     return "was not named in schedule_next_iter"
 
@@ -187,6 +202,7 @@ RULES: tuple[tuple[str, Rule, str], ...] = (
 
 def place(demand: Demand, nodes: Sequence[NodeView]) -> Outcome:
     alias = demand.task.alias
+    demand = _by_id(demand, nodes)
     eligible: list[NodeView] = []
     refused: list[tuple[NodeView, int, str]] = []
     for node in nodes:
@@ -261,7 +277,7 @@ def _problem(
     unknown = [
         name
         for name in (*(demand.task.specified_ids or ()), *demand.within)
-        if not any(_is_named(node, (name,)) for node, _, _ in refused)
+        if not any(node.id == name for node, _, _ in refused)
     ]
     if unknown:
         sentence += f"; {_quoted(unknown)} is no node of this cluster"
@@ -378,10 +394,6 @@ def _split(alias: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
 
 
-def _is_named(node: NodeView, names: Iterable[str]) -> bool:
-    return any(name in (node.id, node.alias) for name in names)
-
-
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
@@ -422,7 +434,6 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
     if problems := flaws(spec):
         return Plan(problems=problems)
     here = tuple(replace(node, returning=False) for node in nodes)
-    known = {name for node in here for name in (node.id, node.alias)}
     modules = {module.name: module for module in spec.modules}
     placements: list[PlacedInstance] = []
     verdicts: list[Verdict] = []
@@ -432,12 +443,7 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
     held: dict[int, Counter[str]] = {}  # tasks of one depth run at the same time
     before: tuple[int | float, ...] = ()
     for task in spec.tasks:
-        strangers = [name for name in task.excepted_ids or () if name not in known]
-        if strangers and here:
-            found.append(
-                f"Task {task.alias!r} excepts {_quoted(strangers)}, which is no node of this "
-                "cluster; correct excepted_ids (manta node list)."
-            )
+        wrong = tuple(misnamed(task, here)) if here else ()
         depth[task.alias] = 1 + max((depth[edge.alias] for edge in task.after), default=-1)
         level = held.setdefault(depth[task.alias], Counter())
         producers = tuple(id_ for edge in task.after for id_ in ran_on[edge.alias])
@@ -462,6 +468,6 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
         )
         verdicts += outcome.verdicts
         # What a task could not write where it could not run is no problem of its own.
-        if tag_of(task) is None or not task.after or producers:
-            found += outcome.problems
+        if wrong or tag_of(task) is None or not task.after or producers:
+            found += wrong or outcome.problems
     return Plan(tuple(placements), tuple(verdicts), tuple(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,7 +93,7 @@ class Noting:
         assert stopped.reason == "stopped by user@localhost"
         return stopped
 
-    def wait(self, what, timeout: float = 20.0) -> float:  # type: ignore[no-untyped-def]
+    def wait(self, what: Callable[[], bool], timeout: float = 20.0) -> float:
         began = time.monotonic()
         while not what():
             assert time.monotonic() < began + timeout, self.words

@@ -332,9 +332,37 @@ def test_check_collects_every_problem_once():
     assert "Task 'w'" in plan.problems[0]
     assert "Task 'g'" in plan.problems[1]
     assert plan.problems[2] == (
-        "Task 'e' excepts 'typo', which is no node of this cluster; "
-        "correct excepted_ids (manta node list)."
+        "Task 'e' has 'typo' in excepted_ids, which is no node of this cluster; "
+        "correct it (manta node list)."
     )
+
+
+NAMED = [("ab1", "one"), ("ab2", "two"), ("b3", "beta")]
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ({"specified_ids": ("beta",)}, ""),
+        ({"specified_ids": ("ab1",), "excepted_ids": ("b",)}, ""),
+        ({"excepted_ids": ("ab",)}, "'ab' in excepted_ids, which may be any of ab1, ab2; give"),
+        ({"specified_ids": ("b", "c")}, "'c' in specified_ids, which is no node of this"),
+        (
+            {"specified_ids": ("ab1", "beta"), "excepted_ids": ("b",)},
+            "node b3 in specified_ids (as 'beta') and in excepted_ids (as 'b'); take it out",
+        ),
+    ],
+)
+def test_nodes_are_named_by_id_alias_or_a_unique_beginning(names, problem):
+    nodes = [NodeView(id_, alias, Capabilities()) for id_, alias in NAMED]
+    plan = check(spec(TaskSpec("w", "m", **names)), nodes)
+    if problem:
+        [said] = plan.problems
+        assert problem in said
+    else:
+        assert plan.problems == ()
+        [placed] = plan.placements
+        assert placed.node_id == ("ab1" if "excepted_ids" in names else "b3")
 
 
 def test_check_of_a_root_by_tag():

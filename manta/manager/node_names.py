@@ -1,0 +1,51 @@
+"""How a swarm names nodes: by id, alias, or the unique beginning of an id. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from manta.protocol.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from manta.manager.placement import NodeView
+
+
+def ids_of(names: Iterable[str], nodes: Sequence[NodeView]) -> tuple[str, ...]:
+    """A name that fits no node, or several, stays as it is, and so is no node's id."""
+    return tuple(_id_of(name, nodes) for name in names)
+
+
+def _id_of(name: str, nodes: Sequence[NodeView]) -> str:
+    found = [node.id for node in nodes if name in (node.id, node.alias)] or _fitting(name, nodes)
+    return found[0] if len(found) == 1 else name
+
+
+def _fitting(name: str, nodes: Sequence[NodeView]) -> list[str]:
+    return sorted(node.id for node in nodes if node.id.startswith(name))
+
+
+def misnamed(task: TaskSpec, nodes: Sequence[NodeView]) -> Iterator[str]:
+    """Sentences on names in specified_ids and excepted_ids that will not do."""
+    known = {node.id for node in nodes}
+    named: list[dict[str, str]] = []
+    for argument, names in (
+        ("specified_ids", task.specified_ids or ()),
+        ("excepted_ids", task.excepted_ids or ()),
+    ):
+        named.append(dict(zip(ids_of(names, nodes), names, strict=True)))
+        for name in (name for id_, name in named[-1].items() if id_ not in known):
+            head = f"Task {task.alias!r} has {name!r} in {argument}, which"
+            fits = _fitting(name, nodes)
+            if fits:
+                some = ", ".join(fits[:3]) + ", ..." * (len(fits) > 3)
+                yield f"{head} may be any of {some}; give more of the id, or an alias."
+            else:
+                yield f"{head} is no node of this cluster; correct it (manta node list)."
+    only, but = named
+    for id_ in only.keys() & but.keys():
+        if only[id_] != but[id_]:  # else it is a flaw of the swarm, whatever nodes there are
+            yield (
+                f"Task {task.alias!r} has the node {id_} in specified_ids (as {only[id_]!r}) and "
+                f"in excepted_ids (as {but[id_]!r}); take it out of one."
+            )
