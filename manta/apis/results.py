@@ -189,10 +189,12 @@ class Results(Sequence[Result]):
         """Write a table of the same rows; scalars, texts and bytes stay what they are.
 
         Other values are JSON, arrays in it as nested lists; `value_type` says which each is:
-        number, text, bytes, json or array (with its dtype). Raises MissingPackage.
+        number, text, bytes, json or array (with its dtype). Raises MissingPackage, and NotFound
+        when there are no results: an empty file would read as success.
         """
         pyarrow = _package("pyarrow", "to_parquet()")
         parquet = _package("pyarrow.parquet", "to_parquet()")
+        self._require_some(path)
         rows = sorted(self, key=_rank)
         columns = {name: [getattr(result, name) for result in rows] for name in _COLUMNS[:-1]}
         flat = [_flat(result) for result in rows]
@@ -211,8 +213,10 @@ class Results(Sequence[Result]):
         """Write the arrays and numbers as one .npz file.
 
         Keys are `iteration/tag/node/alias.k`, with `/key` behind for each entry of a dict or
-        list. Raises InvalidArgument for a value that is no array.
+        list. Raises InvalidArgument for a value that is no array, and NotFound when there are
+        no results: an empty file would read as success.
         """
+        self._require_some(path)
         import numpy
 
         arrays: dict[str, Any] = {}
@@ -231,6 +235,13 @@ class Results(Sequence[Result]):
                     )
                 arrays[key] = array
         numpy.savez(os.fspath(path), **arrays)
+
+    def _require_some(self, path: str | os.PathLike[str]) -> None:
+        if not self:
+            raise NotFound(
+                f"There are no results to write to {os.fspath(path)}: the swarm wrote none so "
+                "far, or the selection fits none; `list_result_tags` says what there is."
+            )
 
     def __repr__(self) -> str:
         if not self:

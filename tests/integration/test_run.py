@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -167,32 +168,45 @@ def main():
 """
 
 
-MOMENTS = (*(n / 10 for n in range(12)), None)
+INTERRUPTIONS = int(os.environ.get("MANTA_INTERRUPTIONS", "14"))
+SEED = os.environ.get("MANTA_INTERRUPTIONS_SEED") or str(time.time_ns())
+"""More of them, or the same ones again."""
+WAYS = ((signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGINT, signal.SIGINT))
 
 
-@pytest.mark.parametrize(
-    ("moment", "number"),
-    [
-        *((moment, (signal.SIGINT, signal.SIGTERM)[n % 2]) for n, moment in enumerate(MOMENTS)),
-        (None, signal.SIGTERM),
-    ],
-)
+@pytest.mark.parametrize("number", range(INTERRUPTIONS))
 def test_interrupted_at_any_moment_nothing_is_left(
-    scratch: Path, tmp_path: Path, number: signal.Signals, moment: float | None
+    scratch: Path, tmp_path: Path, number: int
+) -> None:
+    chance = random.Random(f"{SEED}/{number}")
+    way = WAYS[number % len(WAYS)]
+    moment = chance.uniform(0, 1.5)
+    with running(scratch, swarm_file(tmp_path, SLEEPER)) as process:
+        time.sleep(moment)
+        for signal_ in way:
+            process.send_signal(signal_)
+            time.sleep(chance.uniform(0, 0.2))
+        _, said = process.communicate(timeout=30)
+    case = f"seed {SEED}, number {number}: {way} after {moment:.3f} s\n{said}"
+    expected = Exit.INTERRUPTED if way[0] is signal.SIGINT else Exit.TERMINATED
+    # Before Python has run our first line, the signal does what it does by default.
+    assert process.returncode in (expected, -way[0]), case
+    assert "Traceback" not in said or moment < 0.2, case
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_tasks_run_nothing_is_left(
+    scratch: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     with running(scratch, swarm_file(tmp_path, SLEEPER)) as process:
         assert process.stdout is not None
-        if moment is None:
-            while "asleep" not in process.stdout.readline():
-                assert process.poll() is None
-        else:
-            time.sleep(moment)
+        while "asleep" not in process.stdout.readline():
+            assert process.poll() is None
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
     expected = Exit.INTERRUPTED if number is signal.SIGINT else Exit.TERMINATED
-    # Before Python has run our first line, the signal does what it does by default.
-    assert process.returncode in (expected, -number), said
-    assert "Traceback" not in said or (moment or 1) < 0.2
+    assert process.returncode == expected, said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("moment", [0.4, 0.6, None])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from manta.apis.errors import InvalidArgument
+from manta.apis.errors import InvalidArgument, NotFound
 from manta.apis.results import Result, Results
 
 
@@ -68,8 +68,13 @@ def test_parquet_can_be_read_back(tmp_path: Path) -> None:
     assert frame.loc["model", "json"] == '{"w": [0, 1, 2]}'
     assert frame.loc["array", "value_type"] == "array float32"
     assert frame.loc["array", "json"] == "[[1.0, 1.0], [1.0, 1.0]]"
-    Results().to_parquet(tmp_path / "none.parquet")
-    assert len(pd.read_parquet(tmp_path / "none.parquet")) == 0
+
+
+@pytest.mark.parametrize("write", [Results.to_parquet, Results.to_npz])
+def test_a_file_of_no_results_is_refused_and_not_written(tmp_path: Path, write: Any) -> None:
+    with pytest.raises(NotFound, match=r"no results to write to .*none\.file"):
+        write(Results(), tmp_path / "none.file")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_npz_holds_every_array_under_its_place(tmp_path: Path) -> None:
