@@ -91,23 +91,29 @@ class RoundClient:
         return int(number)
 
     def _exchange(self, message: dict[str, Any]) -> Any:
+        message["n"] = self._number + 1
+        data = wire.frame(message)
+        if len(data) > wire.MAX_TO_NODE:
+            raise ValueError(
+                f"{message['k']} takes {wire.MAX_TO_NODE} bytes at once, not {len(data)}: give "
+                "fewer, or write them as one value."
+            )
         self._number += 1
-        message["n"] = self._number
         while True:
             try:
                 if self._connection is None:
                     self._reconnect()
                 assert self._connection is not None
-                self._send(message, self._connection)
+                self._send(data, self._connection)
                 return self._answer(self._connection)
             except LightError:  # the node's answer: Timeout among them is an OSError
                 raise
             except (OSError, wire.BrokenFrame):
                 self.close()
 
-    def _send(self, message: dict[str, Any], connection: wire.Connection) -> None:
+    def _send(self, data: bytes, connection: wire.Connection) -> None:
         try:
-            connection.send(message)
+            connection.send_data(data)
         except BaseException:  # a signal's too: half a frame may have left
             self.close()
             raise

@@ -50,6 +50,8 @@ class Brief:
         self.scratch = scratch
         self.collectives = 0
         """How many this round has taken part in."""
+        self.locks: set[str] = set()
+        """Those that this round holds."""
 
     @property
     def name(self) -> str:
@@ -130,10 +132,3 @@ def current() -> Context:
         "World, Local and Results speak to a node, and this code does not run on one: "
         "start it with `manta run` or deploy it."
     )
-
-
-def checked(tag: object) -> str:
-    """The tag, if it is one. Raises TypeError."""
-    if not isinstance(tag, str) or not tag:
-        raise TypeError(f"A tag is a str that is not empty, not {tag!r}.")
-    return tag

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from manta.light.context import MISSING, Part, checked, current
-from manta.light.errors import CollectiveError, PeerLost, Timeout
+from manta.light import arguments
+from manta.light.context import MISSING, Part, current
+from manta.light.errors import CollectiveError, PeerLost, RequestFailed, Timeout
 from manta.light.reduction import OPS, reduce
 
 DEFAULT_TIMEOUT = 300.0
@@ -39,14 +40,14 @@ class Exchange:
 
         Returns at once. In a network it reaches neighbors only.
         """
-        current().call("broadcast", tag=checked(tag), value=value)
+        current().call("broadcast", tag=arguments.tag(tag), value=value)
 
     def get_broadcast(self, tag: str, timeout: float | None = None) -> Any:
         """The latest value under a tag in this iteration, awaited.
 
         Raises Timeout after `timeout` seconds, NothingSent when nobody is left who could send.
         """
-        return current().call("get_broadcast", tag=checked(tag), timeout=_timeout(timeout))
+        return current().call("get_broadcast", tag=arguments.tag(tag), timeout=_timeout(timeout))
 
     def send_to_node(self, node: str, tag: str, value: Any) -> None:
         """Send a value to a node, by its id or alias. Returns at once.
@@ -54,7 +55,7 @@ class Exchange:
         Messages arrive in order for each sender and tag, and none is lost: one that nobody
         received is there in the next iteration. Raises UnknownPeer.
         """
-        current().call("send", to=_node(node), tag=checked(tag), value=value)
+        current().call("send", to=arguments.node(node), tag=arguments.tag(tag), value=value)
 
     def receive_from_node(self, node: str, tag: str, timeout: float | None = None) -> Any:
         """The next value that the node sent here under the tag, awaited.
@@ -63,7 +64,10 @@ class Exchange:
         is left on that node, Timeout.
         """
         return current().call(
-            "receive", source=_node(node), tag=checked(tag), timeout=_timeout(timeout)
+            "receive",
+            source=arguments.node(node),
+            tag=arguments.tag(tag),
+            timeout=_timeout(timeout),
         )
 
     # Collectives: all instances of this task in this iteration make the same calls in the same
@@ -80,20 +84,28 @@ class Exchange:
 
         `value`: a number, an array, a tensor, or a nest of dicts and lists of these, of one form
         everywhere. `op`: sum, mean, min, max or prod. `on_peer_lost`: "raise" raises PeerLost
-        when an instance is lost before it contributed, "continue" reduces over those that are
-        left (rank 0, which reduces, must be among them). Raises CollectiveError.
+        when an instance is lost before it contributed, "continue" reduces over what those
+        contributed that are left. Raises CollectiveError.
         """
-        _one_of("op", op, OPS)
-        _one_of("on_peer_lost", on_peer_lost, ("raise", "continue"))
+        arguments.one_of("op", op, OPS)
+        arguments.one_of("on_peer_lost", on_peer_lost, ("raise", "continue"))
         number = _next_number(2)
-        _contribute(number, "all_reduce", value, to=0)
-        if self._rank == 0:
-            parts = _collect(number, "all_reduce", timeout, on_loss=on_peer_lost)
-            outcome = reduce([(part.rank, part.value) for part in parts], op)
+        goes_on = on_peer_lost == "continue"
+        _contribute(number, "all_reduce", value, to=None if goes_on else 0)
+        if self._rank:  # rank 0 reduces for all
+            try:
+                (part,) = _collect(number + 1, "all_reduce", timeout, ranks=(0,))
+            except PeerLost:
+                if not goes_on:
+                    raise
+            else:
+                return part.value
+        # What there is to reduce is the same for all, since who is lost does not come back.
+        parts = _collect(number, "all_reduce", timeout, on_loss=on_peer_lost)
+        outcome = reduce([(part.rank, part.value) for part in parts], op)
+        if not self._rank:
             _contribute(number + 1, "all_reduce", outcome)
-            return outcome
-        (part,) = _collect(number + 1, "all_reduce", timeout, ranks=(0,))
-        return part.value
+        return outcome
 
     def reduce_scatter(self, value: Any, op: str = "sum", timeout: float | None = None) -> Any:
         """This rank's part of the reduction.
@@ -101,7 +113,7 @@ class Exchange:
         `value` is a list of `size` parts, or an array that is cut into as many along its first
         axis (as numpy.array_split does). Raises CollectiveError, PeerLost.
         """
-        _one_of("op", op, OPS)
+        arguments.one_of("op", op, OPS)
         number = _next_number(1)
         for rank, part in enumerate(_split(value, self._size)):
             _contribute(number, "reduce_scatter", part, to=rank)
@@ -130,9 +142,11 @@ class Exchange:
         Raises PeerLost, Timeout.
         """
         size = self._size
-        _rank("root", root, size)
-        if quorum is not None and not 0 < quorum <= 1:
-            raise ValueError(f"quorum is {quorum}: give a fraction above 0 and up to 1.")
+        root = arguments.rank("root", root, size)
+        if quorum is not None:
+            quorum = arguments.fraction("quorum", quorum)
+        if deadline is not None:
+            deadline = arguments.seconds("deadline", deadline)
         number = _next_number(1)
         _contribute(number, "gather", value, to=root)
         if self._rank != root:
@@ -143,7 +157,6 @@ class Exchange:
         if deadline is None:
             parts = _collect(number, "gather", timeout, enough=enough, on_loss="continue")
         else:
-            _positive("deadline", deadline)
             parts = _collect(number, "gather", deadline, partial=True, on_loss="continue")
         found = {part.rank: _given(part) for part in parts}
         if len(found) < enough:
@@ -160,17 +173,18 @@ class Exchange:
         Others leave `values` out. Raises PeerLost.
         """
         size = self._size
-        _rank("root", root, size)
+        root = arguments.rank("root", root, size)
         number = _next_number(1)
         if self._rank == root:
-            if values is None or len(values) != size:
-                count = "none" if values is None else str(len(values))
+            given: Any = values
+            if not hasattr(given, "__len__") or len(given) != size:
+                count = len(given) if hasattr(given, "__len__") else f"{given!r:.60}"
                 raise ValueError(
                     f"scatter() at its root takes {size} values, one for each rank, not {count}."
                 )
-            for rank, value in enumerate(values):
+            for rank, value in enumerate(given):
                 _contribute(number, "scatter", value, to=rank)
-            return values[root]
+            return given[root]
         (part,) = _collect(number, "scatter", timeout, ranks=(root,))
         return part.value
 
@@ -185,12 +199,20 @@ class Exchange:
         """`with world.lock("name"):` runs in one instance of the swarm at a time.
 
         First come, first served; the end of the round gives it back too. Raises Timeout,
-        naming who holds it.
+        naming who holds it, and RequestFailed within the same lock.
         """
-        current().call("lock", name=checked(name), timeout=_timeout(timeout))
+        name = arguments.name("lock's name", name)
+        held = current().brief.locks
+        if name in held:
+            raise RequestFailed(
+                f"This round holds the lock {name!r} already: it would wait for itself for ever."
+            )
+        held.add(name)
         try:
+            current().call("lock", name=name, timeout=_timeout(timeout))
             yield
-        finally:
+        finally:  # whoever gave up waiting must leave the queue, too
+            held.discard(name)
             current().call("unlock", name=name)
 
     # Who is there.
@@ -289,27 +311,4 @@ def _timeout(timeout: float | None) -> float:
     if timeout is None:
         own = current().brief.timeout
         return DEFAULT_TIMEOUT if own is None else float(own)
-    return _positive("timeout", timeout)
-
-
-def _positive(name: str, seconds: float) -> float:
-    seconds = float(seconds)
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{name} is {seconds}: give seconds, more than 0.")
-    return seconds
-
-
-def _node(node: object) -> str:
-    if not isinstance(node, str) or not node:
-        raise TypeError(f"A node is named by its id or alias, a str, not {node!r}.")
-    return node
-
-
-def _rank(name: str, rank: int, size: int) -> None:
-    if rank not in range(size):
-        raise ValueError(f"{name} is {rank!r}: give a rank from 0 to {size - 1}.")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}: give one of {', '.join(allowed)}.")
+    return arguments.seconds("timeout", timeout)

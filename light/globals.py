@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from manta.light.context import MISSING, checked, current
+from manta.light import arguments
+from manta.light.context import MISSING, current
 from manta.light.errors import GlobalNotFound
 
 
@@ -18,7 +19,7 @@ class Globals(Mapping[str, Any]):
 
     def __getitem__(self, tag: str) -> Any:
         """Raises GlobalNotFound, a KeyError."""
-        value = current().call("get_global", tag=checked(tag))
+        value = current().call("get_global", tag=arguments.tag(tag))
         if value is MISSING:
             raise GlobalNotFound(
                 f"No global {tag!r} has been set in this swarm: set it with "
@@ -28,7 +29,7 @@ class Globals(Mapping[str, Any]):
 
     def __setitem__(self, tag: str, value: Any) -> None:
         """Set a global for all. Raises TypeError for a value that can't be sent."""
-        current().call("set_global", tag=checked(tag), value=value)
+        current().call("set_global", tag=arguments.tag(tag), value=value)
 
     def __contains__(self, tag: object) -> bool:
         return tag in self._tags()

@@ -25,10 +25,6 @@ class NothingToRun(LightError):
     """The module has no main() and no class that could be run."""
 
 
-class Ambiguous(NothingToRun):
-    """The module has several classes that could be run."""
-
-
 class CalledEarly(BaseException):
     """main() was called while its module was imported outside a round."""
 
@@ -44,14 +40,21 @@ class Main:
         self.refused = False
         self.called = False
         self.output: Any = None
+        self._depth = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.allowed:
             self.refused = True
             raise CalledEarly
+        if self._depth:  # it calls itself
+            return self.__wrapped__(*args, **kwargs)
         if not self.called:
             self.called = True
-            self.output = self.__wrapped__(*args, **kwargs)
+            self._depth = 1
+            try:
+                self.output = self.__wrapped__(*args, **kwargs)
+            finally:
+                self._depth = 0
         return self.output
 
 
@@ -158,13 +161,21 @@ class Program:
             return Target(classes[0])
         if classes:
             names = ", ".join(kind.__name__ for kind in classes)
-            raise Ambiguous(
+            raise NothingToRun(
                 f"{self.entry} has several Task classes ({names}) and no main(): "
                 f"say which with class_name=."
             )
         raise NothingToRun(
             f"{self.entry} has nothing to run: give it a function main(), or a class derived from "
             f"manta.light.Task with run(), or with setup() and execute()."
+        )
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether there is anything that a class_name could name."""
+        return any(
+            isinstance(item, type) and not item.__module__.startswith("manta.")
+            for item in vars(self.module).values()
         )
 
     def _classes(self) -> list[type]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from manta.light import arguments
 from manta.light.context import MISSING, current
 from manta.light.errors import DatasetNotFound
 
@@ -118,9 +119,9 @@ class Local:
 
     def get_state(self, key: str, default: Any = None) -> Any:
         """What this swarm's tasks kept on this node under a key, or the default."""
-        value = current().call("get_state", key=key)
+        value = current().call("get_state", key=arguments.name("key", key))
         return default if value is MISSING else value
 
     def set_state(self, key: str, value: Any) -> None:
         """Keep a value on this node for the swarm. Raises TypeError for one that can't be kept."""
-        current().call("set_state", key=key, value=value)
+        current().call("set_state", key=arguments.name("key", key), value=value)

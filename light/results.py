@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.light.context import Entry, checked, current
+from manta.light import arguments
+from manta.light.context import Entry, current
 
 
 class Results:
@@ -15,7 +16,7 @@ class Results:
 
         Raises TypeError for a value that can't be sent.
         """
-        current().call("add_result", tag=checked(tag), value=value)
+        current().call("add_result", tag=arguments.tag(tag), value=value)
 
     def save(self, value: Any, tag: str) -> None:
         """`add`, the other way round."""
@@ -43,7 +44,9 @@ class Results:
         return [entry.value for entry in self._entries(tag, iteration)]
 
     def _entries(self, tag: str, iteration: int | None) -> list[Entry]:
+        if iteration is not None:
+            iteration = arguments.whole("iteration", iteration)
         entries: list[Entry] = current().call(
-            "select_results", tag=checked(tag), iteration=iteration
+            "select_results", tag=arguments.tag(tag), iteration=iteration
         )
         return entries

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from manta.light.client import RoundClient
 from manta.light.context import Brief, usage
@@ -43,13 +43,18 @@ class Round:
 
     def run(self, prepare: Callable[[], Target]) -> None:
         """Run what `prepare` gives, and tell the node how it ended. Raises NodeLost."""
+        owner = os.getpid()
         outcome: dict[str, Any]
         asked = Asked()
         try:
             with asked:
                 output = prepare().run()
+            if os.getpid() != owner:
+                _end_fork(0)
             outcome = {"output": self._client.payload(output)}
         except SystemExit as error:
+            if os.getpid() != owner:
+                _end_fork(error.code)
             from manta.light.failures import exited
 
             failure = exited(error, self._name)
@@ -59,6 +64,11 @@ class Round:
                 {"output": self._client.payload(None)} if failure is None else {"error": failure}
             )
         except BaseException as error:
+            if os.getpid() != owner:
+                import traceback
+
+                traceback.print_exc()
+                _end_fork(1)
             outcome = {"error": self._describe(error)}
         self.stopped = asked.yes
         computing = time.monotonic() - self._started - self._client.moving
@@ -116,6 +126,12 @@ class Asked:
 
 def _between_rounds(number: int, frame: object) -> None:
     """Comes too late. A function, because what is ignored stays so in what is started."""
+
+
+def _end_fork(code: object) -> NoReturn:
+    """A process that the user's code forked came back from it: it is not the round's."""
+    flush()
+    os._exit(code & 0xFF if isinstance(code, int) else 0 if code is None else 1)
 
 
 def flush() -> None:

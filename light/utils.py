@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from typing import Any
 
 import msgpack
 
-from manta.light.errors import DataCorruptionError
+from manta.light.errors import DataCorruptionError, MissingPackage
 
 
 def numpy_to_bytes(value: Any) -> Any:
-    """An array, or a list that makes one, as .npy bytes; a dict with each of its values so."""
-    import numpy
+    """An array, or a list that makes one, as .npy bytes.
+
+    A dict comes back with each of its values so, and so does a list that makes no array: one
+    with a dict in it, or of arrays of several shapes. Raises TypeError, MissingPackage.
+    """
+    numpy = _package("numpy")
 
     if isinstance(value, dict):
         return {key: numpy_to_bytes(item) for key, item in value.items()}
-    array = numpy.asarray(value)
-    if array.dtype.hasobject:
+    try:
+        array = None if _holds_dict(value) else numpy.asarray(value)
+    except ValueError:  # of several shapes
+        array = None
+    if array is None and isinstance(value, list | tuple):
+        return [numpy_to_bytes(item) for item in value]
+    if array is None or array.dtype.hasobject:
         raise TypeError(
             "numpy_to_bytes() takes arrays of numbers, bools, strings or dates; "
             "an array of Python objects can't be sent."
@@ -28,15 +38,36 @@ def numpy_to_bytes(value: Any) -> Any:
 
 
 def bytes_to_numpy(data: Any) -> Any:
-    """The inverse of `numpy_to_bytes`, also on nested dicts. Raises DataCorruptionError."""
-    import numpy
+    """The inverse of `numpy_to_bytes`, also on nests of dicts and lists.
 
+    Raises DataCorruptionError, TypeError for what is not bytes, MissingPackage.
+    """
+    return _arrays(data, "data")
+
+
+def _arrays(data: Any, place: str) -> Any:
     if isinstance(data, dict):
-        return {key: bytes_to_numpy(item) for key, item in data.items()}
+        return {key: _arrays(item, f"{place}[{key!r}]") for key, item in data.items()}
+    if isinstance(data, list | tuple):
+        return [_arrays(item, f"{place}[{at}]") for at, item in enumerate(data)]
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(
+            f"bytes_to_numpy() takes bytes, and dicts and lists of them; {place} is a "
+            f"{type(data).__name__}."
+        )
+    numpy = _package("numpy")
+    if bytes(data[:6]) != b"\x93NUMPY":
+        raise DataCorruptionError(f"{place} is not an array as numpy_to_bytes() writes it.")
     try:
         return numpy.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DataCorruptionError(f"These bytes are not an array: {error}") from error
+        raise DataCorruptionError(f"{place} is not an array: {error}") from error
+
+
+def _holds_dict(value: Any) -> bool:
+    if isinstance(value, dict):
+        return True
+    return isinstance(value, list | tuple) and any(map(_holds_dict, value))
 
 
 def dict_to_bytes(value: dict[Any, Any]) -> bytes:
@@ -63,21 +94,57 @@ def bytes_to_dict(data: bytes) -> dict[Any, Any]:
 
 
 def torchmodel_to_bytes(model: Any) -> bytes:
-    """The state of a torch model, or a state dict, as `torch.save` writes it."""
-    import torch
+    """The state of a torch model, or a state dict, as `torch.save` writes it.
+
+    Raises TypeError for anything else, MissingPackage.
+    """
+    torch = _package("torch")
 
     state = model.state_dict() if hasattr(model, "state_dict") else model
+    if not isinstance(state, dict):
+        raise TypeError(
+            f"torchmodel_to_bytes() takes a model or its state dict, not a {type(model).__name__}."
+        )
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
 
 
 def bytes_to_torchmodel(data: bytes, model: Any = None) -> Any:
-    """The state dict in these bytes, or the model that was given, with that state loaded."""
-    import torch
+    """The state dict in these bytes, or the model that was given, with that state loaded.
 
-    state = torch.load(io.BytesIO(data), weights_only=True)
+    Nothing but tensors and plain values is loaded: what needs a pickle is refused.
+    Raises DataCorruptionError, TypeError for what is not bytes, MissingPackage.
+    """
+    torch = _package("torch")
+
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"bytes_to_torchmodel() takes bytes, not a {type(data).__name__}.")
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has no error of its own for this
+        raise DataCorruptionError(
+            f"These bytes are not the state of a torch model: {_first_line(error)}"
+        ) from error
     if model is None:
         return state
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except Exception as error:
+        raise DataCorruptionError(
+            f"This state does not fit a {type(model).__name__}: {' '.join(str(error).split())}"
+        ) from error
     return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackage(
+            f"This needs {name}, which is not installed on this node: install it there."
+        ) from error

@@ -170,7 +170,10 @@ class Connection:
         """Raises OSError."""
         if fds:
             message = {**message, "fds": len(fds)}
-        data = frame(message)
+        self.send_data(frame(message), fds)
+
+    def send_data(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+        """A frame. Raises OSError."""
         sent = send_frame(self.socket, data, fds)
         if sent < len(data):
             self.socket.sendall(memoryview(data)[sent:])

@@ -173,12 +173,14 @@ class _Process:
 
     def _mode(self) -> str:
         """Raises NothingToRun."""
-        from manta.light.loader import Ambiguous
+        from manta.light.loader import NothingToRun
 
         try:
             return "resident" if self._target(None).is_resident else "fork"
-        except Ambiguous:
-            return "fork"  # each round names its class
+        except NothingToRun:
+            if not self._program.has_classes:
+                raise
+            return "fork"  # each round may name a class
 
     def _fail(self, error: list[str]) -> bool:
         from manta.light.rounds import flush

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from manta.light import arguments
 from manta.light.context import current
 from manta.light.exchange import Exchange
 from manta.light.globals import Globals
@@ -95,10 +96,15 @@ class World(Exchange):
 
         Without arguments, as the graph says.
         """
+        alias = task_to_schedule_alias
+        if alias is not None:
+            alias = arguments.name("task's alias", alias)
         if isinstance(node_ids, str):
             node_ids = [node_ids]
-        nodes = [str(node_id) for node_id in node_ids or ()]
-        current().call("schedule_next_iteration", node_ids=nodes, alias=task_to_schedule_alias)
+        elif node_ids is not None and not isinstance(node_ids, Iterable):
+            raise TypeError(f"schedule_next_iter() takes a list of node ids, not {node_ids!r:.60}.")
+        nodes = [arguments.node(node) for node in node_ids or ()]
+        current().call("schedule_next_iteration", node_ids=nodes, alias=alias)
 
     def stop_swarm(self) -> None:
         """End the swarm, COMPLETED, after this iteration. Returns at once."""
@@ -108,20 +114,29 @@ class World(Exchange):
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Say how far this round is, from 0 to 1."""
-        fraction = float(fraction)
+        fraction = arguments.number("fraction", fraction)
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress() takes a fraction from 0 to 1, not {fraction}.")
-        current().call("progress", fraction=fraction, message=str(message))
+        current().call("progress", fraction=fraction, message=arguments.text("message", message))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers by name; `step` counts within the round where there are several."""
+        if not isinstance(metrics, Mapping):
+            raise TypeError(
+                f"log_metrics() takes a dict of numbers by name, not {type(metrics).__name__}."
+            )
         plain = {}
-        for name, number in metrics.items():
+        for key, value in metrics.items():
+            name = arguments.name("metric's name", str(key))
             try:
-                plain[str(name)] = float(number)
+                plain[name] = float(value)
+            except OverflowError:
+                raise ValueError(f"metrics[{key!r}] is too large for a float.") from None
             except (TypeError, ValueError):
                 raise TypeError(
-                    f"log_metrics() takes numbers; metrics[{name!r}] is {type(number).__name__}. "
+                    f"log_metrics() takes numbers; metrics[{key!r}] is {type(value).__name__}. "
                     f"Use results.add() for other values."
                 ) from None
-        current().call("log_metrics", metrics=plain, step=None if step is None else int(step))
+        if step is not None:
+            step = arguments.whole("step", step)
+        current().call("log_metrics", metrics=plain, step=step)

@@ -5,6 +5,7 @@ A package is an encoded dict of relative path -> bytes, and under `__entry__` wh
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -19,16 +20,21 @@ if TYPE_CHECKING:
 
 ENTRY = "__entry__"
 ENTRY_FILE = ".manta-entry"
+"""In the folder of an unpacked package: the hash of its files, and its entry."""
 MAX_BYTES = 256 * 1024 * 1024
 MAX_FILES = 10_000
 MAX_DEPTH = 32
 
 
 def unpacked(folder: Path) -> str | None:
-    """The entry of a package that was unpacked to `folder`; None when it was not."""
+    """The entry of a package that was unpacked to `folder`.
+
+    None when it was not, or is not what it was: a plain process may write to its own module.
+    """
     try:
-        return (folder / ENTRY_FILE).read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
+        kept, _, entry = (folder / ENTRY_FILE).read_text(encoding="utf-8").partition("\n")
+        return entry if kept == _hash(folder) else None
+    except (OSError, UnicodeDecodeError):
         return None
 
 
@@ -46,8 +52,10 @@ def unpack(data: Buffer, folder: Path, what: str) -> str:
             target = draft / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        (draft / ENTRY_FILE).write_text(entry, encoding="utf-8")
+        (draft / ENTRY_FILE).write_text(f"{_hash(draft)}\n{entry}", encoding="utf-8")
         draft.chmod(0o755)
+        if folder.is_dir() and unpacked(folder) is None:
+            os.rename(folder, f"{draft}-damaged")
         os.rename(draft, folder)
     except FileExistsError as error:
         raise PackageError(f"{what}: two of its files are in each other's way.") from error
@@ -56,7 +64,25 @@ def unpack(data: Buffer, folder: Path, what: str) -> str:
             raise StorageError(f"{what} cannot be written to {folder}: {error}.") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(f"{draft}-damaged", ignore_errors=True)
     return entry
+
+
+def _hash(folder: Path) -> str:
+    """Of all files, by name and content, but for what Python itself writes beside them."""
+    files = hashlib.blake2b(digest_size=32)
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            where = os.path.relpath(path, folder)
+            if where == ENTRY_FILE:
+                continue
+            with open(path, "rb") as file:
+                content = file.read()
+            files.update(f"{len(where)} {where} {len(content)} ".encode(errors="surrogateescape"))
+            files.update(content)
+    return files.hexdigest()
 
 
 def _checked(data: Buffer, what: str) -> tuple[dict[str, bytes], str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.light.loader import Ambiguous, NothingToRun, Probe, Program
+from manta.light.loader import NothingToRun, Probe, Program
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_choice(tmp_path: Path, source: str, class_name: str | None, outcome: ob
     ("source", "class_name", "kind", "sentence"),
     [
         ("x = 1\n", None, NothingToRun, "a_module.py has nothing to run: give it a function"),
-        (BOTH, None, Ambiguous, "a_module.py has several Task classes (A, B) and no main()"),
+        (BOTH, None, NothingToRun, "a_module.py has several Task classes (A, B) and no main()"),
         (BOTH, "C", NothingToRun, "a_module.py has no class 'C' (its Task classes: A, B)"),
         ("x = 1\n", "x", NothingToRun, "a_module.py has no class 'x' (its Task classes: none)"),
         ("class A:\n    pass\n", "A", NothingToRun, "Class A has neither run() nor execute()"),

@@ -82,8 +82,26 @@ def test_arrays_as_bytes() -> None:
     with pytest.raises(TypeError, match="an array of Python objects can't be sent"):
         numpy_to_bytes([object()])
     for bad in (b"", b"nonsense", numpy_to_bytes([1, 2])[:-1]):
-        with pytest.raises(DataCorruptionError):
-            bytes_to_numpy(bad)
+        with pytest.raises(DataCorruptionError, match=r"data\['n'\]\['w'\] is not an array"):
+            bytes_to_numpy({"n": {"w": bad}})
+    with pytest.raises(TypeError, match=r"data\[0\] is a int"):
+        bytes_to_numpy([3])
+
+
+def test_lists_that_make_no_array_are_walked() -> None:
+    layers = [np.ones((2, 3)), np.ones(3)]
+    for nest in ([{"w": np.arange(2)}, {"b": [1, 2]}], {"n": layers}, [[{"w": 1}], [{"w": 2}]]):
+        there = numpy_to_bytes(nest)
+        assert str(bytes_to_numpy(there)) == str(_as_arrays(nest))
+    assert isinstance(numpy_to_bytes([[1, 2], [3, 4]]), bytes)
+
+
+def _as_arrays(nest: Any) -> Any:
+    if isinstance(nest, dict):
+        return {key: _as_arrays(item) for key, item in nest.items()}
+    if isinstance(nest, list) and any(isinstance(item, dict | list | np.ndarray) for item in nest):
+        return [_as_arrays(item) for item in nest]
+    return np.asarray(nest)
 
 
 def test_dicts_as_bytes() -> None:
@@ -105,6 +123,17 @@ def test_torch_models_as_bytes() -> None:
     assert torch.equal(bytes_to_torchmodel(data)["weight"], model.weight)
     other = bytes_to_torchmodel(data, torch.nn.Linear(2, 3))
     assert torch.equal(other.weight, model.weight)
+    for bad in (b"", b"nonsense", data[:-30], _PICKLE):
+        with pytest.raises(DataCorruptionError, match="not the state of a torch model"):
+            bytes_to_torchmodel(bad)
+    with pytest.raises(DataCorruptionError, match=r"does not fit a Linear: .*size mismatch"):
+        bytes_to_torchmodel(data, torch.nn.Linear(3, 3))
+    with pytest.raises(TypeError, match="takes a model or its state dict, not a int"):
+        torchmodel_to_bytes(3)
+
+
+_PICKLE = b"\x80\x04cbuiltins\nprint\n)R."
+"""It would call a function."""
 
 
 def test_a_thread_is_an_obstacle_to_a_fork() -> None:

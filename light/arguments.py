@@ -1,0 +1,102 @@
+"""Arguments of World, Local and Results, checked where they are given.
+
+The node ends a task that sends it what it does not take; here it is an exception that names
+the argument and what would do.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+LONGEST_NAME = 1024
+LONGEST_TEXT = 16 * 1024
+LONGEST_WAIT = 366 * 86400.0
+"""Seconds; whoever would wait longer waits so long."""
+_LARGEST = 2**53
+
+
+def name(what: str, value: object) -> str:
+    """A tag, key, alias, ... Raises TypeError, ValueError."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"A {what} is a str that is not empty, not {value!r:.60}.")
+    if len(value) > LONGEST_NAME:
+        raise ValueError(f"A {what} has at most {LONGEST_NAME} characters, not {len(value)}.")
+    _encodable(what, value)
+    return str(value)
+
+
+def tag(value: object) -> str:
+    return name("tag", value)
+
+
+def node(value: object) -> str:
+    return name("node's id or alias", value)
+
+
+def text(what: str, value: object) -> str:
+    """Words for people; what is too long is cut."""
+    shown = str(value)[:LONGEST_TEXT]
+    return shown.encode("utf-8", "replace").decode()
+
+
+def whole(what: str, value: object) -> int:
+    """An integer, numpy's too. Raises TypeError, ValueError."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{what} is an int, not {value!r:.60}.") from None
+    if not -_LARGEST < number < _LARGEST:
+        raise ValueError(f"{what} is beyond 2**53: {str(number)[:30]}.")
+    return number
+
+
+def number(what: str, value: Any) -> float:
+    """Raises TypeError, ValueError."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{what} is too large for a float.") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} is a number, not {value!r:.60}.") from None
+
+
+def seconds(what: str, value: Any) -> float:
+    """Raises TypeError, ValueError."""
+    given = number(what, value)
+    if not 0 < given < math.inf:
+        raise ValueError(f"{what} is {given}: give seconds, more than 0.")
+    return min(given, LONGEST_WAIT)
+
+
+def fraction(what: str, value: Any) -> float:
+    """Above 0 and up to 1. Raises TypeError, ValueError."""
+    given = number(what, value)
+    if not 0 < given <= 1:
+        raise ValueError(f"{what} is {value!r:.60}: give a fraction above 0 and up to 1.")
+    return given
+
+
+def rank(what: str, value: object, size: int) -> int:
+    """Raises TypeError, ValueError."""
+    given = whole(what, value)
+    if not 0 <= given < size:
+        raise ValueError(f"{what} is {given}: give a rank from 0 to {size - 1}.")
+    return given
+
+
+def one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raises ValueError."""
+    if value not in allowed:
+        raise ValueError(f"{what} is {value!r:.60}: give one of {', '.join(allowed)}.")
+
+
+def _encodable(what: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"A {what} is text that UTF-8 can write, and {value!r:.60} is not: it holds half of a "
+            "surrogate pair."
+        ) from None
