@@ -1,54 +1,53 @@
-"""The `manta_node` command: 0 done, 1 it failed, 2 wrong usage, 70 a fault of Manta's own."""
+"""The `manta_node` command. Each command's module is imported when the command is called."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from manta.node.cli_config import NAME, config
-from manta.node.errors import NodeError
-from manta.node.places import config_path, state_folder
+from manta.console.commands import Group, run, show_example
+from manta.console.exit_codes import Exit
+from manta.node.cli_cluster import cluster
+from manta.node.cli_config import AS_JSON, NAME, config
+from manta.node.cli_doctor import doctor
+from manta.node.errors import OperatorError
+from manta.node.places import config_of, config_path, members, names, state_folder
 from manta.protocol.version import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manta.node.config import NodeConfig
-    from manta.node.state import StateFolder, Status
 
-INTERNAL = 70
-STOP_PATIENCE = 30.0
-START_PATIENCE = 6.0
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="manta_node")
 def cli() -> None:
     """Run a Manta node on this machine. NAME is its configuration, `default` when left out."""
 
 
-cli.add_command(config)
-
-
 @cli.command()
 @NAME
 @click.option("--background", is_flag=True, help="Return once the node runs.")
-def start(name: str, background: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
+def start(name: str, background: bool, as_json: bool) -> None:
     """Start the node; in the foreground, Ctrl-C stops it."""
-    from manta.node.config import load
-
+    if as_json and not background:
+        raise click.UsageError("--json is for --background: else the node's log is what is shown.")
     if name == "default":
         _configure_from_environment(config_path(name))
-    found = load(config_path(name))
+    found = config_of(name)
     folder = state_folder(name)
     if background:
-        _start_in_background(name, found, folder)
+        from manta.console import json_form
+        from manta.node import background as daemons
+
+        status = daemons.launch(found, folder).wait()
+        if as_json:
+            json_form.show(daemons.record(name, folder))
+        else:
+            click.echo(f"The node {name} runs (process {status.pid}). {status.sentence}")
         return
     from manta.node import daemon, logs
     from manta.transports.keys import make_private_folder
@@ -76,157 +75,128 @@ def _configure_from_environment(path: Path) -> None:
         click.echo(f"{path} is made from the MANTA_NODE_* variables.", err=True)
 
 
-def _start_in_background(name: str, config: NodeConfig, folder: StateFolder) -> None:
-    from manta.transports.keys import make_private_folder
-
-    if (pid := folder.running_pid()) is not None:
-        raise click.ClickException(f"The node {name} runs already (process {pid}).")
-    make_private_folder(folder.path)
-    said = folder.path / "start.err"
-    arguments = ["--config", str(config.path), "--state", str(folder.path)]
-    with open(said, "w+b") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "manta.node", *arguments, "--log", str(folder.log_file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + START_PATIENCE
-    while True:
-        code = process.poll()
-        status = _current_status(folder)
-        if code is not None:
-            sentence = said.read_text(errors="replace").strip() or f"exit code {code}"
-            raise click.ClickException(f"The node {name} did not start: {sentence}")
-        if status is not None and (status.state == "connected" or time.monotonic() > deadline):
-            click.echo(f"The node {name} runs (process {process.pid}). {status.sentence}")
-            process.returncode = 0  # it lives on by itself
-            return
-        if time.monotonic() > deadline + START_PATIENCE:
-            raise click.ClickException(
-                f"The node {name} (process {process.pid}) says nothing; see {folder.log_file}."
-            )
-        time.sleep(0.05)
-
-
 @cli.command()
 @NAME
-def stop(name: str) -> None:
+@AS_JSON
+def stop(name: str, as_json: bool) -> None:
     """Stop the node: its tasks are ended, the manager is told."""
+    from manta.console import json_form
+    from manta.node import background as daemons
+
     folder = state_folder(name)
-    pid = folder.running_pid()
-    if pid is None:
-        click.echo(f"The node {name} does not run.")
-        return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_PATIENCE
-    while folder.running_pid() == pid:
-        if time.monotonic() > deadline:
-            raise click.ClickException(
-                f"The node {name} (process {pid}) did not stop within {STOP_PATIENCE:g} s; see "
-                f"{folder.log_file}."
-            )
-        time.sleep(0.02)
-    click.echo(f"The node {name} was stopped.")
+    pid = daemons.ask_to_stop(folder)
+    if pid is not None:
+        daemons.wait_for_end(name, folder, pid)
+    if as_json:
+        json_form.show({"name": name, "pid": pid, "stopped": pid is not None})
+    else:
+        said = "does not run" if pid is None else "was stopped"
+        click.echo(f"The node {name} {said}.")
 
 
 @cli.command()
 @NAME
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def status(name: str, as_json: bool) -> None:
-    """Say how the node stands; exits with 0 when it is connected, else with 1."""
-    folder = state_folder(name)
-    found = _current_status(folder)
+@click.option("--all", "all_", is_flag=True, help="Of all nodes of this machine.")
+@AS_JSON
+def status(name: str, all_: bool, as_json: bool) -> int:
+    """Say how the node stands, or the nodes of the cluster NAME.
+
+    Exits with 0 when it is connected, with 6 when it was denied, else with 7.
+    """
+    from manta.console import json_form, text
+    from manta.node import background as daemons
+
+    several = names() if all_ else list(members(name))
+    records = [daemons.record(each, state_folder(each)) for each in several or [name]]
     if as_json:
-        import msgspec
-
-        data = msgspec.to_builtins(found) if found else {"name": name, "state": "stopped"}
-        click.echo(msgspec.json.encode(data).decode())
-    elif found is None:
-        running = folder.running_pid()
-        click.echo(f"The node {name} is starting." if running else f"The node {name} is stopped.")
+        json_form.show(records if several or all_ else records[0])
+    elif several:
+        click.echo("\n".join(text.table(_COLUMNS, [_row(record) for record in records])))
+    elif all_:
+        click.echo("There is no node yet; make one with `manta_node config init`.")
     else:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.since))
-        click.echo(f"{found.alias}: {found.state} since {since} (process {found.pid})")
-        click.echo(found.sentence)
-        if found.node_id:
-            click.echo(f"node {found.node_id}, cluster {found.cluster_id}")
-        click.echo(f"tasks: {found.tasks_running} running, {found.tasks_queued} queued")
-    if found is None or found.state != "connected":
-        raise click.exceptions.Exit(1)
+        click.echo("\n".join(_lines(records[0])))
+    states = {record["state"] for record in records} - {"connected"}
+    if not states:
+        return Exit.OK
+    return Exit.DENIED if states <= {"denied", "refused"} else Exit.UNREACHABLE
 
 
-def _current_status(folder: StateFolder) -> Status | None:
-    """Of the daemon that runs, if one does and has said something."""
-    from manta.node.state import is_status_of
+_COLUMNS = ("NAME", "STATE", "ALIAS", "PROCESS", "TASKS", "MANAGER")
 
-    found = folder.read_status()
-    return found if is_status_of(found, folder.running_pid()) else None
+
+def _row(record: dict[str, Any]) -> list[str]:
+    fields = (record["name"], record["state"], record["alias"], record["pid"])
+    tasks = f"{record['tasks_running']}+{record['tasks_queued']}" if record["pid"] else ""
+    return [str(field or "") for field in (*fields, tasks, record["manager"])]
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    if record["since"] is None:
+        return [record["sentence"]]
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["since"]))
+    lines = [
+        f"{record['alias']}: {record['state']} since {since} (process {record['pid']})",
+        record["sentence"],
+    ]
+    if record["node_id"]:
+        lines.append(f"node {record['node_id']}, cluster {record['cluster_id']}")
+    return [*lines, f"tasks: {record['tasks_running']} running, {record['tasks_queued']} queued"]
 
 
 @cli.command()
 @NAME
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now.")
 @click.option("-n", "--lines", default=100, type=click.IntRange(0), help="Of the end; 0: all.")
-def logs(name: str, follow: bool, lines: int) -> None:
-    """Show the node's own log."""
-    path = state_folder(name).log_file
-    try:
-        file = open(path, "rb")  # noqa: SIM115
-    except FileNotFoundError:
-        raise click.ClickException(f"The node {name} has no log yet ({path}).") from None
-    try:
-        text = file.read().splitlines(keepends=True)
-        click.echo(b"".join(text[-lines:] if lines else text), nl=False)
-        while follow:
-            if data := file.read():
-                click.echo(data, nl=False)
-                continue
-            time.sleep(0.1)
-            try:
-                turned = os.stat(path).st_ino != os.fstat(file.fileno()).st_ino
-            except FileNotFoundError:
-                continue  # it is being put aside
-            if turned:
-                file.close()
-                file = open(path, "rb")  # noqa: SIM115
-    finally:
-        file.close()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
+def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
+    """Show the node's own log, or those of the nodes of the cluster NAME."""
+    from manta.console import json_form
+    from manta.node import log_tail
+
+    several = list(members(name))
+    paths = {each: state_folder(each).log_file for each in several or [name]}
+    if not any(path.exists() for path in paths.values()):
+        where = ", ".join(map(str, paths.values()))
+        raise OperatorError(f"The node {name} has no log yet ({where}).")
+    for each, line in log_tail.read(paths, lines, follow=follow):
+        if as_json:
+            json_form.show_line({"name": each, **log_tail.parsed(line)})
+        else:
+            click.echo(f"{each} | {line}" if several else line)
+
+
+for _command, _example in {
+    start: "manta_node start edge --background",
+    stop: "manta_node stop edge",
+    status: "manta_node status edge --json",
+    logs: "manta_node logs edge -f",
+    config: "manta_node config init edge --manager-host manager.lan --dataset digits=/data/d.npz",
+    cluster: "manta_node cluster start 3 --config edge",
+    doctor: "manta_node doctor edge",
+}.items():
+    show_example(_command, _example)
+    cli.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit; what is wrong is said in one sentence."""
-    code = 0
-    try:
-        result = cli.main(arguments, prog_name="manta_node", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-        sys.stdout.flush()
-    except click.exceptions.Exit as exit_:
-        code = exit_.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
-        code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
-    except (NodeError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
-        code = 1
-    except Exception as error:
-        from manta.transports.errors import TransportError
+    """Run a command and exit; what is wrong is said in a sentence, never by a traceback."""
+    run(cli, arguments, "manta_node", tell)
 
-        if isinstance(error, TransportError):
-            click.echo(f"Error: {error}", err=True)
-            code = 1
-        else:
-            from manta.protocol.faults import sentence
 
-            click.echo(f"Error: {sentence(error)}", err=True)
-            code = INTERNAL
-    sys.exit(code)
+def tell(error: Exception) -> Exit:
+    """Say what went wrong, on stderr; returns the exit code."""
+    from manta.console.terminal import say_error
+    from manta.node.exit_codes import of_error
+
+    code = of_error(error)
+    if code is not Exit.INTERNAL:
+        say_error(str(error))
+        return code
+    from manta.protocol.faults import sentence
+
+    say_error(sentence(error))
+    return code
 
 
 if __name__ == "__main__":

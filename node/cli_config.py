@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
+from manta.console.commands import Group, show_example
+from manta.console.exit_codes import Exit
 from manta.node import places
-from manta.node.errors import NodeError
-from manta.node.places import config_path
+from manta.node.errors import ConfigError, Flaw, NoConfig, NodeError, OperatorError
+from manta.node.exit_codes import of_error
+from manta.node.places import config_of, config_path
 
 NAME = click.argument("name", default="default", metavar="[NAME]")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Make and look at configurations."""
 
@@ -41,24 +43,21 @@ def config() -> None:
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH")
 @click.option("--label", "labels", multiple=True, metavar="NAME=TEXT")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@click.option("--debug-mode/--no-debug-mode", default=None, help="Log at level DEBUG.")
+@click.option("--log-to-console/--no-log-to-console", default=None, help="In the foreground.")
+@click.option("--log-rotation", "rotation", metavar="SIZE", help="As 10 MB; three are kept.")
 @click.option("--force", is_flag=True, help="Replace a configuration that is there.")
-def config_init(name: str, force: bool, **answers: object) -> None:
+@AS_JSON
+def config_init(name: str, force: bool, as_json: bool, **answers: object) -> None:
     """Make a configuration: asks on a terminal what no option answers."""
     from manta.node import config_init as init
-    from manta.node.config import parse
 
     path = config_path(name)
     if path.exists() and not force:
-        raise click.ClickException(f"{path} exists already; --force replaces it.")
-    if sys.stdin.isatty():
-        init.ask(name, answers)
-    text = init.render(name, answers)
-    parse(text, path, os.environ)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    click.echo(f"{path} written. Start the node with `manta_node start {name}`.")
+        raise OperatorError(f"{path} exists already; --force replaces it.")
+    init.make(name, path, answers)
+    sentence = f"{path} written. Start the node with `manta_node start {name}`."
+    _say({"name": name, "path": path}, sentence, as_json)
 
 
 @config.command("show")
@@ -66,13 +65,14 @@ def config_init(name: str, force: bool, **answers: object) -> None:
 @AS_JSON
 def config_show(name: str, as_json: bool) -> None:
     """Show the configuration in force, defaults included, secrets left out."""
-    from manta.node.config import load, render
+    from manta.console import json_form
+    from manta.node.config import render
 
-    text = render(load(config_path(name)))
+    text = render(config_of(name))
     if as_json:
         import tomli
 
-        _print(tomli.loads(text))
+        json_form.show(tomli.loads(text))
     else:
         click.echo(text, nl=False)
 
@@ -80,30 +80,33 @@ def config_show(name: str, as_json: bool) -> None:
 @config.command("validate")
 @NAME
 @AS_JSON
-def config_validate(name: str, as_json: bool) -> None:
-    """Check a configuration, and that its datasets are there."""
+def config_validate(name: str, as_json: bool) -> int:
+    """Check a configuration, and that its datasets are there; all that is wrong is said."""
+    from manta.console import json_form
+
     path = config_path(name)
     try:
         _check(path.read_text(encoding="utf-8") if path.exists() else None, path)
-    except NodeError as error:
+    except ConfigError as error:
         if not as_json:
             raise
-        _print({"name": name, "path": str(path), "valid": False, "error": str(error)})
-        raise click.exceptions.Exit(1) from None
-    if as_json:
-        _print({"name": name, "path": str(path), "valid": True, "error": None})
-    else:
-        click.echo(f"{path} is valid.")
+        flaws = [{**asdict(flaw), "where": ".".join(flaw.where)} for flaw in error.flaws]
+        json_form.show({"name": name, "path": path, "valid": False, "flaws": flaws})
+        return of_error(error)
+    _say({"name": name, "path": path, "valid": True, "flaws": []}, f"{path} is valid.", as_json)
+    return Exit.OK
 
 
 @config.command("list")
 @AS_JSON
 def config_list(as_json: bool) -> None:
     """List the configurations."""
+    from manta.console import json_form
+
     paths = sorted((places.home() / "nodes").glob("*.toml"))
     if as_json:
         running = {path.stem: places.state_folder(path.stem).running_pid() for path in paths}
-        _print([{"name": p.stem, "path": str(p), "pid": running[p.stem]} for p in paths])
+        json_form.show([{"name": p.stem, "path": p, "pid": running[p.stem]} for p in paths])
         return
     for path in paths:
         click.echo(path.stem)
@@ -111,7 +114,8 @@ def config_list(as_json: bool) -> None:
 
 @config.command("edit")
 @NAME
-def config_edit(name: str) -> None:
+@AS_JSON
+def config_edit(name: str, as_json: bool) -> None:
     """Change a configuration in $VISUAL or $EDITOR; it is replaced once it is valid."""
     path = config_path(name)
     _must_exist(name, path)
@@ -122,7 +126,7 @@ def config_edit(name: str) -> None:
     while True:
         try:
             _edit(draft)
-        except click.ClickException:
+        except OperatorError:
             if draft.read_bytes() == path.read_bytes():
                 draft.unlink()
             raise
@@ -133,30 +137,32 @@ def config_edit(name: str) -> None:
         except NodeError as error:
             click.echo(f"Error: {error}", err=True)
             if not (sys.stdin.isatty() and click.confirm("Edit it again", default=True)):
-                raise click.ClickException(
+                raise OperatorError(
                     f"{path} is as it was; what you wrote is in {draft}, and the next "
                     f"`manta_node config edit {name}` goes on with it."
                 ) from None
     if text == path.read_text(encoding="utf-8", errors="replace"):
         draft.unlink()
-        click.echo(f"{path} is unchanged.")
+        unchanged = {"name": name, "path": path, "changed": False}
+        _say(unchanged, f"{path} is unchanged.", as_json)
         return
     os.replace(draft, path)
     restart = f" Restart the node {name} for it." if _pid(name) else ""
-    click.echo(f"{path} was changed.{restart}")
+    _say({"name": name, "path": path, "changed": True}, f"{path} was changed.{restart}", as_json)
 
 
 @config.command("delete")
 @NAME
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--state", is_flag=True, help="Its key, journal and logs too.")
-def config_delete(name: str, yes: bool, state: bool) -> None:
+@AS_JSON
+def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
     """Delete a configuration; refused while its node runs."""
     path = config_path(name)
     folder = places.state_folder(name).path
     _must_exist(name, path)
     if (pid := _pid(name)) is not None:
-        raise click.ClickException(
+        raise OperatorError(
             f"The node {name} runs (process {pid}): stop it first, with `manta_node stop {name}`."
         )
     what = f"{path} and {folder}, with the node's key," if state else str(path)
@@ -169,7 +175,8 @@ def config_delete(name: str, yes: bool, state: bool) -> None:
 
         shutil.rmtree(folder)
     path.unlink()
-    click.echo(f"Deleted {what.rstrip(',')}.")
+    deleted = {"name": name, "path": path, "state": state, "deleted": True}
+    _say(deleted, f"Deleted {what.rstrip(',')}.", as_json)
 
 
 def _check(text: str | None, path: Path) -> None:
@@ -185,24 +192,38 @@ def _edit(draft: Path) -> None:
     try:
         code = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode
     except (OSError, ValueError) as error:
-        raise click.ClickException(
+        raise OperatorError(
             f"The editor {editor!r} cannot be started ({error}): set VISUAL or EDITOR."
         ) from None
     if code:
-        raise click.ClickException(f"The editor {editor!r} failed ({code}); nothing was changed.")
+        raise OperatorError(f"The editor {editor!r} failed ({code}); nothing was changed.")
 
 
 def _must_exist(name: str, path: Path) -> None:
     if not path.exists():
-        raise click.ClickException(
-            f"There is no configuration {name!r} ({path}); make one with "
-            f"`manta_node config init {name}`."
-        )
+        make = f"make one with `manta_node config init {name}`"
+        raise NoConfig(path, Flaw(f"there is no configuration {name!r}", make))
 
 
 def _pid(name: str) -> int | None:
     return places.state_folder(name).running_pid()
 
 
-def _print(data: Any) -> None:
-    click.echo(json.dumps(data, indent=2))
+def _say(record: object, sentence: str, as_json: bool) -> None:
+    if as_json:
+        from manta.console import json_form
+
+        json_form.show(record)
+    else:
+        click.echo(sentence)
+
+
+for _command, _example in {
+    config_init: "manta_node config init edge --manager-host manager.lan --label room=lab-3",
+    config_show: "manta_node config show edge",
+    config_validate: "manta_node config validate edge --json",
+    config_list: "manta_node config list",
+    config_edit: "EDITOR=nano manta_node config edit edge",
+    config_delete: "manta_node config delete edge --state",
+}.items():
+    show_example(_command, _example)

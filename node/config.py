@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from manta.node.errors import ConfigError
+from manta.node.errors import ConfigError, Flaw, NoConfig
 
 MIB = 1024 * 1024
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -97,6 +97,13 @@ class NodeConfig:
     debug_mode: bool = False
     log_to_console: bool = True
     log_rotation: int = 10_000_000
+    number: int | None = None
+    """Which node of a cluster that one configuration describes, counted from 1."""
+
+    @property
+    def name(self) -> str:
+        """By which the node goes on this machine."""
+        return self.path.stem if self.number is None else f"{self.path.stem}-{self.number}"
 
     @property
     def manager_address(self) -> str:
@@ -107,61 +114,104 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> NodeConfig
     """Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
+        mode = path.stat().st_mode
     except FileNotFoundError:
-        name = path.stem
-        raise ConfigError(
-            path, f"there is no such configuration; make one with `manta_node config init {name}`."
-        ) from None
+        make = f"make one with `manta_node config init {path.stem}`"
+        raise NoConfig(path, Flaw("there is no such configuration", make)) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(path, f"is not text in UTF-8 ({error.reason}).") from error
+        flaw = Flaw(f"it is not text in UTF-8 ({error.reason})", "write it anew")
+        raise ConfigError(path, flaw) from None
     except OSError as error:
-        raise ConfigError(path, f"cannot be read: {error.strerror}.") from error
-    return parse(text, path, os.environ if environment is None else environment)
+        flaw = Flaw(f"it cannot be read: {error.strerror}", "it must be a file of this user's")
+        raise ConfigError(path, flaw) from error
+    reader = _Reader(text, path, os.environ if environment is None else environment)
+    if mode & 0o077 and reader.has_secret():
+        reader.flaws.append(
+            Flaw(
+                f"it holds a token and is open to other users (mode {mode & 0o777:04o})",
+                f"run `chmod 600 {path}`, or let the token come from a variable",
+            )
+        )
+    return reader.read()
 
 
 def parse(text: str, path: Path, environment: Mapping[str, str]) -> NodeConfig:
     """Raises ConfigError."""
-    import tomli  # TOML 1.1, which the standard library's does not read
+    return _Reader(text, path, environment).read()
 
-    try:
-        document = tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        raise ConfigError(
-            path, f"is not TOML: {error.msg}.", line=error.lineno, column=error.colno
-        ) from None
-    return _Reader(text, path, environment).read(document)
+
+def instance(config: NodeConfig, number: int) -> NodeConfig:
+    """The configuration of the cluster's node `number`, counted from 1.
+
+    `{i}`, which counts from 0, and `{alias}` in datasets' paths are its own.
+    """
+    alias = f"{config.alias}-{number}"
+
+    def own(path: Path) -> Path:
+        return Path(str(path).replace("{i}", str(number - 1)).replace("{alias}", alias))
+
+    datasets = {name: own(path) for name, path in config.datasets.items()}
+    return replace(config, alias=alias, number=number, datasets=datasets)
 
 
 class _Reader:
+    """Collects what is wrong, so that all of it is said at once."""
+
     def __init__(self, text: str, path: Path, environment: Mapping[str, str]) -> None:
+        self.flaws: list[Flaw] = []
         self._text = text
         self._path = path
         self._environment = environment
         self._unset = ""
+        self._document = self._parsed()
 
-    def read(self, document: dict[str, Any]) -> NodeConfig:
+    def _parsed(self) -> dict[str, Any]:
+        import tomli  # TOML 1.1, which the standard library's does not read
+
+        try:
+            return tomli.loads(self._text)
+        except tomli.TOMLDecodeError as error:
+            wrong = f"it is not TOML: {error.msg}"
+            remedy = "correct it there, or just before"
+            flaw = Flaw(wrong, remedy, line=error.lineno, column=error.colno)
+            raise ConfigError(self._path, flaw) from None
+
+    def has_secret(self) -> bool:
+        """Whether the file itself tells a token, and does not only name a variable."""
+        identity = self._document.get("identity", {})
+        token = identity.get("secured_token") if isinstance(identity, dict) else None
+        return isinstance(token, str) and bool(_VARIABLE.sub("", token).strip())
+
+    def read(self) -> NodeConfig:
+        """Raises ConfigError, with all flaws."""
         values: dict[str, dict[str, Any]] = {}
-        for section in document:
+        for section in self._document:
             if section not in SCHEMA:
-                raise self._unknown((section,), list(SCHEMA))
+                self._unknown((section,), list(SCHEMA))
         for section, keys in SCHEMA.items():
-            given = document.get(section, {})
+            given = self._document.get(section, {})
             if not isinstance(given, dict):
-                raise self._error((section,), f"{section} must be a table: write [{section}].")
+                self._flaw((section,), f"{section} is no table", f"write [{section}]")
+                given = {}
             if section == "labels":
                 values[section] = self._table((section,), given)
                 continue
             for name in given:
                 if name not in keys:
-                    raise self._unknown((section, name), list(keys))
+                    self._unknown((section, name), list(keys))
+            found = {
+                name: self._value((section, name), key, given[name])
+                for name, key in keys.items()
+                if name in given
+            }
             values[section] = {
-                name: self._value((section, name), key, given[name]) if name in given else None
+                name: key.default if found.get(name) is None else found[name]
                 for name, key in keys.items()
             }
-            for name, key in keys.items():
-                if values[section][name] is None:
-                    values[section][name] = key.default
-        return self._config(values)
+        config = self._config(values)
+        if self.flaws:
+            raise ConfigError(self._path, *self.flaws)
+        return config
 
     def _config(self, values: dict[str, dict[str, Any]]) -> NodeConfig:
         identity, network = values["identity"], values["network"]
@@ -169,10 +219,10 @@ class _Reader:
         log = values["logging"]
         places = resources["max_concurrent_tasks"]
         if not _HOST.fullmatch(network["manager_host"]):
-            raise self._error(
+            self._flaw(
                 ("network", "manager_host"),
-                "network.manager_host must be a host's name or address, without scheme and port, "
-                f"not {network['manager_host']!r}.",
+                f"network.manager_host is {network['manager_host']!r}",
+                "it must be a host's name or address, without scheme and port",
             )
         return NodeConfig(
             path=self._path,
@@ -197,15 +247,16 @@ class _Reader:
         )
 
     def _value(self, where: tuple[str, ...], key: Key, given: Any) -> Any:
+        """None, and a flaw, for a value that cannot be."""
         dotted = ".".join(where)
         if key.type is dict:
             return self._table(where, given)
-        from_environment = False
+        value = given
         if isinstance(given, str):
-            substituted = self._substitute(where, given, optional=key.secret)
-            from_environment = substituted != given
-            given = substituted
-        value = _converted(given, key.type) if from_environment else given
+            text = self._substitute(where, given, optional=key.secret)
+            if text is None:
+                return None
+            value = _converted(text, key.type) if text != given else text
         fits = isinstance(value, key.type) and (key.type is bool or not isinstance(value, bool))
         if key.type is float:
             fits = isinstance(value, int | float) and not isinstance(value, bool)
@@ -218,60 +269,68 @@ class _Reader:
         if fits and key.name:
             fits = NAME.fullmatch(value) is not None
         if not fits:
-            shown = "" if key.secret else f", not {given!r}"
-            raise self._error(where, f"{dotted} must be {_wanted(key)}{shown}.")
+            shown = "not a text" if key.secret else repr(value)
+            self._flaw(where, f"{dotted} is {shown}", f"it must be {_wanted(key)}")
+            return None
         return value
 
     def _table(self, where: tuple[str, ...], given: Any) -> dict[str, str]:
         dotted = ".".join(where)
         if not isinstance(given, dict):
-            raise self._error(where, f"{dotted} must be a table of names and texts.")
+            self._flaw(where, f"{dotted} is {given!r}", "it must be a table of names and texts")
+            return {}
         table = {}
         for name, value in given.items():
+            here = (*where, name)
             if not isinstance(value, str) or not value:
-                raise self._error(
-                    (*where, name), f"{dotted}.{name} must be a text in quotes, not {value!r}."
-                )
-            table[name] = self._substitute((*where, name), value)
+                self._flaw(here, f"{dotted}.{name} is {value!r}", "it must be a text in quotes")
+            elif (text := self._substitute(here, value)) is not None:
+                table[name] = text
         return table
 
     def _datasets(self, mappings: dict[str, str]) -> dict[str, Path]:
         folder = self._path.parent.absolute()
         return {name: folder / Path(value).expanduser() for name, value in mappings.items()}
 
-    def _substitute(self, where: tuple[str, ...], text: str, *, optional: bool = False) -> str:
+    def _substitute(
+        self, where: tuple[str, ...], text: str, *, optional: bool = False
+    ) -> str | None:
         """`${NAME}` by the variable's value; `$${` stands for itself without its first $."""
+        unset: list[str] = []
 
         def value(match: re.Match[str]) -> str:
             escaped, name = match.groups()
             if escaped:
                 return f"${{{name}}}"
-            if name in self._environment:
-                return self._environment[name]
-            if optional:
-                self._unset = name
-                return ""
-            raise self._error(
-                where,
-                f"{'.'.join(where)} needs the environment variable {name}, which is not set; "
-                f"set it, or write $${{{name}}} if the text itself is meant.",
-            )
+            if name not in self._environment:
+                unset.append(name)
+            return self._environment.get(name, "")
 
-        return _VARIABLE.sub(value, text)
+        found = _VARIABLE.sub(value, text)
+        if unset and optional:
+            self._unset = unset[0]
+            return ""
+        for name in unset:
+            self._flaw(
+                where,
+                f"{'.'.join(where)} needs the environment variable {name}, which is not set",
+                f"set it, or write $${{{name}}} if the text itself is meant",
+            )
+        return None if unset else found
 
     def _size(self, where: tuple[str, ...], text: str) -> int:
         match = _SIZE.fullmatch(text.strip())
         if match is None:
-            raise self._error(where, f'{".".join(where)} must be a size as "10 MB", not {text!r}.')
+            self._flaw(where, f"{'.'.join(where)} is {text!r}", 'it must be a size as "10 MB"')
+            return 0
         number, unit = match.groups()
         base = 1024 if unit and "i" in unit else 1000
         power = "KMG".index(unit[0].upper()) + 1 if unit else 0
         return max(10_000, int(float(number) * base**power))
 
-    def _unknown(self, where: tuple[str, ...], known: list[str]) -> ConfigError:
+    def _unknown(self, where: tuple[str, ...], known: list[str]) -> None:
         import difflib
 
-        dotted = ".".join(where)
         if len(where) == 1:
             homes = [f"{s}.{where[0]}" for s, keys in SCHEMA.items() if where[0] in keys]
             near = homes or difflib.get_close_matches(where[0], known, 1, 0.5)
@@ -279,11 +338,11 @@ class _Reader:
             near = difflib.get_close_matches(where[-1], known, 1, 0.5)
             if not near:
                 near = [f"{s}.{where[-1]}" for s, keys in SCHEMA.items() if where[-1] in keys]
-        hint = f"did you mean {near[0]!r}?" if near else f"it may be: {', '.join(known)}."
-        return self._error(where, f"there is no key {dotted!r}; {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"it may be: {', '.join(known)}"
+        self._flaw(where, f"there is no key {'.'.join(where)!r}", hint)
 
-    def _error(self, where: tuple[str, ...], sentence: str) -> ConfigError:
-        return ConfigError(self._path, sentence, line=line_of(self._text, where))
+    def _flaw(self, where: tuple[str, ...], wrong: str, remedy: str) -> None:
+        self.flaws.append(Flaw(wrong, remedy, where, line_of(self._text, where)))
 
 
 _HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(?:#.*)?")

@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from manta.node.config_init import TOKEN, render
+from manta.node.config_init import TOKEN, render, unanswered
 from manta.node.errors import VariableError
 
 PREFIX = "MANTA_NODE_"
 _TEXTS = {"ALIAS": "alias", "ID": "id_mode", "MANAGER_HOST": "manager_host", "RUNNER": "runner"}
-_TEXTS |= {"LOG_LEVEL": "log_level", "MAX_CONCURRENT_TASKS": "max_concurrent_tasks"}
+_TEXTS |= {
+    "LOG_LEVEL": "log_level",
+    "LOG_ROTATION": "rotation",
+    "MAX_CONCURRENT_TASKS": "max_concurrent_tasks",
+}
 _NUMBERS = {
     "MANAGER_PORT": "manager_port",
     "RESERVE_CPU_PERCENT": "reserve_cpu_percent",
     "RESERVE_MEMORY_MB": "reserve_memory_mb",
 }
 _SWITCHES = {"GPU_ENABLED": "gpu_enabled", "ALLOW_UNSANDBOXED": "allow_unsandboxed"}
+_SWITCHES |= {"DEBUG_MODE": "debug_mode", "LOG_TO_CONSOLE": "log_to_console"}
 _LISTS = {"DATASETS": "datasets", "LABELS": "labels"}
 _KNOWN = {"TOKEN", *_TEXTS, *_NUMBERS, *_SWITCHES, *_LISTS}
 
@@ -38,8 +43,7 @@ def from_environment(environment: Mapping[str, str]) -> str | None:
     if unknown := sorted(given.keys() - _KNOWN):
         raise VariableError(_unknown(unknown[0]))
     texts = {**_TEXTS, **_NUMBERS, **_SWITCHES}
-    answers: dict[str, Any] = dict.fromkeys(texts.values())
-    answers["token"] = TOKEN
+    answers = {**unanswered(), "token": TOKEN}
     for variable, key in texts.items():
         if variable in given:
             answers[key] = _read(variable, given[variable])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,6 +11,48 @@ import click
 from manta.node.config import toml_key, toml_value
 
 TOKEN = "${MANTA_NODE_TOKEN}"
+
+
+_LISTS = ("datasets", "labels")
+_ONE = (
+    "token",
+    "alias",
+    "id_mode",
+    "manager_host",
+    "manager_port",
+    "max_concurrent_tasks",
+    "reserve_cpu_percent",
+    "reserve_memory_mb",
+    "runner",
+    "gpu_enabled",
+    "allow_unsandboxed",
+    "log_level",
+    "debug_mode",
+    "log_to_console",
+    "rotation",
+)
+
+
+def unanswered() -> dict[str, Any]:
+    """What `ask` and `render` take, with nothing in it."""
+    return {**dict.fromkeys(_ONE), **{name: [] for name in _LISTS}}
+
+
+def make(name: str, path: Path, answers: dict[str, Any]) -> None:
+    """Ask on a terminal what is not answered, and write the file once it is valid.
+
+    Raises ConfigError, KeyFileError, click.ClickException.
+    """
+    import os
+
+    from manta.node.config import parse
+    from manta.transports.keys import write_private
+
+    if sys.stdin.isatty():
+        ask(name, answers)
+    text = render(name, answers)
+    parse(text, path, os.environ)
+    write_private(path, text, replace=True)
 
 
 def ask(name: str, answers: dict[str, Any]) -> None:
@@ -49,7 +93,7 @@ def _ask_datasets() -> list[str]:
 
 
 def render(name: str, answers: dict[str, Any]) -> str:
-    """TOML. Raises click.ClickException for an answer that cannot be."""
+    """TOML. Raises click.BadParameter for an answer that cannot be."""
     sections = {
         "identity": {
             "secured_token": answers["token"] or TOKEN,
@@ -72,7 +116,12 @@ def render(name: str, answers: dict[str, Any]) -> str:
         },
         "datasets.mappings": _pairs(answers["datasets"], "--dataset", "NAME=PATH", paths=True),
         "labels": _pairs(answers["labels"], "--label", "NAME=TEXT"),
-        "logging": {"level": answers["log_level"]},
+        "logging": {
+            "level": answers["log_level"],
+            "debug_mode": answers["debug_mode"],
+            "log_to_console": answers["log_to_console"],
+            "rotation": answers["rotation"],
+        },
     }
     lines = [f"# A Manta node. `manta_node config show {name}` lists all that may be set here."]
     for section, values in sections.items():
@@ -95,7 +144,7 @@ def _number(answer: Any) -> int | None:
     try:
         return int(answer)
     except ValueError:
-        raise click.ClickException(f"{answer!r} is no whole number of tasks.") from None
+        raise click.BadParameter(f"{answer!r} is no whole number of tasks.") from None
 
 
 def _pairs(answers: Any, option: str, form: str, *, paths: bool = False) -> dict[str, str]:

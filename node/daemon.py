@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.actors import ActorError
+from manta.console.exit_codes import Exit
 from manta.node import logs
-from manta.node.config import NodeConfig, load
+from manta.node.config import NodeConfig, instance, load
 from manta.node.errors import NodeError
+from manta.node.exit_codes import of_error
 from manta.node.service import Node
+from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
 
 if TYPE_CHECKING:
     import argparse
-
-ENDED, FAILED = 0, 1
-"""Exit codes; 2 is that of wrong usage."""
 
 SWITCH_INTERVAL = 0.0005
 """Seconds: by Python's default of 5 ms, one busy thread would slow all actors down."""
@@ -31,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         config = load(options.config)
+        if options.number is not None:
+            config = instance(config, options.number)
     except NodeError as error:
-        return _fail(error)
+        return _fail(error, of_error(error))
     logs.configure(
         config.log_level,
         file=options.log,
@@ -50,18 +52,10 @@ def run(config: NodeConfig, state: Path) -> int:
     try:
         node = Node(config, state, on_finish=end.finish)
     except (NodeError, TransportError, ActorError) as error:
-        return _fail(error)
+        return _fail(error, of_error(error))
     with node:
         code, sentence = end.wait()
-    return _fail(sentence) if code else code  # the last line, below those of the shutdown
-
-
-def raise_descriptor_limit() -> None:
-    """To what the system allows: a node with many tasks holds more than the usual 1024."""
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return _fail(sentence, code) if code else code  # the last line, below those of the shutdown
 
 
 class _End:
@@ -76,7 +70,7 @@ class _End:
     def _signalled(self, number: int, _: object) -> None:
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)  # who presses Ctrl-C twice will not wait
-        self.finish(ENDED, f"told to stop by {signal.Signals(number).name}")
+        self.finish(Exit.OK, f"told to stop by {signal.Signals(number).name}")
 
     def finish(self, code: int, sentence: str) -> None:
         """From any thread, also from a signal's handler."""
@@ -90,9 +84,9 @@ class _End:
         return self._why
 
 
-def _fail(error: object) -> int:
+def _fail(error: object, code: int) -> int:
     sys.stderr.write(f"{error}\n")
-    return FAILED
+    return code
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -102,6 +96,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m manta.node", description="Run a Manta node in the foreground."
     )
     parser.add_argument("--config", type=Path, required=True, help="its configuration (TOML)")
+    parser.add_argument("--number", type=int, help="which node of those that it describes")
     parser.add_argument("--state", type=Path, required=True, help="its state folder")
     parser.add_argument("--log", type=Path, help="log to this file, not to the console")
     parser.add_argument("--console", action="store_true", help="log to the console as well")

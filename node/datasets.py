@@ -11,7 +11,7 @@ import msgspec
 
 from manta.actors import Actor, Refused
 from manta.node.config import NodeConfig, line_of
-from manta.node.errors import ConfigError
+from manta.node.errors import ConfigError, Flaw
 from manta.protocol.node import DatasetInfo
 
 SURVEY_BOUND = 100_000
@@ -43,18 +43,32 @@ class Datasets(Actor):
 
 
 def check(config: NodeConfig) -> None:
-    """Raises ConfigError for a mapping that leads nowhere."""
+    """Raises ConfigError, with all mappings that lead nowhere."""
+    if found := flaws(config):
+        raise ConfigError(config.path, *found)
+
+
+def flaws(config: NodeConfig) -> list[Flaw]:
+    found = []
     for name, path in config.datasets.items():
-        problem = _problem(path)
-        if problem:
-            text = config.path.read_text(encoding="utf-8") if config.path.exists() else ""
-            line = line_of(text, ("datasets", "mappings", name))
-            raise ConfigError(
-                config.path,
-                f"the dataset {name!r} is mapped to {path}, which {problem}; correct the path, or "
-                "take the mapping out.",
-                line=line,
+        if not (problem := problem_of(path)):
+            continue
+        text = config.path.read_text(encoding="utf-8") if config.path.exists() else ""
+        where = ("datasets", "mappings", name)
+        remedy = "correct the path, or take the mapping out"
+        if config.number is None and ("{i}" in str(path) or "{alias}" in str(path)):
+            remedy = (
+                f"its nodes are started with `manta_node cluster start N --config {config.name}`"
             )
+        found.append(
+            Flaw(
+                f"the dataset {name!r} is mapped to {path}, which {problem}",
+                remedy,
+                where,
+                line_of(text, where),
+            )
+        )
+    return found
 
 
 def find(mappings: Mapping[str, Path], names: Iterable[str]) -> dict[str, Path]:
@@ -69,7 +83,7 @@ def find(mappings: Mapping[str, Path], names: Iterable[str]) -> dict[str, Path]:
                 f"This node has no dataset {name!r} (it has: {known}): map it in [datasets] of "
                 "its configuration.",
             )
-        if problem := _problem(path):
+        if problem := problem_of(path):
             raise Refused(
                 "dataset-missing", f"The dataset {name!r} of this node, {path}, {problem}."
             )
@@ -81,11 +95,11 @@ def survey(mappings: Mapping[str, Path]) -> tuple[DatasetInfo, ...]:
     return tuple(
         DatasetInfo(name, _size(path), _format(path))
         for name, path in mappings.items()
-        if not _problem(path)
+        if not problem_of(path)
     )
 
 
-def _problem(path: Path) -> str:
+def problem_of(path: Path) -> str:
     if not path.exists():
         return "does not exist"
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -17,25 +18,46 @@ class VariableError(OperatorError):
     """A MANTA_NODE_* variable that cannot be."""
 
 
-class ConfigError(OperatorError):
-    """A configuration that cannot be used. Never quotes a secret."""
+@dataclass(frozen=True)
+class Flaw:
+    """One thing that is wrong with a configuration. Never quotes a secret."""
 
-    def __init__(
-        self, path: Path, sentence: str, *, line: int | None = None, column: int | None = None
-    ) -> None:
-        where = str(path)
-        if line is not None:
-            where += f", line {line}"
-        if column is not None:
-            where += f", column {column}"
-        super().__init__(f"{where}: {sentence}")
+    wrong: str
+    """What is wrong with what, without a full stop."""
+    remedy: str
+    where: tuple[str, ...] = ()
+    """Table and key; () for the file as a whole."""
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.wrong}; {self.remedy}" + "." * (not self.remedy.endswith("?"))
+
+
+class ConfigError(OperatorError):
+    """A configuration that cannot be used: a line for each flaw."""
+
+    def __init__(self, path: Path, *flaws: Flaw) -> None:
+        super().__init__("\n".join(f"{_place(path, flaw)}: {flaw}" for flaw in flaws))
         self.path = path
-        self.line = line
-        self.column = column
+        self.flaws = flaws
+
+
+class NoConfig(ConfigError):
+    """There is no such configuration."""
+
+
+def _place(path: Path, flaw: Flaw) -> str:
+    line = f", line {flaw.line}" if flaw.line is not None else ""
+    return f"{path}{line}" + (f", column {flaw.column}" if flaw.column is not None else "")
 
 
 class IdentityError(OperatorError):
     """The node does not know its manager, or what it knows cannot be read."""
+
+
+class TokenError(IdentityError):
+    """A token that is needed and is not there, or does not serve."""
 
 
 class StateInUse(OperatorError):
@@ -56,3 +78,11 @@ class StorageError(NodeError):
 
 class LaunchError(NodeError):
     """A runtime that cannot be started; the task's code is not to blame."""
+
+
+class NotStarted(OperatorError):
+    """A daemon that ended, or said nothing, after it was launched; `code` is its exit code."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code

@@ -26,6 +26,7 @@ from manta.actors import (
     Refused,
     Timer,
 )
+from manta.console.exit_codes import Exit
 from manta.node import link_words
 from manta.node.context import (
     DATASETS,
@@ -39,6 +40,7 @@ from manta.node.context import (
     tell,
 )
 from manta.node.datasets import SurveyDatasets
+from manta.node.exit_codes import of_refusal
 from manta.node.link_probe import LinkProbe
 from manta.node.manager_reads import ManagerReads, Relay
 from manta.node.messages import (
@@ -210,7 +212,8 @@ class ManagerLink(Actor):
         words = link_words.down(reason, address, self._config, enrolled=enrolled)
         self._say(str(reason), words)
         if reason is DownReason.WRONG_KEY and not enrolled:
-            self._context.finish(1, words)  # its token is of another manager: waiting won't heal it
+            # Its token is of another manager: waiting won't heal it.
+            self._context.finish(Exit.UNREACHABLE, words)
 
     def _disconnected(self) -> None:
         self._registered = False
@@ -230,7 +233,7 @@ class ManagerLink(Actor):
             config.token,
             config.alias,
             mode,
-            hardware_id(config.path.stem) if mode == "hardware" else "",
+            hardware_id(config.name) if mode == "hardware" else "",
         )
         self._ask(request, self._enrolled)
 
@@ -326,7 +329,7 @@ class ManagerLink(Actor):
             return
         if error.code in link_words.PERMANENT or (registering and unknown):
             self._say("refused", error.sentence)
-            self._context.finish(1, error.sentence)
+            self._context.finish(of_refusal(error.code), error.sentence)
         else:
             self._say(DownReason.BUSY.value, error.sentence)
             self._begin_later()

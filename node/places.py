@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from manta.node.state import StateFolder
+    from manta.node.config import NodeConfig
+    from manta.node.state import Member, StateFolder
 
 
 def home() -> Path:
@@ -31,3 +32,36 @@ def state_folder(name: str) -> StateFolder:
 
     config_path(name)
     return StateFolder(home() / "state" / "nodes" / name)
+
+
+def config_of(name: str) -> NodeConfig:
+    """Its own, or its part of one that the nodes of a cluster share. Raises ConfigError."""
+    from manta.node.config import instance, load
+
+    path = config_path(name)
+    member = state_folder(name).read_member()
+    if member is not None and member.is_shared and not path.exists():
+        return instance(load(config_path(member.config)), member.number)
+    return load(path)
+
+
+def names() -> list[str]:
+    """Of all nodes of this user's that are configured or have a state."""
+    configured = {path.stem for path in (home() / "nodes").glob("*.toml")}
+    started = {path.parent.name for path in (home() / "state" / "nodes").glob("*/node.key")}
+    return sorted(configured | started, key=_by_number)
+
+
+def members(cluster: str | None = None) -> dict[str, Member]:
+    """The nodes of that cluster, or of all clusters, by name, in the order of their numbers."""
+    found = {}
+    for path in (home() / "state" / "nodes").glob("*/member.json"):
+        member = state_folder(path.parent.name).read_member()
+        if member is not None and cluster in (None, member.cluster):
+            found[path.parent.name] = member
+    return dict(sorted(found.items(), key=lambda item: (item[1].cluster, item[1].number)))
+
+
+def _by_number(name: str) -> tuple[str, int]:
+    stem, dash, number = name.rpartition("-")
+    return (stem, int(number)) if dash and number.isdecimal() else (name, 0)

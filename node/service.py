@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.actors import ActorSystem, ChildSpec, ExitReason, SystemClock
+from manta.console.exit_codes import Exit
 from manta.node import datasets
 from manta.node.context import ROOT, NodeContext
-from manta.node.errors import IdentityError, LaunchError
+from manta.node.errors import LaunchError, TokenError
 from manta.node.journal_file import Journals
 from manta.node.light_service import LightService
 from manta.node.light_sessions import Sessions
@@ -96,7 +97,7 @@ class Node:
             )
 
             def ended(reason: ExitReason) -> None:
-                on_finish(1, f"The node's actors gave up: {reason}; see the log.")
+                on_finish(Exit.INTERNAL, f"The node's actors gave up: {reason}; see the log.")
 
             undo.callback(root.watch(ended))
             self._undo = undo.pop_all()
@@ -113,7 +114,7 @@ class Node:
 
 
 def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None, str]:
-    """Who the node is, if it has enrolled, and its manager's key. Raises IdentityError.
+    """Who the node is, if it has enrolled, and its manager's key. Raises IdentityError, TokenError.
 
     A token of another manager than before is a wish to move there.
     """
@@ -126,7 +127,7 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
             if config.token_variable
             else "identity.secured_token is empty"
         )
-        raise IdentityError(
+        raise TokenError(
             f"This node has no token and has not enrolled before: {missing} ({config.path}); get "
             "a token with `manta node token CLUSTER`."
         )
@@ -135,11 +136,11 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
     except UnreadableToken as error:
         if identity is not None:
             return identity, identity.manager_key
-        raise IdentityError(f"{config.path}, identity.secured_token: {error}") from error
+        raise TokenError(f"{config.path}, identity.secured_token: {error}") from error
     if identity is not None and identity.manager_key == claims.manager_key:
         return identity, identity.manager_key
     if claims.audience != NODE_AUDIENCE:
-        raise IdentityError(
+        raise TokenError(
             f"{config.path}, identity.secured_token: this is not a node's token but one for "
             f"{claims.audience!r}; get one with `manta node token CLUSTER`."
         )

@@ -5,6 +5,7 @@ node.key        the node's CURVE key pair
 identity.json   its manager's public key; node_id, cluster_id and alias once registered
 lock            held by the daemon that runs; its process id inside
 status.json     what that daemon last said of itself
+member.json     of which cluster of this machine's nodes it is one, if of any
 journal/        what is to be told to the manager, one file per swarm
 spool/          blobs that the journal names
 modules/        unpacked modules, by digest
@@ -59,6 +60,17 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks_queued: int = 0
 
 
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`member.json`: a node that `manta_node cluster` started."""
+
+    cluster: str
+    """What its nodes are called, before the dash and their number."""
+    number: int
+    config: str
+    """The configuration, which all of them share or which is the node's own."""
+    is_shared: bool = False
+
+
 @dataclass(frozen=True)
 class StateFolder:
     path: Path
@@ -74,6 +86,10 @@ class StateFolder:
     @property
     def status_file(self) -> Path:
         return self.path / "status.json"
+
+    @property
+    def member_file(self) -> Path:
+        return self.path / "member.json"
 
     @property
     def journal(self) -> Path:
@@ -163,6 +179,19 @@ class StateFolder:
         draft = self.status_file.with_suffix(".new")
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(status)))
         os.replace(draft, self.status_file)
+
+    def read_member(self) -> Member | None:
+        """None for a node that stands for itself."""
+        try:
+            return msgspec.json.decode(self.member_file.read_bytes(), type=Member)
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write_member(self, member: Member) -> None:
+        """Raises KeyFileError."""
+        from manta.transports.keys import write_private
+
+        write_private(self.member_file, msgspec.json.encode(member).decode() + "\n", replace=True)
 
     def running_pid(self) -> int | None:
         """The daemon that holds the folder."""

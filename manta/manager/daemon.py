@@ -15,6 +15,7 @@ from manta.actors import ExitReason
 from manta.manager.bootstrap import ADMIN
 from manta.manager.errors import ManagerError
 from manta.manager.service import Manager, Settings
+from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
 
 STOPPED, CANNOT_START, GAVE_UP = 0, 11, 70
@@ -29,6 +30,7 @@ log = logging.getLogger("manta.manager")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    raise_descriptor_limit()
     logging.basicConfig(
         level=options.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s"
     )

@@ -406,7 +406,7 @@ class Registrar:
             "issuing a token",
             by.key,
             lambda now: self._context.authority.issue(
-                NODE_AUDIENCE, cluster_id, now=now, ttl=message.ttl
+                NODE_AUDIENCE, cluster_id, now=now, ttl=message.ttl, uses=message.uses
             ),
             then,
             reply,

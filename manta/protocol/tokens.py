@@ -44,6 +44,7 @@ _CLAIMS = {
     "id": "jti",
     "manager_key": "mgr",
     "confirmation": "cnf",
+    "uses": "uses",
 }
 
 
@@ -62,6 +63,8 @@ class TokenClaims(msgspec.Struct, frozen=True, rename=_CLAIMS):
     manager_key: Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
     """The manager's CURVE public key, Z85."""
     confirmation: Confirmation | None = None
+    uses: int | None = None
+    """How many nodes it may enrol, of a node token; the manager counts them."""
 
     @property
     def bound_to(self) -> str | None:

@@ -63,7 +63,14 @@ class TokenAuthority:
         return Ed25519PrivateKey.from_private_bytes(self._seed)
 
     def issue(
-        self, audience: str, subject: str, *, now: float, ttl: float, bound_to: str = ""
+        self,
+        audience: str,
+        subject: str,
+        *,
+        now: float,
+        ttl: float,
+        bound_to: str = "",
+        uses: int | None = None,
     ) -> tuple[str, TokenClaims]:
         import jwt
 
@@ -78,6 +85,8 @@ class TokenAuthority:
         }
         if bound_to:
             claims["cnf"] = {"curve": bound_to}
+        if uses is not None:
+            claims["uses"] = uses
         token = jwt.encode(claims, self._key(), algorithm=ALGORITHM)
         return token, peek(token)
 

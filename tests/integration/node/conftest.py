@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -161,3 +164,31 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         lab = Lab(tmp_path_factory.mktemp("lab"), undo, getattr(request, "param", 1))
         undo.callback(lab.stop_manager)
         yield lab
+
+
+# The command.
+
+
+class Command:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = {**os.environ, "MANTA_HOME": str(home)}
+
+    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "manta.node.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=40,
+            stdin=subprocess.DEVNULL,
+            env={**self.environment, **environment},
+        )
+
+
+@pytest.fixture
+def manta_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    command = Command(tmp_path_factory.mktemp("home"))
+    yield command
+    command("stop", "edge")
+    command("cluster", "stop")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from manta.console.exit_codes import Exit
 from manta.node.state import StateFolder
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,11 +62,11 @@ def test_validity_as_json(call: Call, tmp_path: Path) -> None:
     with open(tmp_path / "nodes" / "edge.toml", "a") as file:
         file.write("[resources]\nreserve_memory_mb = 'much'\n")
     wrong = call("validate", "edge", "--json")
-    assert wrong.returncode == 1
-    assert "reserve_memory_mb" in json.loads(wrong.stdout)["error"]
+    assert wrong.returncode == Exit.LOCAL
+    assert "reserve_memory_mb" in json.loads(wrong.stdout)["flaws"][0]["wrong"]
     absent = call("validate", "nobody", "--json")
-    assert absent.returncode == 1
-    assert "config init nobody" in json.loads(absent.stdout)["error"]
+    assert absent.returncode == Exit.NOT_FOUND
+    assert "config init nobody" in json.loads(absent.stdout)["flaws"][0]["remedy"]
 
 
 def test_an_edited_configuration_replaces_the_old_one(call: Call, tmp_path: Path) -> None:
@@ -84,8 +85,8 @@ def test_an_edited_configuration_that_is_wrong_is_kept_as_a_draft(
     path = tmp_path / "nodes" / "edge.toml"
     before = path.read_text()
     wrong = call("edit", "edge", VISUAL=editor("text += '[labels]\\nroom = 3\\n'"))
-    assert wrong.returncode == 1
-    assert "labels.room must be a text" in wrong.stderr
+    assert wrong.returncode == Exit.LOCAL
+    assert "labels.room is 3; it must be a text" in wrong.stderr
     assert ".edge.draft" in wrong.stderr
     assert path.read_text() == before
     mended = call("edit", "edge", VISUAL=editor("text = text.replace('room = 3', 'room = \"b\"')"))
@@ -102,7 +103,7 @@ def test_an_editor_that_fails_changes_nothing(
 ) -> None:
     before = (tmp_path / "nodes" / "edge.toml").read_text()
     done = call("edit", "edge", VISUAL=program)
-    assert done.returncode == 1
+    assert done.returncode == Exit.LOCAL
     assert words in done.stderr
     assert (tmp_path / "nodes" / "edge.toml").read_text() == before
     assert [entry.name for entry in (tmp_path / "nodes").iterdir()] == ["edge.toml"]
@@ -117,7 +118,7 @@ def test_deleting(call: Call, tmp_path: Path) -> None:
     lock = state.open()
     try:
         refused = call("delete", "edge", "--yes", "--state")
-        assert refused.returncode == 1
+        assert refused.returncode == Exit.LOCAL
         assert "manta_node stop edge" in refused.stderr
         assert json.loads(call("list", "--json").stdout)[0]["pid"] == os.getpid()
     finally:
@@ -127,7 +128,7 @@ def test_deleting(call: Call, tmp_path: Path) -> None:
     assert not path.exists()
     assert state.path.exists()
     absent = call("delete", "edge", "--yes")
-    assert absent.returncode == 1
+    assert absent.returncode == Exit.NOT_FOUND
     assert "no configuration 'edge'" in absent.stderr
     assert call("init", "edge").returncode == 0
     assert call("delete", "edge", "--yes", "--state").returncode == 0

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from manta.node.config import toml_value
+from tests.integration.node.conftest import Command
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -195,10 +196,10 @@ def journals(state) -> list[Path]:
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        ("[network]\nmanager_prot = 1\n", 1, "line 2: there is no key 'network.manager_prot'"),
-        ("[network\n", 1, "line 1, column 9: is not TOML"),
-        ("", 1, "no token and has not enrolled"),
-        ("[identity]\nsecured_token = '${NO_SUCH_VARIABLE}'\n", 1, "NO_SUCH_VARIABLE is not set"),
+        ("[network]\nmanager_prot = 1\n", 11, "line 2: there is no key 'network.manager_prot'"),
+        ("[network\n", 11, "line 1, column 9: it is not TOML"),
+        ("", 6, "no token and has not enrolled"),
+        ("[identity]\nsecured_token = '${NO_SUCH_VARIABLE}'\n", 6, "NO_SUCH_VARIABLE is not set"),
     ],
 )
 def test_a_daemon_that_cannot_start_says_why(
@@ -220,7 +221,7 @@ def test_a_daemon_that_cannot_start_says_why(
 def test_a_daemon_may_hold_as_many_descriptors_as_the_system_allows() -> None:
     code = """
 import resource
-from manta.node.daemon import raise_descriptor_limit
+from manta.transports.descriptors import raise_descriptor_limit
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 raise_descriptor_limit()
@@ -231,30 +232,6 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
 
 
 # The command.
-
-
-class Command:
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = {**os.environ, "MANTA_HOME": str(home)}
-
-    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "manta.node.cli", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=40,
-            stdin=subprocess.DEVNULL,
-            env={**self.environment, **environment},
-        )
-
-
-@pytest.fixture
-def manta_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    command = Command(tmp_path_factory.mktemp("home"))
-    yield command
-    command("stop", "edge")
 
 
 def init(lab, manta_node: Command, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -269,7 +246,7 @@ def test_from_config_to_stop(lab, manta_node: Command) -> None:
     assert done.returncode == 0, done.stderr
     assert "manta_node start edge" in done.stdout
     again = init(lab, manta_node)
-    assert again.returncode == 1
+    assert again.returncode == 11
     assert "--force replaces it" in again.stderr
     path = manta_node.home / "nodes" / "edge.toml"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -280,7 +257,7 @@ def test_from_config_to_stop(lab, manta_node: Command) -> None:
     assert manta_node("config", "validate", "edge").returncode == 0
 
     missing = manta_node("start", "edge", "--background")
-    assert missing.returncode == 1
+    assert missing.returncode == 6
     assert "MANTA_NODE_TOKEN is not set" in missing.stderr
 
     api = lab.api()
@@ -290,7 +267,7 @@ def test_from_config_to_stop(lab, manta_node: Command) -> None:
     assert "Connected to the manager" in started.stdout
     assert api.get_node("edge").datasets["table"].size == 4
     second = manta_node("start", "edge", "--background")
-    assert second.returncode == 1
+    assert second.returncode == 11
     assert "runs already" in second.stderr
 
     status = manta_node("status", "edge")
@@ -305,7 +282,7 @@ def test_from_config_to_stop(lab, manta_node: Command) -> None:
     stopped = manta_node("stop", "edge")
     assert stopped.returncode == 0
     assert "was stopped" in stopped.stdout
-    assert manta_node("status", "edge").returncode == 1
+    assert manta_node("status", "edge").returncode == 7
     assert "stopped" in manta_node("status", "edge").stdout
     assert "does not run" in manta_node("stop", "edge").stdout
 
@@ -315,7 +292,7 @@ def test_from_config_to_stop(lab, manta_node: Command) -> None:
     assert started.returncode == 0, started.stderr
     assert "Nobody answers" in started.stdout
     status = manta_node("status", "edge")
-    assert status.returncode == 1
+    assert status.returncode == 7
     assert "unreachable" in status.stdout
     lab.start_manager()
     lab.wait_until(lambda: manta_node("status", "edge").returncode == 0)
@@ -334,7 +311,7 @@ def test_a_node_without_a_configuration_takes_it_from_variables(lab, manta_node:
         "MANTA_NODE_DATASETS": f"table={lab.folder}/table.csv",
     }
     wrong = manta_node("start", "--background", **variables, MANTA_NODE_ALIS="x")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 11
     assert "did you mean MANTA_NODE_ALIAS?" in wrong.stderr
     try:
         started = manta_node("start", "--background", **variables)
@@ -398,15 +375,15 @@ def test_following_the_log(lab, manta_node: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("status", "nobody"), 1, "nobody is stopped"),
-        (("logs", "nobody"), 1, "has no log yet"),
-        (("start", "nobody"), 1, "config init nobody"),
-        (("config", "show", "nobody"), 1, "no such configuration"),
+        (("status", "nobody"), 7, "nobody is stopped"),
+        (("logs", "nobody"), 11, "has no log yet"),
+        (("start", "nobody"), 5, "config init nobody"),
+        (("config", "show", "nobody"), 5, "no such configuration"),
         (("config", "show", "../x"), 2, "no name of a configuration"),
         (("frobnicate",), 2, "No such command"),
         (("config", "init", "x", "--dataset", "oops"), 2, "not of the form NAME=PATH"),
         (("config", "init", "x", "--manager-port", "0"), 2, "is not in the range"),
-        (("config", "init", "x", "--alias", "two words"), 1, "identity.alias must be a name"),
+        (("config", "init", "x", "--alias", "two words"), 11, "it must be a name"),
     ],
 )
 def test_wrong_usage(

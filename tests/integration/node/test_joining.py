@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from manta.console.exit_codes import Exit
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.node.errors import ConfigError, IdentityError, LaunchError, StateInUse
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE
@@ -25,7 +26,7 @@ def refusal(lab, token: str, name: str = "edge") -> str:
     join(lab, token, name)
     lab.wait_until(lambda: lab.finished)
     [(code, sentence)] = lab.finished
-    assert code == 1
+    assert code == Exit.DENIED
     status = lab.wait_for(lab.state(name), "refused")
     assert status.sentence == sentence
     assert not lab.state(name).identity_file.exists()
@@ -61,7 +62,7 @@ def test_a_foreign_token_is_another_manager_s(lab) -> None:
     join(lab, token)
     lab.wait_until(lambda: lab.finished)
     [(code, sentence)] = lab.finished
-    assert code == 1
+    assert code == Exit.UNREACHABLE
     assert "does not hold the key" in sentence
     assert lab.wait_for(lab.state("edge"), "wrong-key").sentence == sentence
 
@@ -118,7 +119,7 @@ def test_an_alias_that_is_taken(lab) -> None:
     lab.start(config, lab.state("twin"))
     lab.wait_until(lambda: lab.finished)
     [(code, sentence)] = lab.finished
-    assert code == 1
+    assert code == Exit.REFUSED
     assert "node-1" in sentence
 
 

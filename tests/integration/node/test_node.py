@@ -243,7 +243,7 @@ def test_a_removed_node_ends(lab) -> None:
     api.remove_node("node-1")
     lab.wait_until(lambda: lab.finished)
     code, sentence = lab.finished[0]
-    assert code == 1
+    assert code == 6
     assert "removed" in sentence
     with pytest.raises(errors.NotFound):
         api.get_node("node-1")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from manta.console.exit_codes import Exit
 from manta.node import cli, places
 
 
@@ -18,7 +19,7 @@ def test_a_fault_of_its_own_is_one_sentence_and_a_file(
     monkeypatch.setattr(places, "home", lambda: 1 / 0)
     with pytest.raises(SystemExit) as exit_:
         cli.main(["config", "list"])
-    assert exit_.value.code == cli.INTERNAL
+    assert exit_.value.code == Exit.INTERNAL
     said = capsys.readouterr().err
     assert "ZeroDivisionError: division by zero" in said
     assert "Traceback" not in said

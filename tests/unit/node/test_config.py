@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.node.config import SCHEMA, NodeConfig, line_of, load, parse, render, toml_value
+from manta.node.config import SCHEMA, NodeConfig, instance, line_of, load, parse, render, toml_value
 from manta.node.errors import ConfigError
 
 PATH = Path("/etc/manta/edge.toml")
@@ -113,30 +113,97 @@ def test_other_keys() -> None:
         ("[identity]\nqqq = 1\n", "it may be: secured_token, alias, id."),
         (
             "[network]\nmanager_port = 'x'\n",
-            "line 2: network.manager_port must be a whole number from 1 to",
+            "line 2: network.manager_port is 'x'; it must be a whole number from 1 to",
         ),
-        ("[network]\nmanager_port = 70000\n", "not 70000."),
-        ("[network]\nmanager_port = true\n", "not True."),
-        ("network.manager_port = 1.5\n", "line 1: network.manager_port must be"),
+        ("[network]\nmanager_port = 70000\n", "manager_port is 70000; it must"),
+        ("[network]\nmanager_port = true\n", "manager_port is True; it must"),
+        ("network.manager_port = 1.5\n", "line 1: network.manager_port is 1.5; it must be"),
         ("[resources]\nreserve_cpu_percent = -1\n", "must be a number from 0 to 100"),
-        ("[containers]\nrunner = 'podman'\n", 'must be one of "auto", "docker", "process", not'),
+        (
+            "[containers]\nrunner = 'podman'\n",
+            'is \'podman\'; it must be one of "auto", "docker", "process".',
+        ),
         ("[containers]\ngpu_enabled = 1\n", "must be true or false"),
-        ("[identity]\nalias = 'two words'\n", "line 2: identity.alias must be a name"),
+        (
+            "[identity]\nalias = 'two words'\n",
+            "alias is 'two words'; it must be a name",
+        ),
         ("[identity]\nalias = ''\n", "must be a name"),
-        ("[datasets]\nmappings = 5\n", "line 2: datasets.mappings must be a table"),
-        ("[datasets]\nmappings = {\n a = 'x',\n b = 5 }\n", "line 4: datasets.mappings.b must be"),
+        ("[datasets]\nmappings = 5\n", "line 2: datasets.mappings is 5; it must be a table"),
+        (
+            "[datasets]\nmappings = {\n a = 'x',\n b = 5 }\n",
+            "line 4: datasets.mappings.b is 5;",
+        ),
         ("[datasets.mappings]\na = '${NOWHERE}'\n", "needs the environment variable NOWHERE"),
-        ("labels = 3\n", "line 1: labels must be a table"),
+        ("labels = 3\n", "line 1: labels is no table; write [labels]."),
         ("[logging]\nrotation = 'weekly'\n", 'must be a size as "10 MB"'),
         ("[network]\nmanager_host = 'tcp://x:1'\n", "without scheme and port"),
-        ("[identity]\nsecured_token = \n", "line 2, column 17: is not TOML: Invalid value."),
-        ("[identity\n", "line 1, column 10: is not TOML"),
+        ("[identity]\nsecured_token = \n", "line 2, column 17: it is not TOML: Invalid value;"),
+        ("[identity\n", "line 1, column 10: it is not TOML"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, expected: str) -> None:
     message = error(text)
     assert message.startswith(str(PATH))
     assert expected in message
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    text = """\
+[identity]
+alias = "two words"
+secured_tokn = "x"
+[network]
+manager_port = 0
+manager_host = "${NOWHERE}.${NEITHER}"
+[datasets]
+mappings = {
+  a = 5,
+  b = "${NOPE}",
+}
+[logging]
+rotation = "weekly"
+[labls]
+"""
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    flaws = {(".".join(flaw.where), flaw.line) for flaw in caught.value.flaws}
+    assert flaws == {
+        ("identity.alias", 2),
+        ("identity.secured_tokn", 3),
+        ("network.manager_port", 5),
+        ("network.manager_host", 6),
+        ("datasets.mappings.a", 9),
+        ("datasets.mappings.b", 10),
+        ("logging.rotation", 13),
+        ("labls", 14),
+    }
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(caught.value.flaws) == 9, "both variables of the host"
+    assert all(line.startswith(f"{PATH}, line ") for line in lines)
+    assert all(flaw.wrong and flaw.remedy for flaw in caught.value.flaws)
+
+
+def test_a_token_in_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "open.toml"
+    path.write_text("[identity]\nsecured_token = 'hunter2'\n")
+    path.chmod(0o640)
+    with pytest.raises(
+        ConfigError, match=r"open to other users \(mode 0640\); run `chmod 600"
+    ) as e:
+        load(path, {})
+    assert "hunter2" not in str(e.value)
+    path.write_text("[identity]\nsecured_token = '${TOKEN}'\n")
+    assert load(path, {"TOKEN": "t"}).token == "t"
+
+
+def test_one_configuration_for_several_nodes() -> None:
+    shared = read(
+        "[identity]\nalias = 'edge'\n[datasets]\nmappings = {a='/d/{i}/{alias}', b='/b'}\n"
+    )
+    second = instance(shared, 2)
+    assert (second.name, second.alias) == ("edge-2", "edge-2")
+    assert second.datasets == {"a": Path("/d/1/edge-2"), "b": Path("/b")}
 
 
 def test_secrets_are_never_shown() -> None:

@@ -1,0 +1,139 @@
+"""Daemons of nodes in the background: started, watched until they say how they stand, stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from manta.console.exit_codes import Exit
+from manta.node.errors import NotStarted, OperatorError
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
+    from manta.node.state import StateFolder, Status
+
+START_PATIENCE = 6.0
+"""Seconds that a daemon has to connect; it is left to go on trying after them."""
+SILENCE = 6.0
+"""Seconds more after which one that has said nothing at all counts as failed."""
+STOP_PATIENCE = 30.0
+
+
+@dataclass
+class Started:
+    """A daemon that was launched a moment ago."""
+
+    name: str
+    folder: StateFolder
+    process: subprocess.Popen[bytes]
+    launched_at: float
+
+    def wait(self, patience: float = START_PATIENCE) -> Status:
+        """What it says once it is connected, or after `patience`. Raises NotStarted."""
+        deadline = self.launched_at + patience
+        while True:
+            code = self.process.poll()
+            status = current_status(self.folder)
+            if code is not None:
+                raise NotStarted(f"The node {self.name} did not start: {self._last_words()}", code)
+            now = time.monotonic()
+            if status is not None and (status.state == "connected" or now > deadline):
+                self.process.returncode = 0  # it lives on by itself
+                return status
+            if now > deadline + SILENCE:
+                self.process.returncode = 0
+                raise NotStarted(
+                    f"The node {self.name} (process {self.process.pid}) says nothing; see "
+                    f"{self.folder.log_file}.",
+                    Exit.TIMEOUT,
+                )
+            time.sleep(0.05)
+
+    def _last_words(self) -> str:
+        said = self.folder.path / "start.err"
+        return said.read_text(errors="replace").strip() or f"exit code {self.process.returncode}."
+
+
+def launch(config: NodeConfig, folder: StateFolder) -> Started:
+    """Start a daemon that outlives this process. Raises OperatorError, KeyFileError, OSError."""
+    from manta.transports.keys import make_private_folder
+
+    if (pid := folder.running_pid()) is not None:
+        raise OperatorError(f"The node {config.name} runs already (process {pid}).")
+    make_private_folder(folder.path)
+    arguments = ["--config", str(config.path), "--state", str(folder.path)]
+    if config.number is not None:
+        arguments += ["--number", str(config.number)]
+    with open(folder.path / "start.err", "w+b") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "manta.node", *arguments, "--log", str(folder.log_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+    return Started(config.name, folder, process, time.monotonic())
+
+
+def ask_to_stop(folder: StateFolder) -> int | None:
+    """Its process id, or None where no daemon runs.
+
+    Only who holds the folder's lock is told: after a crash its process id may be a stranger's.
+    Raises OperatorError.
+    """
+    pid = folder.running_pid()
+    if pid is None:
+        return None
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    try:
+        if folder.running_pid() != pid:  # it ended, and its id may be another's by now
+            return None
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+    except PermissionError:
+        raise OperatorError(f"Process {pid} is another user's: ask that user.") from None
+    finally:
+        os.close(process)
+    return pid
+
+
+def wait_for_end(name: str, folder: StateFolder, pid: int) -> None:
+    """Raises OperatorError when it takes too long."""
+    deadline = time.monotonic() + STOP_PATIENCE
+    while folder.running_pid() == pid:
+        if time.monotonic() > deadline:
+            raise OperatorError(
+                f"The node {name} (process {pid}) did not stop within {STOP_PATIENCE:g} s; see "
+                f"{folder.log_file}, or end it with `kill -9 {pid}`."
+            )
+        time.sleep(0.02)
+
+
+def current_status(folder: StateFolder) -> Status | None:
+    """Of the daemon that runs, if one does and has said something."""
+    from manta.node.state import is_status_of
+
+    found = folder.read_status()
+    return found if is_status_of(found, folder.running_pid()) else None
+
+
+def record(name: str, folder: StateFolder) -> dict[str, Any]:
+    """How a node stands, with all the fields of a Status whether or not it runs."""
+    from manta.node.state import Status
+
+    pid = folder.running_pid()
+    found = current_status(folder)
+    if found is None:
+        state = "stopped" if pid is None else "starting"
+        found = Status(pid or 0, name, state, f"The node {name} is {state}.", "", "", 0.0)
+    fields = {field: getattr(found, field) for field in Status.__struct_fields__}
+    absent = {field: None for field, value in fields.items() if value in ("", 0.0) or value == 0}
+    counts = {"tasks_running": found.tasks_running, "tasks_queued": found.tasks_queued}
+    return {**fields, **absent, **counts, "name": name}
