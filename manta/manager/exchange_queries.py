@@ -57,9 +57,13 @@ def topic_of(read: ExchangeRead) -> Topic:
 
 
 def answer(course: Course, read: ExchangeRead) -> Exchanged | PeerInstances | Checkpoint:
+    """Raises Refused."""
     at = read.instance
     if at not in course.data.live:
-        return _never("SwarmStopped", f"{at} was ended: it waits for nothing any more.")
+        sentence = f"{at} was ended: it waits for nothing any more."
+        if isinstance(read, ReadPeers | ReadCheckpoint):
+            raise Refused(Code.WRONG_STATE, sentence)
+        return _never("SwarmStopped", sentence)
     match read:
         case ReadPeers():
             return PeerInstances(_peers(course, at))

@@ -81,7 +81,11 @@ class ExchangePolls:
     def _try(self, poll: Waiting, *, last: bool) -> bool:
         if poll.reply.done:
             return True  # the asker is gone
-        answer = self._answer(poll.read)
+        try:
+            answer = self._answer(poll.read)
+        except Refused as refusal:
+            poll.reply.fail(refusal)
+            return True
         if isinstance(answer, Exchanged) and not (answer.ready or answer.error or last):
             return False
         if poll.timer is not None:

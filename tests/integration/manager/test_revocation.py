@@ -1,0 +1,165 @@
+"""R3, R35: whose key was withdrawn is not heard and not answered, on whatever link he has."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from manta.actors import ActorError
+from manta.manager.gateway import Gateway
+from manta.protocol.codes import Code
+from manta.protocol.user import Bind, GetCluster, Logout, RotateToken, SignIn, WhoAmI
+from manta.protocol.users import AddUser, DeleteUser, GrantRole
+from manta.testing.manager import Client, wait_until
+from manta.transports.zmq_links import ZmqLink
+from manta.transports.zmq_listener import AcceptedLink
+
+PASSWORD = "correct-horse"
+
+
+class Witness:
+    """What the manager handles of users, and what it sends over links: whose, and when."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.handled: list[tuple[float, str]] = []
+        self.sent: list[tuple[float, ZmqLink]] = []
+        from_user, send = Gateway._from_user, ZmqLink.send
+
+        def handling(gateway, message, who):
+            answer = from_user(gateway, message, who)  # raises Refused: not handled
+            self.handled.append((time.perf_counter(), who.key))
+            return answer
+
+        def sending(link, message):
+            send(link, message)
+            if isinstance(link, AcceptedLink):
+                self.sent.append((time.perf_counter(), link))
+
+        monkeypatch.setattr(Gateway, "_from_user", handling)
+        monkeypatch.setattr(ZmqLink, "send", sending)
+
+    def links_of(self, key: str) -> set[ZmqLink]:
+        return {link for _, link in self.sent if link.peer_key == key}
+
+    def after(self, at: float, key: str, links: set[ZmqLink]) -> tuple[int, int]:
+        """Handled, and sent over these links."""
+        handled = sum(when > at and who == key for when, who in self.handled)
+        return handled, sum(when > at and link in links for when, link in self.sent)
+
+
+@pytest.fixture
+def witness(bench, monkeypatch: pytest.MonkeyPatch) -> Witness:
+    return Witness(monkeypatch)
+
+
+class Talker:
+    """A user's client that asks a hundred times a second, and holds long polls besides."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.answered = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._talk)
+
+    def _talk(self) -> None:
+        while not self._stop.wait(0.01):
+            try:
+                self.client.gateway.ask_future(GetCluster("lab"), timeout=5.0).add_done_callback(
+                    self._done
+                )
+            except ActorError:
+                continue
+
+    def _done(self, future) -> None:
+        self.answered += future.exception() is None
+
+    def __enter__(self) -> Talker:
+        self._thread.start()
+        wait_until(lambda: self.answered > 20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def user(bench, admin: Client) -> Callable[[], Client]:
+    """Signs the same user in, each time with another key."""
+    admin.ask(AddUser("fast@lab", PASSWORD))
+    admin.ask(GrantRole("fast@lab", "lab", "viewer"))
+
+    def make() -> Client:
+        client = bench.client()
+        client.token = client.ask(SignIn("fast@lab", PASSWORD)).token
+        return client
+
+    return make
+
+
+def test_of_a_revoked_user_nothing_is_handled_and_to_him_nothing_is_sent(
+    admin: Client, user, witness: Witness
+) -> None:
+    """R3, with two machines of one user and 100 messages a second from each."""
+    one, other = user(), user()
+    with Talker(one) as first, Talker(other) as second:
+        keys = [one.keys.public, other.keys.public]
+        links = {key: witness.links_of(key) for key in keys}
+        assert all(links.values())
+        admin.ask(DeleteUser("fast@lab"))
+        returned = time.perf_counter()
+        time.sleep(1.0)
+        counts = [witness.after(returned, key, links[key]) for key in keys]
+        assert counts == [(0, 0), (0, 0)]
+        answered = first.answered, second.answered
+        time.sleep(0.2)
+        assert (first.answered, second.answered) == answered
+    assert one.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+    assert one.refusal(Bind(one.token)).code == Code.TOKEN_REVOKED
+
+
+def silenced(client: Client, within: float) -> None:
+    """The key is nobody's, in `within` seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            client.gateway.ask(WhoAmI(), timeout=1.0)
+        except ActorError:
+            break
+        assert time.monotonic() < deadline, "it is still answered"
+    assert client.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+
+
+@pytest.mark.parametrize("how", ["reuse", "logout everywhere", "delete"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_revocation_acts_on_all_live_links_within_a_second(
+    bench, admin: Client, user, how: str, restarted: bool
+) -> None:
+    """R35. Each key has a link to the users' port and one to the nodes', both live."""
+    client = user()
+    more = [] if how == "reuse" else [user()]
+    old = client.token
+    client.token = client.ask(RotateToken()).token
+    twins = [bench.client(one.keys, at=bench.nodes_at) for one in (client, *more)]
+    if restarted:
+        bench.restart()
+    everywhere = [client, *more, *twins]
+    assert {one.ask(WhoAmI()).email for one in everywhere} == {"fast@lab"}
+    if how == "reuse":
+        assert client.refusal(Bind(old)).code == Code.TOKEN_REVOKED
+    elif how == "delete":
+        admin.ask(DeleteUser("fast@lab"))
+    else:
+        client.ask(Logout(everywhere=True))
+    began = time.monotonic()
+    for one in everywhere:
+        silenced(one, began + 1.0 - time.monotonic())
+    for one in (client, *more):
+        assert one.refusal(Bind(one.token)).code == Code.TOKEN_REVOKED
+    bench.restart()
+    for one in (client, *more):  # nor after another start
+        assert one.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+        assert one.refusal(Bind(one.token)).code == Code.TOKEN_REVOKED

@@ -1,0 +1,287 @@
+"""Every message of the Gateway, sent by everybody, about an own and a foreign cluster.
+
+Over real sockets, to a real manager. What is written here is compared with nothing of the
+manager's: a message that has no row here, or a row without a message, fails.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from msgspec.structs import replace
+
+from manta.actors import Refused
+from manta.manager.auth.rights import Right
+from manta.manager.gateway import Gateway
+from manta.protocol import exchange, node, user, users
+from manta.protocol.codes import Code
+from manta.protocol.node import Instance, Message
+from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
+from manta.protocol.values import Inline
+from manta.testing.manager import Client
+
+pytestmark = pytest.mark.timeout(60)
+
+PASSWORD = "correct-horse"
+SPEC = SwarmSpec("over", (TaskSpec("task", "m"),), (ModuleSpec("m", None, image="none"),))
+
+ROLES = {"owner", "operator", "researcher", "viewer", "watcher"}
+"""`watcher` is a definition of one's own, with the right to read swarms."""
+USERS = {*ROLES, "administrator", "none"}
+EVERYBODY = {*USERS, "unknown key", "signed out", "node", "removed node"}
+READ = {"owner", "operator", "researcher", "viewer"}
+WATCH = READ | {"watcher"}
+DEPLOY = {"owner", "researcher"}
+OPERATE = {"owner", "operator"}
+OWN = {"owner"}
+GUESTS = {"unknown key", "signed out"}
+
+
+class Place(NamedTuple):
+    """A cluster and what is in it: `runs` is a swarm that is ACTIVE, `over` one that is not."""
+
+    cluster: str
+    runs: str
+    over: str
+    nodes: dict[str, str]
+    """The node that somebody who may remove one removes; the others try with `node`."""
+
+    def node(self, who: str) -> str:
+        return self.nodes.get(who, self.nodes["node"])
+
+
+class Row(NamedTuple):
+    may: set[str]
+    make: Callable[[Place, str], Message]
+    hidden: Code | None = None
+    """How the same is refused of a foreign cluster; None: it is about no cluster."""
+
+
+def about(kind: str, may: set[str], make: Callable[[Place, str], Message]) -> Row:
+    codes = {
+        "cluster": Code.UNKNOWN_CLUSTER,
+        "node": Code.UNKNOWN_NODE,
+        "swarm": Code.UNKNOWN_SWARM,
+    }
+    return Row(may | {"administrator"}, make, codes[kind])
+
+
+def plain(may: set[str], *arguments: object, kind: type[Message]) -> Row:
+    return Row(may, lambda _, __: kind(*arguments))
+
+
+def of_instance(kind: Callable[..., Message], *arguments: object) -> Row:
+    return Row({"node"}, lambda at, _: kind(Instance(at.runs, "task", 0, 0, 0), *arguments))
+
+
+def rows() -> dict[type[Message], Row]:
+    """In this order: what would spoil the place for those below comes last."""
+    admin = {"administrator"}
+    table: dict[type[Message], Row] = {
+        node.Heartbeat: plain({"node"}, 0, node.Load(), kind=node.Heartbeat),
+        node.FetchDesired: plain({"node"}, kind=node.FetchDesired),
+        node.ReadGlobal: Row({"node"}, lambda at, _: node.ReadGlobal(at.runs, "tag")),
+        node.ListGlobals: Row({"node"}, lambda at, _: node.ListGlobals(at.runs)),
+        node.SelectResults: Row({"node"}, lambda at, _: node.SelectResults(at.runs, "tag", 0)),
+        exchange.ResolvePeer: Row(
+            {"node"},
+            lambda at, _: exchange.ResolvePeer(
+                Instance(at.runs, "task", 0, 0, 0), at.nodes["node"]
+            ),
+        ),
+        exchange.ReadPeers: of_instance(exchange.ReadPeers),
+        exchange.ReadBroadcast: of_instance(exchange.ReadBroadcast, "tag"),
+        exchange.ReadMessage: of_instance(exchange.ReadMessage, "node-1", "tag", 0),
+        exchange.ReadContributions: of_instance(exchange.ReadContributions, 0, "barrier"),
+        exchange.ReadLock: of_instance(exchange.ReadLock, "name"),
+        exchange.ReadCheckpoint: of_instance(exchange.ReadCheckpoint),
+        node.JournalBatch: Row({"node"}, lambda at, _: node.JournalBatch(at.runs, 1, ())),
+        node.LogBatch: Row({"node"}, lambda at, _: node.LogBatch(at.runs, 1, ())),
+        node.Register: plain({"node"}, "b", "probe", node.Capabilities(), kind=node.Register),
+        node.Goodbye: plain({"node"}, kind=node.Goodbye),
+        node.Enroll: plain({"node", "removed node"} | GUESTS, "token", "x", kind=node.Enroll),
+        user.SignIn: Row(
+            USERS | GUESTS, lambda _, who: user.SignIn(f"{who.split()[0]}@nowhere", PASSWORD)
+        ),
+        user.Bind: plain(USERS | GUESTS, "token", kind=user.Bind),
+        user.WhoAmI: plain(USERS, kind=user.WhoAmI),
+        user.RotateToken: plain(USERS, kind=user.RotateToken),
+        user.CreateCluster: Row(USERS, lambda _, who: user.CreateCluster(f"of {who}")),
+        user.ListClusters: plain(USERS, kind=user.ListClusters),
+        user.FindMissingBlobs: plain(USERS, (), kind=user.FindMissingBlobs),
+        user.GetManagerStatus: plain(USERS, kind=user.GetManagerStatus),
+        users.GetUser: plain(USERS, kind=users.GetUser),
+        users.ChangePassword: plain(USERS, "wrong word", PASSWORD, kind=users.ChangePassword),
+        users.ListRoles: plain(USERS, kind=users.ListRoles),
+        users.ListUsers: plain(admin, kind=users.ListUsers),
+        users.AddUser: plain(admin, "new@lab", PASSWORD, kind=users.AddUser),
+        users.DeleteUser: plain(admin, "new@lab", kind=users.DeleteUser),
+        users.CreateRoleDefinition: plain(
+            admin, "new", (Right.SWARM_READ,), kind=users.CreateRoleDefinition
+        ),
+        users.DeleteRoleDefinition: plain(admin, "new", kind=users.DeleteRoleDefinition),
+        users.GrantRole: about(
+            "cluster", OWN, lambda at, _: users.GrantRole("nobody@lab", at.cluster, "viewer")
+        ),
+        users.RevokeRole: about(
+            "cluster", OWN, lambda at, _: users.RevokeRole("nobody@lab", at.cluster)
+        ),
+        user.GetCluster: about("cluster", READ, lambda at, _: user.GetCluster(at.cluster)),
+        user.CreateNodeToken: about(
+            "cluster", OPERATE, lambda at, _: user.CreateNodeToken(at.cluster)
+        ),
+        user.ListNodes: about("cluster", READ, lambda at, _: user.ListNodes(at.cluster)),
+        user.GetNode: about("node", READ, lambda at, _: user.GetNode(at.nodes["node"])),
+        user.RequestNodeStop: about(
+            "node", OPERATE, lambda at, _: user.RequestNodeStop(at.nodes["node"])
+        ),
+        user.CheckSwarm: about("cluster", DEPLOY, lambda at, _: user.CheckSwarm(at.cluster, SPEC)),
+        user.SendSwarm: about(
+            "cluster", DEPLOY, lambda at, _: user.SendSwarm(at.cluster, SPEC, wait=True)
+        ),
+        user.ListSwarms: about("cluster", WATCH, lambda at, _: user.ListSwarms(at.cluster)),
+        user.ReadFeed: about("swarm", WATCH, lambda at, _: user.ReadFeed(at.runs, "events")),
+        user.SelectGlobal: about("swarm", WATCH, lambda at, _: user.SelectGlobal(at.runs, "tag")),
+        user.WaitSwarm: about("swarm", WATCH, lambda at, _: user.WaitSwarm(at.runs, 0.0)),
+        user.SetGlobal: about(
+            "swarm", DEPLOY, lambda at, _: user.SetGlobal(at.runs, "tag", Inline(b""))
+        ),
+        **{
+            kind: about("swarm", WATCH, lambda at, _, kind=kind: kind(at.runs))  # type: ignore[misc]
+            for kind in (user.GetSwarm, user.ExplainSwarm, user.GetTasks, user.ListGlobalTags)
+        },
+        **{
+            kind: about("swarm", DEPLOY, lambda at, _, kind=kind: kind(at.over))  # type: ignore[misc]
+            for kind in (user.StartSwarm, user.StopSwarm, user.PauseSwarm, user.ResumeSwarm)
+        },
+        # Of what runs these are refused, but not for who asks.
+        user.RemoveSwarm: about("swarm", DEPLOY, lambda at, _: user.RemoveSwarm(at.runs)),
+        user.DeleteCluster: about("cluster", OWN, lambda at, _: user.DeleteCluster(at.cluster)),
+        user.RemoveNode: about("node", OPERATE, lambda at, who: user.RemoveNode(at.node(who))),
+        user.StopCluster: about("cluster", OWN, lambda at, _: user.StopCluster(at.cluster)),
+        user.StartCluster: about("cluster", OWN, lambda at, _: user.StartCluster(at.cluster)),
+        user.Logout: plain(USERS, kind=user.Logout),
+    }
+    return table
+
+
+def closed_union() -> set[type[Message]]:
+    """All that a peer may send, however deep the union's parts lie."""
+    found: set[type[Message]] = set()
+    todo: list[object] = [Gateway.accepts]
+    while todo:
+        one = todo.pop()
+        parts = typing.get_args(one)
+        if parts:
+            todo.extend(parts)
+        else:
+            found.add(typing.cast("type[Message]", one))
+    return found
+
+
+DENIED = {
+    Code.FORBIDDEN,
+    Code.NOT_SIGNED_IN,
+    Code.NODE_REMOVED,
+    Code.UNKNOWN_CLUSTER,
+    Code.UNKNOWN_NODE,
+    Code.UNKNOWN_SWARM,
+}
+
+
+def denial(client: Client, message: Message) -> str:
+    """The code with which it is denied; nothing when it is not, whatever else becomes of it."""
+    try:
+        client.gateway.ask(message, timeout=20.0)
+    except Refused as refused:
+        return refused.code if refused.code in DENIED else ""
+    return ""
+
+
+def enrolled(bench, admin: Client, cluster: str, alias: str) -> Client:
+    client = bench.client(at=bench.nodes_at)
+    token = admin.ask(user.CreateNodeToken(cluster)).token
+    client.ask(node.Enroll(token, alias, id_mode="alias"))
+    return client
+
+
+def place(bench, admin: Client, cluster: str) -> Place:
+    admin.ask(user.CreateCluster(cluster))
+    names = {}
+    for who in ("node", "owner", "operator", "administrator"):
+        names[who] = f"{cluster}-{who}"
+        enrolled(bench, admin, cluster, names[who]).close()
+    runs = admin.ask(user.SendSwarm(cluster, replace(SPEC, name="runs"), wait=True)).swarm_id
+    admin.ask(user.StartSwarm(runs))
+    over = admin.ask(user.SendSwarm(cluster, SPEC, wait=True)).swarm_id
+    admin.ask(user.StopSwarm(over))
+    return Place(cluster, runs, over, names)
+
+
+def signed_in(bench, admin: Client, who: str) -> Client:
+    admin.ask(users.AddUser(f"{who}@lab", PASSWORD))
+    client = bench.client()
+    client.ask(user.SignIn(f"{who}@lab", PASSWORD))
+    return client
+
+
+def everybody(bench, admin: Client, own: Place, foreign: Place) -> dict[str, Client]:
+    admin.ask(users.CreateRoleDefinition("watcher", (Right.SWARM_READ,)))
+    clients = {"administrator": admin, "unknown key": bench.client()}
+    for role in ROLES:
+        clients[role] = signed_in(bench, admin, role)
+        admin.ask(users.GrantRole(f"{role}@lab", own.cluster, role))
+    clients["none"] = signed_in(bench, admin, "none")
+    clients["signed out"] = signed_in(bench, admin, "out")
+    admin.ask(users.GrantRole("out@lab", own.cluster, "owner"))
+    clients["signed out"].ask(user.Logout())
+    clients["node"] = enrolled(bench, admin, own.cluster, "probe")
+    clients["removed node"] = enrolled(bench, admin, own.cluster, "removed")
+    admin.ask(user.RemoveNode("removed"))
+    for name in ("signed out", "removed node"):  # they come back with the same key
+        keys = clients[name].keys
+        clients[name].close()
+        clients[name] = bench.client(keys, at=bench.nodes_at if "node" in name else "")
+    # Somebody owns the foreign cluster besides the administrator.
+    signed_in(bench, admin, "stranger").close()
+    admin.ask(users.GrantRole("stranger@lab", foreign.cluster, "owner"))
+    assert clients.keys() == EVERYBODY
+    return clients
+
+
+def test_every_message_by_everybody(bench, admin: Client) -> None:
+    table = rows()
+    messages = closed_union()
+    assert {kind.__name__ for kind in messages} == {kind.__name__ for kind in table}
+    own, foreign = place(bench, admin, "own"), place(bench, admin, "far")
+    clients = everybody(bench, admin, own, foreign)
+    admin.ask(users.AddUser("second@lab", PASSWORD, admin=True))
+    second = bench.client()
+    second.ask(user.SignIn("second@lab", PASSWORD))
+    wrong = []
+    for kind, row in table.items():
+        last = ["administrator"]  # who signs out last has let all others do so
+        for who in [*sorted(EVERYBODY - set(last)), *last]:
+            code = denial(clients[who], row.make(own, who))
+            if bool(code) == (who in row.may):
+                wrong.append(f"{kind.__name__} by {who}: {code or 'done'}")
+            if row.hidden is None:
+                continue
+            code = denial(clients[who], row.make(foreign, who))
+            expected = "" if who == "administrator" else row.hidden if who in USERS else None
+            if expected is not None and code != expected:
+                wrong.append(f"{kind.__name__} by {who}, far: {code or 'done'}")
+            if expected is None and not code:
+                wrong.append(f"{kind.__name__} by {who}, far: done")
+    assert wrong == []
+    # What was denied was not done either: the node of those who may not remove one is there.
+    for at in (own, foreign):
+        left = {one.alias for one in second.ask(user.ListNodes(at.cluster)).nodes}
+        removed = {"operator", "owner", "administrator"} if at is own else {"administrator"}
+        assert left & set(at.nodes.values()) == {
+            alias for who, alias in at.nodes.items() if who not in removed
+        }
+        assert second.ask(user.GetSwarm(at.runs)).status == "STOPPED"  # with its cluster
