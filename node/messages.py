@@ -67,6 +67,7 @@ class AttemptEnded(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, frozen=True):
     assignment: Assignment
     queued: float
+    at: float
 
 
 class Revoke(msgspec.Struct, frozen=True):

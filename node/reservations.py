@@ -22,6 +22,8 @@ class Start(msgspec.Struct, frozen=True):
     assignment: Assignment
     queued: float
     """Seconds that it waited."""
+    at: float = 0.0
+    """When it was let in: a manager that was restored may want the same instance again."""
 
 
 class Refuse(msgspec.Struct, frozen=True):
@@ -117,7 +119,7 @@ class Reservations:
             self._running[instance] = waiting.assignment
             self._count += 1
             self._served[instance.swarm_id] = self._count
-            actions.append(Start(waiting.assignment, now - waiting.since))
+            actions.append(Start(waiting.assignment, now - waiting.since, now))
         return actions
 
     def _next(self, now: float) -> _Waiting | None:

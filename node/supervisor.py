@@ -239,7 +239,7 @@ class NodeSupervisor(Supervisor):
                 self._run(task, start)
 
     def _run(self, task: _Task, start: res.Start) -> None:
-        tell(self, f"{ROOT}/{task.id}", Run(start.assignment, start.queued))
+        tell(self, f"{ROOT}/{task.id}", Run(start.assignment, start.queued, start.at))
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
         for task in self._tasks.values():

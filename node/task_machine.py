@@ -56,6 +56,8 @@ class Assigned(msgspec.Struct, frozen=True):
 
     assignment: Assignment
     queued: float = 0.0
+    at: float = 0.0
+    """When it was let in: with another one it is not the same again, but wanted once more."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -197,6 +199,7 @@ class Limits(msgspec.Struct, frozen=True):
 class _Round(msgspec.Struct):
     assignment: Assignment
     queued: float
+    at: float
     preparing: float = 0.0
     starting: float = 0.0
     began: float = 0.0
@@ -220,7 +223,7 @@ class TaskMachine:
         self._sessions = 0
         self._round: _Round | None = None
         self._waiting: deque[_Round] = deque()
-        self._ended: deque[Instance] = deque(maxlen=100)
+        self._ended: deque[tuple[Instance, float]] = deque(maxlen=100)
         self._since = 0.0
         self._lost = ""
         self._now = self._wall = 0.0
@@ -266,9 +269,9 @@ class TaskMachine:
 
     def _assigned(self, event: Assigned) -> None:
         instance = event.assignment.instance
-        if instance in self.live or instance in self._ended:
+        if instance in self.live or (instance, event.at) in self._ended:
             return  # told again: it was not known whether we had heard
-        round_ = _Round(event.assignment, event.queued)
+        round_ = _Round(event.assignment, event.queued, event.at)
         if self.state is State.STOPPED:
             error = TaskError("NodeStopping", f"{instance} came when its runtime was stopping.")
             self._end(round_, AttemptState.INTERRUPTED, error)
@@ -446,7 +449,7 @@ class TaskMachine:
         computing: float = 0.0,
         moving: float = 0.0,
     ) -> None:
-        self._ended.append(round_.instance)
+        self._ended.append((round_.instance, round_.at))
         timings = Timings(round_.queued, round_.preparing, round_.starting, computing, moving)
         ended = TaskEnded(round_.instance, state, self._wall, output, error, timings)
         self._actions.append(Report(ended))

@@ -99,8 +99,8 @@ class TaskSupervisor(Actor):
                 self._context.journals.append_lines(instance.swarm_id, kept)
             case light.RoundEnded(session, instance, output, error, computing, moving):
                 self._feed(tm.Returned(session, instance, output, error, computing, moving))
-            case Run(assignment, queued):
-                self._feed(tm.Assigned(assignment, queued))
+            case Run(assignment, queued, at):
+                self._feed(tm.Assigned(assignment, queued, at))
             case Revoke(instance):
                 self._feed(tm.Revoked(instance))
             case Later():

@@ -90,7 +90,7 @@ COMMANDS = {
     ),
     "manager": (
         "manta.cli.manager",
-        "Start and stop a manager on this machine.",
+        "Start, stop, back up and restore a manager on this machine.",
         "manta manager start --background",
     ),
 }

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manta.cli.backups import backup, restore, verify
 from manta.cli.common import as_json_option, say, show_fields
 from manta.cli.exit_codes import Exit
+from manta.cli.manager_home import ManagerError, folder_of, home_option
 from manta.console import json_form, text
 
 if TYPE_CHECKING:
@@ -25,22 +27,13 @@ STARTED = 15.0
 STOPPED = 15.0
 
 
-class ManagerError(click.ClickException):
-    exit_code = Exit.LOCAL
-
-
-def _folder(path: str | None) -> Path:
-    from manta.apis.profiles import home
-
-    return Path(path).absolute() if path else home() / "manager"
-
-
-home_option = click.option("--home", help="Its folder; ~/.manta/manager if left out.")
-
-
 @click.group()
 def manager() -> None:
-    """Start and stop a manager on this machine."""
+    """Start, stop, back up and restore a manager on this machine."""
+
+
+for command in (backup, restore, verify):
+    manager.add_command(command)
 
 
 @manager.command()
@@ -61,7 +54,7 @@ def start(
     as_json: bool,
 ) -> None:
     """Start a manager; the first start creates the first user and says how to sign in, once."""
-    folder = _folder(home)
+    folder = folder_of(home)
     running = _running(folder)
     if running is not None:
         raise ManagerError(
@@ -148,7 +141,7 @@ def _since(log: Path, begin: int) -> str:
 @as_json_option
 def status(home: str | None, as_json: bool) -> int:
     """Say whether a manager runs here, and where it listens; exit code 7 if none does."""
-    folder = _folder(home)
+    folder = folder_of(home)
     found = _running(folder)
     if found is None:
         say({"running": False, "home": folder}, f"No manager runs in {folder}.", as_json=as_json)
@@ -178,7 +171,7 @@ def _record(found: ManagerFile, folder: Path) -> dict[str, object]:
 @as_json_option
 def stop(home: str | None, as_json: bool) -> None:
     """Stop the manager that runs here; nodes keep their tasks and wait for its return."""
-    folder = _folder(home)
+    folder = folder_of(home)
     found = _running(folder)
     if found is None:
         raise ManagerError(f"No manager runs in {folder}.")

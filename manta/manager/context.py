@@ -13,9 +13,10 @@ import msgspec
 from manta.actors import Actor, ActorDead, Refused, Reply
 from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
-from manta.manager.home import Home
+from manta.manager.home import Home, RestoredFile
 from manta.manager.placement import NodeView
 from manta.manager.store.interface import Store
+from manta.manager.swarm_state import SwarmData
 from manta.protocol.user import SwarmInfo
 from manta.transports.admission import Admission
 from manta.transports.blobs import FileDepot
@@ -96,12 +97,21 @@ class Context:
     users: Listening
     bulk: Listening
     started_at: float
+    restored: RestoredFile | None = None
+    """The backup that the store came from."""
     bulk_admission: Admission = field(default_factory=Admission)
     principals: Principals = field(default_factory=Principals)
     boards: dict[str, Board] = field(default_factory=dict)
 
     def board(self, cluster_id: str) -> Board:
         return self.boards.setdefault(cluster_id, Board())
+
+    def unknown_past(self, swarm: SwarmData) -> str | None:
+        """The backup's id, when the swarm's log was restored and nobody has told the swarm yet."""
+        found = self.restored
+        if found is None or swarm.backup == found.backup or swarm.created_at > found.made_at:
+            return None
+        return found.backup
 
     def holds(self, digest: str) -> bool:
         """Whether the blob is here; who asks is about to name it, so it is not swept away."""

@@ -24,6 +24,15 @@ class ManagerFile(msgspec.Struct, frozen=True):
     started_at: float
 
 
+class RestoredFile(msgspec.Struct, frozen=True):
+    """`restored.json`: there once the folder was made from a backup."""
+
+    backup: str
+    """Id of the backup."""
+    made_at: float
+    """When it was made: swarms that were created before have a past that it may not know."""
+
+
 @dataclass(frozen=True)
 class Home:
     path: Path
@@ -52,6 +61,21 @@ class Home:
     @property
     def manager_file(self) -> Path:
         return self.path / "manager.json"
+
+    @property
+    def restored_file(self) -> Path:
+        return self.path / "restored.json"
+
+    def read_restored_file(self) -> RestoredFile | None:
+        """Of the last restoration; None when there was none."""
+        try:
+            return msgspec.json.decode(self.restored_file.read_bytes(), type=RestoredFile)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(
+                f"{self.restored_file} cannot be read ({error}); restore the backup again."
+            ) from error
 
     def read_manager_file(self) -> ManagerFile | None:
         """None when no manager has left one. Says nothing on whether that manager still runs."""

@@ -47,9 +47,15 @@ class Lines:
         self._taken = dict(self._stored)
         """And of its last line that was sent to the store."""
         self._version = 0
+        self._numbers_known = context.restored is None
+        """Else what lies between a node's last line here and its next one may be lost."""
+        self._heard: set[str] = set()
 
     def take(self, node_id: str, batch: LogBatch) -> None:
         last = self._taken.get(node_id, 0)
+        if not self._numbers_known and node_id not in self._heard:
+            self._heard.add(node_id)
+            last = max(last, batch.first - 1)
         end = batch.first + len(batch.lines) - 1
         if batch.first > last + 1 or end <= last:  # a gap, or nothing new
             self._answer(node_id)

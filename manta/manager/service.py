@@ -18,7 +18,7 @@ from manta.manager import bootstrap
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.manager.context import ROOT, Context, Listening
 from manta.manager.errors import StartError
-from manta.manager.home import Home, ManagerFile
+from manta.manager.home import Home, ManagerFile, RestoredFile
 from manta.manager.store.interface import Store
 from manta.manager.store.sqlite import SqliteStore
 from manta.manager.supervisor import ManagerSupervisor
@@ -88,6 +88,7 @@ class Manager:
                 users=_listen(settings.users, settings.fds[1], undo),
                 bulk=_listen(settings.bulk, settings.fds[2], undo),
                 started_at=time.time(),
+                restored=_restored(home),
             )
             # After all that may be refused: a start that fails would lose the password for good.
             self._populate(reader, settings.bootstrap)
@@ -190,6 +191,13 @@ def _keys(home: Home) -> KeyPair:
     pair = KeyPair.generate()
     pair.save(home.key)
     return pair
+
+
+def _restored(home: Home) -> RestoredFile | None:
+    try:
+        return home.read_restored_file()
+    except ValueError as error:
+        raise StartError(str(error)) from None
 
 
 def _signing_seed(home: Home) -> bytes:

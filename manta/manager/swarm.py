@@ -55,6 +55,7 @@ from manta.manager.swarm_events import (
     Released,
     Resumed,
     Revoke,
+    Rewound,
     Started,
     StateChanged,
     Stopped,
@@ -175,6 +176,8 @@ class SwarmSupervisor(Actor):
         elif self._machine.state is not SwarmState.PENDING:
             self.log.info("goes on after %d events: %s", self._number, self._info.status)
             self._feed(ManagerRestarted())
+            if (backup := self._context.unknown_past(self._machine.data)) is not None:
+                self._feed(Rewound(backup))
             self._place_outstanding()
 
     def receive(self, message: object) -> object:

@@ -178,6 +178,17 @@ class Course:
 
     # How attempts end.
 
+    def _rewound(self, backup: str) -> None:
+        """Part of what live attempts told may be lost, a result perhaps: none is believed."""
+        if self.data.state.final:
+            return
+        self._changed = True
+        self.data.backup = backup
+        self.data.heard_since.clear()
+        for attempt in list(self.data.live.values()):
+            attempt.error = TaskError("Restored", words.RESTORED)
+            self._attempt_ended(attempt, AttemptState.INTERRUPTED)
+
     def _attempt_ended(self, attempt: Attempt, state: AttemptState) -> None:
         run, index = self.data.run_of(attempt.instance.alias), attempt.instance.index
         instance = run.instances[index]

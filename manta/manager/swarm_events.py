@@ -102,6 +102,16 @@ class ManagerRestarted(Event, frozen=True):
     """Fed once after each replay: the time without a manager counts against no deadline."""
 
 
+class Rewound(Event, frozen=True):
+    """The log comes from the backup of that id: what nodes told since is not in it.
+
+    Attempts that were under way are run anew, and each node's journal goes on at whatever
+    number it has reached.
+    """
+
+    backup: str
+
+
 SwarmEvent = (
     Created
     | Started
@@ -115,6 +125,7 @@ SwarmEvent = (
     | NodeLost
     | Ticked
     | ManagerRestarted
+    | Rewound
 )
 
 

@@ -44,6 +44,7 @@ from manta.manager.swarm_events import (
     Publish,
     Record,
     Resumed,
+    Rewound,
     Started,
     Stopped,
     SwarmEvent,
@@ -146,6 +147,8 @@ class SwarmMachine(Course):
                 self._ticked()
             case ManagerRestarted():
                 self._restarted()
+            case Rewound(backup):
+                self._rewound(backup)
             case _:
                 assert_never(event)
         if self._changed:
@@ -303,6 +306,10 @@ class SwarmMachine(Course):
         if event.node_id in self.data.gone:
             self._changed = True
             self.data.gone.discard(event.node_id)
+        if self.data.backup and event.node_id not in self.data.heard_since:
+            self._changed = True
+            self.data.heard_since.add(event.node_id)
+            applied = max(applied, event.first - 1)
         for number, entry in enumerate(event.entries, event.first):
             if number == applied + 1:
                 applied = number

@@ -216,6 +216,10 @@ class SwarmData:
     """A task has called schedule_next_iter: from then on the swarm goes on only by that."""
 
     applied: dict[str, int] = field(default_factory=dict)
+    backup: str = ""
+    """Of the backup that this log was last restored from."""
+    heard_since: set[str] = field(default_factory=set)
+    """Nodes that have told something since then."""
     globals: dict[str, Global] = field(default_factory=dict)
     exchange: Exchange = field(default_factory=Exchange)
     results: list[ResultItem] = field(default_factory=list)

@@ -13,6 +13,9 @@ SHOWN = 6
 """Names listed in one sentence; more are counted."""
 
 
+RESTORED = "the manager was restored from a backup, and what the task told since is lost"
+
+
 def task_id(instance: Instance) -> str:
     swarm, alias, index, iteration, attempt = (
         instance.swarm_id,

@@ -149,7 +149,10 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     shell("config use", "lab")
     shell("config show")
     shell("config rm", "lab", "--yes")
+    shell("manager verify")
+    shell("manager backup", "manager.backup")
     shell("manager stop")
+    shell("manager restore", "manager.backup", "--replace")
 
     assert set(shell.printed) == set(documented) - silent
     inner = nested()

@@ -33,7 +33,7 @@ def test_places_are_taken_and_given_back() -> None:
     assert started(table.offer(ask(1), 0.0)) == [1]
     assert table.offer(ask(2), 1.0) == []
     assert (table.running, table.queued) == (2, 1)
-    assert table.ended(ask(0).instance, 4.0) == [Start(ask(2), 3.0)]
+    assert table.ended(ask(0).instance, 4.0) == [Start(ask(2), 3.0, 4.0)]
 
 
 def test_an_offer_twice_is_one() -> None:

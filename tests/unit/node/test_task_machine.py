@@ -128,6 +128,11 @@ def test_an_assignment_twice_is_one() -> None:
     first = d.warm()
     assert d.feed(Assigned(first)) == []
     assert d.machine.live == (first.instance,)
+    d.feed(Returned(d.session, first.instance), 1.0)
+    assert d.feed(Assigned(first)) == []  # it has ended
+    d.started.clear()
+    d.ended.clear()
+    assert d.feed(Assigned(first, at=5.0))[-1] == GiveRound("t-1", first)  # wanted once more
 
 
 def test_a_round_that_raises_leaves_its_runtime_warm() -> None:

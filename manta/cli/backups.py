@@ -1,0 +1,95 @@
+"""`manta manager backup`, `restore`, `verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from manta.cli.common import as_json_option, say
+from manta.cli.manager_home import ManagerError, folder_of, home_option
+from manta.console import text
+from manta.console.exit_codes import Exit
+
+T = TypeVar("T")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@home_option
+@as_json_option
+def backup(file: Path, home: str | None, as_json: bool) -> None:
+    """Write all that the manager of this machine keeps into FILE; it may run meanwhile.
+
+    The file holds the manager's keys: whoever has it can be the manager.
+    """
+    from manta.manager import backup as backups
+    from manta.manager.home import Home
+
+    made = _told(lambda: backups.backup(Home(folder_of(home)), file.absolute()))
+    size = sum(member.size for member in made.members.values())
+    record = {"file": file, "id": made.id, "made_at": made.made_at}
+    record |= {"blobs": len(made.blobs), "size": size}
+    blobs = text.count(len(made.blobs), "blob")
+    say(record, f"{file}: keys, database and {blobs}, {text.size(size)}.", as_json=as_json)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@home_option
+@click.option("--replace", is_flag=True, help="Even if the folder is not empty; it is kept.")
+@as_json_option
+def restore(file: Path, home: str | None, replace: bool, as_json: bool) -> None:
+    """Make the manager's folder from the backup FILE; then `manta manager start` goes on.
+
+    Swarms that ran when the backup was made go on from there: their tasks that were under way
+    are run anew. Nodes that enrolled later need a new token.
+    """
+    from manta.manager import backup as backups
+    from manta.manager.home import Home
+
+    folder = folder_of(home)
+    made, aside = _told(lambda: backups.restore(file, Home(folder), replace=replace))
+    record = {"home": folder, "id": made.id, "made_at": made.made_at, "kept": aside}
+    sentence = f"{folder} is as it was when {file} was made."
+    if aside is not None:
+        sentence += f" What was there before is in {aside}."
+    say(record, sentence, as_json=as_json)
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@home_option
+@as_json_option
+def verify(file: Path | None, home: str | None, as_json: bool) -> int:
+    """Look whether database, keys and blobs are whole: the manager's own, or those of a backup.
+
+    The exit code is 0 when they are, 11 when not; the manager may run meanwhile.
+    """
+    from manta.manager import backup as backups
+    from manta.manager.home import Home
+
+    found = _told(
+        lambda: (
+            backups.verify_home(Home(folder_of(home)))
+            if file is None
+            else backups.verify_file(file)
+        )
+    )
+    record = {"path": found.path, "intact": not found.flaws, "flaws": found.flaws}
+    record |= {"blobs": found.blobs, "size": found.size}
+    blobs = text.count(found.blobs, "blob")
+    whole = f"{found.path} is whole: database, keys and {blobs}, {text.size(found.size)}."
+    say(record, "\n".join(found.flaws) or whole, as_json=as_json)
+    return Exit.LOCAL if found.flaws else Exit.OK
+
+
+def _told(work: Callable[[], T]) -> T:
+    from manta.manager.backup import BackupError
+
+    try:
+        return work()
+    except BackupError as error:
+        raise ManagerError(str(error)) from None

@@ -1,0 +1,398 @@
+"""Backups of a manager's folder: one file, made while the manager runs.
+
+A backup is a tar archive, mode 0600. Its first member, `manifest.json`, names all others
+with size and BLAKE3 digest: the keys, the database as SQLite's own backup interface copied
+it at one moment, and each blob that this database names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from blake3 import blake3
+
+from manta.manager.errors import ManagerError
+from manta.manager.home import Home, RestoredFile
+from manta.manager.ids import new_id
+from manta.manager.store.sqlite import MIGRATIONS
+from manta.protocol.version import VERSION
+from manta.transports.errors import KeyFileError
+from manta.transports.keys import KeyPair, read_private
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+DATABASE = "manta.db"
+KEYS = ("manager.key", "signing.key")
+PIECE = 1 << 20
+MOST_MANIFEST = 1 << 30
+TRIES = 5
+"""A blob may be released and deleted between the copy of the database and its own."""
+
+
+class BackupError(ManagerError):
+    """The sentence says which file and what to do."""
+
+
+class Member(msgspec.Struct, frozen=True):
+    size: int
+    blake3: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    id: str
+    made_at: float
+    version: str
+    """Of the Manta that made it."""
+    members: dict[str, Member]
+    format: int = FORMAT
+
+    @property
+    def blobs(self) -> set[str]:
+        return {name.rpartition("/")[2] for name in self.members if name.startswith("blobs/")}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was looked at, and a sentence for each thing that is wrong with it."""
+
+    path: Path
+    blobs: int
+    size: int
+    flaws: list[str]
+
+
+def backup(home: Home, target: Path) -> Manifest:
+    """Raises BackupError; the target is whole or not there."""
+    _check_home(home)
+    if target.exists():
+        raise BackupError(f"{target} is there already: name another file.")
+    draft = target.with_name(f".{target.name}.part-{os.getpid()}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".manta-backup-", dir=target.parent) as folder:
+            manifest = _write_patiently(home, draft, Path(folder))
+        os.link(draft, target)  # fails if it has come meanwhile
+    except FileExistsError:
+        raise BackupError(f"{target} is there already: name another file.") from None
+    except OSError as error:
+        raise BackupError(f"{target} cannot be written: {error.strerror or error}.") from error
+    except sqlite3.Error as error:
+        raise BackupError(f"{home.database} cannot be copied: {error}.") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync(target.parent)
+    return manifest
+
+
+def _write_patiently(home: Home, draft: Path, folder: Path) -> Manifest:
+    tries = 0
+    while True:
+        try:
+            return _write(home, draft, folder / f"{tries}.db")
+        except FileNotFoundError as error:
+            tries += 1
+            if tries == TRIES:
+                raise BackupError(
+                    f"{error.filename} is needed and not there: "
+                    "`manta manager verify` says what else is wrong."
+                ) from None
+
+
+def _check_home(home: Home) -> None:
+    try:
+        if not home.database.is_file():
+            raise BackupError(f"There is no manager's database in {home.path}: give its --home.")
+    except PermissionError:
+        raise BackupError(f"{home.path} is another user's: ask that user.") from None
+
+
+def _write(home: Home, draft: Path, copy: Path) -> Manifest:
+    """Raises FileNotFoundError for a blob that went away since the database was copied."""
+    _copy_database(home.database, copy)
+    sources = {name: home.path / name for name in KEYS}
+    sources[DATABASE] = copy
+    digests = _named(copy)
+    blobs = {f"blobs/{digest[:2]}/{digest}": digest for digest in digests}
+    sources |= {name: home.path / name for name in blobs}
+    members = {
+        name: Member(path.stat().st_size, blobs.get(name) or _digest(path))
+        for name, path in sources.items()
+    }
+    manifest = Manifest(new_id(), time.time(), VERSION, members)
+    content = msgspec.json.format(msgspec.json.encode(manifest))
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            _add(archive, MANIFEST, io.BytesIO(content), len(content))
+            for name, path in sources.items():
+                with open(path, "rb") as source:
+                    hashing = _Hashing(source)
+                    _add(archive, name, hashing, members[name].size)
+                    if hashing.digest != members[name].blake3:
+                        raise BackupError(f"{path} is damaged: its digest is another.")
+        file.flush()
+        os.fsync(file.fileno())
+    return manifest
+
+
+def _add(archive: tarfile.TarFile, name: str, content: IO[bytes] | _Hashing, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o600, int(time.time())
+    archive.addfile(info, content)
+
+
+class _Hashing:
+    """A file that is hashed as it is read."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._hasher = blake3()
+
+    def read(self, size: int = -1) -> bytes:
+        piece = self._source.read(size)
+        self._hasher.update(piece)
+        return piece
+
+    @property
+    def digest(self) -> str:
+        return self._hasher.hexdigest()
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    with (
+        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as from_,
+        contextlib.closing(sqlite3.connect(target)) as to,
+    ):
+        from_.backup(to)
+        to.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+
+
+def _named(database: Path) -> set[str]:
+    """The digests of all blobs that a swarm needs. Raises sqlite3.Error."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT DISTINCT digest FROM blob_references")
+        return {digest for (digest,) in rows}
+
+
+# Verifying.
+
+
+def verify_home(home: Home) -> Verdict:
+    """Raises BackupError when there is nothing to look at."""
+    _check_home(home)
+    flaws = list(_database_flaws(home.database))
+    try:
+        KeyPair.load(home.key)
+        read_private(home.signing_key)
+    except (KeyFileError, OSError) as error:
+        flaws.append(str(error))
+    named = set[str]() if flaws else _named(home.database)
+    size = 0
+    for digest in sorted(named):
+        path = home.blobs / digest[:2] / digest
+        try:
+            size += path.stat().st_size
+            if _digest(path) != digest:
+                flaws.append(f"{path} is damaged: its digest is another.")
+        except FileNotFoundError:
+            if digest in _named(home.database):  # else it was released meanwhile
+                flaws.append(f"{path} is named in the database and not there.")
+        except OSError as error:
+            flaws.append(f"{path} cannot be read: {error.strerror}.")
+    return Verdict(home.path, len(named), size, flaws)
+
+
+def verify_file(file: Path) -> Verdict:
+    """Raises BackupError for what is no backup at all."""
+    with _opened(file) as (archive, manifest), tempfile.TemporaryDirectory() as folder:
+        flaws = list(_unpack(archive, manifest, file, Path(folder), keep={DATABASE}))
+        database = Path(folder) / DATABASE
+        if database.exists() and not flaws:
+            flaws += _database_flaws(database, str(file))
+            flaws += [
+                f"{file}: the blob {digest} is named in its database and not in it."
+                for digest in sorted(_named(database) - manifest.blobs)
+            ]
+        size = sum(member.size for member in manifest.members.values())
+    return Verdict(file, len(manifest.blobs), size, flaws)
+
+
+def _database_flaws(database: Path, name: str = "") -> Iterator[str]:
+    name = name or str(database)
+    try:
+        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+        with contextlib.closing(connection):
+            rows = connection.execute("PRAGMA integrity_check").fetchall()
+            yield from (f"{name}: {row}." for (row,) in rows if row != "ok")
+            [(version,)] = connection.execute("SELECT COALESCE(MAX(version), 0) FROM migrations")
+            if version > len(MIGRATIONS):
+                yield f"{name}: a later version of Manta wrote it; install that version."
+    except sqlite3.Error as error:
+        yield f"{name}: {error}; restore a backup."
+
+
+def _unpack(
+    archive: tarfile.TarFile,
+    manifest: Manifest,
+    file: Path,
+    folder: Path,
+    keep: Iterable[str] | None = None,
+) -> Iterator[str]:
+    """Write members (of `keep`, or all) below the folder; yields what is wrong with them."""
+    left = dict(manifest.members)
+    try:
+        for info in archive:
+            if info.offset == 0:
+                continue  # the manifest
+            wanted = left.pop(info.name, None)
+            if wanted is None or not info.isfile():
+                yield f"{file}: {info.name} is not in its manifest."
+                continue
+            source = archive.extractfile(info)
+            assert source is not None
+            path = folder / info.name
+            kept = keep is None or info.name in keep
+            if kept:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _private(path) if kept else contextlib.nullcontext(None) as target:
+                hasher, size = blake3(), 0
+                while piece := source.read(PIECE):
+                    hasher.update(piece)
+                    size += len(piece)
+                    if target is not None:
+                        target.write(piece)
+                if target is not None:
+                    target.flush()
+                    os.fsync(target.fileno())
+            if (size, hasher.hexdigest()) != (wanted.size, wanted.blake3):
+                yield f"{file}: {info.name} is damaged: its digest is another."
+    except (tarfile.TarError, EOFError) as error:
+        yield f"{file} is cut off or damaged ({error})."
+    yield from (f"{file}: {name} is missing." for name in left)
+
+
+def _private(path: Path) -> IO[bytes]:
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, Manifest]]:
+    """Raises BackupError."""
+    try:
+        with open(file, "rb") as content, tarfile.open(fileobj=content, mode="r:") as archive:
+            first = archive.next()
+            found = archive.extractfile(first) if first else None
+            if first is None or found is None or first.name != MANIFEST:
+                raise BackupError(f"{file} is not a backup of a manager: it has no manifest.")
+            if first.size > MOST_MANIFEST:
+                raise BackupError(f"{file} is damaged: its manifest has {first.size} bytes.")
+            manifest = msgspec.json.decode(found.read(), type=Manifest)
+            if manifest.format != FORMAT:
+                raise BackupError(
+                    f"{file} was made by Manta {manifest.version} in a format that this version "
+                    "does not know: install that version."
+                )
+            _check_names(file, manifest)
+            yield archive, manifest
+    except OSError as error:
+        raise BackupError(f"{file} cannot be read: {error.strerror or error}.") from error
+    except (tarfile.TarError, msgspec.MsgspecError) as error:
+        raise BackupError(f"{file} is not a backup of a manager ({error}).") from None
+
+
+def _check_names(file: Path, manifest: Manifest) -> None:
+    """Nothing is written outside of the folder, and nothing is missing from the start."""
+    digests = {name: name.rpartition("/")[2] for name in manifest.members}
+    known = {f"blobs/{digest[:2]}/{digest}" for digest in digests.values() if len(digest) == 64}
+    strange = manifest.members.keys() - known - {DATABASE, *KEYS}
+    strange |= {name for name in known if not name[9:].isalnum()}
+    if strange or not manifest.members.keys() >= {DATABASE, *KEYS}:
+        raise BackupError(f"{file} is damaged: its manifest names other files than a manager has.")
+
+
+# Restoring.
+
+
+def restore(file: Path, home: Home, *, replace: bool = False) -> tuple[Manifest, Path | None]:
+    """Make the folder anew from the backup; returns also where the old one, if any, is kept.
+
+    Raises BackupError: when a manager runs there, when the folder is not empty unless
+    `replace`, and when the backup is damaged: then nothing has changed.
+    """
+    there = home.path.is_dir() and any(home.path.iterdir())
+    if home.path.exists() and not home.path.is_dir():
+        raise BackupError(f"{home.path} is not a folder: give another --home.")
+    if there and home.is_in_use():
+        raise BackupError(f"A manager runs in {home.path}: stop it first (manta manager stop).")
+    if there and not replace:
+        raise BackupError(
+            f"{home.path} is not empty: give another --home, or --replace, which keeps what is "
+            "there under another name."
+        )
+    draft = Home(home.path.with_name(f".{home.path.name}.part-{os.getpid()}"))
+    try:
+        with _opened(file) as (archive, manifest):
+            draft.path.mkdir(mode=0o700, parents=True)
+            flaws = list(_unpack(archive, manifest, file, draft.path))
+        flaws = flaws or verify_home(draft).flaws
+        if flaws:
+            raise BackupError(f"Nothing was restored: {flaws[0]}")
+        restored = RestoredFile(manifest.id, manifest.made_at)
+        with _private(draft.restored_file) as target:
+            target.write(msgspec.json.encode(restored))
+        return manifest, _put_in_place(draft, home)
+    except OSError as error:
+        raise BackupError(
+            f"{home.path} cannot be written: {error.strerror or error}; nothing has changed."
+        ) from error
+    finally:
+        shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def _put_in_place(draft: Home, home: Home) -> Path | None:
+    """No manager can start in the old folder from the look at its lock until it is gone."""
+    if not home.path.exists():
+        draft.path.rename(home.path)
+        return None
+    if not any(home.path.iterdir()):
+        draft.path.replace(home.path)
+        return None
+    aside = home.path.with_name(f"{home.path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+    lock = os.open(home.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        home.path.rename(aside)
+        draft.path.rename(home.path)
+    except BlockingIOError:
+        raise BackupError(f"A manager was started in {home.path}: stop it first.") from None
+    finally:
+        os.close(lock)
+    return aside
+
+
+def _digest(path: Path) -> str:
+    hasher = blake3()
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
