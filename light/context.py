@@ -8,7 +8,6 @@ from manta.light.errors import NotInTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from socket import socket
 
 
 class Brief:
@@ -105,13 +104,13 @@ class Context(Protocol):
 class Usage:
     """The round that is running, if one is; `watch` hears of uses while there is none.
 
-    `log_sink` takes the round's log records, one a datagram.
+    `log_sink` is the socket that takes the round's log records, one a datagram.
     """
 
     def __init__(self) -> None:
         self.context: Context | None = None
         self.watch: Watch | None = None
-        self.log_sink: socket | None = None
+        self.log_sink: int | None = None
 
 
 class Watch(Protocol):

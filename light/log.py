@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import msgpack
 
@@ -32,6 +33,6 @@ class NodeHandler(logging.Handler):
             return
         try:
             text = self.format(record)[:MAX_LOG_TEXT].encode("utf-8", "replace").decode()
-            sink.send(msgpack.packb([record.created, record.levelname.lower(), text]))
+            os.write(sink, msgpack.packb([record.created, record.levelname.lower(), text]))
         except Exception:
             self.handleError(record)

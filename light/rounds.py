@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,28 +20,34 @@ if TYPE_CHECKING:
 
 
 class Round:
-    """Opened before the user's code runs, so that all it prints belongs to this round."""
+    """Made in the template where there is one: what a fork finds there it need not touch."""
 
     def __init__(self, path: str, token: str, brief: Brief, folder: str, ends: list[int]) -> None:
-        """`ends`: stdout, stderr and log socket, which it takes over. Raises NodeLost."""
+        """`ends`: stdout, stderr and log socket, which the process that runs it takes over."""
         self._folder = folder
-        self._name = brief.name
-        flush()
-        for number, fd in enumerate(ends[:2], 1):
-            os.dup2(fd, number)
-            os.close(fd)
-        self._log_end = socket.socket(fileno=ends[2])
+        self._brief = brief
+        self._ends = tuple(ends)
         self._client = RoundClient(path, token, brief)
-        self._client.open()
-        usage.context = self._client
-        usage.log_sink = self._log_end
-        seed(brief)
-        self._started = time.monotonic()
+        self._started = 0.0
         self.stopped = False
         """Its code was asked to end, and what it holds may be half done."""
 
+    def _begin(self) -> None:
+        """Before the user's code runs, so that all it prints belongs to this round."""
+        stdout, stderr, log = self._ends
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.close(stdout)
+        os.close(stderr)
+        self._client.open()
+        usage.context = self._client
+        usage.log_sink = log
+        seed(self._brief)
+        self._started = time.monotonic()
+
     def run(self, prepare: Callable[[], Target]) -> None:
         """Run what `prepare` gives, and tell the node how it ended. Raises NodeLost."""
+        self._begin()
         owner = os.getpid()
         outcome: dict[str, Any]
         asked = Asked()
@@ -57,9 +62,9 @@ class Round:
                 _end_fork(error.code)
             from manta.light.failures import exited
 
-            failure = exited(error, self._name)
+            failure = exited(error, self._brief.name)
             if asked.yes:
-                failure = ["Killed", f"{self._name} was ended by SIGTERM.", ""]
+                failure = ["Killed", f"{self._brief.name} was ended by SIGTERM.", ""]
             outcome = (
                 {"output": self._client.payload(None)} if failure is None else {"error": failure}
             )
@@ -84,13 +89,13 @@ class Round:
 
         if isinstance(error, NothingToRun):
             return ["NothingToRun", str(error), ""]
-        return describe(error, self._name, self._folder)
+        return describe(error, self._brief.name, self._folder)
 
     def _close(self) -> None:
         usage.context = usage.log_sink = None
         self._client.close()
         try:
-            self._log_end.close()
+            os.close(self._ends[2])
         except OSError:
             return  # user code closed all descriptors that it did not know
 

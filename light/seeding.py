@@ -33,13 +33,22 @@ def seed_of(brief: Brief) -> int:
 
 def seed(brief: Brief) -> None:
     """Seed `random`, numpy and torch for this round."""
-    number = seed_of(brief)
-    for name in _SEEDERS:
+    for name, seeder in _SEEDERS.items():
         module = sys.modules.get(name)
         if module is not None:
-            _SEEDERS[name](module, number)
+            seeder(module, seed_of(brief))
+    await_imports().brief = brief
+
+
+def await_imports() -> _Later:
+    """What seeds modules that are imported later in a round; there from the first call on."""
+    finder = sys.meta_path[0] if sys.meta_path else None
+    if isinstance(finder, _Later):
+        return finder
+    later = _Later()
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Later)]
-    sys.meta_path.insert(0, _Later(number))
+    sys.meta_path.insert(0, later)
+    return later
 
 
 _SEEDERS: dict[str, Any] = {
@@ -52,13 +61,14 @@ _SEEDERS: dict[str, Any] = {
 class _Later:
     """Finds these modules as they would have been found, and seeds them once imported."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self) -> None:
+        self.brief: Brief | None = None
+        """The round's; None while there is none."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in _SEEDERS:
+        if name not in _SEEDERS or self.brief is None:
             return None
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
@@ -67,7 +77,7 @@ class _Later:
             spec: ModuleSpec | None = find(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    seeding: Any = _Seeding(spec.loader, _SEEDERS[name], self._number)
+                    seeding: Any = _Seeding(spec.loader, _SEEDERS[name], seed_of(self.brief))
                     spec.loader = seeding
                 return spec
         return None

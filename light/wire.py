@@ -67,6 +67,7 @@ MAX_TO_TASK = 16 * 1024 * 1024
 MAX_FDS = 4
 MAX_LOG_TEXT = 32 * 1024
 HEADER = struct.Struct("<I")
+_READ = 64 * 1024  # bytes at a time: more would be a mapping of its own each time
 
 _FD = array.array("i").itemsize
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * _FD)
@@ -192,7 +193,7 @@ class Connection:
 
     def fill(self) -> bool:
         """Read once; False at the stream's end."""
-        data, fds = receive_bytes(self.socket, 256 * 1024)
+        data, fds = receive_bytes(self.socket, _READ)
         self._frames.feed(data, fds)
         return bool(data)
 

@@ -168,6 +168,7 @@ class _Process:
             from manta.light.failures import describe
 
             return self._fail(describe(error, f"Importing {entry}", self._program.folder))
+        self._flush()  # or every round would print what is left in the buffers
         self._connection.send({"k": "imported", "mode": mode, "why": why or ""})
         return mode != "spawn"
 
@@ -183,11 +184,15 @@ class _Process:
             return "fork"  # each round may name a class
 
     def _fail(self, error: list[str]) -> bool:
+        self._flush()
+        self._connection.send({"k": "failed", "error": error})
+        return False
+
+    @staticmethod
+    def _flush() -> None:
         from manta.light.rounds import flush
 
         flush()
-        self._connection.send({"k": "failed", "error": error})
-        return False
 
     def _target(self, class_name: str | None) -> Target:
         if class_name not in self._targets:
@@ -219,6 +224,7 @@ class _Process:
 
     def _run_here(self, order: Order, prepare: Callable[[], Target]) -> bool:
         """Print to the round while it lasts; whether its code was asked to end."""
+        self._flush()
         kept = os.dup(1), os.dup(2)
         round_ = self._open(order)
         round_.run(prepare)
@@ -242,10 +248,10 @@ class _Process:
                 return False
             self._connection.send({"k": "exited", "status": 0, "resident": True})
             return True
-        template = os.getpid()
+        template, round_ = os.getpid(), self._open(order)
         pid = os.fork()
         if not pid:
-            self._be_round(order, template)
+            self._be_round(round_, class_name, template)
         order.close()
         self._connection.send({"k": "started", "pid": pid})
         status = processes.exit_code(os.waitpid(pid, 0)[1])
@@ -253,13 +259,12 @@ class _Process:
         self._warm()
         return True
 
-    def _be_round(self, order: Order, template: int) -> NoReturn:
+    def _be_round(self, round_: Round, class_name: str | None, template: int) -> NoReturn:
         try:
-            self._connection.close()
+            os.close(self._connection.socket.detach())
             os.setsid()
             processes.die_with_parent(signal.SIGKILL, template)
-            class_name = order.message["brief"]["class_name"]
-            self._open(order).run(lambda: self._target(class_name))
+            round_.run(lambda: self._target(class_name))
             self._note_warm()
         except BaseException:
             import traceback
@@ -275,7 +280,10 @@ class _Process:
 
     def _warm(self, always: bool = False) -> None:
         if always:
+            from manta.light.seeding import await_imports
+
             importlib.import_module("manta.light.rounds")
+            await_imports()
         if warm(self._settings) or always:
             gc.collect()
             gc.freeze()
