@@ -7,7 +7,6 @@ of all its descendants become its children.
 
 from __future__ import annotations
 
-import mmap
 import os
 import select
 import signal
@@ -17,7 +16,7 @@ from typing import Any
 
 from manta.light import processes, wire
 from manta.light.wire import BrokenFrame, Connection
-from manta.light.worker import WARM, Order, Settings, Worker, start, warm
+from manta.light.worker import Order, Settings, Shared, Worker, start, warm
 
 _PAUSE = 0.05  # seconds between attempts to reach the node's service
 
@@ -36,7 +35,6 @@ class Runtime:
         self._lost_at = time.monotonic()
         self._worker: Worker | None = None
         self._is_deaf = False  # the worker has closed its connection
-        self._round_pid: int | None = None
         self._is_importing = False
         self._mode: str | None = None
         self._state: dict[str, Any] | None = None  # its last word on the module
@@ -47,6 +45,7 @@ class Runtime:
         self._seen = 0
         self._wake_up, self._wake_up_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stopping = False
+        self._children = processes.OwnChildren()
 
     def run(self) -> None:
         """Returns when the node closed the session, or is gone."""
@@ -155,10 +154,10 @@ class Runtime:
                 self._ended(number, -signal.SIGKILL)
                 return
         if self._current == number:
-            pid = self._round_pid
-            if pid is None and self._worker is not None:
+            pid = self._settings.shared.round_pid
+            if not pid and self._worker is not None:
                 pid = self._worker.pid
-            if pid is None:
+            if not pid:
                 return
             if kill:
                 processes.kill_tree({pid})
@@ -176,7 +175,6 @@ class Runtime:
             return
         order = self._orders.pop(0)
         self._current = order.message["round"]
-        self._round_pid = None
         if self._worker is None:
             warm(self._settings)
             self._start(order)
@@ -198,7 +196,8 @@ class Runtime:
             keep_out += order.ends
         self._is_importing = first is None
         self._is_deaf = False
-        self._worker = start(self._settings, first, self._output or [], keep_out)
+        self._settings.shared.round_pid = 0
+        self._worker = start(self._settings, first, self._output or [], keep_out, self._children)
 
     def _on_worker(self) -> None:
         worker = self._worker
@@ -214,9 +213,7 @@ class Runtime:
 
     def _on_report(self, report: dict[str, Any]) -> None:
         kind = report["k"]
-        if kind == "started":
-            self._round_pid = report["pid"]
-        elif kind == "exited":
+        if kind == "exited":
             self._round_ended(report["status"], report["resident"])
         else:
             self._is_importing = False
@@ -248,7 +245,7 @@ class Runtime:
         except BlockingIOError:
             return
         worker = self._worker
-        for pid in processes.children(os.getpid()):
+        for pid in self._children.pids():
             if worker is None or pid != worker.pid:
                 processes.reap({pid}, patience=0)
         if worker is None:
@@ -269,7 +266,6 @@ class Runtime:
         number, self._current = self._current, None
         if number is None:
             return
-        self._round_pid = None
         if not resident:
             self._kill_orphans()
         self._ended(number, status)
@@ -281,8 +277,9 @@ class Runtime:
 
     def _kill_orphans(self) -> None:
         """End what a round has left behind."""
-        keep = [] if self._worker is None else [self._worker.pid]
-        processes.kill_descendants(frozenset(keep))
+        keep = frozenset(() if self._worker is None else (self._worker.pid,))
+        if self._children.pids() - keep:
+            processes.kill_descendants(keep)
 
 
 def _import_died(entry: str, code: int) -> list[str]:
@@ -313,6 +310,6 @@ def main() -> int:
     if parent is not None:
         processes.die_with_parent(signal.SIGTERM, int(parent))
     processes.adopt_orphans()
-    settings = Settings(path, module, entry, scratch, mmap.mmap(-1, len(WARM)))
+    settings = Settings(path, module, entry, scratch, Shared())
     Runtime(settings, token).run()
     return 0

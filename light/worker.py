@@ -5,14 +5,16 @@ module before any round and forks a child for each; a class with execute() runs 
 instead, and so lives on. Where a round needs a process that has imported nothing yet, a
 worker is forked for that round, and imports the module in it.
 
-To the runtime: imported(mode, why), failed(error), started(pid), exited(status, resident).
-From it: run(token, brief, fds=3), as the node sent it.
+To the runtime: imported(mode, why), failed(error), exited(status, resident).
+From it: run(token, brief, fds=3), as the node sent it. What costs a message too many lies in
+memory that all of them share (`Shared`).
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import mmap
 import os
 import resource
 import signal
@@ -25,7 +27,6 @@ from manta.light.wire import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from mmap import mmap
 
     from manta.light.loader import Target
     from manta.light.rounds import Round
@@ -37,13 +38,39 @@ _DESCRIPTORS = 65_536  # each large value that is mapped takes one, before Pytho
 _OOM_SCORE = b"500"  # user code goes before the runtime and the node do
 
 
+class Shared:
+    """What all processes of a runtime share: the round's process, and what rounds needed."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 4 + len(WARM))
+
+    @property
+    def round_pid(self) -> int:
+        """Of the forked round that runs; 0 where none does."""
+        return int.from_bytes(self._memory[:4], "little")
+
+    @round_pid.setter
+    def round_pid(self, pid: int) -> None:
+        self._memory[:4] = pid.to_bytes(4, "little")
+
+    @property
+    def needed(self) -> list[str]:
+        """Those of WARM that rounds have imported."""
+        return [name for at, name in enumerate(WARM, 4) if self._memory[at]]
+
+    def note(self) -> None:
+        """In a round that is over."""
+        for at, name in enumerate(WARM, 4):
+            if name in sys.modules:
+                self._memory[at] = 1
+
+
 class Settings(NamedTuple):
     socket: str
     folder: str
     entry: str
     scratch: str
-    needed: mmap
-    """Shared with all processes of the runtime: a byte for each of WARM that rounds used."""
+    shared: Shared
 
 
 class Order(NamedTuple):
@@ -66,7 +93,11 @@ class Worker(NamedTuple):
 
 
 def start(
-    settings: Settings, first: Order | None, output: list[int], keep_out: list[int]
+    settings: Settings,
+    first: Order | None,
+    output: list[int],
+    keep_out: list[int],
+    runtimes_children: processes.OwnChildren,
 ) -> Worker:
     """Fork a worker: a template, or one for this first round.
 
@@ -82,6 +113,7 @@ def start(
         return Worker(pid, Connection(ours))
     try:
         ours.close()
+        runtimes_children.close()
         for number, fd in enumerate(output, 1):
             os.dup2(fd, number)
         for fd in (*keep_out, *output):
@@ -215,7 +247,7 @@ class _Process:
             return self._target(class_name)
 
         stopped = self._run_here(order, prepare)
-        self._note_warm()
+        self._settings.shared.note()
         target = self._targets.get(class_name)
         if stopped or target is None or not target.is_resident:
             return False
@@ -252,9 +284,10 @@ class _Process:
         pid = os.fork()
         if not pid:
             self._be_round(round_, class_name, template)
+        self._settings.shared.round_pid = pid
         order.close()
-        self._connection.send({"k": "started", "pid": pid})
         status = processes.exit_code(os.waitpid(pid, 0)[1])
+        self._settings.shared.round_pid = 0
         self._connection.send({"k": "exited", "status": status, "resident": False})
         self._warm()
         return True
@@ -265,18 +298,13 @@ class _Process:
             os.setsid()
             processes.die_with_parent(signal.SIGKILL, template)
             round_.run(lambda: self._target(class_name))
-            self._note_warm()
+            self._settings.shared.note()
         except BaseException:
             import traceback
 
             traceback.print_exc()
             os._exit(70)
         os._exit(0)
-
-    def _note_warm(self) -> None:
-        for at, name in enumerate(WARM):
-            if name in sys.modules:
-                self._settings.needed[at] = 1
 
     def _warm(self, always: bool = False) -> None:
         if always:
@@ -291,8 +319,7 @@ class _Process:
 
 def warm(settings: Settings) -> bool:
     """Import what rounds were seen to need; whether there was anything to do."""
-    names = [name for at, name in enumerate(WARM) if settings.needed[at]]
-    missing = [name for name in names if name not in sys.modules]
+    missing = [name for name in settings.shared.needed if name not in sys.modules]
     for name in missing:
         importlib.import_module(name)
     return bool(missing)
