@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,10 +12,13 @@ from manta.light.context import Brief, usage
 from manta.light.seeding import seed
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
 
     from manta.light.failures import Failure
     from manta.light.loader import Target
+else:
+    import _signal as signal  # the other makes enums of all, which each forked round pays for
 
 
 class Round:
