@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manta.light import arguments
@@ -46,7 +47,15 @@ class Local:
                 f"Module(..., datasets=[{name!r}]) and map it on the node."
             )
         root = MantaPath(datasets[name])
-        return root / path if path else root
+        if not path:
+            return root
+        inner = os.path.normpath(os.fspath(path))
+        if os.path.isabs(inner) or inner.split(os.sep)[0] == os.pardir:
+            raise DatasetNotFound(
+                f"{str(path)!r} leads out of the dataset {name!r}: give a path within it."
+            )
+        found: MantaPath = root / inner
+        return found
 
     def get_dataset(self, name: str, path: str = "") -> Any:
         """A dataset, or one file in a folder, as its format suggests.
@@ -89,7 +98,13 @@ class Local:
 
     @property
     def scratch(self) -> MantaPath:
-        """A folder of this task on this node, for files that need not be kept."""
+        """A folder of this task on this node, for files that need not be kept.
+
+        What one round leaves there the next finds, as long as the task's process on the node
+        lives; it goes with that process, at the latest with the swarm. A task that keeps more
+        there than its node allows (10 GiB, unless the operator says otherwise) is ended, FAILED
+        with a ResourceExhaustionError.
+        """
         from manta.light.path import MantaPath
 
         return MantaPath(current().brief.scratch)

@@ -36,6 +36,7 @@ from manta.node.messages import (
 )
 from manta.node.metrics import Metrics
 from manta.node.peer_hub import PeerHub
+from manta.node.scratch import Scratch
 from manta.node.task_machine import interrupted
 from manta.node.task_supervisor import TaskSupervisor
 from manta.protocol.node import (
@@ -87,6 +88,7 @@ class NodeSupervisor(Supervisor):
         return [
             ChildSpec("datasets", partial(Datasets, context.config.datasets)),
             ChildSpec("metrics", partial(Metrics, context)),
+            ChildSpec("scratch", partial(Scratch, context)),
             ChildSpec("light", context.make_light),
             ChildSpec("peer-hub", partial(PeerHub, context)),
             ChildSpec("manager-link", partial(ManagerLink, context)),

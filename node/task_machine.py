@@ -121,6 +121,13 @@ class Revoked(msgspec.Struct, frozen=True):
     reason: str = "the manager cancelled it"
 
 
+class Overrun(msgspec.Struct, frozen=True):
+    """The runtime takes more than it may: what runs fails with this, and the runtime ends."""
+
+    session: str
+    error: TaskError
+
+
 class Stop(msgspec.Struct, frozen=True):
     """The swarm is over or the node stops: end all rounds as `state` and the runtime."""
 
@@ -141,6 +148,7 @@ TaskEvent = (
     | Returned
     | Exited
     | Disconnected
+    | Overrun
     | Revoked
     | Stop
     | Ticked
@@ -265,6 +273,8 @@ class TaskMachine:
                 self._exited(code, stderr_tail)
             case Disconnected(_, sentence):
                 self._disconnected(sentence)
+            case Overrun(_, error):
+                self._give_up(AttemptState.FAILED, error)
         return self._actions
 
     def _assigned(self, event: Assigned) -> None:

@@ -38,6 +38,7 @@ from manta.node.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskU
 from manta.node.packages import unpack, unpacked
 from manta.node.peer_hub import Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+from manta.node.scratch import ScratchFull
 from manta.node.task_requests import TaskRequests
 from manta.protocol.node import Assignment, LogLine, TaskEnded, TaskError, TaskStarted
 from manta.protocol.states import AttemptState
@@ -114,6 +115,8 @@ class TaskSupervisor(Actor):
                 self._feed(tm.Disconnected(session, sentence))
             case RuntimeExit(session, code, stderr_tail):
                 self._feed(tm.Exited(session, code, stderr_tail))
+            case ScratchFull(session, sentence):
+                self._feed(tm.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
             case tm.Ticked():
                 self._timer = None
                 self._feed(message)

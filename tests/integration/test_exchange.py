@@ -7,14 +7,13 @@ import textwrap
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from manta import Module, Swarm, Task, UserAPI
-from manta.apis.overviews import SwarmOverview
+from manta import UserAPI
 from manta.cli.local import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
+from tests.integration.swarms import One, ended, outputs
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -30,23 +29,6 @@ def api(cluster: LocalCluster) -> Iterator[UserAPI]:
     with client(cluster) as api:
         wait_for_nodes(api, 3)
         yield api
-
-
-class One(Swarm):
-    def __init__(self, code: str, *, rounds: int | None = None, **task: Any) -> None:
-        super().__init__(max_iteration=rounds)
-        self.only = Task(Module(textwrap.dedent(code), name="code"), **task)
-
-
-def ended(api: UserAPI, swarm: Swarm) -> SwarmOverview:
-    return api.wait_swarm(api.deploy_swarm(CLUSTER, swarm), timeout=60)
-
-
-def outputs(api: UserAPI, swarm: Swarm) -> list[Any]:
-    """By rank."""
-    done = ended(api, swarm)
-    assert done.status == "COMPLETED", done.reason
-    return [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
 
 
 def test_collectives(api: UserAPI) -> None:
@@ -281,6 +263,131 @@ def test_a_task_that_is_killed_releases_those_who_wait(api: UserAPI) -> None:
     told = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
     assert len(told) == 2
     assert all("code.2 (" in text for text in told), told
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_all_reduce_goes_on_without_an_instance_that_is_lost(api: UserAPI, lost: int) -> None:
+    """Rank 0, which reduces for the others, too; all that are left get the same bits."""
+    code = f"""
+        import os, signal
+        import numpy as np
+        from manta.light import World
+        def main():
+            world = World()
+            if world.rank == {lost}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            value = {{"w": np.full(20_000, 0.1 * (world.rank + 1)), "n": [world.rank]}}
+            total = world.all_reduce(value, on_peer_lost="continue")
+            again = world.all_reduce(1, on_peer_lost="continue")
+            return [total["w"], total["n"], again]
+        """
+    done = ended(api, One(code, quorum=0.6, deadline=30))
+    assert done.status == "COMPLETED", done.reason
+    left = [rank for rank in range(3) if rank != lost]
+    got = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
+    assert len(got) == 2
+    for weights, ranks, again in got:
+        assert weights.tobytes() == got[0][0].tobytes()
+        assert weights[0] == pytest.approx(sum(0.1 * (rank + 1) for rank in left))
+        assert (ranks, again) == ([sum(left)], 2)
+
+
+def test_all_reduce_raises_where_it_shall_not_go_on_without_rank_0(api: UserAPI) -> None:
+    code = """
+        from manta.light import World
+        from manta.light.errors import PeerLost
+        def main():
+            world = World()
+            if world.rank == 0:
+                raise RuntimeError("gone")
+            try:
+                world.all_reduce(1)
+            except PeerLost as lost:
+                return str(lost)
+        """
+    done = ended(api, One(code, quorum=0.6, deadline=30))
+    told = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
+    assert len(told) == 2
+    assert all("all_reduce waits for code.0 (" in text for text in told), told
+
+
+@pytest.mark.parametrize("op", ["sum", "mean", "min", "max", "prod"])
+def test_every_reduction_of_nests(api: UserAPI, op: str) -> None:
+    code = f"""
+        import numpy as np
+        from manta.light import World
+        def main():
+            world = World()
+            rank = world.rank + 1
+            value = {{"layers": [{{"w": np.full((2, 2), rank, "f4")}}, (rank, np.int64(rank))]}}
+            got = world.all_reduce(value, op={op!r})
+            layer, (number, scalar) = got["layers"]
+            return [layer["w"], number, int(scalar)]
+        """
+    expected = {"sum": 6, "mean": 2, "min": 1, "max": 3, "prod": 6}[op]
+    for array, number, scalar in outputs(api, One(code)):
+        assert array.dtype == "float32"
+        assert array.tolist() == [[expected] * 2] * 2
+        assert (number, scalar) == (expected, expected)
+
+
+def test_who_gave_up_waiting_for_a_lock_leaves_its_queue(api: UserAPI) -> None:
+    code = """
+        import time
+        from manta.light import World
+        from manta.light.errors import Timeout
+        def main():
+            world, told = World(), None
+            if world.rank == 0:
+                with world.lock("a"):
+                    world.barrier()
+                    time.sleep(0.6)
+            else:
+                world.barrier()
+                if world.rank == 1:
+                    try:
+                        with world.lock("a", timeout=0.2):
+                            pass
+                    except Timeout as error:
+                        told = str(error)
+            world.barrier()
+            if world.rank != 1:
+                with world.lock("a", timeout=5):
+                    pass
+            world.barrier()
+            return told
+        """
+    got = outputs(api, One(code))
+    assert got[1] == "Waited 0.2 s in vain: the lock 'a' is held by code.0 on node-1."
+
+
+def test_the_latest_broadcast_counts_and_each_has_its_tag(api: UserAPI) -> None:
+    code = """
+        from manta.light import World
+        def main():
+            world = World()
+            for number in range(3):
+                world.broadcast(f"of {world.rank}", number)
+            world.barrier()
+            return [world.get_broadcast(f"of {rank}") for rank in range(world.size)]
+        """
+    assert outputs(api, One(code, rounds=2)) == [[2, 2, 2]] * 6
+
+
+def test_a_wait_ends_when_the_swarm_is_stopped(api: UserAPI) -> None:
+    code = """
+        from manta.light import World
+        def main():
+            print("waiting")
+            World().receive_from_node("node-1" if World().rank else "node-2", "never")
+        """
+    swarm = api.deploy_swarm(CLUSTER, One(code))
+    while len(api.collect_logs(swarm)) < 3:
+        time.sleep(0.02)
+    began = time.monotonic()
+    api.stop_swarm(swarm)
+    assert api.wait_swarm(swarm, timeout=20).status == "STOPPED"
+    assert time.monotonic() - began < 8
 
 
 def test_gather_with_a_quorum_and_a_deadline(api: UserAPI) -> None:

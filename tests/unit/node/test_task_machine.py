@@ -13,6 +13,7 @@ from manta.node.task_machine import (
     GiveRound,
     KillRuntime,
     Limits,
+    Overrun,
     Prepare,
     Prepared,
     PrepareFailed,
@@ -194,8 +195,19 @@ def test_a_crash_in_the_middle_of_a_round() -> None:
     assert d.machine.state is State.COLD
 
 
+def test_what_takes_too_much_fails_and_its_runtime_ends() -> None:
+    d = Driver()
+    first = d.warm()
+    actions = d.feed(Overrun(d.session, ERROR), 2.0)
+    assert KillRuntime("t-1") in actions
+    ended = d.ended[first.instance]
+    assert (ended.state, ended.error, ended.timings.computing) == (A.FAILED, ERROR, 2.0)
+    d.feed(Assigned(order(1)))
+    assert not d.feed(Overrun("t-1", ERROR)), "of a runtime that is gone"
+
+
 def test_a_warm_runtime_that_goes_away_costs_nothing() -> None:
-    for event in (Exited("t-1", -9), Disconnected("t-1", "it closed")):
+    for event in (Exited("t-1", -9), Disconnected("t-1", "it closed"), Overrun("t-1", ERROR)):
         d = Driver()
         first = d.warm()
         d.feed(Returned(d.session, first.instance))
@@ -331,6 +343,7 @@ def test_what_an_old_runtime_says_is_ignored() -> None:
         Ready("t-1"),
         Prepared("t-1"),
         Disconnected("t-1", "x"),
+        Overrun("t-1", ERROR),
         Returned("t-2", first.instance),
     ):
         assert d.feed(event) == []
