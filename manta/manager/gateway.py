@@ -149,6 +149,8 @@ class Gateway(Actor):
             if isinstance(message, node.Enroll | user.SignIn | user.Bind):
                 self._become(message, principal)
                 return None
+            if isinstance(message, node.Inquire | node.ExamineToken):
+                return self._inquired(message, principal)
             if principal.kind is Kind.NODE:
                 return self._from_node(message, principal)
             if (answer := self._from_user(message, principal)) is not None:
@@ -211,6 +213,21 @@ class Gateway(Actor):
             admission.forget(key)
 
     # Nodes.
+
+    def _inquired(self, message: node.Inquire | node.ExamineToken, who: Principal) -> object:
+        if isinstance(message, node.ExamineToken):
+            self._registrar.examine(message, who, self.defer())
+            return None
+        context = self._context
+        return node.Standing(
+            who.id if who.kind is Kind.NODE else "",
+            who.kind is Kind.REMOVED,
+            self.clock.wall(),
+            VERSION,
+            context.nodes.address,
+            context.users.address,
+            context.bulk.address,
+        )
 
     def _from_node(self, message: object, who: Principal) -> object:
         match message:

@@ -44,7 +44,7 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.protocol.codes import Code
-from manta.protocol.node import Enroll, Enrolled
+from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
 from manta.protocol.user import Bind, CreateNodeToken, SignedIn, SignIn, Token
 
@@ -114,18 +114,7 @@ class Registrar:
         )
 
     def _enroll(self, message: Enroll, key: str, claims: TokenClaims, reply: Reply) -> None:
-        record = self._tokens.get(digest_of(claims.id))
-        if record is None or record.uses < 1:
-            raise Refused(
-                Code.TOKEN_USED,
-                "This token is used up or was withdrawn; create another one "
-                "(manta node token, --uses for several nodes).",
-            )
-        if claims.subject not in self._directory.clusters:
-            raise Refused(
-                Code.UNKNOWN_CLUSTER,
-                "The cluster of this token was deleted; get a token of another.",
-            )
+        record = self._serving(claims)
         self._directory.check_alias(message.alias, claims.subject)
         node = NodeRecord(
             id=self._node_id(message),
@@ -152,6 +141,40 @@ class Registrar:
 
         key_record = KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)
         self.write((Put(used), Put(node), Put(key_record)), stored, reply, not_stored)
+
+    def examine(self, message: ExamineToken, principal: Principal, reply: Reply) -> None:
+        """As far as `enroll` would look at the token; nothing is used up."""
+        self._limits.check_token(self._actor.clock.now())
+
+        def then(claims: TokenClaims) -> None:
+            self._serving(claims)
+            reply.set(Ok())
+
+        self.work(
+            "the examination of a token",
+            principal.key,
+            lambda now: self._context.authority.verify(
+                message.token, NODE_AUDIENCE, presented_by=principal.key, now=now
+            ),
+            then,
+            reply,
+        )
+
+    def _serving(self, claims: TokenClaims) -> TokenRecord:
+        """Raises Refused unless the token lets one more node in."""
+        record = self._tokens.get(digest_of(claims.id))
+        if record is None or record.uses < 1:
+            raise Refused(
+                Code.TOKEN_USED,
+                "This token is used up or was withdrawn; create another one "
+                "(manta node token, --uses for several nodes).",
+            )
+        if claims.subject not in self._directory.clusters:
+            raise Refused(
+                Code.UNKNOWN_CLUSTER,
+                "The cluster of this token was deleted; get a token of another.",
+            )
+        return record
 
     def _node_id(self, message: Enroll) -> str:
         match message.id_mode:

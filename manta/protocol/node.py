@@ -99,6 +99,29 @@ class Enroll(Message, frozen=True):
     hardware_id: str = ""
 
 
+class Inquire(Message, frozen=True):
+    """Who am I to you, and who are you? From any node or unknown key; it changes nothing."""
+
+
+class Standing(Message, frozen=True):
+    node_id: str
+    """Of the node whose key asked; "" for an unknown or removed one."""
+    removed: bool
+    wall: Seconds
+    """The manager's clock, since the epoch."""
+    version: str
+    nodes: str
+    """Where it listens for nodes, as are `users` and `bulk`; the host is as the manager sees it."""
+    users: str
+    bulk: str
+
+
+class ExamineToken(Message, frozen=True):
+    """Would it let the node of this key in? Answered by Ok or a refusal; it is not used up."""
+
+    token: str
+
+
 class Enrolled(Message, frozen=True):
     node_id: str
     cluster_id: str
@@ -354,6 +377,8 @@ class StopNode(Message, frozen=True):
 
 
 Enroll.reply = Enrolled
+Inquire.reply = Standing
+ExamineToken.reply = Ok
 Register.reply = Registered
 Heartbeat.reply = HeartbeatReply
 FetchDesired.reply = Desired
@@ -364,6 +389,8 @@ StopNode.reply = Ok
 
 FromNode = (
     Enroll
+    | Inquire
+    | ExamineToken
     | Register
     | Heartbeat
     | FetchDesired

@@ -55,6 +55,8 @@ _GUEST, _NODE, _USER, _REMOVED = Kind.GUEST, Kind.NODE, Kind.USER, Kind.REMOVED
 RIGHTS: dict[type[Message], Row] = {
     # to become somebody
     node.Enroll: Row(frozenset({_GUEST, _NODE, _REMOVED})),
+    node.Inquire: Row(frozenset({_GUEST, _NODE, _REMOVED})),
+    node.ExamineToken: Row(frozenset({_GUEST, _NODE, _REMOVED})),
     user.SignIn: Row(frozenset({_GUEST, _USER})),
     user.Bind: Row(frozenset({_GUEST, _USER})),
     # nodes

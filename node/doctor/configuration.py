@@ -1,0 +1,182 @@
+"""A node's configuration and state folder: validity, secrets, token, datasets, daemon, paths."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from manta.console.text import seconds, size
+from manta.node import datasets
+from manta.node.doctor import machine, manager
+from manta.node.doctor.report import Finding, fault, ok, warning
+from manta.node.errors import ConfigError, NodeError
+from manta.node.light_sessions import LONGEST_PATH, SOCKET
+from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims, UnreadableToken, peek
+from manta.transports.errors import KeyFileError
+from manta.transports.keys import KeyPair, check_private_folder, read_private
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
+    from manta.node.state import Identity, StateFolder, Status
+
+
+def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Finding]:
+    """All that can be said of the node NAME, the machine's part included."""
+    from manta.node.places import config_of
+
+    config = None
+    try:
+        config = config_of(name)
+        yield ok("configuration", f"{config.path} is valid.")
+    except ConfigError as error:
+        for flaw in error.flaws:
+            line = f", line {flaw.line}" if flaw.line else ""
+            remedy = f"{flaw.remedy[:1].upper()}{flaw.remedy[1:]}"
+            yield fault("configuration", f"{error.path}{line}: {flaw.wrong}.", f"{remedy}.")
+    yield from machine.examine(config, folder.path)
+    yield _socket_path(folder)
+    secrets = list(_secrets(folder))
+    yield from secrets
+    status = _daemon(folder)
+    yield _running(name, status, folder)
+    if config is None:
+        return
+    yield from _datasets(config)
+    yield from _membership(config, folder, bool(status), offline=offline)
+
+
+def _socket_path(folder: StateFolder) -> Finding:
+    length = len(os.fsencode(folder.path.absolute() / "light" / SOCKET))
+    if length > LONGEST_PATH:
+        return fault(
+            "paths",
+            f"The path of the node's socket has {length} bytes, and {LONGEST_PATH} are possible.",
+            "Set MANTA_HOME to a shorter path, or give the configuration a shorter name.",
+        )
+    return ok("paths", f"The path of the node's socket has {length} of {LONGEST_PATH} bytes.")
+
+
+def _secrets(folder: StateFolder) -> Iterator[Finding]:
+    """R8: a secret that others can read is none."""
+    found = [path for path in (folder.key_file, folder.identity_file) if path.exists()]
+    if not found:
+        return
+    try:
+        check_private_folder(folder.path)
+        for path in found:
+            read_private(path)
+        if folder.key_file.exists():
+            KeyPair.load(folder.key_file)
+        folder.read_identity()
+    except (KeyFileError, NodeError) as error:
+        sentence, _, remedy = str(error).rpartition(": " if ": run" in str(error) else "; ")
+        yield fault("secrets", f"{sentence or error}.", f"{remedy[:1].upper()}{remedy[1:]}.")
+        return
+    yield ok("secrets", f"The key in {folder.path} is this user's alone.")
+
+
+def _daemon(folder: StateFolder) -> Status | None:
+    from manta.node.background import current_status
+
+    return current_status(folder)
+
+
+def _running(name: str, status: Status | None, folder: StateFolder) -> Finding:
+    if status is None:
+        if (pid := folder.running_pid()) is not None:
+            return ok("daemon", f"The node is starting (process {pid}).")
+        return ok("daemon", f"The node does not run; `manta_node start {name}` starts it.")
+    if status.state == "connected":
+        return ok("daemon", f"{status.sentence} Process {status.pid}.")
+    since = seconds(max(0.0, time.time() - status.since))
+    return fault(
+        "daemon",
+        f"{status.state} for {since} (process {status.pid}): {status.sentence}",
+        f"See `manta_node logs {name}`.",
+    )
+
+
+def _datasets(config: NodeConfig) -> Iterator[Finding]:
+    for flaw in datasets.flaws(config):
+        line = f"{config.path}, line {flaw.line}"
+        yield fault(
+            "datasets", f"{line}: {flaw.wrong}.", f"{flaw.remedy[:1].upper()}{flaw.remedy[1:]}."
+        )
+    found = datasets.survey(config.datasets)
+    for one in found:
+        path = config.datasets[one.name]
+        yield ok("datasets", f"{one.name}: {one.format}, {size(one.size)}, {path}")
+    if not config.datasets:
+        yield ok("datasets", "None is mapped.")
+
+
+def _membership(
+    config: NodeConfig, folder: StateFolder, running: bool, *, offline: bool
+) -> Iterator[Finding]:
+    try:
+        identity = folder.read_identity()
+        keys = KeyPair.load(folder.key_file) if folder.key_file.exists() else None
+    except (NodeError, KeyFileError):
+        return  # said above
+    claims = None
+    if config.token:
+        try:
+            claims = peek(config.token)
+        except UnreadableToken as error:
+            sentence, _, remedy = str(error).partition("; ")
+            what = warning if identity else fault
+            yield what("token", f"{sentence}.", f"{remedy[:1].upper()}{remedy[1:]}")
+    moves = (
+        claims is not None and identity is not None and claims.manager_key != identity.manager_key
+    )
+    enrolled = identity is not None and not moves
+    yield from _token(config, identity, claims, moves=moves)
+    if claims is not None and not enrolled:
+        manager_key = claims.manager_key
+    elif identity is not None:
+        manager_key = identity.manager_key
+    else:
+        return  # nobody to ask for: said above
+    if offline:
+        return
+    own = None if running else keys
+    token = config.token if claims is not None and not enrolled else ""
+    yield from manager.examine(config, manager_key, own, enrolled=enrolled, token=token)
+
+
+def _token(
+    config: NodeConfig, identity: Identity | None, claims: TokenClaims | None, *, moves: bool
+) -> Iterator[Finding]:
+    get = "Get a token with `manta node token CLUSTER`."
+    if claims is None:
+        if config.token:
+            return  # unreadable: said above
+        if identity is not None:
+            yield ok("token", "The node has enrolled: its own key is enough.")
+            return
+        unset = config.token_variable
+        why = f"{unset} is not set" if unset else "identity.secured_token is empty"
+        yield fault("token", f"The node has not enrolled and has no token: {why}.", get)
+    elif claims.audience != NODE_AUDIENCE:
+        if identity is not None and not moves:
+            yield ok("token", "The node has enrolled: its own key is enough.")
+        else:
+            yield fault("token", f"The token is not a node's but one for {claims.audience!r}.", get)
+    elif moves:
+        yield warning(
+            "token",
+            "The token is of another manager than the one this node belongs to: at its next start "
+            "the node moves there.",
+            "Take the token out if that is not meant.",
+        )
+    elif identity is not None:
+        yield ok("token", "The node has enrolled: its own key is enough.")
+    elif claims.expires_at < time.time():
+        ago = seconds(time.time() - claims.expires_at)
+        yield fault("token", f"The token expired {ago} ago.", get)
+    else:
+        left = seconds(claims.expires_at - time.time())
+        uses = "" if claims.uses is None else f", made for {claims.uses} node(s)"
+        yield ok("token", f"The token expires in {left}{uses}.")

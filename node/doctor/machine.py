@@ -1,0 +1,184 @@
+"""This machine: Python and packages, disk, memory, descriptors, sandbox, container engine, GPUs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.console.text import size
+from manta.node.doctor.report import Finding, fault, ok, warning
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
+
+NEEDED = ("blake3", "click", "lz4", "msgpack", "msgspec", "nacl", "pykka", "zmq", "psutil", "tomli")
+FEW_BYTES = 1024**3
+"""Of disk or memory: below that a node gets into trouble soon."""
+FEW_DESCRIPTORS = 4096
+SOCKET = "/var/run/docker.sock"
+
+
+def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
+    yield _python()
+    yield _disk(state)
+    yield _memory(config)
+    yield _descriptors()
+    yield _sandbox()
+    yield _runner(config)
+    if config is None or config.gpu_enabled:
+        yield _gpus()
+
+
+def _python() -> Finding:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if missing:
+        return fault(
+            "python",
+            f"{here} lacks {', '.join(missing)}.",
+            f"{sys.executable} -m pip install 'manta[node]'",
+        )
+    if sys.platform != "linux":
+        return fault("python", f"{here}: nodes run on Linux.", "Use a machine with Linux.")
+    return ok("python", f"{here}, with all packages that a node needs.")
+
+
+def _disk(state: Path) -> Finding:
+    folder = existing(state)
+    free = shutil.disk_usage(folder).free
+    said = f"{size(free)} free for state and results in {folder}."
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return fault(
+            "disk", f"{folder} is mounted read-only.", "Mount it writable, or set MANTA_HOME."
+        )
+    if not os.access(folder, os.W_OK):
+        remedy = f"Run `chown {os.geteuid()} {folder}`, or set MANTA_HOME."
+        return fault("disk", f"{folder} cannot be written by this user.", remedy)
+    if free < FEW_BYTES:
+        return warning("disk", f"Only {said}", "Make room, or move MANTA_HOME to another disk.")
+    return ok("disk", said)
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
+
+
+def _memory(config: NodeConfig | None) -> Finding:
+    import psutil
+
+    found = psutil.virtual_memory()
+    reserved = 0 if config is None else config.reserve_memory
+    said = f"{size(found.available)} of {size(found.total)} available"
+    if reserved >= found.total:
+        return fault(
+            "memory",
+            f"resources.reserve_memory_mb keeps {size(reserved)} from tasks, and there are only "
+            f"{size(found.total)}.",
+            "Lower it.",
+        )
+    if found.available - reserved < FEW_BYTES:
+        return warning(
+            "memory", f"Only {said}, {size(reserved)} of it reserved.", "End what takes the rest."
+        )
+    return ok("memory", f"{said}, {size(reserved)} of it reserved.")
+
+
+def _descriptors() -> Finding:
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < FEW_DESCRIPTORS:
+        return warning(
+            "descriptors",
+            f"A process may hold {hard} files and sockets open.",
+            f"Raise the hard limit to {FEW_DESCRIPTORS} or more (ulimit -Hn, LimitNOFILE=).",
+        )
+    return ok("descriptors", f"A process may hold {hard} files and sockets open.")
+
+
+def _sandbox() -> Finding:
+    found = shutil.which("bwrap")
+    if found is None:
+        return warning(
+            "sandbox",
+            "bubblewrap (bwrap) is not installed: plain processes can do all that this user can.",
+            "Install the package bubblewrap.",
+        )
+    return ok("sandbox", f"bubblewrap is there ({found}).")
+
+
+def _runner(config: NodeConfig | None) -> Finding:
+    wanted = "auto" if config is None else config.runner
+    problem = engine_problem()
+    if wanted == "docker" and problem:
+        return fault("runner", f'containers.runner is "docker", and {problem}.', _DOCKER)
+    if problem is None and wanted != "process":
+        return ok("runner", f'The Docker engine answers (containers.runner = "{wanted}").')
+    why = 'containers.runner is "process"' if wanted == "process" else f"{problem}"
+    sentence = f"Tasks run as plain processes, and images of modules are not used: {why}."
+    if config is not None and config.allow_unsandboxed:
+        return ok("runner", sentence)
+    if config is not None and config.allow_unsandboxed is False:
+        return fault(
+            "runner",
+            f"{sentence} containers.allow_unsandboxed = false forbids that.",
+            f"{_DOCKER}, or set it to true if you trust whoever deploys to this cluster.",
+        )
+    return warning(
+        "runner", sentence, f"{_DOCKER}, or set containers.allow_unsandboxed = true to accept it."
+    )
+
+
+_DOCKER = "Start the Docker engine and let this user into the group docker"
+
+
+def engine_problem() -> str | None:
+    """None when a Docker engine answers."""
+    where = os.environ.get("DOCKER_HOST", f"unix://{SOCKET}")
+    scheme, _, rest = where.partition("://")
+    family = socket.AF_UNIX if scheme == "unix" else socket.AF_INET
+    host, _, port = rest.partition(":")
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as engine:
+            engine.settimeout(2)
+            engine.connect(rest if scheme == "unix" else (host, int(port or 2375)))
+            engine.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            answer = engine.recv(64)
+    except FileNotFoundError:
+        return f"there is no Docker engine at {where}"
+    except PermissionError:
+        return f"this user may not use the Docker engine at {where}"
+    except (OSError, ValueError) as error:
+        return f"the Docker engine at {where} does not answer ({error})"
+    if not answer.startswith(b"HTTP/1.") or b" 200 " not in answer:
+        return f"what answers at {where} is no Docker engine"
+    return None
+
+
+def _gpus() -> Finding:
+    if not os.path.exists("/dev/nvidiactl"):
+        return ok("gpu", "No NVIDIA GPU.")
+    if find_spec("pynvml") is None:
+        return warning(
+            "gpu",
+            "There is an NVIDIA driver, but not the package nvidia-ml-py.",
+            f"{sys.executable} -m pip install nvidia-ml-py, or set containers.gpu_enabled = false.",
+        )
+    from manta.node.metrics import find_gpus
+
+    found = find_gpus()
+    if not found:
+        return warning(
+            "gpu",
+            "The NVIDIA driver cannot be asked.",
+            "Correct it, or set containers.gpu_enabled = false.",
+        )
+    return ok("gpu", ", ".join(f"{gpu.name}, {size(gpu.memory)}" for gpu in found) + ".")

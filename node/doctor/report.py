@@ -1,0 +1,34 @@
+"""One line of the doctor's report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    """What was looked at."""
+    level: Level
+    sentence: str
+    remedy: str = ""
+    """"" where nothing is to be done."""
+
+
+def ok(check: str, sentence: str) -> Finding:
+    return Finding(check, Level.OK, sentence)
+
+
+def warning(check: str, sentence: str, remedy: str) -> Finding:
+    return Finding(check, Level.WARNING, sentence, remedy)
+
+
+def fault(check: str, sentence: str, remedy: str) -> Finding:
+    return Finding(check, Level.FAULT, sentence, remedy)
