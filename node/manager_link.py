@@ -58,6 +58,7 @@ from manta.node.peer_hub import BLOB_LOST, BulkAddress, Push, WhereIsBulk
 from manta.node.state import Identity, Status, hardware_id
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
+from manta.protocol.tree import ReadTree, tree_of
 from manta.protocol.values import BlobRef
 from manta.transports.errors import DownReason
 
@@ -190,6 +191,8 @@ class ManagerLink(Actor):
             case WhereIsBulk():
                 if self._bulk is not None:
                     tell(self, PEER_HUB, self._bulk)
+            case ReadTree():
+                return tree_of(self.system.tree())
             case protocol.StopNode():
                 tell(self, ROOT, message)
                 return protocol.Ok()

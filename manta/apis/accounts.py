@@ -69,6 +69,13 @@ class Accounts:
         """The user's keys and tokens end at once."""
         self._ask(users.DeleteUser(_id(user, "user")), Ok)
 
+    def revoke_tokens(self, user: User) -> None:
+        """All of a user's tokens and keys end at once: he must sign in again, everywhere.
+
+        For administrators; `logout(everywhere=True)` is the same for oneself.
+        """
+        self._ask(users.RevokeTokens(_id(user, "user")), Ok)
+
     def change_password(self, old: str, new: str) -> None:
         """One's own."""
         request = users.ChangePassword(checks.name("old", old), checks.name("new", new))

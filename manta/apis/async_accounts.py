@@ -70,6 +70,13 @@ class AsyncAccounts:
         """The user's keys and tokens end at once."""
         await self._ask(users.DeleteUser(_id(user, "user")), Ok)
 
+    async def revoke_tokens(self, user: User) -> None:
+        """All of a user's tokens and keys end at once: he must sign in again, everywhere.
+
+        For administrators; `logout(everywhere=True)` is the same for oneself.
+        """
+        await self._ask(users.RevokeTokens(_id(user, "user")), Ok)
+
     async def change_password(self, old: str, new: str) -> None:
         """One's own."""
         request = users.ChangePassword(checks.name("old", old), checks.name("new", new))

@@ -30,6 +30,7 @@ from manta.apis.results import Result, Results
 from manta.apis.session import Session
 from manta.protocol import user as messages
 from manta.protocol.node import Ok
+from manta.protocol.tree import Tree
 from manta.protocol.user import EventItem, LogItem, MetricsItem, Plan, ResultItem, TaskInfo
 
 if TYPE_CHECKING:
@@ -159,6 +160,14 @@ class AsyncUserAPI(AsyncListings, AsyncAccounts):
     async def stop_node(self, node: Node, drain: bool = False) -> None:
         """End the node's daemon; with `drain`, once its running tasks have finished."""
         await self._ask(messages.RequestNodeStop(_id(node, "node"), drain), Ok)
+
+    async def get_tree(self, node: Node | None = None) -> Tree:
+        """The supervision tree of the manager, or of a node; for administrators.
+
+        `.actors`: path, actor, state, restarts, last_exit, waiting and seconds of each.
+        """
+        request = messages.GetTree(None if node is None else _id(node, "node"))
+        return await self._ask(request, Tree, again=True)
 
     async def remove_node(self, node: Node) -> None:
         """Forget the node and its key; it can come back only with a new token."""

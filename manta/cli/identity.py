@@ -64,7 +64,7 @@ def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
 
 @click.group()
 def token() -> None:
-    """Use and show this machine's token."""
+    """Use, show and renew this machine's token; end those of a user."""
 
 
 @token.command()
@@ -101,6 +101,22 @@ def rotate(api: UserAPI, as_json: bool) -> None:
     where = api.connection.session.target
     sentence = "This machine has a new token; whoever shows the old one revokes both."
     say(_identity(where, api.get_user().email), sentence, as_json=as_json)
+
+
+@token.command()
+@click.argument("user", metavar="USER")
+@click.confirmation_option("--yes", prompt="End all of this user's tokens, on every machine?")
+@as_json_option
+@with_api
+def revoke(api: UserAPI, user: str, as_json: bool) -> None:
+    """End all tokens and keys of USER at once; for administrators.
+
+    USER must sign in again on each machine. `manta sign-out --everywhere` does it for yourself.
+    """
+    found = api.get_user(user)
+    api.revoke_tokens(found)
+    ended = {"id": found.id, "email": found.email, "revoked": True}
+    say(ended, f"All tokens of {found.email} have ended.", as_json=as_json)
 
 
 @token.command()

@@ -77,7 +77,7 @@ COMMANDS = {
         "manta sign-in --email admin@localhost",
     ),
     "sign-out": ("manta.cli.identity", "Forget this machine's key and token.", "manta sign-out"),
-    "token": ("manta.cli.identity", "Use and show this machine's token.", "manta token show"),
+    "token": ("manta.cli.identity", "Use, show, renew and revoke tokens.", "manta token show"),
     "config": (
         "manta.cli.config",
         "Profiles, and where each setting comes from.",
@@ -87,6 +87,11 @@ COMMANDS = {
         "manta.cli.completion",
         "Print a shell's completion script.",
         'eval "$(manta completion bash)"',
+    ),
+    "tree": (
+        "manta.cli.tree",
+        "Show who supervises whom, and what has crashed.",
+        "manta tree --node node-1",
     ),
     "manager": (
         "manta.cli.manager",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,7 @@ from manta.manager.messages import (
     NodeGone,
     NodeRemoved,
     NodesMoved,
+    NodeTreeRequested,
     Orders,
     Restored,
     StopNodeRequested,
@@ -142,7 +144,9 @@ class ClusterSupervisor(Supervisor):
             case NodeRemoved(node_id):
                 self._remove_node(node_id, self.defer())
             case StopNodeRequested(node_id, drain):
-                self._stop_node(node_id, drain, self.defer())
+                self._pass_on(self._nodes.stop(node_id, drain=drain), self.defer())
+            case NodeTreeRequested(node_id):
+                self._pass_on(self._nodes.tree(node_id), self.defer())
             case ClusterChanged(record):
                 self._changed(record)
             case Down():
@@ -318,14 +322,17 @@ class ClusterSupervisor(Supervisor):
         for ref in swarms:
             ref.ask_future(NodesMoved(), timeout=5.0).add_done_callback(passed)
 
-    def _stop_node(self, node_id: str, drain: bool, reply: Reply) -> None:
-        def stopped(future: Future[Ok]) -> None:
+    @staticmethod
+    def _pass_on(asked: Future[Any], reply: Reply) -> None:
+        """What a node answers."""
+
+        def answered(future: Future[Any]) -> None:
             if error := future.exception():
                 reply.fail(error)
             else:
                 reply.set(future.result())
 
-        self._nodes.stop(node_id, drain=drain).add_done_callback(stopped)
+        asked.add_done_callback(answered)
 
     # What users ask.
 

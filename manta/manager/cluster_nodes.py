@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
@@ -53,6 +53,7 @@ from manta.protocol.node import (
     ToNode,
 )
 from manta.protocol.states import NodeState
+from manta.protocol.tree import ReadTree, Tree
 from manta.protocol.user import NodeInfo
 from manta.transports.errors import LocalTransportError
 
@@ -198,7 +199,20 @@ class ClusterNodes:
             self._obey(self._leases.draining(node_id, self._now()))
         answer: Future[Ok] = Future()
         asked = node.link.ask_future(StopNode(drain), timeout=10.0)
-        asked.add_done_callback(lambda future: _relay_stop(future, answer, node.record.alias))
+        asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
+        return answer
+
+    def tree(self, node_id: str) -> Future[Tree]:
+        """Raises Refused."""
+        node = self._nodes.get(node_id)
+        if node is None or node.link is None:
+            alias = self._board.aliases.get(node_id, node_id)
+            raise Refused(
+                Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree can't be had."
+            )
+        answer: Future[Tree] = Future()
+        asked = node.link.ask_future(ReadTree(), timeout=10.0)
+        asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
         return answer
 
     # Leases.
@@ -394,7 +408,7 @@ class ClusterNodes:
         return tuple(sorted((info for info in found if info), key=lambda info: info.alias))
 
 
-def _relay_stop(asked: Future[Ok], answer: Future[Ok], alias: str) -> None:
+def _pass_on(asked: Future[Any], answer: Future[Any], alias: str) -> None:
     error = asked.exception()
     if isinstance(error, ActorError) and not isinstance(error, Refused):
         error = Refused(Code.UNAVAILABLE, f"The node {alias!r} did not answer: {error}; try again.")

@@ -46,6 +46,7 @@ from manta.manager.messages import (
     NodeAdded,
     NodeCame,
     NodesLeft,
+    NodeTreeRequested,
     StopNodeRequested,
     SwarmCreated,
     SwarmRemoved,
@@ -67,6 +68,7 @@ from manta.manager.users import Users
 from manta.protocol import exchange, node, user, users
 from manta.protocol.codes import Code
 from manta.protocol.states import ClusterState
+from manta.protocol.tree import tree_of
 from manta.protocol.user import ManagerStatus, SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.protocol.version import VERSION
@@ -338,7 +340,7 @@ class Gateway(Actor):
                 self._users.handle(message, who, find, self.defer())
             case users.ChangePassword() | users.DeleteUser() | users.ListRoles():
                 self._users.handle(message, who, find, self.defer())
-            case users.GrantRole() | users.RevokeRole():
+            case users.GrantRole() | users.RevokeRole() | users.RevokeTokens():
                 self._users.handle(message, who, find, self.defer())
             case users.CreateRoleDefinition() | users.DeleteRoleDefinition():
                 self._users.handle(message, who, find, self.defer())
@@ -368,6 +370,11 @@ class Gateway(Actor):
                 self._relay.forward(
                     cluster_path(record.cluster_id), StopNodeRequested(record.id, drain)
                 )
+            case user.GetTree(None):
+                return tree_of(self.system.tree())
+            case user.GetTree(str(name)):
+                record = find.node(name)
+                self._relay.forward(cluster_path(record.cluster_id), NodeTreeRequested(record.id))
             case user.RemoveNode(name):
                 self._clusters.remove_node(find.node(name))
             case user.CheckSwarm(cluster=name) | user.SendSwarm(cluster=name):

@@ -64,6 +64,12 @@ class StopNodeRequested(msgspec.Struct, frozen=True):
     drain: bool
 
 
+class NodeTreeRequested(msgspec.Struct, frozen=True):
+    """Asked; answered with the node's Tree."""
+
+    node_id: str
+
+
 class ClusterChanged(msgspec.Struct, frozen=True):
     """Asked; answered when it has taken effect."""
 

@@ -72,6 +72,8 @@ class Users:
                 self._change_password(message, who, reply)
             case users.DeleteUser(name):
                 self._delete(self._find(name), who, reply)
+            case users.RevokeTokens(name):
+                self._revoke_tokens(self._find(name), who, reply)
             case users.GrantRole(name, cluster, role):
                 self._set_role(self._find(name), seen.cluster(cluster).id, role, who, reply)
             case users.RevokeRole(name, cluster):
@@ -235,6 +237,15 @@ class Users:
 
         def stored() -> None:
             self._actor.log.info("%s signed out%s", who.name, " everywhere" if everywhere else "")
+            self._gone(end.keys, who, reply)
+
+        self._registrar.write(end.writes, stored, reply, end.undo)
+
+    def _revoke_tokens(self, record: UserRecord, who: Principal, reply: Reply) -> None:
+        end = self._registrar.ending(record.id)
+
+        def stored() -> None:
+            self._actor.log.warning("%s revoked the tokens of %s", who.name, record.email)
             self._gone(end.keys, who, reply)
 
         self._registrar.write(end.writes, stored, reply, end.undo)

@@ -19,6 +19,7 @@ from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
 from manta.protocol.exchange import ExchangeRead, ResolvePeer, Said
 from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
+from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
 
 # What a node is.
@@ -405,5 +406,5 @@ FromNode = (
 )
 """What a manager accepts on its node port."""
 
-ToNode = DesiredChanged | JournalAck | LogAck | StopNode
+ToNode = DesiredChanged | JournalAck | LogAck | StopNode | ReadTree
 """What a node accepts from its manager."""

@@ -23,6 +23,7 @@ from manta.protocol.node import (
     Timings,
 )
 from manta.protocol.spec import Name, SwarmSpec
+from manta.protocol.tree import Tree
 from manta.protocol.users import UserRequest
 from manta.protocol.values import BlobRef, Payload
 
@@ -412,6 +413,12 @@ class GetManagerStatus(Message, frozen=True):
     pass
 
 
+class GetTree(Message, frozen=True):
+    """The manager's supervision tree, or that of a node."""
+
+    node: str | None = None
+
+
 _REPLIES: dict[type[Message], type[Message]] = {
     SignIn: SignedIn,
     Bind: SignedIn,
@@ -448,6 +455,7 @@ _REPLIES: dict[type[Message], type[Message]] = {
     ListGlobalTags: GlobalTags,
     WaitSwarm: SwarmInfo,
     GetManagerStatus: ManagerStatus,
+    GetTree: Tree,
 }
 for _request, _reply in _REPLIES.items():
     _request.reply = _reply
@@ -488,5 +496,6 @@ FromUser = (
     | ListGlobalTags
     | WaitSwarm
     | GetManagerStatus
+    | GetTree
 )
 """What a manager accepts on its user port."""

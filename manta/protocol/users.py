@@ -57,6 +57,12 @@ class DeleteUser(Message, frozen=True):
     user: str
 
 
+class RevokeTokens(Message, frozen=True):
+    """All tokens and keys of the user end at once: a new sign-in is needed, everywhere."""
+
+    user: str
+
+
 class GrantRole(Message, frozen=True):
     """One role per user and cluster: a new one takes the old one's place."""
 
@@ -149,6 +155,7 @@ _REPLIES: dict[type[Message], type[Message]] = {
     AddUser: UserInfo,
     ChangePassword: Ok,
     DeleteUser: Ok,
+    RevokeTokens: Ok,
     GrantRole: UserInfo,
     RevokeRole: UserInfo,
     CreateRoleDefinition: RoleInfo,
@@ -169,6 +176,7 @@ UserRequest = (
     | AddUser
     | ChangePassword
     | DeleteUser
+    | RevokeTokens
     | GrantRole
     | RevokeRole
     | CreateRoleDefinition

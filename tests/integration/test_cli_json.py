@@ -181,6 +181,7 @@ def everything_of_users(shell: Shell) -> None:
     shell("user list")
     shell("role revoke", "ada@example.org", "--cluster", "lab")
     shell("role rm", "reader")
+    shell("token revoke", "ada@example.org", "--yes")
     shell("user rm", "ada@example.org")
     password = shell.printed["manager start"][0]["first_password"]
     shell("user passwd", "--password-stdin", said=f"{password}\n{PASSWORD}\n")
@@ -217,6 +218,8 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     for row in ("pause", "resume", "stop", "rm"):
         shell(row, long)
     assert shell("run", "swarm.py", "--nodes", 1)["status"] == "COMPLETED"
+    shell("tree")
+    shell("tree", "--node", "n1")
     shell("node drain", "n1")
     deadline = time.monotonic() + 30
     while "stopped" not in node(shell, "status"):

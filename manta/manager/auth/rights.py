@@ -92,6 +92,8 @@ RIGHTS: dict[type[Message], Row] = {
     users.GetUser: _user(),
     users.ChangePassword: _user(),
     users.ListRoles: _user(),
+    user.GetTree: _user(admin=True),
+    users.RevokeTokens: _user(admin=True),
     users.ListUsers: _user(admin=True),
     users.AddUser: _user(admin=True),
     users.DeleteUser: _user(admin=True),

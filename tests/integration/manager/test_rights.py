@@ -116,6 +116,8 @@ def rows() -> dict[type[Message], Row]:
         users.GetUser: plain(USERS, kind=users.GetUser),
         users.ChangePassword: plain(USERS, "wrong word", PASSWORD, kind=users.ChangePassword),
         users.ListRoles: plain(USERS, kind=users.ListRoles),
+        user.GetTree: plain(admin, kind=user.GetTree),
+        users.RevokeTokens: plain(admin, "nobody@lab", kind=users.RevokeTokens),
         users.ListUsers: plain(admin, kind=users.ListUsers),
         users.AddUser: plain(admin, "new@lab", PASSWORD, kind=users.AddUser),
         users.DeleteUser: plain(admin, "new@lab", kind=users.DeleteUser),

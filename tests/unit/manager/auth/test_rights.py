@@ -54,6 +54,8 @@ ANYBODY = {
     "Bind",
 }
 ADMINISTRATORS = {
+    "GetTree",
+    "RevokeTokens",
     "ListUsers",
     "AddUser",
     "DeleteUser",
