@@ -2,19 +2,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: setup demo generate lint test bench clean
+.PHONY: setup demo docs generate lint test bench clean
 
 setup: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Manta needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[node,manager,dev,examples]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[node,manager,dev,docs,examples]'
 	@touch $@
 
 demo: setup
 	@$(BIN)/python examples/fl_digits/make_shards.py
 	@$(BIN)/manta run examples/fl_digits/swarm.py --nodes 4 --no-logs --dataset digits='examples/fl_digits/shards/node{i}.npz'
+
+# Into site/. Strict: a link or an anchor that leads nowhere is an error.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 generate: setup
 	@$(BIN)/python .ci/generate.py
@@ -32,4 +36,4 @@ bench: setup
 	@$(BIN)/python -m tests.benchmarks
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,75 @@
+"""What the site's pages have beyond their text: the reference of the command lines.
+
+A page says `<!-- commands: manta.cli.main:cli manta -->`; in its place comes every command of
+that click group, those that are loaded when they are called included.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import click
+
+MARK = re.compile(r"<!-- commands: ([\w.]+):(\w+) (\w+) -->")
+HIDDEN = re.compile(r"<!--.*?-->\n?", re.DOTALL)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Commands where a page asks for them; what concerns the tests of its blocks is left out."""
+    filled = MARK.sub(lambda found: reference(*found.groups()), markdown)
+    return HIDDEN.sub("", filled)
+
+
+def reference(module: str, attribute: str, program: str) -> str:
+    """A page's worth of Markdown."""
+    group = getattr(import_module(module), attribute)
+    return "\n".join(section(group, click.Context(group, info_name=program), 2))
+
+
+def section(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+    """A command and, below it, its own commands."""
+    if context.parent is not None:
+        yield f"{'#' * level} {context.command_path}\n"
+        level = min(level + 1, 4)
+    yield f"```text\n{' '.join(command.get_usage(context).split()).removeprefix('Usage: ')}\n```\n"
+    yield f"{paragraphs(command.help)}\n"
+    if example := re.search(r"Example:\n(.*)", command.epilog or "", re.DOTALL):
+        lines = [line.strip() for line in example[1].strip().splitlines()]
+        yield '```text title="Example"\n' + "\n".join(lines) + "\n```\n"
+    records = [
+        record
+        for parameter in command.get_params(context)
+        if isinstance(parameter, click.Option)
+        and (record := parameter.get_help_record(context))
+        and "--help" not in parameter.opts
+    ]
+    if records:
+        yield "| option | |\n|---|---|"
+        for names, text in records:
+            yield f"| `{cell(names)}` | {cell(text)} |"
+        yield ""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None, name
+            if not below.hidden:
+                yield from section(below, click.Context(below, context, name), level)
+
+
+def paragraphs(text: str | None) -> str:
+    """A command's help as Markdown; what click would not wrap stays as it is written."""
+    blocks = re.split(r"\n\s*\n", (text or "").replace("\f", "").strip())
+    return "\n\n".join(
+        "```text\n" + block.removeprefix("\b\n") + "\n```"
+        if block.startswith("\b\n")
+        else " ".join(block.split())
+        for block in blocks
+    )
+
+
+def cell(text: str) -> str:
+    """Text as a table takes it."""
+    return text.replace("|", r"\|").replace("<", r"\<")
