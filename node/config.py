@@ -61,6 +61,7 @@ SCHEMA: dict[str, dict[str, Key]] = {
     },
     "containers": {
         "runner": Key(str, "auto", choices=("auto", "docker", "process")),
+        "default_image": Key(str, None, "of modules that name none, where all run in containers"),
         "gpu_enabled": Key(bool, True),
         "allow_unsandboxed": Key(bool, None, "plain processes; left out: with a warning"),
     },
@@ -91,6 +92,8 @@ class NodeConfig:
     scratch: int = 10_240 * MIB
     """Bytes that the scratch folder of a task may hold."""
     runner: str = "auto"
+    default_image: str | None = None
+    """None: Python's own, of the node's version."""
     gpu_enabled: bool = True
     allow_unsandboxed: bool | None = None
     """None: nobody has said."""
@@ -240,6 +243,7 @@ class _Reader:
             reserve_memory=resources["reserve_memory_mb"] * MIB,
             scratch=resources["scratch_mb"] * MIB,
             runner=containers["runner"],
+            default_image=containers["default_image"] or None,
             gpu_enabled=containers["gpu_enabled"],
             allow_unsandboxed=containers["allow_unsandboxed"],
             datasets=self._datasets(values["datasets"]["mappings"]),
@@ -433,6 +437,7 @@ def render(config: NodeConfig) -> str:
         },
         "containers": {
             "runner": config.runner,
+            "default_image": config.default_image,
             "gpu_enabled": config.gpu_enabled,
             "allow_unsandboxed": config.allow_unsandboxed,
         },

@@ -86,3 +86,11 @@ class NotStarted(OperatorError):
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
         self.code = code
+
+
+class ImageMissing(NodeError):
+    """An image that is neither on the node nor to be had."""
+
+
+class EngineError(LaunchError):
+    """The container engine does not answer, or refuses."""

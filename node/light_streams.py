@@ -40,6 +40,35 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
+class Lines:
+    """Cuts bytes into lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of a line that is not finished."""
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that this completes."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        while len(self._rest) > _LONGEST_LINE:
+            lines.append(self._rest[:_LONGEST_LINE])
+            self._rest = self._rest[_LONGEST_LINE:]
+        return [
+            _text(line[at : at + _LONGEST_LINE])
+            for line in lines
+            for at in range(0, len(line) or 1, _LONGEST_LINE)
+        ]
+
+    def rest(self) -> str:
+        """The line that is not finished, which is then the last."""
+        rest, self._rest = self._rest, b""
+        return _text(rest)
+
+
 class PipeStream:
     """Standard output or error."""
 
@@ -48,7 +77,7 @@ class PipeStream:
         self.ended = False
         self._fd, self.end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._fd, False)
-        self._rest = b""
+        self._lines = Lines()
 
     def fileno(self) -> int:
         return self._fd
@@ -56,27 +85,18 @@ class PipeStream:
     def read(self) -> list[Line]:
         data = self._take()
         now = time.time()
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        while len(self._rest) > _LONGEST_LINE:
-            lines.append(self._rest[:_LONGEST_LINE])
-            self._rest = self._rest[_LONGEST_LINE:]
-        return [
-            (self.name, now, _text(line[at : at + _LONGEST_LINE]))
-            for line in lines
-            for at in range(0, len(line) or 1, _LONGEST_LINE)
-        ]
+        return [(self.name, now, text) for text in self._lines.feed(data)]
 
     def drain(self) -> list[Line]:
         lines: list[Line] = []
         for _ in range(_LARGEST_DRAIN // _CHUNK):
-            before = len(self._rest)
+            before = self._lines.waiting
             more = self.read()
             lines += more
-            if not more and len(self._rest) == before:
+            if not more and self._lines.waiting == before:
                 break
-        if self._rest:
-            lines.append((self.name, time.time(), _text(self._rest)))
-            self._rest = b""
+        if self._lines.waiting:
+            lines.append((self.name, time.time(), self._lines.rest()))
         return lines
 
     def close(self) -> None:

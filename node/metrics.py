@@ -97,7 +97,8 @@ class Metrics(Actor):
             memory=max(0, psutil.virtual_memory().total - reserved),
             disk=disk_free(self._context.state.path),
             gpus=self._gpus,
-            runners=(self._context.runner.name,),
+            runners=self._context.runner.names,
+            isolation="container" if self._context.runner.names == ("docker",) else "none",
             max_concurrent_tasks=config.max_concurrent_tasks,
             labels=config.labels,
         )

@@ -13,11 +13,12 @@ from manta.actors import ActorSystem, ChildSpec, ExitReason, SystemClock
 from manta.console.exit_codes import Exit
 from manta.node import datasets
 from manta.node.context import ROOT, NodeContext
-from manta.node.errors import LaunchError, TokenError
+from manta.node.errors import TokenError
 from manta.node.journal_file import Journals
 from manta.node.light_service import LightService
 from manta.node.light_sessions import Sessions
 from manta.node.reservations import Capacity
+from manta.node.runners.choice import choose_runner
 from manta.node.state import Identity, StateFolder
 from manta.node.supervisor import NodeSupervisor
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
@@ -50,7 +51,7 @@ class Node:
         *,
         on_finish: Callable[[int, str], None],
         transport: Callable[[KeyPair], Transport] = ZmqTransport,
-        make_runner: Callable[[NodeConfig], Runner] | None = None,
+        make_runner: Callable[[NodeConfig, StateFolder, str], Runner] = choose_runner,
         make_bulk: Callable[[KeyPair, Depot], Bulk] | None = None,
     ) -> None:
         datasets.check(config)
@@ -59,8 +60,10 @@ class Node:
             undo.callback(folder.open().release)
             identity, manager_key = belongs_to(config, folder)
             keys = folder.key()
-            runner = (make_runner or choose_runner)(config)
+            runner = make_runner(config, folder, keys.public)
             undo.callback(runner.close)
+            for sentence in runner.recover():
+                log.warning("%s", sentence)
             memory = MemoryDepot(_memory() // 4)
             undo.callback(memory.close)
             sessions = Sessions(memory, folder.path / "light")
@@ -145,29 +148,6 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
             f"{claims.audience!r}; get one with `manta node token CLUSTER`."
         )
     return None, claims.manager_key
-
-
-def choose_runner(config: NodeConfig) -> Runner:
-    """Raises LaunchError."""
-    if config.runner == "docker":
-        raise LaunchError(
-            f'{config.path}: containers.runner = "docker" is not supported by this version; set '
-            'it to "process".'
-        )
-    if config.allow_unsandboxed is False:
-        raise LaunchError(
-            f"{config.path}: containers.allow_unsandboxed is false, and this version runs tasks "
-            "as plain processes only, which can do all that this user can; set it to true if you "
-            "trust whoever deploys to this node's cluster."
-        )
-    if config.allow_unsandboxed is None:
-        log.warning(
-            "tasks run as plain processes, which can do all that this user can: run only code "
-            "that you trust (containers.allow_unsandboxed = true silences this)"
-        )
-    from manta.node.runners.process import ProcessRunner
-
-    return ProcessRunner()
 
 
 def _curve_bulk(keys: KeyPair, depot: Depot) -> Bulk:

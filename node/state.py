@@ -11,6 +11,7 @@ spool/          blobs that the journal names
 modules/        unpacked modules, by digest
 kept/           what tasks keep for their swarm (`set_state`)
 tasks/          scratch folders
+runtime/        what containers mount of Manta
 ```
 """
 
@@ -113,6 +114,10 @@ class StateFolder:
     @property
     def tasks(self) -> Path:
         return self.path / "tasks"
+
+    @property
+    def runtime(self) -> Path:
+        return self.path / "runtime"
 
     @property
     def log_file(self) -> Path:

@@ -100,11 +100,16 @@ class Returned(msgspec.Struct, frozen=True):
 
 
 class Exited(msgspec.Struct, frozen=True):
-    """The runtime's process ended."""
+    """The runtime's process ended. `sentence` says why, where the code does not.
+
+    `platform`: neither the task's code nor its image is to blame.
+    """
 
     session: str
-    code: int
+    code: int | None
     stderr_tail: str = ""
+    sentence: str = ""
+    platform: bool = False
 
 
 class Disconnected(msgspec.Struct, frozen=True):
@@ -269,8 +274,8 @@ class TaskMachine:
                 self._ready()
             case Returned():
                 self._returned(event)
-            case Exited(_, code, stderr_tail):
-                self._exited(code, stderr_tail)
+            case Exited():
+                self._exited(event)
             case Disconnected(_, sentence):
                 self._disconnected(sentence)
             case Overrun(_, error):
@@ -353,10 +358,15 @@ class TaskMachine:
         else:
             self._next()
 
-    def _exited(self, code: int, stderr_tail: str) -> None:
-        lines = tuple(stderr_tail.splitlines()[-20:])
+    def _exited(self, event: Exited) -> None:
+        said = event.stderr_tail
+        lines = tuple(said.splitlines()[-20:])
+        sentence = event.sentence or _exit(event.code)
+        # 0: somebody sent it SIGTERM, since only the node tells it to end.
+        platform = event.platform or event.code in (0, None)
         self._give_up(
-            AttemptState.FAILED, TaskError("ProcessExited", _exit(code), stderr_tail, lines)
+            AttemptState.INTERRUPTED if platform else AttemptState.FAILED,
+            TaskError("ProcessExited", sentence, said, lines),
         )
 
     def _disconnected(self, sentence: str) -> None:
@@ -482,16 +492,24 @@ def _stopped(instance: Instance, reason: str) -> TaskError:
     return TaskError("Stopped", f"{instance} was ended: {reason}.")
 
 
-def _exit(code: int) -> str:
-    if code >= 0:
+def _exit(code: int | None) -> str:
+    if code is None:
+        return "The task's process is gone, and nobody knows how it ended."
+    if code == 0:
+        return "The task's process was told to end, by somebody else than the node."
+    if code > 0:
         return (
             f"The task's process exited with code {code} before the task had ended: look for "
             "sys.exit or os._exit in its code."
         )
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+    name = signal_name(-code)
     if -code == signal.SIGKILL:
         return f"The task's process was killed ({name}): most often, memory ran out."
     return f"The task's process crashed ({name}): a native library that it uses failed."
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -33,14 +33,22 @@ from manta.node import session as light
 from manta.node import task_machine as tm
 from manta.node.context import DATASETS, LIGHT, PEER_HUB, ROOT, Later, NodeContext, later, tell
 from manta.node.datasets import FindDatasets
-from manta.node.errors import NodeError, StorageError
+from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
+from manta.node.image_rounds import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
 from manta.node.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
 from manta.node.packages import unpack, unpacked
 from manta.node.peer_hub import Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scratch import ScratchFull
 from manta.node.task_requests import TaskRequests
-from manta.protocol.node import Assignment, LogLine, TaskEnded, TaskError, TaskStarted
+from manta.protocol.node import (
+    Assignment,
+    Instance,
+    LogLine,
+    TaskEnded,
+    TaskError,
+    TaskStarted,
+)
 from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
 
@@ -79,6 +87,7 @@ class TaskSupervisor(Actor):
         self._timer: Timer[Any] | None = None
         self._found: dict[str, Path] = {}
         self._module: tuple[Path, str] = (Path(), "")
+        self._is_image_alone = False
 
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
@@ -113,8 +122,10 @@ class TaskSupervisor(Actor):
                 self._feed(tm.Failed(session, error))
             case light.SessionLost(session, sentence):
                 self._feed(tm.Disconnected(session, sentence))
-            case RuntimeExit(session, code, stderr_tail):
-                self._feed(tm.Exited(session, code, stderr_tail))
+            case RuntimeExit():
+                self._feed(tm.Exited(**msgspec.structs.asdict(message)))
+            case ImageEnded():
+                self._feed(outcome(message))
             case ScratchFull(session, sentence):
                 self._feed(tm.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
             case tm.Ticked():
@@ -160,13 +171,17 @@ class TaskSupervisor(Actor):
             case tm.GiveRound(session, assignment):
                 self._give_round(session, assignment)
             case tm.CancelRound(session, instance, reason):
-                self._tell_light(light.CancelRound(session, instance, reason))
+                self._cancel_round(session, instance, reason)
             case tm.KillRuntime():
                 self._end_runtime()
             case tm.Prepare(session, assignment):
                 self._prepare(session, assignment)
             case tm.StartRuntime(session, assignment):
-                self._open_session(session, assignment)
+                if assignment.module.package is None:
+                    tell(self, ROOT, RoundsAreFresh(*self._lane, True))
+                    self._events.append(tm.Ready(session))  # each round starts its own
+                else:
+                    self._open_session(session, assignment)
             case _:
                 assert_never(action)
 
@@ -216,22 +231,28 @@ class TaskSupervisor(Actor):
         else:
             found({}, None)
 
+    def _fetch_image(self, session: str, assignment: Assignment) -> None:
+        def ready(_: Any, error: BaseException | None) -> None:
+            if error is None:
+                self._feed(tm.Prepared(session))
+            else:
+                kind = "ImageMissing" if isinstance(error, ImageMissing) else "EngineError"
+                self._not_prepared(session, kind, error)
+
+        later(self, self._context.runner.prepare(assignment.module.image), ready)
+
     def _fetch_module(self, session: str, assignment: Assignment) -> None:
         module = assignment.module
         what = f"The package of module {module.name!r}"
         if module.package is None:
-            sentence = (
-                f"Module {module.name!r} is the image {module.image!r} alone, which needs a "
-                "container runtime; this node runs plain processes: give the module a program."
-            )
-            self._feed(tm.PrepareFailed(session, TaskError("NoProgram", sentence)))
+            self._fetch_image(session, assignment)
             return
         package = module.package
         folder = self._context.state.modules / package.digest
         entry = unpacked(folder)
         if entry is not None:
             self._module = folder, entry
-            self._feed(tm.Prepared(session))
+            self._fetch_image(session, assignment)
             return
 
         def fetched(_: Any, error: BaseException | None) -> None:
@@ -250,14 +271,14 @@ class TaskSupervisor(Actor):
             self._context.memory.delete(package.digest)
             assert done is not None
             self._module = folder, done
-            self._feed(tm.Prepared(session))
+            self._fetch_image(session, assignment)
 
         self.ask(PEER_HUB, Fetch(package), FETCH_TIMEOUT, fetched)
 
     def _not_prepared(self, session: str, kind: str, error: BaseException) -> None:
         """A module or dataset that is no good is the swarm's fault or the operator's."""
         faults = (Refused, NodeError)
-        platform = isinstance(error, StorageError) or not isinstance(error, faults)
+        platform = isinstance(error, StorageError | LaunchError) or not isinstance(error, faults)
         sentence = error.sentence if isinstance(error, Refused) else str(error)
         self._feed(tm.PrepareFailed(session, TaskError(kind, sentence), platform))
 
@@ -292,6 +313,8 @@ class TaskSupervisor(Actor):
             image=assignment.module.image,
             cpu=resources.cpu if resources and resources.cpu else context.cpu_share,
             memory=resources.memory if resources else None,
+            gpu=wants_gpu(assignment),
+            task=f"{assignment.instance.swarm_id}.{assignment.instance.alias}",
         )
 
         def on_exit(exit: RuntimeExit) -> None:
@@ -310,8 +333,9 @@ class TaskSupervisor(Actor):
             return
         left = LeftRuntime(session, handle, scratch)
         context.runtimes[self.ref.address.path] = left
-        if context.runner.name == "process" and assignment.module.image is not None:
-            self._say_unused(assignment, assignment.module.image)
+        image = assignment.module.image
+        if image is not None and not context.runner.runs_in_image(image):
+            self._say_unused(assignment, image)
 
     def _say_unused(self, assignment: Assignment, image: str) -> None:
         """Once for each image of a swarm, to whoever reads its logs."""
@@ -334,16 +358,45 @@ class TaskSupervisor(Actor):
         self._tell_light(light.CloseSession(left.session))
         shutil.rmtree(left.scratch, ignore_errors=True)
 
+    def _node_alias(self) -> str:
+        identity = self._context.identity
+        return identity.alias if identity and identity.alias else self._context.config.alias
+
+    def _run_image(self, session: str, assignment: Assignment) -> None:
+        """A round of an image that runs its own entry point."""
+        context = self._context
+        scratch = context.state.tasks / session
+        spec = image_spec(session, assignment, self._node_alias(), scratch, self._found)
+        round_ = ImageRound(self.ref, session, assignment)
+        try:
+            scratch.mkdir(mode=0o777, exist_ok=True)
+            scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
+            handle = context.runner.start_image(spec, round_.on_output, round_.on_exit)
+        except (NodeError, OSError) as error:
+            exit_ = RuntimeExit(session, None, "", str(error), platform=True)
+            self._events.append(outcome(ImageEnded(assignment.instance, exit_, (), 0.0)))
+            return
+        context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch)
+
+    def _cancel_round(self, session: str, instance: Instance, reason: str) -> None:
+        if self._is_image_alone:
+            self._context.runtimes[self.ref.address.path].handle.kill()
+        else:
+            self._tell_light(light.CancelRound(session, instance, reason))
+
     def _give_round(self, session: str, assignment: Assignment) -> None:
+        self._is_image_alone = assignment.module.package is None
+        if self._is_image_alone:
+            self._run_image(session, assignment)
+            return
         context = self._context
         left = context.runtimes.get(self.ref.address.path)
-        identity = context.identity
         brief = light.RoundBrief(
             instance=assignment.instance,
             swarm_name=assignment.swarm_name,
             task_id=assignment.task_id,
             node_id=assignment.node_id,
-            node_alias=identity.alias if identity and identity.alias else context.config.alias,
+            node_alias=self._node_alias(),
             size=assignment.size,
             seed=assignment.seed,
             class_name=assignment.class_name,

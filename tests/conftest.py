@@ -15,6 +15,10 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 
+from tests.engine import docker_host, engine
+
+__all__ = ["docker_host", "engine"]  # fixtures of all folders
+
 settings.register_profile("manta", deadline=None)  # speed is the benchmarks' business
 settings.load_profile("manta")
 

@@ -63,13 +63,20 @@ class Child:
 class LocalCluster:
     """`start` returns at once: who connects waits. `stop` leaves nothing behind."""
 
-    def __init__(self, nodes: int, datasets: Mapping[str, str], interrupts: Interrupts) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        datasets: Mapping[str, str],
+        interrupts: Interrupts,
+        runner: str = "process",
+    ) -> None:
         self.aliases = [f"node-{i + 1}" for i in range(nodes)]
         self.keys = KeyPair.generate()
         self.manager_keys = KeyPair.generate()
         self.user_port = 0
         self.children: list[Child] = []
         self._datasets = dict(datasets)
+        self._runner = runner
         self._interrupts = interrupts
         self._lock = threading.Lock()
         self._stopping = False
@@ -146,7 +153,7 @@ class LocalCluster:
                 ),
             )
             config = self.folder / f"{alias}.toml"
-            config.write_text(node_config(alias, ports[0], mapping))
+            config.write_text(node_config(alias, ports[0], mapping, self._runner))
             self._spawn(
                 alias, alias, ["manta.node", "--config", str(config), "--state", str(state)]
             )
@@ -219,7 +226,9 @@ class LocalCluster:
         self._caretaker.communicate(caretaker.DONE)
 
 
-def node_config(alias: str, port: int, datasets: Mapping[str, Path]) -> str:
+def node_config(
+    alias: str, port: int, datasets: Mapping[str, Path], runner: str = "process"
+) -> str:
     """A node's TOML."""
     mappings = "".join(
         f"{_quoted(name)} = {_quoted(str(path))}\n" for name, path in datasets.items()
@@ -234,7 +243,7 @@ manager_port = {port}
 [resources]
 max_concurrent_tasks = {CONCURRENT_TASKS}
 [containers]
-runner = "process"
+runner = {_quoted(runner)}
 allow_unsandboxed = true
 [datasets.mappings]
 {mappings}"""

@@ -45,6 +45,13 @@ class ClusterDied(click.ClickException):
     multiple=True,
     help="Map a path on every node; {i} counts the nodes from 0, {alias} is node-1, node-2, ...",
 )
+@click.option(
+    "--runner",
+    type=click.Choice(["process", "docker"]),
+    default="process",
+    show_default=True,
+    help="docker: every task in a container, of its module's image.",
+)
 @click.option("--logs/--no-logs", default=True, help="Show what tasks write (default: yes).")
 @click.option("--keep", is_flag=True, help="Keep the folder with state and logs of all processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, and only that.")
@@ -53,6 +60,7 @@ def run(
     parameters: Sequence[str],
     nodes: int,
     datasets: Sequence[str],
+    runner: str,
     logs: bool,
     keep: bool,
     as_json: bool,
@@ -65,13 +73,13 @@ def run(
     began = time.time()
     screen = Screen(quiet=as_json)
     with Interrupts() as interrupts:
-        cluster = LocalCluster(nodes, split_datasets(datasets), interrupts)
-        runner = Run(cluster, screen, began)
+        cluster = LocalCluster(nodes, split_datasets(datasets), interrupts, runner)
+        run = Run(cluster, screen, began)
         try:
-            runner.show_start(0)
+            run.show_start(0)
             _start(cluster)
             swarm = _load(target, parameters)
-            code = runner.run(swarm, logs=logs)
+            code = run.run(swarm, logs=logs)
         except Interrupted as interrupted:
             screen.show([])
             click.echo(f"{interrupted}: stopping all that was started.", err=True)
@@ -84,13 +92,13 @@ def run(
             raise
         finally:
             interrupts.finish()
-            runner.stop(keep=keep)
+            run.stop(keep=keep)
             if keep:
                 click.echo(f"Logs and state are kept in {cluster.folder}", err=True)
-    if as_json and runner.outcome:
-        json_form.show(runner.outcome)
+    if as_json and run.outcome:
+        json_form.show(run.outcome)
     else:
-        screen.show(runner.time_table())
+        screen.show(run.time_table())
     return code
 
 

@@ -169,6 +169,7 @@ class Course:
             priority=task.priority,
             seed=_seed(spec.seed, instance, placement.node_id),
             task_id=words.task_id(instance),
+            gpu=task.gpu,
         )
         attempt = Attempt(assignment, placement.node_alias, self._now)
         tries.append(attempt)

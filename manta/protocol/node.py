@@ -86,6 +86,7 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 0
     seed: int = 0
     task_id: str = ""
+    gpu: bool = False
 
 
 # Node to manager.

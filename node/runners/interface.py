@@ -1,4 +1,4 @@
-"""How a runtime is started, watched and killed, whatever it runs in."""
+"""How tasks are started, watched, ended and found again, whatever they run in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
 
@@ -27,34 +28,74 @@ class RuntimeSpec(msgspec.Struct, frozen=True):
     cpu: float | None = None
     """Cores: also the count of BLAS and OpenMP threads."""
     memory: int | None = None
+    gpu: bool = False
+    task: str = ""
+    """Whose it is, for people."""
+
+
+class ImageSpec(msgspec.Struct, frozen=True):
+    """An image that runs its own entry point, once."""
+
+    session: str
+    image: str
+    scratch: Path
+    environment: dict[str, str]
+    datasets: dict[str, Path] = {}
+    memory: int | None = None
+    gpu: bool = False
+    task: str = ""
 
 
 class RuntimeExit(msgspec.Struct, frozen=True):
-    """`code` as `subprocess` has it: negative for a signal."""
+    """`code` as `subprocess` has it: negative for a signal. None: it is not known."""
 
     session: str
-    code: int
+    code: int | None
     stderr_tail: str
+    sentence: str = ""
+    """What the runner knows better than the code says."""
+    platform: bool = False
+    """Neither the task nor its image is to blame."""
 
 
 class RuntimeHandle(Protocol):
-    @property
-    def pid(self) -> int: ...
-
     def dataset_paths(self) -> dict[str, str]:
         """Where the task sees its datasets."""
 
     def kill(self) -> None:
-        """End the runtime with everything that it started, setsid or not. Idempotent."""
+        """End it with everything that it started, setsid or not. Idempotent; returns at once."""
 
 
 class Runner(Protocol):
-    name: str
+    """Callbacks come from threads of the runner's own; `on_exit` once, and last of all."""
+
+    names: tuple[str, ...]
+    """What the node can run tasks in, as its capabilities say: docker, process."""
+
+    def runs_in_image(self, image: str | None) -> bool:
+        """Whether a module that names this image, or none, runs in a container."""
+
+    def prepare(self, image: str | None) -> Future[None]:
+        """Have what a module with that image needs. Fails with ImageMissing or EngineError."""
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
-        """Start `python -m manta.light`; `on_exit` is called once, from the launcher thread.
+        """Start `python -m manta.light`. May raise LaunchError, or tell it by `on_exit`."""
 
-        Raises LaunchError with one sentence.
+    def start_image(
+        self,
+        spec: ImageSpec,
+        on_output: Callable[[str, Sequence[tuple[float, str]]], None],
+        on_exit: Callable[[RuntimeExit], None],
+    ) -> RuntimeHandle:
+        """Run the image's own entry point. `on_output` takes stdout or stderr, and lines, each
+        with its time in seconds since the epoch; while it blocks, the image's output waits.
         """
 
-    def close(self) -> None: ...
+    def recover(self) -> list[str]:
+        """End what a daemon of this node that was killed has left; whose it was, by sentence.
+
+        Called once, before anything is started. Raises EngineError.
+        """
+
+    def close(self) -> None:
+        """End all that runs, and wait for it."""

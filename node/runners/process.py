@@ -11,12 +11,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import NoReturn
 
 from manta.light import wire
 from manta.light.processes import kill_tree, marked
+from manta.node.errors import LaunchError
 from manta.node.launcher import Child, Launcher
-from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeSpec
 
 _PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",
@@ -63,11 +66,20 @@ class ProcessRunner:
     Closes the launcher with it, unless that was given.
     """
 
-    name = "process"
+    names: tuple[str, ...] = ("process",)
 
     def __init__(self, launcher: Launcher | None = None) -> None:
         self._is_owner = launcher is None
         self._launcher = Launcher() if launcher is None else launcher
+
+    def runs_in_image(self, image: str | None) -> bool:
+        return False
+
+    def prepare(self, image: str | None) -> Future[None]:
+        """There is nothing to prepare."""
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> ProcessHandle:
         """Raises LaunchError."""
@@ -85,6 +97,17 @@ class ProcessRunner:
         )
         return ProcessHandle(child, spec.datasets)
 
+    def start_image(self, spec: ImageSpec, on_output: object, on_exit: object) -> NoReturn:
+        """Raises LaunchError."""
+        raise LaunchError(
+            f"The image {spec.image!r} needs a container engine; this node runs plain processes: "
+            "give the module a program, or set containers.runner on a node with an engine."
+        )
+
+    def recover(self) -> list[str]:
+        """Nothing: processes die with the daemon that started them."""
+        return []
+
     def close(self) -> None:
         if self._is_owner:
             self._launcher.close()
@@ -93,12 +116,11 @@ class ProcessRunner:
 def environment(spec: RuntimeSpec) -> dict[str, str]:
     """All that the runtime inherits."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    threads = str(max(1, int(spec.cpu if spec.cpu is not None else os.cpu_count() or 1)))
     scratch = str(spec.scratch)
     return {
         "LANG": "C.UTF-8",
         **passed_on,
-        **dict.fromkeys(_THREADS, threads),
+        **thread_counts(spec.cpu),
         "HOME": scratch,
         "TMPDIR": scratch,
         "PYTHONPATH": str(Path(wire.__file__).parents[2]),
@@ -111,6 +133,12 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
         "MANTA_PARENT": str(os.getpid()),
         _MARK: spec.session,
     }
+
+
+def thread_counts(cpu: float | None) -> dict[str, str]:
+    """Variables by which native libraries size their pools."""
+    cores = cpu if cpu is not None else os.cpu_count() or 1
+    return dict.fromkeys(_THREADS, str(max(1, int(cores))))
 
 
 def end_marked(session: str) -> None:

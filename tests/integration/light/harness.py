@@ -15,7 +15,7 @@ from manta.node import session as light
 from manta.node.launcher import Launcher
 from manta.node.light_service import LightService
 from manta.node.light_sessions import Sessions
-from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+from manta.node.runners.interface import Runner, RuntimeExit, RuntimeSpec
 from manta.node.runners.process import ProcessRunner
 from manta.protocol.node import Instance, ResultEntry
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
@@ -43,12 +43,12 @@ class Owner(Actor):
 class Node:
     """What surrounds runtimes on a node."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runner: Runner | None = None) -> None:
         self.folder = folder
         self.depot = MemoryDepot(GIGABYTE)
         self.sessions = Sessions(self.depot, folder / "light")
         self.launcher = Launcher()
-        self.runner = ProcessRunner(self.launcher)
+        self.runner = runner or ProcessRunner(self.launcher)
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.requests: list[Any] = []
         self.globals: dict[str, Payload] = {}
@@ -142,6 +142,7 @@ class Node:
     def close(self) -> None:
         for runtime in self.runtimes:
             runtime.close()
+        self.runner.close()
         self.launcher.close()
         self.system.stop(PATIENCE)
         self.sessions.close()
@@ -176,6 +177,7 @@ class Runtime:
         entry: str,
         datasets: dict[str, Path] | None = None,
         cpu: float | None = 1.0,
+        **spec: Any,
     ) -> None:
         self.node = node
         self.id = secrets.token_hex(8)
@@ -191,7 +193,7 @@ class Runtime:
         opened: light.SessionOpened = node.light.ask(request, timeout=PATIENCE)
         self.token = opened.token
         self.exits: queue.SimpleQueue[RuntimeExit] = queue.SimpleQueue()
-        spec = RuntimeSpec(
+        self.spec = RuntimeSpec(
             session=self.id,
             module_folder=module,
             socket=Path(opened.socket),
@@ -200,8 +202,9 @@ class Runtime:
             entry=entry,
             datasets=datasets or {},
             cpu=cpu,
+            **spec,
         )
-        self.handle = node.runner.start(spec, self.exits.put)
+        self.handle: Any = node.runner.start(self.spec, self.exits.put)
         self.module = module
         self.outputs: list[light.Output] = []
         self.scratch = scratch

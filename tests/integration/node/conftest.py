@@ -84,7 +84,9 @@ class Lab:
         network = sections.setdefault("network", {})
         network.setdefault("manager_host", HOST)
         network.setdefault("manager_port", port(self.file.nodes))
-        sections.setdefault("containers", {}).setdefault("allow_unsandboxed", True)
+        containers = sections.setdefault("containers", {})
+        containers.setdefault("allow_unsandboxed", True)
+        containers.setdefault("runner", "process")
         lines: list[str] = []
         for section, values in sections.items():
             lines.append(f"[{section}]")

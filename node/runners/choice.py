@@ -1,0 +1,102 @@
+"""Which runner a node has, as its operator wants it and its machine allows."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from manta.node.errors import LaunchError
+from manta.node.runners import engine
+from manta.node.runners.interface import (
+    ImageSpec,
+    Runner,
+    RuntimeExit,
+    RuntimeHandle,
+    RuntimeSpec,
+)
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
+    from manta.node.state import StateFolder
+
+log = logging.getLogger("manta.node")
+
+
+def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
+    """Raises LaunchError."""
+    wants_containers = config.runner == "docker"
+    has_engine = config.runner != "process" and engine.is_there()
+    if wants_containers and not has_engine:
+        raise LaunchError(
+            f'{config.path}: containers.runner is "docker", and no container engine answers at '
+            f"{engine.address()}: start it (systemctl start docker) and let this user use its "
+            'socket (usermod -aG docker USER), or set it to "auto" or "process".'
+        )
+    if has_engine and (wants_containers or config.allow_unsandboxed is False):
+        return _docker(config, folder, public_key)
+    if config.allow_unsandboxed is False:
+        raise LaunchError(
+            f"{config.path}: containers.allow_unsandboxed is false, and without a container "
+            "engine tasks run as plain processes, which can do all that this user can: start "
+            "one, or set it to true if you trust whoever deploys to this node's cluster."
+        )
+    if config.allow_unsandboxed is None:
+        log.warning(
+            "tasks run as plain processes, which can do all that this user can: run only code "
+            "that you trust (containers.allow_unsandboxed = true silences this)"
+        )
+    from manta.node.runners.process import ProcessRunner
+
+    processes = ProcessRunner()
+    return ByImage(_docker(config, folder, public_key), processes) if has_engine else processes
+
+
+def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
+    from manta.node.runners.docker import DockerRunner
+    from manta.node.runners.runtime_copy import runtime_copy
+
+    major, minor, _ = platform.python_version_tuple()
+    label = hashlib.blake2b(public_key.encode(), digest_size=8).hexdigest()
+    image = config.default_image or f"python:{major}.{minor}-slim"
+    return DockerRunner(label, config.alias, image, runtime_copy(folder.runtime))
+
+
+class ByImage:
+    """Modules that name an image run in containers, others as plain processes."""
+
+    names: tuple[str, ...] = ("docker", "process")
+
+    def __init__(self, containers: Runner, processes: Runner) -> None:
+        self._containers = containers
+        self._processes = processes
+
+    def runs_in_image(self, image: str | None) -> bool:
+        return image is not None
+
+    def _of(self, image: str | None) -> Runner:
+        return self._processes if image is None else self._containers
+
+    def prepare(self, image: str | None) -> Future[None]:
+        return self._of(image).prepare(image)
+
+    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
+        return self._of(spec.image).start(spec, on_exit)
+
+    def start_image(
+        self,
+        spec: ImageSpec,
+        on_output: Callable[[str, Sequence[tuple[float, str]]], None],
+        on_exit: Callable[[RuntimeExit], None],
+    ) -> RuntimeHandle:
+        return self._containers.start_image(spec, on_output, on_exit)
+
+    def recover(self) -> list[str]:
+        return self._containers.recover()
+
+    def close(self) -> None:
+        self._containers.close()
+        self._processes.close()

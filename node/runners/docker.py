@@ -1,0 +1,277 @@
+"""Runtimes and images in containers of the machine's engine, without a network.
+
+All that a container sees of the node is mounted at fixed places: `/manta/runtime` (what a task
+needs of Manta), `/manta/module`, `/manta/datasets/NAME` and `/manta/socket`, read-only, and
+`/manta/scratch`. The folder of the socket is mounted, not the socket: a mounted file goes
+stale when the node makes it anew. A runtime runs as the node's own user, so that it may read
+what the node may, and the node remove what it wrote. Nothing is hardened yet: a container can
+do what its engine's defaults allow.
+
+Containers bear the node's label, by which a daemon finds what one before it has left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from manta.node.errors import EngineError, ImageMissing, LaunchError
+from manta.node.light_streams import Lines
+from manta.node.runners.container import Container, Output
+from manta.node.runners.engine import Engine, Gone
+from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeSpec
+from manta.node.runners.process import thread_counts
+
+log = logging.getLogger("manta.node.runners")
+
+LABEL = "manta.node"
+RUNTIME, MODULE, SOCKET, SCRATCH, DATASETS = (
+    f"/manta/{name}" for name in ("runtime", "module", "socket", "scratch", "datasets")
+)
+PATIENCE = 30.0
+"""Seconds that the container of an image alone may be out of sight."""
+_CLOSING_TIME = 12.0
+_NO_PROGRAM = 127  # the exit code of an init that finds no such program
+_LOG = {"max-size": "1m", "max-file": "1"}  # for whoever asks the engine: the node has its own
+
+
+class ContainerHandle:
+    def __init__(self, container: Container, datasets: dict[str, Path]) -> None:
+        self.container = container
+        self._datasets = datasets
+
+    def dataset_paths(self) -> dict[str, str]:
+        return {name: dataset_path(name, path) for name, path in self._datasets.items()}
+
+    def kill(self) -> None:
+        self.container.kill()
+
+
+class DockerRunner:
+    """`node` is what this node's containers are labelled with, `alias` what errors call it.
+
+    `default_image` is for modules that name none; `runtime` is the folder for PYTHONPATH.
+    """
+
+    names: tuple[str, ...] = ("docker",)
+
+    def __init__(self, node: str, alias: str, default_image: str, runtime: Path) -> None:
+        """Raises EngineError for an engine of another machine."""
+        self._engine = Engine()
+        self._node = node
+        self._alias = alias
+        self._default_image = default_image
+        self._runtime = runtime
+        self._lock = threading.Lock()
+        self._pending: dict[str, Future[None]] = {}
+        self._containers: set[Container] = set()
+        self._is_closed = False
+
+    def runs_in_image(self, image: str | None) -> bool:
+        return True
+
+    def prepare(self, image: str | None) -> Future[None]:
+        """Pulls it when it is absent. Fails with ImageMissing or EngineError."""
+        name = image or self._default_image
+        with self._lock:
+            pending = self._pending.get(name)
+            if pending is None:
+                pending = self._pending[name] = Future()
+                threading.Thread(
+                    target=self._fetch, args=(name, pending), name="manta-image", daemon=True
+                ).start()
+        return pending
+
+    def _fetch(self, image: str, done: Future[None]) -> None:
+        try:
+            if not self._engine.has_image(image):
+                log.info("The image %s is pulled.", image)
+                self._engine.pull(image)
+        except ImageMissing as error:
+            problem: Exception | None = ImageMissing(
+                f"The image {image!r} is not on node {self._alias!r} and cannot be pulled: "
+                f"{error} Bring it there (docker pull, load or build), or correct the image in "
+                "Module(...)."
+            )
+        except Exception as error:
+            problem = error
+        else:
+            problem = None
+        with self._lock:
+            del self._pending[image]
+        if problem is None:
+            done.set_result(None)
+        else:
+            done.set_exception(problem)
+
+    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> ContainerHandle:
+        """Raises LaunchError when the node is stopping; all else is told by `on_exit`."""
+        image = spec.image or self._default_image
+
+        def options(client: Any) -> dict[str, Any]:
+            mounts = {
+                RUNTIME: (self._runtime, True),
+                MODULE: (spec.module_folder, True),
+                SOCKET: (spec.socket.parent, True),
+            }
+            return {
+                **self._options(client, spec, image, mounts),
+                "entrypoint": ["python3"],
+                "command": ["-m", "manta.light"],
+                "user": f"{os.getuid()}:{os.getgid()}",
+                "working_dir": SCRATCH,
+                "environment": environment(spec),
+            }
+
+        def ended(exit_: RuntimeExit) -> None:
+            if exit_.code == _NO_PROGRAM and not exit_.sentence:
+                sentence = (
+                    f"The image {image!r} has no python3, which the module needs: take another, "
+                    "or leave the program out to run the image's own entry point."
+                )
+                exit_ = RuntimeExit(exit_.session, exit_.code, exit_.stderr_tail, sentence)
+            on_exit(exit_)
+
+        return self._launch(spec, options, ended)
+
+    def start_image(
+        self,
+        spec: ImageSpec,
+        on_output: Callable[[str, Sequence[tuple[float, str]]], None],
+        on_exit: Callable[[RuntimeExit], None],
+    ) -> ContainerHandle:
+        """As the image's own user, unless what that writes could not be removed."""
+
+        def options(client: Any) -> dict[str, Any]:
+            found = {
+                **self._options(client, spec, spec.image, {}),
+                "environment": {**spec.environment, "MANTA_SCRATCH": SCRATCH},
+            }
+            if os.getuid() != 0:
+                found["user"] = f"{os.getuid()}:{os.getgid()}"
+            return found
+
+        def pump(output: Output) -> None:
+            streams = {"stdout": Lines(), "stderr": Lines()}
+            for both in output:
+                for (name, lines), data in zip(streams.items(), both, strict=True):
+                    if data and (found := lines.feed(data)):
+                        now = time.time()
+                        on_output(name, [(now, line) for line in found])
+            for name, lines in streams.items():
+                if rest := lines.rest():
+                    on_output(name, [(time.time(), rest)])
+
+        return self._launch(spec, options, on_exit, pump=pump, patience=PATIENCE)
+
+    def _options(
+        self,
+        client: Any,
+        spec: RuntimeSpec | ImageSpec,
+        image: str,
+        mounts: Mapping[str, tuple[Path, bool]],
+    ) -> dict[str, Any]:
+        from docker.types import DeviceRequest, LogConfig, Mount
+
+        datasets = {
+            dataset_path(name, path): (path.resolve(), True) for name, path in spec.datasets.items()
+        }
+        every = {**mounts, **datasets, SCRATCH: (spec.scratch, False)}
+        gpus = [DeviceRequest(count=-1, capabilities=[["gpu"]])] if spec.gpu else None
+        return {
+            "image": image,
+            "name": f"manta-{spec.session}-{secrets.token_hex(3)}",
+            "labels": {LABEL: self._node, "manta.task": spec.task},
+            "host_config": client.create_host_config(
+                init=True,
+                network_mode="none",
+                mounts=[
+                    Mount(target, str(source.absolute()), type="bind", read_only=read_only)
+                    for target, (source, read_only) in every.items()
+                ],
+                mem_limit=spec.memory,
+                memswap_limit=spec.memory,
+                device_requests=gpus,
+                log_config=LogConfig(type="json-file", config=_LOG),
+            ),
+        }
+
+    def _launch(
+        self,
+        spec: RuntimeSpec | ImageSpec,
+        options: Callable[[Any], dict[str, Any]],
+        on_exit: Callable[[RuntimeExit], None],
+        **how: Any,
+    ) -> ContainerHandle:
+        with self._lock:
+            if self._is_closed:
+                raise LaunchError("The node is stopping: nothing is started any more.")
+            container = Container(self._engine, spec.session, options, on_exit, **how)
+            self._containers = {c for c in self._containers if c.is_alive} | {container}
+        return ContainerHandle(container, spec.datasets)
+
+    def recover(self) -> list[str]:
+        """Raises EngineError."""
+        found = []
+        client = self._engine.client
+        with self._engine.errors():
+            left = client.containers(all=True, filters={"label": f"{LABEL}={self._node}"})
+        for container in left:
+            try:
+                with self._engine.errors():
+                    client.remove_container(container["Id"], v=True, force=True)
+            except Gone:
+                continue
+            except EngineError as error:
+                found.append(f"Container {container['Id'][:12]} could not be removed: {error}")
+                continue
+            task = container["Labels"].get("manta.task") or "a task"
+            found.append(
+                f"The container of {task} ({container['State']}), which the daemon before this "
+                "one has left, was removed."
+            )
+        return found
+
+    def close(self) -> None:
+        """Idempotent."""
+        with self._lock:
+            self._is_closed = True
+        for container in self._containers:
+            container.close()
+        deadline = time.monotonic() + _CLOSING_TIME
+        for container in self._containers:
+            if not container.join(max(0.0, deadline - time.monotonic())):
+                log.error("The container of session %s could not be ended.", container.session)
+        self._engine.close()
+
+
+def environment(spec: RuntimeSpec) -> dict[str, str]:
+    """All that the runtime gets besides what its image sets."""
+    return {
+        "LANG": "C.UTF-8",
+        **thread_counts(spec.cpu),
+        "HOME": SCRATCH,
+        "TMPDIR": SCRATCH,
+        "PYTHONPATH": RUNTIME,
+        "PYTHONSAFEPATH": "1",
+        "MANTA_SOCKET": f"{SOCKET}/{spec.socket.name}",
+        "MANTA_TOKEN": spec.token,
+        "MANTA_MODULE": MODULE,
+        "MANTA_ENTRY": spec.entry,
+        "MANTA_SCRATCH": SCRATCH,
+    }
+
+
+def dataset_path(name: str, path: Path) -> str:
+    """Where a container sees it. A file keeps its suffix, by which readers know its format."""
+    safe = quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
+    suffix = path.suffix if path.is_file() and not safe.endswith(path.suffix) else ""
+    return f"{DATASETS}/{safe}{suffix}"
