@@ -9,6 +9,13 @@ from manta.manager.swarm_events import EntriesReceived
 from manta.manager.swarm_machine import SwarmMachine
 from manta.protocol.node import Assignment, GlobalWritten, Instance, TaskStarted
 from manta.protocol.states import AttemptState, SwarmState
+from tests.simulation.programs import read
+
+
+def counted(machine: SwarmMachine) -> int:
+    """How often instances added one, each under a lock."""
+    value, _ = machine.global_value("counter")
+    return read(value) if value is not None else 0
 
 
 class Checker:
@@ -48,12 +55,13 @@ class Checker:
         if not isinstance(event, EntriesReceived):
             return None
         live = set(machine.data.live)
-        return machine.applied(event.node_id), live, machine.global_value("last")[1]
+        last = machine.global_value("last")[1]
+        return machine.applied(event.node_id), live, last, counted(machine)
 
     def after(self, machine: SwarmMachine, event: Any, seen: Any) -> None:
         if seen is None:
             return
-        applied, live, version = seen
+        applied, live, version, count = seen
         now = machine.applied(event.node_id)
         ledger = self.ledger[event.node_id, machine.data.swarm_id]
         fresh = []
@@ -65,6 +73,11 @@ class Checker:
         mine = [entry for entry in fresh if isinstance(entry, GlobalWritten)]
         self.counts["superseded"] += sum(entry.instance not in live for entry in mine)
         writes = [e for e in mine if e.tag == "last" and e.instance in live]
+        for entry in mine:
+            if entry.tag == "counter" and entry.instance in live and not machine.state.final:
+                self.counts["counted"] += 1
+                count += 1
+                assert read(entry.value) == count, "two held a lock at once"
         value, new_version = machine.global_value("last")
         if not machine.state.final:  # else it may have ended between two of them
             assert new_version == version + len(writes), "a global was written more or less often"

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from manta.actors import Refused
+from manta.manager import exchange_queries
 from manta.manager.desired import DesiredStates
 from manta.manager.lease import Away, Isolated, Leases, Lost, NodeStateChanged
 from manta.manager.placement import NodeView
@@ -28,6 +30,7 @@ from manta.manager.swarm_events import (
 )
 from manta.manager.swarm_machine import SwarmMachine
 from manta.manager.swarm_queries import answer, select_results
+from manta.protocol.exchange import Checkpoint, Exchanged, ExchangeRead, PeerInstances
 from manta.protocol.node import (
     Capabilities,
     Desired,
@@ -53,6 +56,7 @@ from tests.simulation.world import ADDRESS, MANAGER, Due, World
 Wire = (
     Register | Registered | Heartbeat | HeartbeatReply | FetchDesired | Desired | DesiredChanged
     | JournalBatch | JournalAck | ReadGlobal | GlobalValue | SelectResults | ResultEntries | Goodbye
+    | ExchangeRead | Exchanged | PeerInstances | Checkpoint
 )  # fmt: skip
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, Wire])
@@ -66,6 +70,15 @@ def pack(number: int, message: Any) -> bytes:
 
 def unpack(data: bytes) -> tuple[int, Any]:
     return _decoder.decode(data)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To a node, once what it rests on is durable."""
+
+    link: Link
+    number: int
+    found: Any
 
 
 @dataclass
@@ -171,11 +184,14 @@ class Manager:
                         events.append(given)
                 else:
                     rest.append(action)
-        self.pending.append((len(self.disk.log), swarm_id, rest))
+        self.when_durable(swarm_id, rest)
+        self.set_timers()
+
+    def when_durable(self, swarm_id: str, actions: list) -> None:
+        self.pending.append((len(self.disk.log), swarm_id, actions))
         if not self.sync_due:
             self.sync_due = True
             self.world.after(self.world.between(*self.slow), self.sync)
-        self.set_timers()
 
     def sync(self) -> None:
         if not self.alive:
@@ -195,6 +211,8 @@ class Manager:
                 self.desired.assign(node_id, assignment)
             case Revoke(node_id, instance):
                 self.desired.revoke(node_id, instance)
+            case Answer(link, number, found):
+                self.reply(link, number, found)
             case Acknowledge(node_id, upto):
                 self.acknowledged[swarm_id][node_id] = upto
                 self.send(node_id, 0, JournalAck(swarm_id, upto))
@@ -301,8 +319,15 @@ class Manager:
                 value, version = self.machines[swarm_id].global_value(tag)
                 self.reply(link, number, GlobalValue(value, version))
             case SelectResults(swarm_id, tag, iteration):
-                found = select_results(self.machines[swarm_id], tag, iteration)
-                self.reply(link, number, found)
+                selected = select_results(self.machines[swarm_id], tag, iteration)
+                self.reply(link, number, selected)
+            case _ if isinstance(message, ExchangeRead):
+                swarm_id = message.instance.swarm_id
+                try:
+                    found = exchange_queries.answer(self.machines[swarm_id], message)
+                except Refused as refusal:
+                    found = Exchanged(False, error="Refused", sentence=refusal.sentence)
+                self.when_durable(swarm_id, [Answer(link, number, found)])
             case Goodbye():
                 self.act(self.leases.said_goodbye(node_id, self.world.now))
 

@@ -28,6 +28,7 @@ from manta.node.task_machine import (
     Ticked,
     interrupted,
 )
+from manta.protocol.exchange import ExchangeRead
 from manta.protocol.node import (
     Assignment,
     Capabilities,
@@ -106,6 +107,7 @@ class Node:
         self.sync_due = False
         self.waiting: list = []
         self.broken: dict[Instance, str] = {}
+        self.last_writes: dict[Instance, int] = {}
         self.observers: list = []
         self.slow = (0.0005, 0.03)
         self.pace = 1.0
@@ -273,6 +275,8 @@ class Node:
                 self.world.after(seconds, self.go_on, key, round_, None)
             case ReadGlobal() | SelectResults():
                 self.read(key, round_, step)
+            case _ if isinstance(step, ExchangeRead):
+                self.read_exchange(key, round_, step)
             case "exit":
                 self.rounds.pop(round_.session, None)
                 self.task(key, Exited(round_.session, -11))
@@ -287,6 +291,14 @@ class Node:
         if not round_.cancelled and self.alive:
             self.ask(question, lambda found: self.go_on(key, round_, found), again)
 
+    def read_exchange(self, key: tuple, round_: Round, question: ExchangeRead) -> None:
+        """Once the manager has applied what the attempt wrote before."""
+        at = question.instance
+        if self.acknowledged.get(at.swarm_id, 0) >= self.last_writes.get(at, 0):
+            self.read(key, round_, question)
+        elif not round_.cancelled and self.alive:
+            self.world.after(0.1, self.read_exchange, key, round_, question)
+
     # The journal.
 
     def append(self, entry: Any) -> None:
@@ -298,6 +310,7 @@ class Node:
             self.disk.files[swarm_id] = bytearray(journals.encode(begin))
             self.disk.synced[swarm_id] = 0
         number = journal.append(entry, 100)
+        self.last_writes[entry.instance] = number
         self.disk.files[swarm_id] += journals.encode(journals.KeptEntry(number, entry))
         if not self.sync_due:
             self.sync_due = True

@@ -7,6 +7,22 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+from manta.protocol.exchange import (
+    Broadcasted,
+    Checkpointed,
+    Contributed,
+    ExchangeRead,
+    LockReleased,
+    LockWanted,
+    ReadBroadcast,
+    ReadCheckpoint,
+    ReadContributions,
+    ReadLock,
+    ReadMessage,
+    ReadPeers,
+    Receiving,
+    Sent,
+)
 from manta.protocol.node import (
     Assignment,
     GlobalWritten,
@@ -125,7 +141,105 @@ def failing(context: Context) -> Steps:
         raise RuntimeError("bad shape")
 
 
-_ALL = (work, worker, aggregator, straggler, scheduler, flaky, failing)
+# Programs that talk to each other.
+
+LETTERS = 3
+
+
+def answered(read: ExchangeRead) -> Generator[Any, Any, Any]:
+    found = yield read
+    if getattr(found, "error", ""):
+        raise RuntimeError(f"{found.error}: {found.sentence}")
+    return found
+
+
+def awaited(context: Context, read: ExchangeRead) -> Generator[Any, Any, Any]:
+    """Polls until there is an answer; a wait that cannot end fails the attempt."""
+    while True:
+        found = yield from answered(read)
+        if found.ready:
+            return found.values
+        yield Sleep(context.pace * 0.3)
+
+
+def talk(context: Context) -> Steps:
+    """Broadcasts, letters in a ring, a reduction, a lock, and a first attempt that may fail."""
+    at = context.instance
+    rank, attempt = at.index, at.attempt
+    kept = yield from answered(ReadCheckpoint(at))
+    if kept.value is not None:
+        by = read(kept.value)
+        context.require(by // 100 == rank and by % 100 < attempt, f"restored {by}")
+    peers = (yield from answered(ReadPeers(at))).peers
+    size = len(peers)
+    yield Broadcasted(at, f"hello {rank}", number(rank))
+    after, before = peers[(rank + 1) % size], peers[rank - 1]
+    for serial in range(LETTERS):
+        yield Sent(at, after.node_id, f"to {after.rank}", number(10 * rank + serial))
+    yield Checkpointed(at, number(100 * rank + attempt))
+    got = []
+    for serial in range(LETTERS):
+        yield Receiving(at, before.node_id, f"to {rank}")
+        (letter,) = yield from awaited(
+            context, ReadMessage(at, before.node_id, f"to {rank}", serial)
+        )
+        got.append(read(letter.value))
+        if attempt == 0 and context.chance(f"fails {serial}") < 0.15:
+            raise RuntimeError("flaky")
+    expected = [10 * before.rank + serial for serial in range(LETTERS)]
+    context.require(got == expected, f"got the letters {got}, not {expected}")
+    for peer in peers:
+        (said,) = yield from awaited(context, ReadBroadcast(at, f"hello {peer.rank}"))
+        context.require(read(said.value) == peer.rank, f"heard {said}")
+    yield from reduced(context, 0, "raise")
+    yield from counted(context)
+    yield from work(context)
+
+
+def reduced(context: Context, at_number: int, on_loss: str) -> Steps:
+    """As `World.all_reduce` does it; what came out is a result, so that it can be compared."""
+    at = context.instance
+    mine = number(1000 * (at.index + 1) + at.attempt)
+    yield Contributed(at, at_number, "all_reduce", mine)
+    outcome = None
+    if at.index:
+        first = ReadContributions(at, at_number + 1, "all_reduce", ranks=(0,))
+        try:
+            (part,) = yield from awaited(context, first)
+            outcome = read(part.value)
+        except RuntimeError as error:
+            if on_loss == "raise" or not str(error).startswith("PeerLost"):
+                raise
+    if outcome is None:
+        collect = ReadContributions(at, at_number, "all_reduce", on_loss=on_loss)
+        parts = yield from awaited(context, collect)
+        outcome = sum(read(part.value) for part in parts)
+        if not at.index:
+            yield Contributed(at, at_number + 1, "all_reduce", number(outcome))
+    yield ResultWritten(at, "reduced", number(outcome))
+
+
+def counted(context: Context) -> Steps:
+    """Adds one to what all add to, under a lock."""
+    at = context.instance
+    yield LockWanted(at, "counter")
+    yield from awaited(context, ReadLock(at, "counter"))
+    found = yield ReadGlobal(at.swarm_id, "counter")
+    yield Sleep(context.pace * 0.1)
+    yield GlobalWritten(at, "counter", number(1 + (read(found.value) if found.value else 0)))
+    yield LockReleased(at, "counter")
+
+
+def losing(context: Context) -> Steps:
+    """One instance, by the iteration, is never there; the others go on."""
+    at = context.instance
+    if at.index == at.iteration % 2:
+        yield Sleep(1000.0)
+    yield from reduced(context, 0, "continue")
+    yield from work(context)
+
+
+_ALL = (work, worker, aggregator, straggler, scheduler, flaky, failing, talk, losing)
 PROGRAMS: dict[str, Callable[[Context], Steps]] = {program.__name__: program for program in _ALL}
 
 

@@ -44,7 +44,7 @@ def test_the_seeds_went_through_everything(seen: Counter[str]) -> None:
     """A simulation in which nothing goes wrong proves nothing."""
     if seen["runs"] < 50:
         pytest.skip("asks for fifty seeds")
-    wanted = "cut crash manager flap pause torn lost repeats superseded FAILED"
+    wanted = "cut crash manager flap goodbye pause torn lost repeats superseded counted FAILED"
     for what in wanted.split():
         assert seen[what], f"no seed saw {what}"
     assert seen["manager crashes"] >= 20
