@@ -19,6 +19,18 @@ Command = Callable[..., Any]
 def with_api(function: Command) -> Command:
     """Add --host, --port, --token and --profile; the command gets an open UserAPI first."""
 
+    @connects
+    @functools.wraps(function)
+    def command(connect: Callable[[], Any], **options: Any) -> Any:
+        with connect() as api:
+            return function(api, **options)
+
+    return command
+
+
+def connects(function: Command) -> Command:
+    """The same for a command that may do without: it gets what opens the UserAPI."""
+
     @click.option("--host", help="The manager's host (MANTA_HOST).")
     @click.option("--port", type=click.IntRange(1, 65535), help="Its user port (MANTA_PORT).")
     @click.option("--token", help="A user's token (MANTA_TOKEN); better not on a command line.")
@@ -29,8 +41,7 @@ def with_api(function: Command) -> Command:
     ) -> Any:
         from manta.apis.user_api import UserAPI
 
-        with usage(lambda: UserAPI(token, host, port, profile)) as api:
-            return function(api, **options)
+        return function(lambda: usage(lambda: UserAPI(token, host, port, profile)), **options)
 
     return command
 

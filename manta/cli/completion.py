@@ -17,8 +17,8 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from manta.cli.main import cli
+    from manta.cli.main import COMPLETING, cli
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(cli, {}, "manta", "_MANTA_COMPLETE").source())
+    click.echo(kind(cli, {}, "manta", COMPLETING).source())

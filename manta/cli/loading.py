@@ -10,11 +10,11 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from types import ModuleType, NoneType
+from typing import Any, TypeVar, get_args, get_origin
 
 from manta.apis.errors import InvalidSwarm
-from manta.apis.swarm import Swarm
+from manta.apis.swarm import Swarm, graph_of, schedule_of
 
 MODULE = "__manta_swarm__"
 """What a swarm's file is called while it is loaded."""
@@ -27,7 +27,10 @@ def load_swarm(target: str, parameters: Mapping[str, str]) -> Swarm:
     path, class_name = split_target(target)
     kind = _swarm_class(_load(path), path, class_name)
     arguments = _arguments(kind, parameters)
-    return of_the_user(lambda: kind(**arguments), f"{kind.__name__}() in {path}")
+    swarm = of_the_user(lambda: kind(**arguments), f"{kind.__name__}() in {path}")
+    # It is the user's code too, and from within the SDK its faults would pass for Manta's.
+    of_the_user(lambda: schedule_of(swarm) or graph_of(swarm), f"{kind.__name__}.execute()")
+    return swarm
 
 
 def split_target(target: str) -> tuple[Path, str | None]:
@@ -115,10 +118,40 @@ def _arguments(kind: type[Swarm], parameters: Mapping[str, str]) -> dict[str, An
             raise InvalidSwarm(
                 f"{kind.__name__}() needs the parameter {name!r}: give it with -p {name}=..."
             )
-    return {
-        key: _value(text, named[key].annotation if key in named else None)
-        for key, text in parameters.items()
-    }
+    hints = _hints(kind)
+    return {key: _typed(kind, key, text, hints.get(key)) for key, text in parameters.items()}
+
+
+def _hints(kind: type[Swarm]) -> dict[str, Any]:
+    """The types that the class gives its parameters, as far as they can be known."""
+    try:
+        signature = inspect.signature(kind, eval_str=True)
+    except (NameError, SyntaxError, TypeError, AttributeError):
+        signature = inspect.signature(kind)
+    return {name: parameter.annotation for name, parameter in signature.parameters.items()}
+
+
+_CHECKED = {int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+_CHECKED |= {dict: "a dict", tuple: "a tuple"}
+
+
+def _typed(kind: type[Swarm], key: str, text: str, annotation: Any) -> Any:
+    """Raises InvalidSwarm for a value that the parameter's type does not take."""
+    value = _value(text, annotation)
+    allowed = {get_origin(one) or one for one in get_args(annotation) or (annotation,)}
+    if get_origin(annotation) in _CHECKED:
+        allowed = {get_origin(annotation)}
+    wanted = [_CHECKED[one] for one in _CHECKED if one in allowed]
+    if not wanted or not allowed <= {*_CHECKED, str, NoneType} or str in allowed:
+        return value
+    if float in allowed and type(value) is int:
+        value = float(value)
+    if type(value) in allowed:
+        return value
+    raise InvalidSwarm(
+        f"{kind.__name__}() takes {' or '.join(wanted)} as {key}, not {text!r}: "
+        f"correct -p {key}=..."
+    )
 
 
 def _value(text: str, annotation: object) -> Any:
@@ -151,18 +184,25 @@ def of_the_user(work: Callable[[], T], where: str) -> T:
             f"Syntax error in {error.filename}, line {error.lineno} ({error.msg}){line}"
         ) from None
     except Exception as error:
+        frames = _own_frames(error)
+        at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        shown = "".join(
+            [
+                "Traceback (most recent call last):\n",
+                *traceback.format_list(frames),
+                *traceback.format_exception_only(error),
+            ]
+        ).rstrip()
         raise InvalidSwarm(
-            f"{where} raised {type(error).__name__}: {error}\n\n{_own_frames(error)}"
+            f"{where} raised {type(error).__name__}: {error}{at}\n\n{shown}"
         ) from None
 
 
-def _own_frames(error: Exception) -> str:
-    """The traceback without the frames of importing and of Manta's own code."""
+def _own_frames(error: Exception) -> list[traceback.FrameSummary]:
+    """Without those of importing and of Manta's own code."""
     here = str(Path(__file__).parent.parent)
-    frames = [
+    return [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith(("<frozen importlib", here))
     ]
-    lines = ["Traceback (most recent call last):\n", *traceback.format_list(frames)]
-    return "".join([*lines, *traceback.format_exception_only(error)]).rstrip()

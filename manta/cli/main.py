@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -55,6 +56,11 @@ COMMANDS = {
         "Copy all that a swarm wrote into a folder.",
         "manta pull 3f2a results/",
     ),
+    "replay": (
+        "manta.cli.replay",
+        "Show a swarm's history again.",
+        "manta replay 3f2a --speed 10",
+    ),
     "cluster": (
         "manta.cli.cluster",
         "Create, list, start, stop and delete clusters.",
@@ -103,6 +109,10 @@ COMMANDS = {
 `--help` says of it, and an example."""
 
 
+COMPLETING = "_MANTA_COMPLETE"
+"""The variable by which a shell asks for completions."""
+
+
 class LazyGroup(Group):
     """Lists its commands without importing them."""
 
@@ -117,6 +127,10 @@ class LazyGroup(Group):
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
         show_example(command, example)
+        if COMPLETING in os.environ:
+            from manta.cli.names import equip
+
+            equip(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

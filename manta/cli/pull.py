@@ -11,21 +11,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
-from manta.cli.common import as_json_option, say, with_api
+from manta.cli.common import as_json_option, connects, say
 from manta.cli.exit_codes import Exit
 from manta.console import json_form
 
 if TYPE_CHECKING:
+    from manta.apis.overviews import SwarmOverview
     from manta.apis.user_api import UserAPI
 
 MANIFEST = "manifest.json"
+
+
+class NotWritten(click.ClickException):
+    exit_code = Exit.LOCAL
 
 
 @click.command()
@@ -33,8 +39,10 @@ MANIFEST = "manifest.json"
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Compare a folder that was pulled with its manifest.")
 @as_json_option
-@with_api
-def pull(api: UserAPI, swarm: str, folder: Path | None, verify: bool, as_json: bool) -> int:
+@connects
+def pull(
+    connect: Callable[[], UserAPI], swarm: str, folder: Path | None, verify: bool, as_json: bool
+) -> int:
     """Copy all that SWARM wrote into FOLDER (its name and id), which must not exist yet.
 
     Values are in the format in which Manta sends them (`manta.transports.values.decode`);
@@ -46,11 +54,44 @@ def pull(api: UserAPI, swarm: str, folder: Path | None, verify: bool, as_json: b
         record = {"folder": swarm, "intact": not flaws, "flaws": flaws}
         say(record, "\n".join(flaws) or f"{swarm} is as it was pulled.", as_json=as_json)
         return Exit.LOCAL if flaws else Exit.OK
+    with connect() as api:
+        record, sentence = _pulled(api, swarm, folder)
+    say(record, sentence, as_json=as_json)
+    return Exit.OK
+
+
+def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, object], str]:
+    """Raises NotWritten; the folder is whole or not there."""
     found = api.get_swarm(swarm)
     target = folder or Path(f"{found.name}-{found.swarm_id}")
     if target.exists():
         raise click.UsageError(f"{target} is there already: name another folder.")
     draft = target.with_name(f".{target.name}.part-{os.getpid()}")
+    try:
+        results, files = _write(api, found, draft)
+        draft.rename(target)
+    except OSError as error:
+        raise NotWritten(
+            f"{target} cannot be written: {error.strerror or error}; make room there, or name "
+            "another folder."
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    record = {
+        "folder": target,
+        "swarm_id": found.swarm_id,
+        "status": found.status,
+        "results": results,
+        "files": files,
+    }
+    sentence = f"{target}: {results} results, {files} files."
+    if not found.ended:
+        sentence += f"\nThe swarm is {found.status}: what it writes from now on is not in it."
+    return record, sentence
+
+
+def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
+    """How many results and files. Raises OSError."""
     for part in ("results", "globals"):
         (draft / part).mkdir(parents=True)
     tasks = [dict(task) for task in api.get_tasks(found)]
@@ -70,25 +111,13 @@ def pull(api: UserAPI, swarm: str, folder: Path | None, verify: bool, as_json: b
     _lines(draft / "metrics.ndjson", api.get_metrics(found))
     if found.ended:
         _lines(draft / "events.ndjson", api.stream_events(found))
-    manifest = {
+    manifest: dict[str, Any] = {
         "swarm_id": found.swarm_id,
         "status": found.status,
         "files": {name: {"size": size, "blake3": digest} for name, size, digest in _files(draft)},
     }
     _json(draft / MANIFEST, manifest)
-    draft.rename(target)
-    record = {
-        "folder": target,
-        "swarm_id": found.swarm_id,
-        "status": found.status,
-        "results": len(index),
-        "files": len(manifest["files"]),
-    }
-    sentence = f"{target}: {len(index)} results, {len(manifest['files'])} files."
-    if not found.ended:
-        sentence += f"\nThe swarm is {found.status}: what it writes from now on is not in it."
-    say(record, sentence, as_json=as_json)
-    return Exit.OK
+    return len(index), len(manifest["files"])
 
 
 def check(folder: Path) -> list[str]:

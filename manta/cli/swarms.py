@@ -8,9 +8,11 @@ import click
 
 from manta.cli.common import age, as_json_option, brief, emit, field, with_api
 from manta.console import json_form, text
-from manta.console.terminal import Screen
+from manta.console.exit_codes import Exit
+from manta.console.terminal import Screen, say_error
 
 if TYPE_CHECKING:
+    from manta.apis.overviews import SwarmOverview
     from manta.apis.user_api import UserAPI
     from manta.protocol.user import Plan
 
@@ -95,6 +97,11 @@ def logs(
 @click.option("--iteration", type=int, help="Only of this iteration.")
 @click.option("--node", help="Only of this node.")
 @click.option("--wait", is_flag=True, help="Wait until the swarm has ended.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    help="With --wait: seconds after which to give up (exit code 10).",
+)
 @as_json_option
 @with_api
 def results(
@@ -104,10 +111,22 @@ def results(
     iteration: int | None,
     node: str | None,
     wait: bool,
+    timeout: float | None,
     as_json: bool,
-) -> None:
-    """Show the results of SWARM; large arrays by type and shape."""
-    found = api.get_swarm_results(swarm, tag, wait)
+) -> int:
+    """Show the results of SWARM; large arrays by type and shape.
+
+    The exit code is 5 when there are none, so that a script takes nothing for success.
+    """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for --wait: give both, or neither.")
+    of = api.wait_swarm(swarm, timeout) if wait else api.get_swarm(swarm)
+    found = api.get_swarm_results(of, tag)
+    if not found:
+        if as_json:
+            json_form.show([])
+        say_error(_none(of))
+        return Exit.NOT_FOUND
     selectors = [selector for selector in (node, iteration) if selector is not None]
     found = found(*selectors)
     records = [
@@ -125,4 +144,11 @@ def results(
     columns["value"] = lambda record: (
         brief(record["value"]) + ("" if record["counts"] else "  (of a failed attempt)")
     )
-    emit(records, columns, as_json=as_json, nothing="No results yet.")
+    emit(records, columns, as_json=as_json, nothing="")
+    return Exit.OK
+
+
+def _none(swarm: SwarmOverview) -> str:
+    if swarm.ended:
+        return f"Swarm {swarm.name} is {swarm.status} and has no results."
+    return f"Swarm {swarm.name} is {swarm.status} and has no results yet: --wait waits for them."

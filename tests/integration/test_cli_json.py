@@ -208,7 +208,7 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     deadline = time.monotonic() + 30
     while shell("ps")["status"] != "COMPLETED":
         assert time.monotonic() < deadline
-    for row in ("explain", "logs", "metrics", "results", "globals"):
+    for row in ("explain", "logs", "metrics", "results", "globals", "replay"):
         shell(row, swarm)
     pulled = shell("pull", swarm)["folder"]
     assert shell("pull --verify", pulled)["intact"] is True

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,7 +138,7 @@ def test_logs_of_one_task_or_node_and_of_none(shell: Shell, finished: str) -> No
 
 
 def test_pause_resume_stop_and_rm(shell: Shell) -> None:
-    swarm = shell.deploy("-p", "pause=0.5")
+    swarm = shell.deploy("-p", "pause=20")
     assert shell("pause", swarm[:8]) == f"Swarm Measured ({swarm}) is PAUSED.\n"
     refused = shell.attempt("rm", swarm)
     assert refused.returncode == Exit.REFUSED
@@ -204,3 +208,222 @@ def test_a_new_project_runs_at_once(shell: Shell) -> None:
     assert "2 passed" in tested.stdout, tested.stdout
     assert shell.attempt("new", "my-swarm").returncode == Exit.USAGE
     assert "begin it with a letter" in shell.attempt("new", "123").stderr
+
+
+EMPTY = """
+from manta import Module, Swarm, Task
+
+class Empty(Swarm):
+    def __init__(self, code: str = "pass") -> None:
+        super().__init__()
+        self.only = Task(Module("import time\\ndef main():\\n    " + code + "\\n", name="only"))
+"""
+
+
+def test_no_results_do_not_read_as_success(shell: Shell) -> None:
+    (shell.folder / "empty.py").write_text(EMPTY)
+    swarm = shell("deploy", "--cluster", CLUSTER, "--follow", "empty.py").split()[0]
+    none = shell.attempt("results", swarm, "--json")
+    assert (none.returncode, none.stdout) == (Exit.NOT_FOUND, "[]\n")
+    assert "Empty is COMPLETED and has no results" in none.stderr
+    slow = shell("deploy", "--cluster", CLUSTER, "empty.py", "-p", "code=time.sleep(60)").strip()
+    assert "no results yet" in shell.attempt("results", slow).stderr
+    late = shell.attempt("results", slow, "--wait", "--timeout", 0.2)
+    assert late.returncode == Exit.TIMEOUT
+    assert late.stderr.startswith("Error: Swarm 'Empty' is still ACTIVE after 0.2 s")
+    assert shell.attempt("results", slow, "--timeout", 1).returncode == Exit.USAGE
+    shell("rm", "--stop", slow)
+
+
+def test_exit_codes_of_what_is_followed(shell: Shell) -> None:
+    (shell.folder / "empty.py").write_text(EMPTY)
+    follow = ("deploy", "--cluster", CLUSTER, "--follow", "empty.py", "-p")
+    failed = shell.attempt(*follow, "code=1/0")
+    assert failed.returncode == Exit.SWARM_FAILED
+    assert "ZeroDivisionError" in failed.stdout
+    with subprocess.Popen(
+        [sys.executable, "-m", "manta.cli.main", *follow, "code=time.sleep(60)"],
+        env={**os.environ, "MANTA_HOME": str(shell.home)},
+        cwd=shell.folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as followed:
+        assert followed.stdout is not None
+        shell("stop", followed.stdout.readline().strip(), "--force")
+        assert followed.wait(30) == Exit.SWARM_STOPPED
+
+
+def test_unknown_and_ambiguous_names(shell: Shell, finished: str) -> None:
+    for arguments, words in [
+        (("stop", "nosuch"), "There is no swarm 'nosuch'; see `manta ps`"),
+        (("replay", "nosuch"), "There is no swarm 'nosuch'"),
+        (("ps", "--cluster", "nosuch"), "There is no cluster 'nosuch'; see `manta cluster list`"),
+        (("node", "show", "nosuch"), "There is no node 'nosuch'"),
+        (("user", "show", "nosuch"), "There is no user 'nosuch'"),
+        (("node", "show", "node-"), "'node-' may be any of 2 nodes (node-1, node-2)"),
+        (("results", finished, "--tag", "nosuch"), "nosuch"),
+        (("results", finished, "--node", "nosuch"), "nosuch"),
+        (("results", finished, "--iteration", 9), "No results of iteration 9"),
+    ]:
+        done = shell.attempt(*arguments)
+        assert done.returncode == Exit.NOT_FOUND, arguments
+        assert words in done.stderr, arguments
+        assert (done.stdout, len(done.stderr.splitlines())) == ("", 1), arguments
+
+
+def test_replay_tells_the_history_again(shell: Shell, finished: str) -> None:
+    live = shell("deploy", "--cluster", CLUSTER, "--follow", "swarm.py")
+    swarm, told = live.split("\n", 1)
+    again = shell("replay", swarm)
+    # Whose instances are numbered is known only once a second one has been seen.
+    lines = [sorted(re.sub(r"\.\d \|", " |", t).splitlines()) for t in (again, told)]
+    assert lines[0] == lines[1]
+    assert again.index("round   0") < again.index("round   1") < again.index("COMPLETED")
+    shell("pull", swarm, "kept")
+    assert shell("replay", "kept", "--speed", 1000) == again
+    records = [json.loads(line) for line in shell("replay", "kept", "--json").splitlines()]
+    assert [r["at"] for r in records] == sorted(r["at"] for r in records)
+    assert {r["feed"] for r in records} == {"events", "metrics", "logs"}
+    assert "line of" not in shell("replay", swarm, "--no-logs")
+    (shell.folder / "kept" / "events.ndjson").unlink()
+    for folder in ("kept", "."):
+        refused = shell.attempt("replay", folder)
+        assert refused.returncode == Exit.LOCAL
+        assert "give a folder that `manta pull` wrote" in refused.stderr
+
+
+def test_pull_that_cannot_be_written_leaves_nothing(shell: Shell, finished: str) -> None:
+    there = set(shell.folder.iterdir())
+    (shell.folder / "file").write_text("")
+    refused = shell.attempt("pull", finished, "file/below")
+    assert refused.returncode == Exit.LOCAL
+    assert "cannot be written: Not a directory" in refused.stderr
+    script = 'ulimit -f 1; exec "$0" -m manta.cli.main pull "$1" full'
+    full = subprocess.run(
+        ["bash", "-c", script, sys.executable, finished],
+        env={**os.environ, "MANTA_HOME": str(shell.home)},
+        cwd=shell.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert full.returncode == Exit.LOCAL, full.stderr
+    assert "full cannot be written: File too large; make room there" in full.stderr
+    (shell.folder / "file").unlink()
+    assert set(shell.folder.iterdir()) == there
+
+
+def test_bash_completes_what_there_is(shell: Shell, finished: str, tmp_path: Path) -> None:
+    script = """
+        PATH="$1:$PATH"; eval "$(manta completion bash)"
+        words() {
+            COMP_WORDS=("$@" ""); COMP_CWORD=$#; COMPREPLY=()
+            _manta_completion manta; echo "${COMPREPLY[@]}"
+        }
+        words manta logs; words manta ps --cluster; words manta cluster show
+        words manta cluster create; words manta ps --profile
+    """
+
+    def complete(**environment: str) -> list[str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", Path(sys.executable).parent],
+            env={**kept, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        assert done.stderr == ""
+        return done.stdout.splitlines()
+
+    deadline = time.monotonic() + 40
+    answers = complete(MANTA_HOME=str(shell.home))
+    while "" in (*answers[:3], answers[4]) and time.monotonic() < deadline:
+        answers = complete(MANTA_HOME=str(shell.home))  # busy machine: it gave up in time
+    swarms, option, argument, new, profiles = answers
+    assert finished in swarms.split()
+    assert (option, argument, new, profiles) == (CLUSTER, CLUSTER, "", "default")
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # it accepts and says nothing
+        where = {"MANTA_HOST": "127.0.0.1", "MANTA_PORT": str(mute.getsockname()[1])}
+        assert complete(MANTA_HOME=str(shell.home), **where) == ["", "", "", "", "default"]
+    assert complete(MANTA_HOME=str(tmp_path)) == [""] * 5
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        (None, "There is no profile 'lab'"),
+        (b"", "lab.json"),
+        (b"{", "lab.json"),
+        ('{"host": "h"}'.encode("utf-16"), "lab.json"),
+        (b'{"host": "h", "of_a_later_version": 1}', "of_a_later_version"),
+        (b'{"host": 3}', "lab.json"),
+        ("folder", "lab.json"),
+    ],
+)
+def test_a_damaged_profile_is_named(
+    shell: Shell, tmp_path: Path, profile: bytes | str | None, words: str
+) -> None:
+    path = tmp_path / "home" / "profiles" / "lab.json"
+    path.parent.mkdir(parents=True)
+    if isinstance(profile, bytes):
+        path.write_bytes(profile)
+    elif profile:
+        path.mkdir()
+    done = Shell(tmp_path / "home", tmp_path).attempt("ps", "--profile", "lab")
+    assert done.returncode == Exit.LOCAL, done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_key_that_others_may_read_is_refused(shell: Shell, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(shell.home, home)
+    (home / "keys" / "default.key").chmod(0o644)
+    done = Shell(home, tmp_path).attempt("ps")
+    assert done.returncode == Exit.LOCAL, done.stderr
+    assert "chmod 600" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("class X(:", "Syntax error in {file}, line 2"),
+        (
+            "import nosuchmodule",
+            "No module named 'nosuchmodule' ({file}, line 2",
+        ),
+        ("x = 1", "defines no Swarm"),
+        ("class A(Swarm): ...\nclass B(Swarm): ...", "give file.py:A or file.py:B"),
+        (
+            "class A(Swarm):\n    def execute(self): return 1 / 0",
+            "division by zero ({file}, line 3",
+        ),
+        ("class A(Swarm):\n    def __init__(self, n: int): ...", "needs the parameter 'n'"),
+    ],
+)
+def test_files_that_are_no_swarm(shell: Shell, tmp_path: Path, code: str, words: str) -> None:
+    file = tmp_path / "file.py"
+    file.write_text(f"from manta import Module, Swarm, Task\n{code}\n")
+    for command in ("deploy", "check"):
+        done = shell.attempt(command, "--cluster", CLUSTER, file)
+        assert done.returncode == Exit.INVALID_SWARM, done.stderr
+        assert words.format(file=file) in done.stderr.splitlines()[0]
+        assert "/manta/" not in done.stderr.replace("/manta/apis/__init__", "")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words"),
+    [
+        ("pause=soon", "takes a number as pause, not 'soon'"),
+        ("puase=1", "no parameter 'puase'"),
+        ("pause", "is not KEY=VALUE"),
+    ],
+)
+def test_parameters_that_do_not_fit(shell: Shell, parameter: str, words: str) -> None:
+    done = shell.attempt("deploy", "--cluster", CLUSTER, "swarm.py", "-p", parameter)
+    assert done.returncode == Exit.INVALID_SWARM
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
