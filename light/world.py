@@ -60,14 +60,17 @@ class World(Exchange):
 
     @property
     def swarm_id(self) -> str:
+        """The swarm's id."""
         return current().brief.swarm_id
 
     @property
     def task_id(self) -> str:
+        """The id of this attempt: unlike that of any other instance, iteration or attempt."""
         return current().brief.task_id
 
     @property
     def node_id(self) -> str:
+        """The id of the node that this runs on."""
         return current().brief.node_id
 
     @property

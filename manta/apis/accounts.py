@@ -40,10 +40,12 @@ class Accounts:
         return UserOverview.of(self._ask(request, users.UserInfo, again=True))
 
     def list_users(self) -> list[UserOverview]:
+        """All users, with their roles. For administrators."""
         answer = self._ask(users.ListUsers(), users.Users, again=True)
         return [UserOverview.of(user) for user in answer.users]
 
     def list_user_ids(self) -> list[str]:
+        """As `list_users`, the ids alone."""
         return [user.id for user in self.list_users()]
 
     def stream_users(self) -> Iterator[UserOverview]:
@@ -107,6 +109,7 @@ class Accounts:
         return RoleOverview(role.name, role.rights, role.builtin)
 
     def delete_role_definition(self, name: str) -> None:
+        """Forget a role of one's own; it must not be granted to anybody. Raises NotFound."""
         self._ask(users.DeleteRoleDefinition(checks.name("name", name)), Ok)
 
     def rotate_token(self) -> str:

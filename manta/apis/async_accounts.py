@@ -40,10 +40,12 @@ class AsyncAccounts:
         return UserOverview.of(await self._ask(request, users.UserInfo, again=True))
 
     async def list_users(self) -> list[UserOverview]:
+        """All users, with their roles. For administrators."""
         answer = await self._ask(users.ListUsers(), users.Users, again=True)
         return [UserOverview.of(user) for user in answer.users]
 
     async def list_user_ids(self) -> list[str]:
+        """As `list_users`, the ids alone."""
         return [user.id for user in await self.list_users()]
 
     async def stream_users(self) -> AsyncIterator[UserOverview]:
@@ -108,6 +110,7 @@ class AsyncAccounts:
         return RoleOverview(role.name, role.rights, role.builtin)
 
     async def delete_role_definition(self, name: str) -> None:
+        """Forget a role of one's own; it must not be granted to anybody. Raises NotFound."""
         await self._ask(users.DeleteRoleDefinition(checks.name("name", name)), Ok)
 
     async def rotate_token(self) -> str:

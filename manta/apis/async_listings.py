@@ -41,9 +41,11 @@ class AsyncListings:
         async def stop_node(self, node: Node, drain: bool = False) -> None: ...
 
     async def list_cluster_ids(self) -> list[str]:
+        """As `list_clusters`, the ids alone."""
         return [cluster.id for cluster in await self.list_clusters()]
 
     async def list_node_ids(self, cluster: Cluster) -> list[str]:
+        """As `list_nodes`, the ids alone."""
         return [node.id for node in await self.list_nodes(cluster)]
 
     async def list_available_node_ids(self, cluster: Cluster) -> list[str]:
@@ -52,9 +54,11 @@ class AsyncListings:
         return [node.id for node in nodes if node.status == "CONNECTED"]
 
     async def list_swarm_ids(self, cluster: Cluster | None = None) -> list[str]:
+        """As `list_swarms`, the ids alone."""
         return [swarm.swarm_id for swarm in await self.list_swarms(cluster)]
 
     async def stream_clusters(self, *, follow: bool = False) -> AsyncIterator[ClusterOverview]:
+        """Each cluster; with `follow`, again when it has changed."""
         seen: dict[str, ClusterOverview] = {}
         while True:
             for cluster in await self.list_clusters():
@@ -83,6 +87,7 @@ class AsyncListings:
     async def stream_swarms(
         self, cluster: Cluster | None = None, *, follow: bool = False
     ) -> AsyncIterator[SwarmOverview]:
+        """Each swarm; with `follow`, again when it has changed."""
         seen: dict[str, SwarmOverview] = {}
         while True:
             for swarm in await self.list_swarms(cluster):
@@ -94,6 +99,7 @@ class AsyncListings:
             await pause(LOOK_AGAIN)
 
     async def stream_and_fetch_clusters(self) -> AsyncIterator[ClusterOverview]:
+        """Each cluster, fetched by its id."""
         for id_ in await self.list_cluster_ids():
             try:
                 yield await self.get_cluster(id_)
@@ -101,6 +107,7 @@ class AsyncListings:
                 continue
 
     async def stream_and_fetch_nodes(self, cluster: Cluster) -> AsyncIterator[NodeOverview]:
+        """Each node of the cluster, fetched by its id."""
         for id_ in await self.list_node_ids(cluster):
             try:
                 yield await self.get_node(id_, cluster)
@@ -110,6 +117,7 @@ class AsyncListings:
     async def stream_and_fetch_swarms(
         self, cluster: Cluster | None = None
     ) -> AsyncIterator[SwarmOverview]:
+        """Each swarm, fetched by its id."""
         for id_ in await self.list_swarm_ids(cluster):
             try:
                 yield await self.get_swarm(id_)

@@ -148,6 +148,7 @@ class Unplaceable(RequestRefused):
 
     @property
     def problems(self) -> tuple[str, ...]:
+        """A sentence for each task that no node can run."""
         return tuple(self.data.get("problems", ()))
 
 

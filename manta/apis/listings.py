@@ -41,9 +41,11 @@ class Listings:
         def stop_node(self, node: Node, drain: bool = False) -> None: ...
 
     def list_cluster_ids(self) -> list[str]:
+        """As `list_clusters`, the ids alone."""
         return [cluster.id for cluster in self.list_clusters()]
 
     def list_node_ids(self, cluster: Cluster) -> list[str]:
+        """As `list_nodes`, the ids alone."""
         return [node.id for node in self.list_nodes(cluster)]
 
     def list_available_node_ids(self, cluster: Cluster) -> list[str]:
@@ -52,9 +54,11 @@ class Listings:
         return [node.id for node in nodes if node.status == "CONNECTED"]
 
     def list_swarm_ids(self, cluster: Cluster | None = None) -> list[str]:
+        """As `list_swarms`, the ids alone."""
         return [swarm.swarm_id for swarm in self.list_swarms(cluster)]
 
     def stream_clusters(self, *, follow: bool = False) -> Iterator[ClusterOverview]:
+        """Each cluster; with `follow`, again when it has changed."""
         seen: dict[str, ClusterOverview] = {}
         while True:
             for cluster in self.list_clusters():
@@ -81,6 +85,7 @@ class Listings:
     def stream_swarms(
         self, cluster: Cluster | None = None, *, follow: bool = False
     ) -> Iterator[SwarmOverview]:
+        """Each swarm; with `follow`, again when it has changed."""
         seen: dict[str, SwarmOverview] = {}
         while True:
             for swarm in self.list_swarms(cluster):
@@ -92,6 +97,7 @@ class Listings:
             pause(LOOK_AGAIN)
 
     def stream_and_fetch_clusters(self) -> Iterator[ClusterOverview]:
+        """Each cluster, fetched by its id."""
         for id_ in self.list_cluster_ids():
             try:
                 yield self.get_cluster(id_)
@@ -99,6 +105,7 @@ class Listings:
                 continue
 
     def stream_and_fetch_nodes(self, cluster: Cluster) -> Iterator[NodeOverview]:
+        """Each node of the cluster, fetched by its id."""
         for id_ in self.list_node_ids(cluster):
             try:
                 yield self.get_node(id_, cluster)
@@ -106,6 +113,7 @@ class Listings:
                 continue
 
     def stream_and_fetch_swarms(self, cluster: Cluster | None = None) -> Iterator[SwarmOverview]:
+        """Each swarm, fetched by its id."""
         for id_ in self.list_swarm_ids(cluster):
             try:
                 yield self.get_swarm(id_)

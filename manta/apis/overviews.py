@@ -59,6 +59,8 @@ class ClusterOverview(Overview, frozen=True):
 
 
 class NodeResources(Overview, frozen=True):
+    """What the node has, and has left now. Sizes in bytes."""
+
     cpu_count: int
     cpu_memory: int
     available_memory: int
@@ -120,10 +122,12 @@ class SwarmOverview(Overview, frozen=True):
 
     @property
     def id(self) -> str:
+        """`swarm_id`, as clusters and nodes have an `id`."""
         return self.swarm_id
 
     @property
     def ended(self) -> bool:
+        """Whether it is COMPLETED, STOPPED or FAILED: nothing changes any more."""
         return self.status in _FINAL
 
     @classmethod

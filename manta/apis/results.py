@@ -64,6 +64,7 @@ class Result:
 
     @cached_property
     def value(self) -> Any:
+        """What was written; decoded when it is first asked for."""
         return self._load()
 
     def __repr__(self) -> str:
@@ -140,14 +141,17 @@ class Results(Sequence[Result]):
 
     @property
     def iterations(self) -> list[int]:
+        """The iterations that have results, ascending."""
         return sorted({result.iteration for result in self})
 
     @property
     def tags(self) -> list[str]:
+        """The tags, in order of arrival."""
         return list(dict.fromkeys(result.tag for result in self))
 
     @property
     def node_ids(self) -> list[str]:
+        """The ids of the nodes that wrote, in order of arrival."""
         return list(dict.fromkeys(result.node_id for result in self))
 
     def values(self) -> list[Any]:

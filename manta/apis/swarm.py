@@ -75,6 +75,7 @@ class Swarm:
 
     @property
     def seed(self) -> int:
+        """What every random choice of the swarm follows from, 0 to 2**63 - 1."""
         return self._manta.seed
 
     @seed.setter

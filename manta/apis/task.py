@@ -95,6 +95,7 @@ class Task:
 
     @property
     def has_alias(self) -> bool:
+        """Whether an alias was given, so that it may not be numbered."""
         return self._explicit_alias is not None
 
     def __call__(

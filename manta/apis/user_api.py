@@ -121,13 +121,16 @@ class UserAPI(Listings, Accounts):
         return self._cluster(messages.CreateCluster(checks.name("name", name)))
 
     def list_clusters(self) -> list[ClusterOverview]:
+        """Those that this user may see, in order of creation."""
         answer = self._ask(messages.ListClusters(), messages.Clusters, again=True)
         return [ClusterOverview.of(cluster) for cluster in answer.clusters]
 
     def get_cluster(self, cluster: Cluster) -> ClusterOverview:
+        """Raises NotFound, and Ambiguous for a beginning that fits several."""
         return self._cluster(messages.GetCluster(_id(cluster, "cluster")), again=True)
 
     def start_cluster(self, cluster: Cluster) -> ClusterOverview:
+        """Let tasks be placed in it again. Raises NotFound."""
         return self._cluster(messages.StartCluster(_id(cluster, "cluster")))
 
     def stop_cluster(self, cluster: Cluster) -> ClusterOverview:
@@ -135,6 +138,10 @@ class UserAPI(Listings, Accounts):
         return self._cluster(messages.StopCluster(_id(cluster, "cluster")))
 
     def delete_cluster(self, cluster: Cluster) -> None:
+        """Forget a cluster with its nodes and swarms; it must be stopped.
+
+        Raises NotFound, WrongState.
+        """
         self._ask(messages.DeleteCluster(_id(cluster, "cluster")), Ok)
 
     def create_node_token(self, cluster: Cluster, uses: int = 1, ttl: float = 900) -> str:
@@ -148,11 +155,16 @@ class UserAPI(Listings, Accounts):
     # --- nodes -------------------------------------------------------------------------------
 
     def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
+        """Those that have enrolled in the cluster, connected or not. Raises NotFound."""
         request = messages.ListNodes(_id(cluster, "cluster"))
         answer = self._ask(request, messages.Nodes, again=True)
         return [NodeOverview.of(node) for node in answer.nodes]
 
     def get_node(self, node: Node, cluster: Cluster | None = None) -> NodeOverview:
+        """By id, a unique beginning of it, or alias; aliases are unique within a `cluster`.
+
+        Raises NotFound, Ambiguous.
+        """
         where = None if cluster is None else _id(cluster, "cluster")
         request = messages.GetNode(_id(node, "node"), where)
         return NodeOverview.of(self._ask(request, messages.NodeInfo, again=True))
@@ -202,6 +214,7 @@ class UserAPI(Listings, Accounts):
         return self._swarm(messages.SendSwarm(where, compiled.spec, wait))
 
     def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """Start a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
         return self._swarm(messages.StartSwarm(_id(swarm, "swarm")))
 
     def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
@@ -218,6 +231,7 @@ class UserAPI(Listings, Accounts):
         return self._swarm(messages.PauseSwarm(_id(swarm, "swarm")))
 
     def resume_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """Let a paused swarm go on. Raises NotFound, WrongState."""
         return self._swarm(messages.ResumeSwarm(_id(swarm, "swarm")))
 
     def remove_swarm(self, swarm: SwarmId) -> None:
@@ -225,9 +239,11 @@ class UserAPI(Listings, Accounts):
         self._ask(messages.RemoveSwarm(_id(swarm, "swarm")), Ok)
 
     def get_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """How the swarm stands now. Raises NotFound, Ambiguous."""
         return self._swarm(messages.GetSwarm(_id(swarm, "swarm")), again=True)
 
     def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]:
+        """Those of one cluster, or of all that this user may see; ended ones included."""
         request = messages.ListSwarms(None if cluster is None else _id(cluster, "cluster"))
         answer = self._ask(request, messages.Swarms, again=True)
         return [SwarmOverview.of(swarm) for swarm in answer.swarms]
@@ -309,6 +325,7 @@ class UserAPI(Listings, Accounts):
             yield from self._results(items)
 
     def list_result_tags(self, swarm: SwarmId) -> list[str]:
+        """The tags under which there are results so far, in order of appearance."""
         tags: dict[str, None] = {}
         for item in self.connection.items(_id(swarm, "swarm"), "results", follow=False):
             assert isinstance(item, ResultItem)
@@ -337,6 +354,7 @@ class UserAPI(Listings, Accounts):
         self._ask(messages.SetGlobal(_id(swarm, "swarm"), tag, sent), Ok, again=True)
 
     def list_global_tags(self, swarm: SwarmId) -> list[str]:
+        """The tags of the swarm's globals."""
         request = messages.ListGlobalTags(_id(swarm, "swarm"))
         return list((self._ask(request, messages.GlobalTags, again=True)).tags)
 
