@@ -49,7 +49,7 @@ def section(command: click.Command, context: click.Context, level: int) -> Itera
     if records:
         yield "| option | |\n|---|---|"
         for names, text in records:
-            yield f"| `{cell(names)}` | {cell(text)} |"
+            yield f"| `{cell(names)}` | {cell(text).replace('<', '&lt;')} |"
         yield ""
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
@@ -72,4 +72,4 @@ def paragraphs(text: str | None) -> str:
 
 def cell(text: str) -> str:
     """Text as a table takes it."""
-    return text.replace("|", r"\|").replace("<", r"\<")
+    return text.replace("|", r"\|")
