@@ -228,7 +228,7 @@ class Exchange:
 
         The shares of a task's instances add up to 1; in the first iteration they are equal.
         """
-        return self.peers[self._rank].share
+        return next(peer.share for peer in self.peers if peer.rank == self._rank)
 
     # What a later attempt of this round finds.
 

@@ -61,6 +61,7 @@ def plan_lines(plan: Plan) -> list[str]:
         header = [click.style(name, bold=True) for name in ("TASK", "NODE")]
         rows = [(f"{at.task}.{at.index}", at.node_alias) for at in plan.placements]
         lines += ["", *text.table(header, rows)]
+    lines += [f"{n} more of {task} wait for free places." for task, n in plan.waiting.items()]
     refused = [verdict for verdict in plan.verdicts if not verdict.accepted]
     if refused:
         header = [click.style(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]

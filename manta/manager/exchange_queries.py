@@ -160,7 +160,7 @@ def _may_still_speak(course: Course, at: Instance, node_id: str | None = None) -
         if run.phase is Phase.PLACING or (run.phase is Phase.WAITING and alias not in after):
             yield f"{alias} (not placed yet)"
         elif run.phase is Phase.RUNNING:
-            if run.in_line and alias != at.alias:
+            if run.has_later and (alias != at.alias or not run.sequential):
                 yield f"{alias} (whose turn has not come)"
             for instance in run.instances:
                 last = instance.last
@@ -227,6 +227,11 @@ def _cannot_meet(course: Course, at: Instance, run: TaskRun) -> str:
             f"The instances of {at.alias!r} run one after another (sequential), so they cannot "
             "meet in a collective: schedule it as parallel."
         )
+    if run.nodes:
+        return (
+            f"The {run.size} instances of {at.alias!r} are more than run at the same time, so they "
+            "cannot meet in a collective: give it fewer replicas."
+        )
     network = run.spec.network
     if network is None:
         return ""
@@ -288,6 +293,12 @@ def _lock(course: Course, read: ReadLock) -> Exchanged:
 
 def _peers(course: Course, at: Instance) -> tuple[PeerInstance, ...]:
     run = course.data.runs[at.iteration][at.alias]
+    if run.nodes:
+        return tuple(
+            PeerInstance(rank, one.last.node_id, one.last.node_alias, run.shares[rank])
+            for rank, one in enumerate(run.instances)
+            if one.is_open or rank == at.index
+        )
     nodes = [(one.last.node_id, one.last.node_alias) for one in run.instances]
     nodes += [(placement.node_id, placement.node_alias) for placement in run.in_line]
     return tuple(

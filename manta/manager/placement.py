@@ -75,6 +75,11 @@ class Demand:
     holding: dict[str, int] = field(default_factory=dict)
 
 
+WINDOW = 256
+"""Instances of a task that a node is given beforehand: what messages and nodes hold of many
+replicas. As they end, the next are handed out."""
+
+
 class Placement(msgspec.Struct, frozen=True, array_like=True):
     index: int
     node_id: str
@@ -88,6 +93,8 @@ class Outcome:
     placements: tuple[Placement, ...]
     verdicts: tuple[Verdict, ...]
     problems: tuple[str, ...]
+    waiting: int = 0
+    """Instances beyond the window: where they run shows when places come free."""
 
 
 def _by_id(demand: Demand, nodes: Sequence[NodeView]) -> Demand:
@@ -200,7 +207,8 @@ RULES: tuple[tuple[str, Rule, str], ...] = (
 """Name, test, and what to do when it leaves no node."""
 
 
-def place(demand: Demand, nodes: Sequence[NodeView]) -> Outcome:
+def place(demand: Demand, nodes: Sequence[NodeView], window: int = WINDOW) -> Outcome:
+    """`window`: of many replicas, how many each node is given at first."""
     alias = demand.task.alias
     demand = _by_id(demand, nodes)
     eligible: list[NodeView] = []
@@ -226,7 +234,8 @@ def place(demand: Demand, nodes: Sequence[NodeView]) -> Outcome:
         if demand.module.image is not None and _runs_plain_processes(node):
             reason += f"; the image {demand.module.image!r} is not used, it runs plain processes"
         verdicts.append(Verdict(alias, node.id, node.alias, node.id in taken, rule, reason))
-    return Outcome(_spread(demand, chosen), tuple(verdicts), ())
+    placements, waiting = _spread(demand, chosen, window)
+    return Outcome(placements, tuple(verdicts), (), waiting)
 
 
 def _awaits(demand: Demand, nodes: Sequence[NodeView], eligible: int) -> str:
@@ -329,14 +338,18 @@ def _choose(demand: Demand, eligible: list[NodeView]) -> tuple[list[NodeView], s
     return chosen, why
 
 
-def _spread(demand: Demand, chosen: list[NodeView]) -> tuple[Placement, ...]:
+def _spread(
+    demand: Demand, chosen: list[NodeView], window: int
+) -> tuple[tuple[Placement, ...], int]:
+    """Where the first instances run, and how many more there are."""
     count = demand.task.replicas or len(chosen)
-    indices = demand.replace or range(count)
-    return tuple(
+    indices = demand.replace or range(min(count, window * len(chosen)))
+    placements = tuple(
         Placement(index, node.id, node.alias)
         for position, index in enumerate(indices)
         for node in (chosen[position % len(chosen)],)
     )
+    return placements, 0 if demand.replace else count - len(placements)
 
 
 def _limit(task: TaskSpec, eligible: int) -> int:
@@ -438,6 +451,7 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
     placements: list[PlacedInstance] = []
     verdicts: list[Verdict] = []
     found: list[str] = []
+    waiting: dict[str, int] = {}
     ran_on: dict[str, tuple[str, ...]] = {}
     depth: dict[str, int] = {}
     held: dict[int, Counter[str]] = {}  # tasks of one depth run at the same time
@@ -466,8 +480,10 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
             PlacedInstance(task.alias, placed.index, placed.node_id, placed.node_alias)
             for placed in outcome.placements
         )
+        if outcome.waiting:
+            waiting[task.alias] = outcome.waiting
         verdicts += outcome.verdicts
         # What a task could not write where it could not run is no problem of its own.
         if wrong or tag_of(task) is None or not task.after or producers:
             found += wrong or outcome.problems
-    return Plan(tuple(placements), tuple(verdicts), tuple(found))
+    return Plan(tuple(placements), tuple(verdicts), tuple(found), waiting)

@@ -23,4 +23,5 @@ def shares(size: int, before: Sequence[float], took: Sequence[float | None]) -> 
     measured = [speed for speed in speeds if speed is not None]
     mean = sum(measured) / len(measured) if measured else 1.0
     filled = [mean if speed is None else speed for speed in speeds]
-    return tuple(speed / sum(filled) for speed in filled)
+    total = sum(filled)
+    return tuple(speed / total for speed in filled)

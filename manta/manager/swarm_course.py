@@ -118,9 +118,11 @@ class Course:
             previous = tuple(run.last.node_id for run in before.instances)
         avoid: list[str] = []
         if replace:
-            for index, run in enumerate(data.run_of(alias).instances):
-                avoid += (attempt.node_id for attempt in run.attempts if index in replace)
-                avoid += (run.last.node_id,)
+            of = data.run_of(alias)
+            for index in replace:
+                avoid += (attempt.node_id for attempt in of.instances[index].attempts)
+            if not of.nodes:  # of many replicas each node has some
+                avoid += (instance.last.node_id for instance in of.instances)
         return Demand(
             task,
             self.graph.modules[task.module],
@@ -248,16 +250,28 @@ class Course:
         self._settle(run)
 
     def _next_in_line(self, run: TaskRun) -> None:
-        """The next of a sequential task's instances, once those before it have ended."""
+        """Those whose turn has come: of a sequential task when those before them have ended,
+        of many replicas when there is room."""
         data = self.data
-        ended = len(run.instances) == run.finished + run.given_up
-        if not run.in_line or not ended or data.state is not SwarmState.ACTIVE:
-            return
-        placement = run.in_line.popleft()
-        run.instances.append(InstanceRun())
-        self._assign(run, placement)
-        if placement.node_id in data.gone:
-            self._lose(run, placement.index, "it was lost before its turn came")
+        while run.has_later and data.state is SwarmState.ACTIVE and run.phase is Phase.RUNNING:
+            if len(run.instances) - run.finished - run.given_up >= run.width:
+                return
+            placement = run.in_line.popleft() if run.in_line else self._deal(run)
+            run.instances.append(InstanceRun())
+            self._assign(run, placement)
+            if placement.node_id in data.gone:
+                self._lose(run, placement.index, "it was lost before its turn came")
+
+    def _deal(self, run: TaskRun) -> Placement:
+        """A node for the first that waits: the one that holds the fewest of this swarm's."""
+        data, index = self.data, len(run.instances)
+        run.waiting -= 1
+        if run.sequential:
+            node = run.nodes[index % len(run.nodes)]
+        else:
+            here = [node for node in run.nodes if node.node_id not in data.gone]
+            node = min(here or run.nodes, key=lambda node: data.held.get(node.node_id, 0))
+        return Placement(index, node.node_id, node.node_alias)
 
     def _lose(self, run: TaskRun, index: int, reason: str) -> None:
         """The node of an instance is lost."""
@@ -287,8 +301,10 @@ class Course:
 
     def _done(self, run: TaskRun) -> None:
         data, alias = self.data, run.spec.alias
+        size = run.size
         run.phase = Phase.DONE
         run.in_line.clear()
+        run.waiting = 0
         data.open_tasks -= 1
         for number in [number for number, ask in data.asks.items() if ask.alias == alias]:
             del data.asks[number]
@@ -299,7 +315,7 @@ class Course:
             if instance.last.state is not AttemptState.FINISHED and not instance.given_up:
                 instance.given_up = words.straggler(instance.last)
         if len(run.instances) > 1:
-            self._tell("finished", words.done(run, self._now), alias)
+            self._tell("finished", words.done(run, size, self._now), alias)
         for after in self.graph.layout(data.iteration).after[alias]:
             self._begin_if_ready(after)
         self._after_iteration()

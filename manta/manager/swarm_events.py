@@ -70,6 +70,8 @@ class Placed(Event, frozen=True):
 
     number: int
     placements: tuple[Placement, ...]
+    waiting: int = 0
+    """Further instances, which these nodes are given as their places come free."""
 
 
 class Unplaceable(Event, frozen=True):

@@ -52,7 +52,7 @@ from manta.manager.swarm_events import (
     Unplaceable,
     Woken,
 )
-from manta.manager.swarm_state import Ask, Attempt, Graph, InstanceRun, Phase
+from manta.manager.swarm_state import Ask, Attempt, Graph, Phase
 from manta.protocol.exchange import (
     Broadcasted,
     Checkpointed,
@@ -265,11 +265,7 @@ class SwarmMachine(Course):
         self.data.reason = words.waiting(self.data.asks.values())
         run = self.data.run_of(ask.alias)
         if not ask.replace:
-            run.phase, run.placed_at = Phase.RUNNING, self._now
-            if run.sequential:
-                run.in_line.extend(event.placements)
-            else:
-                run.instances = [InstanceRun() for _ in event.placements]
+            run.place(event.placements, event.waiting, self._now)
             run.shares = self._shares(run)
             if run.spec.fixed:
                 nodes = tuple(placed.node_id for placed in event.placements)
@@ -277,7 +273,7 @@ class SwarmMachine(Course):
             if run.spec.deadline is not None:
                 due = self._now + run.spec.deadline
                 self.data.set_timer(due, "deadline", self.data.iteration, ask.alias)
-        self._tell("placed", words.placed(ask, event.placements), ask.alias)
+        self._tell("placed", words.placed(ask, event.placements, event.waiting), ask.alias)
         if run.sequential and not ask.replace:
             self._next_in_line(run)
             return

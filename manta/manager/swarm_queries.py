@@ -8,7 +8,7 @@ from typing import TypeVar, assert_never
 
 from manta.actors import Refused
 from manta.manager import swarm_words as words
-from manta.manager.placement import NodeView, place
+from manta.manager.placement import WINDOW, NodeView, place
 from manta.manager.swarm_events import Placed, Unplaceable
 from manta.manager.swarm_machine import SwarmMachine
 from manta.manager.swarm_state import Attempt, Phase, TaskRun
@@ -37,16 +37,16 @@ ITEM_BYTES = 300
 
 
 def answer(
-    machine: SwarmMachine, number: int, nodes: Sequence[NodeView]
+    machine: SwarmMachine, number: int, nodes: Sequence[NodeView], window: int = WINDOW
 ) -> Placed | Unplaceable | None:
     """The event that answers AskPlacement(number); None when it is no longer wanted."""
     demand = machine.demand(number)
     if demand is None:
         return None
-    outcome = place(demand, nodes)
+    outcome = place(demand, nodes, window)
     if outcome.problems:
         return Unplaceable(number, outcome.problems[0])
-    return Placed(number, outcome.placements)
+    return Placed(number, outcome.placements, outcome.waiting)
 
 
 def check_filters(machine: SwarmMachine, read: ReadFeed, nodes: Mapping[str, str]) -> None:
@@ -211,11 +211,15 @@ def _attempt_bytes(attempt: Attempt) -> int:
 
 
 def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
-    """Where each task of this iteration runs, or why it does not, node by node."""
+    """Where each task of this iteration runs, or why it does not, node by node.
+
+    Of replicas that are handed out bit by bit, those that have not answered.
+    """
     data = machine.data
     placements: list[PlacedInstance] = []
     verdicts: list[Verdict] = []
     problems: list[str] = []
+    waiting: dict[str, int] = {}
     if data.state.final:
         problems.append(words.state(data))
     for alias in data.runs[data.iteration] if data.iteration >= 0 else machine.graph.tasks:
@@ -223,7 +227,10 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
         placements += (
             PlacedInstance(alias, index, instance.last.node_id, instance.last.node_alias)
             for index, instance in enumerate(run.instances if run else ())
+            if not (run and run.nodes) or instance.is_open
         )
+        if run is not None and run.waiting:
+            waiting[alias] = run.waiting
         if data.state.final:
             continue
         wanted = [ask.replace for ask in data.asks.values() if ask.alias == alias]
@@ -232,10 +239,12 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
         if run is None or run.phase in (Phase.WAITING, Phase.PLACING) or wanted:
             outcome = place(machine.demand_of(alias, wanted[0] if wanted else ()), nodes)
             verdicts += outcome.verdicts
+            if outcome.waiting:
+                waiting[alias] = outcome.waiting
             # Where a result will have been written is not known before the task's turn.
             if run is None or run.phase is not Phase.WAITING:
                 problems += outcome.problems
-    return Plan(tuple(placements), tuple(verdicts), tuple(problems))
+    return Plan(tuple(placements), tuple(verdicts), tuple(problems), waiting)
 
 
 def _waits(machine: SwarmMachine, run: TaskRun) -> str:

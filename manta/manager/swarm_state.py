@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -111,10 +111,14 @@ class InstanceRun:
         return self.attempts[-1]
 
     @property
+    def is_open(self) -> bool:
+        """It may still answer."""
+        return not self.given_up and self.last.state is not AttemptState.FINISHED
+
+    @property
     def idle(self) -> bool:
         """It has neither answered nor been given up, and nothing runs for it."""
-        state = self.last.state
-        return state.final and state is not AttemptState.FINISHED and not self.given_up
+        return self.is_open and self.last.state.final
 
 
 class Phase(StrEnum):
@@ -137,6 +141,12 @@ class TaskRun:
     instances: list[InstanceRun] = field(default_factory=list)
     in_line: deque[Placement] = field(default_factory=deque)
     """Of a sequential task: those whose turn has not come."""
+    waiting: int = 0
+    """Of many replicas: those after `in_line`, which have no node yet."""
+    nodes: tuple[Placement, ...] = ()
+    """Where those may run."""
+    width: int = 1
+    """How many may be open at once, while others wait or are in line."""
     shares: tuple[float, ...] = ()
     """Of the work, by rank."""
     placed_at: float = 0.0
@@ -145,6 +155,19 @@ class TaskRun:
     given_up: int = 0
     has_results: bool = False
 
+    def place(self, placements: Sequence[Placement], waiting: int, now: float) -> None:
+        """Its nodes are known; `waiting` instances more than these have none yet."""
+        self.phase, self.placed_at = Phase.RUNNING, now
+        if self.sequential:
+            self.in_line.extend(placements)
+        else:
+            self.instances = [InstanceRun() for _ in placements]
+            self.width = len(placements)
+        if waiting:
+            self.waiting = waiting
+            first = {placed.node_id: placed for placed in reversed(placements)}
+            self.nodes = tuple(sorted(first.values(), key=lambda placed: placed.index))
+
     @property
     def bound(self) -> bool:
         """Are its instances tied to their nodes? Others run anywhere."""
@@ -152,7 +175,12 @@ class TaskRun:
 
     @property
     def size(self) -> int:
-        return len(self.instances) + len(self.in_line)
+        return len(self.instances) + len(self.in_line) + self.waiting
+
+    @property
+    def has_later(self) -> bool:
+        """There are instances whose turn has not come."""
+        return bool(self.in_line or self.waiting)
 
 
 @dataclass

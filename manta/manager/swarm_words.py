@@ -50,11 +50,12 @@ def out_of_patience(ask: Ask, patience: float) -> str:
     return f"{ask.problem.rstrip('.')} (waited {patience:g} s for it)"
 
 
-def placed(ask: Ask, placements: Sequence[Placement]) -> str:
+def placed(ask: Ask, placements: Sequence[Placement], waiting: int) -> str:
     nodes = list(dict.fromkeys(placement.node_alias for placement in placements))
     if ask.replace:
         return f"{ask.alias}.{ask.replace[0]} is placed again, on {nodes[0]}."
-    count = f"{len(placements)} instances " if len(placements) > len(nodes) else ""
+    size = len(placements) + waiting
+    count = f"{size} instances " if size > len(nodes) else ""
     return f"{ask.alias} is placed: {count}on {listed(nodes)}."
 
 
@@ -133,9 +134,12 @@ def left_out(run: TaskRun) -> list[str]:
     return [instance.given_up for instance in run.instances if instance.given_up]
 
 
-def done(run: TaskRun, now: float) -> str:
-    size, took = run.size, seconds(now - run.placed_at)
+def done(run: TaskRun, size: int, now: float) -> str:
+    """`size`: with those whose turn did not come."""
+    took = seconds(now - run.placed_at)
     absent = left_out(run)
+    if size > run.size:
+        absent.insert(0, f"{size - run.size} whose turn had not come")
     if not absent:
         return f"{run.spec.alias} is done: all {size} answered in {took}."
     return (

@@ -8,8 +8,8 @@ from manta.protocol.spec import NetworkSpec, SwarmSpec, TaskSpec
 
 METHODS = ("all", "any", "random", "best_resources")
 CONDITIONS = ("FINISHED", "RESULT")
-MAX_REPLICAS = 1000
-"""What one node can be told of in one message, with room to spare."""
+MAX_REPLICAS = 1_000_000
+"""The manager remembers each of them: about 2 KB."""
 
 
 def flaws(spec: SwarmSpec) -> tuple[str, ...]:

@@ -196,6 +196,8 @@ class Plan(Message, frozen=True):
     placements: tuple[PlacedInstance, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     problems: tuple[str, ...] = ()
+    waiting: dict[str, int] = {}
+    """By task: instances beside these, which are given to nodes as places come free."""
 
 
 class CheckSwarm(Message, frozen=True):

@@ -99,6 +99,10 @@ class Disk:
         return [decode(data) for swarm, data in self.log if swarm == swarm_id]
 
 
+WINDOW = 1
+"""So few instances a node is given at a time, so that replicas are handed out bit by bit."""
+
+
 class Manager:
     def __init__(self, world: World, disk: Disk, skew: float, leases: dict) -> None:
         self.world, self.disk = world, disk
@@ -159,7 +163,7 @@ class Manager:
     def place_outstanding(self, swarm_id: str) -> None:
         machine = self.machines[swarm_id]
         for asked in machine.outstanding():
-            given = answer(machine, asked.number, self.views(swarm_id))
+            given = answer(machine, asked.number, self.views(swarm_id), WINDOW)
             if given is not None:
                 self.feed(swarm_id, given)
 
@@ -179,7 +183,7 @@ class Manager:
                 self.disk.log.append((swarm_id, encode(event, self.epoch + self.world.now)))
             for action in actions:
                 if isinstance(action, AskPlacement):
-                    given = answer(machine, action.number, self.views(swarm_id))
+                    given = answer(machine, action.number, self.views(swarm_id), WINDOW)
                     if given is not None:
                         events.append(given)
                 else:

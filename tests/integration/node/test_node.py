@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from manta.apis import errors
+from manta.manager.placement import WINDOW
 from manta.testing import crash, wait_for_successor
 
 
@@ -210,6 +211,18 @@ def test_more_tasks_than_places_wait_their_turn(lab) -> None:
     queued = sorted(task.timings.queued for task in api.get_tasks(deployed))
     assert queued[0] < 0.1
     assert queued[-1] > 0.4
+
+
+def test_more_replicas_than_a_node_is_given_at_a_time(lab) -> None:
+    node = lab.node(1, resources={"max_concurrent_tasks": 2})
+    api = lab.api()
+    code = "from manta.light import World\ndef main():\n    return World().rank, World().size\n"
+    deployed = api.deploy_swarm("lab", lab.swarm(code, replicas=WINDOW + 100))
+    lab.wait_until(lambda: node.context.tasks_queued > 0)
+    assert node.context.tasks_running + node.context.tasks_queued <= WINDOW
+    assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+    outputs = sorted(task.output for task in api.get_tasks(deployed))
+    assert outputs == [(rank, WINDOW + 100) for rank in range(WINDOW + 100)]
 
 
 def test_a_stop_from_afar(lab) -> None:

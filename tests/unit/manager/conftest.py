@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 
 import pytest
 
-from manta.manager.placement import NodeView
+from manta.manager.placement import WINDOW, NodeView
 from manta.manager.swarm_events import (
     Acknowledge,
     AskPlacement,
@@ -58,7 +58,8 @@ def value(text):
 class Bench:
     """Answers placements at once, remembers what each node was told, and keeps the records."""
 
-    def __init__(self, *tasks, nodes=4, start=True, wait=False, **changes):
+    def __init__(self, *tasks, nodes=4, start=True, wait=False, window=WINDOW, **changes):
+        self.window = window
         self.machine = SwarmMachine("s", "c")
         self.nodes = [view(n, datasets=("d",)) for n in range(1, nodes + 1)]
         self.now = 1000.0
@@ -84,7 +85,7 @@ class Bench:
         while queue:
             match queue.popleft():
                 case AskPlacement(number):
-                    given = answer(self.machine, number, self.nodes)
+                    given = answer(self.machine, number, self.nodes, self.window)
                     if given is not None:
                         queue.extend(self.handle(given))
                 case Assign(node_id, assignment):

@@ -44,7 +44,7 @@ def graph(make, random):
                 *(before or [task.alias for task in made[-1:]]),
                 method=random.choice(["all", "any", "random", "best_resources"]),
                 maximum=random.choice([-1, 1, 2, 0.5]),
-                replicas=random.choice([None, None, 3]),
+                replicas=random.choice([None, None, 3, 7]),
                 quorum=random.choice([None, None, 0.5]),
                 deadline=random.choice([None, None, 5.0]),
                 timeout=random.choice([None, 3.0]),
@@ -61,7 +61,12 @@ class Walk:
     def __init__(self, bench, make, random, ending=ENDINGS):
         self.make, self.random, self.ending = make, random, ending
         maximum = random.choice([None, 1, 3])
-        self.b = bench(*graph(make, random), max_iteration=maximum, wait=random.random() < 0.3)
+        self.b = bench(
+            *graph(make, random),
+            max_iteration=maximum,
+            wait=random.random() < 0.3,
+            window=random.choice([1, 2, 100]),
+        )
         self.all_nodes = list(self.b.nodes)
         self.sent = []
 
