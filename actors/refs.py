@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manta.actors.address import ANY, Address
@@ -106,6 +106,15 @@ class FutureReply(Reply):
             return
         if self.done:
             self._timer.cancel()
+
+    def end_with_future(self) -> None:
+        """Nothing of it is kept once the asker cancels its future."""
+
+        def given_up(future: Future[Any]) -> None:
+            if future.cancelled():
+                self.fail(CancelledError())
+
+        self.future.add_done_callback(given_up)
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
         timer = self._timer

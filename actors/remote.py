@@ -361,6 +361,7 @@ class RemoteRef:
         else:
             reply.on_done = lambda _: peer.forget(id)
             reply.expire(peer.system, timeout, self.address)
+            reply.end_with_future()
         return reply.future
 
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:

@@ -6,6 +6,7 @@ the asynchronous API wait for them each in its way. Thread-safe.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -67,6 +68,7 @@ class Session:
         self._was_up = False
         self._waiting: dict[Future[None], threading.Timer] = {}
         self._closed = False
+        self._pid = os.getpid()
 
     @property
     def state(self) -> DownReason | None:
@@ -81,6 +83,7 @@ class Session:
         nothing; else with ManagerUnreachable after `timeout` seconds.
         """
         future: Future[None] = Future()
+        self._check_process()
         with self._lock:
             self._open()
             if self._state is None:
@@ -94,10 +97,12 @@ class Session:
                 timer.daemon = True
                 self._waiting[future] = timer
                 timer.start()
+        future.add_done_callback(self._no_longer_waits)
         return future
 
     def ask(self, message: Message, timeout: float) -> Future[Any]:
         """The manager's answer. Fails with NotSent, NoAnswer, RequestRefused or their kinds."""
+        self._check_process()
         with self._lock:
             self._open()
             assert self._gateway is not None
@@ -118,6 +123,8 @@ class Session:
 
     def close(self) -> None:
         """Hang up. What still waits fails with ApiClosed."""
+        if os.getpid() != self._pid:
+            return  # it is the other process's still
         with self._lock:
             if self._closed:
                 return
@@ -136,6 +143,21 @@ class Session:
         self._spool.close()
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _check_process(self) -> None:
+        """A fork has no threads that would bring an answer, and may hold locks for ever."""
+        if os.getpid() != self._pid:
+            raise errors.ApiClosed(
+                "This API object was made before this process was forked, and belongs to the "
+                "other one: make a new one here."
+            )
+
+    def _no_longer_waits(self, future: Future[None]) -> None:
+        if future.cancelled():
+            with self._lock:
+                timer = self._waiting.pop(future, None)
+            if timer is not None:
+                timer.cancel()
 
     def _open(self) -> None:
         """Start dialling. Called under the lock."""

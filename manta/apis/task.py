@@ -60,10 +60,12 @@ class Task:
         self.fixed = checks.flag("Task's fixed", fixed)
         self.excepted_ids = _ids("Task's excepted_ids", excepted_ids)
         self.specified_ids = _ids("Task's specified_ids", specified_ids)
-        self.maximum = _maximum(maximum, self.method)
         self.replicas = (
             None if replicas is None else checks.integer("Task's replicas", replicas, 1, 1_000_000)
         )
+        self.maximum = _maximum(maximum)
+        if self.method == "any" and self.maximum == -1 and self.replicas is None:
+            self.maximum = 1
         self.gpu = checks.flag("Task's gpu", gpu)
         self.network = None if network is None else checks.name("Task's network", network)
         self.class_name = _class_name(class_name)
@@ -195,7 +197,7 @@ def _ids(where: str, value: object) -> tuple[str, ...] | None:
     return ids
 
 
-def _maximum(value: object, method: str) -> int | float:
+def _maximum(value: object) -> int | float:
     remedy = "give a count of 1 or more, a fraction above 0 and up to 1, or -1 for no limit"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgument(f"Task's maximum is {checks.shown(value)}: {remedy}.")
@@ -205,7 +207,7 @@ def _maximum(value: object, method: str) -> int | float:
         return value
     if value < -1 or value == 0:
         raise InvalidArgument(f"Task's maximum is {value}: {remedy}.")
-    return 1 if method == "any" and value == -1 else value
+    return value
 
 
 def _class_name(value: object) -> str | None:
