@@ -64,8 +64,20 @@ def run_task(
     `results`: what tasks before it wrote, by tag: a list of values, or a dict by node. Values
     go through Manta's encoding, so that what could not be sent fails here too. `messages` are
     those that it may receive, by (node, tag). It is the only instance of its task (rank 0 of
-    1) on the node "node-1". Exceptions of its code pass through.
+    1) on the node "node-1". Exceptions of its code pass through, SystemExit too unless it says
+    that all is well, as on a node. Raises TypeError for arguments that it does not take.
     """
+    _check_task(task)
+    for name, given in (
+        ("globals", globals),
+        ("datasets", datasets),
+        ("results", results),
+        ("broadcasts", broadcasts),
+        ("messages", messages),
+        ("state", state),
+    ):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"run_task() takes {name} as a dict, not a {type(given).__name__}.")
     run = TaskRun(
         globals={tag: _through(value) for tag, value in (globals or {}).items()},
         state={key: _through(value) for key, value in (state or {}).items()},
@@ -99,7 +111,11 @@ def run_task(
             _round(_Context(brief, run, given, heard, waiting)),
         ):
             target = load(class_name)
-            run.output = _through(target.run())
+            try:
+                run.output = _through(target.run())
+            except SystemExit as error:
+                if error.code not in (None, 0):
+                    raise
     return run
 
 
@@ -234,6 +250,14 @@ class _Context:
         return MISSING if self._run.checkpoint is None else _through(self._run.checkpoint)
 
 
+def _check_task(task: object) -> None:
+    if not isinstance(task, type | str | os.PathLike):
+        raise TypeError(
+            f"run_task() takes a class, the path of a module or source text, not {task!r:.60}: "
+            "give the class itself, not an object of it, and a function as main() of a module."
+        )
+
+
 @contextmanager
 def _round(context: _Context) -> Iterator[None]:
     finders = list(sys.meta_path)
@@ -262,6 +286,8 @@ def _loaded(
         file = Path(source).resolve()
         if not file.exists():
             raise FileNotFoundError(f"There is no module {file}: give a file or a package folder.")
+        if file.is_dir() and not (file / "__init__.py").exists():
+            raise FileNotFoundError(f"{file} is no package: it has no __init__.py.")
     program = Program(str(file.parent), file.name)
 
     def load(class_name: str | None) -> Target:
@@ -310,11 +336,17 @@ def _dataset(folder: Path, name: str, data: Any) -> str:
         return str(path)
     import numpy
 
+    arrays: dict[str, Any] = (
+        {str(key): numpy.asarray(array) for key, array in data.items()}
+        if isinstance(data, Mapping)
+        else {"": numpy.asarray(data)}
+    )
+    if any(array.dtype.hasobject for array in arrays.values()):
+        raise TypeError(f"datasets[{name!r}] is neither a path, nor arrays or lists of numbers.")
     if isinstance(data, Mapping):
         file = folder / f"{name}.npz"
-        arrays: dict[str, Any] = {str(key): numpy.asarray(array) for key, array in data.items()}
         numpy.savez(file, **arrays)
     else:
         file = folder / f"{name}.npy"
-        numpy.save(file, numpy.asarray(data))
+        numpy.save(file, arrays[""])
     return str(file)

@@ -196,3 +196,49 @@ def test_an_example_s_aggregator_averages_by_samples() -> None:
         globals={"model": {"w": np.zeros(3)}},
     )
     assert run.globals["model"]["w"].tolist() == [4.0] * 3
+
+
+@pytest.mark.parametrize(
+    "form", ["def main():\n    return 7\n", "def main():\n    return 7\nmain()\n"]
+)
+def test_main_guarded_or_not(form: str) -> None:
+    assert run_task(form).output == 7
+
+
+def test_a_class_with_setup_and_execute_from_source() -> None:
+    source = """
+        class Living:
+            def setup(self):
+                self.seen = [self.world.node_id]
+            def execute(self):
+                self.logger.info("working")
+                return self.seen
+        """
+    assert run_task(source).output == ["node-1"]
+
+
+def test_exit_codes_are_as_on_a_node() -> None:
+    assert run_task("import sys\ndef main():\n    sys.exit(0)\n").output is None
+    with pytest.raises(SystemExit, match="3"):
+        run_task("import sys\ndef main():\n    sys.exit(3)\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((Doubling(),), TypeError, "give the class itself, not an object of it"),
+        ((lambda: 1,), TypeError, "a function as main\\(\\) of a module"),
+        ((Doubling, [1]), TypeError, "takes globals as a dict, not a list"),
+        ((Doubling, {}, ["x"]), TypeError, "takes datasets as a dict"),
+        ((Doubling, {}, {"x": object()}), TypeError, "datasets\\['x'\\] is neither a path"),
+        ((Doubling, {"value": {1}}), TypeError, "value is of type set"),
+        ((EXAMPLES,), FileNotFoundError, "no __init__.py"),
+        (("x = 1\n",), NothingToRun, "nothing to run"),
+        (("def main():\n    return {1}\n",), TypeError, "value is of type set"),
+    ],
+)
+def test_what_it_does_not_take(
+    arguments: tuple[Any, ...], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        run_task(*arguments)
