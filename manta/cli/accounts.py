@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import age, as_json_option, emit, field, say, show_fields, with_api
+from manta.cli.common import (
+    age,
+    as_json_option,
+    emit,
+    field,
+    ident,
+    say,
+    show_fields,
+    with_api,
+)
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
 
 _USERS = {
-    "id": field("id"),
+    "id": ident("id"),
     "email": field("email"),
     "admin": lambda record: "yes" if record["admin"] else "",
     "roles": lambda record: ", ".join(f"{g.role} in {g.cluster_name}" for g in record["grants"]),

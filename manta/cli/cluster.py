@@ -6,16 +6,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, emit, field, say, show_fields, with_api
+from manta.cli.common import (
+    as_json_option,
+    emit,
+    field,
+    ident,
+    say,
+    show_fields,
+    state,
+    with_api,
+)
 
 if TYPE_CHECKING:
     from manta.apis.overviews import ClusterOverview
     from manta.apis.user_api import UserAPI
 
 _COLUMNS = {
-    "id": field("id"),
+    "id": ident("id"),
     "name": field("name"),
-    "status": field("status"),
+    "status": state("status"),
     "nodes": field("node_count"),
 }
 

@@ -100,6 +100,20 @@ def field(name: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda record: "" if record[name] is None else str(record[name])
 
 
+_STATES = {"COMPLETED": "green", "RUNNING": "green", "CONNECTED": "green", "ACTIVE": "cyan"}
+_STATES |= {"FAILED": "red", "LOST": "red", "DISCONNECTED": "red"}
+
+
+def state(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """A column that shows a state in its colour; what waits for somebody is yellow."""
+    return lambda record: click.style(record[name], fg=_STATES.get(record[name], "yellow"))
+
+
+def ident(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """A column of ids: there to be copied, not to be read."""
+    return lambda record: click.style(record[name], dim=True)
+
+
 def age(name: str) -> Callable[[Mapping[str, Any]], str]:
     """A column that shows how long ago a time was."""
     return lambda record: text.seconds(max(0.0, time.time() - record[name])) if record[name] else ""

@@ -73,7 +73,7 @@ def deploy(
     from manta.cli.run import ending
     from manta.cli.view import SwarmView
 
-    view, screen = SwarmView(), Screen(quiet=as_json)
+    view, screen = SwarmView(deployed.max_iteration), Screen(quiet=as_json)
     follower = Follower(api, deployed, view, screen)
     try:
         ended = follower.run(logs=logs)

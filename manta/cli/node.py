@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manta.cli.common import age, as_json_option, emit, field, say, show_fields, with_api
+from manta.cli.common import (
+    age,
+    as_json_option,
+    emit,
+    field,
+    ident,
+    say,
+    show_fields,
+    state,
+    with_api,
+)
 from manta.console import text
 
 if TYPE_CHECKING:
@@ -23,9 +33,9 @@ def _memory(node: Mapping[str, Any]) -> str:
 
 
 _COLUMNS = {
-    "id": field("id"),
+    "id": ident("id"),
     "alias": field("alias"),
-    "status": field("status"),
+    "status": state("status"),
     "tasks": _tasks,
     "cores": lambda node: str(node["platform_info"].cores),
     "memory": _memory,

@@ -90,7 +90,7 @@ def replay(
     from manta.cli.run import ending
     from manta.cli.view import SwarmView
 
-    view, screen = SwarmView(), Screen()
+    view, screen = SwarmView(history.swarm.max_iteration), Screen()
     with_progress = speed is not None
 
     def idle(at: float) -> None:

@@ -137,7 +137,7 @@ class Run:
                 + f"set up in {text.seconds(ready - self._began)}"
             ]
         )
-        view = SwarmView()
+        view = SwarmView(deployed.max_iteration)
         follower = self._follower = Follower(api, deployed, view, self._screen)
         cluster.watch(lambda child: follower.interject(lambda: self._died(child)))
         ended = follower.run(logs=logs)

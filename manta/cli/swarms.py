@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import age, as_json_option, brief, emit, field, with_api
+from manta.cli.common import (
+    age,
+    as_json_option,
+    brief,
+    emit,
+    field,
+    ident,
+    state,
+    with_api,
+)
 from manta.console import json_form, text
 from manta.console.exit_codes import Exit
 from manta.console.terminal import Screen, say_error
@@ -17,9 +26,9 @@ if TYPE_CHECKING:
     from manta.protocol.user import Plan
 
 _SWARMS = {
-    "id": field("swarm_id"),
+    "id": ident("swarm_id"),
     "name": field("name"),
-    "status": field("status"),
+    "status": state("status"),
     "iteration": field("iteration"),
     "created": age("created_at"),
     "reason": field("reason"),

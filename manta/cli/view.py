@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SHOWN_ROUNDS = 40
 """Rows of the table of metrics; of more rounds, the first and the last are shown."""
 
+BAR = 40
+"""Columns of the bar that shows how far a swarm has come."""
+
 _TROUBLE = {"failed": "red", "retried": "yellow", "lost": "yellow", "waiting": "yellow"}
 _TROUBLE |= {"ignored": "yellow"}
 
@@ -52,7 +55,8 @@ class _Round:
 class SwarmView:
     """`event` and `log` return lines that stay; `live` gives those that are redrawn."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_iteration: int | None = None) -> None:
+        self._most = max_iteration
         self.rounds: dict[int, _Round] = {}
         self._several: set[str] = set()  # tasks seen with more than one instance
         self.metrics: dict[str, dict[int, dict[tuple[str, int], float]]] = {}
@@ -118,7 +122,19 @@ class SwarmView:
         took = text.seconds(max(0.0, now - current.began_at))
         parts = [click.style(f"round {iteration:>3}", bold=True), f"{took:>7}"]
         parts += [click.style(stage, fg="cyan") for stage in current.stages()]
-        return ["   ".join([*parts, *self.summary(iteration)])]
+        return ["   ".join([*parts, *self.summary(iteration)]), *self._bar(iteration, now)]
+
+    def _bar(self, iteration: int, now: float) -> list[str]:
+        """How far it has come, where an end is known, and for how long it has run."""
+        if not self._most or self._most < 2:
+            return []
+        current = self.rounds[iteration]
+        part = len(current.finished) / len(current.started) if current.started else 0.0
+        share = min(1.0, (iteration + 0.9 * part) / self._most)
+        filled = round(share * BAR)
+        bar = click.style("━" * filled, fg="green") + click.style("━" * (BAR - filled), dim=True)
+        ran = text.seconds(max(0.0, now - self.rounds[min(self.rounds)].began_at))
+        return [f"{bar} {share:>4.0%}   {ran}"]
 
     def summary(self, iteration: int) -> list[str]:
         """`accuracy 0.912 (0.871 to 0.944)`, metric by metric."""

@@ -78,6 +78,15 @@ def node(lab: Lab, *arguments: str, token: str = "") -> None:
     )
 
 
+def following(lab: Lab, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "manta.cli.main", *map(str, arguments)],
+        env={**os.environ, "MANTA_HOME": str(lab.home), "MANTA_PORT": str(lab.users)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -176,10 +185,18 @@ def test_a_restored_manager_goes_on_with_its_swarm(lab: Lab, monkeypatch) -> Non
         assert each == {(i, alias): 1 for i in range(ROUNDS) for alias in ("n1", "n2")}
         lines = {(line.node_alias, line.text) for line in api.collect_logs(swarm)}
         assert lines >= {(alias, f"round {ROUNDS - 1}") for alias in ("n1", "n2")}
-        # And with new ones, also after another restart.
-        lab("manager", "stop")
-        assert lab.start().returncode == 0
-        done = lab.attempt("deploy", "--cluster", "lab", "--follow", file)
-        assert done.returncode == Exit.OK, done.stdout
+        # And with new ones, also when it is restarted under those who follow.
+        with following(lab, "deploy", "--cluster", "lab", "--follow", file) as deployed:
+            assert deployed.stdout is not None
+            swarm = deployed.stdout.readline().strip()
+            with following(lab, "logs", "-f", swarm) as logs:
+                until(lambda: api.get_swarm(swarm).iteration >= 2)
+                lab("manager", "stop")
+                assert lab.start().returncode == 0
+                told = [process.communicate(timeout=60)[0] for process in (deployed, logs)]
+            assert [deployed.returncode, logs.returncode] == [Exit.OK, Exit.OK], told
+        for said in told:
+            shown = [line.partition("| ")[2] for line in said.splitlines() if "| round" in line]
+            assert Counter(shown) == {f"round {i}": 2 for i in range(ROUNDS)}
     assert "is whole" in lab("manager", "verify")
     lab("manager", "stop")

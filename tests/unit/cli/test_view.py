@@ -205,3 +205,13 @@ def test_shares_always_add_up(spans: list[Span]) -> None:
     assert set(parts) == set(PARTS)
     assert all(value >= 0 for value in parts.values())
     assert sum(parts.values()) == pytest.approx(10.0, abs=0.01)
+
+
+def test_a_bar_shows_how_far_a_swarm_has_come() -> None:
+    view = SwarmView(max_iteration=4)
+    for iteration in range(3):
+        item = EventOverview(100.0 + iteration, "iteration", "", iteration, "", -1, "", None)
+        view.event(item)
+    bar = click.unstyle(view.live(107.0)[-1])
+    assert bar == "━" * 40 + "  50%   7.00 s"
+    assert len(SwarmView(max_iteration=1).live(107.0)) == 0
