@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -133,6 +134,37 @@ def test_a_port_that_is_taken_at_the_first_start(tmp_path: Path, background: boo
         lab.sign_in(lab.start().stdout)
     finally:
         lab.attempt("manager", "stop")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"), [("MAJOR += 1", Exit.UNREACHABLE), ("MINOR += 1", Exit.OK)]
+)
+def test_a_manager_of_another_version(tmp_path: Path, change: str, code: Exit) -> None:
+    lab = Lab(tmp_path / "home")
+    program = f"""
+import sys
+from manta.transports import frames
+frames.{change}
+from manta.manager.daemon import main
+sys.exit(main())
+"""
+    addresses = zip(("--nodes", "--users", "--bulk"), lab.ports, strict=True)
+    where = [word for name, port in addresses for word in (name, f"tcp://127.0.0.1:{port}")]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "--home", str(lab.home / "manager"), *where],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as manager:
+        assert manager.stdout is not None
+        (password,) = re.findall(r"password\s+(\S+)", manager.stdout.read())
+        sign_in = ("sign-in", "--email", "admin@localhost", "--password-stdin")
+        done = lab.attempt(*sign_in, said=password)
+        manager.terminate()
+    assert done.returncode == code, done.stderr
+    if code is not Exit.OK:
+        words = "speaks another major version of the protocol: update Manta here or there"
+        assert words in sentence(done, code)
 
 
 def swarm_file(folder: Path, code: str, datasets: list[str] | None = None) -> Path:

@@ -93,6 +93,19 @@ def test_users_are_the_administrator_s(lab: Lab, ada: Person) -> None:
     assert "'kng'" in unknown.stderr
 
 
+def test_tokens_that_an_administrator_revokes_end_at_once(lab: Lab, ada: Person) -> None:
+    for command in ("tree", "token revoke admin@localhost --yes"):
+        refused = ada.attempt(*command.split())
+        assert refused.returncode == Exit.DENIED, command
+        assert "administrator" in refused.stderr
+    assert json.loads(ada("user", "show", "--json"))["email"] == "ada@example.org"
+    said = lab("token", "revoke", "ada@example.org", "--yes")
+    assert said == "All tokens of ada@example.org have ended."
+    assert ada.attempt("ps").returncode == Exit.DENIED
+    assert lab("ps", "--json") == "[]"  # nobody else's
+    assert lab.attempt("token", "revoke", "nobody@x.org", "--yes").returncode == Exit.NOT_FOUND
+
+
 def test_a_role_of_one_s_own(lab: Lab, ada: Person) -> None:
     lab("role", "create", "watcher", "cluster.read", "node.read")
     try:

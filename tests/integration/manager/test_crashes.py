@@ -19,6 +19,7 @@ from manta.protocol.user import (
     GetManagerStatus,
     GetSwarm,
     GetTasks,
+    GetTree,
     ListClusters,
     ListNodes,
     ReadFeed,
@@ -206,3 +207,17 @@ def test_a_log_that_cannot_be_read_costs_its_own_swarm_only(
     ]
     assert broken.status == "FAILED"
     assert "cannot be read" in broken.reason
+
+
+def test_the_tree_tells_what_has_crashed(bench, admin: Client, cluster: ClusterInfo) -> None:
+    before = {actor.path: actor for actor in admin.ask(GetTree()).actors}
+    assert before["manager"].state == "running"
+    assert {"manager/store", "manager/blobs", f"manager/clusters/{cluster.id}"} <= before.keys()
+    old = bench.system.find("manager/blobs")
+    crash(old)
+    wait_for_successor(bench.system, old)
+    after = {actor.path: actor for actor in admin.ask(GetTree()).actors}
+    assert (before["manager/blobs"].restarts, before["manager/blobs"].last_exit) == (0, "")
+    assert after["manager/blobs"].restarts == 1
+    assert "crash" in after["manager/blobs"].last_exit
+    assert after["manager/store"].restarts == 0
