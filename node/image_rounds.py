@@ -92,7 +92,7 @@ def image_spec(
         datasets=datasets,
         memory=resources.memory if resources else None,
         gpu=wants_gpu(assignment),
-        task=str(instance),
+        task=f"{instance.swarm_id}.{instance.alias}",
     )
 
 
@@ -104,7 +104,7 @@ def wants_gpu(assignment: Assignment) -> bool:
 def outcome(ended: ImageEnded) -> tm.Returned | tm.Exited:
     """How the attempt ended."""
     exit_ = ended.exit
-    if exit_.platform or exit_.code is None:
+    if exit_.platform:
         return tm.Exited(exit_.session, exit_.code, "", exit_.sentence, platform=True)
     error: TaskError | None = None
     if exit_.code != 0:
@@ -117,7 +117,9 @@ def _name(instance: Instance) -> str:
     return f"{instance.alias}.{instance.index}"
 
 
-def _words(code: int) -> str:
+def _words(code: int | None) -> str:
+    if code is None:
+        return "nobody knows how its container ended."
     if code < 0:
         return f"its container was ended by {tm.signal_name(-code)}."
     return f"its image's entry point exited with code {code}."

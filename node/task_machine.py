@@ -363,7 +363,7 @@ class TaskMachine:
         lines = tuple(said.splitlines()[-20:])
         sentence = event.sentence or _exit(event.code)
         # 0: somebody sent it SIGTERM, since only the node tells it to end.
-        platform = event.platform or event.code in (0, None)
+        platform = event.platform or event.code == 0
         self._give_up(
             AttemptState.INTERRUPTED if platform else AttemptState.FAILED,
             TaskError("ProcessExited", sentence, said, lines),

@@ -153,7 +153,9 @@ class Container:
         client = self._engine.client
         with self._engine.errors():
             client.wait(self._id, timeout=None)
+        with self._engine.errors():  # an engine that stops has ended its containers just before
             state = client.inspect_container(self._id)["State"]
+        with self._engine.errors():
             tail = client.logs(self._id, stdout=False, stderr=True, tail=100)[-_TAIL:]
         code = state["ExitCode"]
         said = tail.decode(errors="replace")

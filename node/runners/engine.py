@@ -112,12 +112,17 @@ class Engine:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Turns the client's into EngineError, Gone, Away."""
+        """Turns the client's into EngineError, Gone, Away.
+
+        Knocks first: the client leaves sockets open that it could not connect.
+        """
         from docker.errors import APIError, DockerException, NotFound
         from requests import RequestException
         from urllib3.exceptions import HTTPError
 
         try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+                door.connect(self.address.removeprefix("unix://"))
             yield
         except NotFound as error:
             raise Gone(_one_line(error.explanation or str(error))) from error

@@ -224,6 +224,17 @@ def test_an_image_without_python(lab: DockerLab) -> None:
     assert "has no python3" in task.error.sentence, task.error
 
 
+def test_an_image_alone_that_has_nothing_to_run(lab: DockerLab) -> None:
+    lab.node(1)
+    api = lab.api()
+    image = lab.engine.build("FROM BASE\nENTRYPOINT []\nCMD []\n")
+    swarm_id = lab.run(api, lab.of(Module(None, image, name="t")), "FAILED")
+    [task] = api.get_tasks(swarm_id)
+    assert task.status == "FAILED"
+    assert task.error is not None
+    assert "refused: No command specified" in task.error.sentence
+
+
 def test_on_a_node_of_both_only_modules_with_an_image_run_in_one(lab: DockerLab) -> None:
     node = lab.node(1, containers={"runner": "auto"})
     assert node.context.runner.names == ("docker", "process")

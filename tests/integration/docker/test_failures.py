@@ -1,0 +1,197 @@
+"""What goes wrong with containers and their engine: a sentence each, and nothing left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from manta import Module
+from tests.engine import running_engine
+from tests.integration.docker.conftest import DockerLab
+
+pytestmark = pytest.mark.timeout(120)
+
+SLEEPS_ONCE = """
+import time
+from manta.light import Local
+
+def main():
+    local = Local()
+    if local.get_state("tried") is None:
+        local.set_state("tried", True)
+        print("sleeping")
+        time.sleep(600)
+    return "awake"
+"""
+
+
+def sleeping(lab: DockerLab, swarm_id: str) -> None:
+    api = lab.api()
+    lab.wait_until(lambda: any(line.text == "sleeping" for line in api.collect_logs(swarm_id)))
+
+
+def test_a_container_that_is_killed_by_hand(lab: DockerLab) -> None:
+    lab.node(1)
+    api = lab.api()
+    deployed = api.deploy_swarm("lab", lab.of(Module(SLEEPS_ONCE, name="task"), retries=1))
+    sleeping(lab, deployed.swarm_id)
+    [container] = lab.engine.containers()
+    lab.engine.client.kill(container["Id"])
+    assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+    first, second = api.get_tasks(deployed)
+    assert first.status == "FAILED"
+    assert first.error is not None
+    assert "was killed (SIGKILL)" in first.error.sentence
+    assert second.output == "awake"
+    lab.gone()
+
+
+@pytest.mark.parametrize("how", ["stop", "remove"])
+def test_what_somebody_else_ended_costs_no_retry(lab: DockerLab, how: str) -> None:
+    lab.node(1)
+    api = lab.api()
+    deployed = api.deploy_swarm("lab", lab.of(Module(SLEEPS_ONCE, name="task")))
+    sleeping(lab, deployed.swarm_id)
+    [container] = lab.engine.containers()
+    if how == "stop":
+        lab.engine.client.stop(container["Id"])
+    else:
+        lab.engine.client.remove_container(container["Id"], force=True)
+    ended = api.wait_swarm(deployed, timeout=40)
+    first = api.get_tasks(deployed)[0]
+    assert first.error is not None
+    if how == "stop":
+        assert ended.status == "COMPLETED", ended
+        assert first.status == "INTERRUPTED"
+        assert "by somebody else than the node" in first.error.sentence
+    lab.gone()
+
+
+EATS = """
+def main():
+    data = []
+    while True:
+        data.append(bytearray(8 * 1024 * 1024))
+"""
+
+
+def test_a_round_that_takes_more_memory_than_it_asked_for(lab: DockerLab) -> None:
+    lab.node(1)
+    api = lab.api()
+    module = Module(EATS, name="task", resources={"memory": 64 * 1024 * 1024})
+    swarm_id = lab.run(api, lab.of(module), "FAILED")
+    [task] = api.get_tasks(swarm_id)
+    assert task.status == "FAILED"
+    assert task.error is not None
+    assert "SIGKILL" in task.error.sentence
+    assert "memory" in task.error.sentence
+    lab.gone()
+
+
+def test_an_engine_that_goes_away_and_comes_back(
+    lab: DockerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_engine() as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.address)
+        lab.engine = engine
+        node = lab.node(1)
+        api = lab.api()
+        deployed = api.deploy_swarm("lab", lab.of(Module(SLEEPS_ONCE, name="task")))
+        sleeping(lab, deployed.swarm_id)
+        engine.stop()
+        lab.wait_until(lambda: api.get_tasks(deployed)[0].status == "INTERRUPTED")
+        first = api.get_tasks(deployed)[0]
+        assert first.error is not None
+        engine.start()
+        assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+        lab.gone()
+        node.stop()
+        engine.hang_up()
+
+
+def test_without_an_engine_the_swarm_fails_and_says_so(
+    lab: DockerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    engine = node.context.runner._engine
+    engine.close()
+    monkeypatch.setattr(engine, "address", "unix:///nowhere/docker.sock")
+    monkeypatch.setattr(engine, "_client", None)
+    swarm_id = lab.run(api, lab.of(Module("def main():\n    pass\n", name="task")), "FAILED")
+    error = api.get_tasks(swarm_id)[0].error
+    assert error is not None
+    assert "The container engine does not answer (unix:///nowhere/docker.sock)" in error.sentence
+
+
+@contextmanager
+def daemon(lab: DockerLab) -> Iterator[subprocess.Popen[bytes]]:
+    """The node as a process; killed in the end, if it still runs."""
+    state = lab.known(1)
+    image = lab.engine.base()
+    config = lab.config("node-1", containers={"runner": "docker", "default_image": image})
+    log = state.path / "node.log"
+    command = [sys.executable, "-m", "manta.node", "--config", str(config.path)]
+    command += ["--state", str(state.path), "--log", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        try:
+            yield node
+        finally:
+            node.terminate()
+            node.wait(20)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_daemon_that_was_killed_finds_its_containers_and_leaves_nothing(
+    lab: DockerLab, alone: bool
+) -> None:
+    api = lab.api()
+    if alone:
+        image = lab.engine.build('FROM BASE\nENTRYPOINT ["/bin/sleep", "600"]\n')
+        module = Module(None, image, name="task")
+    else:
+        module = Module(SLEEPS_ONCE, name="task")
+    with daemon(lab) as node:
+        lab.wait_for(lab.state("node-1"), "connected")
+        deployed = api.deploy_swarm("lab", lab.of(module))
+        lab.wait_until(lambda: any(c["State"] == "running" for c in lab.engine.containers()))
+        if not alone:
+            sleeping(lab, deployed.swarm_id)
+        node.send_signal(signal.SIGKILL)
+        node.wait(10)
+    [left] = lab.engine.containers()
+    assert left["State"] == "running"
+    with daemon(lab):
+        lab.wait_until(lambda: left["Id"] not in [c["Id"] for c in lab.engine.containers()])
+        lab.wait_until(lambda: len(api.get_tasks(deployed)) == 2)
+        first = api.get_tasks(deployed)[0]
+        assert first.status == "INTERRUPTED"
+        log = (lab.state("node-1").path / "node.log").read_text()
+        assert f"The container of {deployed.swarm_id}" in log
+        assert "which the daemon before this one has left, was removed" in log
+        if alone:
+            api.stop_swarm(deployed)
+        else:
+            assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+        lab.wait_until(lambda: not lab.engine.containers(), what=lab.engine.containers)
+    assert lab.engine.containers() == []
+
+
+def test_a_node_that_is_stopped_takes_its_containers_along(lab: DockerLab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    deployed = api.deploy_swarm("lab", lab.of(Module(SLEEPS_ONCE, name="task")))
+    sleeping(lab, deployed.swarm_id)
+    node.stop()
+    assert lab.engine.containers() == []
+    assert not list(Path(node.context.state.tasks).iterdir())
+    assert not [t for t in threading.enumerate() if t.name.startswith("manta-container")]
+    assert os.environ["DOCKER_HOST"] == lab.engine.address
