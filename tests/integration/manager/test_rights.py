@@ -103,6 +103,10 @@ def rows() -> dict[type[Message], Row]:
         node.Register: plain({"node"}, "b", "probe", node.Capabilities(), kind=node.Register),
         node.Goodbye: plain({"node"}, kind=node.Goodbye),
         node.Enroll: plain({"node", "removed node"} | GUESTS, "token", "x", kind=node.Enroll),
+        node.Inquire: plain({"node", "removed node"} | GUESTS, kind=node.Inquire),
+        node.ExamineToken: plain(
+            {"node", "removed node"} | GUESTS, "token", kind=node.ExamineToken
+        ),
         user.SignIn: Row(
             USERS | GUESTS, lambda _, who: user.SignIn(f"{who.split()[0]}@nowhere", PASSWORD)
         ),
