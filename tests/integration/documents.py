@@ -10,6 +10,7 @@ The blocks of a page share a folder, a shell and a namespace. What each language
 
 Comments concern the tests and are not shown: `<!-- python` or `<!-- console`, what a reader would
 have from the text; `<!-- terminal -->`, the block's command runs on, in a terminal of its own;
+`<!-- refused -->`, the block's swarm is one that is not valid;
 `<!-- not run: REASON -->`, before a block that cannot be run.
 """
 
@@ -27,10 +28,14 @@ import textwrap
 import time
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from manta.apis.compiler import compile_swarm
+from manta.apis.errors import InvalidSwarm
 from manta.apis.swarm import Swarm
 from manta.cli.loading import load_swarm
 from manta.node import config
@@ -38,9 +43,9 @@ from tests.integration.lab import free_ports
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = {"python", "console", "toml", "json", "text"}
-PATIENCE = 40.0
+PATIENCE = 90.0  # seconds; of a machine that is busy
 FENCE = re.compile(r"( *)```(\w*) *(?:title=\"(.*?)\")?$")
-NOTE = re.compile(r"<!-- (?:(terminal)|not run: (.+)) -->")
+NOTE = re.compile(r"<!-- (?:(terminal|refused)|not run: (.+)) -->")
 HIDDEN = re.compile(r"<!-- (python|console)")
 TIME, ID = r"\b\d+(?:\.\d+)? ?(?:ms|s|min|h)\b", r"\b[0-9a-f]{8,}\b"
 VARIES = {"…": r"[^\n]*?", TIME: TIME, ID: ID}
@@ -53,7 +58,7 @@ class Block(NamedTuple):
     language: str
     title: str | None
     text: str
-    terminal: bool = False
+    how: str | None = None  # terminal, refused
     reason: str | None = None  # why it is not run
 
     def __str__(self) -> str:
@@ -83,8 +88,8 @@ def blocks(page: Path) -> Iterator[Block]:
         if end == "-->":
             yield Block(page, number + 1, opening[1], None, text)
         else:
-            terminal, reason = (bool(note[1]), note[2]) if note else (False, None)
-            yield Block(page, number + 1, opening[2], opening[3], text, terminal, reason)
+            how, reason = (note[1], note[2]) if note else (None, None)
+            yield Block(page, number + 1, opening[2], opening[3], text, how, reason)
         note = None
 
 
@@ -141,10 +146,11 @@ def _parse(block: Block) -> None:
 
 
 def _compile_swarms(found: list[Block], folder: Path, namespace: dict[str, Any]) -> None:
-    """Every swarm that a page defines passes the real compiler."""
+    """Every swarm that a page defines passes the real compiler, or does not if it says so."""
     for block in found:
         if block.title and "(Swarm)" in block.text:
-            compile_swarm(load_swarm(str(folder / block.title), {}))
+            with pytest.raises(InvalidSwarm) if block.how == "refused" else nullcontext():
+                compile_swarm(load_swarm(str(folder / block.title), {}))
     for value in namespace.values():
         if isinstance(value, type) and issubclass(value, Swarm) and value is not Swarm:
             compile_swarm(value())
@@ -200,7 +206,7 @@ class Shell:
         for place, (command, shown) in enumerate(commands):
             if _is_special(command, block):
                 continue
-            if block.terminal:
+            if block.how == "terminal":
                 self.in_terminal(command, block, shown)
                 continue
             code, said = self.ask(command)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.documents import LANGUAGES, ROOT, blocks, matches, run
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)  # a page of commands, on a machine that is busy
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 WITH_BLOCKS = [page for page in PAGES if any(blocks(page))]

@@ -17,8 +17,9 @@ VARIES = "…"
 
 def quoted() -> list[str]:
     headings = re.findall(r"^### (.*)$", PAGE.read_text(), re.MULTILINE)
-    assert all(heading[0] == heading[-1] == "`" for heading in headings)
-    return [heading[1:-1] for heading in headings]
+    messages = [re.fullmatch(r"`` (.+) ``|`([^`]+)`", heading) for heading in headings]
+    assert all(messages), "a heading here is a message, as code"
+    return [message[1] or message[2] for message in messages if message]
 
 
 @cache
