@@ -1,0 +1,76 @@
+"""The image manta/node, built as it is written, and a node in it against a real manager."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from manta import Module
+from tests.engine import tool
+from tests.integration.docker.conftest import DockerLab
+
+ROOT = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.timeout(240)
+
+BASE = """FROM BASE
+RUN apt-get update -qq \\
+    && apt-get install -qq -y --no-install-recommends python3-venv >/dev/null
+"""
+
+
+def built(lab: DockerLab, folder: Path) -> str:
+    """From wheels alone: there is no registry, and the image does not know this network."""
+    base = lab.engine.build(BASE)
+    wheels = folder / "wheels"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", wheels, ROOT], check=True)
+    [wheel] = wheels.iterdir()
+    wanted = f"{wheel}[node]"
+    platform = ["--only-binary=:all:", "--python-version", "3.11"]
+    subprocess.run([*pip, "download", *platform, "--dest", wheels, wanted], check=True)
+    shutil.copy(ROOT / "packaging" / "image" / "Dockerfile", folder)
+    command = [tool("docker"), "--host", lab.engine.address, "build", "--quiet"]
+    command += ["--network", "host", "--tag", "manta/node", "--build-arg", f"BASE={base}"]
+    command += ["--build-arg", "PIP_OPTIONS=--no-index --find-links /wheels", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return "manta/node"
+
+
+@pytest.mark.parametrize("lab", [0], indirect=True)
+def test_a_node_in_its_image_enrols_runs_and_ends(lab: DockerLab, tmp_path: Path) -> None:
+    image = built(lab, tmp_path)
+    api = lab.api()
+    client = lab.engine.client
+    host, _, port = lab.file.nodes.removeprefix("tcp://").rpartition(":")
+    container = client.create_container(
+        image,
+        environment={
+            "MANTA_NODE_TOKEN": api.create_node_token("lab"),
+            "MANTA_NODE_ALIAS": "boxed",
+            "MANTA_NODE_MANAGER_HOST": host,
+            "MANTA_NODE_MANAGER_PORT": port,
+            "MANTA_NODE_ALLOW_UNSANDBOXED": "true",
+        },
+        host_config=client.create_host_config(network_mode="host"),
+    )["Id"]
+    client.start(container)
+    try:
+        lab.wait_until(
+            lambda: [n.alias for n in api.list_nodes("lab") if n.status == "CONNECTED"],
+            what=lambda: client.logs(container).decode(),
+        )
+        code = "import os\ndef main():\n    return [os.getcwd(), os.path.exists('/opt/manta')]\n"
+        swarm_id = lab.run(api, lab.of(Module(code, name="task")))
+        [task] = api.get_tasks(swarm_id)
+        assert task.node_alias == "boxed"
+        assert task.output[0].startswith("/manta/state/nodes/default/tasks/")
+        assert task.output[1] is True
+        client.stop(container, timeout=20)
+        assert client.inspect_container(container)["State"]["ExitCode"] == 0
+    finally:
+        client.remove_container(container, force=True, v=True)
