@@ -232,6 +232,11 @@ def encode_bye(reason: Bye) -> bytes:
     return bytes((MAJOR, MINOR, Kind.BYE, reason))
 
 
+def version_of(head: bytes) -> str:
+    """As every version writes it into every first frame."""
+    return f"{head[0]}.{head[1]}"
+
+
 def decode_bye(head: Head) -> Bye:
     try:
         return Bye(head.detail)

@@ -34,6 +34,10 @@ class Link(Protocol):
     def state(self) -> DownReason | None:
         """None while up, else why it is down."""
 
+    @property
+    def peer_version(self) -> str:
+        """The peer's version of the protocol, once it refused us for ours; else ""."""
+
     def send(self, message: Message) -> None:
         """Queue a message; thread-safe, never blocks.
 

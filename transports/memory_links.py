@@ -131,6 +131,7 @@ class MemoryLink:
         self._handler = handler
         self._state: DownReason | None = DownReason.CONNECTING
         self._ended = False
+        self._peer_version = ""
         self._in_flight = 0
         self._limits = transport.limits
         self._window = transport.window
@@ -149,6 +150,10 @@ class MemoryLink:
     @property
     def state(self) -> DownReason | None:
         return self._state
+
+    @property
+    def peer_version(self) -> str:
+        return self._peer_version
 
     def send(self, message: Message) -> None:
         with self._network.lock:
@@ -260,6 +265,7 @@ class MemoryLink:
         if decision is Decision.BUSY:
             return DownReason.BUSY
         if listener.transport.major != self.transport.major:
+            self._peer_version = f"{listener.transport.major}.0"
             return DownReason.VERSION
         return None
 

@@ -176,7 +176,10 @@ class DialledLink(ZmqLink):
         try:
             head, message = read(parts, 0, self._options.limits)
             if head.kind == BYE:
-                self._told_bye(frames.decode_bye(head))
+                reason = frames.decode_bye(head)
+                if reason is Bye.VERSION:
+                    self._peer_version = frames.version_of(parts[0].bytes)
+                self._told_bye(reason)
             elif self._state is None:
                 self._take(head, message)
             elif head.kind == Kind.HELLO:

@@ -171,6 +171,7 @@ class ZmqLink(ABC):
         self._backlog: deque[list[Buffer]] = deque()
         self._flushing = False
         self.tcp: TcpConnection | None = None  # where the system lets us know it
+        self._peer_version = ""
         self._reset()
 
     def _reset(self) -> None:
@@ -198,6 +199,10 @@ class ZmqLink(ABC):
     @property
     def state(self) -> DownReason | None:
         return self._state
+
+    @property
+    def peer_version(self) -> str:
+        return self._peer_version
 
     def __repr__(self) -> str:
         state = self._state or "up"

@@ -23,6 +23,7 @@ from manta.actors.errors import (
 from manta.apis import errors
 from manta.apis.spool import Spool
 from manta.transports.errors import BulkError, DownReason, TransportError
+from manta.transports.frames import MAJOR, MINOR
 
 if TYPE_CHECKING:
     from manta.actors.links import Connection
@@ -248,8 +249,10 @@ class Session:
                     f"The manager at {where} takes no new connections now: try again later."
                 )
             case DownReason.VERSION:
+                theirs = self._connection.link.peer_version if self._connection else ""
+                both = f" ({theirs}, and this side {MAJOR}.{MINOR})" if theirs else ""
                 return errors.VersionMismatch(
-                    f"The manager at {where} speaks another major version of the protocol: "
+                    f"The manager at {where} speaks another major version of the protocol{both}: "
                     "update Manta here or there."
                 )
             case DownReason.SILENT:

@@ -34,6 +34,7 @@ class Other(msgspec.Struct, frozen=True, tag=True):
 
 
 class FakeLink:
+    peer_version = ""
     peer_key = "k" * 40
     address = ""
     state = None

@@ -60,9 +60,15 @@ class Gateway:
 
 
 class Link:
+    peer_version = "2.3"
+
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.closed = False
+
+    @property
+    def link(self) -> Link:
+        return self
 
     def ref(self, path: str) -> Gateway:
         assert path == "manager/gateway"
@@ -114,7 +120,11 @@ def make() -> Iterator[Callable[..., FakeSession]]:
         (DownReason.UNREACHABLE, errors.ManagerUnreachable, "No manager answers at host:1"),
         (DownReason.WRONG_KEY, errors.WrongServerKey, "does not hold the key"),
         (DownReason.DENIED, errors.Denied, "refused this machine's key"),
-        (DownReason.VERSION, errors.VersionMismatch, "another major version"),
+        (
+            DownReason.VERSION,
+            errors.VersionMismatch,
+            "speaks another major version of the protocol .2.3, and",
+        ),
         (DownReason.PROTOCOL, errors.ProtocolViolation, "same version of Manta"),
         (DownReason.BUSY, errors.ManagerBusy, "try again later"),
         (DownReason.SILENT, errors.ManagerUnreachable, "silent"),
