@@ -117,7 +117,11 @@ class TestEngine:
 
     def close(self) -> None:
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for line in Path("/proc/mounts").read_text().splitlines():
+            mount = line.split()[1]
+            if mount.startswith(f"{self.folder}/"):  # dockerd leaves one, of its network
+                subprocess.run(["umount", mount], check=True)
+        shutil.rmtree(self.folder)
 
     @property
     def client(self) -> Any:
