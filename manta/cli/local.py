@@ -17,15 +17,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
 
 from manta.apis.errors import DatasetMissing
 from manta.cli import caretaker
+from manta.cli.exit_codes import Exit
 from manta.cli.interrupts import Interrupts
 from manta.light.processes import kill_tree
+from manta.transports.errors import KeyFileError
 from manta.transports.keys import KeyPair
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
 
 CLUSTER = "local"
 HOST = "127.0.0.1"
@@ -33,6 +41,9 @@ CONCURRENT_TASKS = 8
 """Per node: rounds of several tasks at once must not wait for a place."""
 STOP_GRACE = 8.0
 """Seconds after which a process that was asked to stop is killed."""
+READY = 30.0
+"""Seconds that manager and nodes have to come up."""
+POLL = 0.03
 TAIL = 15
 """Lines of a process's log that are shown when it died."""
 
@@ -60,6 +71,12 @@ class Child:
         return f"The process of {self.name} ended ({how}). Its last lines:\n{last}"
 
 
+class ClusterDied(click.ClickException):
+    """A process that one cannot do without has ended, or never began."""
+
+    exit_code = Exit.LOCAL
+
+
 class LocalCluster:
     """`start` returns at once: who connects waits. `stop` leaves nothing behind."""
 
@@ -69,9 +86,13 @@ class LocalCluster:
         datasets: Mapping[str, str],
         interrupts: Interrupts,
         runner: str = "process",
+        *,
+        keys: KeyPair | None = None,
+        home: Path | None = None,
     ) -> None:
+        """`keys` are its user's, `home` is where `manta up` keeps what must go with it."""
         self.aliases = [f"node-{i + 1}" for i in range(nodes)]
-        self.keys = KeyPair.generate()
+        self.keys = keys or KeyPair.generate()
         self.manager_keys = KeyPair.generate()
         self.user_port = 0
         self.children: list[Child] = []
@@ -89,7 +110,7 @@ class LocalCluster:
             folder = tempfile.mkdtemp(prefix="manta-", dir=None if short else "/tmp")
             self.folder = Path(folder).resolve()
             self._caretaker = subprocess.Popen(
-                [sys.executable, "-m", caretaker.__name__, str(self.folder)],
+                [sys.executable, "-m", caretaker.__name__, str(self.folder), str(home or "")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -157,6 +178,36 @@ class LocalCluster:
             self._spawn(
                 alias, alias, ["manta.node", "--config", str(config), "--state", str(state)]
             )
+
+    def start_or_say(self) -> None:
+        """Raises DatasetMissing, ClusterDied."""
+        try:
+            self.start()
+        except (OSError, KeyFileError) as error:
+            raise ClusterDied(
+                f"Manager and nodes could not be started from {self.folder}: {error}."
+            ) from error
+
+    def wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
+        """Until all are connected; `show` is told how many are. Raises ClusterDied."""
+        deadline = time.monotonic() + READY
+        while True:
+            if self.dead:
+                raise ClusterDied(self.dead[0].obituary())
+            nodes = api.list_nodes(CLUSTER)
+            missing = set(self.aliases)
+            missing -= {node.alias for node in nodes if node.status == "CONNECTED"}
+            show(len(self.aliases) - len(missing))
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                late = min(missing)
+                child = next(child for child in self.children if child.name == late)
+                raise ClusterDied(
+                    f"{', '.join(sorted(missing))} did not connect within {READY:g} s. "
+                    f"The last lines of {late}:\n" + "\n".join(child.tail())
+                )
+            time.sleep(POLL)
 
     def _spawn(
         self, name: str, log_name: str, arguments: list[str], fds: list[int] | None = None
@@ -267,6 +318,19 @@ def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[s
             raise DatasetMissing(f"The dataset {name!r} of {alias} is not there: {path}{hint}.")
         paths[name] = path
     return paths
+
+
+def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=PATH, each name once."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not name.strip() or not path:
+            raise click.BadParameter(f"{pair!r} is not NAME=PATH.", param_hint="--dataset")
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice.", param_hint="--dataset")
+        found[name.strip()] = path
+    return found
 
 
 def _write_private(path: Path, text: str) -> None:

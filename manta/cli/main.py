@@ -18,6 +18,11 @@ COMMANDS = {
         "Run a swarm on this machine: manager and nodes included.",
         "manta run swarm.py -p rounds=3 --nodes 4 --dataset digits='shards/node{i}.npz'",
     ),
+    "up": (
+        "manta.cli.up",
+        "Start a manager and nodes on this machine.",
+        "manta up --nodes 4 --dataset digits='shards/node{i}.npz'",
+    ),
     "new": ("manta.cli.new", "Make a project that runs at once.", "manta new my-swarm"),
     "check": (
         "manta.cli.deploy",

@@ -11,10 +11,9 @@ import click
 from manta.apis.errors import ApiClosed, ConnectionFailed
 from manta.cli.exit_codes import Exit, of_status
 from manta.cli.interrupts import Interrupted, Interrupts
-from manta.cli.local import CLUSTER, HOST, Child, LocalCluster
+from manta.cli.local import CLUSTER, HOST, Child, ClusterDied, LocalCluster, split_datasets
 from manta.console import json_form, text
 from manta.console.terminal import Screen
-from manta.transports.errors import KeyFileError
 
 if TYPE_CHECKING:
     from manta.apis.overviews import ErrorOverview, SwarmOverview, TaskOverview
@@ -22,16 +21,7 @@ if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
     from manta.cli.view import SwarmView
 
-READY = 30.0
-"""Seconds that manager and nodes have to come up."""
-POLL = 0.03
 MOST_ERRORS = 3
-
-
-class ClusterDied(click.ClickException):
-    """A process that the swarm cannot do without has ended."""
-
-    exit_code = Exit.LOCAL
 
 
 @click.command()
@@ -72,33 +62,41 @@ def run(
     """
     began = time.time()
     screen = Screen(quiet=as_json)
+    code: int = Exit.OK
+    outcome: dict[str, Any] = {}
+    rows: list[str] = []
     with Interrupts() as interrupts:
-        cluster = LocalCluster(nodes, split_datasets(datasets), interrupts, runner)
-        run = Run(cluster, screen, began)
+        running: Run | None = None
         try:
-            run.show_start(0)
-            _start(cluster)
+            with interrupts.held():  # whoever is interrupted knows what there is to remove
+                cluster = LocalCluster(nodes, split_datasets(datasets), interrupts, runner)
+                running = Run(cluster, screen, began)
+            running.show_start(0)
+            cluster.start_or_say()
             swarm = _load(target, parameters)
-            code = run.run(swarm, logs=logs)
+            code = running.run(swarm, logs=logs)
         except Interrupted as interrupted:
             screen.show([])
             click.echo(f"{interrupted}: stopping all that was started.", err=True)
             code = interrupted.exit
         except BaseException as error:
             screen.show([])
-            keep = keep or bool(cluster.dead)
-            if isinstance(error, ApiClosed | ConnectionFailed) and cluster.dead:
-                raise ClusterDied(cluster.dead[0].obituary()) from None
+            dead = running.cluster.dead if running is not None else []
+            keep = keep or bool(dead)
+            if isinstance(error, ApiClosed | ConnectionFailed) and dead:
+                raise ClusterDied(dead[0].obituary()) from None
             raise
         finally:
             interrupts.finish()
-            run.stop(keep=keep)
-            if keep:
-                click.echo(f"Logs and state are kept in {cluster.folder}", err=True)
-    if as_json and run.outcome:
-        json_form.show(run.outcome)
+            if running is not None:
+                running.stop(keep=keep)
+                outcome, rows = running.outcome, running.time_table()
+                if keep:
+                    click.echo(f"Logs and state are kept in {running.cluster.folder}", err=True)
+    if as_json and outcome:
+        json_form.show(outcome)
     else:
-        screen.show(run.time_table())
+        screen.show(rows)
     return code
 
 
@@ -106,7 +104,7 @@ class Run:
     """One swarm on one local cluster."""
 
     def __init__(self, cluster: LocalCluster, screen: Screen, began: float) -> None:
-        self._cluster = cluster
+        self.cluster = cluster
         self._screen = screen
         self._began = began
         self._api: UserAPI | None = None
@@ -123,11 +121,11 @@ class Run:
         from manta.cli.following import Follower
         from manta.cli.view import SwarmView
 
-        cluster = self._cluster
+        cluster = self.cluster
         target = Target(HOST, cluster.user_port, "run", server_key=cluster.manager_keys.public)
         api = self._api = UserAPI.over(Session(target, cluster.keys))
         cluster.watch(self._died_early)
-        self._wait_for_nodes(api)
+        cluster.wait_for_nodes(api, self.show_start)
         deployed = api.deploy_swarm(CLUSTER, swarm)
         ready = time.time()
         self._screen.show(
@@ -154,7 +152,7 @@ class Run:
             self._api.close()
         if self._follower is not None:
             self._follower.join()
-        self._cluster.stop(keep=keep)
+        self.cluster.stop(keep=keep)
         if self._parts:
             self._parts["stopping"] = time.time() - stopping
             self.outcome["seconds"] = {k: round(v, 4) for k, v in self._parts.items()}
@@ -174,41 +172,18 @@ class Run:
     def show_start(self, connected: int) -> None:
         if connected == self._connected:
             return
-        self._connected, count = connected, len(self._cluster.aliases)
+        self._connected, count = connected, len(self.cluster.aliases)
         words = f"starting a manager and {text.count(count, 'node')}: {connected} connected"
         self._screen.show([], [click.style(words, dim=True)])
 
-    def _wait_for_nodes(self, api: UserAPI) -> None:
-        """Until all are connected. There is no feed of nodes to wait on, and this takes 0.5 s."""
-        deadline = time.monotonic() + READY
-        while True:
-            if self._cluster.dead:
-                raise ClusterDied(self._cluster.dead[0].obituary())
-            nodes = api.list_nodes(CLUSTER)
-            missing = set(self._cluster.aliases)
-            missing -= {node.alias for node in nodes if node.status == "CONNECTED"}
-            self.show_start(len(self._cluster.aliases) - len(missing))
-            if not missing:
-                return
-            if time.monotonic() > deadline:
-                late = min(missing)
-                child = next(child for child in self._cluster.children if child.name == late)
-                raise ClusterDied(
-                    f"{', '.join(sorted(missing))} did not connect within {READY:g} s. "
-                    f"The last lines of {late}:\n" + "\n".join(child.tail())
-                )
-            time.sleep(POLL)
-
     def _died_early(self, child: Child) -> None:
         """Before there is a swarm: whoever waits for the manager shall not wait on."""
-        if child is self._cluster.children[0] and self._api is not None:
+        if child is self.cluster.children[0] and self._api is not None:
             self._api.close()
 
     def _died(self, child: Child) -> None:
         """The manager is indispensable; without a node, the swarm decides."""
-        if child is self._cluster.children[0] or len(self._cluster.dead) >= len(
-            self._cluster.aliases
-        ):
+        if child is self.cluster.children[0] or len(self.cluster.dead) >= len(self.cluster.aliases):
             raise ClusterDied(child.obituary())
         self._screen.show([click.style(child.obituary(), fg="yellow")])
 
@@ -269,28 +244,6 @@ def ending(
     colour = {"COMPLETED": "green", "FAILED": "red"}.get(swarm.status, "yellow")
     reason = f": {swarm.reason}" if swarm.reason else ""
     return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + reason]
-
-
-def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
-    """NAME=PATH, each name once."""
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not equals or not name.strip() or not path:
-            raise click.BadParameter(f"{pair!r} is not NAME=PATH.", param_hint="--dataset")
-        if name in found:
-            raise click.BadParameter(f"{name} is given twice.", param_hint="--dataset")
-        found[name.strip()] = path
-    return found
-
-
-def _start(cluster: LocalCluster) -> None:
-    try:
-        cluster.start()
-    except (OSError, KeyFileError) as error:
-        raise ClusterDied(
-            f"Manager and nodes could not be started from {cluster.folder}: {error}."
-        ) from error
 
 
 def _load(target: str, parameters: Sequence[str]) -> Swarm:

@@ -129,7 +129,7 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     monkeypatch.chdir(shell.folder)
     documented = table("## manta\n")
     silent = {name for name, (form, _) in documented.items() if form == "no JSON"}
-    assert set(leaves(cli)) | {"pull --verify"} == set(documented)
+    assert set(leaves(cli)) | {"pull --verify", "up --stop"} == set(documented)
 
     names = ("--node-port", "--user-port", "--bulk-port")
     ports = [str(x) for pair in zip(names, shell.lab.ports, strict=True) for x in pair]
@@ -153,6 +153,9 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     shell("manager backup", "manager.backup")
     shell("manager stop")
     shell("manager restore", "manager.backup", "--replace")
+
+    shell("up", "--nodes", 1, "--background")
+    shell("up --stop")
 
     assert set(shell.printed) == set(documented) - silent
     inner = nested()
