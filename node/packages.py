@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.node.errors import PackageError, StorageError
+from manta.protocol.spec import MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES
 from manta.transports.errors import CorruptValue, MissingPackage
 from manta.transports.values import decode
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 ENTRY = "__entry__"
 ENTRY_FILE = ".manta-entry"
 """In the folder of an unpacked package: the hash of its files, and its entry."""
-MAX_BYTES = 256 * 1024 * 1024
-MAX_FILES = 10_000
 MAX_DEPTH = 32
 
 
@@ -93,8 +92,8 @@ def _checked(data: Buffer, what: str) -> tuple[dict[str, bytes], str]:
     if not isinstance(package, dict) or not isinstance(package.get(ENTRY), str):
         raise PackageError(f"{what} is no module package: deploy the swarm again.")
     entry = package.pop(ENTRY)
-    if len(package) > MAX_FILES:
-        raise PackageError(f"{what} has {len(package)} files, and {MAX_FILES} are allowed.")
+    if len(package) > MAX_PACKAGE_FILES:
+        raise PackageError(f"{what} has {len(package)} files, and {MAX_PACKAGE_FILES} are allowed.")
     size = 0
     seen: set[str] = set()
     for path, content in package.items():
@@ -105,8 +104,8 @@ def _checked(data: Buffer, what: str) -> tuple[dict[str, bytes], str]:
             raise PackageError(f"{what} holds {path!r} twice.")
         seen.add(path)
         size += len(content)
-    if size > MAX_BYTES:
-        raise PackageError(f"{what} has {size} bytes, and {MAX_BYTES} are allowed.")
+    if size > MAX_PACKAGE_BYTES:
+        raise PackageError(f"{what} has {size} bytes, and {MAX_PACKAGE_BYTES} are allowed.")
     _check_path(entry, what)
     if entry not in package and f"{entry}/__init__.py" not in package:
         raise PackageError(f"{what} lacks its own entry, {entry!r}.")

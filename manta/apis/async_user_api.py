@@ -15,6 +15,7 @@ from manta.apis.async_accounts import AsyncAccounts
 from manta.apis.async_bridge import in_thread
 from manta.apis.async_connection import LONG_POLL, AsyncConnection, Reply
 from manta.apis.async_listings import AsyncListings
+from manta.apis.async_modules import AsyncModules
 from manta.apis.errors import InvalidArgument, NotFound, WaitTimeout
 from manta.apis.overviews import (
     ClusterOverview,
@@ -43,7 +44,7 @@ Node = str | NodeOverview
 SwarmId = str | SwarmOverview
 
 
-class AsyncUserAPI(AsyncListings, AsyncAccounts):
+class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
     """A user's way to a manager.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or
@@ -190,6 +191,7 @@ class AsyncUserAPI(AsyncListings, AsyncAccounts):
     async def check_swarm(self, cluster: Cluster, swarm: Swarm) -> Plan:
         """What would be placed where, or why not; nothing is deployed."""
         compiled = await self._compiled(swarm)
+        await self._check_versions(compiled.versioned)
         request = messages.CheckSwarm(_id(cluster, "cluster"), compiled.spec)
         return await self._ask(request, Plan, again=True)
 
@@ -207,10 +209,15 @@ class AsyncUserAPI(AsyncListings, AsyncAccounts):
     async def send_swarm(
         self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
     ) -> SwarmOverview:
-        """Send a swarm to a cluster without starting it: it is PENDING."""
+        """Send a swarm to a cluster without starting it: it is PENDING.
+
+        Its modules that have a version are registered. Raises NameTaken when other content has
+        the name and version of one.
+        """
         where, swarm = _place(cluster, swarm)
         compiled = await self._compiled(swarm)
         await self.connection.push(compiled.blobs)
+        await self._register(compiled.versioned)
         return await self._swarm(messages.SendSwarm(where, compiled.spec, wait))
 
     async def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
@@ -409,9 +416,11 @@ class AsyncUserAPI(AsyncListings, AsyncAccounts):
         return SwarmOverview.of(answer)
 
     async def _compiled(self, swarm: Swarm) -> Compiled:
-        from manta.apis.compiler import compile_swarm
+        from manta.apis import compiler
 
-        return await in_thread(lambda: compile_swarm(swarm))
+        prepared = await in_thread(lambda: compiler.prepare(swarm))
+        registered = await self._registered(prepared.wanted)
+        return await in_thread(lambda: compiler.finish(prepared, registered))
 
     async def _tasks(self, swarm: SwarmId, iteration: int | None) -> tuple[TaskInfo, ...]:
         if iteration is not None:

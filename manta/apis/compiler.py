@@ -1,22 +1,23 @@
 """From a swarm to what is deployed: its specification and the blobs that it names.
 
-The same swarm, files and values give the same bytes. Nothing is sent here.
+The same swarm, files and values give the same bytes. Nothing is sent here: what a swarm names
+of the registry is read by `prepare`, looked up by who is connected, and given to `finish`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blake3 import blake3
 
-from manta.apis.errors import InvalidSwarm, InvalidValue
+from manta.apis.errors import InvalidSwarm, InvalidValue, ModuleError
 from manta.apis.graph import Graph, Vertex
-from manta.apis.packaging import package
-from manta.apis.swarm import Network, Swarm, definition_of, graph_of, schedule_of
+from manta.apis.packaging import Wanted, find_program, locate, package
+from manta.apis.swarm import Definition, Network, Swarm, definition_of, graph_of, schedule_of
 from manta.protocol.spec import (
     Edge,
     ModuleSpec,
@@ -46,21 +47,72 @@ _NOT_YET = {
 """Arguments of Task that this version accepts only at their defaults: none is ignored."""
 
 
+Registered = Mapping[Wanted, ModuleSpec | str]
+"""What the registry has; a text says why it has nothing that fits."""
+
+
+class Prepared(NamedTuple):
+    """A swarm whose graph is known; `sources` says where each module's program is."""
+
+    definition: Definition
+    graph: Graph
+    schedule: Schedule | None
+    folders: list[Path]
+    sources: dict[Module, Path | Wanted | None]
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """What to look up in the registry."""
+        return list(
+            {source: None for source in self.sources.values() if isinstance(source, Wanted)}
+        )
+
+
 class Compiled(NamedTuple):
-    """`blobs` are the encoded values that the specification names, by digest."""
+    """`blobs` are the encoded values that the specification names, by digest; `versioned` are
+    its modules with a version that did not come from the registry."""
 
     spec: SwarmSpec
     blobs: dict[str, Encoded]
+    versioned: tuple[ModuleSpec, ...] = ()
 
 
-def compile_swarm(swarm: Swarm) -> Compiled:
-    """Check and translate a swarm. Raises InvalidSwarm and its kinds."""
+def prepare(swarm: Swarm) -> Prepared:
+    """Check the graph, and find the modules' programs. Raises InvalidSwarm and its kinds."""
     definition = definition_of(swarm)
     schedule = schedule_of(swarm)
     graph = schedule.graph if schedule else graph_of(swarm)
     folders = _folders(swarm)
+    modules = dict.fromkeys(vertex.task.module for vertex in graph.vertices)
+    return Prepared(
+        definition, graph, schedule, folders, {one: locate(one, folders) for one in modules}
+    )
+
+
+def compile_swarm(swarm: Swarm) -> Compiled:
+    """Check and translate a swarm, without a registry. Raises InvalidSwarm and its kinds."""
+    return finish(prepare(swarm), {})
+
+
+def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded]]:
+    """A module of its own, and its package. Paths start here. Raises ModuleError."""
+    folders = [Path(os.getcwd())]
+    if module.is_range:
+        raise ModuleError(
+            f"Module {module.name!r} has the range {module.version!r}: "
+            'what is sent has one version, such as "1.0.0", or none.'
+        )
     blobs: dict[str, Encoded] = {}
-    modules, names = _modules(graph, folders, blobs)
+    source = locate(module, folders)
+    found = find_program(module, folders) if isinstance(source, Wanted) else source
+    return _local(module, found, folders, blobs), blobs
+
+
+def finish(prepared: Prepared, registered: Registered) -> Compiled:
+    """Translate a swarm. Raises InvalidSwarm and its kinds."""
+    definition, graph, schedule, *_ = prepared
+    blobs: dict[str, Encoded] = {}
+    modules, names, versioned = _modules(prepared, registered, blobs)
     return Compiled(
         SwarmSpec(
             name=definition.name,
@@ -73,6 +125,7 @@ def compile_swarm(swarm: Swarm) -> Compiled:
             networks=_networks(definition.networks, graph),
         ),
         blobs,
+        versioned,
     )
 
 
@@ -130,20 +183,26 @@ def _globals(values: dict[str, Any], blobs: dict[str, Encoded]) -> dict[str, Pay
 
 
 def _modules(
-    graph: Graph, folders: Sequence[Path], blobs: dict[str, Encoded]
-) -> tuple[tuple[ModuleSpec, ...], dict[Module, str]]:
-    """The specifications, and each module's name among them.
+    prepared: Prepared, registered: Registered, blobs: dict[str, Encoded]
+) -> tuple[tuple[ModuleSpec, ...], dict[Module, str], tuple[ModuleSpec, ...]]:
+    """The specifications, each module's name among them, and those that the registry must learn.
 
     Modules alike are one; others that would share a name are numbered.
     """
     specs: dict[ModuleSpec, ModuleSpec] = {}  # as written -> as named
     names: dict[Module, str] = {}
     taken: set[str] = set()
-    for vertex in graph.vertices:
-        module = vertex.task.module
-        if module in names:
-            continue
-        written = _module(module, folders, blobs)
+    versioned: dict[ModuleSpec, None] = {}
+    for module, source in prepared.sources.items():
+        known = registered.get(source, "") if isinstance(source, Wanted) else ""
+        if isinstance(known, ModuleSpec):
+            written = _of_registry(module, known)
+        else:
+            folders = prepared.folders
+            found = find_program(module, folders, known) if isinstance(source, Wanted) else source
+            written = _local(module, found, folders, blobs)
+            if written.version is not None:
+                versioned[written] = None
         if written not in specs:
             name, number = written.name, 0
             while name in taken:
@@ -152,11 +211,13 @@ def _modules(
             taken.add(name)
             specs[written] = _renamed(written, name)
         names[module] = specs[written].name
-    return tuple(specs.values()), names
+    return tuple(specs.values()), names, tuple(versioned)
 
 
-def _module(module: Module, folders: Sequence[Path], blobs: dict[str, Encoded]) -> ModuleSpec:
-    packed = package(module, folders)
+def _local(
+    module: Module, found: Path | None, folders: Sequence[Path], blobs: dict[str, Encoded]
+) -> ModuleSpec:
+    packed = package(module, found, folders)
     return ModuleSpec(
         name=module.name,
         package=None if packed is None else _blob(encode(packed.files), blobs),
@@ -165,6 +226,24 @@ def _module(module: Module, folders: Sequence[Path], blobs: dict[str, Encoded]) 
         datasets=module.datasets,
         requirements=module.requirements or (packed.requirements if packed else ()),
         resources=_resources(module.resources),
+    )
+
+
+def _of_registry(module: Module, known: ModuleSpec) -> ModuleSpec:
+    """As it was registered, but for what the module says itself."""
+    if module.include:
+        raise ModuleError(
+            f"Module {module.name!r} is a registered one, which is packed already: "
+            "leave include out, and send it with what it needs."
+        )
+    return ModuleSpec(
+        name=module.name,
+        package=known.package,
+        image=module.image or known.image,
+        version=known.version,
+        datasets=module.datasets or known.datasets,
+        requirements=module.requirements or known.requirements,
+        resources=_resources(module.resources) or known.resources,
     )
 
 

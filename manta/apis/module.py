@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from manta.apis import checks
 from manta.apis.errors import InvalidArgument
+from manta.protocol import versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
-_RANGE = re.compile(r"\s*(?:[<>]=?|[=!]=|~=?|\^)?\s*\d+(?:\.\d+){0,2}(?:\.\*)?\s*")
 UNNAMED = "module"
 """What source text without a name is called."""
 
@@ -23,11 +21,14 @@ class Module:
     """Code for a task.
 
     `python_program` is source text (it has a newline), or the path of a file or of a package
-    folder, relative to the swarm's file and then to the working folder, or a name: `NAME.py`
-    or `NAME/` beside the swarm's file. None is for an image that runs its own entry point.
+    folder, relative to the swarm's file and then to the working folder, or a name: of a
+    registered module (`UserAPI.send_module`), else `NAME.py` or `NAME/` beside the swarm's file.
+    None is for an image that runs its own entry point.
     `image`: "pytorch" means manta_light:pytorch, any other is taken as it is.
-    `datasets`: names that a node must map to run this. `version`: MAJOR.MINOR.PATCH, from then
-    on immutable. `requirements`: as in a requirements file. `resources`: of one instance, any
+    `datasets`: names that a node must map to run this. `version`: MAJOR.MINOR.PATCH, whose
+    content never changes once it was sent; a range of them, in PEP 440's grammar (">=1.0,<2",
+    "~=1.2", "==1.*"), names the highest registered one that it allows. `requirements`: as in a
+    requirements file. `resources`: of one instance, any
     of cpu (cores), memory, disk (bytes, or a text such as "2 GiB") and gpu (count).
     `include`: more files and folders, packed beside the program under their own names.
 
@@ -63,11 +64,22 @@ class Module:
                 "Module's include adds files to a program, and python_program is None: "
                 "give a program, or leave include out."
             )
+        if self.is_range and (self.python_program is None or self.is_source):
+            what = "source text" if self.is_source else "an image alone"
+            raise InvalidArgument(
+                f"Module {self.name!r} is {what} and has the range {self.version!r}, which names "
+                'registered modules: give it one version, such as "1.0.0".'
+            )
 
     @property
     def is_source(self) -> bool:
         """Whether `python_program` is source text, not a path or a name."""
         return self.python_program is not None and "\n" in self.python_program
+
+    @property
+    def is_range(self) -> bool:
+        """Whether `version` is a range: then only a registered module is meant."""
+        return self.version is not None and not versions.is_version(self.version)
 
     def _default_name(self) -> str:
         if self.python_program is None:
@@ -109,14 +121,15 @@ def _image(value: object) -> str:
 
 
 def _version(value: object) -> str:
-    if isinstance(value, str) and (
-        _VERSION.fullmatch(value) or all(_RANGE.fullmatch(part) for part in value.split(","))
-    ):
-        return value.strip()
-    raise InvalidArgument(
-        f"Module's version is {checks.shown(value)}: "
-        'give MAJOR.MINOR.PATCH such as "1.0.0", or a range such as ">=1.0, <2".'
-    )
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        versions.allowed(value.strip())
+    except ValueError:
+        raise InvalidArgument(
+            f"Module's version is {checks.shown(value)}: {versions.REMEDY}."
+        ) from None
+    return value.strip()
 
 
 def _include(value: object) -> tuple[str, ...]:

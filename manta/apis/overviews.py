@@ -18,6 +18,7 @@ from manta.protocol.node import (
     TaskError,
     Timings,
 )
+from manta.protocol.spec import ResourceSpec
 from manta.protocol.states import SwarmState
 from manta.protocol.user import (
     ClusterInfo,
@@ -28,7 +29,7 @@ from manta.protocol.user import (
     SwarmInfo,
     TaskInfo,
 )
-from manta.protocol.users import UserInfo
+from manta.protocol.users import ModuleInfo, UserInfo
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -291,3 +292,40 @@ class RoleOverview(Overview, frozen=True):
     name: str
     rights: tuple[str, ...]
     builtin: bool
+
+
+class ModuleOverview(Overview, frozen=True):
+    """A registered module. `digest` and `size` (bytes) are those of its package, None and 0 of
+    an image alone; `version` is None for one that is known by its digest. `updated_at` is when
+    its content was last sent."""
+
+    id: str
+    name: str
+    version: str | None
+    digest: str | None
+    size: int
+    image: str | None
+    datasets: tuple[str, ...]
+    requirements: tuple[str, ...]
+    resources: ResourceSpec | None
+    owner_id: str
+    created_at: float
+    updated_at: float
+
+    @classmethod
+    def of(cls, info: ModuleInfo) -> ModuleOverview:
+        spec, package = info.spec, info.spec.package
+        return cls(
+            info.id,
+            spec.name,
+            spec.version,
+            package.digest if package else None,
+            package.size if package else 0,
+            spec.image,
+            spec.datasets,
+            spec.requirements,
+            spec.resources,
+            info.owner_id,
+            info.created_at,
+            info.updated_at,
+        )

@@ -1,8 +1,10 @@
 """From a Module to the files that travel: found, read, checked, in a fixed order.
 
-A package is a dict of relative path -> bytes in sorted order, and under "__entry__" what
-is run of it: a file's path, or the name of a package folder. What is left out: `__pycache__`,
-compiled Python, and names that start with a dot.
+A program is looked for as a path, then, as a name, among the registered modules, then as
+`NAME.py` (`locate`, `find_program`): what is to be looked up in the registry is asked between
+the two. A package is a dict of relative path -> bytes in sorted order, and under "__entry__"
+what is run of it: a file's path, or the name of a package folder. What is left out:
+`__pycache__`, compiled Python, and names that start with a dot.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import NamedTuple
 from manta.apis import checks
 from manta.apis.errors import ModuleError
 from manta.apis.module import Module
+from manta.protocol.spec import MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES
 
 ENTRY = "__entry__"
 REQUIREMENTS = "requirements.txt"
@@ -29,10 +32,18 @@ class Package(NamedTuple):
     requirements: tuple[str, ...]
 
 
-def package(module: Module, folders: Sequence[Path]) -> Package | None:
+class Wanted(NamedTuple):
+    """A registered module, by name and by a version or a range."""
+
+    name: str
+    version: str | None
+
+
+def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Package | None:
     """The files of a module; None for an image alone.
 
-    Paths are relative to `folders`, the first of which is the swarm's own. Raises ModuleError.
+    `found` is its file or package folder, if it is not source text. What it includes is relative
+    to `folders`, the first of which is the swarm's own. Raises ModuleError.
     """
     if module.python_program is None:
         return None
@@ -43,39 +54,66 @@ def package(module: Module, folders: Sequence[Path]) -> Package | None:
         files[entry] = module.python_program.encode("utf-8", "surrogatepass")
         _check_syntax(module, entry, files[entry], f"the source text of module {module.name!r}")
     else:
-        found = find_program(module, folders)
+        assert found is not None
         entry = found.name
-        for path, file in _files(found, module):
-            files[path] = _read(file, module)
-            if path.endswith(".py"):
-                _check_syntax(module, path, files[path], str(file))
+        _take(found, module, files)
         if found.is_dir():
             listed = files.get(f"{entry}/{REQUIREMENTS}", b"").decode("utf-8", "replace")
             lines = (line.partition(" #")[0].strip() for line in listed.splitlines())
             requirements = tuple(line for line in lines if line and not line.startswith("#"))
     for name in module.include:
-        for path, file in _files(_find_include(name, module, folders), module):
-            content = _read(file, module)
-            if files.setdefault(path, content) != content:
-                raise ModuleError(
-                    f"Module {module.name!r} would hold two different files {path}: "
-                    f"rename {file}, or leave it out of include."
-                )
-            if path.endswith(".py"):
-                _check_syntax(module, path, content, str(file))
+        _take(_find_include(name, module, folders), module, files)
     contents: dict[str, bytes | str] = {**files, ENTRY: entry}
     return Package(dict(sorted(contents.items())), requirements)
 
 
-def find_program(module: Module, folders: Sequence[Path]) -> Path:
-    """The module's file or package folder. Raises ModuleError that lists what was tried."""
+def locate(module: Module, folders: Sequence[Path]) -> Path | Wanted | None:
+    """The module's file or package folder, or what to look up in the registry; None when the
+    program is source text, or there is none."""
+    if module.python_program is None or module.is_source:
+        return None
+    if not module.is_range and (found := _first(_paths(module, folders), [])) is not None:
+        return found
+    return Wanted(module.python_program, module.version)
+
+
+def find_program(module: Module, folders: Sequence[Path], registry: str = "") -> Path:
+    """What is left to try when the registry does not have it. Raises ModuleError that lists what
+    was tried; `registry` says what the registry has, "" that it was not asked."""
     program = module.python_program
     assert program is not None
-    path = Path(program).expanduser()
-    candidates = [path] if path.is_absolute() else [folder / path for folder in folders]
+    if module.is_range:
+        raise ModuleError(
+            f"Module {module.name!r} has the range {module.version!r}, which names registered "
+            f"modules, and none of {checks.shown(program)} fits: {registry or 'none was looked up'}"
+            '. Send one that does (manta module push), or give a single version, such as "1.0.0", '
+            "for a file."
+        )
+    tried: list[str] = []
+    _first(_paths(module, folders), tried)
+    if registry:
+        tried.append(registry)
+    path = Path(program)
     if not path.is_absolute() and path.suffix != ".py":
-        candidates += [folder / f"{program}.py" for folder in folders]
-    tried = []
+        beside = [folder / f"{program}.py" for folder in folders]
+        if (found := _first(beside, tried)) is not None:
+            return found
+    raise ModuleError(
+        f"The program {checks.shown(program)} of module {module.name!r} was not found. "
+        f"Tried {', '.join(tried)}. Give the path of a .py file or of a folder with __init__.py, "
+        "relative to the swarm's file, or the name of a registered module; source text needs a "
+        "line break."
+    )
+
+
+def _paths(module: Module, folders: Sequence[Path]) -> list[Path]:
+    assert module.python_program is not None
+    path = Path(module.python_program).expanduser()
+    return [path] if path.is_absolute() else [folder / path for folder in folders]
+
+
+def _first(candidates: Sequence[Path], tried: list[str]) -> Path | None:
+    """The first that is a .py file or a package folder; the others are added to `tried`."""
     for candidate in dict.fromkeys(candidates):
         # os.path: what is no path at all, such as a long line of source, is just not there.
         is_folder = os.path.isdir(candidate)
@@ -89,11 +127,7 @@ def find_program(module: Module, folders: Sequence[Path]) -> Path:
         elif os.path.exists(candidate):
             why = " (not a .py file)"
         tried.append(f"{candidate}{why}")
-    raise ModuleError(
-        f"The program {checks.shown(program)} of module {module.name!r} was not found. "
-        f"Tried {', '.join(tried)}. Give the path of a .py file or of a folder with __init__.py, "
-        "relative to the swarm's file; source text needs a line break."
-    )
+    return None
 
 
 def _find_include(name: str, module: Module, folders: Sequence[Path]) -> Path:
@@ -101,11 +135,43 @@ def _find_include(name: str, module: Module, folders: Sequence[Path]) -> Path:
     tried = [path] if path.is_absolute() else [folder / path for folder in folders]
     for candidate in tried:
         if os.path.exists(candidate):
-            return candidate.resolve()
+            found = candidate.resolve()
+            if not found.name:
+                raise ModuleError(
+                    f"Module {module.name!r} includes {name!r}, the root of the file system: "
+                    "name a folder in it."
+                )
+            return found
     raise ModuleError(
         f"Module {module.name!r} includes {name!r}, which was not found. "
         f"Tried {', '.join(map(str, dict.fromkeys(tried)))}."
     )
+
+
+def _take(root: Path, module: Module, files: dict[str, bytes]) -> None:
+    """Add a file, or all of a folder."""
+    size = sum(map(len, files.values()))
+    for path, file in _files(root, module):
+        if file.is_symlink() and not file.resolve().is_relative_to(root):
+            raise ModuleError(
+                f"Module {module.name!r} holds {file}, a link that leads out of {root}: "
+                "put a copy there, or use include=."
+            )
+        content = _read(file, module)
+        size += len(content)
+        if size > MAX_PACKAGE_BYTES or len(files) >= MAX_PACKAGE_FILES:
+            raise ModuleError(
+                f"Module {module.name!r} is too large at {file}: a package has up to "
+                f"{MAX_PACKAGE_BYTES >> 20} MiB in {MAX_PACKAGE_FILES} files; what is data belongs "
+                "into a dataset or a global."
+            )
+        if files.setdefault(path, content) != content:
+            raise ModuleError(
+                f"Module {module.name!r} would hold two different files {path}: "
+                f"rename {file}, or leave it out of include."
+            )
+        if path.endswith(".py"):
+            _check_syntax(module, path, content, str(file))
 
 
 def _files(root: Path, module: Module) -> Iterator[tuple[str, Path]]:

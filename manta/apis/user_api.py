@@ -16,6 +16,7 @@ from manta.apis.bridge import in_thread
 from manta.apis.connection import LONG_POLL, Connection, Reply
 from manta.apis.errors import InvalidArgument, NotFound, WaitTimeout
 from manta.apis.listings import Listings
+from manta.apis.modules import Modules
 from manta.apis.overviews import (
     ClusterOverview,
     ErrorOverview,
@@ -43,7 +44,7 @@ Node = str | NodeOverview
 SwarmId = str | SwarmOverview
 
 
-class UserAPI(Listings, Accounts):
+class UserAPI(Listings, Modules, Accounts):
     """A user's way to a manager.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or
@@ -190,6 +191,7 @@ class UserAPI(Listings, Accounts):
     def check_swarm(self, cluster: Cluster, swarm: Swarm) -> Plan:
         """What would be placed where, or why not; nothing is deployed."""
         compiled = self._compiled(swarm)
+        self._check_versions(compiled.versioned)
         request = messages.CheckSwarm(_id(cluster, "cluster"), compiled.spec)
         return self._ask(request, Plan, again=True)
 
@@ -207,10 +209,15 @@ class UserAPI(Listings, Accounts):
     def send_swarm(
         self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
     ) -> SwarmOverview:
-        """Send a swarm to a cluster without starting it: it is PENDING."""
+        """Send a swarm to a cluster without starting it: it is PENDING.
+
+        Its modules that have a version are registered. Raises NameTaken when other content has
+        the name and version of one.
+        """
         where, swarm = _place(cluster, swarm)
         compiled = self._compiled(swarm)
         self.connection.push(compiled.blobs)
+        self._register(compiled.versioned)
         return self._swarm(messages.SendSwarm(where, compiled.spec, wait))
 
     def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
@@ -404,9 +411,11 @@ class UserAPI(Listings, Accounts):
         return SwarmOverview.of(answer)
 
     def _compiled(self, swarm: Swarm) -> Compiled:
-        from manta.apis.compiler import compile_swarm
+        from manta.apis import compiler
 
-        return in_thread(lambda: compile_swarm(swarm))
+        prepared = in_thread(lambda: compiler.prepare(swarm))
+        registered = self._registered(prepared.wanted)
+        return in_thread(lambda: compiler.finish(prepared, registered))
 
     def _tasks(self, swarm: SwarmId, iteration: int | None) -> tuple[TaskInfo, ...]:
         if iteration is not None:

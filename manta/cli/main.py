@@ -66,6 +66,11 @@ COMMANDS = {
         "Show a swarm's history again.",
         "manta replay 3f2a --speed 10",
     ),
+    "module": (
+        "manta.cli.module",
+        "Register modules, for swarms to name.",
+        "manta module push worker.py --version 1.0.0",
+    ),
     "cluster": (
         "manta.cli.cluster",
         "Create, list, start, stop and delete clusters.",

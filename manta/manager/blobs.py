@@ -1,4 +1,4 @@
-"""The actor that owns the bulk listener, and clears away what no swarm needs."""
+"""The actor that owns the bulk listener, and clears away what nobody needs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Blobs(Actor):
     def _swept(self, reply: Reply, counts: tuple[int, int]) -> None:
         deleted, left = counts
         if deleted:
-            self.log.info("deleted %d blobs that no swarm needs", deleted)
+            self.log.info("deleted %d blobs that nobody needs", deleted)
         if not left:
             self._sweep_after(INTERVAL)
         reply.set(deleted)

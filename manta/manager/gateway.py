@@ -51,6 +51,7 @@ from manta.manager.messages import (
     SwarmCreated,
     SwarmRemoved,
 )
+from manta.manager.modules import Modules
 from manta.manager.registrar import Registrar
 from manta.manager.relay import Relay, as_refusal
 from manta.manager.store.actor import GetHealth, Writer
@@ -121,6 +122,7 @@ class Gateway(Actor):
         self._users = Users(
             self, self._registrar, self._roles, self._directory, on_gone=self._withdraw
         )
+        self._modules = Modules(self, context, self._registrar, self._relay)
         self._clusters = Clusters(
             self,
             context,
@@ -344,6 +346,10 @@ class Gateway(Actor):
                 self._users.handle(message, who, find, self.defer())
             case users.CreateRoleDefinition() | users.DeleteRoleDefinition():
                 self._users.handle(message, who, find, self.defer())
+            case users.SendModule() | users.GetModule() | users.ResolveModule():
+                self._modules.handle(message, who, self.defer())
+            case users.ListModules() | users.UpdateModule() | users.RemoveModule():
+                self._modules.handle(message, who, self.defer())
             case user.ListClusters():
                 return user.Clusters(tuple(map(self._clusters.info, self._visible(who))))
             case user.GetCluster(name):
@@ -426,7 +432,9 @@ class Gateway(Actor):
                 Code.FORBIDDEN,
                 f"{name} was refused: only an administrator of the platform may; ask one.",
             )
-        if (cluster_id := _cluster_of(message, row, find)) is not None:
+        if row.where is Where.ANY:
+            self._roles.check_anywhere(who, row, name)
+        elif (cluster_id := _cluster_of(message, row, find)) is not None:
             self._roles.check(who, row, find.clusters[cluster_id], name)
 
     def _if_still(

@@ -151,4 +151,4 @@ class ClusterStopped(msgspec.Struct, frozen=True):
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """Delete what no swarm needs."""
+    """Delete what nobody needs."""

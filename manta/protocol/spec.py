@@ -8,6 +8,10 @@ import msgspec
 
 from manta.protocol.values import BlobRef, Payload
 
+MAX_PACKAGE_BYTES = 256 * 1024 * 1024
+MAX_PACKAGE_FILES = 10_000
+"""Of a module's package: nodes unpack no more."""
+
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 

@@ -24,7 +24,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.spec import Name, SwarmSpec
 from manta.protocol.tree import Tree
-from manta.protocol.users import UserRequest
+from manta.protocol.users import ModuleRequest, UserRequest
 from manta.protocol.values import BlobRef, Payload
 
 # Who asks.
@@ -469,6 +469,7 @@ FromUser = (
     | RotateToken
     | Logout
     | UserRequest
+    | ModuleRequest
     | CreateCluster
     | ListClusters
     | GetCluster

@@ -105,12 +105,14 @@ class Roles(Message, frozen=True):
 
 
 class ModuleInfo(Message, frozen=True):
-    """`spec.version` is None for a module that is known by its digest alone."""
+    """`spec.version` is None for a module that is known by its digest alone; `updated_at` is
+    when its content was last sent."""
 
     id: str
     spec: ModuleSpec
     owner_id: str
     created_at: Seconds
+    updated_at: Seconds
 
 
 class SendModule(Message, frozen=True):
@@ -121,32 +123,46 @@ class SendModule(Message, frozen=True):
 
 
 class GetModule(Message, frozen=True):
-    """`module` is an id, a unique prefix of one, or a name; of a name the highest version that
-    `version` (one, or a range) allows, else the last that was sent."""
+    """`module` is an id, a unique prefix of one or of a package's digest, or a name; of a name
+    as ResolveModule says."""
 
     module: str
     version: str | None = None
 
 
+class ResolveModule(Message, frozen=True):
+    """What a swarm means by a name: the highest version that `version` (one, or a range) allows,
+    else the last that was sent; one's own before those of others. It is about to be used."""
+
+    name: str
+    version: str | None = None
+
+
 class ListModules(Message, frozen=True):
-    pass
+    """In order of ids; `after` is the last that was received already. So in all lists."""
+
+    after: str = ""
 
 
 class Modules(Message, frozen=True):
+    """As many as fit into a message; `more`: ask for those after them. So in all lists."""
+
     modules: tuple[ModuleInfo, ...]
+    more: bool = False
 
 
 class UpdateModule(Message, frozen=True):
-    """Other content under the same id; refused for a module with a version."""
+    """Other content under the same id and name; refused for a module with a version."""
 
     module: str
     spec: ModuleSpec
 
 
 class RemoveModule(Message, frozen=True):
-    """Swarms that were sent with it keep what they need."""
+    """Swarms that were sent with it keep what they need. A name must fit one module."""
 
     module: str
+    version: str | None = None
 
 
 _REPLIES: dict[type[Message], type[Message]] = {
@@ -163,12 +179,15 @@ _REPLIES: dict[type[Message], type[Message]] = {
     ListRoles: Roles,
     SendModule: ModuleInfo,
     GetModule: ModuleInfo,
+    ResolveModule: ModuleInfo,
     ListModules: Modules,
     UpdateModule: ModuleInfo,
     RemoveModule: Ok,
 }
 for _request, _reply in _REPLIES.items():
     _request.reply = _reply
+
+ModuleRequest = SendModule | GetModule | ResolveModule | ListModules | UpdateModule | RemoveModule
 
 UserRequest = (
     GetUser
@@ -183,4 +202,3 @@ UserRequest = (
     | DeleteRoleDefinition
     | ListRoles
 )
-"""What of this a manager accepts."""

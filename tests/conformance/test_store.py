@@ -31,6 +31,7 @@ from manta.manager.store.records import (
     ClusterRecord,
     KeyKind,
     KeyRecord,
+    ModuleRecord,
     NodeRecord,
     Record,
     SwarmRecord,
@@ -40,7 +41,9 @@ from manta.manager.store.records import (
 )
 from manta.manager.store.sqlite import MIGRATIONS, SqliteStore
 from manta.protocol.node import Capabilities, DatasetInfo
+from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import SwarmInfo
+from manta.protocol.values import BlobRef
 
 CLUSTER = ClusterRecord("c1", "lab", "u1", 1.5)
 RECORDS: list[Record] = [
@@ -50,6 +53,13 @@ RECORDS: list[Record] = [
     KeyRecord("k" * 40, KeyKind.NODE, "n1", 3.0),
     TokenRecord("ab" * 32, "manta:node", "c1", 4.0, uses=3),
     SwarmRecord(SwarmInfo("s1", "fl", "c1", "PENDING"), "u1"),
+    ModuleRecord(
+        "m1",
+        ModuleSpec("worker", BlobRef("ab" * 32, 9), "py:3", "1.0.0", ("d",), ("numpy",)),
+        "u1",
+        1.0,
+        2.0,
+    ),
 ]
 
 
@@ -177,6 +187,14 @@ def test_a_blob_that_is_released_is_needed_by_nobody_else_s_leave(store: Store) 
     assert store.unreferenced(["d1", "d2"]) == {"d2"}
     store.commit([Release("s2", ("d1",)), Reference("s1", ("d2",))])
     assert store.unreferenced(["d1", "d2"]) == {"d1"}
+
+
+def test_a_blob_is_needed_by_whoever_holds_it_swarm_or_module(store: Store) -> None:
+    store.commit([Reference("s1", ("d1",)), Reference("m1", ("d1", "d2"))])
+    store.commit([RemoveSwarm("s1")])
+    assert store.unreferenced(["d1", "d2"]) == set()
+    store.commit([Release("m1", ("d1", "d2"))])
+    assert store.unreferenced(["d1", "d2"]) == {"d1", "d2"}
 
 
 def test_many_digests_are_looked_up(store: Store) -> None:
@@ -333,6 +351,22 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
     with closing(SqliteStore(tmp_path / "manta.db")) as store:
         assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_a_database_of_an_earlier_version_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "manta.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY, at REAL)")
+        for version, statements in enumerate(MIGRATIONS[:2], 1):
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("INSERT INTO migrations VALUES (?, 0)", (version,))
+        connection.execute("INSERT INTO blob_references VALUES ('d1', 's1')")
+    with closing(SqliteStore(path)) as store:
+        assert store.unreferenced(["d1", "d2"]) == {"d2"}
+        store.commit([Put(record) for record in RECORDS])
+        store.commit([Release("s1", ("d1",))])
+        assert store.unreferenced(["d1"]) == {"d1"}
 
 
 def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:

@@ -203,6 +203,10 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     shell("node list", "lab")
     shell("node show", "n1")
 
+    (shell.folder / "worker.py").write_text("def main():\n    pass\n")
+    for row in ("module push", "module list", "module show", "module rm"):
+        name = {"module push": ["worker.py"], "module list": []}.get(row, ["worker"])
+        shell(row, *name)
     project = shell("new", "project")
     assert project["files"]
     (shell.folder / "swarm.py").write_text(SWARM)

@@ -27,12 +27,16 @@ class Right(StrEnum):
     SWARM_READ = "swarm.read"
     SWARM_DEPLOY = "swarm.deploy"
     ROLE_GRANT = "role.grant"
+    MODULE_READ = "module.read"
+    MODULE_WRITE = "module.write"
 
 
 class Where(StrEnum):
-    """The field of the message that leads to the cluster."""
+    """The field of the message that leads to the cluster; ANY: some cluster will do, as what
+    the message is about belongs to none."""
 
     NONE = "none"
+    ANY = "any"
     CLUSTER = "cluster"
     NODE = "node"
     SWARM = "swarm"
@@ -126,6 +130,12 @@ RIGHTS: dict[type[Message], Row] = {
     user.ListGlobalTags: _user(Right.SWARM_READ, Where.SWARM),
     user.WaitSwarm: _user(Right.SWARM_READ, Where.SWARM),
     user.ListSwarms: _user(Right.SWARM_READ, Where.CLUSTER),
+    users.GetModule: _user(Right.MODULE_READ, Where.ANY),
+    users.ResolveModule: _user(Right.MODULE_READ, Where.ANY),
+    users.ListModules: _user(Right.MODULE_READ, Where.ANY),
+    users.SendModule: _user(Right.MODULE_WRITE, Where.ANY),
+    users.UpdateModule: _user(Right.MODULE_WRITE, Where.ANY),
+    users.RemoveModule: _user(Right.MODULE_WRITE, Where.ANY),
 }
 
 

@@ -14,10 +14,10 @@ from manta.manager.store.records import ClusterRecord, GrantRecord, RoleRecord
 from manta.protocol.codes import Code
 
 OWNER = "owner"
-_READS = frozenset({Right.CLUSTER_READ, Right.NODE_READ, Right.SWARM_READ})
+_READS = frozenset({Right.CLUSTER_READ, Right.NODE_READ, Right.SWARM_READ, Right.MODULE_READ})
 BUILTIN: dict[str, frozenset[str]] = {
     "viewer": _READS,
-    "researcher": _READS | {Right.SWARM_DEPLOY},
+    "researcher": _READS | {Right.SWARM_DEPLOY, Right.MODULE_WRITE},
     "operator": _READS | {Right.NODE_ENROL, Right.NODE_MANAGE},
     OWNER: frozenset(Right),
 }
@@ -63,4 +63,17 @@ class Roles:
             f"{name} needs the right {row.right} in the cluster {cluster.name!r}, and as {role} "
             "you do not have it; an owner of the cluster or an administrator can grant a role "
             "that has (manta role grant).",
+        )
+
+    def check_anywhere(self, who: Principal, row: Row, name: str) -> None:
+        """Raises Refused unless he has the row's right in some cluster."""
+        own = self.of_user(who.id)
+        if who.admin or any(row.right in self.rights_of_role(role) for role in own.values()):
+            return
+        has = f"as {', '.join(sorted(set(own.values())))}" if own else "without a role"
+        raise Refused(
+            Code.FORBIDDEN,
+            f"{name} needs the right {row.right} in some cluster, and {has} you do not have it; "
+            "an owner of a cluster or an administrator can grant a role that has "
+            "(manta role grant).",
         )

@@ -54,16 +54,16 @@ class AppendLogs(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """The swarm needs these blobs."""
+    """The holder, a swarm or a registered module by its id, needs these blobs."""
 
-    swarm_id: str
+    holder: str
     digests: tuple[str, ...]
 
 
 class Release(msgspec.Struct, frozen=True):
-    """The swarm needs these blobs no more."""
+    """The holder needs these blobs no more."""
 
-    swarm_id: str
+    holder: str
     digests: tuple[str, ...]
 
 
@@ -119,6 +119,6 @@ class Store(Protocol):
         """By node: the number of its last stored line."""
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
-        """Those of them that no swarm needs."""
+        """Those of them that nobody needs."""
 
     def close(self) -> None: ...

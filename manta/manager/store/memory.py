@@ -39,7 +39,7 @@ class _State:
         state.records = {kind: dict(table) for kind, table in self.records.items()}
         state.events = {swarm_id: list(log) for swarm_id, log in self.events.items()}
         state.lines = {swarm_id: dict(lines) for swarm_id, lines in self.lines.items()}
-        state.references = {swarm_id: set(held) for swarm_id, held in self.references.items()}
+        state.references = {holder: set(held) for holder, held in self.references.items()}
         return state
 
 
@@ -110,10 +110,10 @@ def _apply(state: _State, write: Write) -> None:
                 if (node_id, number) not in lines:
                     state.position += 1
                     lines[node_id, number] = StoredLine(state.position, node_id, body)
-        case Reference(swarm_id, digests):
-            state.references.setdefault(swarm_id, set()).update(digests)
-        case Release(swarm_id, digests):
-            state.references.get(swarm_id, set()).difference_update(digests)
+        case Reference(holder, digests):
+            state.references.setdefault(holder, set()).update(digests)
+        case Release(holder, digests):
+            state.references.get(holder, set()).difference_update(digests)
         case RemoveSwarm(swarm_id):
             state.records.get(SwarmRecord, {}).pop(swarm_id, None)
             for table in (state.events, state.lines, state.references):

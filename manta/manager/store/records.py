@@ -1,4 +1,4 @@
-"""What the manager keeps beside the event logs: one record per cluster, node, user, key, token.
+"""What the manager keeps beside the event logs: one record per cluster, node, user and so on.
 
 Each kind is a table keyed by `key_of`. New fields need defaults: a record that an
 earlier version wrote must decode.
@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from manta.protocol.node import Capabilities
+from manta.protocol.spec import ModuleSpec
 from manta.protocol.states import ClusterState
 from manta.protocol.user import SwarmInfo
 
@@ -106,6 +107,16 @@ class RoleRecord(Record, frozen=True):
     rights: tuple[str, ...]
 
 
+class ModuleRecord(Record, frozen=True):
+    """A module that a user registered; `updated_at` is when its content was last sent."""
+
+    id: str
+    spec: ModuleSpec
+    owner_id: str
+    created_at: float
+    updated_at: float
+
+
 class SwarmRecord(Record, frozen=True):
     """What lists show, kept current with the swarm's events."""
 
@@ -121,6 +132,7 @@ KEYS: dict[type[Record], str] = {
     TokenRecord: "digest",
     GrantRecord: "key",
     RoleRecord: "name",
+    ModuleRecord: "id",
 }
 
 

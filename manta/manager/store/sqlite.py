@@ -38,6 +38,7 @@ from manta.manager.store.records import (
     ClusterRecord,
     GrantRecord,
     KeyRecord,
+    ModuleRecord,
     NodeRecord,
     Record,
     RoleRecord,
@@ -56,6 +57,7 @@ _TABLES: dict[type[Record], str] = {
     SwarmRecord: "swarms",
     GrantRecord: "grants",
     RoleRecord: "roles",
+    ModuleRecord: "modules",
 }
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -81,6 +83,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     tuple(
         f"CREATE TABLE {table} (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID"
         for table in ("grants", "roles")
+    ),
+    (
+        "CREATE TABLE modules (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",
+        # Registered modules need blobs as well.
+        "ALTER TABLE blob_references RENAME COLUMN swarm_id TO holder",
     ),
 )
 """Statements that lead from each version of the schema to the next; never edited, only added to."""
@@ -189,19 +196,19 @@ class SqliteStore:
                         for number, body in enumerate(bodies, first)
                     ),
                 )
-            case Reference(swarm_id, digests):
+            case Reference(holder, digests):
                 self._writer.executemany(
                     "INSERT OR IGNORE INTO blob_references VALUES (?, ?)",
-                    ((digest, swarm_id) for digest in digests),
+                    ((digest, holder) for digest in digests),
                 )
-            case Release(swarm_id, digests):
+            case Release(holder, digests):
                 self._writer.executemany(
-                    "DELETE FROM blob_references WHERE digest = ? AND swarm_id = ?",
-                    ((digest, swarm_id) for digest in digests),
+                    "DELETE FROM blob_references WHERE digest = ? AND holder = ?",
+                    ((digest, holder) for digest in digests),
                 )
             case RemoveSwarm(swarm_id):
                 execute("DELETE FROM swarms WHERE key = ?", (swarm_id,))
-                execute("DELETE FROM blob_references WHERE swarm_id = ?", (swarm_id,))
+                execute("DELETE FROM blob_references WHERE holder = ?", (swarm_id,))
                 execute("INSERT OR IGNORE INTO removed_swarms VALUES (?)", (swarm_id,))
 
     def _append_events(self, write: AppendEvents) -> None:

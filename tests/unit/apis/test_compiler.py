@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta.apis.compiler import Compiled, compile_swarm
+from manta.apis import packaging
+from manta.apis.compiler import Compiled, compile_swarm, finish, prepare
 from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.module import Module
+from manta.apis.packaging import Wanted
 from manta.apis.swarm import Swarm, Task
+from manta.protocol.spec import ModuleSpec
 from manta.protocol.values import BlobRef, Inline
 from manta.transports.values import decode
 
@@ -178,6 +181,9 @@ def test_many_small_globals_do_not_make_a_huge_message() -> None:
         ),
         (Module("worker.py", include=["other/worker.py"]), "two different files worker.py"),
         (Module("linked"), "a link to a folder"),
+        (Module("leaking"), "a link that leads out of"),
+        (Module("worker.py", include=["/"]), "the root of the file system"),
+        (Module("worker", version=">=1.0"), "which names registered modules, and none"),
         (Module("unreadable"), "no regular file"),
     ],
 )
@@ -187,13 +193,61 @@ def test_bad_programs(here: Path, module: Module, message: str) -> None:
     (here / "latin.py").write_bytes(b"x = '\xe9'\n")
     (here / "other").mkdir()
     (here / "other" / "worker.py").write_text("different = True\n")
-    for name in ("linked", "unreadable"):
+    for name in ("linked", "unreadable", "leaking"):
         (here / name).mkdir()
         (here / name / "__init__.py").write_text(SOURCE)
     (here / "linked" / "common").symlink_to(here / "common")
+    (here / "leaking" / "secret.txt").symlink_to(here / "worker.py")
     os.mkfifo(here / "unreadable" / "pipe")
     with pytest.raises(ModuleError, match=message):
         compile_swarm(swarm_of(module))
+
+
+def test_what_the_registry_has_comes_after_paths_and_before_a_file_of_the_name(here: Path) -> None:
+    known = ModuleSpec("worker", BlobRef("ab" * 32, 9), "old:1", "1.0.0", ("digits",))
+    prepared = prepare(swarm_of(Module("worker"), Module("trainer"), Module("worker.py")))
+    assert prepared.wanted == [Wanted("worker", None)]
+    found = finish(prepared, {Wanted("worker", None): known}).spec.modules
+    assert found[0] == known
+    assert [one.name for one in found] == ["worker", "trainer", "worker_1"]
+    own = prepare(swarm_of(Module("worker", "new:2", name="mine", datasets=["more"])))
+    (changed,) = finish(own, {Wanted("worker", None): known}).spec.modules
+    assert changed == ModuleSpec("mine", known.package, "new:2", "1.0.0", ("more",))
+    gone = prepare(swarm_of(Module("gone")))
+    with pytest.raises(ModuleError, match=r"Tried .*/gone, the registry \(empty\), .*/gone\.py"):
+        finish(gone, {Wanted("gone", None): "the registry (empty)"})
+    with pytest.raises(ModuleError, match="leave include out"):
+        finish(
+            prepare(swarm_of(Module("worker", include=["common"]))), {Wanted("worker", None): known}
+        )
+
+
+def test_what_has_a_version_and_is_not_registered_is_told(here: Path) -> None:
+    compiled = compile_swarm(swarm_of(Module("worker.py", version="1.0.0"), Module("trainer")))
+    assert [(spec.name, spec.version) for spec in compiled.versioned] == [("worker", "1.0.0")]
+
+
+def test_a_package_is_the_same_from_another_folder_at_another_time_in_another_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for names in (("a.py", "b.py", "__init__.py"), ("__init__.py", "b.py", "a.py")):
+        folder = tmp_path / names[0] / "trainer"
+        folder.mkdir(parents=True)
+        for at, name in enumerate(names):
+            (folder / name).write_text(SOURCE)
+            os.utime(folder / name, (at, at))
+        monkeypatch.chdir(folder.parent)
+        found.append(compile_swarm(swarm_of(Module("trainer"))).spec.module("trainer"))
+    assert found[0] == found[1]
+
+
+def test_a_package_that_no_node_would_unpack_is_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaging, "MAX_PACKAGE_FILES", 2)
+    with pytest.raises(ModuleError, match="too large at"):
+        compile_swarm(swarm_of(Module("trainer")))
 
 
 def test_syntax_warnings_of_a_module_are_not_ours() -> None:

@@ -109,9 +109,22 @@ def test_sizes(text: str | int, expected: int) -> None:
     assert Module(SOURCE, resources={"memory": text}).resources == {"memory": expected}
 
 
-@pytest.mark.parametrize("version", ["1.0.0", "0.10.3", ">=1.0, <2", "1.*", "~=1.2", "^1.2.3"])
+@pytest.mark.parametrize("version", ["1.0.0", "0.10.3", ">=1.0, <2", "==1.*", "~=1.2"])
 def test_versions_and_ranges(version: str) -> None:
-    assert Module("worker", version=version).version == version
+    module = Module("worker", version=version)
+    assert module.version == version
+    assert module.is_range == (version[0] in "=<>~")
+
+
+@pytest.mark.parametrize("version", ["1", "1.0", "^1.2.3", "01.0.0", "1.0.0.0", "1.*", "", ",", 1])
+def test_what_is_no_version(version: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"version is .*: give MAJOR\.MINOR\.PATCH"):
+        Module("worker", version=version)
+
+
+def test_a_range_is_of_registered_modules() -> None:
+    with pytest.raises(InvalidArgument, match="names registered modules"):
+        Module(SOURCE, version=">=1.0")
 
 
 @pytest.mark.parametrize(

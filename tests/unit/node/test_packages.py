@@ -74,10 +74,10 @@ def test_what_could_harm_is_refused_and_leaves_nothing(tmp_path: Path, hostile: 
 
 def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = made({ENTRY: "a.py", "a.py": b"12345", "b.py": b"12345"})
-    monkeypatch.setattr(packages, "MAX_BYTES", 9)
+    monkeypatch.setattr(packages, "MAX_PACKAGE_BYTES", 9)
     with pytest.raises(PackageError, match="10 bytes, and 9"):
         unpack(data, tmp_path / "m", "it")
-    monkeypatch.setattr(packages, "MAX_FILES", 1)
+    monkeypatch.setattr(packages, "MAX_PACKAGE_FILES", 1)
     with pytest.raises(PackageError, match="2 files, and 1"):
         unpack(data, tmp_path / "m", "it")
 

@@ -20,8 +20,14 @@ READS = {
     "SelectGlobal",
     "ListGlobalTags",
     "WaitSwarm",
+    "GetModule",
+    "ResolveModule",
+    "ListModules",
 }
 DEPLOYS = {
+    "SendModule",
+    "UpdateModule",
+    "RemoveModule",
     "CheckSwarm",
     "SendSwarm",
     "StartSwarm",
@@ -86,6 +92,8 @@ def test_a_right_is_always_of_some_cluster_that_the_message_leads_to() -> None:
     for message, row in RIGHTS.items():
         if row.right is None:
             assert row.where is Where.NONE, message
+        elif row.where is Where.ANY:  # modules belong to no cluster
+            assert row.right.startswith("module."), message
         else:
             assert row.where.value in message.__struct_fields__, message
 

@@ -1,0 +1,101 @@
+"""`manta module ...`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli.common import age, as_json_option, emit, field, say, show_fields, with_api
+from manta.console import text
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
+
+_COLUMNS = {
+    "id": field("id"),
+    "name": field("name"),
+    "version": field("version"),
+    "digest": lambda module: (module["digest"] or "")[:12],
+    "size": lambda module: text.size(module["size"]),
+    "image": field("image"),
+    "sent": age("updated_at"),
+}
+_version_option = click.option("--version", help="One, or a range such as '>=1.0,<2'.")
+
+
+@click.group()
+def module() -> None:
+    """Register modules; one is given by name, id or the beginning of an id."""
+
+
+@module.command()
+@click.argument("program", metavar="PATH")
+@click.option("--name", help="Instead of the file's or folder's own.")
+@click.option("--version", help="MAJOR.MINOR.PATCH: what has one never changes.")
+@click.option("--image", help="The image that it runs in.")
+@click.option("--dataset", "datasets", multiple=True, help="A dataset that it reads.")
+@click.option("--include", multiple=True, help="A file or folder to pack beside it.")
+@as_json_option
+@with_api
+def push(
+    api: UserAPI,
+    program: str,
+    name: str | None,
+    version: str | None,
+    image: str | None,
+    datasets: tuple[str, ...],
+    include: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Register the file or package folder at PATH, for swarms to name.
+
+    Without --version, the same content again is the same module, and none is refused.
+    """
+    from manta.apis.module import Module
+
+    made = Module(program, image, name, datasets, version, include=include)
+    sent = api.send_module(made)
+    named = f"{sent.name} {sent.version}" if sent.version else sent.name
+    say(sent, f"Module {named} ({sent.id}) is registered.", as_json=as_json)
+
+
+@module.command("list")
+@click.argument("name", required=False)
+@as_json_option
+@with_api
+def list_(api: UserAPI, name: str | None, as_json: bool) -> None:
+    """List registered modules, or those called NAME."""
+    records = [dict(found) for found in api.list_modules() if name in (None, found.name)]
+    nothing = "No modules yet: register one with `manta module push PATH`."
+    emit(records, _COLUMNS, as_json=as_json, nothing=nothing)
+
+
+@module.command()
+@click.argument("name", metavar="MODULE")
+@_version_option
+@as_json_option
+@with_api
+def show(api: UserAPI, name: str, version: str | None, as_json: bool) -> None:
+    """Show MODULE: of a name, the highest version that is allowed, else the last one sent."""
+    found = api.get_module(name, version)
+    rows = [(label, show(dict(found))) for label, show in _COLUMNS.items()]
+    rows += [
+        ("digest", found.digest or ""),
+        ("datasets", ", ".join(found.datasets)),
+        ("requirements", ", ".join(found.requirements)),
+        ("owner", found.owner_id),
+    ]
+    show_fields(found, list(dict(rows).items()), as_json=as_json)
+
+
+@module.command("rm")
+@click.argument("name", metavar="MODULE")
+@_version_option
+@as_json_option
+@with_api
+def remove(api: UserAPI, name: str, version: str | None, as_json: bool) -> None:
+    """Remove MODULE; swarms that were sent with it keep what they need."""
+    api.remove_module(name, version)
+    gone = {"module": name, "version": version, "removed": True}
+    say(gone, f"Module {name}{f' {version}' if version else ''} is removed.", as_json=as_json)

@@ -1,0 +1,45 @@
+"""What may be too much for one message is read in pages. Pure.
+
+A list is read in order of its keys, each page after the last key of the one before: so
+what stays is told once and only once, whatever comes and goes meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+PAGE_BYTES = 1024 * 1024
+
+
+def after(
+    items: Iterable[T], key: Callable[[T], str], cursor: str, size: Callable[[T], int]
+) -> tuple[tuple[T, ...], bool]:
+    """A page of those whose keys come after the cursor; are there more?"""
+    rest = sorted((item for item in items if key(item) > cursor), key=key)
+    shown, more = fitting(rest, size)
+    return tuple(shown), more
+
+
+def fitting(items: Iterable[T], size: Callable[[T], int]) -> tuple[list[T], bool]:
+    """The first of them, as many as fit into a page and at least one; are there more?"""
+    shown: list[T] = []
+    room = PAGE_BYTES
+    for item in items:
+        room -= size(item)
+        if room < 0 and shown:
+            return shown, True
+        shown.append(item)
+    return shown, False
+
+
+def encoded(item: object) -> int:
+    """The bytes that it takes in a message."""
+    return len(_encoder.encode(item))
+
+
+_encoder = msgspec.msgpack.Encoder()
