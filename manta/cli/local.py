@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -106,9 +107,10 @@ class LocalCluster:
         self._watchers: list[threading.Thread] = []
         with interrupts.held():
             # A Unix socket's path ends at 107 bytes, and a node's is 40 longer than this folder's.
-            short = len(os.fsencode(tempfile.gettempdir())) <= 60
-            folder = tempfile.mkdtemp(prefix="manta-", dir=None if short else "/tmp")
-            self.folder = Path(folder).resolve()
+            parent = tempfile.gettempdir()
+            parent = parent if len(os.fsencode(parent)) <= 60 else "/tmp"
+            self.folder = Path(parent).resolve() / f"manta-{secrets.token_hex(6)}"
+            # Before there is a folder: killed in between, this process would leave it.
             self._caretaker = subprocess.Popen(
                 [sys.executable, "-m", caretaker.__name__, str(self.folder), str(home or "")],
                 stdin=subprocess.PIPE,
@@ -116,6 +118,14 @@ class LocalCluster:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            try:
+                self.folder.mkdir(mode=0o700)
+            except OSError:
+                self._dismiss_caretaker()  # what is there is not ours
+                raise
+
+    def _dismiss_caretaker(self) -> None:
+        self._caretaker.communicate(caretaker.DONE)
 
     @property
     def log_folder(self) -> Path:
@@ -274,7 +284,7 @@ class LocalCluster:
             thread.join()
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._caretaker.communicate(caretaker.DONE)
+        self._dismiss_caretaker()
 
 
 def node_config(
