@@ -26,7 +26,8 @@ from manta.testing.manager import Client
 pytestmark = pytest.mark.timeout(60)
 
 PASSWORD = "correct-horse"
-SPEC = SwarmSpec("over", (TaskSpec("task", "m"),), (ModuleSpec("m", None, image="none"),))
+MODULE = ModuleSpec("m", None, image="none")
+SPEC = SwarmSpec("over", (TaskSpec("task", "m"),), (MODULE,))
 
 ROLES = {"owner", "operator", "researcher", "viewer", "watcher"}
 """`watcher` is a definition of one's own, with the right to read swarms."""
@@ -113,6 +114,13 @@ def rows() -> dict[type[Message], Row]:
         user.Bind: plain(USERS | GUESTS, "token", kind=user.Bind),
         user.WhoAmI: plain(USERS, kind=user.WhoAmI),
         user.RotateToken: plain(USERS, kind=user.RotateToken),
+        # A right in any cluster will do, and below everybody makes one of his own.
+        users.GetModule: plain(admin | READ, "none", kind=users.GetModule),
+        users.ResolveModule: plain(admin | READ, "none", kind=users.ResolveModule),
+        users.ListModules: plain(admin | READ, kind=users.ListModules),
+        users.SendModule: plain(admin | DEPLOY, MODULE, kind=users.SendModule),
+        users.UpdateModule: plain(admin | DEPLOY, "none", MODULE, kind=users.UpdateModule),
+        users.RemoveModule: plain(admin | DEPLOY, "none", kind=users.RemoveModule),
         user.CreateCluster: Row(USERS, lambda _, who: user.CreateCluster(f"of {who}")),
         user.ListClusters: plain(USERS, kind=user.ListClusters),
         user.FindMissingBlobs: plain(USERS, (), kind=user.FindMissingBlobs),
