@@ -108,19 +108,15 @@ class RoundClient:
                 if self._connection is None:
                     self._reconnect()
                 assert self._connection is not None
-                self._send(data, self._connection)
+                self._connection.send_data(data)
                 return self._answer(self._connection)
             except LightError:  # the node's answer: Timeout among them is an OSError
                 raise
             except (OSError, wire.BrokenFrame):
                 self.close()
-
-    def _send(self, data: bytes, connection: wire.Connection) -> None:
-        try:
-            connection.send_data(data)
-        except BaseException:  # a signal's too: half a frame may have left
-            self.close()
-            raise
+            except BaseException:  # a signal's: half a frame may have left, or an answer may come
+                self.close()
+                raise
 
     def _answer(self, connection: wire.Connection) -> Any:
         message, fds = self._receive(connection)

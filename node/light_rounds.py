@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from manta.node.light_peer import Peer
     from manta.node.light_server import TaskServer
 
+MAX_ABANDONED = 100
+"""Requests of a round whose answer it did not wait for; each may be held until its end."""
+
 
 class RoundDesk:
     """The part of a TaskServer that deals with rounds; on its thread."""
@@ -64,17 +67,24 @@ class RoundDesk:
 
     def handle(self, round_: Round, peer: Peer, message: wire.FromRound) -> None:
         """Raises BrokenFrame."""
-        if message.n < round_.last or message.n > round_.last + 1:
+        if message.n < round_.last:
             raise BrokenFrame(f"request {message.n} does not follow {round_.last}.")
         if message.n == round_.last:  # sent again after a reconnect
             if round_.answer is not None:
                 self._server.send(peer, *round_.answer)
             return
-        if round_.last and round_.answer is None:
-            raise BrokenFrame(f"request {message.n} before {round_.last} was answered.")
+        if message.n > round_.last + 1 or (round_.last and round_.answer is None):
+            # A signal took the task out of its request, before or after it left.
+            round_.abandoned += 1
+            if round_.abandoned > MAX_ABANDONED:
+                raise BrokenFrame(
+                    f"request {message.n} before {round_.last} was answered, "
+                    f"for the {round_.abandoned}th time."
+                )
         round_.last = message.n
+        if round_.answer is not None:  # else what came with the abandoned one is still in use
+            self._sessions.unpin(round_.pins)
         round_.answer = None
-        self._sessions.unpin(round_.pins)
         if isinstance(message, wire.Memory):
             self._hand_out(round_, message)
             return
@@ -96,7 +106,8 @@ class RoundDesk:
         if round_.ended:  # cancelled meanwhile
             self._sessions.unpin(round_.pins)
         elif error is not None:
-            self._answer(round_, [failure(message.n, error)])
+            if round_.last == message.n:
+                self._answer(round_, [failure(message.n, error)])
         elif isinstance(message, wire.End):
             self._end(round_, message, payload)
         else:

@@ -55,6 +55,8 @@ class Round:
     last: int = 0
     """Number of the latest request."""
     answer: list[Message] | None = None
+    abandoned: int = 0
+    """Requests whose answer the task did not wait for."""
     memories: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Descriptor and size by the number of the request for it."""
     pins: list[str] = field(default_factory=list)
