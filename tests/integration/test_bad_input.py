@@ -163,8 +163,9 @@ sys.exit(main())
         manager.terminate()
     assert done.returncode == code, done.stderr
     if code is not Exit.OK:
-        words = "speaks another major version of the protocol: update Manta here or there"
-        assert words in sentence(done, code)
+        said = sentence(done, code)
+        assert "speaks another major version of the protocol" in said
+        assert "update Manta here or there" in said
 
 
 def swarm_file(folder: Path, code: str, datasets: list[str] | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""The README's second section: manager, nodes and user apart, with passwords and tokens."""
+"""The quickstart's way: manager, nodes and user apart, with passwords and tokens."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_way_by_hand(terminal: Terminal) -> None:
     assert (swarm["name"], swarm["status"]) == ("hello", "COMPLETED")
     short = swarm["swarm_id"][:6]
     assert "Hello from node 2 of 2" in terminal(f"logs {short}")
-    assert terminal(f"results {short}").startswith("No results")
+    assert "has no results" in terminal(f"results {short}", Exit.NOT_FOUND)
     assert "greeter.1" in terminal(f"explain {short}")
     assert json.loads(terminal(f"explain {short} --json"))["placements"]
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_example_of_the_docs(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "actors.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (code,) = re.findall(r"```python[^\n]*\n(.*?)```", text, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) < 40
     script = tmp_path / "example.py"
     script.write_text(code)
