@@ -12,6 +12,7 @@ from typing import assert_never
 from manta.actors.errors import Refused
 from manta.manager import networks
 from manta.manager.exchange import Collective, Route, Sender, Topic
+from manta.manager.pages import PAGE_BYTES
 from manta.manager.swarm_course import Course
 from manta.manager.swarm_state import Phase, TaskRun
 from manta.protocol.base import Instance
@@ -33,7 +34,6 @@ from manta.protocol.exchange import (
 from manta.protocol.states import AttemptState
 from manta.protocol.values import Inline, Payload
 
-PAGE_BYTES = 1024 * 1024
 SHOWN = 6
 """Instances named in one sentence."""
 

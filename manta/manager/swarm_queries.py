@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 from manta.actors import Refused
 from manta.manager import swarm_words as words
+from manta.manager.pages import PAGE_BYTES, fitting
 from manta.manager.placement import WINDOW, NodeView, place
 from manta.manager.swarm_events import Placed, Unplaceable
 from manta.manager.swarm_machine import SwarmMachine
@@ -30,9 +31,6 @@ from manta.protocol.user import (
 )
 from manta.protocol.values import Inline
 
-T = TypeVar("T")
-
-PAGE_BYTES = 1024 * 1024
 ITEM_BYTES = 300
 
 
@@ -96,7 +94,7 @@ def tasks(machine: SwarmMachine, iteration: int | None = None, after: int = 0) -
         for instance in run.instances
         for attempt in instance.attempts
     )
-    shown, more = _fitting(islice(attempts, after, None), _attempt_bytes)
+    shown, more = fitting(islice(attempts, after, None), _attempt_bytes)
     return Tasks(tuple(map(_task, shown)), more)
 
 
@@ -178,7 +176,7 @@ def select_results(
 ) -> ResultEntries:
     """For tasks: one result of each instance that has one which counts, by alias and index."""
     results = islice(machine.data.counting(iteration, tag), after, None)
-    shown, more = _fitting(results, _bytes)
+    shown, more = fitting(results, _bytes)
     return ResultEntries(
         tuple(
             ResultEntry(
@@ -188,18 +186,6 @@ def select_results(
         ),
         more,
     )
-
-
-def _fitting(items: Iterable[T], size: Callable[[T], int]) -> tuple[list[T], bool]:
-    """The first of them, as many as fit into a page and at least one; are there more?"""
-    shown: list[T] = []
-    room = PAGE_BYTES
-    for item in items:
-        room -= size(item)
-        if room < 0 and shown:
-            return shown, True
-        shown.append(item)
-    return shown, False
 
 
 def _attempt_bytes(attempt: Attempt) -> int:
