@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from manta.actors import ActorError, LocalRef, MailboxFull
-from manta.node import task_machine as tm
+from manta.node import task_events as events
+from manta.node import task_machine
 from manta.node.light_sessions import TAIL
 from manta.node.runners.interface import ImageSpec, RuntimeExit
 from manta.node.session import Output
@@ -101,16 +102,16 @@ def wants_gpu(assignment: Assignment) -> bool:
     return assignment.gpu or bool(resources and resources.gpu)
 
 
-def outcome(ended: ImageEnded) -> tm.Returned | tm.Exited:
+def outcome(ended: ImageEnded) -> events.Returned | events.Exited:
     """How the attempt ended."""
     exit_ = ended.exit
     if exit_.platform:
-        return tm.Exited(exit_.session, exit_.code, "", exit_.sentence, platform=True)
+        return events.Exited(exit_.session, exit_.code, "", exit_.sentence, platform=True)
     error: TaskError | None = None
     if exit_.code != 0:
         sentence = exit_.sentence or f"{_name(ended.instance)} failed: {_words(exit_.code)}"
         error = TaskError("ImageFailed", sentence, last_lines=ended.tail)
-    return tm.Returned(exit_.session, ended.instance, None, error, ended.running)
+    return events.Returned(exit_.session, ended.instance, None, error, ended.running)
 
 
 def _name(instance: Instance) -> str:
@@ -121,5 +122,5 @@ def _words(code: int | None) -> str:
     if code is None:
         return "nobody knows how its container ended."
     if code < 0:
-        return f"its container was ended by {tm.signal_name(-code)}."
+        return f"its container was ended by {task_machine.signal_name(-code)}."
     return f"its image's entry point exited with code {code}."

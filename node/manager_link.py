@@ -1,4 +1,4 @@
-"""The node's connection to its manager: enrols, registers, beats, drains the journal.
+"""The node's connection to its manager: enrols, registers, beats; carries journal and reads.
 
 Whatever is lost with a connection, or with this actor, is made good by the next
 registration: it brings the whole of what the node shall run and what the manager holds of
@@ -41,6 +41,7 @@ from manta.node.context import (
 )
 from manta.node.datasets import SurveyDatasets
 from manta.node.exit_codes import of_refusal
+from manta.node.journal_drain import Drain, JournalDrain
 from manta.node.link_probe import LinkProbe
 from manta.node.manager_reads import ManagerReads, Relay
 from manta.node.messages import (
@@ -54,12 +55,11 @@ from manta.node.messages import (
     WholeDesired,
 )
 from manta.node.metrics import Describe
-from manta.node.peer_hub import BLOB_LOST, BulkAddress, Push, WhereIsBulk
+from manta.node.peer_hub import BulkAddress, WhereIsBulk
 from manta.node.state import Identity, Status, hardware_id
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.tree import ReadTree, tree_of
-from manta.protocol.values import BlobRef
 from manta.transports.errors import DownReason
 
 ASK_TIMEOUT = 30.0
@@ -75,18 +75,6 @@ class _Beat(msgspec.Struct, frozen=True):
     registration: int
 
 
-class _Grown(msgspec.Struct, frozen=True):
-    """The journal has something to send."""
-
-
-class _Flush(msgspec.Struct, frozen=True):
-    pass
-
-
-class _Resend(msgspec.Struct, frozen=True):
-    pass
-
-
 class _Begin(msgspec.Struct, frozen=True):
     """Enrol or register; of that connection."""
 
@@ -99,7 +87,6 @@ class ManagerLink(Actor):
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._journals = context.journals
         self._connection_count = 0
         self._registration = 0
         self._registered = False
@@ -109,11 +96,9 @@ class ManagerLink(Actor):
         self._missed_beats = 0
         self._load = protocol.Load()
         self._bulk: BulkAddress | None = None
-        self._pushing: set[str] = set()
         self._reads = ManagerReads(self, context.journals)
+        self._drain = JournalDrain(self, context.journals)
         self._probe = LinkProbe(self, self._ask_small)
-        self._flush_timer: Timer[Any] | None = None
-        self._resend_timer: Timer[Any] | None = None
         self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
 
@@ -131,15 +116,15 @@ class ManagerLink(Actor):
             address, self._context.manager_key, on_state=on_state, published=(MANAGER_LINK,)
         )
         self._gateway: Ref = connection.ref("manager/gateway")
-        self._journals.on_grown(self._journal_grown)
+        self._drain.watch()
         self._say("connecting", link_words.down(DownReason.CONNECTING, address, self._config))
 
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
             return
         if self._registered:
-            self._send_due()
-            self._tell_manager(protocol.Goodbye("the node's daemon stops"))
+            self._drain.send_due()
+            self._drain.tell(protocol.Goodbye("the node's daemon stops"))
         self._say("stopped", "The daemon was stopped.")
 
     @property
@@ -149,17 +134,14 @@ class ManagerLink(Actor):
     def receive(self, message: Any) -> Any:
         match message:
             case protocol.JournalAck():
-                self._acknowledged(message)
+                self._drain.acknowledged(message)
+                self._reads.relay()
             case protocol.LogAck():
-                self._journals.acknowledge_lines(message)
-                self._send_rest()
+                self._drain.lines_acknowledged(message)
             case protocol.DesiredChanged():
                 tell(self, ROOT, message)
-            case _Grown():
-                self._grown()
-            case _Flush():
-                self._flush_timer = None
-                self._send_due()
+            case Drain():
+                self._drain.handle(message)
             case Later():
                 message()
             case AskManager():
@@ -177,10 +159,6 @@ class ManagerLink(Actor):
                     self._beat()
             case protocol.Load():
                 self._load = message
-            case _Resend():
-                self._resend_timer = None
-                self._journals.send_overdue_again()
-                self._send_due()
             case _LinkState(reason):
                 self._link_moved(reason)
             case _Begin(connection):
@@ -205,7 +183,7 @@ class ManagerLink(Actor):
     def _link_moved(self, reason: DownReason | None) -> None:
         self._connection_count += 1
         self._disconnected()
-        self._pushing.clear()
+        self._drain.link_moved()
         if reason is None:
             self._pause = FIRST_PAUSE
             self._begin()
@@ -220,7 +198,7 @@ class ManagerLink(Actor):
 
     def _disconnected(self) -> None:
         self._registered = False
-        self._reads.gateway = None
+        self._reads.gateway = self._drain.gateway = None
         self._probe.lost()
 
     def _begin(self) -> None:
@@ -280,7 +258,7 @@ class ManagerLink(Actor):
     def _was_registered(self, answer: protocol.Registered) -> None:
         context = self._context
         self._registered = True
-        self._reads.gateway = self._gateway
+        self._reads.gateway = self._drain.gateway = self._gateway
         self._registration += 1
         self._pause = FIRST_PAUSE
         self._interval = max(0.05, answer.heartbeat_interval)
@@ -288,8 +266,7 @@ class ManagerLink(Actor):
         self._remember(
             Identity(context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
         )
-        self._journals.registered(answer.acknowledged)
-        self._journals.send_again()
+        self._drain.registered(answer.acknowledged)
         tell(self, ROOT, WholeDesired(answer.desired, fresh=True))
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         self._bulk = BulkAddress(address, context.manager_key)
@@ -300,7 +277,7 @@ class ManagerLink(Actor):
         )
         # Spread: nodes that come back together must not beat together.
         self.after(random.uniform(0, self._interval), _Beat(self._registration))
-        self._send_due()
+        self._drain.send_due()
         self._reads.relay()
 
     def _ask(self, request: Any, then: Any) -> None:
@@ -390,88 +367,6 @@ class ManagerLink(Actor):
 
         future = self._gateway.ask_future(protocol.FetchDesired(), timeout=ASK_TIMEOUT)
         later(self, future, answered)
-
-    # --- the journal -------------------------------------------------------------------
-
-    def _journal_grown(self) -> None:
-        """In the thread of who appended."""
-        tell(self, MANAGER_LINK, _Grown())
-
-    def _grown(self) -> None:
-        if not self._registered:
-            return
-        self._push_blobs()
-        due = self._journals.due_at
-        if due is None:
-            return
-        delay = due - self.clock.now()
-        if self._flush_timer is not None:
-            if self._flush_timer.deadline <= due:
-                return
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        if delay <= 0:
-            self._send_due()
-        else:
-            self._flush_timer = self.after(delay, _Flush())
-
-    def _send_due(self) -> None:
-        """Sync what came, then send what may be sent."""
-        if not self._registered:
-            return
-        self._journals.sync()
-        self._push_blobs()
-        for message in self._journals.due():
-            if not self._tell_manager(message):
-                break  # sent again after the time-out or the next registration
-        at = self._journals.resend_at()
-        if at is not None and self._resend_timer is None:
-            self._resend_timer = self.after(max(0.01, at - self.clock.now()), _Resend())
-
-    def _send_rest(self) -> None:
-        """What is beyond a window, or must be pushed again; what lingers may go along."""
-        if self._journals.unsent:
-            self._send_due()
-
-    def _tell_manager(self, message: Any) -> bool:
-        try:
-            self._gateway.tell(message)
-        except ActorError as error:
-            self.log.debug("%s not sent: %s", type(message).__name__, error)
-            return False
-        return True
-
-    def _push_blobs(self) -> None:
-        for blob in self._journals.blobs_to_push():
-            if blob.digest not in self._pushing:
-                self._pushing.add(blob.digest)
-                self._push(blob)
-
-    def _push(self, blob: BlobRef) -> None:
-        connection = self._connection_count
-
-        def ended(_: Any, error: BaseException | None) -> None:
-            if error is None:
-                self._journals.pushed(blob.digest)
-            elif isinstance(error, Refused) and error.code == BLOB_LOST:
-                self._journals.blob_lost(blob.digest, self.clock.wall())
-            else:
-                self.log.warning("%s: to be tried again", error)
-                if connection == self._connection_count:
-                    self._pushing.discard(blob.digest)
-                    self.after(1.0, _Grown())
-                return
-            if connection == self._connection_count:
-                self._pushing.discard(blob.digest)
-                self._send_due()
-
-        future = self.system.ref(PEER_HUB).ask_future(Push(blob), timeout=3600.0)
-        later(self, future, ended)
-
-    def _acknowledged(self, ack: protocol.JournalAck) -> None:
-        self._journals.acknowledge(ack)
-        self._send_rest()
-        self._reads.relay()
 
     # --- what the operator sees ----------------------------------------------------------
 

@@ -30,7 +30,8 @@ from manta.actors import (
     Timer,
 )
 from manta.node import session as light
-from manta.node import task_machine as tm
+from manta.node import task_events as events
+from manta.node import task_machine
 from manta.node.context import DATASETS, LIGHT, PEER_HUB, ROOT, Later, NodeContext, later, tell
 from manta.node.datasets import FindDatasets
 from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
@@ -81,8 +82,8 @@ class TaskSupervisor(Actor):
     def __init__(self, context: NodeContext, swarm_id: str, alias: str, lane: int) -> None:
         self._context = context
         self._lane = (swarm_id, alias, lane)
-        self._machine = tm.TaskMachine(os.urandom(6).hex())
-        self._events: deque[tm.TaskEvent] = deque()
+        self._machine = task_machine.TaskMachine(os.urandom(6).hex())
+        self._events: deque[events.TaskEvent] = deque()
         self._feeding = False
         self._timer: Timer[Any] | None = None
         self._found: dict[str, Path] = {}
@@ -97,7 +98,7 @@ class TaskSupervisor(Actor):
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
             return  # the successor tells what became of the attempts, and kills
-        self._feed(tm.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
+        self._feed(events.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
         self._end_runtime()
 
     def receive(self, message: Any) -> Any:
@@ -108,27 +109,27 @@ class TaskSupervisor(Actor):
                 kept = [LogLine(instance, at, stream, text) for at, text in lines]
                 self._context.journals.append_lines(instance.swarm_id, kept)
             case light.RoundEnded(session, instance, output, error, computing, moving):
-                self._feed(tm.Returned(session, instance, output, error, computing, moving))
+                self._feed(events.Returned(session, instance, output, error, computing, moving))
             case Run(assignment, queued, at):
-                self._feed(tm.Assigned(assignment, queued, at))
+                self._feed(events.Assigned(assignment, queued, at))
             case Revoke(instance):
-                self._feed(tm.Revoked(instance))
+                self._feed(events.Revoked(instance))
             case Later():
                 message()
             case light.RuntimeReady(session, mode):
                 tell(self, ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
-                self._feed(tm.Ready(session))
+                self._feed(events.Ready(session))
             case light.RuntimeFailed(session, error):
-                self._feed(tm.Failed(session, error))
+                self._feed(events.Failed(session, error))
             case light.SessionLost(session, sentence):
-                self._feed(tm.Disconnected(session, sentence))
+                self._feed(events.Disconnected(session, sentence))
             case RuntimeExit():
-                self._feed(tm.Exited(**msgspec.structs.asdict(message)))
+                self._feed(events.Exited(**msgspec.structs.asdict(message)))
             case ImageEnded():
                 self._feed(outcome(message))
             case ScratchFull(session, sentence):
-                self._feed(tm.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
-            case tm.Ticked():
+                self._feed(events.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
+            case events.Ticked():
                 self._timer = None
                 self._feed(message)
             case _Retry(ask):
@@ -139,7 +140,7 @@ class TaskSupervisor(Actor):
 
     # --- the machine -------------------------------------------------------------------
 
-    def _feed(self, event: tm.TaskEvent) -> None:
+    def _feed(self, event: events.TaskEvent) -> None:
         self._events.append(event)
         if self._feeding:
             return
@@ -162,24 +163,24 @@ class TaskSupervisor(Actor):
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            self._timer = self.after(max(0.0, due - self.clock.now()), tm.Ticked())
+            self._timer = self.after(max(0.0, due - self.clock.now()), events.Ticked())
 
-    def _perform(self, action: tm.TaskAction) -> None:
+    def _perform(self, action: events.TaskAction) -> None:
         match action:
-            case tm.Report(entry):
+            case events.Report(entry):
                 self._report(entry)
-            case tm.GiveRound(session, assignment):
+            case events.GiveRound(session, assignment):
                 self._give_round(session, assignment)
-            case tm.CancelRound(session, instance, reason):
+            case events.CancelRound(session, instance, reason):
                 self._cancel_round(session, instance, reason)
-            case tm.KillRuntime():
+            case events.KillRuntime():
                 self._end_runtime()
-            case tm.Prepare(session, assignment):
+            case events.Prepare(session, assignment):
                 self._prepare(session, assignment)
-            case tm.StartRuntime(session, assignment):
+            case events.StartRuntime(session, assignment):
                 if assignment.module.package is None:
                     tell(self, ROOT, RoundsAreFresh(*self._lane, True))
-                    self._events.append(tm.Ready(session))  # each round starts its own
+                    self._events.append(events.Ready(session))  # each round starts its own
                 else:
                     self._open_session(session, assignment)
             case _:
@@ -234,7 +235,7 @@ class TaskSupervisor(Actor):
     def _fetch_image(self, session: str, assignment: Assignment) -> None:
         def ready(_: Any, error: BaseException | None) -> None:
             if error is None:
-                self._feed(tm.Prepared(session))
+                self._feed(events.Prepared(session))
             else:
                 kind = "ImageMissing" if isinstance(error, ImageMissing) else "EngineError"
                 self._not_prepared(session, kind, error)
@@ -280,7 +281,7 @@ class TaskSupervisor(Actor):
         faults = (Refused, NodeError)
         platform = isinstance(error, StorageError | LaunchError) or not isinstance(error, faults)
         sentence = error.sentence if isinstance(error, Refused) else str(error)
-        self._feed(tm.PrepareFailed(session, TaskError(kind, sentence), platform))
+        self._feed(events.PrepareFailed(session, TaskError(kind, sentence), platform))
 
     # --- the runtime -------------------------------------------------------------------
 
@@ -290,7 +291,9 @@ class TaskSupervisor(Actor):
                 self._tell_light(light.CloseSession(session))
             elif error is not None:
                 sentence = f"The node's service for tasks did not answer: {error}"
-                self._feed(tm.Failed(session, TaskError("LaunchError", sentence), platform=True))
+                self._feed(
+                    events.Failed(session, TaskError("LaunchError", sentence), platform=True)
+                )
             else:
                 self._launch(session, assignment, answer)
 
@@ -329,7 +332,7 @@ class TaskSupervisor(Actor):
         except (NodeError, OSError) as error:
             self._tell_light(light.CloseSession(session))
             said = TaskError("LaunchError", str(error))
-            self._feed(tm.Failed(session, said, platform=True))
+            self._feed(events.Failed(session, said, platform=True))
             return
         left = LeftRuntime(session, handle, scratch)
         context.runtimes[self.ref.address.path] = left
@@ -411,7 +414,7 @@ class TaskSupervisor(Actor):
         def told(_: Any, error: BaseException | None) -> None:
             if error is not None and message.session == self._machine.session:
                 sentence = f"the node's service for tasks does not answer: {error}"
-                self._feed(tm.Disconnected(message.session, sentence))
+                self._feed(events.Disconnected(message.session, sentence))
 
         self.ask(LIGHT, message, SIBLING_TIMEOUT, told)
 

@@ -9,7 +9,7 @@ from typing import Any
 from manta.node import journal as journals
 from manta.node.observed import Cancel, Fetch, Observed, StopRuntimes, Take
 from manta.node.reservations import Capacity, Refuse, Reservations, Start
-from manta.node.task_machine import (
+from manta.node.task_events import (
     Assigned,
     CancelRound,
     Exited,
@@ -24,10 +24,9 @@ from manta.node.task_machine import (
     Revoked,
     StartRuntime,
     Stop,
-    TaskMachine,
     Ticked,
-    interrupted,
 )
+from manta.node.task_machine import TaskMachine, interrupted
 from manta.protocol.exchange import ExchangeRead
 from manta.protocol.node import (
     Assignment,

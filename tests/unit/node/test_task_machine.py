@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.node.task_machine import (
+from manta.node.task_events import (
     Assigned,
     CancelRound,
     Disconnected,
@@ -12,7 +12,6 @@ from manta.node.task_machine import (
     Failed,
     GiveRound,
     KillRuntime,
-    Limits,
     Overrun,
     Prepare,
     Prepared,
@@ -22,13 +21,11 @@ from manta.node.task_machine import (
     Returned,
     Revoked,
     StartRuntime,
-    State,
     Stop,
     TaskAction,
-    TaskMachine,
     Ticked,
-    interrupted,
 )
+from manta.node.task_machine import Limits, State, TaskMachine, interrupted
 from manta.protocol.node import Assignment, Instance, TaskEnded, TaskError, TaskStarted, Timings
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.states import AttemptState as A

@@ -1,0 +1,160 @@
+"""What a task machine is told, and what it answers with."""
+
+from __future__ import annotations
+
+import msgspec
+
+from manta.protocol.node import Assignment, Instance, TaskEnded, TaskError, TaskStarted
+from manta.protocol.states import AttemptState
+from manta.protocol.values import Payload
+
+# Events.
+
+
+class Assigned(msgspec.Struct, frozen=True):
+    """Run it; it waited `queued` seconds for a place."""
+
+    assignment: Assignment
+    queued: float = 0.0
+    at: float = 0.0
+    """When it was let in: with another one it is not the same again, but wanted once more."""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """Answers Prepare of that session."""
+
+    session: str
+
+
+class PrepareFailed(msgspec.Struct, frozen=True):
+    """`platform`: the task's code is not to blame."""
+
+    session: str
+    error: TaskError
+    platform: bool = False
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The runtime takes rounds."""
+
+    session: str
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The module cannot be run, or the runtime cannot be started (`platform`)."""
+
+    session: str
+    error: TaskError
+    platform: bool = False
+
+
+class Returned(msgspec.Struct, frozen=True):
+    """The round is over; `error` is None when its code returned."""
+
+    session: str
+    instance: Instance
+    output: Payload | None = None
+    error: TaskError | None = None
+    computing: float = 0.0
+    moving: float = 0.0
+
+
+class Exited(msgspec.Struct, frozen=True):
+    """The runtime's process ended. `sentence` says why, where the code does not.
+
+    `platform`: neither the task's code nor its image is to blame.
+    """
+
+    session: str
+    code: int | None
+    stderr_tail: str = ""
+    sentence: str = ""
+    platform: bool = False
+
+
+class Disconnected(msgspec.Struct, frozen=True):
+    """The runtime no longer talks to the node: its process ends soon, or is made to."""
+
+    session: str
+    sentence: str
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """The manager no longer wants the attempt."""
+
+    instance: Instance
+    reason: str = "the manager cancelled it"
+
+
+class Overrun(msgspec.Struct, frozen=True):
+    """The runtime takes more than it may: what runs fails with this, and the runtime ends."""
+
+    session: str
+    error: TaskError
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The swarm is over or the node stops: end all rounds as `state` and the runtime."""
+
+    state: AttemptState
+    reason: str
+
+
+class Ticked(msgspec.Struct, frozen=True):
+    """`deadline` has come."""
+
+
+TaskEvent = (
+    Assigned
+    | Prepared
+    | PrepareFailed
+    | Ready
+    | Failed
+    | Returned
+    | Exited
+    | Disconnected
+    | Overrun
+    | Revoked
+    | Stop
+    | Ticked
+)
+
+# Actions.
+
+
+class Prepare(msgspec.Struct, frozen=True):
+    """Fetch the module and look for the datasets."""
+
+    session: str
+    assignment: Assignment
+
+
+class StartRuntime(msgspec.Struct, frozen=True):
+    session: str
+    assignment: Assignment
+
+
+class GiveRound(msgspec.Struct, frozen=True):
+    session: str
+    assignment: Assignment
+
+
+class CancelRound(msgspec.Struct, frozen=True):
+    session: str
+    instance: Instance
+    reason: str
+
+
+class KillRuntime(msgspec.Struct, frozen=True):
+    """With all that it started; nothing of the session is heard any more."""
+
+    session: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Append to the journal. After a TaskEnded the attempt's place is free."""
+
+    entry: TaskStarted | TaskEnded
+
+
+TaskAction = Prepare | StartRuntime | GiveRound | CancelRound | KillRuntime | Report
