@@ -26,6 +26,21 @@ REPLACEMENTS = {
     "async_modules": "modules",
     "async_user_api": "user_api",
 }
+BOTH_APIS = '''
+
+if TYPE_CHECKING:
+    from manta.apis.async_user_api import AsyncUserAPI as AsyncUserAPI
+
+
+def __getattr__(name: str) -> object:
+    """The other API, which costs asyncio, where it is asked for."""
+    if name == "AsyncUserAPI":
+        from manta.apis import async_user_api
+
+        return async_user_api.AsyncUserAPI
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+'''
+"""`manta.apis.user_api` has both names."""
 
 
 def generate(folder: Path) -> None:
@@ -38,9 +53,8 @@ def generate(folder: Path) -> None:
         text = target.read_text()
         note = f"`{name}.py` is generated from this file by `make generate`."
         assert note in text, f"{source} does not say that {name}.py is made from it"
-        target.write_text(
-            text.replace(note, f"Generated from `async_{name}.py` by `make generate`: do not edit.")
-        )
+        generated = f"Generated from `async_{name}.py` by `make generate`: do not edit."
+        target.write_text(text.replace(note, generated) + BOTH_APIS * (name == "user_api"))
         written.append(str(target))
     ruff, config = Path(sys.executable).with_name("ruff"), APIS.parent.parent / "pyproject.toml"
     options = ["--quiet", "--config", str(config), *written]

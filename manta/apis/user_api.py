@@ -465,3 +465,16 @@ def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
             "or call swarm.set_cluster(cluster) first."
         )
     return definition.cluster, cluster
+
+
+if TYPE_CHECKING:
+    from manta.apis.async_user_api import AsyncUserAPI as AsyncUserAPI
+
+
+def __getattr__(name: str) -> object:
+    """The other API, which costs asyncio, where it is asked for."""
+    if name == "AsyncUserAPI":
+        from manta.apis import async_user_api
+
+        return async_user_api.AsyncUserAPI
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
