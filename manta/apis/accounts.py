@@ -100,10 +100,10 @@ class Accounts:
         answer = self._ask(users.ListRoles(), users.Roles, again=True)
         return [RoleOverview(role.name, role.rights, role.builtin) for role in answer.roles]
 
-    def create_role_definition(self, name: str, rights: Iterable[str]) -> RoleOverview:
+    def create_role_definition(self, name: str, rights: str | Iterable[str]) -> RoleOverview:
         """A role of one's own: a name for a set of rights. Raises NameTaken."""
         request = users.CreateRoleDefinition(
-            checks.name("name", name), checks.names("rights", list(rights))
+            checks.name("name", name), checks.names("rights", rights)
         )
         role = self._ask(request, users.RoleInfo)
         return RoleOverview(role.name, role.rights, role.builtin)

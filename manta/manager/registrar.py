@@ -245,7 +245,7 @@ class Registrar:
                     Code.TOKEN_USED, "This token was withdrawn; sign in, or get another one."
                 )
             if record.revoked:
-                self._shown_again(record, user, reply)
+                self._shown_again(record, user, key, reply)
                 return
             if record.bound_to not in ("", key):
                 raise bound_elsewhere()
@@ -345,7 +345,7 @@ class Registrar:
             reply,
         )
 
-    def _shown_again(self, record: TokenRecord, user: UserRecord, reply: Reply) -> None:
+    def _shown_again(self, record: TokenRecord, user: UserRecord, key: str, reply: Reply) -> None:
         """A rotated token was stolen, or its owner is: whoever got in by its family goes."""
         if record.revoked != ROTATED:
             raise _revoked("its user signed out, or it was withdrawn")
@@ -359,7 +359,7 @@ class Registrar:
             self._actor.log.warning(
                 "a rotated token of %s was shown again: %d keys were cut", user.email, len(end.keys)
             )
-            self._on_gone([one.key for one in end.keys], "")
+            self._on_gone([one.key for one in end.keys], key)
             reply.fail(refusal)
 
         self.write(end.writes, stored, reply, end.undo)
