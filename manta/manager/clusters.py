@@ -12,10 +12,10 @@ from manta.manager.auth.roles import OWNER, Roles
 from manta.manager.cluster import cluster_spec
 from manta.manager.context import BLOBS, ROOT, Context, cluster_path
 from manta.manager.directory import Directory
+from manta.manager.enrolment import Enrolment
 from manta.manager.errors import StoreError
 from manta.manager.ids import new_id
 from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
-from manta.manager.registrar import Registrar
 from manta.manager.relay import Relay
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
@@ -42,7 +42,7 @@ class Clusters:
         context: Context,
         directory: Directory,
         roles: Roles,
-        registrar: Registrar,
+        enrolment: Enrolment,
         writer: Writer,
         relay: Relay,
         cut: Callable[[str], None],
@@ -52,7 +52,7 @@ class Clusters:
         self._context = context
         self._directory = directory
         self._roles = roles
-        self._registrar = registrar
+        self._enrolment = enrolment
         self._writer = writer
         self._relay = relay
         self._cut = cut
@@ -104,7 +104,7 @@ class Clusters:
             )
         reply = self._actor.defer()
         nodes = self._directory.nodes_of(record.id)
-        tokens = self._registrar.tokens_of(record.id)
+        tokens = self._enrolment.tokens_of(record.id)
         swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
         writes: list[Write] = [Delete(ClusterRecord, record.id)]
         for one in nodes:
@@ -128,7 +128,7 @@ class Clusters:
                 self._directory.swarms.pop(swarm.id, None)
             for grant in grants:
                 self._roles.grants.pop((grant.user_id, grant.cluster_id), None)
-            self._registrar.forget_tokens(tokens)
+            self._enrolment.forget_tokens(tokens)
             self._directory.clusters.pop(record.id, None)
             self._context.boards.pop(record.id, None)
             self._actor.log.info("cluster %s (%s) deleted", record.name, record.id)

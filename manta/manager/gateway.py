@@ -7,8 +7,8 @@ allowed goes to the actor that answers it, by its path and never by a kept refer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import cast
 
 import msgspec
 
@@ -20,8 +20,9 @@ from manta.actors import (
     Refused,
     Reply,
 )
+from manta.manager.auth.permits import Permits
 from manta.manager.auth.principals import Kind, Principal
-from manta.manager.auth.rights import RIGHTS, Right, Row, Where, check_right
+from manta.manager.auth.rights import check_right
 from manta.manager.auth.roles import Roles
 from manta.manager.cluster_nodes import LINK
 from manta.manager.clusters import Clusters
@@ -37,6 +38,7 @@ from manta.manager.context import (
     work,
 )
 from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.enrolment import Enrolment
 from manta.manager.errors import StoreError
 from manta.manager.messages import (
     CheckPeer,
@@ -108,17 +110,20 @@ class Gateway(Actor):
         self._writer = Writer(self, STORE)
         self._relay = Relay(self)
         self._registrar = Registrar(
+            self, context, self._writer, on_known=self._admit, on_gone=self._withdraw
+        )
+        self._enrolment = Enrolment(
             self,
             context,
             self._directory,
-            self._writer,
+            self._registrar,
             on_known=self._admit,
             on_node=lambda record: self._relay.tell(
                 cluster_path(record.cluster_id), NodeAdded(record)
             ),
-            on_gone=self._withdraw,
         )
         self._roles = Roles(reader.all(GrantRecord), reader.all(RoleRecord))
+        self._permits = Permits(context.principals, self._roles, self._directory)
         self._users = Users(
             self, self._registrar, self._roles, self._directory, on_gone=self._withdraw
         )
@@ -128,7 +133,7 @@ class Gateway(Actor):
             context,
             self._directory,
             self._roles,
-            self._registrar,
+            self._enrolment,
             self._writer,
             self._relay,
             self._cut,
@@ -188,7 +193,7 @@ class Gateway(Actor):
         reply = self.defer()
         match message:
             case node.Enroll():
-                self._registrar.enroll(message, who, reply)
+                self._enrolment.enroll(message, who, reply)
             case user.SignIn():
                 self._registrar.sign_in(message, who, reply)
             case user.Bind():
@@ -220,7 +225,7 @@ class Gateway(Actor):
 
     def _inquired(self, message: node.Inquire | node.ExamineToken, who: Principal) -> object:
         if isinstance(message, node.ExamineToken):
-            self._registrar.examine(message, who, self.defer())
+            self._enrolment.examine(message, who, self.defer())
             return None
         context = self._context
         return node.Standing(
@@ -331,8 +336,8 @@ class Gateway(Actor):
     # Users.
 
     def _from_user(self, message: object, who: Principal) -> object:
-        find = self._seen_by(who)
-        self._check(message, who, find)
+        find = self._permits.seen_by(who)
+        self._permits.check(message, who, find)
         match message:
             case user.WhoAmI():
                 return self._registrar.who_am_i(who)
@@ -351,7 +356,7 @@ class Gateway(Actor):
             case users.ListModules() | users.UpdateModule() | users.RemoveModule():
                 self._modules.handle(message, who, self.defer())
             case user.ListClusters():
-                return user.Clusters(tuple(map(self._clusters.info, self._visible(who))))
+                return user.Clusters(tuple(map(self._clusters.info, self._permits.visible(who))))
             case user.GetCluster(name):
                 return self._clusters.info(find.cluster(name))
             case user.CreateCluster(name):
@@ -364,7 +369,7 @@ class Gateway(Actor):
                 self._clusters.delete(find.cluster(name))
             case user.CreateNodeToken(cluster=name):
                 cluster_id = find.cluster(name).id
-                self._registrar.create_node_token(message, cluster_id, who, self.defer())
+                self._enrolment.create_token(message, cluster_id, who, self.defer())
             case user.ListNodes(name):
                 self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case user.GetNode(name, cluster):
@@ -388,7 +393,7 @@ class Gateway(Actor):
             case user.FindMissingBlobs(blobs):
                 self._find_missing(blobs, self.defer())
             case user.ListSwarms(name):
-                clusters = self._readable(who) if name is None else [find.cluster(name).id]
+                clusters = self._permits.readable(who) if name is None else [find.cluster(name).id]
                 return user.Swarms(self._swarms(clusters))
             case user.RemoveSwarm(name):
                 entry = find.swarm(name)
@@ -399,7 +404,7 @@ class Gateway(Actor):
                 self._status(find, self.defer())
             case user.ReadFeed(swarm=name, wait=wait) | user.WaitSwarm(name, wait):
                 entry = find.swarm(name)
-                answer = self._if_still(who, message, entry.cluster_id)
+                answer = self._permits.if_still(who, message, entry.cluster_id)
                 self._relay.ask_swarm(entry, FromUser(message, who, entry.id), wait, answer)
             case (
                 user.StartSwarm(swarm=name)
@@ -419,46 +424,6 @@ class Gateway(Actor):
                 return super().receive(message)
         return None
 
-    def _seen_by(self, who: Principal) -> Directory:
-        if who.admin:
-            return self._directory
-        return self._directory.within(lambda cluster_id: self._roles.sees(who, cluster_id))
-
-    def _check(self, message: object, who: Principal, find: Directory) -> None:
-        """Raises Refused unless the user has the right that the message's row asks for."""
-        row, name = RIGHTS[type(cast("node.Message", message))], type(message).__name__
-        if row.admin and not who.admin:
-            raise Refused(
-                Code.FORBIDDEN,
-                f"{name} was refused: only an administrator of the platform may; ask one.",
-            )
-        if row.where is Where.ANY:
-            self._roles.check_anywhere(who, row, name)
-        elif (cluster_id := _cluster_of(message, row, find)) is not None:
-            self._roles.check(who, row, find.clusters[cluster_id], name)
-
-    def _if_still(
-        self, who: Principal, message: object, cluster_id: str
-    ) -> Callable[[object], object]:
-        """What has waited is answered only if it could still be asked."""
-        right = RIGHTS[type(cast("node.Message", message))].right
-
-        def answer(result: object) -> object:
-            if self._context.principals.of(who.key).id != who.id:
-                raise Refused(Code.NOT_SIGNED_IN, "This key was signed out; sign in again.")
-            if right not in self._roles.rights(who, cluster_id):
-                raise Refused(Code.FORBIDDEN, f"Your right {right} was withdrawn meanwhile.")
-            return result
-
-        return answer
-
-    def _readable(self, who: Principal) -> list[str]:
-        return [
-            id_
-            for id_ in self._directory.clusters
-            if Right.SWARM_READ in self._roles.rights(who, id_)
-        ]
-
     def _find_missing(self, blobs: tuple[BlobRef, ...], reply: Reply) -> None:
         holds = self._context.holds
 
@@ -469,16 +434,6 @@ class Gateway(Actor):
             reply.set(missing)
 
         work(self, self._context.workers, job, then, reply)
-
-    # Clusters.
-
-    def _visible(self, who: Principal) -> list[ClusterRecord]:
-        shown = (
-            record
-            for record in self._directory.clusters.values()
-            if Right.CLUSTER_READ in self._roles.rights(who, record.id)
-        )
-        return sorted(shown, key=lambda record: record.created_at)
 
     # How the manager is.
 
@@ -507,15 +462,3 @@ class Gateway(Actor):
             )
 
         self._relay.ask(STORE, GetHealth(), reply, answer)
-
-
-def _cluster_of(message: Any, row: Row, find: Directory) -> str | None:
-    """Where the right is needed; None for a message about no cluster. Raises Refused."""
-    match row.where:
-        case Where.CLUSTER if message.cluster is not None:
-            return find.cluster(message.cluster).id
-        case Where.NODE:
-            return find.node(message.node, getattr(message, "cluster", None)).cluster_id
-        case Where.SWARM:
-            return find.swarm(message.swarm).cluster_id
-    return None

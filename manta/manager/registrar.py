@@ -1,14 +1,11 @@
-"""Makes keys into nodes and users: enrolment, sign-in, binding, tokens, removal.
+"""Makes keys into users: sign-in, binding, the ends of keys and tokens.
 
-What needs a signature or a password checked goes to a worker, and comes back. A token's
-use is reserved before it is stored and given back if it was not stored, so that two who
-present it at the same time do not both pass. Nobody is told that he is somebody before
-it is durable.
+What needs a signature or a password checked goes to a worker, and comes back. Nobody is
+told that he is somebody before it is durable.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
@@ -18,35 +15,27 @@ from manta.actors import Actor, Refused, Reply
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import (
     GuestLimits,
-    Kind,
     Principal,
-    of_node,
     of_user,
 )
 from manta.manager.auth.tokens import (
-    LEEWAY,
-    MAX_NODE_TTL,
     USER_TTL,
     bound_elsewhere,
     digest_of,
 )
 from manta.manager.context import Context, work
-from manta.manager.directory import Directory
 from manta.manager.errors import StoreError
-from manta.manager.ids import new_id
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import Delete, Put, Write
 from manta.manager.store.records import (
     KeyKind,
     KeyRecord,
-    NodeRecord,
     TokenRecord,
     UserRecord,
 )
 from manta.protocol.codes import Code
-from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
-from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
-from manta.protocol.user import Bind, CreateNodeToken, SignedIn, SignIn, Token
+from manta.protocol.tokens import USER_AUDIENCE, TokenClaims
+from manta.protocol.user import Bind, SignedIn, SignIn
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -68,25 +57,21 @@ class Registrar:
         self,
         actor: Actor,
         context: Context,
-        directory: Directory,
         writer: Writer,
         *,
         on_known: Callable[[str], None],
-        on_node: Callable[[NodeRecord], None],
         on_gone: Callable[[Iterable[str], str], None],
     ) -> None:
-        """Told of each key that is somebody's from here on, of each node that enrolled, and
-        of keys that are nobody's any more."""
+        """Told of each key that is somebody's from here on, and of keys that are nobody's any
+        more."""
         self._actor = actor
         self._context = context
-        self._directory = directory
         self._writer = writer
         self._on_known = on_known
-        self._on_node = on_node
         self._on_gone = on_gone
-        self._limits = GuestLimits()
+        self.limits = GuestLimits()
         self.users = {record.id: record for record in context.reader.all(UserRecord)}
-        self._tokens = {record.digest: record for record in context.reader.all(TokenRecord)}
+        self.tokens = {record.digest: record for record in context.reader.all(TokenRecord)}
         self._keys = {
             record.key: record
             for record in context.reader.all(KeyRecord)
@@ -94,121 +79,11 @@ class Registrar:
         }
         """Of users."""
 
-    # Enrolment.
-
-    def enroll(self, message: Enroll, principal: Principal, reply: Reply) -> None:
-        if principal.kind is Kind.NODE:  # the answer to its first try was lost
-            record = self._directory.nodes[principal.id]
-            reply.set(Enrolled(record.id, record.cluster_id, record.alias))
-            return
-        self._limits.check_token(self._actor.clock.now())
-        key = principal.key
-        self.work(
-            "enrolment",
-            key,
-            lambda now: self._context.authority.verify(
-                message.token, NODE_AUDIENCE, presented_by=key, now=now
-            ),
-            lambda claims: self._enroll(message, key, claims, reply),
-            reply,
-        )
-
-    def _enroll(self, message: Enroll, key: str, claims: TokenClaims, reply: Reply) -> None:
-        record = self._serving(claims)
-        self._directory.check_alias(message.alias, claims.subject)
-        node = NodeRecord(
-            id=self._node_id(message),
-            cluster_id=claims.subject,
-            alias=message.alias,
-            key=key,
-            enrolled_at=self._actor.clock.wall(),
-        )
-        used = msgspec.structs.replace(record, uses=record.uses - 1)
-        self._tokens[used.digest] = used
-        self._directory.nodes[node.id] = node
-
-        def stored() -> None:
-            self._context.principals.learn(of_node(node))
-            self._on_known(key)
-            self._on_node(node)
-            self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
-            reply.set(Enrolled(node.id, node.cluster_id, node.alias))
-
-        def not_stored() -> None:
-            del self._directory.nodes[node.id]
-            now = self._tokens[used.digest]
-            self._tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
-
-        key_record = KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)
-        self.write((Put(used), Put(node), Put(key_record)), stored, reply, not_stored)
-
-    def examine(self, message: ExamineToken, principal: Principal, reply: Reply) -> None:
-        """As far as `enroll` would look at the token; nothing is used up."""
-        self._limits.check_token(self._actor.clock.now())
-
-        def then(claims: TokenClaims) -> None:
-            self._serving(claims)
-            reply.set(Ok())
-
-        self.work(
-            "the examination of a token",
-            principal.key,
-            lambda now: self._context.authority.verify(
-                message.token, NODE_AUDIENCE, presented_by=principal.key, now=now
-            ),
-            then,
-            reply,
-        )
-
-    def _serving(self, claims: TokenClaims) -> TokenRecord:
-        """Raises Refused unless the token lets one more node in."""
-        record = self._tokens.get(digest_of(claims.id))
-        if record is None or record.uses < 1:
-            raise Refused(
-                Code.TOKEN_USED,
-                "This token is used up or was withdrawn; create another one "
-                "(manta node token, --uses for several nodes).",
-            )
-        if claims.subject not in self._directory.clusters:
-            raise Refused(
-                Code.UNKNOWN_CLUSTER,
-                "The cluster of this token was deleted; get a token of another.",
-            )
-        return record
-
-    def _node_id(self, message: Enroll) -> str:
-        match message.id_mode:
-            case "alias":
-                node_id = message.alias
-            case "random":
-                node_id = new_id()
-            case "hardware" if message.hardware_id:
-                node_id = hashlib.sha256(message.hardware_id.encode()).hexdigest()[:16]
-            case "hardware":
-                raise Refused(
-                    Code.INVALID,
-                    "The node's hardware has no id; set id = 'random' or id = 'alias' in its "
-                    "[identity].",
-                )
-            case mode:
-                raise Refused(
-                    Code.INVALID,
-                    f"A node's id mode is 'hardware', 'random' or 'alias', not {mode!r}.",
-                )
-        if node_id in self._directory.nodes:
-            taken = self._directory.nodes[node_id]
-            raise Refused(
-                Code.ALIAS_TAKEN,
-                f"A node with the id {node_id!r} is enrolled already (alias {taken.alias!r}); "
-                f"remove it (manta node rm {node_id}), or set id = 'random' in [identity].",
-            )
-        return node_id
-
     # Users.
 
     def sign_in(self, message: SignIn, principal: Principal, reply: Reply) -> None:
         email = message.email.strip().lower()
-        self._limits.check_sign_in(email, self._actor.clock.now())
+        self.limits.check_sign_in(email, self._actor.clock.now())
         user = next((user for user in self.users.values() if user.email == email), None)
         key, authority = principal.key, self._context.authority
 
@@ -226,17 +101,17 @@ class Registrar:
 
         def then(found: tuple[UserRecord, str, TokenClaims]) -> None:
             user, token, claims = found
-            self._limits.signed_in(email)
-            self._become(user, key, token, _record_of(claims, bound_to=key), reply)
+            self.limits.signed_in(email)
+            self._become(user, key, token, record_of(claims, bound_to=key), reply)
 
         self.work(f"sign-in as {email}", key, job, then, reply)
 
     def bind(self, message: Bind, principal: Principal, reply: Reply) -> None:
-        self._limits.check_token(self._actor.clock.now())
+        self.limits.check_token(self._actor.clock.now())
         key = principal.key
 
         def then(claims: TokenClaims) -> None:
-            record = self._tokens.get(digest_of(claims.id))
+            record = self.tokens.get(digest_of(claims.id))
             user = self.users.get(claims.subject)
             if user is None:
                 raise _revoked("its user was deleted")
@@ -267,10 +142,10 @@ class Registrar:
     ) -> None:
         if user.id not in self.users:
             raise _revoked("its user was deleted")
-        before, before_key = self._tokens.get(record.digest), self._keys.get(key)
+        before, before_key = self.tokens.get(record.digest), self._keys.get(key)
         family = record.family or record.digest
         key_record = KeyRecord(key, KeyKind.USER, user.id, self._actor.clock.wall(), family)
-        self._tokens[record.digest] = record
+        self.tokens[record.digest] = record
         self._keys[key] = key_record
 
         def stored() -> None:
@@ -284,9 +159,9 @@ class Registrar:
 
         def not_stored() -> None:
             if before is None:
-                del self._tokens[record.digest]
+                del self.tokens[record.digest]
             else:
-                self._tokens[record.digest] = before
+                self.tokens[record.digest] = before
             if before_key is None:
                 self._keys.pop(key, None)
             else:
@@ -300,7 +175,7 @@ class Registrar:
 
     def check_sign_in(self, email: str) -> None:
         """Raises Refused: a password is guessed at no higher rate by who is signed in."""
-        self._limits.check_sign_in(email, self._actor.clock.now())
+        self.limits.check_sign_in(email, self._actor.clock.now())
 
     # The ends of keys and tokens.
 
@@ -315,12 +190,12 @@ class Registrar:
                 raise _revoked("it was ended meanwhile")
             family = held.family
             old = [one for one in self._family(family) if not one.revoked]
-            record = _record_of(claims, bound_to=key)
+            record = record_of(claims, bound_to=key)
             record = msgspec.structs.replace(record, family=family or record.digest)
             now_key = msgspec.structs.replace(held, family=record.family)
             rotated = [msgspec.structs.replace(one, revoked=ROTATED) for one in old]
             for one in (*rotated, record):
-                self._tokens[one.digest] = one
+                self.tokens[one.digest] = one
             self._keys[key] = now_key
 
             def stored() -> None:
@@ -328,9 +203,9 @@ class Registrar:
                 reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
             def not_stored() -> None:
-                self._tokens.pop(record.digest, None)
+                self.tokens.pop(record.digest, None)
                 for one in old:
-                    self._tokens[one.digest] = one
+                    self.tokens[one.digest] = one
                 self._keys[key] = held
 
             self.write((*map(Put, (*rotated, record)), Put(now_key)), stored, reply, not_stored)
@@ -369,7 +244,7 @@ class Registrar:
         keys = [one for one in self._keys.values() if one.subject == user_id]
         tokens = [
             one
-            for one in self._tokens.values()
+            for one in self.tokens.values()
             if one.audience == USER_AUDIENCE and one.subject == user_id
         ]
         if key is not None:
@@ -382,13 +257,13 @@ class Registrar:
         for held in keys:
             del self._keys[held.key]
         for token in ended:
-            self._tokens[token.digest] = token
+            self.tokens[token.digest] = token
 
         def undo() -> None:
             for held in keys:
                 self._keys[held.key] = held
             for token in tokens:
-                self._tokens[token.digest] = token
+                self.tokens[token.digest] = token
 
         deletes = (Delete(KeyRecord, held.key) for held in keys)
         return Ending(keys, (*deletes, *map(Put, ended)), undo)
@@ -397,58 +272,7 @@ class Registrar:
         """A key that was known from the start has none."""
         if not family:
             return []
-        return [one for one in self._tokens.values() if family in (one.digest, one.family)]
-
-    # Tokens.
-
-    def create_node_token(
-        self, message: CreateNodeToken, cluster_id: str, by: Principal, reply: Reply
-    ) -> None:
-        if message.ttl > MAX_NODE_TTL:
-            raise Refused(
-                Code.INVALID,
-                f"A node token lives {MAX_NODE_TTL:.0f} s at most, not {message.ttl:.0f}; "
-                "give a shorter ttl.",
-            )
-
-        def then(issued: tuple[str, TokenClaims]) -> None:
-            token, claims = issued
-            record = _record_of(claims, uses=message.uses)
-            expired = self._expired()
-
-            def stored() -> None:
-                self._tokens[record.digest] = record
-                for digest in expired:
-                    self._tokens.pop(digest, None)
-                reply.set(Token(token, claims.expires_at))
-
-            deletes = (Delete(TokenRecord, digest) for digest in expired)
-            self.write((Put(record), *deletes), stored, reply)
-
-        self.work(
-            "issuing a token",
-            by.key,
-            lambda now: self._context.authority.issue(
-                NODE_AUDIENCE, cluster_id, now=now, ttl=message.ttl, uses=message.uses
-            ),
-            then,
-            reply,
-        )
-
-    def _expired(self) -> list[str]:
-        before = self._actor.clock.wall() - 2 * LEEWAY
-        return [token.digest for token in self._tokens.values() if token.expires_at < before]
-
-    def tokens_of(self, cluster_id: str) -> list[TokenRecord]:
-        return [
-            token
-            for token in self._tokens.values()
-            if token.audience == NODE_AUDIENCE and token.subject == cluster_id
-        ]
-
-    def forget_tokens(self, tokens: list[TokenRecord]) -> None:
-        for token in tokens:
-            self._tokens.pop(token.digest, None)
+        return [one for one in self.tokens.values() if family in (one.digest, one.family)]
 
     # How.
 
@@ -498,7 +322,7 @@ class Registrar:
         self._writer.write(*writes, then=then)
 
 
-def _record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> TokenRecord:
+def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> TokenRecord:
     return TokenRecord(
         digest=digest_of(claims.id),
         audience=claims.audience,
