@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from manta.light import arguments
 from manta.light.context import MISSING, Part, current
@@ -21,13 +21,33 @@ from manta.light.reduction import OPS, reduce
 DEFAULT_TIMEOUT = 300.0
 
 
-class Peer(NamedTuple):
-    """An instance of this task in this iteration. `share`: its part by measured speed."""
+class Peer(str):
+    """An instance of this task in this iteration: the id of its node, and what else is known.
+
+    It goes wherever a node does, and equals `world.node_id` there. `share`: its part by measured
+    speed. Two instances on one node are equal; `rank` tells them apart.
+    """
+
+    __slots__ = ("node_alias", "node_id", "rank", "share")
 
     rank: int
     node_id: str
     node_alias: str
     share: float
+
+    def __new__(cls, rank: int, node_id: str, node_alias: str, share: float) -> Peer:
+        peer = super().__new__(cls, node_id)
+        peer.rank, peer.node_id, peer.node_alias, peer.share = rank, node_id, node_alias, share
+        return peer
+
+    def __getnewargs__(self) -> tuple[int, str, str, float]:  # type: ignore[override]
+        return self.rank, self.node_id, self.node_alias, self.share
+
+    def __repr__(self) -> str:
+        return (
+            f"Peer(rank={self.rank}, node_id={self.node_id!r}, "
+            f"node_alias={self.node_alias!r}, share={self.share})"
+        )
 
 
 class Exchange:

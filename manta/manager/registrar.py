@@ -149,7 +149,9 @@ class Registrar:
         self._keys[key] = key_record
 
         def stored() -> None:
-            if self._keys.get(key) is not key_record:  # it was ended meanwhile
+            held = self._keys.get(key)
+            # A key's first requests may run side by side, and each binds: one family, one end.
+            if held is None or (held.subject, held.family) != (user.id, family):
                 reply.fail(_revoked("it was ended while you signed in"))
                 return
             self._context.principals.learn(of_user(user, key))

@@ -194,6 +194,14 @@ def test_a_token_that_was_rotated_ends_its_family_when_it_is_shown_again(bench, 
     assert other.ask(WhoAmI()).email == "thief@lab"
 
 
+def test_a_key_may_bind_its_token_many_times_at_once(person) -> None:
+    client = person("hasty")
+    asked = [client.gateway.ask_future(Bind(client.token), timeout=10) for _ in range(20)]
+    assert {answer.result(10).email for answer in asked} == {"hasty@lab"}
+    client.ask(Logout())
+    assert client.refusal(Bind(client.token)).code == Code.TOKEN_REVOKED
+
+
 def test_a_key_without_a_token_gets_its_first_and_nobody_elses_ends(admin, person) -> None:
     client = person("bystander")
     token = admin.ask(RotateToken()).token
