@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +13,7 @@ from manta.cli.common import (
     field,
     ident,
     say,
+    secret,
     show_fields,
     with_api,
 )
@@ -67,7 +67,7 @@ def show_user(api: UserAPI, name: str | None, as_json: bool) -> None:
 @with_api
 def add_user(api: UserAPI, email: str, admin: bool, password_stdin: bool, as_json: bool) -> None:
     """Add a user, who then signs in with the password (manta sign-in)."""
-    made = api.add_user(email, _password("Password", password_stdin), admin)
+    made = api.add_user(email, secret("Password", from_stdin=password_stdin), admin)
     say(made, f"User {made.email} ({made.id}) is added.", as_json=as_json)
 
 
@@ -89,8 +89,8 @@ def remove_user(api: UserAPI, name: str, as_json: bool) -> None:
 @with_api
 def passwd(api: UserAPI, password_stdin: bool, as_json: bool) -> None:
     """Change your own password."""
-    old = _password("Old password", password_stdin)
-    api.change_password(old, _password("New password", password_stdin))
+    old = secret("Old password", from_stdin=password_stdin)
+    api.change_password(old, secret("New password", from_stdin=password_stdin))
     say(api.get_user(), "The password is changed.", as_json=as_json)
 
 
@@ -150,10 +150,3 @@ def remove_role(api: UserAPI, name: str, as_json: bool) -> None:
     """Delete the definition of a role that nobody has."""
     api.delete_role_definition(name)
     say({"name": name, "removed": True}, f"Role {name} is deleted.", as_json=as_json)
-
-
-def _password(prompt: str, from_stdin: bool) -> str:
-    if from_stdin:
-        return sys.stdin.readline().rstrip("\n")
-    answer: str = click.prompt(prompt, hide_input=True)
-    return answer

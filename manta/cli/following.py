@@ -110,9 +110,17 @@ class Follower:
             page = self._page(feed, cursor, LONG_POLL)
             cursor, ended = page.cursor, page.ended
             if any(isinstance(item, EventItem) and item.kind == "iteration" for item in page.items):
-                with self._metrics_lock:
-                    self._put_metrics(self._page("metrics", self._metrics_cursor, 0.0), False)
+                self._catch_up()
             self._happenings.put(page)
+
+    def _catch_up(self) -> None:
+        """Read the metrics that are there by now, all of them."""
+        with self._metrics_lock:
+            while True:
+                page = self._page("metrics", self._metrics_cursor, 0.0)
+                self._put_metrics(page, False)
+                if page.ended or not page.items:
+                    return
 
     def _read_metrics(self, feed: FeedName) -> None:
         cursor, ended = 0, False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, say, show_fields, usage, with_api
+from manta.cli.common import as_json_option, say, secret, show_fields, usage, with_api
 from manta.console import text
 
 if TYPE_CHECKING:
@@ -38,11 +38,7 @@ def sign_in(
     from manta.apis.user_api import UserAPI
 
     usage(lambda: profiles.for_sign_in(host, port, profile, server_key))  # before it is asked for
-    password = (
-        sys.stdin.readline().rstrip("\n")
-        if password_stdin
-        else click.prompt("Password", hide_input=True)
-    )
+    password = secret("Password", from_stdin=password_stdin)
     signed_in = usage(lambda: UserAPI.sign_in(email, password, host, port, profile, server_key))
     with signed_in as api:
         where, me = api.connection.session.target, api.get_user()
@@ -78,10 +74,7 @@ def use(host: str | None, port: int | None, profile: str | None, as_json: bool) 
     from manta.apis.session import Session
     from manta.apis.user_api import UserAPI
 
-    if sys.stdin.isatty():
-        given = click.prompt("Token", hide_input=True).strip()
-    else:
-        given = sys.stdin.readline().strip()
+    given = secret("Token", from_stdin=not sys.stdin.isatty()).strip()
     manager_key = profiles.claims(given).manager_key
     found, keys = profiles.for_sign_in(host, port, profile, manager_key)
     target = profiles.Target(found.host, found.port, found.profile, given, manager_key)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import click
+
 from manta.cli.exit_codes import Exit
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,15 +27,16 @@ class Interrupted(BaseException):
 
 
 class Interrupts:
-    """Within `with`, a signal raises Interrupted in the main thread, until `finish`.
+    """Between `begin` and `finish`, a signal raises Interrupted in the main thread.
 
-    Not inside of `held()`, but at its end. Later ones only set `insisted`: what was started
-    is then ended without being asked.
+    Not inside of `held()`, but at its end; one that came before `begin`, there. Later ones only
+    set `insisted`: what was started is then ended without being asked. Interrupted that nobody
+    caught is the command's end, with its exit code.
     """
 
     def __init__(self) -> None:
         self.insisted = False
-        self._held = 0
+        self._held = 1  # until `begin`
         self._pending: int | None = None
         self._told = False
         self._finished = False
@@ -45,10 +48,18 @@ class Interrupts:
         self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda *_: self.check())
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.finish()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if isinstance(error, Interrupted):
+            click.echo(f"{error}.", err=True)
+            raise click.exceptions.Exit(error.exit) from None
+
+    def begin(self) -> None:
+        """Whoever is interrupted knows by now what there is to remove."""
+        self._held -= 1
+        self.check()
 
     @contextmanager
     def held(self) -> Iterator[None]:

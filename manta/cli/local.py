@@ -44,7 +44,8 @@ STOP_GRACE = 8.0
 """Seconds after which a process that was asked to stop is killed."""
 READY = 30.0
 """Seconds that manager and nodes have to come up."""
-POLL = 0.03
+POLLS = (0.01, 0.25)
+"""Seconds between two looks for nodes: the first pause, doubled each time up to the second."""
 TAIL = 15
 """Lines of a process's log that are shown when it died."""
 
@@ -201,6 +202,7 @@ class LocalCluster:
     def wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
         """Until all are connected; `show` is told how many are. Raises ClusterDied."""
         deadline = time.monotonic() + READY
+        pause, longest = POLLS
         while True:
             if self.dead:
                 raise ClusterDied(self.dead[0].obituary())
@@ -217,7 +219,8 @@ class LocalCluster:
                     f"{', '.join(sorted(missing))} did not connect within {READY:g} s. "
                     f"The last lines of {late}:\n" + "\n".join(child.tail())
                 )
-            time.sleep(POLL)
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
 
     def _spawn(
         self, name: str, log_name: str, arguments: list[str], fds: list[int] | None = None
@@ -272,14 +275,16 @@ class LocalCluster:
         """End all processes, by force where they don't, and remove the folder unless `keep`."""
         with self._lock:
             self._stopping = True
-        for child in self.children:
-            if not child.ended.is_set():
-                child.process.terminate()
         deadline = time.monotonic() + STOP_GRACE
-        for child in self.children:
-            while not child.ended.wait(0.2):
-                if self._interrupts.insisted or time.monotonic() > deadline:
-                    kill_tree({child.process.pid})
+        # The manager last: a node whose goodbye nobody takes any more lingers for a second.
+        for children in (self.children[1:], self.children[:1]):
+            for child in children:
+                if not child.ended.is_set():
+                    child.process.terminate()
+            for child in children:
+                while not child.ended.wait(0.2):
+                    if self._interrupts.insisted or time.monotonic() > deadline:
+                        kill_tree({child.process.pid})
         for thread in self._watchers:
             thread.join()
         if not keep:

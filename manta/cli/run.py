@@ -68,9 +68,9 @@ def run(
     with Interrupts() as interrupts:
         running: Run | None = None
         try:
-            with interrupts.held():  # whoever is interrupted knows what there is to remove
-                cluster = LocalCluster(nodes, split_datasets(datasets), interrupts, runner)
-                running = Run(cluster, screen, began)
+            cluster = LocalCluster(nodes, split_datasets(datasets), interrupts, runner)
+            running = Run(cluster, screen, began)
+            interrupts.begin()
             running.show_start(0)
             cluster.start_or_say()
             swarm = _load(target, parameters)

@@ -56,17 +56,18 @@ def up(nodes: int, datasets: Sequence[str], background: bool, stopping: bool, as
         return Exit.OK
     if background:
         return _start_in_background(where, nodes, datasets, as_json)
-    held = up_state.lock(where)
-    if held is None:
-        raise ClusterDied("Another `manta up` is starting or ending: try again in a moment.")
-    try:
-        up_state.clear(where)  # what a killed one left
-        _must_be_free(where)
-        return _run(where, nodes, mapped, as_json)
-    finally:
-        up_state.clear(where)
-        up_state.leave(where)
-        os.close(held)
+    with Interrupts() as interrupts:
+        held = up_state.lock(where)
+        if held is None:
+            raise ClusterDied("Another `manta up` is starting or ending: try again in a moment.")
+        try:
+            up_state.clear(where)  # what a killed one left
+            _must_be_free(where)
+            return _run(where, nodes, mapped, interrupts, as_json)
+        finally:
+            up_state.clear(where)
+            up_state.leave(where)
+            os.close(held)
 
 
 def _must_be_free(home: Path) -> None:
@@ -77,46 +78,47 @@ def _must_be_free(home: Path) -> None:
         )
 
 
-def _run(home: Path, count: int, datasets: dict[str, str], as_json: bool) -> int:
+def _run(
+    home: Path, count: int, datasets: dict[str, str], interrupts: Interrupts, as_json: bool
+) -> int:
     from manta.apis import profiles
 
     screen = Screen(quiet=as_json)
     previous = profiles.used_profile(home)
     died: queue.Queue[Child] = queue.Queue()
     code: int = Exit.OK
-    with Interrupts() as interrupts:
-        cluster: LocalCluster | None = None
-        keep = False
-        try:
-            with interrupts.held():  # whoever is interrupted knows what there is to remove
-                keys = profiles.user_key(home, up_state.PROFILE)
-                cluster = LocalCluster(count, datasets, interrupts, keys=keys, home=home)
-                folder, aliases = str(cluster.folder), tuple(cluster.aliases)
-                found = up_state.Up(os.getpid(), folder, HOST, 0, CLUSTER, aliases, previous)
-                up_state.write(home, found)  # from here on, `clear` knows what to take away
-            screen.show([], [click.style("starting ...", dim=True)])
-            cluster.start_or_say()
-            found = replace(found, port=cluster.user_port)
-            _open(home, cluster)
-            up_state.write(home, found)
-            if as_json:
-                json_form.show(_record(found))
-            screen.show(_welcome(found))
-            cluster.watch(died.put)
-            while True:
-                _mourn(died.get(), cluster, screen)
-        except Interrupted as interrupted:
-            screen.show([f"{interrupted}: stopping all that was started."])
-            code = interrupted.exit
-        except BaseException:
-            keep = cluster is not None and bool(cluster.dead)
-            raise
-        finally:
-            interrupts.finish()
-            if cluster is not None:
-                cluster.stop(keep=keep)
-                if keep:
-                    click.echo(f"Logs and state are kept in {cluster.folder}", err=True)
+    cluster: LocalCluster | None = None
+    keep = False
+    try:
+        keys = profiles.user_key(home, up_state.PROFILE)
+        cluster = LocalCluster(count, datasets, interrupts, keys=keys, home=home)
+        folder, aliases = str(cluster.folder), tuple(cluster.aliases)
+        found = up_state.Up(os.getpid(), folder, HOST, 0, CLUSTER, aliases, previous)
+        up_state.write(home, found)  # from here on, `clear` knows what to take away
+        interrupts.begin()
+        screen.show([], [click.style("starting ...", dim=True)])
+        cluster.start_or_say()
+        found = replace(found, port=cluster.user_port)
+        _open(home, cluster)
+        up_state.write(home, found)
+        if as_json:
+            json_form.show(_record(found))
+        screen.show(_welcome(found))
+        cluster.watch(died.put)
+        while True:
+            _mourn(died.get(), cluster, screen)
+    except Interrupted as interrupted:
+        screen.show([f"{interrupted}: stopping all that was started."])
+        code = interrupted.exit
+    except BaseException:
+        keep = cluster is not None and bool(cluster.dead)
+        raise
+    finally:
+        interrupts.finish()
+        if cluster is not None:
+            cluster.stop(keep=keep)
+            if keep:
+                click.echo(f"Logs and state are kept in {cluster.folder}", err=True)
     return code
 
 

@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from manta.node.errors import LaunchError
-from manta.node.runners import engine
 from manta.node.runners.interface import (
     ImageSpec,
     Runner,
@@ -29,8 +28,10 @@ log = logging.getLogger("manta.node")
 def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     """Raises LaunchError."""
     wants_containers = config.runner == "docker"
-    has_engine = config.runner != "process" and engine.is_there()
+    has_engine = config.runner != "process" and _has_engine()
     if wants_containers and not has_engine:
+        from manta.node.runners import engine
+
         raise LaunchError(
             f'{config.path}: containers.runner is "docker", and no container engine answers at '
             f"{engine.address()}: start it (systemctl start docker) and let this user use its "
@@ -53,6 +54,12 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
 
     processes = ProcessRunner()
     return ByImage(_docker(config, folder, public_key), processes) if has_engine else processes
+
+
+def _has_engine() -> bool:
+    from manta.node.runners import engine  # with an HTTP client, which plain processes go without
+
+    return engine.is_there()
 
 
 def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:

@@ -21,6 +21,7 @@ def main() -> None:
     with Interrupts() as interrupts:
         local = LocalCluster(NODES, {}, interrupts)
         try:
+            interrupts.begin()
             local.start()
             target = Target(HOST, local.user_port, "bench", server_key=local.manager_keys.public)
             with UserAPI.over(Session(target, local.keys)) as api:

@@ -37,6 +37,7 @@ def cluster() -> Iterator[UserAPI]:
     with Interrupts() as interrupts:
         local = LocalCluster(NODES, {}, interrupts)
         try:
+            interrupts.begin()
             local.start()
             target = Target(HOST, local.user_port, "bench", server_key=local.manager_keys.public)
             with UserAPI.over(Session(target, local.keys)) as api:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,15 +10,22 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from manta.apis.user_api import UserAPI
 from manta.cli.exit_codes import Exit
+from manta.cli.following import Follower, Happening
 from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.cli.view import SwarmView
+from manta.console.terminal import Screen
+from manta.protocol.user import FeedName
 from manta.testing.clusters import client, running, wait_for_nodes
 from manta.transports.keys import write_private
 
@@ -123,6 +131,54 @@ def test_metrics(shell: Shell, finished: str) -> None:
     assert "only.0 on node-1  loss 0.5" in "\n".join(lines)
     records = [json.loads(line) for line in shell("metrics", finished, "--json").splitlines()]
     assert [record["metrics"] for record in records] == [{"loss": 0.5}] * 4
+
+
+CHATTY = """
+from manta import Module, Swarm, Task
+
+CODE = '''
+from manta.light import World
+
+def main():
+    for number in range(2500):
+        World().log_metrics({"number": number})
+'''
+
+class Chatty(Swarm):
+    def execute(self):
+        return Task(Module(CODE, name="chatty"), method="any")
+"""
+
+
+class LateFollower(Follower):
+    """Its reader of metrics sleeps until the end of a round was shown."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.shown = threading.Event()
+
+    def _read_metrics(self, feed: FeedName) -> None:
+        self.shown.wait(30)
+        super()._read_metrics(feed)
+
+    def _take(self, happening: Happening, lines: list[str]) -> bool:
+        ended = super()._take(happening, lines)
+        if any(line.startswith("round") for line in map(click.unstyle, lines)):
+            self.shown.set()
+        return ended
+
+
+def test_what_is_said_of_a_round_covers_all_of_its_metrics(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shell.folder / "chatty.py").write_text(CHATTY)
+    swarm = shell("deploy", "--cluster", CLUSTER, "--follow", "chatty.py").split()[0]
+    monkeypatch.setenv("MANTA_HOME", str(shell.home))
+    shown = io.StringIO()
+    with UserAPI() as api:
+        follower = LateFollower(api, api.get_swarm(swarm), SwarmView(), Screen(shown))
+        follower.run(logs=False)
+    assert "number 2499" in shown.getvalue()
 
 
 def test_logs_of_one_task_or_node_and_of_none(shell: Shell, finished: str) -> None:

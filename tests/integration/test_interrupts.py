@@ -7,8 +7,10 @@ import signal
 import time
 import warnings
 
+import click
 import pytest
 
+from manta.cli.exit_codes import Exit
 from manta.cli.interrupts import Interrupted, Interrupts
 
 
@@ -24,6 +26,7 @@ class Deaf:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_python_dropped_is_raised_again() -> None:
     with Interrupts() as interrupts:
+        interrupts.begin()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             Deaf()
@@ -38,17 +41,34 @@ def test_what_must_be_done_as_a_whole_is_done_first() -> None:
     done = []
 
     def work() -> None:
-        with Interrupts() as interrupts, interrupts.held():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append("whole")
+        with Interrupts() as interrupts:
+            interrupts.begin()
+            with interrupts.held():
+                os.kill(os.getpid(), signal.SIGINT)
+                done.append("whole")
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(click.exceptions.Exit) as ended:  # nobody else caught it
         work()
     assert done == ["whole"]
+    assert ended.value.exit_code == Exit.INTERRUPTED
+
+
+def test_a_signal_before_there_is_something_to_remove_waits_until_there_is() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    done = []
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("what is to be removed is known")
+        with pytest.raises(Interrupted) as interrupted:
+            interrupts.begin()
+    assert done
+    assert interrupted.value.exit is Exit.TERMINATED
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_second_signal_insists() -> None:
     with Interrupts() as interrupts:
+        interrupts.begin()
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGINT)
         interrupts.finish()

@@ -44,6 +44,7 @@ def critical(interrupts: Interrupts, done: list[str]) -> None:
 
 def test_first_signal_raises_where_it_does_no_harm_later_ones_insist() -> None:
     with Interrupts() as interrupts:
+        interrupts.begin()
         done: list[str] = []
         with pytest.raises(Interrupted) as interrupted:
             critical(interrupts, done)
@@ -55,8 +56,10 @@ def test_first_signal_raises_where_it_does_no_harm_later_ones_insist() -> None:
 
 
 def test_ctrl_c_outside_of_what_is_held() -> None:
-    with Interrupts(), pytest.raises(Interrupted) as interrupted:
-        os.kill(os.getpid(), signal.SIGINT)
+    with Interrupts() as interrupts:
+        interrupts.begin()
+        with pytest.raises(Interrupted) as interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
     assert interrupted.value.exit is Exit.INTERRUPTED
 
 
