@@ -339,6 +339,21 @@ class UserAPI(Listings, Modules, Accounts):
             tags[item.tag] = None
         return list(tags)
 
+    def delete_results(
+        self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
+    ) -> int:
+        """Delete the results of one tag, one iteration, or both, or all; how many they were.
+
+        Nobody reads them any more, neither users nor tasks. The swarm may run meanwhile: what
+        it writes afterwards is kept. Raises NotFound for a tag of which there are none.
+        """
+        if tag is not None:
+            checks.name("tag", tag)
+        if iteration is not None:
+            checks.integer("iteration", iteration, 0)
+        request = messages.DeleteResults(_id(swarm, "swarm"), tag, iteration)
+        return (self._ask(request, messages.DeletedResults)).count
+
     def select_global(self, swarm: SwarmId, tag: str) -> Any:
         """The value of a global now. Raises NotFound."""
         request = messages.SelectGlobal(_id(swarm, "swarm"), checks.name("tag", tag))

@@ -13,6 +13,7 @@ from manta.cli.common import (
     emit,
     field,
     ident,
+    say,
     state,
     with_api,
 )
@@ -112,6 +113,8 @@ def logs(
     type=click.FloatRange(min=0),
     help="With --wait: seconds after which to give up (exit code 10).",
 )
+@click.option("--delete", is_flag=True, help="Delete them instead: of --tag, --iteration, or all.")
+@click.option("--yes", is_flag=True, help="With --delete: do not ask.")
 @as_json_option
 @with_api
 def results(
@@ -122,6 +125,8 @@ def results(
     node: str | None,
     wait: bool,
     timeout: float | None,
+    delete: bool,
+    yes: bool,
     as_json: bool,
 ) -> int:
     """Show the results of SWARM; large arrays by type and shape.
@@ -130,6 +135,12 @@ def results(
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is for --wait: give both, or neither.")
+    if yes and not delete:
+        raise click.UsageError("--yes is for --delete: give both, or neither.")
+    if delete:
+        if node is not None or wait:
+            raise click.UsageError("--delete goes with --tag and --iteration alone.")
+        return _delete(api, swarm, tag, iteration, yes=yes, as_json=as_json)
     of = api.wait_swarm(swarm, timeout) if wait else api.get_swarm(swarm)
     found = api.get_swarm_results(of, tag)
     if not found:
@@ -155,6 +166,21 @@ def results(
         brief(record["value"]) + ("" if record["counts"] else "  (of a failed attempt)")
     )
     emit(records, columns, as_json=as_json, nothing="")
+    return Exit.OK
+
+
+def _delete(
+    api: UserAPI, swarm: str, tag: str | None, iteration: int | None, *, yes: bool, as_json: bool
+) -> int:
+    of = api.get_swarm(swarm)
+    tagged = f" of tag {tag}" if tag is not None else ""
+    at = f" of iteration {iteration}" if iteration is not None else ""
+    which = f"results{tagged}{at} of swarm {of.name} ({of.swarm_id})"
+    if not yes:
+        click.confirm(f"Delete all {which}?", abort=True, err=True)
+    count = api.delete_results(of, tag, iteration)
+    record = {"swarm_id": of.swarm_id, "name": of.name, "deleted": count}
+    say(record, f"{count} {which} deleted.", as_json=as_json)
     return Exit.OK
 
 

@@ -191,7 +191,7 @@ class Exchange:
 
     def iteration_over(self) -> list[BlobRef]:
         """Forget what nobody can read any more; the blobs that are named no longer."""
-        before = set(self._blobs())
+        before = set(self.blobs())
         self.broadcasts.clear()
         self.collectives.clear()
         self.checkpoints.clear()
@@ -204,7 +204,7 @@ class Exchange:
                 self.channels[route] = Channel(letters)
             else:
                 del self.channels[route]
-        return sorted(before - set(self._blobs()), key=lambda blob: blob.digest)
+        return sorted(before - set(self.blobs()), key=lambda blob: blob.digest)
 
     def clear(self) -> list[BlobRef]:
         """The swarm is over."""
@@ -213,7 +213,8 @@ class Exchange:
         self.channels.clear()
         return self.iteration_over()
 
-    def _blobs(self) -> Iterator[BlobRef]:
+    def blobs(self) -> Iterator[BlobRef]:
+        """Those that somebody may still read."""
         values: list[Payload | None] = [
             said.value for latest in self.broadcasts.values() for said in latest.values()
         ]

@@ -416,6 +416,7 @@ class Gateway(Actor):
                 | user.GetTasks(swarm=name)
                 | user.SelectGlobal(swarm=name)
                 | user.SetGlobal(swarm=name)
+                | user.DeleteResults(swarm=name)
                 | user.ListGlobalTags(swarm=name)
             ):
                 entry = find.swarm(name)

@@ -22,16 +22,6 @@ def of_event(event: SwarmEvent) -> Iterator[BlobRef]:
             yield blob
 
 
-def lasting(event: SwarmEvent) -> Iterator[BlobRef]:
-    """Those that are needed as long as the swarm is there."""
-    if not isinstance(event, EntriesReceived):
-        yield from of_event(event)
-        return
-    for entry in event.entries:
-        passing = {blob.digest for blob in of_said(entry)}
-        yield from (blob for blob in of_entry(entry) if blob.digest not in passing)
-
-
 def of_spec(spec: SwarmSpec) -> Iterator[BlobRef]:
     for module in spec.modules:
         if module.package is not None:
@@ -47,13 +37,6 @@ def of_entry(entry: JournalEntry) -> Iterator[BlobRef]:
             yield blob
         case TaskEnded(output=BlobRef() as blob):
             yield blob
-        case _:
-            yield from of_said(entry)
-
-
-def of_said(entry: JournalEntry) -> Iterator[BlobRef]:
-    """What instances say to each other: needed only as long as somebody can read it."""
-    match entry:
         case (
             Broadcasted(value=BlobRef() as blob)
             | Sent(value=BlobRef() as blob)

@@ -10,6 +10,7 @@ send again.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,10 +20,10 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
-from manta.actors import Actor, ActorDead, Refused, Timer
+from manta.actors import Actor, ActorDead, MailboxFull, Refused, Timer
 from manta.manager import exchange_queries, references
 from manta.manager import swarm_queries as queries
-from manta.manager.context import STORE, Context, Done, cluster_path, finish
+from manta.manager.context import BLOBS, STORE, Context, Done, cluster_path, finish
 from manta.manager.errors import StoreError
 from manta.manager.exchange import Topic
 from manta.manager.feeds import Feeds, PollExpired
@@ -36,6 +37,7 @@ from manta.manager.messages import (
     NodesMoved,
     Orders,
     Restored,
+    Sweep,
 )
 from manta.manager.polls import ExchangeExpired, ExchangePolls
 from manta.manager.store.actor import Writer
@@ -53,6 +55,7 @@ from manta.manager.swarm_events import (
     Paused,
     Publish,
     Released,
+    ResultsDeleted,
     Resumed,
     Revoke,
     Rewound,
@@ -148,10 +151,7 @@ class SwarmSupervisor(Actor):
             self, partial(exchange_queries.answer, self._machine), self._when_durable
         )
         self._blobs: set[str] = set()
-        self._lasting = {
-            blob.digest for record in records for blob in references.lasting(record.event)
-        }
-        """Blobs that are not released as long as the swarm is there."""
+        """Those that are known to be here, as long as this swarm needs them."""
         self._lines = Lines(
             self,
             self._context,
@@ -301,11 +301,12 @@ class SwarmSupervisor(Actor):
         self._number += len(bodies)
         if digests := tuple(blob.digest for blob in references.of_event(event)):
             writes.append(Reference(self._swarm_id, digests))
-            self._lasting.update(blob.digest for blob in references.lasting(event))
+            self._blobs.update(digests)
         for action in actions:
             if isinstance(action, Released):
-                gone = {blob.digest for blob in action.blobs} - self._lasting
-                writes.append(Release(self._swarm_id, tuple(sorted(gone))))
+                released = tuple(blob.digest for blob in action.blobs)
+                writes.append(Release(self._swarm_id, released))
+                self._blobs.difference_update(released)
         if commit.info is not None:
             self._info = commit.info
             writes.append(Put(SwarmRecord(commit.info, self._owner_id)))
@@ -389,22 +390,24 @@ class SwarmSupervisor(Actor):
     # What nodes tell.
 
     def _journal(self, node_id: str, batch: JournalBatch) -> None:
-        """Takes the entries before the first that names a blob which is not there."""
-        entries = batch.entries
+        """Takes the entries before the first that names a blob which is not there.
+
+        Those that were applied may name what was released since: they are passed over.
+        """
+        known = max(0, self._machine.applied(node_id) + 1 - batch.first)
+        fresh = batch.entries[known:]
+        entries = fresh
         missing: list[BlobRef] = []
-        for position, entry in enumerate(batch.entries):
+        for position, entry in enumerate(fresh):
             lacking = [blob for blob in references.of_entry(entry) if not self._has(blob)]
             if lacking and not missing:
-                entries = batch.entries[:position]
+                entries = fresh[:position]
             missing += lacking
-        self._feed(EntriesReceived(node_id, batch.first, entries), missing=tuple(missing))
+        first = batch.first + min(known, len(batch.entries))
+        self._feed(EntriesReceived(node_id, first, entries), missing=tuple(missing))
 
     def _has(self, blob: BlobRef) -> bool:
-        if blob.digest not in self._blobs:
-            if not self._context.holds(blob.digest):
-                return False
-            self._blobs.add(blob.digest)
-        return True
+        return blob.digest in self._blobs or self._context.holds(blob.digest)
 
     # What users ask.
 
@@ -435,6 +438,11 @@ class SwarmSupervisor(Actor):
                         Code.BLOB_MISSING, f"The value of {tag!r} was not pushed; push it again."
                     )
                 return self._carry_out(GlobalSet(tag, value), Ok())
+            case user.DeleteResults(tag=tag, iteration=iteration):
+                count = queries.deletable(machine, tag, iteration)
+                answer = user.DeletedResults(count)
+                self._carry_out(ResultsDeleted(by, tag, iteration), answer)
+                self._when_durable(self._sweep)
             case user.GetSwarm():
                 return self._info_now()
             case user.ExplainSwarm():
@@ -478,6 +486,12 @@ class SwarmSupervisor(Actor):
 
         self._feed(event, then)
         return None
+
+    def _sweep(self, error: StoreError | None) -> None:
+        if error is None:
+            # Who is being restarted sweeps by and by.
+            with contextlib.suppress(ActorDead, MailboxFull):
+                self.system.find(BLOBS).tell(Sweep())
 
     # Feeds.
 

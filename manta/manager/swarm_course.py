@@ -49,6 +49,7 @@ from manta.manager.swarm_state import (
 from manta.protocol.node import Assignment, Instance, NextIteration, TaskError
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem
+from manta.protocol.values import BlobRef
 
 INTERRUPTIONS = 5
 """How often the platform may interrupt one instance of one iteration."""
@@ -150,7 +151,7 @@ class Course:
         if tag is None:
             return ()
         now = self.data.iteration
-        items = self.data.counting(now, tag) or self.data.counting(now - 1, tag)
+        items = self.data.written(now, tag) or self.data.written(now - 1, tag)
         return tuple(dict.fromkeys(item.node_id for item in items))
 
     def _assign(self, run: TaskRun, placement: Placement) -> None:
@@ -331,8 +332,7 @@ class Course:
         data, maximum = self.data, self.graph.ceiling
         if data.state is not SwarmState.ACTIVE or data.open_tasks or data.iteration < 0:
             return
-        if blobs := data.exchange.iteration_over():
-            self._actions.append(Released(tuple(blobs)))
+        self._release(data.exchange.iteration_over())
         self._tell("iteration", words.iteration_took(data.iteration, self._now - data.began_at))
         answered = [
             instance.last
@@ -373,8 +373,7 @@ class Course:
         for attempt in list(self.data.live.values()):
             self._close(attempt, AttemptState.CANCELLED)
         self.data.asks.clear()
-        if blobs := self.data.exchange.clear():
-            self._actions.append(Released(tuple(blobs)))
+        self._release(self.data.exchange.clear())
         self.data.ended_at = self._now
         self._enter(state, reason, kill=kill)
 
@@ -383,6 +382,15 @@ class Course:
         self.data.state, self.data.reason = state, reason
         self._tell("state", words.state(self.data))
         self._actions.append(StateChanged(state, reason, kill))
+
+    def _release(self, blobs: list[BlobRef]) -> None:
+        """Those of them that nothing names any more."""
+        if not blobs:
+            return
+        said = {blob.digest for blob in self.data.exchange.blobs()}
+        gone = [blob for blob in blobs if blob.digest not in said | self.data.lasting.keys()]
+        if gone:
+            self._actions.append(Released(tuple(gone)))
 
     # Telling users.
 

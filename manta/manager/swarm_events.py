@@ -65,6 +65,14 @@ class GlobalSet(Event, frozen=True):
     value: Payload
 
 
+class ResultsDeleted(Event, frozen=True):
+    """A user deletes results: of one tag or all, of one iteration or all."""
+
+    by: str = "a user"
+    tag: str | None = None
+    iteration: int | None = None
+
+
 class Placed(Event, frozen=True):
     """Answers the AskPlacement of that number."""
 
@@ -121,6 +129,7 @@ SwarmEvent = (
     | Paused
     | Resumed
     | GlobalSet
+    | ResultsDeleted
     | Placed
     | Unplaceable
     | EntriesReceived
@@ -213,7 +222,7 @@ class Woken:
 
 @dataclass(frozen=True)
 class Released:
-    """Nobody can read these blobs any more, unless something that lasts names them too."""
+    """Nobody can read these blobs any more."""
 
     blobs: tuple[BlobRef, ...]
 

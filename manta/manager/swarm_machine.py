@@ -43,6 +43,7 @@ from manta.manager.swarm_events import (
     Placed,
     Publish,
     Record,
+    ResultsDeleted,
     Resumed,
     Rewound,
     Started,
@@ -135,6 +136,8 @@ class SwarmMachine(Course):
                 if not self.data.state.final:
                     self._changed = True
                     self.data.set_global(event.tag, event.value)
+            case ResultsDeleted():
+                self._results_deleted(event)
             case Placed():
                 self._placed(event)
             case Unplaceable():
@@ -208,6 +211,8 @@ class SwarmMachine(Course):
         self.data.spec, self.data.wait = event.spec, event.wait
         self.data.created_at = self._now
         self.data.reason = "not started"
+        for module in event.spec.modules:
+            self.data.keep(module.package)
         for tag, value in event.spec.globals.items():
             self.data.set_global(tag, value)
 
@@ -246,6 +251,11 @@ class SwarmMachine(Course):
     def _spare_the_pause(self) -> None:
         self.data.move_timers(self._now - self.data.paused_at)
         self.data.paused_at = self._now
+
+    def _results_deleted(self, event: ResultsDeleted) -> None:
+        if positions := self.data.results_of(event.tag, event.iteration):
+            self._release(self.data.delete_results(positions))
+            self._tell("deleted", words.deleted(len(positions), event))
 
     def _restarted(self) -> None:
         """The new manager's clock may be minutes from the old one's."""
@@ -378,6 +388,7 @@ class SwarmMachine(Course):
 
     def _task_ended(self, attempt: Attempt, entry: TaskEnded, live: bool) -> None:
         attempt.output, attempt.timings = entry.output, entry.timings
+        self.data.keep(entry.output)
         attempt.error = entry.error or attempt.error
         state = _ending(entry.state)
         if live:

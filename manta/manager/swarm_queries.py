@@ -65,6 +65,20 @@ def check_filters(machine: SwarmMachine, read: ReadFeed, nodes: Mapping[str, str
         )
 
 
+def deletable(machine: SwarmMachine, tag: str | None, iteration: int | None) -> int:
+    """How many results that are. Raises Refused for a tag of which the swarm has none."""
+    data = machine.data
+    if tag is not None and not data.results_of(tag, None):
+        tags = sorted({data.results[position].tag for position in data.results_of(None, None)})
+        there = f"it has {words.listed(tags)}" if tags else "it has no results at all"
+        raise Refused(
+            Code.UNKNOWN_TAG,
+            f"Swarm {machine.graph.spec.name!r} ({data.swarm_id}) has no results of tag {tag!r}: "
+            f"{there}.",
+        )
+    return len(data.results_of(tag, iteration))
+
+
 def info(machine: SwarmMachine) -> SwarmInfo:
     data, spec = machine.data, machine.graph.spec
     return SwarmInfo(
@@ -126,7 +140,7 @@ def page(
 ) -> FeedPage:
     """Of the feeds results, metrics and events; logs are the store's. Never waits.
 
-    The cursor counts the feed's items, also those of other tags that were passed over.
+    The cursor counts the feed's items, also those that were passed over: of other tags, deleted.
     Items from `end` on are not shown. A page ends before PAGE_BYTES, unless with its first
     item: small values ride in it, and a message has a limit.
     """
@@ -146,9 +160,11 @@ def page(
     cursor = max(0, after)
     stop = len(items) if end is None else min(end, len(items))
     room = PAGE_BYTES
+    gone = machine.data.deleted if feed == "results" else ()
     while cursor < stop and len(found) < limit:
         item = items[cursor]
-        if tag is None or not isinstance(item, ResultItem) or item.tag == tag:
+        wanted = tag is None or not isinstance(item, ResultItem) or item.tag == tag
+        if wanted and cursor not in gone:
             room -= _bytes(item)
             if room < 0 and found:
                 break

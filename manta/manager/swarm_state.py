@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -17,7 +17,10 @@ from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, 
 from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec, TaskSpec
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem, MetricsItem, ResultItem
-from manta.protocol.values import Payload
+from manta.protocol.values import BlobRef, Inline, Payload
+
+_NOTHING = Inline(b"")
+"""The value of a result that was deleted."""
 
 
 class Layout:
@@ -253,6 +256,11 @@ class SwarmData:
     results: list[ResultItem] = field(default_factory=list)
     by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     """Positions in `results` by iteration and tag."""
+    deleted: set[int] = field(default_factory=set)
+    """Positions of results that a user deleted: their values are gone, their places stay, as
+    positions are cursors; who wrote them is still known."""
+    lasting: Counter[str] = field(default_factory=Counter)
+    """Digest -> how often it is named by what stays as long as the swarm is there."""
     metrics: list[MetricsItem] = field(default_factory=list)
     events: list[EventItem] = field(default_factory=list)
 
@@ -289,14 +297,43 @@ class SwarmData:
             del self.held[attempt.node_id]
 
     def set_global(self, tag: str, value: Payload) -> None:
+        self.keep(value)  # for good: who has read a version may still fetch it
         old = self.globals.get(tag)
         self.globals[tag] = Global(value, old.version + 1 if old else 1)
 
+    def keep(self, value: Payload | None) -> None:
+        if isinstance(value, BlobRef):
+            self.lasting[value.digest] += 1
+
     def add_result(self, item: ResultItem) -> int:
+        self.keep(item.value)
         self.results.append(item)
         position = len(self.results) - 1
         self.by_tag.setdefault((item.iteration, item.tag), []).append(position)
         return position
+
+    def results_of(self, tag: str | None, iteration: int | None) -> list[int]:
+        """Positions of those that are there."""
+        return [
+            position
+            for (at, name), positions in self.by_tag.items()
+            if tag in (None, name) and iteration in (None, at)
+            for position in positions
+            if position not in self.deleted
+        ]
+
+    def delete_results(self, positions: Iterable[int]) -> list[BlobRef]:
+        """The blobs that these held."""
+        blobs: dict[BlobRef, None] = {}
+        for position in positions:
+            item = self.results[position]
+            self.deleted.add(position)
+            self.results[position] = msgspec.structs.replace(item, value=_NOTHING)
+            if isinstance(item.value, BlobRef):
+                blobs[item.value] = None
+                self.lasting[item.value.digest] -= 1
+        self.lasting = +self.lasting
+        return list(blobs)
 
     def disavow(self, attempt: Attempt) -> None:
         """What it wrote stays readable and counts no more."""
@@ -305,10 +342,17 @@ class SwarmData:
 
     def counting(self, iteration: int, tag: str) -> list[ResultItem]:
         """One result of each instance that has one which counts, by alias and index."""
+        return self._counting(iteration, tag, self.deleted)
+
+    def written(self, iteration: int, tag: str) -> list[ResultItem]:
+        """The same, with those that were deleted since: without their values."""
+        return self._counting(iteration, tag, ())
+
+    def _counting(self, iteration: int, tag: str, gone: Container[int]) -> list[ResultItem]:
         found = {}
         for position in self.by_tag.get((iteration, tag), ()):
             item = self.results[position]
-            if item.counts:
+            if item.counts and position not in gone:
                 found[item.alias, item.index] = item
         return [found[key] for key in sorted(found)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from manta.manager.placement import Placement
+from manta.manager.swarm_events import ResultsDeleted
 from manta.manager.swarm_state import Ask, Attempt, InstanceRun, SwarmData, TaskRun
 from manta.protocol.node import Instance, Progressed, TaskError
 from manta.protocol.states import AttemptState
@@ -198,6 +199,14 @@ def nobody_wrote(alias: str, tag: str, iteration: int) -> str:
         f"Task {alias!r} runs where the result {tag!r} was written, and by iteration {iteration} "
         f"no node has written it; let a task before it call results.add({tag!r}, ...)."
     )
+
+
+def deleted(count: int, event: ResultsDeleted) -> str:
+    what = "1 result" if count == 1 else f"{count} results"
+    tag = f" of tag {event.tag!r}" if event.tag is not None else ""
+    at = f" of iteration {event.iteration}" if event.iteration is not None else ""
+    were = "was" if count == 1 else "were"
+    return f"{what}{tag}{at} {were} deleted by {event.by}."
 
 
 def stranger(node_id: str, instance: Instance) -> str:

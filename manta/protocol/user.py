@@ -328,7 +328,7 @@ class LogItem(msgspec.Struct, frozen=True, tag="log"):
 
 class EventItem(msgspec.Struct, frozen=True, tag="event"):
     """`kind`: state, iteration, placed, waiting, started, finished, failed, retried, lost,
-    progress, ignored."""
+    progress, deleted, ignored."""
 
     at: Seconds
     kind: str
@@ -366,10 +366,15 @@ class FeedPage(Message, frozen=True):
 
 
 class DeleteResults(Message, frozen=True):
-    """Of one tag, or all."""
+    """Of one tag or all, of one iteration or all. Refused for a tag of which there are none."""
 
     swarm: str
     tag: str | None = None
+    iteration: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class DeletedResults(Message, frozen=True):
+    count: int
 
 
 class SelectGlobal(Message, frozen=True):
@@ -427,7 +432,6 @@ _REPLIES: dict[type[Message], type[Message]] = {
     WhoAmI: SignedIn,
     RotateToken: SignedIn,
     Logout: Ok,
-    DeleteResults: Ok,
     CreateCluster: ClusterInfo,
     ListClusters: Clusters,
     GetCluster: ClusterInfo,
@@ -452,6 +456,7 @@ _REPLIES: dict[type[Message], type[Message]] = {
     ExplainSwarm: Plan,
     GetTasks: Tasks,
     ReadFeed: FeedPage,
+    DeleteResults: DeletedResults,
     SelectGlobal: SelectedGlobal,
     SetGlobal: Ok,
     ListGlobalTags: GlobalTags,
@@ -494,6 +499,7 @@ FromUser = (
     | ExplainSwarm
     | GetTasks
     | ReadFeed
+    | DeleteResults
     | SelectGlobal
     | SetGlobal
     | ListGlobalTags

@@ -129,7 +129,7 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     monkeypatch.chdir(shell.folder)
     documented = table("## manta\n")
     silent = {name for name, (form, _) in documented.items() if form == "no JSON"}
-    assert set(leaves(cli)) | {"pull --verify", "up --stop"} == set(documented)
+    assert set(leaves(cli)) | {"pull --verify", "results --delete", "up --stop"} == set(documented)
 
     names = ("--node-port", "--user-port", "--bulk-port")
     ports = [str(x) for pair in zip(names, shell.lab.ports, strict=True) for x in pair]
@@ -219,6 +219,7 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
         shell(row, swarm)
     pulled = shell("pull", swarm)["folder"]
     assert shell("pull --verify", pulled)["intact"] is True
+    assert shell("results --delete", swarm, "--yes")["deleted"] == 1
     slow = SWARM.replace('print("hello")', "import time; time.sleep(60)")
     (shell.folder / "slow.py").write_text(slow)
     long = shell("deploy", "--cluster", "lab", "slow.py")["swarm_id"]

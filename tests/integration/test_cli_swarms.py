@@ -276,6 +276,26 @@ class Empty(Swarm):
 """
 
 
+def test_results_are_deleted(shell: Shell, tmp_path: Path) -> None:
+    swarm = shell("deploy", "--cluster", CLUSTER, "--follow", "swarm.py").split()[0]
+    asked = shell.attempt("results", swarm, "--delete")  # nobody answers
+    assert (asked.returncode, asked.stdout) == (Exit.INTERRUPTED, "")
+    assert f"Delete all results of swarm Measured ({swarm})?" in asked.stderr
+    assert len(shell.json("results", swarm)) == 8
+    for arguments in (["--yes"], ["--delete", "--wait"], ["--delete", "--node", "node-1"]):
+        assert shell.attempt("results", swarm, *arguments).returncode == Exit.USAGE
+    unknown = shell.attempt("results", swarm, "--delete", "--yes", "--tag", "nosuch")
+    assert unknown.returncode == Exit.NOT_FOUND
+    assert "no results of tag 'nosuch': it has array, small." in unknown.stderr
+    said = shell("results", swarm[:8], "--delete", "--yes", "--tag", "small", "--iteration", 0)
+    assert said == f"2 results of tag small of iteration 0 of swarm Measured ({swarm}) deleted.\n"
+    assert shell.json("results", swarm, "--delete", "--yes", "--tag", "array")["deleted"] == 4
+    assert shell("pull", swarm, tmp_path / "pulled").startswith(f"{tmp_path}/pulled: 2 results")
+    assert "2 results of tag 'small'" in shell("replay", swarm, "--json")
+    assert shell.json("results", swarm, "--delete", "--yes")["deleted"] == 2
+    assert "has no results" in shell.attempt("results", swarm).stderr
+
+
 def test_no_results_do_not_read_as_success(shell: Shell) -> None:
     (shell.folder / "empty.py").write_text(EMPTY)
     swarm = shell("deploy", "--cluster", CLUSTER, "--follow", "empty.py").split()[0]

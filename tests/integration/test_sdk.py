@@ -178,6 +178,45 @@ def test_results(stage: Stage, finished: str) -> None:
             ask(finished, "gone")
 
 
+def test_delete_results(stage: Stage) -> None:
+    api = stage.api
+    swarm = stage.run(Rounds())
+    stream = api.stream_results(swarm)
+    assert next(stream).iteration == 0
+    assert api.delete_results(swarm, "large") == 6
+    assert api.list_result_tags(swarm) == ["sum", "late"]
+    assert api.delete_results(swarm, iteration=1) == 2
+    assert api.delete_results(swarm, "late", iteration=0) == 0
+    assert {(r.tag, r.iteration) for r in stream} <= {
+        ("sum", 0),
+        ("sum", 1),
+        ("sum", 2),
+        ("large", 0),
+        ("large", 1),
+        ("large", 2),
+        ("late", 2),
+    }  # what it had received before may still come, nothing is told twice
+    found = api.get_swarm_results(swarm)
+    assert [(r.tag, r.iteration) for r in found("sum")] == [("sum", 0)] * 2 + [("sum", 2)] * 2
+    for ask in (api.delete_results, api.select_results, api.get_swarm_results):
+        with pytest.raises(errors.NotFound, match="no results of tag 'large'"):
+            ask(swarm, "large")
+    with pytest.raises(errors.InvalidArgument, match="iteration"):
+        api.delete_results(swarm, iteration=-1)
+    with pytest.raises(errors.InvalidArgument, match="tag"):
+        api.delete_results(swarm, "")
+    with pytest.raises(errors.NotFound, match="'nosuch'"):
+        api.delete_results("nosuch")
+    assert api.delete_results(swarm) == 6
+    assert api.delete_results(swarm) == 0
+    assert not api.get_swarm_results(swarm, wait=True)
+    assert list(api.stream_results(swarm)) == []
+    deleted = [event.sentence for event in api.stream_events(swarm) if event.kind == "deleted"]
+    assert len(deleted) == 3
+    assert deleted[0].startswith("6 results of tag 'large' were deleted by ")
+    assert api.get_swarm(swarm).status == "COMPLETED"
+
+
 def test_globals(stage: Stage, finished: str) -> None:
     api = stage.api
     assert set(api.list_global_tags(finished)) == {"model", "seen"}

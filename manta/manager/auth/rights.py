@@ -122,6 +122,7 @@ RIGHTS: dict[type[Message], Row] = {
     user.ResumeSwarm: _user(Right.SWARM_DEPLOY, Where.SWARM),
     user.RemoveSwarm: _user(Right.SWARM_DEPLOY, Where.SWARM),
     user.SetGlobal: _user(Right.SWARM_DEPLOY, Where.SWARM),
+    user.DeleteResults: _user(Right.SWARM_DEPLOY, Where.SWARM),
     user.GetSwarm: _user(Right.SWARM_READ, Where.SWARM),
     user.ExplainSwarm: _user(Right.SWARM_READ, Where.SWARM),
     user.GetTasks: _user(Right.SWARM_READ, Where.SWARM),

@@ -13,16 +13,23 @@ from manta.actors import ActorDead
 from manta.manager import blobs, cluster_nodes, swarm
 from manta.manager.lease import Leases
 from manta.manager.messages import Sweep
+from manta.protocol.codes import Code
+from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import (
     Assignment,
+    JournalAck,
+    JournalBatch,
     JournalEntry,
     MetricsLogged,
     ReadGlobal,
+    ResultWritten,
+    StopRequested,
     TaskEnded,
     TaskStarted,
 )
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
+    DeleteResults,
     GetNode,
     GetSwarm,
     GetTasks,
@@ -191,6 +198,56 @@ def test_blobs_go_when_no_swarm_needs_them(bench, admin: Client, nodes) -> None:
     assert left() == {"shared", "fresh"}
     admin.ask(RemoveSwarm(second))
     assert left() == {"fresh"}
+
+
+def test_blobs_of_deleted_results_go_and_are_not_asked_for_again(
+    bench, admin: Client, nodes
+) -> None:
+    [node] = nodes(1, silent)
+    depot = bench.manager.context.depot
+    swarm_id = deploy(admin, one_task())
+    wait_until(lambda: node.acknowledged.get(swarm_id) == 1)
+    at = node.ran[0]
+    data = {name: name.encode() * 1000 for name in ("gone", "kept", "said")}
+    refs = {name: BlobRef(depot.put(content), len(content)) for name, content in data.items()}
+
+    def left() -> set[str]:
+        for ref in refs.values():
+            if ref.digest in depot:
+                old = time.time() - blobs.GRACE - 10
+                os.utime(depot.path(ref.digest), (old, old))
+        bench.system.find("manager/blobs").ask(Sweep(), timeout=5)
+        return {name for name, ref in refs.items() if ref.digest in depot}
+
+    said = Broadcasted(at, "tag", refs["said"])
+    written = [ResultWritten(at, name, refs[name]) for name in ("gone", "kept")]
+    node.say(swarm_id, *written, said)
+    wait_until(lambda: node.acknowledged[swarm_id] == 4)
+    assert left() == {"gone", "kept", "said"}
+    no = admin.refusal(DeleteResults(swarm_id, "none"))
+    assert (no.code, "it has gone, kept." in no.sentence) == (Code.UNKNOWN_TAG, True)
+    assert admin.ask(DeleteResults(swarm_id, "gone")).count == 1
+    assert left() == {"kept", "said"}
+    [item] = admin.ask(ReadFeed(swarm_id, "results")).items
+    assert item.value == refs["kept"]
+
+    # The acknowledgement was lost: the node says the same again, and is not asked for the blob.
+    node.tell(JournalBatch(swarm_id, 1, tuple(node.journal[swarm_id])))
+    node.tell(JournalBatch(swarm_id, 5, (StopRequested(at),)))
+    wait_until(lambda: node.acknowledged[swarm_id] == 5)
+    assert not [ack for ack in node.heard if isinstance(ack, JournalAck) and ack.missing]
+    # What is written anew is asked for, though it was here once.
+    node.journal[swarm_id].append(StopRequested(at))
+    node.say(swarm_id, ResultWritten(at, "gone", refs["gone"]))
+    wait_until(lambda: JournalAck(swarm_id, 5, (refs["gone"],)) in node.heard)
+    depot.put(data["gone"])
+    node.tell(JournalBatch(swarm_id, 6, tuple(node.journal[swarm_id][5:])))
+    wait_until(lambda: node.acknowledged[swarm_id] == 6)
+    bench.restart()
+    wait_until(lambda: node.registrations == 2)
+    depot = bench.manager.context.depot
+    assert admin.ask(DeleteResults(swarm_id)).count == 2
+    assert left() == {"said"}
 
 
 def test_nobody_is_disturbed_by_a_task_that_ends_twice(bench, admin: Client, nodes) -> None:

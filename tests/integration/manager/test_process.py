@@ -23,6 +23,7 @@ from manta.protocol.node import Assignment, JournalEntry, ResultWritten, TaskEnd
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
     CreateCluster,
+    DeleteResults,
     GetSwarm,
     GetTasks,
     ListClusters,
@@ -315,6 +316,13 @@ def test_killed_again_and_again_in_mid_swarm_it_loses_nothing(tmp_path: Path) ->
         assert admin.ask(GetSwarm(first)) == info
         assert admin.ask(ReadFeed(first, "results", limit=10_000)).items == page.items
         assert [cluster.name for cluster in admin.ask(ListClusters()).clusters] == ["lab"]
+        # What was deleted before a kill stays deleted, and what is left keeps its place.
+        assert admin.ask(DeleteResults(first, iteration=0)).count == 4
+        process.kill()
+        process.start()
+        left = admin.ask(ReadFeed(first, "results", limit=10_000))
+        assert left.items == tuple(item for item in page.items if item.iteration)
+        assert left.cursor == page.cursor
         assert process.end()[0] == 0
 
 

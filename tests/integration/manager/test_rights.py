@@ -163,6 +163,7 @@ def rows() -> dict[type[Message], Row]:
         user.SetGlobal: about(
             "swarm", DEPLOY, lambda at, _: user.SetGlobal(at.runs, "tag", Inline(b""))
         ),
+        user.DeleteResults: about("swarm", DEPLOY, lambda at, _: user.DeleteResults(at.over)),
         **{
             kind: about("swarm", WATCH, lambda at, _, kind=kind: kind(at.runs))  # type: ignore[misc]
             for kind in (user.GetSwarm, user.ExplainSwarm, user.GetTasks, user.ListGlobalTags)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manta.manager import references
 from manta.manager.swarm_events import (
     EntriesReceived,
     GlobalSet,
     ManagerRestarted,
     NodeLost,
     Paused,
+    Released,
+    ResultsDeleted,
     Resumed,
     Stopped,
     Ticked,
 )
 from manta.manager.swarm_machine import SwarmMachine
 from manta.manager.swarm_queries import explain, info, page, tasks
+from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import (
     GlobalWritten,
     NextIteration,
@@ -29,7 +34,9 @@ from manta.protocol.node import (
     TaskStarted,
 )
 from manta.protocol.states import AttemptState, SwarmState
+from manta.protocol.values import BlobRef
 
+BLOBS = [BlobRef(letter * 64, 1) for letter in "abc"]
 ENDINGS = ("FINISHED",) * 6 + ("FAILED", "TIMEOUT", "INTERRUPTED", "REFUSED")
 
 
@@ -69,6 +76,7 @@ class Walk:
         )
         self.all_nodes = list(self.b.nodes)
         self.sent = []
+        self.needed = set()  # blobs that were named, and not released since
 
     def pick(self, found):
         found = list(found)
@@ -84,7 +92,10 @@ class Walk:
         r, b = self.random, self.b
         entries: list = [TaskStarted(instance, b.now)]
         if r.random() < 0.5:
-            entries.append(ResultWritten(instance, r.choice("xy"), self.make.value(r.random())))
+            value = r.choice([self.make.value(r.random()), *BLOBS])
+            entries.append(ResultWritten(instance, r.choice("xy"), value))
+        if r.random() < 0.3:
+            entries.append(Broadcasted(instance, "t", r.choice(BLOBS)))
         if r.random() < 0.3:
             entries.append(GlobalWritten(instance, r.choice("xy"), self.make.value(r.random())))
         if r.random() < 0.2 and len(b.machine.data.runs) < 4:
@@ -97,7 +108,15 @@ class Walk:
         first = b.numbers[node] + 1
         b.numbers[node] += len(entries)
         self.sent.append(EntriesReceived(node, first, tuple(entries)))
+        self.release()
+        self.needed |= {blob.digest for blob in references.of_event(self.sent[-1])}
         b.feed(self.sent[-1])
+
+    def release(self):
+        for action in self.b.actions:
+            if isinstance(action, Released):
+                self.needed -= {blob.digest for blob in action.blobs}
+        self.b.actions.clear()
 
     def lose(self):
         node = self.pick(self.b.nodes)
@@ -112,7 +131,7 @@ class Walk:
     def step(self):
         b, r = self.b, self.random
         b.wait_for(r.choice([0, 0, 0.1, 5]))
-        match r.randint(0, 15):
+        match r.randint(0, 16):
             case 0:
                 self.lose()
             case 1:
@@ -133,6 +152,8 @@ class Walk:
                 b.feed(ManagerRestarted())
             case 11:
                 b.feed(Ticked())
+            case 12:
+                b.feed(ResultsDeleted("ada", r.choice([None, *"xy"]), r.choice([None, 0, 1])))
             case _:
                 self.end_one()
         self.check()
@@ -162,6 +183,11 @@ class Walk:
             for tag in "xy":
                 items = data.counting(iteration, tag)
                 assert len({(i.alias, i.index) for i in items}) == len(items)
+        there = [data.results[position].value for position in data.results_of(None, None)]
+        kept = Counter(value.digest for value in there if isinstance(value, BlobRef))
+        assert data.lasting == kept
+        self.release()
+        assert self.needed == {*kept, *(blob.digest for blob in data.exchange.blobs())}
         explain(machine, self.b.nodes)
 
     def to_the_end(self):

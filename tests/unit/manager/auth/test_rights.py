@@ -36,6 +36,7 @@ DEPLOYS = {
     "ResumeSwarm",
     "RemoveSwarm",
     "SetGlobal",
+    "DeleteResults",
 }
 OPERATES = {"CreateNodeToken", "RequestNodeStop", "RemoveNode"}
 OWNS = {"StartCluster", "StopCluster", "DeleteCluster", "GrantRole", "RevokeRole"}
