@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from manta.actors import Refused
@@ -14,9 +16,14 @@ from manta.protocol.values import BlobRef
 BLOB, OTHER = BlobRef("a" * 64, 1), BlobRef("b" * 64, 2)
 
 
+def read(b, after=0, limit=1000) -> tuple[Any, int]:
+    """Results and cursor."""
+    shown = page(b.machine, "results", after, limit)
+    return shown.items, shown.cursor
+
+
 def seen(b, **options):
-    shown = page(b.machine, "results", 0, **options)
-    return [(item.iteration, item.tag, item.node_alias) for item in shown.items]
+    return [(item.iteration, item.tag, item.node_alias) for item in read(b, **options)[0]]
 
 
 def released(b, event):
@@ -55,16 +62,13 @@ def test_what_was_named_is_gone_and_the_rest_is_there(two_rounds, tag, iteration
 
 def test_cursors_mean_what_they_meant(two_rounds):
     b = two_rounds
-    first = page(b.machine, "results", 0, 3)
-    whole = page(b.machine, "results", 0)
+    _, middle = read(b, limit=3)
+    whole, end = read(b)
     b.feed(ResultsDeleted("ada", "a"))
-    rest = page(b.machine, "results", first.cursor)
-    assert rest.items == tuple(item for item in whole.items[3:] if item.tag == "b")
-    assert rest.cursor == whole.cursor
+    assert read(b, middle) == (tuple(item for item in whole[3:] if item.tag == "b"), end)
     b.finish("worker", a=3)
-    assert [item.value for item in page(b.machine, "results", rest.cursor).items] == [
-        b.replayed().data.results[position].value for position in (8, 9)
-    ]
+    assert [item.value.data for item in read(b, end)[0]] == [b"3", b"3"]
+    assert read(b, end)[1] == end + 2
 
 
 def test_a_tag_that_there_is_not_is_refused_with_those_that_there_are(two_rounds):
@@ -120,7 +124,7 @@ def test_what_a_failed_attempt_wrote_stays_deleted(bench, make):
     b.end(at, "FAILED", "broken")
     again = b.running("w")[0]
     b.end(again, entries=[ResultWritten(again, "good", make.value(2))])
-    assert [i.attempt for i in page(b.machine, "results", 0).items] == [1]
+    assert [item.attempt for item in read(b)[0]] == [1]
     assert b.state == "COMPLETED"
 
 
