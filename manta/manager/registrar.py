@@ -160,14 +160,10 @@ class Registrar:
             reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
         def not_stored() -> None:
-            if before is None:
-                del self.tokens[record.digest]
-            else:
-                self.tokens[record.digest] = before
-            if before_key is None:
-                self._keys.pop(key, None)
-            else:
-                self._keys[key] = before_key
+            if self.tokens.get(record.digest) is record:
+                _put_back(self.tokens, record.digest, before)
+            if self._keys.get(key) is key_record:
+                _put_back(self._keys, key, before_key)
 
         self.write((Put(record), Put(key_record)), stored, reply, not_stored)
 
@@ -322,6 +318,13 @@ class Registrar:
                 reply.fail(Refused(Code.STORAGE, f"Nothing was changed: {error}"))
 
         self._writer.write(*writes, then=then)
+
+
+def _put_back(held: dict[str, T], name: str, before: T | None) -> None:
+    if before is None:
+        del held[name]
+    else:
+        held[name] = before
 
 
 def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> TokenRecord:

@@ -124,6 +124,16 @@ def test_what_administrators_alone_may(person) -> None:
     assert owner.ask(GetUser()).grants[0].role == "owner"
 
 
+def test_one_key_may_come_by_many_connections_at_once(bench, person) -> None:
+    first = person("parallel", "viewer")
+    others = [bench.client(keys=first.keys) for _ in range(8)]
+    for other in others:
+        other.connection.wait_up(10.0)
+    asked = [other.gateway.ask_future(Bind(first.token), timeout=10.0) for other in others]
+    assert {future.result().email for future in asked} == {"parallel@lab"}
+    assert {other.ask(WhoAmI()).email for other in (first, *others)} == {"parallel@lab"}
+
+
 def test_the_last_owner_and_the_last_administrator_stay(admin, person) -> None:
     assert admin.refusal(DeleteUser("me@localhost")).code == Code.WRONG_STATE
     owner = person("owner")
