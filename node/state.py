@@ -17,6 +17,7 @@ runtime/        what containers mount of Manta
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -133,7 +134,7 @@ class StateFolder:
         make_private_folder(self.path)
         lock = StateLock(self.path)
         try:
-            shutil.rmtree(self.tasks, ignore_errors=True)  # scratch of tasks that are gone
+            remove_folder(self.tasks)  # scratch of tasks that are gone
             for folder in (self.journal, self.modules, self.kept, self.tasks):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -240,6 +241,28 @@ class StateLock:
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def remove_folder(folder: Path) -> None:
+    """With all below it, also what a task of this user has locked. What cannot go stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    _unlock(folder)
+    for above, names, _ in os.walk(folder):
+        for name in names:
+            _unlock(Path(above, name))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unlock(folder: Path) -> None:
+    """Follows no link: what that leads to is not ours to change."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+        finally:
+            os.close(fd)
 
 
 def hardware_id(name: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -41,6 +40,7 @@ from manta.node.packages import unpack, unpacked
 from manta.node.peer_hub import Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scratch import ScratchFull
+from manta.node.state import remove_folder
 from manta.node.task_requests import TaskRequests
 from manta.protocol.node import (
     Assignment,
@@ -359,7 +359,7 @@ class TaskSupervisor(Actor):
             return
         left.handle.kill()
         self._tell_light(light.CloseSession(left.session))
-        shutil.rmtree(left.scratch, ignore_errors=True)
+        remove_folder(left.scratch)
 
     def _node_alias(self) -> str:
         identity = self._context.identity

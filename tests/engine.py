@@ -89,11 +89,11 @@ class TestEngine:
             time.sleep(0.05)
 
     def _answers(self) -> bool:
-        from manta.node.runners.engine import is_there
+        from manta.node.runners.engine import problem
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DOCKER_HOST", self.address)
-            return is_there()
+            return problem() is None
 
     def stop(self) -> None:
         self.hang_up()

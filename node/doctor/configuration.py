@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from manta.console.text import seconds, size
 from manta.node import datasets
 from manta.node.doctor import machine, manager
 from manta.node.doctor.report import Finding, fault, ok, warning
-from manta.node.errors import ConfigError, NodeError
+from manta.node.errors import ConfigError, EngineError, NodeError
 from manta.node.light_sessions import LONGEST_PATH, SOCKET
+from manta.node.runners import engine
+from manta.node.runners.choice import label_of
+from manta.node.runners.docker import LABEL
 from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims, UnreadableToken, peek
 from manta.transports.errors import KeyFileError
 from manta.transports.keys import KeyPair, check_private_folder, read_private
@@ -41,6 +45,8 @@ def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Findin
     yield from secrets
     status = _daemon(folder)
     yield _running(name, status, folder)
+    if status is None and folder.running_pid() is None:
+        yield from _left_behind(name, folder)
     if config is None:
         return
     yield from _datasets(config)
@@ -96,6 +102,27 @@ def _running(name: str, status: Status | None, folder: StateFolder) -> Finding:
         f"{status.state} for {since} (process {status.pid}): {status.sentence}",
         f"See `manta_node logs {name}`.",
     )
+
+
+def _left_behind(name: str, folder: StateFolder) -> Iterator[Finding]:
+    """Containers of a daemon that was killed: they end by themselves, and are not removed."""
+    if engine.problem() is not None or not folder.key_file.exists():
+        return
+    try:
+        label = f"{LABEL}={label_of(KeyPair.load(folder.key_file).public)}"
+        with closing(engine.Engine()) as client:
+            left = client.containers(label)
+    except (KeyFileError, EngineError) as error:
+        yield warning("containers", f"What is left cannot be seen: {error}", "Correct that first.")
+        return
+    if left:
+        ids = " ".join(container["Id"][:12] for container in left)
+        yield warning(
+            "containers",
+            f"A daemon that was killed has left {len(left)} of its containers: {ids}.",
+            f"`manta_node start {name}` removes them; if it is not to run again, "
+            f"`docker rm --force --volumes {ids}`.",
+        )
 
 
 def _datasets(config: NodeConfig) -> Iterator[Finding]:

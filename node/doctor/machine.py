@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from manta.console.text import size
 from manta.node.doctor.report import Finding, fault, ok, warning
+from manta.node.runners import engine
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -22,7 +22,6 @@ NEEDED = ("blake3", "click", "lz4", "msgpack", "msgspec", "nacl", "pykka", "zmq"
 FEW_BYTES = 1024**3
 """Of disk or memory: below that a node gets into trouble soon."""
 FEW_DESCRIPTORS = 4096
-SOCKET = "/var/run/docker.sock"
 
 
 def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
@@ -117,11 +116,11 @@ def _sandbox() -> Finding:
 
 def _runner(config: NodeConfig | None) -> Finding:
     wanted = "auto" if config is None else config.runner
-    problem = engine_problem()
+    problem = engine.problem()
     if wanted == "docker" and problem:
         return fault("runner", f'containers.runner is "docker", and {problem}.', _DOCKER)
     if problem is None and wanted != "process":
-        return ok("runner", f'The Docker engine answers (containers.runner = "{wanted}").')
+        return ok("runner", f'The container engine answers (containers.runner = "{wanted}").')
     why = 'containers.runner is "process"' if wanted == "process" else f"{problem}"
     sentence = f"Tasks run as plain processes, and images of modules are not used: {why}."
     if config is not None and config.allow_unsandboxed:
@@ -137,30 +136,7 @@ def _runner(config: NodeConfig | None) -> Finding:
     )
 
 
-_DOCKER = "Start the Docker engine and let this user into the group docker"
-
-
-def engine_problem() -> str | None:
-    """None when a Docker engine answers."""
-    where = os.environ.get("DOCKER_HOST", f"unix://{SOCKET}")
-    scheme, _, rest = where.partition("://")
-    family = socket.AF_UNIX if scheme == "unix" else socket.AF_INET
-    host, _, port = rest.partition(":")
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as engine:
-            engine.settimeout(2)
-            engine.connect(rest if scheme == "unix" else (host, int(port or 2375)))
-            engine.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            answer = engine.recv(64)
-    except FileNotFoundError:
-        return f"there is no Docker engine at {where}"
-    except PermissionError:
-        return f"this user may not use the Docker engine at {where}"
-    except (OSError, ValueError) as error:
-        return f"the Docker engine at {where} does not answer ({error})"
-    if not answer.startswith(b"HTTP/1.") or b" 200 " not in answer:
-        return f"what answers at {where} is no Docker engine"
-    return None
+_DOCKER = "Start the container engine and let this user into the group docker"
 
 
 def _gpus() -> Finding:

@@ -28,14 +28,16 @@ log = logging.getLogger("manta.node")
 def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     """Raises LaunchError."""
     wants_containers = config.runner == "docker"
-    has_engine = config.runner != "process" and _has_engine()
+    may_have_engine = config.runner != "process"
+    problem = _engine_problem() if may_have_engine else None
+    has_engine = may_have_engine and problem is None
+    if problem is not None:
+        log.info("Tasks do not run in containers: %s.", problem)
     if wants_containers and not has_engine:
-        from manta.node.runners import engine
-
         raise LaunchError(
-            f'{config.path}: containers.runner is "docker", and no container engine answers at '
-            f"{engine.address()}: start it (systemctl start docker) and let this user use its "
-            'socket (usermod -aG docker USER), or set it to "auto" or "process".'
+            f'{config.path}: containers.runner is "docker", and {problem}: start it (systemctl '
+            "start docker) and let this user use its socket (usermod -aG docker USER), or set it "
+            'to "auto" or "process".'
         )
     if has_engine and (wants_containers or config.allow_unsandboxed is False):
         return _docker(config, folder, public_key)
@@ -56,10 +58,10 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
     return ByImage(_docker(config, folder, public_key), processes) if has_engine else processes
 
 
-def _has_engine() -> bool:
+def _engine_problem() -> str | None:
     from manta.node.runners import engine  # with an HTTP client, which plain processes go without
 
-    return engine.is_there()
+    return engine.problem()
 
 
 def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
@@ -67,9 +69,13 @@ def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     from manta.node.runners.runtime_copy import runtime_copy
 
     major, minor, _ = platform.python_version_tuple()
-    label = hashlib.blake2b(public_key.encode(), digest_size=8).hexdigest()
     image = config.default_image or f"python:{major}.{minor}-slim"
-    return DockerRunner(label, config.alias, image, runtime_copy(folder.runtime))
+    return DockerRunner(label_of(public_key), config.alias, image, runtime_copy(folder.runtime))
+
+
+def label_of(public_key: str) -> str:
+    """What the containers of a node with that key are labelled with."""
+    return hashlib.blake2b(public_key.encode(), digest_size=8).hexdigest()
 
 
 class ByImage:

@@ -221,13 +221,10 @@ class DockerRunner:
     def recover(self) -> list[str]:
         """Raises EngineError."""
         found = []
-        client = self._engine.client
-        with self._engine.errors():
-            left = client.containers(all=True, filters={"label": f"{LABEL}={self._node}"})
-        for container in left:
+        for container in self._engine.containers(f"{LABEL}={self._node}"):
             try:
                 with self._engine.errors():
-                    client.remove_container(container["Id"], v=True, force=True)
+                    self._engine.client.remove_container(container["Id"], v=True, force=True)
             except Gone:
                 continue
             except EngineError as error:

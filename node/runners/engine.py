@@ -1,6 +1,6 @@
 """The container engine of this machine, as its API answers on a Unix socket.
 
-Its client costs 160 ms to import: `is_there` asks without it.
+Its client costs 160 ms to import: `problem` asks without it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,25 @@ def address() -> str:
     return found
 
 
-def is_there() -> bool:
-    """Whether an engine answers now."""
+def problem() -> str | None:
+    """Why no engine can be used now, without a full stop; None when one answers."""
     try:
-        connection = _Connection(address().removeprefix("unix://"))
-    except EngineError:
-        return False
-    with contextlib.closing(connection):
+        where = address()
+    except EngineError as error:
+        return str(error).rstrip(".")
+    with contextlib.closing(_Connection(where.removeprefix("unix://"))) as connection:
         try:
             connection.request("GET", "/_ping")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
+            status = connection.getresponse().status
+        except FileNotFoundError:
+            return f"there is no container engine at {where}"
+        except PermissionError:
+            return f"this user may not use the container engine at {where}"
+        except (OSError, http.client.HTTPException) as error:
+            return f"the container engine at {where} does not answer ({error})"
+    if status != http.HTTPStatus.OK:
+        return f"what answers at {where} is no container engine"
+    return None
 
 
 class _Connection(http.client.HTTPConnection):
@@ -80,6 +87,13 @@ class Engine:
             with self.errors():
                 self._client = docker.APIClient(self.address, version="auto", timeout=TIMEOUT)
         return self._client
+
+    def containers(self, label: str) -> list[dict[str, Any]]:
+        """All with that `key=value`, running or not. Raises EngineError."""
+        client = self.client
+        with self.errors():
+            found: list[dict[str, Any]] = client.containers(all=True, filters={"label": label})
+        return found
 
     def has_image(self, image: str) -> bool:
         """Raises EngineError, ImageMissing for a name that cannot be one."""

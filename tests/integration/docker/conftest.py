@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -23,6 +25,23 @@ class DockerLab(Lab):
         containers.setdefault("runner", "docker")
         containers.setdefault("default_image", self.engine.base())
         return super().node(number, **sections)
+
+    @contextmanager
+    def daemon(self, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Node 1 as a process, started by a command that `prefix` begins; ended in the end."""
+        state = self.known(1)
+        image = self.engine.base()
+        config = self.config("node-1", containers={"runner": "docker", "default_image": image})
+        command = [*prefix, sys.executable, "-m", "manta.node", "--config", str(config.path)]
+        command += ["--state", str(state.path), "--log", str(state.path / "node.log")]
+        with (self.folder / "node-1.err").open("wb") as said:
+            node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        with node:
+            try:
+                yield node
+            finally:
+                node.terminate()
+                node.wait(20)
 
     def of(self, module: Module, *, iterations: int | None = None, **arguments: Any) -> Swarm:
         """A swarm of one task."""

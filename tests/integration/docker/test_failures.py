@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from manta import Module
+from manta.node.doctor.configuration import examine
 from tests.engine import running_engine
 from tests.integration.docker.conftest import DockerLab
 
@@ -132,21 +129,10 @@ def test_without_an_engine_the_swarm_fails_and_says_so(
     assert "The container engine does not answer (unix:///nowhere/docker.sock)" in error.sentence
 
 
-@contextmanager
-def daemon(lab: DockerLab) -> Iterator[subprocess.Popen[bytes]]:
-    """The node as a process; killed in the end, if it still runs."""
-    state = lab.known(1)
-    image = lab.engine.base()
-    config = lab.config("node-1", containers={"runner": "docker", "default_image": image})
-    log = state.path / "node.log"
-    command = [sys.executable, "-m", "manta.node", "--config", str(config.path)]
-    command += ["--state", str(state.path), "--log", str(log)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
-        try:
-            yield node
-        finally:
-            node.terminate()
-            node.wait(20)
+def left_behind(lab: DockerLab) -> list[str]:
+    """What the doctor says of it."""
+    findings = examine("node-1", lab.state("node-1"), offline=True)
+    return [one.sentence + one.remedy for one in findings if one.check == "containers"]
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -159,7 +145,7 @@ def test_a_daemon_that_was_killed_finds_its_containers_and_leaves_nothing(
         module = Module(None, image, name="task")
     else:
         module = Module(SLEEPS_ONCE, name="task")
-    with daemon(lab) as node:
+    with lab.daemon() as node:
         lab.wait_for(lab.state("node-1"), "connected")
         deployed = api.deploy_swarm("lab", lab.of(module))
         lab.wait_until(lambda: any(c["State"] == "running" for c in lab.engine.containers()))
@@ -169,7 +155,8 @@ def test_a_daemon_that_was_killed_finds_its_containers_and_leaves_nothing(
         node.wait(10)
     [left] = lab.engine.containers()
     assert left["State"] == "running"
-    with daemon(lab):
+    assert left["Id"][:12] in "".join(left_behind(lab))
+    with lab.daemon():
         lab.wait_until(lambda: left["Id"] not in [c["Id"] for c in lab.engine.containers()])
         lab.wait_until(lambda: len(api.get_tasks(deployed)) == 2)
         first = api.get_tasks(deployed)[0]
@@ -183,6 +170,7 @@ def test_a_daemon_that_was_killed_finds_its_containers_and_leaves_nothing(
             assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
         lab.wait_until(lambda: not lab.engine.containers(), what=lab.engine.containers)
     assert lab.engine.containers() == []
+    assert left_behind(lab) == []
 
 
 def test_a_node_that_is_stopped_takes_its_containers_along(lab: DockerLab) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -225,13 +226,38 @@ def test_what_lies_on_this_machine(lab, clinic: Clinic, monkeypatch) -> None:
     level, sentence = clinic.levels("secrets")[0]
     assert level == "fault"
     assert "open to other users" in sentence
-    with socket.socket(socket.AF_UNIX) as engine:
-        where = lab.folder / "e.sock"
-        engine.bind(str(where))
-        engine.listen()
-        monkeypatch.setenv("DOCKER_HOST", f"unix://{where}")
-        monkeypatch.setattr("socket.socket.recv", lambda *_: b"HTTP/1.0 200 OK\r\n")
-        assert clinic.levels("runner")[0][0] == "ok"
+    with answering(lab.folder / "e.sock", b"HTTP/1.0 404 Not Found\r\n\r\n") as where:
+        monkeypatch.setenv("DOCKER_HOST", where)
+        level, sentence = clinic.levels("runner")[0]
+        assert level == "fault"
+        assert f"what answers at {where} is no container engine" in sentence
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
+    level, sentence = clinic.levels("runner")[0]
+    assert level == "fault"
+    assert "a node needs an engine of its own machine" in sentence
+
+
+@contextmanager
+def answering(path: Path, answer: bytes) -> Iterator[str]:
+    """A socket that says the same to everybody."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            with suppress(OSError):  # closed
+                while True:
+                    with listener.accept()[0] as guest:
+                        guest.recv(1024)
+                        guest.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"unix://{path}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def test_the_command(manta_node: Command) -> None:
