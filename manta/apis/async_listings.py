@@ -59,6 +59,7 @@ class AsyncListings:
 
     async def stream_clusters(self, *, follow: bool = False) -> AsyncIterator[ClusterOverview]:
         """Each cluster; with `follow`, again when it has changed."""
+        checks.flag("follow", follow)
         seen: dict[str, ClusterOverview] = {}
         while True:
             for cluster in await self.list_clusters():
@@ -73,6 +74,7 @@ class AsyncListings:
         self, cluster: Cluster, *, follow: bool = False
     ) -> AsyncIterator[NodeOverview]:
         """A node's status and load change; that it was heard again is no change."""
+        checks.flag("follow", follow)
         seen: dict[str, tuple[object, ...]] = {}
         while True:
             for node in await self.list_nodes(cluster):
@@ -88,6 +90,7 @@ class AsyncListings:
         self, cluster: Cluster | None = None, *, follow: bool = False
     ) -> AsyncIterator[SwarmOverview]:
         """Each swarm; with `follow`, again when it has changed."""
+        checks.flag("follow", follow)
         seen: dict[str, SwarmOverview] = {}
         while True:
             for swarm in await self.list_swarms(cluster):
@@ -131,17 +134,19 @@ class AsyncListings:
     async def stream_node_resources(
         self, node: Node, cluster: Cluster | None = None, *, interval: float = LOOK_AGAIN
     ) -> AsyncIterator[NodeResources]:
-        """Every `interval` seconds; it ends when the node is no longer connected or is removed."""
+        """Every `interval` seconds; it ends when the node is no longer connected or is removed.
+
+        Raises NotFound for a node that there never was.
+        """
         checks.seconds("interval", interval)
-        while True:
-            try:
-                found = await self.get_node(node, cluster)
-            except NotFound:
-                return
-            if found.status not in ("CONNECTED", "DRAINING"):
-                return
+        found = await self.get_node(node, cluster)
+        while found.status in ("CONNECTED", "DRAINING"):
             yield found.resources
             await pause(interval)
+            try:
+                found = await self.get_node(found)
+            except NotFound:
+                return
 
     async def drain_node(self, node: Node) -> None:
         """Let the node finish what it runs, take nothing new, and end its daemon."""

@@ -85,6 +85,7 @@ class AsyncModules:
 
     async def stream_modules(self, *, follow: bool = False) -> AsyncIterator[ModuleOverview]:
         """Each module there is; with `follow`, also those that are new or were sent again."""
+        checks.flag("follow", follow)
         seen: dict[str, ModuleOverview] = {}
         while True:
             for module in await self.list_modules():

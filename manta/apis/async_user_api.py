@@ -172,7 +172,9 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def stop_node(self, node: Node, drain: bool = False) -> None:
         """End the node's daemon; with `drain`, once its running tasks have finished."""
-        await self._ask(messages.RequestNodeStop(_id(node, "node"), drain), Ok)
+        await self._ask(
+            messages.RequestNodeStop(_id(node, "node"), checks.flag("drain", drain)), Ok
+        )
 
     async def get_tree(self, node: Node | None = None) -> Tree:
         """The supervision tree of the manager, or of a node; for administrators.
@@ -214,6 +216,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         Its modules that have a version are registered. Raises NameTaken when other content has
         the name and version of one.
         """
+        checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
         compiled = await self._compiled(swarm)
         await self.connection.push(compiled.blobs)
@@ -231,7 +234,8 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         run; what has not ended after 5 s is killed. With `force` nothing is asked: all is killed
         at once.
         """
-        return await self._swarm(messages.StopSwarm(_id(swarm, "swarm"), force), again=True)
+        request = messages.StopSwarm(_id(swarm, "swarm"), checks.flag("force", force))
+        return await self._swarm(request, again=True)
 
     async def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """What runs goes on, nothing new is started."""
@@ -299,6 +303,8 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
         Raises NotFound when a swarm that has ended has none of that tag.
         """
+        checks.flag("wait", wait)
+        tag = _tag(tag)
         found: list[Result] = []
         tags: set[str] = set()
         name = _id(swarm, "swarm")
@@ -327,7 +333,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
     async def stream_results(self, swarm: SwarmId, tag: str | None = None) -> AsyncIterator[Result]:
         """Each result, from the first on, until the swarm has ended."""
         name = _id(swarm, "swarm")
-        async for page in self.connection.pages(name, "results", tag=tag, follow=True):
+        async for page in self.connection.pages(name, "results", tag=_tag(tag), follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             for result in await self._results(items):
                 yield result
@@ -393,7 +399,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
     # --- logs and errors ---------------------------------------------------------------------
 
     async def collect_logs(
-        self, swarm: SwarmId, node: str | None = None, task: str | None = None
+        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
     ) -> list[LogOverview]:
         """What tasks wrote so far, of one node (id or alias) or task (alias) or of all.
 
@@ -402,7 +408,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         return [item async for item in self._logs(swarm, node, task, follow=False)]
 
     async def stream_logs(
-        self, swarm: SwarmId, node: str | None = None, task: str | None = None
+        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
     ) -> AsyncIterator[LogOverview]:
         """The same as it comes, until the swarm has ended."""
         async for item in self._logs(swarm, node, task, follow=True):
@@ -458,10 +464,14 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
             yield MetricsOverview.of(item)
 
     async def _logs(
-        self, swarm: SwarmId, node: str | None, task: str | None, *, follow: bool
+        self, swarm: SwarmId, node: Node | None, task: str | None, *, follow: bool
     ) -> AsyncIterator[LogOverview]:
         name = _id(swarm, "swarm")
-        async for page in self.connection.pages(name, "logs", node=node, task=task, follow=follow):
+        of = {
+            "node": None if node is None else _id(node, "node"),
+            "task": None if task is None else checks.name("task", task),
+        }
+        async for page in self.connection.pages(name, "logs", follow=follow, **of):
             for item in page.items:
                 assert isinstance(item, LogItem)
                 yield LogOverview.of(item)
@@ -470,6 +480,10 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 def _id(thing: object, kind: str) -> str:
     found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
     return checks.name(f"The {kind}", found)
+
+
+def _tag(tag: object) -> str | None:
+    return None if tag is None else checks.name("tag", tag)
 
 
 def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:

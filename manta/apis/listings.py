@@ -59,6 +59,7 @@ class Listings:
 
     def stream_clusters(self, *, follow: bool = False) -> Iterator[ClusterOverview]:
         """Each cluster; with `follow`, again when it has changed."""
+        checks.flag("follow", follow)
         seen: dict[str, ClusterOverview] = {}
         while True:
             for cluster in self.list_clusters():
@@ -71,6 +72,7 @@ class Listings:
 
     def stream_nodes(self, cluster: Cluster, *, follow: bool = False) -> Iterator[NodeOverview]:
         """A node's status and load change; that it was heard again is no change."""
+        checks.flag("follow", follow)
         seen: dict[str, tuple[object, ...]] = {}
         while True:
             for node in self.list_nodes(cluster):
@@ -86,6 +88,7 @@ class Listings:
         self, cluster: Cluster | None = None, *, follow: bool = False
     ) -> Iterator[SwarmOverview]:
         """Each swarm; with `follow`, again when it has changed."""
+        checks.flag("follow", follow)
         seen: dict[str, SwarmOverview] = {}
         while True:
             for swarm in self.list_swarms(cluster):
@@ -127,17 +130,19 @@ class Listings:
     def stream_node_resources(
         self, node: Node, cluster: Cluster | None = None, *, interval: float = LOOK_AGAIN
     ) -> Iterator[NodeResources]:
-        """Every `interval` seconds; it ends when the node is no longer connected or is removed."""
+        """Every `interval` seconds; it ends when the node is no longer connected or is removed.
+
+        Raises NotFound for a node that there never was.
+        """
         checks.seconds("interval", interval)
-        while True:
-            try:
-                found = self.get_node(node, cluster)
-            except NotFound:
-                return
-            if found.status not in ("CONNECTED", "DRAINING"):
-                return
+        found = self.get_node(node, cluster)
+        while found.status in ("CONNECTED", "DRAINING"):
             yield found.resources
             pause(interval)
+            try:
+                found = self.get_node(found)
+            except NotFound:
+                return
 
     def drain_node(self, node: Node) -> None:
         """Let the node finish what it runs, take nothing new, and end its daemon."""

@@ -172,7 +172,7 @@ class UserAPI(Listings, Modules, Accounts):
 
     def stop_node(self, node: Node, drain: bool = False) -> None:
         """End the node's daemon; with `drain`, once its running tasks have finished."""
-        self._ask(messages.RequestNodeStop(_id(node, "node"), drain), Ok)
+        self._ask(messages.RequestNodeStop(_id(node, "node"), checks.flag("drain", drain)), Ok)
 
     def get_tree(self, node: Node | None = None) -> Tree:
         """The supervision tree of the manager, or of a node; for administrators.
@@ -214,6 +214,7 @@ class UserAPI(Listings, Modules, Accounts):
         Its modules that have a version are registered. Raises NameTaken when other content has
         the name and version of one.
         """
+        checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
         compiled = self._compiled(swarm)
         self.connection.push(compiled.blobs)
@@ -231,7 +232,8 @@ class UserAPI(Listings, Modules, Accounts):
         run; what has not ended after 5 s is killed. With `force` nothing is asked: all is killed
         at once.
         """
-        return self._swarm(messages.StopSwarm(_id(swarm, "swarm"), force), again=True)
+        request = messages.StopSwarm(_id(swarm, "swarm"), checks.flag("force", force))
+        return self._swarm(request, again=True)
 
     def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """What runs goes on, nothing new is started."""
@@ -299,6 +301,8 @@ class UserAPI(Listings, Modules, Accounts):
 
         Raises NotFound when a swarm that has ended has none of that tag.
         """
+        checks.flag("wait", wait)
+        tag = _tag(tag)
         found: list[Result] = []
         tags: set[str] = set()
         name = _id(swarm, "swarm")
@@ -327,7 +331,7 @@ class UserAPI(Listings, Modules, Accounts):
     def stream_results(self, swarm: SwarmId, tag: str | None = None) -> Iterator[Result]:
         """Each result, from the first on, until the swarm has ended."""
         name = _id(swarm, "swarm")
-        for page in self.connection.pages(name, "results", tag=tag, follow=True):
+        for page in self.connection.pages(name, "results", tag=_tag(tag), follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             yield from self._results(items)
 
@@ -391,7 +395,7 @@ class UserAPI(Listings, Modules, Accounts):
     # --- logs and errors ---------------------------------------------------------------------
 
     def collect_logs(
-        self, swarm: SwarmId, node: str | None = None, task: str | None = None
+        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
     ) -> list[LogOverview]:
         """What tasks wrote so far, of one node (id or alias) or task (alias) or of all.
 
@@ -400,7 +404,7 @@ class UserAPI(Listings, Modules, Accounts):
         return list(self._logs(swarm, node, task, follow=False))
 
     def stream_logs(
-        self, swarm: SwarmId, node: str | None = None, task: str | None = None
+        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
     ) -> Iterator[LogOverview]:
         """The same as it comes, until the swarm has ended."""
         yield from self._logs(swarm, node, task, follow=True)
@@ -453,10 +457,14 @@ class UserAPI(Listings, Modules, Accounts):
             yield MetricsOverview.of(item)
 
     def _logs(
-        self, swarm: SwarmId, node: str | None, task: str | None, *, follow: bool
+        self, swarm: SwarmId, node: Node | None, task: str | None, *, follow: bool
     ) -> Iterator[LogOverview]:
         name = _id(swarm, "swarm")
-        for page in self.connection.pages(name, "logs", node=node, task=task, follow=follow):
+        of = {
+            "node": None if node is None else _id(node, "node"),
+            "task": None if task is None else checks.name("task", task),
+        }
+        for page in self.connection.pages(name, "logs", follow=follow, **of):
             for item in page.items:
                 assert isinstance(item, LogItem)
                 yield LogOverview.of(item)
@@ -465,6 +473,10 @@ class UserAPI(Listings, Modules, Accounts):
 def _id(thing: object, kind: str) -> str:
     found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
     return checks.name(f"The {kind}", found)
+
+
+def _tag(tag: object) -> str | None:
+    return None if tag is None else checks.name("tag", tag)
 
 
 def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:

@@ -361,13 +361,11 @@ class ClusterSupervisor(Supervisor):
     def _check(self, request: FromUser, reply: Reply) -> None:
         message = request.message
         assert isinstance(message, user.CheckSwarm | user.SendSwarm)
-        if isinstance(message, user.SendSwarm) and self._board.stopped:
-            reply.fail(
-                Refused(
-                    Code.WRONG_STATE,
-                    "This cluster is stopped; start it (manta cluster start) first.",
-                )
+        if self._board.stopped:
+            sentence = (
+                f"The cluster {message.cluster!r} is stopped; start it (manta cluster start)."
             )
+            reply.fail(Refused(Code.WRONG_STATE, sentence))
             return
         spec, views = message.spec, self._board.views
         work(

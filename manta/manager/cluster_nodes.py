@@ -195,8 +195,8 @@ class ClusterNodes:
                 f"The node {self._board.aliases.get(node_id, node_id)!r} is not connected; "
                 "stop it where it runs (manta_node stop).",
             )
-        if drain:
-            self._obey(self._leases.draining(node_id, self._now()))
+        # Whether it drains or stops: what it ends on its way out is not to come back to it.
+        self._obey(self._leases.draining(node_id, self._now()))
         answer: Future[Ok] = Future()
         asked = node.link.ask_future(StopNode(drain), timeout=10.0)
         asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))

@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
+from tests.integration.restarts import Restartable, until
 
 pytestmark = pytest.mark.timeout(120)
 
 NODES = {"node-1", "node-2", "node-3", "node-4"}
 
 
-class Cluster(LocalCluster):
-    """Its nodes can be killed and started again."""
-
-    def command(self, log_name: str, arguments: list[str]) -> list[str]:
-        self.started = {**getattr(self, "started", {}), log_name: arguments}
-        return super().command(log_name, arguments)
-
-    def again(self, alias: str) -> None:
-        self._spawn(alias, alias, self.started[alias])
-
-    def kill(self, alias: str) -> None:
-        child = next(child for child in reversed(self.children) if child.name == alias)
-        child.process.kill()
-        assert child.ended.wait(20)
-
-
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    with running(Cluster, 4) as cluster:
-        assert isinstance(cluster, Cluster)
+def cluster() -> Iterator[Restartable]:
+    with running(Restartable, 4) as cluster:
+        assert isinstance(cluster, Restartable)
         yield cluster
 
 
 @pytest.fixture
-def api(cluster: Cluster) -> Iterator[UserAPI]:
+def api(cluster: Restartable) -> Iterator[UserAPI]:
     with client(cluster) as api:
         yield api
 
@@ -66,18 +50,11 @@ WRITER = Module(
 )
 
 
-def until(what: Callable[[], bool], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def nodes_of(api: UserAPI, swarm: Any, iteration: int) -> set[str]:
     return {task.node_alias for task in api.get_tasks(swarm, iteration) if task.alias == "held"}
 
 
-def test_nodes_that_join_take_part_unless_it_is_fixed(cluster: Cluster, api: UserAPI) -> None:
+def test_nodes_that_join_take_part_unless_it_is_fixed(cluster: Restartable, api: UserAPI) -> None:
     api.stop_node("node-4")
     until(lambda: api.get_node("node-4").status != "CONNECTED")
     assert api.list_available_node_ids(CLUSTER) == ["node-1", "node-2", "node-3"]
@@ -93,7 +70,7 @@ def test_nodes_that_join_take_part_unless_it_is_fixed(cluster: Cluster, api: Use
     assert nodes_of(api, free, 1) == NODES
 
 
-def test_a_node_that_goes_in_mid_task_for_every_method(cluster: Cluster, api: UserAPI) -> None:
+def test_a_node_that_goes_in_mid_task_for_every_method(cluster: Restartable, api: UserAPI) -> None:
     forms: dict[str, One] = {
         "all": One(Task(HELD)),
         "quorum": One(Task(HELD, quorum=0.75)),

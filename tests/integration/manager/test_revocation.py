@@ -11,7 +11,8 @@ import pytest
 from manta.actors import ActorError
 from manta.manager.gateway import Gateway
 from manta.protocol.codes import Code
-from manta.protocol.user import Bind, GetCluster, Logout, RotateToken, SignIn, WhoAmI
+from manta.protocol.node import Heartbeat, Load
+from manta.protocol.user import Bind, GetCluster, Logout, RemoveNode, RotateToken, SignIn, WhoAmI
 from manta.protocol.users import AddUser, DeleteUser, GrantRole
 from manta.testing.manager import Client, wait_until
 from manta.transports.zmq_links import ZmqLink
@@ -163,3 +164,42 @@ def test_a_revocation_acts_on_all_live_links_within_a_second(
     for one in (client, *more):  # nor after another start
         assert one.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
         assert one.refusal(Bind(one.token)).code == Code.TOKEN_REVOKED
+
+
+def test_a_removed_nodes_link_is_cut_within_a_second(
+    bench, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R35 for nodes, while it sends a hundred messages a second."""
+    handled: list[float] = []
+    from_node = Gateway._from_node
+
+    def handling(gateway, message, who):
+        answer = from_node(gateway, message, who)  # raises Refused: not handled
+        if who.id == victim.node_id:
+            handled.append(time.monotonic())
+        return answer
+
+    monkeypatch.setattr(Gateway, "_from_node", handling)
+    victim, other = bench.node(1), bench.node(2)
+    assert victim.registered.wait(10)
+    assert other.registered.wait(10)
+    stop = threading.Event()
+
+    def talk() -> None:
+        while not stop.wait(0.01):
+            victim.tell(Heartbeat(0, Load()))
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        wait_until(lambda: len(handled) > 20)
+        began = time.monotonic()
+        admin.ask(RemoveNode(victim.node_id))
+        returned = time.monotonic()
+        wait_until(lambda: not victim.registered.is_set(), 1.0 - (returned - began))
+        time.sleep(0.2)
+    finally:
+        stop.set()
+        thread.join()
+    assert [at for at in handled if at > returned] == []
+    assert other.registered.is_set()
