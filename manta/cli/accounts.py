@@ -17,6 +17,7 @@ from manta.cli.common import (
     show_fields,
     with_api,
 )
+from manta.console.commands import Group
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -35,7 +36,7 @@ _ROLES = {
 }
 
 
-@click.group()
+@click.group(cls=Group)
 def user() -> None:
     """Add, list and delete users."""
 
@@ -66,7 +67,7 @@ def show_user(api: UserAPI, name: str | None, as_json: bool) -> None:
 @as_json_option
 @with_api
 def add_user(api: UserAPI, email: str, admin: bool, password_stdin: bool, as_json: bool) -> None:
-    """Add a user, who then signs in with the password (manta sign-in)."""
+    """Add the user EMAIL, who then signs in with the password (`manta sign-in`)."""
     made = api.add_user(email, secret("Password", from_stdin=password_stdin), admin)
     say(made, f"User {made.email} ({made.id}) is added.", as_json=as_json)
 
@@ -94,7 +95,7 @@ def passwd(api: UserAPI, password_stdin: bool, as_json: bool) -> None:
     say(api.get_user(), "The password is changed.", as_json=as_json)
 
 
-@click.group()
+@click.group(cls=Group)
 def role() -> None:
     """Grant and revoke roles, and define new ones."""
 
@@ -137,7 +138,7 @@ def revoke(api: UserAPI, user_: str, cluster: str, as_json: bool) -> None:
 @as_json_option
 @with_api
 def create(api: UserAPI, name: str, rights: tuple[str, ...], as_json: bool) -> None:
-    """Define a role NAME with these rights (`manta role list` shows rights)."""
+    """Define a role NAME that has each RIGHT given (`manta role list` shows rights)."""
     made = api.create_role_definition(name, rights)
     say(made, f"Role {made.name}: {', '.join(made.rights)}.", as_json=as_json)
 
@@ -147,6 +148,6 @@ def create(api: UserAPI, name: str, rights: tuple[str, ...], as_json: bool) -> N
 @as_json_option
 @with_api
 def remove_role(api: UserAPI, name: str, as_json: bool) -> None:
-    """Delete the definition of a role that nobody has."""
+    """Delete the definition of the role NAME, which nobody may have."""
     api.delete_role_definition(name)
     say({"name": name, "removed": True}, f"Role {name} is deleted.", as_json=as_json)

@@ -16,7 +16,7 @@ from manta.console.exit_codes import Exit
 T = TypeVar("T")
 
 
-@click.command()
+@click.command(short_help="Write all that a manager keeps into one file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @home_option
 @as_json_option
@@ -36,7 +36,7 @@ def backup(file: Path, home: str | None, as_json: bool) -> None:
     say(record, f"{file}: keys, database and {blobs}, {text.size(size)}.", as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Make a manager's folder from a backup.")
 @click.argument("file", type=click.Path(path_type=Path))
 @home_option
 @click.option("--replace", is_flag=True, help="Even if the folder is not empty; it is kept.")
@@ -59,12 +59,12 @@ def restore(file: Path, home: str | None, replace: bool, as_json: bool) -> None:
     say(record, sentence, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Look whether a manager's data, or a backup, is whole.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @home_option
 @as_json_option
 def verify(file: Path | None, home: str | None, as_json: bool) -> int:
-    """Look whether database, keys and blobs are whole: the manager's own, or those of a backup.
+    """Look whether database, keys and blobs are whole: the manager's, or those of a backup FILE.
 
     The exit code is 0 when they are, 11 when not; the manager may run meanwhile.
     """

@@ -48,7 +48,7 @@ def resume(api: UserAPI, swarm: str, as_json: bool) -> None:
 @as_json_option
 @with_api
 def rm(api: UserAPI, swarms: tuple[str, ...], stop_first: bool, as_json: bool) -> None:
-    """Forget swarms that have ended, with their results and logs."""
+    """Forget each SWARM, which must have ended, with its results and logs."""
     for name in swarms:
         swarm = api.get_swarm(name)
         if stop_first and not swarm.ended:

@@ -16,6 +16,7 @@ from manta.cli.common import (
     state,
     with_api,
 )
+from manta.console.commands import Group
 
 if TYPE_CHECKING:
     from manta.apis.overviews import ClusterOverview
@@ -29,7 +30,7 @@ _COLUMNS = {
 }
 
 
-@click.group()
+@click.group(cls=Group)
 def cluster() -> None:
     """Create, list, start, stop and remove clusters; each is given by name or id."""
 

@@ -64,6 +64,12 @@ TRIES = 3
 """How often a secret is asked for when nothing is typed."""
 
 
+class NotWritten(click.ClickException):
+    """A folder that cannot be made, or not be filled."""
+
+    exit_code = Exit.LOCAL
+
+
 class NotGiven(click.ClickException):
     """What was asked for was not answered."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manta.cli.common import as_json_option, emit, field, say, usage
+from manta.console.commands import Group
 
 if TYPE_CHECKING:
     from manta.apis.profiles import Profile
@@ -25,7 +26,7 @@ _KEYS = ("host", "port", "server_key")
 profile_option = click.option("--profile", help="Which one; the one in use if left out.")
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Profiles: which managers this machine knows, and as whom."""
 

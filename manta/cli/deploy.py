@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as_json: bool) -> int:
     """Say where the tasks of the swarm in FILE would run, or why not; nothing is deployed.
 
+    CLASS names one where FILE has several swarms.
     The exit code is 0 when all of them can be placed, 9 when not.
     """
     from manta.cli.loading import load_swarm, parse_parameters
@@ -59,6 +60,7 @@ def deploy(
 ) -> int:
     """Deploy the swarm in FILE to a cluster, and print its id.
 
+    CLASS names one where FILE has several swarms.
     With --follow, the exit code is 0 for COMPLETED, 1 for FAILED, 3 for STOPPED; Ctrl-C ends the
     following, not the swarm.
     """

@@ -10,6 +10,7 @@ import click
 
 from manta.cli.common import as_json_option, say, secret, show_fields, usage, with_api
 from manta.console import text
+from manta.console.commands import Group
 
 if TYPE_CHECKING:
     from manta.apis.profiles import Target
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("sign-in")
-@click.option("--email", prompt=True)
+@click.option("--email", prompt=True, help="Who signs in; asked for if left out.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--host", help="The manager's host.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
@@ -58,7 +59,7 @@ def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
     say({**_identity(where, me.email), "everywhere": everywhere}, sentence, as_json=as_json)
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Use, show and renew this machine's token; end those of a user."""
 

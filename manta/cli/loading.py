@@ -56,6 +56,8 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _load(path: Path) -> ModuleType:
+    if path.is_dir():
+        raise InvalidSwarm(f"{path} is a folder: give the Python file of a swarm.")
     if not path.is_file():
         raise InvalidSwarm(f"There is no file {path}: give the Python file of a swarm.")
     path = path.resolve()
@@ -180,9 +182,8 @@ def of_the_user(work: Callable[[], T], where: str) -> T:
         ) from None
     except SyntaxError as error:
         line = f": {error.text.strip()}" if error.text else ""
-        raise InvalidSwarm(
-            f"Syntax error in {error.filename}, line {error.lineno} ({error.msg}){line}"
-        ) from None
+        at = f"{error.filename}, line {error.lineno}" if error.filename else where
+        raise InvalidSwarm(f"Syntax error in {at} ({error.msg}){line}") from None
     except Exception as error:
         frames = _own_frames(error)
         at = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

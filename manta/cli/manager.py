@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 import click
 
 from manta.cli.backups import backup, restore, verify
-from manta.cli.common import as_json_option, say, show_fields
+from manta.cli.common import Command, as_json_option, say, show_fields
 from manta.cli.exit_codes import Exit
 from manta.cli.manager_home import ManagerError, folder_of, home_option
 from manta.console import json_form, text
+from manta.console.commands import Group
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
@@ -27,7 +29,12 @@ STARTED = 15.0
 STOPPED = 15.0
 
 
-@click.group()
+def _port(name: str, default: int, words: str) -> Callable[[Command], Command]:
+    port = click.IntRange(1, 65535)
+    return click.option(name, default=default, show_default=True, type=port, help=words)
+
+
+@click.group(cls=Group)
 def manager() -> None:
     """Start, stop, back up and restore a manager on this machine."""
 
@@ -36,12 +43,12 @@ for command in (backup, restore, verify):
     manager.add_command(command)
 
 
-@manager.command()
+@manager.command(short_help="Start a manager; the first start creates the first user.")
 @home_option
 @click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on.")
-@click.option("--node-port", default=NODES, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--user-port", default=USERS, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--bulk-port", default=BULK, show_default=True, type=click.IntRange(1, 65535))
+@_port("--node-port", NODES, "Where nodes connect.")
+@_port("--user-port", USERS, "Where users connect.")
+@_port("--bulk-port", BULK, "Where large values move.")
 @click.option("--background", is_flag=True, help="Return once it serves; it logs to a file.")
 @click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
 def start(
@@ -136,7 +143,7 @@ def _since(log: Path, begin: int) -> str:
     return log.read_bytes()[begin:].decode(errors="replace").rstrip()
 
 
-@manager.command()
+@manager.command(short_help="Say whether a manager runs here, and where it listens.")
 @home_option
 @as_json_option
 def status(home: str | None, as_json: bool) -> int:
@@ -166,7 +173,7 @@ def _record(found: ManagerFile, folder: Path) -> dict[str, object]:
     return {"running": True, "home": folder, **asdict(found)}
 
 
-@manager.command()
+@manager.command(short_help="Stop the manager that runs here.")
 @home_option
 @as_json_option
 def stop(home: str | None, as_json: bool) -> None:

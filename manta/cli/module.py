@@ -8,6 +8,7 @@ import click
 
 from manta.cli.common import age, as_json_option, emit, field, say, show_fields, with_api
 from manta.console import text
+from manta.console.commands import Group
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -24,7 +25,7 @@ _COLUMNS = {
 _version_option = click.option("--version", help="One, or a range such as '>=1.0,<2'.")
 
 
-@click.group()
+@click.group(cls=Group)
 def module() -> None:
     """Register modules; one is given by name, id or the beginning of an id."""
 
@@ -68,6 +69,8 @@ def list_(api: UserAPI, name: str | None, as_json: bool) -> None:
     """List registered modules, or those called NAME."""
     records = [dict(found) for found in api.list_modules() if name in (None, found.name)]
     nothing = "No modules yet: register one with `manta module push PATH`."
+    if name is not None:
+        nothing = f"No module is called {name}; `manta module list` shows those there are."
     emit(records, _COLUMNS, as_json=as_json, nothing=nothing)
 
 

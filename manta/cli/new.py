@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from manta.cli.common import as_json_option, say
+from manta.cli.common import NotWritten, as_json_option, say
 
 SWARM = '''"""Run me: manta run {folder}/swarm.py --nodes 3"""
 
@@ -100,8 +100,13 @@ def new(folder: Path, as_json: bool) -> None:
         )
     if folder.exists():
         raise click.UsageError(f"{folder} is there already: name another folder.")
-    folder.mkdir(parents=True)
-    for file, template in FILES.items():
-        (folder / file).write_text(template.format(folder=folder, name=name))
+    try:
+        folder.mkdir(parents=True)
+        for file, template in FILES.items():
+            (folder / file).write_text(template.format(folder=folder, name=name))
+    except OSError as error:
+        raise NotWritten(
+            f"{folder} cannot be written: {error.strerror}; name another folder."
+        ) from error
     sentence = f"{folder} is made. Run it: manta run {folder}/swarm.py --nodes 3"
     say({"folder": folder, "files": list(FILES)}, sentence, as_json=as_json)

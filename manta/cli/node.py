@@ -19,6 +19,7 @@ from manta.cli.common import (
     with_api,
 )
 from manta.console import text
+from manta.console.commands import Group
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -44,7 +45,7 @@ _COLUMNS = {
 }
 
 
-@click.group()
+@click.group(cls=Group)
 def node() -> None:
     """List and remove nodes, and make tokens for new ones; a node is given by alias or id."""
 
@@ -95,8 +96,20 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
 
 @node.command()
 @click.argument("cluster")
-@click.option("--uses", default=1, show_default=True, help="How many nodes may enrol with it.")
-@click.option("--ttl", default=900.0, show_default=True, help="Seconds until it expires.")
+@click.option(
+    "--uses",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="How many nodes may enrol with it.",
+)
+@click.option(
+    "--ttl",
+    default=900.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds until it expires.",
+)
 @as_json_option
 @with_api
 def token(api: UserAPI, cluster: str, uses: int, ttl: float, as_json: bool) -> None:

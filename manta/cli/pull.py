@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import click
 
-from manta.cli.common import as_json_option, connects, say
+from manta.cli.common import NotWritten, as_json_option, connects, say
 from manta.cli.exit_codes import Exit
 from manta.console import json_form
 
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
 
 MANIFEST = "manifest.json"
-
-
-class NotWritten(click.ClickException):
-    exit_code = Exit.LOCAL
 
 
 @click.command()
@@ -125,7 +121,8 @@ def check(folder: Path) -> list[str]:
     try:
         wanted = json.loads((folder / MANIFEST).read_text())["files"]
     except (OSError, ValueError, KeyError) as error:
-        return [f"{folder / MANIFEST} cannot be read ({error}): pull the swarm again."]
+        why = error.strerror if isinstance(error, OSError) else "it is damaged"
+        return [f"{folder / MANIFEST} cannot be read ({why}): pull the swarm again."]
     there = {name: (size, digest) for name, size, digest in _files(folder) if name != MANIFEST}
     flaws = [f"{name} is missing." for name in sorted(wanted.keys() - there.keys())]
     flaws += [f"{name} is not in the manifest." for name in sorted(there.keys() - wanted.keys())]

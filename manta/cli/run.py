@@ -27,7 +27,13 @@ MOST_ERRORS = 3
 @click.command()
 @click.argument("target", metavar="FILE[:CLASS]")
 @click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
-@click.option("--nodes", default=2, show_default=True, type=click.IntRange(1, 256))
+@click.option(
+    "--nodes",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="How many nodes to start.",
+)
 @click.option(
     "--dataset",
     "datasets",
@@ -57,6 +63,7 @@ def run(
 ) -> int:
     """Run the swarm in FILE: manager and nodes are started, used and removed again.
 
+    CLASS names one where FILE has several swarms.
     The exit code is 0 for COMPLETED, 1 for FAILED; `manta deploy` takes the same FILE to a
     cluster. Code runs as this user, without a sandbox: run only what you trust.
     """

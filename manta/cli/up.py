@@ -28,7 +28,13 @@ STOPPED = 30.0
 
 
 @click.command()
-@click.option("--nodes", default=2, show_default=True, type=click.IntRange(0, 256))
+@click.option(
+    "--nodes",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    help="How many nodes to start.",
+)
 @click.option(
     "--dataset",
     "datasets",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -10,10 +12,14 @@ from typing import Any, NoReturn
 import click
 
 from manta.console.exit_codes import Exit
+from manta.console.terminal import say_error
 
 
 class ReaderGone(Exception):
     """Who read our output went away, as in `manta ps | head`: nothing more to say to it."""
+
+
+UNCUT = 1000
 
 
 class Group(click.Group):
@@ -32,6 +38,14 @@ class Group(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise ReaderGone from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Whole lines, folded where they are long; click itself cuts them."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(UNCUT)) for name, command in commands if command]
+            )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -62,6 +76,9 @@ def run(
     `tell` says what an error means, and with which code to exit.
     """
     code: int = Exit.OK
+    for stream in (sys.stdout, sys.stderr):  # rather a `?` than no answer
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         result = cli.main(arguments, prog_name=name, standalone_mode=False)
         code = result if isinstance(result, int) else Exit.OK
@@ -71,11 +88,50 @@ def run(
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            click.echo(err=True)  # the cursor is behind the question
+            say_error("The input ended before it was answered: see --help for the option.")
+            code = Exit.USAGE
+        else:
+            click.echo("Interrupted.", err=True)
+            code = Exit.INTERRUPTED
+    except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
         code = Exit.INTERRUPTED
     except (ReaderGone, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+        _discard_output()
+    except OSError as error:
+        if (sentence := _of_the_machine(error)) is not None:
+            say_error(sentence)
+            code = Exit.LOCAL
+            _discard_output()
+        else:
+            code = tell(error)
     except Exception as error:
         code = tell(error)
     sys.exit(code)
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+_FOLDER = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
+
+
+def _of_the_machine(error: OSError) -> str | None:
+    """What is wrong with this machine's folders and disks, and not with Manta."""
+    if error.filename is not None and error.errno in _FOLDER | _DISK:
+        return f"{error.filename} cannot be read or written: {error.strerror}."
+    if error.errno in _DISK:
+        return f"What is printed cannot be written: {error.strerror}."
+    return None
+
+
+def _discard_output() -> None:
+    """What cannot be written any more; at its end Python would complain of it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -29,7 +29,9 @@ MEANING = {
     Exit.USAGE: "The command line is wrong: an unknown command or option, a missing argument.",
     Exit.SWARM_STOPPED: "The swarm that was run or followed was STOPPED by a user.",
     Exit.INVALID_SWARM: "The swarm's file or the swarm itself is not valid; nothing was deployed.",
-    Exit.NOT_FOUND: "No such cluster, node, swarm, tag, configuration; or a prefix of several.",
+    Exit.NOT_FOUND: (
+        "No such cluster, node, swarm, tag, result, configuration; or a prefix of several."
+    ),
     Exit.DENIED: "Not signed in, not allowed, or a token that does not serve.",
     Exit.UNREACHABLE: "The manager is not there, has another key or version; or no node connected.",
     Exit.REFUSED: "The manager refused the request; the sentence says why.",

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -63,6 +66,39 @@ def test_help_of_each_command(name: str) -> None:
     assert "Usage: cli " + name in found.output
 
 
+def commands(group: click.Group, path: str = "manta") -> Iterator[tuple[str, click.Command]]:
+    """All, with those below them."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+
+
+def test_every_command_argument_and_option_is_explained() -> None:
+    for path, command in commands(cli):
+        assert command.help, path
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{path} {parameter.opts[0]}"
+            else:
+                named = re.findall("[A-Z]+", parameter.metavar or str(parameter.name).upper())
+                for name in named:
+                    assert name in command.help, f"{path}: its argument {name}"
+
+
+def test_the_list_of_commands_is_whole_at_80_columns() -> None:
+    for path, group in [("manta", cli), *commands(cli)]:
+        if isinstance(group, click.Group):
+            shown = CliRunner().invoke(cli, [*path.split()[1:], "--help"], terminal_width=80).output
+            listed = shown.partition("Commands:\n")[2].partition("\n\n")[0]
+            assert listed
+            assert "..." not in listed, path
+            assert max(map(len, shown.splitlines())) <= 80, path
+
+
 def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as exited:
         main(list(arguments))
@@ -80,6 +116,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("nonsense",), "No such command 'nonsense'"),
         (("ps", "--nonsense"), "No such option"),
+        (("cluster", "lst"), "No such command 'lst'. Did you mean 'list'?"),
         (("run",), "Missing argument 'FILE[:CLASS]'"),
         (("run", "x.py", "--nodes", "0"), "--nodes"),
         (("run", "x.py", "--dataset", "digits"), "'digits' is not NAME=PATH"),
