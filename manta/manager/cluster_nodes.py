@@ -98,7 +98,7 @@ class ClusterNodes:
         self._running: set[str] = set()
         self._views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
-        board.held, board.held_of, board.notice = {}, {}, ""
+        board.notice = ""
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
         self._obey(self._leases.restarted(self._nodes, self._now(), gone=gone))
 
@@ -297,21 +297,17 @@ class ClusterNodes:
         for node_id, upto in message.applied.items():
             if runs and (node := self._nodes.get(node_id)):
                 node.acknowledged[swarm_id] = upto
-        self._count(swarm_id, self._nodes)
         self.flush()
 
     def obey(self, orders: Orders) -> None:
-        touched: dict[str, None] = {}
         for change in orders.changes:
-            touched[change.node_id] = None
             if change.node_id not in self._nodes:
                 continue  # it was removed; the swarm is told, if it was not yet
             if isinstance(change, Assign):
                 self._desired.assign(change.node_id, change.assignment)
             else:
                 self._desired.revoke(change.node_id, change.instance)
-        if touched:
-            self._count(orders.swarm_id, touched)
+        if orders.changes:
             self.flush()
         for node_id, message in orders.messages:
             node = self._nodes.get(node_id)
@@ -330,18 +326,7 @@ class ClusterNodes:
         self._desired.swarm_ended(swarm_id, kill=kill)
         for node in self._nodes.values():
             node.acknowledged.pop(swarm_id, None)
-        self._count(swarm_id, self._nodes)
         self.flush()
-
-    def _count(self, swarm_id: str, node_ids: Iterable[str]) -> None:
-        for node_id in node_ids:
-            everything = self._desired.assigned(node_id, besides="")
-            own = everything - self._desired.assigned(node_id, besides=swarm_id)
-            self._board.held[node_id] = everything
-            if own:
-                self._board.held_of[node_id, swarm_id] = own
-            else:
-                self._board.held_of.pop((node_id, swarm_id), None)
 
     def flush(self) -> None:
         for node_id, change in self._desired.flush().items():

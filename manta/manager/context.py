@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -44,7 +45,7 @@ def swarm_path(cluster_id: str, swarm_id: str) -> str:
 class Board:
     """What a cluster's swarms and the Gateway may know of it at any moment.
 
-    The ClusterSupervisor alone writes, and replaces what it writes: readers need no lock.
+    The ClusterSupervisor writes, but for `held`, and replaces what it writes: readers need no lock.
     """
 
     views: tuple[NodeView, ...] = ()
@@ -55,20 +56,20 @@ class Board:
     active_swarms: int = 0
     notice: str = ""
     """What is wrong with the cluster as a whole."""
-    held: dict[str, int] = field(default_factory=dict)
-    """By node: the attempts that it holds."""
-    held_of: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By node and swarm."""
+    held: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By swarm and node: live attempts. Each swarm's own counts, which it alone changes, so that
+    swarms that are placed at the same time see each other before anything is stored."""
 
     def views_for(self, swarm_id: str) -> tuple[NodeView, ...]:
         """Placement wants to know what other swarms run where."""
+        others: Counter[str] = Counter()
+        for id_, counts in self.held.copy().items():
+            if id_ != swarm_id:
+                others.update(counts.copy())
         return tuple(
-            replace(view, assigned=others) if (others := self._besides(view.id, swarm_id)) else view
+            replace(view, assigned=others[view.id]) if view.id in others else view
             for view in self.views
         )
-
-    def _besides(self, node_id: str, swarm_id: str) -> int:
-        return self.held.get(node_id, 0) - self.held_of.get((node_id, swarm_id), 0)
 
 
 class Listening(msgspec.Struct, frozen=True):

@@ -87,11 +87,6 @@ class DesiredStates:
     def version(self, node_id: str) -> int:
         return self._node(node_id).version
 
-    def assigned(self, node_id: str, *, besides: str) -> int:
-        """How many attempts of other swarms the node holds: `NodeView.assigned`."""
-        node = self._node(node_id)
-        return sum(instance.swarm_id != besides for instance in node.assignments)
-
     def forget(self, node_id: str) -> None:
         """The node was removed."""
         self._nodes.pop(node_id, None)

@@ -20,7 +20,7 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
-from manta.actors import Actor, ActorDead, MailboxFull, Refused, Timer
+from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, Refused, Timer
 from manta.manager import exchange_queries, references
 from manta.manager import swarm_queries as queries
 from manta.manager.context import BLOBS, STORE, Context, Done, cluster_path, finish
@@ -139,6 +139,7 @@ class SwarmSupervisor(Actor):
         records = [decode(event.body) for event in reader.events(self._swarm_id)]
         self._number = len(records)
         self._machine = SwarmMachine.replay(self._swarm_id, self._cluster_id, records)
+        self._board.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), records[-1].at) - self.clock.now()
         record = reader.get(SwarmRecord, self._swarm_id)
         self._owner_id = record.owner_id if record else ""
@@ -179,6 +180,9 @@ class SwarmSupervisor(Actor):
             if (backup := self._context.unknown_past(self._machine.data)) is not None:
                 self._feed(Rewound(backup))
             self._place_outstanding()
+
+    def on_stop(self, reason: ExitReason) -> None:
+        self._board.held.pop(self._swarm_id, None)
 
     def receive(self, message: object) -> object:
         if self._writer.handle(message):

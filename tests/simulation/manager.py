@@ -236,7 +236,11 @@ class Manager:
                 capabilities,
                 connected=self.leases.state(node_id) is NodeState.CONNECTED,
                 returning=self.leases.is_returning(node_id),
-                assigned=self.desired.assigned(node_id, besides=swarm_id),
+                assigned=sum(
+                    machine.data.held.get(node_id, 0)
+                    for other, machine in self.machines.items()
+                    if other != swarm_id
+                ),
             )
             for node_id, alias in self.disk.nodes.items()
         ]

@@ -424,3 +424,19 @@ def test_a_node_may_forget_what_it_holds_of_a_removed_swarm(admin: Client, nodes
     else:
         node.tell(LogBatch("gone", 7, (LogLine(at, 0.0, "stdout", "x"),)))
         wait_until(lambda: LogAck("gone", 7) in node.heard)
+
+
+def test_swarms_that_start_at_the_same_time_share_the_nodes(admin, cluster, nodes) -> None:
+    all_nodes = nodes(4, silent, capabilities=Capabilities(cores=4, max_concurrent_tasks=2))
+    spec = SwarmSpec(
+        "one",
+        (TaskSpec("task", "module", method="any", maximum=1),),
+        (ModuleSpec("module", image="none"),),
+    )
+    sent = [admin.ask(SendSwarm("lab", spec)).swarm_id for _ in range(12)]
+    asked = [admin.gateway.ask_future(StartSwarm(swarm_id), timeout=10.0) for swarm_id in sent]
+    assert {future.result().status for future in asked} == {"ACTIVE"}
+    wait_until(lambda: sum(len(node.ran) for node in all_nodes) == 12)
+    assert max(len(node.ran) for node in all_nodes) <= 4
+    for swarm_id in sent:
+        admin.ask(StopSwarm(swarm_id, force=True))
