@@ -6,15 +6,27 @@ import mmap
 import os
 import sys
 import time
-from _thread import RLock  # threading's, whose import costs each forked round a tenth
-from typing import Any
+from _thread import get_ident  # importing threading costs each forked round a tenth
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 from manta.light import wire
 from manta.light.context import MISSING, Brief, Entry, Part
-from manta.light.errors import BY_NAME, LightError, NodeLost, NotInTask, RequestFailed
+from manta.light.errors import (
+    BY_NAME,
+    LightError,
+    NodeLost,
+    NotInTask,
+    RequestFailed,
+    ResourceExhaustionError,
+)
 from manta.transports.values import decode, encode
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+_OVER = "The round is over, and its threads can ask no more: have them end before it does."
 _NONE = encode(None).to_bytes()  # what most rounds return
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
@@ -24,30 +36,33 @@ class _Closed(OSError):
 
 
 class RoundClient:
-    """Requests to the node, one at a time, each carried out once even over a reconnect."""
+    """Requests to the node: any thread may ask, and none waits for another's answer."""
 
-    def __init__(
-        self, path: str, token: str, brief: Brief, patience: float = wire.PATIENCE
-    ) -> None:
+    def __init__(self, path: str, token: str, brief: Brief) -> None:
         self.brief = brief
         self.moving = 0.0
-        """Seconds spent waiting for the node and moving values."""
+        """Seconds that the round's own thread spent waiting for the node and moving values."""
         self._path = path
         self._token = token
-        self._lock = RLock()
-        self._number = 0
-        self._owner = 0
-        self._connection: wire.Connection | None = None
+        self._owner = self._thread = 0
+        self._channels: list[_Channel] = []
+        self._free: list[_Channel] = []
+        self._numbers = count()  # threads, and handlers of signals, take from these atomically
+        self._closed = False
 
     def open(self) -> None:
-        """In the process that runs the round. Raises NodeLost."""
+        """In the process and the thread that run the round. Raises NodeLost."""
         self._owner = os.getpid()
-        self._reconnect()
+        self._thread = get_ident()
+        channel = self._take()
+        channel.connect()
+        self._free.append(channel)
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Whoever still waits for an answer gets none."""
+        self._closed = True
+        for channel in self._channels:
+            channel.end(is_idle=channel in self._free)
 
     def call(self, kind: str, **fields: Any) -> Any:
         """Raises RequestFailed or its kin, NodeLost, TypeError."""
@@ -56,37 +71,70 @@ class RoundClient:
                 "World, Local and Results belong to the process that runs the round: "
                 "use them there, and pass values to the processes that you start."
             )
-        started = time.monotonic()
-        with self._lock:
-            try:
-                if "value" in fields:
-                    fields["value"] = self._payload(fields["value"])
-                return self._exchange({"k": kind, **fields})
-            finally:
-                self.moving += time.monotonic() - started
+        return self._on_a_channel(lambda channel: channel.call(kind, fields))
 
     def end(self, computing: float, outcome: dict[str, Any]) -> None:
         """Tell how the round ended; `outcome` is {"error": ...} or {"output": payload}."""
-        with self._lock:
-            report = {"computing": computing, "moving": self.moving, **outcome}
-            self._exchange({"k": "end", **report})
+        report = {"computing": computing, "moving": self.moving, **outcome}
+        self._on_a_channel(lambda channel: channel.exchange({"k": "end", **report}))
 
     def payload(self, value: Any) -> bytes | int:
         """A value as requests carry it. Raises TypeError for one that can't be sent."""
         if value is None:
             return _NONE
+        payload: bytes | int = self._on_a_channel(lambda channel: channel.payload(value))
+        return payload
+
+    def _on_a_channel(self, job: Callable[[_Channel], Any]) -> Any:
         started = time.monotonic()
-        with self._lock:
-            try:
-                return self._payload(value)
-            finally:
+        channel = self._take()
+        try:
+            return job(channel)
+        finally:
+            self._free.append(channel)
+            if get_ident() == self._thread:
                 self.moving += time.monotonic() - started
 
-    def _payload(self, value: Any) -> bytes | int:
+    def _take(self) -> _Channel:
+        if self._closed:
+            raise NodeLost(_OVER)
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._add()
+
+    def _add(self) -> _Channel:
+        number = next(self._numbers)
+        if number >= wire.MAX_CHANNELS:
+            raise ResourceExhaustionError(
+                f"{wire.MAX_CHANNELS} threads of {self.brief.name} wait for the node, and no more "
+                "may at a time: use fewer threads."
+            )
+        channel = _Channel(self._path, self._token, number)
+        self._channels.append(channel)
+        return channel
+
+
+class _Channel:
+    """One request at a time, each carried out once even over a reconnect."""
+
+    def __init__(self, path: str, token: str, number: int) -> None:
+        self._path = path
+        self._greeting = {"k": "round", "token": token, "channel": number}
+        self._number = 0
+        self._connection: wire.Connection | None = None
+        self._has_ended = False
+
+    def call(self, kind: str, fields: dict[str, Any]) -> Any:
+        if "value" in fields:
+            fields["value"] = self.payload(fields["value"])
+        return self.exchange({"k": kind, **fields})
+
+    def payload(self, value: Any) -> bytes | int:
         encoded = encode(value)
         if encoded.nbytes <= wire.INLINE_LIMIT:
             return encoded.to_bytes()
-        number, fd = self._exchange({"k": "memory", "size": encoded.nbytes})
+        number, fd = self.exchange({"k": "memory", "size": encoded.nbytes})
         try:
             for part in encoded.parts():
                 _write(fd, memoryview(part).cast("B"))
@@ -94,7 +142,7 @@ class RoundClient:
             os.close(fd)
         return int(number)
 
-    def _exchange(self, message: dict[str, Any]) -> Any:
+    def exchange(self, message: dict[str, Any]) -> Any:
         message["n"] = self._number + 1
         data = wire.frame(message)
         if len(data) > wire.MAX_TO_NODE:
@@ -106,17 +154,53 @@ class RoundClient:
         while True:
             try:
                 if self._connection is None:
-                    self._reconnect()
+                    self.connect()
                 assert self._connection is not None
                 self._connection.send_data(data)
                 return self._answer(self._connection)
             except LightError:  # the node's answer: Timeout among them is an OSError
                 raise
             except (OSError, wire.BrokenFrame):
-                self.close()
+                self._close()
             except BaseException:  # a signal's: half a frame may have left, or an answer may come
-                self.close()
+                self._close()
                 raise
+
+    def connect(self) -> None:
+        """Raises NodeLost."""
+        deadline = time.monotonic() + wire.PATIENCE
+        pause = _FIRST_PAUSE
+        while True:
+            if self._has_ended:
+                raise NodeLost(_OVER)
+            try:
+                connection = wire.Connection.to(self._path)
+                connection.send(self._greeting)
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise NodeLost(
+                        f"The node's service did not come back within {wire.PATIENCE:.0f} s "
+                        f"({error}): the node was stopped, or has failed."
+                    ) from error
+            else:
+                self._connection = connection
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def end(self, is_idle: bool) -> None:
+        """Who waits in it, in another thread, wakes up and closes it."""
+        self._has_ended = True
+        connection = self._connection
+        if is_idle:
+            self._close()
+        elif connection is not None:
+            connection.shut()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _answer(self, connection: wire.Connection) -> Any:
         message, fds = self._receive(connection)
@@ -147,26 +231,6 @@ class RoundClient:
                 return message, fds
             for fd in fds:
                 os.close(fd)
-
-    def _reconnect(self) -> None:
-        """Raises NodeLost."""
-        deadline = time.monotonic() + wire.PATIENCE
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                connection = wire.Connection.to(self._path)
-                connection.send({"k": "round", "token": self._token})
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise NodeLost(
-                        f"The node's service did not come back within {wire.PATIENCE:.0f} s "
-                        f"({error}): the node was stopped, or has failed."
-                    ) from error
-            else:
-                self._connection = connection
-                return
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _write(fd: int, data: memoryview) -> None:

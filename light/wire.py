@@ -21,9 +21,9 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                     close()                  end
                     refused(sentence)        instead of welcome: the token is not valid (any more)
 
-**A round's**, opened by the process that runs it::
+**A round's**, opened by the process that runs it, one for each request at a time::
 
-    to the node     round(token)             first
+    to the node     round(token, channel)    first
                     a request: a kind of `manta.node.session`'s, n, and its fields
                     memory(n, size)          asks for a memfd to write a value into
                     end(n, computing, moving, output | error)
@@ -39,12 +39,13 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                     error(n, kind, sentence)
                     refused(sentence)        the token is not valid (any more)
 
-Requests of a round are numbered from 1, one at a time. When the node's service comes back
-after a failure, both connections are opened again: the runtime says again what it last said,
-the node orders again what it does not know to have ended, and the round sends its
+Requests of a channel are numbered from 1, one at a time; a round has as many channels as its
+threads ask at once, at most MAX_CHANNELS. When the node's service comes back
+after a failure, all connections are opened again: the runtime says again what it last said,
+the node orders again what it does not know to have ended, and the round sends each
 unanswered request under the same number; each side does a thing once. Values of at most
 INLINE_LIMIT encoded bytes ride along under "value"; a larger one is written into a memfd
-first, and "value" is the number under which `memory` was answered. Log records are
+first, and "value" is the number that `memory` was answered with. Log records are
 datagrams of their own on the log socket: msgpack [seconds since the epoch, level, text].
 """
 
@@ -65,6 +66,7 @@ INLINE_LIMIT = 64 * 1024
 MAX_TO_NODE = 1024 * 1024
 MAX_TO_TASK = 16 * 1024 * 1024
 MAX_FDS = 4
+MAX_CHANNELS = 64
 MAX_LOG_TEXT = 32 * 1024
 HEADER = struct.Struct("<I")
 _READ = 64 * 1024  # bytes at a time: more would be a mapping of its own each time
@@ -204,6 +206,13 @@ class Connection:
             return None
         message = msgpack.unpackb(body, strict_map_key=False)
         return message, self._frames.take(message.get("fds", 0))
+
+    def shut(self) -> None:
+        """Have whoever waits in `receive` find the stream's end; from any thread."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it is closed already
 
     def close(self) -> None:
         self._frames.close()

@@ -8,12 +8,12 @@ from typing import Any
 
 from manta.light.wire import BrokenFrame
 from manta.node import light_requests as requests
-from manta.node.light_sessions import Round, Sessions
+from manta.node.light_sessions import Channel, Round, Sessions
 from manta.protocol.values import BlobRef, Inline, Payload
 from manta.transports.errors import BlobRefused, BulkError
 
 _DIRECTLY = 1024 * 1024  # bytes up to which a value is hashed at once
-_MOST = 8  # memories that a round may hold without having handed them in
+_MOST = 7  # memories not handed in that a round may hold, besides one for each channel
 
 Then = Callable[[Any, Payload | None, tuple[str, str] | None], None]
 """Takes the server that there is by then, the payload, or the error's kind and sentence."""
@@ -30,23 +30,24 @@ class TaskMemory:
     def close(self) -> None:
         self._sealer.shutdown()
 
-    def hand_out(self, round_: Round, number: int, size: int) -> int:
-        """A descriptor that stays the round's. Raises OSError."""
-        if len(round_.memories) >= _MOST:
+    def hand_out(self, round_: Round, size: int) -> tuple[int, int]:
+        """A number, and a descriptor that stays the round's. Raises OSError."""
+        if len(round_.memories) >= _MOST + len(round_.channels):
             raise OSError("the task holds too much memory that it has not handed in")
         fd = requests.memory(size)
-        round_.memories[number] = (fd, size)
-        return fd
+        round_.memory_count += 1
+        round_.memories[round_.memory_count] = (fd, size)
+        return round_.memory_count, fd
 
-    def take_in(self, round_: Round, value: bytes | int | None, then: Then, server: Any) -> None:
+    def take_in(self, channel: Channel, value: bytes | int | None, then: Then, server: Any) -> None:
         """Make a payload of what came along with a request. Raises BrokenFrame.
 
-        A blob is pinned for the round.
+        A blob is pinned for the request.
         """
         if not isinstance(value, int):
             then(server, None if value is None else Inline(value), None)
             return
-        memory = round_.memories.pop(value, None)
+        memory = channel.round.memories.pop(value, None)
         if memory is None:
             raise BrokenFrame(f"memory {value} was not handed out.")
         fd, size = memory
@@ -59,7 +60,7 @@ class TaskMemory:
         def done(server: Any, future: Future[str]) -> None:
             error = future.exception()
             if error is None:
-                round_.pins.append(future.result())
+                channel.pins.append(future.result())
                 then(server, BlobRef(future.result(), size), None)
                 return
             kind = "ResourceExhaustionError" if isinstance(error, BlobRefused) else "BulkError"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes
 from manta.node.light_requests import failure
-from manta.node.light_sessions import Message, Round, Session
+from manta.node.light_sessions import Channel, Message, Session
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobMissing
 
@@ -33,7 +33,7 @@ class Peer:
     def __init__(self, sock: socket.socket, depot: MemoryDepot) -> None:
         self.socket = sock
         self.since = time.monotonic()
-        self.role: Session | Round | None = None
+        self.role: Session | Channel | None = None
         """Who it is, once its token was accepted."""
         self.closing = False
         """To be closed as soon as all is sent."""

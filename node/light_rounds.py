@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from manta.light.wire import BrokenFrame
+from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node import light_requests as requests
 from manta.node import light_wire as wire
 from manta.node.light_outcomes import cancelled, died, failed
 from manta.node.light_requests import Error, failure
-from manta.node.light_sessions import Message, Round, Sessions
+from manta.node.light_sessions import Channel, Message, Round, Sessions
 from manta.node.session import Request, RoundEnded
 from manta.protocol.node import TaskError
 from manta.protocol.values import Payload
@@ -32,23 +32,28 @@ class RoundDesk:
         self._sessions = sessions
         self._memory = memory
         self._server = server
-        self._peers: dict[Round, Peer] = {}
+        self._peers: dict[Channel, Peer] = {}
 
     # Connections.
 
-    def connected(self, round_: Round, peer: Peer) -> None:
-        former = self._peers.pop(round_, None)
+    def connected(self, round_: Round, number: int, peer: Peer) -> None:
+        """The round's channel of that number. Raises BrokenFrame."""
+        channel = peer.role = round_.channels.get(number) or Channel(round_)
+        if number not in round_.channels and len(round_.channels) >= MAX_CHANNELS:
+            raise BrokenFrame(f"more than {MAX_CHANNELS} requests at a time.")
+        round_.channels[number] = channel
+        former = self._peers.pop(channel, None)
         if former is not None:
             self._server.close(former)
-        self._peers[round_] = peer
+        self._peers[channel] = peer
         if round_.started is None:
             round_.started = time.monotonic()
             round_.close_ends()
             self.tell_early(round_)
 
-    def disconnected(self, round_: Round, peer: Peer) -> None:
-        if self._peers.get(round_) is peer:
-            del self._peers[round_]
+    def disconnected(self, channel: Channel, peer: Peer) -> None:
+        if self._peers.get(channel) is peer:
+            del self._peers[channel]
 
     def tell_early(self, round_: Round) -> None:
         """What was printed before there was a round to attribute it to: before its own lines."""
@@ -65,107 +70,113 @@ class RoundDesk:
 
     # Requests.
 
-    def handle(self, round_: Round, peer: Peer, message: wire.FromRound) -> None:
+    def handle(self, channel: Channel, peer: Peer, message: wire.FromRound) -> None:
         """Raises BrokenFrame."""
-        if message.n < round_.last:
-            raise BrokenFrame(f"request {message.n} does not follow {round_.last}.")
-        if message.n == round_.last:  # sent again after a reconnect
-            if round_.answer is not None:
-                self._server.send(peer, *round_.answer)
+        if message.n < channel.last:
+            raise BrokenFrame(f"request {message.n} does not follow {channel.last}.")
+        if message.n == channel.last:  # sent again after a reconnect
+            if channel.answer is not None:
+                self._server.send(peer, *channel.answer)
             return
-        if message.n > round_.last + 1 or (round_.last and round_.answer is None):
+        if message.n > channel.last + 1 or (channel.last and channel.answer is None):
             # A signal took the task out of its request, before or after it left.
-            round_.abandoned += 1
-            if round_.abandoned > MAX_ABANDONED:
-                raise BrokenFrame(
-                    f"request {message.n} before {round_.last} was answered, "
-                    f"for the {round_.abandoned}th time."
-                )
-        round_.last = message.n
-        if round_.answer is not None:  # else what came with the abandoned one is still in use
-            self._sessions.unpin(round_.pins)
-        round_.answer = None
+            self._abandoned(channel, message.n)
+        channel.last = message.n
+        if channel.answer is not None:  # else what came with the abandoned one is still in use
+            self._sessions.unpin(channel.pins)
+        channel.answer = None
         if isinstance(message, wire.Memory):
-            self._hand_out(round_, message)
+            self._hand_out(channel, message)
             return
         value = message.output if isinstance(message, wire.End) else getattr(message, "value", None)
 
         def then(server: TaskServer, payload: Payload | None, error: Error | None) -> None:
-            server.rounds.go_on(round_, message, payload, error)
+            server.rounds.go_on(channel, message, payload, error)
 
-        self._memory.take_in(round_, value, then, self._server)
+        self._memory.take_in(channel, value, then, self._server)
+
+    @staticmethod
+    def _abandoned(channel: Channel, number: int) -> None:
+        channel.round.abandoned += 1
+        if channel.round.abandoned > MAX_ABANDONED:
+            raise BrokenFrame(
+                f"request {number} before {channel.last} was answered, "
+                f"for the {channel.round.abandoned}th time."
+            )
 
     def go_on(
         self,
-        round_: Round,
+        channel: Channel,
         message: wire.Ask | wire.End,
         payload: Payload | None,
         error: Error | None,
     ) -> None:
         """The value that came along, if any, is a payload now."""
-        if round_.ended:  # cancelled meanwhile
-            self._sessions.unpin(round_.pins)
+        if channel.round.ended:  # cancelled meanwhile
+            self._sessions.unpin(channel.pins)
         elif error is not None:
-            if round_.last == message.n:
-                self._answer(round_, [failure(message.n, error)])
+            if channel.last == message.n:
+                self._answer(channel, [failure(message.n, error)])
         elif isinstance(message, wire.End):
-            self._end(round_, message, payload)
+            self._end(channel, message, payload)
         else:
-            self._ask(round_, message, payload)
+            self._ask(channel, message, payload)
 
-    def _hand_out(self, round_: Round, message: wire.Memory) -> None:
+    def _hand_out(self, channel: Channel, message: wire.Memory) -> None:
         try:
-            fd = self._memory.hand_out(round_, message.n, message.size)
+            number, fd = self._memory.hand_out(channel.round, message.size)
         except OSError as error:
             sentence = f"No memory for a value of {message.size} bytes: {error}."
-            self._answer(round_, [failure(message.n, ("ResourceExhaustionError", sentence))])
+            self._answer(channel, [failure(message.n, ("ResourceExhaustionError", sentence))])
             return
-        self._answer(round_, [({"k": "answer", "n": message.n, "memory": message.n}, [fd])])
+        self._answer(channel, [({"k": "answer", "n": message.n, "memory": number}, [fd])])
 
-    def _ask(self, round_: Round, message: wire.Ask, value: Payload | None) -> None:
+    def _ask(self, channel: Channel, message: wire.Ask, value: Payload | None) -> None:
         def answered(value: Any, error: Error | None) -> None:
             def job(server: TaskServer) -> None:
-                server.rounds.answered(round_, message, value, error)
+                server.rounds.answered(channel, message, value, error)
 
             self._sessions.post(job)
 
-        session = round_.session
+        session, instance = channel.round.session, channel.round.brief.instance
         body = requests.body(message, value)
-        instance = round_.brief.instance
         self._server.tell(session, Request(session.id, instance, body, requests.Reply(answered)))
 
-    def answered(self, round_: Round, message: wire.Ask, value: Any, error: Error | None) -> None:
+    def answered(
+        self, channel: Channel, message: wire.Ask, value: Any, error: Error | None
+    ) -> None:
         """The owner has answered."""
-        if round_.last != message.n or round_.answer is not None or round_.ended:
+        if channel.last != message.n or channel.answer is not None or channel.round.ended:
             return
         if error is not None:
-            self._answer(round_, [failure(message.n, error)])
+            self._answer(channel, [failure(message.n, error)])
             return
         messages = requests.answer(message, value)
         try:
             for digest in requests.blobs(messages):
                 self._sessions.depot.pin(digest)
-                round_.pins.append(digest)
+                channel.pins.append(digest)
         except BulkError as missing:
             messages = [failure(message.n, ("RequestFailed", f"{missing}."))]
-        self._answer(round_, messages)
+        self._answer(channel, messages)
 
-    def _answer(self, round_: Round, messages: list[Message]) -> None:
+    def _answer(self, channel: Channel, messages: list[Message]) -> None:
         """Answer the latest request."""
-        round_.answer = messages
-        peer = self._peers.get(round_)
+        channel.answer = messages
+        peer = self._peers.get(channel)
         if peer is not None:
             self._server.send(peer, *messages)
 
     # Ends.
 
-    def _end(self, round_: Round, message: wire.End, output: Payload | None) -> None:
+    def _end(self, channel: Channel, message: wire.End, output: Payload | None) -> None:
+        round_ = channel.round
         self._drain(round_)
         error = None if message.error is None else failed(message.error, round_.tail)
         if round_.cancelled is not None:
             error = cancelled(round_)
         self._ended(round_, output, error, message.computing, message.moving)
-        self._answer(round_, [({"k": "answer", "n": message.n, "plain": None}, None)])
+        self._answer(channel, [({"k": "answer", "n": message.n, "plain": None}, None)])
 
     def exited(self, round_: Round, status: int) -> None:
         """The process that ran it is gone."""
@@ -191,9 +202,10 @@ class RoundDesk:
     def drop(self, round_: Round) -> None:
         """Forget it."""
         round_.ended = True
-        peer = self._peers.get(round_)
-        if peer is not None:
-            self._server.close(peer)
+        for channel in round_.channels.values():
+            peer = self._peers.get(channel)
+            if peer is not None:
+                self._server.close(peer)
         self._server.unwatch(*round_.streams)
         self._sessions.remove_round(round_)
 

@@ -22,7 +22,7 @@ from manta.node.light_memory import TaskMemory
 from manta.node.light_outcomes import brief_fields, failed
 from manta.node.light_peer import Gone, Peer
 from manta.node.light_rounds import RoundDesk
-from manta.node.light_sessions import TAIL, Message, Round, Session, Sessions
+from manta.node.light_sessions import TAIL, Channel, Message, Round, Session, Sessions
 from manta.node.light_streams import Stream
 from manta.node.session import RoundBrief, RuntimeFailed, RuntimeReady, SessionLost
 from manta.protocol.node import Instance
@@ -222,9 +222,9 @@ class TaskServer:
         role = peer.role
         log.warning("A task's connection was cut, because %s", why)
         self.close(peer)
-        if isinstance(role, Round):
-            if not role.ended:
-                self.cancel(role, f"{role.name} was ended, because {why}")
+        if isinstance(role, Channel):
+            if not role.round.ended:
+                self.cancel(role.round, f"{role.round.name} was ended, because {why}")
         elif role is not None:
             self.tell(role, SessionLost(role.id, f"The runtime was cut off, because {why}"))
 
@@ -235,7 +235,7 @@ class TaskServer:
         role = peer.role
         if isinstance(role, Session) and self._runtimes.get(role) is peer:
             del self._runtimes[role]
-        elif isinstance(role, Round):
+        elif isinstance(role, Channel):
             self.rounds.disconnected(role, peer)
         peer.close()
 
@@ -270,12 +270,13 @@ class TaskServer:
             self._refuse(peer, "The token is not valid, or the task has been ended.")
         elif isinstance(first, wire.Runtime) and first.version != VERSION:
             self._refuse(peer, f"This node speaks version {VERSION} of the task protocol.")
+        elif isinstance(first, wire.Round):
+            assert isinstance(role, Round)
+            self.rounds.connected(role, first.channel, peer)
         else:
+            assert isinstance(role, Session)
             peer.role = role
-            if isinstance(role, Session):
-                self._greet(role, peer)
-            else:
-                self.rounds.connected(role, peer)
+            self._greet(role, peer)
 
     def _refuse(self, peer: Peer, sentence: str) -> None:
         peer.closing = True

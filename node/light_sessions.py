@@ -40,6 +40,18 @@ Message = tuple[dict[str, Any], "BlobRef | list[int] | None"]
 
 
 @dataclass(eq=False)
+class Channel:
+    """One request of a round at a time; it outlives its connections."""
+
+    round: Round
+    last: int = 0
+    """Number of the latest request."""
+    answer: list[Message] | None = None
+    pins: list[str] = field(default_factory=list)
+    """Blobs of the latest request and its answer, which must not go away."""
+
+
+@dataclass(eq=False)
 class Round:
     """One attempt of one instance, in one runtime."""
 
@@ -52,15 +64,13 @@ class Round:
     ends: list[int] = field(default_factory=list)
     """The streams' writing ends, until the round has them."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
-    last: int = 0
-    """Number of the latest request."""
-    answer: list[Message] | None = None
+    channels: dict[int, Channel] = field(default_factory=dict)
+    """As many as its threads needed at a time."""
     abandoned: int = 0
     """Requests whose answer the task did not wait for."""
     memories: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Descriptor and size by the number of the request for it."""
-    pins: list[str] = field(default_factory=list)
-    """Blobs of the latest request and its answer, which must not go away."""
+    """Descriptor and size of what was handed out, by number."""
+    memory_count: int = 0
     cancelled: str | None = None
     ended: bool = False
 
@@ -225,7 +235,8 @@ class Sessions:
         round_.session.rounds.pop(round_.number, None)
         round_.close()
         self.unpin(round_.session.pins)
-        round_.session.pins, round_.pins = round_.pins, []
+        for channel in round_.channels.values():
+            round_.session.pins += channel.pins
 
     def forget(self, id: str) -> Session | None:
         """From any thread: no more is asked of it, and nobody can join; still to be removed."""

@@ -57,6 +57,7 @@ class Exited(FromTask, frozen=True, tag="exited"):
 
 class Round(FromTask, frozen=True, tag="round"):
     token: Name
+    channel: Annotated[int, Meta(ge=0, lt=2**31)] = 0
 
 
 class Numbered(FromTask, frozen=True):

@@ -6,6 +6,7 @@ manager by long poll, again and again until the task's patience ends.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Any, assert_never
 
@@ -37,6 +38,31 @@ Exchange = (
 Then = Callable[[Any], None]
 
 
+class _Claims:
+    """Of one instance to messages of one sender and tag, numbered in the order they were made."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.unserved: list[int] = []
+        """A heap of those that nobody waits for any more: whoever receives next takes the first."""
+
+
+class _Claim:
+    """The reply of who receives a message; without one, its claim is the next one's."""
+
+    def __init__(self, reply: Any, claims: _Claims, number: int) -> None:
+        self._reply = reply
+        self._claims = claims
+        self._number = number
+
+    def set(self, value: Any = None) -> None:
+        self._reply.set(value)
+
+    def fail(self, kind: str, sentence: str) -> None:
+        heapq.heappush(self._claims.unserved, self._number)
+        self._reply.fail(kind, sentence)
+
+
 class TaskExchange:
     """`keep` journals an entry and answers the request, `read` asks the manager, `give` and
     `give_all` fetch what values need and answer."""
@@ -56,8 +82,8 @@ class TaskExchange:
         self._give_all = give_all
         self._peers: dict[tuple[Instance, str], str] = {}
         """Ids of the nodes that this attempt may talk to, by the names that it used."""
-        self._claims: dict[tuple[Instance, str, str], tuple[int, bool]] = {}
-        """By node and tag: how many messages came, and whether one more is claimed."""
+        self._claims: dict[tuple[Instance, str, str], _Claims] = {}
+        """By node and tag."""
 
     def round_ended(self) -> None:
         self._peers.clear()
@@ -123,16 +149,17 @@ class TaskExchange:
     def _receive(self, request: light.Request, source: str, tag: str, timeout: float) -> None:
         """A claim that was made and not served, because the task lost patience, stands."""
         at = request.instance
-        number, claimed = self._claims.get((at, source, tag), (0, False))
-        if not claimed and not self._keep(request, exchange.Receiving(at, source, tag)):
+        claims = self._claims.setdefault((at, source, tag), _Claims())
+        if claims.unserved:
+            number = heapq.heappop(claims.unserved)
+        elif self._keep(request, exchange.Receiving(at, source, tag)):
+            number = claims.count
+            claims.count += 1
+        else:
             return
-        self._claims[at, source, tag] = (number, True)
-
-        def came(request: light.Request, found: Exchanged) -> None:
-            self._claims[at, source, tag] = (number + 1, False)
-            self._give_one(request, found)
-
-        self._wait(request, exchange.ReadMessage(at, source, tag, number), timeout, came)
+        request = msgspec.structs.replace(request, reply=_Claim(request.reply, claims, number))
+        read = exchange.ReadMessage(at, source, tag, number)
+        self._wait(request, read, timeout, self._give_one)
 
     def _collect(self, request: light.Request, body: light.Collect) -> None:
         at = request.instance

@@ -103,6 +103,38 @@ def test_messages_and_broadcasts(api: UserAPI) -> None:
         assert (value, length, total) == (before, 100_000, 50_000 * 49_999 // 2)
 
 
+def test_threads_receive_while_the_main_one_trains_and_logs(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import threading
+            from manta.light import World
+            def main():
+                world, heard = World(), []
+                if world.rank == 0:
+                    def receive():
+                        for _ in range(3):
+                            heard.append(world.receive_from_node("node-2", "word", timeout=30))
+                    threads = [threading.Thread(target=receive) for _ in range(2)]
+                    for thread in threads:
+                        thread.start()
+                    for step in range(20):  # long before anything was sent
+                        world.log_metrics({"loss": 1 / (step + 1)}, step=step)
+                    world.send_to_node("node-2", "trained", True)
+                    for thread in threads:
+                        thread.join()
+                elif world.rank == 1:
+                    world.receive_from_node("node-1", "trained", timeout=30)
+                    for number in range(6):
+                        world.send_to_node("node-1", "word", number)
+                return sorted(heard)
+            """
+        ),
+    )
+    assert got == [[0, 1, 2, 3, 4, 5], [], []]
+
+
 def test_a_message_waits_for_the_next_iteration_and_an_object_lives_on(api: UserAPI) -> None:
     got = outputs(
         api,

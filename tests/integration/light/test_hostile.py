@@ -19,7 +19,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from manta.light.wire import MAX_TO_NODE, VERSION, Connection
+from manta.light.wire import MAX_CHANNELS, MAX_TO_NODE, VERSION, Connection
 from manta.node import session as light
 from manta.node.light_rounds import MAX_ABANDONED
 from manta.node.light_sessions import LONGEST_PATH, Sessions
@@ -248,8 +248,9 @@ def test_memory_cannot_be_cut_short(task: Task) -> None:
     task.round.send({"k": "memory", "n": 3, "size": 100_000})
     received = task.round.receive()
     assert received is not None
-    _, (other,) = received
-    task.round.send({"k": "set_global", "n": 4, "tag": "x", "value": 3})
+    message, (other,) = received
+    assert message["memory"] == 2
+    task.round.send({"k": "set_global", "n": 4, "tag": "x", "value": 2})
     task.expect(task.round, "answer")
     with pytest.raises(PermissionError):
         os.pwrite(other, b"x", 0)
@@ -285,6 +286,31 @@ def test_requests_whose_answers_are_not_waited_for_are_bounded(task: Task) -> No
             task.round.send({"k": "stop_swarm", "n": n})
     assert is_cut(task.round)
     task.node.hold = False
+
+
+def test_channels_of_a_round_answer_by_themselves(task: Task) -> None:
+    greeting = {"k": "round", "token": task.order["token"], "channel": 1}
+    task.node.hold = True
+    task.round.send({"k": "stop_swarm", "n": 1})
+    wait_until(lambda: len(task.node.held) == 1)
+    task.node.hold = False
+    other = task.connect(greeting, {"k": "stop_swarm", "n": 1})
+    task.expect(other, "answer")
+    again = task.connect(greeting, {"k": "stop_swarm", "n": 1})
+    task.expect(again, "answer")  # what it was answered then: it is not asked for again
+    assert is_cut(other)
+    assert len(task.node.requests) == 2
+    task.node.held.pop().reply.set(None)
+    task.expect(task.round, "answer")
+
+
+def test_a_round_has_so_many_channels_and_no_more(task: Task) -> None:
+    greeting = {"k": "round", "token": task.order["token"]}
+    for number in range(1, MAX_CHANNELS):
+        channel = task.connect({**greeting, "channel": number}, {"k": "stop_swarm", "n": 1})
+        task.expect(channel, "answer")
+    assert is_cut(task.connect({**greeting, "channel": MAX_CHANNELS}))
+    assert task.expect(task.runtime, "cancel")["round"] == task.order["round"]
 
 
 def test_a_reader_that_does_not_read_costs_only_itself(task: Task, node: Any) -> None:

@@ -1,0 +1,155 @@
+"""A round's client against a node that the test plays."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from manta.light.client import RoundClient
+from manta.light.context import Brief
+from manta.light.errors import NodeLost
+from manta.light.wire import MAX_TO_NODE, Connection, frame
+from manta.transports.values import encode
+
+BRIEF = Brief(
+    swarm_id="s",
+    swarm_name="s",
+    alias="worker",
+    index=0,
+    iteration=0,
+    attempt=0,
+    task_id="t",
+    node_id="n",
+    node_alias="n",
+    size=1,
+    seed=0,
+    class_name=None,
+    datasets={},
+    timeout=None,
+    scratch="",
+)
+
+
+class CutOff(Exception):
+    """What a signal's handler raises."""
+
+
+class PlayedNode:
+    def __init__(self, path: Path) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen(8)
+        self._listener.settimeout(10)
+        self.connections: list[Connection] = []
+
+    def accept(self) -> Connection:
+        sock, _ = self._listener.accept()
+        sock.settimeout(10)
+        self.connections.append(Connection(sock))
+        greeting = self.expect(self.connections[-1], "round")
+        assert (greeting["token"], greeting["channel"]) == ("token", 0)
+        return self.connections[-1]
+
+    @staticmethod
+    def expect(connection: Connection, kind: str) -> dict[str, Any]:
+        received = connection.receive()
+        assert received is not None
+        assert received[0]["k"] == kind
+        return received[0]
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+        self._listener.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[PlayedNode]:
+    node = PlayedNode(tmp_path / "light")
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def client(node: PlayedNode, tmp_path: Path) -> Iterator[RoundClient]:
+    client = RoundClient(str(tmp_path / "light"), "token", BRIEF)
+    client.open()
+    yield client
+    client.close()
+
+
+@contextlib.contextmanager
+def cut_off_soon() -> Iterator[None]:
+    def handler(number: int, at: FrameType | None) -> None:
+        raise CutOff
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(CutOff):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def is_closed(connection: Connection) -> bool:
+    while data := connection.socket.recv(65536):
+        assert data
+    return True
+
+
+def answers(node: PlayedNode, client: RoundClient, number: int) -> None:
+    """The next request goes over a connection of its own, and is understood."""
+    value = {"k": "answer", "n": number, "data": encode("whole").to_bytes()}
+
+    def serve() -> None:
+        again = node.accept()
+        assert node.expect(again, "get_global")["n"] == number
+        again.send(value)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        assert client.call("get_global", tag="x") == "whole"
+    finally:
+        server.join()
+
+
+def test_a_request_that_a_signal_cut_in_its_answer_has_its_connection_closed(
+    node: PlayedNode, client: RoundClient
+) -> None:
+    first = node.accept()
+    half = frame({"k": "answer", "n": 1, "data": b"x" * 1000})[:500]
+    first.socket.sendall(half)
+    with cut_off_soon():
+        client.call("get_global", tag="x")
+    node.expect(first, "get_global")
+    assert is_closed(first)
+    answers(node, client, 2)
+
+
+def test_a_request_that_a_signal_cut_on_its_way_has_its_connection_closed(
+    node: PlayedNode, client: RoundClient
+) -> None:
+    first = node.accept()
+    with cut_off_soon():  # more than the socket takes, and nobody reads it
+        client.call("log_metrics", metrics={"x" * (MAX_TO_NODE - 1000): 1.0}, step=None)
+    assert is_closed(first)
+    answers(node, client, 2)
+
+
+def test_a_round_that_is_over_asks_no_more(node: PlayedNode, client: RoundClient) -> None:
+    first = node.accept()
+    client.close()
+    assert is_closed(first)
+    with pytest.raises(NodeLost, match="The round is over"):
+        client.call("get_global", tag="x")
