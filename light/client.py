@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 _OVER = "The round is over, and its threads can ask no more: have them end before it does."
 _NONE = encode(None).to_bytes()  # what most rounds return
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+"""A value may be larger than the memory: only what is written to needs any."""
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 
@@ -138,6 +140,10 @@ class _Channel:
         try:
             for part in encoded.parts():
                 _write(fd, memoryview(part).cast("B"))
+        except OSError as error:
+            raise ResourceExhaustionError(
+                f"No room for a value of {encoded.nbytes} bytes: {error.strerror}."
+            ) from error
         finally:
             os.close(fd)
         return int(number)
@@ -245,7 +251,7 @@ def _value(message: dict[str, Any], fds: list[int]) -> Any:
     if "size" not in message:
         return MISSING
     try:
-        private = mmap.MAP_PRIVATE
+        private = mmap.MAP_PRIVATE | _NO_RESERVE
         protection = mmap.PROT_READ | mmap.PROT_WRITE
         memory = mmap.mmap(fds[0], message["size"], private, protection, **_UNTRACKED)
     finally:

@@ -35,7 +35,7 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                       count                  that many `entry` messages follow, each with
                                              node_id, alias, index, iteration, attempt (of a
                                              collective: rank) and a value
-                      memory, fds=1          a writable memfd
+                      memory, fds=1          a memfd, or a socket, to write the value into
                     error(n, kind, sentence)
                     refused(sentence)        the token is not valid (any more)
 

@@ -57,6 +57,9 @@ SCHEMA: dict[str, dict[str, Key]] = {
         "max_concurrent_tasks": Key(int, None, "as many as cores, at least 2", low=0, high=10_000),
         "reserve_cpu_percent": Key(float, 5.0, "kept from tasks", low=0, high=100),
         "reserve_memory_mb": Key(int, 256, "kept from tasks", low=0),
+        "value_memory_mb": Key(
+            int, 0, "memory for values of tasks, larger ones lie on disk; 0: a quarter", low=0
+        ),
         "scratch_mb": Key(int, 10_240, "what a task may keep in its scratch folder", low=1),
     },
     "containers": {
@@ -89,6 +92,8 @@ class NodeConfig:
     max_concurrent_tasks: int = 2
     reserve_cpu_percent: float = 5.0
     reserve_memory: int = 256 * MIB
+    value_memory: int = 0
+    """Bytes that values of tasks may take in memory; 0: a quarter of the machine's."""
     scratch: int = 10_240 * MIB
     """Bytes that the scratch folder of a task may hold."""
     runner: str = "auto"
@@ -241,6 +246,7 @@ class _Reader:
             max_concurrent_tasks=max(2, os.cpu_count() or 1) if places is None else places,
             reserve_cpu_percent=float(resources["reserve_cpu_percent"]),
             reserve_memory=resources["reserve_memory_mb"] * MIB,
+            value_memory=resources["value_memory_mb"] * MIB,
             scratch=resources["scratch_mb"] * MIB,
             runner=containers["runner"],
             default_image=containers["default_image"] or None,
@@ -433,6 +439,7 @@ def render(config: NodeConfig) -> str:
             "max_concurrent_tasks": config.max_concurrent_tasks,
             "reserve_cpu_percent": config.reserve_cpu_percent,
             "reserve_memory_mb": config.reserve_memory // MIB,
+            "value_memory_mb": config.value_memory // MIB,
             "scratch_mb": config.scratch // MIB,
         },
         "containers": {

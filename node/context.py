@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from manta.node.runners.interface import Runner
     from manta.node.state import Identity, StateFolder
     from manta.node.task_supervisor import LeftRuntime
-    from manta.transports.blobs import FileDepot, MemoryDepot
+    from manta.node.tiered_depot import TieredDepot
+    from manta.transports.blobs import FileDepot
     from manta.transports.bulk import Bulk, Depot
 
 ROOT = "node"
@@ -40,7 +41,7 @@ class NodeContext:
     manager_key: str
     """What the connection pins: of the identity, or of the token."""
     journals: Journals
-    memory: MemoryDepot
+    values: TieredDepot
     spool: FileDepot
     runner: Runner
     make_bulk: Callable[[Depot], Bulk]

@@ -1,31 +1,33 @@
-"""The node's blobs as its data plane sees them: in memory, and what the journal spooled."""
+"""The node's blobs as its data plane sees them: values of tasks, and what the journal spooled."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from manta.transports.blob_io import FileSource
 from manta.transports.errors import BlobMissing
 
 if TYPE_CHECKING:
-    from manta.transports.blobs import FileDepot, MemoryDepot
+    from manta.node.tiered_depot import TieredDepot
+    from manta.transports.blobs import FileDepot
     from manta.transports.bulk import Sink, Source
 
 
 class NodeDepot:
-    """Reads from memory, else from the spool; what arrives goes to memory."""
+    """Reads from the values, else from the spool; what arrives is a value."""
 
-    def __init__(self, memory: MemoryDepot, spool: FileDepot) -> None:
-        self._memory = memory
+    def __init__(self, values: TieredDepot, spool: FileDepot) -> None:
+        self._values = values
         self._spool = spool
 
     def __contains__(self, digest: str) -> bool:
-        return digest in self._memory or digest in self._spool
+        return digest in self._values or digest in self._spool
 
     def source(self, digest: str) -> Source:
         try:
-            return self._memory.source(digest)
-        except BlobMissing:
-            return self._spool.source(digest)
+            return self._values.source(digest)
+        except BlobMissing:  # a file may be one that a task holds: it is not mapped
+            return FileSource(self._spool.open(digest))
 
     def sink(self, digest: str, size: int) -> Sink | None:
-        return self._memory.sink(digest, size)
+        return self._values.sink(digest, size)

@@ -48,7 +48,8 @@ from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobMissing, BlobRefused
 
 if TYPE_CHECKING:
-    from manta.transports.blobs import FileDepot, MemoryDepot
+    from manta.node.tiered_depot import TieredDepot
+    from manta.transports.blobs import FileDepot
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Journals:
 
     # --- appending ------------------------------------------------------------------------
 
-    def append(self, entry: JournalEntry, depot: MemoryDepot | None = None) -> int:
+    def append(self, entry: JournalEntry, depot: TieredDepot | None = None) -> int:
         """Keep an entry; returns its number. A blob that it names is in `depot` or the spool.
 
         Raises StorageError when there is no room, unless the entry starts or ends an attempt.

@@ -17,7 +17,7 @@ from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobMissing
 
 if TYPE_CHECKING:
-    from manta.transports.blobs import MemoryDepot
+    from manta.node.tiered_depot import TieredDepot
 
 _READ = 256 * 1024
 _LATER = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
@@ -30,7 +30,7 @@ class Gone(Exception):
 class Peer:
     """Bytes, descriptors and frames; what they mean is the server's business."""
 
-    def __init__(self, sock: socket.socket, depot: MemoryDepot) -> None:
+    def __init__(self, sock: socket.socket, depot: TieredDepot) -> None:
         self.socket = sock
         self.since = time.monotonic()
         self.role: Session | Channel | None = None

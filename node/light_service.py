@@ -17,7 +17,7 @@ from manta.node.session import (
     RunRound,
     SessionOpened,
 )
-from manta.transports.blobs import MemoryDepot
+from manta.node.tiered_depot import TieredDepot
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LightService(Actor):
     that OpenSession brought, whatever incarnation lives there.
     """
 
-    def __init__(self, depot: MemoryDepot, folder: Path, sessions: Sessions | None = None) -> None:
+    def __init__(self, depot: TieredDepot, folder: Path, sessions: Sessions | None = None) -> None:
         self._is_owner = sessions is None
         self._sessions = sessions if sessions is not None else Sessions(depot, folder)
         self._server: TaskServer | None = None

@@ -26,8 +26,9 @@ from manta.transports.errors import BulkError
 
 if TYPE_CHECKING:
     from manta.actors import Ref
+    from manta.node.light_memory import Incoming, Memory
     from manta.node.session import RoundBrief
-    from manta.transports.blobs import MemoryDepot
+    from manta.node.tiered_depot import TieredDepot
 
 SOCKET = "light"
 LONGEST_PATH = 100  # bytes; the kernel's limit is 107
@@ -68,8 +69,8 @@ class Round:
     """As many as its threads needed at a time."""
     abandoned: int = 0
     """Requests whose answer the task did not wait for."""
-    memories: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Descriptor and size of what was handed out, by number."""
+    memories: dict[int, Memory | Incoming] = field(default_factory=dict)
+    """What was handed out, and not handed in."""
     memory_count: int = 0
     cancelled: str | None = None
     ended: bool = False
@@ -95,8 +96,8 @@ class Round:
         for stream in self.streams:
             stream.close()
         self.streams.clear()
-        for fd, _ in self.memories.values():
-            os.close(fd)
+        for memory in self.memories.values():
+            memory.close()
         self.memories.clear()
 
     def emit(self, lines: list[Line]) -> None:
@@ -179,7 +180,7 @@ class Sessions:
     long for a socket, a folder of the system's temporary one is used instead.
     """
 
-    def __init__(self, depot: MemoryDepot, folder: Path) -> None:
+    def __init__(self, depot: TieredDepot, folder: Path) -> None:
         self.depot = depot
         self.folder = _socket_folder(folder)
         self.by_id: dict[str, Session] = {}

@@ -55,7 +55,7 @@ class BulkAddress(msgspec.Struct, frozen=True):
 class PeerHub(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        self._depot = NodeDepot(context.memory, context.spool)
+        self._depot = NodeDepot(context.values, context.spool)
         self._bulk: Bulk | None = None
         self._manager: BulkAddress | None = None
         self._peer: BulkPeer | None = None
@@ -71,7 +71,7 @@ class PeerHub(Actor):
     def receive(self, message: Any) -> Any:
         match message:
             case Fetch(blob):
-                if blob.digest not in self._context.memory:
+                if blob.digest not in self._context.values:
                     self._move(message, self.defer())
             case Push(blob):
                 if blob.digest not in self._depot:

@@ -21,6 +21,7 @@ from manta.node.reservations import Capacity
 from manta.node.runners.choice import choose_runner
 from manta.node.state import Identity, StateFolder
 from manta.node.supervisor import NodeSupervisor
+from manta.node.tiered_depot import TieredDepot
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
 from manta.transports.blobs import FileDepot, MemoryDepot
 from manta.transports.zmq_transport import ZmqTransport
@@ -64,9 +65,11 @@ class Node:
             undo.callback(runner.close)
             for sentence in runner.recover():
                 log.warning("%s", sentence)
-            memory = MemoryDepot(_memory() // 4)
-            undo.callback(memory.close)
-            sessions = Sessions(memory, folder.path / "light")
+            room = config.value_memory or _memory() // 4
+            files = FileDepot(folder.values, sync=False)
+            values = TieredDepot(MemoryDepot(room), files, largest=room // 8)
+            undo.callback(values.close)
+            sessions = Sessions(values, folder.path / "light")
             undo.callback(sessions.close)
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)
@@ -78,11 +81,11 @@ class Node:
                 identity=identity,
                 manager_key=manager_key,
                 journals=journals,
-                memory=memory,
+                values=values,
                 spool=spool,
                 runner=runner,
                 make_bulk=lambda depot: open_bulk(keys, depot),
-                make_light=lambda: LightService(memory, sessions.folder, sessions),
+                make_light=lambda: LightService(values, sessions.folder, sessions),
                 finish=on_finish,
                 boot_id=os.urandom(8).hex(),
                 pid=os.getpid(),

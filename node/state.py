@@ -8,6 +8,7 @@ status.json     what that daemon last said of itself
 member.json     of which cluster of this machine's nodes it is one, if of any
 journal/        what is to be told to the manager, one file per swarm
 spool/          blobs that the journal names
+values/         values that tasks read or write, and that memory should not hold
 modules/        unpacked modules, by digest
 kept/           what tasks keep for their swarm (`set_state`)
 tasks/          scratch folders
@@ -96,6 +97,10 @@ class StateFolder:
     @property
     def journal(self) -> Path:
         return self.path / "journal"
+
+    @property
+    def values(self) -> Path:
+        return self.path / "values"
 
     @property
     def spool(self) -> Path:

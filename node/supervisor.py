@@ -180,9 +180,8 @@ class NodeSupervisor(Supervisor):
             return
         shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
         if not self._observed.swarms and not self._tasks:
-            memory = self._context.memory  # nobody reads it any more
-            for digest in memory:
-                memory.delete(digest)
+            for digest in self._context.values:  # nobody reads it any more
+                self._context.values.delete(digest)
 
     # --- task supervisors ----------------------------------------------------------------
 

@@ -30,8 +30,9 @@ Ask = Callable[[str, Any, float, Then], None]
 READ_TIMEOUT = 3600.0
 """Seconds that a read waits for a manager that is away; the task's own timeout ends it sooner."""
 SIBLING_TIMEOUT = 30.0
-CACHE = 256 * 1024 * 1024
-"""Bytes of values that stay in memory between rounds: the next one may read them again."""
+CACHE, FILE_CACHE = 256 << 20, 16 << 30
+"""Bytes of values that stay in memory, and in files, between rounds: the next one may read them
+again."""
 
 
 class TaskRequests:
@@ -89,12 +90,12 @@ class TaskRequests:
         """What the round read need not stay in memory."""
         for digest in self._pinned:
             try:
-                self._context.memory.unpin(digest)
+                self._context.values.unpin(digest)
             except BlobMissing:
                 continue
         self._pinned.clear()
         self._exchange.round_ended()
-        self._context.memory.trim(CACHE)
+        self._context.values.trim(CACHE, FILE_CACHE)
 
     # --- writing -----------------------------------------------------------------------
 
@@ -104,7 +105,7 @@ class TaskRequests:
 
     def _journal(self, request: light.Request, entry: protocol.JournalEntry) -> bool:
         try:
-            self._context.journals.append(entry, self._context.memory)
+            self._context.journals.append(entry, self._context.values)
         except StorageError as error:
             request.reply.fail("ResourceExhaustionError", str(error))
             return False
@@ -172,7 +173,7 @@ class TaskRequests:
 
     def _pin(self, blob: BlobRef) -> bool:
         try:
-            self._context.memory.pin(blob.digest)
+            self._context.values.pin(blob.digest)
         except BlobMissing:
             return False
         self._pinned.append(blob.digest)
@@ -187,15 +188,12 @@ class TaskRequests:
     def _get_state(self, request: light.Request, path: Path) -> None:
         try:
             size = path.stat().st_size
-            data = path.read_bytes()
+            if size <= INLINE_LIMIT:
+                request.reply.set(Inline(path.read_bytes()))
+            else:
+                request.reply.set(BlobRef(self._context.values.put_file(path), size))
         except FileNotFoundError:
             request.reply.set(None)
-            return
-        try:
-            if size <= INLINE_LIMIT:
-                request.reply.set(Inline(data))
-            else:
-                request.reply.set(BlobRef(self._context.memory.put(data), size))
         except BlobRefused as error:
             request.reply.fail("ResourceExhaustionError", str(error))
 
@@ -206,9 +204,7 @@ class TaskRequests:
             if isinstance(value, Inline):
                 draft.write_bytes(value.data)
             else:
-                source = self._context.memory.source(value.digest)
-                draft.write_bytes(source.read(0, source.size))
-                source.close()
+                self._context.values.save(value.digest, draft)
             os.replace(draft, path)
         except (OSError, BlobMissing) as error:
             request.reply.fail("ResourceExhaustionError", f"The state was not kept: {error}.")

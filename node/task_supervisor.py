@@ -187,9 +187,9 @@ class TaskSupervisor(Actor):
                 assert_never(action)
 
     def _report(self, entry: TaskStarted | TaskEnded) -> None:
-        journals, memory = self._context.journals, self._context.memory
+        journals, values = self._context.journals, self._context.values
         try:
-            journals.append(entry, memory)
+            journals.append(entry, values)
         except StorageError as error:  # what it returned finds no room
             assert isinstance(entry, TaskEnded)
             self.log.error("%s", error)
@@ -261,7 +261,7 @@ class TaskSupervisor(Actor):
                 self._not_prepared(session, "ModuleMissing", error)
                 return
             try:
-                source = self._context.memory.source(package.digest)
+                source = self._context.values.source(package.digest)
                 done: str | None = unpack(source.read(0, source.size), folder, what)
             except (NodeError, BlobMissing) as problem:
                 # Another instance of the task may have unpacked it, and deleted the blob.
@@ -269,7 +269,7 @@ class TaskSupervisor(Actor):
                 if done is None:
                     self._not_prepared(session, "PackageError", problem)
                     return
-            self._context.memory.delete(package.digest)
+            self._context.values.delete(package.digest)
             assert done is not None
             self._module = folder, done
             self._fetch_image(session, assignment)

@@ -59,6 +59,34 @@ class ViewSource:
         self._view = memoryview(b"")
 
 
+class FileSource:
+    """A Source over a descriptor that is its own from here on; nothing of it is mapped."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.size = os.fstat(fd).st_size
+
+    def read(self, offset: int, length: int) -> Buffer:
+        """Raises BlobCorrupt when somebody has cut the file short."""
+        length = min(length, self.size - offset)
+        data = bytearray()
+        while len(data) < length:
+            piece = os.pread(self._fd, length - len(data), offset + len(data))
+            if not piece:
+                raise BlobCorrupt(f"a blob of {self.size} bytes was cut short")
+            if len(piece) == length:
+                return piece
+            data += piece
+        return data
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    __del__ = close
+
+
 class Keeper(Protocol):
     """The depot's side of a blob that is being written."""
 
@@ -96,8 +124,13 @@ class BlobWriter:
         except OSError as error:
             raise self._depot.refusal(self.digest, self.size, error) from error
 
+    @property
+    def hashed(self) -> str:
+        """The digest of what was written so far."""
+        return self._hasher.hexdigest()
+
     def commit(self) -> None:
-        found = self._hasher.hexdigest()
+        found = self.hashed
         if self._written != self.size or found != self.digest:
             self.abort()
             raise BlobCorrupt(

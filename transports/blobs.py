@@ -14,8 +14,6 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
 from manta.transports.blob_io import (
     DIGEST,
     PIECE,
@@ -26,10 +24,16 @@ from manta.transports.blob_io import (
     mapped,
     write_all,
 )
-from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, LocalTransportError
+from manta.transports.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    BlobRefused,
+    DepotFull,
+    LocalTransportError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from manta.transports.bulk import Sink, Source
     from manta.transports.interface import Buffer
@@ -56,6 +60,12 @@ class FileDepot:
         """Where the blob is, or would be."""
         return self._folder / check_digest(digest)[:2] / digest
 
+    @property
+    def free(self) -> int:
+        """Bytes that its disk has left."""
+        found = os.statvfs(self._drafts)
+        return found.f_bavail * found.f_frsize
+
     def __contains__(self, digest: str) -> bool:
         return self.path(digest).exists()
 
@@ -74,14 +84,18 @@ class FileDepot:
             raise _missing(digest, self._folder) from None
 
     def source(self, digest: str) -> Source:
-        try:
-            fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise _missing(digest, self._folder) from None
+        fd = self.open(digest)
         try:
             return ViewSource(mapped(fd, os.fstat(fd).st_size))
         finally:
             os.close(fd)
+
+    def open(self, digest: str) -> int:
+        """A descriptor to read; the caller closes it. Raises BlobMissing."""
+        try:
+            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise _missing(digest, self._folder) from None
 
     def sink(self, digest: str, size: int) -> Sink | None:
         return None if digest in self else self._draft(digest, size)
@@ -95,18 +109,26 @@ class FileDepot:
     def put_file(self, path: str | os.PathLike[str]) -> str:
         """Keep a copy of a file; returns the digest of what was copied. Raises BlobRefused."""
         with open(path, "rb", buffering=0) as file:
-            draft = self._draft("", os.fstat(file.fileno()).st_size)
-            hasher = blake3()
-            try:
-                draft.size = 0
-                while piece := file.read(PIECE):
-                    draft.size += len(piece)
-                    hasher.update(piece)
-                    draft.write(piece)
-            except BaseException:
-                draft.abort()
-                raise
-        draft.digest = hasher.hexdigest()
+            return self.put_stream(file.read, os.fstat(file.fileno()).st_size)
+
+    def put_stream(self, read: Callable[[int], bytes | None], size: int) -> str:
+        """Keep the `size` bytes that `read(most)` gives; returns their digest.
+
+        Raises BlobRefused, and BlobCorrupt where there are fewer.
+        """
+        draft = self._draft("", size)
+        try:
+            left = size
+            while left:
+                piece = read(min(PIECE, left))
+                if not piece:
+                    raise BlobCorrupt(f"a blob of {size} bytes ended {left} bytes too soon")
+                draft.write(piece)
+                left -= len(piece)
+        except BaseException:
+            draft.abort()
+            raise
+        draft.digest = draft.hashed
         if draft.digest in self:
             draft.abort()
         else:
@@ -136,6 +158,22 @@ class FileDepot:
             raise
         draft.publish()
 
+    def put_link(self, other: FileDepot, digest: str) -> None:
+        """Keep another depot's blob as well: the same file, where the file system allows it.
+
+        Raises BlobMissing, BlobRefused.
+        """
+        target = self.path(digest)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            os.link(other.path(digest), target)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            raise _missing(digest, other.path(digest).parent) from None
+        except OSError:  # on another disk, or one that knows no links
+            self.put_file(other.path(digest))
+
     def delete(self, digest: str) -> bool:
         """Whether the blob was there. Whoever reads it now may read on."""
         try:
@@ -147,11 +185,10 @@ class FileDepot:
     def _draft(self, digest: str, size: int) -> BlobWriter:
         import tempfile  # dear to import, and not needed to start a daemon
 
-        free = os.statvfs(self._drafts)
-        if size > free.f_bavail * free.f_frsize:
+        if size > self.free:
             raise BlobRefused(
-                f"no room for a blob of {size} bytes in {self._folder}: "
-                f"{free.f_bavail * free.f_frsize} bytes are free; make room there"
+                f"no room for a blob of {size} bytes in {self._folder}: {self.free} bytes are "
+                "free; make room there"
             )
         while True:
             try:
@@ -374,7 +411,7 @@ class MemoryDepot:
         while self._used + size > self._budget:
             victim = next((d for d, entry in self._entries.items() if not entry.pins), None)
             if victim is None:
-                raise BlobRefused(
+                raise DepotFull(
                     f"no room for a blob of {size} bytes in memory: {self._used} of "
                     f"{self._budget} bytes are in use; try again later, or raise the limit"
                 )

@@ -99,5 +99,9 @@ class BlobRefused(BulkError):
     """The peer may not read or write this blob, or has no room for it."""
 
 
+class DepotFull(BlobRefused):
+    """What a depot holds is in use, and leaves no room."""
+
+
 class BulkTimeout(BulkError, TimeoutError):
     """The blob was not moved in time; tells what was waited for."""

@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+from manta.node.tiered_depot import TieredDepot
 from manta.transports.blobs import FileDepot, MemoryDepot, digest_of
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused
 
@@ -22,14 +23,25 @@ OTHER = digest_of(b"other")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfds are Linux's")
 
 
-@pytest.fixture(params=["file", pytest.param("memory", marks=linux_only)])
+@pytest.fixture(
+    params=[
+        "file",
+        pytest.param("memory", marks=linux_only),
+        pytest.param("memory of two", marks=linux_only),
+        pytest.param("file of two", marks=linux_only),
+    ]
+)
 def depot(request, tmp_path):
     if request.param == "file":
         yield FileDepot(tmp_path / "blobs")
-    else:
-        memory = MemoryDepot(4 << 20)
+        return
+    memory = MemoryDepot(4 << 20)
+    if request.param == "memory":
         yield memory
-        memory.close()
+    else:
+        largest = 4 << 20 if request.param == "memory of two" else 1000
+        yield TieredDepot(memory, FileDepot(tmp_path / "values"), largest)
+    memory.close()
 
 
 def content(depot, digest):
@@ -302,3 +314,117 @@ def test_trimmed_to_what_was_used_last_and_what_is_pinned(memory):
     assert list(memory) == [first]
     assert second not in memory
     assert memory.used == 1000
+
+
+@linux_only
+class TestTiers:
+    """What is large, or finds the memory taken, lies in a file; the rest is as in memory."""
+
+    @pytest.fixture
+    def files(self, tmp_path):
+        return FileDepot(tmp_path / "values")
+
+    @pytest.fixture
+    def tiers(self, files):
+        tiers = TieredDepot(MemoryDepot(3_000_000), files, 1_500_000)
+        yield tiers
+        tiers.close()
+        assert not list(files)
+
+    def test_what_is_large_lies_in_a_file_and_what_is_small_does_not(self, tiers, files):
+        small, large = tiers.put(BLOB), tiers.put(b"x" * 2_000_000)
+        assert list(files) == [large]
+        assert sorted(tiers) == sorted([small, large])
+        for digest, blob in ((small, BLOB), (large, b"x" * 2_000_000)):
+            fd = tiers.open(digest)
+            with mmap.mmap(fd, len(blob), flags=mmap.MAP_PRIVATE) as view:
+                assert view[:] == blob
+                view[0] = 0  # a task's own
+            os.close(fd)
+            assert content(tiers, digest) == blob
+
+    def test_a_memory_whose_blobs_are_all_in_use_is_not_the_end(self, tiers, files):
+        blobs = [bytes([n]) * 1_200_000 for n in range(5)]
+        digests = []
+        for blob in blobs:
+            digests.append(tiers.put(blob))
+            tiers.pin(digests[-1])
+        fd = os.memfd_create("value", os.MFD_ALLOW_SEALING)
+        os.write(fd, BLOB)
+        digests.append(tiers.adopt(fd, len(BLOB)))
+        sink = write(tiers, b"y" * 1_200_000)
+        sink.commit()
+        assert len(list(files)) == 5
+        for digest, blob in zip(digests, [*blobs, BLOB], strict=True):
+            assert content(tiers, digest) == blob
+
+    def test_files_go_when_nobody_reads_them_any_more(self, tiers, files):
+        kept, other = tiers.put(b"x" * 2_000_000), tiers.put(b"y" * 2_000_000)
+        tiers.pin(kept)
+        tiers.pin(kept)
+        tiers.trim(0, 4_000_000)
+        assert len(list(files)) == 2
+        tiers.trim(0, 3_000_000)
+        assert list(files) == [kept]
+        with pytest.raises(BlobMissing):
+            tiers.pin(other)
+        tiers.unpin(kept)
+        tiers.trim(0, 0)
+        assert list(files) == [kept]
+        tiers.unpin(kept)
+        with pytest.raises(BlobMissing):
+            tiers.unpin(kept)
+        tiers.trim(0, 0)
+        assert not list(files)
+
+    def test_a_full_disk_takes_first_what_nobody_reads(self, tiers, files, monkeypatch):
+        read, idle = tiers.put(b"x" * 2_000_000), tiers.put(b"y" * 2_000_000)
+        tiers.pin(read)
+        monkeypatch.setattr(
+            FileDepot, "free", property(lambda d: 1_000_000 if idle in d else 3_000_000)
+        )
+        third = tiers.put(b"z" * 2_000_000)
+        assert sorted(files) == sorted([read, third])
+        with pytest.raises(BlobRefused, match="no room"):
+            tiers.put(b"w" * 3_500_000)
+
+    def test_a_copy_in_the_journals_folder_outlives_the_value(self, tiers, files, tmp_path):
+        spool = FileDepot(tmp_path / "spool", sync=False)
+        for blob in (BLOB, b"x" * 2_000_000):
+            digest = tiers.put(blob)
+            tiers.copy_to(spool, digest)
+            tiers.copy_to(spool, digest)
+            tiers.delete(digest)
+            assert digest not in tiers
+            assert content(spool, digest) == blob
+        with pytest.raises(BlobMissing):
+            tiers.copy_to(spool, OTHER)
+
+    def test_what_a_stream_brings(self, tiers, tmp_path):
+        blob = b"x" * 2_000_000
+        (tmp_path / "value").write_bytes(blob)
+        with open(tmp_path / "value", "rb") as file:
+            digest = tiers.put_stream(file.read, len(blob))
+        assert (digest, content(tiers, digest)) == (digest_of(blob), blob)
+        with open(tmp_path / "value", "rb") as file, pytest.raises(BlobCorrupt, match="too soon"):
+            tiers.put_stream(file.read, len(blob) + 1)
+        assert list(tiers) == [digest]
+
+    def test_values_are_kept_as_files_and_read_back(self, tiers, tmp_path):
+        for blob in (b"", BLOB, b"x" * 2_500_000):
+            tiers.save(tiers.put(blob), tmp_path / "kept")
+            assert (tmp_path / "kept").read_bytes() == blob
+            assert tiers.put_file(tmp_path / "kept") == digest_of(blob)
+
+    def test_a_file_that_is_cut_short_is_an_error_and_not_the_end(self, tiers, files):
+        digest = tiers.put(b"x" * 2_000_000)
+        source = tiers.source(digest)
+        os.truncate(files.path(digest), 1000)
+        with pytest.raises(BlobCorrupt, match="cut short"):
+            source.read(0, 2_000_000)
+        source.close()
+
+    def test_what_a_killed_node_left_is_deleted(self, tiers, files):
+        tiers.put(b"x" * 2_000_000)
+        TieredDepot(MemoryDepot(1000), files, 100)
+        assert not list(files)

@@ -17,9 +17,10 @@ from manta.node.light_service import LightService
 from manta.node.light_sessions import Sessions
 from manta.node.runners.interface import Runner, RuntimeExit, RuntimeSpec
 from manta.node.runners.process import ProcessRunner
+from manta.node.tiered_depot import TieredDepot
 from manta.protocol.node import Instance, ResultEntry
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
-from manta.transports.blobs import MemoryDepot
+from manta.transports.blobs import FileDepot, MemoryDepot
 from manta.transports.values import decode, encode
 
 PATIENCE = 20.0
@@ -43,9 +44,10 @@ class Owner(Actor):
 class Node:
     """What surrounds runtimes on a node."""
 
-    def __init__(self, folder: Path, runner: Runner | None = None) -> None:
+    def __init__(self, folder: Path, runner: Runner | None = None, largest: int = GIGABYTE) -> None:
         self.folder = folder
-        self.depot = MemoryDepot(GIGABYTE)
+        files = FileDepot(folder / "values", sync=False)
+        self.depot = TieredDepot(MemoryDepot(GIGABYTE), files, largest)
         self.sessions = Sessions(self.depot, folder / "light")
         self.launcher = Launcher()
         self.runner = runner or ProcessRunner(self.launcher)

@@ -23,8 +23,9 @@ from manta.light.wire import MAX_CHANNELS, MAX_TO_NODE, VERSION, Connection
 from manta.node import session as light
 from manta.node.light_rounds import MAX_ABANDONED
 from manta.node.light_sessions import LONGEST_PATH, Sessions
+from manta.node.tiered_depot import TieredDepot
 from manta.protocol.node import Instance
-from manta.transports.blobs import MemoryDepot
+from manta.transports.blobs import FileDepot, MemoryDepot
 from tests.integration.light.harness import wait_until
 
 Start = Callable[..., Any]
@@ -356,7 +357,7 @@ def test_the_socket_is_open_to_all_but_cannot_be_listed(node: Any) -> None:
 
 
 def test_a_long_path_is_replaced_by_a_short_one(tmp_path: Path) -> None:
-    depot = MemoryDepot(1000)
+    depot = TieredDepot(MemoryDepot(1000), FileDepot(tmp_path / "values"), 1000)
     folder = tmp_path / ("x" * 120)
     sessions = Sessions(depot, folder)
     assert len(sessions.path) <= LONGEST_PATH

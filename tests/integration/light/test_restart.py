@@ -174,7 +174,8 @@ from manta.node.light_service import LightService
 from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
 from manta.protocol.node import Instance
-from manta.transports.blobs import MemoryDepot
+from manta.node.tiered_depot import TieredDepot
+from manta.transports.blobs import FileDepot, MemoryDepot
 class Owner(Actor):
     def receive(self, message):
         if isinstance(message, light.Output):
@@ -182,7 +183,8 @@ class Owner(Actor):
 folder = Path(sys.argv[1])
 system = ActorSystem("node")
 owner = system.spawn(ChildSpec("owner", Owner))
-service = system.spawn(ChildSpec("light", lambda: LightService(MemoryDepot(1000), folder / "l")))
+depot = TieredDepot(MemoryDepot(1000), FileDepot(folder / "v"), 1000)
+service = system.spawn(ChildSpec("light", lambda: LightService(depot, folder / "l")))
 opened = service.ask(light.OpenSession("s", owner), timeout=10)
 (folder / "scratch").mkdir()
 spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")

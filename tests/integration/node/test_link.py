@@ -170,8 +170,8 @@ def test_a_lost_blob_is_pushed_again_before_its_entry(wait_until, manager: Manag
     wait_until(lambda: status(node) == "connected")
     data = encode(b"x" * 200_000).to_bytes()
     instance = Instance(SWARM, "task", 0, 0)
-    blob = BlobRef(node.context.memory.put(data), len(data))
-    node.context.journals.append(protocol.ResultWritten(instance, "tag", blob), node.context.memory)
+    blob = BlobRef(node.context.values.put(data), len(data))
+    node.context.journals.append(protocol.ResultWritten(instance, "tag", blob), node.context.values)
     wait_until(lambda: manager.heard_of(protocol.JournalBatch))
     assert blob.digest in manager.depot
     manager.depot.delete(blob.digest)

@@ -71,7 +71,7 @@ def test_a_task_has_all_that_it_may_ask(lab) -> None:
     context = node.context
     lab.wait_until(lambda: not list(context.spool))
     lab.wait_until(lambda: not context.runtimes)
-    lab.wait_until(lambda: not list(context.memory))
+    lab.wait_until(lambda: not list(context.values))
     lab.wait_until(lambda: not list(context.state.kept.iterdir()))
     assert not list(context.state.tasks.iterdir())
 
