@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import assert_never
 
@@ -23,6 +22,7 @@ from msgspec.structs import replace
 from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, Refused, Timer
 from manta.manager import exchange_queries, references
 from manta.manager import swarm_queries as queries
+from manta.manager.commits import AcknowledgeWithout, Commit, Commits, Orderly
 from manta.manager.context import BLOBS, STORE, Context, Done, cluster_path, finish
 from manta.manager.errors import StoreError
 from manta.manager.exchange import Topic
@@ -41,11 +41,9 @@ from manta.manager.messages import (
 )
 from manta.manager.polls import ExchangeExpired, ExchangePolls
 from manta.manager.store.actor import Writer
-from manta.manager.store.interface import AppendEvents, Put, Reference, Release, Write
 from manta.manager.store.records import SwarmRecord
 from manta.manager.swarm_events import (
     Acknowledge,
-    Action,
     AskPlacement,
     Assign,
     EntriesReceived,
@@ -108,23 +106,6 @@ class _IdleCheck(msgspec.Struct, frozen=True):
     pass
 
 
-class _AcknowledgeWithout(msgspec.Struct, frozen=True):
-    """The entries after it name blobs that are not here."""
-
-    action: Acknowledge
-    missing: tuple[BlobRef, ...]
-
-
-@dataclass
-class _Commit:
-    """What waits for an event to be durable."""
-
-    actions: list[Action | _AcknowledgeWithout]
-    seen: dict[FeedName, int]
-    info: SwarmInfo | None
-    then: list[Callable[[StoreError | None], None]] = field(default_factory=list)
-
-
 class SwarmSupervisor(Actor):
     def __init__(self, context: Context, cluster_id: str, swarm_id: str) -> None:
         self._context = context
@@ -137,22 +118,22 @@ class SwarmSupervisor(Actor):
         self._writer = Writer(self, STORE)
         reader = self._context.reader
         records = [decode(event.body) for event in reader.events(self._swarm_id)]
-        self._number = len(records)
         self._machine = SwarmMachine.replay(self._swarm_id, self._cluster_id, records)
         self._board.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), records[-1].at) - self.clock.now()
         record = reader.get(SwarmRecord, self._swarm_id)
-        self._owner_id = record.owner_id if record else ""
-        self._info = self._shown = queries.info(self._machine)
-        """As of the last event, and as of the last that is durable: a user sees the latter."""
-        self._commits: deque[_Commit] = deque()
-        self._seen = self._lengths()
+        self._commits = Commits(
+            record.owner_id if record else "",
+            len(records),
+            queries.info(self._machine),
+            self._lengths(),
+            self._writer,
+            self._perform,
+        )
         self._feeds = Feeds(self, self._page, self._info_now, self._is_over)
         self._polls = ExchangePolls(
-            self, partial(exchange_queries.answer, self._machine), self._when_durable
+            self, partial(exchange_queries.answer, self._machine), self._commits.when_durable
         )
-        self._blobs: set[str] = set()
-        """Those that are known to be here, as long as this swarm needs them."""
         self._lines = Lines(
             self,
             self._context,
@@ -167,7 +148,7 @@ class SwarmSupervisor(Actor):
         self._cluster.tell(
             Restored(
                 self._swarm_id,
-                self._info,
+                self._commits.info,
                 self._machine.desired(),
                 dict(self._machine.data.applied),
             )
@@ -175,7 +156,7 @@ class SwarmSupervisor(Actor):
         if self._machine.state.final:
             self.after(IDLE, _IdleCheck())
         elif self._machine.state is not SwarmState.PENDING:
-            self.log.info("goes on after %d events: %s", self._number, self._info.status)
+            self.log.info("goes on after %d events: %s", len(records), self._commits.info.status)
             self._feed(ManagerRestarted())
             if (backup := self._context.unknown_past(self._machine.data)) is not None:
                 self._feed(Rewound(backup))
@@ -247,7 +228,7 @@ class SwarmSupervisor(Actor):
         """`then(None)` is called once the event is durable."""
         machine, now = self._machine, self._epoch + self.clock.now()
         bodies: list[bytes] = []
-        performed: list[Action | _AcknowledgeWithout] = []
+        performed: list[Orderly] = []
         pending: deque[SwarmEvent] = deque([event])
         topics: set[Topic] = set()
         # A placement touches nothing outside: question and answer share one commit.
@@ -264,11 +245,11 @@ class SwarmSupervisor(Actor):
                 elif isinstance(action, Woken):
                     topics.add(action.topic)
                 elif missing and isinstance(action, Acknowledge):
-                    performed.append(_AcknowledgeWithout(action, missing))
+                    performed.append(AcknowledgeWithout(action, missing))
                 else:
                     performed.append(action)
         self._set_timer()
-        self._commit(event, bodies, performed, then)
+        self._commits.add(event, bodies, performed, queries.info(machine), self._lengths(), then)
         self._polls.wake(topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
@@ -281,62 +262,7 @@ class SwarmSupervisor(Actor):
             if (answer := self._answer(asked)) is not None:
                 self._feed(answer)
 
-    def _commit(
-        self,
-        event: SwarmEvent,
-        bodies: list[bytes],
-        actions: list[Action | _AcknowledgeWithout],
-        then: Callable[[StoreError | None], None] | None,
-    ) -> None:
-        if not bodies and self._commits:  # in its turn: what it tells may rest on those before
-            self._commits[-1].actions += actions
-            if then is not None:
-                self._commits[-1].then.append(then)
-            return
-        info = queries.info(self._machine)
-        commit = _Commit(actions, self._lengths(), info if info != self._info else None)
-        if then is not None:
-            commit.then.append(then)
-        self._commits.append(commit)
-        if not bodies:
-            self._perform()
-            return
-        writes: list[Write] = [AppendEvents(self._swarm_id, self._number + 1, tuple(bodies))]
-        self._number += len(bodies)
-        if digests := tuple(blob.digest for blob in references.of_event(event)):
-            writes.append(Reference(self._swarm_id, digests))
-            self._blobs.update(digests)
-        for action in actions:
-            if isinstance(action, Released):
-                released = tuple(blob.digest for blob in action.blobs)
-                writes.append(Release(self._swarm_id, released))
-                self._blobs.difference_update(released)
-        if commit.info is not None:
-            self._info = commit.info
-            writes.append(Put(SwarmRecord(commit.info, self._owner_id)))
-        self._writer.write(*writes, then=self._stored, keep=True)
-
-    def _when_durable(self, then: Callable[[StoreError | None], None]) -> None:
-        """Call when all is stored that the machine has been told."""
-        if self._commits:
-            self._commits[-1].then.append(then)
-        else:
-            then(None)
-
-    def _stored(self, error: StoreError | None) -> None:
-        if error is None:
-            self._perform()
-            return
-        for commit in self._commits:
-            for then in commit.then:
-                then(error)
-            commit.then.clear()
-
-    def _perform(self) -> None:
-        """The oldest commit is durable: carry out what it asked for."""
-        commit = self._commits.popleft()
-        self._seen = commit.seen
-        self._shown = commit.info or self._shown
+    def _perform(self, commit: Commit) -> None:
         changes: list[Assign | Revoke] = []
         messages: list[tuple[str, ToNode]] = []
         grown: dict[FeedName | None, None] = {}
@@ -347,7 +273,7 @@ class SwarmSupervisor(Actor):
                     changes.append(action)
                 case Acknowledge(node_id, upto):
                     messages.append((node_id, JournalAck(self._swarm_id, upto)))
-                case _AcknowledgeWithout(Acknowledge(node_id, upto), missing):
+                case AcknowledgeWithout(Acknowledge(node_id, upto), missing):
                     messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
                 case Publish(feed):
                     grown[feed] = None
@@ -411,7 +337,7 @@ class SwarmSupervisor(Actor):
         self._feed(EntriesReceived(node_id, first, entries), missing=tuple(missing))
 
     def _has(self, blob: BlobRef) -> bool:
-        return blob.digest in self._blobs or self._context.holds(blob.digest)
+        return blob.digest in self._commits.blobs or self._context.holds(blob.digest)
 
     # What users ask.
 
@@ -446,9 +372,9 @@ class SwarmSupervisor(Actor):
                 count = queries.deletable(machine, tag, iteration)
                 answer = user.DeletedResults(count)
                 self._carry_out(ResultsDeleted(by, tag, iteration), answer)
-                self._when_durable(self._sweep)
+                self._commits.when_durable(self._sweep)
             case user.GetSwarm():
-                return self._info_now()
+                return self._commits.shown
             case user.ExplainSwarm():
                 return queries.explain(machine, self._board.views_for(self._swarm_id))
             case user.GetTasks(iteration=iteration, after=after):
@@ -472,8 +398,8 @@ class SwarmSupervisor(Actor):
             return
         raise Refused(
             Code.WRONG_STATE,
-            f"The swarm {self._info.name!r} ({self._swarm_id}) is {self._machine.state} and cannot "
-            f"be {done}; that takes one that is {' or '.join(states)}.",
+            f"The swarm {self._commits.info.name!r} ({self._swarm_id}) is {self._machine.state} "
+            f"and cannot be {done}; that takes one that is {' or '.join(states)}.",
         )
 
     def _carry_out(self, event: SwarmEvent, answer: object = None) -> object:
@@ -483,7 +409,7 @@ class SwarmSupervisor(Actor):
 
         def then(error: StoreError | None) -> None:
             if error is None:
-                reply.set(answer or self._info_now())
+                reply.set(answer or self._commits.shown)
             else:
                 sentence = f"{error} It takes effect as soon as it can be stored."
                 reply.fail(Refused(Code.STORAGE, sentence))
@@ -500,10 +426,10 @@ class SwarmSupervisor(Actor):
     # Feeds.
 
     def _info_now(self) -> SwarmInfo:
-        return self._shown
+        return self._commits.shown
 
     def _is_over(self) -> bool:
-        return SwarmState(self._shown.status).final
+        return SwarmState(self._commits.shown.status).final
 
     def _lengths(self) -> dict[FeedName, int]:
         data = self._machine.data
@@ -516,9 +442,14 @@ class SwarmSupervisor(Actor):
     def _page(self, read: ReadFeed) -> FeedPage:
         """Of what is durable: a cursor must mean the same after a restart."""
         page = queries.page(
-            self._machine, read.feed, read.after, read.limit, read.tag, end=self._seen[read.feed]
+            self._machine,
+            read.feed,
+            read.after,
+            read.limit,
+            read.tag,
+            end=self._commits.seen[read.feed],
         )
-        return replace(page, swarm=self._shown, ended=page.ended and self._is_over())
+        return replace(page, swarm=self._commits.shown, ended=page.ended and self._is_over())
 
     def _end_if_idle(self) -> None:
         left = self._used_at + IDLE - self.clock.now()
