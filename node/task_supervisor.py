@@ -240,7 +240,8 @@ class TaskSupervisor(Actor):
                 kind = "ImageMissing" if isinstance(error, ImageMissing) else "EngineError"
                 self._not_prepared(session, kind, error)
 
-        later(self, self._context.runner.prepare(assignment.module.image), ready)
+        tell = partial(self._say, assignment, "info")
+        later(self, self._context.runner.prepare(assignment.module.image, tell), ready)
 
     def _fetch_module(self, session: str, assignment: Assignment) -> None:
         module = assignment.module
@@ -350,8 +351,12 @@ class TaskSupervisor(Actor):
             f"The image {image!r} is not used on this node: it runs plain processes, with its own "
             f"Python {platform.python_version()}."
         )
-        line = LogLine(assignment.instance, self.clock.wall(), "warning", text)
-        self._context.journals.append_lines(swarm_id, [line])
+        self._say(assignment, "warning", text)
+
+    def _say(self, assignment: Assignment, level: str, text: str) -> None:
+        """To whoever reads the swarm's logs; from any thread."""
+        line = LogLine(assignment.instance, self.clock.wall(), level, text)
+        self._context.journals.append_lines(assignment.instance.swarm_id, [line])
 
     def _end_runtime(self) -> None:
         left = self._context.runtimes.pop(self.ref.address.path, None)

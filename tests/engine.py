@@ -39,8 +39,9 @@ def unavailable(reason: str) -> NoReturn:
 
 
 def tool(name: str) -> str:
+    packages = "docker.io docker-registry debootstrap"
     path = shutil.which(name, path=PLACES)
-    return path or unavailable(f"{name} is not installed (apt-get install docker.io debootstrap)")
+    return path or unavailable(f"{name} is not installed (apt-get install {packages})")
 
 
 class TestEngine:

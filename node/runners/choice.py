@@ -93,8 +93,8 @@ class ByImage:
     def _of(self, image: str | None) -> Runner:
         return self._processes if image is None else self._containers
 
-    def prepare(self, image: str | None) -> Future[None]:
-        return self._of(image).prepare(image)
+    def prepare(self, image: str | None, tell: Callable[[str], None]) -> Future[None]:
+        return self._of(image).prepare(image, tell)
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         return self._of(spec.image).start(spec, on_exit)

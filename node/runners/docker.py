@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -55,6 +56,15 @@ class ContainerHandle:
         self.container.kill()
 
 
+@dataclass
+class _Pending:
+    """An image that is being looked for, or pulled."""
+
+    done: Future[None] = field(default_factory=Future)
+    listeners: list[Callable[[str], None]] = field(default_factory=list)
+    said: str = ""
+
+
 class DockerRunner:
     """`node` is what this node's containers are labelled with, `alias` what errors call it.
 
@@ -71,30 +81,40 @@ class DockerRunner:
         self._default_image = default_image
         self._runtime = runtime
         self._lock = threading.Lock()
-        self._pending: dict[str, Future[None]] = {}
+        self._pending: dict[str, _Pending] = {}
         self._containers: set[Container] = set()
         self._is_closed = False
 
     def runs_in_image(self, image: str | None) -> bool:
         return True
 
-    def prepare(self, image: str | None) -> Future[None]:
-        """Pulls it when it is absent. Fails with ImageMissing or EngineError."""
+    def prepare(self, image: str | None, tell: Callable[[str], None]) -> Future[None]:
+        """Pulls it when it is absent, once for all who ask meanwhile.
+
+        Fails with ImageMissing or EngineError.
+        """
         name = image or self._default_image
         with self._lock:
             pending = self._pending.get(name)
             if pending is None:
-                pending = self._pending[name] = Future()
+                pending = self._pending[name] = _Pending()
                 threading.Thread(
                     target=self._fetch, args=(name, pending), name="manta-image", daemon=True
                 ).start()
-        return pending
+            pending.listeners.append(tell)
+            said = pending.said
+        if said:
+            tell(said)
+        return pending.done
 
-    def _fetch(self, image: str, done: Future[None]) -> None:
+    def _fetch(self, image: str, pending: _Pending) -> None:
         try:
             if not self._engine.has_image(image):
-                log.info("The image %s is pulled.", image)
+                began = time.monotonic()
+                self._say(pending, f"The image {image!r} is not on node {self._alias!r}: pulling it.")
                 self._engine.pull(image)
+                took = time.monotonic() - began
+                self._say(pending, f"The image {image!r} was pulled in {took:.0f} s.")
         except ImageMissing as error:
             problem: Exception | None = ImageMissing(
                 f"The image {image!r} is not on node {self._alias!r} and cannot be pulled: "
@@ -108,9 +128,17 @@ class DockerRunner:
         with self._lock:
             del self._pending[image]
         if problem is None:
-            done.set_result(None)
+            pending.done.set_result(None)
         else:
-            done.set_exception(problem)
+            pending.done.set_exception(problem)
+
+    def _say(self, pending: _Pending, sentence: str) -> None:
+        log.info("%s", sentence)
+        with self._lock:
+            pending.said = sentence
+            listeners = list(pending.listeners)
+        for tell in listeners:
+            tell(sentence)
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> ContainerHandle:
         """Raises LaunchError when the node is stopping; all else is told by `on_exit`."""

@@ -75,8 +75,11 @@ class Runner(Protocol):
     def runs_in_image(self, image: str | None) -> bool:
         """Whether a module that names this image, or none, runs in a container."""
 
-    def prepare(self, image: str | None) -> Future[None]:
-        """Have what a module with that image needs. Fails with ImageMissing or EngineError."""
+    def prepare(self, image: str | None, tell: Callable[[str], None]) -> Future[None]:
+        """Have what a module with that image needs. Fails with ImageMissing or EngineError.
+
+        `tell` takes a sentence for the task's user when that will take a while, from any thread.
+        """
 
     def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Start `python -m manta.light`. May raise LaunchError, or tell it by `on_exit`."""

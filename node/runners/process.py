@@ -75,7 +75,7 @@ class ProcessRunner:
     def runs_in_image(self, image: str | None) -> bool:
         return False
 
-    def prepare(self, image: str | None) -> Future[None]:
+    def prepare(self, image: str | None, tell: object) -> Future[None]:
         """There is nothing to prepare."""
         done: Future[None] = Future()
         done.set_result(None)

@@ -309,4 +309,6 @@ def test_an_image_alone_needs_containers(kind: str, runner: Runner, tmp_path: Pa
 
 
 def test_there_is_nothing_to_prepare_when_it_is_there(runner: Runner) -> None:
-    assert runner.prepare(None).result(10) is None
+    told: list[str] = []
+    assert runner.prepare(None, told.append).result(10) is None
+    assert told == []
