@@ -111,7 +111,8 @@ class DockerRunner:
         try:
             if not self._engine.has_image(image):
                 began = time.monotonic()
-                self._say(pending, f"The image {image!r} is not on node {self._alias!r}: pulling it.")
+                where = f"node {self._alias!r}"
+                self._say(pending, f"The image {image!r} is not on {where}: pulling it.")
                 self._engine.pull(image)
                 took = time.monotonic() - began
                 self._say(pending, f"The image {image!r} was pulled in {took:.0f} s.")
