@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,71 @@ def test_a_round_that_takes_more_memory_than_it_asked_for(lab: DockerLab) -> Non
     lab.gone()
 
 
+def alone(lab: DockerLab, script: str) -> str:
+    """An image that runs the script when it is started."""
+    return lab.engine.build(f'FROM BASE\nENTRYPOINT ["/bin/sh", "-c"]\nCMD ["{script}"]\n')
+
+
+def test_an_image_alone_that_takes_more_memory_than_it_asked_for(lab: DockerLab) -> None:
+    lab.node(1)
+    api = lab.api()
+    image = alone(lab, "exec python3 -c 'x = [bytearray(1 << 20) for _ in range(1000)]'")
+    module = Module(None, image, name="task", resources={"memory": 64 * 1024 * 1024})
+    swarm_id = lab.run(api, lab.of(module), "FAILED")
+    [task] = api.get_tasks(swarm_id)
+    assert task.status == "FAILED"
+    assert task.error is not None
+    assert "it took more memory than it asked for" in task.error.sentence
+    lab.gone()
+
+
+def test_an_image_that_does_not_heed_sigterm_is_killed(lab: DockerLab) -> None:
+    lab.node(1)
+    api = lab.api()
+    image = alone(lab, "trap : TERM; echo sleeping; while :; do sleep 0.1; done")
+    deployed = api.deploy_swarm("lab", lab.of(Module(None, image, name="task")))
+    sleeping(lab, deployed.swarm_id)
+    api.stop_swarm(deployed, force=True)
+    lab.gone()
+
+
+def test_an_engine_that_goes_away_under_an_image_alone(
+    lab: DockerLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known of it: when the engine is back soon, how it ended, else it is given up."""
+    with running_engine() as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.address)
+        lab.engine = engine
+        node = lab.node(1)
+        api = lab.api()
+        module = Module(None, alone(lab, "echo sleeping; exec sleep 600"), name="task")
+
+        def first_attempt(deployed: Any) -> str:
+            lab.wait_until(lambda: api.get_tasks(deployed)[0].status == "INTERRUPTED")
+            error = api.get_tasks(deployed)[0].error
+            assert error is not None
+            return error.sentence
+
+        deployed = api.deploy_swarm("lab", lab.of(module))
+        sleeping(lab, deployed.swarm_id)
+        engine.stop()
+        engine.start()
+        assert "ended with its engine" in first_attempt(deployed)
+        api.stop_swarm(deployed, force=True)
+        lab.gone()
+
+        monkeypatch.setattr("manta.node.runners.docker.PATIENCE", 1.0)
+        deployed = api.deploy_swarm("lab", lab.of(module))
+        sleeping(lab, deployed.swarm_id)
+        engine.stop()
+        assert "The container engine does not answer" in first_attempt(deployed)
+        api.stop_swarm(deployed, force=True)
+        engine.start()
+        lab.gone()
+        node.stop()
+        engine.hang_up()
+
+
 def test_an_engine_that_goes_away_and_comes_back(
     lab: DockerLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,26 +201,27 @@ def left_behind(lab: DockerLab) -> list[str]:
     return [one.sentence + one.remedy for one in findings if one.check == "containers"]
 
 
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("is_alone", [False, True])
 def test_a_daemon_that_was_killed_finds_its_containers_and_leaves_nothing(
-    lab: DockerLab, alone: bool
+    lab: DockerLab, is_alone: bool
 ) -> None:
     api = lab.api()
-    if alone:
-        image = lab.engine.build('FROM BASE\nENTRYPOINT ["/bin/sleep", "600"]\n')
-        module = Module(None, image, name="task")
+    if is_alone:
+        module = Module(None, alone(lab, "exec sleep 600"), name="task")
     else:
         module = Module(SLEEPS_ONCE, name="task")
     with lab.daemon() as node:
         lab.wait_for(lab.state("node-1"), "connected")
         deployed = api.deploy_swarm("lab", lab.of(module))
         lab.wait_until(lambda: any(c["State"] == "running" for c in lab.engine.containers()))
-        if not alone:
+        if not is_alone:
             sleeping(lab, deployed.swarm_id)
         node.send_signal(signal.SIGKILL)
         node.wait(10)
     [left] = lab.engine.containers()
     assert left["State"] == "running"
+    logs = lab.engine.client.inspect_container(left["Id"])["HostConfig"]["LogConfig"]
+    assert logs == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}}
     assert left["Id"][:12] in "".join(left_behind(lab))
     with lab.daemon():
         lab.wait_until(lambda: left["Id"] not in [c["Id"] for c in lab.engine.containers()])
@@ -164,7 +231,7 @@ def test_a_daemon_that_was_killed_finds_its_containers_and_leaves_nothing(
         log = (lab.state("node-1").path / "node.log").read_text()
         assert f"The container of {deployed.swarm_id}" in log
         assert "which the daemon before this one has left, was removed" in log
-        if alone:
+        if is_alone:
             api.stop_swarm(deployed)
         else:
             assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"

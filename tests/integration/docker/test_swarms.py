@@ -188,7 +188,7 @@ def test_an_image_alone_runs_its_own_entry_point(lab: DockerLab) -> None:
 def test_an_image_that_fails_is_a_task_that_failed(lab: DockerLab) -> None:
     lab.node(1)
     api = lab.api()
-    swarm_id = lab.run(api, lab.of(alone(lab, "echo last words; exit 3")), "FAILED")
+    swarm_id = lab.run(api, lab.of(alone(lab, "printf 'last words'; exit 3")), "FAILED")
     [task] = api.get_tasks(swarm_id)
     assert task.status == "FAILED"
     assert task.error is not None
