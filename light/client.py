@@ -40,25 +40,24 @@ class _Closed(OSError):
 class RoundClient:
     """Requests to the node: any thread may ask, and none waits for another's answer."""
 
-    def __init__(self, path: str, token: str, brief: Brief) -> None:
+    def __init__(self, path: str, token: str, brief: Brief, fd: int) -> None:
+        """`fd`: the connection that came with the order, the client's from here on; `path`: where
+        to open others."""
         self.brief = brief
         self.moving = 0.0
         """Seconds that the round's own thread spent waiting for the node and moving values."""
         self._path = path
         self._token = token
         self._owner = self._thread = 0
-        self._channels: list[_Channel] = []
-        self._free: list[_Channel] = []
-        self._numbers = count()  # threads, and handlers of signals, take from these atomically
+        self._channels = [_Channel(path, token, 0, wire.Connection.of(fd))]
+        self._free = [*self._channels]
+        self._numbers = count(1)  # threads, and handlers of signals, take from these atomically
         self._closed = False
 
     def open(self) -> None:
-        """In the process and the thread that run the round. Raises NodeLost."""
+        """In the process and the thread that run the round."""
         self._owner = os.getpid()
         self._thread = get_ident()
-        channel = self._take()
-        channel.connect()
-        self._free.append(channel)
 
     def close(self) -> None:
         """Whoever still waits for an answer gets none."""
@@ -120,11 +119,13 @@ class RoundClient:
 class _Channel:
     """One request at a time, each carried out once even over a reconnect."""
 
-    def __init__(self, path: str, token: str, number: int) -> None:
+    def __init__(
+        self, path: str, token: str, number: int, connection: wire.Connection | None = None
+    ) -> None:
         self._path = path
         self._greeting = {"k": "round", "token": token, "channel": number}
         self._number = 0
-        self._connection: wire.Connection | None = None
+        self._connection = connection
         self._has_ended = False
 
     def call(self, kind: str, fields: dict[str, Any]) -> Any:
@@ -160,7 +161,7 @@ class _Channel:
         while True:
             try:
                 if self._connection is None:
-                    self.connect()
+                    self._connect()
                 assert self._connection is not None
                 self._connection.send_data(data)
                 return self._answer(self._connection)
@@ -172,7 +173,7 @@ class _Channel:
                 self._close()
                 raise
 
-    def connect(self) -> None:
+    def _connect(self) -> None:
         """Raises NodeLost."""
         deadline = time.monotonic() + wire.PATIENCE
         pause = _FIRST_PAUSE

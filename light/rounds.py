@@ -22,25 +22,27 @@ else:
 
 
 class Round:
-    """Made in the template where there is one: what a fork finds there it need not touch."""
+    """Made in the template where there is one: what a fork finds done it need not do, and each
+    page that it touches is copied."""
 
     def __init__(self, path: str, token: str, brief: Brief, folder: str, ends: list[int]) -> None:
-        """`ends`: stdout, stderr and log socket, which the process that runs it takes over."""
+        """`ends`: stdout, stderr, log socket and connection, the round's from here on."""
         self._folder = folder
         self._brief = brief
-        self._ends = tuple(ends)
-        self._client = RoundClient(path, token, brief)
+        *self._streams, connection = ends
+        self._client = RoundClient(path, token, brief, connection)
         self._started = 0.0
         self.stopped = False
         """Its code was asked to end, and what it holds may be half done."""
 
     def _begin(self) -> None:
         """Before the user's code runs, so that all it prints belongs to this round."""
-        stdout, stderr, log = self._ends
+        stdout, stderr, log = self._streams
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         os.close(stdout)
         os.close(stderr)
+        self._streams = [log]
         self._client.open()
         usage.context = self._client
         usage.log_sink = log
@@ -80,10 +82,7 @@ class Round:
         self.stopped = asked.yes
         computing = time.monotonic() - self._started - self._client.moving
         flush()
-        try:
-            self._client.end(max(0.0, computing), outcome)
-        finally:
-            self._close()
+        self._client.end(max(0.0, computing), outcome)
 
     def _describe(self, error: BaseException) -> Failure:
         from manta.light.failures import describe
@@ -93,13 +92,15 @@ class Round:
             return ["NothingToRun", str(error), ""]
         return describe(error, self._brief.name, self._folder)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """In a process that goes on: it ran the round, or has forked who does."""
         usage.context = usage.log_sink = None
         self._client.close()
-        try:
-            os.close(self._ends[2])
-        except OSError:
-            return  # user code closed all descriptors that it did not know
+        for fd in self._streams:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # user code closed all descriptors that it did not know
 
 
 class Asked:

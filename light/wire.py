@@ -15,15 +15,17 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
                     failed(error)            it can't: error is [kind, sentence, traceback]
                     exited(round, status)    status as `subprocess` has it: negative for a signal
     to the runtime  welcome(fds=2)           first: stdout and stderr outside rounds
-                    run(round, token, brief, fds=3)  stdout and stderr of the round, log socket
+                    run(round, token, brief, fds=4)  stdout, stderr, log socket and
+                                             connection of the round
                     stop(round)              ask the round's code to end: SIGTERM
                     cancel(round)            kill the round's process and all that it started
                     close()                  end
                     refused(sentence)        instead of welcome: the token is not valid (any more)
 
-**A round's**, opened by the process that runs it, one for each request at a time::
+**A round's**, one for each request at a time. The first, channel 0, comes with the order; the
+process that runs the round opens others, and those that broke::
 
-    to the node     round(token, channel)    first
+    to the node     round(token, channel)    first, in one that was opened
                     a request: a kind of `manta.node.session`'s, n, and its fields
                     memory(n, size)          asks for a memfd to write a value into
                     end(n, computing, moving, output | error)
@@ -59,7 +61,7 @@ from typing import Any
 
 import msgpack
 
-VERSION = 1
+VERSION = 2
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024
@@ -72,6 +74,7 @@ HEADER = struct.Struct("<I")
 _READ = 64 * 1024  # bytes at a time: more would be a mapping of its own each time
 
 _FD = array.array("i").itemsize
+_CTRUNC = int(socket.MSG_CTRUNC)  # the flag's own `&` is Python
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * _FD)
 
 
@@ -99,7 +102,7 @@ def receive_bytes(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(content[: len(content) - len(content) % _FD])
-    if flags & socket.MSG_CTRUNC:
+    if flags & _CTRUNC:
         for fd in fds:
             os.close(fd)
         raise BrokenFrame("more descriptors in one message than are allowed.")
@@ -165,6 +168,11 @@ class Connection:
             sock.close()
             raise
         return cls(sock)
+
+    @classmethod
+    def of(cls, fd: int) -> Connection:
+        """Of a descriptor that is connected; the connection's from here on."""
+        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd))
 
     def fileno(self) -> int:
         return self.socket.fileno()

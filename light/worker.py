@@ -6,7 +6,7 @@ instead, and so lives on. Where a round needs a process that has imported nothin
 worker is forked for that round, and imports the module in it.
 
 To the runtime: imported(mode, why), failed(error), exited(status, resident).
-From it: run(token, brief, fds=3), as the node sent it. What costs a message too many lies in
+From it: run(token, brief, fds=4), as the node sent it. What costs a message too many lies in
 memory that all of them share (`Shared`).
 """
 
@@ -74,7 +74,7 @@ class Settings(NamedTuple):
 
 
 class Order(NamedTuple):
-    """A round to run, and its stdout, stderr and log socket."""
+    """A round to run, and its stdout, stderr, log socket and connection."""
 
     message: dict[str, Any]
     ends: list[int]
@@ -155,6 +155,7 @@ class _Process:
     def __init__(self, settings: Settings, connection: Connection) -> None:
         self._settings = settings
         self._connection = connection
+        self._runtimes_end = connection.fileno()
         from manta.light.loader import Program
 
         self._program: Program = Program(settings.folder, settings.entry)
@@ -231,6 +232,16 @@ class _Process:
             self._targets[class_name] = self._program.target(class_name)
         return self._targets[class_name]
 
+    def _is_resident(self, class_name: str | None) -> bool:
+        if class_name in self._targets:
+            return self._targets[class_name].is_resident
+        from manta.light.loader import NothingToRun
+
+        try:
+            return self._target(class_name).is_resident
+        except NothingToRun:
+            return False  # the child tells
+
     def _open(self, order: Order) -> Round:
         from manta.light.rounds import Round
 
@@ -259,7 +270,10 @@ class _Process:
         self._flush()
         kept = os.dup(1), os.dup(2)
         round_ = self._open(order)
-        round_.run(prepare)
+        try:
+            round_.run(prepare)
+        finally:
+            round_.close()
         for number, fd in enumerate(kept, 1):
             os.dup2(fd, number)
             os.close(fd)
@@ -268,14 +282,8 @@ class _Process:
     def _run(self, order: Order) -> bool:
         """Whether there may be another round here: an object that was stopped in mid-work is
         not used again."""
-        from manta.light.loader import NothingToRun
-
         class_name = order.message["brief"]["class_name"]
-        try:
-            resident = self._target(class_name).is_resident
-        except NothingToRun:
-            resident = False  # the child tells
-        if resident:
+        if self._is_resident(class_name):
             if self._run_here(order, lambda: self._target(class_name)):
                 return False
             self._connection.send({"k": "exited", "status": 0, "resident": True})
@@ -285,7 +293,7 @@ class _Process:
         if not pid:
             self._be_round(round_, class_name, template)
         self._settings.shared.round_pid = pid
-        order.close()
+        round_.close()
         status = processes.exit_code(os.waitpid(pid, 0)[1])
         self._settings.shared.round_pid = 0
         self._connection.send({"k": "exited", "status": status, "resident": False})
@@ -294,7 +302,7 @@ class _Process:
 
     def _be_round(self, round_: Round, class_name: str | None, template: int) -> NoReturn:
         try:
-            os.close(self._connection.socket.detach())
+            os.close(self._runtimes_end)
             os.setsid()
             processes.die_with_parent(signal.SIGKILL, template)
             round_.run(lambda: self._target(class_name))

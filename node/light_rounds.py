@@ -10,7 +10,7 @@ from manta.node import light_requests as requests
 from manta.node import light_wire as wire
 from manta.node.light_outcomes import cancelled, died, failed
 from manta.node.light_requests import Error, failure
-from manta.node.light_sessions import Channel, Message, Round, Sessions
+from manta.node.light_sessions import Channel, Message, Round, Session, Sessions
 from manta.node.session import Request, RoundEnded
 from manta.protocol.node import TaskError
 from manta.protocol.values import Payload
@@ -46,18 +46,20 @@ class RoundDesk:
         if former is not None:
             self._server.close(former)
         self._peers[channel] = peer
-        if round_.started is None:
-            round_.started = time.monotonic()
-            round_.close_ends()
-            self.tell_early(round_)
 
     def disconnected(self, channel: Channel, peer: Peer) -> None:
         if self._peers.get(channel) is peer:
             del self._peers[channel]
 
-    def tell_early(self, round_: Round) -> None:
-        """What was printed before there was a round to attribute it to: before its own lines."""
-        session = round_.session
+    def begin(self, session: Session) -> None:
+        """The session's next round, if one waits.
+
+        What was printed before there was a round to attribute it to comes before its own lines.
+        """
+        round_ = session.running
+        if round_ is None or round_.started is not None:
+            return
+        round_.started = time.monotonic()
         if session.mode == "spawn" and session.why:
             sentence = f"The module is imported anew in each round, because {session.why}."
             round_.emit([("info", time.time(), sentence)])
@@ -198,6 +200,7 @@ class RoundDesk:
         session, instance = round_.session, round_.brief.instance
         event = RoundEnded(session.id, instance, output, error, computing, moving)
         self._server.tell(session, event)
+        self.begin(session)
 
     def drop(self, round_: Round) -> None:
         """Forget it."""

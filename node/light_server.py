@@ -135,7 +135,11 @@ class TaskServer:
         if any(r.brief.instance == brief.instance and not r.ended for r in session.rounds.values()):
             return  # told twice, over a restart of the service
         round_ = self._sessions.add_round(session, brief)
+        ours, theirs = socket.socketpair()
+        round_.ends.append(theirs.detach())
+        self.rounds.connected(round_, 0, self._add_peer(ours))
         self.watch(session)
+        self.rounds.begin(session)
         self._order(round_)
 
     def cancel_round(self, id: str, instance: Instance, reason: str) -> None:
@@ -188,13 +192,17 @@ class TaskServer:
             log.error("A task could not be accepted: %s.", error)
             time.sleep(_SOON)
             return
-        sock.setblocking(False)
         strangers = self._strangers()
         if len(strangers) >= _STRANGERS:
             self.close(min(strangers, key=lambda peer: peer.since))
+        self._add_peer(sock)
+
+    def _add_peer(self, sock: socket.socket) -> Peer:
+        sock.setblocking(False)
         peer = Peer(sock, self._sessions.depot)
         self._peers.add(peer)
         self._loop.register(peer, lambda ready: self._on_peer(peer, ready))
+        return peer
 
     def _on_peer(self, peer: Peer, ready: int) -> None:
         if ready & WRITE:
@@ -370,7 +378,5 @@ class TaskServer:
         if round_ is None:
             session.early.extend(lines)
         elif not round_.ended:
-            if lines and round_.started is None:  # its lines have overtaken its greeting
-                self.rounds.tell_early(round_)
             round_.emit(lines)
             self.deliver(session)

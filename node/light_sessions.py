@@ -63,7 +63,7 @@ class Round:
     started: float | None = None
     streams: list[Stream] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    """The streams' writing ends, until the round has them."""
+    """What goes along with its order: the streams' writing ends, its end of the connection."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
     channels: dict[int, Channel] = field(default_factory=dict)
     """As many as its threads needed at a time."""
@@ -86,13 +86,10 @@ class Round:
         self.streams = [*pipes, log]
         self.ends = [pipes[0].end, pipes[1].end, log.end]
 
-    def close_ends(self) -> None:
+    def close(self) -> None:
         for fd in self.ends:
             os.close(fd)
         self.ends.clear()
-
-    def close(self) -> None:
-        self.close_ends()
         for stream in self.streams:
             stream.close()
         self.streams.clear()
@@ -146,8 +143,8 @@ class Session:
 
     @property
     def running(self) -> Round | None:
-        """The round that what is printed now is attributed to."""
-        return next((r for r in self.rounds.values() if r.started and not r.ended), None)
+        """The round that what is printed now is attributed to: they run one after another."""
+        return next((r for r in self.rounds.values() if not r.ended), None)
 
     def close(self) -> None:
         self.close_ends()

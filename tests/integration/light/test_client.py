@@ -48,7 +48,11 @@ class PlayedNode:
         self._listener.bind(str(path))
         self._listener.listen(8)
         self._listener.settimeout(10)
-        self.connections: list[Connection] = []
+        ours, theirs = socket.socketpair()
+        ours.settimeout(10)
+        self.first = Connection(ours)
+        self.connections = [self.first]
+        self.handed_in = theirs.detach()
 
     def accept(self) -> Connection:
         sock, _ = self._listener.accept()
@@ -80,7 +84,7 @@ def node(tmp_path: Path) -> Iterator[PlayedNode]:
 
 @pytest.fixture
 def client(node: PlayedNode, tmp_path: Path) -> Iterator[RoundClient]:
-    client = RoundClient(str(tmp_path / "light"), "token", BRIEF)
+    client = RoundClient(str(tmp_path / "light"), "token", BRIEF, node.handed_in)
     client.open()
     yield client
     client.close()
@@ -127,7 +131,7 @@ def answers(node: PlayedNode, client: RoundClient, number: int) -> None:
 def test_a_request_that_a_signal_cut_in_its_answer_has_its_connection_closed(
     node: PlayedNode, client: RoundClient
 ) -> None:
-    first = node.accept()
+    first = node.first
     half = frame({"k": "answer", "n": 1, "data": b"x" * 1000})[:500]
     first.socket.sendall(half)
     with cut_off_soon():
@@ -140,7 +144,7 @@ def test_a_request_that_a_signal_cut_in_its_answer_has_its_connection_closed(
 def test_a_request_that_a_signal_cut_on_its_way_has_its_connection_closed(
     node: PlayedNode, client: RoundClient
 ) -> None:
-    first = node.accept()
+    first = node.first
     with cut_off_soon():  # more than the socket takes, and nobody reads it
         client.call("log_metrics", metrics={"x" * (MAX_TO_NODE - 1000): 1.0}, step=None)
     assert is_closed(first)
@@ -148,7 +152,7 @@ def test_a_request_that_a_signal_cut_on_its_way_has_its_connection_closed(
 
 
 def test_a_round_that_is_over_asks_no_more(node: PlayedNode, client: RoundClient) -> None:
-    first = node.accept()
+    first = node.first
     client.close()
     assert is_closed(first)
     with pytest.raises(NodeLost, match="The round is over"):

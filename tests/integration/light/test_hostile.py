@@ -329,8 +329,9 @@ def test_a_bad_log_record_ends_the_log_only(task: Task, node: Any) -> None:
     node.light.tell(light.RunRound("logs", brief))
     received = other.runtime.receive()
     assert received is not None
-    message, (out, err, log) = received
-    round_ = other.connect({"k": "round", "token": message["token"]})
+    _, (out, err, log, connection) = received
+    round_ = Connection.of(connection)
+    other.connections.append(round_)
     with socket.socket(fileno=log) as sink:
         sink.send(msgpack.packb([1.0, "info", "good"]))
         sink.send(b"nonsense")

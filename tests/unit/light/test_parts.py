@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,13 @@ def test_a_thread_is_an_obstacle_to_a_fork() -> None:
 
 def test_a_node_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "PATIENCE", 0.0)
-    client = RoundClient(str(tmp_path / "nobody"), "token", Recorder(tmp_path).brief)
+    nodes, ours = socket.socketpair()
+    brief = Recorder(tmp_path).brief
+    client = RoundClient(str(tmp_path / "nobody"), "token", brief, ours.detach())
+    client.open()
+    nodes.close()
     with pytest.raises(NodeLost, match="did not come back within 0 s"):
-        client.open()
+        client.call("stop_swarm")
 
 
 def test_seeding_reaches_what_is_imported_later(tmp_path: Path) -> None:
