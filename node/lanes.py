@@ -22,8 +22,6 @@ class _Task:
     fresh: bool = False
     lanes: dict[int, set[Instance]] = field(default_factory=dict)
     """What each is to run."""
-    last: dict[int, int] = field(default_factory=dict)
-    """The lane that an index ran in."""
 
 
 class Lanes:
@@ -38,7 +36,6 @@ class Lanes:
         task = self._tasks.setdefault((instance.swarm_id, instance.alias), _Task())
         number = self._choose(task, instance)
         task.lanes.setdefault(number, set()).add(instance)
-        task.last[instance.index] = number
         lane = instance.swarm_id, instance.alias, number
         self._lane_of[instance] = lane
         return lane
@@ -70,10 +67,7 @@ class Lanes:
         index = instance.index
         if not task.fresh:
             return index
-        last = task.last.get(index)
-        if last is not None and not task.lanes.get(last, True):
-            return last
         free = [number for number, runs in task.lanes.items() if not runs]
         if free:
-            return min(free)
+            return index if index in free else min(free)
         return index if index not in task.lanes else max(task.lanes) + 1

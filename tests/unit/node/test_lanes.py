@@ -40,7 +40,7 @@ def test_a_living_object_stays_with_its_index() -> None:
     assert lanes.take(instance(0, iteration=1)) == lane
 
 
-def test_an_index_goes_back_to_the_lane_that_it_ran_in() -> None:
+def test_an_index_goes_back_to_the_lane_of_its_number() -> None:
     lanes = Lanes()
     for index in range(3):
         lanes.take(instance(index))
