@@ -191,7 +191,7 @@ class Supervisor(Actor):
             child.phase is Phase.STOPPING or child.spec.restart is not Restart.PERMANENT
         )
         if expected:
-            self.log.info("%s", event)
+            self.log.debug("%s", event)
         else:
             self.log.error("%s", event, exc_info=event.reason.error)
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from manta.console.exit_codes import Exit
-from manta.node.errors import NotStarted, OperatorError
+from manta.node.errors import DaemonEnded, OperatorError
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -31,23 +31,37 @@ class Started:
     name: str
     folder: StateFolder
     process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+    """Its standard error; in memory, since a disk that is full is one reason to fail."""
     launched_at: float
 
     def wait(self, patience: float = START_PATIENCE) -> Status:
-        """What it says once it is connected, or after `patience`. Raises NotStarted."""
+        """What it says once it is connected, or after `patience`. Raises DaemonEnded.
+
+        Where the waiting is interrupted, the daemon is ended.
+        """
+        try:
+            return self._wait(patience)
+        except (KeyboardInterrupt, SystemExit):
+            self.abandon()
+            raise
+        finally:
+            self.errors.close()
+
+    def _wait(self, patience: float) -> Status:
         deadline = self.launched_at + patience
         while True:
             code = self.process.poll()
             status = current_status(self.folder)
             if code is not None:
-                raise NotStarted(f"The node {self.name} did not start: {self._last_words()}", code)
+                raise DaemonEnded(f"The node {self.name} did not start: {self._last_words()}", code)
             now = time.monotonic()
             if status is not None and (status.state == "connected" or now > deadline):
                 self.process.returncode = 0  # it lives on by itself
                 return status
             if now > deadline + SILENCE:
                 self.process.returncode = 0
-                raise NotStarted(
+                raise DaemonEnded(
                     f"The node {self.name} (process {self.process.pid}) says nothing; see "
                     f"{self.folder.log_file}.",
                     Exit.TIMEOUT,
@@ -55,29 +69,43 @@ class Started:
             time.sleep(0.05)
 
     def _last_words(self) -> str:
-        said = self.folder.path / "start.err"
-        return said.read_text(errors="replace").strip() or f"exit code {self.process.returncode}."
+        self.errors.seek(0)
+        said = self.errors.read().decode(errors="replace").strip()
+        return said or f"exit code {self.process.returncode}."
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: end it, and wait until it has ended."""
+        self.process.returncode = None
+        self.process.terminate()
+        self.process.wait()
 
 
 def launch(config: NodeConfig, folder: StateFolder) -> Started:
     """Start a daemon that outlives this process. Raises OperatorError, KeyFileError, OSError."""
     from manta.transports.keys import make_private_folder
 
-    if (pid := folder.running_pid()) is not None:
-        raise OperatorError(f"The node {config.name} runs already (process {pid}).")
+    must_not_run(config.name, folder)
     make_private_folder(folder.path)
     arguments = ["--config", str(config.path), "--state", str(folder.path)]
     if config.number is not None:
         arguments += ["--number", str(config.number)]
-    with open(folder.path / "start.err", "w+b") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "manta.node", *arguments, "--log", str(folder.log_file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            start_new_session=True,
+    errors = open(os.memfd_create("errors"), "w+b")  # noqa: SIM115
+    process = subprocess.Popen(
+        [sys.executable, "-m", "manta.node", *arguments, "--log", str(folder.log_file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        start_new_session=True,
+    )
+    return Started(config.name, folder, process, errors, time.monotonic())
+
+
+def must_not_run(name: str, folder: StateFolder) -> None:
+    """Raises OperatorError."""
+    if (pid := folder.running_pid()) is not None:
+        raise OperatorError(
+            f"The node {name} runs already (process {pid}): `manta_node stop {name}` stops it."
         )
-    return Started(config.name, folder, process, time.monotonic())
 
 
 def ask_to_stop(folder: StateFolder) -> int | None:
@@ -131,8 +159,13 @@ def record(name: str, folder: StateFolder) -> dict[str, Any]:
     pid = folder.running_pid()
     found = current_status(folder)
     if found is None:
-        state = "stopped" if pid is None else "starting"
-        found = Status(pid or 0, name, state, f"The node {name} is {state}.", "", "", 0.0)
+        state, sentence = "starting", f"The node {name} is starting."
+        if pid is None:
+            last = folder.read_status()
+            state, sentence = "stopped", f"The node {name} is stopped."
+            if last is not None and last.state == "refused":
+                state, sentence = last.state, f"The node {name} ended: {last.sentence}"
+        found = Status(pid or 0, name, state, sentence, "", "", 0.0)
     fields = {field: getattr(found, field) for field in Status.__struct_fields__}
     absent = {field: None for field, value in fields.items() if value in ("", 0.0) or value == 0}
     counts = {"tasks_running": found.tasks_running, "tasks_queued": found.tasks_queued}

@@ -14,11 +14,14 @@ from manta.node.cli_cluster import cluster
 from manta.node.cli_config import AS_JSON, NAME, config
 from manta.node.cli_doctor import doctor
 from manta.node.errors import OperatorError
-from manta.node.places import config_of, config_path, members, names, state_folder
+from manta.node.places import config_of, config_path, members, must_be_known, names, state_folder
 from manta.protocol.version import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from manta.node.config import NodeConfig
+    from manta.node.state import StateFolder
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,27 +42,32 @@ def start(name: str, background: bool, as_json: bool) -> None:
         _configure_from_environment(config_path(name))
     found = config_of(name)
     folder = state_folder(name)
-    if background:
-        from manta.console import json_form
-        from manta.node import background as daemons
-
-        status = daemons.launch(found, folder).wait()
-        if as_json:
-            json_form.show(daemons.record(name, folder))
-        else:
-            click.echo(f"The node {name} runs (process {status.pid}). {status.sentence}")
+    if not background:
+        _start_here(found, folder)
         return
-    from manta.node import daemon, logs
+    from manta.console import json_form
+    from manta.node import background as daemons
+
+    status = daemons.launch(found, folder).wait()
+    if as_json:
+        json_form.show(daemons.record(name, folder))
+    else:
+        click.echo(f"The node {name} runs (process {status.pid}). {status.sentence}")
+
+
+def _start_here(config: NodeConfig, folder: StateFolder) -> None:
+    from manta.node import background, daemon, logs
     from manta.transports.keys import make_private_folder
 
+    background.must_not_run(config.name, folder)
     make_private_folder(folder.path)
     logs.configure(
-        found.log_level,
+        config.log_level,
         file=folder.log_file,
-        limit=found.log_rotation,
-        console=found.log_to_console,
+        limit=config.log_rotation,
+        console=config.log_to_console,
     )
-    raise click.exceptions.Exit(daemon.run(found, folder.path))
+    daemon.run(config, folder.path)
 
 
 def _configure_from_environment(path: Path) -> None:
@@ -83,6 +91,7 @@ def stop(name: str, as_json: bool) -> None:
     from manta.console import json_form
     from manta.node import background as daemons
 
+    must_be_known(name)
     folder = state_folder(name)
     pid = daemons.ask_to_stop(folder)
     if pid is not None:
@@ -107,6 +116,8 @@ def status(name: str, all_: bool, as_json: bool) -> int:
     from manta.node import background as daemons
 
     several = names() if all_ else list(members(name))
+    if not (several or all_):
+        must_be_known(name)
     records = [daemons.record(each, state_folder(each)) for each in several or [name]]
     if as_json:
         json_form.show(records if several or all_ else records[0])
@@ -155,10 +166,14 @@ def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
     from manta.node import log_tail
 
     several = list(members(name))
+    if not several:
+        must_be_known(name)
     paths = {each: state_folder(each).log_file for each in several or [name]}
     if not any(path.exists() for path in paths.values()):
         where = ", ".join(map(str, paths.values()))
-        raise OperatorError(f"The node {name} has no log yet ({where}).")
+        raise OperatorError(
+            f"The node {name} has no log yet ({where}): `manta_node start {name}` starts it."
+        )
     for each, line in log_tail.read(paths, lines, follow=follow):
         if as_json:
             json_form.show_line({"name": each, **log_tail.parsed(line)})
@@ -187,16 +202,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def tell(error: Exception) -> Exit:
     """Say what went wrong, on stderr; returns the exit code."""
     from manta.console.terminal import say_error
-    from manta.node.exit_codes import of_error
+    from manta.node.exit_codes import of_error, sentence_of
 
-    code = of_error(error)
-    if code is not Exit.INTERNAL:
-        say_error(str(error))
-        return code
-    from manta.protocol.faults import sentence
-
-    say_error(sentence(error))
-    return code
+    say_error(sentence_of(error))
+    return of_error(error)
 
 
 if __name__ == "__main__":

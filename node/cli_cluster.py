@@ -11,7 +11,7 @@ from manta.console.commands import Group, show_example
 from manta.console.exit_codes import Exit
 from manta.node import places
 from manta.node.cli_config import AS_JSON
-from manta.node.errors import Flaw, NoConfig, OperatorError
+from manta.node.errors import Flaw, NoConfig, UnknownName
 
 MOST = 256
 COUNT = click.IntRange(1, MOST)
@@ -113,7 +113,7 @@ def stop(name: str | None, as_json: bool) -> int:
     members = places.members(name)
     if name is not None and not members:
         known = sorted({member.cluster for member in places.members().values()})
-        raise OperatorError(
+        raise UnknownName(
             f"There is no cluster {name!r} on this machine: "
             + (f"there is {', '.join(known)}." if known else "none was ever started.")
         )

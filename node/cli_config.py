@@ -38,6 +38,7 @@ def config() -> None:
 @click.option("--reserve-cpu-percent", type=click.FloatRange(0, 100))
 @click.option("--reserve-memory-mb", type=click.IntRange(0))
 @click.option("--runner", type=click.Choice(["auto", "docker", "process"]))
+@click.option("--default-image", metavar="IMAGE", help="Of modules that name none.")
 @click.option("--gpu-enabled/--no-gpu-enabled", default=None)
 @click.option("--allow-unsandboxed/--no-allow-unsandboxed", default=None)
 @click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH")
@@ -83,10 +84,11 @@ def config_show(name: str, as_json: bool) -> None:
 def config_validate(name: str, as_json: bool) -> int:
     """Check a configuration, and that its datasets are there; all that is wrong is said."""
     from manta.console import json_form
+    from manta.node import datasets
 
     path = config_path(name)
     try:
-        _check(path.read_text(encoding="utf-8") if path.exists() else None, path)
+        datasets.check(config_of(name))
     except ConfigError as error:
         if not as_json:
             raise
@@ -110,6 +112,8 @@ def config_list(as_json: bool) -> None:
         return
     for path in paths:
         click.echo(path.stem)
+    if not paths:
+        click.echo("There is none yet; `manta_node config init` makes one.", err=True)
 
 
 @config.command("edit")
@@ -117,12 +121,15 @@ def config_list(as_json: bool) -> None:
 @AS_JSON
 def config_edit(name: str, as_json: bool) -> None:
     """Change a configuration in $VISUAL or $EDITOR; it is replaced once it is valid."""
+    from manta.node import datasets
+    from manta.node.config import parse
+    from manta.transports.keys import write_private
+
     path = config_path(name)
     _must_exist(name, path)
     draft = path.with_name(f".{name}.draft")
     if not draft.exists():  # else it is one that was not valid: go on with that
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(path.read_bytes())
+        write_private(draft, path.read_text(encoding="utf-8", errors="replace"))
     while True:
         try:
             _edit(draft)
@@ -132,7 +139,7 @@ def config_edit(name: str, as_json: bool) -> None:
             raise
         text = draft.read_text(encoding="utf-8", errors="replace")
         try:
-            _check(text, path)
+            datasets.check(parse(text, path, os.environ))
             break
         except NodeError as error:
             click.echo(f"Error: {error}", err=True)
@@ -177,14 +184,6 @@ def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
     path.unlink()
     deleted = {"name": name, "path": path, "state": state, "deleted": True}
     _say(deleted, f"Deleted {what.rstrip(',')}.", as_json)
-
-
-def _check(text: str | None, path: Path) -> None:
-    """Raises ConfigError. Without a text, `load` says what is the matter with the file."""
-    from manta.node import datasets
-    from manta.node.config import load, parse
-
-    datasets.check(load(path) if text is None else parse(text, path, os.environ))
 
 
 def _edit(draft: Path) -> None:

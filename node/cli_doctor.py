@@ -22,7 +22,7 @@ def doctor(name: str, offline: bool, as_json: bool) -> int:
 
     Nothing is changed. Exits with 0 unless there is a fault, else with 11; warnings are none.
     """
-    from manta.console import json_form
+    from manta.console import json_form, text
     from manta.console.terminal import Screen
     from manta.node.doctor import Level
     from manta.node.doctor.configuration import examine
@@ -41,6 +41,7 @@ def doctor(name: str, offline: bool, as_json: bool) -> int:
         ok = not count[Level.FAULT]
         json_form.show({"name": name, "ok": ok, "findings": [asdict(one) for one in findings]})
     else:
-        words = f"{count[Level.FAULT]} faults, {count[Level.WARNING]} warnings."
+        faults = text.count(count[Level.FAULT], "fault")
+        words = f"{faults}, {text.count(count[Level.WARNING], 'warning')}."
         screen.show(["", words if len(findings) > count[Level.OK] else "All is well."])
     return Exit.LOCAL if count[Level.FAULT] else Exit.OK

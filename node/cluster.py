@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from manta.node import background, places
 from manta.node.config import instance, load
 from manta.node.errors import NodeError, OperatorError, TokenError
+from manta.node.exit_codes import of_error, sentence_of
 from manta.node.state import Member, StateFolder
 from manta.protocol.tokens import UnreadableToken, peek
 from manta.transports.errors import TransportError
@@ -103,28 +104,37 @@ def start(planned: list[Planned]) -> Iterator[tuple[str, str | None, int | None]
     One that fails to start keeps no other from starting.
     """
     launched: dict[str, background.Started | Exception | None] = {}
-    for node in planned:
-        folder = node.folder
-        try:
-            if folder.running_pid() is None:
-                folder.write_member(node.member)
-                launched[node.name] = background.launch(node.config, folder)
-            else:
-                launched[node.name] = None
-        except (NodeError, TransportError, OSError) as error:
-            launched[node.name] = error
     patience = background.START_PATIENCE + A_NODE_MORE * len(planned)
-    for name, started in launched.items():
-        try:
-            if isinstance(started, Exception):
-                raise started
-            if started is not None:
-                started.wait(patience)
-            yield name, None, None
-        except (NodeError, TransportError, OSError) as error:
-            from manta.node.exit_codes import of_error
+    try:
+        for node in planned:
+            launched[node.name] = _launched(node)
+        for name, started in launched.items():
+            try:
+                if isinstance(started, Exception):
+                    raise started
+                if started is not None:
+                    started.wait(patience)
+            except (NodeError, TransportError, OSError) as error:
+                yield name, sentence_of(error), of_error(error)
+            else:
+                yield name, None, None
+    except KeyboardInterrupt:
+        for started in launched.values():
+            if isinstance(started, background.Started):
+                started.abandon()
+        raise
 
-            yield name, str(error), of_error(error)
+
+def _launched(node: Planned) -> background.Started | Exception | None:
+    """What went wrong, if something did; None for one that runs already."""
+    folder = node.folder
+    try:
+        if folder.running_pid() is not None:
+            return None
+        folder.write_member(node.member)
+        return background.launch(node.config, folder)
+    except (NodeError, TransportError, OSError) as error:
+        return error
 
 
 def stop(names: Iterable[str]) -> Iterator[dict[str, Any]]:

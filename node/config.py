@@ -16,6 +16,8 @@ from typing import Any
 from manta.node.errors import ConfigError, Flaw, NoConfig
 
 MIB = 1024 * 1024
+LEAST_ROTATION = 10_000
+"""Bytes of a log; less would be turned over all the time."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
@@ -297,7 +299,8 @@ class _Reader:
         for name, value in given.items():
             here = (*where, name)
             if not isinstance(value, str) or not value:
-                self._flaw(here, f"{dotted}.{name} is {value!r}", "it must be a text in quotes")
+                wanted = "it must not be empty" if value == "" else "it must be a text in quotes"
+                self._flaw(here, f"{dotted}.{name} is {value!r}", wanted)
             elif (text := self._substitute(here, value)) is not None:
                 table[name] = text
         return table
@@ -340,7 +343,10 @@ class _Reader:
         number, unit = match.groups()
         base = 1024 if unit and "i" in unit else 1000
         power = "KMG".index(unit[0].upper()) + 1 if unit else 0
-        return max(10_000, int(float(number) * base**power))
+        size = int(float(number) * base**power)
+        if size < LEAST_ROTATION:
+            self._flaw(where, f"{'.'.join(where)} is {text!r}", 'it must be at least "10 KB"')
+        return size
 
     def _unknown(self, where: tuple[str, ...], known: list[str]) -> None:
         import difflib

@@ -14,6 +14,7 @@ _TEXTS = {"ALIAS": "alias", "ID": "id_mode", "MANAGER_HOST": "manager_host", "RU
 _TEXTS |= {
     "LOG_LEVEL": "log_level",
     "LOG_ROTATION": "rotation",
+    "DEFAULT_IMAGE": "default_image",
     "MAX_CONCURRENT_TASKS": "max_concurrent_tasks",
 }
 _NUMBERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _ONE = (
     "reserve_cpu_percent",
     "reserve_memory_mb",
     "runner",
+    "default_image",
     "gpu_enabled",
     "allow_unsandboxed",
     "log_level",
@@ -45,14 +47,17 @@ def make(name: str, path: Path, answers: dict[str, Any]) -> None:
     """
     import os
 
+    from manta.node import datasets
     from manta.node.config import parse
     from manta.transports.keys import write_private
 
     if sys.stdin.isatty():
         ask(name, answers)
     text = render(name, answers)
-    parse(text, path, os.environ)
+    config = parse(text, path, os.environ)
     write_private(path, text, replace=True)
+    for flaw in datasets.flaws(config):
+        click.echo(f"Mind: {flaw}", err=True)
 
 
 def ask(name: str, answers: dict[str, Any]) -> None:
@@ -64,16 +69,24 @@ def ask(name: str, answers: dict[str, Any]) -> None:
         hide_input=True,
     )
     answers["token"] = token or TOKEN
-    questions: dict[str, tuple[str, Any, Any]] = {
-        "alias": ("The node's alias", _alias(name), str),
-        "manager_host": ("The manager's host", "localhost", str),
-        "manager_port": ("The manager's port for nodes", 50051, int),
-        "max_concurrent_tasks": ("Tasks that may run at a time (empty: one per core)", "", str),
+    questions = {
+        "alias": ("identity", "The node's alias", _alias(name)),
+        "manager_host": ("network", "The manager's host", "localhost"),
+        "manager_port": ("network", "The manager's port for nodes", "50051"),
+        "max_concurrent_tasks": (
+            "resources",
+            "Tasks that may run at a time (empty: one per core)",
+            "",
+        ),
     }
-    for key, (question, default, kind) in questions.items():
+    for key, (section, question, default) in questions.items():
         if answers[key] is None:
-            answer = click.prompt(question, default=default, type=kind, show_default=default != "")
-            answers[key] = answer or None
+            answers[key] = click.prompt(
+                question,
+                default=default,
+                value_proc=partial(_checked, section, key),
+                show_default=default != "",
+            )
     if not answers["datasets"]:
         answers["datasets"] = _ask_datasets()
     if answers["allow_unsandboxed"] is None:
@@ -86,10 +99,36 @@ def ask(name: str, answers: dict[str, Any]) -> None:
 def _ask_datasets() -> list[str]:
     found: list[str] = []
     while line := click.prompt(
-        "A dataset, as NAME=PATH (empty: no more)", default="", show_default=False
+        "A dataset, as NAME=PATH (empty: no more)",
+        default="",
+        value_proc=_checked_dataset,
+        show_default=False,
     ):
         found.append(line)
     return found
+
+
+def _checked(section: str, key: str, answer: str) -> str | int | None:
+    """What the file would hold; a click.UsageError has it asked again."""
+    import os
+
+    from manta.node.config import parse
+    from manta.node.errors import ConfigError
+
+    if not answer:
+        return None
+    value = int(answer) if answer.isdecimal() and key != "alias" else answer
+    try:
+        parse(f"[{section}]\n{key} = {toml_value(value)}\n", Path("answer"), os.environ)
+    except ConfigError as error:
+        raise click.UsageError(str(error.flaws[0])) from None
+    return value
+
+
+def _checked_dataset(answer: str) -> str:
+    if answer:
+        _pairs([answer], "A dataset,", "NAME=PATH")
+    return answer
 
 
 def render(name: str, answers: dict[str, Any]) -> str:
@@ -111,6 +150,7 @@ def render(name: str, answers: dict[str, Any]) -> str:
         },
         "containers": {
             "runner": answers["runner"],
+            "default_image": answers["default_image"],
             "gpu_enabled": answers["gpu_enabled"],
             "allow_unsandboxed": answers["allow_unsandboxed"],
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -10,15 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manta.actors import ActorError
 from manta.console.exit_codes import Exit
 from manta.node import logs
 from manta.node.config import NodeConfig, instance, load
-from manta.node.errors import NodeError
-from manta.node.exit_codes import of_error
+from manta.node.errors import DaemonEnded
+from manta.node.exit_codes import of_error, sentence_of
 from manta.node.service import Node
 from manta.transports.descriptors import raise_descriptor_limit
-from manta.transports.errors import TransportError
 
 if TYPE_CHECKING:
     import argparse
@@ -33,29 +32,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load(options.config)
         if options.number is not None:
             config = instance(config, options.number)
-    except NodeError as error:
-        return _fail(error, of_error(error))
-    logs.configure(
-        config.log_level,
-        file=options.log,
-        limit=config.log_rotation,
-        console=options.log is None or options.console,
-    )
-    return run(config, options.state)
+        logs.configure(
+            config.log_level,
+            file=options.log,
+            limit=config.log_rotation,
+            console=options.log is None or options.console,
+        )
+        run(config, options.state)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            sys.stderr.write(f"{sentence_of(error)}\n")
+        return of_error(error)
+    return Exit.OK
 
 
-def run(config: NodeConfig, state: Path) -> int:
-    """Until a signal or the node itself ends it; the log is configured."""
+def run(config: NodeConfig, state: Path) -> None:
+    """Until a signal or the node itself ends it; the log is configured.
+
+    Raises DaemonEnded, and what Node raises.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL)
     raise_descriptor_limit()
     end = _End()
-    try:
-        node = Node(config, state, on_finish=end.finish)
-    except (NodeError, TransportError, ActorError) as error:
-        return _fail(error, of_error(error))
-    with node:
+    with Node(config, state, on_finish=end.finish):
         code, sentence = end.wait()
-    return _fail(sentence, code) if code else code  # the last line, below those of the shutdown
+    if code:
+        raise DaemonEnded(sentence, code)
 
 
 class _End:
@@ -82,11 +84,6 @@ class _End:
         while self._why is None:
             select.select([self._read], [], [])
         return self._why
-
-
-def _fail(error: object, code: int) -> int:
-    sys.stderr.write(f"{error}\n")
-    return code
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

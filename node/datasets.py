@@ -102,6 +102,8 @@ def survey(mappings: Mapping[str, Path]) -> tuple[DatasetInfo, ...]:
 def problem_of(path: Path) -> str:
     if not path.exists():
         return "does not exist"
+    if not (path.is_file() or path.is_dir()):
+        return "is neither a file nor a folder"
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         return "this user may not read"
     return ""

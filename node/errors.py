@@ -47,6 +47,10 @@ class NoConfig(ConfigError):
     """There is no such configuration."""
 
 
+class UnknownName(OperatorError):
+    """A node, or a cluster of nodes, that is neither configured nor was ever started here."""
+
+
 def _place(path: Path, flaw: Flaw) -> str:
     line = f", line {flaw.line}" if flaw.line is not None else ""
     return f"{path}{line}" + (f", column {flaw.column}" if flaw.column is not None else "")
@@ -80,8 +84,8 @@ class LaunchError(NodeError):
     """A runtime that cannot be started; the task's code is not to blame."""
 
 
-class NotStarted(OperatorError):
-    """A daemon that ended, or said nothing, after it was launched; `code` is its exit code."""
+class DaemonEnded(OperatorError):
+    """A daemon that ended, or said nothing after it was launched; `code` is its exit code."""
 
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from manta.protocol.codes import Code
 from manta.transports.errors import DownReason
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
+    from manta.protocol.node import Standing
 
 PERMANENT = frozenset(
     {
@@ -26,6 +30,17 @@ PERMANENT = frozenset(
 """Refusals that waiting does not heal: the daemon says so and ends."""
 
 _KEEPS_TRYING = "the node keeps trying"
+
+
+def at_the_wrong_port(standing: Standing, config: NodeConfig) -> str:
+    """What to say of a node that came in by the manager's port for users; "" if it did not."""
+    nodes, users = (int(each.rpartition(":")[2]) for each in (standing.nodes, standing.users))
+    if config.manager_port != users or users == nodes:
+        return ""
+    return (
+        f"{config.manager_address} is the manager's port for users: "
+        f"set network.manager_port = {nodes} in {config.path}."
+    )
 
 
 def down(reason: DownReason, address: str, config: str, *, enrolled: bool = True) -> str:

@@ -63,6 +63,7 @@ from manta.protocol.tree import ReadTree, tree_of
 from manta.transports.errors import DownReason
 
 ASK_TIMEOUT = 30.0
+PORT_TIMEOUT = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 BUSINESS_AS_USUAL = "connected"
 
@@ -89,6 +90,8 @@ class ManagerLink(Actor):
         self._context = context
         self._connection_count = 0
         self._registration = 0
+        self._wrong_port: str | None = None
+        """What to say of the port that we dialled; None until the manager was asked."""
         self._registered = False
         self._enrol_again = True
         self._pause = FIRST_PAUSE
@@ -125,7 +128,8 @@ class ManagerLink(Actor):
         if self._registered:
             self._drain.send_due()
             self._drain.tell(protocol.Goodbye("the node's daemon stops"))
-        self._say("stopped", "The daemon was stopped.")
+        if self._status is None or self._status.state != "refused":  # that stays to be read
+            self._say("stopped", "The daemon was stopped.")
 
     @property
     def _config(self) -> str:
@@ -202,10 +206,26 @@ class ManagerLink(Actor):
         self._probe.lost()
 
     def _begin(self) -> None:
-        if self._context.identity is None:
+        if self._wrong_port is None:
+            self._look_at_the_port()
+        elif self._context.identity is None:
             self._enrol()
         else:
             self._register()
+
+    def _look_at_the_port(self) -> None:
+        """A manager serves nodes at its port for users too, which is not meant for them."""
+        connection = self._connection_count
+
+        def answered(standing: Any, error: BaseException | None) -> None:
+            if connection != self._connection_count:
+                return
+            self._wrong_port = ""
+            if error is None:
+                self._wrong_port = link_words.at_the_wrong_port(standing, self._context.config)
+            self._begin()
+
+        later(self, self._gateway.ask_future(protocol.Inquire(), timeout=PORT_TIMEOUT), answered)
 
     def _enrol(self) -> None:
         config = self._context.config
@@ -271,10 +291,13 @@ class ManagerLink(Actor):
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         self._bulk = BulkAddress(address, context.manager_key)
         tell(self, PEER_HUB, self._bulk)
-        self._say(
-            BUSINESS_AS_USUAL,
-            f"Connected to the manager at {context.config.manager_address} as {answer.alias}.",
+        connected = (
+            f"Connected to the manager at {context.config.manager_address} as {answer.alias}."
         )
+        if self._wrong_port:
+            self.log.warning("%s", self._wrong_port)
+            connected += f" {self._wrong_port}"
+        self._say(BUSINESS_AS_USUAL, connected)
         # Spread: nodes that come back together must not beat together.
         self.after(random.uniform(0, self._interval), _Beat(self._registration))
         self._drain.send_due()

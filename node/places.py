@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manta.node.errors import UnknownName
+
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
     from manta.node.state import Member, StateFolder
@@ -43,6 +45,15 @@ def config_of(name: str) -> NodeConfig:
     if member is not None and member.is_shared and not path.exists():
         return instance(load(config_path(member.config)), member.number)
     return load(path)
+
+
+def must_be_known(name: str) -> None:
+    """Raises UnknownName for a node that has neither a configuration nor a state."""
+    if name not in names() and name not in members():
+        raise UnknownName(
+            f"There is no node {name!r} on this machine: `manta_node status --all` lists those "
+            f"that are, `manta_node config init {name}` makes it."
+        )
 
 
 def names() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from manta.node.light_service import LightService
 from manta.node.light_sessions import Sessions
 from manta.node.reservations import Capacity
 from manta.node.runners.choice import choose_runner
-from manta.node.state import Identity, StateFolder
+from manta.node.state import Identity, StateFolder, Status
 from manta.node.supervisor import NodeSupervisor
 from manta.node.tiered_depot import TieredDepot
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
@@ -59,6 +60,7 @@ class Node:
         folder = StateFolder(state)
         with contextlib.ExitStack() as undo:
             undo.callback(folder.open().release)
+            folder.announce(_starting(config))
             identity, manager_key = belongs_to(config, folder)
             keys = folder.key()
             runner = make_runner(config, folder, keys.public)
@@ -151,6 +153,18 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
             f"{claims.audience!r}; get one with `manta node token CLUSTER`."
         )
     return None, claims.manager_key
+
+
+def _starting(config: NodeConfig) -> Status:
+    return Status(
+        pid=os.getpid(),
+        name=config.name,
+        state="starting",
+        sentence=f"The node {config.name} is starting.",
+        manager=config.manager_address,
+        alias=config.alias,
+        since=time.time(),
+    )
 
 
 def _curve_bulk(keys: KeyPair, depot: Depot) -> Bulk:

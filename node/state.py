@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from manta.node.errors import IdentityError, StateInUse, StorageError
+from manta.transports.errors import remedied
 
 if TYPE_CHECKING:
     from manta.transports.keys import KeyPair
@@ -137,17 +138,30 @@ class StateFolder:
         from manta.transports.keys import make_private_folder
 
         make_private_folder(self.path)
-        lock = StateLock(self.path)
+        lock = None
         try:
+            lock = StateLock(self.path)
             remove_folder(self.tasks)  # scratch of tasks that are gone
             for folder in (self.journal, self.modules, self.kept, self.tasks):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            lock.release()
-            raise StorageError(
-                f"The state folder {self.path} cannot be written: {error.strerror}."
-            ) from error
+            if lock is not None:
+                lock.release()
+            raise self._unwritable(error) from error
         return lock
+
+    def announce(self, status: Status) -> None:
+        """The first word of a daemon, which shows that the folder can be written.
+
+        Raises StorageError.
+        """
+        try:
+            self.write_status(status)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StorageError:
+        return StorageError(f"The state folder {self.path} cannot be written: {remedied(error)}.")
 
     def key(self) -> KeyPair:
         """The node's own, made when there is none. Raises KeyFileError."""
@@ -207,7 +221,7 @@ class StateFolder:
     def running_pid(self) -> int | None:
         """The daemon that holds the folder."""
         try:
-            fd = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
@@ -241,8 +255,12 @@ class StateLock:
                     "with `manta_node stop`, or give this one a configuration of its own."
                 )
             time.sleep(0.05)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def release(self) -> None:
         os.close(self._fd)

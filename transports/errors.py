@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import Enum
 
 
@@ -105,3 +106,21 @@ class DepotFull(BlobRefused):
 
 class BulkTimeout(BulkError, TimeoutError):
     """The blob was not moved in time; tells what was waited for."""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within this user's quota",
+    errno.EROFS: "mount that disk writable",
+    errno.EACCES: "let this user use it",
+    errno.EPERM: "let this user use it",
+    errno.ENOTDIR: "move away what is in the place of a folder",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+def remedied(error: OSError) -> str:
+    """What the system says is wrong with a file, and what to do about it."""
+    said = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{said}; {remedy}" if remedy else said

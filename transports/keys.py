@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manta.transports.errors import KeyFileError, LocalTransportError
+from manta.transports.errors import KeyFileError, LocalTransportError, remedied
 
 KEY_CHARACTERS = 40
 _Z85 = frozenset(
@@ -98,7 +98,7 @@ def make_private_folder(folder: str | os.PathLike[str]) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise KeyFileError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise KeyFileError(f"cannot make the folder {folder}: {remedied(error)}") from error
     check_private_folder(folder)
 
 
@@ -111,7 +111,7 @@ def check_private_folder(folder: str | os.PathLike[str]) -> None:
             f"there is no folder {folder}: enrol or sign in first, or give the right path"
         ) from None
     except OSError as error:
-        raise KeyFileError(f"cannot use the folder {folder}: {error.strerror}") from error
+        raise KeyFileError(f"cannot use the folder {folder}: {remedied(error)}") from error
     if not stat.S_ISDIR(status.st_mode):
         raise KeyFileError(f"{folder} is not a folder: move it away")
     _check_owner_and_mode(folder, status, 0o700)
@@ -128,7 +128,7 @@ def read_private(path: str | os.PathLike[str]) -> str:
             f"there is no key file {path}: enrol or sign in first, or give the right path"
         ) from None
     except OSError as error:
-        raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from error
+        raise KeyFileError(f"cannot read the key file {path}: {remedied(error)}") from error
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -163,7 +163,7 @@ def write_private(path: str | os.PathLike[str], text: str, *, replace: bool = Fa
             f"{path} exists already and would be lost: delete it first if it is not needed"
         ) from None
     except OSError as error:
-        raise KeyFileError(f"cannot write the key file {path}: {error.strerror}") from error
+        raise KeyFileError(f"cannot write {path}: {remedied(error)}") from error
     finally:
         with suppress(FileNotFoundError):
             os.unlink(draft)

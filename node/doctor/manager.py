@@ -115,13 +115,9 @@ def _ask(
 
 def _port(standing: protocol.Standing, config: NodeConfig) -> Finding:
     where = f"manager {standing.version} at {config.manager_address}"
-    nodes, users = (int(each.rpartition(":")[2]) for each in (standing.nodes, standing.users))
-    if config.manager_port == users != nodes:
-        return fault(
-            "manager",
-            f"The {where} answers, but that is its port for users.",
-            f"Set network.manager_port = {nodes} in {config.path}.",
-        )
+    if wrong := link_words.at_the_wrong_port(standing, config):
+        sentence, _, remedy = wrong.partition(": ")
+        return fault("manager", f"{sentence}.", f"{remedy[:1].upper()}{remedy[1:]}")
     if standing.version.split(".")[0] != VERSION.split(".")[0]:
         return warning(
             "manager",

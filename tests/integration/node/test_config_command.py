@@ -69,6 +69,31 @@ def test_validity_as_json(call: Call, tmp_path: Path) -> None:
     assert "config init nobody" in json.loads(absent.stdout)["flaws"][0]["remedy"]
 
 
+def test_what_start_refuses_is_not_valid(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "nodes" / "edge.toml"
+    path.write_text("[identity]\nsecured_token = 'hunter2'\n")
+    path.chmod(0o644)
+    done = call("validate", "edge")
+    assert done.returncode == Exit.LOCAL
+    assert "open to other users (mode 0644)" in done.stderr
+    path.write_bytes(b"a = '\xff'\n")
+    done = call("validate", "edge")
+    assert done.returncode == Exit.LOCAL
+    assert "it is not text in UTF-8" in done.stderr
+
+
+def test_the_image_of_modules_that_name_none(call: Call) -> None:
+    assert call("init", "other", "--default-image", "python:3.12-slim").returncode == 0
+    shown = json.loads(call("show", "other", "--json").stdout)
+    assert shown["containers"]["default_image"] == "python:3.12-slim"
+
+
+def test_a_dataset_that_is_not_there_yet_is_told_when_it_is_mapped(call: Call) -> None:
+    done = call("init", "other", "--dataset", "late=/nowhere/at/all")
+    assert done.returncode == 0
+    assert "Mind: the dataset 'late' is mapped to /nowhere/at/all" in done.stderr
+
+
 def test_an_edited_configuration_replaces_the_old_one(call: Call, tmp_path: Path) -> None:
     done = call("edit", "edge", VISUAL=editor("text = text.replace('edge-7', 'edge-8')"))
     assert done.returncode == 0, done.stderr

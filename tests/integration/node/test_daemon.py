@@ -375,8 +375,9 @@ def test_following_the_log(lab, manta_node: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("status", "nobody"), 7, "nobody is stopped"),
-        (("logs", "nobody"), 11, "has no log yet"),
+        (("status", "nobody"), 5, "There is no node 'nobody' on this machine"),
+        (("logs", "nobody"), 5, "There is no node"),
+        (("stop", "nobody"), 5, "`manta_node config init nobody` makes it"),
         (("start", "nobody"), 5, "config init nobody"),
         (("config", "show", "nobody"), 5, "no such configuration"),
         (("config", "show", "../x"), 2, "no name of a configuration"),
@@ -398,16 +399,21 @@ def test_wrong_usage(
 
 def test_questions_on_a_terminal(manta_node: Command, tmp_path: Path) -> None:
     (tmp_path / "d.npy").write_bytes(b"")
-    answers = {
-        "Token": "",
-        "alias": "edge-7",
-        "host": "m.lan",
-        "port": "",
-        "at a time": "3",
-        "dataset": f"digits={tmp_path}/d.npy",
-        "no more": "",
-        "Allow that": "y",
-    }
+    answers = [
+        ("Token", ""),
+        ("alias", "two words"),
+        ("must be a name", "edge-7"),
+        ("host", "tcp://m.lan"),
+        ("without scheme", "m.lan"),
+        ("port", "70000"),
+        ("from 1 to 65535", ""),
+        ("at a time", "many"),
+        ("from 0 to 10000", "3"),
+        ("dataset", "digits"),
+        ("form NAME=PATH", f"digits={tmp_path}/d.npy"),
+        ("no more", ""),
+        ("Allow that", "y"),
+    ]
     master, slave = pty.openpty()
     try:
         with subprocess.Popen(
@@ -419,7 +425,7 @@ def test_questions_on_a_terminal(manta_node: Command, tmp_path: Path) -> None:
             start_new_session=True,
         ) as process:
             try:
-                for question, answer in answers.items():
+                for question, answer in answers:
                     said = ""
                     while not said.endswith(": ") or question not in said:
                         said += os.read(master, 1000).decode()

@@ -200,7 +200,7 @@ def test_the_port_for_users_and_the_clock(lab, clinic: Clinic, monkeypatch) -> N
     clinic.configure(lab.api().create_node_token("lab"), manager_port=port(lab.file.users))
     level, sentence = clinic.levels("manager")[0]
     assert level == "fault"
-    assert "its port for users" in sentence
+    assert "is the manager's port for users" in sentence
     assert clinic.levels("clock")[0][0] == "ok"
     late = SimpleNamespace(time=lambda: time.time() + 100)
     monkeypatch.setattr("manta.node.doctor.manager.time", late)

@@ -17,6 +17,7 @@ def test_every_variable_arrives_in_the_configuration() -> None:
         "MANTA_NODE_MANAGER_HOST": "manager.lan",
         "MANTA_NODE_MANAGER_PORT": "6001",
         "MANTA_NODE_RUNNER": "process",
+        "MANTA_NODE_DEFAULT_IMAGE": "python:3.12-slim",
         "MANTA_NODE_ALLOW_UNSANDBOXED": "True",
         "MANTA_NODE_GPU_ENABLED": "no",
         "MANTA_NODE_MAX_CONCURRENT_TASKS": "3",
@@ -34,6 +35,7 @@ def test_every_variable_arrives_in_the_configuration() -> None:
     assert (config.token, config.alias, config.id_mode) == ("secret", "edge", "alias")
     assert config.manager_address == "tcp://manager.lan:6001"
     assert (config.runner, config.allow_unsandboxed, config.gpu_enabled) == ("process", True, False)
+    assert config.default_image == "python:3.12-slim"
     assert config.max_concurrent_tasks == 3
     assert config.reserve_cpu_percent == 10
     assert config.reserve_memory == 128 * 1024 * 1024

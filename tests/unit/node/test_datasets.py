@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,17 @@ def test_survey_tells_of_what_is_there(mappings: dict[str, Path]) -> None:
         DatasetInfo("plain", 1, "file"),
         DatasetInfo("folder", 7, "folder"),
     )
+
+
+def test_a_device_or_a_pipe_is_no_dataset(tmp_path: Path) -> None:
+    """Reading one may never end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    mapped = {"device": Path("/dev/zero"), "pipe": tmp_path / "pipe", "link": tmp_path / "link"}
+    assert datasets.survey(mapped) == ()
+    for name in mapped:
+        with pytest.raises(Refused, match="is neither a file nor a folder"):
+            datasets.find(mapped, (name,))
 
 
 def test_a_huge_folder_is_not_counted_to_the_end(
