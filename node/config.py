@@ -47,7 +47,7 @@ SCHEMA: dict[str, dict[str, Key]] = {
         "id": Key(
             str,
             "hardware",
-            "what the node is known by after it was set up anew",
+            "where a node that is set up anew has its id from",
             choices=("hardware", "random", "alias"),
         ),
     },
@@ -74,7 +74,7 @@ SCHEMA: dict[str, dict[str, Key]] = {
     "labels": {},
     "logging": {
         "level": Key(str, "INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR")),
-        "debug_mode": Key(bool, False, "level DEBUG, with tracebacks"),
+        "debug_mode": Key(bool, False, "level DEBUG"),
         "log_to_console": Key(bool, True, "when it runs in the foreground"),
         "rotation": Key(str, "10 MB", "size at which the log file is put aside; 3 are kept"),
     },

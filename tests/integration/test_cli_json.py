@@ -55,8 +55,9 @@ def table(heading: str) -> dict[str, tuple[str, set[str]]]:
     return found
 
 
-def nested() -> dict[str, set[str]]:
-    rows = DOCUMENT.read_text().partition("| nested |")[2].partition("\n\n")[0].splitlines()
+def nested(heading: str) -> dict[str, set[str]]:
+    section = DOCUMENT.read_text().partition(heading)[2].partition("\n## ")[0]
+    rows = section.partition("| nested |")[2].partition("\n\n")[0].splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
     return {name: set(fields.split(", ")) for name, fields in cells}
 
@@ -84,22 +85,24 @@ class Shell:
         words = [*row.split(), *arguments]
         done = self.lab.attempt(*words, "--json", said=said)
         assert done.returncode == ok, (words, done.stdout, done.stderr)
-        self.printed[row] = records = self.parsed(row, done.stdout)
+        self.printed[row] = records = parsed(row, table("## manta\n")[row][0], done.stdout)
         return records[0] if records else None
 
-    def parsed(self, row: str, text: str) -> list[Any]:
-        def refuse(constant: str) -> None:
-            raise AssertionError(f"{row} printed {constant}, which is no JSON")
 
-        form = table("## manta\n")[row][0]
-        if form == "lines":
-            found = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
-        else:
-            found = json.loads(text, parse_constant=refuse)
-            assert isinstance(found, list if form == "list" else dict), row
-            found = found if form == "list" else [found]
-        assert all(isinstance(record, dict) for record in found), row
-        return found
+def parsed(row: str, form: str, text: str) -> list[Any]:
+    """The records that a command printed, which is documented as of that form."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{row} printed {constant}, which is no JSON")
+
+    if form == "lines":
+        found = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    else:
+        found = json.loads(text, parse_constant=refuse)
+        assert isinstance(found, list if form == "list" else dict), row
+        found = found if form == "list" else [found]
+    assert all(isinstance(record, dict) for record in found), row
+    return found
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     shell("up --stop")
 
     assert set(shell.printed) == set(documented) - silent
-    inner = nested()
+    inner = nested("## manta\n")
     for row, records in shell.printed.items():
         assert records, row
         expected = documented[row][1]

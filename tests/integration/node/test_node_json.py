@@ -1,0 +1,84 @@
+"""`--json` of `manta_node`: docs/json.md is what every command prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from manta.console.exit_codes import Exit
+from manta.node.cli import cli
+from tests.integration.node.conftest import Command, port
+from tests.integration.test_cli_json import leaves, nested, parsed, table
+
+pytestmark = pytest.mark.timeout(90)
+
+HEADING = "## manta_node\n"
+
+
+class Shell:
+    """Runs commands with --json, and keeps what each printed."""
+
+    def __init__(self, manta_node: Command, token: str) -> None:
+        self.printed: dict[str, list[Any]] = {}
+        self._manta_node = manta_node
+        self._token = token
+
+    def __call__(self, row: str, *arguments: object, ok: int = 0, **variables: str) -> list[Any]:
+        words = [word for word in row.split() if word != "N"]
+        variables = {"MANTA_NODE_TOKEN": self._token, **variables}
+        done = self._manta_node(*words, *arguments, "--json", **variables)
+        assert done.returncode == ok, (words, done.stdout, done.stderr)
+        found = parsed(row, table(HEADING)[row][0], done.stdout)
+        self.printed.setdefault(row, []).extend(found)
+        return found
+
+
+def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None:
+    documented = table(HEADING)
+    assert set(leaves(cli)) | {"cluster N", "status --all"} == set(documented)
+    shell = Shell(manta_node, lab.api().create_node_token("lab", uses=4))
+    where = ("--manager-host", "127.0.0.1", "--manager-port", port(lab.file.nodes))
+    made = (*where, "--allow-unsandboxed", "--id", "random")
+    for name in ("edge", "box-1", "box-2", "gone"):
+        shell("config init", name, *made)
+    shell("config list")
+    shell("config show", "edge")
+    shell("config validate", "edge")
+    append = "import sys; open(sys.argv[1], 'a').write('[labels]\\nroom = \"b\"\\n')"
+    shell("config edit", "edge", VISUAL=f"{sys.executable} -c {json.dumps(append)}")
+    shell("config delete", "gone", "--yes")
+    wrong = manta_node.home / "nodes" / "wrong.toml"
+    wrong.write_text("[network]\nmanager_prot = 1\n")
+    (flawed,) = shell("config validate", "wrong", ok=Exit.LOCAL)
+    assert flawed["flaws"]
+    wrong.unlink()
+
+    (started,) = shell("start", "edge", "--background")
+    assert started["state"] == "connected"
+    shell("status", "edge")
+    assert shell("logs", "edge")
+    shell("doctor", "edge")
+    shell("stop", "edge")
+    shell("cluster N", 2, "--name", "box")
+    shell("cluster stop")
+    shell("cluster start", 1, "--config", "edge")
+    assert {record["name"] for record in shell("status --all", ok=Exit.UNREACHABLE)} == {
+        "edge",
+        "edge-1",
+        "box-1",
+        "box-2",
+    }
+
+    assert set(shell.printed) == set(documented)
+    inner = nested(HEADING)
+    for row, records in shell.printed.items():
+        assert records, row
+        for record in records:
+            assert set(record) == documented[row][1], row
+            for name, fields in inner.items():
+                value = record.get(name) or []
+                for item in value if isinstance(value, list) else [value]:
+                    assert set(item) == fields, (row, name)
