@@ -37,6 +37,8 @@ def config() -> None:
 @click.option("--max-concurrent-tasks", type=click.IntRange(0, 10_000))
 @click.option("--reserve-cpu-percent", type=click.FloatRange(0, 100))
 @click.option("--reserve-memory-mb", type=click.IntRange(0))
+@click.option("--value-memory-mb", type=click.IntRange(0), help="For what tasks exchange.")
+@click.option("--scratch-mb", type=click.IntRange(1), help="What a task may keep in its scratch.")
 @click.option("--runner", type=click.Choice(["auto", "docker", "process"]))
 @click.option("--default-image", metavar="IMAGE", help="Of modules that name none.")
 @click.option("--gpu-enabled/--no-gpu-enabled", default=None)

@@ -21,6 +21,8 @@ _NUMBERS = {
     "MANAGER_PORT": "manager_port",
     "RESERVE_CPU_PERCENT": "reserve_cpu_percent",
     "RESERVE_MEMORY_MB": "reserve_memory_mb",
+    "VALUE_MEMORY_MB": "value_memory_mb",
+    "SCRATCH_MB": "scratch_mb",
 }
 _SWITCHES = {"GPU_ENABLED": "gpu_enabled", "ALLOW_UNSANDBOXED": "allow_unsandboxed"}
 _SWITCHES |= {"DEBUG_MODE": "debug_mode", "LOG_TO_CONSOLE": "log_to_console"}

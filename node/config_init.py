@@ -24,6 +24,8 @@ _ONE = (
     "max_concurrent_tasks",
     "reserve_cpu_percent",
     "reserve_memory_mb",
+    "value_memory_mb",
+    "scratch_mb",
     "runner",
     "default_image",
     "gpu_enabled",
@@ -147,6 +149,8 @@ def render(name: str, answers: dict[str, Any]) -> str:
             "max_concurrent_tasks": _number(answers["max_concurrent_tasks"]),
             "reserve_cpu_percent": answers["reserve_cpu_percent"],
             "reserve_memory_mb": answers["reserve_memory_mb"],
+            "value_memory_mb": answers["value_memory_mb"],
+            "scratch_mb": answers["scratch_mb"],
         },
         "containers": {
             "runner": answers["runner"],

@@ -24,6 +24,7 @@ from manta import Swarm, Task, UserAPI
 from manta.apis.errors import MantaError
 from manta.apis.profiles import Target
 from manta.apis.session import Session
+from manta.node.errors import NodeError
 from manta.transports.keys import KeyPair
 from tests.integration.lab import manta
 from tests.integration.node.conftest import CLUSTER, HOST, Lab, port
@@ -76,6 +77,12 @@ class Place:
         with self.lab.start(config, state):
             words = ("unreachable", "denied", "wrong-key")
             return self.lab.wait_for(state, *words).sentence
+
+    def joining(self, name: str, identity: dict[str, Any]) -> str:
+        """What a node says that enrols."""
+        state = self.lab.state(name)
+        with self.lab.start(self.lab.config(name, identity=identity), state):
+            return self.lab.wait_for(state, "connected", "refused").sentence
 
     def run(self, text: str) -> str:
         """What `manta run` says of that file."""
@@ -257,6 +264,38 @@ def a_node_at_the_port_for_large_values(place: Place) -> str:
     config = place.lab.config("bulky", identity=identity, network=network)
     with place.lab.start(config, place.lab.state("bulky")):
         return place.lab.wait_for(place.lab.state("bulky"), "denied").sentence
+
+
+@says("is the manager's port for users")
+def a_node_at_the_port_for_users(place: Place) -> str:
+    network = {"manager_port": port(place.lab.file.users)}
+    token = place.api.create_node_token(CLUSTER)
+    identity = {"secured_token": token, "id": "random"}
+    with place.lab.start(
+        place.lab.config("guest", identity=identity, network=network), place.lab.state("guest")
+    ):
+        return place.lab.wait_for(place.lab.state("guest"), "connected").sentence
+
+
+@says("This token is used up")
+def a_token_that_has_served(place: Place) -> str:
+    token = place.api.create_node_token(CLUSTER)
+    return [place.joining(name, {"secured_token": token, "id": "random"}) for name in "ab"][1]
+
+
+@says("is taken by the node")
+def an_alias_of_another_node(place: Place) -> str:
+    token = place.api.create_node_token(CLUSTER)
+    return place.joining("twin", {"secured_token": token, "id": "random", "alias": "node-1"})
+
+
+@says("is mapped to")
+def a_dataset_that_is_not_there(place: Place) -> str:
+    with pytest.raises(NodeError) as refused:
+        place.lab.start(
+            place.lab.config("bare", datasets={"gone": "/nowhere"}), place.lab.state("bare")
+        )
+    return str(refused.value)
 
 
 @says("denies this node's key")

@@ -61,13 +61,12 @@ def main():
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     threads = []
     for percent in (0, 100):
-        reserves = {"reserve_cpu_percent": percent, "reserve_memory_mb": total // 2**20 - 100}
-        with lab.node(1, resources={**reserves, "max_concurrent_tasks": 1}):
+        with lab.node(1, resources={"reserve_cpu_percent": percent, "max_concurrent_tasks": 1}):
             ran = lab.run(api, lab.swarm(code))
             threads += [item.value for item in api.stream_results(ran)]
     assert threads == [os.cpu_count(), 1]
 
-    with lab.node(1, resources=reserves):
+    with lab.node(1, resources={"reserve_memory_mb": total // 2**20 - 100}):
         ran = lab.run(api, lab.swarm(code, resources={"memory": "50MB"}))
         asking = lab.swarm(code, resources={"memory": "200MB"})
         with pytest.raises(Unplaceable, match=r"node-1 has 100\.\d MiB of memory, 190\.7 MiB are"):

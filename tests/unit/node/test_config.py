@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from manta.node.config import SCHEMA, NodeConfig, instance, line_of, load, parse
 from manta.node.errors import ConfigError
 
 PATH = Path("/etc/manta/edge.toml")
+PAGE = Path(__file__).parents[3] / "docs" / "node.md"
 
 SPEC = """
 [identity]
@@ -265,8 +267,20 @@ def test_every_default_is_valid() -> None:
             read(f"[{section}]\n{name} = {toml_value(key.default)}\n")
 
 
+def test_each_key_has_an_option_and_a_variable_and_the_page_names_them() -> None:
+    from manta.node.cli_config import config_init
+    from manta.node.config_environment import _KNOWN, PREFIX
+
+    rows = re.findall(r"^\| `([a-z_.]+)` \| `(--[a-z-]+)` \| `(\w+)` \|$", PAGE.read_text(), re.M)
+    documented, options, variables = (set(column) for column in zip(*rows, strict=True))
+    keys = {f"{section}.{name}" for section, names in SCHEMA.items() for name in names}
+    assert documented == keys | {"labels"}
+    assert options <= {option for parameter in config_init.params for option in parameter.opts}
+    assert variables == {PREFIX + name for name in _KNOWN}
+
+
 def test_the_documents_example() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "node.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     config = read(page.partition("```toml\n")[2].partition("```")[0])
     assert config.token_variable == "MANTA_NODE_TOKEN"
     for section, keys in SCHEMA.items():

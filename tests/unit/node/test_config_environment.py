@@ -23,6 +23,8 @@ def test_every_variable_arrives_in_the_configuration() -> None:
         "MANTA_NODE_MAX_CONCURRENT_TASKS": "3",
         "MANTA_NODE_RESERVE_CPU_PERCENT": "10",
         "MANTA_NODE_RESERVE_MEMORY_MB": "128",
+        "MANTA_NODE_SCRATCH_MB": "100",
+        "MANTA_NODE_VALUE_MEMORY_MB": "200",
         "MANTA_NODE_LOG_LEVEL": "DEBUG",
         "MANTA_NODE_DATASETS": "digits=/data/digits.npz, pictures=/data/pictures",
         "MANTA_NODE_LABELS": "room=lab-3",
@@ -39,6 +41,8 @@ def test_every_variable_arrives_in_the_configuration() -> None:
     assert config.max_concurrent_tasks == 3
     assert config.reserve_cpu_percent == 10
     assert config.reserve_memory == 128 * 1024 * 1024
+    assert config.scratch == 100 * 1024 * 1024
+    assert config.value_memory == 200 * 1024 * 1024
     assert config.log_level == "DEBUG"
     assert config.datasets == {
         "digits": Path("/data/digits.npz"),
