@@ -62,7 +62,7 @@ class _Root:
 
     def child_exited(self, event: ChildExited) -> None:
         self.settled.set()
-        level = logging.INFO if event.reason.is_normal else logging.ERROR
+        level = logging.DEBUG if event.reason.is_normal else logging.ERROR
         log.log(level, "%s", event, exc_info=event.reason.error)
 
 

@@ -63,7 +63,14 @@ def ask(count: int, name: str, as_json: bool) -> int:
 
 @cluster.command()
 @click.argument("count", metavar="N", type=COUNT)
-@click.option("--config", "name", default="default", show_default=True, metavar="NAME")
+@click.option(
+    "--config",
+    "name",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The configuration of all of them.",
+)
 @AS_JSON
 def start(count: int, name: str, as_json: bool) -> int:
     """Start N nodes of one configuration, in the background.

@@ -31,21 +31,50 @@ def config() -> None:
 @NAME
 @click.option("--token", help="To enrol; better left to the variable MANTA_NODE_TOKEN.")
 @click.option("--alias", help="What the node is called in its cluster.")
-@click.option("--id", "id_mode", type=click.Choice(["hardware", "random", "alias"]))
-@click.option("--manager-host", metavar="HOST")
-@click.option("--manager-port", type=click.IntRange(1, 65535))
-@click.option("--max-concurrent-tasks", type=click.IntRange(0, 10_000))
-@click.option("--reserve-cpu-percent", type=click.FloatRange(0, 100))
-@click.option("--reserve-memory-mb", type=click.IntRange(0))
+@click.option(
+    "--id",
+    "id_mode",
+    type=click.Choice(["hardware", "random", "alias"]),
+    help="Where its id comes from.  [default: hardware]",
+)
+@click.option("--manager-host", metavar="HOST", help="[default: localhost]")
+@click.option(
+    "--manager-port", type=click.IntRange(1, 65535), help="That for nodes.  [default: 50051]"
+)
+@click.option(
+    "--max-concurrent-tasks",
+    type=click.IntRange(0, 10_000),
+    help="[default: one per core, at least 2]",
+)
+@click.option(
+    "--reserve-cpu-percent", type=click.FloatRange(0, 100), help="Kept from tasks.  [default: 5]"
+)
+@click.option(
+    "--reserve-memory-mb", type=click.IntRange(0), help="Kept from tasks.  [default: 256]"
+)
 @click.option("--value-memory-mb", type=click.IntRange(0), help="For what tasks exchange.")
 @click.option("--scratch-mb", type=click.IntRange(1), help="What a task may keep in its scratch.")
-@click.option("--runner", type=click.Choice(["auto", "docker", "process"]))
+@click.option(
+    "--runner",
+    type=click.Choice(["auto", "docker", "process"]),
+    help="What tasks run in.  [default: auto]",
+)
 @click.option("--default-image", metavar="IMAGE", help="Of modules that name none.")
-@click.option("--gpu-enabled/--no-gpu-enabled", default=None)
-@click.option("--allow-unsandboxed/--no-allow-unsandboxed", default=None)
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH")
-@click.option("--label", "labels", multiple=True, metavar="NAME=TEXT")
-@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@click.option(
+    "--gpu-enabled/--no-gpu-enabled", default=None, help="Tasks may use GPUs.  [default: yes]"
+)
+@click.option(
+    "--allow-unsandboxed/--no-allow-unsandboxed",
+    default=None,
+    help="Tasks may run as plain processes.  [default: yes, with a warning]",
+)
+@click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH", help="May be repeated.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=TEXT", help="May be repeated.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
+    help="[default: INFO]",
+)
 @click.option("--debug-mode/--no-debug-mode", default=None, help="Log at level DEBUG.")
 @click.option("--log-to-console/--no-log-to-console", default=None, help="In the foreground.")
 @click.option("--log-rotation", "rotation", metavar="SIZE", help="As 10 MB; three are kept.")

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from manta.console.exit_codes import Exit
 from manta.node import cli, places
+
+
+def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from commands(below, f"{path} {name}")
+    yield path, command
+
+
+def test_every_command_and_option_is_explained() -> None:
+    for path, command in commands(cli.cli, "manta_node"):
+        assert command.help, path
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{path} {parameter.opts[0]}"
 
 
 def test_a_fault_of_its_own_is_one_sentence_and_a_file(
