@@ -40,9 +40,11 @@ class Accounts:
         return UserOverview.of(self._ask(request, users.UserInfo, again=True))
 
     def list_users(self) -> list[UserOverview]:
-        """All users, with their roles. For administrators."""
-        answer = self._ask(users.ListUsers(), users.Users, again=True)
-        return [UserOverview.of(user) for user in answer.users]
+        """All users, with their roles, by email. For administrators."""
+        found = self.connection.listed(
+            users.ListUsers, users.Users, lambda page: page.users, lambda one: one.id
+        )
+        return [UserOverview.of(user) for user in sorted(found, key=lambda one: one.email)]
 
     def list_user_ids(self) -> list[str]:
         """As `list_users`, the ids alone."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -156,10 +157,12 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
     # --- nodes -------------------------------------------------------------------------------
 
     async def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
-        """Those that have enrolled in the cluster, connected or not. Raises NotFound."""
-        request = messages.ListNodes(_id(cluster, "cluster"))
-        answer = await self._ask(request, messages.Nodes, again=True)
-        return [NodeOverview.of(node) for node in answer.nodes]
+        """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
+        request = partial(messages.ListNodes, _id(cluster, "cluster"))
+        found = await self.connection.listed(
+            request, messages.Nodes, lambda page: page.nodes, lambda one: one.id
+        )
+        return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
 
     async def get_node(self, node: Node, cluster: Cluster | None = None) -> NodeOverview:
         """By id, a unique beginning of it, or alias; aliases are unique within a `cluster`.
@@ -195,7 +198,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         compiled = await self._compiled(swarm)
         await self._check_versions(compiled.versioned)
         request = messages.CheckSwarm(_id(cluster, "cluster"), compiled.spec)
-        return await self._ask(request, Plan, again=True)
+        return await self.connection.plan(request)
 
     async def deploy_swarm(
         self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
@@ -254,10 +257,16 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         return await self._swarm(messages.GetSwarm(_id(swarm, "swarm")), again=True)
 
     async def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]:
-        """Those of one cluster, or of all that this user may see; ended ones included."""
-        request = messages.ListSwarms(None if cluster is None else _id(cluster, "cluster"))
-        answer = await self._ask(request, messages.Swarms, again=True)
-        return [SwarmOverview.of(swarm) for swarm in answer.swarms]
+        """Those of one cluster, or of all that this user may see, ended ones included; in the
+        order in which they were sent."""
+        where = None if cluster is None else _id(cluster, "cluster")
+        found = await self.connection.listed(
+            partial(messages.ListSwarms, where),
+            messages.Swarms,
+            lambda page: page.swarms,
+            lambda one: one.swarm_id,
+        )
+        return [SwarmOverview.of(swarm) for swarm in sorted(found, key=lambda one: one.created_at)]
 
     async def get_tasks(self, swarm: SwarmId, iteration: int | None = None) -> list[TaskOverview]:
         """Every attempt of every task, of one iteration or of all."""
@@ -267,7 +276,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def explain_swarm(self, swarm: SwarmId) -> Plan:
         """Where each task runs or, node by node and rule by rule, why it does not."""
-        return await self._ask(messages.ExplainSwarm(_id(swarm, "swarm")), Plan, again=True)
+        return await self.connection.plan(messages.ExplainSwarm(_id(swarm, "swarm")))
 
     async def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
         """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""

@@ -6,8 +6,10 @@ Generated from `async_connection.py` by `make generate`: do not edit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from msgspec import msgpack
 
 from manta.apis.bridge import in_thread, outcome, pause
 from manta.apis.errors import ManagerFault, NoAnswer
@@ -20,6 +22,8 @@ from manta.protocol.user import (
     FeedPage,
     FindMissingBlobs,
     MissingBlobs,
+    Plan,
+    Planned,
     ReadFeed,
     SignedIn,
     WhoAmI,
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from manta.protocol.node import Message
+    from manta.protocol.user import CheckSwarm, ExplainSwarm
     from manta.transports.values import Encoded
 
 PATIENCE = 60.0
@@ -43,6 +48,15 @@ TRANSFER = 600.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 Reply = TypeVar("Reply")
+Item = TypeVar("Item")
+
+
+class Paged(Protocol):
+    @property
+    def more(self) -> bool: ...
+
+
+Page = TypeVar("Page", bound=Paged)
 
 
 class Connection:
@@ -111,6 +125,32 @@ class Connection:
                 raise failure
             pause(delay)
             delay = min(2 * delay, LONGEST_PAUSE)
+
+    # --- lists ---------------------------------------------------------------------------
+
+    def listed(
+        self,
+        request: Callable[[str], Message],
+        reply: type[Page],
+        items: Callable[[Page], Sequence[Item]],
+        key: Callable[[Item], str],
+    ) -> list[Item]:
+        """All of a list, page by page; `request` makes the one for what comes after a key."""
+        found: list[Item] = []
+        more = True
+        while more:
+            page = self.ask(request(key(found[-1]) if found else ""), reply, again=True)
+            found += items(page)
+            more = page.more
+        return found
+
+    def plan(self, request: CheckSwarm | ExplainSwarm) -> Plan:
+        """The answer to either, whatever its size."""
+        planned = self.ask(request, Planned, again=True)
+        if planned.plan is not None:
+            return planned.plan
+        (load,) = self.fetch([planned.blob])
+        return in_thread(lambda: msgpack.decode(load(), type=Plan))
 
     # --- feeds ---------------------------------------------------------------------------
 

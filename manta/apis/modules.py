@@ -57,14 +57,10 @@ class Modules:
 
     def list_modules(self) -> list[ModuleOverview]:
         """By name, then by version, then by the time at which they were sent."""
-        found: list[ModuleOverview] = []
-        more = True
-        while more:
-            request = users.ListModules(found[-1].id if found else "")
-            page = self._ask(request, users.Modules, again=True)
-            found += map(ModuleOverview.of, page.modules)
-            more = page.more
-        return sorted(found, key=_order)
+        found = self.connection.listed(
+            users.ListModules, users.Modules, lambda page: page.modules, lambda one: one.id
+        )
+        return sorted(map(ModuleOverview.of, found), key=_order)
 
     def update_module(self, module: ModuleId, content: Module) -> ModuleOverview:
         """Other content for a module without a version; it keeps its id and its name.

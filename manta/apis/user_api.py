@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -156,10 +157,12 @@ class UserAPI(Listings, Modules, Accounts):
     # --- nodes -------------------------------------------------------------------------------
 
     def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
-        """Those that have enrolled in the cluster, connected or not. Raises NotFound."""
-        request = messages.ListNodes(_id(cluster, "cluster"))
-        answer = self._ask(request, messages.Nodes, again=True)
-        return [NodeOverview.of(node) for node in answer.nodes]
+        """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
+        request = partial(messages.ListNodes, _id(cluster, "cluster"))
+        found = self.connection.listed(
+            request, messages.Nodes, lambda page: page.nodes, lambda one: one.id
+        )
+        return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
 
     def get_node(self, node: Node, cluster: Cluster | None = None) -> NodeOverview:
         """By id, a unique beginning of it, or alias; aliases are unique within a `cluster`.
@@ -193,7 +196,7 @@ class UserAPI(Listings, Modules, Accounts):
         compiled = self._compiled(swarm)
         self._check_versions(compiled.versioned)
         request = messages.CheckSwarm(_id(cluster, "cluster"), compiled.spec)
-        return self._ask(request, Plan, again=True)
+        return self.connection.plan(request)
 
     def deploy_swarm(
         self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
@@ -252,10 +255,16 @@ class UserAPI(Listings, Modules, Accounts):
         return self._swarm(messages.GetSwarm(_id(swarm, "swarm")), again=True)
 
     def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]:
-        """Those of one cluster, or of all that this user may see; ended ones included."""
-        request = messages.ListSwarms(None if cluster is None else _id(cluster, "cluster"))
-        answer = self._ask(request, messages.Swarms, again=True)
-        return [SwarmOverview.of(swarm) for swarm in answer.swarms]
+        """Those of one cluster, or of all that this user may see, ended ones included; in the
+        order in which they were sent."""
+        where = None if cluster is None else _id(cluster, "cluster")
+        found = self.connection.listed(
+            partial(messages.ListSwarms, where),
+            messages.Swarms,
+            lambda page: page.swarms,
+            lambda one: one.swarm_id,
+        )
+        return [SwarmOverview.of(swarm) for swarm in sorted(found, key=lambda one: one.created_at)]
 
     def get_tasks(self, swarm: SwarmId, iteration: int | None = None) -> list[TaskOverview]:
         """Every attempt of every task, of one iteration or of all."""
@@ -265,7 +274,7 @@ class UserAPI(Listings, Modules, Accounts):
 
     def explain_swarm(self, swarm: SwarmId) -> Plan:
         """Where each task runs or, node by node and rule by rule, why it does not."""
-        return self._ask(messages.ExplainSwarm(_id(swarm, "swarm")), Plan, again=True)
+        return self.connection.plan(messages.ExplainSwarm(_id(swarm, "swarm")))
 
     def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
         """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""

@@ -22,8 +22,9 @@ from manta.actors import (
     Restart,
     Supervisor,
 )
-from manta.manager import placement, references
+from manta.manager import pages, placement, plans, references
 from manta.manager import swarm_queries as queries
+from manta.manager import swarm_words as words
 from manta.manager.cluster_nodes import ClusterNodes, LeaseTick
 from manta.manager.context import BLOBS, GATEWAY, STORE, Context, Done, finish, work
 from manta.manager.directory import SwarmEntry
@@ -342,8 +343,9 @@ class ClusterSupervisor(Supervisor):
                 self._check(request, self.defer())
             case user.RemoveSwarm():
                 self._remove_swarm(request.swarm_id, self.defer())
-            case user.ListNodes():
-                return user.Nodes(self._nodes.infos())
+            case user.ListNodes(after=after):
+                infos = self._nodes.infos()
+                return user.Nodes(*pages.after(infos, lambda one: one.id, after, pages.encoded))
             case user.GetNode(node=node_id):
                 info = self._nodes.info(node_id)
                 if info is None:
@@ -398,14 +400,13 @@ class ClusterSupervisor(Supervisor):
                 self._check_again()
             return
         if isinstance(message, user.CheckSwarm):
-            reply.set(plan)
+            plans.answer(self, self._context, plan, reply)
             return
         assert isinstance(message, user.SendSwarm)
         if flawed:
-            raise Refused(Code.INVALID, " ".join(flawed), {"problems": list(flawed)})
+            raise words.refusal(Code.INVALID, flawed)
         if plan.problems and not message.wait:
-            problems = list(plan.problems)
-            raise Refused(Code.UNPLACEABLE, " ".join(problems), {"problems": problems})
+            raise words.refusal(Code.UNPLACEABLE, plan.problems)
         if missing:
             raise Refused(
                 Code.BLOB_MISSING,

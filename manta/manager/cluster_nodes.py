@@ -6,7 +6,7 @@ the whole, and sends again what was not acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
@@ -388,9 +388,9 @@ class ClusterNodes:
             last_seen=node.last_seen,
         )
 
-    def infos(self) -> tuple[NodeInfo, ...]:
+    def infos(self) -> Iterator[NodeInfo]:
         found = (self.info(node_id) for node_id in self._nodes)
-        return tuple(sorted((info for info in found if info), key=lambda info: info.alias))
+        return (info for info in found if info)
 
 
 def _pass_on(asked: Future[Any], answer: Future[Any], alias: str) -> None:

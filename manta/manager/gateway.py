@@ -7,7 +7,7 @@ allowed goes to the actor that answers it, by its path and never by a kept refer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import msgspec
@@ -20,6 +20,7 @@ from manta.actors import (
     Refused,
     Reply,
 )
+from manta.manager import pages
 from manta.manager.auth.permits import Permits
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import check_right
@@ -392,9 +393,12 @@ class Gateway(Actor):
                 self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case user.FindMissingBlobs(blobs):
                 self._find_missing(blobs, self.defer())
-            case user.ListSwarms(name):
+            case user.ListSwarms(name, after):
                 clusters = self._permits.readable(who) if name is None else [find.cluster(name).id]
-                return user.Swarms(self._swarms(clusters))
+                infos = self._swarms(clusters)
+                return user.Swarms(
+                    *pages.after(infos, lambda one: one.swarm_id, after, pages.encoded)
+                )
             case user.RemoveSwarm(name):
                 entry = find.swarm(name)
                 self._relay.forward(
@@ -438,11 +442,9 @@ class Gateway(Actor):
 
     # How the manager is.
 
-    def _swarms(self, cluster_ids: Iterable[str]) -> tuple[SwarmInfo, ...]:
-        found: list[SwarmInfo] = []
+    def _swarms(self, cluster_ids: Iterable[str]) -> Iterator[SwarmInfo]:
         for id_ in cluster_ids:
-            found += self._context.board(id_).swarms.values()
-        return tuple(sorted(found, key=lambda info: info.created_at))
+            yield from self._context.board(id_).swarms.values()
 
     def _status(self, find: Directory, reply: Reply) -> None:
         boards = [self._context.board(id_) for id_ in find.clusters]

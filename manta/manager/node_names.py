@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from manta.manager.placement import NodeView
 
 
+SHOWN = 6
+"""Names listed in one sentence; more are counted."""
+
+
 def ids_of(names: Iterable[str], nodes: Sequence[NodeView]) -> tuple[str, ...]:
     """A name that fits no node, or several, stays as it is, and so is no node's id."""
     return tuple(_id_of(name, nodes) for name in names)
@@ -49,3 +53,9 @@ def misnamed(task: TaskSpec, nodes: Sequence[NodeView]) -> Iterator[str]:
                 f"Task {task.alias!r} has the node {id_} in specified_ids (as {only[id_]!r}) and "
                 f"in excepted_ids (as {but[id_]!r}); take it out of one."
             )
+
+
+def listed(names: Sequence[str], separator: str = ", ") -> str:
+    if len(names) <= SHOWN:
+        return separator.join(names)
+    return separator.join(names[: SHOWN - 1]) + f"{separator}and {len(names) - SHOWN + 1} more"

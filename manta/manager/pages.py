@@ -25,10 +25,12 @@ def after(
     return tuple(shown), more
 
 
-def fitting(items: Iterable[T], size: Callable[[T], int]) -> tuple[list[T], bool]:
-    """The first of them, as many as fit into a page and at least one; are there more?"""
+def fitting(
+    items: Iterable[T], size: Callable[[T], int], room: int | None = None
+) -> tuple[list[T], bool]:
+    """The first of them, as many as fit into the room, a page, and at least one; are there more?"""
     shown: list[T] = []
-    room = PAGE_BYTES
+    room = PAGE_BYTES if room is None else room
     for item in items:
         room -= size(item)
         if room < 0 and shown:

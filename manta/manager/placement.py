@@ -23,7 +23,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from manta.manager.node_names import ids_of, misnamed
+from manta.manager.node_names import ids_of, listed, misnamed
 from manta.manager.validity import flaws
 from manta.protocol.node import Capabilities, Load
 from manta.protocol.spec import ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
@@ -253,7 +253,7 @@ def _awaits(demand: Demand, nodes: Sequence[NodeView], eligible: int) -> str:
     if task.method != "random" and eligible and taken[0] == taken[1]:
         return ""
     return (
-        f"Task {task.alias!r} waits for {', '.join(node.alias for node in away)}, whose connection "
+        f"Task {task.alias!r} waits for {listed([node.alias for node in away])}, whose connection "
         "was lost a moment ago; it is placed without it if it is not back within seconds."
     )
 
@@ -269,7 +269,7 @@ def _problem(
             aliases = {node.id: f"{node.alias} {reason}" for node, _, reason in refused}
             away = [aliases.get(id_, f"{id_} is gone") for id_ in demand.kept if id_ not in here]
             if away:
-                return f"{head}: it is fixed, and {'; '.join(away)}; {_remedy('fixed')}."
+                return f"{head}: it is fixed, and {listed(away, '; ')}; {_remedy('fixed')}."
         return ""
     if all(RULES[number][0] == "connected" for _, number, _ in refused):
         return f"{head}: no node is connected; {_remedy('connected')}."
@@ -297,10 +297,10 @@ def _missing_datasets(demand: Demand, nodes: list[NodeView]) -> str:
     held = Counter(name.name for node in nodes for name in node.capabilities.datasets)
     wanted = datasets_of(demand.task, demand.module)
     nowhere = [name for name in wanted if not held[name]]
-    there = _quoted(sorted(held)) or "none"
+    there = _some(sorted(held)) or "none"
     if nowhere:
-        return f"no node that it may run on has the dataset {_quoted(nowhere)} (there are: {there})"
-    return f"no node that it may run on has all of the datasets {_quoted(wanted)}"
+        return f"no node that it may run on has the dataset {_some(nowhere)} (there are: {there})"
+    return f"no node that it may run on has all of the datasets {_some(wanted)}"
 
 
 def _remedy(rule: str) -> str:
@@ -405,6 +405,10 @@ def _split(alias: str) -> tuple[tuple[int, str], ...]:
     """node-2 before node-10."""
     parts = re.findall(r"[0-9]+|[^0-9]+", alias)
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
+
+
+def _some(names: Iterable[str]) -> str:
+    return listed([*map(repr, names)])
 
 
 def _quoted(names: Iterable[str]) -> str:

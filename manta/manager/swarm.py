@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, Refused, Timer
-from manta.manager import exchange_queries, references
+from manta.manager import exchange_queries, plans, references
 from manta.manager import swarm_queries as queries
 from manta.manager.commits import AcknowledgeWithout, Commit, Commits, Orderly
 from manta.manager.context import BLOBS, STORE, Context, Done, cluster_path, finish
@@ -376,7 +376,8 @@ class SwarmSupervisor(Actor):
             case user.GetSwarm():
                 return self._commits.shown
             case user.ExplainSwarm():
-                return queries.explain(machine, self._board.views_for(self._swarm_id))
+                plan = queries.explain(machine, self._board.views_for(self._swarm_id))
+                plans.answer(self, self._context, plan, self.defer())
             case user.GetTasks(iteration=iteration, after=after):
                 return queries.tasks(machine, iteration, after)
             case user.SelectGlobal(tag=tag):

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from manta.actors import Refused
 from manta.manager import swarm_words as words
+from manta.manager.node_names import listed
 from manta.manager.pages import PAGE_BYTES, fitting
 from manta.manager.placement import WINDOW, NodeView, place
 from manta.manager.swarm_events import Placed, Unplaceable
@@ -70,7 +71,7 @@ def deletable(machine: SwarmMachine, tag: str | None, iteration: int | None) -> 
     data = machine.data
     if tag is not None and not data.results_of(tag, None):
         tags = sorted({data.results[position].tag for position in data.results_of(None, None)})
-        there = f"it has {words.listed(tags)}" if tags else "it has no results at all"
+        there = f"it has {listed(tags)}" if tags else "it has no results at all"
         raise Refused(
             Code.UNKNOWN_TAG,
             f"Swarm {machine.graph.spec.name!r} ({data.swarm_id}) has no results of tag {tag!r}: "
@@ -256,4 +257,4 @@ def _waits(machine: SwarmMachine, run: TaskRun) -> str:
         if other.phase is not Phase.DONE:
             answered = f"{other.finished} of {other.size} have answered"
             before.append(f"{edge.alias} ({answered if other.size else other.phase.lower()})")
-    return f"Task {run.spec.alias!r} waits for {words.listed(before)}."
+    return f"Task {run.spec.alias!r} waits for {listed(before)}."

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from manta.actors import Refused
+from manta.manager.node_names import listed
+from manta.manager.pages import encoded, fitting
 from manta.manager.placement import Placement
 from manta.manager.swarm_events import ResultsDeleted
 from manta.manager.swarm_state import Ask, Attempt, InstanceRun, SwarmData, TaskRun
+from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Progressed, TaskError
 from manta.protocol.states import AttemptState
 
-SHOWN = 6
-"""Names listed in one sentence; more are counted."""
+TOLD = 3000
+"""Characters of problems that a refusal tells; more are counted. A sentence has a limit."""
 
 
 RESTORED = "the manager was restored from a backup, and what the task told since is lost"
@@ -209,14 +213,18 @@ def deleted(count: int, event: ResultsDeleted) -> str:
     return f"{what}{tag}{at} {were} deleted by {event.by}."
 
 
+def refusal(code: Code, problems: Sequence[str]) -> Refused:
+    """Of a swarm with these problems; of more than a message holds, the first."""
+    told, _ = fitting(problems, len, TOLD)
+    sentence = " ".join(told)
+    if (more := len(problems) - len(told)) > 0:
+        sentence += f" There {'is 1' if more == 1 else f'are {more}'} more: see `manta check`."
+    listed, _ = fitting(problems, encoded)
+    return Refused(code, sentence, {"problems": listed})
+
+
 def stranger(node_id: str, instance: Instance) -> str:
     return f"Node {node_id} reported on {instance}, which it was never given; ignored."
-
-
-def listed(names: Sequence[str], separator: str = ", ") -> str:
-    if len(names) <= SHOWN:
-        return separator.join(names)
-    return separator.join(names[: SHOWN - 1]) + f"{separator}and {len(names) - SHOWN + 1} more"
 
 
 def seconds(duration: float) -> str:

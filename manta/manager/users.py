@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from manta.actors import Actor, Refused, Reply
+from manta.manager import pages
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
@@ -63,9 +64,10 @@ class Users:
         match message:
             case users.GetUser(name):
                 reply.set(self._info(self._get(name, who), who))
-            case users.ListUsers():
-                everybody = sorted(self._registrar.users.values(), key=lambda one: one.email)
-                reply.set(users.Users(tuple(self._info(one, who) for one in everybody)))
+            case users.ListUsers(after):
+                infos = (self._info(one, who) for one in self._registrar.users.values())
+                found = pages.after(infos, lambda one: one.id, after, pages.encoded)
+                reply.set(users.Users(*found))
             case users.AddUser():
                 self._add(message, who, reply)
             case users.ChangePassword():

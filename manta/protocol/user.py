@@ -128,11 +128,17 @@ class NodeInfo(Message, frozen=True):
 
 
 class ListNodes(Message, frozen=True):
+    """In order of ids; `after` is the last that was received already. So in all lists."""
+
     cluster: str
+    after: str = ""
 
 
 class Nodes(Message, frozen=True):
+    """As many as fit into a message; `more`: ask for those after them. So in all lists."""
+
     nodes: tuple[NodeInfo, ...]
+    more: bool = False
 
 
 class GetNode(Message, frozen=True):
@@ -200,6 +206,14 @@ class Plan(Message, frozen=True):
     """By task: instances beside these, which are given to nodes as places come free."""
 
 
+class Planned(Message, frozen=True):
+    """One of the two: a plan that is too much for a message is a blob, whose value is the
+    packed Plan."""
+
+    plan: Plan | None = None
+    blob: BlobRef | None = None
+
+
 class CheckSwarm(Message, frozen=True):
     cluster: str
     spec: SwarmSpec
@@ -253,10 +267,12 @@ class GetSwarm(Message, frozen=True):
 
 class ListSwarms(Message, frozen=True):
     cluster: str | None = None
+    after: str = ""
 
 
 class Swarms(Message, frozen=True):
     swarms: tuple[SwarmInfo, ...]
+    more: bool = False
 
 
 class ExplainSwarm(Message, frozen=True):
@@ -443,7 +459,7 @@ _REPLIES: dict[type[Message], type[Message]] = {
     GetNode: NodeInfo,
     RequestNodeStop: Ok,
     RemoveNode: Ok,
-    CheckSwarm: Plan,
+    CheckSwarm: Planned,
     FindMissingBlobs: MissingBlobs,
     SendSwarm: SwarmInfo,
     StartSwarm: SwarmInfo,
@@ -453,7 +469,7 @@ _REPLIES: dict[type[Message], type[Message]] = {
     RemoveSwarm: Ok,
     GetSwarm: SwarmInfo,
     ListSwarms: Swarms,
-    ExplainSwarm: Plan,
+    ExplainSwarm: Planned,
     GetTasks: Tasks,
     ReadFeed: FeedPage,
     DeleteResults: DeletedResults,

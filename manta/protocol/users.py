@@ -33,11 +33,12 @@ class GetUser(Message, frozen=True):
 
 
 class ListUsers(Message, frozen=True):
-    pass
+    after: str = ""
 
 
 class Users(Message, frozen=True):
     users: tuple[UserInfo, ...]
+    more: bool = False
 
 
 class AddUser(Message, frozen=True):
@@ -139,14 +140,10 @@ class ResolveModule(Message, frozen=True):
 
 
 class ListModules(Message, frozen=True):
-    """In order of ids; `after` is the last that was received already. So in all lists."""
-
     after: str = ""
 
 
 class Modules(Message, frozen=True):
-    """As many as fit into a message; `more`: ask for those after them. So in all lists."""
-
     modules: tuple[ModuleInfo, ...]
     more: bool = False
 

@@ -273,7 +273,7 @@ def test_what_cannot_be_placed_is_refused_with_reasons(admin: Client, cluster, n
     assert no.code == Code.UNPLACEABLE
     assert "'digits'" in no.sentence
     assert no.data["problems"]
-    plan = admin.ask(CheckSwarm("lab", spec))
+    plan = admin.ask(CheckSwarm("lab", spec)).plan
     assert plan.problems
     assert any(verdict.rule == "datasets" and not verdict.accepted for verdict in plan.verdicts)
     assert admin.ask(ListSwarms()).swarms == ()
@@ -284,7 +284,7 @@ def test_a_swarm_that_waits_starts_when_a_node_has_what_it_wants(
 ) -> None:
     nodes(1)
     swarm_id = deploy(admin, round_trip(datasets=("digits",)), wait=True)
-    plan = admin.ask(ExplainSwarm(swarm_id))
+    plan = admin.ask(ExplainSwarm(swarm_id)).plan
     assert any("digits" in problem for problem in plan.problems)
     has = Capabilities(datasets=(DatasetInfo("digits", 1, "npz"),))
     bench.node(2, work, capabilities=has)

@@ -1,0 +1,176 @@
+"""Lists and plans that no message holds: thousands of records in a real manager's store."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from manta import Module, Swarm, Task, UserAPI
+from manta.apis.profiles import Target
+from manta.apis.session import Session
+from manta.manager import blobs, pages
+from manta.manager.messages import Sweep
+from manta.manager.store.interface import Put, Write
+from manta.manager.store.records import (
+    KeyKind,
+    KeyRecord,
+    NodeRecord,
+    SwarmRecord,
+    UserRecord,
+)
+from manta.manager.store.sqlite import SqliteStore
+from manta.protocol.node import Capabilities, DatasetInfo
+from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
+from manta.protocol.user import (
+    CheckSwarm,
+    ClusterInfo,
+    ListNodes,
+    ListSwarms,
+    SendSwarm,
+    SwarmInfo,
+)
+from manta.transports.frames import Limits
+
+LIMIT = Limits().message_bytes
+SPEC = SwarmSpec(
+    "many",
+    tuple(TaskSpec(f"task-{number}", "code") for number in range(40)),
+    (ModuleSpec("code", image="none"),),
+)
+
+
+@pytest.fixture
+def api(bench) -> Iterator[UserAPI]:
+    host, port = bench.users_at.removeprefix("tcp://").split(":")
+    target = Target(host, int(port), "test", server_key=bench.key)
+    with UserAPI.over(Session(target, bench.admin_keys)) as api:
+        yield api
+
+
+def fill(bench, *writes: Write) -> None:
+    """Put records into the store of the manager, which is restarted for it."""
+    bench.stop()
+    store = SqliteStore(bench.home / "manta.db")
+    store.commit(writes)
+    store.close()
+    bench.start()
+
+
+def swarm_record(number: int, cluster: ClusterInfo) -> Put:
+    info = SwarmInfo(
+        f"{number:032x}",
+        f"swarm-{number}",
+        cluster.id,
+        "FAILED",
+        f"task worker failed on node-{number}: {'ValueError in its code, and so on; ' * 25}",
+        created_at=float((number * 7919) % 5000),
+        ended_at=1.0,
+    )
+    return Put(SwarmRecord(info, cluster.owner_id))
+
+
+def test_thousands_of_swarms_are_listed_in_order_of_creation(
+    bench, admin, cluster: ClusterInfo, api: UserAPI
+) -> None:
+    fill(bench, *(swarm_record(number, cluster) for number in range(5000)))
+    found = api.list_swarms()
+    assert sum(pages.encoded(SwarmInfo(**dict(swarm))) for swarm in found) > LIMIT
+    assert [swarm.created_at for swarm in found] == [float(number) for number in range(5000)]
+    assert api.list_swarms(cluster.name) == found
+    assert len({swarm.swarm_id for swarm in api.stream_swarms()}) == 5000
+    # What goes away meanwhile disturbs nobody's place.
+    first = admin.ask(ListSwarms())
+    assert first.more
+    api.remove_swarm(first.swarms[-1].swarm_id)
+    rest = admin.ask(ListSwarms(after=first.swarms[-1].swarm_id))
+    assert rest.swarms[0].swarm_id == f"{int(first.swarms[-1].swarm_id, 16) + 1:032x}"
+
+
+def test_thousands_of_users_are_listed_by_email(
+    bench, api: UserAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_BYTES", 100_000)
+    emails = [f"user-{number:05}@lab" for number in range(3000)]
+    records = (UserRecord(f"{-n % 7:x}{n:031x}", email, "", 0.0) for n, email in enumerate(emails))
+    fill(bench, *map(Put, records))
+    asked = 0
+    whole = api.connection.ask
+
+    def count(*arguments, **options):
+        nonlocal asked
+        asked += 1
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(api.connection, "ask", count)
+    found = [user.email for user in api.list_users()]
+    assert found == ["me@localhost", *emails]
+    assert asked > 3
+    assert len(api.list_user_ids()) == 3001
+
+
+def node_record(number: int, cluster: ClusterInfo) -> Iterator[Put]:
+    datasets = tuple(DatasetInfo(f"scans-of-{day}-{number}", 10**9, "npz") for day in range(60))
+    id_, key = f"{number:032x}", f"key-{number}"
+    has = Capabilities(hostname=f"host-{number}", datasets=datasets)
+    yield Put(NodeRecord(id_, cluster.id, f"n{number:04}", key, 0.0, has))
+    yield Put(KeyRecord(key, KeyKind.NODE, id_, 0.0))
+
+
+def test_thousands_of_nodes_and_what_a_swarm_finds_on_them(
+    bench, admin, cluster: ClusterInfo, api: UserAPI
+) -> None:
+    fill(bench, *(put for number in range(2000) for put in node_record(number, cluster)))
+    found = api.list_nodes(cluster.name)
+    assert [node.alias for node in found if node.alias.startswith("n0")][:2] == ["n0000", "n0001"]
+    assert [node.alias for node in found] == sorted(node.alias for node in found)
+    assert len(found) == 2000 + 4
+    first = admin.ask(ListNodes(cluster.name))
+    assert first.more
+    assert 3 * len(first.nodes) < len(found)  # no message holds them
+    assert len(api.list_node_ids(cluster.name)) == 2004
+
+    class Wide(Swarm):
+        def execute(self) -> list[Task]:
+            module = Module("def main(): pass\n", name="code")
+            return [Task(module, alias=f"task-{number}") for number in range(40)]
+
+    plan = api.check_swarm(cluster.name, Wide())
+    assert len(plan.verdicts) == 40 * 2004
+    assert pages.encoded(plan) > LIMIT
+    assert len(plan.problems) == 40
+    waits = api.send_swarm(cluster.name, Wide(), wait=True)
+    explained = api.explain_swarm(waits)
+    assert explained.verdicts == plan.verdicts
+    planned = admin.ask(CheckSwarm(cluster.name, SPEC))
+    assert planned.blob is not None
+    # Nobody names it, so it goes.
+    depot = bench.manager.context.depot
+    old = time.time() - blobs.GRACE - 10
+    os.utime(depot.path(planned.blob.digest), (old, old))
+    bench.system.find("manager/blobs").ask(Sweep(), timeout=5)
+    assert planned.blob.digest not in depot
+
+
+def test_a_refusal_of_thousands_of_tasks_tells_the_first(admin, nodes, api: UserAPI) -> None:
+    nodes(1)
+    padding = "of-a-name-that-says-what-it-is-about"
+    spec = SwarmSpec(
+        "many",
+        tuple(TaskSpec(f"task-{number}-{padding}", "code") for number in range(25_000)),
+        (ModuleSpec("code", image="none", datasets=tuple("abcdefgh")),),
+    )
+    refused = admin.refusal(SendSwarm("lab", spec), 30.0)
+    assert refused.code == "unplaceable"
+    assert refused.sentence.startswith(
+        f"Task 'task-0-{padding}' cannot be placed: no node that it may run on has the dataset "
+        "'a', 'b', 'c', 'd', 'e', and 3 more (there are: none)"
+    )
+    told = refused.sentence.count("cannot be placed")
+    assert refused.sentence.endswith(f" There are {25_000 - told} more: see `manta check`.")
+    assert told < len(refused.data["problems"]) < 25_000
+    plan = api.connection.plan(CheckSwarm("lab", spec))
+    assert pages.encoded(plan) > LIMIT
+    assert len(plan.problems) == 25_000
