@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manta.apis.errors import ApiClosed, ConnectionFailed
+from manta.apis.errors import ApiClosed, ConnectionFailed, ModuleError
 from manta.cli.exit_codes import Exit, of_status
 from manta.cli.interrupts import Interrupted, Interrupts
 from manta.cli.local import CLUSTER, HOST, Child, ClusterDied, LocalCluster, split_datasets
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from manta.cli.view import SwarmView
 
 MOST_ERRORS = 3
+_OWN_REGISTRY = (
+    "`manta run` has a manager of its own, whose registry is empty: give the module's file or "
+    "folder, or register the module with a manager that stays (manta up, manta module push) and "
+    "run the swarm there (manta deploy)."
+)
 
 
 @click.command()
@@ -122,6 +127,7 @@ class Run:
 
     def run(self, swarm: Swarm, *, logs: bool) -> int:
         """Deploy and follow the swarm; returns the exit code."""
+        from manta.apis import compiler
         from manta.apis.profiles import Target
         from manta.apis.session import Session
         from manta.apis.user_api import UserAPI
@@ -133,7 +139,12 @@ class Run:
         api = self._api = UserAPI.over(Session(target, cluster.keys))
         cluster.watch(self._died_early)
         cluster.wait_for_nodes(api, self.show_start)
-        deployed = api.deploy_swarm(CLUSTER, swarm)
+        try:
+            deployed = api.deploy_swarm(CLUSTER, swarm)
+        except ModuleError as error:
+            if compiler.prepare(swarm).wanted:
+                raise ModuleError(f"{error} {_OWN_REGISTRY}") from None
+            raise
         ready = time.time()
         self._screen.show(
             [

@@ -96,7 +96,7 @@ def _find(
         raise Refused(
             Code.AMBIGUOUS,
             f"{wanted!r} may be any of {len(found)} {what}s ({some}); give more of the id.",
-            {"ids": sorted(found)},
+            {"ids": sorted(found)[:20]},
         )
     raise Refused(
         unknown, f"There is no {what} {wanted!r}; see `manta {_LIST[what]}` for those there are."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from manta import Module, Swarm, Task, UserAPI
+from manta import AsyncUserAPI, Module, Swarm, Task, UserAPI
 from manta.apis import errors
 from manta.apis.profiles import Target
 from manta.apis.session import Session
 from manta.cli.local import CLUSTER, HOST, LocalCluster
-from manta.protocol.user import SignIn
+from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
+from manta.protocol.user import SendSwarm, SignIn, SwarmInfo
+from manta.protocol.values import BlobRef
 from manta.testing.clusters import client, running
+from manta.transports.blobs import digest_of
 from manta.transports.keys import KeyPair
+from manta.transports.values import encode
 from tests.integration.lab import Lab
 
 pytestmark = pytest.mark.timeout(120)
@@ -169,6 +174,56 @@ def test_a_package_folder_with_helpers_and_what_is_included(api: UserAPI, here: 
     (here / "elsewhere").mkdir()
     os.chdir(here / "elsewhere")
     assert said(api, "trainer") == ["helped and shared"]
+
+
+def test_a_stream_that_follows_tells_of_what_is_new_and_of_what_was_sent_again(
+    api: UserAPI, cluster: LocalCluster
+) -> None:
+    api.send_module(Module(says("first"), name="first"))
+    stream = api.stream_modules(follow=True)
+    assert next(stream).name == "first"
+    api.send_module(Module(says("second"), name="second", version="1.0.0"))
+    assert next(stream).version == "1.0.0"
+    updated = api.update_module("first", Module(says("other")))
+    assert next(stream) == updated
+    assert {module.name for module in api.stream_modules()} == {"first", "second"}
+
+    async def followed() -> list[str]:
+        names = []
+        target = Target(HOST, cluster.user_port, "x", server_key=cluster.manager_keys.public)
+        async with AsyncUserAPI.over(Session(target, cluster.keys)) as other:
+            async for module in other.stream_modules(follow=True):
+                names.append(module.name)
+                if len(names) == 2:
+                    await other.send_module(Module(says("third"), name="third"))
+                if module.name == "third":
+                    return names
+        raise AssertionError("it ended")
+
+    names = asyncio.run(asyncio.wait_for(followed(), 30))
+    assert (set(names[:2]), names[2:]) == ({"first", "second"}, ["third"])
+
+
+@pytest.mark.parametrize("path", ["../evil.py", "/evil.py", "a/../../evil.py", "a//evil.py", ""])
+def test_a_package_that_leads_out_of_its_folder_is_refused_by_the_node(
+    api: UserAPI, cluster: LocalCluster, path: str
+) -> None:
+    """As only a client of one's own making sends it."""
+    value = encode({"__entry__": "worker.py", "worker.py": says("ran").encode(), path: b"evil"})
+    digest = digest_of(*value.parts())
+    api.connection.push({digest: value})
+    package = BlobRef(digest, value.nbytes)
+    spec = SwarmSpec(
+        "evil", (TaskSpec("task", "worker", method="any"),), (ModuleSpec("worker", package),)
+    )
+    sent = api.connection.ask(SendSwarm(CLUSTER, spec), SwarmInfo)
+    api.start_swarm(sent.swarm_id)
+    ended = api.wait_swarm(sent.swarm_id, timeout=30)
+    assert ended.status == "FAILED"
+    (error, *_) = api.collect_errors(ended)
+    assert f"holds a path that is not allowed: {path!r}" in error.sentence
+    assert not list(cluster.folder.rglob("evil.py"))
+    assert not Path("/evil.py").exists()
 
 
 def test_what_each_role_may(api: UserAPI, cluster: LocalCluster) -> None:

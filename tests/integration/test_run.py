@@ -127,6 +127,18 @@ def test_module_with_nothing_to_run(scratch: Path, tmp_path: Path, code: str) ->
     assert "main" in done.stdout
 
 
+@pytest.mark.parametrize("version", ["", ", version='1.0.0'", ", version='~=1.0'"])
+def test_a_registered_module_is_looked_for_in_a_registry_of_its_own(
+    scratch: Path, tmp_path: Path, version: str
+) -> None:
+    path = swarm_file(tmp_path, "", f"Task(Module('worker'{version}))")
+    done = run(scratch, path, "--nodes", 1)
+    assert done.returncode == Exit.INVALID_SWARM, done.stdout + done.stderr
+    assert "has a manager of its own, whose registry is empty" in done.stderr
+    assert "manta module push" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_dataset_that_no_node_has(scratch: Path, tmp_path: Path) -> None:
     task = "Task(Module(CODE, name='task', datasets=['digits']))"
     path = swarm_file(tmp_path, "def main():\n    pass", task)

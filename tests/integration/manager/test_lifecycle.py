@@ -39,8 +39,10 @@ from manta.protocol.user import (
     RemoveSwarm,
     SendSwarm,
     StartSwarm,
+    StopSwarm,
     WaitSwarm,
 )
+from manta.protocol.users import RemoveModule, SendModule
 from manta.protocol.values import BlobRef
 from manta.testing.manager import Client, finish, wait_until
 
@@ -198,6 +200,36 @@ def test_blobs_go_when_no_swarm_needs_them(bench, admin: Client, nodes) -> None:
     assert left() == {"shared", "fresh"}
     admin.ask(RemoveSwarm(second))
     assert left() == {"fresh"}
+
+
+def test_the_package_of_a_removed_module_goes_unless_a_swarm_needs_it(
+    bench, admin: Client, nodes
+) -> None:
+    depot = bench.manager.context.depot
+    refs = {}
+    for name in ("free", "used"):
+        data = name.encode() * 1000
+        refs[name] = BlobRef(depot.put(data), len(data))
+        old = time.time() - blobs.GRACE - 10
+        admin.ask(SendModule(ModuleSpec(name, refs[name], version="1.0.0")))
+        os.utime(depot.path(refs[name].digest), (old, old))
+    spec = SwarmSpec("one", (TaskSpec("task", "used"),), (ModuleSpec("used", refs["used"]),))
+    swarm_id = admin.ask(SendSwarm("lab", spec, wait=True)).swarm_id
+
+    def left() -> set[str]:
+        for ref in refs.values():
+            if ref.digest in depot:
+                os.utime(depot.path(ref.digest), (old, old))
+        bench.system.find("manager/blobs").ask(Sweep(), timeout=5)
+        return {name for name, ref in refs.items() if ref.digest in depot}
+
+    assert left() == {"free", "used"}
+    for name in refs:
+        admin.ask(RemoveModule(name))
+    assert left() == {"used"}
+    admin.ask(StopSwarm(swarm_id))
+    admin.ask(RemoveSwarm(swarm_id))
+    assert left() == set()
 
 
 def test_blobs_of_deleted_results_go_and_are_not_asked_for_again(
