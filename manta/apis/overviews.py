@@ -6,6 +6,7 @@ epoch, sizes are bytes, usage is a fraction from 0 to 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -39,6 +40,15 @@ class Overview(msgspec.Struct, frozen=True):
         if key in self.keys():
             return getattr(self, key)
         raise KeyError(f"{key!r}: there are {', '.join(self.keys())}")
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return getattr(self, key) if key in self.keys() else default
 
     def keys(self) -> tuple[str, ...]:
         """The fields; with `[]` this makes `dict(overview)` work."""
@@ -243,7 +253,7 @@ class MetricsOverview(Overview, frozen=True):
 
 class EventOverview(Overview, frozen=True):
     """What happened to a swarm. `kind`: state, iteration, placed, started, finished, failed,
-    retried, lost, progress."""
+    quorum (a task is done and instances were left out), retried, lost, progress."""
 
     at: float
     kind: str

@@ -490,9 +490,11 @@ def _tag(tag: object) -> str | None:
 
 def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
     """The two forms of `deploy_swarm`."""
-    from manta.apis.swarm import definition_of
+    from manta.apis.swarm import Swarm, definition_of
 
     if swarm is not None:
+        if isinstance(cluster, Swarm):
+            raise InvalidArgument("The swarm comes last: give the cluster, then the swarm.")
         return _id(cluster, "cluster"), swarm
     definition = definition_of(cluster)
     if definition.cluster is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import inspect
 import os
@@ -59,8 +60,11 @@ def _load(path: Path) -> ModuleType:
     if path.is_dir():
         raise InvalidSwarm(f"{path} is a folder: give the Python file of a swarm.")
     if not path.is_file():
-        raise InvalidSwarm(f"There is no file {path}: give the Python file of a swarm.")
+        what = f"{path} is a folder" if path.is_dir() else f"There is no file {path}"
+        raise InvalidSwarm(f"{what}: give the Python file of a swarm.")
     path = path.resolve()
+    if (package := _package(path)) is not None:
+        return _load_within(path, *package)
     spec = importlib.util.spec_from_file_location(MODULE, path)
     if spec is None or spec.loader is None:
         raise InvalidSwarm(f"{path} is not a Python file: its name must end with .py.")
@@ -70,6 +74,36 @@ def _load(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     of_the_user(lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
     return module
+
+
+def _package(path: Path) -> tuple[Path, str] | None:
+    """Where the package of a file with relative imports lies, and the file's name in it."""
+    try:
+        nodes = ast.walk(ast.parse(path.read_bytes()))
+        level = max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return None  # loading it will tell
+    if not level:
+        return None
+    names = [] if path.name == "__init__.py" else [path.stem]
+    folder = path.parent
+    while level > 0 or (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder, level = folder.parent, level - 1
+    return (folder, ".".join(names)) if all(map(str.isidentifier, names)) else None
+
+
+def _load_within(path: Path, root: Path, name: str) -> ModuleType:
+    top = name.partition(".")[0]
+    there = sys.modules.get(top)
+    if there is not None and str(root / top) not in getattr(there, "__path__", ()):
+        raise InvalidSwarm(
+            f"{path} has relative imports, and its package would be called {top!r}, as one that "
+            f"Python has imported already: give the folder {root / top} another name."
+        )
+    # As for `python -m`, and what lies beside the file can be imported still.
+    sys.path[:0] = [str(root), str(path.parent)]
+    return of_the_user(lambda: importlib.import_module(name), str(path))
 
 
 def _swarm_class(module: ModuleType, path: Path, class_name: str | None) -> type[Swarm]:
@@ -91,7 +125,9 @@ def _own_classes(module: ModuleType) -> list[type[Swarm]]:
     return [
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Swarm) and value.__module__ == MODULE
+        if isinstance(value, type)
+        and issubclass(value, Swarm)
+        and value.__module__ == module.__name__
     ]
 
 

@@ -20,7 +20,7 @@ BAR = 40
 """Columns of the bar that shows how far a swarm has come."""
 
 _TROUBLE = {"failed": "red", "retried": "yellow", "lost": "yellow", "waiting": "yellow"}
-_TROUBLE |= {"ignored": "yellow"}
+_TROUBLE |= {"ignored": "yellow", "quorum": "yellow"}
 
 
 class _Round:

@@ -229,19 +229,23 @@ class SwarmSupervisor(Actor):
         machine, now = self._machine, self._epoch + self.clock.now()
         bodies: list[bytes] = []
         performed: list[Orderly] = []
-        pending: deque[SwarmEvent] = deque([event])
+        pending: deque[SwarmEvent | AskPlacement] = deque([event])
         topics: set[Topic] = set()
-        # A placement touches nothing outside: question and answer share one commit.
+        # A placement touches nothing outside: question and answer share one commit. A question
+        # is answered when those before it have been: what they placed fills their nodes.
         while pending:
-            one = pending.popleft()
+            one: SwarmEvent | AskPlacement | None = pending.popleft()
+            if isinstance(one, AskPlacement):
+                one = self._answer(one)
+            if one is None:
+                continue
             revision = machine.revision
             actions = machine.handle(one, now)
             if machine.revision != revision:
                 bodies.append(encode(one, now))
             for action in actions:
                 if isinstance(action, AskPlacement):
-                    if (answer := self._answer(action)) is not None:
-                        pending.append(answer)
+                    pending.append(action)
                 elif isinstance(action, Woken):
                     topics.add(action.topic)
                 elif missing and isinstance(action, Acknowledge):

@@ -316,7 +316,8 @@ class Course:
             if instance.last.state is not AttemptState.FINISHED and not instance.given_up:
                 instance.given_up = words.straggler(instance.last)
         if len(run.instances) > 1:
-            self._tell("finished", words.done(run, size, self._now), alias)
+            kind = "quorum" if run.finished < size else "finished"
+            self._tell(kind, words.done(run, size, self._now), alias)
         for after in self.graph.layout(data.iteration).after[alias]:
             self._begin_if_ready(after)
         self._after_iteration()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from manta import AsyncUserAPI, Module, Swarm, Task, UserAPI
+from manta.apis import errors
 from manta.apis.overviews import SwarmOverview
 from manta.apis.profiles import Target
 from manta.apis.session import Session
@@ -119,3 +120,26 @@ def test_many_first_calls_of_one_api_at_once(cluster: LocalCluster) -> None:
             return await asyncio.gather(*(one() for _ in range(4)))
 
     assert asyncio.run(together()) == ["COMPLETED"] * 4
+
+
+def test_tasks_that_run_side_by_side_are_spread_over_the_nodes(api: UserAPI) -> None:
+    class Ensemble(Swarm):
+        def __init__(self) -> None:
+            self.workers = [Task(HELLO, method="any") for _ in range(4)]
+
+        def execute(self) -> list[Task]:
+            return [worker() for worker in self.workers]
+
+    ran = api.get_tasks(run(api, Ensemble()))
+    assert sorted(task.node_alias for task in ran) == ["node-1", "node-2", "node-3", "node-4"]
+
+
+def test_overviews_answer_as_dicts_do(api: UserAPI) -> None:
+    swarm = run(api, Chain(Task(HELLO)))
+    assert "status" in swarm
+    assert "gone" not in swarm
+    assert (swarm.get("status"), swarm.get("gone", 1)) == ("COMPLETED", 1)
+    assert dict(swarm)["swarm_id"] == {**swarm}["swarm_id"] == swarm.swarm_id
+    assert list(swarm) == list(swarm.keys())
+    with pytest.raises(errors.InvalidArgument, match="The swarm comes last"):
+        api.deploy_swarm(Chain(Task(HELLO)), CLUSTER)  # type: ignore[arg-type]

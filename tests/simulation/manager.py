@@ -170,10 +170,15 @@ class Manager:
     def feed(self, swarm_id: str, event: SwarmEvent) -> None:
         """Handle, store, answer placements at once, and perform the rest when it is durable."""
         machine = self.machines[swarm_id]
-        events = deque([event])
-        rest = []
+        events: deque[SwarmEvent | AskPlacement] = deque([event])
+        rest: list = []
         while events:
-            event = events.popleft()
+            one: SwarmEvent | AskPlacement | None = events.popleft()
+            if isinstance(one, AskPlacement):
+                one = answer(machine, one.number, self.views(swarm_id), WINDOW)
+            if one is None:
+                continue
+            event = one
             revision = machine.revision
             before = [observer.before(machine, event) for observer in self.observers]
             actions = machine.handle(event, self.epoch + self.world.now)
@@ -183,9 +188,7 @@ class Manager:
                 self.disk.log.append((swarm_id, encode(event, self.epoch + self.world.now)))
             for action in actions:
                 if isinstance(action, AskPlacement):
-                    given = answer(machine, action.number, self.views(swarm_id), WINDOW)
-                    if given is not None:
-                        events.append(given)
+                    events.append(action)
                 else:
                     rest.append(action)
         self.when_durable(swarm_id, rest)

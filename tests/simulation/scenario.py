@@ -398,7 +398,8 @@ class Scenario:
                 (done,) = (
                     item.at
                     for item in machine.data.events
-                    if (item.kind, item.alias, item.index) == ("finished", alias, -1)
+                    if item.kind in ("finished", "quorum")
+                    and (item.alias, item.index) == (alias, -1)
                     and machine.data.runs[item.iteration] is runs
                 )
                 assert done - run.placed_at <= run.spec.deadline + 0.1, "cut too late"

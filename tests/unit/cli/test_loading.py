@@ -51,6 +51,35 @@ def test_parameters_are_python_values_unless_a_text_is_asked_for(file: Path) -> 
     assert seen(file, flag="null")[2] is None
 
 
+def test_a_swarm_within_a_package_may_import_its_neighbors(tmp_path: Path) -> None:
+    package = tmp_path / "fed_algorithms"
+    (package / "deep").mkdir(parents=True)
+    (package / "base.py").write_text("from manta import Swarm\nclass Base(Swarm):\n    seen = 1\n")
+    (package / "beside.py").write_text("seen = 2\n")
+    body = "class Own(Base):\n    seen = (Base.seen, beside.seen)\n"
+    body += "    def execute(self):\n        return Task('def main():\\n    pass\\n')\n"
+    (package / "swarm.py").write_text(
+        "from manta import Task\nfrom . import beside\nfrom .base import Base\n" + body
+    )
+    (package / "deep" / "swarm.py").write_text(
+        "from manta import Task\nfrom .. import beside\nfrom ..base import Base\n" + body
+    )
+    for init in (False, True):  # a namespace package does as well
+        if init:
+            (package / "__init__.py").write_text("from .swarm import Own\n")
+        for file in (package / "swarm.py", package / "deep" / "swarm.py"):
+            assert seen(file) == (1, 2)
+            for name in [name for name in sys.modules if name.startswith("fed_algorithms")]:
+                del sys.modules[name]
+    other = tmp_path / "json"
+    other.mkdir()
+    (other / "swarm.py").write_text("from .base import Base\n")
+    with pytest.raises(InvalidSwarm, match=r"would be called 'json'.*another name"):
+        load_swarm(str(other / "swarm.py"), {})
+    with pytest.raises(InvalidSwarm, match="is a folder: give the Python file"):
+        load_swarm(str(package), {})
+
+
 def test_named_class(file: Path) -> None:
     file.write_text(SWARM + "\nclass Second(First):\n    pass\n")
     assert type(load_swarm(f"{file}:Second", {})).__name__ == "Second"

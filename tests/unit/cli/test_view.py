@@ -61,7 +61,7 @@ def test_progress_is_shown_while_it_lasts() -> None:
     assert "train 0/1 25%" in click.unstyle(view.live(1.0)[0])
 
 
-@pytest.mark.parametrize("kind", ["failed", "retried", "lost", "waiting", "ignored"])
+@pytest.mark.parametrize("kind", ["failed", "retried", "lost", "waiting", "ignored", "quorum"])
 def test_trouble_is_told_at_once(kind: str) -> None:
     assert unstyled(SwarmView().event(event(kind, alias="w"))) == [f"w {kind}."]
 

@@ -314,7 +314,7 @@ def test_all_with_a_quorum_goes_on(bench, make):
     assert b.state == SwarmState.ACTIVE
     b.finish("w")
     assert b.running("a")
-    assert any("left out: w.1 was interrupted on node-2" in s for s in b.sentences("finished"))
+    assert any("left out: w.1 was interrupted on node-2" in s for s in b.sentences("quorum"))
 
 
 @pytest.mark.parametrize("method", ["any", "random", "best_resources"])
@@ -437,7 +437,7 @@ def test_quorum_without_deadline_cuts_at_once(bench, make):
     assert not b.running("w")
     assert b.running("a")
     assert not select_results(b.machine, "r", 0).entries
-    assert b.sentences("finished")[-1] == (
+    assert b.sentences("quorum")[-1] == (
         "w is done: 2 of 4 answered in 0 s; left out: w.1 on node-2 had not answered in time; "
         "w.3 on node-4 had not answered in time."
     )
