@@ -87,7 +87,7 @@ def test_a_quorum_is_of_all_and_says_how_many_had_no_turn(bench, make):
         assert b.state is SwarmState.ACTIVE
         b.end(next(iter(b.running("w").values())))
     assert b.state is SwarmState.COMPLETED
-    (sentence,) = b.sentences("finished")[-1:]
+    (sentence,) = b.sentences("quorum")[-1:]
     assert "5 of 10 answered" in sentence
     assert "1 whose turn had not come" in sentence
 
