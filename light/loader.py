@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from os import path
+from os import listdir, path
 from typing import TYPE_CHECKING, Any
 
 from manta.light.errors import LightError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import CodeType, ModuleType
 
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without importing ast
@@ -52,10 +52,30 @@ class Main:
             self.called = True
             self._depth = 1
             try:
-                self.output = self.__wrapped__(*args, **kwargs)
+                output = self.__wrapped__(*args, **kwargs)
             finally:
                 self._depth = 0
+            if _is_coroutine(output):
+                return self._keeping(output)
+            self.output = output
         return self.output
+
+    async def _keeping(self, output: Any) -> Any:
+        self.output = await output
+        return self.output
+
+
+def _is_coroutine(value: Any) -> bool:
+    return type(value).__name__ == "coroutine"
+
+
+def _awaited(value: Any) -> Any:
+    """What an `async def` returns in the end."""
+    if not _is_coroutine(value):
+        return value
+    import asyncio
+
+    return asyncio.run(value)
 
 
 class _EntryLoader(SourceFileLoader):
@@ -92,6 +112,14 @@ def _binds_main(statement: Any) -> bool:
     return False
 
 
+def _is_installed(name: str) -> bool:
+    """Whether a package of that name is installed."""
+    from importlib.machinery import PathFinder
+
+    ends = ("site-packages", "dist-packages")
+    return PathFinder.find_spec(name, [at for at in sys.path if at.endswith(ends)]) is not None
+
+
 class Program:
     """The user's module, in this process.
 
@@ -105,7 +133,8 @@ class Program:
         self.is_package = path.isdir(file)
         self.file = path.join(file, "__init__.py") if self.is_package else file
         stem = path.splitext(path.basename(file))[0]
-        taken = stem in sys.modules or stem in sys.stdlib_module_names
+        taken = stem in sys.modules or stem in sys.stdlib_module_names or _is_installed(stem)
+        self.stem = stem
         self.name = f"task_{stem}" if taken or not stem.isidentifier() else stem
         self.module: ModuleType | None = None
         self.main: Main | None = None
@@ -115,9 +144,9 @@ class Program:
 
         Outside a round, main() must not be called.
         """
-        for folder in dict.fromkeys(
-            (self.folder, path.dirname(path.join(self.folder, self.entry)))
-        ):
+        folders = dict.fromkeys((self.folder, path.dirname(self.file)))
+        self._import_namesakes(folders)
+        for folder in folders:
             sys.path.insert(0, folder)
 
         sys.argv[:] = [self.file]
@@ -138,6 +167,18 @@ class Program:
         loader.exec_module(self.module)
         if self.main is not None:
             self.main.allowed = True
+
+    def _import_namesakes(self, folders: Iterable[str]) -> None:
+        """What the user's files would hide, from the code that they import and from Manta's."""
+        stems = {path.splitext(name)[0] for folder in folders for name in listdir(folder)}
+        hidden = stems & sys.stdlib_module_names - {"this", "antigravity"}
+        if _is_installed(self.stem):
+            hidden.add(self.stem)
+        for name in sorted(hidden - sys.modules.keys()):
+            try:
+                __import__(name)
+            except ImportError:
+                continue  # it was only in the way of a name
 
     def target(self, class_name: str | None) -> Target:
         """What to run: that class; otherwise main(); otherwise the only Task class.
@@ -226,16 +267,16 @@ class Target:
         if not isinstance(self._target, type):
             if isinstance(self._target, Main) and self._target.called:
                 return self._target.output
-            return self._target()
+            return _awaited(self._target())
         if not self.is_resident:
-            return self._create().run()
+            return _awaited(self._create().run())
         if not self._is_ready:
             self._object = self._create()
             setup = getattr(self._object, "setup", None)
             if callable(setup):
-                setup()
+                _awaited(setup())
             self._is_ready = True
-        return self._object.execute()
+        return _awaited(self._object.execute())
 
     def _create(self) -> Any:
         from manta.light.local import Local

@@ -35,12 +35,16 @@ class Local:
     def dataset_path(self, name: str, path: str = "") -> MantaPath:
         """Where a dataset lies, or something in a dataset that is a folder.
 
-        Raises DatasetNotFound.
+        `dataset_path("images/cats")` is short for `dataset_path("images", "cats")`, here and
+        wherever else a dataset is named. Raises DatasetNotFound.
         """
         from manta.light.path import MantaPath
 
         datasets = current().brief.datasets
         if name not in datasets:
+            first, _, within = name.partition("/")
+            if within and first in datasets:  # "images/cats/1.npy"
+                return self.dataset_path(first, os.path.join(within, path))
             known = ", ".join(sorted(datasets)) or "none"
             raise DatasetNotFound(
                 f"This task has no dataset {name!r} (it has: {known}): declare it in "

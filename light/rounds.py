@@ -60,7 +60,7 @@ class Round:
                 output = prepare().run()
             if os.getpid() != owner:
                 _end_fork(0)
-            outcome = {"output": self._client.payload(output)}
+            outcome = self._kept(output)
         except SystemExit as error:
             if os.getpid() != owner:
                 _end_fork(error.code)
@@ -83,6 +83,15 @@ class Round:
         computing = time.monotonic() - self._started - self._client.moving
         flush()
         self._client.end(max(0.0, computing), outcome)
+
+    def _kept(self, output: Any) -> dict[str, Any]:
+        try:
+            return {"output": self._client.payload(output)}
+        except TypeError as error:
+            from manta.light.failures import printable
+
+            sentence = f"{self._brief.name} returned what can't be kept as its output: {error}."
+            return {"error": [type(error).__name__, printable(sentence), ""]}
 
     def _describe(self, error: BaseException) -> Failure:
         from manta.light.failures import describe

@@ -36,8 +36,15 @@ def seed(brief: Brief) -> None:
     for name, seeder in _SEEDERS.items():
         module = sys.modules.get(name)
         if module is not None:
-            seeder(module, seed_of(brief))
+            _seed(seeder, module, seed_of(brief))
     await_imports().brief = brief
+
+
+def _seed(seeder: Any, module: ModuleType, number: int) -> None:
+    try:
+        seeder(module, number)
+    except AttributeError:  # the user's own, of that name
+        return
 
 
 def await_imports() -> _Later:
@@ -102,4 +109,4 @@ class _Seeding:
         self._loader.exec_module(module)
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self._loader
-        self._seeder(module, self._number)
+        _seed(self._seeder, module, self._number)

@@ -48,6 +48,7 @@ class Overview(msgspec.Struct, frozen=True):
         return iter(self.keys())
 
     def get(self, key: str, default: Any = None) -> Any:
+        """The field, or the default where there is none of that name."""
         return getattr(self, key) if key in self.keys() else default
 
     def keys(self) -> tuple[str, ...]:

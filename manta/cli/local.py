@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,8 @@ class LocalCluster:
         return self.folder / "logs"
 
     def start(self) -> None:
-        """Raises DatasetMissing."""
+        """Raises DatasetMissing, ClusterDied."""
+        check_installed()
         mappings = [dataset_paths(self._datasets, i, alias) for i, alias in enumerate(self.aliases)]
         self.log_folder.mkdir()
         home = self.folder / "manager"
@@ -318,6 +320,24 @@ allow_unsandboxed = true
 def _quoted(text: str) -> str:
     """A TOML string; a JSON string is one, and `${` would be a variable."""
     return json.dumps(text).replace("\x7f", "\\u007f").replace("${", "$${")
+
+
+def check_installed() -> None:
+    """Whether nodes can run here. Raises ClusterDied."""
+    needed = ("psutil", "tomli")
+    missing = [module for module in needed if not _is_there(module)]
+    if missing:
+        raise ClusterDied(
+            f"Nodes on this machine need {', '.join(missing)}, which is not "
+            "installed: pip install 'manta[node,manager]'."
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # imported, and not from a file
+        return sys.modules[module] is not None
 
 
 def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[str, Path]:

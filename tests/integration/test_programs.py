@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -143,3 +144,25 @@ def test_overviews_answer_as_dicts_do(api: UserAPI) -> None:
     assert list(swarm) == list(swarm.keys())
     with pytest.raises(errors.InvalidArgument, match="The swarm comes last"):
         api.deploy_swarm(Chain(Task(HELLO)), CLUSTER)  # type: ignore[arg-type]
+
+
+def test_a_module_may_be_called_as_a_library(api: UserAPI) -> None:
+    code = "import random, json\ndef main():\n    return json.dumps(random.randint(1, 1))\n"
+    for name in ("random", "json", "torch"):
+        ended = run(api, Chain(Task(Module(code, name=name), "any")))
+        assert output(api, ended, name) == "1"
+
+
+@pytest.mark.parametrize(
+    ("returns", "said"),
+    [
+        ("object()", "code.0 returned what can't be kept as its output: value is of type object"),
+        ("(yield)", "as its output: value is of type generator"),
+        ("[1, {'a': {1}}]", r"value\[1\]\[\"a\"\] is of type set"),
+    ],
+)
+def test_an_output_that_cannot_be_kept_is_told_as_one(
+    api: UserAPI, returns: str, said: str
+) -> None:
+    swarm = run(api, Chain(Task(module(f"def main():\n    return {returns}\n"), "any")), "FAILED")
+    assert re.search(said, swarm.reason)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from manta.apis.errors import DatasetMissing
 from manta.cli.exit_codes import Exit
 from manta.cli.interrupts import Interrupted, Interrupts
-from manta.cli.local import dataset_paths, node_config
+from manta.cli.local import ClusterDied, check_installed, dataset_paths, node_config
 from manta.node.config import parse
 
 
@@ -21,6 +22,15 @@ def test_node_config_says_what_was_meant(tmp_path: Path, name: str) -> None:
     assert config.datasets == {"digits": path}
     assert (config.alias, config.manager_port, config.runner) == ("node-1", 1234, "process")
     assert config.allow_unsandboxed
+
+
+def test_what_is_not_installed_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_installed()
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    with pytest.raises(ClusterDied, match=r"need tomli, .*pip install 'manta\[node,manager\]'"):
+        check_installed()
 
 
 def test_dataset_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

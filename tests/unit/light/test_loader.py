@@ -142,3 +142,31 @@ def test_main_keeps_its_name_and_words(tmp_path: Path) -> None:
 def test_names_that_would_be_in_the_way(tmp_path: Path, name: str) -> None:
     program = load(tmp_path, "def main():\n    return __name__\n", name)
     assert program.target(None).run() == f"task_{name.removesuffix('.py')}"
+
+
+@pytest.mark.parametrize("name", ["colorsys.py", "numpy.py"])
+def test_what_the_entrys_name_hides_is_still_imported(tmp_path: Path, name: str) -> None:
+    stem = name.removesuffix(".py")
+    source = f"import {stem}\ndef main():\n    return {stem}.__name__, {stem}.__file__\n"
+    assert load(tmp_path, source, name).target(None).run()[1] != str(tmp_path / name)
+
+
+def test_a_file_beside_the_entry_does_not_hide_the_standard_library(tmp_path: Path) -> None:
+    (tmp_path / "netrc.py").write_text("")  # as packages have logging.py, types.py, ...
+    load(tmp_path, "def main():\n    pass\n")
+    assert sys.modules["netrc"].__file__ != str(tmp_path / "netrc.py")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "async def main():\n    return 7\n",
+        "import asyncio\nasync def main():\n    return 7\nasyncio.run(main())\n",
+        TASK + "class A(Task):\n    async def run(self):\n        return 7\n",
+        TASK
+        + "class A(Task):\n    async def setup(self):\n        self.x = 7\n"
+        + "    async def execute(self):\n        return self.x\n",
+    ],
+)
+def test_asynchronous_forms(tmp_path: Path, source: str) -> None:
+    assert load(tmp_path, source).target(None).run() == 7
