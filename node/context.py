@@ -54,8 +54,8 @@ class NodeContext:
     """Cores that a task may count on when it asked for none."""
     runtimes: dict[str, LeftRuntime] = field(default_factory=dict)
     """By path of its supervisor: so that a successor can end what a crashed one has left."""
-    unused_images: set[tuple[str, str]] = field(default_factory=set)
-    """Swarms and images of which was said that plain processes do not use them."""
+    warned: set[tuple[str, str]] = field(default_factory=set)
+    """Swarms, and what each was warned of already."""
     desired_version: int = -1
     tasks_running: int = 0
     tasks_queued: int = 0

@@ -166,8 +166,8 @@ class NodeSupervisor(Supervisor):
             if not task.stopping and (kill or not task.granted):
                 self._stop_task(task)
         self._reservations.swarm_gone(swarm_id)
-        unused = self._context.unused_images
-        unused -= {said for said in unused if said[0] == swarm_id}
+        warned = self._context.warned
+        warned -= {said for said in warned if said[0] == swarm_id}
         self._forget_if_over(swarm_id)
 
     def _stop_task(self, task: _Task) -> None:

@@ -339,19 +339,24 @@ class TaskSupervisor(Actor):
         context.runtimes[self.ref.address.path] = left
         image = assignment.module.image
         if image is not None and not context.runner.runs_in_image(image):
-            self._say_unused(assignment, image)
+            self._warn_once(
+                assignment,
+                f"The image {image!r} is not used on this node: it runs plain processes, with its "
+                f"own Python {platform.python_version()}.",
+            )
+        if wanted := assignment.module.requirements:
+            self._warn_once(
+                assignment,
+                f"Nodes do not install requirements yet ({', '.join(wanted)}): what the module "
+                "imports must be there already, in the node's Python or in the image.",
+            )
 
-    def _say_unused(self, assignment: Assignment, image: str) -> None:
-        """Once for each image of a swarm, to whoever reads its logs."""
-        swarm_id = assignment.instance.swarm_id
-        if (swarm_id, image) in self._context.unused_images:
-            return
-        self._context.unused_images.add((swarm_id, image))
-        text = (
-            f"The image {image!r} is not used on this node: it runs plain processes, with its own "
-            f"Python {platform.python_version()}."
-        )
-        self._say(assignment, "warning", text)
+    def _warn_once(self, assignment: Assignment, text: str) -> None:
+        """Once in a swarm, to whoever reads its logs."""
+        said = (assignment.instance.swarm_id, text)
+        if said not in self._context.warned:
+            self._context.warned.add(said)
+            self._say(assignment, "warning", text)
 
     def _say(self, assignment: Assignment, level: str, text: str) -> None:
         """To whoever reads the swarm's logs; from any thread."""
