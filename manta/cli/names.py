@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -16,18 +16,57 @@ if TYPE_CHECKING:
 PATIENCE = 0.8
 """Seconds after which nothing is offered."""
 
-Names = Callable[["UserAPI"], list[CompletionItem]]
+Given = Mapping[str, Any]
+"""What the command line has said so far, by the names of parameters."""
+Names = Callable[["UserAPI", Given], list[CompletionItem]]
 
 
-def swarms(api: UserAPI) -> list[CompletionItem]:
+def swarms(api: UserAPI, _: Given) -> list[CompletionItem]:
     return [
         CompletionItem(swarm.swarm_id, help=f"{swarm.name}, {swarm.status}")
         for swarm in reversed(api.list_swarms())
     ]
 
 
-def clusters(api: UserAPI) -> list[CompletionItem]:
+def clusters(api: UserAPI, _: Given) -> list[CompletionItem]:
     return [CompletionItem(found.name, help=found.status) for found in api.list_clusters()]
+
+
+def nodes(api: UserAPI, given: Given) -> list[CompletionItem]:
+    """Of the cluster that was given, or of that of the swarm, or of all."""
+    if swarm := given.get("swarm"):
+        where = [api.get_swarm(swarm).cluster_id]
+    elif cluster := given.get("cluster"):
+        where = [cluster]
+    else:
+        where = [cluster.id for cluster in api.list_clusters()]
+    found = [node for cluster in where for node in api.list_nodes(cluster)]
+    return [CompletionItem(node.alias, help=node.status) for node in found]
+
+
+def users(api: UserAPI, _: Given) -> list[CompletionItem]:
+    return [CompletionItem(found.email) for found in api.list_users()]
+
+
+def roles(api: UserAPI, _: Given) -> list[CompletionItem]:
+    return [CompletionItem(role.name, help=", ".join(role.rights)) for role in api.list_roles()]
+
+
+def modules(api: UserAPI, _: Given) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in dict.fromkeys(m.name for m in api.list_modules())]
+
+
+def result_tags(api: UserAPI, given: Given) -> list[CompletionItem]:
+    return [CompletionItem(tag) for tag in api.list_result_tags(given["swarm"])]
+
+
+def global_tags(api: UserAPI, given: Given) -> list[CompletionItem]:
+    return [CompletionItem(tag) for tag in api.list_global_tags(given["swarm"])]
+
+
+def tasks(api: UserAPI, given: Given) -> list[CompletionItem]:
+    found = api.get_tasks(given["swarm"])
+    return [CompletionItem(alias) for alias in dict.fromkeys(task.alias for task in found)]
 
 
 def profiles() -> list[CompletionItem]:
@@ -36,9 +75,23 @@ def profiles() -> list[CompletionItem]:
     return [CompletionItem(name) for name in kept.profiles(kept.home())]
 
 
-OF_MANAGER: dict[str, Names] = {"swarm": swarms, "swarms": swarms, "cluster": clusters}
-"""By the name of a parameter."""
-CREATES = {"create", "add", "set"}
+OF_MANAGER: dict[str, Names] = {
+    "swarm": swarms,
+    "swarms": swarms,
+    "cluster": clusters,
+    "node": nodes,
+    "user": users,
+    "user_": users,
+    "role_": roles,
+    "role": roles,
+    "module": modules,
+    "task": tasks,
+    "results tag": result_tags,
+    "globals tag": global_tags,
+}
+"""By the name of a parameter, `name` being that of what the group is about; of a tag, by its
+command's as well."""
+CREATES = {"create", "add", "set", "push"}
 """Commands whose `name` is a new one."""
 
 
@@ -52,6 +105,8 @@ def equip(command: click.Command, group: str = "") -> None:
         name = str(parameter.name)
         if name == "name" and command.name not in CREATES:
             name = group if group != "config" else "profile"
+        if name == "tag":
+            name = f"{command.name} tag"
         if name == "profile":
             parameter._custom_shell_complete = _profiles
         elif name in OF_MANAGER:
@@ -75,16 +130,23 @@ def _asking(names: Names) -> Completer:
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         from manta.apis.user_api import UserAPI
 
-        given = ctx.params
+        given = _given(ctx)
         try:
             with UserAPI(*(given.get(key) for key in ("token", "host", "port", "profile"))) as api:
-                return _fitting(names(api), incomplete)
+                return _fitting(names(api, given), incomplete)
         except Exception:
             return []
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     return complete
+
+
+def _given(ctx: click.Context) -> Given:
+    """Behind an option whose value is still to come, click has not yet named the arguments."""
+    arguments = [str(p.name) for p in ctx.command.params if isinstance(p, click.Argument)]
+    named = {name: value for name, value in ctx.params.items() if value is not None}
+    return {**dict(zip(arguments, ctx.args, strict=False)), **named}
 
 
 def _fitting(items: list[CompletionItem], incomplete: str) -> list[CompletionItem]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -389,41 +389,99 @@ def test_pull_that_cannot_be_written_leaves_nothing(shell: Shell, finished: str)
     assert set(shell.folder.iterdir()) == there
 
 
-def test_bash_completes_what_there_is(shell: Shell, finished: str, tmp_path: Path) -> None:
-    script = """
+SHELLS = {
+    "bash": """
         PATH="$1:$PATH"; eval "$(manta completion bash)"
         words() {
             COMP_WORDS=("$@" ""); COMP_CWORD=$#; COMPREPLY=()
             _manta_completion manta; echo "${COMPREPLY[@]}"
         }
-        words manta logs; words manta ps --cluster; words manta cluster show
-        words manta cluster create; words manta ps --profile
-    """
+    """,
+    "zsh": """
+        PATH="$1:$PATH"; compdef() { : }; eval "$(manta completion zsh)"
+        _describe() { offered+=("${(@)${(@P)3}%%:*}") }
+        compadd() { local last=${@[-1]}; offered+=("${(@P)last}") }
+        words() {
+            local -a words=("$@" "") offered=(); local -i CURRENT=$(($# + 1))
+            _manta_completion; echo "${offered[@]}"
+        }
+    """,
+    "fish": """
+        set PATH $argv[1] $PATH; manta completion fish | source
+        function words
+            echo (complete --do-complete "$argv " | string split --fields 1 \\t)
+        end
+    """,
+}
 
-    def complete(**environment: str) -> list[str]:
+
+class Completion:
+    """A real shell, asked what it would offer behind some words."""
+
+    def __init__(self, shell: str, **environment: str) -> None:
+        self.command = [shell, "-c", SHELLS[shell], *([] if shell == "fish" else [shell])]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
+        self.environment = {**kept, **environment}
+
+    def __call__(self, *questions: str, patience: float = 40.0) -> list[str]:
+        """A line for each; asked again where none came, for a busy machine gives up in time."""
+        deadline = time.monotonic() + patience
+        answers = dict.fromkeys(questions, "")
+        while missing := [question for question, answer in answers.items() if not answer]:
+            answers |= zip(missing, self._ask(missing), strict=True)
+            if time.monotonic() > deadline:
+                break
+        return list(answers.values())
+
+    def _ask(self, questions: Sequence[str]) -> list[str]:
+        command = list(self.command)
+        command[2] += "".join(f"words {question}\n" for question in questions)
         done = subprocess.run(
-            ["bash", "-c", script, "bash", Path(sys.executable).parent],
-            env={**kept, **environment},
+            [*command, str(Path(sys.executable).parent)],
+            env=self.environment,
             capture_output=True,
             text=True,
             check=True,
-            timeout=30,
+            timeout=60,
         )
         assert done.stderr == ""
         return done.stdout.splitlines()
 
-    deadline = time.monotonic() + 40
-    answers = complete(MANTA_HOME=str(shell.home))
-    while "" in (*answers[:3], answers[4]) and time.monotonic() < deadline:
-        answers = complete(MANTA_HOME=str(shell.home))  # busy machine: it gave up in time
-    swarms, option, argument, new, profiles = answers
+
+@pytest.mark.parametrize("shell_name", SHELLS)
+def test_shells_complete_what_there_is(shell: Shell, finished: str, shell_name: str) -> None:
+    if shutil.which(shell_name) is None:
+        pytest.skip(f"{shell_name} is not installed")
+    shell("module", "push", "--name", "kept", "swarm.py")
+    complete = Completion(shell_name, MANTA_HOME=str(shell.home))
+    there = {
+        "manta ps --cluster": CLUSTER,
+        "manta cluster show": CLUSTER,
+        "manta ps --profile": "default",
+        "manta node show": "node-1 node-2",
+        f"manta logs {finished} --node": "node-1 node-2",
+        f"manta logs {finished} --task": "only",
+        f"manta results {finished} --tag": "array small",
+        f"manta globals {finished} --tag": "last rate",
+        "manta user show": "user@localhost",
+        "manta role grant user@localhost": "operator owner researcher viewer",
+        "manta module show": "kept",
+    }
+    swarms, *answers = complete("manta logs", *there)
     assert finished in swarms.split()
-    assert (option, argument, new, profiles) == (CLUSTER, CLUSTER, "", "default")
+    assert [" ".join(sorted(answer.split())) for answer in answers] == list(there.values())
+
+
+def test_what_nobody_knows_completes_to_nothing(shell: Shell, tmp_path: Path) -> None:
+    questions = ("manta logs", "manta ps --cluster", "manta logs nobody --task")
+    complete = Completion("bash", MANTA_HOME=str(shell.home))
+    assert complete("manta cluster create", "manta logs nobody --task", patience=0) == [""] * 2
     with socket.create_server(("127.0.0.1", 0)) as mute:  # it accepts and says nothing
         where = {"MANTA_HOST": "127.0.0.1", "MANTA_PORT": str(mute.getsockname()[1])}
-        assert complete(MANTA_HOME=str(shell.home), **where) == ["", "", "", "", "default"]
-    assert complete(MANTA_HOME=str(tmp_path)) == [""] * 5
+        complete = Completion("bash", MANTA_HOME=str(shell.home), **where)
+        assert complete(*questions, patience=0) == [""] * 3
+    complete = Completion("bash", MANTA_HOME=str(tmp_path))
+    assert complete(*questions, "manta ps --profile", patience=0) == [""] * 4
 
 
 @pytest.mark.parametrize(
