@@ -103,6 +103,10 @@ def secret(what: str, *, from_stdin: bool) -> str:
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+_WORDS = {"reason", "rights", "roles", "datasets"}
+"""Columns that are folded where the terminal is narrow; others are cut."""
+
+
 def emit(
     records: Sequence[Mapping[str, Any]],
     columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
@@ -120,7 +124,10 @@ def emit(
     rows = [[cell(record) for cell in columns.values()] for record in records]
     header = [click.style(name.upper(), bold=True) for name in columns]
     screen = Screen()
-    screen.show(text.table(header, rows, room=screen.columns if screen.is_terminal else None))
+    names = list(columns)
+    ids = [i for i, name in enumerate(names) if name == "id"]
+    words = [i for i, name in enumerate(names) if name in _WORDS]
+    screen.show(text.table(header, rows, room=screen.room, ids=ids, words=words))
 
 
 def say(record: Any, sentence: str, *, as_json: bool) -> None:

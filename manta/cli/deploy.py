@@ -35,7 +35,8 @@ def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as
     if as_json:
         json_form.show(plan)
     else:
-        Screen().show(plan_lines(plan))
+        screen = Screen()
+        screen.show(plan_lines(plan, screen.room))
     return Exit.UNPLACEABLE if plan.problems else Exit.OK
 
 

@@ -61,22 +61,27 @@ def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
     if as_json:
         json_form.show(plan)
         return
-    Screen().show(plan_lines(plan))
+    screen = Screen()
+    screen.show(plan_lines(plan, screen.room))
 
 
-def plan_lines(plan: Plan) -> list[str]:
+def plan_lines(plan: Plan, room: int | None) -> list[str]:
     """A plan in words: problems first, then where instances are, then the nodes that are not."""
-    lines = [click.style(problem, fg="yellow") for problem in plan.problems]
+    lines = [
+        click.style(line, fg="yellow")
+        for problem in plan.problems
+        for line in text.folded(problem, room)
+    ]
     if plan.placements:
         header = [click.style(name, bold=True) for name in ("TASK", "NODE")]
         rows = [(f"{at.task}.{at.index}", at.node_alias) for at in plan.placements]
-        lines += ["", *text.table(header, rows)]
+        lines += ["", *text.table(header, rows, room=room)]
     lines += [f"{n} more of {task} wait for free places." for task, n in plan.waiting.items()]
     refused = [verdict for verdict in plan.verdicts if not verdict.accepted]
     if refused:
         header = [click.style(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]
         rows4 = [(v.task, v.node_alias, v.rule, v.reason) for v in refused]
-        lines += ["", *text.table(header, rows4)]
+        lines += ["", *text.table(header, rows4, room=room, words=(3,))]
     return lines or ["Nothing to explain: no task has been placed, and none is refused."]
 
 

@@ -28,7 +28,7 @@ def tree(api: UserAPI, node: str | None, as_json: bool) -> None:
         json_form.show(found.actors)
     else:
         screen = Screen()
-        screen.show(lines(found, screen.columns if screen.is_terminal else None))
+        screen.show(lines(found, screen.room))
 
 
 def lines(found: Tree, room: int | None) -> list[str]:

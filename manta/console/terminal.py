@@ -27,10 +27,18 @@ class Screen:
         """What fits into a line; 100 where there is no terminal."""
         if not self.is_terminal:
             return 100
+        told = os.environ.get("COLUMNS", "")
+        if told.isdecimal() and int(told):
+            return int(told)
         try:
-            return os.get_terminal_size(self.stream.fileno()).columns
+            return os.get_terminal_size(self.stream.fileno()).columns or 80
         except OSError:
             return 80
+
+    @property
+    def room(self) -> int | None:
+        """Columns that a table may take; where there is no terminal, nothing is cut."""
+        return self.columns if self.is_terminal else None
 
     def show(self, lines: Sequence[str], live: Sequence[str] = ()) -> None:
         """Print `lines` for good, then `live` lines, in place of the last ones."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -63,22 +65,31 @@ def width(text: str) -> int:
     return len(_ANSI.sub("", text))
 
 
-def clipped(text: str, columns: int) -> str:
-    """Cut to a width; colours are kept up to the cut."""
+def clipped(text: str, columns: int, mark: str = "…") -> str:
+    """Cut to a width, the mark included; colours are kept up to the cut."""
     if width(text) <= columns:
         return text
-    kept, room = [], max(0, columns - 1)
+    kept, room = [], max(0, columns - len(mark))
     for piece in re.split(f"({_ANSI.pattern})", text):
         if _ANSI.fullmatch(piece):
             kept.append(piece)
         elif room > 0:
             kept.append(piece[:room])
             room -= len(piece)
-    return "".join(kept) + "…"
+    return "".join(kept) + mark
 
 
 NARROWEST = 8
-"""Columns that a column of a table keeps, however narrow the terminal."""
+"""Columns that a column of a table keeps, however narrow the terminal; enough of an id."""
+FOLDED = 20
+"""Columns below which words are cut, not folded."""
+
+
+def folded(words: str, columns: int | None) -> list[str]:
+    """Lines of at most so many columns, broken between words; one line for None."""
+    if columns is None or width(words) <= columns:
+        return [words]
+    return textwrap.wrap(words, max(columns, 1), break_on_hyphens=False) or [""]
 
 
 def table(
@@ -86,22 +97,48 @@ def table(
     rows: Sequence[Sequence[str]],
     right: Sequence[int] = (),
     room: int | None = None,
+    *,
+    ids: Sequence[int] = (),
+    words: Sequence[int] = (),
 ) -> list[str]:
     """Aligned lines, the header first; `right` are the columns with numbers.
 
-    What is wider than `room` is cut in the widest columns.
+    What is wider than `room` is narrowed: columns of `ids` to their beginnings, columns of
+    plain `words` by folding them, and then the widest, whose cells are cut.
     """
     lines = [list(header), *map(list, rows)]
     widths = [max(width(line[column]) for line in lines) for column in range(len(header))]
-    while room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
+
+    def excess() -> int:
+        return 0 if room is None else sum(widths) + 2 * (len(widths) - 1) - room
+
+    if excess() > 0:
+        for column in ids:
+            widths[column] = min(widths[column], NARROWEST)
+    for column in words:
+        if excess() > 0 and widths[column] > FOLDED:
+            widths[column] = max(FOLDED, widths[column] - excess())
+    while excess() > 0:
         widest = max(range(len(widths)), key=lambda column: widths[column])
         if widths[widest] <= NARROWEST:
             break
         widths[widest] -= 1
 
-    def cell(text: str, column: int) -> str:
-        text = clipped(text, widths[column])
-        pad = " " * (widths[column] - width(text))
-        return pad + text if column in right else text + pad
+    def cell(text: str, column: int) -> list[str]:
+        if column in words and widths[column] >= FOLDED:
+            parts = folded(text, widths[column])
+        else:
+            parts = [clipped(text, widths[column], mark="" if column in ids else "…")]
+        pads = [" " * (widths[column] - width(part)) for part in parts]
+        pairs = zip(parts, pads, strict=True)
+        return [pad + part if column in right else part + pad for part, pad in pairs]
 
-    return ["  ".join(cell(text, i) for i, text in enumerate(line)).rstrip() for line in lines]
+    shown = []
+    for line in lines:
+        cells = [cell(text, column) for column, text in enumerate(line)]
+        for parts in zip_longest(*cells):
+            padded = [
+                " " * w if part is None else part for part, w in zip(parts, widths, strict=True)
+            ]
+            shown.append("  ".join(padded).rstrip())
+    return shown

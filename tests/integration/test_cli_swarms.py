@@ -28,6 +28,7 @@ from manta.console.terminal import Screen
 from manta.protocol.user import FeedName
 from manta.testing.clusters import client, running, wait_for_nodes
 from manta.transports.keys import write_private
+from tests.integration.terminal import at_terminal
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -217,6 +218,20 @@ def test_check_says_where_and_why_not(shell: Shell) -> None:
     arguments = ("check", "--cluster", CLUSTER, "swarm.py", "-p", "dataset=x", "--json")
     assert json.loads(shell.attempt(*arguments).stdout)["problems"]
     assert shell.attempt("check", "--cluster", "nowhere", "swarm.py").returncode == Exit.NOT_FOUND
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_why_not_is_whole_at_a_narrow_terminal(shell: Shell, columns: int) -> None:
+    check = ("check", "--cluster", CLUSTER, shell.folder / "swarm.py", "-p", "dataset=missing")
+    shown = at_terminal(*check, columns=columns, MANTA_HOME=shell.home)
+    lines = click.unstyle(shown.text).splitlines()
+    assert shown.code == Exit.UNPLACEABLE
+    assert max(map(len, lines)) <= columns
+    assert "…" not in shown.text
+    piped = shell.attempt(*check).stdout
+    assert " ".join(lines[0].split()) in " ".join(piped.split())
+    told = at_terminal(*check, columns=200, MANTA_HOME=shell.home, COLUMNS=columns)
+    assert click.unstyle(told.text).splitlines() == lines
 
 
 def test_pull_and_verify(shell: Shell, finished: str) -> None:
