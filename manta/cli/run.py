@@ -184,7 +184,8 @@ class Run:
             (part, text.seconds(taken), f"{taken / total:.0%}", _WHAT[part])
             for part, taken in self._parts.items()
         ]
-        lines = text.table(("", "", "", ""), rows, right=(1, 2))[1:]
+        room = None if self._screen.room is None else self._screen.room - len("  ")
+        lines = text.table(("", "", "", ""), rows, right=(1, 2), room=room, words=(3,))[1:]
         return ["", f"Where {text.seconds(total)} went:", *(f"  {line}" for line in lines)]
 
     def show_start(self, connected: int) -> None:

@@ -76,6 +76,7 @@ def run(
     `tell` says what an error means, and with which code to exit.
     """
     code: int = Exit.OK
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # rather a `?` than no answer
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -127,6 +128,15 @@ def _of_the_machine(error: OSError) -> str | None:
     if error.errno in _DISK:
         return f"What is printed cannot be written: {error.strerror}."
     return None
+
+
+def _open_closed_streams() -> None:
+    """Of who started us with `>&-`: else the next file that is opened would be taken for them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _discard_output() -> None:

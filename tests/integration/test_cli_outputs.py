@@ -50,6 +50,22 @@ def test_a_reader_that_went_away_is_no_fault(arguments: tuple[str, ...], tmp_pat
         os.close(write)
 
 
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_without_an_output_there_is_nothing_to_say(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = f'exec "$0" -m manta.cli.main {" ".join(arguments)} <&- >&-'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable],
+        env={**os.environ, "MANTA_HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+
+
 def test_what_the_locale_cannot_show_is_a_question_mark(tmp_path: Path) -> None:
     done = manta("new", tmp_path / "b✓", MANTA_HOME=tmp_path, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (Exit.OK, "")

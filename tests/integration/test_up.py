@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from manta.apis import profiles
 from manta.cli import up_state
 from manta.cli.exit_codes import Exit
+from manta.light.processes import marked
 from tests.integration.lab import manta
 
 pytestmark = pytest.mark.timeout(90)
@@ -105,6 +107,45 @@ def test_ctrl_c_ends_all(home: Path) -> None:
         assert process.wait(30) == Exit.INTERRUPTED
     assert left(home) == before
     assert not Path(found.folder).exists()
+
+
+INTERRUPTIONS = int(os.environ.get("MANTA_INTERRUPTIONS", "4"))
+SEED = os.environ.get("MANTA_INTERRUPTIONS_SEED") or str(time.time_ns())
+"""More of them, or the same ones again."""
+WAYS = ((signal.SIGINT,), (signal.SIGTERM,), (signal.SIGHUP,), (signal.SIGINT, signal.SIGINT))
+
+
+@pytest.mark.parametrize("number", range(INTERRUPTIONS))
+def test_interrupted_at_any_moment_nothing_is_left(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, number: int
+) -> None:
+    scratch = tmp_path_factory.mktemp("t")
+    chance = random.Random(f"{SEED}/{number}")
+    way = WAYS[number % len(WAYS)]
+    moment = chance.uniform(0, 2)
+    before = left(home)
+    with subprocess.Popen(
+        [sys.executable, "-m", "manta.cli.main", "up", "--nodes", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MANTA_HOME": str(home), "TMPDIR": str(scratch)},
+    ) as process:
+        time.sleep(moment)
+        for signal_ in way:
+            process.send_signal(signal_)
+            time.sleep(chance.uniform(0, 0.2))
+        _, said = process.communicate(timeout=30)
+    case = f"seed {SEED}, number {number}: {way} after {moment:.3f} s\n{said}"
+    expected = Exit.INTERRUPTED if way[0] is signal.SIGINT else Exit.TERMINATED
+    # Before Python has run our first line, the signal does what it does by default.
+    early = process.returncode == -way[0] or "Failed to import the site module" in said
+    assert process.returncode == expected or early, case
+    assert "Traceback" not in said or early, case
+    assert left(home) == before, case
+    assert profiles.used_profile(home) == "lab", case
+    assert list(scratch.iterdir()) == [], case
+    assert marked(f"TMPDIR={scratch}") == set(), case
 
 
 def test_killed_it_leaves_nothing_either(home: Path) -> None:
