@@ -36,7 +36,7 @@ class Accounts:
 
     def get_user(self, user: User | None = None) -> UserOverview:
         """A user, or who this is to the manager: `.id`, `.email`, `.admin`, `.grants`."""
-        request = users.GetUser(None if user is None else _id(user, "user"))
+        request = users.GetUser(None if user is None else checks.identity("user", user))
         return UserOverview.of(self._ask(request, users.UserInfo, again=True))
 
     def list_users(self) -> list[UserOverview]:
@@ -71,14 +71,14 @@ class Accounts:
 
     def delete_user(self, user: User) -> None:
         """The user's keys and tokens end at once."""
-        self._ask(users.DeleteUser(_id(user, "user")), Ok)
+        self._ask(users.DeleteUser(checks.identity("user", user)), Ok)
 
     def revoke_tokens(self, user: User) -> None:
         """All of a user's tokens and keys end at once: he must sign in again, everywhere.
 
         For administrators; `logout(everywhere=True)` is the same for oneself.
         """
-        self._ask(users.RevokeTokens(_id(user, "user")), Ok)
+        self._ask(users.RevokeTokens(checks.identity("user", user)), Ok)
 
     def change_password(self, old: str, new: str) -> None:
         """One's own."""
@@ -88,13 +88,17 @@ class Accounts:
     def grant_role(self, user: User, cluster: Cluster, role: str) -> UserOverview:
         """Give a user a role in a cluster, in place of the one that he had there."""
         request = users.GrantRole(
-            _id(user, "user"), _id(cluster, "cluster"), checks.name("role", role)
+            checks.identity("user", user),
+            checks.identity("cluster", cluster),
+            checks.name("role", role),
         )
         return UserOverview.of(self._ask(request, users.UserInfo))
 
     def revoke_role(self, user: User, cluster: Cluster) -> UserOverview:
         """Take away what role a user has in a cluster."""
-        request = users.RevokeRole(_id(user, "user"), _id(cluster, "cluster"))
+        request = users.RevokeRole(
+            checks.identity("user", user), checks.identity("cluster", cluster)
+        )
         return UserOverview.of(self._ask(request, users.UserInfo))
 
     def list_roles(self) -> list[RoleOverview]:
@@ -130,7 +134,3 @@ class Accounts:
         """
         self._ask(messages.Logout(checks.flag("everywhere", everywhere)), Ok)
         profiles.forget(self.connection.session.target)
-
-
-def _id(thing: object, kind: str) -> str:
-    return checks.name(f"The {kind}", getattr(thing, "id", thing))

@@ -36,7 +36,7 @@ class AsyncAccounts:
 
     async def get_user(self, user: User | None = None) -> UserOverview:
         """A user, or who this is to the manager: `.id`, `.email`, `.admin`, `.grants`."""
-        request = users.GetUser(None if user is None else _id(user, "user"))
+        request = users.GetUser(None if user is None else checks.identity("user", user))
         return UserOverview.of(await self._ask(request, users.UserInfo, again=True))
 
     async def list_users(self) -> list[UserOverview]:
@@ -72,14 +72,14 @@ class AsyncAccounts:
 
     async def delete_user(self, user: User) -> None:
         """The user's keys and tokens end at once."""
-        await self._ask(users.DeleteUser(_id(user, "user")), Ok)
+        await self._ask(users.DeleteUser(checks.identity("user", user)), Ok)
 
     async def revoke_tokens(self, user: User) -> None:
         """All of a user's tokens and keys end at once: he must sign in again, everywhere.
 
         For administrators; `logout(everywhere=True)` is the same for oneself.
         """
-        await self._ask(users.RevokeTokens(_id(user, "user")), Ok)
+        await self._ask(users.RevokeTokens(checks.identity("user", user)), Ok)
 
     async def change_password(self, old: str, new: str) -> None:
         """One's own."""
@@ -89,13 +89,17 @@ class AsyncAccounts:
     async def grant_role(self, user: User, cluster: Cluster, role: str) -> UserOverview:
         """Give a user a role in a cluster, in place of the one that he had there."""
         request = users.GrantRole(
-            _id(user, "user"), _id(cluster, "cluster"), checks.name("role", role)
+            checks.identity("user", user),
+            checks.identity("cluster", cluster),
+            checks.name("role", role),
         )
         return UserOverview.of(await self._ask(request, users.UserInfo))
 
     async def revoke_role(self, user: User, cluster: Cluster) -> UserOverview:
         """Take away what role a user has in a cluster."""
-        request = users.RevokeRole(_id(user, "user"), _id(cluster, "cluster"))
+        request = users.RevokeRole(
+            checks.identity("user", user), checks.identity("cluster", cluster)
+        )
         return UserOverview.of(await self._ask(request, users.UserInfo))
 
     async def list_roles(self) -> list[RoleOverview]:
@@ -131,7 +135,3 @@ class AsyncAccounts:
         """
         await self._ask(messages.Logout(checks.flag("everywhere", everywhere)), Ok)
         profiles.forget(self.connection.session.target)
-
-
-def _id(thing: object, kind: str) -> str:
-    return checks.name(f"The {kind}", getattr(thing, "id", thing))

@@ -129,28 +129,30 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def get_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Raises NotFound, and Ambiguous for a beginning that fits several."""
-        return await self._cluster(messages.GetCluster(_id(cluster, "cluster")), again=True)
+        return await self._cluster(
+            messages.GetCluster(checks.identity("cluster", cluster)), again=True
+        )
 
     async def start_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Let tasks be placed in it again. Raises NotFound."""
-        return await self._cluster(messages.StartCluster(_id(cluster, "cluster")))
+        return await self._cluster(messages.StartCluster(checks.identity("cluster", cluster)))
 
     async def stop_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Nothing is placed in it until it is started again; its swarms are stopped."""
-        return await self._cluster(messages.StopCluster(_id(cluster, "cluster")))
+        return await self._cluster(messages.StopCluster(checks.identity("cluster", cluster)))
 
     async def delete_cluster(self, cluster: Cluster) -> None:
         """Forget a cluster with its nodes and swarms; it must be stopped.
 
         Raises NotFound, WrongState.
         """
-        await self._ask(messages.DeleteCluster(_id(cluster, "cluster")), Ok)
+        await self._ask(messages.DeleteCluster(checks.identity("cluster", cluster)), Ok)
 
     async def create_node_token(self, cluster: Cluster, uses: int = 1, ttl: float = 900) -> str:
         """A token with which `uses` nodes can enrol within `ttl` seconds."""
         checks.integer("uses", uses, 1, 10_000)
         request = messages.CreateNodeToken(
-            _id(cluster, "cluster"), uses, checks.seconds("ttl", ttl)
+            checks.identity("cluster", cluster), uses, checks.seconds("ttl", ttl)
         )
         return (await self._ask(request, messages.Token)).token
 
@@ -158,7 +160,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
         """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
-        request = partial(messages.ListNodes, _id(cluster, "cluster"))
+        request = partial(messages.ListNodes, checks.identity("cluster", cluster))
         found = await self.connection.listed(
             request, messages.Nodes, lambda page: page.nodes, lambda one: one.id
         )
@@ -169,14 +171,14 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
         Raises NotFound, Ambiguous.
         """
-        where = None if cluster is None else _id(cluster, "cluster")
-        request = messages.GetNode(_id(node, "node"), where)
+        where = None if cluster is None else checks.identity("cluster", cluster)
+        request = messages.GetNode(checks.identity("node", node), where)
         return NodeOverview.of(await self._ask(request, messages.NodeInfo, again=True))
 
     async def stop_node(self, node: Node, drain: bool = False) -> None:
         """End the node's daemon; with `drain`, once its running tasks have finished."""
         await self._ask(
-            messages.RequestNodeStop(_id(node, "node"), checks.flag("drain", drain)), Ok
+            messages.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
         )
 
     async def get_tree(self, node: Node | None = None) -> Tree:
@@ -184,12 +186,12 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
         `.actors`: path, actor, state, restarts, last_exit, waiting and seconds of each.
         """
-        request = messages.GetTree(None if node is None else _id(node, "node"))
+        request = messages.GetTree(None if node is None else checks.identity("node", node))
         return await self._ask(request, Tree, again=True)
 
     async def remove_node(self, node: Node) -> None:
         """Forget the node and its key; it can come back only with a new token."""
-        await self._ask(messages.RemoveNode(_id(node, "node")), Ok)
+        await self._ask(messages.RemoveNode(checks.identity("node", node)), Ok)
 
     # --- swarms ------------------------------------------------------------------------------
 
@@ -197,7 +199,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         """What would be placed where, or why not; nothing is deployed."""
         compiled = await self._compiled(swarm)
         await self._check_versions(compiled.versioned)
-        request = messages.CheckSwarm(_id(cluster, "cluster"), compiled.spec)
+        request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
         return await self.connection.plan(request)
 
     async def deploy_swarm(
@@ -228,7 +230,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """Start a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
-        return await self._swarm(messages.StartSwarm(_id(swarm, "swarm")))
+        return await self._swarm(messages.StartSwarm(checks.identity("swarm", swarm)))
 
     async def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
         """End a swarm: it is STOPPED at once, and what still runs is asked to end.
@@ -237,29 +239,29 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         run; what has not ended after 5 s is killed. With `force` nothing is asked: all is killed
         at once.
         """
-        request = messages.StopSwarm(_id(swarm, "swarm"), checks.flag("force", force))
+        request = messages.StopSwarm(checks.identity("swarm", swarm), checks.flag("force", force))
         return await self._swarm(request, again=True)
 
     async def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """What runs goes on, nothing new is started."""
-        return await self._swarm(messages.PauseSwarm(_id(swarm, "swarm")))
+        return await self._swarm(messages.PauseSwarm(checks.identity("swarm", swarm)))
 
     async def resume_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """Let a paused swarm go on. Raises NotFound, WrongState."""
-        return await self._swarm(messages.ResumeSwarm(_id(swarm, "swarm")))
+        return await self._swarm(messages.ResumeSwarm(checks.identity("swarm", swarm)))
 
     async def remove_swarm(self, swarm: SwarmId) -> None:
         """Forget a swarm that has ended, with its results and logs."""
-        await self._ask(messages.RemoveSwarm(_id(swarm, "swarm")), Ok)
+        await self._ask(messages.RemoveSwarm(checks.identity("swarm", swarm)), Ok)
 
     async def get_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """How the swarm stands now. Raises NotFound, Ambiguous."""
-        return await self._swarm(messages.GetSwarm(_id(swarm, "swarm")), again=True)
+        return await self._swarm(messages.GetSwarm(checks.identity("swarm", swarm)), again=True)
 
     async def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]:
         """Those of one cluster, or of all that this user may see, ended ones included; in the
         order in which they were sent."""
-        where = None if cluster is None else _id(cluster, "cluster")
+        where = None if cluster is None else checks.identity("cluster", cluster)
         found = await self.connection.listed(
             partial(messages.ListSwarms, where),
             messages.Swarms,
@@ -276,7 +278,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def explain_swarm(self, swarm: SwarmId) -> Plan:
         """Where each task runs or, node by node and rule by rule, why it does not."""
-        return await self.connection.plan(messages.ExplainSwarm(_id(swarm, "swarm")))
+        return await self.connection.plan(messages.ExplainSwarm(checks.identity("swarm", swarm)))
 
     async def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
         """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
@@ -287,7 +289,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
             wait = LONG_POLL
             if deadline is not None:
                 wait = max(0.0, min(wait, deadline - time.monotonic()))
-            request = messages.WaitSwarm(_id(swarm, "swarm"), wait)
+            request = messages.WaitSwarm(checks.identity("swarm", swarm), wait)
             found = await self._swarm(request, again=True, wait=wait)
             if found.ended:
                 return found
@@ -299,7 +301,9 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def stream_events(self, swarm: SwarmId) -> AsyncIterator[EventOverview]:
         """What happens to the swarm, from its beginning to its end."""
-        async for item in self.connection.items(_id(swarm, "swarm"), "events", follow=True):
+        async for item in self.connection.items(
+            checks.identity("swarm", swarm), "events", follow=True
+        ):
             assert isinstance(item, EventItem)
             yield EventOverview.of(item)
 
@@ -316,7 +320,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         tag = _tag(tag)
         found: list[Result] = []
         tags: set[str] = set()
-        name = _id(swarm, "swarm")
+        name = checks.identity("swarm", swarm)
         ended = False
         async for page in self.connection.pages(name, "results", follow=wait):
             items = [item for item in page.items if isinstance(item, ResultItem)]
@@ -334,14 +338,14 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         found = await self.get_swarm_results(swarm, checks.name("tag", tag))
         if not found:
             raise NotFound(
-                f"Swarm {_id(swarm, 'swarm')} has no results of tag {tag!r} yet: "
+                f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
                 "list_result_tags says what there is."
             )
         return found
 
     async def stream_results(self, swarm: SwarmId, tag: str | None = None) -> AsyncIterator[Result]:
         """Each result, from the first on, until the swarm has ended."""
-        name = _id(swarm, "swarm")
+        name = checks.identity("swarm", swarm)
         async for page in self.connection.pages(name, "results", tag=_tag(tag), follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             for result in await self._results(items):
@@ -350,7 +354,9 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
     async def list_result_tags(self, swarm: SwarmId) -> list[str]:
         """The tags under which there are results so far, in order of appearance."""
         tags: dict[str, None] = {}
-        async for item in self.connection.items(_id(swarm, "swarm"), "results", follow=False):
+        async for item in self.connection.items(
+            checks.identity("swarm", swarm), "results", follow=False
+        ):
             assert isinstance(item, ResultItem)
             tags[item.tag] = None
         return list(tags)
@@ -367,17 +373,19 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
             checks.name("tag", tag)
         if iteration is not None:
             checks.integer("iteration", iteration, 0)
-        request = messages.DeleteResults(_id(swarm, "swarm"), tag, iteration)
+        request = messages.DeleteResults(checks.identity("swarm", swarm), tag, iteration)
         return (await self._ask(request, messages.DeletedResults)).count
 
     async def select_global(self, swarm: SwarmId, tag: str) -> Any:
         """The value of a global now. Raises NotFound."""
-        request = messages.SelectGlobal(_id(swarm, "swarm"), checks.name("tag", tag))
+        request = messages.SelectGlobal(checks.identity("swarm", swarm), checks.name("tag", tag))
         answer = await self._ask(request, messages.SelectedGlobal, again=True)
         if answer.value is None:
             tags = await self.list_global_tags(swarm)
             there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
-            raise NotFound(f"Swarm {_id(swarm, 'swarm')} has no global {tag!r}: {there}.")
+            raise NotFound(
+                f"Swarm {checks.identity('swarm', swarm)} has no global {tag!r}: {there}."
+            )
         (load,) = await self.connection.fetch([answer.value])
         return load()
 
@@ -389,11 +397,13 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         blobs: dict[str, Any] = {}
         sent = await in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
         await self.connection.push(blobs)
-        await self._ask(messages.SetGlobal(_id(swarm, "swarm"), tag, sent), Ok, again=True)
+        await self._ask(
+            messages.SetGlobal(checks.identity("swarm", swarm), tag, sent), Ok, again=True
+        )
 
     async def list_global_tags(self, swarm: SwarmId) -> list[str]:
         """The tags of the swarm's globals."""
-        request = messages.ListGlobalTags(_id(swarm, "swarm"))
+        request = messages.ListGlobalTags(checks.identity("swarm", swarm))
         return list((await self._ask(request, messages.GlobalTags, again=True)).tags)
 
     async def get_metrics(self, swarm: SwarmId) -> list[MetricsOverview]:
@@ -458,7 +468,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         tasks: tuple[TaskInfo, ...] = ()
         more = True
         while more:
-            request = messages.GetTasks(_id(swarm, "swarm"), iteration, len(tasks))
+            request = messages.GetTasks(checks.identity("swarm", swarm), iteration, len(tasks))
             page = await self._ask(request, messages.Tasks, again=True)
             tasks, more = tasks + page.tasks, page.more
         return tasks
@@ -468,27 +478,24 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
 
     async def _metrics(self, swarm: SwarmId, *, follow: bool) -> AsyncIterator[MetricsOverview]:
-        async for item in self.connection.items(_id(swarm, "swarm"), "metrics", follow=follow):
+        async for item in self.connection.items(
+            checks.identity("swarm", swarm), "metrics", follow=follow
+        ):
             assert isinstance(item, MetricsItem)
             yield MetricsOverview.of(item)
 
     async def _logs(
         self, swarm: SwarmId, node: Node | None, task: str | None, *, follow: bool
     ) -> AsyncIterator[LogOverview]:
-        name = _id(swarm, "swarm")
+        name = checks.identity("swarm", swarm)
         of = {
-            "node": None if node is None else _id(node, "node"),
+            "node": None if node is None else checks.identity("node", node),
             "task": None if task is None else checks.name("task", task),
         }
         async for page in self.connection.pages(name, "logs", follow=follow, **of):
             for item in page.items:
                 assert isinstance(item, LogItem)
                 yield LogOverview.of(item)
-
-
-def _id(thing: object, kind: str) -> str:
-    found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
-    return checks.name(f"The {kind}", found)
 
 
 def _tag(tag: object) -> str | None:
@@ -502,7 +509,7 @@ def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
     if swarm is not None:
         if isinstance(cluster, Swarm):
             raise InvalidArgument("The swarm comes last: give the cluster, then the swarm.")
-        return _id(cluster, "cluster"), swarm
+        return checks.identity("cluster", cluster), swarm
     definition = definition_of(cluster)
     if definition.cluster is None:
         raise InvalidArgument(

@@ -30,6 +30,12 @@ def name(where: str, value: object) -> str:
     return value
 
 
+def identity(kind: str, thing: object) -> str:
+    """The id of a cluster, node, swarm, ...: of an overview that has one, or as it is given."""
+    found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
+    return name(f"The {kind}", found)
+
+
 def names(where: str, value: object) -> tuple[str, ...]:
     """A list of texts; a single text stands for a list of one."""
     if value is None:

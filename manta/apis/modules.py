@@ -52,7 +52,7 @@ class Modules:
     def get_module(self, module: ModuleId, version: str | None = None) -> ModuleOverview:
         """Of a name, the highest version that `version` (one, or a range) allows, else the one
         that was sent last. Raises NotFound, Ambiguous."""
-        request = users.GetModule(_id(module), _range(version))
+        request = users.GetModule(checks.identity("module", module), _range(version))
         return ModuleOverview.of(self._ask(request, users.ModuleInfo, again=True))
 
     def list_modules(self) -> list[ModuleOverview]:
@@ -67,13 +67,13 @@ class Modules:
 
         Swarms that were sent keep what they have. Raises NameTaken for one with a version.
         """
-        name = _id(module)
+        name = checks.identity("module", module)
         return self._sent(content, lambda spec: users.UpdateModule(name, spec))
 
     def remove_module(self, module: ModuleId, version: str | None = None) -> None:
         """Swarms that were sent with it keep what they need. Raises Ambiguous when a name fits
         several, Forbidden for what another user sent."""
-        self._ask(users.RemoveModule(_id(module), _range(version)), Ok)
+        self._ask(users.RemoveModule(checks.identity("module", module), _range(version)), Ok)
 
     def list_module_ids(self) -> list[str]:
         """Of all modules, in the order of `list_modules`."""
@@ -142,10 +142,6 @@ class Modules:
         spec, blobs = in_thread(lambda: compile_module(module))
         self.connection.push(blobs)
         return ModuleOverview.of(self._ask(request(spec), users.ModuleInfo, again=True))
-
-
-def _id(module: object) -> str:
-    return checks.name("The module", getattr(module, "id", module))
 
 
 def _range(version: str | None) -> str | None:

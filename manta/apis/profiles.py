@@ -302,7 +302,7 @@ def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.envi
         if found.sealed is None and found.token is None:
             raise ValueError("there is no token in it")
     except KeyFileError as error:
-        raise ProfileError(str(error)) from None
+        raise ProfileError(f"{error}.") from None
     except ValueError as error:
         raise ProfileError(
             f"The credentials {path} are damaged ({error}): delete them and sign in again."
@@ -354,7 +354,7 @@ def user_key(folder: Path, name: str) -> KeyPair:
                     raise
         return KeyPair.load(path)
     except KeyFileError as error:
-        raise ProfileError(str(error)) from None
+        raise ProfileError(f"{error}.") from None
 
 
 def _write(path: Path, content: Profile | Credentials | _Config) -> None:
@@ -362,7 +362,7 @@ def _write(path: Path, content: Profile | Credentials | _Config) -> None:
     try:
         write_private(path, text + "\n", replace=True)
     except KeyFileError as error:
-        raise ProfileError(str(error)) from None
+        raise ProfileError(f"{error}.") from None
 
 
 def _checked(name: str) -> str:

@@ -116,7 +116,7 @@ class Swarm:
 
     def set_cluster(self, cluster: Any) -> None:
         """Where `deploy_swarm(swarm)` deploys: a cluster, its id or its name."""
-        self._manta.cluster = checks.name("The cluster", getattr(cluster, "id", cluster))
+        self._manta.cluster = checks.identity("cluster", cluster)
 
     def __str__(self) -> str:
         schedule = None

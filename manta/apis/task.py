@@ -24,8 +24,9 @@ class Task:
     whose previous task produced result `<t>`. `fixed` keeps the nodes of the first iteration.
     `maximum` limits the instances: a count, a fraction of those nodes, or -1; "any" takes 1
     unless it says otherwise. `replicas` is the total number of instances instead, whatever the
-    method. `timeout` and `deadline` are seconds; with `quorum` the task counts as done once that
-    fraction has answered. `alias` defaults to the module's name.
+    method. `specified_ids` and `excepted_ids` name nodes: overviews, ids, unique beginnings of
+    ids, or aliases. `timeout` and `deadline` are seconds; with `quorum` the task counts as done
+    once that fraction has answered. `alias` defaults to the module's name.
 
     Raises InvalidArgument.
     """
@@ -191,7 +192,9 @@ def _method(value: object) -> str:
 def _ids(where: str, value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
-    ids = checks.names(where, value)
+    if isinstance(value, list | tuple | set | frozenset):
+        value = [getattr(node, "id", node) for node in value]
+    ids = checks.names(where, getattr(value, "id", value))
     if not ids and "specified" in where:
         raise InvalidArgument(f"{where} is empty, so no node may run it: leave it out.")
     return ids

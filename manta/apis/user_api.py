@@ -129,28 +129,28 @@ class UserAPI(Listings, Modules, Accounts):
 
     def get_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Raises NotFound, and Ambiguous for a beginning that fits several."""
-        return self._cluster(messages.GetCluster(_id(cluster, "cluster")), again=True)
+        return self._cluster(messages.GetCluster(checks.identity("cluster", cluster)), again=True)
 
     def start_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Let tasks be placed in it again. Raises NotFound."""
-        return self._cluster(messages.StartCluster(_id(cluster, "cluster")))
+        return self._cluster(messages.StartCluster(checks.identity("cluster", cluster)))
 
     def stop_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Nothing is placed in it until it is started again; its swarms are stopped."""
-        return self._cluster(messages.StopCluster(_id(cluster, "cluster")))
+        return self._cluster(messages.StopCluster(checks.identity("cluster", cluster)))
 
     def delete_cluster(self, cluster: Cluster) -> None:
         """Forget a cluster with its nodes and swarms; it must be stopped.
 
         Raises NotFound, WrongState.
         """
-        self._ask(messages.DeleteCluster(_id(cluster, "cluster")), Ok)
+        self._ask(messages.DeleteCluster(checks.identity("cluster", cluster)), Ok)
 
     def create_node_token(self, cluster: Cluster, uses: int = 1, ttl: float = 900) -> str:
         """A token with which `uses` nodes can enrol within `ttl` seconds."""
         checks.integer("uses", uses, 1, 10_000)
         request = messages.CreateNodeToken(
-            _id(cluster, "cluster"), uses, checks.seconds("ttl", ttl)
+            checks.identity("cluster", cluster), uses, checks.seconds("ttl", ttl)
         )
         return (self._ask(request, messages.Token)).token
 
@@ -158,7 +158,7 @@ class UserAPI(Listings, Modules, Accounts):
 
     def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
         """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
-        request = partial(messages.ListNodes, _id(cluster, "cluster"))
+        request = partial(messages.ListNodes, checks.identity("cluster", cluster))
         found = self.connection.listed(
             request, messages.Nodes, lambda page: page.nodes, lambda one: one.id
         )
@@ -169,25 +169,27 @@ class UserAPI(Listings, Modules, Accounts):
 
         Raises NotFound, Ambiguous.
         """
-        where = None if cluster is None else _id(cluster, "cluster")
-        request = messages.GetNode(_id(node, "node"), where)
+        where = None if cluster is None else checks.identity("cluster", cluster)
+        request = messages.GetNode(checks.identity("node", node), where)
         return NodeOverview.of(self._ask(request, messages.NodeInfo, again=True))
 
     def stop_node(self, node: Node, drain: bool = False) -> None:
         """End the node's daemon; with `drain`, once its running tasks have finished."""
-        self._ask(messages.RequestNodeStop(_id(node, "node"), checks.flag("drain", drain)), Ok)
+        self._ask(
+            messages.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
+        )
 
     def get_tree(self, node: Node | None = None) -> Tree:
         """The supervision tree of the manager, or of a node; for administrators.
 
         `.actors`: path, actor, state, restarts, last_exit, waiting and seconds of each.
         """
-        request = messages.GetTree(None if node is None else _id(node, "node"))
+        request = messages.GetTree(None if node is None else checks.identity("node", node))
         return self._ask(request, Tree, again=True)
 
     def remove_node(self, node: Node) -> None:
         """Forget the node and its key; it can come back only with a new token."""
-        self._ask(messages.RemoveNode(_id(node, "node")), Ok)
+        self._ask(messages.RemoveNode(checks.identity("node", node)), Ok)
 
     # --- swarms ------------------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ class UserAPI(Listings, Modules, Accounts):
         """What would be placed where, or why not; nothing is deployed."""
         compiled = self._compiled(swarm)
         self._check_versions(compiled.versioned)
-        request = messages.CheckSwarm(_id(cluster, "cluster"), compiled.spec)
+        request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
         return self.connection.plan(request)
 
     def deploy_swarm(
@@ -226,7 +228,7 @@ class UserAPI(Listings, Modules, Accounts):
 
     def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """Start a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
-        return self._swarm(messages.StartSwarm(_id(swarm, "swarm")))
+        return self._swarm(messages.StartSwarm(checks.identity("swarm", swarm)))
 
     def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
         """End a swarm: it is STOPPED at once, and what still runs is asked to end.
@@ -235,29 +237,29 @@ class UserAPI(Listings, Modules, Accounts):
         run; what has not ended after 5 s is killed. With `force` nothing is asked: all is killed
         at once.
         """
-        request = messages.StopSwarm(_id(swarm, "swarm"), checks.flag("force", force))
+        request = messages.StopSwarm(checks.identity("swarm", swarm), checks.flag("force", force))
         return self._swarm(request, again=True)
 
     def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """What runs goes on, nothing new is started."""
-        return self._swarm(messages.PauseSwarm(_id(swarm, "swarm")))
+        return self._swarm(messages.PauseSwarm(checks.identity("swarm", swarm)))
 
     def resume_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """Let a paused swarm go on. Raises NotFound, WrongState."""
-        return self._swarm(messages.ResumeSwarm(_id(swarm, "swarm")))
+        return self._swarm(messages.ResumeSwarm(checks.identity("swarm", swarm)))
 
     def remove_swarm(self, swarm: SwarmId) -> None:
         """Forget a swarm that has ended, with its results and logs."""
-        self._ask(messages.RemoveSwarm(_id(swarm, "swarm")), Ok)
+        self._ask(messages.RemoveSwarm(checks.identity("swarm", swarm)), Ok)
 
     def get_swarm(self, swarm: SwarmId) -> SwarmOverview:
         """How the swarm stands now. Raises NotFound, Ambiguous."""
-        return self._swarm(messages.GetSwarm(_id(swarm, "swarm")), again=True)
+        return self._swarm(messages.GetSwarm(checks.identity("swarm", swarm)), again=True)
 
     def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]:
         """Those of one cluster, or of all that this user may see, ended ones included; in the
         order in which they were sent."""
-        where = None if cluster is None else _id(cluster, "cluster")
+        where = None if cluster is None else checks.identity("cluster", cluster)
         found = self.connection.listed(
             partial(messages.ListSwarms, where),
             messages.Swarms,
@@ -274,7 +276,7 @@ class UserAPI(Listings, Modules, Accounts):
 
     def explain_swarm(self, swarm: SwarmId) -> Plan:
         """Where each task runs or, node by node and rule by rule, why it does not."""
-        return self.connection.plan(messages.ExplainSwarm(_id(swarm, "swarm")))
+        return self.connection.plan(messages.ExplainSwarm(checks.identity("swarm", swarm)))
 
     def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
         """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
@@ -285,7 +287,7 @@ class UserAPI(Listings, Modules, Accounts):
             wait = LONG_POLL
             if deadline is not None:
                 wait = max(0.0, min(wait, deadline - time.monotonic()))
-            request = messages.WaitSwarm(_id(swarm, "swarm"), wait)
+            request = messages.WaitSwarm(checks.identity("swarm", swarm), wait)
             found = self._swarm(request, again=True, wait=wait)
             if found.ended:
                 return found
@@ -297,7 +299,7 @@ class UserAPI(Listings, Modules, Accounts):
 
     def stream_events(self, swarm: SwarmId) -> Iterator[EventOverview]:
         """What happens to the swarm, from its beginning to its end."""
-        for item in self.connection.items(_id(swarm, "swarm"), "events", follow=True):
+        for item in self.connection.items(checks.identity("swarm", swarm), "events", follow=True):
             assert isinstance(item, EventItem)
             yield EventOverview.of(item)
 
@@ -314,7 +316,7 @@ class UserAPI(Listings, Modules, Accounts):
         tag = _tag(tag)
         found: list[Result] = []
         tags: set[str] = set()
-        name = _id(swarm, "swarm")
+        name = checks.identity("swarm", swarm)
         ended = False
         for page in self.connection.pages(name, "results", follow=wait):
             items = [item for item in page.items if isinstance(item, ResultItem)]
@@ -332,14 +334,14 @@ class UserAPI(Listings, Modules, Accounts):
         found = self.get_swarm_results(swarm, checks.name("tag", tag))
         if not found:
             raise NotFound(
-                f"Swarm {_id(swarm, 'swarm')} has no results of tag {tag!r} yet: "
+                f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
                 "list_result_tags says what there is."
             )
         return found
 
     def stream_results(self, swarm: SwarmId, tag: str | None = None) -> Iterator[Result]:
         """Each result, from the first on, until the swarm has ended."""
-        name = _id(swarm, "swarm")
+        name = checks.identity("swarm", swarm)
         for page in self.connection.pages(name, "results", tag=_tag(tag), follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
             yield from self._results(items)
@@ -347,7 +349,7 @@ class UserAPI(Listings, Modules, Accounts):
     def list_result_tags(self, swarm: SwarmId) -> list[str]:
         """The tags under which there are results so far, in order of appearance."""
         tags: dict[str, None] = {}
-        for item in self.connection.items(_id(swarm, "swarm"), "results", follow=False):
+        for item in self.connection.items(checks.identity("swarm", swarm), "results", follow=False):
             assert isinstance(item, ResultItem)
             tags[item.tag] = None
         return list(tags)
@@ -364,17 +366,19 @@ class UserAPI(Listings, Modules, Accounts):
             checks.name("tag", tag)
         if iteration is not None:
             checks.integer("iteration", iteration, 0)
-        request = messages.DeleteResults(_id(swarm, "swarm"), tag, iteration)
+        request = messages.DeleteResults(checks.identity("swarm", swarm), tag, iteration)
         return (self._ask(request, messages.DeletedResults)).count
 
     def select_global(self, swarm: SwarmId, tag: str) -> Any:
         """The value of a global now. Raises NotFound."""
-        request = messages.SelectGlobal(_id(swarm, "swarm"), checks.name("tag", tag))
+        request = messages.SelectGlobal(checks.identity("swarm", swarm), checks.name("tag", tag))
         answer = self._ask(request, messages.SelectedGlobal, again=True)
         if answer.value is None:
             tags = self.list_global_tags(swarm)
             there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
-            raise NotFound(f"Swarm {_id(swarm, 'swarm')} has no global {tag!r}: {there}.")
+            raise NotFound(
+                f"Swarm {checks.identity('swarm', swarm)} has no global {tag!r}: {there}."
+            )
         (load,) = self.connection.fetch([answer.value])
         return load()
 
@@ -386,11 +390,11 @@ class UserAPI(Listings, Modules, Accounts):
         blobs: dict[str, Any] = {}
         sent = in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
         self.connection.push(blobs)
-        self._ask(messages.SetGlobal(_id(swarm, "swarm"), tag, sent), Ok, again=True)
+        self._ask(messages.SetGlobal(checks.identity("swarm", swarm), tag, sent), Ok, again=True)
 
     def list_global_tags(self, swarm: SwarmId) -> list[str]:
         """The tags of the swarm's globals."""
-        request = messages.ListGlobalTags(_id(swarm, "swarm"))
+        request = messages.ListGlobalTags(checks.identity("swarm", swarm))
         return list((self._ask(request, messages.GlobalTags, again=True)).tags)
 
     def get_metrics(self, swarm: SwarmId) -> list[MetricsOverview]:
@@ -451,7 +455,7 @@ class UserAPI(Listings, Modules, Accounts):
         tasks: tuple[TaskInfo, ...] = ()
         more = True
         while more:
-            request = messages.GetTasks(_id(swarm, "swarm"), iteration, len(tasks))
+            request = messages.GetTasks(checks.identity("swarm", swarm), iteration, len(tasks))
             page = self._ask(request, messages.Tasks, again=True)
             tasks, more = tasks + page.tasks, page.more
         return tasks
@@ -461,27 +465,24 @@ class UserAPI(Listings, Modules, Accounts):
         return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
 
     def _metrics(self, swarm: SwarmId, *, follow: bool) -> Iterator[MetricsOverview]:
-        for item in self.connection.items(_id(swarm, "swarm"), "metrics", follow=follow):
+        for item in self.connection.items(
+            checks.identity("swarm", swarm), "metrics", follow=follow
+        ):
             assert isinstance(item, MetricsItem)
             yield MetricsOverview.of(item)
 
     def _logs(
         self, swarm: SwarmId, node: Node | None, task: str | None, *, follow: bool
     ) -> Iterator[LogOverview]:
-        name = _id(swarm, "swarm")
+        name = checks.identity("swarm", swarm)
         of = {
-            "node": None if node is None else _id(node, "node"),
+            "node": None if node is None else checks.identity("node", node),
             "task": None if task is None else checks.name("task", task),
         }
         for page in self.connection.pages(name, "logs", follow=follow, **of):
             for item in page.items:
                 assert isinstance(item, LogItem)
                 yield LogOverview.of(item)
-
-
-def _id(thing: object, kind: str) -> str:
-    found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
-    return checks.name(f"The {kind}", found)
 
 
 def _tag(tag: object) -> str | None:
@@ -495,7 +496,7 @@ def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
     if swarm is not None:
         if isinstance(cluster, Swarm):
             raise InvalidArgument("The swarm comes last: give the cluster, then the swarm.")
-        return _id(cluster, "cluster"), swarm
+        return checks.identity("cluster", cluster), swarm
     definition = definition_of(cluster)
     if definition.cluster is None:
         raise InvalidArgument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from manta.protocol.spec import TaskSpec
+from manta.protocol.spec import NetworkSpec, TaskSpec
 
 if TYPE_CHECKING:
     from manta.manager.placement import NodeView
@@ -59,3 +59,14 @@ def listed(names: Sequence[str], separator: str = ", ") -> str:
     if len(names) <= SHOWN:
         return separator.join(names)
     return separator.join(names[: SHOWN - 1]) + f"{separator}and {len(names) - SHOWN + 1} more"
+
+
+def unknown_in(network: NetworkSpec, nodes: Sequence[NodeView]) -> Iterator[str]:
+    """Sentences on names in a network's edges that are neither an id nor an alias."""
+    known = {name for node in nodes for name in (node.id, node.alias)}
+    for name in dict.fromkeys(name for edge in network.edges for name in edge):
+        if name not in known:
+            yield (
+                f"The network {network.name!r} joins {name!r}, which is neither id nor alias of a "
+                "node of this cluster; correct it (manta node list)."
+            )

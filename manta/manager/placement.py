@@ -23,7 +23,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from manta.manager.node_names import ids_of, listed, misnamed
+from manta.manager.node_names import ids_of, listed, misnamed, unknown_in
 from manta.manager.validity import flaws
 from manta.protocol.node import Capabilities, Load
 from manta.protocol.spec import ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
@@ -490,4 +490,6 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
         # What a task could not write where it could not run is no problem of its own.
         if wrong or tag_of(task) is None or not task.after or producers:
             found += wrong or outcome.problems
+    if here:
+        found += (wrong for network in spec.networks for wrong in unknown_in(network, here))
     return Plan(tuple(placements), tuple(verdicts), tuple(found), waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -285,3 +286,77 @@ def test_what_cannot_be_is_one_sentence(
         call(api)
     assert str(refused.value).endswith(".")
     assert "\n" not in str(refused.value)
+
+
+class Joined(Swarm):
+    def __init__(self, *edges: tuple[str, str]) -> None:
+        self.task = Task(QUICK, network="pairs")
+        self.add_network("pairs", edges)
+
+
+def test_a_network_joins_nodes_that_there_are(api: UserAPI) -> None:
+    for edge, name in ((("node-1", "node-9"), "node-9"), (("node-", "node-2"), "node-")):
+        with pytest.raises(
+            errors.Unplaceable,
+            match=rf"network 'pairs' joins '{name}', which is neither id nor alias of a node of "
+            r"this cluster; correct it \(manta node list\)\.",
+        ):
+            api.deploy_swarm(CLUSTER, Joined(("node-1", "node-2"), edge))
+    ended = api.wait_swarm(api.deploy_swarm(CLUSTER, Joined(("node-1", "node-2"))), timeout=30)
+    assert ended.status == "COMPLETED"
+
+
+TEXTS = "name email password old new tag role module"
+GOOD: dict[str, Any] = {
+    **dict.fromkeys(TEXTS.split(), "some text"),
+    "cluster": CLUSTER,
+    "node": "node-1",
+    "user": "user@localhost",
+    "rights": ["swarm.read"],
+    "value": 1,
+    "content": QUICK,
+}
+WRONG = (object(), 3.5, [1], "", None)
+SECONDS = {"timeout", "ttl", "interval"}  # of which 3.5 is a good value
+
+
+def wrong_calls(swarm: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every method, with each of its arguments wrong in each way, and the others right."""
+    for method, call in inspect.getmembers(UserAPI, inspect.isfunction):
+        if method[0] == "_" or method in ("over", "close"):
+            continue
+        names = list(inspect.signature(call).parameters.values())[1:]
+        deploys = method in ("check_swarm", "deploy_swarm", "send_swarm")
+        good = {**GOOD, "swarm": One() if deploys else swarm}
+        if method == "send_module":
+            good["module"] = QUICK
+        for name in names:
+            for wrong in WRONG:
+                if (wrong is None and name.default is None and not deploys) or (
+                    wrong == 3.5 and name.name in SECONDS
+                ):
+                    continue
+                if (method, name.name) == ("set_global", "value"):
+                    continue
+                needed = {
+                    one.name: good[one.name]
+                    for one in names
+                    if one.default is one.empty or (deploys and one.name == "swarm")
+                }
+                yield method, name.name, {**needed, name.name: wrong}
+
+
+def test_no_argument_of_a_wrong_type_reaches_the_manager(api: UserAPI) -> None:
+    """It would break the protocol, and cost the connection."""
+    swarm = api.send_swarm(CLUSTER, One()).swarm_id
+    seen = 0
+    for method, name, arguments in wrong_calls(swarm):
+        call = getattr(api, method)
+        streams = inspect.isgeneratorfunction(call)
+        with pytest.raises((errors.InvalidArgument, errors.InvalidRequest)) as refused:
+            _ = next(call(**arguments)) if streams else call(**arguments)
+        assert str(refused.value).endswith("."), (method, name)
+        seen += 1
+    assert seen > 300
+    assert api.get_swarm(swarm).status == "PENDING"
+    api.stop_swarm(swarm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manta import AsyncUserAPI, Module, Swarm, Task, UserAPI
+from manta import AsyncUserAPI, Module, Results, Swarm, Task, UserAPI
 from manta.apis import errors
 from manta.apis.profiles import Target
 from manta.apis.session import Session
@@ -109,6 +110,13 @@ class Rounds(Swarm):
 
     def execute(self) -> Task:
         return Task(Module(ROUNDS, name="worker", datasets=["numbers"]))
+
+
+@pytest.fixture
+def own(stage: Stage) -> Iterator[UserAPI]:
+    """An API of the test's own: it goes with all that it brought here."""
+    with UserAPI.over(stage.session()) as api:
+        yield api
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +223,151 @@ def test_delete_results(stage: Stage) -> None:
     assert len(deleted) == 3
     assert deleted[0].startswith("6 results of tag 'large' were deleted by ")
     assert api.get_swarm(swarm).status == "COMPLETED"
+
+
+def test_each_form_in_which_results_are_asked_for(
+    own: UserAPI, finished: str, tmp_path: Path
+) -> None:
+    results = own.get_swarm_results(finished)
+    first, second = results.node_ids
+    assert {first, second} == {"node-1", "node-2"}
+    assert sorted(results(1).values(), key=str) == sorted(
+        [*results("sum", 1).values(), *results("large", 1).values()], key=str
+    )
+    assert {result.iteration for result in results(1)} == {1}
+    assert results([0, 2]).iterations == [0, 2]
+    assert results(range(2)).iterations == [0, 1]
+    assert {result.node_id for result in results(first)} == {first}
+    assert {result.tag for result in results("sum")} == {"sum"}
+    assert len(results("sum")(second)([1, 2])) == 2
+    assert results("sum", 0).by_node() == {"node-1": 0.0, "node-2": 3.0}
+    # A tag that came late begins there: nothing is made up for the iterations before.
+    late = results("late")
+    assert [(result.iteration, result.value) for result in late] == [(2, "only now")] * 2
+    for nothing in (0, 1):
+        with pytest.raises(errors.NotFound, match=f"iteration {nothing}: there are iteration 2"):
+            late(nothing)
+    with pytest.raises(
+        errors.NotFound, match=r"'gone': there are the tags .*late.* and the nodes node-"
+    ):
+        results("gone")
+    frame = results("sum").to_pandas()
+    assert list(frame["value"]) == results("sum").values()
+    assert list(frame["iteration"]) == [0, 0, 1, 1, 2, 2]
+    results.to_parquet(tmp_path / "all.parquet")
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_parquet(tmp_path / "all.parquet")
+    assert len(table) == len(results) == 14
+    assert sorted(table[table.tag == "late"].text) == ["only now"] * 2
+    results("large").to_npz(tmp_path / "large.npz")
+    with np.load(tmp_path / "large.npz") as arrays:
+        assert len(arrays.files) == 6
+        assert arrays["1/large/node-2/worker.1"].shape == (50_000,)
+
+
+SLOW = """
+import time
+from manta.light import World
+
+def main():
+    World().results.add("half", World().iteration)
+    time.sleep(0.3)
+"""
+
+
+def test_results_stream_while_the_swarm_runs_and_end_with_it(stage: Stage) -> None:
+    class Slow(Swarm):
+        def __init__(self) -> None:
+            super().__init__(max_iteration=3)
+            self.task = Task(Module(SLOW, name="slow"), method="any")
+
+    deployed = stage.api.deploy_swarm(CLUSTER, Slow())
+    seen = []
+    for result in stage.api.stream_results(deployed):
+        seen.append((result.value, stage.api.get_swarm(deployed).status))
+    assert [value for value, _ in seen] == [0, 1, 2]
+    assert seen[0][1] == "ACTIVE"
+    assert stage.api.get_swarm(deployed).status == "COMPLETED"
+    again = stage.api.deploy_swarm(CLUSTER, Slow())
+    assert len(stage.api.get_swarm_results(again)) < 3
+    assert stage.api.get_swarm_results(again, wait=True).values() == [0, 1, 2]
+    assert stage.api.get_swarm(again)["status"] == "COMPLETED"
+
+
+READS = {
+    "swarm": "get_swarm get_tasks explain_swarm wait_swarm get_swarm_results list_result_tags "
+    "stream_results list_global_tags get_metrics stream_metrics collect_logs stream_logs "
+    "collect_errors stream_events",
+    "cluster": "get_cluster list_nodes list_node_ids list_available_node_ids stream_nodes "
+    "stream_and_fetch_nodes list_swarms list_swarm_ids stream_swarms stream_and_fetch_swarms",
+    "node": "get_node get_node_resources",
+    "user": "get_user",
+}
+
+
+def count(answer: object) -> int:
+    """Of what was read; 1 of a single thing."""
+    if inspect.isgenerator(answer) or isinstance(answer, list | Results):
+        return len(list(answer))
+    return 1
+
+
+def test_an_overview_is_taken_wherever_an_id_is(own: UserAPI, finished: str) -> None:
+    api = own
+    swarm, cluster = api.get_swarm(finished), api.get_cluster(CLUSTER)
+    node, user = api.get_node("node-1"), api.get_user()
+    assert swarm["swarm_id"] == swarm.swarm_id == finished
+    forms: dict[str, tuple[object, object]] = {
+        "swarm": (finished, swarm),
+        "cluster": (cluster.id, cluster),
+        "node": (node.id, node),
+        "user": (user.id, user),
+    }
+    for kind, methods in READS.items():
+        for method in methods.split():
+            by_id, by_overview = (getattr(api, method)(form) for form in forms[kind])
+            assert count(by_id) == count(by_overview), method
+    assert len(api.select_results(swarm, "sum")) == 6
+    assert (api.select_global(swarm, "seen") == api.select_global(finished, "seen")).all()
+    assert next(api.stream_node_resources(node)).cpu_count == node.resources.cpu_count
+    assert len(api.collect_logs(swarm, node=node)) == 3
+    assert len(list(api.stream_logs(swarm, node=node, task="worker"))) == 3
+    # Of a swarm and of a node: the cluster that they are in.
+    assert api.get_cluster(swarm) == api.get_cluster(node) == cluster  # type: ignore[arg-type]
+
+
+def test_a_swarm_is_led_by_its_overview_from_beginning_to_end(stage: Stage) -> None:
+    api = stage.api
+    code = "import time\ndef main():\n    time.sleep(100)\n"
+    swarm = one(code, specified_ids=[api.get_node("node-1")])()
+    assert len(api.check_swarm(api.get_cluster(CLUSTER), swarm).placements) == 1
+    sent = api.send_swarm(api.get_cluster(CLUSTER), swarm)
+    api.set_global(sent, "x", 1)
+    assert api.select_global(sent, "x") == 1
+    for change, status in (
+        (api.start_swarm, "ACTIVE"),
+        (api.pause_swarm, "PAUSED"),
+        (api.resume_swarm, "ACTIVE"),
+        (api.stop_swarm, "STOPPED"),
+    ):
+        assert change(sent).status == api.get_swarm(sent).status == status
+    api.remove_swarm(sent)
+    with pytest.raises(errors.NotFound, match=f"no swarm '{sent.swarm_id}'"):
+        api.get_swarm(sent)
+
+
+def test_unknown_swarms_are_told_by_every_call(stage: Stage) -> None:
+    api = stage.api
+    writes = "start_swarm pause_swarm resume_swarm stop_swarm remove_swarm"
+    for method in [*READS["swarm"].split(), *writes.split()]:
+        with pytest.raises(
+            errors.NotFound,
+            match=r"^There is no swarm 'gone'; see `manta ps` for those there are\.$",
+        ):
+            count(getattr(api, method)("gone"))
+    for method in ("select_results", "select_global"):
+        with pytest.raises(errors.NotFound, match="no swarm 'gone'"):
+            getattr(api, method)("gone", "tag")
 
 
 def test_globals(stage: Stage, finished: str) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from manta import UserAPI
 from manta.apis import profiles
 from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint
@@ -14,6 +17,7 @@ from manta.transports.keys import KeyPair
 
 KEY = KeyPair.generate().public
 OTHER = KeyPair.generate().public
+THIRD = KeyPair.generate().public
 
 
 def token(audience: str = USER_AUDIENCE, key: str = KEY) -> str:
@@ -149,3 +153,122 @@ def test_damaged_key(tmp_path: Path) -> None:
     (tmp_path / "keys" / "default.key").write_text("nonsense")
     with pytest.raises(ProfileError, match="key file"):
         profiles.user_key(tmp_path, "default")
+
+
+# Who says something: by argument, by variable, in the profile; the first of them is heard.
+@pytest.mark.parametrize("says", list(itertools.product([True, False], repeat=3)))
+@pytest.mark.parametrize("setting", ["host", "port", "token", "profile"])
+def test_an_argument_wins_over_a_variable_this_over_the_profile_this_over_the_default(
+    tmp_path: Path, setting: str, says: tuple[bool, bool, bool]
+) -> None:
+    values: dict[str, tuple[Any, Any, Any, Any]] = {
+        "host": ("a", "b", "c", "localhost"),
+        "port": (1, 2, 3, 50052),
+        "token": (token(key=KEY), token(key=OTHER), token(key=THIRD), None),
+        "profile": ("one", "two", "three", "default"),
+    }
+    for name in ("default", "one", "two", "three"):
+        profiles.save_profile(tmp_path, name, profiles.Profile(server_key=OTHER))
+    argument, variable, saved, default = values[setting]
+    if says[2]:
+        if setting == "profile":
+            profiles.use_profile(tmp_path, saved)
+        elif setting == "token":
+            profiles.save_token(tmp_path, "default", saved)
+        else:
+            profiles.save_profile(tmp_path, "default", profiles.Profile(**{setting: saved}))
+    found = profiles.settings(
+        **({setting: argument} if says[0] else {}),
+        environment={
+            "MANTA_HOME": str(tmp_path),
+            **({f"MANTA_{setting.upper()}": str(variable)} if says[1] else {}),
+        },
+    )
+    expected = [
+        *([(argument, "argument")] if says[0] else []),
+        *([(variable, f"MANTA_{setting.upper()}")] if says[1] else []),
+        *([(saved, None)] if says[2] else []),
+        (default, "default"),
+    ][0]
+    assert found[setting].value == expected[0]
+    if expected[1] is not None:
+        assert found[setting].origin == expected[1]
+    # A token pins its manager, whatever else is said of it.
+    if setting == "token" and any(says):
+        assert (
+            found["server_key"].value == {argument: KEY, variable: OTHER, saved: THIRD}[expected[0]]
+        )
+
+
+def test_what_is_said_of_one_setting_leaves_the_others_as_they_are(tmp_path: Path) -> None:
+    profiles.save_profile(tmp_path, "lab", profiles.Profile("p", 1, OTHER))
+    profiles.save_token(tmp_path, "lab", token())
+    found = resolve(tmp_path, None, "h", None, "lab", MANTA_PORT="2")
+    assert (found.host, found.port, found.token, found.profile) == ("h", 2, token(), "lab")
+    found = resolve(tmp_path, None, None, 3, MANTA_HOST="", MANTA_PROFILE="lab", MANTA_TOKEN="")
+    assert (found.host, found.port, found.token) == ("p", 3, token())
+
+
+def folder_for_file(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+FLAWS: list[tuple[Callable[[Path], object], str, str]] = [
+    (lambda home: (home / "profiles/default.json").write_text("{"), "default.json", "mend or del"),
+    (lambda home: (home / "profiles/default.json").write_bytes(b"\xff"), "default.json", "mend"),
+    (
+        lambda home: folder_for_file(home / "profiles/default.json"),
+        "default.json",
+        "can't be read: Is a directory",
+    ),
+    (
+        lambda home: (home / "profiles/default.json").write_text('{"host": 3}'),
+        "default.json",
+        "`$.host`",
+    ),
+    (lambda home: (home / "profiles/in-use").write_text('{"profile": "x"}'), "'x'", "sign-in"),
+    (lambda home: (home / "profiles/in-use").write_text("x"), "in-use", "delete it"),
+    (lambda home: (home / "credentials/default.json").chmod(0o644), "default.json", "chmod 600"),
+    (lambda home: (home / "credentials/default.json").chmod(0o640), "default.json", "chmod 600"),
+    (lambda home: (home / "credentials/default.json").write_text("["), "default.json", "sign in"),
+    (
+        lambda home: (home / "credentials/default.json").write_bytes(b"\0\xff"),
+        "default.json",
+        "delete it",
+    ),
+    (lambda home: (home / "keys/default.key").chmod(0o644), "default.key", "chmod 600"),
+    (lambda home: (home / "keys/default.key").write_text("x"), "default.key", "key"),
+    (
+        lambda home: (home / "keys/default.key").unlink(),
+        "credentials/default.json",
+        "restore the key file",
+    ),
+    (lambda home: (home / "keys").chmod(0o755), "keys", "chmod 700"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "what", "remedy"), FLAWS)
+def test_each_flaw_of_a_home_is_one_sentence_in_the_sdk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path], object],
+    what: str,
+    remedy: str,
+) -> None:
+    home = tmp_path / "home"
+    for variable in ("MANTA_TOKEN", "MANTA_HOST", "MANTA_PORT", "MANTA_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("MANTA_HOME", str(home))
+    profiles.save_profile(home, "default", profiles.Profile("h", 1, KEY))
+    profiles.save_token(home, "default", token())
+    UserAPI().close()
+    spoil(home)
+    with pytest.raises(ProfileError) as refused:
+        UserAPI()
+    said = str(refused.value)
+    assert what in said
+    assert remedy in said
+    assert said.endswith(".")
+    assert "\n" not in said
+    assert "bytearray" not in said

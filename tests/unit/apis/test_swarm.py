@@ -24,8 +24,14 @@ SOURCE = "def main():\n    pass\n"
         ({"maximum": -2}, "Task's maximum is -2"),
         ({"maximum": True}, "Task's maximum is True"),
         ({"maximum": float("nan")}, "Task's maximum is nan"),
-        ({"maximum": "2"}, "Task's maximum is '2'"),
-        ({"replicas": 0}, "Task's replicas is 0"),
+        ({"maximum": "3"}, r"Task's maximum is '3': .* or -1 for no limit\.$"),
+        ({"maximum": None}, "Task's maximum is None"),
+        ({"replicas": 0}, r"Task's replicas is 0: give a whole number from 1 to 1000000\.$"),
+        ({"replicas": -1}, "Task's replicas is -1: give a whole number"),
+        ({"replicas": 2.5}, r"Task's replicas is 2\.5: give a whole number"),
+        ({"gpu": 1}, "Task's gpu is 1: give True or False"),
+        ({"network": 3}, "Task's network is 3: give a text"),
+        ({"specified_ids": [None]}, "an entry of Task's specified_ids is None: give a text"),
         ({"replicas": 2, "maximum": 3}, "replicas=2 and maximum=3"),
         ({"fixed": 1}, "Task's fixed is 1: give True or False"),
         ({"excepted_ids": ["a"], "specified_ids": ["a", "b"]}, "'a' in excepted_ids and in spec"),
@@ -37,14 +43,19 @@ SOURCE = "def main():\n    pass\n"
         ({"alias": "a\nb"}, "Task's alias"),
         ({"class_name": "not a name"}, "Task's class_name"),
         ({"timeout": 0}, "Task's timeout is 0: give seconds"),
+        ({"timeout": -1}, r"Task's timeout is -1: give seconds, more than 0\.$"),
+        ({"timeout": "1"}, "Task's timeout is '1': give seconds"),
         ({"timeout": float("inf")}, "Task's timeout"),
         ({"retries": -1}, "Task's retries is -1"),
         ({"retries": 1.0}, "Task's retries is 1.0: give a whole number"),
-        ({"quorum": 1.2}, "Task's quorum is 1.2"),
+        ({"quorum": 1.5}, r"Task's quorum is 1\.5: give a fraction above 0 and up to 1, such"),
+        ({"quorum": True}, "Task's quorum is True"),
         ({"quorum": 0}, "Task's quorum is 0"),
         ({"deadline": 5}, "deadline and no quorum"),
         ({"quorum": 0.5, "deadline": "soon"}, "Task's deadline is 'soon'"),
-        ({"priority": "high"}, "Task's priority"),
+        ({"quorum": 0.5, "deadline": -1}, "Task's deadline is -1: give seconds"),
+        ({"priority": "high"}, "Task's priority is 'high': give a whole number from -1000 to"),
+        ({"priority": 1001}, "Task's priority is 1001"),
         ({"resources": {"ram": 1}}, "'ram': it takes cpu, memory, disk, gpu"),
         ({"resources": {"memory": "lots"}}, r"Task's resources\['memory'\] is 'lots'"),
         ({"resources": [1]}, "Task's resources"),
@@ -77,6 +88,40 @@ def test_bad_arguments_of_a_task(arguments: dict[str, Any], message: str) -> Non
 def test_bad_arguments_of_a_module(arguments: tuple, message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         Module(*arguments)
+
+
+@pytest.mark.parametrize("wrong", [3, "worker", None, Module(SOURCE), [3], {"a": 1}])
+def test_a_task_runs_after_tasks_only(wrong: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"Task 'later' was called with .*which is no task"):
+        Task(SOURCE, alias="later")(wrong)
+
+
+@pytest.mark.parametrize("wrong", [3, "finished", None, True, []])
+def test_a_condition_is_one_of_two(wrong: Any) -> None:
+    before = Task(SOURCE)
+    with pytest.raises(
+        InvalidArgument, match=r"condition of task 'later' is .*: give Condition\.FINISHED or Cond"
+    ):
+        Task(SOURCE, alias="later")(before, condition=wrong)
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"x", [1], Task(SOURCE)])
+def test_what_is_no_module(wrong: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"Task's module is .*: give a Module or"):
+        Task(wrong)
+
+
+def test_nodes_and_clusters_may_be_overviews() -> None:
+    class Known:
+        id = "n1"
+
+    assert Task(SOURCE, specified_ids=[Known(), "n2"]).specified_ids == ("n1", "n2")  # type: ignore[list-item]
+    assert Task(SOURCE, excepted_ids=Known()).excepted_ids == ("n1",)  # type: ignore[arg-type]
+    swarm = Swarm()
+    swarm.set_cluster(Known())
+    assert definition_of(swarm).cluster == "n1"
+    with pytest.raises(InvalidArgument, match="The cluster is 3: give a text"):
+        swarm.set_cluster(3)
 
 
 def test_a_class_is_no_module() -> None:
