@@ -294,7 +294,7 @@ class Empty(Swarm):
 def test_results_are_deleted(shell: Shell, tmp_path: Path) -> None:
     swarm = shell("deploy", "--cluster", CLUSTER, "--follow", "swarm.py").split()[0]
     asked = shell.attempt("results", swarm, "--delete")  # nobody answers
-    assert (asked.returncode, asked.stdout) == (Exit.INTERRUPTED, "")
+    assert (asked.returncode, asked.stdout) == (Exit.USAGE, "")
     assert f"Delete all results of swarm Measured ({swarm})?" in asked.stderr
     assert len(shell.json("results", swarm)) == 8
     for arguments in (["--yes"], ["--delete", "--wait"], ["--delete", "--node", "node-1"]):
