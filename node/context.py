@@ -12,6 +12,7 @@ from manta.actors import Actor, ActorDead, ActorError
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
     from manta.node.journal_file import Journals
+    from manta.node.light_sessions import Sessions
     from manta.node.runners.interface import Runner
     from manta.node.state import Identity, StateFolder
     from manta.node.task_supervisor import LeftRuntime
@@ -45,6 +46,7 @@ class NodeContext:
     spool: FileDepot
     runner: Runner
     make_bulk: Callable[[Depot], Bulk]
+    sessions: Sessions
     make_light: Callable[[], Actor]
     finish: Callable[[int, str], None]
     """End the daemon with an exit code and a sentence; from any thread."""

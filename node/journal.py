@@ -232,6 +232,8 @@ class Journal:
         self.swarm_id = begin.swarm_id
         self.entries: Outbox[JournalEntry] = Outbox(begin.upto, resend_after=resend_after)
         self._open: dict[Instance, None] = dict.fromkeys(begin.open)
+        self._blobs: dict[int, BlobRef] = {}
+        """By the number of the entry that names it, in order."""
         self._pushed: set[str] = set()
 
     @classmethod
@@ -272,7 +274,10 @@ class Journal:
             self._open[entry.instance] = None
         elif isinstance(entry, TaskEnded):
             self._open.pop(entry.instance, None)
-        return self.entries.append(entry, size)
+        number = self.entries.append(entry, size)
+        if (blob := blob_of(entry)) is not None:
+            self._blobs[number] = blob
+        return number
 
     def last_write(self, instance: Instance) -> int:
         """Number of the attempt's last entry that others may read and that is not
@@ -285,9 +290,7 @@ class Journal:
 
     def blobs(self) -> Iterator[BlobRef]:
         """All that entries name, not acknowledged ones."""
-        for kept in self.entries:
-            if (blob := blob_of(kept.item)) is not None:
-                yield blob
+        yield from self._blobs.values()
 
     def blobs_to_push(self) -> list[BlobRef]:
         """Each once, in order; those whose push is under way among them."""
@@ -302,13 +305,14 @@ class Journal:
 
     def acknowledge(self, upto: int, missing: tuple[BlobRef, ...], now: float) -> list[BlobRef]:
         """Returns the blobs that this journal no longer names."""
-        cut = [blob_of(entry) for entry in self.entries.acknowledge(upto)]
+        self.entries.acknowledge(upto)
         self.entries.heard(now)
+        cut = [self._blobs.pop(number) for number in [n for n in self._blobs if n <= upto]]
         if missing:
             self._pushed.difference_update(blob.digest for blob in missing)
             self.entries.send_again()
         still = {blob.digest for blob in self.blobs()}
-        freed = {blob.digest: blob for blob in cut if blob and blob.digest not in still}
+        freed = {blob.digest: blob for blob in cut if blob.digest not in still}
         self._pushed.difference_update(freed)
         return list(freed.values())
 
@@ -334,14 +338,14 @@ class Journal:
             )
             self._open.pop(kept.item.instance, None)
             self.entries.replace(kept.number, ended)
+            del self._blobs[kept.number]
             lost.append(kept.item.instance)
         return lost
 
     def _sendable(self) -> int:
-        for kept in self.entries:
-            blob = blob_of(kept.item)
-            if blob is not None and blob.digest not in self._pushed:
-                return kept.number - 1
+        for number, blob in self._blobs.items():
+            if blob.digest not in self._pushed:
+                return number - 1
         return self.entries.last
 
 

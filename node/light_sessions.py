@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.actors import ActorDead, MailboxFull
 from manta.node.light_streams import Line, LogStream, PipeStream, Stream, grouped
-from manta.node.session import Output
+from manta.node.session import CancelRound, CloseSession, Output, RunRound
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BulkError
 
@@ -212,6 +212,18 @@ class Sessions:
         with self._lock:
             if not self._closed:
                 os.eventfd_write(self.wake_up, 1)
+
+    def tell(self, message: RunRound | CancelRound | CloseSession) -> None:
+        """From any thread: what a server is to do, this one or the next."""
+        match message:
+            case RunRound(id, brief):
+                self.post(lambda server: server.run_round(id, brief))
+            case CancelRound(id, instance, reason):
+                self.post(lambda server: server.cancel_round(id, instance, reason))
+            case CloseSession(id):
+                session = self.forget(id)
+                if session is not None:
+                    self.post(lambda server: server.close_session(session))
 
     def jobs(self) -> Iterator[Callable[[Any], None]]:
         """What was posted, one by one, so that a failure loses only the job that failed."""

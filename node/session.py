@@ -50,6 +50,9 @@ class SessionOpened(msgspec.Struct, frozen=True):
     """Path of the Unix socket; its folder is what a container mounts."""
 
 
+# To `Sessions.tell`, from any thread: nothing is lost while the service is restarted.
+
+
 class CloseSession(msgspec.Struct, frozen=True):
     session: str
 

@@ -289,7 +289,7 @@ class TaskSupervisor(Actor):
     def _open_session(self, session: str, assignment: Assignment) -> None:
         def opened(answer: Any, error: BaseException | None) -> None:
             if session != self._machine.session:
-                self._tell_light(light.CloseSession(session))
+                self._context.sessions.tell(light.CloseSession(session))
             elif error is not None:
                 sentence = f"The node's service for tasks did not answer: {error}"
                 self._feed(
@@ -331,7 +331,7 @@ class TaskSupervisor(Actor):
             scratch.mkdir(mode=0o700)
             handle = context.runner.start(spec, on_exit)
         except (NodeError, OSError) as error:
-            self._tell_light(light.CloseSession(session))
+            self._context.sessions.tell(light.CloseSession(session))
             said = TaskError("LaunchError", str(error))
             self._feed(events.Failed(session, said, platform=True))
             return
@@ -368,7 +368,7 @@ class TaskSupervisor(Actor):
         if left is None:
             return
         left.handle.kill()
-        self._tell_light(light.CloseSession(left.session))
+        self._context.sessions.tell(light.CloseSession(left.session))
         remove_folder(left.scratch)
 
     def _node_alias(self) -> str:
@@ -395,7 +395,7 @@ class TaskSupervisor(Actor):
         if self._is_image_alone:
             self._context.runtimes[self.ref.address.path].handle.kill()
         else:
-            self._tell_light(light.CancelRound(session, instance, reason))
+            self._context.sessions.tell(light.CancelRound(session, instance, reason))
 
     def _give_round(self, session: str, assignment: Assignment) -> None:
         self._is_image_alone = assignment.module.package is None
@@ -416,17 +416,7 @@ class TaskSupervisor(Actor):
             datasets=left.handle.dataset_paths() if left else {},
             timeout=assignment.timeout,
         )
-        self._tell_light(light.RunRound(session, brief))
-
-    def _tell_light(self, message: Any) -> None:
-        """Asks, so that what a failing service has not read is told to its successor."""
-
-        def told(_: Any, error: BaseException | None) -> None:
-            if error is not None and message.session == self._machine.session:
-                sentence = f"the node's service for tasks does not answer: {error}"
-                self._feed(events.Disconnected(message.session, sentence))
-
-        self.ask(LIGHT, message, SIBLING_TIMEOUT, told)
+        self._context.sessions.tell(light.RunRound(session, brief))
 
     # --- what the task asks ----------------------------------------------------------------
 

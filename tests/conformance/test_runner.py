@@ -126,7 +126,7 @@ def test_an_object_lives_on_and_fresh_rounds_share_nothing(node: Node) -> None:
 def test_the_end_is_told_once_with_its_code(node: Node, tmp_path: Path) -> None:
     runtime = node.start("def main():\n    pass\n")
     runtime.ready()
-    node.light.tell(light.CloseSession(runtime.id))
+    node.sessions.tell(light.CloseSession(runtime.id))
     exit_ = runtime.exits.get(timeout=10)
     assert (exit_.session, exit_.code, exit_.sentence) == (runtime.id, 0, "")
     runtime.handle.kill()
@@ -177,7 +177,7 @@ def test_it_ends_with_all_that_it_started(node: Node, runner: Runner, how: str) 
         runtime.handle.kill()
         runtime.handle.kill()
     elif how == "close the session":
-        node.light.tell(light.CloseSession(runtime.id))
+        node.sessions.tell(light.CloseSession(runtime.id))
     else:
         runner.close()
     assert runtime.exits.get(timeout=10).code == 0

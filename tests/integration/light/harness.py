@@ -65,7 +65,7 @@ class Node:
 
     def start_service(self) -> LocalRef:
         def create() -> LightService:
-            return LightService(self.depot, self.folder / "light", self.sessions)
+            return LightService(self.sessions)
 
         return self.system.spawn(ChildSpec("light", create, restart=Restart.TEMPORARY))
 
@@ -242,7 +242,7 @@ class Runtime:
             "timeout": None,
         }
         fields |= brief
-        self.node.light.tell(light.RunRound(self.id, light.RoundBrief(**fields)))
+        self.node.sessions.tell(light.RunRound(self.id, light.RoundBrief(**fields)))
         return instance
 
     def end(self, patience: float = PATIENCE) -> Ended:
@@ -272,7 +272,7 @@ class Runtime:
     def close(self) -> None:
         self.handle.kill()
         if self.node.light.is_alive:
-            self.node.light.tell(light.CloseSession(self.id))
+            self.node.sessions.tell(light.CloseSession(self.id))
 
 
 def wait_until(condition: Callable[[], bool], patience: float = 10.0) -> None:

@@ -163,7 +163,7 @@ def test_a_round_that_never_returns_is_cancelled(start: Start, node: Any) -> Non
     runtime = start(main("print('in')\nwhile True:\n    time.sleep(1)"))
     instance = runtime.begin()
     runtime.output("stdout", "in")
-    node.light.tell(light.CancelRound(runtime.id, instance, "worker.0 ran longer than 1 s."))
+    node.sessions.tell(light.CancelRound(runtime.id, instance, "worker.0 ran longer than 1 s."))
     ended = runtime.end()
     assert (ended.error.kind, ended.error.sentence) == (
         "Cancelled",
@@ -189,7 +189,7 @@ def test_a_resident_round_is_cancelled(start: Start, node: Any) -> None:
     assert runtime.run(0).output == 1
     instance = runtime.begin(1)
     runtime.output("stdout", "in")
-    node.light.tell(light.CancelRound(runtime.id, instance, "enough"))
+    node.sessions.tell(light.CancelRound(runtime.id, instance, "enough"))
     assert runtime.end().error.sentence == "enough"
     assert runtime.run(2).output == 1
 
@@ -199,7 +199,7 @@ def test_a_round_is_cancelled_while_it_waits_for_another(start: Start, node: Any
     runtime.begin(0)
     runtime.output("stdout", "in")
     waiting = runtime.begin(1)
-    node.light.tell(light.CancelRound(runtime.id, waiting, "not wanted"))
+    node.sessions.tell(light.CancelRound(runtime.id, waiting, "not wanted"))
     ends = [runtime.end().event, runtime.end().event]
     by_iteration = {event.instance.iteration: event.error for event in ends}
     assert by_iteration[0] is None
@@ -259,7 +259,7 @@ def test_what_a_cancelled_round_started_ends_with_it(start: Start, node: Any, le
     runtime.output("stdout", "in")
     pid = left_behind(runtime)
     assert is_alive(pid)
-    node.light.tell(light.CancelRound(runtime.id, instance, "enough"))
+    node.sessions.tell(light.CancelRound(runtime.id, instance, "enough"))
     runtime.end()
     wait_until(lambda: not is_alive(pid), 5)
 
@@ -275,7 +275,7 @@ def test_a_runtime_ends_as_a_whole(start: Start, node: Any, leave: str, how: str
     if how == "sigkill":
         os.kill(runtime.handle.pid, signal.SIGKILL)
     elif how == "close":
-        node.light.tell(light.CloseSession(runtime.id))
+        node.sessions.tell(light.CloseSession(runtime.id))
     else:
         if how == "stopped":
             os.kill(runtime.handle.pid, signal.SIGSTOP)

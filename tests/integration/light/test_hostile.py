@@ -47,7 +47,7 @@ class Task:
         self.runtime.send({"k": "ready", "mode": "fork", "why": ""})
         self.instance = Instance("swarm", "worker", 0, 0)
         brief = light.RoundBrief(self.instance, "", "", "", "", 1, 0, None, {}, None)
-        node.light.tell(light.RunRound(id, brief))
+        node.sessions.tell(light.RunRound(id, brief))
         self.order = self.expect(self.runtime, "run")
         self.round = self.connect({"k": "round", "token": self.order["token"]})
 
@@ -76,7 +76,7 @@ class Task:
     def close(self) -> None:
         for connection in self.connections:
             connection.close()
-        self.node.light.tell(light.CloseSession(self.id))
+        self.node.sessions.tell(light.CloseSession(self.id))
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_token_of_the_other_kind(task: Task) -> None:
 
 
 def test_tokens_end_with_the_session(task: Task) -> None:
-    task.node.light.ask(light.CloseSession(task.id), timeout=10)
+    task.node.sessions.tell(light.CloseSession(task.id))
     task.expect(task.runtime, "close")
     assert is_cut(task.runtime)
     task.expect(task.connect({"k": "round", "token": task.order["token"]}), "refused")
@@ -326,7 +326,7 @@ def test_a_reader_that_does_not_read_costs_only_itself(task: Task, node: Any) ->
 def test_a_bad_log_record_ends_the_log_only(task: Task, node: Any) -> None:
     other = Task(node, "logs")
     brief = light.RoundBrief(Instance("s", "w", 0, 1), "", "", "", "", 1, 0, None, {}, None)
-    node.light.tell(light.RunRound("logs", brief))
+    node.sessions.tell(light.RunRound("logs", brief))
     received = other.runtime.receive()
     assert received is not None
     _, (out, err, log, connection) = received

@@ -134,7 +134,7 @@ def test_a_task_that_writes_for_ever_or_never_costs_its_own_round(node: Node) ->
     answers(node)
     task.round.send({"k": "set_global", "n": 5, "tag": "x", "value": 1})  # handed in twice
     assert is_cut(task.round)
-    node.light.ask(light.CloseSession(task.id), timeout=10)
+    node.sessions.tell(light.CloseSession(task.id))
     os.close(silent)
     os.close(talker)
     task.close()
@@ -145,7 +145,7 @@ def test_what_was_written_and_not_handed_in_is_let_go(node: Node) -> None:
     task = Task(node)
     fd = taken(task, 1, 200_000)
     os.write(fd, b"x" * 200_000)
-    node.light.ask(light.CloseSession(task.id), timeout=10)
+    node.sessions.tell(light.CloseSession(task.id))
     os.close(fd)
     task.close()
     answers(node)

@@ -86,10 +86,10 @@ def test_orders_given_before_the_runtime_is_back(start: Start, node: Any) -> Non
     first = runtime.begin(0)
     runtime.output("stdout", "in")
     node.restart_service()
-    node.light.tell(light.CancelRound(runtime.id, first, "enough"))
+    node.sessions.tell(light.CancelRound(runtime.id, first, "enough"))
     assert runtime.end().error.sentence == "enough"
     runtime.begin(1)
-    node.light.ask(light.CancelRound(runtime.id, first, "it has been read"), timeout=10)
+    node.sessions.tell(light.CancelRound(runtime.id, first, "it has been read"))
     node.restart_service()
     runtime.output("stdout", "in")
 
@@ -171,6 +171,7 @@ from pathlib import Path
 from manta.actors import Actor, ActorSystem, ChildSpec
 from manta.node import session as light
 from manta.node.light_service import LightService
+from manta.node.light_sessions import Sessions
 from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
 from manta.protocol.node import Instance
@@ -184,13 +185,14 @@ folder = Path(sys.argv[1])
 system = ActorSystem("node")
 owner = system.spawn(ChildSpec("owner", Owner))
 depot = TieredDepot(MemoryDepot(1000), FileDepot(folder / "v"), 1000)
-service = system.spawn(ChildSpec("light", lambda: LightService(depot, folder / "l")))
+sessions = Sessions(depot, folder / "l")
+service = system.spawn(ChildSpec("light", lambda: LightService(sessions)))
 opened = service.ask(light.OpenSession("s", owner), timeout=10)
 (folder / "scratch").mkdir()
 spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")
 handle = ProcessRunner().start(spec, print)
 brief = light.RoundBrief(Instance("swarm", "worker", 0, 0), "", "", "", "", 1, 0, None, {}, None)
-service.tell(light.RunRound("s", brief))
+sessions.tell(light.RunRound("s", brief))
 print(handle.pid, flush=True)
 time.sleep(60)
 """
