@@ -41,6 +41,10 @@ class UnknownPeer(LightError):
     """There is no such node, or a network of the swarm forbids to talk to it."""
 
 
+class UnknownTask(LightError):
+    """The swarm has no task with this alias."""
+
+
 class NothingSent(LightError):
     """Nobody sent what the task waited for, and nobody is left who could."""
 
@@ -83,6 +87,7 @@ BY_NAME: dict[str, type[LightError]] = {
         PeerLost,
         Timeout,
         UnknownPeer,
+        UnknownTask,
         NothingSent,
         CollectiveError,
     )

@@ -180,9 +180,10 @@ class Exchange:
             parts = _collect(number, "gather", deadline, partial=True, on_loss="continue")
         found = {part.rank: _given(part) for part in parts}
         if len(found) < enough:
-            missing = ", ".join(str(rank) for rank in range(size) if rank not in found)
+            alias = current().brief.alias
+            missing = ", ".join(f"{alias}.{rank}" for rank in range(size) if rank not in found)
             kind = PeerLost if deadline is None else Timeout
-            raise kind(f"gather has {len(found)} of {size} values: ranks {missing} did not answer.")
+            raise kind(f"gather has {len(found)} of {size} values: {missing} did not answer.")
         return found
 
     def scatter(

@@ -97,7 +97,8 @@ class World(Exchange):
     ) -> None:
         """Ask for another iteration, on these nodes, from the task with this alias.
 
-        Without arguments, as the graph says.
+        Without arguments, as the graph says. Raises UnknownPeer for a node, and UnknownTask for
+        an alias, that there is not.
         """
         alias = task_to_schedule_alias
         if alias is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.protocol.exchange import ExchangeRead, ResolvePeer
+from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer
 from manta.protocol.node import (
     Assignment,
     Desired,
@@ -83,7 +83,7 @@ class AskManager(msgspec.Struct, frozen=True):
     It sees what `instance` wrote before.
     """
 
-    request: ReadGlobal | ListGlobals | SelectResults | ResolvePeer | ExchangeRead
+    request: ReadGlobal | ListGlobals | SelectResults | ResolvePeer | CheckNext | ExchangeRead
     instance: Instance
 
 

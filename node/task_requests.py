@@ -17,6 +17,7 @@ from manta.node.messages import AskManager, ReadNetworkQuality
 from manta.node.metrics import ReadPerformance, ReadResources
 from manta.node.peer_hub import Fetch
 from manta.node.task_exchange import TaskExchange
+from manta.protocol import exchange
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution
@@ -69,7 +70,7 @@ class TaskRequests:
                 at_wall = self._actor.clock.wall()
                 self._keep(request, protocol.Progressed(instance, fraction, message, at_wall))
             case light.ScheduleNextIteration(node_ids, alias):
-                self._keep(request, protocol.NextIteration(instance, node_ids, alias))
+                self._schedule(request, protocol.NextIteration(instance, node_ids, alias))
             case light.StopSwarm():
                 self._keep(request, protocol.StopRequested(instance))
             case light.GetState(key):
@@ -96,6 +97,14 @@ class TaskRequests:
         self._pinned.clear()
         self._exchange.round_ended()
         self._context.values.trim(CACHE, FILE_CACHE)
+
+    def _schedule(self, request: light.Request, call: protocol.NextIteration) -> None:
+        """What names nothing that there is, is an exception where it was called."""
+        if not call.node_ids and call.alias is None:
+            self._keep(request, call)
+            return
+        check = exchange.CheckNext(call.instance, call.node_ids, call.alias)
+        self._read(request, check, lambda _: self._keep(request, call))
 
     # --- writing -----------------------------------------------------------------------
 
@@ -212,7 +221,11 @@ class TaskRequests:
             request.reply.set(None)
 
 
-_KINDS: dict[str, str] = {Code.UNKNOWN_NODE: "UnknownPeer", Code.NOT_A_NEIGHBOR: "UnknownPeer"}
+_KINDS: dict[str, str] = {
+    Code.UNKNOWN_NODE: "UnknownPeer",
+    Code.NOT_A_NEIGHBOR: "UnknownPeer",
+    Code.UNKNOWN_TASK: "UnknownTask",
+}
 
 
 def _fail(request: light.Request, error: BaseException) -> None:

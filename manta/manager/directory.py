@@ -9,6 +9,7 @@ import msgspec
 
 from manta.actors.errors import Refused
 from manta.manager.store.records import ClusterRecord, NodeRecord
+from manta.manager.swarm_words import listed
 from manta.protocol.codes import Code
 
 T = TypeVar("T")
@@ -53,6 +54,23 @@ class Directory:
             nodes = {record.id: record for record in self.nodes_of(within)}
         aliases = {id_: record.alias for id_, record in nodes.items()}
         return _find("node", Code.UNKNOWN_NODE, name, nodes, aliases)
+
+    def nodes_named(self, names: Iterable[str], cluster: str) -> list[NodeRecord]:
+        """Raises Refused with those that there are."""
+        nodes = {record.id: record for record in self.nodes_of(cluster)}
+        aliases = {id_: record.alias for id_, record in nodes.items()}
+        try:
+            return [_find("node", Code.UNKNOWN_NODE, name, nodes, aliases) for name in names]
+        except Refused as refused:
+            if refused.code != Code.UNKNOWN_NODE:
+                raise
+            there = listed(
+                sorted(
+                    alias if alias == id_ else f"{alias} ({id_})" for id_, alias in aliases.items()
+                )
+            )
+            first = refused.sentence.partition(";")[0]
+            raise Refused(refused.code, f"{first} in this cluster; there are {there}.") from refused
 
     def swarm(self, name: str) -> SwarmEntry:
         names = {id_: entry.name for id_, entry in self.swarms.items()}

@@ -15,6 +15,7 @@ from manta.manager.exchange import Collective, Route, Sender, Topic
 from manta.manager.pages import PAGE_BYTES
 from manta.manager.swarm_course import Course
 from manta.manager.swarm_state import Phase, TaskRun
+from manta.manager.swarm_words import listed
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
@@ -94,6 +95,16 @@ def check_peer(course: Course, at: Instance, node_id: str, alias: str) -> None:
             Code.NOT_A_NEIGHBOR,
             f"{_label(course, at)} may not talk to {alias}: in the network {network!r} "
             f"({spec.topology}) they are no neighbors.",
+        )
+
+
+def check_next(course: Course, alias: str | None) -> None:
+    """May the next iteration begin with that task? Raises Refused."""
+    if alias is not None and alias not in course.graph.tasks:
+        raise Refused(
+            Code.UNKNOWN_TASK,
+            f"schedule_next_iter was called for {alias!r}, which is no task of this swarm; name "
+            f"one of {listed(sorted(course.graph.tasks))}.",
         )
 
 

@@ -265,6 +265,10 @@ class Gateway(Actor):
                 entry = self._swarm_of_node(at.swarm_id, who)
                 peer = self._directory.node(name, who.cluster_id)
                 self._relay.ask_swarm(entry, CheckPeer(at, peer.id, peer.alias))
+            case exchange.CheckNext(at, node_ids):
+                entry = self._swarm_of_node(at.swarm_id, who)
+                self._directory.nodes_named(node_ids, who.cluster_id)
+                self._relay.ask_swarm(entry, FromNode(message, who.id))
             case node.JournalBatch() | node.LogBatch():
                 self._deliver(message, who)
             case _:

@@ -70,6 +70,7 @@ from manta.manager.swarm_machine import SwarmMachine
 from manta.protocol import user
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
+    CheckNext,
     Peer,
     ReadBroadcast,
     ReadCheckpoint,
@@ -191,6 +192,9 @@ class SwarmSupervisor(Actor):
                 | ReadCheckpoint() as read
             ):
                 self._polls.open(read)
+            case FromNode(CheckNext(alias=alias)):
+                exchange_queries.check_next(self._machine, alias)
+                return Ok()
             case CheckPeer(instance, node_id, alias):
                 exchange_queries.check_peer(self._machine, instance, node_id, alias)
                 return Peer(node_id, alias)

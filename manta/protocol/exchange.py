@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from manta.protocol.base import Instance, Message
+from manta.protocol.base import Instance, Message, Ok
 from manta.protocol.values import Payload
 
 # Journal entries.
@@ -97,6 +97,17 @@ class ResolvePeer(Message, frozen=True):
 class Peer(Message, frozen=True):
     node_id: str
     alias: str
+
+
+class CheckNext(Message, frozen=True):
+    """May the next iteration be on these nodes (ids or aliases), from the task with this alias?
+
+    Refused when there is no such node in the instance's cluster, or no such task in its swarm.
+    """
+
+    instance: Instance
+    node_ids: tuple[str, ...]
+    alias: str | None
 
 
 class ReadPeers(Message, frozen=True):
@@ -191,6 +202,7 @@ class Exchanged(Message, frozen=True):
 
 
 ResolvePeer.reply = Peer
+CheckNext.reply = Ok
 ReadPeers.reply = PeerInstances
 ReadBroadcast.reply = Exchanged
 ReadMessage.reply = Exchanged
@@ -201,4 +213,4 @@ ReadCheckpoint.reply = Checkpoint
 ExchangeRead = (
     ReadBroadcast | ReadMessage | ReadContributions | ReadLock | ReadPeers | ReadCheckpoint
 )
-"""Answered by the swarm; `ResolvePeer` by the Gateway and the swarm."""
+"""Answered by the swarm; `ResolvePeer` and `CheckNext` by the Gateway and the swarm."""

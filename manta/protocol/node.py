@@ -17,7 +17,7 @@ from manta.protocol.base import Instance as Instance
 from manta.protocol.base import Message as Message
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
-from manta.protocol.exchange import ExchangeRead, ResolvePeer, Said
+from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
@@ -400,6 +400,7 @@ FromNode = (
     | ListGlobals
     | SelectResults
     | ResolvePeer
+    | CheckNext
     | ExchangeRead
     | JournalBatch
     | LogBatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -225,7 +226,35 @@ def test_a_global_that_all_set_at_once_is_one_of_theirs(api: UserAPI) -> None:
 def test_an_alias_that_there_is_not_in_schedule_next_iter(api: UserAPI) -> None:
     done = ended(api, first(main("World().schedule_next_iter([World().node_id], 'nope')")))
     assert done.status == "FAILED"
-    assert "schedule_next_iter for 'nope' in iteration 0, which is no task" in done.reason
+    assert "UnknownTask: schedule_next_iter was called for 'nope', which is no task" in done.reason
+    assert "name one of code" in done.reason
+
+
+def test_a_node_that_there_is_not_in_schedule_next_iter(api: UserAPI) -> None:
+    """An exception where it was called, also where others that were named are there."""
+    code = """
+        from manta.light import World
+        from manta.light.errors import UnknownPeer
+        def main():
+            told = []
+            for nodes in (["node-9"], ["node-1", "nodle"], "nope"):
+                try:
+                    World().schedule_next_iter(nodes)
+                except UnknownPeer as error:
+                    told.append(str(error))
+            World().schedule_next_iter(["node-1"], "code")
+            World().schedule_next_iter()
+            return told
+        """
+    assert outputs(api, One(code, rounds=1))[0] == [
+        f"There is no node {name!r} in this cluster; there are node-1, node-2, node-3, node-4."
+        for name in ("node-9", "nodle", "nope")
+    ]
+    began = time.monotonic()
+    done = ended(api, first(main("World().schedule_next_iter(['node-9'])")))
+    assert done.status == "FAILED"
+    assert "UnknownPeer: There is no node 'node-9'" in done.reason
+    assert time.monotonic() - began < 20
 
 
 def memory(cluster: LocalCluster, child: int) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 from manta import UserAPI
@@ -18,6 +20,7 @@ from tests.integration.swarms import One, ended, errors, outputs
 
 pytestmark = pytest.mark.timeout(60)
 
+TORCH = importlib.util.find_spec("torch") is not None
 TABLE = {"a": [1, 2, 3], "b": [0.5, 1.5, 2.5]}
 
 
@@ -28,6 +31,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "one.npy", array)
     np.savez(folder / "two.npz", x=array, y=array + 1)
     (folder / "table.csv").write_text("a,b\n1,0.5\n2,1.5\n3,2.5\n")
+    pandas.DataFrame(TABLE).to_parquet(folder / "columns.parquet")
+    if TORCH:
+        torch = importlib.import_module("torch")
+        torch.save({"w": torch.arange(6.0).reshape(2, 3), "b": [torch.ones(3)]}, folder / "net.pt")
     (folder / "text.txt").write_text("first\nsecond\r\nth\u00edrd", encoding="utf-8")
     (folder / "bad.npy").write_bytes(b"no array")
     (folder / "pictures" / "deeper").mkdir(parents=True)
@@ -82,6 +89,60 @@ def test_a_table(api: UserAPI) -> None:
         """
     ((kind, table, array),) = outputs(api, one(body, "table"))
     assert (kind, table, array.shape) == ("DataFrame", TABLE, (3, 2))
+
+
+EVERY = """
+    from manta.light import Local, MantaPath, World
+    def main():
+        local = Local()
+        frame, columns = local.get_dataset("table"), local.get_dataset("columns")
+        folder = local.get_dataset("pictures")
+        got = {
+            "one": local.get_dataset("one"),
+            "two": local.get_dataset("two"),
+            "frames": [type(each).__name__ for each in (frame, columns)],
+            "columns": columns.to_dict("list"),
+            "dtypes": [str(dtype) for dtype in columns.dtypes],
+            "same": bool((frame == columns).all(axis=None)),
+            "arrays": [local.get_numpy_data("table"), local.get_numpy_data("columns")],
+            "folder": [isinstance(folder, MantaPath), folder.list_dir()],
+        }
+        if TORCH:
+            net = local.get_dataset("net")
+            got["tensors"] = [type(net["w"]).__name__, net["w"] * 2, net["b"]]
+            got["as arrays"] = local.get_numpy_data("net")["w"]
+        World().results.add("seen", got)
+"""
+
+
+@pytest.mark.parametrize(
+    "torch",
+    [False, pytest.param(True, marks=pytest.mark.skipif(not TORCH, reason="torch is missing"))],
+    ids=["without torch", "with torch"],
+)
+def test_every_format_in_one_swarm_with_the_real_packages(api: UserAPI, torch: bool) -> None:
+    names = ["one", "two", "table", "columns", "pictures", *(["net"] if torch else [])]
+    done = ended(api, One(EVERY.replace("TORCH", str(torch)), datasets=names))
+    told = [error.sentence for error in api.collect_errors(done)]
+    assert done.status == "COMPLETED", (done.reason, told)
+    (result,) = api.select_results(done, "seen")
+    got = result.value
+    array = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(got["one"], array)
+    np.testing.assert_array_equal(got["two"]["y"], array + 1)
+    assert got["frames"] == ["DataFrame", "DataFrame"]
+    assert (got["columns"], got["same"]) == (TABLE, True)
+    assert got["dtypes"] == ["int64", "float64"]
+    for each in got["arrays"]:
+        np.testing.assert_array_equal(each, np.array([[1, 0.5], [2, 1.5], [3, 2.5]]))
+    assert got["folder"] == [True, ["a.bin", "deeper"]]
+    if torch:
+        kind, doubled, (ones,) = got["tensors"]
+        assert kind == "Tensor"
+        assert type(doubled).__name__ == "Tensor"
+        np.testing.assert_array_equal(doubled.numpy(), array * 2)
+        assert ones.tolist() == [1.0, 1.0, 1.0]
+        np.testing.assert_array_equal(got["as arrays"], array)
 
 
 def test_text_and_bytes(api: UserAPI) -> None:

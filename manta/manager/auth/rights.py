@@ -73,6 +73,7 @@ RIGHTS: dict[type[Message], Row] = {
             node.ListGlobals,
             node.SelectResults,
             exchange.ResolvePeer,
+            exchange.CheckNext,
             exchange.ReadBroadcast,
             exchange.ReadMessage,
             exchange.ReadContributions,

@@ -125,7 +125,7 @@ def test_a_task_that_hands_in_less_than_it_announced(node: Node, written: int) -
 
 def test_a_task_that_writes_for_ever_or_never_costs_its_own_round(node: Node) -> None:
     task = Task(node)
-    silent = taken(task, 1, 1 << 40)
+    silent = taken(task, 1, 1 << 28)
     talker = taken(task, 2, 200_000)
     os.write(talker, b"x" * 200_000)
     task.round.send({"k": "set_global", "n": 3, "tag": "x", "value": 2})

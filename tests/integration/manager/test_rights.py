@@ -93,6 +93,12 @@ def rows() -> dict[type[Message], Row]:
                 Instance(at.runs, "task", 0, 0, 0), at.nodes["node"]
             ),
         ),
+        exchange.CheckNext: Row(
+            {"node"},
+            lambda at, _: exchange.CheckNext(
+                Instance(at.runs, "task", 0, 0, 0), (at.nodes["node"],), None
+            ),
+        ),
         exchange.ReadPeers: of_instance(exchange.ReadPeers),
         exchange.ReadBroadcast: of_instance(exchange.ReadBroadcast, "tag"),
         exchange.ReadMessage: of_instance(exchange.ReadMessage, "node-1", "tag", 0),

@@ -227,6 +227,71 @@ def test_a_lost_node_is_named_or_left_out(bench, make):
     assert [entry.rank for entry in going_on.values] == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("kind", "lost", "ranks"),
+    [
+        ("scatter", 0, (0,)),
+        ("all_reduce", 0, (0,)),
+        ("reduce_scatter", 2, ()),
+        ("all_gather", 2, ()),
+        ("barrier", 2, ()),
+    ],
+)
+@pytest.mark.parametrize("how", ["node", "process", "retried"])
+def test_root_or_member_lost_before_its_part_is_named(bench, make, kind, lost, ranks, how):
+    retries = 1 if how == "retried" else 0
+    b = bench(make.task("worker", quorum=0.5, retries=retries), nodes=3)
+    contribute(b, make, *({0, 1, 2} - {lost}), kind=kind)
+    ask = ReadContributions(worker(b, 1), 0, kind, ranks=ranks)
+    assert not read(b, ask).error
+    if how == "node":
+        b.feed(NodeLost(f"id{lost + 1}", "its lease ended"))
+    else:
+        b.end(worker(b, lost), "FAILED", "it was killed")
+    found = read(b, ask)
+    assert not found.ready
+    if how == "retried":
+        assert not found.error, "another attempt may still contribute"
+        return
+    assert found.error == "PeerLost"
+    assert found.sentence.startswith(f"{kind} waits for worker.{lost} (")
+    assert found.sentence.endswith(") in vain.")
+
+
+def test_a_root_that_is_lost_after_its_part_is_not_missed(bench, make):
+    b = bench(make.task("worker", quorum=0.5), nodes=3)
+    contribute(b, make, 0, kind="scatter", to=1)
+    b.feed(NodeLost("id1", "its lease ended"))
+    ask = ReadContributions(worker(b, 1), 0, "scatter", ranks=(0,))
+    assert given_values(b, ask) == ["0"]
+
+
+def test_a_quorum_that_can_still_be_reached_is_waited_for(bench, make):
+    b = bench(make.task("worker", quorum=0.25), nodes=4)
+    contribute(b, make, 0)
+    b.feed(NodeLost("id4", "its lease ended"))
+    two = ReadContributions(worker(b, 0), 0, "gather", enough=2, on_loss="continue")
+    waiting = read(b, two)
+    assert not waiting.ready
+    assert "worker.1 on node-2" in waiting.sentence
+    b.feed(NodeLost("id3", "its lease ended"))
+    b.feed(NodeLost("id2", "its lease ended"))
+    found = read(b, two)
+    assert found.ready, "nobody else can answer: the caller decides on what there is"
+    assert (len(found.values), found.missing) == (1, (1, 2, 3))
+
+
+def test_a_lock_whose_holder_is_lost_goes_to_the_next(bench, make):
+    b = bench(make.task("worker", quorum=0.3), nodes=3)
+    holder, second, third = (worker(b, index) for index in range(3))
+    for one in (holder, second, third):
+        b.say(one, LockWanted(one, "file"))
+    b.feed(NodeLost("id1", "its lease ended"))
+    assert read(b, ReadLock(second, "file")).ready
+    b.feed(NodeLost("id2", "its lease ended"))
+    assert read(b, ReadLock(third, "file")).ready
+
+
 def test_enough_and_what_is_there(bench, make):
     b = bench(make.task("worker"), nodes=4)
     contribute(b, make, 0, 3)
