@@ -9,12 +9,14 @@ SwarmStopped.
 from __future__ import annotations
 
 import math
+import time
+from _thread import TIMEOUT_MAX, get_ident
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from manta.light import arguments
-from manta.light.context import MISSING, Part, current
+from manta.light.context import MISSING, Part, RoundLock, current
 from manta.light.errors import CollectiveError, PeerLost, RequestFailed, Timeout
 from manta.light.reduction import OPS, reduce
 
@@ -219,22 +221,33 @@ class Exchange:
     def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
         """`with world.lock("name"):` runs in one instance of the swarm at a time.
 
-        First come, first served; the end of the round gives it back too. Raises Timeout,
-        naming who holds it, and RequestFailed within the same lock.
+        First come, first served, also among the threads of a round; the end of the round gives
+        it back too. Raises Timeout, naming who holds it, and RequestFailed within the same lock.
         """
         name = arguments.name("lock's name", name)
-        held = current().brief.locks
-        if name in held:
+        patience = _timeout(timeout)
+        mine = current().brief.locks.setdefault(name, RoundLock())
+        if mine.owner == get_ident():
             raise RequestFailed(
                 f"This round holds the lock {name!r} already: it would wait for itself for ever."
             )
-        held.add(name)
+        began = time.monotonic()
+        if not mine.inner.acquire(timeout=min(patience, TIMEOUT_MAX)):
+            raise Timeout(
+                f"Waited {patience:g} s in vain: the lock {name!r} is held by another thread of "
+                f"{current().brief.name}."
+            )
+        mine.owner = get_ident()
         try:
-            current().call("lock", name=name, timeout=_timeout(timeout))
+            left = max(0.001, patience - (time.monotonic() - began))
+            current().call("lock", name=name, timeout=left)
             yield
         finally:  # whoever gave up waiting must leave the queue, too
-            held.discard(name)
-            current().call("unlock", name=name)
+            try:
+                current().call("unlock", name=name)
+            finally:
+                mine.owner = 0
+                mine.inner.release()
 
     # Who is there.
 

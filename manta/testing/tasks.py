@@ -31,6 +31,8 @@ class TaskRun:
     globals: dict[str, Any] = field(default_factory=dict)
     results: dict[str, list[Any]] = field(default_factory=dict)
     metrics: list[dict[str, float]] = field(default_factory=list)
+    steps: list[int | None] = field(default_factory=list)
+    """Of each of the metrics."""
     progress: list[tuple[float, str]] = field(default_factory=list)
     broadcasts: dict[str, Any] = field(default_factory=dict)
     sent: list[tuple[str, str, Any]] = field(default_factory=list)
@@ -170,6 +172,7 @@ class _Context:
 
     def _log_metrics(self, metrics: dict[str, float], step: int | None) -> None:
         self._run.metrics.append(metrics)
+        self._run.steps.append(step)
 
     def _progress(self, fraction: float, message: str) -> None:
         self._run.progress.append((fraction, message))

@@ -121,6 +121,61 @@ def test_results_of_tasks_before_it() -> None:
         run_task(Averaging, results={"w": 1.0})
 
 
+def test_what_a_node_offers_is_there(tmp_path: Path) -> None:
+    """Every name of World and Local that the other tests here do not use."""
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.txt").write_text("one\ntwo")
+
+    class Looking(Task):
+        def run(self) -> Any:
+            world, local = self.world, self.local
+            world.log_metrics({"loss": 0.5}, step=3)
+            world.set("b", 1)
+            world.set_global("c", 2)
+            world.set_result("r", 1)
+            (local.scratch / "note").write_text("kept")
+            resources, usage = local.get_resources(), local.get_performance_metrics()
+            world.barrier()
+            assert 0 < resources.available_memory <= resources.cpu_memory
+            assert resources.disk_free > 0
+            assert all(0 <= usage[f"{what}_usage"] <= 1 for what in ("cpu", "memory", "disk"))
+            return {
+                "known": [world.rank, world.size, world.node_id, world.iteration],
+                "ids": [type(world.swarm_id), type(world.task_id)] == [str, str],
+                "globals": [dict(world.globals), "c" in world.globals, world.get("x", 7)],
+                "same": world.get("b") == world.globals["b"] == world.get_global("b"),
+                "reduced": [world.all_reduce(3, op="mean"), world.reduce_scatter([4])],
+                "gathered": [world.all_gather(5), world.gather(6, quorum=1.0, deadline=1)],
+                "there": [local.exists("pictures", "a.txt"), local.exists("pictures", "b")],
+                "names": [local.list_dir("pictures"), local.get_dataset("pictures").list_dir()],
+                "path": local.dataset_path("pictures", "a.txt").read_text(),
+                "lines": local.read_file_lines("pictures", "a.txt"),
+                "bytes": local.get_binary_data("pictures", "a.txt"),
+                "note": local.scratch.list_dir(),
+                "nothing": [world.restore(), local.get_state("x", default=1)],
+                "quality": local.get_network_quality() > 0.8,
+            }
+
+    run = run_task(Looking, globals={"a": 0}, datasets={"pictures": tmp_path / "pictures"})
+    assert run.output == {
+        "known": [0, 1, "node-1", 0],
+        "ids": True,
+        "globals": [{"a": 0, "b": 1, "c": 2}, True, 7],
+        "same": True,
+        "reduced": [3, 4],
+        "gathered": [[5], {0: 6}],
+        "there": [True, False],
+        "names": [["a.txt"], ["a.txt"]],
+        "path": "one\ntwo",
+        "lines": ["one", "two"],
+        "bytes": b"one\ntwo",
+        "note": ["note"],
+        "nothing": [None, 1],
+        "quality": True,
+    }
+    assert (run.metrics, run.steps, run.results) == ([{"loss": 0.5}], [3], {"r": [1]})
+
+
 def test_talk_with_others() -> None:
     class Talking(Task):
         def run(self) -> Any:

@@ -14,7 +14,7 @@ from tests.integration.light.harness import wait_until
 Start = Callable[..., Any]
 
 WAITING = """
-    import threading
+    import threading, time
     import numpy as np
     from manta.light import World
     from manta.light.errors import LightError, ResourceExhaustionError
@@ -95,15 +95,16 @@ def test_too_many_threads_that_wait_are_told_so(start: Start, node: Any) -> None
         + """
     def main():
         made = threads(["x"] * 70)
-        for thread in made[-1:]:
-            thread.join()
-        print("one came back", flush=True)
+        while len(waits) < 6:
+            time.sleep(0.01)
+        print("six came back", flush=True)
         for thread in made:
             thread.join()
         return sorted(set(map(str, waits)))
     """
     )
     runtime.begin()
+    runtime.output("stdout", "six came back")
     wait_until(lambda: len(node.held) == 64)
     for held in node.held:
         held.reply.set(node.payload(7))
@@ -147,6 +148,51 @@ def test_a_thread_that_still_waits_when_its_round_ends_is_let_go(
     ended = runtime.run(1)
     if form == "object":  # the thread of the round before has heard
         assert any("round" in str(said) for said in ended.output), ended.output
+
+
+def test_a_lock_is_held_by_one_thread_at_a_time(start: Start) -> None:
+    runtime = start("""
+        import threading, time
+        from manta.light import World
+        from manta.light.errors import RequestFailed, Timeout
+
+        def main():
+            world, inside, seen, told = World(), [], [], []
+            def use():
+                with world.lock("file", timeout=20):
+                    inside.append(1)
+                    seen.append(len(inside))
+                    time.sleep(0.02)
+                    inside.pop()
+            threads = [threading.Thread(target=use) for _ in range(5)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            def impatient():
+                try:
+                    with world.lock("file", timeout=0.05):
+                        told.append("too soon")
+                except Timeout as error:
+                    told.append(str(error))
+            with world.lock("file"), world.lock("other"):
+                thread = threading.Thread(target=impatient)
+                thread.start()
+                thread.join()
+                try:
+                    with world.lock("file"):
+                        told.append("for ever")
+                except RequestFailed as error:
+                    told.append(str(error))
+            with world.lock("file"):
+                return [seen, told]
+    """)
+    seen, told = runtime.run().output
+    assert seen == [1] * 5
+    assert told == [
+        "Waited 0.05 s in vain: the lock 'file' is held by another thread of worker.0.",
+        "This round holds the lock 'file' already: it would wait for itself for ever.",
+    ]
 
 
 def test_a_signal_handler_may_ask_while_its_thread_waits(start: Start, node: Any) -> None:

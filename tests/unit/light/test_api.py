@@ -125,6 +125,47 @@ def test_paths(context: Recorder, tmp_path: Path) -> None:
         Local().get_binary_data("other")
 
 
+WAITS = {
+    "get_broadcast": lambda world, **given: world.get_broadcast("t", **given),
+    "receive": lambda world, **given: world.receive_from_node("n", "t", **given),
+    "collect": lambda world, **given: world.barrier(**given),
+    "lock": lambda world, **given: world.lock("l", **given).__enter__(),
+}
+
+
+@pytest.mark.parametrize("kind", WAITS)
+@pytest.mark.parametrize(
+    ("of_the_task", "given", "seconds"),
+    [(None, {}, 300.0), (20, {}, 20.0), (20, {"timeout": 2}, 2.0), (None, {"timeout": 0.5}, 0.5)],
+)
+def test_a_wait_lasts_as_long_as_its_timeout_or_its_tasks_or_300_s(
+    context: Recorder, kind: str, of_the_task: float | None, given: dict[str, Any], seconds: float
+) -> None:
+    context.brief.timeout = of_the_task
+    WAITS[kind](World(), **given)
+    asked = dict(context.calls)
+    assert asked[kind]["timeout"] == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon", [1]])
+def test_a_timeout_is_a_number_of_seconds(context: Recorder, timeout: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+        World().get_broadcast("t", timeout=timeout)
+    assert not context.calls
+
+
+def test_results_as_a_list_are_in_the_order_of_the_answer(context: Recorder) -> None:
+    entries = [
+        Entry("b", "w", 0, 4, 0, 1),
+        Entry("a", "w", 1, 4, 0, 2),
+        Entry("a", "x", 0, 4, 0, 3),
+    ]
+    context.answers["select_results"] = entries
+    assert World().get_results("t") == [1, 2, 3]
+    assert World().results.select("t") == {"b": 1, "a/w.1": 2, "a/x.0": 3}
+    assert context.calls[0] == ("select_results", {"tag": "t", "iteration": None})
+
+
 def test_refusals_have_exceptions_of_their_own() -> None:
     assert {"SwarmStopped", "PeerLost", "ResourceExhaustionError", "Timeout"} <= BY_NAME.keys()
     assert all(issubclass(kind, LightError) for kind in BY_NAME.values())
