@@ -35,6 +35,7 @@ class TieredDepot:
         self._files = files
         self._pins: dict[str, int] = {}
         """Of files."""
+        self._has_files = False
         self._lock = threading.Lock()
         for digest in files:
             files.delete(digest)
@@ -161,12 +162,14 @@ class TieredDepot:
         """Whether the blob was there. Pinned or not, it goes."""
         with self._lock:
             self._pins.pop(digest, None)
-        return self._memory.delete(digest) | self._files.delete(digest)
+            return self._memory.delete(digest) | self._files.delete(digest)
 
     def trim(self, memory: int, files: int) -> None:
         """Forget what is not pinned until so many bytes are left of either."""
         self._memory.trim(memory)
-        self._drop_files(sum(map(self._files.size, self._files)) - files)
+        if self._has_files:
+            with self._lock:
+                self._drop_files(sum(map(self._files.size, self._files)) - files)
 
     def close(self) -> None:
         """Forget all blobs."""
@@ -176,20 +179,24 @@ class TieredDepot:
 
     def _make_room(self, size: int) -> FileDepot:
         """Files that nobody reads go where the disk has no room for so many bytes more."""
-        self._drop_files(size - self._files.free)
+        self._has_files = True
+        with self._lock:
+            self._drop_files(size - self._files.free)
         return self._files
 
     def _drop_files(self, size: int) -> None:
-        """Delete files that are not pinned, the oldest first, until so many bytes are gone."""
+        """Delete files that are not pinned, the oldest first, until so many bytes are gone.
+
+        The lock is held, without which no file is deleted.
+        """
         if size <= 0:
             return
-        with self._lock:
-            for digest in sorted(self._files, key=self._written):
-                if size <= 0:
-                    return
-                if digest not in self._pins:
-                    size -= self._files.size(digest)
-                    self._files.delete(digest)
+        for digest in sorted(self._files, key=self._written):
+            if size <= 0:
+                return
+            if digest not in self._pins:
+                size -= self._files.size(digest)
+                self._files.delete(digest)
 
     def _written(self, digest: str) -> float:
         return self._files.path(digest).stat().st_mtime

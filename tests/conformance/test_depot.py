@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import mmap
 import os
 import resource
@@ -427,4 +428,31 @@ class TestTiers:
     def test_what_a_killed_node_left_is_deleted(self, tiers, files):
         tiers.put(b"x" * 2_000_000)
         TieredDepot(MemoryDepot(1000), files, 100)
+        assert not list(files)
+
+    def test_threads_that_put_pin_and_trim_at_once(self, tiers, files):
+        failed = []
+
+        def work(number):
+            try:
+                for turn in range(15):
+                    blob = bytes([number, turn]) * 800_000
+                    digest = tiers.put_stream(io.BytesIO(blob).read, len(blob))
+                    try:
+                        tiers.pin(digest)
+                    except BlobMissing:  # trimmed by another in between
+                        continue
+                    assert content(tiers, digest) == blob
+                    tiers.unpin(digest)
+                    tiers.trim(0, 0)
+            except Exception as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        tiers.trim(0, 0)
         assert not list(files)
