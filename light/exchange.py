@@ -231,15 +231,17 @@ class Exchange:
             raise RequestFailed(
                 f"This round holds the lock {name!r} already: it would wait for itself for ever."
             )
-        began = time.monotonic()
-        if not mine.inner.acquire(timeout=min(patience, TIMEOUT_MAX)):
-            raise Timeout(
-                f"Waited {patience:g} s in vain: the lock {name!r} is held by another thread of "
-                f"{current().brief.name}."
-            )
+        left = patience
+        if not mine.inner.acquire(blocking=False):
+            began = time.monotonic()
+            if not mine.inner.acquire(timeout=min(patience, TIMEOUT_MAX)):
+                raise Timeout(
+                    f"Waited {patience:g} s in vain: the lock {name!r} is held by another thread "
+                    f"of {current().brief.name}."
+                )
+            left = max(0.001, patience - (time.monotonic() - began))
         mine.owner = get_ident()
         try:
-            left = max(0.001, patience - (time.monotonic() - began))
             current().call("lock", name=name, timeout=left)
             yield
         finally:  # whoever gave up waiting must leave the queue, too

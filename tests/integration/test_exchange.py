@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
-from manta import UserAPI
+from manta import Module, Swarm, Task, UserAPI
 from manta.cli.local import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
-from tests.integration.swarms import One, outputs
+from tests.integration.swarms import One, ended, outputs
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -195,6 +196,328 @@ def test_a_retry_restores_and_contributes_once(api: UserAPI) -> None:
             retries=1,
         ),
     )
+    assert sorted(got, key=str) == [[3, None], [3, None], [3, {"step": 7}]]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            """
+            def main():
+                if world.rank == 0:
+                    return
+                world.barrier()
+            """,
+            "finished without that call",
+        ),
+        (
+            """
+            def main():
+                world.all_reduce(1) if world.rank else world.barrier()
+            """,
+            "must make the same calls",
+        ),
+        (
+            """
+            def main():
+                world.all_reduce([1] * (world.rank + 1))
+            """,
+            "a list of 1, of rank 1 a list of 2",
+        ),
+        (
+            """
+            def main():
+                if world.rank == 0:
+                    world.receive_from_node("node-1", "t", timeout=5)
+            """,
+            "nothing is left there that could send one",
+        ),
+        (
+            """
+            def main():
+                if world.rank == 0:
+                    world.get_broadcast("never")
+            """,
+            "Nobody has broadcast 'never'",
+        ),
+        (
+            """
+            def main():
+                world.send_to_node("node-9", "t", 1)
+            """,
+            "node-9",
+        ),
+        (
+            """
+            import time
+            def main():
+                if world.rank == 0:
+                    world.get_broadcast("slow", timeout=0.3)
+                time.sleep(1.5)
+            """,
+            "Waited 0.3 s in vain: nobody has broadcast 'slow' yet",
+        ),
+    ],
+)
+def test_a_wait_that_cannot_end_says_why(api: UserAPI, code: str, words: str) -> None:
+    head = "from manta.light import World\nworld = World()\n"
+    done = ended(api, One(head + textwrap.dedent(code)))
+    assert done.status == "FAILED"
+    told = [error.sentence for error in api.collect_errors(done)]
+    assert any(words in sentence for sentence in told), told
+
+
+def test_a_task_that_is_killed_releases_those_who_wait(api: UserAPI) -> None:
+    done = ended(
+        api,
+        One(
+            """
+            import os, signal
+            from manta.light import World
+            from manta.light.errors import PeerLost
+            def main():
+                world = World()
+                if world.rank == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                try:
+                    world.barrier()
+                except PeerLost as lost:
+                    return str(lost)
+            """,
+            quorum=0.5,
+            deadline=30,
+        ),
+    )
+    assert done.status == "COMPLETED", done.reason
+    told = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
+    assert len(told) == 2
+    assert all("code.2 (" in text for text in told), told
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_all_reduce_goes_on_without_an_instance_that_is_lost(api: UserAPI, lost: int) -> None:
+    """Rank 0, which reduces for the others, too; all that are left get the same bits."""
+    code = f"""
+        import os, signal
+        import numpy as np
+        from manta.light import World
+        def main():
+            world = World()
+            if world.rank == {lost}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            value = {{"w": np.full(20_000, 0.1 * (world.rank + 1)), "n": [world.rank]}}
+            total = world.all_reduce(value, on_peer_lost="continue")
+            again = world.all_reduce(1, on_peer_lost="continue")
+            return [total["w"], total["n"], again]
+        """
+    done = ended(api, One(code, quorum=0.6, deadline=30))
+    assert done.status == "COMPLETED", done.reason
+    left = [rank for rank in range(3) if rank != lost]
+    got = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
+    assert len(got) == 2
+    for weights, ranks, again in got:
+        assert weights.tobytes() == got[0][0].tobytes()
+        assert weights[0] == pytest.approx(sum(0.1 * (rank + 1) for rank in left))
+        assert (ranks, again) == ([sum(left)], 2)
+
+
+def test_all_reduce_raises_where_it_shall_not_go_on_without_rank_0(api: UserAPI) -> None:
+    code = """
+        from manta.light import World
+        from manta.light.errors import PeerLost
+        def main():
+            world = World()
+            if world.rank == 0:
+                raise RuntimeError("gone")
+            try:
+                world.all_reduce(1)
+            except PeerLost as lost:
+                return str(lost)
+        """
+    done = ended(api, One(code, quorum=0.6, deadline=30))
+    told = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
+    assert len(told) == 2
+    assert all("all_reduce waits for code.0 (" in text for text in told), told
+
+
+@pytest.mark.parametrize("op", ["sum", "mean", "min", "max", "prod"])
+def test_every_reduction_of_nests(api: UserAPI, op: str) -> None:
+    code = f"""
+        import numpy as np
+        from manta.light import World
+        def main():
+            world = World()
+            rank = world.rank + 1
+            value = {{"layers": [{{"w": np.full((2, 2), rank, "f4")}}, (rank, np.int64(rank))]}}
+            got = world.all_reduce(value, op={op!r})
+            layer, (number, scalar) = got["layers"]
+            return [layer["w"], number, int(scalar)]
+        """
+    expected = {"sum": 6, "mean": 2, "min": 1, "max": 3, "prod": 6}[op]
+    for array, number, scalar in outputs(api, One(code)):
+        assert array.dtype == "float32"
+        assert array.tolist() == [[expected] * 2] * 2
+        assert (number, scalar) == (expected, expected)
+
+
+def test_who_gave_up_waiting_for_a_lock_leaves_its_queue(api: UserAPI) -> None:
+    code = """
+        import time
+        from manta.light import World
+        from manta.light.errors import Timeout
+        def main():
+            world, told = World(), None
+            if world.rank == 0:
+                with world.lock("a"):
+                    world.barrier()
+                    time.sleep(0.6)
+            else:
+                world.barrier()
+                if world.rank == 1:
+                    try:
+                        with world.lock("a", timeout=0.2):
+                            pass
+                    except Timeout as error:
+                        told = str(error)
+            world.barrier()
+            if world.rank != 1:
+                with world.lock("a", timeout=5):
+                    pass
+            world.barrier()
+            return told
+        """
+    got = outputs(api, One(code))
+    assert got[1] == "Waited 0.2 s in vain: the lock 'a' is held by code.0 on node-1."
+
+
+def test_the_latest_broadcast_counts_and_each_has_its_tag(api: UserAPI) -> None:
+    code = """
+        from manta.light import World
+        def main():
+            world = World()
+            for number in range(3):
+                world.broadcast(f"of {world.rank}", number)
+            world.barrier()
+            return [world.get_broadcast(f"of {rank}") for rank in range(world.size)]
+        """
+    assert outputs(api, One(code, rounds=2)) == [[2, 2, 2]] * 6
+
+
+def test_a_wait_ends_when_the_swarm_is_stopped(api: UserAPI) -> None:
+    code = """
+        from manta.light import World
+        def main():
+            print("waiting")
+            World().receive_from_node("node-1" if World().rank else "node-2", "never")
+        """
+    swarm = api.deploy_swarm(CLUSTER, One(code))
+    while len(api.collect_logs(swarm)) < 3:
+        time.sleep(0.02)
+    began = time.monotonic()
+    api.stop_swarm(swarm)
+    assert api.wait_swarm(swarm, timeout=20).status == "STOPPED"
+    assert time.monotonic() - began < 8
+
+
+def test_gather_with_a_quorum_and_a_deadline(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import time
+            from manta.light import World
+            def main():
+                world = World()
+                if world.rank == 2:
+                    time.sleep(2)
+                found = world.gather(world.rank, quorum=0.6, deadline=0.7)
+                return found
+            """
+        ),
+    )
+    assert got == [{0: 0, 1: 1}, None, None]
+
+
+LOST = {
+    # Who is lost, the call, and whom its error names.
+    "scatter": (0, "world.scatter([1, 2, 3] if world.rank == 0 else None)", "scatter waits for"),
+    "reduce_scatter": (2, "world.reduce_scatter([1, 2, 3])", "reduce_scatter waits for"),
+    "all_gather": (1, "world.all_gather(world.rank)", "all_gather waits for"),
+    "barrier": (0, "world.barrier()", "barrier waits for"),
+    "gather": (2, "world.gather(world.rank)", "gather waits for"),
+    "everybody": (1, "world.gather(1, quorum=1.0)", "gather has 2 of 3 values:"),
+}
+
+
+def test_who_is_lost_is_named_by_each_collective_at_once(api: UserAPI) -> None:
+    """One swarm, a task for each call; each loses another instance before it contributed."""
+    code = """
+        import os, signal, time
+        from manta.light import World
+        from manta.light.errors import LightError
+        def main():
+            world = World()
+            if world.rank == {rank}:
+                time.sleep(0.5)  # the others wait by then
+                os.kill(os.getpid(), signal.SIGKILL)
+            began = time.monotonic()
+            try:
+                return ["got", {call}]
+            except LightError as error:
+                return [type(error).__name__, str(error), time.monotonic() - began]
+        """
+
+    class Losing(Swarm):
+        def execute(self) -> list[Task]:
+            return [
+                Task(
+                    Module(textwrap.dedent(code.format(rank=rank, call=call)), name=name),
+                    quorum=0.6,
+                    deadline=60,
+                )
+                for name, (rank, call, _) in LOST.items()
+            ]
+
+    done = ended(api, Losing())
+    assert done.status == "COMPLETED", done.reason
+    for name, (rank, _, words) in LOST.items():
+        tasks = [task for task in api.get_tasks(done) if task.alias == name]
+        got = [task.output for task in tasks if task.status == "FINISHED"]
+        assert len(got) == 2, (name, got)
+        for kind, *told in got:
+            if told == [None]:
+                continue  # not the root
+            assert kind == "PeerLost", (name, kind, told)
+            assert f"{words} {name}.{rank} " in told[0], (name, told)
+            assert told[1] < 15
+
+
+def test_the_lock_of_who_is_lost_goes_to_the_next(api: UserAPI) -> None:
+    code = """
+        import os, signal
+        from manta.light import World
+        def main():
+            world = World()
+            if world.rank == 0:
+                with world.lock("file"):
+                    world.broadcast("held", True)
+                    world.receive_from_node("node-2", "waits", timeout=30)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            world.get_broadcast("held", timeout=30)
+            if world.rank == 1:
+                try:
+                    with world.lock("file", timeout=0.2):
+                        return "too soon"
+                except TimeoutError as error:
+                    told = str(error)
+                world.send_to_node("node-1", "waits", True)
+                with world.lock("file", timeout=30):
+                    return told
+        """
+    done = ended(api, One(code, quorum=0.6, deadline=60))
+    assert done.status == "COMPLETED", done.reason
+    got = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
     held = "Waited 0.2 s in vain: the lock 'file' is held by code.0 on node-1."
     assert sorted(got, key=str) == [None, held]
 
