@@ -8,8 +8,8 @@ from typing import TypeVar
 import msgspec
 
 from manta.actors.errors import Refused
+from manta.manager.node_names import listed
 from manta.manager.store.records import ClusterRecord, NodeRecord
-from manta.manager.swarm_words import listed
 from manta.protocol.codes import Code
 
 T = TypeVar("T")

@@ -12,10 +12,10 @@ from typing import assert_never
 from manta.actors.errors import Refused
 from manta.manager import networks
 from manta.manager.exchange import Collective, Route, Sender, Topic
+from manta.manager.node_names import listed
 from manta.manager.pages import PAGE_BYTES
 from manta.manager.swarm_course import Course
 from manta.manager.swarm_state import Phase, TaskRun
-from manta.manager.swarm_words import listed
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
