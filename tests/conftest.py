@@ -87,6 +87,14 @@ def _helper_process() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Who runs the tests keeps his profiles and keys."""
+    with pytest.MonkeyPatch.context() as patch:  # a test's own is undone before leaks are sought
+        patch.setenv("MANTA_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+        yield
+
+
+@pytest.fixture(autouse=True)
 def _no_leaks(_helper_process: None) -> Iterator[None]:
     before = held()
     yield

@@ -47,8 +47,10 @@ class DesiredStates:
     def assign(self, node_id: str, assignment: Assignment) -> None:
         node = self._node(node_id)
         node.assignments[assignment.instance] = assignment
-        node.assigned[assignment.instance] = assignment
-        node.revoked.pop(assignment.instance, None)
+        if assignment.instance in node.revoked:  # the node has it still
+            del node.revoked[assignment.instance]
+        else:
+            node.assigned[assignment.instance] = assignment
 
     def revoke(self, node_id: str, instance: Instance) -> None:
         node = self._node(node_id)

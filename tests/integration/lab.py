@@ -17,7 +17,11 @@ from manta.apis import profiles
 def manta(
     *arguments: object, said: object = "", **environment: object
 ) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key == "MANTA_HOME" or not key.startswith("MANTA_")
+    }
     return subprocess.run(
         [sys.executable, "-m", "manta.cli.main", *map(str, arguments)],
         env={**kept, **{key: str(value) for key, value in environment.items()}},

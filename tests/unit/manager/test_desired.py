@@ -45,6 +45,17 @@ def test_the_whole_takes_what_gathered_with_it():
     assert made.flush() == {}
 
 
+def test_what_a_node_has_can_be_taken_back_given_again_and_taken_back():
+    made = DesiredStates()
+    one = assignment("a", "s", 0)
+    made.assign("a", one)
+    made.flush()
+    made.revoke("a", one.instance)
+    made.assign("a", one)
+    made.revoke("a", one.instance)
+    assert made.flush()["a"].revoke == (one.instance,)
+
+
 def test_the_end_of_a_swarm_takes_all_of_it_away():
     made = DesiredStates()
     made.swarm_began("s")
