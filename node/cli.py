@@ -115,7 +115,7 @@ def status(name: str, all_: bool, as_json: bool) -> int:
     from manta.console import json_form, text
     from manta.node import background as daemons
 
-    several = names() if all_ else list(members(name))
+    several = names() if all_ else _nodes_of(name)
     if not (several or all_):
         must_be_known(name)
     records = [daemons.record(each, state_folder(each)) for each in several or [name]]
@@ -131,6 +131,12 @@ def status(name: str, all_: bool, as_json: bool) -> int:
     if not states:
         return Exit.OK
     return Exit.DENIED if states <= {"denied", "refused"} else Exit.UNREACHABLE
+
+
+def _nodes_of(cluster: str) -> list[str]:
+    """Of this machine; with the node of the same name, should it run as well."""
+    found = list(members(cluster))
+    return [cluster, *found] if found and state_folder(cluster).running_pid() else found
 
 
 _COLUMNS = ("NAME", "STATE", "ALIAS", "PROCESS", "TASKS", "MANAGER")
@@ -165,7 +171,7 @@ def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
     from manta.console import json_form
     from manta.node import log_tail
 
-    several = list(members(name))
+    several = _nodes_of(name)
     if not several:
         must_be_known(name)
     paths = {each: state_folder(each).log_file for each in several or [name]}

@@ -107,6 +107,16 @@ def test_nodes_with_configurations_of_their_own(lab, manta_node: Command) -> Non
     assert {"own-1", "own-2"} < {node.alias for node in lab.api().list_nodes("lab")}
     shared = manta_node("cluster", "start", 2, "--config", "node")
     assert shared.returncode == Exit.NOT_FOUND
+
+    # A node of the cluster's name is shown with them.
+    where = ("--manager-host", "127.0.0.1", "--manager-port", port, "--allow-unsandboxed")
+    assert manta_node("config", "init", "node", "--alias", "own", "--id", "random", *where).stdout
+    only = lab.api().create_node_token("lab")
+    started = manta_node("start", "node", "--background", MANTA_NODE_TOKEN=only)
+    assert started.returncode == 0, started.stderr
+    shown = json.loads(manta_node("status", "node", "--json").stdout)
+    assert [record["name"] for record in shown] == ["node", "node-1", "node-2"]
+    assert manta_node("stop", "node").returncode == 0
     assert manta_node("cluster", "stop", "--config", "node").stdout.count("was stopped") == 2
 
 
