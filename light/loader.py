@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import CodeType, ModuleType
 
+_NEEDED = ("asyncio", "faulthandler", "json", "logging", "random", "traceback", "numpy")
+"""What Manta imports by and by, and what these import in turn."""
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without importing ast
 _WRAP = "main = __manta_main__(main)"
 
@@ -169,16 +171,21 @@ class Program:
             self.main.allowed = True
 
     def _import_namesakes(self, folders: Iterable[str]) -> None:
-        """What the user's files would hide, from the code that they import and from Manta's."""
+        """What the user's files would hide, where that must not be.
+
+        A file wins over a library of its name where the user's code imports it, as in any script:
+        but not over what Manta needs. The entry itself is imported by nobody.
+        """
         stems = {path.splitext(name)[0] for folder in folders for name in listdir(folder)}
-        hidden = stems & sys.stdlib_module_names - {"this", "antigravity"}
-        if _is_installed(self.stem):
-            hidden.add(self.stem)
-        for name in sorted(hidden - sys.modules.keys()):
+        hidden = stems & sys.stdlib_module_names - sys.modules.keys() - {"this", "antigravity"}
+        wanted = list(_NEEDED) if hidden else []
+        if self.stem in hidden or _is_installed(self.stem):
+            wanted.append(self.stem)
+        for name in wanted:
             try:
                 __import__(name)
             except ImportError:
-                continue  # it was only in the way of a name
+                continue  # it is not there, or was only in the way of a name
 
     def target(self, class_name: str | None) -> Target:
         """What to run: that class; otherwise main(); otherwise the only Task class.

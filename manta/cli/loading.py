@@ -60,8 +60,7 @@ def _load(path: Path) -> ModuleType:
     if path.is_dir():
         raise InvalidSwarm(f"{path} is a folder: give the Python file of a swarm.")
     if not path.is_file():
-        what = f"{path} is a folder" if path.is_dir() else f"There is no file {path}"
-        raise InvalidSwarm(f"{what}: give the Python file of a swarm.")
+        raise InvalidSwarm(f"There is no file {path}: give the Python file of a swarm.")
     path = path.resolve()
     if (package := _package(path)) is not None:
         return _load_within(path, *package)

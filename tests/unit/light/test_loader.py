@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from manta.light.loader import NothingToRun, Probe, Program
 
 
 @pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    path, argv, modules = list(sys.path), list(sys.argv), set(sys.modules)
+def _restored(tmp_path: Path) -> Iterator[None]:
+    path, argv = list(sys.path), list(sys.argv)
     yield
     sys.path[:], sys.argv[:] = path, argv
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def load(folder: Path, source: str, name: str = "a_module.py") -> Program:
@@ -151,10 +153,30 @@ def test_what_the_entrys_name_hides_is_still_imported(tmp_path: Path, name: str)
     assert load(tmp_path, source, name).target(None).run()[1] != str(tmp_path / name)
 
 
-def test_a_file_beside_the_entry_does_not_hide_the_standard_library(tmp_path: Path) -> None:
-    (tmp_path / "netrc.py").write_text("")  # as packages have logging.py, types.py, ...
-    load(tmp_path, "def main():\n    pass\n")
-    assert sys.modules["netrc"].__file__ != str(tmp_path / "netrc.py")
+def test_a_file_beside_the_entry_wins_over_a_library_that_only_the_task_imports(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "netrc.py").write_text("mine = 5\n")
+    source = "import netrc\ndef main():\n    return netrc.mine\n"
+    assert load(tmp_path, source).target(None).run() == 5
+
+
+def test_a_file_beside_the_entry_hides_nothing_from_manta(tmp_path: Path) -> None:
+    for name in ("traceback", "types", "asyncio", "netrc"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('mine')\n")
+    (tmp_path / "worker.py").write_text(
+        "import traceback\nasync def main():\n    return traceback.__name__\n"
+    )
+    code = (
+        "from manta.light.loader import Program\n"
+        f"program = Program({str(tmp_path)!r}, 'worker.py')\n"
+        "program.load(in_round=True)\n"
+        "print(program.target(None).run())\n"
+    )  # in a process that has imported none of them
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.stdout == "traceback\n", done.stderr
 
 
 @pytest.mark.parametrize(
