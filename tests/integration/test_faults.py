@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,30 +13,13 @@ import pytest
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis.overviews import TaskOverview
 from manta.cli.loading import load_swarm
-from manta.cli.local import CLUSTER, Child, LocalCluster
+from manta.cli.local import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
+from tests.integration.restarts import Restartable, until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fl_digits"
 
 pytestmark = pytest.mark.timeout(180)
-
-
-class Restartable(LocalCluster):
-    """Its manager can be started again, at the same addresses."""
-
-    manager_arguments: list[str]
-
-    def command(self, log_name: str, arguments: list[str]) -> list[str]:
-        if log_name == "manager":
-            at = arguments.index("--fds")
-            self.manager_arguments = [*arguments[:at], *arguments[at + 2 :]]
-        return super().command(log_name, arguments)
-
-    def child(self, name: str) -> Child:
-        return next(child for child in reversed(self.children) if child.name == name)
-
-    def restart_manager(self) -> None:
-        self._spawn("the manager", "manager-again", self.manager_arguments)
 
 
 @pytest.fixture
@@ -77,13 +59,6 @@ class Sleeps(Swarm):
         return self.task()
 
 
-def until(what: Callable[[], bool], timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 def tasks_running(api: UserAPI, swarm: str) -> list[TaskOverview]:
     return [task for task in api.get_tasks(swarm) if task.status == "RUNNING"]
 
@@ -97,8 +72,7 @@ def test_a_node_that_is_killed_in_mid_round(cluster: Restartable, api: UserAPI) 
     for swarm in everywhere, enough:
         until(lambda swarm=swarm: len(tasks_running(api, swarm)) == 4)  # type: ignore[misc]
 
-    killed = cluster.child(attempt.node_alias)
-    killed.process.kill()
+    cluster.kill(attempt.node_alias)
 
     # All: it can't be done without the node, and the reason names it.
     ended = api.wait_swarm(everywhere, timeout=60)
@@ -126,10 +100,8 @@ def test_a_manager_that_ends_in_mid_swarm_and_comes_back(
         (item.iteration, item.node_id): item.value
         for item in api.get_swarm_results(deployed, "evaluated")
     }
-    manager = cluster.child("the manager")
-    (manager.process.kill if how == "killed" else manager.process.terminate)()
-    assert manager.ended.wait(20)
-    cluster.restart_manager()
+    (cluster.kill if how == "killed" else cluster.end)("manager")
+    cluster.again("manager")
     wait_for_nodes(api, 4)
     ended = api.wait_swarm(deployed, timeout=120)
     assert ended.status == "COMPLETED", ended.reason
@@ -149,9 +121,8 @@ def test_a_user_who_streams_while_the_manager_is_away(cluster: Restartable, api:
         target=lambda: seen.extend(e.sentence for e in api.stream_events(deployed))
     )
     reader.start()
-    cluster.child("the manager").process.kill()
-    assert cluster.child("the manager").ended.wait(20)
-    cluster.restart_manager()
+    cluster.kill("manager")
+    cluster.again("manager")
     wait_for_nodes(api, 4)
     api.set_global(deployed, "go", True)
     assert api.wait_swarm(deployed, timeout=60).status == "COMPLETED"
