@@ -12,6 +12,8 @@ import pytest
 from manta import UserAPI
 from manta.apis import profiles
 from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
+from manta.cli.exit_codes import Exit
+from manta.cli.main import main
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint
 from manta.transports.keys import KeyPair
 
@@ -249,9 +251,10 @@ FLAWS: list[tuple[Callable[[Path], object], str, str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "what", "remedy"), FLAWS)
-def test_each_flaw_of_a_home_is_one_sentence_in_the_sdk(
+def test_each_flaw_of_a_home_is_one_sentence_in_the_sdk_and_on_the_command_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     spoil: Callable[[Path], object],
     what: str,
     remedy: str,
@@ -272,3 +275,7 @@ def test_each_flaw_of_a_home_is_one_sentence_in_the_sdk(
     assert said.endswith(".")
     assert "\n" not in said
     assert "bytearray" not in said
+    with pytest.raises(SystemExit) as ended:
+        main(["ps"])
+    assert ended.value.code == Exit.LOCAL
+    assert capsys.readouterr().err == f"Error: {said}\n"
