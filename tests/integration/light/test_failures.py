@@ -96,9 +96,13 @@ def test_a_module_that_cannot_be_imported(
         (
             "return {'a': [1, object()]}",
             "ValueNotSerializable",
-            "worker.0 raised ValueNotSerializable: ",
+            'worker.0 returned what can\'t be kept as its output: value["a"][1] is of type object',
         ),
-        ("return lambda: 1", "ValueNotSerializable", "worker.0 raised ValueNotSerializable: "),
+        (
+            "return lambda: 1",
+            "ValueNotSerializable",
+            "worker.0 returned what can't be kept as its output: value is of type function",
+        ),
     ],
 )
 def test_a_round_that_fails(start: Start, body: str, kind: str, sentence: str) -> None:
