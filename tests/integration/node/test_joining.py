@@ -205,7 +205,7 @@ def test_an_operator_who_wants_a_sandbox_where_there_is_no_engine(lab, monkeypat
     with pytest.raises(LaunchError, match="allow_unsandboxed is false"):
         lab.start(config, lab.known(1))
     config = lab.config("node-1", containers={"runner": "docker"})
-    with pytest.raises(LaunchError, match=r"no container engine answers at unix://.*: start it"):
+    with pytest.raises(LaunchError, match=r"there is no container engine at unix://.*: start it"):
         lab.start(config, lab.known(1))
     monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
     with pytest.raises(LaunchError, match="DOCKER_HOST is tcp://elsewhere:2375: a node needs"):
