@@ -42,7 +42,7 @@ class Local:
 
         datasets = current().brief.datasets
         if name not in datasets:
-            first, _, within = name.partition("/")
+            first, _, within = str(name).partition("/")
             if within and first in datasets:  # "images/cats/1.npy"
                 return self.dataset_path(first, os.path.join(within, path))
             known = ", ".join(sorted(datasets)) or "none"

@@ -267,7 +267,11 @@ class ManagerLink(Actor):
             if len(found) == len(questions):
                 capabilities = msgspec.structs.replace(found[METRICS], datasets=found[DATASETS])
                 request = protocol.Register(
-                    self._context.boot_id, self._context.config.alias, capabilities, found[ROOT]
+                    self._context.boot_id,
+                    self._context.config.alias,
+                    capabilities,
+                    found[ROOT],
+                    self._load_now(),
                 )
                 self._ask(request, self._was_registered)
 
@@ -369,12 +373,14 @@ class ManagerLink(Actor):
 
         later(self, self._heartbeat(max(1.0, 2 * self._interval)), answered)
 
-    def _heartbeat(self, timeout: float) -> Future[Any]:
+    def _load_now(self) -> protocol.Load:
         context = self._context
-        load = msgspec.structs.replace(
+        return msgspec.structs.replace(
             self._load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
         )
-        heartbeat = protocol.Heartbeat(context.desired_version, load)
+
+    def _heartbeat(self, timeout: float) -> Future[Any]:
+        heartbeat = protocol.Heartbeat(self._context.desired_version, self._load_now())
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 
     def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:

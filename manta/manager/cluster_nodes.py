@@ -123,7 +123,7 @@ class ClusterNodes:
             node.monitor.cancel()
         node.link = message.link
         node.monitor = self._actor.monitor(message.link)
-        node.last_seen = self._actor.clock.wall()
+        node.load, node.last_seen = register.load, self._actor.clock.wall()
         restarted = node.boot_id not in ("", register.boot_id)
         node.boot_id = register.boot_id
         self._obey(self._leases.connected(node_id, self._now()))

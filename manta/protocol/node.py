@@ -138,6 +138,7 @@ class Register(Message, frozen=True):
     capabilities: Capabilities
     observed: tuple[Instance, ...] = ()
     """The assignments that the node still holds, whether queued, running or ended."""
+    load: Load = Load()
 
 
 class Registered(Message, frozen=True):
