@@ -156,8 +156,8 @@ def test_what_the_entrys_name_hides_is_still_imported(tmp_path: Path, name: str)
 def test_a_file_beside_the_entry_wins_over_a_library_that_only_the_task_imports(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "netrc.py").write_text("mine = 5\n")
-    source = "import netrc\ndef main():\n    return netrc.mine\n"
+    (tmp_path / "zipapp.py").write_text("mine = 5\n")
+    source = "import zipapp\ndef main():\n    return zipapp.mine\n"
     assert load(tmp_path, source).target(None).run() == 5
 
 
