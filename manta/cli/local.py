@@ -355,6 +355,15 @@ def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[s
     return paths
 
 
+dataset_option = click.option(
+    "--dataset",
+    "datasets",
+    metavar="NAME=PATH",
+    multiple=True,
+    help="Map a path on every node; {i} counts the nodes from 0, {alias} is node-1, node-2, ...",
+)
+
+
 def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
     """NAME=PATH, each name once."""
     found: dict[str, str] = {}

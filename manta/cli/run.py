@@ -11,7 +11,15 @@ import click
 from manta.apis.errors import ApiClosed, ConnectionFailed, ModuleError
 from manta.cli.exit_codes import Exit, of_status
 from manta.cli.interrupts import Interrupted, Interrupts
-from manta.cli.local import CLUSTER, HOST, Child, ClusterDied, LocalCluster, split_datasets
+from manta.cli.local import (
+    CLUSTER,
+    HOST,
+    Child,
+    ClusterDied,
+    LocalCluster,
+    dataset_option,
+    split_datasets,
+)
 from manta.console import json_form, text
 from manta.console.terminal import Screen
 
@@ -39,13 +47,7 @@ _OWN_REGISTRY = (
     type=click.IntRange(1, 256),
     help="How many nodes to start.",
 )
-@click.option(
-    "--dataset",
-    "datasets",
-    metavar="NAME=PATH",
-    multiple=True,
-    help="Map a path on every node; {i} counts the nodes from 0, {alias} is node-1, node-2, ...",
-)
+@dataset_option
 @click.option(
     "--runner",
     type=click.Choice(["process", "docker"]),

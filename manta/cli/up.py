@@ -19,7 +19,15 @@ from manta.cli import up_state
 from manta.cli.common import say
 from manta.cli.exit_codes import Exit
 from manta.cli.interrupts import Interrupted, Interrupts
-from manta.cli.local import CLUSTER, HOST, Child, ClusterDied, LocalCluster, split_datasets
+from manta.cli.local import (
+    CLUSTER,
+    HOST,
+    Child,
+    ClusterDied,
+    LocalCluster,
+    dataset_option,
+    split_datasets,
+)
 from manta.console import json_form, text
 from manta.console.terminal import Screen
 
@@ -35,13 +43,7 @@ STOPPED = 30.0
     type=click.IntRange(0, 256),
     help="How many nodes to start.",
 )
-@click.option(
-    "--dataset",
-    "datasets",
-    metavar="NAME=PATH",
-    multiple=True,
-    help="Map a path on every node; {i} counts the nodes from 0, {alias} is node-1, node-2, ...",
-)
+@dataset_option
 @click.option("--background", is_flag=True, help="Return once they run; --stop ends them.")
 @click.option("--stop", "stopping", is_flag=True, help="End what runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, once they run.")
