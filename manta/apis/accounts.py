@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from manta.apis import checks, profiles
 from manta.apis.errors import NotFound
 from manta.apis.overviews import RoleOverview, UserOverview
-from manta.protocol import user as messages
-from manta.protocol import users
+from manta.protocol import sign_in, users
 from manta.protocol.node import Ok
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ class Accounts:
 
         It is remembered under the profile. Whoever shows the old one afterwards revokes both.
         """
-        answer = self._ask(messages.RotateToken(), messages.SignedIn)
+        answer = self._ask(sign_in.RotateToken(), sign_in.SignedIn)
         profiles.remember(self.connection.session.target, answer.email, answer.token)
         return answer.token
 
@@ -132,5 +131,5 @@ class Accounts:
 
         `everywhere`: all of this user's, on whatever machine.
         """
-        self._ask(messages.Logout(checks.flag("everywhere", everywhere)), Ok)
+        self._ask(sign_in.Logout(checks.flag("everywhere", everywhere)), Ok)
         profiles.forget(self.connection.session.target)

@@ -30,6 +30,7 @@ from manta.apis.overviews import (
 )
 from manta.apis.results import Result, Results
 from manta.apis.session import Session
+from manta.protocol import clusters, sign_in
 from manta.protocol import user as messages
 from manta.protocol.node import Ok
 from manta.protocol.tree import Tree
@@ -94,7 +95,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         target, keys = profiles.for_sign_in(host, port, profile, server_key)
         api = cls.over(Session(target, keys))
         try:
-            who = await api.connection.sign_in(messages.SignIn(email, password))
+            who = await api.connection.sign_in(sign_in.SignIn(email, password))
         except BaseException:
             await api.close()
             raise
@@ -120,49 +121,49 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def create_cluster(self, name: str) -> ClusterOverview:
         """A new cluster, started. Raises NameTaken."""
-        return await self._cluster(messages.CreateCluster(checks.name("name", name)))
+        return await self._cluster(clusters.CreateCluster(checks.name("name", name)))
 
     async def list_clusters(self) -> list[ClusterOverview]:
         """Those that this user may see, in order of creation."""
-        answer = await self._ask(messages.ListClusters(), messages.Clusters, again=True)
+        answer = await self._ask(clusters.ListClusters(), clusters.Clusters, again=True)
         return [ClusterOverview.of(cluster) for cluster in answer.clusters]
 
     async def get_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Raises NotFound, and Ambiguous for a beginning that fits several."""
         return await self._cluster(
-            messages.GetCluster(checks.identity("cluster", cluster)), again=True
+            clusters.GetCluster(checks.identity("cluster", cluster)), again=True
         )
 
     async def start_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Let tasks be placed in it again. Raises NotFound."""
-        return await self._cluster(messages.StartCluster(checks.identity("cluster", cluster)))
+        return await self._cluster(clusters.StartCluster(checks.identity("cluster", cluster)))
 
     async def stop_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Nothing is placed in it until it is started again; its swarms are stopped."""
-        return await self._cluster(messages.StopCluster(checks.identity("cluster", cluster)))
+        return await self._cluster(clusters.StopCluster(checks.identity("cluster", cluster)))
 
     async def delete_cluster(self, cluster: Cluster) -> None:
         """Forget a cluster with its nodes and swarms; it must be stopped.
 
         Raises NotFound, WrongState.
         """
-        await self._ask(messages.DeleteCluster(checks.identity("cluster", cluster)), Ok)
+        await self._ask(clusters.DeleteCluster(checks.identity("cluster", cluster)), Ok)
 
     async def create_node_token(self, cluster: Cluster, uses: int = 1, ttl: float = 900) -> str:
         """A token with which `uses` nodes can enrol within `ttl` seconds."""
         checks.integer("uses", uses, 1, 10_000)
-        request = messages.CreateNodeToken(
+        request = clusters.CreateNodeToken(
             checks.identity("cluster", cluster), uses, checks.seconds("ttl", ttl)
         )
-        return (await self._ask(request, messages.Token)).token
+        return (await self._ask(request, clusters.Token)).token
 
     # --- nodes -------------------------------------------------------------------------------
 
     async def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
         """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
-        request = partial(messages.ListNodes, checks.identity("cluster", cluster))
+        request = partial(clusters.ListNodes, checks.identity("cluster", cluster))
         found = await self.connection.listed(
-            request, messages.Nodes, lambda page: page.nodes, lambda one: one.id
+            request, clusters.Nodes, lambda page: page.nodes, lambda one: one.id
         )
         return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
 
@@ -172,13 +173,13 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         Raises NotFound, Ambiguous.
         """
         where = None if cluster is None else checks.identity("cluster", cluster)
-        request = messages.GetNode(checks.identity("node", node), where)
-        return NodeOverview.of(await self._ask(request, messages.NodeInfo, again=True))
+        request = clusters.GetNode(checks.identity("node", node), where)
+        return NodeOverview.of(await self._ask(request, clusters.NodeInfo, again=True))
 
     async def stop_node(self, node: Node, drain: bool = False) -> None:
         """End the node's daemon; with `drain`, once its running tasks have finished."""
         await self._ask(
-            messages.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
+            clusters.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
         )
 
     async def get_tree(self, node: Node | None = None) -> Tree:
@@ -191,7 +192,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
 
     async def remove_node(self, node: Node) -> None:
         """Forget the node and its key; it can come back only with a new token."""
-        await self._ask(messages.RemoveNode(checks.identity("node", node)), Ok)
+        await self._ask(clusters.RemoveNode(checks.identity("node", node)), Ok)
 
     # --- swarms ------------------------------------------------------------------------------
 
@@ -446,7 +447,7 @@ class AsyncUserAPI(AsyncListings, AsyncModules, AsyncAccounts):
         return await self.connection.ask(message, reply, again=again, wait=wait)
 
     async def _cluster(self, message: Message, *, again: bool = False) -> ClusterOverview:
-        answer = await self._ask(message, messages.ClusterInfo, again=again)
+        answer = await self._ask(message, clusters.ClusterInfo, again=again)
         return ClusterOverview.of(answer)
 
     async def _swarm(

@@ -15,8 +15,8 @@ from manta.apis.bridge import in_thread, outcome, pause
 from manta.apis.errors import ManagerFault, NoAnswer
 from manta.apis.session import NotSent, Session
 from manta.protocol.codes import Code
+from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.user import (
-    Bind,
     FeedItem,
     FeedName,
     FeedPage,
@@ -25,8 +25,6 @@ from manta.protocol.user import (
     Plan,
     Planned,
     ReadFeed,
-    SignedIn,
-    WhoAmI,
 )
 from manta.protocol.values import BlobRef, Inline, Payload
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from manta.protocol.clusters import ClusterInfo, NodeInfo
 from manta.protocol.node import (
     Capabilities,
     DatasetInfo,
@@ -21,15 +22,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.spec import ResourceSpec
 from manta.protocol.states import SwarmState
-from manta.protocol.user import (
-    ClusterInfo,
-    EventItem,
-    LogItem,
-    MetricsItem,
-    NodeInfo,
-    SwarmInfo,
-    TaskInfo,
-)
+from manta.protocol.user import EventItem, LogItem, MetricsItem, SwarmInfo, TaskInfo
 from manta.protocol.users import ModuleInfo, UserInfo
 
 

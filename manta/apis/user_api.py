@@ -30,6 +30,7 @@ from manta.apis.overviews import (
 )
 from manta.apis.results import Result, Results
 from manta.apis.session import Session
+from manta.protocol import clusters, sign_in
 from manta.protocol import user as messages
 from manta.protocol.node import Ok
 from manta.protocol.tree import Tree
@@ -94,7 +95,7 @@ class UserAPI(Listings, Modules, Accounts):
         target, keys = profiles.for_sign_in(host, port, profile, server_key)
         api = cls.over(Session(target, keys))
         try:
-            who = api.connection.sign_in(messages.SignIn(email, password))
+            who = api.connection.sign_in(sign_in.SignIn(email, password))
         except BaseException:
             api.close()
             raise
@@ -120,47 +121,47 @@ class UserAPI(Listings, Modules, Accounts):
 
     def create_cluster(self, name: str) -> ClusterOverview:
         """A new cluster, started. Raises NameTaken."""
-        return self._cluster(messages.CreateCluster(checks.name("name", name)))
+        return self._cluster(clusters.CreateCluster(checks.name("name", name)))
 
     def list_clusters(self) -> list[ClusterOverview]:
         """Those that this user may see, in order of creation."""
-        answer = self._ask(messages.ListClusters(), messages.Clusters, again=True)
+        answer = self._ask(clusters.ListClusters(), clusters.Clusters, again=True)
         return [ClusterOverview.of(cluster) for cluster in answer.clusters]
 
     def get_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Raises NotFound, and Ambiguous for a beginning that fits several."""
-        return self._cluster(messages.GetCluster(checks.identity("cluster", cluster)), again=True)
+        return self._cluster(clusters.GetCluster(checks.identity("cluster", cluster)), again=True)
 
     def start_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Let tasks be placed in it again. Raises NotFound."""
-        return self._cluster(messages.StartCluster(checks.identity("cluster", cluster)))
+        return self._cluster(clusters.StartCluster(checks.identity("cluster", cluster)))
 
     def stop_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Nothing is placed in it until it is started again; its swarms are stopped."""
-        return self._cluster(messages.StopCluster(checks.identity("cluster", cluster)))
+        return self._cluster(clusters.StopCluster(checks.identity("cluster", cluster)))
 
     def delete_cluster(self, cluster: Cluster) -> None:
         """Forget a cluster with its nodes and swarms; it must be stopped.
 
         Raises NotFound, WrongState.
         """
-        self._ask(messages.DeleteCluster(checks.identity("cluster", cluster)), Ok)
+        self._ask(clusters.DeleteCluster(checks.identity("cluster", cluster)), Ok)
 
     def create_node_token(self, cluster: Cluster, uses: int = 1, ttl: float = 900) -> str:
         """A token with which `uses` nodes can enrol within `ttl` seconds."""
         checks.integer("uses", uses, 1, 10_000)
-        request = messages.CreateNodeToken(
+        request = clusters.CreateNodeToken(
             checks.identity("cluster", cluster), uses, checks.seconds("ttl", ttl)
         )
-        return (self._ask(request, messages.Token)).token
+        return (self._ask(request, clusters.Token)).token
 
     # --- nodes -------------------------------------------------------------------------------
 
     def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
         """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
-        request = partial(messages.ListNodes, checks.identity("cluster", cluster))
+        request = partial(clusters.ListNodes, checks.identity("cluster", cluster))
         found = self.connection.listed(
-            request, messages.Nodes, lambda page: page.nodes, lambda one: one.id
+            request, clusters.Nodes, lambda page: page.nodes, lambda one: one.id
         )
         return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
 
@@ -170,13 +171,13 @@ class UserAPI(Listings, Modules, Accounts):
         Raises NotFound, Ambiguous.
         """
         where = None if cluster is None else checks.identity("cluster", cluster)
-        request = messages.GetNode(checks.identity("node", node), where)
-        return NodeOverview.of(self._ask(request, messages.NodeInfo, again=True))
+        request = clusters.GetNode(checks.identity("node", node), where)
+        return NodeOverview.of(self._ask(request, clusters.NodeInfo, again=True))
 
     def stop_node(self, node: Node, drain: bool = False) -> None:
         """End the node's daemon; with `drain`, once its running tasks have finished."""
         self._ask(
-            messages.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
+            clusters.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
         )
 
     def get_tree(self, node: Node | None = None) -> Tree:
@@ -189,7 +190,7 @@ class UserAPI(Listings, Modules, Accounts):
 
     def remove_node(self, node: Node) -> None:
         """Forget the node and its key; it can come back only with a new token."""
-        self._ask(messages.RemoveNode(checks.identity("node", node)), Ok)
+        self._ask(clusters.RemoveNode(checks.identity("node", node)), Ok)
 
     # --- swarms ------------------------------------------------------------------------------
 
@@ -435,7 +436,7 @@ class UserAPI(Listings, Modules, Accounts):
         return self.connection.ask(message, reply, again=again, wait=wait)
 
     def _cluster(self, message: Message, *, again: bool = False) -> ClusterOverview:
-        answer = self._ask(message, messages.ClusterInfo, again=again)
+        answer = self._ask(message, clusters.ClusterInfo, again=again)
         return ClusterOverview.of(answer)
 
     def _swarm(self, message: Message, *, again: bool = False, wait: float = 0.0) -> SwarmOverview:

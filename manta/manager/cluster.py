@@ -57,7 +57,7 @@ from manta.manager.swarm import SwarmSupervisor
 from manta.manager.swarm_events import Created, encode
 from manta.manager.swarm_machine import SwarmMachine
 from manta.manager.validity import flaws
-from manta.protocol import user
+from manta.protocol import clusters, user
 from manta.protocol.codes import Code
 from manta.protocol.node import (
     FetchDesired,
@@ -343,10 +343,10 @@ class ClusterSupervisor(Supervisor):
                 self._check(request, self.defer())
             case user.RemoveSwarm():
                 self._remove_swarm(request.swarm_id, self.defer())
-            case user.ListNodes(after=after):
+            case clusters.ListNodes(after=after):
                 infos = self._nodes.infos()
-                return user.Nodes(*pages.after(infos, lambda one: one.id, after, pages.encoded))
-            case user.GetNode(node=node_id):
+                return clusters.Nodes(*pages.after(infos, lambda one: one.id, after, pages.encoded))
+            case clusters.GetNode(node=node_id):
                 info = self._nodes.info(node_id)
                 if info is None:
                     raise Refused(Code.UNKNOWN_NODE, f"There is no node {node_id!r}.")

@@ -40,6 +40,7 @@ from manta.manager.messages import CutNodes, NodeCame, NodesLeft, Orders, Restor
 from manta.manager.placement import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm_events import Assign
+from manta.protocol.clusters import NodeInfo
 from manta.protocol.codes import Code
 from manta.protocol.node import (
     Desired,
@@ -54,7 +55,6 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import NodeState
 from manta.protocol.tree import ReadTree, Tree
-from manta.protocol.user import NodeInfo
 from manta.transports.errors import LocalTransportError
 
 LINK = "node/manager-link"

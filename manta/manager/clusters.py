@@ -27,10 +27,10 @@ from manta.manager.store.records import (
     NodeRecord,
     TokenRecord,
 )
+from manta.protocol.clusters import ClusterInfo
 from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 from manta.protocol.states import ClusterState
-from manta.protocol.user import ClusterInfo
 
 
 class Clusters:

@@ -20,10 +20,10 @@ from manta.manager.ids import new_id
 from manta.manager.registrar import Registrar, record_of
 from manta.manager.store.interface import Delete, Put
 from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, TokenRecord
+from manta.protocol.clusters import CreateNodeToken, Token
 from manta.protocol.codes import Code
 from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
 from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims
-from manta.protocol.user import CreateNodeToken, Token
 
 
 class Enrolment:

@@ -69,7 +69,7 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.manager.users import Users
-from manta.protocol import exchange, node, user, users
+from manta.protocol import clusters, exchange, node, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.states import ClusterState
 from manta.protocol.tree import tree_of
@@ -156,7 +156,7 @@ class Gateway(Actor):
         if origin is not None:
             principal = self._context.principals.of(origin.peer_key)
             check_right(principal, cast("node.Message", message))
-            if isinstance(message, node.Enroll | user.SignIn | user.Bind):
+            if isinstance(message, node.Enroll | sign_in.SignIn | sign_in.Bind):
                 self._become(message, principal)
                 return None
             if isinstance(message, node.Inquire | node.ExamineToken):
@@ -190,14 +190,14 @@ class Gateway(Actor):
 
     # Becoming somebody.
 
-    def _become(self, message: node.Enroll | user.SignIn | user.Bind, who: Principal) -> None:
+    def _become(self, message: node.Enroll | sign_in.SignIn | sign_in.Bind, who: Principal) -> None:
         reply = self.defer()
         match message:
             case node.Enroll():
                 self._enrolment.enroll(message, who, reply)
-            case user.SignIn():
+            case sign_in.SignIn():
                 self._registrar.sign_in(message, who, reply)
-            case user.Bind():
+            case sign_in.Bind():
                 self._registrar.bind(message, who, reply)
 
     def _admit(self, key: str) -> None:
@@ -344,11 +344,11 @@ class Gateway(Actor):
         find = self._permits.seen_by(who)
         self._permits.check(message, who, find)
         match message:
-            case user.WhoAmI():
+            case sign_in.WhoAmI():
                 return self._registrar.who_am_i(who)
-            case user.RotateToken():
+            case sign_in.RotateToken():
                 self._registrar.rotate(who, self.defer())
-            case user.Logout() | users.GetUser() | users.ListUsers() | users.AddUser():
+            case sign_in.Logout() | users.GetUser() | users.ListUsers() | users.AddUser():
                 self._users.handle(message, who, find, self.defer())
             case users.ChangePassword() | users.DeleteUser() | users.ListRoles():
                 self._users.handle(message, who, find, self.defer())
@@ -360,28 +360,30 @@ class Gateway(Actor):
                 self._modules.handle(message, who, self.defer())
             case users.ListModules() | users.UpdateModule() | users.RemoveModule():
                 self._modules.handle(message, who, self.defer())
-            case user.ListClusters():
-                return user.Clusters(tuple(map(self._clusters.info, self._permits.visible(who))))
-            case user.GetCluster(name):
+            case clusters.ListClusters():
+                return clusters.Clusters(
+                    tuple(map(self._clusters.info, self._permits.visible(who)))
+                )
+            case clusters.GetCluster(name):
                 return self._clusters.info(find.cluster(name))
-            case user.CreateCluster(name):
+            case clusters.CreateCluster(name):
                 self._clusters.create(name, who)
-            case user.StartCluster(name):
+            case clusters.StartCluster(name):
                 self._clusters.change(find.cluster(name), ClusterState.RUNNING)
-            case user.StopCluster(name):
+            case clusters.StopCluster(name):
                 self._clusters.change(find.cluster(name), ClusterState.STOPPED)
-            case user.DeleteCluster(name):
+            case clusters.DeleteCluster(name):
                 self._clusters.delete(find.cluster(name))
-            case user.CreateNodeToken(cluster=name):
+            case clusters.CreateNodeToken(cluster=name):
                 cluster_id = find.cluster(name).id
                 self._enrolment.create_token(message, cluster_id, who, self.defer())
-            case user.ListNodes(name):
+            case clusters.ListNodes(name):
                 self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
-            case user.GetNode(name, cluster):
+            case clusters.GetNode(name, cluster):
                 record = find.node(name, cluster)
-                request = FromUser(user.GetNode(record.id), who)
+                request = FromUser(clusters.GetNode(record.id), who)
                 self._relay.forward(cluster_path(record.cluster_id), request)
-            case user.RequestNodeStop(name, drain):
+            case clusters.RequestNodeStop(name, drain):
                 record = find.node(name)
                 self._relay.forward(
                     cluster_path(record.cluster_id), StopNodeRequested(record.id, drain)
@@ -391,15 +393,15 @@ class Gateway(Actor):
             case user.GetTree(str(name)):
                 record = find.node(name)
                 self._relay.forward(cluster_path(record.cluster_id), NodeTreeRequested(record.id))
-            case user.RemoveNode(name):
+            case clusters.RemoveNode(name):
                 self._clusters.remove_node(find.node(name))
             case user.CheckSwarm(cluster=name) | user.SendSwarm(cluster=name):
                 self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case user.FindMissingBlobs(blobs):
                 self._find_missing(blobs, self.defer())
             case user.ListSwarms(name, after):
-                clusters = self._permits.readable(who) if name is None else [find.cluster(name).id]
-                infos = self._swarms(clusters)
+                where = self._permits.readable(who) if name is None else [find.cluster(name).id]
+                infos = self._swarms(where)
                 return user.Swarms(
                     *pages.after(infos, lambda one: one.swarm_id, after, pages.encoded)
                 )

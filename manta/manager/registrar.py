@@ -34,8 +34,8 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.protocol.codes import Code
+from manta.protocol.sign_in import Bind, SignedIn, SignIn
 from manta.protocol.tokens import USER_AUDIENCE, TokenClaims
-from manta.protocol.user import Bind, SignedIn, SignIn
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -29,7 +29,7 @@ from manta.manager.store.records import (
     RoleRecord,
     UserRecord,
 )
-from manta.protocol import user, users
+from manta.protocol import sign_in, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 
@@ -55,7 +55,7 @@ class Users:
 
     def handle(
         self,
-        message: users.UserRequest | user.Logout,
+        message: users.UserRequest | sign_in.Logout,
         who: Principal,
         seen: Directory,
         reply: Reply,
@@ -88,7 +88,7 @@ class Users:
                 builtin = (_role(name, rights, True) for name, rights in BUILTIN.items())
                 own = (_role(name, rights) for name, rights in sorted(self._roles.defined.items()))
                 reply.set(users.Roles((*builtin, *own)))
-            case user.Logout(everywhere):
+            case sign_in.Logout(everywhere):
                 self._logout(who, everywhere, reply)
 
     # Who there is.

@@ -11,153 +11,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from manta.protocol.node import (
-    Capabilities,
-    Instance,
-    Load,
-    LogLine,
-    Message,
-    Ok,
-    Seconds,
-    TaskError,
-    Timings,
-)
-from manta.protocol.spec import Name, SwarmSpec
+from manta.protocol.clusters import ClusterRequest
+from manta.protocol.node import Instance, LogLine, Message, Ok, Seconds, TaskError, Timings
+from manta.protocol.sign_in import SignInRequest
+from manta.protocol.spec import SwarmSpec
 from manta.protocol.tree import Tree
 from manta.protocol.users import ModuleRequest, UserRequest
 from manta.protocol.values import BlobRef, Payload
-
-# Who asks.
-
-
-class SignIn(Message, frozen=True):
-    """From any key: on success the key is the user's until it is revoked."""
-
-    email: str
-    password: str
-
-
-class Bind(Message, frozen=True):
-    """From any key: a user's token, bound to this key at its first use."""
-
-    token: str
-
-
-class SignedIn(Message, frozen=True):
-    user_id: str
-    email: str
-    token: str
-    bulk_address: str
-
-
-class WhoAmI(Message, frozen=True):
-    pass
-
-
-class RotateToken(Message, frozen=True):
-    """A new token takes the old one's place. Whoever shows the old one afterwards revokes the
-    whole family: it was stolen, or its owner is."""
-
-
-class Logout(Message, frozen=True):
-    """This key and its token are worth nothing from now on; `everywhere`: all of the user's."""
-
-    everywhere: bool = False
-
-
-# Clusters and nodes.
-
-
-class ClusterInfo(Message, frozen=True):
-    id: str
-    name: str
-    status: str
-    owner_id: str
-    node_count: int
-
-
-class CreateCluster(Message, frozen=True):
-    name: Name
-
-
-class ListClusters(Message, frozen=True):
-    pass
-
-
-class Clusters(Message, frozen=True):
-    clusters: tuple[ClusterInfo, ...]
-
-
-class GetCluster(Message, frozen=True):
-    """`cluster` is an id, a unique prefix of one, or a name; so in all messages here."""
-
-    cluster: str
-
-
-class StartCluster(Message, frozen=True):
-    cluster: str
-
-
-class StopCluster(Message, frozen=True):
-    cluster: str
-
-
-class DeleteCluster(Message, frozen=True):
-    cluster: str
-
-
-class CreateNodeToken(Message, frozen=True):
-    cluster: str
-    uses: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
-    ttl: Annotated[float, msgspec.Meta(gt=0)] = 900.0
-
-
-class Token(Message, frozen=True):
-    token: str
-    expires_at: Seconds
-
-
-class NodeInfo(Message, frozen=True):
-    id: str
-    alias: str
-    cluster_id: str
-    status: str
-    platform_info: Capabilities
-    load: Load = Load()
-    last_seen: Seconds = 0.0
-
-
-class ListNodes(Message, frozen=True):
-    """In order of ids; `after` is the last that was received already. So in all lists."""
-
-    cluster: str
-    after: str = ""
-
-
-class Nodes(Message, frozen=True):
-    """As many as fit into a message; `more`: ask for those after them. So in all lists."""
-
-    nodes: tuple[NodeInfo, ...]
-    more: bool = False
-
-
-class GetNode(Message, frozen=True):
-    """`node` is an id, a unique prefix of one, or an alias."""
-
-    node: str
-    cluster: str | None = None
-
-
-class RequestNodeStop(Message, frozen=True):
-    node: str
-    drain: bool = False
-
-
-class RemoveNode(Message, frozen=True):
-    """Forget the node and its key; it can come back only with a new token."""
-
-    node: str
-
 
 # Swarms.
 
@@ -443,22 +303,6 @@ class GetTree(Message, frozen=True):
 
 
 _REPLIES: dict[type[Message], type[Message]] = {
-    SignIn: SignedIn,
-    Bind: SignedIn,
-    WhoAmI: SignedIn,
-    RotateToken: SignedIn,
-    Logout: Ok,
-    CreateCluster: ClusterInfo,
-    ListClusters: Clusters,
-    GetCluster: ClusterInfo,
-    StartCluster: ClusterInfo,
-    StopCluster: ClusterInfo,
-    DeleteCluster: Ok,
-    CreateNodeToken: Token,
-    ListNodes: Nodes,
-    GetNode: NodeInfo,
-    RequestNodeStop: Ok,
-    RemoveNode: Ok,
     CheckSwarm: Planned,
     FindMissingBlobs: MissingBlobs,
     SendSwarm: SwarmInfo,
@@ -484,24 +328,10 @@ for _request, _reply in _REPLIES.items():
     _request.reply = _reply
 
 FromUser = (
-    SignIn
-    | Bind
-    | WhoAmI
-    | RotateToken
-    | Logout
+    SignInRequest
     | UserRequest
+    | ClusterRequest
     | ModuleRequest
-    | CreateCluster
-    | ListClusters
-    | GetCluster
-    | StartCluster
-    | StopCluster
-    | DeleteCluster
-    | CreateNodeToken
-    | ListNodes
-    | GetNode
-    | RequestNodeStop
-    | RemoveNode
     | CheckSwarm
     | FindMissingBlobs
     | SendSwarm

@@ -17,8 +17,9 @@ from manta.apis import errors
 from manta.apis.profiles import Target
 from manta.apis.session import Session
 from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.protocol.sign_in import SignIn
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
-from manta.protocol.user import SendSwarm, SignIn, SwarmInfo
+from manta.protocol.user import SendSwarm, SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.testing.clusters import client, running
 from manta.transports.blobs import digest_of

@@ -12,7 +12,7 @@ import msgspec
 
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Kind, Principal
-from manta.protocol import exchange, node, user, users
+from manta.protocol import clusters, exchange, node, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Message
 
@@ -61,8 +61,8 @@ RIGHTS: dict[type[Message], Row] = {
     node.Enroll: Row(frozenset({_GUEST, _NODE, _REMOVED})),
     node.Inquire: Row(frozenset({_GUEST, _NODE, _REMOVED})),
     node.ExamineToken: Row(frozenset({_GUEST, _NODE, _REMOVED})),
-    user.SignIn: Row(frozenset({_GUEST, _USER})),
-    user.Bind: Row(frozenset({_GUEST, _USER})),
+    sign_in.SignIn: Row(frozenset({_GUEST, _USER})),
+    sign_in.Bind: Row(frozenset({_GUEST, _USER})),
     # nodes
     **dict.fromkeys(
         (
@@ -87,11 +87,11 @@ RIGHTS: dict[type[Message], Row] = {
         Row(frozenset({_NODE})),
     ),
     # users
-    user.WhoAmI: _user(),
-    user.RotateToken: _user(),
-    user.Logout: _user(),
-    user.CreateCluster: _user(),
-    user.ListClusters: _user(),
+    sign_in.WhoAmI: _user(),
+    sign_in.RotateToken: _user(),
+    sign_in.Logout: _user(),
+    clusters.CreateCluster: _user(),
+    clusters.ListClusters: _user(),
     user.FindMissingBlobs: _user(),
     user.GetManagerStatus: _user(),
     users.GetUser: _user(),
@@ -106,15 +106,15 @@ RIGHTS: dict[type[Message], Row] = {
     users.DeleteRoleDefinition: _user(admin=True),
     users.GrantRole: _user(Right.ROLE_GRANT, Where.CLUSTER),
     users.RevokeRole: _user(Right.ROLE_GRANT, Where.CLUSTER),
-    user.GetCluster: _user(Right.CLUSTER_READ, Where.CLUSTER),
-    user.StartCluster: _user(Right.CLUSTER_MANAGE, Where.CLUSTER),
-    user.StopCluster: _user(Right.CLUSTER_MANAGE, Where.CLUSTER),
-    user.DeleteCluster: _user(Right.CLUSTER_DELETE, Where.CLUSTER),
-    user.CreateNodeToken: _user(Right.NODE_ENROL, Where.CLUSTER),
-    user.ListNodes: _user(Right.NODE_READ, Where.CLUSTER),
-    user.GetNode: _user(Right.NODE_READ, Where.NODE),
-    user.RequestNodeStop: _user(Right.NODE_MANAGE, Where.NODE),
-    user.RemoveNode: _user(Right.NODE_MANAGE, Where.NODE),
+    clusters.GetCluster: _user(Right.CLUSTER_READ, Where.CLUSTER),
+    clusters.StartCluster: _user(Right.CLUSTER_MANAGE, Where.CLUSTER),
+    clusters.StopCluster: _user(Right.CLUSTER_MANAGE, Where.CLUSTER),
+    clusters.DeleteCluster: _user(Right.CLUSTER_DELETE, Where.CLUSTER),
+    clusters.CreateNodeToken: _user(Right.NODE_ENROL, Where.CLUSTER),
+    clusters.ListNodes: _user(Right.NODE_READ, Where.CLUSTER),
+    clusters.GetNode: _user(Right.NODE_READ, Where.NODE),
+    clusters.RequestNodeStop: _user(Right.NODE_MANAGE, Where.NODE),
+    clusters.RemoveNode: _user(Right.NODE_MANAGE, Where.NODE),
     user.CheckSwarm: _user(Right.SWARM_DEPLOY, Where.CLUSTER),
     user.SendSwarm: _user(Right.SWARM_DEPLOY, Where.CLUSTER),
     user.StartSwarm: _user(Right.SWARM_DEPLOY, Where.SWARM),

@@ -14,7 +14,7 @@ from manta.manager import cluster_nodes
 from manta.manager.lease import Leases
 from manta.manager.service import Manager, Settings
 from manta.manager.store.interface import Store
-from manta.protocol.user import ClusterInfo, ListClusters
+from manta.protocol.clusters import ClusterInfo, ListClusters
 from manta.testing.manager import Client, FakeNode, Script, finish
 from manta.transports.keys import KeyPair
 

@@ -28,8 +28,9 @@ from manta.manager.store.records import (
 )
 from manta.manager.store.sqlite import SqliteStore
 from manta.manager.swarm_events import Created, Stopped, encode
+from manta.protocol.clusters import ClusterInfo
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
-from manta.protocol.user import ClusterInfo, SwarmInfo
+from manta.protocol.user import SwarmInfo
 from manta.transports.keys import write_private
 
 SPEC = SwarmSpec("one", (TaskSpec("task", "m"),), (ModuleSpec("m", image="none"),))

@@ -10,18 +10,15 @@ import pytest
 from manta.actors import LocalRef
 from manta.manager.store.faulty import Faults, FaultyStore
 from manta.manager.store.sqlite import SqliteStore
+from manta.protocol.clusters import ClusterInfo, CreateCluster, ListClusters, ListNodes
 from manta.protocol.codes import Code
 from manta.protocol.node import Assignment, JournalEntry, ResultWritten, TaskEnded, TaskStarted
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
-    ClusterInfo,
-    CreateCluster,
     GetManagerStatus,
     GetSwarm,
     GetTasks,
     GetTree,
-    ListClusters,
-    ListNodes,
     ReadFeed,
     SendSwarm,
     StartSwarm,

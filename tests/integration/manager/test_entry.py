@@ -7,20 +7,18 @@ import pytest
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.manager.bootstrap import ADMIN
 from manta.manager.service import Manager, Settings
-from manta.protocol.codes import Code
-from manta.protocol.node import Capabilities, Enroll, Enrolled, Goodbye, Heartbeat, Load, Register
-from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint, peek
-from manta.protocol.user import (
-    Bind,
+from manta.protocol.clusters import (
     ClusterInfo,
     CreateNodeToken,
-    GetManagerStatus,
     ListClusters,
     ListNodes,
     RemoveNode,
-    SignIn,
-    WhoAmI,
 )
+from manta.protocol.codes import Code
+from manta.protocol.node import Capabilities, Enroll, Enrolled, Goodbye, Heartbeat, Load, Register
+from manta.protocol.sign_in import Bind, SignIn, WhoAmI
+from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint, peek
+from manta.protocol.user import GetManagerStatus
 from manta.testing.actors import crash, wait_for_successor
 from manta.testing.manager import Client, wait_until
 from manta.transports.keys import KeyPair

@@ -22,16 +22,10 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.manager.store.sqlite import SqliteStore
+from manta.protocol.clusters import ClusterInfo, ListNodes
 from manta.protocol.node import Capabilities, DatasetInfo
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
-from manta.protocol.user import (
-    CheckSwarm,
-    ClusterInfo,
-    ListNodes,
-    ListSwarms,
-    SendSwarm,
-    SwarmInfo,
-)
+from manta.protocol.user import CheckSwarm, ListSwarms, SendSwarm, SwarmInfo
 from manta.transports.frames import Limits
 
 LIMIT = Limits().message_bytes

@@ -13,6 +13,7 @@ from manta.actors import ActorDead
 from manta.manager import blobs, cluster_nodes, swarm
 from manta.manager.lease import Leases
 from manta.manager.messages import Sweep
+from manta.protocol.clusters import GetNode, RemoveNode
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import (
@@ -30,12 +31,10 @@ from manta.protocol.node import (
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
     DeleteResults,
-    GetNode,
     GetSwarm,
     GetTasks,
     ListSwarms,
     ReadFeed,
-    RemoveNode,
     RemoveSwarm,
     SendSwarm,
     StartSwarm,

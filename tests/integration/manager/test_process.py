@@ -19,17 +19,16 @@ import pytest
 
 from manta.cli.exit_codes import Exit
 from manta.manager.home import Home, ManagerFile
+from manta.protocol.clusters import CreateCluster, ListClusters
 from manta.protocol.node import Assignment, JournalEntry, ResultWritten, TaskEnded, TaskStarted
+from manta.protocol.sign_in import SignIn
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
-    CreateCluster,
     DeleteResults,
     GetSwarm,
     GetTasks,
-    ListClusters,
     ReadFeed,
     SendSwarm,
-    SignIn,
     StartSwarm,
     WaitSwarm,
 )

@@ -10,9 +10,10 @@ import pytest
 
 from manta.actors import ActorError
 from manta.manager.gateway import Gateway
+from manta.protocol.clusters import GetCluster, RemoveNode
 from manta.protocol.codes import Code
 from manta.protocol.node import Heartbeat, Load
-from manta.protocol.user import Bind, GetCluster, Logout, RemoveNode, RotateToken, SignIn, WhoAmI
+from manta.protocol.sign_in import Bind, Logout, RotateToken, SignIn, WhoAmI
 from manta.protocol.users import AddUser, DeleteUser, GrantRole
 from manta.testing.manager import Client, wait_until
 from manta.transports.zmq_links import ZmqLink

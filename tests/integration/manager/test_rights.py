@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from manta.actors import Refused
 from manta.manager.auth.rights import Right
 from manta.manager.gateway import Gateway
-from manta.protocol import exchange, node, user, users
+from manta.protocol import clusters, exchange, node, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
@@ -114,12 +114,12 @@ def rows() -> dict[type[Message], Row]:
         node.ExamineToken: plain(
             {"node", "removed node"} | GUESTS, "token", kind=node.ExamineToken
         ),
-        user.SignIn: Row(
-            USERS | GUESTS, lambda _, who: user.SignIn(f"{who.split()[0]}@nowhere", PASSWORD)
+        sign_in.SignIn: Row(
+            USERS | GUESTS, lambda _, who: sign_in.SignIn(f"{who.split()[0]}@nowhere", PASSWORD)
         ),
-        user.Bind: plain(USERS | GUESTS, "token", kind=user.Bind),
-        user.WhoAmI: plain(USERS, kind=user.WhoAmI),
-        user.RotateToken: plain(USERS, kind=user.RotateToken),
+        sign_in.Bind: plain(USERS | GUESTS, "token", kind=sign_in.Bind),
+        sign_in.WhoAmI: plain(USERS, kind=sign_in.WhoAmI),
+        sign_in.RotateToken: plain(USERS, kind=sign_in.RotateToken),
         # A right in any cluster will do, and below everybody makes one of his own.
         users.GetModule: plain(admin | READ, "none", kind=users.GetModule),
         users.ResolveModule: plain(admin | READ, "none", kind=users.ResolveModule),
@@ -127,8 +127,8 @@ def rows() -> dict[type[Message], Row]:
         users.SendModule: plain(admin | DEPLOY, MODULE, kind=users.SendModule),
         users.UpdateModule: plain(admin | DEPLOY, "none", MODULE, kind=users.UpdateModule),
         users.RemoveModule: plain(admin | DEPLOY, "none", kind=users.RemoveModule),
-        user.CreateCluster: Row(USERS, lambda _, who: user.CreateCluster(f"of {who}")),
-        user.ListClusters: plain(USERS, kind=user.ListClusters),
+        clusters.CreateCluster: Row(USERS, lambda _, who: clusters.CreateCluster(f"of {who}")),
+        clusters.ListClusters: plain(USERS, kind=clusters.ListClusters),
         user.FindMissingBlobs: plain(USERS, (), kind=user.FindMissingBlobs),
         user.GetManagerStatus: plain(USERS, kind=user.GetManagerStatus),
         users.GetUser: plain(USERS, kind=users.GetUser),
@@ -149,14 +149,14 @@ def rows() -> dict[type[Message], Row]:
         users.RevokeRole: about(
             "cluster", OWN, lambda at, _: users.RevokeRole("nobody@lab", at.cluster)
         ),
-        user.GetCluster: about("cluster", READ, lambda at, _: user.GetCluster(at.cluster)),
-        user.CreateNodeToken: about(
-            "cluster", OPERATE, lambda at, _: user.CreateNodeToken(at.cluster)
+        clusters.GetCluster: about("cluster", READ, lambda at, _: clusters.GetCluster(at.cluster)),
+        clusters.CreateNodeToken: about(
+            "cluster", OPERATE, lambda at, _: clusters.CreateNodeToken(at.cluster)
         ),
-        user.ListNodes: about("cluster", READ, lambda at, _: user.ListNodes(at.cluster)),
-        user.GetNode: about("node", READ, lambda at, _: user.GetNode(at.nodes["node"])),
-        user.RequestNodeStop: about(
-            "node", OPERATE, lambda at, _: user.RequestNodeStop(at.nodes["node"])
+        clusters.ListNodes: about("cluster", READ, lambda at, _: clusters.ListNodes(at.cluster)),
+        clusters.GetNode: about("node", READ, lambda at, _: clusters.GetNode(at.nodes["node"])),
+        clusters.RequestNodeStop: about(
+            "node", OPERATE, lambda at, _: clusters.RequestNodeStop(at.nodes["node"])
         ),
         user.CheckSwarm: about("cluster", DEPLOY, lambda at, _: user.CheckSwarm(at.cluster, SPEC)),
         user.SendSwarm: about(
@@ -180,11 +180,17 @@ def rows() -> dict[type[Message], Row]:
         },
         # Of what runs these are refused, but not for who asks.
         user.RemoveSwarm: about("swarm", DEPLOY, lambda at, _: user.RemoveSwarm(at.runs)),
-        user.DeleteCluster: about("cluster", OWN, lambda at, _: user.DeleteCluster(at.cluster)),
-        user.RemoveNode: about("node", OPERATE, lambda at, who: user.RemoveNode(at.node(who))),
-        user.StopCluster: about("cluster", OWN, lambda at, _: user.StopCluster(at.cluster)),
-        user.StartCluster: about("cluster", OWN, lambda at, _: user.StartCluster(at.cluster)),
-        user.Logout: plain(USERS, kind=user.Logout),
+        clusters.DeleteCluster: about(
+            "cluster", OWN, lambda at, _: clusters.DeleteCluster(at.cluster)
+        ),
+        clusters.RemoveNode: about(
+            "node", OPERATE, lambda at, who: clusters.RemoveNode(at.node(who))
+        ),
+        clusters.StopCluster: about("cluster", OWN, lambda at, _: clusters.StopCluster(at.cluster)),
+        clusters.StartCluster: about(
+            "cluster", OWN, lambda at, _: clusters.StartCluster(at.cluster)
+        ),
+        sign_in.Logout: plain(USERS, kind=sign_in.Logout),
     }
     return table
 
@@ -224,13 +230,13 @@ def denial(client: Client, message: Message) -> str:
 
 def enrolled(bench, admin: Client, cluster: str, alias: str) -> Client:
     client = bench.client(at=bench.nodes_at)
-    token = admin.ask(user.CreateNodeToken(cluster)).token
+    token = admin.ask(clusters.CreateNodeToken(cluster)).token
     client.ask(node.Enroll(token, alias, id_mode="alias"))
     return client
 
 
 def place(bench, admin: Client, cluster: str) -> Place:
-    admin.ask(user.CreateCluster(cluster))
+    admin.ask(clusters.CreateCluster(cluster))
     names = {}
     for who in ("node", "owner", "operator", "administrator"):
         names[who] = f"{cluster}-{who}"
@@ -245,7 +251,7 @@ def place(bench, admin: Client, cluster: str) -> Place:
 def signed_in(bench, admin: Client, who: str) -> Client:
     admin.ask(users.AddUser(f"{who}@lab", PASSWORD))
     client = bench.client()
-    client.ask(user.SignIn(f"{who}@lab", PASSWORD))
+    client.ask(sign_in.SignIn(f"{who}@lab", PASSWORD))
     return client
 
 
@@ -258,10 +264,10 @@ def everybody(bench, admin: Client, own: Place, foreign: Place) -> dict[str, Cli
     clients["none"] = signed_in(bench, admin, "none")
     clients["signed out"] = signed_in(bench, admin, "out")
     admin.ask(users.GrantRole("out@lab", own.cluster, "owner"))
-    clients["signed out"].ask(user.Logout())
+    clients["signed out"].ask(sign_in.Logout())
     clients["node"] = enrolled(bench, admin, own.cluster, "probe")
     clients["removed node"] = enrolled(bench, admin, own.cluster, "removed")
-    admin.ask(user.RemoveNode("removed"))
+    admin.ask(clusters.RemoveNode("removed"))
     for name in ("signed out", "removed node"):  # they come back with the same key
         keys = clients[name].keys
         clients[name].close()
@@ -281,7 +287,7 @@ def test_every_message_by_everybody(bench, admin: Client) -> None:
     clients = everybody(bench, admin, own, foreign)
     admin.ask(users.AddUser("second@lab", PASSWORD, admin=True))
     second = bench.client()
-    second.ask(user.SignIn("second@lab", PASSWORD))
+    second.ask(sign_in.SignIn("second@lab", PASSWORD))
     wrong = []
     for kind, row in table.items():
         last = ["administrator"]  # who signs out last has let all others do so
@@ -300,7 +306,7 @@ def test_every_message_by_everybody(bench, admin: Client) -> None:
     assert wrong == []
     # What was denied was not done either: the node of those who may not remove one is there.
     for at in (own, foreign):
-        left = {one.alias for one in second.ask(user.ListNodes(at.cluster)).nodes}
+        left = {one.alias for one in second.ask(clusters.ListNodes(at.cluster)).nodes}
         removed = {"operator", "owner", "administrator"} if at is own else {"administrator"}
         assert left & set(at.nodes.values()) == {
             alias for who, alias in at.nodes.items() if who not in removed

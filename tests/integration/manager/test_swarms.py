@@ -8,6 +8,18 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from manta.protocol.clusters import (
+    ClusterInfo,
+    CreateCluster,
+    DeleteCluster,
+    GetCluster,
+    GetNode,
+    ListClusters,
+    ListNodes,
+    RequestNodeStop,
+    StartCluster,
+    StopCluster,
+)
 from manta.protocol.codes import Code
 from manta.protocol.node import (
     Assignment,
@@ -35,32 +47,22 @@ from manta.protocol.node import (
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
     CheckSwarm,
-    ClusterInfo,
-    CreateCluster,
-    DeleteCluster,
     ExplainSwarm,
     FeedName,
     FindMissingBlobs,
-    GetCluster,
     GetManagerStatus,
-    GetNode,
     GetSwarm,
     GetTasks,
-    ListClusters,
     ListGlobalTags,
-    ListNodes,
     ListSwarms,
     PauseSwarm,
     ReadFeed,
     RemoveSwarm,
-    RequestNodeStop,
     ResumeSwarm,
     SelectGlobal,
     SendSwarm,
     SetGlobal,
-    StartCluster,
     StartSwarm,
-    StopCluster,
     StopSwarm,
     SwarmInfo,
     WaitSwarm,

@@ -9,28 +9,20 @@ from msgspec.structs import replace
 
 from manta.actors import ActorError, Refused
 from manta.manager.auth.rights import Right
-from manta.protocol.codes import Code
-from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
-from manta.protocol.user import (
-    Bind,
+from manta.protocol.clusters import (
     CreateCluster,
     CreateNodeToken,
     DeleteCluster,
     GetCluster,
     GetNode,
-    GetSwarm,
     ListClusters,
     ListNodes,
-    ListSwarms,
-    Logout,
     RemoveNode,
-    RotateToken,
-    SendSwarm,
-    SignIn,
-    StartSwarm,
-    WaitSwarm,
-    WhoAmI,
 )
+from manta.protocol.codes import Code
+from manta.protocol.sign_in import Bind, Logout, RotateToken, SignIn, WhoAmI
+from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
+from manta.protocol.user import GetSwarm, ListSwarms, SendSwarm, StartSwarm, WaitSwarm
 from manta.protocol.users import (
     AddUser,
     ChangePassword,

@@ -23,15 +23,9 @@ from manta.apis.connection import Connection
 from manta.apis.profiles import Target
 from manta.apis.session import NotSent, Session
 from manta.apis.user_api import UserAPI
+from manta.protocol.clusters import ClusterInfo, Clusters, CreateCluster, ListClusters
 from manta.protocol.codes import Code
-from manta.protocol.user import (
-    ClusterInfo,
-    Clusters,
-    CreateCluster,
-    ListClusters,
-    SignedIn,
-    WhoAmI,
-)
+from manta.protocol.sign_in import SignedIn, WhoAmI
 from manta.transports.errors import DownReason
 from manta.transports.keys import KeyPair
 

@@ -10,7 +10,8 @@ from manta.manager.auth.rights import RIGHTS, check_right
 from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
 from manta.protocol.codes import Code
 from manta.protocol.node import Enroll, ExamineToken, FromNode, Goodbye, Inquire, Message
-from manta.protocol.user import Bind, FromUser, SignIn, WhoAmI
+from manta.protocol.sign_in import Bind, SignIn, WhoAmI
+from manta.protocol.user import FromUser
 
 FROM_NODE, FROM_USER = set(get_args(FromNode)), set(get_args(FromUser))
 TO_BECOME_SOMEBODY = {Enroll, SignIn, Bind}

@@ -1,0 +1,132 @@
+"""Clusters and their nodes, as a user's SDK asks for them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from manta.protocol.node import Capabilities, Load, Message, Ok, Seconds
+from manta.protocol.spec import Name
+
+
+class ClusterInfo(Message, frozen=True):
+    id: str
+    name: str
+    status: str
+    owner_id: str
+    node_count: int
+
+
+class CreateCluster(Message, frozen=True):
+    name: Name
+
+
+class ListClusters(Message, frozen=True):
+    pass
+
+
+class Clusters(Message, frozen=True):
+    clusters: tuple[ClusterInfo, ...]
+
+
+class GetCluster(Message, frozen=True):
+    """`cluster` is an id, a unique prefix of one, or a name; so in all messages here."""
+
+    cluster: str
+
+
+class StartCluster(Message, frozen=True):
+    cluster: str
+
+
+class StopCluster(Message, frozen=True):
+    cluster: str
+
+
+class DeleteCluster(Message, frozen=True):
+    cluster: str
+
+
+class CreateNodeToken(Message, frozen=True):
+    cluster: str
+    uses: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    ttl: Annotated[float, msgspec.Meta(gt=0)] = 900.0
+
+
+class Token(Message, frozen=True):
+    token: str
+    expires_at: Seconds
+
+
+class NodeInfo(Message, frozen=True):
+    id: str
+    alias: str
+    cluster_id: str
+    status: str
+    platform_info: Capabilities
+    load: Load = Load()
+    last_seen: Seconds = 0.0
+
+
+class ListNodes(Message, frozen=True):
+    """In order of ids; `after` is the last that was received already. So in all lists."""
+
+    cluster: str
+    after: str = ""
+
+
+class Nodes(Message, frozen=True):
+    """As many as fit into a message; `more`: ask for those after them. So in all lists."""
+
+    nodes: tuple[NodeInfo, ...]
+    more: bool = False
+
+
+class GetNode(Message, frozen=True):
+    """`node` is an id, a unique prefix of one, or an alias."""
+
+    node: str
+    cluster: str | None = None
+
+
+class RequestNodeStop(Message, frozen=True):
+    node: str
+    drain: bool = False
+
+
+class RemoveNode(Message, frozen=True):
+    """Forget the node and its key; it can come back only with a new token."""
+
+    node: str
+
+
+_REPLIES: dict[type[Message], type[Message]] = {
+    CreateCluster: ClusterInfo,
+    ListClusters: Clusters,
+    GetCluster: ClusterInfo,
+    StartCluster: ClusterInfo,
+    StopCluster: ClusterInfo,
+    DeleteCluster: Ok,
+    CreateNodeToken: Token,
+    ListNodes: Nodes,
+    GetNode: NodeInfo,
+    RequestNodeStop: Ok,
+    RemoveNode: Ok,
+}
+for _request, _reply in _REPLIES.items():
+    _request.reply = _reply
+
+ClusterRequest = (
+    CreateCluster
+    | ListClusters
+    | GetCluster
+    | StartCluster
+    | StopCluster
+    | DeleteCluster
+    | CreateNodeToken
+    | ListNodes
+    | GetNode
+    | RequestNodeStop
+    | RemoveNode
+)
