@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from manta.manager import swarm_machine
+from manta.manager import swarm_entries
 from manta.manager.lease import Leases
 from manta.manager.swarm_events import (
     Created,
@@ -288,7 +288,7 @@ def test_a_silent_attempt_is_given_up_in_the_end(bench, make):
     (w,) = b.running("w").values()
     assert b.machine.next_deadline() is None  # it may queue as long as it must
     b.say(w, TaskStarted(w, b.now))
-    assert b.machine.next_deadline() == b.now + 2 * 10 + swarm_machine.BACKSTOP
+    assert b.machine.next_deadline() == b.now + 2 * 10 + swarm_entries.BACKSTOP
     b.tick()
     assert b.state == SwarmState.FAILED
     assert b.reason == "w ran longer than its timeout of 10 s on node-1 in iteration 0."
