@@ -12,18 +12,20 @@ from pathlib import Path
 import unasync
 
 APIS = Path(__file__).parent.parent / "manta" / "apis"
-NAMES = ["accounts", "connection", "listings", "modules", "user_api"]
+NAMES = ["accounts", "connection", "listings", "modules", "outputs", "user_api"]
 REPLACEMENTS = {
     "AsyncAccounts": "Accounts",
     "AsyncConnection": "Connection",
     "AsyncListings": "Listings",
     "AsyncModules": "Modules",
+    "AsyncOutputs": "Outputs",
     "AsyncUserAPI": "UserAPI",
     "async_accounts": "accounts",
     "async_bridge": "bridge",
     "async_connection": "connection",
     "async_listings": "listings",
     "async_modules": "modules",
+    "async_outputs": "outputs",
     "async_user_api": "user_api",
 }
 BOTH_APIS = '''
