@@ -50,7 +50,6 @@ from manta.node.messages import (
     FetchFailed,
     FetchWhole,
     HeardVersion,
-    ReadHeld,
     ReadNetworkQuality,
     WholeDesired,
 )
@@ -168,8 +167,8 @@ class ManagerLink(Actor):
             case _Begin(connection):
                 if connection == self._connection_count and not self._registered:
                     self._begin()
-            case FetchWhole():
-                self._fetch_whole()
+            case FetchWhole(version, after):
+                self._fetch_whole(protocol.FetchDesired(version, after))
             case WhereIsBulk():
                 if self._bulk is not None:
                     tell(self, PEER_HUB, self._bulk)
@@ -254,7 +253,7 @@ class ManagerLink(Actor):
         """Ask siblings what this node is and holds, then tell the manager."""
         connection = self._connection_count
         found: dict[str, Any] = {}
-        questions = {ROOT: ReadHeld(), METRICS: Describe(), DATASETS: SurveyDatasets()}
+        questions = {METRICS: Describe(), DATASETS: SurveyDatasets()}
 
         def answered(path: str, value: Any, error: BaseException | None) -> None:
             if connection != self._connection_count:
@@ -270,7 +269,6 @@ class ManagerLink(Actor):
                     self._context.boot_id,
                     self._context.config.alias,
                     capabilities,
-                    found[ROOT],
                     self._load_now(),
                 )
                 self._ask(request, self._was_registered)
@@ -386,7 +384,7 @@ class ManagerLink(Actor):
     def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:
         later(self, self._heartbeat(timeout), lambda _, error: then(error))
 
-    def _fetch_whole(self) -> None:
+    def _fetch_whole(self, request: protocol.FetchDesired) -> None:
         def answered(desired: Any, error: BaseException | None) -> None:
             if error is None:
                 tell(self, ROOT, WholeDesired(desired, fresh=False))
@@ -394,7 +392,7 @@ class ManagerLink(Actor):
                 self.log.warning("what to run could not be fetched: %s", error)
                 tell(self, ROOT, FetchFailed())
 
-        future = self._gateway.ask_future(protocol.FetchDesired(), timeout=ASK_TIMEOUT)
+        future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
         later(self, future, answered)
 
     # --- what the operator sees ----------------------------------------------------------

@@ -34,10 +34,6 @@ class HeardVersion(msgspec.Struct, frozen=True):
     version: int
 
 
-class ReadHeld(msgspec.Struct, frozen=True):
-    """Answered with a tuple of the instances that the node holds."""
-
-
 class TaskUp(msgspec.Struct, frozen=True):
     """A task supervisor runs, for the first time or again: give it what it is to run."""
 
@@ -99,4 +95,7 @@ class BlobMoved(msgspec.Struct, frozen=True):
 
 
 class FetchWhole(msgspec.Struct, frozen=True):
-    """Ask the manager for all that the node shall run."""
+    """Ask the manager for all that the node shall run, as `FetchDesired`."""
+
+    version: int
+    after: int

@@ -3,7 +3,8 @@
 An assignment is *live* from when it is taken until its attempt has ended, then *ended*
 until the manager no longer wants it. So nothing that ended runs again while it is still
 desired, and whatever is desired and unknown is taken, once. The manager's wishes have a
-version: a change that continues ours is applied, anything else leads to fetching the whole.
+version: a change that continues ours is applied, anything else leads to fetching the whole,
+which may come in several pages; changes that overtake them wait until it is there.
 
 | held  | still desired | revoked                       | attempt ends           |
 |-------|---------------|-------------------------------|------------------------|
@@ -14,7 +15,7 @@ version: a change that continues ours is applied, anything else leads to fetchin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
@@ -42,7 +43,11 @@ class StopRuntimes(msgspec.Struct, frozen=True):
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Ask the manager for the whole; answer with `fetched` or `fetch_failed`."""
+    """Ask the manager for the whole, or for the rest of a version of which `after` assignments
+    are here; answer with `fetched` or `fetch_failed`."""
+
+    version: int = 0
+    after: int = 0
 
 
 ObservedAction = Take | Cancel | StopRuntimes | Fetch
@@ -55,11 +60,17 @@ class Observed:
         self._ended: set[Instance] = set()
         self._revoked: set[Instance] = set()
         self._swarms: set[str] = set()
+        self._killed: set[str] = set()
+        """Those of them that the manager will not have asked."""
         self._fetching_from: int | None = None
+        self._gathered: list[Assignment] = []
+        self._gathering = -1
+        """The version of what was gathered."""
+        self._overtaking: list[DesiredChanged] = []
 
     @property
     def held(self) -> tuple[Instance, ...]:
-        """Live or ended: what `Register.observed` says."""
+        """Live or ended."""
         return (*self._live, *sorted(self._ended))
 
     @property
@@ -77,19 +88,25 @@ class Observed:
 
     def registered(self, desired: Desired) -> list[ObservedAction]:
         """A connection began: whatever was on its way before is void."""
-        self._fetching_from = None
-        return self._replace(desired)
+        self.fetch_failed()
+        self.version = self._fetching_from = -1
+        return self.fetched(desired)
 
     def changed(self, change: DesiredChanged) -> list[ObservedAction]:
+        self._killed.update(self._swarms.intersection(change.killed))
+        if change.version == self.version:
+            return []
         if change.version != self.version + 1:
-            return [] if change.version == self.version else self._fetch()
+            if self._fetching_from is not None:
+                self._overtaking.append(change)
+            return self._fetch()
         self.version = change.version
         actions: list[ObservedAction] = []
         for instance in change.revoke:
             actions += self._revoke(instance)
         for assignment in change.assign:
             actions += self._take(assignment)
-        return actions + self._keep_swarms(change.swarms, change.killed)
+        return actions + self._keep_swarms(change.swarms)
 
     def heard_version(self, version: int) -> list[ObservedAction]:
         """A heartbeat was answered."""
@@ -98,15 +115,29 @@ class Observed:
     def fetched(self, desired: Desired) -> list[ObservedAction]:
         if self._fetching_from is None:
             return []
+        if desired.after == 0:
+            self._gathered, self._gathering = [], desired.version
+        elif (desired.version, desired.after) != (self._gathering, len(self._gathered)):
+            self.fetch_failed()  # a page of another moment
+            return self._fetch()
+        self._gathered += desired.assignments
+        if desired.more:
+            return [Fetch(self._gathering, len(self._gathered))]
         advanced = self.version != self._fetching_from
-        self._fetching_from = None
+        whole, overtaking = self._gathered, self._overtaking
+        self.fetch_failed()
         if advanced and desired.version < self.version:
             return self._fetch()  # changes overtook the answer: it would undo them
-        return self._replace(desired)
+        actions = self._replace(desired.version, whole, desired.swarms)
+        for change in overtaking:
+            if change.version > self.version:
+                actions += self.changed(change)
+        return actions
 
     def fetch_failed(self) -> None:
         """The next change or heartbeat asks again."""
         self._fetching_from = None
+        self._gathered, self._overtaking = [], []
 
     def ended(self, instance: Instance) -> None:
         """Its TaskEnded is in the journal."""
@@ -117,16 +148,18 @@ class Observed:
         else:
             self._ended.add(instance)
 
-    def _replace(self, desired: Desired) -> list[ObservedAction]:
-        self.version = desired.version
-        wanted = {assignment.instance for assignment in desired.assignments}
+    def _replace(
+        self, version: int, whole: list[Assignment], swarms: Iterable[str]
+    ) -> list[ObservedAction]:
+        self.version = version
+        wanted = {assignment.instance for assignment in whole}
         actions: list[ObservedAction] = []
         for instance in self.held:
             if instance not in wanted:
                 actions += self._revoke(instance)
-        for assignment in desired.assignments:
+        for assignment in whole:
             actions += self._take(assignment)
-        return actions + self._keep_swarms(desired.swarms)
+        return actions + self._keep_swarms(swarms)
 
     def _take(self, assignment: Assignment) -> list[ObservedAction]:
         instance = assignment.instance
@@ -144,12 +177,11 @@ class Observed:
         self._revoked.add(instance)
         return [Cancel(instance)]
 
-    def _keep_swarms(
-        self, swarms: Iterable[str], killed: Collection[str] = ()
-    ) -> list[ObservedAction]:
+    def _keep_swarms(self, swarms: Iterable[str]) -> list[ObservedAction]:
         wanted = {instance.swarm_id for instance in self._live if instance not in self._revoked}
         wanted.update(swarms)
         gone = self._swarms - wanted
+        killed, self._killed = self._killed, self._killed & wanted
         self._swarms = wanted
         return [StopRuntimes(swarm_id, swarm_id in killed) for swarm_id in sorted(gone)]
 

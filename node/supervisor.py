@@ -27,7 +27,6 @@ from manta.node.messages import (
     FetchFailed,
     FetchWhole,
     HeardVersion,
-    ReadHeld,
     Revoke,
     RoundsAreFresh,
     Run,
@@ -102,14 +101,13 @@ class NodeSupervisor(Supervisor):
                 self._ended(instance)
             case HeardVersion(version):
                 self._obey(self._observed.heard_version(version))
-                self._context.journals.keep_only(self._observed.swarms)
+                if version == self._observed.version:
+                    self._context.journals.keep_only(self._observed.swarms)
             case WholeDesired(desired, fresh):
                 apply = self._observed.registered if fresh else self._observed.fetched
                 self._obey(apply(desired))
             case FetchFailed():
                 self._observed.fetch_failed()
-            case ReadHeld():
-                return self._observed.held
             case TaskUp(swarm_id, alias, lane):
                 self._task_up((swarm_id, alias, lane))
             case RoundsAreFresh(swarm_id, alias, lane, fresh):
@@ -133,8 +131,8 @@ class NodeSupervisor(Supervisor):
                     self._cancel(instance)
                 case obs.StopRuntimes(swarm_id, kill):
                     self._swarm_over(swarm_id, kill)
-                case obs.Fetch():
-                    tell(self, MANAGER_LINK, FetchWhole())
+                case obs.Fetch(version, after):
+                    tell(self, MANAGER_LINK, FetchWhole(version, after))
                 case _:
                     assert_never(action)
         self._show()

@@ -281,8 +281,8 @@ class ClusterSupervisor(Supervisor):
         match message.message:
             case Heartbeat() as heartbeat:
                 return self._nodes.heartbeat(node_id, heartbeat)
-            case FetchDesired():
-                return self._nodes.full(node_id)
+            case FetchDesired(version, after):
+                return self._nodes.full(node_id, version, after)
             case Goodbye(reason):
                 self.log.info("node %s says goodbye: %s", node_id, reason or "it stops")
                 self._nodes.goodbye(node_id)

@@ -153,9 +153,9 @@ class ClusterNodes:
             self._on_moved()
         return HeartbeatReply(self._desired.version(node_id))
 
-    def full(self, node_id: str) -> Desired:
+    def full(self, node_id: str, version: int, after: int) -> Desired:
         self._registered(node_id)
-        return self._desired.full(node_id)
+        return self._desired.full(node_id, version, after)
 
     def _registered(self, node_id: str) -> _Node:
         node = self._nodes.get(node_id)
@@ -279,21 +279,7 @@ class ClusterNodes:
         if runs:
             self._running.add(swarm_id)
             self._desired.swarm_began(swarm_id)
-        wanted = {
-            (node_id, assignment.instance): assignment
-            for node_id, assignments in message.desired.items()
-            for assignment in assignments
-        }
-        for node_id in self._nodes:
-            for assignment in self._desired.full(node_id).assignments:
-                if assignment.instance.swarm_id != swarm_id:
-                    continue
-                if (node_id, assignment.instance) in wanted:
-                    del wanted[node_id, assignment.instance]
-                else:
-                    self._desired.revoke(node_id, assignment.instance)
-        for (node_id, _), assignment in wanted.items():
-            self._desired.assign(node_id, assignment)
+        self._desired.restore(swarm_id, message.desired, self._nodes)
         for node_id, upto in message.applied.items():
             if runs and (node := self._nodes.get(node_id)):
                 node.acknowledged[swarm_id] = upto

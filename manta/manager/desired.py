@@ -1,13 +1,19 @@
 """What each node of a cluster shall run, under a version that grows by one with each change.
 
 A node that holds version v applies a change to v + 1, and in all other cases fetches the
-whole. So a lost, late or doubled message costs a round trip and nothing else.
+whole. So a lost, late or doubled message costs a round trip and nothing else. The whole is
+read in pages of one moment; a change that is more than a page leaves a gap, and is read so too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
+import msgspec
+
+from manta.manager.pages import PAGE_BYTES, encoded, fitting
 from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
 
 
@@ -21,12 +27,15 @@ class _Node:
     """As the last version had them; assigned and revoked are what came since."""
     killed: tuple[str, ...] = ()
     """Since the last version. A node that misses it asks the tasks to end, and they do."""
+    whole: Desired | None = None
+    """Of which the node has not read all pages."""
 
 
 class DesiredStates:
     """Merges all swarms of a cluster. Changes gather until `flush`."""
 
-    def __init__(self) -> None:
+    def __init__(self, page_bytes: int = PAGE_BYTES) -> None:
+        self._page_bytes = page_bytes
         self._nodes: dict[str, _Node] = {}
         self._swarms: dict[str, None] = {}
 
@@ -43,6 +52,19 @@ class DesiredStates:
             for instance in list(node.assignments):
                 if instance.swarm_id == swarm_id:
                     self.revoke(node_id, instance)
+
+    def restore(
+        self, swarm_id: str, wanted: Mapping[str, Iterable[Assignment]], node_ids: Iterable[str]
+    ) -> None:
+        """What these nodes shall run of a swarm; whatever was known of it gives way."""
+        for node_id in node_ids:
+            shall = {assignment.instance: assignment for assignment in wanted.get(node_id, ())}
+            has = [at for at in self._node(node_id).assignments if at.swarm_id == swarm_id]
+            for instance in has:
+                if shall.pop(instance, None) is None:
+                    self.revoke(node_id, instance)
+            for assignment in shall.values():
+                self.assign(node_id, assignment)
 
     def assign(self, node_id: str, assignment: Assignment) -> None:
         node = self._node(node_id)
@@ -67,19 +89,39 @@ class DesiredStates:
             if not (node.assigned or node.revoked or node.swarms != swarms):
                 continue
             node.version += 1
-            changes[node_id] = DesiredChanged(
+            change = DesiredChanged(
                 node.version,
                 tuple(node.assigned.values()),
                 tuple(node.revoked),
                 swarms,
                 node.killed,
             )
+            if self._is_too_much(change):
+                node.version += 1
+                change = DesiredChanged(node.version, swarms=swarms, killed=node.killed)
+            changes[node_id] = change
             node.assigned, node.revoked, node.swarms, node.killed = {}, {}, swarms, ()
         return changes
 
-    def full(self, node_id: str) -> Desired:
-        """As of the last flush and all that came since: what gathered goes with it."""
+    def _is_too_much(self, change: DesiredChanged) -> bool:
+        return any(
+            fitting(items, encoded, self._page_bytes)[1] for items in (change.assign, change.revoke)
+        )
+
+    def full(self, node_id: str, version: int = 0, after: int = 0) -> Desired:
+        """As of the last flush and all that came since: what gathered goes with it. Of a version
+        that is being read, what comes after so many assignments."""
         node = self._node(node_id)
+        if not (node.whole and after and node.whole.version == version):
+            node.whole, after = self._whole(node), 0
+        rest = islice(node.whole.assignments, after, None)
+        shown, more = fitting(rest, encoded, self._page_bytes)
+        page = msgspec.structs.replace(node.whole, assignments=tuple(shown), after=after, more=more)
+        if not more:
+            node.whole = None
+        return page
+
+    def _whole(self, node: _Node) -> Desired:
         swarms = tuple(self._swarms)
         if node.assigned or node.revoked or node.swarms != swarms:
             node.version += 1

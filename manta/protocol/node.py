@@ -136,8 +136,6 @@ class Register(Message, frozen=True):
     boot_id: str
     alias: Name
     capabilities: Capabilities
-    observed: tuple[Instance, ...] = ()
-    """The assignments that the node still holds, whether queued, running or ended."""
     load: Load = Load()
 
 
@@ -162,15 +160,23 @@ class HeartbeatReply(Message, frozen=True):
 
 
 class FetchDesired(Message, frozen=True):
-    pass
+    """Of the version of which `after` assignments were received, the rest; else the whole."""
+
+    version: int = 0
+    after: int = 0
 
 
 class Desired(Message, frozen=True):
-    """All that the node shall run. Warm runtimes of swarms not in `swarms` are to be stopped."""
+    """All that the node shall run. Warm runtimes of swarms not in `swarms` are to be stopped.
+
+    As many assignments as fit into a message, `after` so many; `more`: ask for the rest.
+    """
 
     version: int
     assignments: tuple[Assignment, ...] = ()
     swarms: tuple[str, ...] = ()
+    after: int = 0
+    more: bool = False
 
 
 class ReadGlobal(Message, frozen=True):
@@ -347,7 +353,8 @@ class Goodbye(Message, frozen=True):
 
 
 class DesiredChanged(Message, frozen=True):
-    """Applies on top of `version - 1`; a node elsewhere fetches the whole.
+    """Applies on top of `version - 1`; a node elsewhere fetches the whole. What is too much for
+    a message is not sent: the version leaves a gap.
 
     Tasks of swarms that are not in `swarms` any more are asked to end, those of swarms in
     `killed` are not asked.

@@ -299,7 +299,6 @@ class _Link(Actor):
                 node.node_id = value.node_id
                 node.registrations += 1
                 node.acknowledged.update(value.acknowledged)
-                self._version = value.desired.version
                 for swarm_id, entries in node.journal.items():
                     held = node.acknowledged.get(swarm_id, 0)
                     if entries[held:]:
@@ -307,14 +306,13 @@ class _Link(Actor):
                         self._send(batch)
                 for swarm_id, lines in node.lines.items():
                     self._send(protocol.LogBatch(swarm_id, 1, tuple(lines)))
-                self._take(value.desired.assignments)
+                self._hold(value.desired)
                 if node.heartbeat and not self._beating:
                     self._beating = True
                     self.after(0.2, _Beat())
                 node.registered.set()
             case protocol.Desired():
-                self._version = value.version
-                self._take(value.assignments)
+                self._hold(value)
             case protocol.HeartbeatReply():
                 if value.desired_version != self._version:
                     self._ask(protocol.FetchDesired())
@@ -322,6 +320,13 @@ class _Link(Actor):
             node.refusals.append(error)
             if error.code == "unavailable":
                 self.after(0.05, _Up())
+
+    def _hold(self, desired: protocol.Desired) -> None:
+        self._version = desired.version
+        self._take(desired.assignments)
+        if desired.more:
+            got = desired.after + len(desired.assignments)
+            self._ask(protocol.FetchDesired(desired.version, got))
 
     def _beat(self) -> None:
         self.after(0.2, _Beat())

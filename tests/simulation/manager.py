@@ -104,11 +104,13 @@ WINDOW = 1
 
 
 class Manager:
-    def __init__(self, world: World, disk: Disk, skew: float, leases: dict) -> None:
+    def __init__(
+        self, world: World, disk: Disk, skew: float, leases: dict, page_bytes: int
+    ) -> None:
         self.world, self.disk = world, disk
         self.alive = True
         self.leases = Leases(**leases)
-        self.desired = DesiredStates()
+        self.desired = DesiredStates(page_bytes)
         self.machines: dict[str, SwarmMachine] = {}
         self.acknowledged: dict[str, dict[str, int]] = {}
         self.links: dict[str, Link] = {}
@@ -322,8 +324,8 @@ class Manager:
         match message:
             case Heartbeat():
                 self.reply(link, number, HeartbeatReply(self.desired.version(node_id)))
-            case FetchDesired():
-                self.reply(link, number, self.desired.full(node_id))
+            case FetchDesired(version, after):
+                self.reply(link, number, self.desired.full(node_id, version, after))
             case JournalBatch(swarm_id, first, entries):
                 self.feed(swarm_id, EntriesReceived(node_id, first, entries))
             case ReadGlobal(swarm_id, tag):

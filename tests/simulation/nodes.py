@@ -167,8 +167,9 @@ class Node:
                         self.task(key, Stop(AttemptState.CANCELLED, "the swarm is over"))
                         del self.tasks[key]
                     self.reservations.swarm_gone(swarm_id)
-                case Fetch():
-                    self.ask(FetchDesired(), self.fetched, self.observed.fetch_failed)
+                case Fetch(version, after):
+                    asked = FetchDesired(version, after)
+                    self.ask(asked, self.fetched, self.observed.fetch_failed)
 
     def fetched(self, desired: Desired) -> None:
         self.observe(self.observed.fetched(desired))
@@ -403,7 +404,7 @@ class Node:
         self.register()
 
     def register(self) -> None:
-        message = Register(f"boot{self.world.now}", self.alias, Capabilities(), self.observed.held)
+        message = Register(f"boot{self.world.now}", self.alias, Capabilities())
         ups = self.ups
 
         def again() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from manta.manager.pages import PAGE_BYTES
 from manta.manager.swarm_events import Created, GlobalSet, Paused, Resumed, Started, Stopped
 from manta.manager.swarm_machine import SwarmMachine
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
@@ -162,6 +163,8 @@ class Scenario:
         """Seconds that disks take to sync."""
         self.fragile = random.choice([0.0, 0.0, 0.01, 0.03])
         """How likely a process dies right after it changed something, unsynced."""
+        self.page_bytes = random.choice([PAGE_BYTES, 1, 400])
+        """Of what nodes shall run: 1 makes a page of each assignment."""
         self.world.after_each.append(self.checker.check)
 
     # Machines.
@@ -169,7 +172,8 @@ class Scenario:
     def start_manager(self) -> None:
         if self.manager is not None:
             return
-        manager = Manager(self.world, self.disk, self.world.between(-600, 600), self.leases)
+        skew = self.world.between(-600, 600)
+        manager = Manager(self.world, self.disk, skew, self.leases, self.page_bytes)
         manager.observers.append(self.checker)
         manager.slow = self.slow
         self.manager = self.checker.manager = manager

@@ -137,3 +137,66 @@ def test_any_history(steps):
             fetch(node)
         assert held[node][1] == truth[node]
         assert held[node][2] == tuple(running) or held[node][0] == 0
+
+
+def read(made, node):
+    """The whole, page by page, and how many pages that were."""
+    page = made.full(node)
+    found, pages = list(page.assignments), 1
+    while page.more:
+        page = made.full(node, page.version, len(found))
+        assert page.after == len(found)
+        found += page.assignments
+        pages += 1
+    return page, found, pages
+
+
+def test_what_no_message_holds_is_read_in_pages_of_one_moment():
+    made = DesiredStates(page_bytes=300)
+    given_ = [assignment("a", "s", index) for index in range(20)]
+    for one in given_:
+        made.assign("a", one)
+    first = made.full("a")
+    assert first.more
+    assert 1 < len(first.assignments) < 20
+    made.revoke("a", given_[-1].instance)
+    made.flush()
+    second = made.full("a", first.version, len(first.assignments))
+    assert (second.version, second.after) == (first.version, len(first.assignments))
+    last, found, pages = read(made, "a")
+    assert pages > 2
+    assert (last.version, found) == (made.version("a"), given_[:-1])
+    # Once read, or of another version, it begins anew.
+    assert made.full("a", last.version, 19).after == 0
+    assert made.full("a", last.version - 1, 1).after == 0
+
+
+def test_a_change_that_no_message_holds_leaves_a_gap():
+    made = DesiredStates(page_bytes=100)
+    made.swarm_began("s")
+    given_ = [assignment("a", "s", index) for index in range(20)]
+    for one in given_:
+        made.assign("a", one)
+    change = made.flush()["a"]
+    assert (change.version, change.assign, change.swarms) == (2, (), ("s",))
+    made.revoke("a", given_[0].instance)
+    assert made.flush()["a"].version == 3
+    made.swarm_ended("s", kill=True)
+    change = made.flush()["a"]
+    assert (change.version, change.revoke, change.killed) == (5, (), ("s",))
+    assert read(made, "a")[1] == []
+
+
+def test_a_swarm_that_read_its_log_gives_what_it_wants_in_place_of_what_was_known():
+    made = DesiredStates()
+    old, both, new = (assignment("a", "s", index) for index in range(3))
+    other, elsewhere = assignment("a", "t", 0), assignment("b", "s", 3)
+    for one in (old, both, other):
+        made.assign("a", one)
+    made.flush()
+    made.restore("s", {"a": (both, new), "b": (elsewhere,), "gone": (old,)}, ["a", "b"])
+    changes = made.flush()
+    assert changes.keys() == {"a", "b"}
+    assert (changes["a"].assign, changes["a"].revoke) == ((new,), (old.instance,))
+    assert set(made.full("a").assignments) == {both, other, new}
+    assert made.full("b").assignments == (elsewhere,)

@@ -187,3 +187,86 @@ def test_converges_whatever_is_lost_repeated_or_reordered(steps: list[tuple]) ->
     live = {assignment.instance for assignment in observed.live}
     assert manager.wanted.keys() - ended <= live
     assert manager.wanted.keys() <= set(observed.held)
+
+
+def pages_of(version: int, *assignments: Assignment) -> list[Desired]:
+    """One assignment on each."""
+    last = len(assignments) - 1
+    return [
+        Desired(version, (one,), ("s",), position, position < last)
+        for position, one in enumerate(assignments)
+    ]
+
+
+def test_the_whole_in_pages_counts_once_all_are_there() -> None:
+    observed = Observed()
+    old, first, second, third = (attempt(index) for index in range(4))
+    observed.registered(Desired(7, (old, first), ("s",)))
+    pages = pages_of(7, first, second, third)
+    assert observed.registered(pages[0]) == [Fetch(7, 1)]
+    assert observed.version != 7  # a heartbeat must not take it for what we hold
+    assert observed.heard_version(7) == []
+    assert observed.fetched(pages[1]) == [Fetch(7, 2)]
+    assert observed.live == (old, first)
+    assert observed.fetched(pages[2]) == [Cancel(old.instance), Take(second), Take(third)]
+    assert observed.version == 7
+    assert observed.fetched(pages[2]) == []
+
+
+def test_pages_that_do_not_come_are_asked_for_again_from_the_first() -> None:
+    observed = Observed()
+    pages = pages_of(7, attempt(0), attempt(1))
+    observed.registered(pages[0])
+    observed.fetch_failed()
+    assert observed.heard_version(7) == [Fetch()]
+    assert observed.fetched(pages[0]) == [Fetch(7, 1)]
+    # The manager has forgotten that version, and begins with another.
+    assert observed.fetched(pages_of(9, attempt(2), attempt(3))[0]) == [Fetch(9, 1)]
+    assert observed.fetched(pages_of(9, attempt(2), attempt(3))[1]) == [
+        Take(attempt(2)),
+        Take(attempt(3)),
+    ]
+
+
+def test_a_page_that_does_not_follow_the_one_before_is_not_believed() -> None:
+    observed = Observed()
+    pages = pages_of(7, attempt(0), attempt(1), attempt(2))
+    observed.registered(pages[0])
+    assert observed.fetched(pages[2]) == [Fetch()]
+    assert observed.fetched(pages_of(8, attempt(0), attempt(1))[1]) == [Fetch()]
+    assert observed.live == ()
+
+
+def test_changes_that_come_between_pages_are_applied_after_them() -> None:
+    observed = Observed()
+    pages = pages_of(7, attempt(0), attempt(1))
+    observed.registered(pages[0])
+    assert observed.changed(DesiredChanged(7, (attempt(9),), (), ("s",))) == []  # in them already
+    assert observed.changed(DesiredChanged(8, (attempt(2),), (), ("s",))) == []
+    assert observed.changed(DesiredChanged(9, (), (attempt(0).instance,), ("s",))) == []
+    assert observed.fetched(pages[1]) == [
+        Take(attempt(0)),
+        Take(attempt(1)),
+        Take(attempt(2)),
+        Cancel(attempt(0).instance),
+    ]
+    assert observed.version == 9
+
+
+def test_a_gap_among_the_changes_between_pages_is_fetched() -> None:
+    observed = Observed()
+    pages = pages_of(7, attempt(0), attempt(1))
+    observed.registered(pages[0])
+    observed.changed(DesiredChanged(9, (attempt(2),), (), ("s",)))
+    assert observed.fetched(pages[1])[-1] == Fetch()
+    assert observed.version == 7
+
+
+def test_a_kill_that_came_with_a_gap_is_obeyed() -> None:
+    observed = Observed()
+    observed.registered(Desired(1, (attempt(0),), ("s",)))
+    assert observed.changed(DesiredChanged(3, killed=("s", "t"))) == [Fetch()]
+    assert observed.fetched(Desired(3)) == [Cancel(attempt(0).instance), StopRuntimes("s", True)]
+    observed.changed(DesiredChanged(4, (attempt(swarm="t"),), (), ("t",)))
+    gone = DesiredChanged(5, (), (attempt(swarm="t").instance,), ())
+    assert observed.changed(gone)[-1] == StopRuntimes("t", False)
