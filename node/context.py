@@ -50,7 +50,6 @@ class NodeContext:
     make_light: Callable[[], Actor]
     finish: Callable[[int, str], None]
     """End the daemon with an exit code and a sentence; from any thread."""
-    boot_id: str
     pid: int
     cpu_share: float = 1.0
     """Cores that a task may count on when it asked for none."""
@@ -58,6 +57,8 @@ class NodeContext:
     """By path of its supervisor: so that a successor can end what a crashed one has left."""
     warned: set[tuple[str, str]] = field(default_factory=set)
     """Swarms, and what each was warned of already."""
+    draining: bool = False
+    """The node is to end, now or when it has nothing to do: it wants no new work."""
     desired_version: int = -1
     tasks_running: int = 0
     tasks_queued: int = 0

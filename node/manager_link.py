@@ -50,6 +50,7 @@ from manta.node.messages import (
     FetchFailed,
     FetchWhole,
     HeardVersion,
+    Leave,
     ReadNetworkQuality,
     WholeDesired,
 )
@@ -175,8 +176,11 @@ class ManagerLink(Actor):
             case ReadTree():
                 return tree_of(self.system.tree())
             case protocol.StopNode():
+                self._context.draining = True  # before a heartbeat can say otherwise
                 tell(self, ROOT, message)
                 return protocol.Ok()
+            case Leave():
+                self._leave()
             case _:
                 return super().receive(message)
         return None
@@ -266,10 +270,10 @@ class ManagerLink(Actor):
             if len(found) == len(questions):
                 capabilities = msgspec.structs.replace(found[METRICS], datasets=found[DATASETS])
                 request = protocol.Register(
-                    self._context.boot_id,
                     self._context.config.alias,
                     capabilities,
                     self._load_now(),
+                    self._context.draining,
                 )
                 self._ask(request, self._was_registered)
 
@@ -371,6 +375,17 @@ class ManagerLink(Actor):
 
         later(self, self._heartbeat(max(1.0, 2 * self._interval)), answered)
 
+    def _leave(self) -> None:
+        self._context.draining = True
+        if not self._registered:
+            return
+        reply = self.defer()
+
+        def told(_: Any, __: BaseException | None) -> None:
+            reply.set(None)
+
+        later(self, self._heartbeat(ASK_TIMEOUT), told)
+
     def _load_now(self) -> protocol.Load:
         context = self._context
         return msgspec.structs.replace(
@@ -378,7 +393,8 @@ class ManagerLink(Actor):
         )
 
     def _heartbeat(self, timeout: float) -> Future[Any]:
-        heartbeat = protocol.Heartbeat(self._context.desired_version, self._load_now())
+        context = self._context
+        heartbeat = protocol.Heartbeat(context.desired_version, self._load_now(), context.draining)
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 
     def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:

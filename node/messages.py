@@ -94,6 +94,10 @@ class BlobMoved(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class Leave(msgspec.Struct, frozen=True):
+    """The node is about to stop: answered once the manager knows, if it can be reached."""
+
+
 class FetchWhole(msgspec.Struct, frozen=True):
     """Ask the manager for all that the node shall run, as `FetchDesired`."""
 

@@ -10,14 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manta.actors import ActorSystem, ChildSpec, ExitReason, SystemClock
+from manta.actors import ActorError, ActorSystem, ChildSpec, ExitReason, SystemClock
 from manta.console.exit_codes import Exit
 from manta.node import datasets
-from manta.node.context import ROOT, NodeContext
+from manta.node.context import MANAGER_LINK, ROOT, NodeContext
 from manta.node.errors import TokenError
 from manta.node.journal_file import Journals
 from manta.node.light_service import LightService
 from manta.node.light_sessions import Sessions
+from manta.node.messages import Leave
 from manta.node.reservations import Capacity
 from manta.node.runners.choice import choose_runner
 from manta.node.state import Identity, StateFolder, Status
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT = 20.0
+LEAVE_TIMEOUT = 2.0
 
 
 class Node:
@@ -90,7 +92,6 @@ class Node:
                 sessions=sessions,
                 make_light=lambda: LightService(sessions),
                 finish=on_finish,
-                boot_id=os.urandom(8).hex(),
                 pid=os.getpid(),
                 cpu_share=_cpu_share(config),
             )
@@ -109,11 +110,19 @@ class Node:
                 on_finish(Exit.INTERNAL, f"The node's actors gave up: {reason}; see the log.")
 
             undo.callback(root.watch(ended))
+            undo.callback(self._leave)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
         """In good order: tasks are ended and told INTERRUPTED, the manager hears goodbye."""
         self._undo.close()
+
+    def _leave(self) -> None:
+        """Before it ends what it runs: else that may come back to it."""
+        try:
+            self.system.ref(MANAGER_LINK).ask(Leave(), timeout=LEAVE_TIMEOUT)
+        except ActorError as error:
+            log.info("the manager was not told beforehand that the node stops: %s", error)
 
     def __enter__(self) -> Node:
         return self

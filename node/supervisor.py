@@ -72,7 +72,6 @@ class NodeSupervisor(Supervisor):
         self._reservations = res.Reservations(capacity)
         self._lanes = Lanes()
         self._tasks: dict[Lane, _Task] = {}
-        self._draining = False
 
     def on_start(self) -> None:
         journals = self._context.journals
@@ -279,7 +278,7 @@ class NodeSupervisor(Supervisor):
         self._show()
 
     def _stop_node(self, drain: bool) -> None:
-        self._draining = True
+        self._context.draining = True
         if not drain:
             self._context.finish(0, "the manager asked the node to stop")
         self._show()
@@ -289,7 +288,7 @@ class NodeSupervisor(Supervisor):
         context.desired_version = self._observed.version
         context.tasks_running = self._reservations.running
         context.tasks_queued = self._reservations.queued
-        if self._draining and not self._observed.live:
+        if context.draining and not self._observed.live:
             context.finish(0, "the node was drained")
 
 

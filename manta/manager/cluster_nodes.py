@@ -6,6 +6,7 @@ the whole, and sends again what was not acknowledged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,8 @@ from manta.protocol.tree import ReadTree, Tree
 from manta.transports.errors import LocalTransportError
 
 LINK = "node/manager-link"
+STOP_TIMEOUT = 10.0
+"""Seconds in which a node answers to StopNode."""
 
 
 class LeaseTick(msgspec.Struct, frozen=True):
@@ -69,9 +72,10 @@ class _Node:
     record: NodeRecord
     link: Ref | None = None
     monitor: Monitor | None = None
-    boot_id: str = ""
     load: Load = field(default_factory=Load)
     last_seen: float = 0.0
+    asked_to_stop: float = -math.inf
+    """When it was, or to drain: from then on it says itself whether it does."""
     acknowledged: dict[str, int] = field(default_factory=dict)
     """By running swarm: the last journal entry that is durable here."""
 
@@ -124,11 +128,9 @@ class ClusterNodes:
         node.link = message.link
         node.monitor = self._actor.monitor(message.link)
         node.load, node.last_seen = register.load, self._actor.clock.wall()
-        restarted = node.boot_id not in ("", register.boot_id)
-        node.boot_id = register.boot_id
+        drains = self._leases.draining if register.draining else self._leases.undrained
         self._obey(self._leases.connected(node_id, self._now()))
-        if restarted:
-            self._obey(self._leases.undrained(node_id, self._now()))
+        self._obey(drains(node_id, self._now()))
         self._show(node_id)
         self._on_moved()
         return Registered(
@@ -144,12 +146,17 @@ class ClusterNodes:
     def heartbeat(self, node_id: str, message: Heartbeat) -> HeartbeatReply:
         node = self._registered(node_id)
         node.load, node.last_seen = message.load, self._actor.clock.wall()
-        back = self._leases.heard(node_id, self._now())
+        now = self._now()
+        back = self._leases.heard(node_id, now)
+        if message.draining:
+            back += self._leases.draining(node_id, now)
+        elif now >= node.asked_to_stop + STOP_TIMEOUT:  # what it was told has not reached it
+            back += self._leases.undrained(node_id, now)
         self._obey(back)
         # Each node beats every few seconds: no more of the board is made anew than its load.
         self._views[node_id] = replace(self._views[node_id], load=message.load)
         self._board.views = tuple(self._views.values())
-        if back:  # it was silent for long, and its link held
+        if back:  # it was silent for long, and its link held; or it drains or does no more
             self._on_moved()
         return HeartbeatReply(self._desired.version(node_id))
 
@@ -196,9 +203,10 @@ class ClusterNodes:
                 "stop it where it runs (manta_node stop).",
             )
         # Whether it drains or stops: what it ends on its way out is not to come back to it.
-        self._obey(self._leases.draining(node_id, self._now()))
+        node.asked_to_stop = self._now()
+        self._obey(self._leases.draining(node_id, node.asked_to_stop))
         answer: Future[Ok] = Future()
-        asked = node.link.ask_future(StopNode(drain), timeout=10.0)
+        asked = node.link.ask_future(StopNode(drain), timeout=STOP_TIMEOUT)
         asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
         return answer
 

@@ -131,12 +131,12 @@ class Enrolled(Message, frozen=True):
 
 
 class Register(Message, frozen=True):
-    """First message after each connect. `boot_id` is new with each start of the daemon."""
+    """First message after each connect."""
 
-    boot_id: str
     alias: Name
     capabilities: Capabilities
     load: Load = Load()
+    draining: bool = False
 
 
 class Registered(Message, frozen=True):
@@ -151,8 +151,11 @@ class Registered(Message, frozen=True):
 
 
 class Heartbeat(Message, frozen=True):
+    """`draining`: it was told to drain or to stop, and takes no new work."""
+
     desired_version: int
     load: Load
+    draining: bool = False
 
 
 class HeartbeatReply(Message, frozen=True):

@@ -127,7 +127,9 @@ class FakeNode:
         self.refusals: list[Refused] = []
         self.heard: list[Any] = []
         self.registered = threading.Event()
-        self.boot_id = "boot"
+        self.draining = False
+        self.deaf = False
+        """It does not hear that it is to stop."""
         self.system = ActorSystem(alias, transport=transport(self.keys))
         self.link = self.system.spawn(ChildSpec("node", lambda: _Root(self, address, server_key)))
 
@@ -263,6 +265,10 @@ class _Link(Actor):
                 node.heard.append(message)
             case protocol.StopNode():
                 node.heard.append(message)
+                if node.deaf:
+                    self.defer()
+                    return None
+                node.draining = True
                 return protocol.Ok()
             case _:
                 return super().receive(message)
@@ -275,7 +281,7 @@ class _Link(Actor):
                 protocol.Enroll(node.token, node.alias, id_mode="hardware", hardware_id=node.alias)
             )
         else:
-            self._ask(protocol.Register(node.boot_id, node.alias, node.capabilities))
+            self._ask(protocol.Register(node.alias, node.capabilities, draining=node.draining))
 
     def _ask(self, message: Any) -> None:
         ref = self.ref
@@ -331,7 +337,7 @@ class _Link(Actor):
     def _beat(self) -> None:
         self.after(0.2, _Beat())
         if self._node.registered.is_set():
-            self._ask(protocol.Heartbeat(self._version, protocol.Load()))
+            self._ask(protocol.Heartbeat(self._version, protocol.Load(), self._node.draining))
 
     def _take(self, assignments: tuple[Assignment, ...]) -> None:
         for assignment in assignments:

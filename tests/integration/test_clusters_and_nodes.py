@@ -215,6 +215,22 @@ def test_a_stopped_node_is_away_at_once_and_its_work_goes_elsewhere(
     wait_for_nodes(own_api, 2)
 
 
+def test_what_a_node_ran_that_is_stopped_where_it_runs_does_not_come_back_to_it(
+    own_api: UserAPI, own: Restartable
+) -> None:
+    swarm = at_work(own_api, 8, replicas=8)
+    before = {task.index for task in own_api.get_tasks(swarm) if task.node_alias == "node-2"}
+    own.end("node-2")
+    until(lambda: len(own_api.get_tasks(swarm)) == 8 + len(before), 5)
+    again = [task for task in own_api.get_tasks(swarm) if task.attempt]
+    assert {task.node_alias for task in again} == {"node-1"}
+    assert {task.index for task in again} == before
+    own_api.set_global(swarm, "go", True)
+    assert own_api.wait_swarm(swarm, timeout=30).status == "COMPLETED"
+    own.again("node-2")
+    wait_for_nodes(own_api, 2)
+
+
 def test_a_removed_node_ends_and_comes_back_with_a_token_only(
     own_api: UserAPI, own: Restartable
 ) -> None:

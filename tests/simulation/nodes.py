@@ -404,7 +404,7 @@ class Node:
         self.register()
 
     def register(self) -> None:
-        message = Register(f"boot{self.world.now}", self.alias, Capabilities())
+        message = Register(self.alias, Capabilities())
         ups = self.ups
 
         def again() -> None:

@@ -190,8 +190,8 @@ def test_nodes_and_users_do_not_do_each_others_business(bench, admin: Client) ->
 
 def test_a_name_is_what_the_key_says_not_what_the_message_says(bench, admin: Client) -> None:
     [one, two] = [bench.client(bench.node_keys[i], at=bench.nodes_at) for i in (0, 1)]
-    assert one.ask(Register("b", "node-1", Capabilities())).alias == "node-1"
-    no = two.refusal(Register("b", "node-1", Capabilities()))
+    assert one.ask(Register("node-1", Capabilities())).alias == "node-1"
+    no = two.refusal(Register("node-1", Capabilities()))
     assert no.code == Code.ALIAS_TAKEN
     assert "'node-1'" in no.sentence
 
@@ -221,4 +221,4 @@ def test_a_removed_node_is_cut_off_and_told_why(bench, admin: Client, nodes) -> 
     token = admin.ask(CreateNodeToken("lab")).token
     again = bench.client(bench.node_keys[0], at=bench.nodes_at)
     again.ask(Enroll(token, "node-1", "random"))
-    assert again.ask(Register("b", "node-1", Capabilities())).alias == "node-1"
+    assert again.ask(Register("node-1", Capabilities())).alias == "node-1"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
 from blake3 import blake3
 
+from manta.actors import Refused
+from manta.manager import cluster_nodes
 from manta.protocol.clusters import (
     ClusterInfo,
     CreateCluster,
@@ -414,6 +417,38 @@ def test_nodes_are_shown_as_they_are(admin: Client, nodes, cluster: ClusterInfo)
     assert admin.refusal(RequestNodeStop("node-3")).code == Code.WRONG_STATE
     node.close()
     wait_until(lambda: admin.ask(GetNode("node-1")).status == "DISCONNECTED")
+
+
+def test_a_node_drains_as_long_as_it_says_so(
+    admin: Client, nodes, bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_nodes, "STOP_TIMEOUT", 1.0)
+    [node] = nodes(1)
+
+    def status() -> str:
+        return admin.ask(GetNode("node-1")).status
+
+    # It is told once and does not hear: it goes on, and gets work again.
+    node.deaf = True
+    with pytest.raises(Refused, match=r"'node-1' did not answer") as refused:
+        admin.gateway.ask(RequestNodeStop("node-1", drain=True), timeout=5)
+    assert refused.value.code == Code.UNAVAILABLE
+    wait_until(lambda: status() == "CONNECTED", 3)
+    # It hears, and is asked nothing more: whoever manages it, it drains.
+    node.deaf = False
+    admin.ask(RequestNodeStop("node-1", drain=True))
+    assert status() == "DRAINING"
+    time.sleep(1.5)
+    assert status() == "DRAINING"
+    bench.restart()
+    wait_until(lambda: status() != "DISCONNECTED")
+    assert status() == "DRAINING"
+    # It is started anew, with what it was told forgotten.
+    node.draining = False
+    wait_until(lambda: status() == "CONNECTED")
+    # It is stopped where it runs.
+    node.draining = True
+    wait_until(lambda: status() == "DRAINING")
 
 
 @pytest.mark.parametrize("kind", [JournalBatch, LogBatch])
