@@ -54,7 +54,7 @@ from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
 from manta.manager.swarm import SwarmSupervisor
-from manta.manager.swarm_events import Created, encode
+from manta.manager.swarm_events import Created, decode_log, encode
 from manta.manager.swarm_machine import SwarmMachine
 from manta.manager.validity import flaws
 from manta.protocol import clusters, user
@@ -170,18 +170,16 @@ class ClusterSupervisor(Supervisor):
     ) -> None:
         def then(ref: LocalRef | None, refusal: Refused | None) -> None:
             if refusal is not None and refusal.code == "start_failed":
-                self._unreadable(swarm_id, refusal)
+                refusal = self._unreadable(swarm_id, refusal)
+            elif refusal is not None:
+                sentence = f"The swarm {swarm_id} cannot be reached now: {refusal.sentence}"
+                refusal = Refused(Code.UNAVAILABLE, sentence)
             if reply is None:
                 return
             if refusal is None:
                 reply.set(answer)
             else:
-                reply.fail(
-                    Refused(
-                        Code.UNAVAILABLE,
-                        f"The swarm {swarm_id} cannot be reached now: {refusal.sentence}",
-                    )
-                )
+                reply.fail(refusal)
 
         self.start_child(
             ChildSpec(
@@ -192,15 +190,21 @@ class ClusterSupervisor(Supervisor):
             then,
         )
 
-    def _unreadable(self, swarm_id: str, refusal: Refused) -> None:
+    def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
         """Its log cannot be read: it must not take the others along."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
+        why = refusal.sentence
+        try:
+            decode_log(self._context.reader.events(swarm_id))
+        except StoreError as error:
+            why = str(error)
+        reason = f"its event log cannot be read: {why}; restore a backup, or remove the swarm."
         self._unread.discard(swarm_id)
         info = self._board.swarms.get(swarm_id)
         if info is not None and not SwarmState(info.status).final:
-            reason = f"its event log cannot be read: {refusal.sentence}"
             self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
         self._register_waiting()
+        return Refused(Code.STORAGE, f"Of the swarm {swarm_id} nothing can be told: {reason}")
 
     def _load(self, swarm_id: str, reply: Reply) -> None:
         if self.child(swarm_id) is not None:

@@ -23,5 +23,9 @@ class StoreConflict(StoreError):
     """An event leaves a gap, or another one has its number: nothing of it was written."""
 
 
+class DamagedLog(StoreError):
+    """A swarm's events are not what was stored."""
+
+
 class StoreVersion(StoreError):
     """A later version of Manta has written the database."""

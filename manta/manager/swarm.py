@@ -63,7 +63,7 @@ from manta.manager.swarm_events import (
     SwarmEvent,
     Ticked,
     Woken,
-    decode,
+    decode_log,
     encode,
 )
 from manta.manager.swarm_machine import SwarmMachine
@@ -118,7 +118,7 @@ class SwarmSupervisor(Actor):
         self._cluster = self.system.ref(cluster_path(self._cluster_id))
         self._writer = Writer(self, STORE)
         reader = self._context.reader
-        records = [decode(event.body) for event in reader.events(self._swarm_id)]
+        records = decode_log(reader.events(self._swarm_id))
         self._machine = SwarmMachine.replay(self._swarm_id, self._cluster_id, records)
         self._board.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), records[-1].at) - self.clock.now()

@@ -11,10 +11,12 @@ batch is acknowledged again, and the record of the first may not be on disk yet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
+from manta.manager.errors import DamagedLog
 from manta.manager.exchange import Topic
 from manta.manager.placement import Placement
 from manta.protocol.node import Assignment, Instance, JournalEntry
@@ -158,6 +160,23 @@ def encode(event: SwarmEvent, at: float) -> bytes:
 def decode(data: bytes) -> Record:
     """Raises msgspec.ValidationError for what this version does not know."""
     return _decoder.decode(data)
+
+
+def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
+    """A whole log: numbers and bodies. Raises DamagedLog."""
+    records: list[Record] = []
+    for number, body in stored:
+        if number != len(records) + 1:
+            raise DamagedLog(f"event {len(records) + 1} is missing")
+        try:
+            records.append(decode(body))
+        except msgspec.DecodeError as error:
+            raise DamagedLog(f"event {number} is none that this version knows ({error})") from error
+    if not records:
+        raise DamagedLog("it is empty")
+    if not isinstance(records[0].event, Created):
+        raise DamagedLog("it does not begin with the swarm's creation")
+    return records
 
 
 # Actions.

@@ -40,4 +40,4 @@ class Code(StrEnum):
     BLOB_MISSING = "blob-missing"
     # the platform
     UNAVAILABLE = "unavailable"  # restarting: ask again
-    STORAGE = "storage"  # the disk is full or read-only
+    STORAGE = "storage"  # the disk is full or read-only, or what it holds is damaged

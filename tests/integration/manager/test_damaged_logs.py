@@ -1,0 +1,59 @@
+"""Swarms whose event logs are damaged say so, and take nobody along."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+from manta.manager.swarm_events import Started, encode
+from manta.protocol.codes import Code
+from manta.protocol.node import TaskEnded
+from manta.protocol.user import GetSwarm, ListSwarms, RemoveSwarm, StopSwarm, WaitSwarm
+from manta.testing.manager import Client, wait_until
+from tests.integration.manager.test_swarms import deploy, round_trip, silent, work
+
+OTHER = encode(Started(), 0.0).hex()
+DAMAGES = {
+    "DELETE FROM events WHERE swarm_id = ?": "it is empty",
+    "DELETE FROM events WHERE swarm_id = ? AND number = 1": "event 1 is missing",
+    "DELETE FROM events WHERE swarm_id = ? AND number = 2": "event 2 is missing",
+    "UPDATE events SET body = x'c1' WHERE swarm_id = ? AND number = 2": (
+        "event 2 is none that this version knows"
+    ),
+    f"UPDATE events SET body = x'{OTHER}' WHERE swarm_id = ? AND number = 1": (
+        "it does not begin with the swarm's creation"
+    ),
+}
+
+
+def test_a_swarm_whose_log_is_damaged_says_so_and_takes_nobody_along(
+    bench, admin: Client, nodes
+) -> None:
+    [node] = nodes(1, silent)
+    damaged = {statement: deploy(admin, round_trip()) for statement in DAMAGES}
+    whole, over = deploy(admin, round_trip()), deploy(admin, round_trip())
+    wait_until(lambda: len(node.ran) == len(DAMAGES) + 2)
+    admin.ask(StopSwarm(over))
+    bench.stop()
+    with closing(sqlite3.connect(bench.home / "manta.db", isolation_level=None)) as store:
+        for statement, swarm_id in [*damaged.items(), (next(iter(DAMAGES)), over)]:
+            assert store.execute(statement, (swarm_id,)).rowcount > 0
+    node.script = work
+    bench.start()
+    assert node.registered.wait(10)
+    shown = {swarm.swarm_id: swarm for swarm in admin.ask(ListSwarms()).swarms}
+    assert (shown[whole].status, shown[over].status) == ("ACTIVE", "STOPPED")
+    for statement, swarm_id in damaged.items():
+        swarm, why = shown[swarm_id], f"its event log cannot be read: {DAMAGES[statement]}"
+        assert swarm.status == "FAILED"
+        assert swarm.reason.startswith(why)
+        assert swarm.reason.endswith("; restore a backup, or remove the swarm.")
+    for swarm_id in (*damaged.values(), over):
+        refused = admin.refusal(GetSwarm(swarm_id))
+        assert refused.code == Code.STORAGE
+        assert "its event log cannot be read: " in refused.sentence
+        admin.ask(RemoveSwarm(swarm_id))
+    assert [swarm.swarm_id for swarm in admin.ask(ListSwarms()).swarms] == [whole]
+    [at] = [instance for instance in node.ran if instance.swarm_id == whole]
+    node.say(whole, TaskEnded(at, "FINISHED", 0.0))
+    assert admin.ask(WaitSwarm(whole, 10.0)).status == "COMPLETED"
