@@ -54,7 +54,13 @@ class Paged(Protocol):
     def more(self) -> bool: ...
 
 
+class Revised(Protocol):
+    @property
+    def revision(self) -> str: ...
+
+
 Page = TypeVar("Page", bound=Paged)
+Watched = TypeVar("Watched", bound=Revised)
 
 
 class AsyncConnection:
@@ -141,6 +147,31 @@ class AsyncConnection:
             found += items(page)
             more = page.more
         return found
+
+    async def changes(
+        self,
+        known: Iterable[Item],
+        request: Callable[[str, float], Message],
+        reply: type[Watched],
+        items: Callable[[Watched], Iterable[Item]],
+        key: Callable[[Item], str],
+        like: Callable[[Item], object] = lambda item: item,
+    ) -> AsyncIterator[Item]:
+        """What of a list differs from what is known of it, from now on and without end.
+
+        `request` makes the one for what changed after a revision, within so many seconds; `like`
+        leaves out of an item what makes no difference.
+        """
+        seen = {key(item): like(item) for item in known}
+        revision = ""
+        while True:
+            asked = request(revision, LONG_POLL)
+            page = await self.ask(asked, reply, again=True, wait=LONG_POLL)
+            for item in items(page):
+                if seen.get(key(item)) != like(item):
+                    seen[key(item)] = like(item)
+                    yield item
+            revision = page.revision
 
     async def plan(self, request: CheckSwarm | ExplainSwarm) -> Plan:
         """The answer to either, whatever its size."""

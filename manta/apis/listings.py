@@ -6,29 +6,30 @@ Generated from `async_listings.py` by `make generate`: do not edit.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from manta.apis import checks
 from manta.apis.bridge import pause
 from manta.apis.errors import NotFound
+from manta.apis.overviews import ClusterOverview, NodeOverview, SwarmOverview
+from manta.protocol import clusters
+from manta.protocol.user import Swarms, WatchSwarms
 
 if TYPE_CHECKING:
-    from manta.apis.overviews import (
-        ClusterOverview,
-        NodeOverview,
-        NodeResources,
-        SwarmOverview,
-    )
+    from manta.apis.connection import Connection
+    from manta.apis.overviews import NodeResources
     from manta.apis.user_api import Cluster, Node
-
-LOOK_AGAIN = 1.0
-"""Seconds between two looks of a stream that follows."""
 
 
 class Listings:
     """Streams give what there is and end; with `follow` they go on, giving what is new or has
     changed. `stream_and_fetch_*` reads the ids first and fetches each whole: what went away
     meanwhile is passed over."""
+
+    connection: Connection
 
     if TYPE_CHECKING:
 
@@ -60,44 +61,58 @@ class Listings:
     def stream_clusters(self, *, follow: bool = False) -> Iterator[ClusterOverview]:
         """Each cluster; with `follow`, again when it has changed."""
         checks.flag("follow", follow)
-        seen: dict[str, ClusterOverview] = {}
-        while True:
-            for cluster in self.list_clusters():
-                if seen.get(cluster.id) != cluster:
-                    seen[cluster.id] = cluster
-                    yield cluster
-            if not follow:
-                return
-            pause(LOOK_AGAIN)
+        found = self.list_clusters()
+        for cluster in found:
+            yield cluster
+        if not follow:
+            return
+        for cluster in self.connection.changes(
+            found,
+            clusters.WatchClusters,
+            clusters.Clusters,
+            lambda page: map(ClusterOverview.of, page.clusters),
+            lambda one: one.id,
+        ):
+            yield cluster
 
     def stream_nodes(self, cluster: Cluster, *, follow: bool = False) -> Iterator[NodeOverview]:
-        """A node's status and load change; that it was heard again is no change."""
+        """Each node; with `follow`, again when its status, its load or what it is has changed.
+        That it was heard again is no change."""
         checks.flag("follow", follow)
-        seen: dict[str, tuple[object, ...]] = {}
-        while True:
-            for node in self.list_nodes(cluster):
-                now = (node.alias, node.status, node.load, node.platform_info)
-                if seen.get(node.id) != now:
-                    seen[node.id] = now
-                    yield node
-            if not follow:
-                return
-            pause(LOOK_AGAIN)
+        found = self.list_nodes(cluster)
+        for node in found:
+            yield node
+        if not follow:
+            return
+        for node in self.connection.changes(
+            found,
+            partial(clusters.WatchNodes, checks.identity("cluster", cluster)),
+            clusters.Nodes,
+            lambda page: map(NodeOverview.of, page.nodes),
+            lambda one: one.id,
+            lambda one: replace(one, last_seen=0.0),
+        ):
+            yield node
 
     def stream_swarms(
         self, cluster: Cluster | None = None, *, follow: bool = False
     ) -> Iterator[SwarmOverview]:
         """Each swarm; with `follow`, again when it has changed."""
         checks.flag("follow", follow)
-        seen: dict[str, SwarmOverview] = {}
-        while True:
-            for swarm in self.list_swarms(cluster):
-                if seen.get(swarm.swarm_id) != swarm:
-                    seen[swarm.swarm_id] = swarm
-                    yield swarm
-            if not follow:
-                return
-            pause(LOOK_AGAIN)
+        found = self.list_swarms(cluster)
+        for swarm in found:
+            yield swarm
+        if not follow:
+            return
+        where = None if cluster is None else checks.identity("cluster", cluster)
+        for swarm in self.connection.changes(
+            found,
+            partial(WatchSwarms, where),
+            Swarms,
+            lambda page: map(SwarmOverview.of, page.swarms),
+            lambda one: one.swarm_id,
+        ):
+            yield swarm
 
     def stream_and_fetch_clusters(self) -> Iterator[ClusterOverview]:
         """Each cluster, fetched by its id."""
@@ -128,7 +143,7 @@ class Listings:
         return (self.get_node(node, cluster)).resources
 
     def stream_node_resources(
-        self, node: Node, cluster: Cluster | None = None, *, interval: float = LOOK_AGAIN
+        self, node: Node, cluster: Cluster | None = None, *, interval: float = 1.0
     ) -> Iterator[NodeResources]:
         """Every `interval` seconds; it ends when the node is no longer connected or is removed.
 

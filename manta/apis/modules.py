@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from manta.apis import checks
-from manta.apis.bridge import in_thread, pause
+from manta.apis.bridge import in_thread
 from manta.apis.errors import Forbidden, InvalidArgument, NameTaken, NotFound
 from manta.apis.module import Module
 from manta.apis.overviews import ModuleOverview
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     R = TypeVar("R", bound=Message)
 
 ModuleId = str | ModuleOverview
-LOOK_AGAIN = 1.0
 
 
 class Modules:
@@ -82,15 +81,19 @@ class Modules:
     def stream_modules(self, *, follow: bool = False) -> Iterator[ModuleOverview]:
         """Each module there is; with `follow`, also those that are new or were sent again."""
         checks.flag("follow", follow)
-        seen: dict[str, ModuleOverview] = {}
-        while True:
-            for module in self.list_modules():
-                if seen.get(module.id) != module:
-                    seen[module.id] = module
-                    yield module
-            if not follow:
-                return
-            pause(LOOK_AGAIN)
+        found = self.list_modules()
+        for module in found:
+            yield module
+        if not follow:
+            return
+        for module in self.connection.changes(
+            found,
+            users.WatchModules,
+            users.Modules,
+            lambda page: map(ModuleOverview.of, page.modules),
+            lambda one: one.id,
+        ):
+            yield module
 
     def stream_and_fetch_modules(self) -> Iterator[ModuleOverview]:
         """Each module there is, fetched one by one; what was removed meanwhile is passed over."""

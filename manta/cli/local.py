@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.apis.errors import DatasetMissing
+from manta.apis.errors import ApiClosed, DatasetMissing
 from manta.cli import caretaker
 from manta.cli.exit_codes import Exit
 from manta.cli.interrupts import Interrupts
@@ -45,8 +45,6 @@ STOP_GRACE = 8.0
 """Seconds after which a process that was asked to stop is killed."""
 READY = 30.0
 """Seconds that manager and nodes have to come up."""
-POLLS = (0.01, 0.25)
-"""Seconds between two looks for nodes: the first pause, doubled each time up to the second."""
 TAIL = 15
 """Lines of a process's log that are shown when it died."""
 
@@ -202,27 +200,38 @@ class LocalCluster:
             ) from error
 
     def wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
-        """Until all are connected; `show` is told how many are. Raises ClusterDied."""
+        """Until all are connected; `show` is told how many are. Raises ClusterDied.
+
+        The API is closed when a process ends meanwhile.
+        """
+        from manta.apis.connection import LONG_POLL
+        from manta.protocol.clusters import Nodes, WatchNodes
+
+        self.watch(lambda _: api.close())
         deadline = time.monotonic() + READY
-        pause, longest = POLLS
-        while True:
-            if self.dead:
-                raise ClusterDied(self.dead[0].obituary())
-            nodes = api.list_nodes(CLUSTER)
-            missing = set(self.aliases)
-            missing -= {node.alias for node in nodes if node.status == "CONNECTED"}
+        missing, revision = set(self.aliases), ""
+        while missing:
+            left = max(0.0, deadline - time.monotonic())
+            wait = min(left, LONG_POLL)
+            try:
+                request = WatchNodes(CLUSTER, revision, wait)
+                page = api.connection.ask(request, Nodes, again=True, wait=wait)
+            except ApiClosed:
+                raise ClusterDied(self.dead[0].obituary()) from None
+            revision = page.revision
+            for node in page.nodes:
+                if node.status == "CONNECTED":
+                    missing.discard(node.alias)
+                elif node.alias in self.aliases:
+                    missing.add(node.alias)
             show(len(self.aliases) - len(missing))
-            if not missing:
-                return
-            if time.monotonic() > deadline:
+            if missing and not left:
                 late = min(missing)
                 child = next(child for child in self.children if child.name == late)
                 raise ClusterDied(
                     f"{', '.join(sorted(missing))} did not connect within {READY:g} s. "
                     f"The last lines of {late}:\n" + "\n".join(child.tail())
                 )
-            time.sleep(pause)
-            pause = min(2 * pause, longest)
 
     def _spawn(
         self, name: str, log_name: str, arguments: list[str], fds: list[int] | None = None

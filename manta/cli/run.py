@@ -139,8 +139,8 @@ class Run:
         cluster = self.cluster
         target = Target(HOST, cluster.user_port, "run", server_key=cluster.manager_keys.public)
         api = self._api = UserAPI.over(Session(target, cluster.keys))
-        cluster.watch(self._died_early)
         cluster.wait_for_nodes(api, self.show_start)
+        cluster.watch(self._died_early)
         try:
             deployed = api.deploy_swarm(CLUSTER, swarm)
         except ModuleError as error:

@@ -248,6 +248,7 @@ class ClusterSupervisor(Supervisor):
     def _show(self, info: SwarmInfo) -> None:
         swarms = {**self._board.swarms, info.swarm_id: info}
         self._show_all(swarms)
+        self._context.revisions.swarms.changed(info.swarm_id)
 
     def _show_all(self, swarms: dict[str, SwarmInfo]) -> None:
         self._board.swarms = swarms
@@ -459,6 +460,7 @@ class ClusterSupervisor(Supervisor):
                 reply.fail(Refused(Code.STORAGE, f"The swarm was not removed: {error}"))
                 return
             self._show_all({id_: i for id_, i in self._board.swarms.items() if id_ != swarm_id})
+            self._context.revisions.swarms.forget(swarm_id)
             self._unread.discard(swarm_id)
             self._nodes.swarm_ended(swarm_id)
             self._tell(GATEWAY, SwarmRemoved(swarm_id))

@@ -102,7 +102,7 @@ class ClusterNodes:
         self._running: set[str] = set()
         self._views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
-        board.notice = ""
+        board.notice, board.nodes = "", {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
         self._obey(self._leases.restarted(self._nodes, self._now(), gone=gone))
 
@@ -117,6 +117,7 @@ class ClusterNodes:
         else:
             self._nodes[record.id] = _Node(record)
         self._show(record.id)
+        self._context.revisions.clusters.changed(record.cluster_id)  # it has one node more
 
     def came(self, message: NodeCame) -> Registered:
         """The node has a new link; the one before, if any, is forgotten."""
@@ -156,6 +157,7 @@ class ClusterNodes:
         # Each node beats every few seconds: no more of the board is made anew than its load.
         self._views[node_id] = replace(self._views[node_id], load=message.load)
         self._board.views = tuple(self._views.values())
+        self._tell_watchers(node_id)
         if back:  # it was silent for long, and its link held; or it drains or does no more
             self._on_moved()
         return HeartbeatReply(self._desired.version(node_id))
@@ -192,6 +194,9 @@ class ClusterNodes:
         self._views.pop(node_id, None)
         self._obey(self._leases.removed(node_id, self._now()))
         self._publish()
+        self._board.nodes.pop(node_id, None)
+        self._context.revisions.nodes.forget(node_id)
+        self._context.revisions.clusters.changed(node.record.cluster_id)
 
     def stop(self, node_id: str, *, drain: bool) -> Future[Ok]:
         """Raises Refused."""
@@ -356,6 +361,13 @@ class ClusterNodes:
             load=node.load,
         )
         self._publish()
+        self._tell_watchers(node_id)
+
+    def _tell_watchers(self, node_id: str) -> None:
+        info = self.info(node_id)
+        if info is not None and info != self._board.nodes.get(node_id):
+            self._board.nodes[node_id] = info
+            self._context.revisions.nodes.changed(node_id)
 
     def _publish(self) -> None:
         self._board.views = tuple(self._views.values())

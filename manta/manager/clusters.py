@@ -8,6 +8,7 @@ import msgspec
 
 from manta.actors import Actor, Refused, StartChild, StopChild
 from manta.manager.auth.principals import Kind, Principal
+from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import OWNER, Roles
 from manta.manager.cluster import cluster_spec
 from manta.manager.context import BLOBS, ROOT, Context, cluster_path
@@ -61,6 +62,12 @@ class Clusters:
         count = len(self._directory.nodes_of(record.id))
         return ClusterInfo(record.id, record.name, record.status, record.owner_id, count)
 
+    def shown(self, cluster_id: str, who: Principal) -> ClusterInfo | None:
+        """If there is such a cluster, and he may read it."""
+        record = self._directory.clusters.get(cluster_id)
+        shows = record is not None and Right.CLUSTER_READ in self._roles.rights(who, cluster_id)
+        return self.info(record) if record is not None and shows else None
+
     def create(self, name: str, who: Principal) -> None:
         self._directory.check_cluster_name(name)
         record = ClusterRecord(new_id(), name, who.id, self._actor.clock.wall())
@@ -75,6 +82,7 @@ class Clusters:
                 reply.fail(Refused(Code.STORAGE, f"The cluster was not created: {error}"))
                 return
             self._actor.log.info("cluster %s (%s) created", name, record.id)
+            self._context.revisions.clusters.changed(record.id)
             start = StartChild(cluster_spec(self._context, record.id))
             self._relay.ask(ROOT, start, reply, lambda _: self.info(record))
 
@@ -90,6 +98,7 @@ class Clusters:
                 reply.fail(Refused(Code.STORAGE, f"The cluster was not changed: {error}"))
                 return
             self._directory.clusters[record.id] = changed
+            self._context.revisions.clusters.changed(record.id)
             path = cluster_path(record.id)
             self._relay.ask(path, ClusterChanged(changed), reply, lambda _: self.info(changed))
 
@@ -131,6 +140,9 @@ class Clusters:
             self._enrolment.forget_tokens(tokens)
             self._directory.clusters.pop(record.id, None)
             self._context.boards.pop(record.id, None)
+            self._context.revisions.clusters.forget(record.id)
+            self._context.revisions.nodes.forget(*(one.id for one in nodes))
+            self._context.revisions.swarms.forget(*(swarm.id for swarm in swarms))
             self._actor.log.info("cluster %s (%s) deleted", record.name, record.id)
             self._relay.tell(BLOBS, Sweep())
             stop = StopChild(cluster_spec(self._context, record.id).id)

@@ -16,8 +16,10 @@ from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.home import Home, RestoredFile
 from manta.manager.placement import NodeView
+from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
 from manta.manager.swarm_state import SwarmData
+from manta.protocol.clusters import NodeInfo
 from manta.protocol.user import SwarmInfo
 from manta.transports.admission import Admission
 from manta.transports.blobs import FileDepot
@@ -45,10 +47,12 @@ def swarm_path(cluster_id: str, swarm_id: str) -> str:
 class Board:
     """What a cluster's swarms and the Gateway may know of it at any moment.
 
-    The ClusterSupervisor writes, but for `held`, and replaces what it writes: readers need no lock.
+    The ClusterSupervisor writes, but for `held`, and replaces what it writes, but for `nodes`,
+    which is read by key: readers need no lock.
     """
 
     views: tuple[NodeView, ...] = ()
+    nodes: dict[str, NodeInfo] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     stopped: bool = False
     connected: int = 0
@@ -103,6 +107,7 @@ class Context:
     bulk_admission: Admission = field(default_factory=Admission)
     principals: Principals = field(default_factory=Principals)
     boards: dict[str, Board] = field(default_factory=dict)
+    revisions: AllRevisions = field(default_factory=AllRevisions)
 
     def board(self, cluster_id: str) -> Board:
         return self.boards.setdefault(cluster_id, Board())

@@ -69,6 +69,7 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.manager.users import Users
+from manta.manager.watches import Watches
 from manta.protocol import clusters, exchange, node, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.states import ClusterState
@@ -126,7 +127,12 @@ class Gateway(Actor):
         self._roles = Roles(reader.all(GrantRecord), reader.all(RoleRecord))
         self._permits = Permits(context.principals, self._roles, self._directory)
         self._users = Users(
-            self, self._registrar, self._roles, self._directory, on_gone=self._withdraw
+            self,
+            self._registrar,
+            self._roles,
+            self._directory,
+            on_gone=self._withdraw,
+            on_granted=lambda cluster_id: self._watches.reveal(cluster_id),
         )
         self._modules = Modules(self, context, self._registrar, self._relay)
         self._clusters = Clusters(
@@ -138,6 +144,10 @@ class Gateway(Actor):
             self._writer,
             self._relay,
             self._cut,
+        )
+        context.revisions.clusters.changed(*self._directory.clusters)
+        self._watches = Watches(
+            self, context, self._permits, self._clusters, self._modules, self._relay
         )
         known = context.principals.keys()
         context.bulk_admission.replace_known(known)
@@ -166,7 +176,7 @@ class Gateway(Actor):
             if (answer := self._from_user(message, principal)) is not None:
                 self._relay.answer(self.defer(), answer)
             return None
-        if self._writer.handle(message):
+        if self._writer.handle(message) or self._watches.handle(message):
             return None
         match message:
             case Done():
@@ -375,8 +385,13 @@ class Gateway(Actor):
             case clusters.DeleteCluster(name):
                 self._clusters.delete(find.cluster(name))
             case clusters.CreateNodeToken(cluster=name):
-                cluster_id = find.cluster(name).id
-                self._enrolment.create_token(message, cluster_id, who, self.defer())
+                at = find.cluster(name).id
+                self._enrolment.create_token(message, at, who, self.defer())
+            case clusters.WatchClusters() | users.WatchModules():
+                self._watches.open(message, who, None, self.defer())
+            case clusters.WatchNodes(cluster=name) | user.WatchSwarms(cluster=name):
+                cluster_id = None if name is None else find.cluster(name).id
+                self._watches.open(message, who, cluster_id, self.defer())
             case clusters.ListNodes(name):
                 self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case clusters.GetNode(name, cluster):

@@ -35,6 +35,8 @@ class Modules:
         self._registrar = registrar
         self._relay = relay
         self._registry = Registry(context.reader.all(ModuleRecord))
+        self._revisions = context.revisions.modules
+        self._revisions.changed(*self._registry.modules)
 
     def handle(self, message: users.ModuleRequest, who: Principal, reply: Reply) -> None:
         registry = self._registry
@@ -56,6 +58,10 @@ class Modules:
                 self._with_package(spec, reply, lambda: self._update(name, spec, who, reply))
             case users.RemoveModule(name, version):
                 self._remove(registry.own(name, version, who), who, reply)
+
+    def info(self, module_id: str) -> ModuleInfo | None:
+        record = self._registry.modules.get(module_id)
+        return None if record is None else _info(record)
 
     def _resolve(self, record: ModuleRecord, reply: Reply) -> None:
         """Even if it is removed meanwhile, its package stays until it has been named."""
@@ -116,6 +122,7 @@ class Modules:
 
         def stored() -> None:
             self._actor.log.info("%s the module %s", done, described(record))
+            self._revisions.changed(record.id)
             if before is not None and before.spec.package != record.spec.package:
                 self._relay.tell(BLOBS, Sweep())
             reply.set(_info(record))
@@ -133,6 +140,7 @@ class Modules:
 
         def stored() -> None:
             self._actor.log.warning("%s removed the module %s", who.name, described(record))
+            self._revisions.forget(record.id)
             self._relay.tell(BLOBS, Sweep())
             reply.set(Ok())
 

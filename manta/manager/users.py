@@ -45,13 +45,16 @@ class Users:
         directory: Directory,
         *,
         on_gone: Callable[[Iterable[str], str], None],
+        on_granted: Callable[[str], None],
     ) -> None:
-        """`on_gone` is told of keys that are nobody's from here on, and of who asked for it."""
+        """`on_gone` is told of keys that are nobody's from here on, and of who asked for it;
+        `on_granted` of a cluster of which somebody may see more now, or less."""
         self._actor = actor
         self._registrar = registrar
         self._roles = roles
         self._directory = directory
         self._on_gone = on_gone
+        self._on_granted = on_granted
 
     def handle(
         self,
@@ -284,6 +287,7 @@ class Users:
                 roles.grants.pop(place, None)
             else:
                 roles.grants[place] = value
+            self._on_granted(cluster_id)
 
         enter(role)
         grant = GrantRecord(record.id, cluster_id, role or "")

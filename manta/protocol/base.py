@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 
 Seconds = float
+Wait = Annotated[float, msgspec.Meta(ge=0, le=60)]
+"""Seconds for which a long poll may be held back."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from manta.protocol.base import Wait
 from manta.protocol.node import Capabilities, Load, Message, Ok, Seconds
 from manta.protocol.spec import Name
 
@@ -28,6 +29,16 @@ class ListClusters(Message, frozen=True):
 
 class Clusters(Message, frozen=True):
     clusters: tuple[ClusterInfo, ...]
+    revision: str = ""
+
+
+class WatchClusters(Message, frozen=True):
+    """What changed after `since`, the revision that was told last, "" for all: at once if
+    something did, else when it does or after `wait` seconds. In the order of the changes; what
+    is gone is not told. So with all that is watched."""
+
+    since: str = ""
+    wait: Wait = 0.0
 
 
 class GetCluster(Message, frozen=True):
@@ -81,6 +92,13 @@ class Nodes(Message, frozen=True):
 
     nodes: tuple[NodeInfo, ...]
     more: bool = False
+    revision: str = ""
+
+
+class WatchNodes(Message, frozen=True):
+    cluster: str
+    since: str = ""
+    wait: Wait = 0.0
 
 
 class GetNode(Message, frozen=True):
@@ -104,12 +122,14 @@ class RemoveNode(Message, frozen=True):
 _REPLIES: dict[type[Message], type[Message]] = {
     CreateCluster: ClusterInfo,
     ListClusters: Clusters,
+    WatchClusters: Clusters,
     GetCluster: ClusterInfo,
     StartCluster: ClusterInfo,
     StopCluster: ClusterInfo,
     DeleteCluster: Ok,
     CreateNodeToken: Token,
     ListNodes: Nodes,
+    WatchNodes: Nodes,
     GetNode: NodeInfo,
     RequestNodeStop: Ok,
     RemoveNode: Ok,
@@ -120,12 +140,14 @@ for _request, _reply in _REPLIES.items():
 ClusterRequest = (
     CreateCluster
     | ListClusters
+    | WatchClusters
     | GetCluster
     | StartCluster
     | StopCluster
     | DeleteCluster
     | CreateNodeToken
     | ListNodes
+    | WatchNodes
     | GetNode
     | RequestNodeStop
     | RemoveNode

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from manta.protocol.base import Wait
 from manta.protocol.clusters import ClusterRequest
 from manta.protocol.node import Instance, LogLine, Message, Ok, Seconds, TaskError, Timings
 from manta.protocol.sign_in import SignInRequest
@@ -133,6 +134,13 @@ class ListSwarms(Message, frozen=True):
 class Swarms(Message, frozen=True):
     swarms: tuple[SwarmInfo, ...]
     more: bool = False
+    revision: str = ""
+
+
+class WatchSwarms(Message, frozen=True):
+    cluster: str | None = None
+    since: str = ""
+    wait: Wait = 0.0
 
 
 class ExplainSwarm(Message, frozen=True):
@@ -225,7 +233,7 @@ class ReadFeed(Message, frozen=True):
     feed: FeedName
     after: int = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1000
-    wait: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+    wait: Wait = 0.0
     tag: str | None = None
     """Results only."""
     node: str | None = None
@@ -280,7 +288,7 @@ class WaitSwarm(Message, frozen=True):
     """Answers when the swarm is in a final state, or after `wait` seconds."""
 
     swarm: str
-    wait: Annotated[float, msgspec.Meta(ge=0, le=60)]
+    wait: Wait
 
 
 class ManagerStatus(Message, frozen=True):
@@ -313,6 +321,7 @@ _REPLIES: dict[type[Message], type[Message]] = {
     RemoveSwarm: Ok,
     GetSwarm: SwarmInfo,
     ListSwarms: Swarms,
+    WatchSwarms: Swarms,
     ExplainSwarm: Planned,
     GetTasks: Tasks,
     ReadFeed: FeedPage,
@@ -342,6 +351,7 @@ FromUser = (
     | RemoveSwarm
     | GetSwarm
     | ListSwarms
+    | WatchSwarms
     | ExplainSwarm
     | GetTasks
     | ReadFeed

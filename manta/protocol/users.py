@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from manta.protocol.base import Wait
 from manta.protocol.node import Message, Ok, Seconds
 from manta.protocol.spec import ModuleSpec, Name
 
@@ -146,6 +147,12 @@ class ListModules(Message, frozen=True):
 class Modules(Message, frozen=True):
     modules: tuple[ModuleInfo, ...]
     more: bool = False
+    revision: str = ""
+
+
+class WatchModules(Message, frozen=True):
+    since: str = ""
+    wait: Wait = 0.0
 
 
 class UpdateModule(Message, frozen=True):
@@ -178,13 +185,22 @@ _REPLIES: dict[type[Message], type[Message]] = {
     GetModule: ModuleInfo,
     ResolveModule: ModuleInfo,
     ListModules: Modules,
+    WatchModules: Modules,
     UpdateModule: ModuleInfo,
     RemoveModule: Ok,
 }
 for _request, _reply in _REPLIES.items():
     _request.reply = _reply
 
-ModuleRequest = SendModule | GetModule | ResolveModule | ListModules | UpdateModule | RemoveModule
+ModuleRequest = (
+    SendModule
+    | GetModule
+    | ResolveModule
+    | ListModules
+    | WatchModules
+    | UpdateModule
+    | RemoveModule
+)
 
 UserRequest = (
     GetUser

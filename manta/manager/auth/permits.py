@@ -40,17 +40,27 @@ class Permits:
         elif (cluster_id := _cluster_of(message, row, find)) is not None:
             self._roles.check(who, row, find.clusters[cluster_id], name)
 
+    def recheck(self, who: Principal, message: object, cluster_id: str | None) -> None:
+        """What has waited is answered only if it could still be asked. Raises Refused."""
+        row = RIGHTS[type(cast("Message", message))]
+        if self._principals.of(who.key).id != who.id:
+            raise Refused(Code.NOT_SIGNED_IN, "This key was signed out; sign in again.")
+        if row.where is Where.ANY:
+            self._roles.check_anywhere(who, row, type(message).__name__)
+        if cluster_id is None:
+            return
+        if cluster_id not in self._directory.clusters:
+            raise Refused(Code.UNKNOWN_CLUSTER, "The cluster was deleted meanwhile.")
+        if row.right not in self._roles.rights(who, cluster_id):
+            raise Refused(Code.FORBIDDEN, f"Your right {row.right} was withdrawn meanwhile.")
+
     def if_still(
         self, who: Principal, message: object, cluster_id: str
     ) -> Callable[[object], object]:
-        """What has waited is answered only if it could still be asked."""
-        right = RIGHTS[type(cast("Message", message))].right
+        """Passes an answer on, if it may still be given."""
 
         def answer(result: object) -> object:
-            if self._principals.of(who.key).id != who.id:
-                raise Refused(Code.NOT_SIGNED_IN, "This key was signed out; sign in again.")
-            if right not in self._roles.rights(who, cluster_id):
-                raise Refused(Code.FORBIDDEN, f"Your right {right} was withdrawn meanwhile.")
+            self.recheck(who, message, cluster_id)
             return result
 
         return answer

@@ -124,11 +124,13 @@ def rows() -> dict[type[Message], Row]:
         users.GetModule: plain(admin | READ, "none", kind=users.GetModule),
         users.ResolveModule: plain(admin | READ, "none", kind=users.ResolveModule),
         users.ListModules: plain(admin | READ, kind=users.ListModules),
+        users.WatchModules: plain(admin | READ, kind=users.WatchModules),
         users.SendModule: plain(admin | DEPLOY, MODULE, kind=users.SendModule),
         users.UpdateModule: plain(admin | DEPLOY, "none", MODULE, kind=users.UpdateModule),
         users.RemoveModule: plain(admin | DEPLOY, "none", kind=users.RemoveModule),
         clusters.CreateCluster: Row(USERS, lambda _, who: clusters.CreateCluster(f"of {who}")),
         clusters.ListClusters: plain(USERS, kind=clusters.ListClusters),
+        clusters.WatchClusters: plain(USERS, kind=clusters.WatchClusters),
         user.FindMissingBlobs: plain(USERS, (), kind=user.FindMissingBlobs),
         user.GetManagerStatus: plain(USERS, kind=user.GetManagerStatus),
         users.GetUser: plain(USERS, kind=users.GetUser),
@@ -154,6 +156,7 @@ def rows() -> dict[type[Message], Row]:
             "cluster", OPERATE, lambda at, _: clusters.CreateNodeToken(at.cluster)
         ),
         clusters.ListNodes: about("cluster", READ, lambda at, _: clusters.ListNodes(at.cluster)),
+        clusters.WatchNodes: about("cluster", READ, lambda at, _: clusters.WatchNodes(at.cluster)),
         clusters.GetNode: about("node", READ, lambda at, _: clusters.GetNode(at.nodes["node"])),
         clusters.RequestNodeStop: about(
             "node", OPERATE, lambda at, _: clusters.RequestNodeStop(at.nodes["node"])
@@ -163,6 +166,7 @@ def rows() -> dict[type[Message], Row]:
             "cluster", DEPLOY, lambda at, _: user.SendSwarm(at.cluster, SPEC, wait=True)
         ),
         user.ListSwarms: about("cluster", WATCH, lambda at, _: user.ListSwarms(at.cluster)),
+        user.WatchSwarms: about("cluster", WATCH, lambda at, _: user.WatchSwarms(at.cluster)),
         user.ReadFeed: about("swarm", WATCH, lambda at, _: user.ReadFeed(at.runs, "events")),
         user.SelectGlobal: about("swarm", WATCH, lambda at, _: user.SelectGlobal(at.runs, "tag")),
         user.WaitSwarm: about("swarm", WATCH, lambda at, _: user.WaitSwarm(at.runs, 0.0)),

@@ -11,9 +11,11 @@ from manta.manager.auth.roles import BUILTIN
 READS = {
     "GetCluster",
     "ListNodes",
+    "WatchNodes",
     "GetNode",
     "GetSwarm",
     "ListSwarms",
+    "WatchSwarms",
     "ExplainSwarm",
     "GetTasks",
     "ReadFeed",
@@ -23,6 +25,7 @@ READS = {
     "GetModule",
     "ResolveModule",
     "ListModules",
+    "WatchModules",
 }
 DEPLOYS = {
     "SendModule",
@@ -52,6 +55,7 @@ ANYBODY = {
     "Logout",
     "CreateCluster",
     "ListClusters",
+    "WatchClusters",
     "FindMissingBlobs",
     "GetManagerStatus",
     "GetUser",

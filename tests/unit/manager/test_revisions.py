@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from manta.manager.revisions import Revisions
+
+
+def keys(revisions: Revisions, since: str = "") -> list[str]:
+    return [key for key, _ in revisions.since(since)]
+
+
+def test_what_changed_since_in_the_order_of_the_last_changes() -> None:
+    revisions = Revisions()
+    revisions.changed("a", "b")
+    revisions.changed("c")
+    seen = revisions.since("")
+    assert [key for key, _ in seen] == ["a", "b", "c"]
+    assert [keys(revisions, at) for _, at in seen] == [["b", "c"], ["c"], []]
+    revisions.changed("a")
+    assert keys(revisions) == ["b", "c", "a"]
+    assert keys(revisions, seen[-1][1]) == ["a"]
+
+
+def test_what_is_gone_is_not_told_and_another_count_begins_anew() -> None:
+    revisions = Revisions()
+    revisions.changed("a", "b")
+    last = revisions.since("")[-1][1]
+    revisions.forget("a", "never there")
+    assert keys(revisions) == ["b"]
+    assert keys(revisions, last) == []
+    before = Revisions()  # of the manager that was here before
+    before.changed("x", "y", "z")
+    assert keys(revisions, before.since("")[-1][1]) == ["b"]
+    for wrong in ("nothing", last.partition(".")[0], f"{last}x", "."):
+        assert keys(revisions, wrong) == ["b"]
+
+
+def test_who_waits_is_told_of_the_next_change_once() -> None:
+    revisions, told = Revisions(), []
+    for number, change in enumerate(
+        (
+            lambda: revisions.changed("a"),
+            lambda: revisions.forget("a"),
+            lambda: revisions.changed(),
+        ),
+        1,
+    ):
+        revisions.tell_next(lambda: told.append(keys(revisions)))
+        assert len(told) == number - 1
+        change()
+        change()
+        assert len(told) == number
+    assert told == [["a"], [], []]
