@@ -74,11 +74,6 @@ class RoundClient:
             )
         return self._on_a_channel(lambda channel: channel.call(kind, fields))
 
-    def end(self, computing: float, outcome: dict[str, Any]) -> None:
-        """Tell how the round ended; `outcome` is {"error": ...} or {"output": payload}."""
-        report = {"computing": computing, "moving": self.moving, **outcome}
-        self._on_a_channel(lambda channel: channel.exchange({"k": "end", **report}))
-
     def payload(self, value: Any) -> bytes | int:
         """A value as requests carry it. Raises TypeError for one that can't be sent."""
         if value is None:

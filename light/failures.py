@@ -6,6 +6,7 @@ import os
 import traceback
 from collections.abc import Iterator
 
+_LONGEST_KIND = 200
 _LONGEST_MESSAGE = 2_000
 _LONGEST_TRACEBACK = 32_000
 
@@ -15,7 +16,7 @@ Failure = list[str]
 
 def describe(error: BaseException, doing: str, folder: str) -> Failure:
     """`doing` opens the sentence: who raised; `folder` holds the user's code."""
-    kind = type(error).__name__
+    kind = type(error).__name__[:_LONGEST_KIND]
     trace = traceback.TracebackException(type(error), error, error.__traceback__)
     place = ""
     if isinstance(error, SyntaxError) and _within(error.filename or "", folder):

@@ -7,8 +7,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgpack
+
 from manta.light.client import RoundClient
 from manta.light.context import Brief, usage
+from manta.light.errors import LightError
 from manta.light.seeding import seed
 
 if TYPE_CHECKING:
@@ -49,8 +52,8 @@ class Round:
         seed(self._brief)
         self._started = time.monotonic()
 
-    def run(self, prepare: Callable[[], Target]) -> None:
-        """Run what `prepare` gives, and tell the node how it ended. Raises NodeLost."""
+    def run(self, prepare: Callable[[], Target]) -> bytes:
+        """Run what `prepare` gives; how it ended, for the node."""
         self._begin()
         owner = os.getpid()
         outcome: dict[str, Any]
@@ -82,12 +85,14 @@ class Round:
         self.stopped = asked.yes
         computing = time.monotonic() - self._started - self._client.moving
         flush()
-        self._client.end(max(0.0, computing), outcome)
+        end = {"computing": max(0.0, computing), "moving": self._client.moving, **outcome}
+        packed: bytes = msgpack.packb(end)
+        return packed
 
     def _kept(self, output: Any) -> dict[str, Any]:
         try:
             return {"output": self._client.payload(output)}
-        except TypeError as error:
+        except (TypeError, LightError) as error:
             from manta.light.failures import printable
 
             sentence = f"{self._brief.name} returned what can't be kept as its output: {error}."

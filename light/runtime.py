@@ -151,7 +151,7 @@ class Runtime:
             if order.message["round"] == number:
                 self._orders.remove(order)
                 order.close()
-                self._ended(number, -signal.SIGKILL)
+                self._ended(number, -signal.SIGKILL, b"")
                 return
         if self._current == number:
             pid = self._settings.shared.round_pid
@@ -268,10 +268,10 @@ class Runtime:
             return
         if not resident:
             self._kill_orphans()
-        self._ended(number, status)
+        self._ended(number, status, self._settings.shared.take())
 
-    def _ended(self, number: int, status: int) -> None:
-        message = {"k": "exited", "round": number, "status": status}
+    def _ended(self, number: int, status: int, end: bytes) -> None:
+        message = {"k": "exited", "round": number, "status": status, "end": end}
         self._exits = [*self._exits[-7:], message]
         self._tell(message)
 

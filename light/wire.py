@@ -13,7 +13,10 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
     to the node     runtime(token, version, pid)     first
                     ready(mode, why)         the module can be run: fork, resident or spawn
                     failed(error)            it can't: error is [kind, sentence, traceback]
-                    exited(round, status)    status as `subprocess` has it: negative for a signal
+                    exited(round, status, end)
+                                             status as `subprocess` has it: negative for a signal;
+                                             end is empty where the round died, else a msgpack map
+                                             of computing, moving and output or error
     to the runtime  welcome(fds=2)           first: stdout and stderr outside rounds
                     run(round, token, brief, fds=4)  stdout, stderr, log socket and
                                              connection of the round
@@ -28,7 +31,6 @@ process that runs the round opens others, and those that broke::
     to the node     round(token, channel)    first, in one that was opened
                     a request: a kind of `manta.node.session`'s, n, and its fields
                     memory(n, size)          asks for a memfd to write a value into
-                    end(n, computing, moving, output | error)
     to the round    answer(n, ...)           the outcome of request n, in one of these forms:
                       plain                  anything msgpack has
                       data                   an encoded value
@@ -61,12 +63,14 @@ from typing import Any
 
 import msgpack
 
-VERSION = 2
+VERSION = 3
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024
 MAX_TO_NODE = 1024 * 1024
 MAX_TO_TASK = 16 * 1024 * 1024
+MAX_END = 256 * 1024
+"""What a round says at its end: a value of INLINE_LIMIT, or a traceback."""
 MAX_FDS = 4
 MAX_CHANNELS = 64
 MAX_LOG_TEXT = 32 * 1024

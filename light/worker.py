@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 from manta.light import processes
 from manta.light.context import Brief
-from manta.light.wire import Connection
+from manta.light.wire import MAX_END, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +39,11 @@ _OOM_SCORE = b"500"  # user code goes before the runtime and the node do
 
 
 class Shared:
-    """What all processes of a runtime share: the round's process, and what rounds needed."""
+    """What all processes of a runtime share: the round's process, how the round ended, and what
+    rounds needed."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 4 + len(WARM))
+        self._memory = mmap.mmap(-1, _END + MAX_END)
 
     @property
     def round_pid(self) -> int:
@@ -56,13 +57,26 @@ class Shared:
     @property
     def needed(self) -> list[str]:
         """Those of WARM that rounds have imported."""
-        return [name for at, name in enumerate(WARM, 4) if self._memory[at]]
+        return [name for at, name in enumerate(WARM, _NEEDED) if self._memory[at]]
 
-    def note(self) -> None:
-        """In a round that is over."""
-        for at, name in enumerate(WARM, 4):
+    def leave(self, end: bytes) -> None:
+        """In a round that is over: how it ended, and what it has imported."""
+        for at, name in enumerate(WARM, _NEEDED):
             if name in sys.modules:
                 self._memory[at] = 1
+        size = len(end)
+        self._memory[_END : _END + size] = end
+        self._memory[4:8] = size.to_bytes(4, "little")  # last: it may be killed in between
+
+    def take(self) -> bytes:
+        """What a round has left; nothing where it died."""
+        size = int.from_bytes(self._memory[4:8], "little")
+        self._memory[4:8] = bytes(4)
+        return self._memory[_END : _END + min(size, MAX_END)]
+
+
+_NEEDED = 8
+_END = _NEEDED + len(WARM)
 
 
 class Settings(NamedTuple):
@@ -258,7 +272,6 @@ class _Process:
             return self._target(class_name)
 
         stopped = self._run_here(order, prepare)
-        self._settings.shared.note()
         target = self._targets.get(class_name)
         if stopped or target is None or not target.is_resident:
             return False
@@ -271,7 +284,7 @@ class _Process:
         kept = os.dup(1), os.dup(2)
         round_ = self._open(order)
         try:
-            round_.run(prepare)
+            self._settings.shared.leave(round_.run(prepare))
         finally:
             round_.close()
         for number, fd in enumerate(kept, 1):
@@ -305,8 +318,7 @@ class _Process:
             os.close(self._runtimes_end)
             os.setsid()
             processes.die_with_parent(signal.SIGKILL, template)
-            round_.run(lambda: self._target(class_name))
-            self._settings.shared.note()
+            self._settings.shared.leave(round_.run(lambda: self._target(class_name)))
         except BaseException:
             import traceback
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterable
 from typing import Any
 
+from manta.light.wire import BrokenFrame
 from manta.node.light_sessions import Round
 from manta.node.session import RoundBrief
 from manta.protocol.node import TaskError
@@ -42,6 +43,19 @@ def cancelled(round_: Round) -> TaskError:
     """A round that was to end, whatever it said at its end."""
     assert round_.cancelled is not None
     return TaskError("Cancelled", round_.cancelled, last_lines=tuple(round_.tail))
+
+
+def unkept(round_: Round, error: tuple[str, str]) -> TaskError:
+    """What a round returned found no room, or was damaged."""
+    kind, sentence = error
+    sentence = f"What {round_.name} returned could not be kept: {sentence}"
+    return TaskError(kind, sentence, last_lines=tuple(round_.tail))
+
+
+def unreadable(round_: Round, error: BrokenFrame) -> TaskError:
+    """What a round left at its end is not what a runtime writes: its code meddled with it."""
+    sentence = f"How {round_.name} ended can't be read: {error}"
+    return TaskError("DataCorruptionError", sentence, last_lines=tuple(round_.tail))
 
 
 def died(round_: Round, status: int) -> TaskError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node import light_requests as requests
 from manta.node import light_wire as wire
-from manta.node.light_outcomes import cancelled, died, failed
+from manta.node.light_outcomes import cancelled, died, failed, unkept, unreadable
 from manta.node.light_requests import Error, failure
 from manta.node.light_sessions import Channel, Message, Round, Session, Sessions
 from manta.node.session import Request, RoundEnded
@@ -90,7 +90,7 @@ class RoundDesk:
         if isinstance(message, wire.Memory):
             self._hand_out(channel, message)
             return
-        value = message.output if isinstance(message, wire.End) else getattr(message, "value", None)
+        value = getattr(message, "value", None)
 
         def then(server: TaskServer, payload: Payload | None, error: Error | None) -> None:
             server.rounds.go_on(channel, message, payload, error)
@@ -109,7 +109,7 @@ class RoundDesk:
     def go_on(
         self,
         channel: Channel,
-        message: wire.Ask | wire.End,
+        message: wire.Ask,
         payload: Payload | None,
         error: Error | None,
     ) -> None:
@@ -119,8 +119,6 @@ class RoundDesk:
         elif error is not None:
             if channel.last == message.n:
                 self._answer(channel, [failure(message.n, error)])
-        elif isinstance(message, wire.End):
-            self._end(channel, message, payload)
         else:
             self._ask(channel, message, payload)
 
@@ -171,22 +169,38 @@ class RoundDesk:
 
     # Ends.
 
-    def _end(self, channel: Channel, message: wire.End, output: Payload | None) -> None:
-        round_ = channel.round
+    def exited(self, round_: Round, status: int, said: bytes) -> None:
+        """The process that ran it is gone; `said` is the End that it left, if it came to one."""
+        if round_.exited:  # told again
+            return
+        round_.exited = True
         self._drain(round_)
-        error = None if message.error is None else failed(message.error, round_.tail)
-        if round_.cancelled is not None:
-            error = cancelled(round_)
-        self._ended(round_, output, error, message.computing, message.moving)
-        self._answer(channel, [({"k": "answer", "n": message.n, "plain": None}, None)])
-
-    def exited(self, round_: Round, status: int) -> None:
-        """The process that ran it is gone."""
-        if not round_.ended:
-            self._drain(round_)
+        if not said:
             computing = 0.0 if round_.started is None else time.monotonic() - round_.started
             self._ended(round_, None, died(round_, status), computing, 0.0)
-        self.drop(round_)
+            return
+        try:
+            end = wire.end(said)
+
+            def then(server: TaskServer, output: Payload | None, error: Error | None) -> None:
+                server.rounds.returned(round_, end, output, error)
+
+            self._memory.take_in(round_.channels[0], end.output, then, self._server)
+        except BrokenFrame as error:
+            self._ended(round_, None, unreadable(round_, error), 0.0, 0.0)
+
+    def returned(
+        self, round_: Round, end: wire.End, output: Payload | None, refused: Error | None
+    ) -> None:
+        """What it returned, if anything, is a payload now."""
+        if round_.ended:
+            return
+        error = None if end.error is None else failed(end.error, round_.tail)
+        if refused is not None:
+            error = unkept(round_, refused)
+        if round_.cancelled is not None:
+            error = cancelled(round_)
+        self._ended(round_, output, error, end.computing, end.moving)
 
     def _ended(
         self,
@@ -196,10 +210,10 @@ class RoundDesk:
         computing: float,
         moving: float,
     ) -> None:
-        round_.ended = True
         session, instance = round_.session, round_.brief.instance
         event = RoundEnded(session.id, instance, output, error, computing, moving)
         self._server.tell(session, event)
+        self.drop(round_)
         self.begin(session)
 
     def drop(self, round_: Round) -> None:

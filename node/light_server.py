@@ -331,7 +331,7 @@ class TaskServer:
         if isinstance(message, wire.Exited):
             round_ = session.rounds.get(message.round)
             if round_ is not None:
-                self.rounds.exited(round_, message.status)
+                self.rounds.exited(round_, message.status, message.end)
             return
         session.close_ends()
         if isinstance(message, wire.Failed):

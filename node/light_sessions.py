@@ -73,6 +73,8 @@ class Round:
     """What was handed out, and not handed in."""
     memory_count: int = 0
     cancelled: str | None = None
+    exited: bool = False
+    """Its process is gone; what it returned may still be taken in."""
     ended: bool = False
 
     @property

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from manta.light.wire import INLINE_LIMIT, MAX_LOG_TEXT, BrokenFrame
+from manta.light.wire import INLINE_LIMIT, MAX_END, MAX_LOG_TEXT, BrokenFrame
 
 Number = Annotated[int, Meta(ge=1, lt=2**53)]
 Text = Annotated[str, Meta(max_length=64 * 1024)]
@@ -50,6 +50,15 @@ class Failed(FromTask, frozen=True, tag="failed"):
 class Exited(FromTask, frozen=True, tag="exited"):
     round: Number
     status: Annotated[int, Meta(ge=-1024, le=1024)]
+    end: Annotated[bytes, Meta(max_length=MAX_END)] = b""
+    """An End, as the round's code wrote it: its runtime does not read it."""
+
+
+class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    computing: Seconds
+    moving: Seconds
+    output: Value | None = None
+    error: Failure | None = None
 
 
 # Of a round.
@@ -66,13 +75,6 @@ class Numbered(FromTask, frozen=True):
 
 class Memory(Numbered, frozen=True, tag="memory"):
     size: Number
-
-
-class End(Numbered, frozen=True, tag="end"):
-    computing: Seconds
-    moving: Seconds
-    output: Value | None = None
-    error: Failure | None = None
 
 
 class GetGlobal(Numbered, frozen=True, tag="get_global"):
@@ -232,7 +234,7 @@ Ask = (
 """Requests that the task's supervisor answers."""
 
 FromRuntime = Ready | Failed | Exited
-FromRound = Ask | Memory | End
+FromRound = Ask | Memory
 
 T = TypeVar("T")
 
@@ -252,6 +254,7 @@ class _Decoder(Generic[T]):
 first = _Decoder[Runtime | Round](Runtime | Round)
 from_runtime = _Decoder[FromRuntime](FromRuntime)
 from_round = _Decoder[FromRound](FromRound)
+end = _Decoder[End](End)
 log_record = _Decoder[tuple[float, str, str]](
     tuple[float, Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=MAX_LOG_TEXT)]]
 )

@@ -121,8 +121,6 @@ BAD = [
     msgpack.packb({"k": "set_global", "n": 1, "tag": "x", "value": "text"}),
     msgpack.packb({"k": "progress", "n": 1, "fraction": 7.0, "message": ""}),
     msgpack.packb({"k": "log_metrics", "n": 1, "metrics": {"a": "b"}, "step": None}),
-    msgpack.packb({"k": "end", "n": 1, "computing": -1.0, "moving": 0.0}),
-    msgpack.packb({"k": "end", "n": 1, "computing": 1.0, "moving": 0.0, "error": ["a"]}),
     b"\xdd\xff\xff\xff\xff",
     b"\xdf\x7f\xff\xff\xff",
     b"\x91" * 100_000,
@@ -314,6 +312,32 @@ def test_a_round_has_so_many_channels_and_no_more(task: Task) -> None:
     assert task.expect(task.runtime, "cancel")["round"] == task.order["round"]
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"computing": -1.0, "moving": 0.0},
+        {"computing": 1.0},
+        {"computing": 1.0, "moving": 0.0, "error": ["a"]},
+        {"computing": 1.0, "moving": 0.0, "output": 99},
+        {"computing": 1.0, "moving": 0.0, "output": "text"},
+        {"computing": 1.0, "moving": 0.0, "more": 1},
+        [],
+    ],
+    ids=str,
+)
+def test_a_bad_end_fails_its_round_and_costs_nobody_else(task: Task, end: Any) -> None:
+    number = task.order["round"]
+    message = {"k": "exited", "round": number, "status": 0, "end": msgpack.packb(end)}
+    task.runtime.send(message)
+    task.runtime.send(message)  # told again
+    error = task.event(light.RoundEnded).error
+    assert error.kind == "DataCorruptionError"
+    assert error.sentence.startswith("How worker.0 ended can't be read: ")
+    brief = light.RoundBrief(task.instance, "", "", "", "", 1, 0, None, {}, None)
+    task.node.sessions.tell(light.RunRound(task.id, brief))
+    assert task.expect(task.runtime, "run")["round"] == number + 1  # its runtime serves on
+
+
 def test_a_reader_that_does_not_read_costs_only_itself(task: Task, node: Any) -> None:
     node.globals["x"] = node.payload(b"x" * 60_000)
     for n in range(1, 50):
@@ -336,8 +360,8 @@ def test_a_bad_log_record_ends_the_log_only(task: Task, node: Any) -> None:
         sink.send(msgpack.packb([1.0, "info", "good"]))
         sink.send(b"nonsense")
     os.write(out, b"still here\n")
-    round_.send({"k": "end", "n": 1, "computing": 0.0, "moving": 0.0})
-    other.expect(round_, "answer")
+    end = msgpack.packb({"computing": 0.0, "moving": 0.0})
+    other.runtime.send({"k": "exited", "round": received[0]["round"], "status": 0, "end": end})
     lines = []
     while not isinstance(event := node.events.get(timeout=10), light.RoundEnded):
         if isinstance(event, light.Output):
