@@ -7,6 +7,7 @@ of all its descendants become its children.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -54,6 +55,7 @@ class Runtime:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the node's affair
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_stop)
+        gc.freeze()  # all that there is lasts: what rounds bring need not be looked for in it
         try:
             while not self._stopping:
                 if self._control is None:

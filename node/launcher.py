@@ -21,7 +21,7 @@ from pathlib import Path
 
 from manta.light.processes import kill_tree
 from manta.node.errors import LaunchError
-from manta.node.light_loop import SelectorThread
+from manta.node.light_loop import PollThread
 
 log = logging.getLogger("manta.node.launcher")
 
@@ -65,7 +65,7 @@ class Launcher:
         self._children: dict[int, Child] = {}
         self._is_closed = False
         self._lock = threading.Lock()
-        self._loop = SelectorThread(
+        self._loop = PollThread(
             "manta-launcher", self._begin, self._tick, self._finish, self._on_failure
         )
         self._loop.start()

@@ -1,22 +1,28 @@
-"""A thread around a selector, which does what others post to it and nothing of its own."""
+"""A thread around an epoll, which does what others post to it and nothing of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import selectors
+import select
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 Handler = Callable[[int], None]
 
 
-class SelectorThread:
+class _Entry(NamedTuple):
+    source: Any
+    handler: Handler
+
+
+class PollThread:
     """Calls handlers with what their sources are ready for, and `tick` after each turn.
 
-    All but `start` and `ask_to_stop` is for the thread itself.
+    Sources come and go with each round, so it is epoll itself: `selectors` keeps books of its own.
+    All but `start` and `stop` is for the thread itself.
     """
 
     def __init__(
@@ -31,8 +37,9 @@ class SelectorThread:
         self._tick = tick
         self._finish = finish
         self._on_failure = on_failure
-        self._selector = selectors.DefaultSelector()
-        self._sources: set[Any] = set()
+        self._epoll = select.epoll()
+        self._descriptors: dict[Any, int] = {}
+        self._entries: dict[int, _Entry] = {}
         self.is_stopping = False
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
@@ -46,34 +53,39 @@ class SelectorThread:
         self._thread.join()
 
     def register(self, source: Any, handler: Handler) -> None:
-        self._selector.register(source, READ, handler)
-        self._sources.add(source)
+        fd = source if isinstance(source, int) else source.fileno()
+        self._epoll.register(fd, READ)
+        self._descriptors[source] = fd
+        self._entries[fd] = _Entry(source, handler)
 
     def unregister(self, source: Any) -> None:
         """Idempotent; before the source is closed."""
-        if source in self._sources:
-            self._sources.remove(source)
-            self._selector.unregister(source)
+        fd = self._descriptors.pop(source, None)
+        if fd is not None:
+            del self._entries[fd]
+            self._epoll.unregister(fd)
 
     def want_write(self, source: Any, wanted: bool) -> None:
-        if source in self._sources:
-            handler = self._selector.get_key(source).data
-            self._selector.modify(source, READ | WRITE if wanted else READ, handler)
+        fd = self._descriptors.get(source)
+        if fd is not None:
+            self._epoll.modify(fd, READ | WRITE if wanted else READ)
 
     def __contains__(self, source: object) -> bool:
-        return source in self._sources
+        return source in self._descriptors
 
     def _main(self) -> None:
         try:
             self._begin()
             patience = self._tick()
             while not self.is_stopping:
-                for key, ready in self._selector.select(patience):
-                    if key.fileobj in self._sources:  # an earlier handler may have dropped it
-                        key.data(ready)
+                ready = self._epoll.poll(patience)
+                for entry, events in [(self._entries[fd], events) for fd, events in ready]:
+                    if entry.source in self._descriptors:  # an earlier handler may have dropped it
+                        # What is wrong with it, reading tells, or writing where it waits for that.
+                        entry.handler(events if events & (READ | WRITE) else READ | WRITE)
                 patience = self._tick()
         except BaseException as error:
             self._on_failure(error)
         finally:
-            with contextlib.closing(self._selector):
+            with contextlib.closing(self._epoll):
                 self._finish()

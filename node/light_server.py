@@ -17,7 +17,7 @@ from typing import Any
 
 from manta.light.wire import PATIENCE, VERSION, BrokenFrame
 from manta.node import light_wire as wire
-from manta.node.light_loop import READ, WRITE, SelectorThread
+from manta.node.light_loop import READ, WRITE, PollThread
 from manta.node.light_memory import TaskMemory
 from manta.node.light_outcomes import brief_fields, failed
 from manta.node.light_peer import Gone, Peer
@@ -45,9 +45,7 @@ class TaskServer:
         self._sessions = sessions
         self._memory = TaskMemory(sessions)
         self.rounds = RoundDesk(sessions, self._memory, self)
-        self._loop = SelectorThread(
-            "manta-light", self._begin, self._tick, self._finish, on_failure
-        )
+        self._loop = PollThread("manta-light", self._begin, self._tick, self._finish, on_failure)
         self._listener: socket.socket | None = None
         self._peers: set[Peer] = set()
         self._runtimes: dict[Session, Peer] = {}
