@@ -54,9 +54,9 @@ class RoundClient:
         self._numbers = count(1)  # threads, and handlers of signals, take from these atomically
         self._closed = False
 
-    def open(self) -> None:
-        """In the process and the thread that run the round."""
-        self._owner = os.getpid()
+    def open(self, owner: int) -> None:
+        """In the process, `owner`, and the thread that run the round."""
+        self._owner = owner
         self._thread = get_ident()
 
     def close(self) -> None:

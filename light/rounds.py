@@ -35,6 +35,8 @@ class Round:
         *self._streams, connection = ends
         self._client = RoundClient(path, token, brief, connection)
         self._started = 0.0
+        self._owner = 0
+        self._is_running = False
         self.stopped = False
         """Its code was asked to end, and what it holds may be half done."""
 
@@ -46,7 +48,8 @@ class Round:
         os.close(stdout)
         os.close(stderr)
         self._streams = [log]
-        self._client.open()
+        self._owner = os.getpid()
+        self._client.open(self._owner)
         usage.context = self._client
         usage.log_sink = log
         seed(self._brief)
@@ -54,13 +57,17 @@ class Round:
 
     def run(self, prepare: Callable[[], Target]) -> bytes:
         """Run what `prepare` gives; how it ended, for the node."""
+        global _latest
         self._begin()
-        owner = os.getpid()
+        owner = self._owner
         outcome: dict[str, Any]
-        asked = Asked()
+        _latest = self
         try:
-            with asked:
+            self._is_running = True
+            try:
                 output = prepare().run()
+            finally:
+                self._is_running = False
             if os.getpid() != owner:
                 _end_fork(0)
             outcome = self._kept(output)
@@ -70,7 +77,7 @@ class Round:
             from manta.light.failures import exited
 
             failure = exited(error, self._brief.name)
-            if asked.yes:
+            if self.stopped:
                 failure = ["Killed", f"{self._brief.name} was ended by SIGTERM.", ""]
             outcome = (
                 {"output": self._client.payload(None)} if failure is None else {"error": failure}
@@ -82,7 +89,6 @@ class Round:
                 traceback.print_exc()
                 _end_fork(1)
             outcome = {"error": self._describe(error)}
-        self.stopped = asked.yes
         computing = time.monotonic() - self._started - self._client.moving
         flush()
         end = {"computing": max(0.0, computing), "moving": self._client.moving, **outcome}
@@ -116,38 +122,39 @@ class Round:
             except OSError:
                 continue  # user code closed all descriptors that it did not know
 
-
-class Asked:
-    """While user code runs in it, SIGTERM raises SystemExit there, so that `finally` and `with`
-    are run. A handler that the code has set itself is left alone."""
-
-    def __init__(self) -> None:
-        self.yes = False
-        self._pid = os.getpid()
-        self._is_running = False
-
-    def __enter__(self) -> None:
-        self._is_running = True
-        if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _between_rounds):
-            signal.signal(signal.SIGTERM, self._on_signal)
-
-    def __exit__(self, *_: object) -> None:
-        self._is_running = False
-        if signal.getsignal(signal.SIGTERM) == self._on_signal:
-            signal.signal(signal.SIGTERM, _between_rounds)
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        if os.getpid() != self._pid:  # in a process that the code has forked
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif not self.yes:
-            self.yes = True
+    def ask_to_end(self) -> None:
+        """By SIGTERM, once: a second one only insists. Raises SystemExit in its code, so that
+        `finally` and `with` are run; one that comes when that is over comes too late."""
+        if self._owner != os.getpid():  # in a process that the code has forked
+            _die(signal.SIGTERM)
+        elif not self.stopped:
+            self.stopped = True
             if self._is_running:
                 sys.exit("it was asked to end")
 
 
-def _between_rounds(number: int, frame: object) -> None:
-    """Comes too late. A function, because what is ignored stays so in what is started."""
+_latest: Round | None = None
+"""Of this process, which may have ended."""
+
+
+def heed_sigterm() -> None:
+    """Have it ask this process's rounds to end; a handler that the user's code has set itself is
+    left alone. A template does so before it forks."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, frame: object) -> None:
+    if _latest is None:  # a template
+        _die(number)
+    else:
+        _latest.ask_to_end()
+
+
+def _die(number: int) -> None:
+    """As if there were no handler."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _end_fork(code: object) -> NoReturn:

@@ -281,6 +281,9 @@ class _Process:
     def _run_here(self, order: Order, prepare: Callable[[], Target]) -> bool:
         """Print to the round while it lasts; whether its code was asked to end."""
         self._flush()
+        from manta.light.rounds import heed_sigterm
+
+        heed_sigterm()
         kept = os.dup(1), os.dup(2)
         round_ = self._open(order)
         try:
@@ -328,9 +331,10 @@ class _Process:
 
     def _warm(self, always: bool = False) -> None:
         if always:
+            from manta.light.rounds import heed_sigterm
             from manta.light.seeding import await_imports
 
-            importlib.import_module("manta.light.rounds")
+            heed_sigterm()
             await_imports()
         if warm(self._settings) or always:
             gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -85,7 +86,7 @@ def node(tmp_path: Path) -> Iterator[PlayedNode]:
 @pytest.fixture
 def client(node: PlayedNode, tmp_path: Path) -> Iterator[RoundClient]:
     client = RoundClient(str(tmp_path / "light"), "token", BRIEF, node.handed_in)
-    client.open()
+    client.open(os.getpid())
     yield client
     client.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_a_node_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.Monk
     nodes, ours = socket.socketpair()
     brief = Recorder(tmp_path).brief
     client = RoundClient(str(tmp_path / "nobody"), "token", brief, ours.detach())
-    client.open()
+    client.open(os.getpid())
     nodes.close()
     with pytest.raises(NodeLost, match="did not come back within 0 s"):
         client.call("stop_swarm")
