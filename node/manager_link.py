@@ -173,8 +173,8 @@ class ManagerLink(Actor):
             case WhereIsBulk():
                 if self._bulk is not None:
                     tell(self, PEER_HUB, self._bulk)
-            case ReadTree():
-                return tree_of(self.system.tree())
+            case ReadTree(after):
+                return tree_of(self.system.tree(), after)
             case protocol.StopNode():
                 self._context.draining = True  # before a heartbeat can say otherwise
                 tell(self, ROOT, message)

@@ -102,9 +102,11 @@ class AsyncAccounts:
         return UserOverview.of(await self._ask(request, users.UserInfo))
 
     async def list_roles(self) -> list[RoleOverview]:
-        """Roles that can be granted, and the rights of each."""
-        answer = await self._ask(users.ListRoles(), users.Roles, again=True)
-        return [RoleOverview(role.name, role.rights, role.builtin) for role in answer.roles]
+        """Roles that can be granted, and the rights of each: the built-in ones, then by name."""
+        found = await self.connection.listed(
+            users.ListRoles, users.Roles, lambda page: page.roles, lambda one: one.name
+        )
+        return [RoleOverview(role.name, role.rights, role.builtin) for role in found]
 
     async def create_role_definition(self, name: str, rights: str | Iterable[str]) -> RoleOverview:
         """A role of one's own: a name for a set of rights. Raises NameTaken."""

@@ -115,8 +115,10 @@ class AsyncUserAPI(AsyncListings, AsyncOutputs, AsyncModules, AsyncAccounts):
 
     async def list_clusters(self) -> list[ClusterOverview]:
         """Those that this user may see, in order of creation."""
-        answer = await self._ask(clusters.ListClusters(), clusters.Clusters, again=True)
-        return [ClusterOverview.of(cluster) for cluster in answer.clusters]
+        found = await self.connection.listed(
+            clusters.ListClusters, clusters.Clusters, lambda page: page.clusters, lambda one: one.id
+        )
+        return [ClusterOverview.of(one) for one in sorted(found, key=lambda one: one.created_at)]
 
     async def get_cluster(self, cluster: Cluster) -> ClusterOverview:
         """Raises NotFound, and Ambiguous for a beginning that fits several."""
@@ -177,8 +179,11 @@ class AsyncUserAPI(AsyncListings, AsyncOutputs, AsyncModules, AsyncAccounts):
 
         `.actors`: path, actor, state, restarts, last_exit, waiting and seconds of each.
         """
-        request = messages.GetTree(None if node is None else checks.identity("node", node))
-        return await self._ask(request, Tree, again=True)
+        request = partial(messages.GetTree, None if node is None else checks.identity("node", node))
+        actors = await self.connection.listed(
+            request, Tree, lambda page: page.actors, lambda one: one.path
+        )
+        return Tree(tuple(actors))
 
     async def remove_node(self, node: Node) -> None:
         """Forget the node and its key; it can come back only with a new token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -35,10 +36,9 @@ def lines(found: Tree, room: int | None) -> list[str]:
     """A table, the paths drawn as a tree."""
     header = [click.style(name, bold=True) for name in ("ACTOR", "STATE", "UP FOR", "RESTARTS")]
     header.append(click.style("LAST EXIT", bold=True))
-    paths = [actor.path for actor in found.actors]
-    rows = [[_branch(paths, i), *_cells(actor)] for i, actor in enumerate(found.actors)]
-    shown = text.table(header, rows, right=(2, 3), room=room)
-    return [*shown, *([f"... and {found.left_out} more"] if found.left_out else [])]
+    names = _branches([actor.path for actor in found.actors])
+    rows = [[name, *_cells(actor)] for name, actor in zip(names, found.actors, strict=True)]
+    return text.table(header, rows, right=(2, 3), room=room)
 
 
 def _cells(actor: TreeActor) -> list[str]:
@@ -48,26 +48,25 @@ def _cells(actor: TreeActor) -> list[str]:
     return [state, up, click.style(restarts, fg="yellow"), actor.last_exit]
 
 
-def _branch(paths: list[str], index: int) -> str:
+def _branches(paths: list[str]) -> Iterator[str]:
     """`├─ name`, below the names of those that supervise it."""
-    path = paths[index]
-    above = _above(paths, path)
-    if not above:
-        return path
-    name, drawn = path[len(above) + 1 :], ""
-    while above:
-        last = all(_above(paths, other) != above for other in paths[paths.index(path) + 1 :])
-        if drawn:
-            drawn = ("   " if last else "│  ") + drawn
-        else:
-            drawn = "└─ " if last else "├─ "
-        path, above = above, _above(paths, above)
-    return click.style(drawn, dim=True) + name
+    known = set(paths)
+    above = {path: _above(known, path) for path in paths}
+    last = {parent: path for path, parent in above.items()}
+    margins: dict[str, str] = {}
+    for path, parent in above.items():
+        if not parent:
+            margins[path] = ""
+            yield path
+            continue
+        branch, margin = ("└─ ", "   ") if last[parent] == path else ("├─ ", "│  ")
+        margins[path] = margins[parent] + margin
+        yield click.style(margins[parent] + branch, dim=True) + path[len(parent) + 1 :]
 
 
-def _above(paths: list[str], path: str) -> str:
+def _above(known: set[str], path: str) -> str:
     """Who supervises it: a child's id may have slashes of its own."""
     while path := path.rpartition("/")[0]:
-        if path in paths:
+        if path in known:
             return path
     return ""

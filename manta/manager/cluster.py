@@ -22,7 +22,7 @@ from manta.actors import (
     Restart,
     Supervisor,
 )
-from manta.manager import pages, placement, plans, references
+from manta.manager import placement, plans, references
 from manta.manager import swarm_queries as queries
 from manta.manager import swarm_words as words
 from manta.manager.cluster_nodes import ClusterNodes, LeaseTick
@@ -57,7 +57,7 @@ from manta.manager.swarm import SwarmSupervisor
 from manta.manager.swarm_events import Created, decode_log, encode
 from manta.manager.swarm_machine import SwarmMachine
 from manta.manager.validity import flaws
-from manta.protocol import clusters, user
+from manta.protocol import clusters, pages, user
 from manta.protocol.codes import Code
 from manta.protocol.node import (
     FetchDesired,
@@ -146,8 +146,8 @@ class ClusterSupervisor(Supervisor):
                 self._remove_node(node_id, self.defer())
             case StopNodeRequested(node_id, drain):
                 self._pass_on(self._nodes.stop(node_id, drain=drain), self.defer())
-            case NodeTreeRequested(node_id):
-                self._pass_on(self._nodes.tree(node_id), self.defer())
+            case NodeTreeRequested(node_id, after):
+                self._pass_on(self._nodes.tree(node_id, after), self.defer())
             case ClusterChanged(record):
                 self._changed(record)
             case Down():

@@ -215,7 +215,7 @@ class ClusterNodes:
         asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
         return answer
 
-    def tree(self, node_id: str) -> Future[Tree]:
+    def tree(self, node_id: str, after: str) -> Future[Tree]:
         """Raises Refused."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
@@ -224,7 +224,7 @@ class ClusterNodes:
                 Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree can't be had."
             )
         answer: Future[Tree] = Future()
-        asked = node.link.ask_future(ReadTree(), timeout=10.0)
+        asked = node.link.ask_future(ReadTree(after), timeout=10.0)
         asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
         return answer
 

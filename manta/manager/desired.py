@@ -13,8 +13,8 @@ from itertools import islice
 
 import msgspec
 
-from manta.manager.pages import PAGE_BYTES, encoded, fitting
 from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
+from manta.protocol.pages import PAGE_BYTES, encoded, fitting
 
 
 @dataclass

@@ -13,7 +13,6 @@ from manta.actors.errors import Refused
 from manta.manager import networks
 from manta.manager.exchange import Collective, Route, Sender, Topic
 from manta.manager.node_names import listed
-from manta.manager.pages import PAGE_BYTES
 from manta.manager.swarm_course import Course
 from manta.manager.swarm_state import Phase, TaskRun
 from manta.protocol.base import Instance
@@ -32,6 +31,7 @@ from manta.protocol.exchange import (
     ReadMessage,
     ReadPeers,
 )
+from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.states import AttemptState
 from manta.protocol.values import Inline, Payload
 

@@ -20,7 +20,6 @@ from manta.actors import (
     Refused,
     Reply,
 )
-from manta.manager import pages
 from manta.manager.auth.permits import Permits
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import check_right
@@ -70,7 +69,7 @@ from manta.manager.store.records import (
 )
 from manta.manager.users import Users
 from manta.manager.watches import Watches
-from manta.protocol import clusters, exchange, node, sign_in, user, users
+from manta.protocol import clusters, exchange, node, pages, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.states import ClusterState
 from manta.protocol.tree import tree_of
@@ -370,10 +369,8 @@ class Gateway(Actor):
                 self._modules.handle(message, who, self.defer())
             case users.ListModules() | users.UpdateModule() | users.RemoveModule():
                 self._modules.handle(message, who, self.defer())
-            case clusters.ListClusters():
-                return clusters.Clusters(
-                    tuple(map(self._clusters.info, self._permits.visible(who)))
-                )
+            case clusters.ListClusters(after):
+                return self._clusters.page(self._permits.visible(who), after)
             case clusters.GetCluster(name):
                 return self._clusters.info(find.cluster(name))
             case clusters.CreateCluster(name):
@@ -396,18 +393,19 @@ class Gateway(Actor):
                 self._relay.forward(cluster_path(find.cluster(name).id), FromUser(message, who))
             case clusters.GetNode(name, cluster):
                 record = find.node(name, cluster)
-                request = FromUser(clusters.GetNode(record.id), who)
-                self._relay.forward(cluster_path(record.cluster_id), request)
+                asked = FromUser(clusters.GetNode(record.id), who)
+                self._relay.forward(cluster_path(record.cluster_id), asked)
             case clusters.RequestNodeStop(name, drain):
                 record = find.node(name)
                 self._relay.forward(
                     cluster_path(record.cluster_id), StopNodeRequested(record.id, drain)
                 )
-            case user.GetTree(None):
-                return tree_of(self.system.tree())
-            case user.GetTree(str(name)):
+            case user.GetTree(None, after):
+                return tree_of(self.system.tree(), after)
+            case user.GetTree(str(name), after):
                 record = find.node(name)
-                self._relay.forward(cluster_path(record.cluster_id), NodeTreeRequested(record.id))
+                request = NodeTreeRequested(record.id, after)
+                self._relay.forward(cluster_path(record.cluster_id), request)
             case clusters.RemoveNode(name):
                 self._clusters.remove_node(find.node(name))
             case user.CheckSwarm(cluster=name) | user.SendSwarm(cluster=name):

@@ -14,11 +14,11 @@ from manta.actors import Actor
 from manta.manager.context import Board, Context, work
 from manta.manager.errors import StoreError
 from manta.manager.feeds import Feeds, Poll
-from manta.manager.pages import PAGE_BYTES
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, StoredLine
 from manta.manager.swarm_queries import ITEM_BYTES
 from manta.protocol.node import LogAck, LogBatch, LogLine
+from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.user import FeedPage, LogItem, ReadFeed, SwarmInfo
 
 _encode = msgspec.msgpack.Encoder().encode

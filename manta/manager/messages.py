@@ -68,6 +68,7 @@ class NodeTreeRequested(msgspec.Struct, frozen=True):
     """Asked; answered with the node's Tree."""
 
     node_id: str
+    after: str
 
 
 class ClusterChanged(msgspec.Struct, frozen=True):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from manta.actors import Actor, Refused, Reply
-from manta.manager import pages
 from manta.manager.auth.principals import Principal
 from manta.manager.context import BLOBS, Context, work
 from manta.manager.ids import new_id
@@ -21,7 +20,7 @@ from manta.manager.registry import Registry, check, described
 from manta.manager.relay import Relay
 from manta.manager.store.interface import Delete, Put, Reference, Release, Write
 from manta.manager.store.records import ModuleRecord
-from manta.protocol import users
+from manta.protocol import pages, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 from manta.protocol.spec import ModuleSpec

@@ -6,8 +6,8 @@ import msgspec
 
 from manta.actors import Actor, Refused, Reply
 from manta.manager.context import Context, work
-from manta.manager.pages import PAGE_BYTES
 from manta.protocol.codes import Code
+from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.user import Plan, Planned
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobRefused

@@ -9,13 +9,13 @@ from typing import assert_never
 from manta.actors import Refused
 from manta.manager import swarm_words as words
 from manta.manager.node_names import listed
-from manta.manager.pages import PAGE_BYTES, fitting
 from manta.manager.placement import WINDOW, NodeView, place
 from manta.manager.swarm_events import Placed, Unplaceable
 from manta.manager.swarm_machine import SwarmMachine
 from manta.manager.swarm_state import Attempt, Phase, TaskRun
 from manta.protocol.codes import Code
 from manta.protocol.node import ResultEntries, ResultEntry
+from manta.protocol.pages import PAGE_BYTES, fitting
 from manta.protocol.user import (
     EventItem,
     FeedName,

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from manta.actors import Refused
 from manta.manager.node_names import listed
-from manta.manager.pages import encoded, fitting
 from manta.manager.placement import Placement
 from manta.manager.swarm_events import ResultsDeleted
 from manta.manager.swarm_state import Ask, Attempt, InstanceRun, SwarmData, TaskRun
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Progressed, TaskError
+from manta.protocol.pages import encoded, fitting
 from manta.protocol.states import AttemptState
 
 TOLD = 3000

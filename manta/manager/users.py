@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from manta.actors import Actor, Refused, Reply
-from manta.manager import pages
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
@@ -29,7 +28,7 @@ from manta.manager.store.records import (
     RoleRecord,
     UserRecord,
 )
-from manta.protocol import sign_in, users
+from manta.protocol import pages, sign_in, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 
@@ -87,10 +86,13 @@ class Users:
                 self._define(message, reply)
             case users.DeleteRoleDefinition(name):
                 self._undefine(name, reply)
-            case users.ListRoles():
+            case users.ListRoles(after):
                 builtin = (_role(name, rights, True) for name, rights in BUILTIN.items())
-                own = (_role(name, rights) for name, rights in sorted(self._roles.defined.items()))
-                reply.set(users.Roles((*builtin, *own)))
+                own = (_role(name, rights) for name, rights in self._roles.defined.items())
+                roles, more = pages.after(
+                    (*builtin, *own), lambda one: _place(one.name), _place(after), pages.encoded
+                )
+                reply.set(users.Roles(roles, more))
             case sign_in.Logout(everywhere):
                 self._logout(who, everywhere, reply)
 
@@ -350,6 +352,14 @@ class Users:
 
         delete = Delete(RoleRecord, name)
         self._registrar.write((delete,), lambda: reply.set(Ok()), reply, not_stored)
+
+
+_PLACES = {name: f"0{number}" for number, name in enumerate(BUILTIN)}
+
+
+def _place(role: str) -> str:
+    """Of a role in the list of all; nothing comes before all."""
+    return _PLACES.get(role, f"1{role}") if role else ""
 
 
 def _role(name: str, rights: Iterable[str], builtin: bool = False) -> users.RoleInfo:

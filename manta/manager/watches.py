@@ -9,7 +9,6 @@ from typing import TypeVar
 import msgspec
 
 from manta.actors import Actor, ActorDead, MailboxFull, Refused, Reply, Timer
-from manta.manager import pages
 from manta.manager.auth.permits import Permits
 from manta.manager.auth.principals import Principal
 from manta.manager.clusters import Clusters
@@ -17,7 +16,7 @@ from manta.manager.context import Context
 from manta.manager.modules import Modules
 from manta.manager.relay import Relay
 from manta.manager.revisions import Revisions
-from manta.protocol import clusters, user, users
+from manta.protocol import clusters, pages, user, users
 from manta.protocol.node import Message
 
 T = TypeVar("T")

@@ -17,6 +17,7 @@ class ClusterInfo(Message, frozen=True):
     status: str
     owner_id: str
     node_count: int
+    created_at: Seconds = 0.0
 
 
 class CreateCluster(Message, frozen=True):
@@ -24,11 +25,16 @@ class CreateCluster(Message, frozen=True):
 
 
 class ListClusters(Message, frozen=True):
-    pass
+    """In order of ids; `after` is the last that was received already. So in all lists."""
+
+    after: str = ""
 
 
 class Clusters(Message, frozen=True):
+    """As many as fit into a message; `more`: ask for those after them. So in all lists."""
+
     clusters: tuple[ClusterInfo, ...]
+    more: bool = False
     revision: str = ""
 
 
@@ -81,15 +87,11 @@ class NodeInfo(Message, frozen=True):
 
 
 class ListNodes(Message, frozen=True):
-    """In order of ids; `after` is the last that was received already. So in all lists."""
-
     cluster: str
     after: str = ""
 
 
 class Nodes(Message, frozen=True):
-    """As many as fit into a message; `more`: ask for those after them. So in all lists."""
-
     nodes: tuple[NodeInfo, ...]
     more: bool = False
     revision: str = ""

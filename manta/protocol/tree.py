@@ -8,10 +8,8 @@ import msgspec
 
 from manta.actors.supervisor import ChildInfo
 from manta.actors.system import TreeNode
+from manta.protocol import pages
 from manta.protocol.base import Message
-
-MOST = 5000
-"""Actors in one answer."""
 
 
 class TreeActor(msgspec.Struct, frozen=True):
@@ -32,22 +30,31 @@ class TreeActor(msgspec.Struct, frozen=True):
 
 
 class Tree(Message, frozen=True):
-    """In the order of the tree, each before those that it supervises."""
+    """In order of paths, each before those that it supervises; `more`: ask for those after
+    them."""
 
     actors: tuple[TreeActor, ...]
-    left_out: int = 0
+    more: bool = False
 
 
 class ReadTree(Message, frozen=True):
-    """From the manager to a node; answered with a Tree."""
+    """From the manager to a node; answered with a Tree. `after` is the last path received."""
+
+    after: str = ""
 
 
 ReadTree.reply = Tree
 
 
-def tree_of(roots: Sequence[TreeNode]) -> Tree:
-    actors = [actor for root in roots for actor in _flat(root)]
-    return Tree(tuple(actors[:MOST]), max(0, len(actors) - MOST))
+def tree_of(roots: Sequence[TreeNode], after: str = "") -> Tree:
+    """A page of it."""
+    actors = (actor for root in roots for actor in _flat(root))
+    return Tree(*pages.after(actors, lambda one: _place(one.path), _place(after), pages.encoded))
+
+
+def _place(path: str) -> str:
+    """Sorts a subtree behind its root, whatever characters names have."""
+    return path.replace("/", "\0")
 
 
 def _flat(node: TreeNode) -> Iterator[TreeActor]:

@@ -305,9 +305,10 @@ class GetManagerStatus(Message, frozen=True):
 
 
 class GetTree(Message, frozen=True):
-    """The manager's supervision tree, or that of a node."""
+    """The manager's supervision tree, or that of a node; `after` is the last path received."""
 
     node: str | None = None
+    after: str = ""
 
 
 _REPLIES: dict[type[Message], type[Message]] = {

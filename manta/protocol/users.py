@@ -96,11 +96,14 @@ class DeleteRoleDefinition(Message, frozen=True):
 
 
 class ListRoles(Message, frozen=True):
-    pass
+    """The built-in ones come first, then the others in order of names."""
+
+    after: str = ""
 
 
 class Roles(Message, frozen=True):
     roles: tuple[RoleInfo, ...]
+    more: bool = False
 
 
 # Modules: code under a name, sent once.

@@ -16,6 +16,8 @@ from manta import Module, Swarm, Task, UserAPI
 from manta.apis import errors
 from manta.cli.local import CLUSTER
 from manta.protocol.tokens import peek
+from manta.protocol.tree import Tree
+from manta.protocol.user import GetTree
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.restarts import Restartable, until
 
@@ -166,6 +168,17 @@ def test_what_is_told_of_a_node_is_true_of_this_machine(api: UserAPI) -> None:
     assert 0 < resources.disk_free <= psutil.disk_usage("/").total
     assert resources.gpu_available is bool(found.gpus)
     assert abs(time.time() - node.last_seen) < 30
+
+
+@pytest.mark.parametrize("node", [None, "node-1"])
+def test_the_trees_of_manager_and_node_are_read_on_from_a_path(
+    api: UserAPI, node: str | None
+) -> None:
+    paths = [actor.path for actor in api.get_tree(node).actors]
+    assert paths[0] == ("node" if node else "manager")
+    rest = api.connection.ask(GetTree(node, paths[2]), Tree, again=True)
+    assert [actor.path for actor in rest.actors] == paths[3:]
+    assert not rest.more
 
 
 def test_a_drained_node_finishes_takes_nothing_and_goes(own_api: UserAPI, own: Restartable) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from manta.manager.pages import PAGE_BYTES
 from manta.manager.swarm_events import Created, GlobalSet, Paused, Resumed, Started, Stopped
 from manta.manager.swarm_machine import SwarmMachine
+from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.states import AttemptState, SwarmState
 from tests.simulation.checker import Checker

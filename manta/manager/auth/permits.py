@@ -74,13 +74,12 @@ class Permits:
         ]
 
     def visible(self, who: Principal) -> list[ClusterRecord]:
-        """The clusters that he may read, oldest first."""
-        shown = (
+        """The clusters that he may read."""
+        return [
             record
             for record in self._directory.clusters.values()
             if Right.CLUSTER_READ in self._roles.rights(who, record.id)
-        )
-        return sorted(shown, key=lambda record: record.created_at)
+        ]
 
 
 def _cluster_of(message: Any, row: Row, find: Directory) -> str | None:

@@ -11,19 +11,22 @@ import pytest
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis.profiles import Target
 from manta.apis.session import Session
-from manta.manager import blobs, pages
+from manta.manager import blobs
 from manta.manager.messages import Sweep
 from manta.manager.store.interface import Put, Write
 from manta.manager.store.records import (
+    ClusterRecord,
     KeyKind,
     KeyRecord,
     NodeRecord,
+    RoleRecord,
     SwarmRecord,
     UserRecord,
 )
 from manta.manager.store.sqlite import SqliteStore
-from manta.protocol.clusters import ClusterInfo, ListNodes
-from manta.protocol.node import Capabilities, DatasetInfo
+from manta.protocol import pages
+from manta.protocol.clusters import ClusterInfo, ListClusters, ListNodes, WatchNodes
+from manta.protocol.node import Capabilities, DatasetInfo, Message
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import CheckSwarm, ListSwarms, SendSwarm, SwarmInfo
 from manta.transports.frames import Limits
@@ -90,19 +93,75 @@ def test_thousands_of_users_are_listed_by_email(
     emails = [f"user-{number:05}@lab" for number in range(3000)]
     records = (UserRecord(f"{-n % 7:x}{n:031x}", email, "", 0.0) for n, email in enumerate(emails))
     fill(bench, *map(Put, records))
-    asked = 0
-    whole = api.connection.ask
-
-    def count(*arguments, **options):
-        nonlocal asked
-        asked += 1
-        return whole(*arguments, **options)
-
-    monkeypatch.setattr(api.connection, "ask", count)
+    asked = requests(api, monkeypatch)
     found = [user.email for user in api.list_users()]
     assert found == ["me@localhost", *emails]
-    assert asked > 3
+    assert len(asked) > 3
     assert len(api.list_user_ids()) == 3001
+
+
+def requests(api: UserAPI, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the SDK asks from now on."""
+    asked: list[object] = []
+    whole = api.connection.ask
+
+    def noted(message: Message, *arguments, **options):
+        asked.append(message)
+        return whole(message, *arguments, **options)
+
+    monkeypatch.setattr(api.connection, "ask", noted)
+    return asked
+
+
+def test_thousands_of_roles_are_listed_by_name_the_built_in_ones_first(
+    bench, api: UserAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"role-{number:05}-{'x' * 1500}" for number in range(3000)]
+    fill(bench, *(Put(RoleRecord(name, ("swarm.read",))) for name in reversed(names)))
+    asked = requests(api, monkeypatch)
+    found = api.list_roles()
+    assert sum(len(role.name) for role in found) > LIMIT  # no message holds them
+    assert len(asked) > 4
+    assert [role.name for role in found[:4]] == ["viewer", "researcher", "operator", "owner"]
+    assert [role.builtin for role in found] == [True] * 4 + [False] * 3000
+    assert [role.name for role in found[4:]] == names
+
+
+def test_many_clusters_are_listed_in_order_of_creation_and_make_a_large_tree(
+    bench, admin, cluster: ClusterInfo, api: UserAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an actor of its own: so pages are smaller."""
+    monkeypatch.setattr(pages, "PAGE_BYTES", 20_000)
+    numbers = range(1000)
+    fill(
+        bench,
+        *(
+            Put(ClusterRecord(f"{-n % 7:x}{n:015x}", f"c-{n}", cluster.owner_id, n + 1.0))
+            for n in numbers
+        ),
+        *node_record(7, cluster),
+    )
+    asked = requests(api, monkeypatch)
+    found = api.list_clusters()
+    assert [one.name for one in found] == [*(f"c-{n}" for n in numbers), cluster.name]
+    assert [one.node_count for one in found] == [0] * 1000 + [5]
+    assert len(asked) > 3
+    first = admin.ask(ListClusters())
+    last = first.clusters[-1].id
+    assert first.more
+    api.stop_cluster(last)
+    api.delete_cluster(last)
+    assert admin.ask(ListClusters(after=last)).clusters[0].id > last
+
+    asked.clear()
+    actors = api.get_tree().actors
+    assert len(asked) > 3
+    paths = [actor.path for actor in actors]
+    assert len(set(paths)) == len(paths)
+    expected = {f"manager/clusters/{one.id}" for one in found if one.id != last}
+    assert {path for path in paths if path.startswith("manager/clusters/")} == expected
+    assert paths[0] == "manager"
+    assert all(path.startswith("manager/") for path in paths[1:])
 
 
 def node_record(number: int, cluster: ClusterInfo) -> Iterator[Put]:
@@ -121,6 +180,12 @@ def test_thousands_of_nodes_and_what_a_swarm_finds_on_them(
     assert [node.alias for node in found if node.alias.startswith("n0")][:2] == ["n0000", "n0001"]
     assert [node.alias for node in found] == sorted(node.alias for node in found)
     assert len(found) == 2000 + 4
+    seen, revision = set(), ""
+    while changed := admin.ask(WatchNodes(cluster.name, revision)).nodes:
+        assert 3 * len(changed) < len(found)
+        seen |= {node.id for node in changed}
+        revision = admin.ask(WatchNodes(cluster.name, revision)).revision
+    assert seen == {node.id for node in found}
     first = admin.ask(ListNodes(cluster.name))
     assert first.more
     assert 3 * len(first.nodes) < len(found)  # no message holds them
