@@ -8,7 +8,7 @@ from functools import partial
 from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.manager.auth.principals import Kind
 from manta.manager.context import Context, Done, finish, work
-from manta.manager.messages import Sweep
+from manta.manager.messages import Sweep, SweepLater
 from manta.transports.bulk import Operation
 from manta.transports.curve_bulk import CurveBulk
 
@@ -49,6 +49,9 @@ class Blobs(Actor):
                 reply = self.defer()
                 then = partial(self._swept, reply)
                 work(self, self._context.workers, self._sweep, then, reply)
+            case SweepLater():
+                if self._sweep_due is None or self._sweep_due.deadline > self.clock.now() + GRACE:
+                    self._sweep_after(GRACE)
             case Done():
                 finish(message)
             case _:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from manta.manager import references
 from manta.manager.errors import StoreError
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, Release, Write
 from manta.manager.store.records import SwarmRecord
-from manta.manager.swarm_events import Acknowledge, Action, Released, SwarmEvent
+from manta.manager.swarm_events import Acknowledge, Action, Released
 from manta.protocol.user import FeedName, SwarmInfo
 from manta.protocol.values import BlobRef
 
@@ -67,14 +66,15 @@ class Commits:
 
     def add(
         self,
-        event: SwarmEvent,
+        named: tuple[str, ...],
         bodies: list[bytes],
         actions: list[Orderly],
         info: SwarmInfo,
         seen: dict[FeedName, int],
         then: Then | None,
     ) -> None:
-        """`bodies`: of the event and of what it led to; none if it changed nothing."""
+        """`named`: blobs that the swarm needs from now on. `bodies`: of the event and of what it
+        led to; none if it changed nothing."""
         if not bodies and self._waiting:  # in its turn: what it tells may rest on those before
             self._waiting[-1].actions += actions
             if then is not None:
@@ -89,9 +89,9 @@ class Commits:
             return
         writes: list[Write] = [AppendEvents(info.swarm_id, self.number + 1, tuple(bodies))]
         self.number += len(bodies)
-        if digests := tuple(blob.digest for blob in references.of_event(event)):
-            writes.append(Reference(info.swarm_id, digests))
-            self.blobs.update(digests)
+        if named:
+            writes.append(Reference(info.swarm_id, named))
+            self.blobs.update(named)
         for action in actions:
             if isinstance(action, Released):
                 released = tuple(blob.digest for blob in action.blobs)

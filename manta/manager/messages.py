@@ -153,3 +153,7 @@ class ClusterStopped(msgspec.Struct, frozen=True):
 
 class Sweep(msgspec.Struct, frozen=True):
     """Delete what nobody needs."""
+
+
+class SweepLater(msgspec.Struct, frozen=True):
+    """Something was released: sweep as soon as what lies unnamed may go."""

@@ -38,6 +38,7 @@ from manta.manager.messages import (
     Orders,
     Restored,
     Sweep,
+    SweepLater,
 )
 from manta.manager.polls import ExchangeExpired, ExchangePolls
 from manta.manager.store.actor import Writer
@@ -257,7 +258,9 @@ class SwarmSupervisor(Actor):
                 else:
                     performed.append(action)
         self._set_timer()
-        self._commits.add(event, bodies, performed, queries.info(machine), self._lengths(), then)
+        # Blobs of entries that the machine passed over are nobody's: a sweep takes them.
+        named = tuple(machine.data.needed(references.of_event(event)))
+        self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
         self._polls.wake(topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
@@ -290,8 +293,9 @@ class SwarmSupervisor(Actor):
                     self.log.info("%s%s", state, f": {reason}" if reason else "")
                     if state.final:
                         self.after(IDLE, _IdleCheck())
-                case Released():
-                    pass  # a write of the commit
+                case Released(blobs, deleted):  # a write of the commit
+                    if not deleted:
+                        self._spare(blobs)
                 case AskPlacement() | Woken():
                     raise AssertionError("this is carried out before the commit")
                 case _:
@@ -304,6 +308,12 @@ class SwarmSupervisor(Actor):
         self._feeds.wake(*grown)
         if None in grown:
             self._lines.wake()
+
+    def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
+        """Who was just told of them has the time to fetch them that an unnamed blob may lie."""
+        for blob in blobs:
+            self._context.holds(blob.digest)
+        self._tell_blobs(SweepLater())
 
     def _tell_cluster(
         self,
@@ -428,9 +438,11 @@ class SwarmSupervisor(Actor):
 
     def _sweep(self, error: StoreError | None) -> None:
         if error is None:
-            # Who is being restarted sweeps by and by.
-            with contextlib.suppress(ActorDead, MailboxFull):
-                self.system.find(BLOBS).tell(Sweep())
+            self._tell_blobs(Sweep())
+
+    def _tell_blobs(self, message: Sweep | SweepLater) -> None:
+        with contextlib.suppress(ActorDead, MailboxFull):  # who is restarted sweeps by and by
+            self.system.find(BLOBS).tell(message)
 
     # Feeds.
 

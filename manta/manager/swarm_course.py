@@ -333,7 +333,7 @@ class Course:
         data, maximum = self.data, self.graph.ceiling
         if data.state is not SwarmState.ACTIVE or data.open_tasks or data.iteration < 0:
             return
-        self._release(data.exchange.iteration_over())
+        self._release([*data.exchange.iteration_over(), *data.forget_replaced()])
         self._tell("iteration", words.iteration_took(data.iteration, self._now - data.began_at))
         answered = [
             instance.last
@@ -374,7 +374,7 @@ class Course:
         for attempt in list(self.data.live.values()):
             self._close(attempt, AttemptState.CANCELLED)
         self.data.asks.clear()
-        self._release(self.data.exchange.clear())
+        self._release([*self.data.exchange.clear(), *self.data.forget_replaced()])
         self.data.ended_at = self._now
         self._enter(state, reason, kill=kill)
 
@@ -384,14 +384,12 @@ class Course:
         self._tell("state", words.state(self.data))
         self._actions.append(StateChanged(state, reason, kill))
 
-    def _release(self, blobs: list[BlobRef]) -> None:
+    def _release(self, blobs: list[BlobRef], *, deleted: bool = False) -> None:
         """Those of them that nothing names any more."""
-        if not blobs:
-            return
-        said = {blob.digest for blob in self.data.exchange.blobs()}
-        gone = [blob for blob in blobs if blob.digest not in said | self.data.lasting.keys()]
+        needed = self.data.needed(blobs)
+        gone = dict.fromkeys(blob for blob in blobs if blob.digest not in needed)
         if gone:
-            self._actions.append(Released(tuple(gone)))
+            self._actions.append(Released(tuple(gone), deleted))
 
     # Telling users.
 

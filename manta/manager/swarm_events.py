@@ -241,9 +241,11 @@ class Woken:
 
 @dataclass(frozen=True)
 class Released:
-    """Nobody can read these blobs any more."""
+    """Nobody can read these blobs any more, but who was just told of them."""
 
     blobs: tuple[BlobRef, ...]
+    deleted: bool = False
+    """A user deleted them: nobody need be spared."""
 
 
 Action = AskPlacement | Assign | Revoke | Acknowledge | Publish | StateChanged | Woken | Released

@@ -211,7 +211,7 @@ class SwarmMachine(Entries):
 
     def _results_deleted(self, event: ResultsDeleted) -> None:
         if positions := self.data.results_of(event.tag, event.iteration):
-            self._release(self.data.delete_results(positions))
+            self._release(self.data.delete_results(positions), deleted=True)
             self._tell("deleted", words.deleted(len(positions), event))
 
     def _restarted(self) -> None:

@@ -252,6 +252,9 @@ class SwarmData:
     heard_since: set[str] = field(default_factory=set)
     """Nodes that have told something since then."""
     globals: dict[str, Global] = field(default_factory=dict)
+    replaced: list[BlobRef] = field(default_factory=list)
+    """Values of globals that were overwritten in this iteration: its attempts may be reading
+    them."""
     exchange: Exchange = field(default_factory=Exchange)
     results: list[ResultItem] = field(default_factory=list)
     by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
@@ -297,13 +300,35 @@ class SwarmData:
             del self.held[attempt.node_id]
 
     def set_global(self, tag: str, value: Payload) -> None:
-        self.keep(value)  # for good: who has read a version may still fetch it
+        self.keep(value)
         old = self.globals.get(tag)
+        if old is not None and isinstance(old.value, BlobRef):
+            self.replaced.append(old.value)
         self.globals[tag] = Global(value, old.version + 1 if old else 1)
+
+    def forget_replaced(self) -> list[BlobRef]:
+        """The iteration is over: the blobs that nobody reads any more."""
+        replaced, self.replaced = self.replaced, []
+        self._drop(replaced)
+        return replaced
 
     def keep(self, value: Payload | None) -> None:
         if isinstance(value, BlobRef):
             self.lasting[value.digest] += 1
+
+    def _drop(self, blobs: Iterable[BlobRef]) -> None:
+        for blob in blobs:
+            self.lasting[blob.digest] -= 1
+            if not self.lasting[blob.digest]:
+                del self.lasting[blob.digest]
+
+    def needed(self, blobs: Iterable[BlobRef]) -> set[str]:
+        """Digests of those of them that something still names."""
+        asked = {blob.digest for blob in blobs}
+        lasting = {digest for digest in asked if digest in self.lasting}
+        if lasting == asked:
+            return asked
+        return lasting | asked.intersection(blob.digest for blob in self.exchange.blobs())
 
     def add_result(self, item: ResultItem) -> int:
         self.keep(item.value)
@@ -324,16 +349,15 @@ class SwarmData:
 
     def delete_results(self, positions: Iterable[int]) -> list[BlobRef]:
         """The blobs that these held."""
-        blobs: dict[BlobRef, None] = {}
+        blobs: list[BlobRef] = []
         for position in positions:
             item = self.results[position]
             self.deleted.add(position)
             self.results[position] = msgspec.structs.replace(item, value=_NOTHING)
             if isinstance(item.value, BlobRef):
-                blobs[item.value] = None
-                self.lasting[item.value.digest] -= 1
-        self.lasting = +self.lasting
-        return list(blobs)
+                blobs.append(item.value)
+        self._drop(blobs)
+        return blobs
 
     def disavow(self, attempt: Attempt) -> None:
         """What it wrote stays readable and counts no more."""

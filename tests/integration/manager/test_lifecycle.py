@@ -7,6 +7,7 @@ import threading
 import time
 from functools import partial
 
+import msgspec
 import pytest
 
 from manta.actors import ActorDead
@@ -18,6 +19,7 @@ from manta.protocol.codes import Code
 from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import (
     Assignment,
+    GlobalWritten,
     JournalAck,
     JournalBatch,
     JournalEntry,
@@ -36,6 +38,7 @@ from manta.protocol.user import (
     ListSwarms,
     ReadFeed,
     RemoveSwarm,
+    SelectGlobal,
     SendSwarm,
     StartSwarm,
     StopSwarm,
@@ -279,6 +282,29 @@ def test_blobs_of_deleted_results_go_and_are_not_asked_for_again(
     depot = bench.manager.context.depot
     assert admin.ask(DeleteResults(swarm_id)).count == 2
     assert left() == {"said"}
+
+
+def test_the_blob_of_an_overwritten_global_goes_by_itself(
+    bench, admin: Client, nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "GRACE", 1.0)
+    [node] = nodes(1, silent)
+    depot = bench.manager.context.depot
+    swarm_id = deploy(admin, msgspec.structs.replace(one_task(), max_iteration=2))
+    wait_until(lambda: node.ran)
+    at = node.ran[0]
+    old, new = (BlobRef(depot.put(text * 1000), 3000) for text in (b"old", b"new"))
+    node.say(swarm_id, GlobalWritten(at, "model", old), GlobalWritten(at, "model", new))
+    wait_until(lambda: node.acknowledged.get(swarm_id) == 3)
+    os.utime(depot.path(old.digest), (0, 0))
+    assert bench.system.find("manager/blobs").ask(Sweep(), timeout=5) == 0
+    node.say(swarm_id, TaskEnded(at, "FINISHED", 0.0))
+    wait_until(lambda: len(node.ran) == 2)
+    # Somebody may just have been told of it: it is spared for a while.
+    assert depot.path(old.digest).stat().st_mtime > 0
+    wait_until(lambda: old.digest not in depot, 5)
+    assert admin.ask(SelectGlobal(swarm_id, "model")).value == new
+    assert new.digest in depot
 
 
 def test_nobody_is_disturbed_by_a_task_that_ends_twice(bench, admin: Client, nodes) -> None:

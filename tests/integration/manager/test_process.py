@@ -7,12 +7,13 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,14 @@ import pytest
 from manta.cli.exit_codes import Exit
 from manta.manager.home import Home, ManagerFile
 from manta.protocol.clusters import CreateCluster, ListClusters
-from manta.protocol.node import Assignment, JournalEntry, ResultWritten, TaskEnded, TaskStarted
+from manta.protocol.node import (
+    Assignment,
+    GlobalWritten,
+    JournalEntry,
+    ResultWritten,
+    TaskEnded,
+    TaskStarted,
+)
 from manta.protocol.sign_in import SignIn
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
@@ -28,12 +36,14 @@ from manta.protocol.user import (
     GetSwarm,
     GetTasks,
     ReadFeed,
+    SelectGlobal,
     SendSwarm,
     StartSwarm,
     WaitSwarm,
 )
-from manta.protocol.values import Inline
+from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, FakeNode, wait_until
+from manta.transports.blobs import FileDepot
 from manta.transports.keys import KeyPair
 
 ROUNDS = 20
@@ -277,9 +287,20 @@ def test_killed_again_and_again_in_mid_swarm_it_loses_nothing(tmp_path: Path) ->
             Process(tmp_path / "m", *ANYWHERE, "--bootstrap", str(bootstrap))
         )
         file = process.start()
+        depot = FileDepot(process.home.blobs)
+
+        def train(assignment: Assignment) -> list[JournalEntry]:
+            """The aggregator of each round overwrites the model of the one before."""
+            entries = work(assignment)
+            at = assignment.instance
+            if at.alias == "aggregator":
+                model = f"model {at.iteration}".encode() * 10_000
+                entries.insert(1, GlobalWritten(at, "model", BlobRef(depot.put(model), len(model))))
+            return entries
+
         running = [
             undo.enter_context(
-                FakeNode(file.nodes, file.public_key, alias=f"node-{n}", keys=keys, script=work)
+                FakeNode(file.nodes, file.public_key, alias=f"node-{n}", keys=keys, script=train)
             )
             for n, keys in enumerate(node_keys, 1)
         ]
@@ -297,6 +318,8 @@ def test_killed_again_and_again_in_mid_swarm_it_loses_nothing(tmp_path: Path) ->
             cursor = page.cursor
             process.kill()
             process.start()
+            model = admin.ask(SelectGlobal(first, "model")).value
+            assert model is None or model.digest in depot
         info = admin.ask(WaitSwarm(first, 30.0), 60)
         assert (info.status, info.iteration) == ("COMPLETED", ROUNDS - 1), info
         page = admin.ask(ReadFeed(first, "results", limit=10_000))
@@ -309,6 +332,11 @@ def test_killed_again_and_again_in_mid_swarm_it_loses_nothing(tmp_path: Path) ->
             for instance in ("worker.0", "worker.1", "worker.2", "aggregator.0")
         )
         assert len(admin.ask(GetTasks(first)).tasks) == ROUNDS * 4
+        # Of the models none is kept but the last.
+        model = admin.ask(SelectGlobal(first, "model")).value
+        with closing(sqlite3.connect(process.home.database)) as store:
+            named = store.execute("SELECT digest FROM blob_references WHERE holder = ?", (first,))
+            assert named.fetchall() == [(model.digest,)]
         # What was over before a kill is there after it: swarm, results, clusters, users.
         process.kill()
         process.start()

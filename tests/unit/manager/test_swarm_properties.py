@@ -97,7 +97,8 @@ class Walk:
         if r.random() < 0.3:
             entries.append(Broadcasted(instance, "t", r.choice(BLOBS)))
         if r.random() < 0.3:
-            entries.append(GlobalWritten(instance, r.choice("xy"), self.make.value(r.random())))
+            value = r.choice([self.make.value(r.random()), *BLOBS])
+            entries.append(GlobalWritten(instance, r.choice("xy"), value))
         if r.random() < 0.2 and len(b.machine.data.runs) < 4:
             entries.append(NextIteration(instance))
         if r.random() < 0.1:
@@ -108,25 +109,32 @@ class Walk:
         first = b.numbers[node] + 1
         b.numbers[node] += len(entries)
         self.sent.append(EntriesReceived(node, first, tuple(entries)))
-        self.release()
-        self.needed |= {blob.digest for blob in references.of_event(self.sent[-1])}
-        b.feed(self.sent[-1])
+        self.feed(self.sent[-1])
 
-    def release(self):
-        for action in self.b.actions:
+    def feed(self, event):
+        """What a shell does with blobs: it refers to those that are needed, and releases."""
+        b = self.b
+        b.feed(event)
+        self.needed |= b.machine.data.needed(references.of_event(event))
+        for action in b.actions:
             if isinstance(action, Released):
                 self.needed -= {blob.digest for blob in action.blobs}
-        self.b.actions.clear()
+        b.actions.clear()
 
     def lose(self):
         node = self.pick(self.b.nodes)
         if node is not None:
             self.b.nodes = [other for other in self.b.nodes if other is not node]
-            self.b.feed(NodeLost(node.id, "gone"))
+            self.feed(NodeLost(node.id, "gone"))
 
     def return_all(self):
         self.b.nodes = list(self.all_nodes)
         self.b.nodes_changed()
+
+    def tick(self):
+        b = self.b
+        b.now = max(b.now, b.machine.next_deadline())
+        self.feed(Ticked())
 
     def step(self):
         b, r = self.b, self.random
@@ -137,23 +145,23 @@ class Walk:
             case 1:
                 self.return_all()
             case 2:
-                b.feed(Paused())
+                self.feed(Paused())
             case 3 | 4:
-                b.feed(Resumed())
+                self.feed(Resumed())
             case 5 | 6 if b.machine.next_deadline() is not None:
-                b.tick()
+                self.tick()
             case 7 if self.sent:
-                b.feed(r.choice(self.sent))  # again
+                self.feed(r.choice(self.sent))  # again
             case 8:
-                b.feed(EntriesReceived("id1", b.numbers["id1"] + 2, ()))
+                self.feed(EntriesReceived("id1", b.numbers["id1"] + 2, ()))
             case 9:
-                b.feed(GlobalSet("x", self.make.value("user")))
+                self.feed(GlobalSet("x", r.choice([self.make.value("user"), *BLOBS])))
             case 10:
-                b.feed(ManagerRestarted())
+                self.feed(ManagerRestarted())
             case 11:
-                b.feed(Ticked())
+                self.feed(Ticked())
             case 12:
-                b.feed(ResultsDeleted("ada", r.choice([None, *"xy"]), r.choice([None, 0, 1])))
+                self.feed(ResultsDeleted("ada", r.choice([None, *"xy"]), r.choice([None, 0, 1])))
             case _:
                 self.end_one()
         self.check()
@@ -184,10 +192,11 @@ class Walk:
                 items = data.counting(iteration, tag)
                 assert len({(i.alias, i.index) for i in items}) == len(items)
         there = [data.results[position].value for position in data.results_of(None, None)]
+        there += [*(kept.value for kept in data.globals.values()), *data.replaced]
         kept = Counter(value.digest for value in there if isinstance(value, BlobRef))
         assert data.lasting == kept
-        self.release()
         assert self.needed == {*kept, *(blob.digest for blob in data.exchange.blobs())}
+        assert not (data.state.final and data.replaced)
         explain(machine, self.b.nodes)
 
     def to_the_end(self):
@@ -197,11 +206,11 @@ class Walk:
         for _ in range(500):
             if b.state.final:
                 return
-            b.feed(Resumed())
+            self.feed(Resumed())
             if self.live():
                 self.end_one("FINISHED")
             elif b.machine.next_deadline() is not None:
-                b.tick()
+                self.tick()
         raise AssertionError(f"still {b.state}: {b.reason}")
 
 
