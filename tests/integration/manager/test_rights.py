@@ -107,7 +107,7 @@ def rows() -> dict[type[Message], Row]:
         exchange.ReadCheckpoint: of_instance(exchange.ReadCheckpoint),
         node.JournalBatch: Row({"node"}, lambda at, _: node.JournalBatch(at.runs, 1, ())),
         node.LogBatch: Row({"node"}, lambda at, _: node.LogBatch(at.runs, 1, ())),
-        node.Register: plain({"node"}, "b", "probe", node.Capabilities(), kind=node.Register),
+        node.Register: plain({"node"}, "probe", node.Capabilities(), kind=node.Register),
         node.Goodbye: plain({"node"}, kind=node.Goodbye),
         node.Enroll: plain({"node", "removed node"} | GUESTS, "token", "x", kind=node.Enroll),
         node.Inquire: plain({"node", "removed node"} | GUESTS, kind=node.Inquire),
