@@ -155,6 +155,11 @@ class Outbox(Generic[T]):
     def unsent(self) -> bool:
         return self._sent < self.last
 
+    @property
+    def in_flight(self) -> bool:
+        """Whether an acknowledgement is to be expected."""
+        return self._sent > self.acknowledged
+
     def append(self, item: T, size: int) -> int:
         self.last += 1
         self._items.append(Numbered(self.last, item, size))
@@ -222,7 +227,7 @@ class Outbox(Generic[T]):
 
     def resend_at(self) -> float | None:
         """When to call `send_again` unless an acknowledgement comes."""
-        return self._sent_at + self._resend_after if self._sent > self.acknowledged else None
+        return self._sent_at + self._resend_after if self.in_flight else None
 
 
 class Journal:

@@ -59,14 +59,15 @@ LINES_BOUND = 64 * 1024 * 1024
 """Bytes of log lines of one swarm that wait for the manager."""
 
 
-def linger(entry: JournalEntry) -> float:
+def linger(entry: JournalEntry, *, expecting: bool = False) -> float:
     """Seconds that an entry may wait for company: one sync and one message for all.
 
     One that names a blob is sent when that has been pushed, so it waits without harm. For
-    what is said to other instances these wait already.
+    what is said to other instances these wait already. An end waits if others are to be
+    expected soon, and an acknowledgement, with which it goes (Nagle's algorithm, RFC 896).
     """
     if isinstance(entry, TaskEnded):
-        return 0.0
+        return 0.01 if expecting else 0.0
     if blob_of(entry) is not None:
         return 0.05
     if isinstance(entry, Said):
@@ -347,7 +348,8 @@ class Journals:
         swarm.journal.append(entry, len(record))
         if swarm.file.stale:
             swarm.journal.entries.synced = number  # memory is all that it has
-        self._will_send(linger(entry), at_once=blob_of(entry) is not None)
+        expecting = bool(swarm.journal.open) and swarm.journal.entries.in_flight
+        self._will_send(linger(entry, expecting=expecting), at_once=blob_of(entry) is not None)
         return number
 
     def _line(self, swarm: _Swarm, line: LogLine) -> bytes:

@@ -174,6 +174,28 @@ def test_who_sends_is_told_when(make, time) -> None:
     assert journals.due_at is None
 
 
+def test_an_end_waits_for_an_acknowledgement_if_others_will_end_too(make, time) -> None:
+    journals = make()
+    instances = [Instance("s", "worker", index, 0) for index in range(4)]
+    for instance in instances:
+        journals.append(TaskStarted(instance, 1.0))
+
+    def due_after_end_of(index: int) -> float:
+        journals.append(TaskEnded(instances[index], AttemptState.FINISHED, 2.0))
+        return journals.due_at - time.now
+
+    assert due_after_end_of(0) == 0.0  # nothing is on its way
+    journals.sync()
+    [sent] = journals.due()
+    assert due_after_end_of(1) == pytest.approx(0.01)
+    journals.acknowledge(JournalAck("s", len(sent.entries)))
+    assert journals.unsent  # it goes with the acknowledgement
+    journals.sync()
+    assert len(journals.due()) == 1
+    assert due_after_end_of(2) == pytest.approx(0.01)
+    assert due_after_end_of(3) == 0.0  # the last one here is awaited by nobody else
+
+
 def test_resent_when_nobody_acknowledges(make, time) -> None:
     journals = make()
     journals.append(STARTED)
