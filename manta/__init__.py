@@ -5,8 +5,7 @@ Names are imported when they are asked for, so that each costs only what it need
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # not typing's: it would be the first thing that every command waits for
 if TYPE_CHECKING:
     from manta.apis.async_user_api import AsyncUserAPI as AsyncUserAPI
     from manta.apis.graph import Condition as Condition

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from manta.node.daemon import main
+from manta.console.early import guard
 
 if __name__ == "__main__":
+    guard(ending=False)  # before what takes time to import
+    from manta.node.daemon import main
+
     sys.exit(main())

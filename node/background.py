@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from manta.console.exit_codes import Exit
+from manta.console.interrupts import Interrupted, Interrupts
 from manta.node.errors import DaemonEnded, OperatorError
 
 if TYPE_CHECKING:
@@ -36,15 +37,9 @@ class Started:
     launched_at: float
 
     def wait(self, patience: float = START_PATIENCE) -> Status:
-        """What it says once it is connected, or after `patience`. Raises DaemonEnded.
-
-        Where the waiting is interrupted, the daemon is ended.
-        """
+        """What it says once it is connected, or after `patience`. Raises DaemonEnded."""
         try:
             return self._wait(patience)
-        except (KeyboardInterrupt, SystemExit):
-            self.abandon()
-            raise
         finally:
             self.errors.close()
 
@@ -78,6 +73,21 @@ class Started:
         self.process.returncode = None
         self.process.terminate()
         self.process.wait()
+
+
+def start(config: NodeConfig, folder: StateFolder) -> Status:
+    """Launch a daemon and wait for it; it is ended where that is interrupted.
+
+    Raises what `launch` and `wait` raise.
+    """
+    with Interrupts() as interrupts:
+        started = launch(config, folder)
+        try:
+            interrupts.begin()
+            return started.wait()
+        except Interrupted:
+            started.abandon()
+            raise
 
 
 def launch(config: NodeConfig, folder: StateFolder) -> Started:

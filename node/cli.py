@@ -48,7 +48,7 @@ def start(name: str, background: bool, as_json: bool) -> None:
     from manta.console import json_form
     from manta.node import background as daemons
 
-    status = daemons.launch(found, folder).wait()
+    status = daemons.start(found, folder)
     if as_json:
         json_form.show(daemons.record(name, folder))
     else:
@@ -212,7 +212,3 @@ def tell(error: Exception) -> Exit:
 
     say_error(sentence_of(error))
     return of_error(error)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from manta.console.interrupts import Interrupted, Interrupts
 from manta.node import background, places
 from manta.node.config import instance, load
 from manta.node.errors import NodeError, OperatorError, TokenError
@@ -105,24 +106,27 @@ def start(planned: list[Planned]) -> Iterator[tuple[str, str | None, int | None]
     """
     launched: dict[str, background.Started | Exception | None] = {}
     patience = background.START_PATIENCE + A_NODE_MORE * len(planned)
-    try:
-        for node in planned:
-            launched[node.name] = _launched(node)
-        for name, started in launched.items():
-            try:
-                if isinstance(started, Exception):
-                    raise started
-                if started is not None:
-                    started.wait(patience)
-            except (NodeError, TransportError, OSError) as error:
-                yield name, sentence_of(error), of_error(error)
-            else:
-                yield name, None, None
-    except KeyboardInterrupt:
-        for started in launched.values():
-            if isinstance(started, background.Started):
-                started.abandon()
-        raise
+    with Interrupts() as interrupts:
+        try:
+            interrupts.begin()
+            for node in planned:
+                with interrupts.held():
+                    launched[node.name] = _launched(node)
+            for name, started in launched.items():
+                try:
+                    if isinstance(started, Exception):
+                        raise started
+                    if started is not None:
+                        started.wait(patience)
+                except (NodeError, TransportError, OSError) as error:
+                    yield name, sentence_of(error), of_error(error)
+                else:
+                    yield name, None, None
+        except Interrupted:
+            for started in launched.values():
+                if isinstance(started, background.Started):
+                    started.abandon()
+            raise
 
 
 def _launched(node: Planned) -> background.Started | Exception | None:

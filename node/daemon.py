@@ -67,7 +67,8 @@ class _End:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._why: tuple[int, str] | None = None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._signalled)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
+                signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, _: object) -> None:
         if number == signal.SIGINT:

@@ -29,7 +29,7 @@ import click
 from manta.apis.errors import ApiClosed, DatasetMissing
 from manta.cli import caretaker
 from manta.cli.exit_codes import Exit
-from manta.cli.interrupts import Interrupts
+from manta.console.interrupts import Interrupts
 from manta.light.processes import kill_tree
 from manta.transports.errors import KeyFileError
 from manta.transports.keys import KeyPair

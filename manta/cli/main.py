@@ -186,7 +186,3 @@ def tell(error: Exception) -> Exit:
 
     say_error(sentence(error))
     return code
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from manta.cli.backups import backup, restore, verify
 from manta.cli.common import Command, as_json_option, say, show_fields
 from manta.cli.exit_codes import Exit
 from manta.cli.manager_home import ManagerError, folder_of, home_option
-from manta.console import json_form, text
+from manta.console import early, json_form, text
 from manta.console.commands import Group
+from manta.console.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
@@ -70,6 +72,7 @@ def start(
     command = daemon_command(folder, host, node_port, user_port, bulk_port)
     if not background:
         sys.stdout.flush()
+        early.hold()
         os.execv(sys.executable, command)
     started = start_in_background(folder, command)
     if as_json:
@@ -109,34 +112,47 @@ class Started:
 
 def start_in_background(folder: Path, command: list[str]) -> Started:
     """Return when it serves. Raises ManagerError."""
-    import subprocess
-
     from manta.transports.keys import make_private_folder
 
     make_private_folder(folder)
     log = folder / "manager.log"
-    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
-        begin = output.tell()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,  # for the first password, which no file may keep
-            stderr=output,
-            start_new_session=True,
-            text=True,
-        )
-    assert process.stdout is not None
+    with Interrupts() as interrupts:
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+            begin = output.tell()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,  # for the first password, which no file may keep
+                stderr=output,
+                start_new_session=True,
+                text=True,
+            )
+        try:
+            interrupts.begin()
+            found = _wait_for_start(folder, process, log, begin)
+            assert process.stdout is not None
+            with process.stdout:
+                said = process.stdout.read()  # to its end: once it has started, it lets go of it
+        except BaseException:
+            process.terminate()
+            # Should it have made its first user by now: that is said only this once.
+            click.echo(process.communicate()[0].rstrip(), nl=False)
+            raise
+        process.returncode = 0  # it goes on without us: no warning that it was not waited for
+    return Started(found, log, _since(log, begin), said.rstrip())
+
+
+def _wait_for_start(
+    folder: Path, process: subprocess.Popen[str], log: Path, begin: int
+) -> ManagerFile:
     deadline = time.monotonic() + STARTED
     while (found := _running(folder)) is None or found.pid != process.pid:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            process.communicate()
+            process.wait()
             raise ManagerError(f"The manager did not start:\n{_since(log, begin)}")
         time.sleep(0.02)
-    process.returncode = 0  # it goes on without us: no warning that it was not waited for
-    with process.stdout:
-        said = process.stdout.read()  # to its end: the manager lets go of it once it has started
-    return Started(found, log, _since(log, begin), said.rstrip())
+    return found
 
 
 def _since(log: Path, begin: int) -> str:

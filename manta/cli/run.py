@@ -10,7 +10,6 @@ import click
 
 from manta.apis.errors import ApiClosed, ConnectionFailed, ModuleError
 from manta.cli.exit_codes import Exit, of_status
-from manta.cli.interrupts import Interrupted, Interrupts
 from manta.cli.local import (
     CLUSTER,
     HOST,
@@ -21,6 +20,7 @@ from manta.cli.local import (
     split_datasets,
 )
 from manta.console import json_form, text
+from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def run(
             code = running.run(swarm, logs=logs)
         except Interrupted as interrupted:
             screen.show([])
-            click.echo(f"{interrupted}: stopping all that was started.", err=True)
+            interrupted.tell(": stopping all that was started.")
             code = interrupted.exit
         except BaseException as error:
             screen.show([])

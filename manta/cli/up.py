@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 from msgspec.structs import replace
@@ -18,7 +18,6 @@ from msgspec.structs import replace
 from manta.cli import up_state
 from manta.cli.common import say
 from manta.cli.exit_codes import Exit
-from manta.cli.interrupts import Interrupted, Interrupts
 from manta.cli.local import (
     CLUSTER,
     HOST,
@@ -29,6 +28,7 @@ from manta.cli.local import (
     split_datasets,
 )
 from manta.console import json_form, text
+from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.terminal import Screen
 
 READY = 60.0
@@ -178,34 +178,45 @@ def _record(found: up_state.Up) -> dict[str, Any]:
 def _start_in_background(home: Path, nodes: int, datasets: Sequence[str], as_json: bool) -> int:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     words = [word for pair in datasets for word in ("--dataset", pair)]
-    command = [sys.executable, "-m", "manta.cli.main", "up", "--nodes", str(nodes), *words]
+    command = [sys.executable, "-m", "manta", "up", "--nodes", str(nodes), *words]
     log = home / "up.log"
-    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        said = open(log, "rb")  # noqa: SIM115  it is removed with all else when that ends
-    deadline = time.monotonic() + READY
-    with said:
-        while True:
-            found = up_state.running(home)
-            if found is not None and found.pid == process.pid and b"deploy" in said.read():
-                break
-            said.seek(0)
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.terminate()
-                process.wait()
-                said.seek(0)
-                words_ = said.read().decode(errors="replace").strip()
-                raise ClusterDied(f"Manager and nodes did not start:\n{words_}")
-            time.sleep(0.05)
-    process.returncode = 0  # it lives on by itself
+    with Interrupts() as interrupts:
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            with open(log, "rb") as said:  # it is removed with all else when that ends
+                interrupts.begin()
+                found = _wait_for_start(home, process, said)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        process.returncode = 0  # it lives on by itself
     say(_record(found), f"It runs: {_words(found)}", as_json=as_json)
     return Exit.OK
+
+
+def _wait_for_start(home: Path, process: subprocess.Popen[bytes], said: IO[bytes]) -> up_state.Up:
+    """Raises ClusterDied."""
+    deadline = time.monotonic() + READY
+    while True:
+        found = up_state.running(home)
+        if found is not None and found.pid == process.pid and b"deploy" in said.read():
+            return found
+        said.seek(0)
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.terminate()
+            process.wait()
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()
+            raise ClusterDied(f"Manager and nodes did not start:\n{words}")
+        time.sleep(0.05)
 
 
 def _stop(home: Path, as_json: bool) -> int:

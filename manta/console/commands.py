@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from manta.console.exit_codes import Exit
+from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.terminal import say_error
 
 
@@ -75,12 +76,30 @@ def run(
 
     `tell` says what an error means, and with which code to exit.
     """
+    try:
+        with Interrupts() as interrupts:
+            code = _outcome(cli, arguments, name, tell, interrupts)
+    except click.exceptions.Exit as exit_:  # by a signal while something was being told
+        code = exit_.exit_code
+    except Interrupted as interrupted:
+        code = interrupted.exit
+    sys.exit(code)
+
+
+def _outcome(
+    cli: click.Command,
+    arguments: list[str] | None,
+    name: str,
+    tell: Callable[[Exception], Exit],
+    interrupts: Interrupts,
+) -> int:
     code: int = Exit.OK
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # rather a `?` than no answer
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
+        interrupts.begin()
         result = cli.main(arguments, prog_name=name, standalone_mode=False)
         code = result if isinstance(result, int) else Exit.OK
         sys.stdout.flush()
@@ -95,9 +114,12 @@ def run(
             say_error("The input ended before it was answered: see --help for the option.")
             code = Exit.USAGE
         else:
-            click.echo("Interrupted.", err=True)
+            click.echo("Nothing was done.", err=True)
             code = Exit.INTERRUPTED
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
+        interrupted.tell()
+        code = interrupted.exit
+    except KeyboardInterrupt:  # raised by code of the user's
         click.echo("Interrupted.", err=True)
         code = Exit.INTERRUPTED
     except (ReaderGone, BrokenPipeError):
@@ -111,7 +133,7 @@ def run(
             code = tell(error)
     except Exception as error:
         code = tell(error)
-    sys.exit(code)
+    return code
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}

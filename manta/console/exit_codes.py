@@ -39,6 +39,8 @@ MEANING = {
     Exit.TIMEOUT: "What was waited for did not happen in time.",
     Exit.LOCAL: "This machine: a profile, configuration, key, port, a process that died.",
     Exit.INTERNAL: "A fault of Manta's own; the message names the file with the details.",
-    Exit.INTERRUPTED: "Ctrl-C; everything that the command had started was stopped.",
+    Exit.INTERRUPTED: (
+        "Ctrl-C, or no to a question; everything that the command had started was stopped."
+    ),
     Exit.TERMINATED: "SIGTERM or SIGHUP; likewise.",
 }

@@ -1,7 +1,13 @@
 """`python -m manta.manager`."""
 
+from __future__ import annotations
+
 import sys
 
-from manta.manager.daemon import main
+from manta.console.early import guard
 
-sys.exit(main())
+if __name__ == "__main__":
+    guard(ending=False)  # before what takes time to import
+    from manta.manager.daemon import main
+
+    sys.exit(main())

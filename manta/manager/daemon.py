@@ -41,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ends.append(reason)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
+            signal.signal(number, lambda *_: stop.set())
     settings = Settings(
         options.home, options.nodes, options.users, options.bulk, options.fds, options.bootstrap
     )

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from manta.apis.profiles import Target
 from manta.apis.session import Session
 from manta.apis.user_api import UserAPI
-from manta.cli.interrupts import Interrupts
 from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.console.interrupts import Interrupts
 
 START_TIMEOUT = 30.0
 

@@ -9,8 +9,8 @@ import psutil
 from manta.apis.profiles import Target
 from manta.apis.session import Session
 from manta.apis.user_api import UserAPI
-from manta.cli.interrupts import Interrupts
 from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.console.interrupts import Interrupts
 from tests.benchmarks._measure import pss
 
 NODES = 2

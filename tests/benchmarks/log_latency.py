@@ -46,7 +46,7 @@ def main() -> None:
         write_private(home / "profiles" / "default.json", json.dumps(profile))
         local.keys.save(home / "keys" / "default.key")
         swarm = api.deploy_swarm(CLUSTER, Printing())
-        command = [sys.executable, "-m", "manta.cli.main", "logs", "-f", swarm.swarm_id]
+        command = [sys.executable, "-m", "manta", "logs", "-f", swarm.swarm_id]
         kept = {key: value for key, value in os.environ.items() if key[:6] != "MANTA_"}
         environment = {**kept, "MANTA_HOME": str(home)}
         seconds = []

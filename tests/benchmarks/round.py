@@ -20,10 +20,10 @@ from manta.apis.overviews import TaskOverview
 from manta.apis.profiles import Target
 from manta.apis.session import Session
 from manta.apis.user_api import UserAPI
-from manta.cli.interrupts import Interrupts
 from manta.cli.loading import load_swarm
 from manta.cli.local import CLUSTER, HOST, LocalCluster
 from manta.cli.timing import Span, shares
+from manta.console.interrupts import Interrupts
 from tests.benchmarks._measure import spread
 
 NODES = 8

@@ -23,7 +23,7 @@ def manta(
         if key == "MANTA_HOME" or not key.startswith("MANTA_")
     }
     return subprocess.run(
-        [sys.executable, "-m", "manta.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "manta", *map(str, arguments)],
         env={**kept, **{key: str(value) for key, value in environment.items()}},
         input=str(said),
         capture_output=True,

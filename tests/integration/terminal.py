@@ -27,7 +27,7 @@ def at_terminal(
     *arguments: object,
     typed: Sequence[tuple[str, str]] = (),
     columns: int = 80,
-    module: str = "manta.cli.main",
+    module: str = "manta",
     **environment: object,
 ) -> Shown:
     """Run a command; `typed` is what is typed once something is shown: (shown, typed)."""

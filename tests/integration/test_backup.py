@@ -70,7 +70,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def node(lab: Lab, *arguments: str, token: str = "") -> None:
     subprocess.run(
-        [sys.executable, "-m", "manta.node.cli", *arguments],
+        [sys.executable, "-m", "manta.node.command", *arguments],
         env={**os.environ, "MANTA_HOME": str(lab.home), "MANTA_NODE_TOKEN": token},
         capture_output=True,
         check=False,
@@ -80,7 +80,7 @@ def node(lab: Lab, *arguments: str, token: str = "") -> None:
 
 def following(lab: Lab, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "manta.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "manta", *map(str, arguments)],
         env={**os.environ, "MANTA_HOME": str(lab.home), "MANTA_PORT": str(lab.users)},
         stdout=subprocess.PIPE,
         text=True,

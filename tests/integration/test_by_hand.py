@@ -49,7 +49,7 @@ class Terminal:
         line: str,
         expected: int = 0,
         stdin: str = "",
-        program: str = "manta.cli.main",
+        program: str = "manta",
         **environment: str,
     ) -> str:
         done = subprocess.run(
@@ -66,7 +66,7 @@ class Terminal:
         return done.stdout + done.stderr
 
     def node(self, line: str, expected: int = 0, **environment: str) -> str:
-        return self(line, expected, program="manta.node.cli", **environment)
+        return self(line, expected, program="manta.node.command", **environment)
 
     def start_manager(self) -> str:
         ports = f"--node-port {self.nodes} --user-port {self.users} --bulk-port {self.bulk}"
@@ -79,13 +79,13 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     yield terminal
     for name in ("a", "b"):
         subprocess.run(
-            [sys.executable, "-m", "manta.node.cli", "stop", name],
+            [sys.executable, "-m", "manta.node.command", "stop", name],
             env=terminal.environment,
             capture_output=True,
             check=False,
         )
     subprocess.run(
-        [sys.executable, "-m", "manta.cli.main", "manager", "stop"],
+        [sys.executable, "-m", "manta", "manager", "stop"],
         env=terminal.environment,
         capture_output=True,
         check=False,
@@ -174,7 +174,7 @@ def test_a_following_that_is_interrupted_leaves_the_swarm(
     terminal("cluster create lab")
     path = tmp_path / "swarm.py"
     path.write_text(HELLO.read_text())
-    command = [sys.executable, "-m", "manta.cli.main", "deploy", "--wait", "--follow"]
+    command = [sys.executable, "-m", "manta", "deploy", "--wait", "--follow"]
     with subprocess.Popen(
         [*command, "--cluster", "lab", str(path)],
         env=terminal.environment,

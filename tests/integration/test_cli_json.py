@@ -118,7 +118,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 def node(shell: Shell, *arguments: str, token: str = "") -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "manta.node.cli", *arguments],
+        [sys.executable, "-m", "manta.node.command", *arguments],
         env={**os.environ, "MANTA_HOME": str(shell.lab.home), "MANTA_NODE_TOKEN": token},
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ from tests.integration.lab import manta
 
 def printing_to(stdout: int, *arguments: object, home: Path) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "manta.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "manta", *map(str, arguments)],
         env={**os.environ, "MANTA_HOME": str(home)},
         stdin=subprocess.DEVNULL,
         stdout=stdout,
@@ -54,7 +54,7 @@ def test_a_reader_that_went_away_is_no_fault(arguments: tuple[str, ...], tmp_pat
 def test_without_an_output_there_is_nothing_to_say(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
-    command = f'exec "$0" -m manta.cli.main {" ".join(arguments)} <&- >&-'
+    command = f'exec "$0" -m manta {" ".join(arguments)} <&- >&-'
     done = subprocess.run(
         ["bash", "-c", command, sys.executable],
         env={**os.environ, "MANTA_HOME": str(tmp_path)},

@@ -59,7 +59,7 @@ def test_standard_input_without_a_password(
 
 def test_without_a_terminal_nothing_is_asked(sign_in: tuple[str, ...], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "manta.cli.main", *sign_in],
+        [sys.executable, "-m", "manta", *sign_in],
         env={"MANTA_HOME": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -69,7 +69,7 @@ class Shell:
     def attempt(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
         return subprocess.run(
-            [sys.executable, "-m", "manta.cli.main", *map(str, arguments)],
+            [sys.executable, "-m", "manta", *map(str, arguments)],
             env={**kept, "MANTA_HOME": str(self.home)},
             cwd=self.folder,
             capture_output=True,
@@ -333,7 +333,7 @@ def test_exit_codes_of_what_is_followed(shell: Shell) -> None:
     assert failed.returncode == Exit.SWARM_FAILED
     assert "ZeroDivisionError" in failed.stdout
     with subprocess.Popen(
-        [sys.executable, "-m", "manta.cli.main", *follow, "code=time.sleep(60)"],
+        [sys.executable, "-m", "manta", *follow, "code=time.sleep(60)"],
         env={**os.environ, "MANTA_HOME": str(shell.home)},
         cwd=shell.folder,
         stdout=subprocess.PIPE,
@@ -389,7 +389,7 @@ def test_pull_that_cannot_be_written_leaves_nothing(shell: Shell, finished: str)
     refused = shell.attempt("pull", finished, "file/below")
     assert refused.returncode == Exit.LOCAL
     assert "cannot be written: Not a directory" in refused.stderr
-    script = 'ulimit -f 1; exec "$0" -m manta.cli.main pull "$1" full'
+    script = 'ulimit -f 1; exec "$0" -m manta pull "$1" full'
     full = subprocess.run(
         ["bash", "-c", script, sys.executable, finished],
         env={**os.environ, "MANTA_HOME": str(shell.home)},

@@ -15,9 +15,9 @@ import pytest
 from manta.apis.profiles import Target
 from manta.apis.session import Session
 from manta.apis.user_api import UserAPI
-from manta.cli.interrupts import Interrupts
 from manta.cli.loading import load_swarm
 from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.console.interrupts import Interrupts
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fl_digits"
 CRASHABLE = Path(__file__).with_name("crashable.py")

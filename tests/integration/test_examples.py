@@ -144,7 +144,7 @@ def test_the_command_at_its_top_runs_it(name: str, tmp_path: Path) -> None:
     assert command is not None
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
     done = subprocess.run(
-        [sys.executable, "-m", "manta.cli.main", "run", *command[1].split(), "--json"],
+        [sys.executable, "-m", "manta", "run", *command[1].split(), "--json"],
         cwd=EXAMPLES.parent,
         env={**kept, "MANTA_HOME": str(tmp_path)},
         capture_output=True,

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from manta.cli.exit_codes import Exit
-from manta.cli.interrupts import Interrupted, Interrupts
+from manta.console.interrupts import Interrupted, Interrupts
 
 
 class Deaf:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).parents[2]
 HELLO = ROOT / "examples" / "hello" / "swarm.py"
-COMMAND = [sys.executable, "-m", "manta.cli.main", "run"]
+COMMAND = [sys.executable, "-m", "manta", "run"]
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from manta import AsyncUserAPI, Module, Results, Swarm, Task, UserAPI
 from manta.apis import errors
 from manta.apis.profiles import Target
 from manta.apis.session import Session
-from manta.cli.interrupts import Interrupts
 from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.console.interrupts import Interrupts
 from manta.transports.keys import KeyPair
 
 pytestmark = pytest.mark.timeout(120)

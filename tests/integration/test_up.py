@@ -94,7 +94,7 @@ def test_in_the_background_and_in_the_next_terminal(home: Path, tmp_path: Path) 
 def test_ctrl_c_ends_all(home: Path) -> None:
     before = left(home)
     with subprocess.Popen(
-        [sys.executable, "-m", "manta.cli.main", "up", "--nodes", "1"],
+        [sys.executable, "-m", "manta", "up", "--nodes", "1"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "MANTA_HOME": str(home)},
@@ -125,7 +125,7 @@ def test_interrupted_at_any_moment_nothing_is_left(
     moment = chance.uniform(0, 2)
     before = left(home)
     with subprocess.Popen(
-        [sys.executable, "-m", "manta.cli.main", "up", "--nodes", "1"],
+        [sys.executable, "-m", "manta", "up", "--nodes", "1"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -18,9 +18,9 @@ import pytest
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis.profiles import Target
 from manta.apis.session import Session
-from manta.cli.interrupts import Interrupts
 from manta.cli.loading import load_swarm
 from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.console.interrupts import Interrupts
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -92,7 +92,7 @@ def test_all_say_how_many_it_may_be_and_what_to_do(bench, api: UserAPI, tmp_path
             assert sentence.startswith(f"'{start}' may be any of 7 {kind}s"), sentence
             assert "give more of the id" in sentence
         done = subprocess.run(
-            [sys.executable, "-m", "manta.cli.main", *words, start],
+            [sys.executable, "-m", "manta", *words, start],
             env={**os.environ, "MANTA_HOME": str(tmp_path)},
             capture_output=True,
             text=True,

@@ -178,7 +178,7 @@ class Command:
 
     def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "manta.node.cli", *map(str, arguments)],
+            [sys.executable, "-m", "manta.node.command", *map(str, arguments)],
             capture_output=True,
             text=True,
             check=False,

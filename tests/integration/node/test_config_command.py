@@ -22,7 +22,7 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 def call(tmp_path: Path) -> Call:
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "manta.node.cli", "config", *arguments],
+            [sys.executable, "-m", "manta.node.command", "config", *arguments],
             capture_output=True,
             text=True,
             check=False,

@@ -110,7 +110,7 @@ class Foreground:
         lines = "\n".join(f"{key} = {value}" for key, value in log.items())
         self.config.write_text(f"{self.text}\n[logging]\n{lines}\n")
         with subprocess.Popen(
-            [sys.executable, "-m", "manta.node.cli", "start", "edge"],
+            [sys.executable, "-m", "manta.node.command", "start", "edge"],
             stderr=subprocess.PIPE,
             text=True,
             env={**self._manta_node.environment, "MANTA_NODE_TOKEN": self._token},

@@ -332,7 +332,7 @@ def test_in_the_foreground(lab, manta_node: Command) -> None:
     init(lab, manta_node)
     token = lab.api().create_node_token("lab")
     with subprocess.Popen(
-        [sys.executable, "-m", "manta.node.cli", "start", "edge"],
+        [sys.executable, "-m", "manta.node.command", "start", "edge"],
         stderr=subprocess.PIPE,
         text=True,
         env={**manta_node.environment, "MANTA_NODE_TOKEN": token},
@@ -354,7 +354,7 @@ def test_following_the_log(lab, manta_node: Command) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("one\ntwo\nthree\n")
     with subprocess.Popen(
-        [sys.executable, "-m", "manta.node.cli", "logs", "edge", "-f", "-n", "2"],
+        [sys.executable, "-m", "manta.node.command", "logs", "edge", "-f", "-n", "2"],
         stdout=subprocess.PIPE,
         text=True,
         env=manta_node.environment,
@@ -417,7 +417,7 @@ def test_questions_on_a_terminal(manta_node: Command, tmp_path: Path) -> None:
     master, slave = pty.openpty()
     try:
         with subprocess.Popen(
-            [sys.executable, "-m", "manta.node.cli", "config", "init", "edge"],
+            [sys.executable, "-m", "manta.node.command", "config", "init", "edge"],
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -140,7 +140,7 @@ def test_ctrl_c_ends_the_daemons_that_are_waited_for(tmp_path: Path, what: tuple
     names = ["edge"] if what[0] == "start" else ["default-1", "default-2"]
     folders = [StateFolder(tmp_path / "state" / "nodes" / name) for name in names]
     with subprocess.Popen(
-        [sys.executable, "-m", "manta.node.cli", *what],
+        [sys.executable, "-m", "manta.node.command", *what],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -9,8 +9,8 @@ import pytest
 
 from manta.apis.errors import DatasetMissing
 from manta.cli.exit_codes import Exit
-from manta.cli.interrupts import Interrupted, Interrupts
 from manta.cli.local import ClusterDied, check_installed, dataset_paths, node_config
+from manta.console.interrupts import Interrupted, Interrupts
 from manta.node.config import parse
 
 

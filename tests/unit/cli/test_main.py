@@ -173,6 +173,6 @@ def test_a_fault_of_our_own_is_told_without_a_traceback(
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    command = f"{sys.executable} -m manta.cli.main --help | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m manta --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

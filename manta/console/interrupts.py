@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REPEAT = 0.3
@@ -25,13 +26,19 @@ class Interrupted(BaseException):
         super().__init__("Interrupted" if number == signal.SIGINT else "Terminated")
         self.exit = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
 
+    def tell(self, then: str = ".") -> None:
+        """On stderr, below the `^C` that a terminal has shown."""
+        newline = "\n" if self.exit is Exit.INTERRUPTED and sys.stderr.isatty() else ""
+        click.echo(f"{newline}{self}{then}", err=True)
+
 
 class Interrupts:
     """Between `begin` and `finish`, a signal raises Interrupted in the main thread.
 
     Not inside of `held()`, but at its end; one that came before `begin`, there. Later ones only
     set `insisted`: what was started is then ended without being asked. Interrupted that nobody
-    caught is the command's end, with its exit code.
+    caught is the command's end, with its exit code. What whoever started us has ignored stays
+    ignored: nohup.
     """
 
     def __init__(self) -> None:
@@ -43,8 +50,11 @@ class Interrupts:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
+        self._report = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
         for number in _SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._handle)
         self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda *_: self.check())
         return self
 
@@ -52,8 +62,9 @@ class Interrupts:
         self.finish()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._report
         if isinstance(error, Interrupted):
-            click.echo(f"{error}.", err=True)
+            error.tell()
             raise click.exceptions.Exit(error.exit) from None
 
     def begin(self) -> None:
@@ -82,6 +93,11 @@ class Interrupts:
             self._told = True
             signal.setitimer(signal.ITIMER_REAL, _REPEAT)
             raise Interrupted(self._pending)
+
+    def _unraisable(self, unraisable: sys.UnraisableHookArgs, /) -> None:
+        """Where Python dropped Interrupted it would print a traceback; it is raised again."""
+        if not isinstance(unraisable.exc_value, Interrupted):
+            self._report(unraisable)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self._told or self._finished:

@@ -1,0 +1,16 @@
+"""The command `manta_node`, also as `python -m manta.node.command`."""
+
+from __future__ import annotations
+
+from manta.console.early import guard
+
+
+def main() -> None:
+    guard()  # before what takes time to import
+    from manta.node.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()
