@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from manta.cli import local
-from manta.cli.interrupts import Interrupts
 from manta.cli.local import ClusterDied, LocalCluster
+from manta.console.interrupts import Interrupts
 from manta.testing.clusters import client
 
 
