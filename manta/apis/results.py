@@ -79,27 +79,43 @@ class Results(Sequence[Result]):
     """Results in the order in which they arrived.
 
     Called with an iteration, a list of iterations, a tag, or a node's id or alias, it gives
-    those; several narrow further: `results("accuracy", 3)`, `results([0, 1])("node-1")`.
+    those; several narrow further: `results("accuracy", 3)`, `results([0, 1])("node-1")`. By
+    name, `results(tag="left")`, it is clear which is meant where a tag and a node share one.
     `values()` has the values alone, `by_node()` maps nodes to them.
     """
 
     def __init__(self, results: Iterable[Result] = ()) -> None:
         self._results = tuple(results)
 
-    def __call__(self, *selectors: int | str | Sequence[int] | slice) -> Results:
+    def __call__(
+        self,
+        *selectors: int | str | Sequence[int],
+        iteration: int | Sequence[int] | None = None,
+        node_id: str | None = None,
+        tag: str | None = None,
+    ) -> Results:
         """Raises NotFound, with what there is, when nothing fits."""
         found = self
         for selector in selectors:
             found = found._narrowed(selector)
+        if iteration is not None:
+            found = found._of_iterations(iteration)
+        if node_id is not None:
+            found = found._named(node_id, _NODE)
+        if tag is not None:
+            found = found._named(tag, _TAG)
         return found
 
     def _narrowed(self, selector: object) -> Results:
         if isinstance(selector, str):
-            return self._named(selector)
+            return self._named(selector, (*_TAG, *_NODE))
+        return self._of_iterations(selector)
+
+    def _of_iterations(self, selector: object) -> Results:
         if isinstance(selector, range | list | tuple | set | frozenset):
             wanted = set()
             for item in selector:
-                wanted |= {result.iteration for result in self._narrowed(_iteration(item))}
+                wanted |= {result.iteration for result in self._of_iterations(_iteration(item))}
             return self._where(lambda result: result.iteration in wanted)
         iteration = _iteration(selector)
         found = self._where(lambda result: result.iteration == iteration)
@@ -108,12 +124,18 @@ class Results(Sequence[Result]):
             raise NotFound(f"No results of iteration {iteration}: {there}.")
         return found
 
-    def _named(self, name: str) -> Results:
-        for field in ("tag", "node_id", "node_alias"):
+    def _named(self, name: object, fields: tuple[str, ...]) -> Results:
+        """By the first of these fields that fits; a node also by a unique beginning of its id."""
+        what = " or ".join(["tag"] * ("tag" in fields) + ["node"] * ("node_id" in fields))
+        if not isinstance(name, str):
+            raise InvalidArgument(f"Results were asked for the {what} {name!r}: give a text.")
+        for field in fields:
             found = Results(result for result in self if getattr(result, field) == name)
             if found:
                 return found
-        ids = [node_id for node_id in self.node_ids if name and node_id.startswith(name)]
+        ids: list[str] = []
+        if "node_id" in fields and name:
+            ids = [node_id for node_id in self.node_ids if node_id.startswith(name)]
         if len(ids) == 1:
             return self._where(lambda result: result.node_id == ids[0])
         if ids:
@@ -121,8 +143,10 @@ class Results(Sequence[Result]):
         there = "there are none at all"
         if self:
             nodes = dict.fromkeys(result.node_alias for result in self)
-            there = f"there are the tags {', '.join(self.tags)} and the nodes {', '.join(nodes)}"
-        raise NotFound(f"No results of a tag or node {name!r}: {there}.")
+            told = {"tag": self.tags, "node": nodes}
+            names = [f"the {one}s {', '.join(told[one])}" for one in what.split(" or ")]
+            there = f"there are {' and '.join(names)}"
+        raise NotFound(f"No results of a {what} {name!r}: {there}.")
 
     def _where(self, accept: Callable[[Result], bool]) -> Results:
         return Results(result for result in self._results if accept(result))
@@ -190,7 +214,7 @@ class Results(Sequence[Result]):
         return frame
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write a table of the same rows; scalars, texts and bytes stay what they are.
+        """Write a table of the same rows; numbers, texts and bytes stay what they are.
 
         Other values are JSON, arrays in it as nested lists; `value_type` says which each is:
         number, text, bytes, json or array (with its dtype). Raises MissingPackage, and NotFound
@@ -278,6 +302,9 @@ _COLUMNS = (
 )
 
 
+_TAG, _NODE = ("tag",), ("node_id", "node_alias")
+
+
 def _package(name: str, what: str) -> Any:
     import importlib
 
@@ -289,10 +316,16 @@ def _package(name: str, what: str) -> Any:
         ) from None
 
 
+_EXACT = 2**53
+"""Whole numbers up to it are what they are as floats as well."""
+
+
 def _flat(result: Result) -> tuple[str, Any]:
     """What a table holds of a value, and what it is."""
     value = result.value
-    if isinstance(value, bool | int | float):
+    if getattr(value, "shape", None) == ():  # what a mean or a sum gives
+        value = value.item()
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) <= _EXACT):
         return "number", float(value)
     if isinstance(value, str):
         return "text", value

@@ -282,7 +282,7 @@ def _problem(
     else:
         sentence = "; ".join(f"{node.alias} {reason}" for node, reason in telling[:3])
         if len(telling) > 3:
-            sentence += f"; and so {len(telling) - 3} more"
+            sentence += f"; likewise {len(telling) - 3} more"
     unknown = [
         name
         for name in (*(demand.task.specified_ids or ()), *demand.within)

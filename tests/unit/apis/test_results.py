@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from manta.apis.errors import Ambiguous, InvalidArgument, NotFound
@@ -34,6 +36,40 @@ def test_by_iteration_tag_node_and_several() -> None:
     assert ALL("acc")(2)("node-2")[0].value == (2, "acc", 2, 0)
     assert len(ALL(range(2))) == 8
     assert isinstance(ALL[:2], Results)
+
+
+def test_by_keywords_that_say_which_is_meant() -> None:
+    assert ALL(iteration=1).values() == ALL(1).values()
+    assert ALL(iteration=[0, 2]).values() == ALL([0, 2]).values()
+    assert ALL(node_id="node-1").values() == ALL(node_id="a1f").values() == ALL("node-1").values()
+    assert ALL(tag="acc", iteration=2, node_id="a2f0").values() == [(2, "acc", 2, 0)]
+    assert ALL("acc", iteration=2).iterations == [2]
+    same = Results([result(0, "node-1", 2), result(0, "loss", 1)])
+    assert same("node-1").node_ids == same(tag="node-1").node_ids == ["a2f0"]
+    assert same(node_id="node-1").node_ids == ["a1f0"]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"tag": "a1"}, NotFound, "No results of a tag 'a1': there are the tags loss, acc."),
+        (
+            {"node_id": "loss"},
+            NotFound,
+            "No results of a node 'loss': there are the nodes node-1",
+        ),
+        ({"iteration": 7}, NotFound, "No results of iteration 7: there are iterations 0 to 2."),
+        ({"node_id": "a"}, Ambiguous, "fits 2 nodes"),
+        ({"iteration": "loss"}, InvalidArgument, "asked for 'loss'"),
+        ({"tag": 3}, InvalidArgument, "asked for the tag 3: give a text"),
+        ({"node_id": ["node-1"]}, InvalidArgument, "asked for the node .*: give a text"),
+    ],
+)
+def test_keywords_that_fit_nothing(
+    keywords: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ALL(**keywords)
 
 
 def test_what_there_is() -> None:

@@ -70,6 +70,19 @@ def test_parquet_can_be_read_back(tmp_path: Path) -> None:
     assert frame.loc["array", "json"] == "[[1.0, 1.0], [1.0, 1.0]]"
 
 
+def test_numbers_of_every_kind_are_numbers_in_a_table(tmp_path: Path) -> None:
+    numbers = [1, True, 2**53, np.float32(0.5), np.int64(-3), np.array(4.0)]
+    large = [2**53 + 1, -(2**60), 10**400]
+    Results(result(value, "n", i) for i, value in enumerate([*numbers, *large])).to_parquet(
+        tmp_path / "n.parquet"
+    )
+    frame = pd.read_parquet(tmp_path / "n.parquet")
+    assert frame["number"].tolist()[:6] == [1.0, 1.0, 2.0**53, 0.5, -3.0, 4.0]
+    assert set(frame["value_type"][:6]) == {"number"}
+    # No float is what these are.
+    assert frame["json"].tolist()[6:] == [str(value) for value in large]
+
+
 @pytest.mark.parametrize("write", [Results.to_parquet, Results.to_npz])
 def test_a_file_of_no_results_is_refused_and_not_written(tmp_path: Path, write: Any) -> None:
     with pytest.raises(NotFound, match=r"no results to write to .*none\.file"):

@@ -122,7 +122,7 @@ def test_the_modules_needs_count_too():
             {"resources": ResourceSpec(cpu=99)},
             [NodeView(str(n), f"n{n}", LARGE) for n in range(5)],
             "Task 'w' cannot be placed: n0 has 8 cores, 99 are asked for; n1 has 8 cores, 99 are "
-            "asked for; n2 has 8 cores, 99 are asked for; and so 2 more; "
+            "asked for; n2 has 8 cores, 99 are asked for; likewise 2 more; "
             "ask for less, or add a larger node.",
         ),
     ],
