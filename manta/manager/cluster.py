@@ -74,6 +74,7 @@ from manta.protocol.states import ClusterState, SwarmState
 from manta.protocol.user import Plan, SwarmInfo
 
 _RUNS = (SwarmState.ACTIVE, SwarmState.PAUSED)
+_STOPPED = ClusterStopped("the stop of its cluster")
 
 
 class _StartSwarms(msgspec.Struct, frozen=True):
@@ -104,6 +105,8 @@ class ClusterSupervisor(Supervisor):
         record = reader.get(ClusterRecord, self._id)
         board.stopped = record is not None and record.status == ClusterState.STOPPED
         board.swarms = {}
+        self._changes: list[Reply] = []
+        """Of the cluster, that are not in effect yet."""
         for swarm in reader.all(SwarmRecord):
             if swarm.info.cluster_id == self._id:
                 self._show(swarm.info)
@@ -149,7 +152,7 @@ class ClusterSupervisor(Supervisor):
             case NodeTreeRequested(node_id, after):
                 self._pass_on(self._nodes.tree(node_id, after), self.defer())
             case ClusterChanged(record):
-                self._changed(record)
+                self._changed(record, self.defer())
             case Down():
                 self._nodes.down(message)
             case LeaseTick():
@@ -229,6 +232,8 @@ class ClusterSupervisor(Supervisor):
         self._show(message.info)
         self._nodes.restored(message, runs=SwarmState(message.info.status) in _RUNS)
         self._register_waiting()
+        if self._board.stopped:  # it was not there when it was told, or its answer was not kept
+            self._tell_swarm(message.swarm_id, _STOPPED)
 
     def _orders(self, orders: Orders) -> None:
         if orders.swarm_id not in self._board.swarms:
@@ -253,6 +258,8 @@ class ClusterSupervisor(Supervisor):
     def _show_all(self, swarms: dict[str, SwarmInfo]) -> None:
         self._board.swarms = swarms
         self._board.active_swarms = sum(info.status in _RUNS for info in swarms.values())
+        if self._changes:
+            self._answer_changes()
 
     def _tell_swarms(self, message: object) -> None:
         for swarm_id in self._board.swarms:
@@ -360,10 +367,21 @@ class ClusterSupervisor(Supervisor):
                 return super().receive(request.message)
         return None
 
-    def _changed(self, record: ClusterRecord) -> None:
+    def _changed(self, record: ClusterRecord, reply: Reply) -> None:
+        """Answered once it is in effect: a cluster that is stopped runs nothing."""
         self._board.stopped = record.status == ClusterState.STOPPED
+        self._changes.append(reply)
         if self._board.stopped:
-            self._tell_swarms(ClusterStopped("the stop of its cluster"))
+            self._tell_swarms(_STOPPED)
+        self._answer_changes()
+
+    def _answer_changes(self) -> None:
+        swarms = self._board.swarms.values()
+        if self._board.stopped and not all(SwarmState(info.status).final for info in swarms):
+            return
+        changes, self._changes = self._changes, []
+        for reply in changes:
+            reply.set(None)
 
     def _check(self, request: FromUser, reply: Reply) -> None:
         message = request.message

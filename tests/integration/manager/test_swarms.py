@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
+from msgspec.structs import replace
 
 from manta.actors import Refused
 from manta.manager import cluster_nodes
+from manta.manager.store.interface import Put
+from manta.manager.store.records import ClusterRecord
+from manta.manager.store.sqlite import SqliteStore
 from manta.protocol.clusters import (
     ClusterInfo,
     CreateCluster,
@@ -380,7 +384,7 @@ def test_clusters_come_and_go(admin: Client, cluster: ClusterInfo, nodes) -> Non
     assert admin.refusal(CreateCluster("lab")).code == Code.NAME_TAKEN
     made = admin.ask(CreateCluster("home"))
     assert (made.name, made.status, made.node_count) == ("home", "RUNNING", 0)
-    assert admin.ask(ListClusters()).clusters == (cluster, made)
+    assert set(admin.ask(ListClusters()).clusters) == {cluster, made}
     no = admin.refusal(SendSwarm("home", round_trip()))
     assert no.code == Code.UNPLACEABLE
     assert admin.ask(GetCluster(made.id[:5])) == made
@@ -390,14 +394,32 @@ def test_clusters_come_and_go(admin: Client, cluster: ClusterInfo, nodes) -> Non
     swarm_id = deploy(admin, round_trip())
     no = admin.refusal(DeleteCluster("lab"))
     assert no.code == Code.WRONG_STATE
+    unstarted = admin.ask(SendSwarm("lab", round_trip())).swarm_id
     assert admin.ask(StopCluster("lab")).status == "STOPPED"
-    assert ended(admin, swarm_id).status == "STOPPED"
+    for id_ in (swarm_id, unstarted):  # by now, so that the cluster can be deleted
+        stopped = admin.ask(GetSwarm(id_))
+        assert (stopped.status, stopped.reason) == ("STOPPED", "stopped by the stop of its cluster")
     assert admin.refusal(SendSwarm("lab", round_trip())).code == Code.WRONG_STATE
     assert admin.ask(StartCluster("lab")).status == "RUNNING"
     admin.ask(SendSwarm("lab", round_trip()))
     admin.ask(DeleteCluster("lab"))
     assert admin.ask(ListClusters()).clusters == ()
     assert admin.ask(ListSwarms()).swarms == ()
+
+
+def test_a_stop_that_the_manager_did_not_live_to_pass_on_reaches_the_swarms(
+    bench, admin: Client, nodes, cluster: ClusterInfo
+) -> None:
+    nodes(1, silent)
+    swarm_id = deploy(admin, round_trip())
+    bench.stop()
+    store = SqliteStore(bench.home / "manta.db")
+    record = store.get(ClusterRecord, cluster.id)
+    assert record is not None
+    store.commit([Put(replace(record, status="STOPPED"))])
+    store.close()
+    bench.start()
+    assert ended(admin, swarm_id).reason == "stopped by the stop of its cluster"
 
 
 def test_nodes_are_shown_as_they_are(admin: Client, nodes, cluster: ClusterInfo) -> None:
