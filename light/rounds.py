@@ -36,7 +36,7 @@ class Round:
         self._client = RoundClient(path, token, brief, connection)
         self._started = 0.0
         self._owner = 0
-        self._is_running = False
+        self.is_running = False
         self.stopped = False
         """Its code was asked to end, and what it holds may be half done."""
 
@@ -63,11 +63,11 @@ class Round:
         outcome: dict[str, Any]
         _latest = self
         try:
-            self._is_running = True
+            self.is_running = True
             try:
                 output = prepare().run()
             finally:
-                self._is_running = False
+                self.is_running = False
             if os.getpid() != owner:
                 _end_fork(0)
             outcome = self._kept(output)
@@ -129,7 +129,7 @@ class Round:
             _die(signal.SIGTERM)
         elif not self.stopped:
             self.stopped = True
-            if self._is_running:
+            if self.is_running:
                 sys.exit("it was asked to end")
 
 
@@ -142,6 +142,15 @@ def heed_sigterm() -> None:
     left alone. A template does so before it forks."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
+        os.register_at_fork(after_in_child=_in_fork)
+
+
+def _in_fork() -> None:
+    """What a round forks dies of SIGTERM at once: a handler would be called once the process comes
+    back to Python, never if the signal came just before it began to wait for a lock."""
+    of_round = _latest is not None and _latest.is_running
+    if of_round and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _on_sigterm(number: int, frame: object) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 from manta.manager.swarm_events import EntriesReceived
 from manta.manager.swarm_machine import SwarmMachine
+from manta.manager.swarm_queries import page
 from manta.protocol.node import Assignment, GlobalWritten, Instance, TaskStarted
 from manta.protocol.states import AttemptState, SwarmState
+from manta.protocol.values import BlobRef
 from tests.simulation.programs import read
 
 
@@ -31,6 +33,8 @@ class Checker:
         self.last_writes: dict[str, Any] = {}
         self.lost_nodes: set[str] = set()
         self.counts: dict[str, int] = defaultdict(int)
+        self.deleted: dict[str, set[int]] = defaultdict(set)
+        """By swarm: positions of results that a user was told are deleted."""
         self._seen: dict[str, tuple[int, int]] = {}
 
     # What nodes do.
@@ -83,6 +87,11 @@ class Checker:
             assert new_version == version + len(writes), "a global was written more or less often"
             assert not writes or value == writes[-1].value, "the last writer did not win"
 
+    def deletes(self, machine: SwarmMachine, tag: str | None, iteration: int | None) -> None:
+        found = machine.data.results_of(tag, iteration)
+        self.deleted[machine.data.swarm_id].update(found)
+        self.counts["deleted"] += len(found)
+
     def lost(self, node_id: str) -> None:
         self.lost_nodes.add(node_id)
         self.counts["lost"] += 1
@@ -118,6 +127,10 @@ class Checker:
         assert not (data.state.final and machine.desired())
         keys = [(i.iteration, i.tag, i.alias, i.index, i.attempt) for i in data.results]
         assert len(set(keys)) == len(keys), "a result was applied twice"
+        gone = self.deleted[swarm_id]
+        assert gone <= data.deleted, "what was deleted is there again"
+        shown = page(machine, "results", 0, 10**6).items
+        assert len(shown) == len(data.results) - len(data.deleted)
         for tag, kept in data.globals.items():
             assert not tag.startswith("once/") or kept.version == 1, f"{tag} was applied twice"
         for iteration, runs in enumerate(data.runs):
@@ -146,6 +159,10 @@ class Checker:
                 ledger = self.ledger[node.id, swarm_id]
                 assert machine.applied(node.id) == max(ledger, default=0), "an entry was lost"
             self._check_promises(machine, nodes)
+        values = (kept.value for m in manager.machines.values() for kept in m.data.globals.values())
+        blobs = {value.digest for value in values if isinstance(value, BlobRef)}
+        self.counts["blobs"] += len(blobs)
+        assert manager.disk.referred() == blobs, "blobs are kept that nobody needs, or not kept"
 
     def _check_promises(self, machine: SwarmMachine, nodes: list) -> None:
         broken = {instance: what for node in nodes for instance, what in node.broken.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from manta.actors import Refused
-from manta.manager import exchange_queries
+from manta.manager import exchange_queries, references
 from manta.manager.desired import DesiredStates
 from manta.manager.lease import Away, Isolated, Leases, Lost, NodeStateChanged
 from manta.manager.placement import NodeView
@@ -21,6 +21,7 @@ from manta.manager.swarm_events import (
     ManagerRestarted,
     NodeLost,
     Record,
+    Released,
     Revoke,
     StateChanged,
     SwarmEvent,
@@ -49,6 +50,7 @@ from manta.protocol.node import (
     SelectResults,
 )
 from manta.protocol.states import NodeState
+from manta.protocol.values import BlobRef
 from manta.transports.errors import DownReason, LinkDown
 from manta.transports.interface import Link
 from tests.simulation.world import ADDRESS, MANAGER, Due, World
@@ -86,6 +88,8 @@ class Disk:
     """What a manager's store holds: a crash loses what was not synced."""
 
     log: list[tuple[str, bytes]] = field(default_factory=list)
+    blobs: list[tuple[set[str], set[str]]] = field(default_factory=list)
+    """Of each record of the log: the blobs that it refers to, and those that it releases."""
     synced: int = 0
     nodes: dict[str, str] = field(default_factory=dict)
 
@@ -94,6 +98,20 @@ class Disk:
         unsynced = len(self.log) - self.synced
         self.synced += world.random.randrange(unsynced + 1)
         del self.log[self.synced :]
+        del self.blobs[self.synced :]
+
+    def referred(self) -> set[str]:
+        """Blobs that are referred to: others may be swept at any time."""
+        found: set[str] = set()
+        for named, released in self.blobs[: self.synced]:
+            found |= named
+            found -= released
+        return found
+
+    def has(self, blob: BlobRef) -> bool:
+        """What was not referred to yet has been pushed a moment ago, and is not swept."""
+        known = any(blob.digest in named for named, _ in self.blobs[: self.synced])
+        return not known or blob.digest in self.referred()
 
     def records(self, swarm_id: str) -> list[Record]:
         return [decode(data) for swarm, data in self.log if swarm == swarm_id]
@@ -188,6 +206,9 @@ class Manager:
                 observer.after(machine, event, seen)
             if machine.revision != revision:
                 self.disk.log.append((swarm_id, encode(event, self.epoch + self.world.now)))
+                named = machine.data.needed(references.of_event(event))
+                gone = {b.digest for a in actions if isinstance(a, Released) for b in a.blobs}
+                self.disk.blobs.append((named, gone))
             for action in actions:
                 if isinstance(action, AskPlacement):
                     events.append(action)

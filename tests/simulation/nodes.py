@@ -50,11 +50,12 @@ from manta.protocol.node import (
     TaskStarted,
 )
 from manta.protocol.states import AttemptState
+from manta.protocol.values import BlobRef
 from manta.transports.errors import DownReason, LinkDown
 from manta.transports.interface import Link
 from manta.transports.memory_transport import public_key_of
 from tests.simulation.manager import HEARTBEAT, pack, unpack
-from tests.simulation.programs import Context, Sleep, program_of
+from tests.simulation.programs import Context, FetchBlob, Sleep, program_of
 from tests.simulation.world import ADDRESS, MANAGER, Due, World
 
 ASK = 3.0
@@ -101,6 +102,7 @@ class Node:
         self.ups = 0
         self.registered = False
         self.acknowledged: dict[str, int] = {}
+        self.pushing: set[str] = set()
         self.questions: dict[int, Any] = {}
         self.asked = 0
         self.sync_due = False
@@ -275,6 +277,8 @@ class Node:
                 self.world.after(seconds, self.go_on, key, round_, None)
             case ReadGlobal() | SelectResults():
                 self.read(key, round_, step)
+            case FetchBlob(blob):
+                self.world.after(self.world.between(0.0, 2.0), self.fetch, key, round_, blob)
             case _ if isinstance(step, ExchangeRead):
                 self.read_exchange(key, round_, step)
             case "exit":
@@ -283,6 +287,9 @@ class Node:
             case entry:
                 self.append(entry)
                 self.when_synced(instance.swarm_id, lambda: self.go_on(key, round_, None))
+
+    def fetch(self, key: tuple, round_: Round, blob: BlobRef) -> None:
+        self.go_on(key, round_, self.world.has_blob(blob))
 
     def read(self, key: tuple, round_: Round, question: Any) -> None:
         def again() -> None:
@@ -343,6 +350,10 @@ class Node:
             at = journal.entries.resend_at()
             if at is not None and at <= self.world.now:
                 journal.entries.send_again()
+            for blob in journal.blobs_to_push():
+                if blob.digest not in self.pushing:
+                    self.pushing.add(blob.digest)
+                    self.world.after(self.world.between(0.0, 1.0), self.pushed, blob.digest)
             for batch in journal.due(self.world.now):
                 self.send(0, JournalBatch(swarm_id, batch.first, batch.items))
             at = journal.entries.resend_at()
@@ -353,6 +364,13 @@ class Node:
         if due:
             delay = max(0.0, min(due) - self.world.now) + 1e-6
             self.timers["resend"] = self.world.after(delay, self.send_journals)
+
+    def pushed(self, digest: str) -> None:
+        self.pushing.discard(digest)
+        if self.alive:
+            for journal in self.journals.values():
+                journal.pushed(digest)
+            self.send_journals()
 
     def acknowledge(self, swarm_id: str, upto: int) -> None:
         for observer in self.observers:

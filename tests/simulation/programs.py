@@ -34,7 +34,7 @@ from manta.protocol.node import (
     SelectResults,
     StopRequested,
 )
-from manta.protocol.values import Inline
+from manta.protocol.values import BlobRef, Inline
 
 Steps = Generator[Any, Any, None]
 
@@ -42,6 +42,13 @@ Steps = Generator[Any, Any, None]
 @dataclass(frozen=True)
 class Sleep:
     seconds: float
+
+
+@dataclass(frozen=True)
+class FetchBlob:
+    """Answered with whether the manager has it."""
+
+    blob: BlobRef
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,13 @@ def number(value: int) -> Inline:
     return Inline(str(value).encode())
 
 
+def model(swarm_id: str, value: int) -> BlobRef:
+    """Too large for a message."""
+    return BlobRef(f"{zlib.crc32(swarm_id.encode()):032x}{value:032x}", 1)
+
+
 def read(value: Any) -> int:
-    return int(value.data)
+    return int(value.digest[32:], 16) if isinstance(value, BlobRef) else int(value.data)
 
 
 def write(context: Context) -> Steps:
@@ -93,6 +105,9 @@ def worker(context: Context) -> Steps:
     model = yield ReadGlobal(context.instance.swarm_id, "model")
     iteration = context.instance.iteration
     context.require(read(model.value) == iteration, f"read model {model.value}")
+    if isinstance(model.value, BlobRef):
+        there = yield FetchBlob(model.value)
+        context.require(there, f"model {iteration} was gone before it was fetched")
     yield MetricsLogged(context.instance, {"loss": 1.0}, iteration, 0.0)
     yield Progressed(context.instance, 0.5, "", 0.0)
     yield from work(context)
@@ -104,7 +119,7 @@ def aggregator(context: Context) -> Steps:
     who = [(entry.alias, entry.index) for entry in found.entries]
     context.require(len(set(who)) == len(who), f"got an instance twice: {who}")
     yield ResultWritten(at, "count", number(len(who)))
-    yield GlobalWritten(at, "model", number(at.iteration + 1))
+    yield GlobalWritten(at, "model", model(at.swarm_id, at.iteration + 1))
     yield from work(context)
 
 

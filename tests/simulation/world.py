@@ -6,6 +6,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from random import Random
 
+from manta.protocol.values import BlobRef
 from manta.transports.admission import Admission
 from manta.transports.memory_transport import (
     Faults,
@@ -49,6 +50,7 @@ class World:
         self.names = {public_key_of(f"id{n}"): f"id{n}" for n in range(1, nodes + 1)}
         self.admission = Admission(self.names, clock=lambda: self.now)
         self.transports: dict[str, MemoryTransport] = {}
+        self.has_blob: Callable[[BlobRef], bool] = lambda blob: False
 
     @property
     def now(self) -> float:
