@@ -226,3 +226,27 @@ def test_processes_of_a_round_can_use_its_module(start: Start) -> None:
     assert found[0] == [(1, True), (4, True)]
     assert [n for n, _ in found[1]] == [1, 4]
     assert program == str(runtime.module / "worker.py")
+
+
+@pytest.mark.parametrize("form", ["main", "execute"])
+def test_what_a_round_forks_dies_of_sigterm_at_once(start: Start, form: str) -> None:
+    """A handler in Python is not called while the process waits for a lock, as a pool's do."""
+    runtime = start(f"""
+        import os, signal
+        from concurrent.futures import ThreadPoolExecutor
+        def heeds():
+            return signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        def fork():
+            pid = os.fork()
+            if not pid:
+                os._exit(heeds())
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        def main(*_):
+            with ThreadPoolExecutor(1) as threads:
+                return heeds(), fork(), threads.submit(fork).result()
+        if {form == "execute"}:
+            class Worker:
+                execute = main
+    """)
+    for iteration in range(2):
+        assert runtime.run(iteration).output == (True, 0, 0)
