@@ -204,20 +204,26 @@ class LocalCluster:
 
         The API is closed when a process ends meanwhile.
         """
+        self.watch(lambda _: api.close())
+        try:
+            self._wait_for_nodes(api, show)
+        except ApiClosed:
+            raise ClusterDied(self.dead[0].obituary()) from None
+        finally:
+            with self._lock:
+                self._on_death = None
+
+    def _wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
         from manta.apis.connection import LONG_POLL
         from manta.protocol.clusters import Nodes, WatchNodes
 
-        self.watch(lambda _: api.close())
         deadline = time.monotonic() + READY
         missing, revision = set(self.aliases), ""
         while missing:
             left = max(0.0, deadline - time.monotonic())
             wait = min(left, LONG_POLL)
-            try:
-                request = WatchNodes(CLUSTER, revision, wait)
-                page = api.connection.ask(request, Nodes, again=True, wait=wait)
-            except ApiClosed:
-                raise ClusterDied(self.dead[0].obituary()) from None
+            request = WatchNodes(CLUSTER, revision, wait)
+            page = api.connection.ask(request, Nodes, again=True, wait=wait)
             revision = page.revision
             for node in page.nodes:
                 if node.status == "CONNECTED":

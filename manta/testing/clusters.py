@@ -24,7 +24,7 @@ def running(cluster: type[LocalCluster], nodes: int, **datasets: str) -> Iterato
     try:
         local.start()
         with client(local) as api:
-            wait_for_nodes(api, nodes)
+            local.wait_for_nodes(api, lambda _: None)
         yield local
     finally:
         local.stop(keep=False)
