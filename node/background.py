@@ -86,6 +86,7 @@ def start(config: NodeConfig, folder: StateFolder) -> Status:
             interrupts.begin()
             return started.wait()
         except Interrupted:
+            interrupts.finish()
             started.abandon()
             raise
 

@@ -123,6 +123,7 @@ def start(planned: list[Planned]) -> Iterator[tuple[str, str | None, int | None]
                 else:
                     yield name, None, None
         except Interrupted:
+            interrupts.finish()
             for started in launched.values():
                 if isinstance(started, background.Started):
                     started.abandon()

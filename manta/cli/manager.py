@@ -134,6 +134,7 @@ def start_in_background(folder: Path, command: list[str]) -> Started:
             with process.stdout:
                 said = process.stdout.read()  # to its end: once it has started, it lets go of it
         except BaseException:
+            interrupts.finish()
             process.terminate()
             # Should it have made its first user by now: that is said only this once.
             click.echo(process.communicate()[0].rstrip(), nl=False)

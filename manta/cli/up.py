@@ -194,6 +194,7 @@ def _start_in_background(home: Path, nodes: int, datasets: Sequence[str], as_jso
                 interrupts.begin()
                 found = _wait_for_start(home, process, said)
         except BaseException:
+            interrupts.finish()
             process.terminate()
             process.wait()
             raise

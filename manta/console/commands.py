@@ -117,6 +117,7 @@ def _outcome(
             click.echo("Nothing was done.", err=True)
             code = Exit.INTERRUPTED
     except Interrupted as interrupted:
+        interrupts.finish()
         interrupted.tell()
         code = interrupted.exit
     except KeyboardInterrupt:  # raised by code of the user's

@@ -72,3 +72,29 @@ def test_a_manager_starts_over_what_a_killed_one_left(lab: Lab) -> None:
     assert "already" in lab.start().stderr
     assert lab.attempt("manager", "stop").returncode == Exit.OK
     assert not Home(lab.home / "manager").manager_file.exists()
+
+
+def test_a_signal_to_who_waits_for_a_manager_ends_it_and_keeps_its_first_password(
+    lab: Lab,
+) -> None:
+    where = {"MANTA_HOME": str(lab.home)}
+    names = ("--node-port", "--user-port", "--bulk-port")
+    ports = [str(part) for pair in zip(names, lab.ports, strict=True) for part in pair]
+    with subprocess.Popen(
+        [sys.executable, "-m", "manta", "manager", "start", "--background", *ports],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **where},
+    ) as process:
+        home = Home(lab.home / "manager")
+        deadline = time.monotonic() + 30
+        while not home.database.exists():  # its first user is made next
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGTERM)
+        said, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (Exit.TERMINATED, "Terminated.\n")
+    assert not home.is_in_use()
+    again = lab.start()
+    assert "password" in said + again.stdout
+    lab.sign_in(said + again.stdout)

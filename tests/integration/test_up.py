@@ -109,6 +109,31 @@ def test_ctrl_c_ends_all(home: Path) -> None:
     assert not Path(found.folder).exists()
 
 
+ENDED = {signal.SIGINT: "Interrupted.\n", signal.SIGTERM: "Terminated.\n"}
+
+
+@pytest.mark.parametrize("number", ENDED)
+def test_a_signal_to_who_waits_for_it_in_the_background_ends_all(
+    home: Path, number: signal.Signals
+) -> None:
+    before = left(home)
+    with subprocess.Popen(
+        [sys.executable, "-m", "manta", "up", "--nodes", "1", "--background"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "MANTA_HOME": str(home)},
+    ) as process:
+        wait_until(lambda: up_state.read(home) is not None)
+        found = up_state.read(home)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=30)
+    assert (process.returncode, said) == (128 + number, ENDED[number])
+    assert left(home) == before
+    assert found is not None
+    assert not Path(found.folder).exists()
+
+
 INTERRUPTIONS = int(os.environ.get("MANTA_INTERRUPTIONS", "4"))
 SEED = os.environ.get("MANTA_INTERRUPTIONS_SEED") or str(time.time_ns())
 """More of them, or the same ones again."""

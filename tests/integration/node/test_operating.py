@@ -131,8 +131,17 @@ def test_a_home_that_is_full_or_read_only(lab, tmp_path: Path) -> None:
         assert manta_node("stop", "edge").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, Exit.INTERRUPTED, "Interrupted."),
+        (signal.SIGTERM, Exit.TERMINATED, "Terminated."),
+    ],
+)
 @pytest.mark.parametrize("what", [("start", "edge", "--background"), ("cluster", "start", "2")])
-def test_ctrl_c_ends_the_daemons_that_are_waited_for(tmp_path: Path, what: tuple[str, ...]) -> None:
+def test_a_signal_ends_the_daemons_that_are_waited_for(
+    tmp_path: Path, what: tuple[str, ...], number: int, code: Exit, word: str
+) -> None:
     manta_node = Command(tmp_path)
     init(manta_node, "edge", 1)  # where nobody answers: it is waited for
     config = tmp_path / "nodes" / "edge.toml"
@@ -150,11 +159,11 @@ def test_ctrl_c_ends_the_daemons_that_are_waited_for(tmp_path: Path, what: tuple
         while not all(folder.running_pid() for folder in folders):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.stdout is not None
         said = process.stdout.read()
-        assert process.wait(30) == Exit.INTERRUPTED, said
-    assert said.split() == ["Interrupted."]
+        assert process.wait(30) == code, said
+    assert said.split() == [word]
     assert [folder.running_pid() for folder in folders] == [None] * len(folders)
 
 
