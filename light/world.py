@@ -97,8 +97,8 @@ class World(Exchange):
     ) -> None:
         """Ask for another iteration, on these nodes, from the task with this alias.
 
-        Without arguments, as the graph says. Raises UnknownPeer for a node, and UnknownTask for
-        an alias, that there is not.
+        Without arguments, as the graph says. Raises UnknownPeer for a node, UnknownTask for an
+        alias that there is not, ValueError for an empty list of nodes.
         """
         alias = task_to_schedule_alias
         if alias is not None:
@@ -107,8 +107,13 @@ class World(Exchange):
             node_ids = [node_ids]
         elif node_ids is not None and not isinstance(node_ids, Iterable):
             raise TypeError(f"schedule_next_iter() takes a list of node ids, not {node_ids!r:.60}.")
-        nodes = [arguments.node(node) for node in node_ids or ()]
-        current().call("schedule_next_iteration", node_ids=nodes, alias=alias)
+        nodes = None if node_ids is None else [arguments.node(node) for node in node_ids]
+        if nodes == []:
+            raise ValueError(
+                "schedule_next_iter() was given an empty list of nodes: leave node_ids out for all "
+                "nodes, or call stop_swarm() if nothing is to follow."
+            )
+        current().call("schedule_next_iteration", node_ids=nodes or [], alias=alias)
 
     def stop_swarm(self) -> None:
         """End the swarm, COMPLETED, after this iteration. Returns at once."""

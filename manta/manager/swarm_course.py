@@ -223,6 +223,10 @@ class Course:
         else:
             self._again(run, index)
 
+    def _cancel(self, attempt: Attempt, why: str) -> None:
+        attempt.error = words.cancelled(attempt, why)
+        self._close(attempt, AttemptState.CANCELLED)
+
     def _close(self, attempt: Attempt, state: AttemptState) -> None:
         self._changed = True
         attempt.state = state
@@ -311,7 +315,7 @@ class Course:
             del data.asks[number]
         for instance in run.instances:
             if instance.last.instance in data.live:
-                self._close(instance.last, AttemptState.CANCELLED)
+                self._cancel(instance.last, words.enough(run, size))
                 data.disavow(instance.last)
             if instance.last.state is not AttemptState.FINISHED and not instance.given_up:
                 instance.given_up = words.straggler(instance.last)
@@ -372,7 +376,7 @@ class Course:
         if self.data.state.final:
             return
         for attempt in list(self.data.live.values()):
-            self._close(attempt, AttemptState.CANCELLED)
+            self._cancel(attempt, words.swarm_over(state, reason))
         self.data.asks.clear()
         self._release([*self.data.exchange.clear(), *self.data.forget_replaced()])
         self.data.ended_at = self._now

@@ -137,8 +137,11 @@ class Entries(Course):
     def _task_ended(self, attempt: Attempt, entry: TaskEnded, live: bool) -> None:
         attempt.output, attempt.timings = entry.output, entry.timings
         self.data.keep(entry.output)
-        attempt.error = entry.error or attempt.error
         state = _ending(entry.state)
+        if attempt.state is AttemptState.CANCELLED and attempt.error is not None:
+            attempt.error = words.cancelled_too(attempt.error, entry.error)
+        else:
+            attempt.error = entry.error or attempt.error
         if live:
             attempt.ended_at = self._between(attempt, entry.at)
             self._attempt_ended(attempt, state)

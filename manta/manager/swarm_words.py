@@ -12,7 +12,7 @@ from manta.manager.swarm_state import Ask, Attempt, InstanceRun, SwarmData, Task
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Progressed, TaskError
 from manta.protocol.pages import encoded, fitting
-from manta.protocol.states import AttemptState
+from manta.protocol.states import AttemptState, SwarmState
 
 TOLD = 3000
 """Characters of problems that a refusal tells; more are counted. A sentence has a limit."""
@@ -133,6 +133,33 @@ def silent(attempt: Attempt) -> TaskError:
 
 def straggler(attempt: Attempt) -> str:
     return f"{label(attempt)} on {attempt.node_alias} had not answered in time"
+
+
+def enough(run: TaskRun, size: int) -> str:
+    """Why those who have not answered are not waited for."""
+    when = f" at its deadline of {run.spec.deadline:g} s" if run.overdue else ""
+    return (
+        f"{run.finished} of {size} had answered{when}, enough for its quorum of {run.spec.quorum:g}"
+    )
+
+
+def swarm_over(state: SwarmState, reason: str) -> str:
+    if state is SwarmState.STOPPED:
+        return f"the swarm was {reason}"
+    return f"the swarm failed: {reason.rstrip('.')}"
+
+
+def cancelled(attempt: Attempt, why: str) -> TaskError:
+    return TaskError("Cancelled", f"{label(attempt)} on {attempt.node_alias} was ended: {why}.")
+
+
+def cancelled_too(here: TaskError, there: TaskError | None) -> TaskError:
+    """What we ended, with its last lines, unless its code had failed by itself."""
+    if there is None:
+        return here
+    if there.kind != here.kind:
+        return there
+    return TaskError(here.kind, here.sentence, there.traceback, there.last_lines)
 
 
 def left_out(run: TaskRun) -> list[str]:

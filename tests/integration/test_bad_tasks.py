@@ -123,6 +123,7 @@ def test_a_resident_object_that_forks_stays_one_process(api: UserAPI) -> None:
 MISUSES = {
     "w.schedule_next_iter(None, 3)": "A task's alias is a str",
     "w.schedule_next_iter(3)": "takes a list of node ids",
+    "w.schedule_next_iter([])": "an empty list of nodes: leave node_ids out for all nodes",
     "w.globals['a' * 2000]": "at most 1024 characters",
     "w.set('\\ud800', 1)": "half of a surrogate pair",
     "w.results.select('x', iteration='a')": "iteration is an int",

@@ -32,6 +32,7 @@ from manta.protocol.node import (
     ResultWritten,
     StopRequested,
     TaskEnded,
+    TaskError,
     TaskStarted,
     Timings,
 )
@@ -452,6 +453,54 @@ def test_quorum_with_deadline_waits_for_it(bench, make):
     b.tick()
     assert b.running("a")
     assert b.now == 1005
+
+
+def errors_of(b, instances):
+    return [attempt_at(b, instance).error.sentence for instance in instances]
+
+
+def attempt_at(b, at):
+    return b.machine.data.runs[at.iteration][at.alias].instances[at.index].attempts[at.attempt]
+
+
+def test_who_is_left_out_is_told_why(bench, make):
+    b = bench(make.task("w", quorum=0.5), make.task("a", "w", method="any"))
+    late = [b.running("w")[index] for index in (2, 3)]
+    b.end(b.running("w")[0])
+    b.end(b.running("w")[1])
+    why = "was ended: 2 of 4 had answered, enough for its quorum of 0.5."
+    assert errors_of(b, late) == [f"w.2 on node-3 {why}", f"w.3 on node-4 {why}"]
+    told = TaskError("Cancelled", "the node's own words", last_lines=("last",))
+    b.say(late[0], TaskEnded(late[0], AttemptState.CANCELLED, b.now, error=told), node="id3")
+    failed = TaskError("ValueError", "it had failed by itself")
+    b.say(late[1], TaskEnded(late[1], AttemptState.FAILED, b.now, error=failed), node="id4")
+    assert errors_of(b, late) == [f"w.2 on node-3 {why}", "it had failed by itself"]
+    assert attempt_at(b, late[0]).error.last_lines == ("last",)
+
+
+def test_who_is_cut_at_the_deadline_is_told_so(bench, make):
+    b = bench(make.task("w", quorum=0.75, deadline=5.0), make.task("a", "w", method="any"))
+    late = [b.running("w")[3]]
+    for index in range(3):
+        b.end(b.running("w")[index])
+    b.tick()
+    assert errors_of(b, late) == [
+        "w.3 on node-4 was ended: 3 of 4 had answered at its deadline of 5 s, enough for its "
+        "quorum of 0.75."
+    ]
+
+
+def test_who_runs_when_the_swarm_ends_is_told_why(bench, make):
+    b = bench(make.task("w"))
+    running = b.running("w")
+    b.feed(Stopped("ann"))
+    assert errors_of(b, [running[0]]) == ["w.0 on node-1 was ended: the swarm was stopped by ann."]
+    b = bench(make.task("w"))
+    running = b.running("w")
+    b.end(running[0], "FAILED", "broken")
+    assert errors_of(b, [running[1]])[0].startswith(
+        "w.1 on node-2 was ended: the swarm failed: w.0 failed on node-1"
+    )
 
 
 def test_quorum_with_deadline_ends_when_all_answered(bench, make):
