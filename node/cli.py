@@ -11,7 +11,7 @@ import click
 from manta.console.commands import Group, run, show_example
 from manta.console.exit_codes import Exit
 from manta.node.cli_cluster import cluster
-from manta.node.cli_config import AS_JSON, NAME, config
+from manta.node.cli_config import AS_JSON, DEFAULT, NAME, config
 from manta.node.cli_doctor import doctor
 from manta.node.errors import OperatorError
 from manta.node.places import config_of, config_path, members, must_be_known, names, state_folder
@@ -38,7 +38,7 @@ def start(name: str, background: bool, as_json: bool) -> None:
     """Start the node; in the foreground, Ctrl-C stops it."""
     if as_json and not background:
         raise click.UsageError("--json is for --background: else the node's log is what is shown.")
-    if name == "default":
+    if name == DEFAULT:
         _configure_from_environment(config_path(name))
     found = config_of(name)
     folder = state_folder(name)
@@ -127,6 +127,12 @@ def status(name: str, all_: bool, as_json: bool) -> int:
         click.echo("There is no node yet; make one with `manta_node config init`.")
     else:
         click.echo("\n".join(_lines(records[0])))
+        others = [each for each in names() if each != name]
+        if name == DEFAULT and others:
+            click.echo(
+                f"That is the node {DEFAULT}; there are others, which `manta_node status --all` "
+                f"shows: {', '.join(others)}."
+            )
     states = {record["state"] for record in records} - {"connected"}
     if not states:
         return Exit.OK

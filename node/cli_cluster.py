@@ -37,8 +37,15 @@ def cluster() -> None:
     """
 
 
+class _Count(click.Argument):
+    """Stands in the command's own name, so that its usage does not show it again."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return "'N'"
+
+
 @click.command()
-@click.argument("count", metavar="", type=COUNT)
+@click.argument("count", cls=_Count, metavar="", type=COUNT)
 @click.option("--name", default="node", show_default=True, help="They are NAME-1 to NAME-N.")
 @AS_JSON
 def ask(count: int, name: str, as_json: bool) -> int:
@@ -117,6 +124,8 @@ def stop(name: str | None, as_json: bool) -> int:
     from manta.console import json_form
     from manta.node import cluster as nodes
 
+    if name is not None:
+        places.config_path(name)
     members = places.members(name)
     if name is not None and not members:
         known = sorted({member.cluster for member in places.members().values()})

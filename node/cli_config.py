@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,7 +19,11 @@ from manta.node.errors import ConfigError, Flaw, NoConfig, NodeError, OperatorEr
 from manta.node.exit_codes import of_error
 from manta.node.places import config_of, config_path
 
-NAME = click.argument("name", default="default", metavar="[NAME]")
+if TYPE_CHECKING:
+    from manta.node.state import StateFolder
+
+DEFAULT = "default"
+NAME = click.argument("name", default=DEFAULT, metavar="[NAME]")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -209,12 +214,31 @@ def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
             raise click.UsageError(f"{what} would be deleted: confirm it with --yes.")
         click.confirm(f"Delete {what} for good", abort=True)
     if state and folder.exists():
-        import shutil
-
-        shutil.rmtree(folder)
+        _delete_state(places.state_folder(name))
     path.unlink()
     deleted = {"name": name, "path": path, "state": state, "deleted": True}
     _say(deleted, f"Deleted {what.rstrip(',')}.", as_json)
+
+
+def _delete_state(state: StateFolder) -> None:
+    """The key last: as long as something cannot be removed, the node is still itself.
+
+    Raises OperatorError.
+    """
+    from manta.node.state import remove_folder
+
+    for path in state.path.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        elif path != state.key_file:
+            path.unlink()
+    left = [path for path in state.path.iterdir() if path != state.key_file]
+    if left:
+        raise OperatorError(
+            f"{left[0]} could not be removed whole: remove it, as the user whose files are in it, "
+            "and delete again. The configuration and the node's key are still there."
+        )
+    remove_folder(state.path)
 
 
 def _edit(draft: Path) -> None:

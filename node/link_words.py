@@ -54,6 +54,11 @@ def down(reason: DownReason, address: str, config: str, *, enrolled: bool = True
                 f"Nobody answers at {address}: start the manager there (manta manager start), or "
                 f"correct {where}; {_KEEPS_TRYING}."
             )
+        case DownReason.UNKNOWN_HOST:
+            return (
+                f"The host name of {address} is not known on this machine: correct {where}, or "
+                f"put its name service right; {_KEEPS_TRYING}."
+            )
         case DownReason.SILENT:
             return (
                 f"The manager at {address} has fallen silent: it hangs, or the network is cut; "

@@ -49,6 +49,7 @@ def config_of(name: str) -> NodeConfig:
 
 def must_be_known(name: str) -> None:
     """Raises UnknownName for a node that has neither a configuration nor a state."""
+    config_path(name)
     if name not in names() and name not in members():
         raise UnknownName(
             f"There is no node {name!r} on this machine: `manta_node status --all` lists those "

@@ -84,6 +84,7 @@ _BASE = {
     DownReason.LOST: 0.02,
     DownReason.SILENT: 0.1,
     DownReason.UNREACHABLE: 0.1,
+    DownReason.UNKNOWN_HOST: 0.1,
     DownReason.BUSY: 0.5,
     DownReason.CLOSED: 0.2,
 }
@@ -91,6 +92,7 @@ _LONGEST = {
     DownReason.LOST: 1.0,
     DownReason.SILENT: 1.0,
     DownReason.UNREACHABLE: 1.0,
+    DownReason.UNKNOWN_HOST: 1.0,
     DownReason.BUSY: 2.0,
     DownReason.CLOSED: 1.0,
 }

@@ -12,6 +12,7 @@ class DownReason(str, Enum):  # StrEnum is not in Python 3.10
     CONNECTING = "connecting"  # not tried to the end yet
     CLOSED = "closed"  # one side said goodbye
     UNREACHABLE = "unreachable"  # nobody listens there
+    UNKNOWN_HOST = "unknown-host"  # the name service knows no such name, or does not answer
     SILENT = "silent"  # heartbeats were missed
     LOST = "lost"  # the connection broke off
     DENIED = "denied"  # the handshake refused our key

@@ -126,7 +126,7 @@ class DialledLink(ZmqLink):
     def _unknown_name(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
-        self._failed(DownReason.UNREACHABLE)
+        self._failed(DownReason.UNKNOWN_HOST)
 
     def _connect(self, host: str) -> None:
         if self._waiting is not None:

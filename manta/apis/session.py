@@ -44,6 +44,8 @@ _HOPELESS = {
     DownReason.PROTOCOL,
 }
 """What another try would not change."""
+_ABSENT = {DownReason.UNREACHABLE, DownReason.UNKNOWN_HOST}
+"""Nobody is there; one that was there is waited for."""
 FIRST_CONTACT = 20.0
 """Seconds for which one that accepts and says nothing may be a manager that is starting."""
 
@@ -219,7 +221,7 @@ class Session:
 
     def _failure(self, state: DownReason) -> errors.ConnectionFailed | None:
         """The error of a state that is not worth waiting in."""
-        if state in _HOPELESS or (state is DownReason.UNREACHABLE and not self._was_up):
+        if state in _HOPELESS or (state in _ABSENT and not self._was_up):
             return self._down_error(state)
         return None
 
@@ -264,6 +266,11 @@ class Session:
                 return errors.ProtocolViolation(
                     f"The manager at {where} and this process do not understand each other: "
                     "update both to the same version of Manta."
+                )
+            case DownReason.UNKNOWN_HOST:
+                return errors.ManagerUnreachable(
+                    f"The host name {self.target.host!r} is not known here: correct it, or give "
+                    "the manager's IP address."
                 )
             case _:
                 return errors.ManagerUnreachable(

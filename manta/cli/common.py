@@ -45,9 +45,33 @@ def connects(function: Command) -> Command:
     ) -> Any:
         from manta.apis.user_api import UserAPI
 
+        _check_names(options)
         return function(lambda: usage(lambda: UserAPI(token, host, port, profile)), **options)
 
     return command
+
+
+NAMES = {
+    "cluster": "The cluster", "email": "The e-mail address", "module": "The module",
+    "name": "The name", "node": "The node", "role_": "The role", "swarm": "The swarm",
+    "swarms": "The swarm", "tag": "The tag", "task": "The task", "user": "The user",
+    "user_": "The user",
+}  # fmt: skip
+"""Parameters that name something, and how a sentence begins that is about one."""
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Before anybody is asked about them. Raises click.UsageError."""
+    from manta.apis import checks
+
+    def check() -> None:
+        for parameter, words in NAMES.items():
+            given = options.get(parameter)
+            for value in given if isinstance(given, tuple) else (given,):
+                if value is not None:
+                    checks.name(words, value)
+
+    usage(check)
 
 
 def usage(make: Callable[[], T]) -> T:

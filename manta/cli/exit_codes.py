@@ -10,6 +10,7 @@ __all__ = ["Exit", "of_error", "of_status"]
 def of_error(error: BaseException) -> Exit:
     """The code of one of the SDK's errors."""
     from manta.apis import errors
+    from manta.transports.errors import KeyFileError
 
     table: list[tuple[type[BaseException], Exit]] = [
         (errors.InvalidSwarm, Exit.INVALID_SWARM),
@@ -25,6 +26,7 @@ def of_error(error: BaseException) -> Exit:
         (errors.ProfileError, Exit.LOCAL),
         (errors.DatasetMissing, Exit.LOCAL),
         (errors.MissingPackage, Exit.LOCAL),
+        (KeyFileError, Exit.LOCAL),
     ]
     return next((code for kind, code in table if isinstance(error, kind)), Exit.INTERNAL)
 

@@ -180,7 +180,8 @@ def tell(error: Exception) -> Exit:
 
     code = of_error(error)
     if code is not Exit.INTERNAL:
-        say_error(str(error))
+        said = str(error)
+        say_error(said if said.endswith((".", "?")) else f"{said}.")
         return code
     from manta.protocol.faults import sentence
 

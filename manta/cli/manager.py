@@ -221,7 +221,17 @@ def _running(folder: Path) -> ManagerFile | None:
     except ValueError as error:
         raise ManagerError(str(error)) from None
     except PermissionError as error:
-        raise ManagerError(f"{error.filename} is another user's: ask that user.") from None
+        raise ManagerError(_forbidden(Path(error.filename))) from None
+
+
+def _forbidden(path: Path) -> str:
+    try:
+        theirs = path.stat().st_uid != os.getuid()
+    except PermissionError:  # the folder is not ours to look into
+        theirs = True
+    if theirs:
+        return f"{path} is another user's: ask that user."
+    return f"{path} cannot be read: give yourself the right to (chmod u+rw)."
 
 
 def _home(folder: Path) -> Home:

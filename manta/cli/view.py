@@ -58,7 +58,6 @@ class SwarmView:
     def __init__(self, max_iteration: int | None = None) -> None:
         self._most = max_iteration
         self.rounds: dict[int, _Round] = {}
-        self._several: set[str] = set()  # tasks seen with more than one instance
         self.metrics: dict[str, dict[int, dict[tuple[str, int], float]]] = {}
         """Name -> iteration -> (node's alias, instance) -> the last value."""
 
@@ -73,8 +72,6 @@ class SwarmView:
         instance = (item.alias, item.index)
         if item.alias:
             current.tasks[item.alias] = None
-        if item.index > 0:
-            self._several.add(item.alias)
         match item.kind:
             case "iteration":
                 return self._ended(item, current)
@@ -109,7 +106,7 @@ class SwarmView:
             by_node[item.node_alias, item.index] = value
 
     def log(self, item: LogOverview) -> list[str]:
-        return [log_line(item, numbered=item.index > 0 or item.alias in self._several)]
+        return [log_line(item)]
 
     def live(self, now: float) -> list[str]:
         """The round that is under way; `now` in seconds since the epoch."""
@@ -168,12 +165,11 @@ class SwarmView:
         return lines
 
 
-def log_line(item: LogOverview, *, numbered: bool = True) -> str:
+def log_line(item: LogOverview) -> str:
     """`node-1 worker.0 | text`, the name of the level where it matters."""
     level = item.stream.upper() + " " if item.stream in ("warning", "error", "critical") else ""
     colour = {"stderr": "yellow", "warning": "yellow", "error": "red", "critical": "red"}
-    task = f"{item.alias}.{item.index}" if numbered else item.alias
-    who = click.style(f"{item.node_alias} {task} |", dim=True)
+    who = click.style(f"{item.node_alias} {item.alias}.{item.index} |", dim=True)
     line = click.style(level + item.text, fg=colour.get(item.stream))
     return f"{who} {line}" if item.text else who
 

@@ -91,7 +91,7 @@ class Home:
     def is_in_use(self) -> bool:
         """Whether a manager runs here: the kernel lets go of its lock however it ends."""
         try:
-            lock = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,40 @@ def test_a_signal_to_who_waits_for_a_manager_ends_it_and_keeps_its_first_passwor
     again = lab.start()
     assert "password" in said + again.stdout
     lab.sign_in(said + again.stdout)
+
+
+def test_a_home_that_may_only_be_read_is_not_another_users(lab: Lab) -> None:
+    home = lab.home / "manager"
+    home.mkdir(parents=True)
+    with mounted(home):
+        open_to_all = lab.start()
+        assert open_to_all.returncode == Exit.LOCAL
+        assert str(home) in open_to_all.stderr
+        home.chmod(0o700)
+        assert lab.start().returncode == 0
+        assert lab.attempt("manager", "stop").returncode == 0
+        read_only = ["mount", "-o", "remount,ro", str(home)]
+        deadline = time.monotonic() + 10
+        while subprocess.run(read_only, capture_output=True, check=False).returncode:
+            assert time.monotonic() < deadline  # the process has let go, and is about to end
+            time.sleep(0.02)
+        status, start = lab.attempt("manager", "status"), lab.start()
+        subprocess.run(["mount", "-o", "remount,rw", home], check=True)
+    assert (status.returncode, status.stdout) == (
+        Exit.UNREACHABLE,
+        f"No manager runs in {home}.\n",
+    )
+    assert start.returncode == Exit.LOCAL
+    assert "another user" not in start.stderr
+    assert "Read-only file system" in start.stderr
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    mount = ["mount", "-t", "tmpfs", "home", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)

@@ -117,7 +117,12 @@ class TokenAuthority:
         if claims.expires_at + LEEWAY <= now:
             raise Refused(
                 Code.TOKEN_EXPIRED,
-                f"This token expired {_ago(now - claims.expires_at)} ago; get a new one.",
+                f"This token expired {_ago(now - claims.expires_at)} ago; "
+                + (
+                    "get a new one with `manta node token CLUSTER`."
+                    if audience == NODE_AUDIENCE
+                    else "sign in again (manta sign-in)."
+                ),
             )
         if claims.issued_at > now + LEEWAY:
             raise Refused(

@@ -158,3 +158,71 @@ def test_deleting(call: Call, tmp_path: Path) -> None:
     assert call("init", "edge").returncode == 0
     assert call("delete", "edge", "--yes", "--state").returncode == 0
     assert not state.path.exists()
+
+
+def test_what_cannot_be_deleted_leaves_the_key(call: Call, tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state" / "nodes" / "edge")
+    state.open().release()
+    key = state.key().public
+    (state.path / "node.log").write_text("said\n")
+    stuck = state.tasks / "left"
+    stuck.mkdir()
+    mount = ["mount", "-t", "tmpfs", "left", str(stuck)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        done = call("delete", "edge", "--yes", "--state")
+    finally:
+        subprocess.run(["umount", stuck], check=True)
+    assert done.returncode == Exit.LOCAL
+    assert f"{state.tasks} could not be removed whole" in done.stderr
+    assert state.key().public == key
+    assert (tmp_path / "nodes" / "edge.toml").exists()
+    (state.tasks / "locked").mkdir()
+    (state.tasks / "locked" / "file").touch()
+    (state.tasks / "locked").chmod(0)
+    assert call("delete", "edge", "--yes", "--state").returncode == 0
+    assert not state.path.exists()
+
+
+def test_a_count_of_nodes_that_cannot_be_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "manta.node.command", "cluster", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MANTA_HOME": str(tmp_path)},
+    )
+    assert done.returncode == Exit.USAGE
+    assert "Invalid value for 'N': 0 is not in the range" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+@pytest.mark.parametrize("command", ["start", "stop", "status", "logs", "doctor", "cluster stop"])
+def test_a_name_that_can_be_no_nodes_is_wrong_usage(
+    tmp_path: Path, command: str, name: str
+) -> None:
+    words = [*command.split(), *(["--config"] if " " in command else []), name]
+    done = subprocess.run(
+        [sys.executable, "-m", "manta.node.command", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MANTA_HOME": str(tmp_path)},
+    )
+    assert done.returncode == Exit.USAGE, done.stderr
+    assert f"{name!r} is no name of a configuration" in done.stderr
+
+
+def test_status_of_the_default_node_says_that_there_are_others(call: Call, tmp_path: Path) -> None:
+    assert call("init").returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "manta.node.command", "status"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MANTA_HOME": str(tmp_path)},
+    )
+    assert done.returncode == Exit.UNREACHABLE
+    assert "The node default is stopped." in done.stdout
+    assert "there are others, which `manta_node status --all` shows: edge." in done.stdout

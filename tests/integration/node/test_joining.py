@@ -51,7 +51,9 @@ def test_an_expired_token(lab) -> None:
     token = lab.manager.context.authority.issue(
         NODE_AUDIENCE, "cluster", now=time.time() - 2000, ttl=900
     )[0]
-    assert "expired" in refusal(lab, token)
+    said = refusal(lab, token)
+    assert "expired" in said
+    assert "`manta node token CLUSTER`" in said
 
 
 def test_a_foreign_token_is_another_manager_s(lab) -> None:
@@ -150,6 +152,14 @@ def test_a_removed_node_comes_back_with_a_new_token(lab) -> None:
         return [node.status for node in api.list_nodes(CLUSTER)]
 
     lab.wait_until(lambda: statuses() == ["CONNECTED"])
+
+
+def test_a_host_name_that_nobody_knows_is_told_as_one(lab) -> None:
+    config = lab.config("node-1", network={"manager_host": "manager.invalid"})
+    with lab.start(config, lab.known(1)):
+        status = lab.wait_for(lab.state("node-1"), "unknown-host")
+    assert "The host name of manager.invalid:" in status.sentence.replace("tcp://", "")
+    assert "is not known on this machine" in status.sentence
 
 
 def test_a_manager_that_is_not_there_is_waited_for(lab) -> None:

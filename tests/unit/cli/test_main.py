@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from manta.apis import errors
 from manta.cli import main as main_module
+from manta.cli.common import NAMES
 from manta.cli.exit_codes import of_error, of_status
 from manta.cli.main import COMMANDS, cli, main
 from manta.console.exit_codes import MEANING, Exit
@@ -129,6 +130,33 @@ def test_wrong_usage(
 ) -> None:
     assert run(*arguments) == Exit.USAGE
     assert message in capsys.readouterr().err
+
+
+NAMING = [
+    (path, str(parameter.name))
+    for path, command in commands(cli)
+    if {"host", "profile"} <= {parameter.name for parameter in command.params}
+    for parameter in command.params
+    if parameter.name in NAMES and path not in ("manta sign-in", "manta token use")
+]
+
+
+@pytest.mark.parametrize("given", ["", "  ", "a\nb"])
+@pytest.mark.parametrize(("path", "name"), NAMING)
+def test_a_name_that_can_be_nobodys_is_wrong_usage(path: str, name: str, given: str) -> None:
+    command = dict(commands(cli))[path]
+    words = path.split()[1:]
+    for parameter in command.params:
+        value = given if parameter.name == name else "x"
+        if isinstance(parameter, click.Argument) and (parameter.required or value != "x"):
+            words.append(value)
+        elif parameter.required or value != "x":
+            words += [parameter.opts[0], value]
+    if "yes" in {parameter.name for parameter in command.params}:
+        words.append("--yes")
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == Exit.USAGE, done.output
+    assert f"is {given!r}: give" in done.output
 
 
 def broken(error: BaseException) -> object:
