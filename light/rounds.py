@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from _thread import get_ident  # importing threading costs each forked round a tenth
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgpack
@@ -142,7 +143,23 @@ def heed_sigterm() -> None:
     left alone. A template does so before it forks."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
-        os.register_at_fork(after_in_child=_in_fork)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork
+        )
+
+
+_masks: dict[int, set[int]] = {}
+"""Signals that threads blocked before they began to fork."""
+
+
+def _before_fork() -> None:
+    """Python forgets signals that came to a process which it has just forked: they are to wait."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    _masks[get_ident()] = set(blocked)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(get_ident()))
 
 
 def _in_fork() -> None:
@@ -151,6 +168,7 @@ def _in_fork() -> None:
     of_round = _latest is not None and _latest.is_running
     if of_round and signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _after_fork()
 
 
 def _on_sigterm(number: int, frame: object) -> None:

@@ -335,7 +335,7 @@ class Course:
         and no task ever made one, or a schedule, which is run to its end.
         """
         data, maximum = self.data, self.graph.ceiling
-        if data.state is not SwarmState.ACTIVE or data.open_tasks or data.iteration < 0:
+        if data.state is not SwarmState.ACTIVE or data.open_tasks:
             return
         self._release([*data.exchange.iteration_over(), *data.forget_replaced()])
         self._tell("iteration", words.iteration_took(data.iteration, self._now - data.began_at))
@@ -364,9 +364,8 @@ class Course:
         for call in calls:
             roots = self.graph.layout(self.data.iteration + 1).roots
             for alias in (call.alias,) if call.alias is not None else roots:
-                if call.node_ids:
-                    both = (*within.get(alias, ()), *call.node_ids)
-                    within[alias] = tuple(dict.fromkeys(both))
+                both = (*within.get(alias, ()), *call.node_ids)
+                within[alias] = tuple(dict.fromkeys(both))
         return within
 
     def _fail(self, reason: str) -> None:

@@ -196,7 +196,7 @@ class Walk:
         kept = Counter(value.digest for value in there if isinstance(value, BlobRef))
         assert data.lasting == kept
         assert self.needed == {*kept, *(blob.digest for blob in data.exchange.blobs())}
-        assert not (data.state.final and data.replaced)
+        assert not (data.state.final and (data.replaced or data.asks))
         explain(machine, self.b.nodes)
 
     def to_the_end(self):
