@@ -104,21 +104,33 @@ def test_what_was_asked_while_the_manager_was_away_is_answered_as_before(
 def test_who_waits_for_a_swarm_sees_its_end_though_the_manager_was_killed(
     cluster: Restartable,
 ) -> None:
-    with client(cluster) as api, ThreadPoolExecutor(4) as pool:
+    with client(cluster) as api, ThreadPoolExecutor(6) as pool:
         swarm = api.deploy_swarm(CLUSTER, Tells()).swarm_id
         until(lambda: told(api, swarm))
+
+        def told_of_its_end() -> str:
+            told = (one for one in api.stream_swarms(follow=True) if one.swarm_id == swarm)
+            return next(one.status for one in told if one.ended)
+
+        def told_of_a_module() -> str:
+            return next(one.name for one in api.stream_modules(follow=True))
+
         waits: list[Future[Any]] = [
             pool.submit(api.wait_swarm, swarm, 90),
             pool.submit(lambda: list(api.stream_results(swarm))),
             pool.submit(lambda: list(api.stream_logs(swarm))),
             pool.submit(lambda: api.get_swarm_results(swarm, "step", wait=True)),
+            pool.submit(told_of_its_end),
+            pool.submit(told_of_a_module),
         ]
         time.sleep(0.3)
         cluster.kill("manager")
         cluster.again("manager")
         wait_for_nodes(api, 1)
         api.set_global(swarm, "go", True)
-        status, results, lines, kept = (wait.result(60) for wait in waits)
+        api.send_module(Module("def main(): pass\n", name="later"))
+        status, results, lines, kept, end, module = (wait.result(60) for wait in waits)
+        assert (end, module) == ("COMPLETED", "later")
         assert status.status == "COMPLETED"
         assert [item.value for item in results] == [0, 1, 2]
         assert [item.value for item in kept] == [0, 1, 2]
