@@ -108,7 +108,7 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
     default=900.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds until it expires.",
+    help="Seconds until it expires, a day (86400) at most.",
 )
 @as_json_option
 @with_api

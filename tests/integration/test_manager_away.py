@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis import connection
-from manta.apis.errors import ConnectionFailed, ManagerUnreachable
-from manta.cli.local import CLUSTER
+from manta.apis.errors import ConnectionFailed, ManagerUnreachable, NoAnswer
+from manta.cli.exit_codes import Exit, of_error
+from manta.cli.local import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.restarts import Restartable, until
+from tests.unit.test_troubleshooting import quoted
 
 TELLS = """
 import time
@@ -185,3 +189,32 @@ def test_a_manager_that_is_gone_is_told_by_every_call_in_time(
         wait_for_nodes(api, 1)
         assert [one.name for one in api.list_clusters()] == [CLUSTER]  # none was made late
         api.stop_swarm(swarm, force=True)
+
+
+def test_what_was_asked_of_a_manager_that_then_died_may_have_been_carried_out() -> None:
+    """Killed between the request, which has reached it, and its answer."""
+    with running(LocalCluster, 0) as cluster, client(cluster) as api, ThreadPoolExecutor(1) as own:
+        manager = cluster.children[0].process
+        assert [found.name for found in api.list_clusters()] == ["local"]
+        manager.send_signal(signal.SIGSTOP)
+        asked = own.submit(api.create_cluster, "lab")
+        deadline = time.monotonic() + 20
+        while not unread(cluster.user_port):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        manager.kill()
+        with pytest.raises(NoAnswer) as lost:
+            asked.result(30)
+    (message,) = [each for each in quoted() if "it may have been carried out" in each]
+    assert str(lost.value).endswith(message.lstrip("…"))
+    assert of_error(lost.value) is Exit.UNREACHABLE
+
+
+def unread(port: int) -> int:
+    """Bytes that have come in at that port, and that nobody has read."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(
+        int(queues.partition(":")[2], 16)
+        for _, local, _, state, queues, *_ in lines
+        if local.endswith(f":{port:04X}") and state == "01"
+    )

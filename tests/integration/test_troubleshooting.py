@@ -1,8 +1,7 @@
 """The messages that docs/troubleshooting.md quotes, provoked: each is what a user then reads.
 
-Those with a console block on the page are provoked there (`test_documents.py`), that of another
-major version in `test_versions.py`; what is left is looked up in the sources alone
-(`tests/unit/test_troubleshooting.py`).
+Those with a console block on the page are provoked there (`test_documents.py`), some others where
+ELSEWHERE says.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from tests.unit.test_troubleshooting import PAGE, VARIES, quoted
 
 ELSEWHERE = {
     "version of the protocol",  # test_versions.py
-    "it may have been carried out",  # takes a manager lost between a request and its answer
+    "it may have been carried out",  # test_manager_away.py
     "Nodes on this machine need",  # unit/cli/test_local.py: takes an installation without extras
 }
 

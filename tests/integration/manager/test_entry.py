@@ -100,6 +100,17 @@ def test_a_token_is_stored_as_a_hash_only(bench, admin: Client) -> None:
     assert token.rpartition(".")[2].encode() not in stored
 
 
+def test_a_nodes_token_lives_a_day_at_most(admin: Client, cluster: ClusterInfo) -> None:
+    before = time.time()
+    day = admin.ask(CreateNodeToken("lab", ttl=86_400.0))
+    assert abs(day.expires_at - before - 86_400) < 60
+    no = admin.refusal(CreateNodeToken("lab", ttl=86_401.0))
+    assert (no.code, no.sentence) == (
+        Code.INVALID,
+        "A node token lives 86400 s at most, not 86401; give a shorter ttl.",
+    )
+
+
 def test_who_was_refused_is_in_the_log_and_what_he_presented_is_not(
     bench, admin: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
