@@ -118,7 +118,8 @@ def status(name: str, all_: bool, as_json: bool) -> int:
     several = names() if all_ else _nodes_of(name)
     if not (several or all_):
         must_be_known(name)
-    records = [daemons.record(each, state_folder(each)) for each in several or [name]]
+    shown = several if all_ else several or [name]
+    records = [daemons.record(each, state_folder(each)) for each in shown]
     if as_json:
         json_form.show(records if several or all_ else records[0])
     elif several:
@@ -133,6 +134,8 @@ def status(name: str, all_: bool, as_json: bool) -> int:
                 f"That is the node {DEFAULT}; there are others, which `manta_node status --all` "
                 f"shows: {', '.join(others)}."
             )
+    if not records:
+        return Exit.UNREACHABLE
     states = {record["state"] for record in records} - {"connected"}
     if not states:
         return Exit.OK

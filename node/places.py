@@ -58,20 +58,34 @@ def must_be_known(name: str) -> None:
 
 
 def names() -> list[str]:
-    """Of all nodes of this user's that are configured or have a state."""
-    configured = {path.stem for path in (home() / "nodes").glob("*.toml")}
-    started = {path.parent.name for path in (home() / "state" / "nodes").glob("*/node.key")}
+    """Of all nodes of this user's that are configured or have a state.
+
+    Raises PermissionError in the home of another user.
+    """
+    configured = {path.stem for path in _within(home() / "nodes") if path.suffix == ".toml"}
+    folders = _within(home() / "state" / "nodes")
+    started = {path.name for path in folders if (path / "node.key").exists()}
     return sorted(configured | started, key=_by_number)
 
 
 def members(cluster: str | None = None) -> dict[str, Member]:
     """The nodes of that cluster, or of all clusters, by name, in the order of their numbers."""
+    from manta.node.state import StateFolder
+
     found = {}
-    for path in (home() / "state" / "nodes").glob("*/member.json"):
-        member = state_folder(path.parent.name).read_member()
+    for path in _within(home() / "state" / "nodes"):
+        member = StateFolder(path).read_member() if path.is_dir() else None
         if member is not None and cluster in (None, member.cluster):
-            found[path.parent.name] = member
+            found[path.name] = member
     return dict(sorted(found.items(), key=lambda item: (item[1].cluster, item[1].number)))
+
+
+def _within(folder: Path) -> list[Path]:
+    """`Path.glob` would take what may not be read for what is not there."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _by_number(name: str) -> tuple[str, int]:

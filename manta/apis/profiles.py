@@ -107,9 +107,7 @@ def settings(
         return Setting(default, "default")  # type: ignore[arg-type]
 
     where = first(host, "MANTA_HOST", saved.host, DEFAULT_HOST)
-    text = checks.name("host", where.value)
-    if not text.isascii() or "/" in text or " " in text:
-        raise InvalidArgument(f"host is {checks.shown(text)}: give a name or an address.")
+    check_host(where.value)
     door = first(port, "MANTA_PORT", saved.port, DEFAULT_PORT)
     if door.origin == "MANTA_PORT":
         if not str(door.value).isdecimal():
@@ -252,6 +250,13 @@ def claims(token: str) -> TokenClaims:
             Code.TOKEN_AUDIENCE,
         )
     return found
+
+
+def check_host(host: object) -> None:
+    """Raises InvalidArgument."""
+    text = checks.name("host", host)
+    if not text.isascii() or "/" in text or " " in text:
+        raise InvalidArgument(f"host is {checks.shown(text)}: give a name or an address.")
 
 
 def local_server_key(folder: Path) -> str | None:

@@ -98,6 +98,8 @@ def set_(key: str, value: str, profile: str | None, as_json: bool) -> None:
     there = profiles.profiles(folder).get(name, profiles.Profile())
     if key == "server_key":
         _check_key(value)
+    elif key == "host":
+        usage(lambda: profiles.check_host(value))
     try:
         changed = convert({**asdict(there), key: value}, profiles.Profile, strict=False)
     except ValidationError:

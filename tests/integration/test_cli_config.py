@@ -77,6 +77,8 @@ def test_the_profile_in_use(home: Path) -> None:
         (("rm", "none", "--yes"), Exit.LOCAL, "There is no profile 'none'"),
         (("set", "port", "0"), Exit.USAGE, "'0' is no port"),
         (("set", "port", "x"), Exit.USAGE, "'x' is no port"),
+        (("set", "host", ""), Exit.USAGE, "host is ''"),
+        (("set", "host", "a b"), Exit.USAGE, "host is 'a b': give a name or an address"),
         (("set", "server_key", "short"), Exit.USAGE, "server_key"),
         (("set", "colour", "red"), Exit.USAGE, "colour"),
         (("set", "host", "h", "--profile", "../x"), Exit.USAGE, "The profile's name is '../x'"),

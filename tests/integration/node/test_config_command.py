@@ -226,3 +226,36 @@ def test_status_of_the_default_node_says_that_there_are_others(call: Call, tmp_p
     assert done.returncode == Exit.UNREACHABLE
     assert "The node default is stopped." in done.stdout
     assert "there are others, which `manta_node status --all` shows: edge." in done.stdout
+
+
+def test_the_home_of_another_user_is_not_taken_for_an_empty_one(call: Call, tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root can be another user")
+    code = (
+        "import os, manta.node.state\n"
+        "from manta.node import places\n"
+        "os.seteuid(65534)\n"
+        "for find in (places.names, places.members):\n"
+        "    try: print(find())\n"
+        "    except PermissionError as error: print(error.filename)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MANTA_HOME": str(tmp_path)},
+    )
+    folders = [str(tmp_path / "nodes"), str(tmp_path / "state" / "nodes")]
+    assert done.stdout.splitlines() == folders
+
+
+def test_no_nodes_are_an_empty_list(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "manta.node.command", "status", "--all", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MANTA_HOME": str(tmp_path)},
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (Exit.UNREACHABLE, [])
