@@ -6,6 +6,7 @@ The blocks of a page share a folder, a shell and a namespace. What each language
 - `console`: what follows `$ ` is typed into one shell; output that is shown is compared, where
   `…` is anything, as are times and ids. Each command ends with 0, unless `$ echo $?` comes next.
 - `toml`: read as the configuration of a node. `json`: parsed, a document or a line each.
+- `ini`: a unit of systemd, which verifies it where it is installed; its title is its path.
 - `text`: no code.
 
 Comments concern the tests and are not shown: `<!-- python` or `<!-- console`, what a reader would
@@ -42,7 +43,7 @@ from manta.node import config
 from tests.integration.lab import free_ports
 
 ROOT = Path(__file__).parents[2]
-LANGUAGES = {"python", "console", "toml", "json", "text"}
+LANGUAGES = {"python", "console", "toml", "json", "ini", "text"}
 PATIENCE = 90.0  # seconds; of a machine that is busy
 FENCE = re.compile(r"( *)```(\w*) *(?:title=\"(.*?)\")?$")
 NOTE = re.compile(r"<!-- (?:(terminal|refused)|not run: (.+)) -->")
@@ -109,6 +110,8 @@ def run(page: Path, folder: Path) -> None:
             if block.language == "console":
                 shell = shell or Shell(folder)
                 shell.follow(block)
+            elif block.language == "ini":
+                _verify_unit(block, folder)
             elif block.title is not None:
                 _write(block, folder, found)
             elif block.language == "python":
@@ -135,6 +138,18 @@ def _write(block: Block, folder: Path, found: list[Block]) -> None:
     path.write_text(block.text)
     if block.language == "python":
         compile(block.text, str(block), "exec")
+
+
+def _verify_unit(block: Block, folder: Path) -> None:
+    assert block.title
+    unit = folder / Path(block.title).name
+    here = f"ExecStart={Path(sys.executable).parent}/"
+    unit.write_text(re.sub(r"ExecStart=\S*/", here, block.text))
+    assert here in unit.read_text()
+    if shutil.which("systemd-analyze"):
+        command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), f"{block}: {done.stderr}"
 
 
 def _parse(block: Block) -> None:

@@ -55,6 +55,10 @@ def a_page(folder: Path, text: str) -> Path:
         ("```console\n$ echo two\none\n```\n", "The page shows"),
         ("```toml\n[identity]\nnick = 'x'\n```\n", "nick"),
         ("```json\n{'a': 1}\n```\n", "Expecting"),
+        (
+            '```ini title="a.service"\n[Service]\nExecStart=/bin/manta\nRestrt=no\n```\n',
+            "Restrt",
+        ),
         ("```pyhton\n1\n```\n", "no language"),
         ("```\n1\n```\n", "no language"),
         ("```console\n$ make coffee\n```\n", "no make coffee"),
