@@ -119,7 +119,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 def _profiles(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     try:
         return _fitting(profiles(), incomplete)
-    except Exception:
+    except Exception:  # as below: nobody is there to read it
         return []
 
 

@@ -237,3 +237,20 @@ def is_running(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
+
+
+def test_a_round_that_is_ordered_twice_runs_once(start: Start, node: Any) -> None:
+    """Who ordered it cannot know whether the service that failed had heard it."""
+    runtime = start("""
+        import time
+        from manta.light import World
+        def main():
+            print("in")
+            time.sleep(0.3)
+            return World().iteration
+    """)
+    runtime.begin(0)
+    runtime.output("stdout", "in")
+    runtime.begin(0)
+    runtime.begin(1)
+    assert [runtime.end().output, runtime.end().output] == [0, 1]
