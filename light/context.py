@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock  # importing threading costs each forked round a tenth
+from _thread import RLock  # importing threading costs each forked round a tenth
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manta.light.errors import NotInTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-class RoundLock:
-    """Which of its threads has one of the swarm's locks, which are those of instances."""
-
-    def __init__(self) -> None:
-        self.inner = allocate_lock()
-        self.owner = 0
 
 
 class Brief:
@@ -58,8 +50,14 @@ class Brief:
         self.scratch = scratch
         self.collectives = 0
         """How many this round has taken part in."""
-        self.locks: dict[str, RoundLock] = {}
-        """Those that this round has used."""
+        self.locks: dict[str, RLock] = {}
+        """Which of its threads has one of the swarm's locks, which are those of instances."""
+        self.node_ids: dict[str, str] = {}
+        """By the names that this round has received under."""
+        self.received: dict[tuple[str, str], int] = {}
+        """How many messages of a node, by its id, and tag this round has received."""
+        self.receiving: dict[tuple[str, str], bool] = {}
+        """Whether it was asked for one more, which was not given out."""
 
     @property
     def name(self) -> str:

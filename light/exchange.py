@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from _thread import TIMEOUT_MAX, get_ident
+from _thread import TIMEOUT_MAX, RLock
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from manta.light import arguments
-from manta.light.context import MISSING, Part, RoundLock, current
+from manta.light.context import MISSING, Part, current
 from manta.light.errors import CollectiveError, PeerLost, RequestFailed, Timeout
 from manta.light.reduction import OPS, reduce
 
@@ -82,15 +82,31 @@ class Exchange:
     def receive_from_node(self, node: str, tag: str, timeout: float | None = None) -> Any:
         """The next value that the node sent here under the tag, awaited.
 
-        Each goes to one instance. Raises UnknownPeer, PeerLost when nothing that could send
-        is left on that node, Timeout.
+        Each goes to one instance. A call that a signal cut short has taken none: the next one
+        gives the same message. Raises UnknownPeer, PeerLost when nothing that could send is left
+        on that node, Timeout.
         """
-        return current().call(
-            "receive",
-            source=arguments.node(node),
-            tag=arguments.tag(tag),
-            timeout=_timeout(timeout),
-        )
+        name, tag, left = arguments.node(node), arguments.tag(tag), _timeout(timeout)
+        round_ = current()
+        brief = round_.brief
+        ids, received, receiving = brief.node_ids, brief.received, brief.receiving
+        if name not in ids:
+            ids[name] = round_.call("resolve_node", name=name)
+        source = ids[name]
+        place = source, tag
+        received.setdefault(place, 0)
+        until = time.monotonic() + left
+        while True:
+            number = received[place]
+            receiving[place] = True
+            value = round_.call("receive", source=source, tag=tag, number=number, timeout=left)
+            # No call and no jump from here to `return`: neither a signal nor another thread can
+            # come between, so that a message counts as received just when it is given out.
+            if received[place] == number:
+                received[place] = number + 1
+                receiving[place] = False
+                return value
+            left = max(0.001, until - time.monotonic())  # another thread has received that one
 
     # Collectives: all instances of this task in this iteration make the same calls in the same
     # order. One that fails and is tried again finds what it and others contributed before.
@@ -226,30 +242,29 @@ class Exchange:
         """
         name = arguments.name("lock's name", name)
         patience = _timeout(timeout)
-        mine = current().brief.locks.setdefault(name, RoundLock())
-        if mine.owner == get_ident():
+        mine: Any = current().brief.locks.setdefault(name, RLock())
+        if mine._is_owned():
             raise RequestFailed(
                 f"This round holds the lock {name!r} already: it would wait for itself for ever."
             )
         left = patience
-        if not mine.inner.acquire(blocking=False):
-            began = time.monotonic()
-            if not mine.inner.acquire(timeout=min(patience, TIMEOUT_MAX)):
-                raise Timeout(
-                    f"Waited {patience:g} s in vain: the lock {name!r} is held by another thread "
-                    f"of {current().brief.name}."
-                )
-            left = max(0.001, patience - (time.monotonic() - began))
-        mine.owner = get_ident()
         try:
+            if not mine.acquire(blocking=False):
+                began = time.monotonic()
+                if not mine.acquire(timeout=min(patience, TIMEOUT_MAX)):
+                    raise Timeout(
+                        f"Waited {patience:g} s in vain: the lock {name!r} is held by another "
+                        f"thread of {current().brief.name}."
+                    )
+                left = max(0.001, patience - (time.monotonic() - began))
             current().call("lock", name=name, timeout=left)
             yield
-        finally:  # whoever gave up waiting must leave the queue, too
-            try:
-                current().call("unlock", name=name)
-            finally:
-                mine.owner = 0
-                mine.inner.release()
+        finally:  # whoever gave up waiting, or was taken out by a signal, must leave the queue, too
+            if mine._is_owned():
+                try:
+                    current().call("unlock", name=name)
+                finally:
+                    mine.release()
 
     # Who is there.
 

@@ -71,6 +71,7 @@ class Round:
                 self.is_running = False
             if os.getpid() != owner:
                 _end_fork(0)
+            self._return_claims()
             outcome = self._kept(output)
         except SystemExit as error:
             if os.getpid() != owner:
@@ -95,6 +96,14 @@ class Round:
         end = {"computing": max(0.0, computing), "moving": self._client.moving, **outcome}
         packed: bytes = msgpack.packb(end)
         return packed
+
+    def _return_claims(self) -> None:
+        """Of messages that a signal, or the end of its patience, kept from the task."""
+        brief = self._brief
+        for (source, tag), is_open in brief.receiving.items():
+            if is_open:
+                received = brief.received[source, tag]
+                self._client.call("return_claims", source=source, tag=tag, received=received)
 
     def _kept(self, output: Any) -> dict[str, Any]:
         try:

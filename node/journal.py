@@ -26,6 +26,7 @@ import msgspec
 from manta.protocol.exchange import (
     Broadcasted,
     Checkpointed,
+    ClaimsReturned,
     Contributed,
     LockReleased,
     LockWanted,
@@ -355,7 +356,7 @@ class Journal:
 
 
 WITH_A_VALUE = ResultWritten | GlobalWritten | Broadcasted | Sent | Contributed | Checkpointed
-WITHOUT = Receiving | LockWanted | LockReleased
+WITHOUT = Receiving | ClaimsReturned | LockWanted | LockReleased
 """Entries that reads of tasks rest on, with a value and without."""
 
 

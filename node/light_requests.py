@@ -23,6 +23,8 @@ class Reply:
 
     def __init__(self, done: Callable[[Any, Error | None], None]) -> None:
         self._done = [done]  # list.pop is atomic
+        self.abandoned = False
+        """Whether a signal took the task out of the request: nobody waits for the answer."""
 
     def set(self, value: Any = None) -> None:
         """The outcome, in the form that the request's docstring names."""
@@ -87,7 +89,11 @@ def body(request: wire.Ask, value: Payload | None) -> Any:
         case wire.Send():
             return ask.Send(request.to, request.tag, _given(value))
         case wire.Receive():
-            return ask.Receive(request.source, request.tag, request.timeout)
+            return ask.Receive(request.source, request.tag, request.number, request.timeout)
+        case wire.ReturnClaims():
+            return ask.ReturnClaims(request.source, request.tag, request.received)
+        case wire.ResolveNode():
+            return ask.ResolveNode(request.name)
         case wire.Contribute():
             return ask.Contribute(request.number, request.what, request.to, value)
         case wire.Collect():

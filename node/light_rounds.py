@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from manta.node.light_server import TaskServer
 
 MAX_ABANDONED = 100
-"""Requests of a round whose answer it did not wait for; each may be held until its end."""
+"""Requests of a round under way at a time whose answer it does not wait for."""
 
 
 class RoundDesk:
@@ -80,13 +80,12 @@ class RoundDesk:
             if channel.answer is not None:
                 self._server.send(peer, *channel.answer)
             return
-        if message.n > channel.last + 1 or (channel.last and channel.answer is None):
-            # A signal took the task out of its request, before or after it left.
+        if channel.last and channel.answer is None:  # a signal took the task out of its request
             self._abandoned(channel, message.n)
         channel.last = message.n
         if channel.answer is not None:  # else what came with the abandoned one is still in use
             self._sessions.unpin(channel.pins)
-        channel.answer = None
+        channel.answer = channel.reply = None
         if isinstance(message, wire.Memory):
             self._hand_out(channel, message)
             return
@@ -102,9 +101,10 @@ class RoundDesk:
         channel.round.abandoned += 1
         if channel.round.abandoned > MAX_ABANDONED:
             raise BrokenFrame(
-                f"request {number} before {channel.last} was answered, "
-                f"for the {channel.round.abandoned}th time."
+                f"request {number} before {channel.last} and {MAX_ABANDONED} others were answered."
             )
+        if channel.reply is not None:
+            channel.reply.abandoned = True
 
     def go_on(
         self,
@@ -119,6 +119,8 @@ class RoundDesk:
         elif error is not None:
             if channel.last == message.n:
                 self._answer(channel, [failure(message.n, error)])
+            else:
+                channel.round.abandoned -= 1
         else:
             self._ask(channel, message, payload)
 
@@ -139,14 +141,21 @@ class RoundDesk:
             self._sessions.post(job)
 
         session, instance = channel.round.session, channel.round.brief.instance
-        body = requests.body(message, value)
-        self._server.tell(session, Request(session.id, instance, body, requests.Reply(answered)))
+        body, reply = requests.body(message, value), requests.Reply(answered)
+        if channel.last == message.n:
+            channel.reply = reply
+        else:
+            reply.abandoned = True
+        self._server.tell(session, Request(session.id, instance, body, reply))
 
     def answered(
         self, channel: Channel, message: wire.Ask, value: Any, error: Error | None
     ) -> None:
         """The owner has answered."""
-        if channel.last != message.n or channel.answer is not None or channel.round.ended:
+        if channel.last != message.n:
+            channel.round.abandoned -= 1
+            return
+        if channel.answer is not None or channel.round.ended:
             return
         if error is not None:
             self._answer(channel, [failure(message.n, error)])

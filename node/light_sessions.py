@@ -27,6 +27,7 @@ from manta.transports.errors import BulkError
 if TYPE_CHECKING:
     from manta.actors import Ref
     from manta.node.light_memory import Incoming, Memory
+    from manta.node.light_requests import Reply
     from manta.node.session import RoundBrief
     from manta.node.tiered_depot import TieredDepot
 
@@ -47,6 +48,8 @@ class Channel:
     round: Round
     last: int = 0
     """Number of the latest request."""
+    reply: Reply | None = None
+    """To the latest request."""
     answer: list[Message] | None = None
     pins: list[str] = field(default_factory=list)
     """Blobs of the latest request and its answer, which must not go away."""
@@ -68,7 +71,7 @@ class Round:
     channels: dict[int, Channel] = field(default_factory=dict)
     """As many as its threads needed at a time."""
     abandoned: int = 0
-    """Requests whose answer the task did not wait for."""
+    """Requests under way whose answer the task does not wait for."""
     memories: dict[int, Memory | Incoming] = field(default_factory=dict)
     """What was handed out, and not handed in."""
     memory_count: int = 0

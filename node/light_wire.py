@@ -14,6 +14,7 @@ from msgspec import Meta
 from manta.light.wire import INLINE_LIMIT, MAX_END, MAX_LOG_TEXT, BrokenFrame
 
 Number = Annotated[int, Meta(ge=1, lt=2**53)]
+Count = Annotated[int, Meta(ge=0, lt=2**31)]
 Text = Annotated[str, Meta(max_length=64 * 1024)]
 Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 Value = Annotated[bytes, Meta(max_length=INLINE_LIMIT)] | Number
@@ -160,10 +161,21 @@ class Send(Numbered, frozen=True, tag="send"):
     value: Value
 
 
+class ResolveNode(Numbered, frozen=True, tag="resolve_node"):
+    name: Name
+
+
 class Receive(Numbered, frozen=True, tag="receive"):
     source: Name
     tag: Name
+    number: Count
     timeout: Wait
+
+
+class ReturnClaims(Numbered, frozen=True, tag="return_claims"):
+    source: Name
+    tag: Name
+    received: Count
 
 
 class Contribute(Numbered, frozen=True, tag="contribute"):
@@ -222,7 +234,9 @@ Ask = (
     | Broadcast
     | GetBroadcast
     | Send
+    | ResolveNode
     | Receive
+    | ReturnClaims
     | Contribute
     | Collect
     | Lock

@@ -238,12 +238,28 @@ class Send(msgspec.Struct, frozen=True):
     value: Payload
 
 
+class ResolveNode(msgspec.Struct, frozen=True):
+    """`name` is a node's id or alias -> its id"""
+
+    name: str
+
+
 class Receive(msgspec.Struct, frozen=True):
-    """-> Payload"""
+    """The round's message of that number, from 0, from a node, by its id, under a tag; asked
+    again it is the same one -> Payload"""
 
     source: str
     tag: str
+    number: int
     timeout: float
+
+
+class ReturnClaims(msgspec.Struct, frozen=True):
+    """The round is over, and received no more than so many messages -> None"""
+
+    source: str
+    tag: str
+    received: int
 
 
 class Contribute(msgspec.Struct, frozen=True):

@@ -6,7 +6,6 @@ manager by long poll, again and again until the task's patience ends.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from typing import Any, assert_never
 
@@ -26,7 +25,9 @@ Exchange = (
     light.Broadcast
     | light.GetBroadcast
     | light.Send
+    | light.ResolveNode
     | light.Receive
+    | light.ReturnClaims
     | light.Contribute
     | light.Collect
     | light.Lock
@@ -38,29 +39,18 @@ Exchange = (
 Then = Callable[[Any], None]
 
 
-class _Claims:
-    """Of one instance to messages of one sender and tag, numbered in the order they were made."""
+class _Poll:
+    """What a task waits for, asked of the manager again and again; a reply to those questions."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.unserved: list[int] = []
-        """A heap of those that nobody waits for any more: whoever receives next takes the first."""
-
-
-class _Claim:
-    """The reply of who receives a message; without one, its claim is the next one's."""
-
-    def __init__(self, reply: Any, claims: _Claims, number: int) -> None:
-        self._reply = reply
-        self._claims = claims
-        self._number = number
-
-    def set(self, value: Any = None) -> None:
-        self._reply.set(value)
+    def __init__(self, request: light.Request, timeout: float, deadline: float) -> None:
+        self.request = request
+        self.timeout = timeout
+        self.deadline = deadline
+        self.answered_by = 0.0
+        """When the manager answers the question under way at the latest."""
 
     def fail(self, kind: str, sentence: str) -> None:
-        heapq.heappush(self._claims.unserved, self._number)
-        self._reply.fail(kind, sentence)
+        self.request.reply.fail(kind, sentence)
 
 
 class TaskExchange:
@@ -82,12 +72,14 @@ class TaskExchange:
         self._give_all = give_all
         self._peers: dict[tuple[Instance, str], str] = {}
         """Ids of the nodes that this attempt may talk to, by the names that it used."""
-        self._claims: dict[tuple[Instance, str, str], _Claims] = {}
-        """By node and tag."""
+        self._claims: dict[tuple[Instance, str, str], int] = {}
+        """How many messages it has claimed, by node and tag."""
+        self._polls: dict[ExchangeRead, _Poll] = {}
 
     def round_ended(self) -> None:
         self._peers.clear()
         self._claims.clear()
+        self._polls.clear()
 
     def serve(self, request: light.Request, body: Exchange) -> None:
         at, reply = request.instance, request.reply
@@ -101,15 +93,18 @@ class TaskExchange:
             case light.Contribute(number, kind, to_rank, part):
                 self._say(request, exchange.Contributed(at, number, kind, part, to_rank))
             case light.Unlock(name):
+                self._polls.pop(exchange.ReadLock(at, name), None)
                 self._say(request, exchange.LockReleased(at, name))
             case light.Checkpoint(value):
                 self._say(request, exchange.Checkpointed(at, value))
             case light.GetBroadcast(tag, timeout):
                 self._wait(request, exchange.ReadBroadcast(at, tag), timeout, self._give_one)
-            case light.Receive(source, tag, timeout):
-                self._with_peer(
-                    request, source, lambda id_: self._receive(request, id_, tag, timeout)
-                )
+            case light.ResolveNode(name):
+                self._with_peer(request, name, reply.set)
+            case light.Receive():
+                self._with_peer(request, body.source, lambda _: self._receive(request, body))
+            case light.ReturnClaims(source, tag, received):
+                self._say(request, exchange.ClaimsReturned(at, source, tag, received))
             case light.Lock(name, timeout):
                 if self._keep(request, exchange.LockWanted(at, name)):
                     self._wait(
@@ -141,25 +136,25 @@ class TaskExchange:
             return
 
         def found(peer: exchange.Peer) -> None:
-            self._peers[key] = peer.node_id
+            self._peers[key] = self._peers[request.instance, peer.node_id] = peer.node_id
             then(peer.node_id)
 
         self._read(request, exchange.ResolvePeer(request.instance, name), found)
 
-    def _receive(self, request: light.Request, source: str, tag: str, timeout: float) -> None:
-        """A claim that was made and not served, because the task lost patience, stands."""
-        at = request.instance
-        claims = self._claims.setdefault((at, source, tag), _Claims())
-        if claims.unserved:
-            number = heapq.heappop(claims.unserved)
-        elif self._keep(request, exchange.Receiving(at, source, tag)):
-            number = claims.count
-            claims.count += 1
-        else:
+    def _receive(self, request: light.Request, body: light.Receive) -> None:
+        """A claim stands until the task has received its message: asked again, it is the same."""
+        at, source, tag = request.instance, body.source, body.tag
+        claimed = self._claims.get((at, source, tag), 0)
+        if body.number > claimed:
+            sentence = f"Message {body.number} of {tag!r} was asked for before {claimed}."
+            request.reply.fail("RequestFailed", sentence)
             return
-        request = msgspec.structs.replace(request, reply=_Claim(request.reply, claims, number))
-        read = exchange.ReadMessage(at, source, tag, number)
-        self._wait(request, read, timeout, self._give_one)
+        if body.number == claimed:
+            if not self._keep(request, exchange.Receiving(at, source, tag)):
+                return
+            self._claims[at, source, tag] = claimed + 1
+        read = exchange.ReadMessage(at, source, tag, body.number)
+        self._wait(request, read, body.timeout, self._give_one)
 
     def _collect(self, request: light.Request, body: light.Collect) -> None:
         at = request.instance
@@ -187,23 +182,40 @@ class TaskExchange:
         last: ExchangeRead | None = None,
     ) -> None:
         """Poll until it is ready or can never be; when the time is over, ask `last` if given."""
-        deadline = self._actor.clock.now() + timeout
+        now = self._actor.clock.now()
+        poll = self._polls.get(read)
+        if poll and poll.request.reply.abandoned and now + timeout >= poll.answered_by:
+            # A signal took the task out of this very wait: who loops under an alarm asks often.
+            left, poll.request = poll.request, request
+            poll.timeout, poll.deadline = timeout, now + timeout
+            left.reply.set(None)
+            return
+        poll = self._polls[read] = _Poll(request, timeout, now + timeout)
+
+        def ask(seconds: float) -> None:
+            wait = min(seconds, POLL)
+            poll.answered_by = self._actor.clock.now() + wait
+            asked = msgspec.structs.replace(poll.request, reply=poll)
+            self._read(asked, msgspec.structs.replace(read, wait=wait), answered)
 
         def answered(found: Exchanged) -> None:
-            left = deadline - self._actor.clock.now()
+            request, left = poll.request, poll.deadline - self._actor.clock.now()
+            if not (found.ready or found.error) and left > 0 and not request.reply.abandoned:
+                ask(left)
+                return
+            if self._polls.get(read) is poll:
+                del self._polls[read]
             if found.ready:
                 then(request, found)
             elif found.error:
                 request.reply.fail(found.error, found.sentence)
-            elif left > 0:
-                self._read(request, msgspec.structs.replace(read, wait=min(left, POLL)), answered)
             elif last is not None:
                 self._read(request, last, lambda found: then(request, found))
             else:
-                sentence = f"Waited {timeout:g} s in vain: {found.sentence.rstrip('.')}."
+                sentence = f"Waited {poll.timeout:g} s in vain: {found.sentence.rstrip('.')}."
                 request.reply.fail("Timeout", sentence)
 
-        self._read(request, msgspec.structs.replace(read, wait=min(timeout, POLL)), answered)
+        ask(timeout)
 
 
 def _peers(request: light.Request, found: Any) -> None:

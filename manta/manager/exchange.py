@@ -7,7 +7,8 @@ Reading it changes nothing (`exchange_queries`).
 * A *broadcast* is the latest of each sender under a tag in an iteration.
 * A *channel* (node, node, tag) holds letters in the order in which they were sent, and claims
   in the order in which they were made: the first claim without a letter gets the first letter
-  without a claim. A failed attempt's claims go, and their letters are claimed anew. The k-th
+  without a claim. A failed attempt's claims go, as do those that one did not get to receive
+  before it ended, and their letters are claimed anew. The k-th
   letter of an instance is one letter, whichever attempt sent it: one that was taken stays what
   it was, another takes the value of the latest attempt.
 * A *collective* is the n-th in which a task's instances take part in an iteration. Of several
@@ -29,6 +30,7 @@ from manta.protocol.base import Instance
 from manta.protocol.exchange import (
     Broadcasted,
     Checkpointed,
+    ClaimsReturned,
     Contributed,
     LockReleased,
     LockWanted,
@@ -86,6 +88,15 @@ class Channel:
                     return
                 claim.letter.taken = True
 
+    def give_back(self, claims: list[Claim]) -> None:
+        """What they had goes to those that are left, or to the next."""
+        for claim in claims:
+            self.claims = [other for other in self.claims if other is not claim]
+            if claim.letter is not None:
+                claim.letter.taken = False
+        if claims:
+            self.match()
+
 
 @dataclass
 class Collective:
@@ -132,6 +143,11 @@ class Exchange:
                 channel.claims.append(Claim(at))
                 channel.match()
                 return ("message",)
+            case ClaimsReturned(source=source, tag=tag, received=received):
+                channel = self.channels.setdefault(Route(source, node_id, tag), Channel())
+                mine = [claim for claim in channel.claims if claim.instance == at]
+                channel.give_back(mine[received:])
+                return ("message",)
             case Contributed(number=number, kind=kind, value=value, to=to):
                 key = (at.iteration, at.alias, number)
                 collective = self.collectives.setdefault(key, Collective())
@@ -175,12 +191,7 @@ class Exchange:
         for channel in self.channels.values():
             mine = [claim for claim in channel.claims if claim.instance == instance]
             gone = [claim for claim in mine if claim.letter is None or not counts]
-            for claim in gone:
-                channel.claims.remove(claim)
-                if claim.letter is not None:
-                    claim.letter.taken = False
-            if gone:
-                channel.match()
+            channel.give_back(gone)
 
     def _leave(self, name: str, instance: Instance) -> None:
         queue = self.locks.get(name, [])

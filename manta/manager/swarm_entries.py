@@ -18,6 +18,7 @@ from manta.manager.swarm_state import Attempt
 from manta.protocol.exchange import (
     Broadcasted,
     Checkpointed,
+    ClaimsReturned,
     Contributed,
     LockReleased,
     LockWanted,
@@ -116,6 +117,7 @@ class Entries(Course):
                 Broadcasted()
                 | Sent()
                 | Receiving()
+                | ClaimsReturned()
                 | Contributed()
                 | LockWanted()
                 | LockReleased()

@@ -45,6 +45,16 @@ class Receiving(Message, frozen=True):
     tag: str
 
 
+class ClaimsReturned(Message, frozen=True):
+    """Of the claims that the attempt made to messages from `source` under the tag, only the first
+    `received` were served before it ended; what others had claimed goes to the next claim."""
+
+    instance: Instance
+    source: str
+    tag: str
+    received: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Contributed(Message, frozen=True):
     """This instance's part in the task's collective of that number in this iteration, from 0.
 
@@ -78,7 +88,16 @@ class Checkpointed(Message, frozen=True):
     value: Payload
 
 
-Said = Broadcasted | Sent | Receiving | Contributed | LockWanted | LockReleased | Checkpointed
+Said = (
+    Broadcasted
+    | Sent
+    | Receiving
+    | ClaimsReturned
+    | Contributed
+    | LockWanted
+    | LockReleased
+    | Checkpointed
+)
 """What an instance says to others, or claims: entries of the journal."""
 
 # Reads. `wait`: seconds after which it is answered all the same.

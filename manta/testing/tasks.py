@@ -7,7 +7,6 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,7 +86,7 @@ def run_task(
     )
     given = {tag: _entries(tag, value, iteration) for tag, value in (results or {}).items()}
     heard = {tag: _through(value) for tag, value in (broadcasts or {}).items()}
-    waiting = {key: deque(map(_through, values)) for key, values in (messages or {}).items()}
+    waiting = {key: [*map(_through, values)] for key, values in (messages or {}).items()}
     with tempfile.TemporaryDirectory(prefix="manta-task-") as folder:
         scratch = Path(folder) / "scratch"
         scratch.mkdir()
@@ -130,7 +129,7 @@ class _Context:
         run: TaskRun,
         given: Mapping[str, list[Entry]],
         heard: Mapping[str, Any],
-        waiting: Mapping[tuple[str, str], deque[Any]],
+        waiting: Mapping[tuple[str, str], list[Any]],
     ) -> None:
         self.brief = brief
         self._run = run
@@ -220,14 +219,20 @@ class _Context:
     def _send(self, to: str, tag: str, value: Any) -> None:
         self._run.sent.append((to, tag, value))
 
-    def _receive(self, source: str, tag: str, timeout: float) -> Any:
-        letters = self._waiting.get((source, tag))
-        if letters:
-            return letters.popleft()
+    def _resolve_node(self, name: str) -> str:
+        return name
+
+    def _receive(self, source: str, tag: str, number: int, timeout: float) -> Any:
+        letters = self._waiting.get((source, tag), ())
+        if number < len(letters):
+            return letters[number]
         raise Timeout(
             f"No message {tag!r} has come from {source}: give it to "
             f"run_task(messages={{({source!r}, {tag!r}): [...]}})."
         )
+
+    def _return_claims(self, source: str, tag: str, received: int) -> None:
+        """Nobody else could take them."""
 
     def _contribute(self, number: int, what: str, to: int | None, value: Any = MISSING) -> None:
         self._parts[number, what] = value

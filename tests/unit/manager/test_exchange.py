@@ -14,6 +14,7 @@ from manta.manager.validity import flaws
 from manta.protocol.exchange import (
     Broadcasted,
     Checkpointed,
+    ClaimsReturned,
     Contributed,
     LockReleased,
     LockWanted,
@@ -131,6 +132,20 @@ def test_what_a_failed_attempt_had_taken_is_received_again(bench, make):
     b.say(again, Receiving(again, "id1", "t"), Receiving(again, "id1", "t"))
     assert given_values(b, ReadMessage(again, "id1", "t", 0)) == ["a"]
     assert given_values(b, ReadMessage(again, "id1", "t", 1)) == ["b"]
+
+
+def test_what_an_attempt_claimed_and_did_not_receive_goes_to_the_next_claim(bench, make):
+    b = bench(make.task("worker"), nodes=2, max_iteration=2)
+    one, other = worker(b, 0), worker(b, 1)
+    b.say(one, *(Sent(one, "id2", "t", make.value(text)) for text in "abc"))
+    b.say(other, *(Receiving(other, "id1", "t") for _ in range(4)))
+    b.say(other, ClaimsReturned(other, "id1", "t", 1))
+    b.finish("worker")
+    b.say(worker(b, 0), Sent(worker(b, 0), "id2", "t", make.value("d")))
+    again = worker(b, 1)
+    b.say(again, *(Receiving(again, "id1", "t") for _ in range(3)))
+    got = [given_values(b, ReadMessage(again, "id1", "t", n)) for n in range(3)]
+    assert got == [["b"], ["c"], ["d"]]
 
 
 def test_to_wait_for_a_node_that_runs_nothing_more_is_an_error(bench, make):
