@@ -71,7 +71,6 @@ class Round:
                 self.is_running = False
             if os.getpid() != owner:
                 _end_fork(0)
-            self._return_claims()
             outcome = self._kept(output)
         except SystemExit as error:
             if os.getpid() != owner:
@@ -81,9 +80,7 @@ class Round:
             failure = exited(error, self._brief.name)
             if self.stopped:
                 failure = ["Killed", f"{self._brief.name} was ended by SIGTERM.", ""]
-            outcome = (
-                {"output": self._client.payload(None)} if failure is None else {"error": failure}
-            )
+            outcome = self._kept(None) if failure is None else {"error": failure}
         except BaseException as error:
             if os.getpid() != owner:
                 import traceback
@@ -107,6 +104,7 @@ class Round:
 
     def _kept(self, output: Any) -> dict[str, Any]:
         try:
+            self._return_claims()
             return {"output": self._client.payload(output)}
         except (TypeError, LightError) as error:
             from manta.light.failures import printable

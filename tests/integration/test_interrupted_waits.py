@@ -119,9 +119,9 @@ def main():
     except Timeout:
         world.send_to_node("node-2", "late", True)
     world.barrier()
-    return alarms
+    raise SystemExit(0)  # which is an end as good as any
 """
-    assert outputs(api, One(ALARMS + code, rounds=2)) == [1, None, ["a", "p"], None]
+    assert outputs(api, One(ALARMS + code, rounds=2)) == [None, None, ["a", "p"], None]
 
 
 def test_a_lock_that_an_alarm_took_a_task_out_of_is_not_held(api: UserAPI) -> None:
