@@ -53,7 +53,9 @@ def whole(what: str, value: object) -> int:
 
 
 def number(what: str, value: Any) -> float:
-    """Raises TypeError, ValueError."""
+    """A number, numpy's and torch's too; no text, and no bool. Raises TypeError, ValueError."""
+    if isinstance(value, str | bytes) or type(value).__name__ in ("bool", "bool_"):  # numpy's too
+        raise TypeError(f"{what} is a number, not {value!r:.60}.")
     try:
         return float(value)
     except OverflowError:
@@ -63,10 +65,14 @@ def number(what: str, value: Any) -> float:
 
 
 def seconds(what: str, value: Any) -> float:
-    """Raises TypeError, ValueError."""
-    given = number(what, value)
+    """A finite number above 0, as the SDK has it. Raises TypeError, ValueError."""
+    sentence = f"{what} is {value!r:.60}: give seconds, more than 0."
+    try:
+        given = number(what, value)
+    except TypeError:
+        raise TypeError(sentence) from None
     if not 0 < given < math.inf:
-        raise ValueError(f"{what} is {given}: give seconds, more than 0.")
+        raise ValueError(sentence)
     return min(given, LONGEST_WAIT)
 
 

@@ -174,7 +174,14 @@ class Exchange:
     ) -> list[Any] | dict[int, Any] | None:
         """At rank `root` all instances' values, elsewhere None at once.
 
-        A list by rank; with a quorum or a deadline a dict by rank of those who answered.
+        | call | answer at the root, of four of whom rank 2 is late |
+        |---|---|
+        | `gather(value)` | waits for rank 2: the list `[v0, v1, v2, v3]`, by rank |
+        | `gather(value, quorum=0.75)` | the dict `{0: v0, 1: v1, 3: v3}`, by rank |
+        | `gather(value, deadline=5)` | after 5 s, the same dict |
+
+        With a quorum or a deadline it is a dict even when all have answered, so that code need not
+        ask which it got: a list without those who are missing would not tell whose each value is.
         `quorum`: a fraction of the instances that is enough. With a `deadline` in seconds it
         waits for all until then, and then the quorum decides (without one: at least one value).
         Raises PeerLost, Timeout.
@@ -361,5 +368,5 @@ def _split(value: Any, size: int) -> Sequence[Any]:
 def _timeout(timeout: float | None) -> float:
     if timeout is None:
         own = current().brief.timeout
-        return DEFAULT_TIMEOUT if own is None else float(own)
+        return DEFAULT_TIMEOUT if own is None else arguments.seconds("timeout", own)
     return arguments.seconds("timeout", timeout)

@@ -273,7 +273,7 @@ class AsyncUserAPI(AsyncListings, AsyncOutputs, AsyncModules, AsyncAccounts):
     async def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
         """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
         if timeout is not None:
-            checks.number("timeout", timeout)
+            timeout = checks.number("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             wait = LONG_POLL

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from numbers import Real
+from typing import Any, TypeGuard
 
 from manta.apis.errors import InvalidArgument
 
@@ -12,6 +14,8 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
 MAX_NAME = 200
+LONGEST = 1e9
+"""Seconds; whoever would wait longer waits so long."""
 
 
 def shown(value: object) -> str:
@@ -66,15 +70,20 @@ def integer(where: str, value: object, least: int, most: int | None = None) -> i
     return value
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    """An int or float, numpy's too; no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def seconds(where: str, value: object) -> float:
-    """A number of seconds above zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+    """A finite number of seconds above zero, numpy's too."""
+    if not _is_number(value) or not 0 < value < math.inf:
         raise InvalidArgument(f"{where} is {shown(value)}: give seconds, more than 0.")
-    return float(value)
+    return min(float(value), LONGEST)
 
 
 def fraction(where: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+    if not _is_number(value) or not 0 < value <= 1:
         raise InvalidArgument(
             f"{where} is {shown(value)}: give a fraction above 0 and up to 1, such as 0.8."
         )
@@ -93,9 +102,9 @@ def size(where: str, value: object) -> int:
 
 
 def number(where: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+    if not _is_number(value) or not 0 <= value < math.inf:
         raise InvalidArgument(f"{where} is {shown(value)}: give a number of 0 or more.")
-    return float(value)
+    return min(float(value), LONGEST)
 
 
 def count(where: str, value: object) -> int:

@@ -271,7 +271,7 @@ class UserAPI(Listings, Outputs, Modules, Accounts):
     def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
         """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
         if timeout is not None:
-            checks.number("timeout", timeout)
+            timeout = checks.number("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             wait = LONG_POLL

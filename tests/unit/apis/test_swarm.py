@@ -45,7 +45,10 @@ SOURCE = "def main():\n    pass\n"
         ({"timeout": 0}, "Task's timeout is 0: give seconds"),
         ({"timeout": -1}, r"Task's timeout is -1: give seconds, more than 0\.$"),
         ({"timeout": "1"}, "Task's timeout is '1': give seconds"),
-        ({"timeout": float("inf")}, "Task's timeout"),
+        ({"timeout": float("inf")}, r"Task's timeout is inf: give seconds, more than 0\.$"),
+        ({"timeout": float("nan")}, r"Task's timeout is nan: give seconds, more than 0\.$"),
+        ({"timeout": True}, r"Task's timeout is True: give seconds, more than 0\.$"),
+        ({"quorum": 0.5, "deadline": True}, r"deadline is True: give seconds, more than 0\.$"),
         ({"retries": -1}, "Task's retries is -1"),
         ({"retries": 1.0}, "Task's retries is 1.0: give a whole number"),
         ({"quorum": 1.5}, r"Task's quorum is 1\.5: give a fraction above 0 and up to 1, such"),
@@ -65,6 +68,15 @@ SOURCE = "def main():\n    pass\n"
 def test_bad_arguments_of_a_task(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         Task(SOURCE, **arguments)
+
+
+def test_numbers_of_numpy_are_seconds_and_fractions() -> None:
+    import numpy as np
+
+    given: dict[str, Any] = {"timeout": np.int64(3), "quorum": np.float32(0.5)}
+    task = Task(SOURCE, deadline=np.float64(2), **given)
+    assert (task.timeout, task.quorum, task.deadline) == (3.0, 0.5, 2.0)
+    assert type(task.timeout) is float
 
 
 @pytest.mark.parametrize(

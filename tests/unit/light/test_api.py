@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from manta.light import Globals, Local, MantaPath, Results, Task, World
@@ -147,11 +149,43 @@ def test_a_wait_lasts_as_long_as_its_timeout_or_its_tasks_or_300_s(
     assert asked[kind]["timeout"] == pytest.approx(seconds, abs=0.1)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon", [1]])
-def test_a_timeout_is_a_number_of_seconds(context: Recorder, timeout: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="timeout"):
-        World().get_broadcast("t", timeout=timeout)
+NO_SECONDS = [0, -1, float("nan"), float("inf"), -float("inf"), "1", b"1", "soon", True, np.True_]
+NO_SECONDS += [[1], {}, 1j, np.float32("nan"), np.int64(-3)]
+
+
+@pytest.mark.parametrize("kind", WAITS)
+@pytest.mark.parametrize("timeout", NO_SECONDS, ids=repr)
+def test_a_timeout_is_a_finite_number_of_seconds(
+    context: Recorder, kind: str, timeout: Any
+) -> None:
+    sentence = re.escape(f"timeout is {timeout!r}: give seconds, more than 0.")
+    with pytest.raises((TypeError, ValueError), match=f"^{sentence}$"):
+        WAITS[kind](World(), timeout=timeout)
+    assert kind not in dict(context.calls)
+
+
+@pytest.mark.parametrize("deadline", NO_SECONDS, ids=repr)
+def test_so_is_a_deadline(context: Recorder, deadline: Any) -> None:
+    sentence = re.escape(f"deadline is {deadline!r}: give seconds, more than 0.")
+    with pytest.raises((TypeError, ValueError), match=f"^{sentence}$"):
+        World().gather(1, deadline=deadline)
     assert not context.calls
+
+
+@pytest.mark.parametrize("timeout", [2, 2.0, np.float32(2), np.int64(2), np.array(2)], ids=repr)
+@pytest.mark.parametrize("kind", WAITS)
+def test_numbers_of_numpy_are_numbers(context: Recorder, kind: str, timeout: Any) -> None:
+    WAITS[kind](World(), timeout=timeout)
+    asked = dict(context.calls)[kind]["timeout"]
+    assert asked == pytest.approx(2, abs=0.1)
+    assert type(asked) is float
+
+
+@pytest.mark.parametrize("kind", WAITS)
+def test_nobody_waits_longer_than_a_node_takes(context: Recorder, kind: str) -> None:
+    context.brief.timeout = 1e9
+    WAITS[kind](World())
+    assert dict(context.calls)[kind]["timeout"] <= 366 * 86400
 
 
 def test_results_as_a_list_are_in_the_order_of_the_answer(context: Recorder) -> None:
