@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -62,20 +63,42 @@ def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
         json_form.show(plan)
         return
     screen = Screen()
-    screen.show(plan_lines(plan, screen.room))
+    screen.show(plan_lines(plan, screen.room, _labels(api, swarm)))
 
 
-def plan_lines(plan: Plan, room: int | None) -> list[str]:
-    """A plan in words: problems first, then where instances are, then the nodes that are not."""
+def _labels(api: UserAPI, swarm: str) -> dict[str, str]:
+    """Of its cluster's nodes, by alias; none for who may not see nodes."""
+    from manta.apis.errors import Forbidden
+
+    try:
+        nodes = api.list_nodes(api.get_swarm(swarm).cluster_id)
+    except Forbidden:
+        return {}
+    return {
+        node.alias: ", ".join(f"{key}={value}" for key, value in labels.items())
+        for node in nodes
+        if (labels := node.platform_info.labels)
+    }
+
+
+def plan_lines(plan: Plan, room: int | None, labels: Mapping[str, str] | None = None) -> list[str]:
+    """A plan in words: problems first, then where instances are, then the nodes that are not.
+
+    `labels` are those of nodes, by alias.
+    """
     lines = [
         click.style(line, fg="yellow")
         for problem in plan.problems
         for line in text.folded(problem, room)
     ]
     if plan.placements:
-        header = [click.style(name, bold=True) for name in ("TASK", "NODE")]
-        rows = [(f"{at.task}.{at.index}", at.node_alias) for at in plan.placements]
-        lines += ["", *text.table(header, rows, room=room)]
+        names = ("TASK", "NODE", "LABELS") if labels else ("TASK", "NODE")
+        header = [click.style(name, bold=True) for name in names]
+        rows = [
+            (f"{at.task}.{at.index}", at.node_alias, (labels or {}).get(at.node_alias, ""))
+            for at in plan.placements
+        ]
+        lines += ["", *text.table(header, [row[: len(names)] for row in rows], room=room)]
     lines += [f"{n} more of {task} wait for free places." for task, n in plan.waiting.items()]
     refused = [verdict for verdict in plan.verdicts if not verdict.accepted]
     if refused:

@@ -105,7 +105,7 @@ def test_the_way_by_hand(terminal: Terminal) -> None:
     for name in ("a", "b"):
         terminal.node(
             f"config init {name} --manager-host 127.0.0.1 --manager-port {terminal.nodes} "
-            "--allow-unsandboxed",
+            f"--allow-unsandboxed --label room=lab-{name}",
             MANTA_NODE_TOKEN=token,
         )
         terminal.node(f"start {name} --background", MANTA_NODE_TOKEN=token)
@@ -121,7 +121,10 @@ def test_the_way_by_hand(terminal: Terminal) -> None:
     short = swarm["swarm_id"][:6]
     assert "Hello from node 2 of 2" in terminal(f"logs {short}")
     assert "has no results" in terminal(f"results {short}", Exit.NOT_FOUND)
-    assert "greeter.1" in terminal(f"explain {short}")
+    explained = terminal(f"explain {short}")
+    assert "greeter.1" in explained
+    assert re.search(r"TASK +NODE +LABELS\n", explained)
+    assert re.search(r" a +room=lab-a\n", explained)
     assert json.loads(terminal(f"explain {short} --json"))["placements"]
 
     # An ordinary stop and start: all is there, and the nodes come back unaided.
