@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
-import warnings
 
 import click
 import pytest
@@ -23,18 +23,21 @@ class Deaf:
             pass
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_dropped_is_raised_again() -> None:
+def test_an_interrupt_that_python_dropped_is_raised_again_and_not_printed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    printed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
     with Interrupts() as interrupts:
         interrupts.begin()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Deaf()
+        Deaf()
         with pytest.raises(Interrupted):
             time.sleep(10)
         interrupts.finish()
         time.sleep(0.5)  # it is not said again
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert printed == []
+    assert sys.unraisablehook == printed.append
 
 
 def test_what_must_be_done_as_a_whole_is_done_first() -> None:
