@@ -52,6 +52,7 @@ class Container:
         self._patience = patience
         self._id = ""
         self._lock = threading.Lock()
+        self._began = time.time()
         self._is_running = False
         self._is_killed = False
         self._closing = threading.Event()
@@ -171,6 +172,14 @@ class Container:
                 said,
                 "The container was killed (SIGKILL): it took more memory than it asked for.",
             )
+        if code != 0 and not self._is_killed:
+            signals = self._engine.signals(self._id, self._began)
+            if ended_by := ending_signal(code, signals):
+                sentence = (
+                    f"The container was ended ({ended_by.name}) by somebody else than the node: "
+                    "docker stop, kill or rm."
+                )
+                return RuntimeExit(self.session, code, said, sentence, platform=True)
         return RuntimeExit(self.session, code, said)
 
     def _lost(self, sentence: str, *, platform: bool = True) -> RuntimeExit:
@@ -189,6 +198,17 @@ class Container:
             log.debug("Container %s is not removed yet: %s", self._id[:12], error)
             return False
         return True
+
+
+def ending_signal(code: int, signals: set[int]) -> signal.Signals | None:
+    """By which of the signals that it was sent a container ended, if by any.
+
+    One that handles SIGTERM exits with a code of its own; others, SIGHUP say, it may outlive.
+    """
+    for number in (-code, signal.SIGKILL, signal.SIGTERM):
+        if number in signals and number in signal.valid_signals():
+            return signal.Signals(number)
+    return None
 
 
 def _hang_up(output: Any) -> None:

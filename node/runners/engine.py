@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import os
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,6 +124,18 @@ class Engine:
                         raise ImageMissing(_one_line(step["error"]))
             except APIError as error:
                 raise ImageMissing(_one_line(error.explanation or str(error))) from None
+
+    def signals(self, container: str, since: float) -> set[int]:
+        """That somebody had the engine send it (docker stop, kill, rm --force).
+
+        `since`: seconds since the epoch; what lies long before the container's end may be
+        forgotten. Raises EngineError.
+        """
+        client = self.client
+        asked = {"type": "container", "container": container, "event": "kill"}
+        with self.errors():
+            found = client.events(int(since), f"{time.time():.9f}", asked, decode=True)
+            return {int(event["Actor"]["Attributes"].get("signal", 0)) for event in found} - {0}
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:

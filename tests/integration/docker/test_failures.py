@@ -36,40 +36,48 @@ def sleeping(lab: DockerLab, swarm_id: str) -> None:
     lab.wait_until(lambda: any(line.text == "sleeping" for line in api.collect_logs(swarm_id)))
 
 
-def test_a_container_that_is_killed_by_hand(lab: DockerLab) -> None:
+@pytest.mark.parametrize("how", ["stop", "kill", "remove"])
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_what_somebody_else_ended_costs_no_retry(lab: DockerLab, how: str, is_alone: bool) -> None:
     lab.node(1)
     api = lab.api()
-    deployed = api.deploy_swarm("lab", lab.of(Module(SLEEPS_ONCE, name="task"), retries=1))
+    module = Module(SLEEPS_ONCE, name="task")
+    if is_alone:
+        module = Module(None, alone(lab, "echo sleeping; exec sleep 600"), name="task")
+    deployed = api.deploy_swarm("lab", lab.of(module))
     sleeping(lab, deployed.swarm_id)
     [container] = lab.engine.containers()
-    lab.engine.client.kill(container["Id"])
-    assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
-    first, second = api.get_tasks(deployed)
-    assert first.status == "FAILED"
+    end = {
+        "stop": lambda id_: lab.engine.client.stop(id_, timeout=1),
+        "kill": lab.engine.client.kill,
+        "remove": lambda id_: lab.engine.client.remove_container(id_, force=True),
+    }
+    end[how](container["Id"])
+    lab.wait_until(lambda: len(api.get_tasks(deployed)) == 2)
+    first = api.get_tasks(deployed)[0]
+    assert first.status == "INTERRUPTED"
     assert first.error is not None
-    assert "was killed (SIGKILL)" in first.error.sentence
-    assert second.output == "awake"
+    assert "by somebody else than the node" in first.error.sentence
+    if is_alone:
+        api.stop_swarm(deployed, force=True)
+    else:
+        assert api.wait_swarm(deployed, timeout=40).status == "COMPLETED"
+        assert api.get_tasks(deployed)[1].output == "awake"
     lab.gone()
 
 
-@pytest.mark.parametrize("how", ["stop", "remove"])
-def test_what_somebody_else_ended_costs_no_retry(lab: DockerLab, how: str) -> None:
+def test_an_image_that_fails_after_a_signal_that_it_handled_has_failed(lab: DockerLab) -> None:
     lab.node(1)
     api = lab.api()
-    deployed = api.deploy_swarm("lab", lab.of(Module(SLEEPS_ONCE, name="task")))
+    image = alone(lab, "trap 'exit 3' USR1; echo sleeping; while :; do sleep 0.1; done")
+    deployed = api.deploy_swarm("lab", lab.of(Module(None, image, name="task")))
     sleeping(lab, deployed.swarm_id)
     [container] = lab.engine.containers()
-    if how == "stop":
-        lab.engine.client.stop(container["Id"])
-    else:
-        lab.engine.client.remove_container(container["Id"], force=True)
-    ended = api.wait_swarm(deployed, timeout=40)
-    first = api.get_tasks(deployed)[0]
-    assert first.error is not None
-    if how == "stop":
-        assert ended.status == "COMPLETED", ended
-        assert first.status == "INTERRUPTED"
-        assert "by somebody else than the node" in first.error.sentence
+    lab.engine.client.kill(container["Id"], "SIGUSR1")
+    assert api.wait_swarm(deployed, timeout=40).status == "FAILED"
+    [task] = api.get_tasks(deployed)
+    assert task.error is not None
+    assert "exited with code 3" in task.error.sentence
     lab.gone()
 
 
