@@ -134,7 +134,7 @@ MISUSES = {
     "w.log_metrics({'a': 1}, step=10 ** 30)": "step is beyond 2**53",
     "w.progress(2)": "a fraction from 0 to 1",
     "l.get_state(3)": "A key is a str",
-    "w.get_broadcast('t', timeout='soon')": "timeout is a number",
+    "w.get_broadcast('t', timeout='soon')": "timeout is 'soon': give seconds, more than 0",
     "w.gather(1, quorum='all')": "quorum is a number",
     "w.all_reduce(1, op='avg')": "op is 'avg': give one of sum, mean",
     "w.scatter(3)": "takes 1 values, one for each rank, not 3",
