@@ -131,11 +131,6 @@ class Task:
                 f"Task {self.alias!r} has replicas={self.replicas} and maximum={maximum}: "
                 "replicas is the total already, leave maximum out."
             )
-        if self.deadline is not None and self.quorum is None:
-            raise InvalidArgument(
-                f"Task {self.alias!r} has a deadline and no quorum: "
-                "say with quorum= what fraction must have answered by then, or use timeout=."
-            )
         if self.class_name is not None and self.module.python_program is None:
             raise InvalidArgument(
                 f"Task {self.alias!r} has class_name={self.class_name!r}, and its module is an "

@@ -208,6 +208,23 @@ def test_init_that_raises_on_one_node_of_four(api: UserAPI) -> None:
     assert sorted(finished) == ["node-1", "node-2", "node-4"]
 
 
+def test_a_deadline_without_a_quorum_asks_for_all(api: UserAPI) -> None:
+    code = """
+        import time
+        from manta.light import World
+        def main():
+            if World().rank == 2:
+                time.sleep(60)
+        """
+    done = ended(api, One(code, deadline=2))
+    assert done.status == "FAILED"
+    assert done.reason == (
+        "code had 3 of 4 answers at its deadline of 2 s and needs 4; missing: code.2 on node-3."
+    )
+    why = "code.2 on node-3 was ended: the swarm failed: code had 3 of 4 answers"
+    assert any(error.sentence.startswith(why) for error in api.collect_errors(done))
+
+
 def test_a_global_that_all_set_at_once_is_one_of_theirs(api: UserAPI) -> None:
     code = """
         from manta.light import World

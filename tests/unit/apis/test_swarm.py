@@ -54,7 +54,6 @@ SOURCE = "def main():\n    pass\n"
         ({"quorum": 1.5}, r"Task's quorum is 1\.5: give a fraction above 0 and up to 1, such"),
         ({"quorum": True}, "Task's quorum is True"),
         ({"quorum": 0}, "Task's quorum is 0"),
-        ({"deadline": 5}, "deadline and no quorum"),
         ({"quorum": 0.5, "deadline": "soon"}, "Task's deadline is 'soon'"),
         ({"quorum": 0.5, "deadline": -1}, "Task's deadline is -1: give seconds"),
         ({"priority": "high"}, "Task's priority is 'high': give a whole number from -1000 to"),
