@@ -58,16 +58,19 @@ class Round:
 
     def run(self, prepare: Callable[[], Target]) -> bytes:
         """Run what `prepare` gives; how it ended, for the node."""
-        global _latest
+        global _latest, _users_mask
         self._begin()
         owner = self._owner
         outcome: dict[str, Any]
         _latest = self
         try:
             self.is_running = True
+            if _users_mask is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
             try:
                 output = prepare().run()
             finally:
+                _users_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _USERS_SIGNALS)
                 self.is_running = False
             if os.getpid() != owner:
                 _end_fork(0)
@@ -140,6 +143,20 @@ class Round:
             if self.is_running:
                 sys.exit("it was asked to end")
 
+
+_USERS_SIGNALS = (
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGINT,
+)
+"""Handlers of these that the round's code has set, and timers that it left running, must not raise
+in what is not its code: how it ended would be lost, or the object of a class with execute()."""
+
+_users_mask: set[signal.Signals] | set[int] | None = None
+"""What the code of the round before had blocked."""
 
 _latest: Round | None = None
 """Of this process, which may have ended."""

@@ -257,3 +257,36 @@ def test_what_a_round_forks_dies_of_sigterm_whenever_it_comes(start: Start, form
     for iteration in range(2):
         heeds, ended = runtime.run(iteration).output
         assert (heeds, list(ended)) == (True, [-15])
+
+
+def test_a_timer_that_a_round_left_running_does_not_raise_in_what_is_not_its_code(
+    start: Start,
+) -> None:
+    code = """
+        import signal, time
+        def ring(number, frame):
+            raise TimeoutError("rung")
+        def arm():
+            signal.signal(signal.SIGALRM, ring)
+            signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        {form}
+    """
+    forked = start(
+        code.format(form="def main():\n            arm()\n            return 'x' * 60_000")
+    )
+    kept = [forked.run(iteration) for iteration in range(30)]
+    assert all(e.output == "x" * 60_000 or e.error.kind == "TimeoutError" for e in kept), kept
+    lives = start(
+        code.format(
+            form="""class Worker:
+            rounds = 0
+            def execute(self):
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                self.rounds += 1
+                arm()
+                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+                return self.rounds
+        """
+        )
+    )
+    assert [lives.run(iteration).output for iteration in range(30)] == list(range(1, 31))
