@@ -37,6 +37,7 @@ from manta.actors.refs import (
     valid_seconds,
 )
 from manta.actors.signals import ExitKind, ExitReason
+from manta.transports.decoders import msgpack_decoder
 from manta.transports.errors import DownReason, PeerError, RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class Peer:
     ) -> None:
         try:
             cell = self._find(path, incarnation)
-            message = self._decode(wire.decoder(cell.accepts).decode, body, f"message to {path}")
+            message = self._decode(msgpack_decoder(cell.accepts).decode, body, f"message to {path}")
             reply.address, reply.expected = cell.address, reply_type(message)
             deadline = self.system.clock.now() + ttl
             cell.inbox.put(Envelope(message, reply, self, deadline))
@@ -228,7 +229,7 @@ class Peer:
             return  # it came too late
         reply, expected = ask
         try:
-            answer = self._decode(wire.decoder(expected).decode, body, "answer")
+            answer = self._decode(msgpack_decoder(expected).decode, body, "answer")
         except RemoteProtocolError as error:
             reply.fail(InvalidMessage(f"the peer's {error}"))
             raise

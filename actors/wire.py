@@ -6,7 +6,6 @@ actor, whose `accepts` then says what may come; both decoders validate.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Annotated, Any
 
 import msgspec
@@ -107,12 +106,6 @@ Wire = Tell | Ask | Answer | Failure | Undelivered | Watch | Unwatch | Gone
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Wire).decode
-
-
-@cache
-def decoder(accepted: Any) -> msgspec.msgpack.Decoder[Any]:
-    """Decodes and validates one closed union, or an answer's type."""
-    return msgspec.msgpack.Decoder(accepted)
 
 
 _KINDS: tuple[tuple[str, type[ActorError]], ...] = (

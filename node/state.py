@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from manta.node.errors import IdentityError, StateInUse, StorageError
+from manta.transports.decoders import json_decoder
 from manta.transports.errors import remedied
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class StateFolder:
     def read_identity(self) -> Identity | None:
         """None when the node has not enrolled. Raises IdentityError."""
         try:
-            return msgspec.json.decode(self.identity_file.read_bytes(), type=Identity)
+            return json_decoder(Identity).decode(self.identity_file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -195,7 +196,7 @@ class StateFolder:
     def read_status(self) -> Status | None:
         """What the last daemon said; says nothing on whether it still runs."""
         try:
-            return msgspec.json.decode(self.status_file.read_bytes(), type=Status)
+            return json_decoder(Status).decode(self.status_file.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
 
@@ -208,7 +209,7 @@ class StateFolder:
     def read_member(self) -> Member | None:
         """None for a node that stands for itself."""
         try:
-            return msgspec.json.decode(self.member_file.read_bytes(), type=Member)
+            return json_decoder(Member).decode(self.member_file.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
 

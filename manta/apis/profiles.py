@@ -24,6 +24,7 @@ from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
 from manta.apis.sealing import CannotOpen, Sealed, seal, unseal
 from manta.protocol.codes import Code
 from manta.protocol.tokens import USER_AUDIENCE, UnreadableToken, peek
+from manta.transports.decoders import convert, json_decoder
 from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.keys import KeyPair, check_key, read_private, write_private
 
@@ -144,7 +145,7 @@ def resolve(
     """The same as the Target that they make. Raises as `settings` does."""
     found = settings(token, host, port, profile, environment)
     values = {name: found[name].value for name in Target.__struct_fields__}
-    return msgspec.convert(values, Target)
+    return convert(values, Target)
 
 
 def _profile(folder: Path, given: str | None, environment: Mapping[str, str]) -> Setting:
@@ -164,7 +165,7 @@ class _Config(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 def used_profile(folder: Path) -> str | None:
     """The one that `use_profile` named. Raises ProfileError."""
     try:
-        return msgspec.json.decode((folder / CONFIG).read_bytes(), type=_Config).profile
+        return json_decoder(_Config).decode((folder / CONFIG).read_bytes()).profile
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -262,7 +263,7 @@ def check_host(host: object) -> None:
 def local_server_key(folder: Path) -> str | None:
     """The key of a manager that runs under this home, so that its first user need not copy it."""
     try:
-        found = msgspec.json.decode((folder / "manager" / "manager.json").read_bytes(), type=_Local)
+        found = json_decoder(_Local).decode((folder / "manager" / "manager.json").read_bytes())
     except (OSError, ValueError):
         return None  # none runs here
     return found.public_key
@@ -275,7 +276,7 @@ class _Local(msgspec.Struct):
 def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
     path = folder / "profiles" / f"{name}.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Profile)
+        return json_decoder(Profile).decode(path.read_bytes())
     except FileNotFoundError:
         if not required:
             return Profile()
@@ -303,7 +304,7 @@ def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.envi
     if not path.exists():
         return None
     try:
-        found = msgspec.json.decode(read_private(path), type=Credentials)
+        found = json_decoder(Credentials).decode(read_private(path))
         if found.sealed is None and found.token is None:
             raise ValueError("there is no token in it")
     except KeyFileError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from manta.apis import profiles
+from manta.transports.decoders import json_decoder
 
 PROFILE = "up"
 
@@ -46,7 +47,7 @@ def lock(home: Path) -> int | None:
 def read(home: Path) -> Up | None:
     """Says nothing on whether it still runs."""
     try:
-        return msgspec.json.decode(file(home).read_bytes(), type=Up)
+        return json_decoder(Up).decode(file(home).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
 

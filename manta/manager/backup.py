@@ -29,6 +29,7 @@ from manta.manager.home import Home, RestoredFile
 from manta.manager.ids import new_id
 from manta.manager.store.sqlite import MIGRATIONS
 from manta.protocol.version import VERSION
+from manta.transports.decoders import json_decoder
 from manta.transports.errors import KeyFileError
 from manta.transports.keys import KeyPair, read_private
 
@@ -298,7 +299,7 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, Manifest]]:
                 raise BackupError(f"{file} is not a backup of a manager: it has no manifest.")
             if first.size > MOST_MANIFEST:
                 raise BackupError(f"{file} is damaged: its manifest has {first.size} bytes.")
-            manifest = msgspec.json.decode(found.read(), type=Manifest)
+            manifest = json_decoder(Manifest).decode(found.read())
             if manifest.format != FORMAT:
                 raise BackupError(
                     f"{file} was made by Manta {manifest.version} in a format that this version "

@@ -25,6 +25,7 @@ from manta.manager.store.records import (
     NodeRecord,
     UserRecord,
 )
+from manta.transports.decoders import json_decoder
 from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.keys import check_key, read_private
 
@@ -55,7 +56,7 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read(path: Path) -> Bootstrap:
     """Raises StartError."""
     try:
-        content = msgspec.json.decode(read_private(path), type=Bootstrap)
+        content = json_decoder(Bootstrap).decode(read_private(path))
         for key in (content.admin.key, *(node.key for node in content.nodes)):
             check_key(key)
     except KeyFileError as error:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from manta.transports.decoders import json_decoder
+
 
 class ManagerFile(msgspec.Struct, frozen=True):
     """`manager.json`: there while a manager runs; written after binding."""
@@ -69,7 +71,7 @@ class Home:
     def read_restored_file(self) -> RestoredFile | None:
         """Of the last restoration; None when there was none."""
         try:
-            return msgspec.json.decode(self.restored_file.read_bytes(), type=RestoredFile)
+            return json_decoder(RestoredFile).decode(self.restored_file.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -80,7 +82,7 @@ class Home:
     def read_manager_file(self) -> ManagerFile | None:
         """None when no manager has left one. Says nothing on whether that manager still runs."""
         try:
-            return msgspec.json.decode(self.manager_file.read_bytes(), type=ManagerFile)
+            return json_decoder(ManagerFile).decode(self.manager_file.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:

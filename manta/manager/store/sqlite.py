@@ -14,7 +14,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from manta.manager.store.records import (
     UserRecord,
     key_of,
 )
+from manta.transports.decoders import json_decoder
 
 _TABLES: dict[type[Record], str] = {
     ClusterRecord: "clusters",
@@ -264,10 +264,10 @@ class SqliteStore:
 
     def get(self, kind: type[R], key: str) -> R | None:
         rows = self._select(f"SELECT record FROM {_TABLES[kind]} WHERE key = ?", key)
-        return _decoder(kind).decode(rows[0][0]) if rows else None
+        return json_decoder(kind).decode(rows[0][0]) if rows else None
 
     def all(self, kind: type[R]) -> list[R]:
-        decode = _decoder(kind).decode
+        decode = json_decoder(kind).decode
         return [
             decode(text)
             for (text,) in self._select(f"SELECT record FROM {_TABLES[kind]} ORDER BY key")
@@ -321,8 +321,3 @@ class SqliteStore:
         with self._write_lock, self._read_lock:
             self._reader.close()
             self._writer.close()
-
-
-@cache
-def _decoder(kind: type[R]) -> msgspec.json.Decoder[R]:
-    return msgspec.json.Decoder(kind)

@@ -186,14 +186,14 @@ def test_a_name_is_resolved_without_holding_up_the_links(harness, monkeypatch):
     harness.wait(lambda: named.state is None)
 
 
-def test_a_name_that_nobody_knows_is_unreachable(harness, monkeypatch):
+def test_a_name_that_nobody_knows_is_told_as_that(harness, monkeypatch):
     def unknown(*args, **options):
         raise std_socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(std_socket, "getaddrinfo", unknown)
     handler = RecordingHandler()
     link = harness.transport().dial("tcp://nobody.test:1", KeyPair.generate().public, handler)
-    harness.wait(lambda: link.state is DownReason.UNREACHABLE, timeout=2)
+    harness.wait(lambda: link.state is DownReason.UNKNOWN_HOST, timeout=2)
 
 
 def test_many_threads_send_on_one_link(harness):
