@@ -6,8 +6,11 @@ import os
 import traceback
 from collections.abc import Iterator
 
+from manta.light.loader import NothingToRun
+
 _LONGEST_KIND = 200
 _LONGEST_MESSAGE = 2_000
+_LONGEST_SENTENCE = 8_000
 _LONGEST_TRACEBACK = 32_000
 
 Failure = list[str]
@@ -16,6 +19,10 @@ Failure = list[str]
 
 def describe(error: BaseException, doing: str, folder: str) -> Failure:
     """`doing` opens the sentence: who raised; `folder` holds the user's code."""
+    if isinstance(error, NothingToRun):
+        return ["NothingToRun", sendable(str(error)), ""]
+    if isinstance(error, SystemExit):
+        return ["SystemExit", sendable(f"{doing} called sys.exit({error.code!r})."), ""]
     kind = type(error).__name__[:_LONGEST_KIND]
     trace = traceback.TracebackException(type(error), error, error.__traceback__)
     place = ""
@@ -37,18 +44,18 @@ def describe(error: BaseException, doing: str, folder: str) -> Failure:
     text = "".join(trace.format()).replace(folder + os.sep, "")
     if len(text) > _LONGEST_TRACEBACK:
         text = "...\n" + text[-_LONGEST_TRACEBACK:]
-    return [kind, printable(sentence), printable(text)]
+    return [kind, sendable(sentence), _printable(text)]
 
 
-def exited(error: SystemExit, doing: str) -> Failure | None:
-    """None where the code says that all is well."""
-    if error.code in (None, 0):
-        return None
-    return ["SystemExit", printable(f"{doing} called sys.exit({error.code!r})."), ""]
+def sendable(sentence: str) -> str:
+    """As much of it as a node takes."""
+    if len(sentence) > _LONGEST_SENTENCE:
+        sentence = sentence[:_LONGEST_SENTENCE] + "..."
+    return _printable(sentence)
 
 
-def printable(text: str) -> str:
-    """Text that can be sent: lone surrogates can't."""
+def _printable(text: str) -> str:
+    """Lone surrogates can't be sent."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -78,12 +78,12 @@ class Round:
         except SystemExit as error:
             if os.getpid() != owner:
                 _end_fork(error.code)
-            from manta.light.failures import exited
-
-            failure = exited(error, self._brief.name)
             if self.stopped:
-                failure = ["Killed", f"{self._brief.name} was ended by SIGTERM.", ""]
-            outcome = self._kept(None) if failure is None else {"error": failure}
+                outcome = {"error": ["Killed", f"{self._brief.name} was ended by SIGTERM.", ""]}
+            elif error.code in (None, 0):  # the code says that all is well
+                outcome = self._kept(None)
+            else:
+                outcome = {"error": self._describe(error)}
         except BaseException as error:
             if os.getpid() != owner:
                 import traceback
@@ -110,17 +110,14 @@ class Round:
             self._return_claims()
             return {"output": self._client.payload(output)}
         except (TypeError, LightError) as error:
-            from manta.light.failures import printable
+            from manta.light.failures import sendable
 
             sentence = f"{self._brief.name} returned what can't be kept as its output: {error}."
-            return {"error": [type(error).__name__, printable(sentence), ""]}
+            return {"error": [type(error).__name__, sendable(sentence), ""]}
 
     def _describe(self, error: BaseException) -> Failure:
         from manta.light.failures import describe
-        from manta.light.loader import NothingToRun
 
-        if isinstance(error, NothingToRun):
-            return ["NothingToRun", str(error), ""]
         return describe(error, self._brief.name, self._folder)
 
     def close(self) -> None:

@@ -198,7 +198,7 @@ class _Process:
     def _import(self) -> bool:
         """As a template; whether rounds can be run here."""
         from manta.light.forksafe import obstacle
-        from manta.light.loader import NothingToRun, Probe
+        from manta.light.loader import Probe
 
         entry = self._settings.entry
         try:
@@ -206,11 +206,6 @@ class _Process:
             mode = "spawn" if why else self._mode()
             if mode == "fork" and (why := obstacle()):
                 mode = "spawn"
-        except NothingToRun as error:
-            return self._fail(["NothingToRun", str(error), ""])
-        except SystemExit as error:
-            code = f"sys.exit({error.code!r})"
-            return self._fail(["SystemExit", f"Importing {entry} called {code}.", ""])
         except BaseException as error:
             from manta.light.failures import describe
 

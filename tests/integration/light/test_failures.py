@@ -124,8 +124,27 @@ def test_main_that_wants_arguments(start: Start) -> None:
     assert "missing 1 required positional argument: 'path'" in ended.error.sentence
 
 
-def test_exit_code_0_is_success(start: Start) -> None:
-    assert start(main("sys.exit()")).run().output is None
+@pytest.mark.parametrize("code", ["", "0"])
+def test_exit_code_0_is_success(start: Start, code: str) -> None:
+    assert start(main(f"sys.exit({code})")).run().output is None
+
+
+@pytest.mark.parametrize("form", ["main", "execute"])
+def test_a_last_word_of_a_million_characters_is_cut(start: Start, form: str) -> None:
+    code = "class Worker:\n    def execute(self):\n        import sys; sys.exit('x' * 1_000_000)\n"
+    runtime = start(main("sys.exit('x' * 1_000_000)") if form == "main" else code)
+    for iteration in range(2):
+        error = runtime.run(iteration).error
+        assert error.kind == "SystemExit"
+        assert error.sentence.startswith("worker.0 called sys.exit('xxx")
+        assert len(error.sentence) < 9_000
+
+
+def test_a_last_word_of_a_million_characters_while_importing_is_cut(start: Start) -> None:
+    error = start("import sys\nsys.exit('x' * 1_000_000)\n").event(light.RuntimeFailed).error
+    assert error.kind == "SystemExit"
+    assert error.sentence.startswith("Importing worker.py called sys.exit('xxx")
+    assert len(error.sentence) < 9_000
 
 
 def test_a_traceback_is_of_the_tasks_own_code(start: Start) -> None:

@@ -338,6 +338,23 @@ def test_a_bad_end_fails_its_round_and_costs_nobody_else(task: Task, end: Any) -
     assert task.expect(task.runtime, "run")["round"] == number + 1  # its runtime serves on
 
 
+def test_an_end_that_is_told_again_while_its_output_is_hashed_counts_once(task: Task) -> None:
+    size = 8 * 1024 * 1024
+    task.round.send({"k": "memory", "n": 1, "size": size})
+    received = task.round.receive()
+    assert received is not None
+    message, (fd,) = received
+    os.pwrite(fd, b"x" * size, 0)
+    os.close(fd)
+    end = msgpack.packb({"computing": 1.0, "moving": 0.0, "output": message["memory"]})
+    exited = {"k": "exited", "round": task.order["round"], "status": 0, "end": end}
+    for _ in range(3):
+        task.runtime.send(exited)
+    ended = task.event(light.RoundEnded)
+    assert ended.error is None
+    assert ended.output.size == size
+
+
 def test_a_reader_that_does_not_read_costs_only_itself(task: Task, node: Any) -> None:
     node.globals["x"] = node.payload(b"x" * 60_000)
     for n in range(1, 50):

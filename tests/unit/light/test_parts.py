@@ -14,8 +14,9 @@ import pytest
 from manta.light import wire
 from manta.light.client import RoundClient
 from manta.light.errors import DataCorruptionError, NodeLost
-from manta.light.failures import describe, exited
+from manta.light.failures import describe
 from manta.light.forksafe import obstacle
+from manta.light.loader import NothingToRun
 from manta.light.seeding import seed_of
 from manta.light.utils import bytes_to_dict, bytes_to_numpy, dict_to_bytes, numpy_to_bytes
 from tests.unit.light.test_api import Recorder
@@ -65,11 +66,11 @@ def test_a_failure_is_bounded_and_can_be_sent(tmp_path: Path) -> None:
     assert len(sentence) < 3_000
     assert len(trace) < 40_000
     (sentence + trace).encode()
-
-
-@pytest.mark.parametrize(("code", "fails"), [(None, False), (0, False), (1, True), ("why", True)])
-def test_exit_codes(code: Any, fails: bool) -> None:
-    assert (exited(SystemExit(code), "worker.0") is not None) == fails
+    for error in (SystemExit("\ud800" * 10**6), NothingToRun("\ud800" * 10**6)):
+        kind, sentence, _ = describe(error, "worker.0", str(tmp_path))
+        assert kind == type(error).__name__
+        assert 8_000 < len(sentence) < 9_000
+        sentence.encode()
 
 
 def test_arrays_as_bytes() -> None:
