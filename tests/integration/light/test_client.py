@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,3 +159,27 @@ def test_a_round_that_is_over_asks_no_more(node: PlayedNode, client: RoundClient
     assert is_closed(first)
     with pytest.raises(NodeLost, match="The round is over"):
         client.call("get_global", tag="x")
+
+
+def test_an_answer_to_a_request_that_was_given_up_is_passed_over(
+    node: PlayedNode, client: RoundClient
+) -> None:
+    """It may come over the new connection, before the node has read what is asked there."""
+    with cut_off_soon():
+        client.call("get_global", tag="x")
+
+    def serve() -> None:
+        again = node.accept()
+        with tempfile.TemporaryFile() as file:
+            again.send({"k": "answer", "n": 1, "size": 8}, (file.fileno(),))
+        assert node.expect(again, "get_global")["n"] == 2
+        again.send({"k": "answer", "n": 2, "data": encode("whole").to_bytes()})
+
+    server = threading.Thread(target=serve)
+    server.start()
+    before = len(os.listdir("/proc/self/fd"))
+    try:
+        assert client.call("get_global", tag="x") == "whole"
+    finally:
+        server.join()
+    assert len(os.listdir("/proc/self/fd")) == before + 2  # the new connection's two ends
