@@ -75,6 +75,9 @@ class Listener(Protocol):
     def address(self) -> str:
         """`tcp://host:port` with the port that was taken."""
 
+    def links(self, peer_key: str) -> Sequence[Link]:
+        """Those of the peer that are up."""
+
     def cut(self, peer_key: str) -> int:
         """Deny the key in the listener's Admission and close its live links; returns how many.
 

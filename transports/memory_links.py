@@ -30,10 +30,14 @@ class MemoryListener:
         self.admission = admission
         self.closed = False
 
+    def links(self, peer_key: str) -> list[MemoryLink]:
+        with self.transport.network.lock:
+            return [link for link in self._accepted() if link.peer_key == peer_key]
+
     def cut(self, peer_key: str) -> int:
         self.admission.deny(peer_key)
         with self.transport.network.lock:
-            cut = [link for link in self._accepted() if link.peer_key == peer_key]
+            cut = self.links(peer_key)
             for link in cut:
                 link.end(DownReason.REVOKED, DownReason.LOST)
         return len(cut)

@@ -202,11 +202,18 @@ class ZmqListener(Channel):
             raise
         self.io.call(self._register)
 
+    def links(self, peer_key: str) -> list[AcceptedLink]:
+        def those_up() -> list[AcceptedLink]:
+            links = self._links.values()
+            return [link for link in links if link.peer_key == peer_key and link.state is None]
+
+        return self.io.run(those_up, CUT_TIMEOUT)
+
     def cut(self, peer_key: str) -> int:
         self._admission.deny(peer_key)
 
         def cut() -> int:
-            links = [link for link in self._links.values() if link.peer_key == peer_key]
+            links = self.links(peer_key)
             for link in links:
                 link.revoke()
             return sum(link.state is DownReason.REVOKED for link in links)

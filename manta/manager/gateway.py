@@ -83,8 +83,9 @@ FAREWELL = 0.3
 """Seconds that a client has to take the answer to its own signing out."""
 
 
-class _CutKey(msgspec.Struct, frozen=True):
+class _Part(msgspec.Struct, frozen=True):
     key: str
+    links: list[Link]
 
 
 class Gateway(Actor):
@@ -186,9 +187,10 @@ class Gateway(Actor):
                         link.close()
             case NodesLeft(node_ids):
                 self._nodes_left(node_ids)
-            case _CutKey(key):
+            case _Part(key, links):
                 if self._context.principals.of(key).kind is Kind.GUEST:
-                    self._cut(key)
+                    for link in links:
+                        link.close()
             case SwarmCreated(entry):
                 self._directory.swarms[entry.id] = entry
             case SwarmRemoved(swarm_id):
@@ -215,12 +217,16 @@ class Gateway(Actor):
 
     def _withdraw(self, keys: Iterable[str], asked_by: str) -> None:
         """Nothing that these keys send is handled, and no poll of theirs is answered, from
-        here on. Who asked for it himself is cut a moment later, when he has his answer."""
+        here on. Who asked for it himself has his answer first; links that he opens after it
+        are a guest's, and nothing to part from."""
         for key in keys:
             self._context.principals.forget(key)
             self._context.bulk_admission.forget(key)
             if key == asked_by:
-                self.after(FAREWELL, _CutKey(key))
+                links = [link for one in self._listeners for link in one.links(key)]
+                for admission in self._admissions:
+                    admission.forget(key)
+                self.after(FAREWELL, _Part(key, links))
             else:
                 self._cut(key)
 

@@ -11,6 +11,7 @@ from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused
 from manta.protocol import node as protocol
 from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.states import AttemptState
+from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
 from manta.transports.keys import KeyPair
 
@@ -41,12 +42,17 @@ class Client:
         self.keys = keys or KeyPair.generate()
         self.system = ActorSystem(name, transport=transport(self.keys))
         self._up = threading.Event()
-        self.connection = self.system.dial(
-            address,
-            server_key,
-            on_state=lambda reason: self._up.set() if reason is None else self._up.clear(),
-        )
+        self.states: list[DownReason | None] = []
+        """All that its link has been, as in `on_state` of `dial`."""
+        self.connection = self.system.dial(address, server_key, on_state=self._changed)
         self.gateway = self.connection.ref(GATEWAY)
+
+    def _changed(self, state: DownReason | None) -> None:
+        self.states.append(state)
+        if state is None:
+            self._up.set()
+        else:
+            self._up.clear()
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:
         """The answer; waits for the link, and asks again while the manager is restarting."""

@@ -184,8 +184,13 @@ def test_cut_closes_every_link_of_the_key_and_no_other(harness):
     pair.admission.allow(bystander.public_key)
     third = bystander.dial(pair.listener.address, pair.server.public_key, RecordingHandler())
     harness.wait(lambda: len(pair.at_server.links) == 3)
+    ours = pair.client.public_key
+    assert {id(link) for link in pair.listener.links(ours)} == {
+        id(link) for link in pair.at_server.links if link.peer_key == ours
+    }
     assert pair.listener.cut(pair.client.public_key) == 2
     assert pair.listener.cut(pair.client.public_key) == 0
+    assert not pair.listener.links(pair.client.public_key)
     harness.wait(lambda: {pair.link.state, second.state} == {DownReason.DENIED})
     assert third.state is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -35,7 +36,8 @@ from manta.protocol.users import (
     ListUsers,
     RevokeRole,
 )
-from manta.testing.manager import wait_until
+from manta.testing.manager import Client, wait_until
+from manta.transports.errors import DownReason
 
 PASSWORD = "correct-horse"
 SPEC = SwarmSpec("one", (TaskSpec("task", "m"),), (ModuleSpec("m", None, image="none"),))
@@ -228,6 +230,25 @@ def test_who_signs_out_is_somebody_no_more(bench, person, everywhere) -> None:
     bench.restart()
     assert client.refusal(Bind(client.token)).code == Code.TOKEN_REVOKED
     client.ask(SignIn("gone@lab", PASSWORD))
+
+
+def test_signing_out_ends_the_links_that_were_there_and_none_that_comes_after(
+    bench, person
+) -> None:
+    client = person("back")
+    twin = bench.client(client.keys)
+    assert twin.ask(WhoAmI()).email == "back@lab"
+    client.ask(Logout())
+    later = bench.client(client.keys)
+    assert later.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+    for old in (client, twin):
+        wait_until(partial(ended_once, old), 5)
+        assert old.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
+    assert later.states == [None]
+
+
+def ended_once(client: Client) -> bool:
+    return client.states == [None, DownReason.CLOSED, None]
 
 
 def test_of_a_deleted_user_nothing_is_handled_after_the_call_returns(admin, person) -> None:
