@@ -75,7 +75,7 @@ class NodeSupervisor(Supervisor):
 
     def on_start(self) -> None:
         journals = self._context.journals
-        cause = "the node's daemon ended while it ran"
+        cause = "The node's daemon ended while it ran."
         for entry in interrupted(journals.all_open(), self.clock.wall(), cause):
             journals.append(entry)
         self._observed.remember(journals.unacknowledged_ends())
@@ -211,7 +211,7 @@ class NodeSupervisor(Supervisor):
             return
         self.log.error("%s cannot be started: %s", task.id, refusal)
         self._tasks.pop(task.lane, None)
-        cause = f"its supervisor on the node could not be started ({refusal})"
+        cause = f"Its supervisor on the node could not be started ({refusal})."
         for entry in interrupted(list(task.granted), self.clock.wall(), cause):
             self._context.journals.append(entry)
             self._ended(entry.instance)
@@ -225,7 +225,7 @@ class NodeSupervisor(Supervisor):
         ended, begun = set(journals.unacknowledged_ends()), set(journals.open_of(lane[0]))
         for instance, start in list(task.granted.items()):
             if instance in begun:
-                cause = "its supervisor on the node failed"
+                cause = "Its supervisor on the node failed."
                 for entry in interrupted([instance], self.clock.wall(), cause):
                     journals.append(entry)
                 self._ended(instance)

@@ -346,14 +346,14 @@ class TaskMachine:
         self._actions.append(Report(ended))
 
 
-def interrupted(instances: Iterable[Instance], wall: float, what: str) -> list[TaskEnded]:
+def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:
     """For attempts whose supervisor or daemon went away under them."""
     return [
         TaskEnded(
             instance,
             AttemptState.INTERRUPTED,
             wall,
-            error=TaskError("Interrupted", f"{instance} was interrupted: {what}."),
+            error=TaskError("Interrupted", why),
         )
         for instance in instances
     ]

@@ -22,6 +22,10 @@ __all__ = ["docker_host", "engine"]  # fixtures of all folders
 settings.register_profile("manta", deadline=None)  # speed is the benchmarks' business
 settings.load_profile("manta")
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # By a shell that runs this in the background; what tests start would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 GRACE = 2.0  # seconds, for what is about to end by itself
 TWINS = {"actors", "light", "node", "transports"}
 os.environ["PYTEST_RUN"] = str(os.getpid())  # inherited by all that a test starts, orphans too

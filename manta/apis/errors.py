@@ -60,7 +60,8 @@ class ManagerUnreachable(ConnectionFailed):
 
 
 class WrongServerKey(ConnectionFailed):
-    """Who answers does not hold the key that the token or the profile pins."""
+    """Who answers does not hold the key that is expected there: by the token, the
+    profile or a manager of this machine."""
 
 
 class Denied(ConnectionFailed):

@@ -237,9 +237,10 @@ class Session:
         match state:
             case DownReason.WRONG_KEY:
                 return errors.WrongServerKey(
-                    f"Who listens at {where} does not hold the key of the manager that the token "
-                    "or profile names: check host and port, or sign in again if the manager was "
-                    "set up anew."
+                    f"Who listens at {where} does not hold the manager's key that is expected "
+                    "there (`manta config show --origin` says by what): check host and port, or "
+                    "sign in again with its server key if it is another manager, or was set up "
+                    "anew."
                 )
             case DownReason.DENIED:
                 return errors.Denied(

@@ -20,6 +20,7 @@ from manta.cli.local import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 from manta.transports.keys import write_private
 from tests.benchmarks._measure import spread
+from tests.children import Child
 
 PRINTING = """
 import time
@@ -73,7 +74,7 @@ def _latency(api: UserAPI, home: Path) -> str:
     kept = {key: value for key, value in os.environ.items() if key[:6] != "MANTA_"}
     environment = {**kept, "MANTA_HOME": str(home)}
     seconds = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as following:
+    with Child(command, stdout=subprocess.PIPE, text=True, env=environment) as following:
         assert following.stdout is not None
         for line in following.stdout:
             seconds.append(time.time() - float(line.rpartition("at ")[2]))

@@ -6,12 +6,13 @@ import fcntl
 import os
 import select
 import struct
-import subprocess
 import sys
 import termios
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tests.children import Child
 
 TIMEOUT = 60.0
 
@@ -36,7 +37,7 @@ def at_terminal(
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     try:
-        with subprocess.Popen(
+        with Child(
             # The terminal is its own, so that Ctrl-C reaches it.
             ["setsid", "--ctty", sys.executable, "-m", module, *map(str, arguments)],
             stdin=slave,

@@ -30,6 +30,7 @@ from manta.manager.auth.tokens import TokenAuthority
 from manta.protocol.tokens import peek
 from manta.testing.clusters import client, running
 from manta.transports.keys import KeyPair
+from tests.children import Child
 from tests.integration.lab import Lab, free_ports, manta
 
 pytestmark = pytest.mark.timeout(120)
@@ -89,7 +90,7 @@ def test_tokens_of_users(labs: tuple[Lab, Lab], tmp_path: Path) -> None:
         (lab.token[:-6] + "AAAAAA", {}, Exit.DENIED, "not signed by this manager"),
         (lab("node", "token", "lab"), {}, Exit.DENIED, "for nodes, not for users"),
         (lab.token, stranger, Exit.DENIED, "bound to another key"),
-        (other.token, {}, Exit.UNREACHABLE, "does not hold the key of the manager"),
+        (other.token, {}, Exit.UNREACHABLE, "does not hold the manager's key"),
     ]:
         refused = lab.attempt("ps", MANTA_TOKEN=token, **environment)
         assert words in sentence(refused, code)
@@ -101,7 +102,7 @@ def test_ways_to_the_wrong_manager(labs: tuple[Lab, Lab], tmp_path: Path) -> Non
     environment = {"MANTA_HOME": tmp_path / "new"}
     sign_in = ("sign-in", "--email", "a@b.c", "--password-stdin", "--port", lab.users)
     wrong = lab.attempt(*sign_in, f"--server-key={other.key()}", said="x", **environment)
-    assert "does not hold the key" in sentence(wrong, Exit.UNREACHABLE)
+    assert "does not hold the manager's key" in sentence(wrong, Exit.UNREACHABLE)
     none = lab.attempt(*sign_in, said="x", **environment)
     assert "with the manager's server key" in sentence(none, Exit.DENIED)
     nobody = lab.attempt("ps", MANTA_PORT=free_ports()[0])
@@ -150,7 +151,7 @@ sys.exit(main())
 """
     addresses = zip(("--nodes", "--users", "--bulk"), lab.ports, strict=True)
     where = [word for name, port in addresses for word in (name, f"tcp://127.0.0.1:{port}")]
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", program, "--home", str(lab.home / "manager"), *where],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

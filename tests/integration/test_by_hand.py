@@ -17,6 +17,7 @@ import pytest
 
 from manta.apis import profiles
 from manta.cli.exit_codes import Exit
+from tests.children import Child
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -178,7 +179,7 @@ def test_a_following_that_is_interrupted_leaves_the_swarm(
     path = tmp_path / "swarm.py"
     path.write_text(HELLO.read_text())
     command = [sys.executable, "-m", "manta", "deploy", "--wait", "--follow"]
-    with subprocess.Popen(
+    with Child(
         [*command, "--cluster", "lab", str(path)],
         env=terminal.environment,
         stdout=subprocess.PIPE,

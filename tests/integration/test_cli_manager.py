@@ -16,6 +16,7 @@ import pytest
 
 from manta.cli.exit_codes import Exit
 from manta.manager.home import Home
+from tests.children import Child
 from tests.integration.lab import Lab
 
 
@@ -30,7 +31,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+    with Child[bytes]([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         yield process
         process.kill()
 
@@ -81,7 +82,7 @@ def test_a_signal_to_who_waits_for_a_manager_ends_it_and_keeps_its_first_passwor
     where = {"MANTA_HOME": str(lab.home)}
     names = ("--node-port", "--user-port", "--bulk-port")
     ports = [str(part) for pair in zip(names, lab.ports, strict=True) for part in pair]
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "manta", "manager", "start", "--background", *ports],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

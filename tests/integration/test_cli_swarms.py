@@ -27,6 +27,7 @@ from manta.console.terminal import Screen
 from manta.protocol.user import FeedName
 from manta.testing.clusters import client, running, wait_for_nodes
 from manta.transports.keys import write_private
+from tests.children import Child
 from tests.integration.terminal import at_terminal
 
 pytestmark = pytest.mark.timeout(120)
@@ -331,7 +332,7 @@ def test_exit_codes_of_what_is_followed(shell: Shell) -> None:
     failed = shell.attempt(*follow, "code=1/0")
     assert failed.returncode == Exit.SWARM_FAILED
     assert "ZeroDivisionError" in failed.stdout
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "manta", *follow, "code=time.sleep(60)"],
         env={**os.environ, "MANTA_HOME": str(shell.home)},
         cwd=shell.folder,

@@ -18,6 +18,7 @@ import pytest
 
 from manta.console import early
 from manta.console.exit_codes import Exit
+from tests.children import Child
 from tests.integration.lab import free_ports
 
 FIRST_LINE = """
@@ -39,7 +40,7 @@ def ended_by(number: int, after: float, line: str, home: Path) -> tuple[int, str
     (home / "swarm.py").write_text(SWARM)
     words = line.replace("HOME", str(home)).format(*free_ports()).split()
     reading, writing = os.pipe()
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", FIRST_LINE, str(writing), *words],
         pass_fds=[writing],
         env={**os.environ, "MANTA_HOME": str(home)},

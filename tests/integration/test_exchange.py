@@ -13,6 +13,7 @@ import pytest
 from manta import Module, Swarm, Task, UserAPI
 from manta.cli.local import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
+from tests.children import Child
 from tests.integration.swarms import One, ended, outputs
 
 pytestmark = pytest.mark.timeout(120)
@@ -585,7 +586,7 @@ def test_talk_goes_on_over_a_manager_that_is_killed() -> None:
         command: list[str] = manager.process.args  # type: ignore[assignment]
         command = command[: command.index("--fds")]
         quiet = subprocess.DEVNULL
-        with subprocess.Popen(command, stdout=quiet, stderr=quiet) as anew:
+        with Child(command, stdout=quiet, stderr=quiet) as anew:
             try:
                 done = api.wait_swarm(swarm, timeout=90)
                 assert done.status == "COMPLETED", done.reason

@@ -18,6 +18,7 @@ import pytest
 
 from manta.cli.exit_codes import Exit
 from manta.light.processes import descendants
+from tests.children import Child
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -60,7 +61,7 @@ def run(scratch: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def running(scratch: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
+    with Child(
         [*COMMAND, *map(str, arguments)],
         env=environment(scratch),
         stdout=subprocess.PIPE,

@@ -130,7 +130,7 @@ def somebody_who_says_nothing(place: Place) -> str:
         return place.stranger(mute.getsockname()[1], place.lab.file.public_key)
 
 
-@says("does not hold the key of the manager")
+@says("does not hold the manager's key")
 def somebody_else(place: Place) -> str:
     with wrong_key(place.lab) as (_, key):
         return place.stranger(port(place.lab.file.users), key)

@@ -18,6 +18,7 @@ from manta.apis import profiles
 from manta.cli import up_state
 from manta.cli.exit_codes import Exit
 from manta.light.processes import marked
+from tests.children import Child
 from tests.integration.lab import manta
 
 pytestmark = pytest.mark.timeout(90)
@@ -93,7 +94,7 @@ def test_in_the_background_and_in_the_next_terminal(home: Path, tmp_path: Path) 
 
 def test_ctrl_c_ends_all(home: Path) -> None:
     before = left(home)
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "manta", "up", "--nodes", "1"],
         stdout=subprocess.PIPE,
         text=True,
@@ -117,7 +118,7 @@ def test_a_signal_to_who_waits_for_it_in_the_background_ends_all(
     home: Path, number: signal.Signals
 ) -> None:
     before = left(home)
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "manta", "up", "--nodes", "1", "--background"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -149,7 +150,7 @@ def test_interrupted_at_any_moment_nothing_is_left(
     way = WAYS[number % len(WAYS)]
     moment = chance.uniform(0, 2)
     before = left(home)
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "manta", "up", "--nodes", "1"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -183,7 +184,7 @@ def test_killed_it_leaves_nothing_either(home: Path) -> None:
 
 
 def test_a_stranger_with_its_process_id_is_left_alone(home: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
+    with Child([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
         up = up_state.Up(stranger.pid, "/nowhere", "127.0.0.1", 1, "local", (), "lab")
         up_state.write(home, up)
         assert manta("up", "--stop", MANTA_HOME=home).returncode == Exit.LOCAL

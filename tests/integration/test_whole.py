@@ -21,6 +21,7 @@ from manta.apis.session import Session
 from manta.cli.loading import load_swarm
 from manta.cli.local import CLUSTER, HOST, LocalCluster
 from manta.console.interrupts import Interrupts
+from tests.children import Child
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -113,9 +114,7 @@ def test_manager_killed_in_mid_swarm_and_started_again_has_lost_nothing() -> Non
         manager.ended.wait(10)
         command: list[str] = manager.process.args  # type: ignore[assignment]
         command = command[: command.index("--fds")]
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as anew:
+        with Child(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as anew:
             try:
                 ended = api.wait_swarm(swarm, timeout=60)
                 assert ended.status == "COMPLETED", ended.reason

@@ -16,6 +16,7 @@ import pytest
 
 from manta.actors import Actor, ChildSpec
 from manta.node import session as light
+from tests.children import Child
 from tests.integration.light.harness import wait_until
 
 Start = Callable[..., Any]
@@ -221,7 +222,7 @@ def test_nothing_outlives_the_nodes_process(tmp_path: Path, number: int) -> None
     (tmp_path / "worker.py").write_text(WORKER)
     (tmp_path / "node.py").write_text(NODE)
     command = [sys.executable, str(tmp_path / "node.py"), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with Child(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pids = [int(process.stdout.readline())]
         pids += map(int, process.stdout.readline().split())

@@ -13,6 +13,7 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.node.state import StateFolder
+from tests.children import Child
 from tests.integration.node.conftest import Command
 
 pytestmark = pytest.mark.timeout(90)
@@ -74,7 +75,7 @@ def test_three_nodes_of_one_configuration(lab, manta_node: Command) -> None:
     state = StateFolder(manta_node.home / "state" / "nodes" / "edge-2")
     os.kill(found["edge-2"]["pid"], signal.SIGKILL)
     lab.wait_until(lambda: state.running_pid() is None)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
+    with Child([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
         (state.path / "lock").write_text(f"{stranger.pid}\n")
         stopped = manta_node("cluster", "stop", "--json")
         assert stopped.returncode == 0

@@ -20,6 +20,7 @@ from manta.node import metrics
 from manta.node.config import load
 from manta.node.state import hardware_id
 from manta.protocol.node import GpuInfo
+from tests.children import Child
 from tests.integration.node.conftest import Command, port
 
 CLUSTER = "lab"
@@ -109,7 +110,7 @@ class Foreground:
         """What it wrote on the console."""
         lines = "\n".join(f"{key} = {value}" for key, value in log.items())
         self.config.write_text(f"{self.text}\n[logging]\n{lines}\n")
-        with subprocess.Popen(
+        with Child(
             [sys.executable, "-m", "manta.node.command", "start", "edge"],
             stderr=subprocess.PIPE,
             text=True,

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from manta.node.config import toml_value
+from tests.children import Child
 from tests.integration.node.conftest import Command
 
 pytestmark = pytest.mark.timeout(90)
@@ -331,7 +332,7 @@ def test_a_node_without_a_configuration_takes_it_from_variables(lab, manta_node:
 def test_in_the_foreground(lab, manta_node: Command) -> None:
     init(lab, manta_node)
     token = lab.api().create_node_token("lab")
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "manta.node.command", "start", "edge"],
         stderr=subprocess.PIPE,
         text=True,
@@ -353,7 +354,7 @@ def test_following_the_log(lab, manta_node: Command) -> None:
     path = manta_node.home / "state" / "nodes" / "edge" / "node.log"
     path.parent.mkdir(parents=True)
     path.write_text("one\ntwo\nthree\n")
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "manta.node.command", "logs", "edge", "-f", "-n", "2"],
         stdout=subprocess.PIPE,
         text=True,
@@ -416,7 +417,7 @@ def test_questions_on_a_terminal(manta_node: Command, tmp_path: Path) -> None:
     ]
     master, slave = pty.openpty()
     try:
-        with subprocess.Popen(
+        with Child(
             [sys.executable, "-m", "manta.node.command", "config", "init", "edge"],
             stdin=slave,
             stdout=slave,

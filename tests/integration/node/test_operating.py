@@ -15,6 +15,7 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.node.state import StateFolder
+from tests.children import Child
 from tests.integration.node.conftest import HOST, Command, port
 
 pytestmark = pytest.mark.timeout(90)
@@ -148,7 +149,7 @@ def test_a_signal_ends_the_daemons_that_are_waited_for(
     (tmp_path / "nodes" / "default.toml").write_text(config.read_text())
     names = ["edge"] if what[0] == "start" else ["default-1", "default-2"]
     folders = [StateFolder(tmp_path / "state" / "nodes" / name) for name in names]
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "manta.node.command", *what],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

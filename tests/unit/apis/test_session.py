@@ -113,7 +113,7 @@ def make() -> Iterator[Callable[..., FakeSession]]:
     [
         (DownReason.UNREACHABLE, errors.ManagerUnreachable, "No manager answers at host:1"),
         (DownReason.UNKNOWN_HOST, errors.ManagerUnreachable, "The host name 'host' is not known"),
-        (DownReason.WRONG_KEY, errors.WrongServerKey, "does not hold the key"),
+        (DownReason.WRONG_KEY, errors.WrongServerKey, "does not hold the manager's key"),
         (DownReason.DENIED, errors.Denied, "refused this machine's key"),
         (
             DownReason.VERSION,

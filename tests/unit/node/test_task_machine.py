@@ -351,12 +351,10 @@ def test_what_an_old_runtime_says_is_ignored() -> None:
 
 
 def test_interrupted_names_the_cause() -> None:
-    [entry] = interrupted([order().instance], 5.0, "the node's daemon was restarted")
+    [entry] = interrupted([order().instance], 5.0, "The node's daemon was restarted.")
     assert entry.state == A.INTERRUPTED
     assert entry.error is not None
-    assert entry.error.sentence == (
-        "worker.0 in iteration 0 was interrupted: the node's daemon was restarted."
-    )
+    assert entry.error.sentence == "The node's daemon was restarted."
 
 
 STEP = st.one_of(
