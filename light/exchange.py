@@ -18,7 +18,7 @@ from typing import Any
 from manta.light import arguments
 from manta.light.context import MISSING, Part, current
 from manta.light.errors import CollectiveError, PeerLost, RequestFailed, Timeout
-from manta.light.reduction import OPS, reduce
+from manta.light.reduction import OPS, check_forms, form_of, reduce
 
 DEFAULT_TIMEOUT = 300.0
 
@@ -137,10 +137,17 @@ class Exchange:
                 if not goes_on:
                     raise
             else:
+                if isinstance(part.value, str):
+                    raise CollectiveError(part.value)
                 return part.value
         # What there is to reduce is the same for all, since who is lost does not come back.
         parts = _collect(number, "all_reduce", timeout, on_loss=on_peer_lost)
-        outcome = reduce([(part.rank, part.value) for part in parts], op)
+        try:
+            outcome = reduce([(part.rank, part.value) for part in parts], op)
+        except Exception as error:
+            if not self._rank:  # why there is no outcome, to all: none is a text
+                _contribute(number + 1, "all_reduce", str(error) or type(error).__name__)
+            raise
         if not self._rank:
             _contribute(number + 1, "all_reduce", outcome)
         return outcome
@@ -153,10 +160,12 @@ class Exchange:
         """
         arguments.one_of("op", op, OPS)
         number = _next_number(1)
+        form = form_of(value)  # arrays of other lengths would be cut elsewhere
         for rank, part in enumerate(_split(value, self._size)):
-            _contribute(number, "reduce_scatter", part, to=rank)
+            _contribute(number, "reduce_scatter", [form, part], to=rank)
         parts = _collect(number, "reduce_scatter", timeout)
-        return reduce([(part.rank, part.value) for part in parts], op)
+        check_forms([(part.rank, part.value[0]) for part in parts])
+        return reduce([(part.rank, part.value[1]) for part in parts], op)
 
     def all_gather(self, value: Any, timeout: float | None = None) -> list[Any]:
         """All instances' values, by rank. Raises PeerLost."""

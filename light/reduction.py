@@ -28,13 +28,8 @@ def reduce(values: Sequence[tuple[int, Any]], op: str) -> Any:
 
 
 def _reduce(values: Sequence[tuple[int, Any]], op: str, where: str) -> Any:
-    rank, first = values[0]
-    for other, value in values[1:]:
-        if _shape(value) != _shape(first):
-            raise CollectiveError(
-                f"{where} of rank {rank} is {_shape(first)}, of rank {other} {_shape(value)}: "
-                "all instances must give values of one form."
-            )
+    check_forms([(rank, form_of(value)) for rank, value in values], where)
+    first = values[0][1]
     if isinstance(first, dict):
         return {
             key: _reduce([(r, value[key]) for r, value in values], op, f"{where}[{key!r}]")
@@ -57,7 +52,18 @@ def _reduce(values: Sequence[tuple[int, Any]], op: str, where: str) -> Any:
     )
 
 
-def _shape(value: Any) -> str:
+def check_forms(forms: Sequence[tuple[int, str]], where: str = "value") -> None:
+    """`forms` are (rank, form). Raises CollectiveError."""
+    rank, first = forms[0]
+    for other, form in forms[1:]:
+        if form != first:
+            raise CollectiveError(
+                f"{where} of rank {rank} is {first}, of rank {other} {form}: "
+                "all instances must give values of one form."
+            )
+
+
+def form_of(value: Any) -> str:
     """What must be the same for all, in words."""
     if isinstance(value, dict):
         return f"a dict of {sorted(map(repr, value))}"

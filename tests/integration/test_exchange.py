@@ -75,6 +75,58 @@ def test_collectives(api: UserAPI) -> None:
         assert output["share"] == third
 
 
+def test_values_of_other_forms_are_told_to_all_instances_which_then_go_on(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import numpy as np
+            from manta.light import World
+            from manta.light.errors import CollectiveError
+            def told(reduce, value):
+                try:
+                    return reduce(value)
+                except CollectiveError as error:
+                    return str(error)
+            def main():
+                world = World()
+                mine = np.ones(4 + (world.rank == 2))
+                return [
+                    told(world.all_reduce, mine),
+                    told(world.reduce_scatter, mine),
+                    world.all_reduce(world.rank, timeout=20),
+                ]
+            """,
+            timeout=30,
+        ),
+    )
+    words = (
+        "value of rank 0 is an array of shape (4,) and dtype float64, of rank 2 an array of shape "
+        "(5,) and dtype float64: all instances must give values of one form."
+    )
+    assert got == [[words, words, 3]] * 3
+
+
+def test_what_cannot_be_reduced_is_told_to_all_instances(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            from manta.light import World
+            def main():
+                try:
+                    World().all_reduce({"name": "a"})
+                except Exception as error:
+                    return [type(error).__name__, str(error)]
+            """,
+            timeout=30,
+        ),
+    )
+    words = "value['name'] is a str, which cannot be reduced"
+    assert [kind for kind, _ in got] == ["TypeError", "CollectiveError", "CollectiveError"]
+    assert all(sentence.startswith(words) for _, sentence in got)
+
+
 def test_messages_and_broadcasts(api: UserAPI) -> None:
     got = outputs(
         api,
