@@ -116,7 +116,7 @@ class Session:
         """Move a value to the manager, whose bulk plane is at `address`."""
         self._spool.offer(ref.digest, encoded)
         moved = self._peer(address).push(ref.digest, ref.size, timeout=timeout)
-        moved.add_done_callback(lambda _: self._spool.withdraw(ref.digest))
+        moved.add_done_callback(lambda _: self._spool.withdraw(ref.digest, encoded))
         return _translated(moved, _transfer_error)
 
     def fetch(self, address: str, ref: BlobRef, timeout: float) -> Future[memoryview]:

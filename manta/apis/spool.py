@@ -32,18 +32,26 @@ class Spool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._offered: dict[str, Encoded] = {}
+        self._offered: defaultdict[str, list[Encoded]] = defaultdict(list)
+        """By digest: one for each push that is under way."""
         self._arrived: defaultdict[str, list[memoryview]] = defaultdict(list)
         self._arena: _Arena | None = None
 
     def offer(self, digest: str, encoded: Encoded) -> None:
         """Let the blob be pushed; its arrays must not change until `withdraw`."""
         with self._lock:
-            self._offered[digest] = encoded
+            self._offered[digest].append(encoded)
 
-    def withdraw(self, digest: str) -> None:
+    def withdraw(self, digest: str, encoded: Encoded) -> None:
+        """What others offer under this digest can be pushed still."""
         with self._lock:
-            self._offered.pop(digest, None)
+            offered = self._offered.get(digest, [])
+            for place, other in enumerate(offered):
+                if other is encoded:
+                    del offered[place]
+                    break
+            if not offered:
+                self._offered.pop(digest, None)
 
     def take(self, digest: str) -> memoryview:
         """One of the copies that were fetched; it is the caller's alone."""
@@ -65,10 +73,10 @@ class Spool:
 
     def source(self, digest: str) -> _PartsSource:
         with self._lock:
-            encoded = self._offered.get(digest)
-        if encoded is None:
+            offered = self._offered.get(digest)
+        if not offered:
             raise BlobMissing(f"the blob {digest[:12]} is not offered by this process.")
-        return _PartsSource(encoded)
+        return _PartsSource(offered[-1])  # which stays longest
 
     def sink(self, digest: str, size: int) -> _Region:
         with self._lock:

@@ -512,6 +512,28 @@ def test_asynchronously(stage: Stage, finished: str) -> None:
     asyncio.run(main())
 
 
+def test_the_same_values_are_sent_many_times_at_once(stage: Stage) -> None:
+    class Large(Swarm):
+        def __init__(self) -> None:
+            self.set_global("model", np.arange(500_000))
+
+        def execute(self) -> Task:
+            return Task(Module("def main():\n    return 'at once'\n", name="task"), method="any")
+
+    async def main() -> None:
+        async with AsyncUserAPI.over(stage.session()) as api:
+            sent = await asyncio.gather(*(api.send_swarm(CLUSTER, Large()) for _ in range(12)))
+            ones = np.ones(500_000)
+            await asyncio.gather(*(api.set_global(swarm, "ones", ones) for swarm in sent))
+            read = await asyncio.gather(*(api.select_global(swarm, "ones") for swarm in sent))
+            assert all((one == ones).all() for one in read)
+            await asyncio.gather(*(api.start_swarm(swarm) for swarm in sent))
+            ended = await asyncio.gather(*(api.wait_swarm(swarm, 60) for swarm in sent))
+            assert [swarm.status for swarm in ended] == ["COMPLETED"] * 12
+
+    asyncio.run(main())
+
+
 def test_closing_ends_a_stream(stage: Stage) -> None:
     swarm = stage.api.deploy_swarm(
         CLUSTER, one("import time\ndef main():\n    time.sleep(100)\n")()

@@ -36,9 +36,22 @@ def test_what_is_pushed_is_read_without_a_copy_of_the_whole() -> None:
         assert b"".join(parts) == whole
     assert bytes(source.read(len(whole), 10)) == b""
     source.close()
-    spool.withdraw("d")
+    spool.withdraw("d", encoded)
     with pytest.raises(BlobMissing):
         spool.source("d")
+
+
+def test_what_several_offer_can_be_pushed_until_the_last_withdraws_it() -> None:
+    one, other = encode(b"x" * 1000), encode(b"x" * 1000)
+    spool = Spool()
+    for encoded in (one, other, one):
+        spool.offer("d", encoded)
+    for encoded in (one, one, other):
+        assert spool.source("d").size == one.nbytes
+        spool.withdraw("d", encoded)
+    with pytest.raises(BlobMissing):
+        spool.source("d")
+    spool.withdraw("d", one)  # after `close`, say
 
 
 def test_what_is_fetched_can_be_written_to_and_is_nobody_elses() -> None:
