@@ -164,6 +164,7 @@ def heed_sigterm() -> None:
     left alone. A template does so before it forks."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGURG, _on_nudge)
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork
         )
@@ -197,6 +198,10 @@ def _on_sigterm(number: int, frame: object) -> None:
         _die(number)
     else:
         _latest.ask_to_end()
+
+
+def _on_nudge(number: int, frame: object) -> None:
+    """What the process waited in was interrupted: that is all, `runtime` says what for."""
 
 
 def _die(number: int) -> None:

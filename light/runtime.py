@@ -8,6 +8,7 @@ of all its descendants become its children.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import select
 import signal
@@ -20,6 +21,10 @@ from manta.light.wire import BrokenFrame, Connection
 from manta.light.worker import Order, Settings, Shared, Worker, start, warm
 
 _PAUSE = 0.05  # seconds between attempts to reach the node's service
+_NUDGES = (0.05, 0.2, 1.0)
+"""Seconds from asking a round to end to each nudge. Python looks for a signal before it begins to
+wait and when a signal interrupts the wait: one that comes in between is seen only with the next,
+which is SIGURG, since all may ignore it and code of its own may handle SIGTERM."""
 
 
 class _Stop(Exception):
@@ -42,6 +47,7 @@ class Runtime:
         self._output: list[int] | None = None
         self._orders: list[Order] = []
         self._current: int | None = None
+        self._nudges: list[float] = []  # when the round is to be nudged
         self._exits: list[dict[str, Any]] = []
         self._seen = 0
         self._wake_up, self._wake_up_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -78,9 +84,15 @@ class Runtime:
             sources[self._worker.connection.fileno()] = self._on_worker
         for fd in sources:
             poll.register(fd, select.POLLIN)
-        ready = poll.poll(None if self._control is not None else _PAUSE * 1000)
+        pauses = [] if self._control is not None else [_PAUSE]
+        if self._nudges:
+            pauses.append(max(0.0, self._nudges[0] - time.monotonic()))
+        ready = poll.poll(math.ceil(min(pauses) * 1000) if pauses else None)
         for fd, _ in sorted(ready, key=lambda event: event[0] == self._wake_up):  # ends last
             sources[fd]()
+        while self._nudges and time.monotonic() >= self._nudges[0]:
+            self._nudges.pop(0)
+            self._signal_round(signal.SIGURG)
         self._dispatch()
 
     # The node.
@@ -155,16 +167,24 @@ class Runtime:
                 order.close()
                 self._ended(number, -signal.SIGKILL, b"")
                 return
-        if self._current == number:
-            pid = self._settings.shared.round_pid
-            if not pid and self._worker is not None:
-                pid = self._worker.pid
-            if not pid:
-                return
-            if kill:
+        if self._current != number:
+            return
+        if kill:
+            if pid := self._round_pid():
                 processes.kill_tree({pid})
-            else:
-                processes.send(pid, signal.SIGTERM)
+        else:
+            self._signal_round(signal.SIGTERM)
+            now = time.monotonic()
+            self._nudges = [now + after for after in _NUDGES]
+
+    def _round_pid(self) -> int:
+        """0 where no process is."""
+        pid = self._settings.shared.round_pid
+        return self._worker.pid if not pid and self._worker is not None else pid
+
+    def _signal_round(self, number: int) -> None:
+        if pid := self._round_pid():
+            processes.send(pid, number)
 
     # Rounds.
 
@@ -266,6 +286,7 @@ class Runtime:
 
     def _round_ended(self, status: int, resident: bool) -> None:
         number, self._current = self._current, None
+        self._nudges.clear()
         if number is None:
             return
         if not resident:

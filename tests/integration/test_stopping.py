@@ -39,6 +39,19 @@ def main():
         World().results.add("last", "words")
         note("tidied up")
 """
+TOO_EARLY = """
+import signal, threading
+
+def main():
+    # As when the signal comes just before the main thread begins to wait: another one takes it.
+    threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    note(str(os.getpid()))
+    try:
+        time.sleep(100)
+    finally:
+        note("tidied up")
+"""
 RESIDENT = """
 class Worker:
     def setup(self):
@@ -114,8 +127,8 @@ class Noting:
 
 @pytest.mark.parametrize(
     "code",
-    [MANNERLY.format(waits=False), MANNERLY.format(waits=True), RESIDENT],
-    ids=["sleeping", "waiting for the node", "an object at work"],
+    [MANNERLY.format(waits=False), MANNERLY.format(waits=True), TOO_EARLY, RESIDENT],
+    ids=["sleeping", "waiting for the node", "about to sleep", "an object at work"],
 )
 def test_a_task_that_is_asked_to_end_ends_in_good_order(
     api: UserAPI, tmp_path: Path, code: str
