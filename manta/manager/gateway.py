@@ -221,19 +221,19 @@ class Gateway(Actor):
         are a guest's, and nothing to part from."""
         for key in keys:
             self._context.principals.forget(key)
-            self._context.bulk_admission.forget(key)
             if key == asked_by:
                 links = [link for one in self._listeners for link in one.links(key)]
-                for admission in self._admissions:
-                    admission.forget(key)
                 self.after(FAREWELL, _Part(key, links))
+                self._forget(key)
             else:
                 self._cut(key)
 
     def _cut(self, key: str) -> None:
         for listener in self._listeners:
             listener.cut(key)
-        # Cutting denies the key as well; as a guest it is told why it is refused.
+        self._forget(key)  # cutting denies it as well; as a guest it is told why it is refused
+
+    def _forget(self, key: str) -> None:
         for admission in self._admissions:
             admission.forget(key)
 
