@@ -8,7 +8,6 @@ of all its descendants become its children.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import select
 import signal
@@ -87,7 +86,7 @@ class Runtime:
         pauses = [] if self._control is not None else [_PAUSE]
         if self._nudges:
             pauses.append(max(0.0, self._nudges[0] - time.monotonic()))
-        ready = poll.poll(math.ceil(min(pauses) * 1000) if pauses else None)
+        ready = poll.poll(int(min(pauses) * 1000) + 1 if pauses else None)
         for fd, _ in sorted(ready, key=lambda event: event[0] == self._wake_up):  # ends last
             sources[fd]()
         while self._nudges and time.monotonic() >= self._nudges[0]:

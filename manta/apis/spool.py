@@ -76,7 +76,7 @@ class Spool:
             offered = self._offered.get(digest)
         if not offered:
             raise BlobMissing(f"the blob {digest[:12]} is not offered by this process.")
-        return _PartsSource(offered[-1])  # which stays longest
+        return _PartsSource(offered[-1])  # as a rule the last to be withdrawn
 
     def sink(self, digest: str, size: int) -> _Region:
         with self._lock:

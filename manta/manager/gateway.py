@@ -83,7 +83,7 @@ FAREWELL = 0.3
 """Seconds that a client has to take the answer to its own signing out."""
 
 
-class _Part(msgspec.Struct, frozen=True):
+class _Farewell(msgspec.Struct, frozen=True):
     key: str
     links: list[Link]
 
@@ -187,7 +187,7 @@ class Gateway(Actor):
                         link.close()
             case NodesLeft(node_ids):
                 self._nodes_left(node_ids)
-            case _Part(key, links):
+            case _Farewell(key, links):
                 if self._context.principals.of(key).kind is Kind.GUEST:
                     for link in links:
                         link.close()
@@ -217,13 +217,13 @@ class Gateway(Actor):
 
     def _withdraw(self, keys: Iterable[str], asked_by: str) -> None:
         """Nothing that these keys send is handled, and no poll of theirs is answered, from
-        here on. Who asked for it himself has his answer first; links that he opens after it
-        are a guest's, and nothing to part from."""
+        here on. The links of who asked for it himself end a moment later, when he has his
+        answer; those that he has opened since are a guest's, and stay."""
         for key in keys:
             self._context.principals.forget(key)
             if key == asked_by:
                 links = [link for one in self._listeners for link in one.links(key)]
-                self.after(FAREWELL, _Part(key, links))
+                self.after(FAREWELL, _Farewell(key, links))
                 self._forget(key)
             else:
                 self._cut(key)

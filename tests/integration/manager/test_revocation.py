@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+from blake3 import blake3
 
 from manta.actors import ActorError
+from manta.apis.spool import Spool
 from manta.manager.gateway import Gateway
 from manta.protocol.clusters import GetCluster, RemoveNode
 from manta.protocol.codes import Code
@@ -16,6 +18,9 @@ from manta.protocol.node import Heartbeat, Load
 from manta.protocol.sign_in import Bind, Logout, RotateToken, SignIn, WhoAmI
 from manta.protocol.users import AddUser, DeleteUser, GrantRole
 from manta.testing.manager import Client, wait_until
+from manta.transports.curve_bulk import CurveBulk
+from manta.transports.errors import BulkTimeout
+from manta.transports.values import encode
 from manta.transports.zmq_links import ZmqLink
 from manta.transports.zmq_listener import AcceptedLink
 
@@ -165,6 +170,53 @@ def test_a_revocation_acts_on_all_live_links_within_a_second(
     for one in (client, *more):  # nor after another start
         assert one.refusal(WhoAmI()).code == Code.NOT_SIGNED_IN
         assert one.refusal(Bind(one.token)).code == Code.TOKEN_REVOKED
+
+
+class Slow(Spool):
+    """It takes what it fetches only once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def sink(self, digest: str, size: int):
+        region = super().sink(digest, size)
+        write = region.write
+
+        def slowly(data) -> None:
+            self.begun.set()
+            self.go.wait(20)
+            write(data)
+
+        region.write = slowly  # type: ignore[method-assign]
+        return region
+
+
+@pytest.mark.parametrize("how", ["logout", "delete"])
+def test_what_a_revoked_user_is_fetching_does_not_come_to_its_end(
+    bench, admin: Client, user, how: str
+) -> None:
+    client, depot = user(), Slow()
+    value = encode(bytes(32 * 1024 * 1024))
+    digest = blake3(value.to_bytes()).hexdigest()
+    bulk = CurveBulk(client.keys, depot)
+    try:
+        peer = bulk.dial(bench.manager.file.bulk, bench.key)
+        depot.offer(digest, value)
+        peer.push(digest, value.nbytes, timeout=20).result(20)
+        fetching = peer.fetch(digest, value.nbytes, timeout=1.0)
+        assert depot.begun.wait(10)
+        if how == "logout":
+            client.ask(Logout())
+        else:
+            admin.ask(DeleteUser("fast@lab"))
+        depot.go.set()
+        with pytest.raises(BulkTimeout):
+            fetching.result(10)
+        assert bulk.statistics.received < value.nbytes
+    finally:
+        depot.go.set()
+        bulk.close()
 
 
 def test_a_removed_nodes_link_is_cut_within_a_second(

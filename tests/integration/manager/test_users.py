@@ -247,6 +247,16 @@ def test_signing_out_ends_the_links_that_were_there_and_none_that_comes_after(
     assert later.states == [None]
 
 
+def test_who_signs_in_again_at_once_keeps_his_link(person) -> None:
+    client, other = person("hasty"), person("other")
+    client.ask(Logout())
+    client.ask(SignIn("hasty@lab", PASSWORD))
+    other.ask(Logout())
+    wait_until(partial(ended_once, other), 5)  # whose farewell is the later one
+    assert client.states == [None]
+    assert client.ask(WhoAmI()).email == "hasty@lab"
+
+
 def ended_once(client: Client) -> bool:
     return client.states == [None, DownReason.CLOSED, None]
 
