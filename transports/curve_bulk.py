@@ -127,15 +127,6 @@ class CurveBulk:
         )
         return _Peer(self._loop, connection, self._options)
 
-    def cut(self, peer_key: str) -> None:
-        """Drop what is under way from and to a peer that is no longer admitted."""
-
-        def drop() -> None:
-            for listener in self._listeners:
-                listener.server.drop(peer_key)
-
-        self._loop.call(drop)
-
     def close(self) -> None:
         """Give up what is under way, whose futures then raise BulkError. Idempotent."""
         with self._changing:
