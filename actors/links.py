@@ -14,8 +14,8 @@ from manta.transports.errors import DownReason, RemoteProtocolError
 
 if TYPE_CHECKING:
     from manta.actors.system import ActorSystem
-    from manta.transports.admission import Admission
     from manta.transports.interface import Buffer, Link, Listener, Transport
+    from manta.transports.security.admission import Admission
 
 log = logging.getLogger("manta.actors")
 

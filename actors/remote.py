@@ -37,7 +37,7 @@ from manta.actors.refs import (
     valid_seconds,
 )
 from manta.actors.signals import ExitKind, ExitReason
-from manta.transports.decoders import msgpack_decoder
+from manta.transports.codec.decoders import msgpack_decoder
 from manta.transports.errors import DownReason, PeerError, RemoteProtocolError
 
 if TYPE_CHECKING:

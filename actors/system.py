@@ -28,9 +28,9 @@ from manta.actors.supervisor import ChildInfo, Supervisor
 
 if TYPE_CHECKING:
     from manta.actors.links import Connection
-    from manta.transports.admission import Admission
     from manta.transports.errors import DownReason
     from manta.transports.interface import Listener, Transport
+    from manta.transports.security.admission import Admission
 
 log = logging.getLogger("manta.actors")
 

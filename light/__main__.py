@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from manta.light.runtime import main
+from manta.light.runtime.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

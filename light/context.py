@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Brief:
-    """A round as the node describes it; the fields of `manta.node.session.RoundBrief`."""
+    """A round as the node describes it: `RoundBrief` of `manta.node.task_server.session`."""
 
     def __init__(
         self,
@@ -103,8 +103,8 @@ class Context(Protocol):
     def call(self, kind: str, **fields: Any) -> Any:
         """Ask the node for something; `value` among the fields is any value that can be sent.
 
-        `kind` and fields are those of `manta.node.session`, the kind in snake case. Answers
-        a plain object, a value (or MISSING), or a list of Entry or Part.
+        `kind` and fields are those of `manta.node.task_server.session`, the kind in snake case.
+        Answers a plain object, a value (or MISSING), or a list of Entry or Part.
         """
 
 

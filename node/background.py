@@ -93,7 +93,7 @@ def start(config: NodeConfig, folder: StateFolder) -> Status:
 
 def launch(config: NodeConfig, folder: StateFolder) -> Started:
     """Start a daemon that outlives this process. Raises OperatorError, KeyFileError, OSError."""
-    from manta.transports.keys import make_private_folder
+    from manta.transports.security.keys import make_private_folder
 
     must_not_run(config.name, folder)
     make_private_folder(folder.path)

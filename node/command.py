@@ -7,7 +7,7 @@ from manta.console.early import guard
 
 def main() -> None:
     guard()  # before what takes time to import
-    from manta.node.cli import main
+    from manta.node.cli.main import main
 
     main()
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from manta.actors import Actor, ActorDead, ActorError
 
 if TYPE_CHECKING:
+    from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
-    from manta.node.journal_file import Journals
-    from manta.node.light_sessions import Sessions
+    from manta.node.journal.files import Journals
     from manta.node.runners.interface import Runner
     from manta.node.state import Identity, StateFolder
-    from manta.node.task_supervisor import LeftRuntime
-    from manta.node.tiered_depot import TieredDepot
-    from manta.transports.blobs import FileDepot
-    from manta.transports.bulk import Bulk, Depot
+    from manta.node.task_server.sessions import Sessions
+    from manta.node.tasks.supervisor import LeftRuntime
+    from manta.transports.blobs.depots import FileDepot
+    from manta.transports.bulk.interface import Bulk, Depot
 
 ROOT = "node"
 MANAGER_LINK = f"{ROOT}/manager-link"

@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING
 from manta.actors import ActorError, ActorSystem, ChildSpec, ExitReason, SystemClock
 from manta.console.exit_codes import Exit
 from manta.node import datasets
+from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.context import MANAGER_LINK, ROOT, NodeContext
 from manta.node.errors import TokenError
-from manta.node.journal_file import Journals
-from manta.node.light_service import LightService
-from manta.node.light_sessions import Sessions
+from manta.node.journal.files import Journals
 from manta.node.messages import Leave
-from manta.node.reservations import Capacity
 from manta.node.runners.choice import choose_runner
+from manta.node.scheduling.reservations import Capacity
 from manta.node.state import Identity, StateFolder, Status
 from manta.node.supervisor import NodeSupervisor
-from manta.node.tiered_depot import TieredDepot
+from manta.node.task_server.service import LightService
+from manta.node.task_server.sessions import Sessions
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
-from manta.transports.blobs import FileDepot, MemoryDepot
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.zeromq.transport import ZmqTransport
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
     from manta.node.runners.interface import Runner
-    from manta.transports.bulk import Bulk, Depot
+    from manta.transports.bulk.interface import Bulk, Depot
     from manta.transports.interface import Transport
-    from manta.transports.keys import KeyPair
+    from manta.transports.security.keys import KeyPair
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def _starting(config: NodeConfig) -> Status:
 
 
 def _curve_bulk(keys: KeyPair, depot: Depot) -> Bulk:
-    from manta.transports.curve_bulk import CurveBulk  # costs a thread: at the first transfer
+    from manta.transports.bulk.curve import CurveBulk  # costs a thread: at the first transfer
 
     return CurveBulk(keys, depot)
 

@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from manta.node.errors import IdentityError, StateInUse, StorageError
-from manta.transports.decoders import json_decoder
+from manta.transports.codec.decoders import json_decoder
 from manta.transports.errors import remedied
 
 if TYPE_CHECKING:
-    from manta.transports.keys import KeyPair
+    from manta.transports.security.keys import KeyPair
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ class StateFolder:
 
         Raises StateInUse, KeyFileError, StorageError.
         """
-        from manta.transports.keys import make_private_folder
+        from manta.transports.security.keys import make_private_folder
 
         make_private_folder(self.path)
         lock = None
@@ -166,7 +166,7 @@ class StateFolder:
 
     def key(self) -> KeyPair:
         """The node's own, made when there is none. Raises KeyFileError."""
-        from manta.transports.keys import KeyPair
+        from manta.transports.security.keys import KeyPair
 
         if self.key_file.exists():
             return KeyPair.load(self.key_file)
@@ -188,7 +188,7 @@ class StateFolder:
 
     def write_identity(self, identity: Identity) -> None:
         """Raises KeyFileError."""
-        from manta.transports.keys import write_private
+        from manta.transports.security.keys import write_private
 
         text = msgspec.json.format(msgspec.json.encode(identity)).decode()
         write_private(self.identity_file, text + "\n", replace=True)
@@ -215,7 +215,7 @@ class StateFolder:
 
     def write_member(self, member: Member) -> None:
         """Raises KeyFileError."""
-        from manta.transports.keys import write_private
+        from manta.transports.security.keys import write_private
 
         write_private(self.member_file, msgspec.json.encode(member).decode() + "\n", replace=True)
 

@@ -16,12 +16,10 @@ from typing import Any, ClassVar, assert_never
 import msgspec
 
 from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
-from manta.node import observed as obs
-from manta.node import reservations as res
 from manta.node.context import MANAGER_LINK, ROOT, NodeContext, task_id, tell
 from manta.node.datasets import Datasets
-from manta.node.lanes import Lane, Lanes
-from manta.node.manager_link import ManagerLink
+from manta.node.link.manager_link import ManagerLink
+from manta.node.link.peer_hub import PeerHub
 from manta.node.messages import (
     AttemptEnded,
     FetchFailed,
@@ -34,10 +32,12 @@ from manta.node.messages import (
     WholeDesired,
 )
 from manta.node.metrics import Metrics
-from manta.node.peer_hub import PeerHub
-from manta.node.scratch import Scratch
-from manta.node.task_machine import interrupted
-from manta.node.task_supervisor import TaskSupervisor
+from manta.node.scheduling import observed as obs
+from manta.node.scheduling import reservations as res
+from manta.node.scheduling.lanes import Lane, Lanes
+from manta.node.tasks.machine import interrupted
+from manta.node.tasks.scratch import Scratch
+from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.node import (
     DesiredChanged,
     Instance,

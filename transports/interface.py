@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from manta.transports.admission import Admission
     from manta.transports.errors import DownReason
+    from manta.transports.security.admission import Admission
 
 Buffer = bytes | bytearray | memoryview
 Message = Sequence[Buffer]

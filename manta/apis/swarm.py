@@ -93,8 +93,8 @@ class Swarm:
         """
         checks.name("The tag of set_global", tag)
         # Here only to fail at the line that is at fault: arrays are not copied by this.
+        from manta.transports.codec.values import encode
         from manta.transports.errors import ValueNotSerializable
-        from manta.transports.values import encode
 
         try:
             encode(value)

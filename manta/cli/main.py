@@ -14,103 +14,131 @@ from manta.console.commands import Group, run, show_example
 
 COMMANDS = {
     "run": (
-        "manta.cli.run",
+        "run",
         "Run a swarm on this machine: manager and nodes included.",
         "manta run swarm.py -p rounds=3 --nodes 4 --dataset digits='shards/node{i}.npz'",
     ),
     "up": (
-        "manta.cli.up",
+        "up",
         "Start a manager and nodes on this machine.",
         "manta up --nodes 4 --dataset digits='shards/node{i}.npz'",
     ),
-    "new": ("manta.cli.new", "Make a project that runs at once.", "manta new my-swarm"),
+    "new": ("new", "Make a project that runs at once.", "manta new my-swarm"),
     "check": (
-        "manta.cli.deploy",
+        "deploy",
         "Say where a swarm's tasks would run, or why not.",
         "manta check --cluster lab swarm.py",
     ),
     "deploy": (
-        "manta.cli.deploy",
+        "deploy",
         "Deploy a swarm to a cluster.",
         "manta deploy --cluster lab swarm.py -p rounds=3 --follow",
     ),
-    "ps": ("manta.cli.swarms", "List swarms.", "manta ps --cluster lab --json"),
+    "ps": ("swarms", "List swarms.", "manta ps --cluster lab --json"),
     "explain": (
-        "manta.cli.swarms",
+        "swarms",
         "Say, node by node, why tasks run where they do, or don't.",
         "manta explain 3f2a",
     ),
     "logs": (
-        "manta.cli.swarms",
+        "swarms",
         "Show what a swarm's tasks wrote.",
         "manta logs -f 3f2a --task worker",
     ),
     "results": (
-        "manta.cli.swarms",
+        "swarms",
         "Show a swarm's results.",
         "manta results 3f2a --tag accuracy --wait",
     ),
-    "globals": ("manta.cli.values", "Show a swarm's globals.", "manta globals 3f2a --tag model"),
-    "metrics": ("manta.cli.values", "Show what a swarm's tasks measured.", "manta metrics -f 3f2a"),
-    "stop": ("manta.cli.changes", "Stop a swarm.", "manta stop 3f2a"),
-    "pause": ("manta.cli.changes", "Pause a swarm: nothing new is started.", "manta pause 3f2a"),
-    "resume": ("manta.cli.changes", "Let a paused swarm go on.", "manta resume 3f2a"),
-    "rm": ("manta.cli.changes", "Forget swarms that have ended.", "manta rm --stop 3f2a 77c0"),
+    "globals": (
+        "values",
+        "Show a swarm's globals.",
+        "manta globals 3f2a --tag model",
+    ),
+    "metrics": (
+        "values",
+        "Show what a swarm's tasks measured.",
+        "manta metrics -f 3f2a",
+    ),
+    "stop": ("changes", "Stop a swarm.", "manta stop 3f2a"),
+    "pause": (
+        "changes",
+        "Pause a swarm: nothing new is started.",
+        "manta pause 3f2a",
+    ),
+    "resume": ("changes", "Let a paused swarm go on.", "manta resume 3f2a"),
+    "rm": (
+        "changes",
+        "Forget swarms that have ended.",
+        "manta rm --stop 3f2a 77c0",
+    ),
     "pull": (
-        "manta.cli.pull",
+        "pull",
         "Copy all that a swarm wrote into a folder.",
         "manta pull 3f2a results/",
     ),
     "replay": (
-        "manta.cli.replay",
+        "replay",
         "Show a swarm's history again.",
         "manta replay 3f2a --speed 10",
     ),
     "module": (
-        "manta.cli.module",
+        "module",
         "Register modules, for swarms to name.",
         "manta module push worker.py --version 1.0.0",
     ),
     "cluster": (
-        "manta.cli.cluster",
+        "cluster",
         "Create, list, start, stop and delete clusters.",
         "manta cluster create lab",
     ),
     "node": (
-        "manta.cli.node",
+        "node",
         "List and remove nodes, and make tokens for new ones.",
         "manta node token lab --uses 2",
     ),
-    "user": ("manta.cli.accounts", "Add, list and delete users.", "manta user add ada@example.org"),
+    "user": (
+        "accounts",
+        "Add, list and delete users.",
+        "manta user add ada@example.org",
+    ),
     "role": (
-        "manta.cli.accounts",
+        "accounts",
         "Grant and revoke roles, and define new ones.",
         "manta role grant ada@example.org researcher --cluster lab",
     ),
     "sign-in": (
-        "manta.cli.identity",
+        "identity",
         "Sign in to a manager.",
         "manta sign-in --email admin@localhost",
     ),
-    "sign-out": ("manta.cli.identity", "Forget this machine's key and token.", "manta sign-out"),
-    "token": ("manta.cli.identity", "Use, show, renew and revoke tokens.", "manta token show"),
+    "sign-out": (
+        "identity",
+        "Forget this machine's key and token.",
+        "manta sign-out",
+    ),
+    "token": (
+        "identity",
+        "Use, show, renew and revoke tokens.",
+        "manta token show",
+    ),
     "config": (
-        "manta.cli.config",
+        "config",
         "Profiles, and where each setting comes from.",
         "manta config show --origin",
     ),
     "completion": (
-        "manta.cli.completion",
+        "completion",
         "Print a shell's completion script.",
         'eval "$(manta completion bash)"',
     ),
     "tree": (
-        "manta.cli.tree",
+        "tree",
         "Show who supervises whom, and what has crashed.",
         "manta tree --node node-1",
     ),
     "manager": (
-        "manta.cli.manager",
+        "manager",
         "Start, stop, back up and restore a manager on this machine.",
         "manta manager start --background",
     ),
@@ -133,7 +161,7 @@ class LazyGroup(Group):
         if cmd_name not in COMMANDS:
             return None
         where, _, example = COMMANDS[cmd_name]
-        module = import_module(where)
+        module = import_module(f"manta.cli.commands.{where}")
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
         show_example(command, example)

@@ -14,7 +14,7 @@ class ManagerError(click.ClickException):
 
 
 def folder_of(path: str | None) -> Path:
-    from manta.apis.profiles import home
+    from manta.apis.connect.profiles import home
 
     return Path(path).absolute() if path else home() / "manager"
 

@@ -70,7 +70,7 @@ def tasks(api: UserAPI, given: Given) -> list[CompletionItem]:
 
 
 def profiles() -> list[CompletionItem]:
-    from manta.apis import profiles as kept
+    from manta.apis.connect import profiles as kept
 
     return [CompletionItem(name) for name in kept.profiles(kept.home())]
 

@@ -29,9 +29,9 @@ from manta.manager.home import Home, RestoredFile
 from manta.manager.ids import new_id
 from manta.manager.store.sqlite import MIGRATIONS
 from manta.protocol.version import VERSION
-from manta.transports.decoders import json_decoder
+from manta.transports.codec.decoders import json_decoder
 from manta.transports.errors import KeyFileError
-from manta.transports.keys import KeyPair, read_private
+from manta.transports.security.keys import KeyPair, read_private
 
 FORMAT = 1
 MANIFEST = "manifest.json"

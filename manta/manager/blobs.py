@@ -9,8 +9,8 @@ from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.manager.auth.principals import Kind
 from manta.manager.context import Context, Done, finish, work
 from manta.manager.messages import Sweep, SweepLater
-from manta.transports.bulk import Operation
-from manta.transports.curve_bulk import CurveBulk
+from manta.transports.bulk.curve import CurveBulk
+from manta.transports.bulk.interface import Operation
 
 GRACE = 900.0
 """Seconds for which a blob may lie unnamed: it is pushed first and named then."""

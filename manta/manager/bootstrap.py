@@ -25,9 +25,9 @@ from manta.manager.store.records import (
     NodeRecord,
     UserRecord,
 )
-from manta.transports.decoders import json_decoder
+from manta.transports.codec.decoders import json_decoder
 from manta.transports.errors import KeyFileError, LocalTransportError
-from manta.transports.keys import check_key, read_private
+from manta.transports.security.keys import check_key, read_private
 
 ADMIN = "admin@localhost"
 

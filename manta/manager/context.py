@@ -15,15 +15,15 @@ from manta.actors import Actor, ActorDead, Refused, Reply
 from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.home import Home, RestoredFile
-from manta.manager.placement import NodeView
+from manta.manager.placement.place import NodeView
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
-from manta.manager.swarm_state import SwarmData
+from manta.manager.swarm.state import SwarmData
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.user import SwarmInfo
-from manta.transports.admission import Admission
-from manta.transports.blobs import FileDepot
-from manta.transports.keys import KeyPair
+from manta.transports.blobs.depots import FileDepot
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
 
 T = TypeVar("T")
 

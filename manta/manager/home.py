@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from manta.transports.decoders import json_decoder
+from manta.transports.codec.decoders import json_decoder
 
 
 class ManagerFile(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from manta.actors import Ref
 from manta.manager.auth.principals import Principal
 from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
-from manta.manager.swarm_events import Assign, Revoke
+from manta.manager.swarm.events import Assign, Revoke
 from manta.protocol.node import Assignment, Instance, Message, Register, ToNode
 from manta.protocol.user import SwarmInfo
 

@@ -24,11 +24,11 @@ from manta.manager.store.sqlite import SqliteStore
 from manta.manager.supervisor import ManagerSupervisor
 from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
-from manta.transports.blobs import FileDepot
+from manta.transports.blobs.depots import FileDepot
 from manta.transports.interface import Transport
-from manta.transports.keys import KeyPair, make_private_folder, read_private, write_private
-from manta.transports.sockets import join_address, split_address
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.keys import KeyPair, make_private_folder, read_private, write_private
+from manta.transports.zeromq.sockets import join_address, split_address
+from manta.transports.zeromq.transport import ZmqTransport
 
 LOCK_PATIENCE = 0.5  # seconds
 WORKERS = 2

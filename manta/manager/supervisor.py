@@ -6,9 +6,9 @@ from functools import partial
 
 from manta.actors import ChildSpec, Supervisor
 from manta.manager.blobs import Blobs
-from manta.manager.cluster import cluster_spec
+from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import Context
-from manta.manager.gateway import Gateway
+from manta.manager.gateway.gateway import Gateway
 from manta.manager.store.actor import StoreActor
 from manta.manager.store.records import ClusterRecord
 

@@ -14,7 +14,7 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Inline(msgspec.Struct, frozen=True, tag="inline", array_like=True):
-    """An encoded value (`manta.transports.values`) of at most INLINE_LIMIT bytes."""
+    """An encoded value (`manta.transports.codec.values`) of at most INLINE_LIMIT bytes."""
 
     data: Annotated[bytes, msgspec.Meta(max_length=INLINE_LIMIT)]
 

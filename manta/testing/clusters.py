@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from manta.apis.profiles import Target
-from manta.apis.session import Session
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.apis.user_api import UserAPI
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.interrupts import Interrupts
 
 START_TIMEOUT = 30.0

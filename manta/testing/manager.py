@@ -13,7 +13,7 @@ from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.states import AttemptState
 from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 
 GATEWAY = "manager/gateway"
 LINK = "node/manager-link"
@@ -22,7 +22,7 @@ Script = Callable[[Assignment], list[JournalEntry]]
 
 
 def zmq(keys: KeyPair) -> Transport:
-    from manta.transports.zmq_transport import ZmqTransport
+    from manta.transports.zeromq.transport import ZmqTransport
 
     return ZmqTransport(keys)
 

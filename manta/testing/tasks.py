@@ -15,9 +15,9 @@ from typing import Any
 
 from manta.light.context import MISSING, Brief, Entry, Part, usage
 from manta.light.errors import CollectiveError, NothingSent, Timeout
-from manta.light.loader import Program, Target
-from manta.light.seeding import seed
-from manta.transports.values import decode, encode
+from manta.light.runtime.loader import Program, Target
+from manta.light.runtime.seeding import seed
+from manta.transports.codec.values import decode, encode
 
 NODE = "node-1"
 

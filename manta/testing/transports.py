@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from manta.testing.memory.transport import Faults, MemoryNetwork, MemoryTransport
 from manta.transports.errors import DownReason
-from manta.transports.keys import KeyPair
-from manta.transports.memory_transport import Faults, MemoryNetwork, MemoryTransport
+from manta.transports.security.keys import KeyPair
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer, Link, Transport
-    from manta.transports.zmq_links import LinkOptions
-    from manta.transports.zmq_transport import ZmqTransport
+    from manta.transports.zeromq.links import LinkOptions
+    from manta.transports.zeromq.transport import ZmqTransport
 
 
 class RecordingHandler:
@@ -82,7 +82,7 @@ class ZmqHarness:
         self._made: list[ZmqTransport] = []
 
     def transport(self, keys: KeyPair | None = None) -> ZmqTransport:
-        from manta.transports.zmq_transport import ZmqTransport
+        from manta.transports.zeromq.transport import ZmqTransport
 
         transport = ZmqTransport(keys or KeyPair.generate(), options=self._options)
         self._made.append(transport)

@@ -10,8 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from manta.node import link_words
 from manta.node.doctor.report import Finding, fault, ok, warning
+from manta.node.link import words as link_words
 from manta.protocol import node as protocol
 from manta.protocol.version import VERSION
 from manta.transports.errors import DownReason
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from manta.actors.remote import RemoteRef
     from manta.node.config import NodeConfig
-    from manta.transports.keys import KeyPair
+    from manta.transports.security.keys import KeyPair
 
 PATIENCE = 6.0
 ASK = 5.0
@@ -34,8 +34,8 @@ def examine(
 ) -> Iterator[Finding]:
     """`keys` are the node's own, if they may be used; `token` is examined unless it is ""."""
     from manta.actors import ActorSystem
-    from manta.transports.keys import KeyPair
-    from manta.transports.zmq_transport import ZmqTransport
+    from manta.transports.security.keys import KeyPair
+    from manta.transports.zeromq.transport import ZmqTransport
 
     states: list[DownReason | None] = []
     moved = threading.Event()

@@ -25,11 +25,11 @@ from typing import Any
 from urllib.parse import quote
 
 from manta.node.errors import EngineError, ImageMissing, LaunchError
-from manta.node.light_streams import Lines
 from manta.node.runners.container import Container, Output
 from manta.node.runners.engine import Engine, Gone
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeSpec
 from manta.node.runners.process import thread_counts
+from manta.node.task_server.streams import Lines
 
 log = logging.getLogger("manta.node.runners")
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from manta.light import wire
-from manta.light.processes import kill_tree, marked
+from manta.light.runtime.processes import kill_tree, marked
 from manta.node.errors import LaunchError
-from manta.node.launcher import Child, Launcher
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeSpec
+from manta.node.runners.launcher import Child, Launcher
 
 _PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",

@@ -17,7 +17,13 @@ import msgpack
 
 from manta.light import wire
 
-_TRANSPORTS = ("__init__.py", "errors.py", "value_types.py", "values.py")
+_TRANSPORTS = [
+    "__init__.py",
+    "errors.py",
+    "codec/__init__.py",
+    "codec/value_types.py",
+    "codec/values.py",
+]
 
 
 def runtime_copy(parent: Path) -> Path:
@@ -48,10 +54,9 @@ def runtime_copy(parent: Path) -> Path:
 
 def _files() -> dict[str, Path]:
     manta = Path(wire.__file__).parents[1]
-    found = {
-        f"manta/{name}": manta / name
-        for name in ("__init__.py", *(f"transports/{name}" for name in _TRANSPORTS))
+    sources = [manta / "__init__.py", *(manta / "light").rglob("*.py")]
+    sources += [manta / "transports" / name for name in _TRANSPORTS]
+    found = {f"manta/{source.relative_to(manta)}": source for source in sources}
+    return found | {
+        f"msgpack/{file.name}": file for file in Path(msgpack.__file__).parent.glob("*.py")
     }
-    found |= {f"manta/light/{file.name}": file for file in (manta / "light").glob("*.py")}
-    found |= {f"msgpack/{file.name}": file for file in Path(msgpack.__file__).parent.glob("*.py")}
-    return found

@@ -18,9 +18,9 @@ import msgspec
 import zmq
 
 from manta.actors import Actor, ActorSystem, ChildSpec
-from manta.transports.admission import Admission
-from manta.transports.keys import KeyPair
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 
 ROUNDS, ASKS = 7, 2_000
 SWITCH_INTERVAL = 0.0005  # as the daemons set it

@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection
 
 import zmq
 
-from manta.transports.admission import Admission
-from manta.transports.blobs import MemoryDepot
-from manta.transports.curve_bulk import CurveBulk
-from manta.transports.keys import KeyPair
+from manta.transports.blobs.depots import MemoryDepot
+from manta.transports.bulk.curve import CurveBulk
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
 
 PEERS = 8
 SIZE = 10 << 20

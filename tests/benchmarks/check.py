@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from manta import Module, Swarm, Task
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 from tests.benchmarks._measure import spread
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 SIZES = (400_000, 10_000_000)

@@ -16,7 +16,7 @@ from tests.benchmarks._measure import python
 BUDGETS = {
     "import manta": 100,
     "import manta.light": 60,
-    "import manta.cli.main, manta.cli.run": 120,
+    "import manta.cli.main, manta.cli.commands.run": 120,
     "import manta.node.daemon": 160,
     "import manta.manager.daemon": 350,
 }

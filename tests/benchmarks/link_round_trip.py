@@ -15,9 +15,9 @@ from typing import Any
 
 import zmq
 
-from manta.transports.admission import Admission
-from manta.transports.keys import KeyPair
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 
 MESSAGE = b"x" * 100
 WARMUP = 300

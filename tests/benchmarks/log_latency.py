@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
-from manta.transports.keys import write_private
+from manta.transports.security.keys import write_private
 from tests.benchmarks._measure import spread
 from tests.children import Child
 

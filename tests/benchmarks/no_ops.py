@@ -22,7 +22,7 @@ import psutil
 
 from manta.apis.user_api import UserAPI
 from manta.cli.loading import load_swarm
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 SWARM = Path(__file__).parent / "swarms" / "no_ops.py"

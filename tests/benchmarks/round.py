@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.apis.overviews import TaskOverview
-from manta.apis.profiles import Target
-from manta.apis.session import Session
 from manta.apis.user_api import UserAPI
+from manta.cli.live.timing import Span, shares
 from manta.cli.loading import load_swarm
-from manta.cli.local import CLUSTER, HOST, LocalCluster
-from manta.cli.timing import Span, shares
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.interrupts import Interrupts
 from tests.benchmarks._measure import spread
 

@@ -18,7 +18,7 @@ from multiprocessing.managers import ListProxy
 from multiprocessing.synchronize import Barrier
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 
 PROCESSES, USERS, SECONDS = 4, 100, 10.0

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError, StoreVersion
-from manta.manager.store.faulty import Crash, FaultyStore
 from manta.manager.store.interface import (
     AppendEvents,
     AppendLogs,
@@ -26,7 +25,6 @@ from manta.manager.store.interface import (
     Store,
     Write,
 )
-from manta.manager.store.memory import MemoryStore
 from manta.manager.store.records import (
     ClusterRecord,
     KeyKind,
@@ -44,6 +42,8 @@ from manta.protocol.node import Capabilities, DatasetInfo
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import SwarmInfo
 from manta.protocol.values import BlobRef
+from manta.testing.stores.faulty import Crash, FaultyStore
+from manta.testing.stores.memory import MemoryStore
 
 CLUSTER = ClusterRecord("c1", "lab", "u1", 1.5)
 RECORDS: list[Record] = [

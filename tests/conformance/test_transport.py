@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
+from manta.testing.memory.transport import public_key_of
 from manta.testing.transports import Harness, MemoryHarness, RecordingHandler, ZmqHarness, echo
-from manta.transports.admission import Admission
 from manta.transports.errors import (
     AddressInUse,
     DownReason,
@@ -17,9 +17,9 @@ from manta.transports.errors import (
     MessageTooLarge,
     RemoteProtocolError,
 )
-from manta.transports.keys import KeyPair
-from manta.transports.memory_transport import public_key_of
-from manta.transports.zmq_links import LinkOptions
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.links import LinkOptions
 
 ANY_PORT = "tcp://127.0.0.1:0"
 

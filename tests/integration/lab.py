@@ -11,7 +11,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from manta.apis import profiles
+from manta.apis.connect import profiles
 
 
 def manta(

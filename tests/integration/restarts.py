@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from manta.cli.local import Child, LocalCluster, node_config
+from manta.cli.local.cluster import Child, LocalCluster, node_config
 
 
 class Restartable(LocalCluster):

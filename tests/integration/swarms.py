@@ -7,7 +7,7 @@ from typing import Any
 
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis.overviews import SwarmOverview
-from manta.cli.local import CLUSTER
+from manta.cli.local.cluster import CLUSTER
 
 
 class One(Swarm):

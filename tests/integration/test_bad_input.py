@@ -21,15 +21,15 @@ from pathlib import Path
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.apis.errors import ManagerUnreachable
-from manta.apis.profiles import Target
-from manta.apis.session import Session
 from manta.cli.exit_codes import Exit
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.manager.auth.tokens import TokenAuthority
 from manta.protocol.tokens import peek
 from manta.testing.clusters import client, running
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 from tests.children import Child
 from tests.integration.lab import Lab, free_ports, manta
 
@@ -111,7 +111,7 @@ def test_ways_to_the_wrong_manager(labs: tuple[Lab, Lab], tmp_path: Path) -> Non
 
 def test_what_listens_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another service, a manager's other port, a manager that hangs: the wait has an end."""
-    monkeypatch.setattr("manta.apis.session.FIRST_CONTACT", 5.0)
+    monkeypatch.setattr("manta.apis.connect.session.FIRST_CONTACT", 5.0)
     keys = KeyPair.generate()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         target = Target("127.0.0.1", mute.getsockname()[1], "test", server_key=keys.public)

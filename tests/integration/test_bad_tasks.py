@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from manta import UserAPI
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 from tests.integration.swarms import One, ended, errors, outputs
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.apis import profiles
+from manta.apis.connect import profiles
 from manta.cli.exit_codes import Exit
 from tests.children import Child
 

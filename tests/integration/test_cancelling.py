@@ -17,9 +17,9 @@ import pytest
 
 from manta import AsyncUserAPI, Module, Swarm, Task
 from manta.apis import errors
-from manta.apis.profiles import Target
-from manta.apis.session import Session
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(120)
@@ -215,9 +215,9 @@ def test_in_a_forked_process_it_says_so_and_a_new_one_works(
         import os, sys
         from manta import UserAPI
         from manta.apis.errors import ApiClosed
-        from manta.apis.profiles import Target
-        from manta.apis.session import Session
-        from manta.transports.keys import KeyPair
+        from manta.apis.connect.profiles import Target
+        from manta.apis.connect.session import Session
+        from manta.transports.security.keys import KeyPair
         def api():
             key = {cluster.manager_keys.public!r}
             target = Target({HOST!r}, {cluster.user_port}, "t", server_key=key)

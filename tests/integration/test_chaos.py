@@ -16,7 +16,7 @@ import pytest
 
 from manta import Swarm, UserAPI
 from manta.apis.overviews import SwarmOverview
-from manta.cli.local import CLUSTER
+from manta.cli.local.cluster import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.restarts import Restartable
 from tests.integration.swarms import One

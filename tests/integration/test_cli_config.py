@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from manta.cli.exit_codes import Exit
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 from tests.integration.lab import manta
 
 

@@ -20,13 +20,13 @@ import pytest
 
 from manta.apis.user_api import UserAPI
 from manta.cli.exit_codes import Exit
-from manta.cli.following import Follower, Happening
-from manta.cli.local import CLUSTER, HOST, LocalCluster
-from manta.cli.view import SwarmView
+from manta.cli.live.following import Follower, Happening
+from manta.cli.live.view import SwarmView
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.terminal import Screen
 from manta.protocol.user import FeedName
 from manta.testing.clusters import client, running, wait_for_nodes
-from manta.transports.keys import write_private
+from manta.transports.security.keys import write_private
 from tests.children import Child
 from tests.integration.terminal import at_terminal
 
@@ -245,7 +245,7 @@ def test_pull_and_verify(shell: Shell, finished: str) -> None:
     index = json.loads((folder / "results.json").read_text())
     assert len(index) == 8
     small = next(entry for entry in index if entry["tag"] == "small" and entry["index"] == 1)
-    from manta.transports.values import decode
+    from manta.transports.codec.values import decode
 
     assert decode((folder / small["file"]).read_bytes()) == [1]
     assert json.loads((folder / small["file"]).with_suffix(".json").read_text()) == [1]

@@ -14,7 +14,7 @@ import pytest
 
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis import errors
-from manta.cli.local import CLUSTER
+from manta.cli.local.cluster import CLUSTER
 from manta.protocol.tokens import peek
 from manta.protocol.tree import Tree
 from manta.protocol.user import GetTree

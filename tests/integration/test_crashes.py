@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from manta.apis.profiles import Target
-from manta.apis.session import Session
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.apis.user_api import UserAPI
 from manta.cli.loading import load_swarm
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.interrupts import Interrupts
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fl_digits"

@@ -18,7 +18,7 @@ import pytest
 
 from manta.apis.results import Results
 from manta.cli.loading import load_swarm
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(120)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.children import Child
 from tests.integration.swarms import One, ended, outputs

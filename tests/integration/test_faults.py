@@ -13,7 +13,7 @@ import pytest
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis.overviews import TaskOverview
 from manta.cli.loading import load_swarm
-from manta.cli.local import CLUSTER
+from manta.cli.local.cluster import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.restarts import Restartable, until
 

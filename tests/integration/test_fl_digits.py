@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from manta.cli.loading import load_swarm
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "fl_digits"

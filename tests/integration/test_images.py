@@ -8,7 +8,7 @@ import pytest
 
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis.errors import Unplaceable
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(120)

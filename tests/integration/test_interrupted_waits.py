@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from manta import UserAPI
-from manta.cli.local import LocalCluster
+from manta.cli.local.cluster import LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.swarms import One, outputs
 

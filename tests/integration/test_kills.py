@@ -8,7 +8,7 @@ import time
 import pytest
 
 from manta import Module, Swarm, Task
-from manta.cli.local import CLUSTER
+from manta.cli.local.cluster import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.restarts import Restartable
 

@@ -14,7 +14,7 @@ import pytest
 from manta import Module, Results, Swarm, Task, UserAPI
 from manta.apis.errors import NotFound, RequestRefused, Unplaceable
 from manta.apis.overviews import SwarmOverview
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 
 pytestmark = pytest.mark.timeout(120)

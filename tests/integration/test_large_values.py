@@ -12,8 +12,8 @@ import pytest
 
 from manta import UserAPI
 from manta.apis.swarm import Swarm
-from manta.cli import local
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local import cluster as local
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.swarms import One, ended, outputs
 

@@ -13,8 +13,8 @@ import pandas
 import pytest
 
 from manta import UserAPI
-from manta.cli import local
-from manta.cli.local import LocalCluster
+from manta.cli.local import cluster as local
+from manta.cli.local.cluster import LocalCluster
 from manta.testing.clusters import client, running
 from tests.integration.swarms import One, ended, errors, outputs
 

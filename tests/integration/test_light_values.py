@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 from tests.integration.swarms import One, ended, errors, outputs
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from manta.cli import local
-from manta.cli.local import ClusterDied, LocalCluster
+from manta.cli.local import cluster as local
+from manta.cli.local.cluster import ClusterDied, LocalCluster
 from manta.console.interrupts import Interrupts
 from manta.testing.clusters import client
 

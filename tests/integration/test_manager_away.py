@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.apis import connection
 from manta.apis.errors import ConnectionFailed, ManagerUnreachable, NoAnswer
+from manta.apis.sync import connection
 from manta.cli.exit_codes import Exit, of_error
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.restarts import Restartable, until
 from tests.unit.test_troubleshooting import quoted

@@ -14,17 +14,17 @@ import pytest
 
 from manta import AsyncUserAPI, Module, Swarm, Task, UserAPI
 from manta.apis import errors
-from manta.apis.profiles import Target
-from manta.apis.session import Session
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.protocol.sign_in import SignIn
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import SendSwarm, SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.testing.clusters import client, running
-from manta.transports.blobs import digest_of
-from manta.transports.keys import KeyPair
-from manta.transports.values import encode
+from manta.transports.blobs.depots import digest_of
+from manta.transports.codec.values import encode
+from manta.transports.security.keys import KeyPair
 from tests.integration.lab import Lab
 
 pytestmark = pytest.mark.timeout(120)

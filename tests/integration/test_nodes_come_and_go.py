@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.cli.local import CLUSTER
+from manta.cli.local.cluster import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.integration.restarts import Restartable, until
 

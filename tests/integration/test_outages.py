@@ -8,7 +8,7 @@ import threading
 import time
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 NODES, STEPS, OUTAGES = 2, 300, 8

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.apis import errors, profiles
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.apis import errors
+from manta.apis.connect import profiles
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(120)

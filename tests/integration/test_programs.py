@@ -13,10 +13,10 @@ import pytest
 
 from manta import AsyncUserAPI, Module, Swarm, Task, UserAPI
 from manta.apis import errors
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.apis.overviews import SwarmOverview
-from manta.apis.profiles import Target
-from manta.apis.session import Session
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(120)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from manta.cli.exit_codes import Exit
-from manta.light.processes import descendants
+from manta.light.runtime.processes import descendants
 from tests.children import Child
 
 pytestmark = pytest.mark.timeout(120)

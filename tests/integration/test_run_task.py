@@ -11,7 +11,7 @@ import pytest
 
 from manta.light import Task
 from manta.light.errors import DatasetNotFound, GlobalNotFound, NothingSent, NotInTask, Timeout
-from manta.light.loader import NothingToRun
+from manta.light.runtime.loader import NothingToRun
 from manta.light.world import World
 from manta.testing import run_task
 

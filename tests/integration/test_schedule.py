@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from manta import Module, Swarm, Task
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(120)

@@ -13,11 +13,11 @@ import pytest
 
 from manta import AsyncUserAPI, Module, Results, Swarm, Task, UserAPI
 from manta.apis import errors
-from manta.apis.profiles import Target
-from manta.apis.session import Session
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.interrupts import Interrupts
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 
 pytestmark = pytest.mark.timeout(120)
 

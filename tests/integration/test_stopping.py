@@ -11,7 +11,7 @@ import pytest
 
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis.overviews import SwarmOverview
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(120)

@@ -14,7 +14,7 @@ import pytest
 from manta import Condition, Module, Swarm, Task, UserAPI
 from manta.apis import errors
 from manta.apis.overviews import SwarmOverview
-from manta.cli.local import CLUSTER, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 
 pytestmark = pytest.mark.timeout(120)

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from manta import Swarm, Task, UserAPI
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.apis.errors import MantaError
-from manta.apis.profiles import Target
-from manta.apis.session import Session
 from manta.node.errors import NodeError
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 from tests.integration.lab import manta
 from tests.integration.node.conftest import CLUSTER, HOST, Lab, port
 from tests.integration.node.test_doctor import denied, unreachable, wrong_key

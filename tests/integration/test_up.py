@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from manta.apis import profiles
-from manta.cli import up_state
+from manta.apis.connect import profiles
 from manta.cli.exit_codes import Exit
-from manta.light.processes import marked
+from manta.cli.local import up_state
+from manta.light.runtime.processes import marked
 from tests.children import Child
 from tests.integration.lab import manta
 

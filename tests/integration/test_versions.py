@@ -14,17 +14,17 @@ import pytest
 import zmq
 
 from manta import UserAPI
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.apis.errors import VersionMismatch
-from manta.apis.profiles import Target
-from manta.apis.session import Session
-from manta.cli.local import HOST, LocalCluster
+from manta.cli.local.cluster import HOST, LocalCluster
 from manta.console.exit_codes import Exit
 from manta.testing.clusters import running
-from manta.transports.admission import Admission
 from manta.transports.frames import Bye, Kind
-from manta.transports.keys import KeyPair
-from manta.transports.sockets import SocketFactory
-from manta.transports.zap import ZapServer
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.security.zap import ZapServer
+from manta.transports.zeromq.sockets import SocketFactory
 from tests.integration.lab import Lab
 from tests.unit.test_troubleshooting import quoted
 
@@ -63,9 +63,9 @@ def test_another_minor_version_interoperates(tmp_path: Path) -> None:
             from manta.transports import frames
             frames.MINOR = 7
             from manta import UserAPI
-            from manta.apis.profiles import Target
-            from manta.apis.session import Session
-            from manta.transports.keys import KeyPair
+            from manta.apis.connect.profiles import Target
+            from manta.apis.connect.session import Session
+            from manta.transports.security.keys import KeyPair
             key = {cluster.manager_keys.public!r}
             target = Target({HOST!r}, {cluster.user_port}, "t", server_key=key)
             with UserAPI.over(Session(target, KeyPair.load({str(tmp_path / "key")!r}))) as api:

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.apis.profiles import Target
-from manta.apis.session import Session
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.cli.loading import load_swarm
-from manta.cli.local import CLUSTER, HOST, LocalCluster
+from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.interrupts import Interrupts
 from tests.children import Child
 

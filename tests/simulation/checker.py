@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from manta.manager.swarm_events import EntriesReceived
-from manta.manager.swarm_machine import SwarmMachine
-from manta.manager.swarm_queries import page
+from manta.manager.swarm.events import EntriesReceived
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads.queries import page
 from manta.protocol.node import Assignment, GlobalWritten, Instance, TaskStarted
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.values import BlobRef

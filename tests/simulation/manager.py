@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from manta.actors import Refused
-from manta.manager import exchange_queries, references
-from manta.manager.desired import DesiredStates
-from manta.manager.lease import Away, Isolated, Leases, Lost, NodeStateChanged
-from manta.manager.placement import NodeView
-from manta.manager.swarm_events import (
+from manta.manager.cluster.desired import DesiredStates
+from manta.manager.cluster.lease import Away, Isolated, Leases, Lost, NodeStateChanged
+from manta.manager.placement.place import NodeView
+from manta.manager.swarm import references
+from manta.manager.swarm.events import (
     Acknowledge,
     AskPlacement,
     Assign,
@@ -29,8 +29,9 @@ from manta.manager.swarm_events import (
     decode,
     encode,
 )
-from manta.manager.swarm_machine import SwarmMachine
-from manta.manager.swarm_queries import answer, select_results
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads import exchange as exchange_queries
+from manta.manager.swarm.reads.queries import answer, select_results
 from manta.protocol.exchange import Checkpoint, Exchanged, ExchangeRead, PeerInstances
 from manta.protocol.node import (
     Capabilities,

@@ -6,10 +6,10 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from manta.node import journal as journals
-from manta.node.observed import Cancel, Fetch, Observed, StopRuntimes, Take
-from manta.node.reservations import Capacity, Refuse, Reservations, Start
-from manta.node.task_events import (
+from manta.node.journal import journal as journals
+from manta.node.scheduling.observed import Cancel, Fetch, Observed, StopRuntimes, Take
+from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
+from manta.node.tasks.events import (
     Assigned,
     CancelRound,
     Exited,
@@ -26,7 +26,7 @@ from manta.node.task_events import (
     Stop,
     Ticked,
 )
-from manta.node.task_machine import TaskMachine, interrupted
+from manta.node.tasks.machine import TaskMachine, interrupted
 from manta.protocol.exchange import ExchangeRead
 from manta.protocol.node import (
     Assignment,
@@ -51,9 +51,9 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
+from manta.testing.memory.transport import public_key_of
 from manta.transports.errors import DownReason, LinkDown
 from manta.transports.interface import Link
-from manta.transports.memory_transport import public_key_of
 from tests.simulation.manager import HEARTBEAT, pack, unpack
 from tests.simulation.programs import Context, FetchBlob, Sleep, program_of
 from tests.simulation.world import ADDRESS, MANAGER, Due, World

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from manta.manager.swarm_events import (
+from manta.manager.swarm.events import (
     Created,
     GlobalSet,
     Paused,
@@ -15,7 +15,7 @@ from manta.manager.swarm_events import (
     Started,
     Stopped,
 )
-from manta.manager.swarm_machine import SwarmMachine
+from manta.manager.swarm.machine import SwarmMachine
 from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.states import AttemptState, SwarmState

@@ -7,14 +7,14 @@ from hashlib import blake2b
 from random import Random
 
 from manta.protocol.values import BlobRef
-from manta.transports.admission import Admission
-from manta.transports.memory_transport import (
+from manta.testing.memory.transport import (
     Faults,
     MemoryNetwork,
     MemoryTransport,
     VirtualClock,
     public_key_of,
 )
+from manta.transports.security.admission import Admission
 
 STEPS = 40_000
 """No run needs so many."""

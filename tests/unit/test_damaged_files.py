@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from manta.apis.profiles import local_server_key
+from manta.apis.connect.profiles import local_server_key
 from manta.manager.home import Home
-from manta.node import journal
 from manta.node.errors import IdentityError
+from manta.node.journal import journal
 from manta.node.state import StateFolder
 
 JUNK = [b"", b"{", b"\xff\xfe", b'{"node_id": "\xff"}', b'"\xc3"', b"[1, 2]", b"\x00" * 50]

@@ -1,4 +1,4 @@
-"""What is on disk, what setup.cfg lists, and what an installed Manta holds are one and the same."""
+"""What is on disk, what setup.cfg finds, and what an installed Manta holds are one and the same."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from setuptools import find_packages
 
 from tests.pythons import PYTHONS
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
-PACKAGES = SETUP["options"]["packages"].split()
+PACKAGES = find_packages(str(ROOT), include=SETUP["options.packages.find"]["include"].split())
 FOLDERS = dict(
     line.split(" = ") for line in SETUP["options"]["package_dir"].strip().splitlines()
 )  # of packages, on disk

@@ -21,7 +21,7 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.protocol.codes import Code
-from manta.transports.admission import TokenBucket
+from manta.transports.security.admission import TokenBucket
 
 
 class Kind(StrEnum):

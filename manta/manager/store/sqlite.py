@@ -46,7 +46,7 @@ from manta.manager.store.records import (
     UserRecord,
     key_of,
 )
-from manta.transports.decoders import json_decoder
+from manta.transports.codec.decoders import json_decoder
 
 _TABLES: dict[type[Record], str] = {
     ClusterRecord: "clusters",

@@ -35,12 +35,12 @@ from manta.actors import (
     wire,
 )
 from manta.testing import crash
-from manta.transports.admission import Admission
+from manta.testing.memory.transport import MemoryNetwork
 from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
-from manta.transports.keys import KeyPair
-from manta.transports.memory_transport import MemoryNetwork
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 
 
 class Sum(msgspec.Struct, frozen=True):

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from manta.actors import Actor, ActorDead, ActorSystem, ChildSpec, Down, ExitKind, Unreachable
-from manta.transports.keys import KeyPair
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,9 +37,9 @@ def test_the_example_of_the_docs(tmp_path: Path) -> None:
 SERVER = """
 import sys
 from manta.actors import ActorSystem, ChildSpec
-from manta.transports.admission import Admission
-from manta.transports.keys import KeyPair
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 from tests.benchmarks.ask_round_trip import Echo
 
 system = ActorSystem("server", transport=ZmqTransport(KeyPair.from_secret(sys.argv[1])))

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from manta.actors import Actor, ActorSystem, ChildSpec, LocalRef, Restart
-from manta.node import session as light
-from manta.node.launcher import Launcher
-from manta.node.light_service import LightService
-from manta.node.light_sessions import Sessions
+from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.runners.interface import Runner, RuntimeExit, RuntimeSpec
+from manta.node.runners.launcher import Launcher
 from manta.node.runners.process import ProcessRunner
-from manta.node.tiered_depot import TieredDepot
+from manta.node.task_server import session as light
+from manta.node.task_server.service import LightService
+from manta.node.task_server.sessions import Sessions
 from manta.protocol.node import Instance, ResultEntry
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
-from manta.transports.blobs import FileDepot, MemoryDepot
-from manta.transports.values import decode, encode
+from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.codec.values import decode, encode
 
 PATIENCE = 20.0
 GIGABYTE = 1 << 30

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from manta.light.client import RoundClient
 from manta.light.context import Brief
 from manta.light.errors import NodeLost
+from manta.light.runtime.client import RoundClient
 from manta.light.wire import MAX_TO_NODE, Connection, frame
-from manta.transports.values import encode
+from manta.transports.codec.values import encode
 
 BRIEF = Brief(
     swarm_id="s",

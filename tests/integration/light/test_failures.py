@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from manta.node import session as light
+from manta.node.task_server import session as light
 from tests.integration.light.harness import wait_until
 
 Start = Callable[..., Any]
@@ -350,7 +350,7 @@ def test_a_module_that_never_finishes_importing(start: Start) -> None:
 
 
 def processes_of(runtime: Any) -> set[int]:
-    from manta.light.processes import descendants
+    from manta.light.runtime.processes import descendants
 
     return {runtime.handle.pid} | descendants(runtime.handle.pid)
 

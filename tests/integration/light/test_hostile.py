@@ -20,12 +20,12 @@ import msgpack
 import pytest
 
 from manta.light.wire import MAX_CHANNELS, MAX_TO_NODE, VERSION, Connection
-from manta.node import session as light
-from manta.node.light_rounds import MAX_ABANDONED
-from manta.node.light_sessions import LONGEST_PATH, Sessions
-from manta.node.tiered_depot import TieredDepot
+from manta.node.blobs.tiered_depot import TieredDepot
+from manta.node.task_server import session as light
+from manta.node.task_server.rounds import MAX_ABANDONED
+from manta.node.task_server.sessions import LONGEST_PATH, Sessions
 from manta.protocol.node import Instance
-from manta.transports.blobs import FileDepot, MemoryDepot
+from manta.transports.blobs.depots import FileDepot, MemoryDepot
 from tests.integration.light.harness import wait_until
 
 Start = Callable[..., Any]
@@ -411,7 +411,7 @@ def test_a_long_path_is_replaced_by_a_short_one(tmp_path: Path) -> None:
 
 
 def test_a_session_without_an_owner_ends(node: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manta.node.light_server._ABANDONED", 0.2)
+    monkeypatch.setattr("manta.node.task_server.server._ABANDONED", 0.2)
     task = Task(node)
     node.owner.stop()
     node.owner.wait(10)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from manta.actors import Actor, ChildSpec
-from manta.node import session as light
+from manta.node.task_server import session as light
 from tests.children import Child
 from tests.integration.light.harness import wait_until
 
@@ -170,14 +170,14 @@ NODE = """
 import sys, time
 from pathlib import Path
 from manta.actors import Actor, ActorSystem, ChildSpec
-from manta.node import session as light
-from manta.node.light_service import LightService
-from manta.node.light_sessions import Sessions
+from manta.node.task_server import session as light
+from manta.node.task_server.service import LightService
+from manta.node.task_server.sessions import Sessions
 from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
 from manta.protocol.node import Instance
-from manta.node.tiered_depot import TieredDepot
-from manta.transports.blobs import FileDepot, MemoryDepot
+from manta.node.blobs.tiered_depot import TieredDepot
+from manta.transports.blobs.depots import FileDepot, MemoryDepot
 class Owner(Actor):
     def receive(self, message):
         if isinstance(message, light.Output):

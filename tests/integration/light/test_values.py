@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta.node import session as light
+from manta.node.task_server import session as light
 from manta.protocol.values import BlobRef, Inline
 
 Start = Callable[..., Any]

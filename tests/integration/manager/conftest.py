@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from manta.manager import cluster_nodes
-from manta.manager.lease import Leases
+from manta.manager.cluster import nodes as cluster_nodes
+from manta.manager.cluster.lease import Leases
 from manta.manager.service import Manager, Settings
 from manta.manager.store.interface import Store
 from manta.protocol.clusters import ClusterInfo, ListClusters
 from manta.testing.manager import Client, FakeNode, Script, finish
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 
 ANY = "tcp://127.0.0.1:0"
 

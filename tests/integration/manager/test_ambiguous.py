@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from manta.apis import errors
-from manta.apis.profiles import Target
-from manta.apis.session import Session
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.apis.user_api import UserAPI
 from manta.console.exit_codes import Exit
 from manta.manager.store.interface import AppendEvents, Put
@@ -27,11 +27,11 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.manager.store.sqlite import SqliteStore
-from manta.manager.swarm_events import Created, Stopped, encode
+from manta.manager.swarm.events import Created, Stopped, encode
 from manta.protocol.clusters import ClusterInfo
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import SwarmInfo
-from manta.transports.keys import write_private
+from manta.transports.security.keys import write_private
 
 SPEC = SwarmSpec("one", (TaskSpec("task", "m"),), (ModuleSpec("m", image="none"),))
 

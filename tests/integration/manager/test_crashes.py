@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from manta.actors import LocalRef
-from manta.manager.store.faulty import Faults, FaultyStore
 from manta.manager.store.sqlite import SqliteStore
 from manta.protocol.clusters import ClusterInfo, CreateCluster, ListClusters, ListNodes
 from manta.protocol.codes import Code
@@ -28,6 +27,7 @@ from manta.protocol.user import (
 from manta.protocol.values import Inline
 from manta.testing.actors import crash, wait_for_successor
 from manta.testing.manager import Client, wait_until
+from manta.testing.stores.faulty import Faults, FaultyStore
 
 ROUNDS = 12
 SPEC = SwarmSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from manta.manager.swarm_events import Started, encode
+from manta.manager.swarm.events import Started, encode
 from manta.protocol.codes import Code
 from manta.protocol.node import TaskEnded
 from manta.protocol.user import GetSwarm, ListSwarms, RemoveSwarm, StopSwarm, WaitSwarm

@@ -23,7 +23,7 @@ from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint, pee
 from manta.protocol.user import GetManagerStatus
 from manta.testing.actors import crash, wait_for_successor
 from manta.testing.manager import Client, wait_until
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.apis.profiles import Target
-from manta.apis.session import Session
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.manager import blobs
 from manta.manager.messages import Sweep
 from manta.manager.store.interface import Put, Write

@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from manta.actors import ActorDead
-from manta.manager import blobs, cluster_nodes, swarm
-from manta.manager.lease import Leases
+from manta.manager import blobs
+from manta.manager.cluster import nodes as cluster_nodes
+from manta.manager.cluster.lease import Leases
 from manta.manager.messages import Sweep
+from manta.manager.swarm import supervisor as swarm
 from manta.protocol.clusters import GetNode, RemoveNode
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Broadcasted

@@ -43,8 +43,8 @@ from manta.protocol.user import (
 )
 from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, FakeNode, wait_until
-from manta.transports.blobs import FileDepot
-from manta.transports.keys import KeyPair
+from manta.transports.blobs.depots import FileDepot
+from manta.transports.security.keys import KeyPair
 
 ROUNDS = 20
 SPEC = SwarmSpec(

@@ -10,19 +10,19 @@ import pytest
 from blake3 import blake3
 
 from manta.actors import ActorError
-from manta.apis.spool import Spool
-from manta.manager.gateway import Gateway
+from manta.apis.connect.spool import Spool
+from manta.manager.gateway.gateway import Gateway
 from manta.protocol.clusters import GetCluster, RemoveNode
 from manta.protocol.codes import Code
 from manta.protocol.node import Heartbeat, Load
 from manta.protocol.sign_in import Bind, Logout, RotateToken, SignIn, WhoAmI
 from manta.protocol.users import AddUser, DeleteUser, GrantRole
 from manta.testing.manager import Client, wait_until
-from manta.transports.curve_bulk import CurveBulk
+from manta.transports.bulk.curve import CurveBulk
+from manta.transports.codec.values import encode
 from manta.transports.errors import BulkTimeout
-from manta.transports.values import encode
-from manta.transports.zmq_links import ZmqLink
-from manta.transports.zmq_listener import AcceptedLink
+from manta.transports.zeromq.links import ZmqLink
+from manta.transports.zeromq.listener import AcceptedLink
 
 PASSWORD = "correct-horse"
 

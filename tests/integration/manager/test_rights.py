@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from manta.actors import Refused
 from manta.manager.auth.rights import Right
-from manta.manager.gateway import Gateway
+from manta.manager.gateway.gateway import Gateway
 from manta.protocol import clusters, exchange, node, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message

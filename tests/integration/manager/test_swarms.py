@@ -11,7 +11,7 @@ from blake3 import blake3
 from msgspec.structs import replace
 
 from manta.actors import Refused
-from manta.manager import cluster_nodes
+from manta.manager.cluster import nodes as cluster_nodes
 from manta.manager.store.interface import Put
 from manta.manager.store.records import ClusterRecord
 from manta.manager.store.sqlite import SqliteStore

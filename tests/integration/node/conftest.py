@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.apis.profiles import Target
-from manta.apis.session import Session
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
 from manta.manager.service import Manager, Settings
 from manta.node.config import NodeConfig, parse, toml_value
 from manta.node.service import Node
 from manta.node.state import StateFolder, Status
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 
 HOST = "127.0.0.1"
 ANY = f"tcp://{HOST}:0"

@@ -22,9 +22,9 @@ from manta.node.doctor.configuration import examine
 from manta.node.state import StateFolder
 from manta.protocol.tokens import NODE_AUDIENCE
 from manta.testing.transports import RecordingHandler
-from manta.transports.admission import Admission
-from manta.transports.keys import KeyPair
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 from tests.integration.node.conftest import HOST, Command, port
 
 pytestmark = pytest.mark.timeout(90)

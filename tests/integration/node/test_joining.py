@@ -11,7 +11,7 @@ from manta.console.exit_codes import Exit
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.node.errors import ConfigError, IdentityError, LaunchError, StateInUse
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 
 CLUSTER = "lab"
 

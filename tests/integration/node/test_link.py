@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import pytest
 
 from manta.actors import Actor, ActorSystem, ChildSpec, Refused, Supervisor
-from manta.node import journal
 from manta.node.config import parse
+from manta.node.journal import journal
 from manta.node.service import Node
 from manta.node.state import StateFolder
 from manta.protocol import node as protocol
@@ -22,12 +22,12 @@ from manta.protocol.codes import Code
 from manta.protocol.node import Instance
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
-from manta.transports.admission import Admission
-from manta.transports.blobs import MemoryDepot
-from manta.transports.curve_bulk import CurveBulk
-from manta.transports.keys import KeyPair
-from manta.transports.values import encode
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.blobs.depots import MemoryDepot
+from manta.transports.bulk.curve import CurveBulk
+from manta.transports.codec.values import encode
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 
 LINK = "node/manager-link"
 SWARM = "s1"

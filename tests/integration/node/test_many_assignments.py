@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from manta import Module, Swarm, Task, UserAPI
-from manta.manager.placement import WINDOW
+from manta.manager.placement.place import WINDOW
 from manta.transports.frames import Limits
 from tests.integration.node.conftest import CLUSTER
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from manta.apis import errors
-from manta.manager.placement import WINDOW
+from manta.manager.placement.place import WINDOW
 from manta.testing import crash, wait_for_successor
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from manta.console.exit_codes import Exit
-from manta.node.cli import cli
+from manta.node.cli.main import cli
 from tests.integration.node.conftest import Command, port
 from tests.integration.test_cli_json import leaves, nested, parsed, table
 

@@ -172,7 +172,7 @@ def some_token() -> str:
     """Of a manager that is nowhere."""
     from manta.manager.auth.tokens import TokenAuthority, new_seed
     from manta.protocol.tokens import NODE_AUDIENCE
-    from manta.transports.keys import KeyPair
+    from manta.transports.security.keys import KeyPair
 
     authority = TokenAuthority(new_seed(), KeyPair.generate().public)
     return authority.issue(NODE_AUDIENCE, "cluster", now=time.time(), ttl=900, uses=2)[0]

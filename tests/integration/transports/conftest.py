@@ -6,8 +6,8 @@ import pytest
 import zmq
 
 from manta.testing.transports import ZmqHarness
-from manta.transports.keys import KeyPair
-from manta.transports.zap import ZapServer
+from manta.transports.security.keys import KeyPair
+from manta.transports.security.zap import ZapServer
 
 
 @pytest.fixture

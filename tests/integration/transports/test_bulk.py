@@ -15,10 +15,9 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from manta.transports.admission import Admission
-from manta.transports.blobs import FileDepot, MemoryDepot, digest_of
-from manta.transports.bulk_options import BulkOptions
-from manta.transports.curve_bulk import CurveBulk
+from manta.transports.blobs.depots import FileDepot, MemoryDepot, digest_of
+from manta.transports.bulk.curve import CurveBulk
+from manta.transports.bulk.options import BulkOptions
 from manta.transports.errors import (
     AddressInUse,
     BlobCorrupt,
@@ -28,7 +27,8 @@ from manta.transports.errors import (
     BulkTimeout,
     LocalTransportError,
 )
-from manta.transports.keys import KeyPair
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
 
 MIB = 1 << 20
 HERE = "tcp://127.0.0.1:0"
@@ -368,9 +368,9 @@ def test_cut_connections_are_resumed(sides, operation):
 
 FROZEN = """
 import os, sys, threading
-from manta.transports.blobs import MemoryDepot, digest_of
-from manta.transports.curve_bulk import CurveBulk
-from manta.transports.keys import KeyPair
+from manta.transports.blobs.depots import MemoryDepot, digest_of
+from manta.transports.bulk.curve import CurveBulk
+from manta.transports.security.keys import KeyPair
 
 keys = KeyPair.from_secret(sys.argv[1])
 bulk = CurveBulk(keys, MemoryDepot(1 << 30))

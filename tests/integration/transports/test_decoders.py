@@ -12,8 +12,8 @@ PROGRAM = """
 import sys, threading
 import msgspec
 from manta.protocol import clusters, user, users
-from manta.apis.profiles import Profile
-from manta.transports.decoders import convert, json_decoder, msgpack_decoder
+from manta.apis.connect.profiles import Profile
+from manta.transports.codec.decoders import convert, json_decoder, msgpack_decoder
 
 sys.setswitchinterval(1e-6)
 gate = threading.Barrier(24)

@@ -13,9 +13,9 @@ from collections import Counter
 import pytest
 
 from manta.testing.transports import RecordingHandler
-from manta.transports.admission import Admission
 from manta.transports.errors import DownReason, LinkDown, LinkOverflow
-from manta.transports.keys import KeyPair
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -28,8 +28,8 @@ TOTAL = (1024 if os.environ.get("MANTA_FULL") else 256) * MIB
 PAYLOAD = bytes(64 * 1024)
 PEERS = """
 import sys, time
-from manta.transports.keys import KeyPair
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 
 class Answering:
     def link_up(self, link): ...

@@ -15,13 +15,13 @@ import zmq
 
 from manta.testing.transports import RecordingHandler, ZmqHarness, echo
 from manta.transports import frames
-from manta.transports.admission import Admission
 from manta.transports.errors import DownReason
 from manta.transports.frames import Bye, Hello, Kind, Limits
-from manta.transports.keys import KeyPair
-from manta.transports.sockets import SocketOptions, split_address
-from manta.transports.zmq_links import LinkOptions
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.links import LinkOptions
+from manta.transports.zeromq.sockets import SocketOptions, split_address
+from manta.transports.zeromq.transport import ZmqTransport
 
 HELLO = frames.encode_hello(Hello(Limits(), 8 * 1024 * 1024, 5000))
 
@@ -163,7 +163,7 @@ def test_another_major_version_is_told_so(server, bare, hello_first):
 
 def test_a_server_of_another_version_is_told_apart(context, zap, harness):
     """What a client of today sees of tomorrow's server."""
-    from manta.transports.sockets import SocketFactory
+    from manta.transports.zeromq.sockets import SocketFactory
 
     keys = KeyPair.generate()
     zap.register("home", Admission(guests=True))
@@ -177,7 +177,7 @@ def test_a_server_of_another_version_is_told_apart(context, zap, harness):
 
 
 def test_a_server_that_talks_before_hello_loses_the_link(context, zap, harness):
-    from manta.transports.sockets import SocketFactory
+    from manta.transports.zeromq.sockets import SocketFactory
 
     keys = KeyPair.generate()
     zap.register("home", Admission(guests=True))

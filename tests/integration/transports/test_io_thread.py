@@ -10,7 +10,7 @@ import time
 import pytest
 
 from manta.transports.errors import LocalTransportError
-from manta.transports.io_thread import IoThread
+from manta.transports.zeromq.io_thread import IoThread
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from manta.testing.transports import RecordingHandler, ZmqHarness, echo
-from manta.transports.admission import Admission
 from manta.transports.errors import DownReason, LocalTransportError
-from manta.transports.keys import KeyPair
-from manta.transports.zmq_links import LinkOptions
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.links import LinkOptions
+from manta.transports.zeromq.transport import ZmqTransport
 
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -66,8 +66,8 @@ def test_a_link_heals_a_hundred_times(harness):
 CLIENT = """
 import sys, time
 from manta.testing.transports import RecordingHandler
-from manta.transports.keys import KeyPair
-from manta.transports.zmq_transport import ZmqTransport
+from manta.transports.security.keys import KeyPair
+from manta.transports.zeromq.transport import ZmqTransport
 secret, address, server = sys.argv[1:]
 link = ZmqTransport(KeyPair.from_secret(secret)).dial(address, server, RecordingHandler())
 while True:

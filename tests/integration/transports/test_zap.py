@@ -9,12 +9,12 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from manta.transports import zap as zap_module
-from manta.transports.admission import Admission
 from manta.transports.errors import LocalTransportError
-from manta.transports.keys import KeyPair
-from manta.transports.sockets import SocketFactory
-from manta.transports.zap import ZapServer, answer
+from manta.transports.security import zap as zap_module
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import KeyPair
+from manta.transports.security.zap import ZapServer, answer
+from manta.transports.zeromq.sockets import SocketFactory
 
 
 def request(key, *, domain=b"home", mechanism=b"CURVE", version=b"1.0"):

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta.apis import packaging
-from manta.apis.compiler import Compiled, compile_swarm, finish, prepare
+from manta.apis.compile import packaging
+from manta.apis.compile.compiler import Compiled, compile_swarm, finish, prepare
+from manta.apis.compile.packaging import Wanted
 from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.module import Module
-from manta.apis.packaging import Wanted
 from manta.apis.swarm import Swarm, Task
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.values import BlobRef, Inline
-from manta.transports.values import decode
+from manta.transports.codec.values import decode
 
 SOURCE = "def main():\n    pass\n"
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from manta import UserAPI
-from manta.apis import profiles
+from manta.apis.connect import profiles
 from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
 from manta.cli.exit_codes import Exit
 from manta.cli.main import main
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 
 KEY = KeyPair.generate().public
 OTHER = KeyPair.generate().public

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.apis import profiles
+from manta.apis.connect import profiles
 from manta.apis.errors import ProfileError
 
 TOKEN = "head.claims.signature"

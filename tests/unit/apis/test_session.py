@@ -16,18 +16,18 @@ from manta.actors.errors import (
     Refused,
     Unreachable,
 )
-from manta.apis import connection as connection_module
 from manta.apis import errors
 from manta.apis.async_user_api import AsyncUserAPI
-from manta.apis.connection import Connection
-from manta.apis.profiles import Target
-from manta.apis.session import NotSent, Session
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import NotSent, Session
+from manta.apis.sync import connection as connection_module
+from manta.apis.sync.connection import Connection
 from manta.apis.user_api import UserAPI
 from manta.protocol.clusters import ClusterInfo, Clusters, CreateCluster, ListClusters
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import SignedIn, WhoAmI
 from manta.transports.errors import DownReason
-from manta.transports.keys import KeyPair
+from manta.transports.security.keys import KeyPair
 
 KEYS = KeyPair.generate()
 TARGET = Target("host", 1, "default", server_key=KEYS.public)

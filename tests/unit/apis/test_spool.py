@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from manta.apis import spool as spool_module
-from manta.apis.spool import Spool
+from manta.apis.connect import spool as spool_module
+from manta.apis.connect.spool import Spool
+from manta.transports.codec.values import decode, encode
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused
-from manta.transports.values import decode, encode
 
 
 def fetched(spool: Spool, data: bytes, pieces: int = 3) -> memoryview:

@@ -9,7 +9,7 @@ import pytest
 
 from manta.apis.errors import DatasetMissing
 from manta.cli.exit_codes import Exit
-from manta.cli.local import ClusterDied, check_installed, dataset_paths, node_config
+from manta.cli.local.cluster import ClusterDied, check_installed, dataset_paths, node_config
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.node.config import parse
 

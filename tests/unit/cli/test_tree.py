@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from manta.cli.tree import lines
+from manta.cli.commands.tree import lines
 from manta.protocol.tree import Tree, TreeActor
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview
-from manta.cli.timing import PARTS, Span, shares
-from manta.cli.view import SwarmView, log_line
+from manta.cli.live.timing import PARTS, Span, shares
+from manta.cli.live.view import SwarmView, log_line
 from manta.console import text
 from manta.console.terminal import Screen
 from manta.protocol.node import Timings

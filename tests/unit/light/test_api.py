@@ -217,7 +217,7 @@ def test_importing_task_code_pulls_in_nothing_that_it_does_not_use() -> None:
     code = (
         "import sys; from manta.light import Globals, Results, Task, World; "
         "print(*sorted(m for m in ('numpy', 'logging', 'asyncio', 'msgspec', 'zmq', 'blake3', "
-        "'lz4', 'manta.light.client', 'dataclasses') if m in sys.modules))"
+        "'lz4', 'manta.light.runtime.client', 'dataclasses') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

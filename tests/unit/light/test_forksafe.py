@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from manta.light import forksafe
+from manta.light.runtime import forksafe
 
 
 @pytest.fixture(autouse=True)

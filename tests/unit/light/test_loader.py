@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.light.loader import NothingToRun, Probe, Program
+from manta.light.runtime.loader import NothingToRun, Probe, Program
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +168,7 @@ def test_a_file_beside_the_entry_hides_nothing_from_manta(tmp_path: Path) -> Non
         "import traceback\nasync def main():\n    return traceback.__name__\n"
     )
     code = (
-        "from manta.light.loader import Program\n"
+        "from manta.light.runtime.loader import Program\n"
         f"program = Program({str(tmp_path)!r}, 'worker.py')\n"
         "program.load(in_round=True)\n"
         "print(program.target(None).run())\n"

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from manta.light import wire
-from manta.light.client import RoundClient
 from manta.light.errors import DataCorruptionError, NodeLost
-from manta.light.failures import describe
-from manta.light.forksafe import obstacle
-from manta.light.loader import NothingToRun
-from manta.light.seeding import seed_of
+from manta.light.runtime.client import RoundClient
+from manta.light.runtime.failures import describe
+from manta.light.runtime.forksafe import obstacle
+from manta.light.runtime.loader import NothingToRun
+from manta.light.runtime.seeding import seed_of
 from manta.light.utils import bytes_to_dict, bytes_to_numpy, dict_to_bytes, numpy_to_bytes
 from tests.unit.light.test_api import Recorder
 
@@ -166,7 +166,7 @@ def test_a_node_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.Monk
 def test_seeding_reaches_what_is_imported_later(tmp_path: Path) -> None:
     import sys
 
-    from manta.light.seeding import seed
+    from manta.light.runtime.seeding import seed
 
     finders = list(sys.meta_path)
     state = random.getstate()

@@ -6,8 +6,8 @@ from collections import defaultdict, deque
 
 import pytest
 
-from manta.manager.placement import WINDOW, NodeView
-from manta.manager.swarm_events import (
+from manta.manager.placement.place import WINDOW, NodeView
+from manta.manager.swarm.events import (
     Acknowledge,
     AskPlacement,
     Assign,
@@ -20,8 +20,8 @@ from manta.manager.swarm_events import (
     decode,
     encode,
 )
-from manta.manager.swarm_machine import SwarmMachine
-from manta.manager.swarm_queries import answer
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads.queries import answer
 from manta.protocol.node import (
     Capabilities,
     DatasetInfo,

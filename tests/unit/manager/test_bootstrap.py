@@ -8,8 +8,8 @@ import pytest
 
 from manta.manager import bootstrap
 from manta.manager.errors import StartError
-from manta.manager.store.memory import MemoryStore
 from manta.manager.store.records import ClusterRecord, KeyRecord, NodeRecord, UserRecord
+from manta.testing.stores.memory import MemoryStore
 
 KEYS = ["a" * 40, "b" * 40, "c" * 40]
 GOOD: dict[str, Any] = {

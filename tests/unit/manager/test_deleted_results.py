@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from manta.actors import Refused
-from manta.manager.swarm_events import GlobalSet, Released, ResultsDeleted, Stopped
-from manta.manager.swarm_queries import deletable, page, select_results
+from manta.manager.swarm.events import GlobalSet, Released, ResultsDeleted, Stopped
+from manta.manager.swarm.reads.queries import deletable, page, select_results
 from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import ResultWritten, TaskEnded
 from manta.protocol.values import BlobRef

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.manager.desired import DesiredStates
+from manta.manager.cluster.desired import DesiredStates
 from manta.protocol.node import Assignment, Instance
 from manta.protocol.spec import ModuleSpec
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.manager.lease import Away, Isolated, Leases, Lost, NodeStateChanged, Reunited
+from manta.manager.cluster.lease import Away, Isolated, Leases, Lost, NodeStateChanged, Reunited
 from manta.protocol.states import NodeState
 
 CONNECTED, DISCONNECTED, LOST, DRAINING = (

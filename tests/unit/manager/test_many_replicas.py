@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from manta.manager.exchange_queries import answer as exchanged
-from manta.manager.placement import WINDOW, check
-from manta.manager.swarm_events import NodeLost, Paused, Resumed, encode
-from manta.manager.swarm_queries import explain
-from manta.manager.validity import MAX_REPLICAS, flaws
+from manta.manager.placement.place import WINDOW, check
+from manta.manager.placement.validity import MAX_REPLICAS, flaws
+from manta.manager.swarm.events import NodeLost, Paused, Resumed, encode
+from manta.manager.swarm.reads.exchange import answer as exchanged
+from manta.manager.swarm.reads.queries import explain
 from manta.protocol.exchange import Exchanged, PeerInstances, ReadContributions, ReadPeers
 from manta.protocol.spec import ScheduleEntry
 from manta.protocol.states import SwarmState

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from manta.manager import references
-from manta.manager.swarm_events import EntriesReceived, GlobalSet, Paused, Released, Resumed
+from manta.manager.swarm import references
+from manta.manager.swarm.events import EntriesReceived, GlobalSet, Paused, Released, Resumed
 from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import GlobalWritten, ResultWritten, TaskEnded
 from manta.protocol.values import BlobRef

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.manager.placement import RULES, Demand, NodeView, check, place
-from manta.manager.validity import flaws
+from manta.manager.placement.place import RULES, Demand, NodeView, check, place
+from manta.manager.placement.validity import flaws
 from manta.protocol.node import Capabilities, DatasetInfo, GpuInfo, Load
 from manta.protocol.spec import Edge, ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
 from manta.protocol.values import BlobRef

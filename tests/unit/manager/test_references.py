@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from manta.manager import references
-from manta.manager.swarm_events import Created, EntriesReceived, GlobalSet
+from manta.manager.swarm import references
+from manta.manager.swarm.events import Created, EntriesReceived, GlobalSet
 from manta.protocol.exchange import Broadcasted, Checkpointed, Contributed, Sent
 from manta.protocol.node import (
     GlobalWritten,

@@ -6,7 +6,7 @@ import pytest
 
 from manta.actors import Refused
 from manta.manager.auth.principals import Kind, Principal
-from manta.manager.registry import Registry
+from manta.manager.gateway.registry import Registry
 from manta.manager.store.records import ModuleRecord
 from manta.protocol.codes import Code
 from manta.protocol.spec import ModuleSpec

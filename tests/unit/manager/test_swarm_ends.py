@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from manta.actors import Refused
-from manta.manager.exchange_queries import check_next
-from manta.manager.swarm_course import quorum_of
-from manta.manager.swarm_events import Paused, Resumed
+from manta.manager.swarm.course import quorum_of
+from manta.manager.swarm.events import Paused, Resumed
+from manta.manager.swarm.reads.exchange import check_next
 from manta.protocol.node import NextIteration, StopRequested, TaskEnded
 
 ASKS = [lambda at: StopRequested(at), lambda at: NextIteration(at, alias="nosuch")]

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from manta.manager import swarm_entries
-from manta.manager.lease import Leases
-from manta.manager.swarm_events import (
+from manta.manager.cluster.lease import Leases
+from manta.manager.swarm import entries as swarm_entries
+from manta.manager.swarm.events import (
     Created,
     EntriesReceived,
     GlobalSet,
@@ -22,8 +22,8 @@ from manta.manager.swarm_events import (
     Stopped,
     Ticked,
 )
-from manta.manager.swarm_queries import explain, info, page, select_results
-from manta.manager.swarm_queries import tasks as tasks_of
+from manta.manager.swarm.reads.queries import explain, info, page, select_results
+from manta.manager.swarm.reads.queries import tasks as tasks_of
 from manta.protocol.node import (
     GlobalWritten,
     MetricsLogged,
@@ -424,7 +424,7 @@ def test_lost_while_it_waits_for_another_try(bench, make):
     [(0.8, 4, 4), (0.75, 4, 3), (0.5, 3, 2), (0.01, 4, 1), (1.0, 7, 7), (0.6, 5, 3), (0.7, 10, 7)],
 )
 def test_quorum_counts(fraction, size, need):
-    from manta.manager.swarm_course import quorum_of
+    from manta.manager.swarm.course import quorum_of
 
     assert quorum_of(fraction, size) == need
 

@@ -8,8 +8,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.manager import references
-from manta.manager.swarm_events import (
+from manta.manager.swarm import references
+from manta.manager.swarm.events import (
     EntriesReceived,
     GlobalSet,
     ManagerRestarted,
@@ -21,8 +21,8 @@ from manta.manager.swarm_events import (
     Stopped,
     Ticked,
 )
-from manta.manager.swarm_machine import SwarmMachine
-from manta.manager.swarm_queries import explain, info, page, tasks
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads.queries import explain, info, page, tasks
 from manta.protocol.exchange import Broadcasted
 from manta.protocol.node import (
     GlobalWritten,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from manta.manager.placement import check
-from manta.manager.swarm_events import NodeLost, Paused, Resumed
-from manta.manager.swarm_queries import explain, info
-from manta.manager.validity import flaws
+from manta.manager.placement.place import check
+from manta.manager.placement.validity import flaws
+from manta.manager.swarm.events import NodeLost, Paused, Resumed
+from manta.manager.swarm.reads.queries import explain, info
 from manta.protocol.node import NextIteration, StopRequested
 from manta.protocol.spec import ScheduleEntry
 from manta.protocol.states import SwarmState

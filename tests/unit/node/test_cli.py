@@ -10,7 +10,8 @@ import click
 import pytest
 
 from manta.console.exit_codes import Exit
-from manta.node import cli, places
+from manta.node import places
+from manta.node.cli import main as cli
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

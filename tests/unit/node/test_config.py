@@ -268,8 +268,8 @@ def test_every_default_is_valid() -> None:
 
 
 def test_each_key_has_an_option_and_a_variable_and_the_page_names_them() -> None:
-    from manta.node.cli_config import config_init
-    from manta.node.config_environment import _KNOWN, PREFIX
+    from manta.node.cli.config import config_init
+    from manta.node.cli.environment import _KNOWN, PREFIX
 
     rows = re.findall(r"^\| `([a-z_.]+)` \| `(--[a-z-]+)` \| `(\w+)` \|$", PAGE.read_text(), re.M)
     documented, options, variables = (set(column) for column in zip(*rows, strict=True))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from manta.node.cli.environment import from_environment
 from manta.node.config import parse
-from manta.node.config_environment import from_environment
 from manta.node.errors import VariableError
 
 

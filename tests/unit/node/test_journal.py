@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.journal import (
+from manta.node.journal.journal import (
     Batch,
     Begin,
     Journal,
@@ -81,7 +81,7 @@ def test_a_damaged_byte_ends_the_file_there(position: int, flip: int) -> None:
 
 
 def test_what_is_valid_but_no_record_ends_the_file() -> None:
-    from manta.node import journal as module
+    from manta.node.journal import journal as module
 
     body = b"\x93\x01\x02\x03"
     import zlib

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from manta.node import journal_file
 from manta.node.errors import StorageError
-from manta.node.journal_file import Journals, linger
+from manta.node.journal import files as journal_file
+from manta.node.journal.files import Journals, linger
 from manta.protocol.node import (
     GlobalWritten,
     Instance,
@@ -24,7 +24,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Inline
-from manta.transports.blobs import FileDepot, MemoryDepot
+from manta.transports.blobs.depots import FileDepot, MemoryDepot
 
 I0 = Instance("s", "worker", 0, 0)
 STARTED = TaskStarted(I0, 1.0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.lanes import Lanes
+from manta.node.scheduling.lanes import Lanes
 from manta.protocol.node import Instance
 
 

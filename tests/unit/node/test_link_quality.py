@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from manta.node.link_quality import ENOUGH, SECONDS, LinkWindow, quality
+from manta.node.link.quality import ENOUGH, SECONDS, LinkWindow, quality
 
 
 @pytest.mark.parametrize(

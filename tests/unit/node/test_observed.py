@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.observed import Cancel, Fetch, Observed, StopRuntimes, Take
+from manta.node.scheduling.observed import Cancel, Fetch, Observed, StopRuntimes, Take
 from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
 from manta.protocol.spec import ModuleSpec
 

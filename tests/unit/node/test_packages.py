@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node import packages
 from manta.node.errors import PackageError, StorageError
-from manta.node.packages import ENTRY, unpack, unpacked
-from manta.transports.values import encode
+from manta.node.tasks import packages
+from manta.node.tasks.packages import ENTRY, unpack, unpacked
+from manta.transports.codec.values import encode
 
 
 def made(files: dict[Any, Any]) -> bytes:

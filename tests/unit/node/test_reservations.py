@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.reservations import Capacity, Refuse, Reservations, Start
+from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
 from manta.protocol.node import Assignment, Instance
 from manta.protocol.spec import ModuleSpec, ResourceSpec
 

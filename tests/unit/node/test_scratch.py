@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from manta.node.scratch import size_of
+from manta.node.tasks.scratch import size_of
 
 BLOCK = 4096
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.node.task_events import (
+from manta.node.tasks.events import (
     Assigned,
     CancelRound,
     Disconnected,
@@ -25,7 +25,7 @@ from manta.node.task_events import (
     TaskAction,
     Ticked,
 )
-from manta.node.task_machine import Limits, State, TaskMachine, interrupted
+from manta.node.tasks.machine import Limits, State, TaskMachine, interrupted
 from manta.protocol.node import Assignment, Instance, TaskEnded, TaskError, TaskStarted, Timings
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.states import AttemptState as A

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from manta.node import link_words
-from manta.node.manager_link import bulk_address
+from manta.node.link import words as link_words
+from manta.node.link.manager_link import bulk_address
 from manta.transports.errors import DownReason
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.transports.admission import Admission, Decision, Standing, TokenBucket
+from manta.transports.security.admission import Admission, Decision, Standing, TokenBucket
 
 ALLOW, DENY, BUSY = Decision.ALLOW, Decision.DENY, Decision.BUSY
 

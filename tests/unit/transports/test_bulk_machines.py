@@ -8,13 +8,13 @@ from concurrent.futures import Future
 
 import pytest
 
-from manta.transports.admission import Admission
-from manta.transports.blobs import digest_of
-from manta.transports.bulk_client import BulkClient, Request
-from manta.transports.bulk_options import BulkOptions
-from manta.transports.bulk_server import BulkServer
-from manta.transports.bulk_transfers import Statistics
-from manta.transports.bulk_wire import (
+from manta.transports.blobs.depots import digest_of
+from manta.transports.bulk.client import BulkClient, Request
+from manta.transports.bulk.flow import Patience
+from manta.transports.bulk.options import BulkOptions
+from manta.transports.bulk.server import BulkServer
+from manta.transports.bulk.transfers import Statistics
+from manta.transports.bulk.wire import (
     Accept,
     Chunk,
     Credit,
@@ -36,7 +36,7 @@ from manta.transports.errors import (
     RemoteProtocolError,
     VersionMismatch,
 )
-from manta.transports.flow import Patience
+from manta.transports.security.admission import Admission
 
 KEY = "k" * 40
 OPTIONS = BulkOptions(chunk=100, window=400, peer_budget=1000, max_opened=4, max_served=5)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.transports.errors import RemoteProtocolError
-from manta.transports.flow import (
+from manta.transports.bulk.flow import (
     Allowance,
     Budget,
     Credit,
@@ -20,6 +19,7 @@ from manta.transports.flow import (
     Receiver,
     Sender,
 )
+from manta.transports.errors import RemoteProtocolError
 
 
 def test_a_sender_sends_only_what_was_granted():

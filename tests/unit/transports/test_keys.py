@@ -8,7 +8,7 @@ import stat
 import pytest
 
 from manta.transports.errors import KeyFileError, LocalTransportError
-from manta.transports.keys import KeyPair, check_key
+from manta.transports.security.keys import KeyPair, check_key
 
 
 @pytest.fixture

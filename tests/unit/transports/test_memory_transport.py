@@ -10,11 +10,11 @@ from functools import partial
 import pytest
 
 from manta.testing import FakeClock
+from manta.testing.memory.transport import Faults, MemoryNetwork, public_key_of
 from manta.testing.transports import RecordingHandler, echo
-from manta.transports.admission import Admission
 from manta.transports.errors import DownReason
-from manta.transports.keys import check_key
-from manta.transports.memory_transport import Faults, MemoryNetwork, public_key_of
+from manta.transports.security.admission import Admission
+from manta.transports.security.keys import check_key
 
 
 class Pair:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from manta.transports.tcp import Progress, TcpConnection
+from manta.transports.zeromq.tcp import Progress, TcpConnection
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from manta.transports.codec.values import MAX_DEPTH, OUT_OF_BAND, decode, encode
 from manta.transports.errors import CorruptValue, MissingPackage, ValueNotSerializable
-from manta.transports.values import MAX_DEPTH, OUT_OF_BAND, decode, encode
 
 UTC = datetime.UTC
 
@@ -507,7 +507,7 @@ def run_python(code, **environment):
 def test_imports_nothing_but_msgpack(pure):
     code = """
 import sys
-from manta.transports.values import encode, decode
+from manta.transports.codec.values import encode, decode
 heavy = {"zmq", "lz4", "numpy", "msgspec", "cryptography", "nacl", "blake3", "torch"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 value = {"a": [1, (2, None)], "b": b"x" * 70_000, 3: 2**99}
@@ -526,7 +526,7 @@ def test_an_array_without_numpy_is_a_clear_error():
     code = f"""
 import sys
 sys.modules["numpy"] = None
-from manta.transports.values import decode
+from manta.transports.codec.values import decode
 from manta.transports.errors import MissingPackage
 try:
     decode({data!r})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from manta.transports.codec.value_types import _TENSOR_DTYPES
+from manta.transports.codec.values import decode, encode
 from manta.transports.errors import CorruptValue, ValueNotSerializable
-from manta.transports.value_types import _TENSOR_DTYPES
-from manta.transports.values import decode, encode
 
 torch = pytest.importorskip("torch")
 

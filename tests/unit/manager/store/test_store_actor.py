@@ -14,11 +14,11 @@ from manta.actors import Actor, ActorSystem, ChildSpec, Supervisor
 from manta.manager.errors import StorageUnavailable, StoreError
 from manta.manager.store import actor
 from manta.manager.store.actor import GetHealth, StoreActor, Writer
-from manta.manager.store.faulty import FaultyStore
 from manta.manager.store.interface import AppendEvents, Put, RemoveSwarm, Write
-from manta.manager.store.memory import MemoryStore
 from manta.manager.store.records import ClusterRecord
 from manta.testing.actors import crash, wait_for_successor
+from manta.testing.stores.faulty import FaultyStore
+from manta.testing.stores.memory import MemoryStore
 
 STORE = "root/store"
 

@@ -1,0 +1,338 @@
+"""What a runtime does: it never runs user code, and so outlives whatever that does.
+
+It speaks to the node, keeps a worker that holds the user's module, gives it one round at
+a time, kills what a round leaves behind, and at its own end everything below it: orphans
+of all its descendants become its children.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+from manta.light import wire
+from manta.light.runtime import processes
+from manta.light.runtime.worker import Order, Settings, Shared, Worker, start, warm
+from manta.light.wire import BrokenFrame, Connection
+
+_PAUSE = 0.05  # seconds between attempts to reach the node's service
+_NUDGES = (0.05, 0.2, 1.0)
+"""Seconds from asking a round to end to each nudge. Python looks for a signal before it begins to
+wait and when a signal interrupts the wait: one that comes in between is seen only with the next,
+which is SIGURG, since all may ignore it and code of its own may handle SIGTERM."""
+
+
+class _Stop(Exception):
+    """Time to end."""
+
+
+class Runtime:
+    """One task process and its rounds."""
+
+    def __init__(self, settings: Settings, token: str) -> None:
+        self._settings = settings
+        self._token = token
+        self._control: Connection | None = None
+        self._lost_at = time.monotonic()
+        self._worker: Worker | None = None
+        self._is_deaf = False  # the worker has closed its connection
+        self._is_importing = False
+        self._mode: str | None = None
+        self._state: dict[str, Any] | None = None  # its last word on the module
+        self._output: list[int] | None = None
+        self._orders: list[Order] = []
+        self._current: int | None = None
+        self._nudges: list[float] = []  # when the round is to be nudged
+        self._exits: list[dict[str, Any]] = []
+        self._seen = 0
+        self._wake_up, self._wake_up_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stopping = False
+        self._children = processes.OwnChildren()
+
+    def run(self) -> None:
+        """Returns when the node closed the session, or is gone."""
+        signal.set_wakeup_fd(self._wake_up_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the node's affair
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_stop)
+        gc.freeze()  # all that there is lasts: what rounds bring need not be looked for in it
+        try:
+            while not self._stopping:
+                if self._control is None:
+                    self._connect()
+                self._step()
+        except _Stop:
+            return
+        finally:
+            processes.kill_descendants()
+
+    def _on_stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _step(self) -> None:
+        poll = select.poll()
+        sources = {self._wake_up: self._on_children}
+        if self._control is not None:
+            sources[self._control.fileno()] = self._on_control
+        if self._worker is not None and not self._is_deaf:
+            sources[self._worker.connection.fileno()] = self._on_worker
+        for fd in sources:
+            poll.register(fd, select.POLLIN)
+        pauses = [] if self._control is not None else [_PAUSE]
+        if self._nudges:
+            pauses.append(max(0.0, self._nudges[0] - time.monotonic()))
+        ready = poll.poll(int(min(pauses) * 1000) + 1 if pauses else None)
+        for fd, _ in sorted(ready, key=lambda event: event[0] == self._wake_up):  # ends last
+            sources[fd]()
+        while self._nudges and time.monotonic() >= self._nudges[0]:
+            self._nudges.pop(0)
+            self._signal_round(signal.SIGURG)
+        self._dispatch()
+
+    # The node.
+
+    def _connect(self) -> None:
+        try:
+            self._control = Connection.to(self._settings.socket)
+        except OSError as error:
+            if time.monotonic() - self._lost_at > wire.PATIENCE:
+                sentence = f"The node's service can't be reached ({error}): the task ends.\n"
+                sys.stderr.write(sentence)
+                raise _Stop from None
+            return
+        hello = {"k": "runtime", "token": self._token, "version": wire.VERSION, "pid": os.getpid()}
+        self._tell(hello)
+        if self._state is not None:
+            self._tell(self._state)
+        for exit_ in self._exits:
+            self._tell(exit_)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        """What matters is said again after a reconnect."""
+        if self._control is None:
+            return
+        try:
+            self._control.send(message)
+        except OSError:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+            self._lost_at = time.monotonic()
+
+    def _on_control(self) -> None:
+        control = self._control
+        if control is None:
+            return
+        try:
+            if not control.fill():
+                raise ConnectionResetError
+            while (received := control.next()) is not None:
+                self._on_message(*received)
+                if control is not self._control:
+                    return
+        except (OSError, BrokenFrame):
+            self._disconnect()
+
+    def _on_message(self, message: dict[str, Any], fds: list[int]) -> None:
+        kind = message["k"]
+        order = Order(message, fds)
+        if kind == "welcome" and self._output is None:
+            self._output = fds
+            self._start(None)
+        elif kind == "run" and message["round"] > self._seen:
+            self._seen = message["round"]
+            self._orders.append(order)
+        elif kind in ("welcome", "run"):
+            order.close()  # said again
+        elif kind == "stop":
+            self._cancel(message["round"], kill=False)
+        elif kind == "cancel":
+            self._cancel(message["round"], kill=True)
+        else:  # close, refused
+            raise _Stop
+
+    def _cancel(self, number: int, *, kill: bool) -> None:
+        for order in self._orders:
+            if order.message["round"] == number:
+                self._orders.remove(order)
+                order.close()
+                self._ended(number, -signal.SIGKILL, b"")
+                return
+        if self._current != number:
+            return
+        if kill:
+            if pid := self._round_pid():
+                processes.kill_tree({pid})
+        else:
+            self._signal_round(signal.SIGTERM)
+            now = time.monotonic()
+            self._nudges = [now + after for after in _NUDGES]
+
+    def _round_pid(self) -> int:
+        """0 where no process is."""
+        pid = self._settings.shared.round_pid
+        return self._worker.pid if not pid and self._worker is not None else pid
+
+    def _signal_round(self, number: int) -> None:
+        if pid := self._round_pid():
+            processes.send(pid, number)
+
+    # Rounds.
+
+    def _dispatch(self) -> None:
+        """Give the next round to a worker that can take it."""
+        if self._current is not None or self._is_importing or not self._orders:
+            return
+        if self._worker is None and self._mode in ("fork", "resident"):
+            self._start(None)  # the last one was killed
+            return
+        order = self._orders.pop(0)
+        self._current = order.message["round"]
+        if self._worker is None:
+            warm(self._settings)
+            self._start(order)
+        else:
+            try:
+                self._worker.connection.send(order.message, tuple(order.ends))
+            except OSError:  # it has just died: wait for its status
+                self._current = None
+                self._orders.insert(0, order)
+                return
+        order.close()
+
+    def _start(self, first: Order | None) -> None:
+        """Fork a worker."""
+        keep_out = [self._wake_up, self._wake_up_end]
+        if self._control is not None:
+            keep_out.append(self._control.fileno())
+        for order in self._orders:
+            keep_out += order.ends
+        self._is_importing = first is None
+        self._is_deaf = False
+        self._settings.shared.round_pid = 0
+        self._worker = start(self._settings, first, self._output or [], keep_out, self._children)
+
+    def _on_worker(self) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        try:
+            alive = worker.connection.fill()
+        except OSError:
+            alive = False
+        while (received := worker.connection.next()) is not None:
+            self._on_report(received[0])
+        self._is_deaf = not alive
+
+    def _on_report(self, report: dict[str, Any]) -> None:
+        kind = report["k"]
+        if kind == "exited":
+            self._round_ended(report["status"], report["resident"])
+        else:
+            self._is_importing = False
+            self._mode = report.get("mode")
+            if kind == "failed":
+                self._say({"k": "failed", "error": report["error"]})
+            else:
+                self._say({"k": "ready", "mode": self._mode, "why": report["why"]})
+            if self._mode in (None, "spawn"):
+                self._discard_worker()
+
+    def _say(self, state: dict[str, Any]) -> None:
+        if self._state != state:
+            self._state = state
+            self._tell(state)
+
+    def _discard_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.connection.close()
+            processes.kill_tree({worker.pid})
+            processes.reap({worker.pid})
+            self._kill_orphans()
+
+    def _on_children(self) -> None:
+        """Some child has ended: the worker, or an orphan that was adopted."""
+        try:
+            os.read(self._wake_up, 4096)
+        except BlockingIOError:
+            return
+        worker = self._worker
+        for pid in self._children.pids():
+            if worker is None or pid != worker.pid:
+                processes.reap({pid}, patience=0)
+        if worker is None:
+            return
+        pid, status = os.waitpid(worker.pid, os.WNOHANG)
+        if not pid:
+            return
+        self._worker = None
+        worker.connection.close()
+        code = processes.exit_code(status)
+        if self._is_importing:
+            self._is_importing = False
+            self._mode = None
+            self._say({"k": "failed", "error": _import_died(self._settings.entry, code)})
+        self._round_ended(code, resident=False)
+
+    def _round_ended(self, status: int, resident: bool) -> None:
+        number, self._current = self._current, None
+        self._nudges.clear()
+        if number is None:
+            return
+        if not resident:
+            self._kill_orphans()
+        self._ended(number, status, self._settings.shared.take())
+
+    def _ended(self, number: int, status: int, end: bytes) -> None:
+        message = {"k": "exited", "round": number, "status": status, "end": end}
+        self._exits = [*self._exits[-7:], message]
+        self._tell(message)
+
+    def _kill_orphans(self) -> None:
+        """End what a round has left behind."""
+        keep = frozenset(() if self._worker is None else (self._worker.pid,))
+        if self._children.pids() - keep:
+            processes.kill_descendants(keep)
+
+
+def _import_died(entry: str, code: int) -> list[str]:
+    if code < 0:
+        name = signal.Signals(-code).name
+        return ["Killed", f"Importing {entry} was ended by {name}.", ""]
+    return ["Exited", f"Importing {entry} ended its process with exit code {code}.", ""]
+
+
+def main() -> int:
+    """Run as `python -m manta.light`, with what to run in the environment."""
+    environment = os.environ
+    environment.pop("PYTHONSAFEPATH", None)
+    folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__))))
+    if environment.pop("PYTHONPATH", None) is not None and folder in sys.path:
+        sys.path.remove(folder)
+        sys.path.append(folder)  # the task's own modules come first
+    try:
+        path, token, module, entry, scratch = (
+            environment.pop(f"MANTA_{name}")
+            for name in ("SOCKET", "TOKEN", "MODULE", "ENTRY", "SCRATCH")
+        )
+    except KeyError as missing:
+        name = missing.args[0]
+        sys.stderr.write(f"python -m manta.light is started by a node, which sets {name}.\n")
+        return 2
+    parent = environment.pop("MANTA_PARENT", None)
+    if parent is not None:
+        processes.die_with_parent(signal.SIGTERM, int(parent))
+    processes.adopt_orphans()
+    settings = Settings(path, module, entry, scratch, Shared())
+    Runtime(settings, token).run()
+    return 0

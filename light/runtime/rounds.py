@@ -1,0 +1,225 @@
+"""One round, in the process that runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from _thread import get_ident  # importing threading costs each forked round a tenth
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgpack
+
+from manta.light.context import Brief, usage
+from manta.light.errors import LightError
+from manta.light.runtime.client import RoundClient
+from manta.light.runtime.seeding import seed
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+
+    from manta.light.runtime.failures import Failure
+    from manta.light.runtime.loader import Target
+else:
+    import _signal as signal  # the other makes enums of all, which each forked round pays for
+
+
+class Round:
+    """Made in the template where there is one: what a fork finds done it need not do, and each
+    page that it touches is copied."""
+
+    def __init__(self, path: str, token: str, brief: Brief, folder: str, ends: list[int]) -> None:
+        """`ends`: stdout, stderr, log socket and connection, the round's from here on."""
+        self._folder = folder
+        self._brief = brief
+        *self._streams, connection = ends
+        self._client = RoundClient(path, token, brief, connection)
+        self._started = 0.0
+        self._owner = 0
+        self.is_running = False
+        self.stopped = False
+        """Its code was asked to end, and what it holds may be half done."""
+
+    def _begin(self) -> None:
+        """Before the user's code runs, so that all it prints belongs to this round."""
+        stdout, stderr, log = self._streams
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.close(stdout)
+        os.close(stderr)
+        self._streams = [log]
+        self._owner = os.getpid()
+        self._client.open(self._owner)
+        usage.context = self._client
+        usage.log_sink = log
+        seed(self._brief)
+        self._started = time.monotonic()
+
+    def run(self, prepare: Callable[[], Target]) -> bytes:
+        """Run what `prepare` gives; how it ended, for the node."""
+        global _latest, _users_mask
+        self._begin()
+        owner = self._owner
+        outcome: dict[str, Any]
+        _latest = self
+        try:
+            self.is_running = True
+            if _users_mask is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
+            try:
+                output = prepare().run()
+            finally:
+                _users_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _USERS_SIGNALS)
+                self.is_running = False
+            if os.getpid() != owner:
+                _end_fork(0)
+            outcome = self._kept(output)
+        except SystemExit as error:
+            if os.getpid() != owner:
+                _end_fork(error.code)
+            if self.stopped:
+                outcome = {"error": ["Killed", f"{self._brief.name} was ended by SIGTERM.", ""]}
+            elif error.code in (None, 0):  # the code says that all is well
+                outcome = self._kept(None)
+            else:
+                outcome = {"error": self._describe(error)}
+        except BaseException as error:
+            if os.getpid() != owner:
+                import traceback
+
+                traceback.print_exc()
+                _end_fork(1)
+            outcome = {"error": self._describe(error)}
+        computing = time.monotonic() - self._started - self._client.moving
+        flush()
+        end = {"computing": max(0.0, computing), "moving": self._client.moving, **outcome}
+        packed: bytes = msgpack.packb(end)
+        return packed
+
+    def _return_claims(self) -> None:
+        """Of messages that a signal, or the end of its patience, kept from the task."""
+        brief = self._brief
+        for (source, tag), is_open in brief.receiving.items():
+            if is_open:
+                received = brief.received[source, tag]
+                self._client.call("return_claims", source=source, tag=tag, received=received)
+
+    def _kept(self, output: Any) -> dict[str, Any]:
+        try:
+            self._return_claims()
+            return {"output": self._client.payload(output)}
+        except (TypeError, LightError) as error:
+            from manta.light.runtime.failures import sendable
+
+            sentence = f"{self._brief.name} returned what can't be kept as its output: {error}."
+            return {"error": [type(error).__name__, sendable(sentence), ""]}
+
+    def _describe(self, error: BaseException) -> Failure:
+        from manta.light.runtime.failures import describe
+
+        return describe(error, self._brief.name, self._folder)
+
+    def close(self) -> None:
+        """In a process that goes on: it ran the round, or has forked who does."""
+        usage.context = usage.log_sink = None
+        self._client.close()
+        for fd in self._streams:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # user code closed all descriptors that it did not know
+
+    def ask_to_end(self) -> None:
+        """By SIGTERM, once: a second one only insists. Raises SystemExit in its code, so that
+        `finally` and `with` are run; one that comes when that is over comes too late."""
+        if self._owner != os.getpid():  # in a process that the code has forked
+            _die(signal.SIGTERM)
+        elif not self.stopped:
+            self.stopped = True
+            if self.is_running:
+                sys.exit("it was asked to end")
+
+
+_USERS_SIGNALS = (
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGINT,
+)
+"""Handlers of these that the round's code has set, and timers that it left running, must not raise
+in what is not its code: how it ended would be lost, or the object of a class with execute()."""
+
+_users_mask: set[signal.Signals] | set[int] | None = None
+"""What the code of the round before had blocked."""
+
+_latest: Round | None = None
+"""Of this process, which may have ended."""
+
+
+def heed_sigterm() -> None:
+    """Have it ask this process's rounds to end; a handler that the user's code has set itself is
+    left alone. A template does so before it forks."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGURG, _on_nudge)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork
+        )
+
+
+_masks: dict[int, set[int]] = {}
+"""Signals that threads blocked before they began to fork."""
+
+
+def _before_fork() -> None:
+    """Python forgets signals that came to a process which it has just forked: they are to wait."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    _masks[get_ident()] = set(blocked)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(get_ident()))
+
+
+def _in_fork() -> None:
+    """What a round forks dies of SIGTERM at once: a handler would be called once the process comes
+    back to Python, never if the signal came just before it began to wait for a lock."""
+    of_round = _latest is not None and _latest.is_running
+    if of_round and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _after_fork()
+
+
+def _on_sigterm(number: int, frame: object) -> None:
+    if _latest is None:  # a template
+        _die(number)
+    else:
+        _latest.ask_to_end()
+
+
+def _on_nudge(number: int, frame: object) -> None:
+    """What the process waited in was interrupted: that is all, `runtime` says what for."""
+
+
+def _die(number: int) -> None:
+    """As if there were no handler."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _end_fork(code: object) -> NoReturn:
+    """A process that the user's code forked came back from it: it is not the round's."""
+    flush()
+    os._exit(code & 0xFF if isinstance(code, int) else 0 if code is None else 1)
+
+
+def flush() -> None:
+    """Write out what user code printed; it may have closed or replaced the streams."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue

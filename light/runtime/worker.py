@@ -1,0 +1,344 @@
+"""The process that holds the user's module.
+
+It is forked from the runtime, which never runs user code. As a *template* it imports the
+module before any round and forks a child for each; a class with execute() runs in it
+instead, and so lives on. Where a round needs a process that has imported nothing yet, a
+worker is forked for that round, and imports the module in it.
+
+To the runtime: imported(mode, why), failed(error), exited(status, resident).
+From it: run(token, brief, fds=4), as the node sent it. What costs a message too many lies in
+memory that all of them share (`Shared`).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import mmap
+import os
+import resource
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
+
+from manta.light.context import Brief
+from manta.light.runtime import processes
+from manta.light.wire import MAX_END, Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manta.light.runtime.loader import Target
+    from manta.light.runtime.rounds import Round
+
+WARM = ("logging", "traceback", "numpy")
+"""Imported beforehand once a round was seen to need them, so that the next finds them there."""
+
+_DESCRIPTORS = 65_536  # each large value that is mapped takes one, before Python 3.13
+_OOM_SCORE = b"500"  # user code goes before the runtime and the node do
+
+
+class Shared:
+    """What all processes of a runtime share: the round's process, how the round ended, and what
+    rounds needed."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _END + MAX_END)
+
+    @property
+    def round_pid(self) -> int:
+        """Of the forked round that runs; 0 where none does."""
+        return int.from_bytes(self._memory[:4], "little")
+
+    @round_pid.setter
+    def round_pid(self, pid: int) -> None:
+        self._memory[:4] = pid.to_bytes(4, "little")
+
+    @property
+    def needed(self) -> list[str]:
+        """Those of WARM that rounds have imported."""
+        return [name for at, name in enumerate(WARM, _NEEDED) if self._memory[at]]
+
+    def leave(self, end: bytes) -> None:
+        """In a round that is over: how it ended, and what it has imported."""
+        for at, name in enumerate(WARM, _NEEDED):
+            if name in sys.modules:
+                self._memory[at] = 1
+        size = len(end)
+        self._memory[_END : _END + size] = end
+        self._memory[4:8] = size.to_bytes(4, "little")  # last: it may be killed in between
+
+    def take(self) -> bytes:
+        """What a round has left; nothing where it died."""
+        size = int.from_bytes(self._memory[4:8], "little")
+        self._memory[4:8] = bytes(4)
+        return self._memory[_END : _END + min(size, MAX_END)]
+
+
+_NEEDED = 8
+_END = _NEEDED + len(WARM)
+
+
+class Settings(NamedTuple):
+    socket: str
+    folder: str
+    entry: str
+    scratch: str
+    shared: Shared
+
+
+class Order(NamedTuple):
+    """A round to run, and its stdout, stderr, log socket and connection."""
+
+    message: dict[str, Any]
+    ends: list[int]
+
+    def close(self) -> None:
+        for fd in self.ends:
+            os.close(fd)
+        self.ends.clear()
+
+
+class Worker(NamedTuple):
+    """The runtime's side."""
+
+    pid: int
+    connection: Connection
+
+
+def start(
+    settings: Settings,
+    first: Order | None,
+    output: list[int],
+    keep_out: list[int],
+    runtimes_children: processes.OwnChildren,
+) -> Worker:
+    """Fork a worker: a template, or one for this first round.
+
+    `output` is where it prints outside rounds; `keep_out` stays the runtime's.
+    """
+    import socket
+
+    ours, theirs = socket.socketpair()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return Worker(pid, Connection(ours))
+    try:
+        ours.close()
+        runtimes_children.close()
+        for number, fd in enumerate(output, 1):
+            os.dup2(fd, number)
+        for fd in (*keep_out, *output):
+            os.close(fd)
+        _become_users(parent)
+        _Process(settings, Connection(theirs)).serve(first)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(70)
+    os._exit(0)
+
+
+def _become_users(parent: int) -> None:
+    """Set up a process that will run user code."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+    processes.die_with_parent(signal.SIGKILL, parent)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(_OOM_SCORE)
+    except OSError:
+        return  # where /proc is read-only: the kernel chooses by size
+
+
+def _stream(fd: int) -> TextIO:
+    """Lines as soon as they are whole, in UTF-8, wherever the descriptor leads."""
+    return open(fd, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+
+
+class _Process:
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._runtimes_end = connection.fileno()
+        from manta.light.runtime.loader import Program
+
+        self._program: Program = Program(settings.folder, settings.entry)
+        self._targets: dict[str | None, Target] = {}
+
+    def serve(self, first: Order | None) -> None:
+        """Returns when there is nothing more to do."""
+        import faulthandler
+
+        faulthandler.enable()
+        sys.stdout = _stream(1)
+        sys.stderr = _stream(2)
+        if first is not None:
+            if not self._run_afresh(first):
+                return
+        elif not self._import():
+            return
+        self._warm(always=True)
+        while True:
+            received = self._connection.receive()
+            if received is None:
+                return
+            if not self._run(Order(*received)):
+                return
+
+    def _import(self) -> bool:
+        """As a template; whether rounds can be run here."""
+        from manta.light.runtime.forksafe import obstacle
+        from manta.light.runtime.loader import Probe
+
+        entry = self._settings.entry
+        try:
+            why = Probe(self._program).load()
+            mode = "spawn" if why else self._mode()
+            if mode == "fork" and (why := obstacle()):
+                mode = "spawn"
+        except BaseException as error:
+            from manta.light.runtime.failures import describe
+
+            return self._fail(describe(error, f"Importing {entry}", self._program.folder))
+        self._flush()  # or every round would print what is left in the buffers
+        self._connection.send({"k": "imported", "mode": mode, "why": why or ""})
+        return mode != "spawn"
+
+    def _mode(self) -> str:
+        """Raises NothingToRun."""
+        from manta.light.runtime.loader import NothingToRun
+
+        try:
+            return "resident" if self._target(None).is_resident else "fork"
+        except NothingToRun:
+            if not self._program.has_classes:
+                raise
+            return "fork"  # each round may name a class
+
+    def _fail(self, error: list[str]) -> bool:
+        self._flush()
+        self._connection.send({"k": "failed", "error": error})
+        return False
+
+    @staticmethod
+    def _flush() -> None:
+        from manta.light.runtime.rounds import flush
+
+        flush()
+
+    def _target(self, class_name: str | None) -> Target:
+        if class_name not in self._targets:
+            self._targets[class_name] = self._program.target(class_name)
+        return self._targets[class_name]
+
+    def _is_resident(self, class_name: str | None) -> bool:
+        if class_name in self._targets:
+            return self._targets[class_name].is_resident
+        from manta.light.runtime.loader import NothingToRun
+
+        try:
+            return self._target(class_name).is_resident
+        except NothingToRun:
+            return False  # the child tells
+
+    def _open(self, order: Order) -> Round:
+        from manta.light.runtime.rounds import Round
+
+        token, fields = order.message["token"], order.message["brief"]
+        brief = Brief(**fields, scratch=self._settings.scratch)
+        return Round(self._settings.socket, token, brief, self._program.folder, order.ends)
+
+    def _run_afresh(self, order: Order) -> bool:
+        """Import within the round; whether its object lives on."""
+        class_name = order.message["brief"]["class_name"]
+
+        def prepare() -> Target:
+            self._program.load(in_round=True)
+            return self._target(class_name)
+
+        stopped = self._run_here(order, prepare)
+        target = self._targets.get(class_name)
+        if stopped or target is None or not target.is_resident:
+            return False
+        self._connection.send({"k": "exited", "status": 0, "resident": True})
+        return True
+
+    def _run_here(self, order: Order, prepare: Callable[[], Target]) -> bool:
+        """Print to the round while it lasts; whether its code was asked to end."""
+        self._flush()
+        from manta.light.runtime.rounds import heed_sigterm
+
+        heed_sigterm()
+        kept = os.dup(1), os.dup(2)
+        round_ = self._open(order)
+        try:
+            self._settings.shared.leave(round_.run(prepare))
+        finally:
+            round_.close()
+        for number, fd in enumerate(kept, 1):
+            os.dup2(fd, number)
+            os.close(fd)
+        return round_.stopped
+
+    def _run(self, order: Order) -> bool:
+        """Whether there may be another round here: an object that was stopped in mid-work is
+        not used again."""
+        class_name = order.message["brief"]["class_name"]
+        if self._is_resident(class_name):
+            if self._run_here(order, lambda: self._target(class_name)):
+                return False
+            self._connection.send({"k": "exited", "status": 0, "resident": True})
+            return True
+        template, round_ = os.getpid(), self._open(order)
+        pid = os.fork()
+        if not pid:
+            self._be_round(round_, class_name, template)
+        self._settings.shared.round_pid = pid
+        round_.close()
+        status = processes.exit_code(os.waitpid(pid, 0)[1])
+        self._settings.shared.round_pid = 0
+        self._connection.send({"k": "exited", "status": status, "resident": False})
+        self._warm()
+        return True
+
+    def _be_round(self, round_: Round, class_name: str | None, template: int) -> NoReturn:
+        try:
+            os.close(self._runtimes_end)
+            os.setsid()
+            processes.die_with_parent(signal.SIGKILL, template)
+            self._settings.shared.leave(round_.run(lambda: self._target(class_name)))
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(70)
+        os._exit(0)
+
+    def _warm(self, always: bool = False) -> None:
+        if always:
+            from manta.light.runtime.rounds import heed_sigterm
+            from manta.light.runtime.seeding import await_imports
+
+            heed_sigterm()
+            await_imports()
+        if warm(self._settings) or always:
+            gc.collect()
+            gc.freeze()
+
+
+def warm(settings: Settings) -> bool:
+    """Import what rounds were seen to need; whether there was anything to do."""
+    missing = [name for name in settings.shared.needed if name not in sys.modules]
+    for name in missing:
+        importlib.import_module(name)
+    return bool(missing)

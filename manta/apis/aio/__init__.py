@@ -1,0 +1,1 @@
+"""The asynchronous SDK, from which `manta.apis.sync` is generated."""

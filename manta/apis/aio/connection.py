@@ -1,0 +1,264 @@
+"""Requests that survive a manager's restart, and values that move beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from msgspec import msgpack
+
+from manta.apis.connect.async_bridge import in_thread, outcome, pause
+from manta.apis.connect.session import NotSent, Session
+from manta.apis.errors import ManagerFault, NoAnswer
+from manta.protocol.codes import Code
+from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
+from manta.protocol.user import (
+    FeedItem,
+    FeedName,
+    FeedPage,
+    FindMissingBlobs,
+    MissingBlobs,
+    Plan,
+    Planned,
+    ReadFeed,
+)
+from manta.protocol.values import BlobRef, Inline, Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from manta.protocol.node import Message
+    from manta.protocol.user import CheckSwarm, ExplainSwarm
+    from manta.transports.codec.values import Encoded
+
+PATIENCE = 60.0
+"""Seconds for which a manager that was there may be away."""
+ANSWER = 30.0
+"""Seconds that a request may take."""
+LONG_POLL = 20.0
+TRANSFER = 600.0
+"""Seconds without an end after which a transfer is given up."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+
+Reply = TypeVar("Reply")
+Item = TypeVar("Item")
+
+
+class Paged(Protocol):
+    @property
+    def more(self) -> bool: ...
+
+
+class Revised(Protocol):
+    @property
+    def revision(self) -> str: ...
+
+
+Page = TypeVar("Page", bound=Paged)
+Watched = TypeVar("Watched", bound=Revised)
+
+
+class AsyncConnection:
+    """One user's way to one manager; opened by the first request."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._who: SignedIn | None = None
+
+    async def close(self) -> None:
+        await in_thread(self.session.close)
+
+    async def who(self) -> SignedIn:
+        """Who this key is to the manager; binds the token to the key if there is one."""
+        if self._who is None:
+            token = self.session.target.token
+            message = Bind(token) if token else WhoAmI()
+            self._who = await self._ask(message, SignedIn, again=True)
+        return self._who
+
+    async def ask(
+        self,
+        message: Message,
+        reply: type[Reply],
+        *,
+        again: bool = False,
+        wait: float = 0.0,
+    ) -> Reply:
+        """Send a request and return its answer.
+
+        Over a restart of the manager, what was not sent is sent again, and what was sent but not
+        answered only if it may be asked `again`. `wait` is how long the manager may hold the
+        request back. Raises ConnectionFailed or RequestRefused, or one of their kinds.
+        """
+        await self.who()
+        return await self._ask(message, reply, again=again, wait=wait)
+
+    async def sign_in(self, message: Message) -> SignedIn:
+        """Ask for a sign-in; its answer is who this key is from now on."""
+        self._who = await self._ask(message, SignedIn)
+        return self._who
+
+    async def _ask(
+        self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
+    ) -> Reply:
+        deadline, delay = time.monotonic() + PATIENCE, FIRST_PAUSE
+        while True:
+            # Raises at once when there is nobody and never was.
+            await outcome(self.session.up(deadline - time.monotonic()))
+            try:
+                answer = await outcome(self.session.ask(message, ANSWER + wait))
+            except NotSent as error:
+                failure: Exception = error
+            except NoAnswer as error:
+                if not again:
+                    raise
+                failure = error
+            except ManagerFault as error:
+                if error.code != Code.UNAVAILABLE:
+                    raise
+                failure = error
+            else:
+                assert isinstance(answer, reply)
+                return answer
+            if time.monotonic() + delay > deadline:
+                raise failure
+            await pause(delay)
+            delay = min(2 * delay, LONGEST_PAUSE)
+
+    # --- lists ---------------------------------------------------------------------------
+
+    async def listed(
+        self,
+        request: Callable[[str], Message],
+        reply: type[Page],
+        items: Callable[[Page], Sequence[Item]],
+        key: Callable[[Item], str],
+    ) -> list[Item]:
+        """All of a list, page by page; `request` makes the one for what comes after a key."""
+        found: list[Item] = []
+        more = True
+        while more:
+            page = await self.ask(request(key(found[-1]) if found else ""), reply, again=True)
+            found += items(page)
+            more = page.more
+        return found
+
+    async def changes(
+        self,
+        known: Iterable[Item],
+        request: Callable[[str, float], Message],
+        reply: type[Watched],
+        items: Callable[[Watched], Iterable[Item]],
+        key: Callable[[Item], str],
+        like: Callable[[Item], object] = lambda item: item,
+    ) -> AsyncIterator[Item]:
+        """What of a list differs from what is known of it, from now on and without end.
+
+        `request` makes the one for what changed after a revision, within so many seconds; `like`
+        leaves out of an item what makes no difference.
+        """
+        seen = {key(item): like(item) for item in known}
+        revision = ""
+        while True:
+            asked = request(revision, LONG_POLL)
+            page = await self.ask(asked, reply, again=True, wait=LONG_POLL)
+            for item in items(page):
+                if seen.get(key(item)) != like(item):
+                    seen[key(item)] = like(item)
+                    yield item
+            revision = page.revision
+
+    async def plan(self, request: CheckSwarm | ExplainSwarm) -> Plan:
+        """The answer to either, whatever its size."""
+        planned = await self.ask(request, Planned, again=True)
+        if planned.plan is not None:
+            return planned.plan
+        (load,) = await self.fetch([planned.blob])
+        return await in_thread(lambda: msgpack.decode(load(), type=Plan))
+
+    # --- feeds ---------------------------------------------------------------------------
+
+    async def pages(
+        self,
+        swarm: str,
+        feed: FeedName,
+        *,
+        tag: str | None = None,
+        node: str | None = None,
+        task: str | None = None,
+        follow: bool,
+    ) -> AsyncIterator[FeedPage]:
+        """What a swarm has produced so far; with `follow`, until the swarm has ended."""
+        cursor = 0
+        while True:
+            wait = LONG_POLL if follow else 0.0
+            request = ReadFeed(swarm, feed, cursor, wait=wait, tag=tag, node=node, task=task)
+            page = await self.ask(request, FeedPage, again=True, wait=wait)
+            done = page.ended or (not follow and page.cursor == cursor)
+            cursor = page.cursor
+            if page.items or done:
+                yield page
+            if done:
+                return
+
+    async def items(
+        self, swarm: str, feed: FeedName, *, tag: str | None = None, follow: bool
+    ) -> AsyncIterator[FeedItem]:
+        async for page in self.pages(swarm, feed, tag=tag, follow=follow):
+            for item in page.items:
+                yield item
+
+    # --- values --------------------------------------------------------------------------
+
+    async def push(self, blobs: Mapping[str, Encoded]) -> None:
+        """Bring to the manager what it does not have of these, in parallel."""
+        if not blobs:
+            return
+        refs = tuple(BlobRef(digest, encoded.nbytes) for digest, encoded in blobs.items())
+        answer = await self.ask(FindMissingBlobs(refs), MissingBlobs, again=True)
+        if not answer.blobs:
+            return
+        bulk = (await self.who()).bulk_address
+        transfers = [
+            self.session.push(bulk, ref, blobs[ref.digest], TRANSFER) for ref in answer.blobs
+        ]
+        await self._all(transfers)
+
+    async def fetch(self, payloads: Iterable[Payload | None]) -> list[Any]:
+        """What decodes each payload when it is called; large ones are brought here first."""
+        wanted = list(payloads)
+        bulk = ""
+        if any(isinstance(payload, BlobRef) for payload in wanted):
+            bulk = (await self.who()).bulk_address
+        transfers = {
+            position: self.session.fetch(bulk, payload, TRANSFER)
+            for position, payload in enumerate(wanted)
+            if isinstance(payload, BlobRef)
+        }
+        buffers = await self._all(list(transfers.values()))
+        arrived = dict(zip(transfers, buffers, strict=True))
+        return [_decoder(arrived.get(position, payload)) for position, payload in enumerate(wanted)]
+
+    async def _all(self, futures: Sequence[Future[Any]]) -> list[Any]:
+        """Their results; after the first failure the others are given up."""
+        try:
+            return [await outcome(future) for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _decoder(content: Any) -> Any:
+    """A function that gives the value: of an Inline, a buffer, or None."""
+
+    def load() -> Any:
+        from manta.transports.codec.values import decode
+
+        if content is None:
+            return None
+        # A copy that can be written to, so that arrays can be.
+        return decode(bytearray(content.data) if isinstance(content, Inline) else content)
+
+    return load

@@ -1,0 +1,1 @@
+"""Profiles, keys, and the link to the manager."""

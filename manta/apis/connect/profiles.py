@@ -1,0 +1,380 @@
+"""Whom to talk to and as whom: arguments, environment, and what lies under `~/.manta`.
+
+    profiles/NAME.json      host, port and the manager's public key
+    credentials/NAME.json   the token, sealed (`sealing.py`), mode 0600
+    keys/NAME.key           the key pair that the token is bound to, mode 0600
+    profiles/in-use         which profile is used where none is named
+
+`MANTA_HOME` moves the folder. What is said wins in this order: argument, environment
+(`MANTA_HOST`, `MANTA_PORT`, `MANTA_TOKEN`, `MANTA_PROFILE`), profile, default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from manta.apis import checks
+from manta.apis.connect.sealing import CannotOpen, Sealed, seal, unseal
+from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
+from manta.protocol.codes import Code
+from manta.protocol.tokens import USER_AUDIENCE, UnreadableToken, peek
+from manta.transports.codec.decoders import convert, json_decoder
+from manta.transports.errors import KeyFileError, LocalTransportError
+from manta.transports.security.keys import KeyPair, check_key, read_private, write_private
+
+if TYPE_CHECKING:
+    from manta.protocol.tokens import TokenClaims
+
+DEFAULT = "default"
+DEFAULT_HOST = "localhost"
+DEFAULT_PORT = 50052
+PASSPHRASE = "MANTA_PASSPHRASE"
+PROFILE = "MANTA_PROFILE"
+CONFIG = "profiles/in-use"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Profile(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    host: str | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    server_key: str | None = None
+    email: str | None = None
+
+
+class Credentials(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One of the two; `token` is how older versions kept it."""
+
+    sealed: Sealed | None = None
+    token: str | None = None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A manager and an identity. `server_key` is None when nothing pins it yet."""
+
+    host: str
+    port: int
+    profile: str
+    token: str | None = None
+    server_key: str | None = None
+
+    @property
+    def address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp://{host}:{self.port}"
+
+
+def home(environment: Mapping[str, str] = os.environ) -> Path:
+    return Path(environment.get("MANTA_HOME") or Path("~/.manta").expanduser()).absolute()
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """A value and where it came from, in words."""
+
+    value: str | int | None
+    origin: str
+
+
+def settings(
+    token: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    profile: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> dict[str, Setting]:
+    """Put together what was said: `home`, `profile`, `host`, `port`, `token`, `server_key`.
+
+    Raises InvalidArgument, ProfileError, TokenRefused.
+    """
+    folder = home(environment)
+    chosen = _profile(folder, profile, environment)
+    name = _checked(str(chosen.value))
+    saved = load_profile(folder, name, required=name != DEFAULT)
+    file = f"profile {name}"
+
+    def first(given: object, variable: str, saved_value: object, default: object) -> Setting:
+        for value, origin in (
+            (given, "argument"),
+            (environment.get(variable), variable),
+            (saved_value, file),
+        ):
+            if value not in (None, ""):
+                return Setting(value, origin)  # type: ignore[arg-type]
+        return Setting(default, "default")  # type: ignore[arg-type]
+
+    where = first(host, "MANTA_HOST", saved.host, DEFAULT_HOST)
+    check_host(where.value)
+    door = first(port, "MANTA_PORT", saved.port, DEFAULT_PORT)
+    if door.origin == "MANTA_PORT":
+        if not str(door.value).isdecimal():
+            raise InvalidArgument(f"MANTA_PORT is {door.value!r}: set it to a number, or unset it.")
+        door = Setting(int(str(door.value)), door.origin)
+    checks.integer("port", door.value, 1, 65535)
+    ticket = first(token, "MANTA_TOKEN", None, None)
+    if ticket.value is None and (kept := load_token(folder, name, environment)):
+        ticket = Setting(kept, file)
+    key = Setting(None, "default")
+    if ticket.value:
+        key = Setting(claims(str(ticket.value)).manager_key, "token")
+    elif saved.server_key and (where.value, door.value) == (saved.host, saved.port):
+        key = Setting(saved.server_key, file)
+    elif local := local_server_key(folder):
+        key = Setting(local, "the manager of this machine")
+    return {
+        "home": Setting(str(folder), "MANTA_HOME" if environment.get("MANTA_HOME") else "default"),
+        "profile": chosen,
+        "host": where,
+        "port": door,
+        "token": ticket,
+        "server_key": key,
+    }
+
+
+def resolve(
+    token: str | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    profile: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Target:
+    """The same as the Target that they make. Raises as `settings` does."""
+    found = settings(token, host, port, profile, environment)
+    values = {name: found[name].value for name in Target.__struct_fields__}
+    return convert(values, Target)
+
+
+def _profile(folder: Path, given: str | None, environment: Mapping[str, str]) -> Setting:
+    if given is not None:
+        return Setting(given, "argument")
+    if environment.get(PROFILE):
+        return Setting(environment[PROFILE], PROFILE)
+    if (used := used_profile(folder)) is not None:
+        return Setting(used, f"{folder / CONFIG}")
+    return Setting(DEFAULT, "default")
+
+
+class _Config(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    profile: str | None = None
+
+
+def used_profile(folder: Path) -> str | None:
+    """The one that `use_profile` named. Raises ProfileError."""
+    try:
+        return json_decoder(_Config).decode((folder / CONFIG).read_bytes()).profile
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ProfileError(f"{folder / CONFIG} is not valid ({error}): delete it.") from None
+    except OSError as error:
+        raise ProfileError(f"{folder / CONFIG} can't be read: {error.strerror}.") from None
+
+
+def use_profile(folder: Path, name: str) -> None:
+    """What is used from now on where no profile is named. Raises ProfileError."""
+    if name != DEFAULT:
+        load_profile(folder, _checked(name), required=True)
+    _write(folder / CONFIG, _Config(name))
+
+
+def profiles(folder: Path) -> dict[str, Profile]:
+    """By name. Raises ProfileError."""
+    names = sorted(path.stem for path in (folder / "profiles").glob("*.json"))
+    return {name: load_profile(folder, name, required=True) for name in names}
+
+
+def remove_profile(folder: Path, name: str) -> None:
+    """With its token and its key. Raises ProfileError."""
+    load_profile(folder, _checked(name), required=True)
+    forget(Target("", 0, name), {"MANTA_HOME": str(folder)})
+    (folder / "profiles" / f"{name}.json").unlink(missing_ok=True)
+    if used_profile(folder) == name:
+        (folder / CONFIG).unlink(missing_ok=True)
+
+
+def for_sign_in(
+    host: str | None,
+    port: int | None,
+    profile: str | None,
+    server_key: str | None,
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[Target, KeyPair]:
+    """Whom to sign in to, with which key: no token yet, and the profile may be new."""
+    folder = home(environment)
+    name = _checked(str(_profile(folder, profile, environment).value))
+    known = name if (folder / "profiles" / f"{name}.json").exists() else None
+    without = {**environment, "MANTA_TOKEN": "", PROFILE: ""}
+    found = resolve(None, host, port, known, without)
+    if server_key is not None:
+        try:
+            check_key(server_key, "server_key")
+        except LocalTransportError as error:
+            raise InvalidArgument(f"{error}.") from None
+    key = server_key or found.server_key
+    return Target(found.host, found.port, name, None, key), user_key(folder, name)
+
+
+def remember(
+    target: Target, email: str, token: str, environment: Mapping[str, str] = os.environ
+) -> None:
+    """Keep a sign-in under the target's profile."""
+    folder = home(environment)
+    save_profile(
+        folder, target.profile, Profile(target.host, target.port, claims(token).manager_key, email)
+    )
+    save_token(folder, target.profile, token, environment)
+
+
+def forget(target: Target, environment: Mapping[str, str] = os.environ) -> None:
+    """The token and the key of a sign-in that is over; how to reach the manager stays."""
+    folder = home(environment)
+    for path in (
+        folder / "credentials" / f"{target.profile}.json",
+        folder / "keys" / f"{target.profile}.key",
+    ):
+        path.unlink(missing_ok=True)
+
+
+def claims(token: str) -> TokenClaims:
+    """What a user's token says. Raises TokenRefused for what is none."""
+    try:
+        found = peek(token)
+    except UnreadableToken as error:
+        raise TokenRefused(str(error), error.code) from None
+    if found.audience != USER_AUDIENCE:
+        raise TokenRefused(
+            "This token is for nodes, not for users: give one of `manta token`, or sign in.",
+            Code.TOKEN_AUDIENCE,
+        )
+    return found
+
+
+def check_host(host: object) -> None:
+    """Raises InvalidArgument."""
+    text = checks.name("host", host)
+    if not text.isascii() or "/" in text or " " in text:
+        raise InvalidArgument(f"host is {checks.shown(text)}: give a name or an address.")
+
+
+def local_server_key(folder: Path) -> str | None:
+    """The key of a manager that runs under this home, so that its first user need not copy it."""
+    try:
+        found = json_decoder(_Local).decode((folder / "manager" / "manager.json").read_bytes())
+    except (OSError, ValueError):
+        return None  # none runs here
+    return found.public_key
+
+
+class _Local(msgspec.Struct):
+    public_key: str
+
+
+def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
+    path = folder / "profiles" / f"{name}.json"
+    try:
+        return json_decoder(Profile).decode(path.read_bytes())
+    except FileNotFoundError:
+        if not required:
+            return Profile()
+        there = sorted(file.stem for file in path.parent.glob("*.json"))
+        raise ProfileError(
+            f"There is no profile {name!r} in {path.parent}: "
+            f"there {'are ' + ', '.join(there) if there else 'is none yet'}. "
+            f"`manta sign-in --profile {name}` makes it."
+        ) from None
+    except ValueError as error:
+        raise ProfileError(
+            f"The profile {path} is not valid ({error}): mend or delete it."
+        ) from None
+    except OSError as error:
+        raise ProfileError(f"The profile {path} can't be read: {error.strerror}.") from None
+
+
+def save_profile(folder: Path, name: str, profile: Profile) -> None:
+    _write(folder / "profiles" / f"{_checked(name)}.json", profile)
+
+
+def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """None when there is none. One that lies there unsealed is sealed. Raises ProfileError."""
+    path = folder / "credentials" / f"{name}.json"
+    if not path.exists():
+        return None
+    try:
+        found = json_decoder(Credentials).decode(read_private(path))
+        if found.sealed is None and found.token is None:
+            raise ValueError("there is no token in it")
+    except KeyFileError as error:
+        raise ProfileError(f"{error}.") from None
+    except ValueError as error:
+        raise ProfileError(
+            f"The credentials {path} are damaged ({error}): delete them and sign in again."
+        ) from None
+    if found.sealed is None:
+        assert found.token is not None
+        save_token(folder, name, found.token, environment)
+        return found.token
+    return _unsealed(found.sealed, path, user_key(folder, name), environment)
+
+
+def _unsealed(sealed: Sealed, path: Path, keys: KeyPair, environment: Mapping[str, str]) -> str:
+    passphrase = environment.get(PASSPHRASE, "")
+    if sealed.salt is not None and not passphrase:
+        raise ProfileError(
+            f"The credentials {path} are sealed with a passphrase: set {PASSPHRASE} to it, "
+            "or delete them and sign in again."
+        )
+    try:
+        return unseal(sealed, keys.secret, passphrase)
+    except CannotOpen:
+        remedy = "restore the key file"
+        if sealed.salt is not None:
+            remedy = f"set {PASSPHRASE} to the right passphrase"
+        raise ProfileError(
+            f"The credentials {path} were sealed with something else than this profile's key"
+            f"{' and this passphrase' * (sealed.salt is not None)}, or were changed: {remedy}, "
+            "or delete them and sign in again."
+        ) from None
+
+
+def save_token(
+    folder: Path, name: str, token: str, environment: Mapping[str, str] = os.environ
+) -> None:
+    keys = user_key(folder, name)
+    sealed = seal(token, keys.secret, environment.get(PASSPHRASE, ""))
+    _write(folder / "credentials" / f"{_checked(name)}.json", Credentials(sealed))
+
+
+def user_key(folder: Path, name: str) -> KeyPair:
+    """The key pair of a profile, made when it is first asked for. Raises ProfileError."""
+    path = folder / "keys" / f"{_checked(name)}.key"
+    try:
+        if not path.exists():
+            try:
+                KeyPair.generate().save(path)
+            except KeyFileError:
+                if not path.exists():  # else another process was faster
+                    raise
+        return KeyPair.load(path)
+    except KeyFileError as error:
+        raise ProfileError(f"{error}.") from None
+
+
+def _write(path: Path, content: Profile | Credentials | _Config) -> None:
+    text = msgspec.json.format(msgspec.json.encode(content)).decode()
+    try:
+        write_private(path, text + "\n", replace=True)
+    except KeyFileError as error:
+        raise ProfileError(f"{error}.") from None
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(checks.name("The profile", name)):
+        raise InvalidArgument(
+            f"The profile's name is {checks.shown(name)}: "
+            "give letters, digits, dots, dashes and underscores."
+        )
+    return name

@@ -1,0 +1,356 @@
+"""One connection to one manager: requests, blobs, and the state of the link.
+
+Everything is answered by futures, whose errors are the SDK's own, so that the synchronous and
+the asynchronous API wait for them each in its way. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any
+
+from manta.actors.errors import (
+    ActorCrashed,
+    ActorError,
+    AnswerLost,
+    AskTimeout,
+    Refused,
+    Unreachable,
+)
+from manta.apis import errors
+from manta.apis.connect.spool import Spool
+from manta.transports.errors import BulkError, DownReason, TransportError
+from manta.transports.frames import MAJOR, MINOR
+
+if TYPE_CHECKING:
+    from manta.actors.links import Connection
+    from manta.actors.remote import RemoteRef
+    from manta.actors.system import ActorSystem
+    from manta.apis.connect.profiles import Target
+    from manta.protocol.node import Message
+    from manta.protocol.values import BlobRef
+    from manta.transports.bulk.interface import Bulk, BulkPeer
+    from manta.transports.codec.values import Encoded
+    from manta.transports.security.keys import KeyPair
+
+GATEWAY = "manager/gateway"
+_HOPELESS = {
+    DownReason.DENIED,
+    DownReason.WRONG_KEY,
+    DownReason.VERSION,
+    DownReason.PROTOCOL,
+}
+"""What another try would not change."""
+_ABSENT = {DownReason.UNREACHABLE, DownReason.UNKNOWN_HOST}
+"""Nobody is there; one that was there is waited for."""
+FIRST_CONTACT = 20.0
+"""Seconds for which one that accepts and says nothing may be a manager that is starting."""
+
+
+class NotSent(errors.ManagerUnreachable):
+    """The request never left: it may be sent again, whatever it is."""
+
+
+class Session:
+    """Opened by the first use. `target.server_key` must be known by then."""
+
+    def __init__(self, target: Target, keys: KeyPair) -> None:
+        self.target = target
+        self._keys = keys
+        self._lock = threading.RLock()
+        self._system: ActorSystem | None = None
+        self._connection: Connection | None = None
+        self._gateway: RemoteRef | None = None
+        self._bulk: Bulk | None = None
+        self._bulk_peer: BulkPeer | None = None
+        self._spool = Spool()
+        self._state: DownReason | None = DownReason.CONNECTING
+        self._was_up = False
+        self._waiting: dict[Future[None], threading.Timer] = {}
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def state(self) -> DownReason | None:
+        """None while the link is up, else why it is not."""
+        return self._state
+
+    def up(self, timeout: float) -> Future[None]:
+        """Done once the link is up.
+
+        Fails at once with what no other try would change and, if the manager was never reached,
+        as soon as nobody answers, or after FIRST_CONTACT seconds when somebody accepts and says
+        nothing; else with ManagerUnreachable after `timeout` seconds.
+        """
+        future: Future[None] = Future()
+        self._check_process()
+        with self._lock:
+            self._open()
+            if self._state is None:
+                future.set_result(None)
+            elif failure := self._failure(self._state):
+                future.set_exception(failure)
+            else:
+                if not self._was_up:
+                    timeout = min(timeout, FIRST_CONTACT)
+                timer = threading.Timer(max(0.0, timeout), self._give_up, [future])
+                timer.daemon = True
+                self._waiting[future] = timer
+                timer.start()
+        future.add_done_callback(self._no_longer_waits)
+        return future
+
+    def ask(self, message: Message, timeout: float) -> Future[Any]:
+        """The manager's answer. Fails with NotSent, NoAnswer, RequestRefused or their kinds."""
+        self._check_process()
+        with self._lock:
+            self._open()
+            assert self._gateway is not None
+            asked = self._gateway.ask_future(message, timeout=timeout)
+        return _translated(asked, lambda error: self._error(error, message, timeout))
+
+    def push(self, address: str, ref: BlobRef, encoded: Encoded, timeout: float) -> Future[None]:
+        """Move a value to the manager, whose bulk plane is at `address`."""
+        self._spool.offer(ref.digest, encoded)
+        moved = self._peer(address).push(ref.digest, ref.size, timeout=timeout)
+        moved.add_done_callback(lambda _: self._spool.withdraw(ref.digest, encoded))
+        return _translated(moved, _transfer_error)
+
+    def fetch(self, address: str, ref: BlobRef, timeout: float) -> Future[memoryview]:
+        """The bytes of a blob of the manager's, which may be written to."""
+        moved = self._peer(address).fetch(ref.digest, ref.size, timeout=timeout)
+        return _translated(moved, _transfer_error, lambda _: self._spool.take(ref.digest))
+
+    def close(self) -> None:
+        """Hang up. What still waits fails with ApiClosed."""
+        if os.getpid() != self._pid:
+            return  # it is the other process's still
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            waiting, self._waiting = self._waiting, {}
+            connection, bulk, system = self._connection, self._bulk, self._system
+        for future, timer in waiting.items():
+            timer.cancel()
+            _fail(future, _closed())
+        if connection is not None:
+            connection.close()
+        if bulk is not None:
+            bulk.close()
+        if system is not None:
+            system.stop()
+        self._spool.close()
+
+    # --- inside ----------------------------------------------------------------------------
+
+    def _check_process(self) -> None:
+        """A fork has no threads that would bring an answer, and may hold locks for ever."""
+        if os.getpid() != self._pid:
+            raise errors.ApiClosed(
+                "This API object was made before this process was forked, and belongs to the "
+                "other one: make a new one here."
+            )
+
+    def _no_longer_waits(self, future: Future[None]) -> None:
+        if future.cancelled():
+            with self._lock:
+                timer = self._waiting.pop(future, None)
+            if timer is not None:
+                timer.cancel()
+
+    def _open(self) -> None:
+        """Start dialling. Called under the lock."""
+        if self._closed:
+            raise _closed()
+        if self._connection is not None:
+            return
+        key = self.target.server_key
+        if key is None:
+            raise errors.NotAuthenticated(
+                f"Not signed in to {self.target.host}:{self.target.port}: sign in, the first time "
+                "with the manager's server key (`manta manager status` shows it there), or give "
+                "a token."
+            )
+        self._connection = self._dial(key)
+        self._gateway = self._connection.ref(GATEWAY)
+
+    def _dial(self, key: str) -> Connection:
+        from manta.actors.system import ActorSystem
+        from manta.transports.zeromq.transport import ZmqTransport
+
+        self._system = ActorSystem("user", transport=ZmqTransport(self._keys))
+        try:
+            return self._system.dial(self.target.address, key, on_state=self._on_state)
+        except TransportError as error:
+            self._system.stop()
+            self._system = None
+            raise errors.ManagerUnreachable(f"{error}.") from error
+
+    def _peer(self, address: str) -> BulkPeer:
+        with self._lock:
+            self._open()
+            if self._bulk is None:
+                from manta.transports.bulk.curve import CurveBulk
+
+                assert self.target.server_key is not None
+                self._bulk = CurveBulk(self._keys, self._spool)
+                self._bulk_peer = self._bulk.dial(address, self.target.server_key)
+            assert self._bulk_peer is not None
+            return self._bulk_peer
+
+    def _on_state(self, state: DownReason | None) -> None:
+        """Called on the I/O thread."""
+        with self._lock:
+            self._state = state
+            if state is None:
+                self._was_up = True
+                failure = None
+            elif (failure := self._failure(state)) is None:
+                return
+            waiting, self._waiting = self._waiting, {}
+        for future, timer in waiting.items():
+            timer.cancel()
+            if failure is None:
+                _finish(future)
+            else:
+                _fail(future, failure)
+
+    def _failure(self, state: DownReason) -> errors.ConnectionFailed | None:
+        """The error of a state that is not worth waiting in."""
+        if state in _HOPELESS or (state in _ABSENT and not self._was_up):
+            return self._down_error(state)
+        return None
+
+    def _give_up(self, future: Future[None]) -> None:
+        with self._lock:
+            self._waiting.pop(future, None)
+            state = self._state
+        if state is not None:
+            _fail(future, self._down_error(state))
+
+    def _down_error(self, state: DownReason) -> errors.ConnectionFailed:
+        where = f"{self.target.host}:{self.target.port}"
+        match state:
+            case DownReason.WRONG_KEY:
+                return errors.WrongServerKey(
+                    f"Who listens at {where} does not hold the manager's key that is expected "
+                    "there (`manta config show --origin` says by what): check host and port, or "
+                    "sign in again with its server key if it is another manager, or was set up "
+                    "anew."
+                )
+            case DownReason.DENIED:
+                return errors.Denied(
+                    f"The manager at {where} refused this machine's key: "
+                    "it may have been revoked; sign in again."
+                )
+            case DownReason.BUSY:
+                return errors.ManagerBusy(
+                    f"The manager at {where} takes no new connections now: try again later."
+                )
+            case DownReason.VERSION:
+                theirs = self._connection.link.peer_version if self._connection else ""
+                both = f" ({theirs}, and this side {MAJOR}.{MINOR})" if theirs else ""
+                return errors.VersionMismatch(
+                    f"The manager at {where} speaks another major version of the protocol{both}: "
+                    "update Manta here or there."
+                )
+            case DownReason.SILENT:
+                return errors.ManagerUnreachable(
+                    f"{where} accepts connections and stays silent, as no manager does: check the "
+                    "port, which is that for users, and whether the manager hangs."
+                )
+            case DownReason.PROTOCOL:
+                return errors.ProtocolViolation(
+                    f"The manager at {where} and this process do not understand each other: "
+                    "update both to the same version of Manta."
+                )
+            case DownReason.UNKNOWN_HOST:
+                return errors.ManagerUnreachable(
+                    f"The host name {self.target.host!r} is not known here: correct it, or give "
+                    "the manager's IP address."
+                )
+            case _:
+                return errors.ManagerUnreachable(
+                    f"No manager answers at {where} ({state}): start it with `manta manager "
+                    "start`, or give its host and port."
+                )
+
+    def _error(self, error: BaseException, message: Message, timeout: float) -> BaseException:
+        what = type(message).__name__
+        match error:
+            case Refused():
+                return errors.refusal(error.code, error.sentence, error.data)
+            case Unreachable() if self._closed:
+                return _closed()
+            case AnswerLost():
+                return _unknown(f"The connection was lost before {what} was answered")
+            case AskTimeout():
+                return _unknown(f"The manager did not answer {what} within {timeout:g} s")
+            case ActorCrashed():
+                return _unknown(f"A part of the manager crashed over {what} and starts anew")
+            case Unreachable():
+                return NotSent(f"{what} could not be sent: {error}.")
+            case ActorError():
+                return errors.ManagerFault(
+                    f"The manager could not answer {what}: {error}. Its log says more.",
+                    "unavailable",
+                )
+            case _:
+                return error
+
+
+def _transfer_error(error: BaseException) -> BaseException:
+    if isinstance(error, BulkError):
+        return errors.TransferFailed(str(error))
+    return error
+
+
+def _unknown(what: str) -> errors.NoAnswer:
+    return errors.NoAnswer(f"{what}: it may have been carried out, look before you repeat it.")
+
+
+def _closed() -> errors.ApiClosed:
+    return errors.ApiClosed("This API object was closed: make a new one.")
+
+
+def _translated(
+    source: Future[Any],
+    translate: Callable[[BaseException], BaseException],
+    convert: Callable[[Any], Any] | None = None,
+) -> Future[Any]:
+    """A future that follows another; cancelling it cancels the other."""
+    target: Future[Any] = Future()
+
+    def follow(done: Future[Any]) -> None:
+        if done.cancelled():
+            target.cancel()
+        elif (error := done.exception()) is not None:
+            _fail(target, translate(error))
+        else:
+            _finish(target, done.result() if convert is None else convert(done.result()))
+
+    def cancelled(done: Future[Any]) -> None:
+        if done.cancelled():
+            source.cancel()
+
+    source.add_done_callback(follow)
+    target.add_done_callback(cancelled)
+    return target
+
+
+def _finish(future: Future[Any], value: Any = None) -> None:
+    try:
+        future.set_result(value)
+    except InvalidStateError:
+        return  # who waited gave up
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    try:
+        future.set_exception(error)
+    except InvalidStateError:
+        return  # who waited gave up

@@ -1,0 +1,1 @@
+"""The synchronous SDK, generated from `manta.apis.aio` by `make generate`."""

@@ -1,0 +1,218 @@
+# Generated from manta/apis/aio/outputs.py by `make generate`: do not edit.
+"""What a swarm produces: tasks, events, results, globals, metrics, logs and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from manta.apis import checks
+from manta.apis.connect.bridge import in_thread
+from manta.apis.errors import NotFound
+from manta.apis.overviews import (
+    ErrorOverview,
+    EventOverview,
+    LogOverview,
+    MetricsOverview,
+    TaskOverview,
+)
+from manta.apis.results import Result, Results
+from manta.protocol import user as messages
+from manta.protocol.node import Ok
+from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
+
+if TYPE_CHECKING:
+    from manta.apis.sync.connection import Connection
+    from manta.apis.sync.user_api import Node, SwarmId
+    from manta.protocol.node import Message
+
+    R = TypeVar("R", bound=Message)
+
+
+class Outputs:
+    """Swarms are given as an overview, an id, or a unique beginning of one."""
+
+    connection: Connection
+
+    if TYPE_CHECKING:
+
+        def _ask(self, message: Message, reply: type[R], *, again: bool = False) -> R: ...
+
+    # --- tasks and events --------------------------------------------------------------------
+
+    def get_tasks(self, swarm: SwarmId, iteration: int | None = None) -> list[TaskOverview]:
+        """Every attempt of every task, of one iteration or of all."""
+        tasks = self._tasks(swarm, iteration)
+        outputs = self.connection.fetch(task.output for task in tasks)
+        return [TaskOverview.of(task, load()) for task, load in zip(tasks, outputs, strict=True)]
+
+    def stream_events(self, swarm: SwarmId) -> Iterator[EventOverview]:
+        """What happens to the swarm, from its beginning to its end."""
+        for item in self.connection.items(checks.identity("swarm", swarm), "events", follow=True):
+            assert isinstance(item, EventItem)
+            yield EventOverview.of(item)
+
+    # --- results, globals, metrics -----------------------------------------------------------
+
+    def get_swarm_results(
+        self, swarm: SwarmId, tag: str | None = None, wait: bool = False
+    ) -> Results:
+        """The results so far or, with `wait`, once the swarm has ended.
+
+        Raises NotFound when a swarm that has ended has none of that tag.
+        """
+        checks.flag("wait", wait)
+        tag = _tag(tag)
+        found: list[Result] = []
+        tags: set[str] = set()
+        name = checks.identity("swarm", swarm)
+        ended = False
+        for page in self.connection.pages(name, "results", follow=wait):
+            items = [item for item in page.items if isinstance(item, ResultItem)]
+            tags |= {item.tag for item in items}
+            wanted = [item for item in items if tag is None or item.tag == tag]
+            found += self._results(wanted)
+            ended = page.ended
+        if tag is not None and ended and not found:
+            there = f"it has {', '.join(sorted(tags))}" if tags else "it has no results at all"
+            raise NotFound(f"Swarm {name} has no results of tag {tag!r}: {there}.")
+        return Results(found)
+
+    def select_results(self, swarm: SwarmId, tag: str) -> Results:
+        """The results of one tag so far. Raises NotFound when there are none."""
+        found = self.get_swarm_results(swarm, checks.name("tag", tag))
+        if not found:
+            raise NotFound(
+                f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
+                "list_result_tags says what there is."
+            )
+        return found
+
+    def stream_results(self, swarm: SwarmId, tag: str | None = None) -> Iterator[Result]:
+        """Each result, from the first on, until the swarm has ended."""
+        name = checks.identity("swarm", swarm)
+        for page in self.connection.pages(name, "results", tag=_tag(tag), follow=True):
+            items = [item for item in page.items if isinstance(item, ResultItem)]
+            yield from self._results(items)
+
+    def list_result_tags(self, swarm: SwarmId) -> list[str]:
+        """The tags under which there are results so far, in order of appearance."""
+        tags: dict[str, None] = {}
+        for item in self.connection.items(checks.identity("swarm", swarm), "results", follow=False):
+            assert isinstance(item, ResultItem)
+            tags[item.tag] = None
+        return list(tags)
+
+    def delete_results(
+        self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
+    ) -> int:
+        """Delete the results of one tag, one iteration, or both, or all; how many they were.
+
+        Nobody reads them any more, neither users nor tasks. The swarm may run meanwhile: what
+        it writes afterwards is kept. Raises NotFound for a tag of which there are none.
+        """
+        if tag is not None:
+            checks.name("tag", tag)
+        if iteration is not None:
+            checks.integer("iteration", iteration, 0)
+        request = messages.DeleteResults(checks.identity("swarm", swarm), tag, iteration)
+        return (self._ask(request, messages.DeletedResults)).count
+
+    def select_global(self, swarm: SwarmId, tag: str) -> Any:
+        """The value of a global now. Raises NotFound."""
+        request = messages.SelectGlobal(checks.identity("swarm", swarm), checks.name("tag", tag))
+        answer = self._ask(request, messages.SelectedGlobal, again=True)
+        if answer.value is None:
+            tags = self.list_global_tags(swarm)
+            there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
+            raise NotFound(
+                f"Swarm {checks.identity('swarm', swarm)} has no global {tag!r}: {there}."
+            )
+        (load,) = self.connection.fetch([answer.value])
+        return load()
+
+    def set_global(self, swarm: SwarmId, tag: str, value: Any) -> None:
+        """Write a global; tasks that read it from now on see this value."""
+        from manta.apis.compile.compiler import payload
+
+        checks.name("tag", tag)
+        blobs: dict[str, Any] = {}
+        sent = in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
+        self.connection.push(blobs)
+        self._ask(messages.SetGlobal(checks.identity("swarm", swarm), tag, sent), Ok, again=True)
+
+    def list_global_tags(self, swarm: SwarmId) -> list[str]:
+        """The tags of the swarm's globals."""
+        request = messages.ListGlobalTags(checks.identity("swarm", swarm))
+        return list((self._ask(request, messages.GlobalTags, again=True)).tags)
+
+    def get_metrics(self, swarm: SwarmId) -> list[MetricsOverview]:
+        """What tasks gave to `world.log_metrics` so far."""
+        return list(self._metrics(swarm, follow=False))
+
+    def stream_metrics(self, swarm: SwarmId) -> Iterator[MetricsOverview]:
+        """The same as it comes, until the swarm has ended."""
+        yield from self._metrics(swarm, follow=True)
+
+    # --- logs and errors ---------------------------------------------------------------------
+
+    def collect_logs(
+        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
+    ) -> list[LogOverview]:
+        """What tasks wrote so far, of one node (id or alias) or task (alias) or of all.
+
+        Raises NotFound for a node or task that there is not.
+        """
+        return list(self._logs(swarm, node, task, follow=False))
+
+    def stream_logs(
+        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
+    ) -> Iterator[LogOverview]:
+        """The same as it comes, until the swarm has ended."""
+        yield from self._logs(swarm, node, task, follow=True)
+
+    def collect_errors(self, swarm: SwarmId) -> list[ErrorOverview]:
+        """Why attempts failed, with traceback and last lines."""
+        tasks = self._tasks(swarm, None)
+        return [ErrorOverview.of(task, task.error) for task in tasks if task.error is not None]
+
+    # --- shared ------------------------------------------------------------------------------
+
+    def _tasks(self, swarm: SwarmId, iteration: int | None) -> tuple[TaskInfo, ...]:
+        if iteration is not None:
+            checks.integer("iteration", iteration, 0)
+        tasks: tuple[TaskInfo, ...] = ()
+        more = True
+        while more:
+            request = messages.GetTasks(checks.identity("swarm", swarm), iteration, len(tasks))
+            page = self._ask(request, messages.Tasks, again=True)
+            tasks, more = tasks + page.tasks, page.more
+        return tasks
+
+    def _results(self, items: list[ResultItem]) -> list[Result]:
+        loads = self.connection.fetch(item.value for item in items)
+        return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
+
+    def _metrics(self, swarm: SwarmId, *, follow: bool) -> Iterator[MetricsOverview]:
+        for item in self.connection.items(
+            checks.identity("swarm", swarm), "metrics", follow=follow
+        ):
+            assert isinstance(item, MetricsItem)
+            yield MetricsOverview.of(item)
+
+    def _logs(
+        self, swarm: SwarmId, node: Node | None, task: str | None, *, follow: bool
+    ) -> Iterator[LogOverview]:
+        name = checks.identity("swarm", swarm)
+        of = {
+            "node": None if node is None else checks.identity("node", node),
+            "task": None if task is None else checks.name("task", task),
+        }
+        for page in self.connection.pages(name, "logs", follow=follow, **of):
+            for item in page.items:
+                assert isinstance(item, LogItem)
+                yield LogOverview.of(item)
+
+
+def _tag(tag: object) -> str | None:
+    return None if tag is None else checks.name("tag", tag)

@@ -1,0 +1,88 @@
+"""`manta deploy`, `check`: a swarm to a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli.common import as_json_option, say, with_api
+from manta.cli.exit_codes import Exit, of_status
+from manta.console import json_form
+from manta.console.terminal import Screen
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
+
+
+@click.command()
+@click.argument("target", metavar="FILE[:CLASS]")
+@click.option("--cluster", required=True, help="Its name or id.")
+@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
+@as_json_option
+@with_api
+def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as_json: bool) -> int:
+    """Say where the tasks of the swarm in FILE would run, or why not; nothing is deployed.
+
+    CLASS names one where FILE has several swarms.
+    The exit code is 0 when all of them can be placed, 9 when not.
+    """
+    from manta.cli.commands.swarms import plan_lines
+    from manta.cli.loading import load_swarm, parse_parameters
+
+    plan = api.check_swarm(cluster, load_swarm(target, parse_parameters(parameters)))
+    if as_json:
+        json_form.show(plan)
+    else:
+        screen = Screen()
+        screen.show(plan_lines(plan, screen.room))
+    return Exit.UNPLACEABLE if plan.problems else Exit.OK
+
+
+@click.command()
+@click.argument("target", metavar="FILE[:CLASS]")
+@click.option("--cluster", required=True, help="Its name or id.")
+@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
+@click.option("--follow", is_flag=True, help="Show its progress until it has ended.")
+@click.option("--logs/--no-logs", default=True, help="With --follow, show what tasks write.")
+@click.option("--wait", is_flag=True, help="Deploy it even if no node can run it yet.")
+@as_json_option
+@with_api
+def deploy(
+    api: UserAPI,
+    target: str,
+    cluster: str,
+    parameters: Sequence[str],
+    follow: bool,
+    logs: bool,
+    wait: bool,
+    as_json: bool,
+) -> int:
+    """Deploy the swarm in FILE to a cluster, and print its id.
+
+    CLASS names one where FILE has several swarms.
+    With --follow, the exit code is 0 for COMPLETED, 1 for FAILED, 3 for STOPPED; Ctrl-C ends the
+    following, not the swarm.
+    """
+    from manta.cli.loading import load_swarm, parse_parameters
+
+    swarm = load_swarm(target, parse_parameters(parameters))
+    deployed = api.deploy_swarm(cluster, swarm, wait=wait)
+    say(deployed, deployed.swarm_id, as_json=as_json)
+    if not follow:
+        return Exit.OK
+    from manta.cli.commands.run import ending
+    from manta.cli.live.following import Follower
+    from manta.cli.live.view import SwarmView
+
+    view, screen = SwarmView(deployed.max_iteration), Screen(quiet=as_json)
+    follower = Follower(api, deployed, view, screen)
+    try:
+        ended = follower.run(logs=logs)
+        errors = api.collect_errors(ended) if ended.status == "FAILED" else []
+    finally:
+        api.close()
+        follower.join()
+    screen.show(ending(ended, errors, view, screen.columns))
+    return of_status(ended.status)

@@ -1,0 +1,150 @@
+"""`manta sign-in`, `sign-out` and `token ...`"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli.common import as_json_option, say, secret, show_fields, usage, with_api
+from manta.console import text
+from manta.console.commands import Group
+
+if TYPE_CHECKING:
+    from manta.apis.connect.profiles import Target
+    from manta.apis.user_api import UserAPI
+
+
+@click.command("sign-in")
+@click.option("--email", prompt=True, help="Who signs in; asked for if left out.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--host", help="The manager's host.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
+@click.option("--server-key", help="Its public key, unless it runs on this machine.")
+@click.option("--profile", help="Where to remember it; `default` if left out.")
+@as_json_option
+def sign_in(
+    email: str,
+    password_stdin: bool,
+    host: str | None,
+    port: int | None,
+    server_key: str | None,
+    profile: str | None,
+    as_json: bool,
+) -> None:
+    """Sign in to a manager; from then on commands need no token."""
+    from manta.apis.connect import profiles
+    from manta.apis.user_api import UserAPI
+
+    usage(lambda: profiles.for_sign_in(host, port, profile, server_key))  # before it is asked for
+    password = secret("Password", from_stdin=password_stdin)
+    signed_in = usage(lambda: UserAPI.sign_in(email, password, host, port, profile, server_key))
+    with signed_in as api:
+        where, me = api.connection.session.target, api.get_user()
+    sentence = f"Signed in to {where.host}:{where.port} as {me.email}."
+    say(_identity(where, me.email), sentence, as_json=as_json)
+
+
+@click.command("sign-out")
+@click.option("--everywhere", is_flag=True, help="On whatever machine this user is signed in.")
+@as_json_option
+@with_api
+def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
+    """Forget this machine's key and token; the manager refuses them from now on."""
+    where, me = api.connection.session.target, api.get_user()
+    api.logout(everywhere)
+    sentence = f"Signed out of {where.host}:{where.port}."
+    say({**_identity(where, me.email), "everywhere": everywhere}, sentence, as_json=as_json)
+
+
+@click.group(cls=Group)
+def token() -> None:
+    """Use, show and renew this machine's token; end those of a user."""
+
+
+@token.command()
+@click.option("--host", help="The manager's host.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
+@click.option("--profile", help="Where to keep it; `default` if left out.")
+@as_json_option
+def use(host: str | None, port: int | None, profile: str | None, as_json: bool) -> None:
+    """Read a token from standard input, bind it to this machine's key, and keep it."""
+    from manta.apis.connect import profiles
+    from manta.apis.connect.session import Session
+    from manta.apis.user_api import UserAPI
+
+    given = secret("Token", from_stdin=not sys.stdin.isatty()).strip()
+    manager_key = profiles.claims(given).manager_key
+    found, keys = profiles.for_sign_in(host, port, profile, manager_key)
+    target = profiles.Target(found.host, found.port, found.profile, given, manager_key)
+    with UserAPI.over(Session(target, keys)) as api:
+        email = api.get_user().email
+    profiles.remember(target, email, given)
+    sentence = f"This machine is {email} at {target.host}:{target.port}."
+    say(_identity(target, email), sentence, as_json=as_json)
+
+
+@token.command()
+@as_json_option
+@with_api
+def rotate(api: UserAPI, as_json: bool) -> None:
+    """Take a new token in place of this machine's; the old one is worth nothing any more."""
+    api.rotate_token()
+    where = api.connection.session.target
+    sentence = "This machine has a new token; whoever shows the old one revokes both."
+    say(_identity(where, api.get_user().email), sentence, as_json=as_json)
+
+
+@token.command()
+@click.argument("user", metavar="USER")
+@click.confirmation_option("--yes", prompt="End all of this user's tokens, on every machine?")
+@as_json_option
+@with_api
+def revoke(api: UserAPI, user: str, as_json: bool) -> None:
+    """End all tokens and keys of USER at once; for administrators.
+
+    USER must sign in again on each machine. `manta sign-out --everywhere` does it for yourself.
+    """
+    found = api.get_user(user)
+    api.revoke_tokens(found)
+    ended = {"id": found.id, "email": found.email, "revoked": True}
+    say(ended, f"All tokens of {found.email} have ended.", as_json=as_json)
+
+
+@token.command()
+@click.option("--profile", help="Of which profile.")
+@as_json_option
+def show(profile: str | None, as_json: bool) -> None:
+    """Say whose token this is and how long it serves; the token itself is not shown."""
+    from manta.apis.connect import profiles
+    from manta.apis.errors import TokenRefused
+
+    target = profiles.resolve(profile=profile)
+    if not target.token:
+        raise TokenRefused(
+            f"Profile {target.profile!r} has no token: sign in, or `manta token use`."
+        )
+    claims = profiles.claims(target.token)
+    left = claims.expires_at - time.time()
+    rows = [
+        ("profile", target.profile),
+        ("manager", f"{target.host}:{target.port}"),
+        ("its key", claims.manager_key),
+        ("user", claims.subject),
+        ("expires", f"in {text.seconds(left)}" if left > 0 else f"{text.seconds(-left)} ago"),
+    ]
+    record = {
+        "profile": target.profile,
+        "host": target.host,
+        "port": target.port,
+        "manager_key": claims.manager_key,
+        "user_id": claims.subject,
+        "expires_at": claims.expires_at,
+    }
+    show_fields(record, rows, as_json=as_json)
+
+
+def _identity(target: Target, email: str) -> dict[str, object]:
+    return {"profile": target.profile, "host": target.host, "port": target.port, "email": email}

@@ -1,0 +1,168 @@
+"""`manta pull`: a swarm as a folder, with a manifest that says what must be in it.
+
+swarm.json               how it stands, and its tasks
+results/N.npz|json       each result's value; `results.json` says what each is
+globals/TAG.npz|json
+logs.ndjson, metrics.ndjson, events.ndjson
+manifest.json            every other file's size and BLAKE3 digest
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import click
+
+from manta.cli.common import NotWritten, as_json_option, connects, say
+from manta.cli.exit_codes import Exit
+from manta.console import json_form
+
+if TYPE_CHECKING:
+    from manta.apis.overviews import SwarmOverview
+    from manta.apis.user_api import UserAPI
+
+MANIFEST = "manifest.json"
+
+
+@click.command()
+@click.argument("swarm")
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Compare a folder that was pulled with its manifest.")
+@as_json_option
+@connects
+def pull(
+    connect: Callable[[], UserAPI], swarm: str, folder: Path | None, verify: bool, as_json: bool
+) -> int:
+    """Copy all that SWARM wrote into FOLDER (its name and id), which must not exist yet.
+
+    Values are in the format in which Manta sends them (`manta.transports.codec.values.decode`);
+    what JSON can hold is JSON besides. manifest.json has every file's size and digest:
+    `manta pull --verify FOLDER` looks whether all is as it was.
+    """
+    if verify:
+        flaws = check(Path(swarm))
+        record = {"folder": swarm, "intact": not flaws, "flaws": flaws}
+        say(record, "\n".join(flaws) or f"{swarm} is as it was pulled.", as_json=as_json)
+        return Exit.LOCAL if flaws else Exit.OK
+    with connect() as api:
+        record, sentence = _pulled(api, swarm, folder)
+    say(record, sentence, as_json=as_json)
+    return Exit.OK
+
+
+def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, object], str]:
+    """Raises NotWritten; the folder is whole or not there."""
+    found = api.get_swarm(swarm)
+    target = folder or Path(f"{found.name}-{found.swarm_id}")
+    if target.exists():
+        raise click.UsageError(f"{target} is there already: name another folder.")
+    draft = target.with_name(f".{target.name}.part-{os.getpid()}")
+    try:
+        results, files = _write(api, found, draft)
+        draft.rename(target)
+    except OSError as error:
+        raise NotWritten(
+            f"{target} cannot be written: {error.strerror or error}; make room there, or name "
+            "another folder."
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    record = {
+        "folder": target,
+        "swarm_id": found.swarm_id,
+        "status": found.status,
+        "results": results,
+        "files": files,
+    }
+    sentence = f"{target}: {results} results, {files} files."
+    if not found.ended:
+        sentence += f"\nThe swarm is {found.status}: what it writes from now on is not in it."
+    return record, sentence
+
+
+def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
+    """How many results and files. Raises OSError."""
+    for part in ("results", "globals"):
+        (draft / part).mkdir(parents=True)
+    tasks = [dict(task) for task in api.get_tasks(found)]
+    _json(draft / "swarm.json", {"swarm": dict(found), "tasks": tasks})
+    index = []
+    for number, result in enumerate(api.get_swarm_results(found)):
+        entry = {
+            name: getattr(result, name)
+            for name in ("iteration", "tag", "node_id", "node_alias", "alias", "index", "attempt")
+        }
+        file = _value(draft, f"results/{number:06}", result.value)
+        index.append({**entry, "counts": result.counts, "file": file})
+    _json(draft / "results.json", index)
+    for tag in api.list_global_tags(found):
+        _value(draft, f"globals/{quote(tag, safe='')}", api.select_global(found, tag))
+    _lines(draft / "logs.ndjson", api.collect_logs(found))
+    _lines(draft / "metrics.ndjson", api.get_metrics(found))
+    if found.ended:
+        _lines(draft / "events.ndjson", api.stream_events(found))
+    manifest: dict[str, Any] = {
+        "swarm_id": found.swarm_id,
+        "status": found.status,
+        "files": {name: {"size": size, "blake3": digest} for name, size, digest in _files(draft)},
+    }
+    _json(draft / MANIFEST, manifest)
+    return len(index), len(manifest["files"])
+
+
+def check(folder: Path) -> list[str]:
+    """What is not as the manifest says: sentences; none when all is well."""
+    try:
+        wanted = json.loads((folder / MANIFEST).read_text())["files"]
+    except (OSError, ValueError, KeyError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is damaged"
+        return [f"{folder / MANIFEST} cannot be read ({why}): pull the swarm again."]
+    there = {name: (size, digest) for name, size, digest in _files(folder) if name != MANIFEST}
+    flaws = [f"{name} is missing." for name in sorted(wanted.keys() - there.keys())]
+    flaws += [f"{name} is not in the manifest." for name in sorted(there.keys() - wanted.keys())]
+    for name in sorted(wanted.keys() & there.keys()):
+        if (wanted[name]["size"], wanted[name]["blake3"]) != there[name]:
+            flaws.append(f"{name} is not what was pulled.")
+    return flaws
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """Name, size and digest of each file below, in order."""
+    from blake3 import blake3
+
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            hasher = blake3()
+            hasher.update_mmap(path)
+            yield path.relative_to(folder).as_posix(), path.stat().st_size, hasher.hexdigest()
+
+
+def _value(folder: Path, name: str, value: Any) -> str:
+    """Write a value; the name of its file."""
+    from manta.transports.codec.values import encode
+
+    with open(folder / f"{name}.manta", "wb") as file:
+        for part in encode(value).parts():
+            file.write(part)
+    try:
+        written = json.dumps(value, indent=2, allow_nan=False)
+    except (TypeError, ValueError):
+        return f"{name}.manta"
+    (folder / f"{name}.json").write_text(written + "\n")
+    return f"{name}.manta"
+
+
+def _lines(path: Path, items: Iterable[Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for item in items:
+            file.write(json_form.dumps(item) + "\n")
+
+
+def _json(path: Path, content: object) -> None:
+    path.write_text(json_form.dumps(content, indent=2) + "\n")

@@ -1,0 +1,273 @@
+"""`manta run`: a swarm on this machine, with a manager and nodes of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from manta.apis.errors import ApiClosed, ConnectionFailed, ModuleError
+from manta.cli.exit_codes import Exit, of_status
+from manta.cli.local.cluster import (
+    CLUSTER,
+    HOST,
+    Child,
+    ClusterDied,
+    LocalCluster,
+    dataset_option,
+    split_datasets,
+)
+from manta.console import json_form, text
+from manta.console.interrupts import Interrupted, Interrupts
+from manta.console.terminal import Screen
+
+if TYPE_CHECKING:
+    from manta.apis.overviews import ErrorOverview, SwarmOverview, TaskOverview
+    from manta.apis.swarm import Swarm
+    from manta.apis.user_api import UserAPI
+    from manta.cli.live.view import SwarmView
+
+MOST_ERRORS = 3
+_OWN_REGISTRY = (
+    "`manta run` has a manager of its own, whose registry is empty: give the module's file or "
+    "folder, or register the module with a manager that stays (manta up, manta module push) and "
+    "run the swarm there (manta deploy)."
+)
+
+
+@click.command()
+@click.argument("target", metavar="FILE[:CLASS]")
+@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
+@click.option(
+    "--nodes",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="How many nodes to start.",
+)
+@dataset_option
+@click.option(
+    "--runner",
+    type=click.Choice(["process", "docker"]),
+    default="process",
+    show_default=True,
+    help="docker: every task in a container, of its module's image.",
+)
+@click.option("--logs/--no-logs", default=True, help="Show what tasks write (default: yes).")
+@click.option("--keep", is_flag=True, help="Keep the folder with state and logs of all processes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, and only that.")
+def run(
+    target: str,
+    parameters: Sequence[str],
+    nodes: int,
+    datasets: Sequence[str],
+    runner: str,
+    logs: bool,
+    keep: bool,
+    as_json: bool,
+) -> int:
+    """Run the swarm in FILE: manager and nodes are started, used and removed again.
+
+    CLASS names one where FILE has several swarms.
+    The exit code is 0 for COMPLETED, 1 for FAILED; `manta deploy` takes the same FILE to a
+    cluster. Code runs as this user, without a sandbox: run only what you trust.
+    """
+    began = time.time()
+    screen = Screen(quiet=as_json)
+    code: int = Exit.OK
+    outcome: dict[str, Any] = {}
+    rows: list[str] = []
+    with Interrupts() as interrupts:
+        running: Run | None = None
+        try:
+            cluster = LocalCluster(nodes, split_datasets(datasets), interrupts, runner)
+            running = Run(cluster, screen, began)
+            interrupts.begin()
+            running.show_start(0)
+            cluster.start_or_say()
+            swarm = _load(target, parameters)
+            code = running.run(swarm, logs=logs)
+        except Interrupted as interrupted:
+            screen.show([])
+            interrupted.tell(": stopping all that was started.")
+            code = interrupted.exit
+        except BaseException as error:
+            screen.show([])
+            dead = running.cluster.dead if running is not None else []
+            keep = keep or bool(dead)
+            if isinstance(error, ApiClosed | ConnectionFailed) and dead:
+                raise ClusterDied(dead[0].obituary()) from None
+            raise
+        finally:
+            interrupts.finish()
+            if running is not None:
+                running.stop(keep=keep)
+                outcome, rows = running.outcome, running.time_table()
+                if keep:
+                    click.echo(f"Logs and state are kept in {running.cluster.folder}", err=True)
+    if as_json and outcome:
+        json_form.show(outcome)
+    else:
+        screen.show(rows)
+    return code
+
+
+class Run:
+    """One swarm on one local cluster."""
+
+    def __init__(self, cluster: LocalCluster, screen: Screen, began: float) -> None:
+        self.cluster = cluster
+        self._screen = screen
+        self._began = began
+        self._api: UserAPI | None = None
+        self._follower: Any = None
+        self._parts: dict[str, float] = {}
+        self._connected = -1
+        self.outcome: dict[str, Any] = {}
+
+    def run(self, swarm: Swarm, *, logs: bool) -> int:
+        """Deploy and follow the swarm; returns the exit code."""
+        from manta.apis.compile import compiler
+        from manta.apis.connect.profiles import Target
+        from manta.apis.connect.session import Session
+        from manta.apis.user_api import UserAPI
+        from manta.cli.live.following import Follower
+        from manta.cli.live.view import SwarmView
+
+        cluster = self.cluster
+        target = Target(HOST, cluster.user_port, "run", server_key=cluster.manager_keys.public)
+        api = self._api = UserAPI.over(Session(target, cluster.keys))
+        cluster.wait_for_nodes(api, self.show_start)
+        cluster.watch(self._died_early)
+        try:
+            deployed = api.deploy_swarm(CLUSTER, swarm)
+        except ModuleError as error:
+            if compiler.prepare(swarm).wanted:
+                raise ModuleError(f"{error} {_OWN_REGISTRY}") from None
+            raise
+        ready = time.time()
+        self._screen.show(
+            [
+                click.style(deployed.name, bold=True)
+                + f" on {text.count(len(cluster.aliases), 'node')}, "
+                + f"set up in {text.seconds(ready - self._began)}"
+            ]
+        )
+        view = SwarmView(deployed.max_iteration)
+        follower = self._follower = Follower(api, deployed, view, self._screen)
+        cluster.watch(lambda child: follower.interject(lambda: self._died(child)))
+        ended = follower.run(logs=logs)
+        tasks = api.get_tasks(ended)
+        errors = api.collect_errors(ended) if ended.status == "FAILED" else []
+        self._screen.show(ending(ended, errors, view, self._screen.columns))
+        self._account(ended, tasks, view)
+        self.outcome["errors"] = [dict(error) for error in errors]
+        return of_status(ended.status)
+
+    def stop(self, *, keep: bool) -> None:
+        stopping = time.time()
+        if self._api is not None:
+            self._api.close()
+        if self._follower is not None:
+            self._follower.join()
+        self.cluster.stop(keep=keep)
+        if self._parts:
+            self._parts["stopping"] = time.time() - stopping
+            self.outcome["seconds"] = {k: round(v, 4) for k, v in self._parts.items()}
+
+    def time_table(self) -> list[str]:
+        """Where the time went."""
+        if not self._parts:
+            return []
+        total = sum(self._parts.values())
+        rows = [
+            (part, text.seconds(taken), f"{taken / total:.0%}", _WHAT[part])
+            for part, taken in self._parts.items()
+        ]
+        room = None if self._screen.room is None else self._screen.room - len("  ")
+        lines = text.table(("", "", "", ""), rows, right=(1, 2), room=room, words=(3,))[1:]
+        return ["", f"Where {text.seconds(total)} went:", *(f"  {line}" for line in lines)]
+
+    def show_start(self, connected: int) -> None:
+        if connected == self._connected:
+            return
+        self._connected, count = connected, len(self.cluster.aliases)
+        words = f"starting a manager and {text.count(count, 'node')}: {connected} connected"
+        self._screen.show([], [click.style(words, dim=True)])
+
+    def _died_early(self, child: Child) -> None:
+        """Before there is a swarm: whoever waits for the manager shall not wait on."""
+        if child is self.cluster.children[0] and self._api is not None:
+            self._api.close()
+
+    def _died(self, child: Child) -> None:
+        """The manager is indispensable; without a node, the swarm decides."""
+        if child is self.cluster.children[0] or len(self.cluster.dead) >= len(self.cluster.aliases):
+            raise ClusterDied(child.obituary())
+        self._screen.show([click.style(child.obituary(), fg="yellow")])
+
+    def _account(
+        self, ended: SwarmOverview, tasks: Iterable[TaskOverview], view: SwarmView
+    ) -> None:
+        from manta.cli.live.timing import Span, shares
+
+        started, over = ended.started_at or ended.created_at, ended.ended_at or time.time()
+        spans = [
+            Span(task.placed_at, task.ended_at, task.timings)
+            for task in tasks
+            if task.ended_at is not None and task.timings is not None
+        ]
+        self._parts = {"set-up": started - self._began, **shares(started, over, spans)}
+        self._parts["telling"] = max(0.0, time.time() - over)
+        self.outcome = {
+            "swarm_id": ended.swarm_id,
+            "name": ended.name,
+            "status": ended.status,
+            "reason": ended.reason,
+            "iterations": ended.iteration + 1,
+            "metrics": view.records(),
+        }
+
+
+_WHAT = {
+    "set-up": "processes up and connected, file loaded, swarm sent",
+    "placing": "deciding, telling nodes, hearing from them",
+    "starting": "on nodes: queueing, unpacking, starting the runtime",
+    "computing": "in the tasks' own code",
+    "moving": "tasks waiting for values and results on their way",
+    "telling": "the last feeds and figures",
+    "stopping": "processes ended, folder removed",
+}
+
+
+def ending(
+    swarm: SwarmOverview, errors: Sequence[ErrorOverview], view: SwarmView, columns: int
+) -> list[str]:
+    """The metrics, what failed, and the outcome."""
+    lines = view.table(columns)
+    if lines:
+        lines = ["", *lines]
+    shown: dict[str, ErrorOverview] = {}
+    for error in sorted(errors, key=lambda e: f"{e.alias}.{e.index} " not in swarm.reason):
+        if error.status == "FAILED" and (error.traceback or error.sentence not in swarm.reason):
+            shown.setdefault(error.traceback or error.sentence, error)
+    for error in list(shown.values())[:MOST_ERRORS]:
+        where = f"{error.alias}.{error.index} on {error.node_alias} in round {error.iteration}:"
+        said = "" if error.traceback else f" {error.sentence}"  # else its last line says it
+        lines += ["", click.style(where + said, fg="red")]
+        lines += error.traceback.rstrip().splitlines()
+        if error.last_lines:
+            lines += ["Its last lines:", *(f"  {line}" for line in error.last_lines)]
+    if len(shown) > MOST_ERRORS:
+        lines.append(f"... and {len(shown) - MOST_ERRORS} more")
+    colour = {"COMPLETED": "green", "FAILED": "red"}.get(swarm.status, "yellow")
+    reason = f": {swarm.reason}" if swarm.reason else ""
+    return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + reason]
+
+
+def _load(target: str, parameters: Sequence[str]) -> Swarm:
+    from manta.cli.loading import load_swarm, parse_parameters
+
+    return load_swarm(target, parse_parameters(parameters))

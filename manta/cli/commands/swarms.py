@@ -1,0 +1,218 @@
+"""`manta ps`, `explain`, `logs`, `results`: what swarms do and did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli.common import (
+    age,
+    as_json_option,
+    brief,
+    emit,
+    field,
+    ident,
+    say,
+    state,
+    with_api,
+)
+from manta.console import json_form, text
+from manta.console.exit_codes import Exit
+from manta.console.terminal import Screen, say_error
+
+if TYPE_CHECKING:
+    from manta.apis.overviews import SwarmOverview
+    from manta.apis.user_api import UserAPI
+    from manta.protocol.user import Plan
+
+_SWARMS = {
+    "id": ident("swarm_id"),
+    "name": field("name"),
+    "status": state("status"),
+    "iteration": field("iteration"),
+    "created": age("created_at"),
+    "reason": field("reason"),
+}
+
+
+@click.command()
+@click.option("--cluster", help="Only those of this cluster.")
+@as_json_option
+@with_api
+def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
+    """List swarms, the newest last."""
+    swarms = [dict(swarm) for swarm in api.list_swarms(cluster)]
+    emit(
+        sorted(swarms, key=lambda swarm: swarm["created_at"]),
+        _SWARMS,
+        as_json=as_json,
+        nothing="No swarms yet: deploy one with `manta deploy`.",
+    )
+
+
+@click.command()
+@click.argument("swarm")
+@as_json_option
+@with_api
+def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
+    """Say, node by node and rule by rule, why the tasks of SWARM run where they do, or don't."""
+    plan = api.explain_swarm(swarm)
+    if as_json:
+        json_form.show(plan)
+        return
+    screen = Screen()
+    screen.show(plan_lines(plan, screen.room, _labels(api, swarm)))
+
+
+def _labels(api: UserAPI, swarm: str) -> dict[str, str]:
+    """Of its cluster's nodes, by alias; none for who may not see nodes."""
+    from manta.apis.errors import Forbidden
+
+    try:
+        nodes = api.list_nodes(api.get_swarm(swarm).cluster_id)
+    except Forbidden:
+        return {}
+    return {
+        node.alias: ", ".join(f"{key}={value}" for key, value in labels.items())
+        for node in nodes
+        if (labels := node.platform_info.labels)
+    }
+
+
+def plan_lines(plan: Plan, room: int | None, labels: Mapping[str, str] | None = None) -> list[str]:
+    """A plan in words: problems first, then where instances are, then the nodes that are not.
+
+    `labels` are those of nodes, by alias.
+    """
+    lines = [
+        click.style(line, fg="yellow")
+        for problem in plan.problems
+        for line in text.folded(problem, room)
+    ]
+    if plan.placements:
+        names = ("TASK", "NODE", "LABELS") if labels else ("TASK", "NODE")
+        header = [click.style(name, bold=True) for name in names]
+        rows = [
+            (f"{at.task}.{at.index}", at.node_alias, (labels or {}).get(at.node_alias, ""))
+            for at in plan.placements
+        ]
+        lines += ["", *text.table(header, [row[: len(names)] for row in rows], room=room)]
+    lines += [f"{n} more of {task} wait for free places." for task, n in plan.waiting.items()]
+    refused = [verdict for verdict in plan.verdicts if not verdict.accepted]
+    if refused:
+        header = [click.style(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]
+        rows4 = [(v.task, v.node_alias, v.rule, v.reason) for v in refused]
+        lines += ["", *text.table(header, rows4, room=room, words=(3,))]
+    return lines or ["Nothing to explain: no task has been placed, and none is refused."]
+
+
+@click.command()
+@click.argument("swarm")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the swarm has ended.")
+@click.option("--node", help="Only of this node.")
+@click.option("--task", help="Only of this task.")
+@as_json_option
+@with_api
+def logs(
+    api: UserAPI, swarm: str, follow: bool, node: str | None, task: str | None, as_json: bool
+) -> None:
+    """Show what the tasks of SWARM wrote; with --json, an object a line."""
+    from manta.cli.live.view import log_line
+
+    screen = Screen()
+    lines = (api.stream_logs if follow else api.collect_logs)(swarm, node, task)
+    for line in lines:
+        if as_json:
+            json_form.show_line(line)
+        else:
+            screen.show([log_line(line)])
+
+
+@click.command()
+@click.argument("swarm")
+@click.option("--tag", help="Only of this tag.")
+@click.option("--iteration", type=int, help="Only of this iteration.")
+@click.option("--node", help="Only of this node.")
+@click.option("--wait", is_flag=True, help="Wait until the swarm has ended.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    help="With --wait: seconds after which to give up (exit code 10).",
+)
+@click.option("--delete", is_flag=True, help="Delete them instead: of --tag, --iteration, or all.")
+@click.option("--yes", is_flag=True, help="With --delete: do not ask.")
+@as_json_option
+@with_api
+def results(
+    api: UserAPI,
+    swarm: str,
+    tag: str | None,
+    iteration: int | None,
+    node: str | None,
+    wait: bool,
+    timeout: float | None,
+    delete: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Show the results of SWARM; large arrays by type and shape.
+
+    The exit code is 5 when there are none, so that a script takes nothing for success.
+    """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for --wait: give both, or neither.")
+    if yes and not delete:
+        raise click.UsageError("--yes is for --delete: give both, or neither.")
+    if delete:
+        if node is not None or wait:
+            raise click.UsageError("--delete goes with --tag and --iteration alone.")
+        return _delete(api, swarm, tag, iteration, yes=yes, as_json=as_json)
+    of = api.wait_swarm(swarm, timeout) if wait else api.get_swarm(swarm)
+    found = api.get_swarm_results(of, tag)
+    if not found:
+        if as_json:
+            json_form.show([])
+        say_error(_none(of))
+        return Exit.NOT_FOUND
+    selectors = [selector for selector in (node, iteration) if selector is not None]
+    found = found(*selectors)
+    records = [
+        {
+            "iteration": result.iteration,
+            "tag": result.tag,
+            "node": result.node_alias,
+            "task": f"{result.alias}.{result.index}",
+            "counts": result.counts,
+            "value": result.value,
+        }
+        for result in found
+    ]
+    columns = {name: field(name) for name in ("iteration", "tag", "node", "task")}
+    columns["value"] = lambda record: (
+        brief(record["value"]) + ("" if record["counts"] else "  (of a failed attempt)")
+    )
+    emit(records, columns, as_json=as_json, nothing="")
+    return Exit.OK
+
+
+def _delete(
+    api: UserAPI, swarm: str, tag: str | None, iteration: int | None, *, yes: bool, as_json: bool
+) -> int:
+    of = api.get_swarm(swarm)
+    tagged = f" of tag {tag}" if tag is not None else ""
+    at = f" of iteration {iteration}" if iteration is not None else ""
+    which = f"results{tagged}{at} of swarm {of.name} ({of.swarm_id})"
+    if not yes:
+        click.confirm(f"Delete all {which}?", abort=True, err=True)
+    count = api.delete_results(of, tag, iteration)
+    record = {"swarm_id": of.swarm_id, "name": of.name, "deleted": count}
+    say(record, f"{count} {which} deleted.", as_json=as_json)
+    return Exit.OK
+
+
+def _none(swarm: SwarmOverview) -> str:
+    if swarm.ended:
+        return f"Swarm {swarm.name} is {swarm.status} and has no results."
+    return f"Swarm {swarm.name} is {swarm.status} and has no results yet: --wait waits for them."

@@ -1,0 +1,243 @@
+"""`manta up`: a manager and nodes on this machine, for as long as one works with them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from msgspec.structs import replace
+
+from manta.cli.common import say
+from manta.cli.exit_codes import Exit
+from manta.cli.local import up_state
+from manta.cli.local.cluster import (
+    CLUSTER,
+    HOST,
+    Child,
+    ClusterDied,
+    LocalCluster,
+    dataset_option,
+    split_datasets,
+)
+from manta.console import json_form, text
+from manta.console.interrupts import Interrupted, Interrupts
+from manta.console.terminal import Screen
+
+READY = 60.0
+STOPPED = 30.0
+
+
+@click.command()
+@click.option(
+    "--nodes",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0, 256),
+    help="How many nodes to start.",
+)
+@dataset_option
+@click.option("--background", is_flag=True, help="Return once they run; --stop ends them.")
+@click.option("--stop", "stopping", is_flag=True, help="End what runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, once they run.")
+def up(nodes: int, datasets: Sequence[str], background: bool, stopping: bool, as_json: bool) -> int:
+    """Start a manager and nodes on this machine; Ctrl-C ends all, and nothing of it is left.
+
+    Meanwhile the profile `up` is in use, so that `manta deploy --cluster local FILE` works in
+    the next terminal. Tasks run as this user, without a sandbox: run only what you trust.
+    """
+    from manta.apis.connect.profiles import home
+
+    where = home()
+    if stopping:
+        return _stop(where, as_json)
+    mapped = split_datasets(datasets)
+    if (found := up_state.running(where)) is not None and found.port:
+        say(_record(found), f"It runs already: {_words(found)}", as_json=as_json)
+        return Exit.OK
+    if background:
+        return _start_in_background(where, nodes, datasets, as_json)
+    with Interrupts() as interrupts:
+        held = up_state.lock(where)
+        if held is None:
+            raise ClusterDied("Another `manta up` is starting or ending: try again in a moment.")
+        try:
+            up_state.clear(where)  # what a killed one left
+            _must_be_free(where)
+            return _run(where, nodes, mapped, interrupts, as_json)
+        finally:
+            up_state.clear(where)
+            up_state.leave(where)
+            os.close(held)
+
+
+def _must_be_free(home: Path) -> None:
+    if (home / "profiles" / f"{up_state.PROFILE}.json").exists():
+        raise ClusterDied(
+            f"There is a profile {up_state.PROFILE!r} that is not of `manta up`: "
+            f"remove it, with `manta config rm {up_state.PROFILE}`."
+        )
+
+
+def _run(
+    home: Path, count: int, datasets: dict[str, str], interrupts: Interrupts, as_json: bool
+) -> int:
+    from manta.apis.connect import profiles
+
+    screen = Screen(quiet=as_json)
+    previous = profiles.used_profile(home)
+    died: queue.Queue[Child] = queue.Queue()
+    code: int = Exit.OK
+    cluster: LocalCluster | None = None
+    keep = False
+    try:
+        keys = profiles.user_key(home, up_state.PROFILE)
+        cluster = LocalCluster(count, datasets, interrupts, keys=keys, home=home)
+        folder, aliases = str(cluster.folder), tuple(cluster.aliases)
+        found = up_state.Up(os.getpid(), folder, HOST, 0, CLUSTER, aliases, previous)
+        up_state.write(home, found)  # from here on, `clear` knows what to take away
+        interrupts.begin()
+        screen.show([], [click.style("starting ...", dim=True)])
+        cluster.start_or_say()
+        found = replace(found, port=cluster.user_port)
+        _open(home, cluster)
+        up_state.write(home, found)
+        if as_json:
+            json_form.show(_record(found))
+        screen.show(_welcome(found))
+        cluster.watch(died.put)
+        while True:
+            _mourn(died.get(), cluster, screen)
+    except Interrupted as interrupted:
+        screen.show([f"{interrupted}: stopping all that was started."])
+        code = interrupted.exit
+    except BaseException:
+        keep = cluster is not None and bool(cluster.dead)
+        raise
+    finally:
+        interrupts.finish()
+        if cluster is not None:
+            cluster.stop(keep=keep)
+            if keep:
+                click.echo(f"Logs and state are kept in {cluster.folder}", err=True)
+    return code
+
+
+def _open(home: Path, cluster: LocalCluster) -> None:
+    """Wait until the nodes are connected, sign the profile in, and use it."""
+    from manta.apis.connect import profiles
+    from manta.apis.user_api import UserAPI
+
+    key = cluster.manager_keys.public
+    profile = profiles.Profile(HOST, cluster.user_port, key, "user@localhost")
+    profiles.save_profile(home, up_state.PROFILE, profile)
+    with UserAPI(host=HOST, port=cluster.user_port, profile=up_state.PROFILE) as api:
+        cluster.wait_for_nodes(api, lambda connected: None)
+        api.rotate_token()  # the key is known: with a token it is a sign-in like any other
+    profiles.use_profile(home, up_state.PROFILE)
+
+
+def _mourn(child: Child, cluster: LocalCluster, screen: Screen) -> None:
+    """Without the manager there is nothing to go on with; without a node there is."""
+    if child is cluster.children[0]:
+        raise ClusterDied(child.obituary())
+    screen.show([click.style(child.obituary(), fg="yellow")])
+
+
+def _words(found: up_state.Up) -> str:
+    return (
+        f"the manager at {found.host}:{found.port} with {text.count(len(found.nodes), 'node')} in "
+        f"the cluster {found.cluster} (process {found.pid}). `manta up --stop` ends it."
+    )
+
+
+def _welcome(found: up_state.Up) -> list[str]:
+    return [
+        f"A manager at {found.host}:{found.port}, and {text.count(len(found.nodes), 'node')} in "
+        f"the cluster {click.style(found.cluster, bold=True)}. In another terminal:",
+        "",
+        f"    manta deploy --cluster {found.cluster} FILE",
+        "",
+        f"Logs are in {found.folder}/logs; Ctrl-C ends all and removes it.",
+    ]
+
+
+def _record(found: up_state.Up) -> dict[str, Any]:
+    names = ("pid", "folder", "host", "port", "cluster", "nodes")
+    fields = {name: getattr(found, name) for name in names}
+    return {"running": True, "profile": up_state.PROFILE, **fields}
+
+
+def _start_in_background(home: Path, nodes: int, datasets: Sequence[str], as_json: bool) -> int:
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    words = [word for pair in datasets for word in ("--dataset", pair)]
+    command = [sys.executable, "-m", "manta", "up", "--nodes", str(nodes), *words]
+    log = home / "up.log"
+    with Interrupts() as interrupts:
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            with open(log, "rb") as said:  # it is removed with all else when that ends
+                interrupts.begin()
+                found = _wait_for_start(home, process, said)
+        except BaseException:
+            interrupts.finish()
+            process.terminate()
+            process.wait()
+            raise
+        process.returncode = 0  # it lives on by itself
+    say(_record(found), f"It runs: {_words(found)}", as_json=as_json)
+    return Exit.OK
+
+
+def _wait_for_start(home: Path, process: subprocess.Popen[bytes], said: IO[bytes]) -> up_state.Up:
+    """Raises ClusterDied."""
+    deadline = time.monotonic() + READY
+    while True:
+        found = up_state.running(home)
+        if found is not None and found.pid == process.pid and b"deploy" in said.read():
+            return found
+        said.seek(0)
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.terminate()
+            process.wait()
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()
+            raise ClusterDied(f"Manager and nodes did not start:\n{words}")
+        time.sleep(0.05)
+
+
+def _stop(home: Path, as_json: bool) -> int:
+    found = up_state.running(home)
+    if found is None:
+        raise ClusterDied("Nothing of `manta up` runs here.")
+    try:
+        process = os.pidfd_open(found.pid)
+    except ProcessLookupError:
+        process = -1
+    if process >= 0:
+        try:
+            if up_state.running(home) == found:  # else its id may be another's by now
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+        finally:
+            os.close(process)
+    deadline = time.monotonic() + STOPPED
+    while up_state.is_locked(home):
+        if time.monotonic() > deadline:
+            raise ClusterDied(f"Process {found.pid} has not ended after {STOPPED:g} s.")
+        time.sleep(0.02)
+    say({**_record(found), "running": False}, "All was stopped.", as_json=as_json)
+    return Exit.OK

@@ -1,0 +1,138 @@
+"""Follow a swarm's feeds to its end, on a screen."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from manta.apis.errors import ApiClosed
+from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview, SwarmOverview
+from manta.apis.sync.connection import LONG_POLL
+from manta.protocol.user import EventItem, FeedName, FeedPage, LogItem, MetricsItem, ReadFeed
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
+    from manta.cli.live.view import SwarmView
+    from manta.console.terminal import Screen
+
+REDRAW = 0.1
+"""Seconds between two drawings of the lines that move, on a terminal."""
+
+Happening = FeedPage | Exception | Callable[[], None]
+
+
+class Follower:
+    """A thread for each feed reads; the caller's thread shows.
+
+    When a round's end is read, the metrics that came before it are read as well, so that
+    what is said of a round is complete.
+    """
+
+    def __init__(self, api: UserAPI, swarm: SwarmOverview, view: SwarmView, screen: Screen) -> None:
+        self._api = api
+        self._swarm = swarm
+        self._view = view
+        self._screen = screen
+        self._happenings: queue.SimpleQueue[Happening] = queue.SimpleQueue()
+        self._metrics_lock = threading.Lock()
+        self._metrics_cursor = 0
+        self._threads: list[threading.Thread] = []
+
+    def interject(self, happening: Callable[[], None]) -> None:
+        """Have something else done by the thread that shows; from any thread."""
+        self._happenings.put(happening)
+
+    def run(self, *, logs: bool) -> SwarmOverview:
+        """Show what happens until the swarm has ended. Raises what the API raises."""
+        feeds: list[FeedName] = ["events", "metrics"]
+        if logs:
+            feeds.append("logs")
+        for feed in feeds:
+            read = self._read_metrics if feed == "metrics" else self._read
+            thread = threading.Thread(target=self._guarded, args=(read, feed), name=f"feed-{feed}")
+            self._threads.append(thread)
+            thread.start()
+        open_feeds = len(feeds)
+        pause = REDRAW if self._screen.is_terminal else None
+        while open_feeds:
+            lines: list[str] = []
+            try:
+                happening = self._happenings.get(timeout=pause)
+                while True:
+                    open_feeds -= self._take(happening, lines)
+                    happening = self._happenings.get_nowait()
+            except queue.Empty:
+                self._screen.show(lines, self._view.live(time.time()))
+        self._screen.show([])
+        self.join()
+        return self._api.get_swarm(self._swarm)
+
+    def join(self) -> None:
+        """Wait for the threads; they end with the swarm, or when the API is closed."""
+        for thread in self._threads:
+            thread.join()
+
+    def _take(self, happening: Happening, lines: list[str]) -> bool:
+        """Whether a feed has ended."""
+        if isinstance(happening, Exception):
+            raise happening
+        if not isinstance(happening, FeedPage):
+            happening()
+            return False
+        for item in happening.items:
+            match item:
+                case EventItem():
+                    lines += self._view.event(EventOverview.of(item))
+                case MetricsItem():
+                    self._view.metric(MetricsOverview.of(item))
+                case LogItem():
+                    lines += self._view.log(LogOverview.of(item))
+        return happening.ended
+
+    def _guarded(self, read: Callable[[FeedName], None], feed: FeedName) -> None:
+        try:
+            read(feed)
+        except ApiClosed:
+            return  # whoever closed it knows
+        except Exception as error:
+            self._happenings.put(error)
+
+    def _page(self, feed: FeedName, after: int, wait: float) -> FeedPage:
+        request = ReadFeed(self._swarm.swarm_id, feed, after, wait=wait)
+        return self._api.connection.ask(request, FeedPage, again=True, wait=wait)
+
+    def _read(self, feed: FeedName) -> None:
+        cursor, ended = 0, False
+        while not ended:
+            page = self._page(feed, cursor, LONG_POLL)
+            cursor, ended = page.cursor, page.ended
+            if any(isinstance(item, EventItem) and item.kind == "iteration" for item in page.items):
+                self._catch_up()
+            self._happenings.put(page)
+
+    def _catch_up(self) -> None:
+        """Read the metrics that are there by now, all of them."""
+        with self._metrics_lock:
+            while True:
+                page = self._page("metrics", self._metrics_cursor, 0.0)
+                self._put_metrics(page, False)
+                if page.ended or not page.items:
+                    return
+
+    def _read_metrics(self, feed: FeedName) -> None:
+        cursor, ended = 0, False
+        while not ended:
+            page = self._page(feed, cursor, LONG_POLL)
+            cursor, ended = page.cursor, page.ended
+            with self._metrics_lock:
+                self._put_metrics(page, ended)
+
+    def _put_metrics(self, page: FeedPage, ended: bool) -> None:
+        """Pass on what the other thread has not passed on yet."""
+        fresh = max(0, page.cursor - self._metrics_cursor)
+        items = page.items[len(page.items) - fresh :] if fresh else ()
+        self._metrics_cursor = max(self._metrics_cursor, page.cursor)
+        self._happenings.put(FeedPage(items, page.cursor, ended, page.swarm))

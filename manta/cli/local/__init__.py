@@ -1,0 +1,1 @@
+"""A manager and nodes on this machine."""

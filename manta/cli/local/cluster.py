@@ -1,0 +1,398 @@
+"""A manager and nodes as processes of this machine, for as long as `manta run` lasts.
+
+All of it lies in one temporary folder: keys that are known from the start, so that nobody has
+to sign in or enrol; configurations; state; logs. The sockets are opened here and inherited by
+the manager, so that nodes and client can connect before it serves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.apis.errors import ApiClosed, DatasetMissing
+from manta.cli.exit_codes import Exit
+from manta.cli.local import caretaker
+from manta.console.interrupts import Interrupts
+from manta.light.runtime.processes import kill_tree
+from manta.transports.errors import KeyFileError
+from manta.transports.security.keys import KeyPair
+
+if TYPE_CHECKING:
+    from manta.apis.user_api import UserAPI
+
+CLUSTER = "local"
+HOST = "127.0.0.1"
+CONCURRENT_TASKS = 8
+"""Per node: rounds of several tasks at once must not wait for a place."""
+STOP_GRACE = 8.0
+"""Seconds after which a process that was asked to stop is killed."""
+READY = 30.0
+"""Seconds that manager and nodes have to come up."""
+TAIL = 15
+"""Lines of a process's log that are shown when it died."""
+
+
+@dataclass
+class Child:
+    """A manager or node process."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def tail(self) -> list[str]:
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return text.splitlines()[-TAIL:]
+
+    def obituary(self) -> str:
+        """How it ended, and its last words."""
+        code = self.process.returncode
+        how = f"exit code {code}"
+        if code is not None and code < 0:
+            how = f"signal {signal.Signals(-code).name}"
+        last = "\n".join(f"  {line}" for line in self.tail()) or "  (it wrote nothing)"
+        return f"The process of {self.name} ended ({how}). Its last lines:\n{last}"
+
+
+class ClusterDied(click.ClickException):
+    """A process that one cannot do without has ended, or never began."""
+
+    exit_code = Exit.LOCAL
+
+
+class LocalCluster:
+    """`start` returns at once: who connects waits. `stop` leaves nothing behind."""
+
+    def __init__(
+        self,
+        nodes: int,
+        datasets: Mapping[str, str],
+        interrupts: Interrupts,
+        runner: str = "process",
+        *,
+        keys: KeyPair | None = None,
+        home: Path | None = None,
+    ) -> None:
+        """`keys` are its user's, `home` is where `manta up` keeps what must go with it."""
+        self.aliases = [f"node-{i + 1}" for i in range(nodes)]
+        self.keys = keys or KeyPair.generate()
+        self.manager_keys = KeyPair.generate()
+        self.user_port = 0
+        self.children: list[Child] = []
+        self._datasets = dict(datasets)
+        self._runner = runner
+        self._interrupts = interrupts
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._dead: list[Child] = []
+        self._on_death: Callable[[Child], None] | None = None
+        self._watchers: list[threading.Thread] = []
+        with interrupts.held():
+            # A Unix socket's path ends at 107 bytes, and a node's is 40 longer than this folder's.
+            parent = tempfile.gettempdir()
+            parent = parent if len(os.fsencode(parent)) <= 60 else "/tmp"
+            self.folder = Path(parent).resolve() / f"manta-{secrets.token_hex(6)}"
+            # Before there is a folder: killed in between, this process would leave it.
+            self._caretaker = subprocess.Popen(
+                [sys.executable, "-m", caretaker.__name__, str(self.folder), str(home or "")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                self.folder.mkdir(mode=0o700)
+            except OSError:
+                self._dismiss_caretaker()  # what is there is not ours
+                raise
+
+    def _dismiss_caretaker(self) -> None:
+        self._caretaker.communicate(caretaker.DONE)
+
+    @property
+    def log_folder(self) -> Path:
+        return self.folder / "logs"
+
+    def start(self) -> None:
+        """Raises DatasetMissing, ClusterDied."""
+        check_installed()
+        mappings = [dataset_paths(self._datasets, i, alias) for i, alias in enumerate(self.aliases)]
+        self.log_folder.mkdir()
+        home = self.folder / "manager"
+        self.manager_keys.save(home / "manager.key")
+        node_keys = {alias: KeyPair.generate() for alias in self.aliases}
+        listeners = [socket.create_server((HOST, 0), backlog=512) for _ in range(3)]
+        try:
+            ports = [listener.getsockname()[1] for listener in listeners]
+            self.user_port = ports[1]
+            bootstrap = self.folder / "bootstrap.json"
+            _write_private(
+                bootstrap,
+                json.dumps(
+                    {
+                        "admin": {"email": "user@localhost", "key": self.keys.public},
+                        "cluster": {"name": CLUSTER},
+                        # The alias as id: what is seeded by the node's id comes out the same
+                        # in every run.
+                        "nodes": [
+                            {"id": alias, "alias": alias, "key": keys.public}
+                            for alias, keys in node_keys.items()
+                        ],
+                    }
+                ),
+            )
+            addresses = {
+                f"--{name}": f"tcp://{HOST}:{port}"
+                for name, port in zip(("nodes", "users", "bulk"), ports, strict=True)
+            }
+            fds = [listener.fileno() for listener in listeners]
+            self._spawn(
+                "the manager",
+                "manager",
+                ["manta.manager", "--home", str(home)]
+                + [word for option in addresses.items() for word in option]
+                + ["--fds", ",".join(map(str, fds)), "--bootstrap", str(bootstrap)],
+                fds,
+            )
+        finally:
+            for listener in listeners:
+                listener.close()
+        for alias, mapping in zip(self.aliases, mappings, strict=True):
+            state = self.folder / "state" / alias
+            node_keys[alias].save(state / "node.key")
+            _write_private(
+                state / "identity.json",
+                json.dumps(
+                    {"node_id": "", "cluster_id": "", "manager_key": self.manager_keys.public}
+                ),
+            )
+            config = self.folder / f"{alias}.toml"
+            config.write_text(node_config(alias, ports[0], mapping, self._runner))
+            self._spawn(
+                alias, alias, ["manta.node", "--config", str(config), "--state", str(state)]
+            )
+
+    def start_or_say(self) -> None:
+        """Raises DatasetMissing, ClusterDied."""
+        try:
+            self.start()
+        except (OSError, KeyFileError) as error:
+            raise ClusterDied(
+                f"Manager and nodes could not be started from {self.folder}: {error}."
+            ) from error
+
+    def wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
+        """Until all are connected; `show` is told how many are. Raises ClusterDied.
+
+        The API is closed when a process ends meanwhile.
+        """
+        self.watch(lambda _: api.close())
+        try:
+            self._wait_for_nodes(api, show)
+        except ApiClosed:
+            raise ClusterDied(self.dead[0].obituary()) from None
+        finally:
+            with self._lock:
+                self._on_death = None
+
+    def _wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
+        from manta.apis.sync.connection import LONG_POLL
+        from manta.protocol.clusters import Nodes, WatchNodes
+
+        deadline = time.monotonic() + READY
+        missing, revision = set(self.aliases), ""
+        while missing:
+            left = max(0.0, deadline - time.monotonic())
+            wait = min(left, LONG_POLL)
+            request = WatchNodes(CLUSTER, revision, wait)
+            page = api.connection.ask(request, Nodes, again=True, wait=wait)
+            revision = page.revision
+            for node in page.nodes:
+                if node.status == "CONNECTED":
+                    missing.discard(node.alias)
+                elif node.alias in self.aliases:
+                    missing.add(node.alias)
+            show(len(self.aliases) - len(missing))
+            if missing and not left:
+                late = min(missing)
+                child = next(child for child in self.children if child.name == late)
+                raise ClusterDied(
+                    f"{', '.join(sorted(missing))} did not connect within {READY:g} s. "
+                    f"The last lines of {late}:\n" + "\n".join(child.tail())
+                )
+
+    def _spawn(
+        self, name: str, log_name: str, arguments: list[str], fds: list[int] | None = None
+    ) -> None:
+        log = self.log_folder / f"{log_name}.log"
+        environment = {key: value for key, value in os.environ.items() if key[:6] != "MANTA_"}
+        environment["MANTA_HOME"] = str(self.folder)
+        with self._interrupts.held(), open(log, "wb") as output:
+            process = subprocess.Popen(
+                self.command(log_name, arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=fds or (),
+                env=environment,
+                # Ctrl-C is for us alone: we stop them in good order.
+                start_new_session=True,
+            )
+            child = Child(name, process, log)
+            self.children.append(child)
+            thread = threading.Thread(target=self._watch, args=[child], name=f"watch-{name}")
+            thread.start()
+            self._watchers.append(thread)
+
+    def command(self, log_name: str, arguments: list[str]) -> list[str]:
+        """How the process of a daemon's module is started."""
+        return [sys.executable, "-m", *arguments]
+
+    def _watch(self, child: Child) -> None:
+        child.process.wait()
+        child.ended.set()
+        with self._lock:
+            self._dead.append(child)
+            on_death = None if self._stopping else self._on_death
+        if on_death is not None:
+            on_death(child)
+
+    def watch(self, on_death: Callable[[Child], None]) -> None:
+        """Call `on_death`, from any thread, when a process ends that was not asked to."""
+        with self._lock:
+            self._on_death = on_death
+            dead = list(self._dead)
+        for child in dead:
+            on_death(child)
+
+    @property
+    def dead(self) -> list[Child]:
+        with self._lock:
+            return list(self._dead)
+
+    def stop(self, *, keep: bool) -> None:
+        """End all processes, by force where they don't, and remove the folder unless `keep`."""
+        with self._lock:
+            self._stopping = True
+        deadline = time.monotonic() + STOP_GRACE
+        # The manager last: a node whose goodbye nobody takes any more lingers for a second.
+        for children in (self.children[1:], self.children[:1]):
+            for child in children:
+                if not child.ended.is_set():
+                    child.process.terminate()
+            for child in children:
+                while not child.ended.wait(0.2):
+                    if self._interrupts.insisted or time.monotonic() > deadline:
+                        kill_tree({child.process.pid})
+        for thread in self._watchers:
+            thread.join()
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._dismiss_caretaker()
+
+
+def node_config(
+    alias: str, port: int, datasets: Mapping[str, Path], runner: str = "process"
+) -> str:
+    """A node's TOML."""
+    mappings = "".join(
+        f"{_quoted(name)} = {_quoted(str(path))}\n" for name, path in datasets.items()
+    )
+    return f"""\
+[identity]
+alias = {_quoted(alias)}
+id = "alias"
+[network]
+manager_host = {_quoted(HOST)}
+manager_port = {port}
+[resources]
+max_concurrent_tasks = {CONCURRENT_TASKS}
+[containers]
+runner = {_quoted(runner)}
+allow_unsandboxed = true
+[datasets.mappings]
+{mappings}"""
+
+
+def _quoted(text: str) -> str:
+    """A TOML string; a JSON string is one, and `${` would be a variable."""
+    return json.dumps(text).replace("\x7f", "\\u007f").replace("${", "$${")
+
+
+def check_installed() -> None:
+    """Whether nodes can run here. Raises ClusterDied."""
+    needed = ("psutil", "tomli")
+    missing = [module for module in needed if not _is_there(module)]
+    if missing:
+        raise ClusterDied(
+            f"Nodes on this machine need {', '.join(missing)}, which is not "
+            "installed: pip install 'manta[node,manager]'."
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # imported, and not from a file
+        return sys.modules[module] is not None
+
+
+def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[str, Path]:
+    """What node number `index` maps. Raises DatasetMissing for a path that is not there."""
+    paths = {}
+    for name, pattern in datasets.items():
+        text = pattern.replace("{i}", str(index)).replace("{alias}", alias)
+        path = Path(text).expanduser().absolute()
+        if not path.exists():
+            hint = ""
+            if "{i}" in pattern and index:
+                hint = f" ({{i}} counts from 0 to {index}: give fewer --nodes, or make the file)"
+            raise DatasetMissing(f"The dataset {name!r} of {alias} is not there: {path}{hint}.")
+        paths[name] = path
+    return paths
+
+
+dataset_option = click.option(
+    "--dataset",
+    "datasets",
+    metavar="NAME=PATH",
+    multiple=True,
+    help="Map a path on every node; {i} counts the nodes from 0, {alias} is node-1, node-2, ...",
+)
+
+
+def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=PATH, each name once."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not name.strip() or not path:
+            raise click.BadParameter(f"{pair!r} is not NAME=PATH.", param_hint="--dataset")
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice.", param_hint="--dataset")
+        found[name.strip()] = path
+    return found
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)

@@ -1,0 +1,1 @@
+"""A cluster: its nodes, and what each of them is to run."""

@@ -1,0 +1,409 @@
+"""A cluster's nodes as its supervisor holds them: leases, links, loads, and what each shall run.
+
+A message to a node that is away is lost without harm: when the node registers it gets
+the whole, and sends again what was not acknowledged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, assert_never
+
+import msgspec
+
+from manta.actors import (
+    ActorDead,
+    ActorError,
+    Down,
+    MailboxFull,
+    Monitor,
+    Ref,
+    Refused,
+    Supervisor,
+    Timer,
+    Unreachable,
+)
+from manta.manager.cluster.desired import DesiredStates
+from manta.manager.cluster.lease import (
+    Away,
+    Isolated,
+    LeaseAction,
+    Leases,
+    Lost,
+    NodeStateChanged,
+    Reunited,
+)
+from manta.manager.context import GATEWAY, HEARTBEAT_INTERVAL, Board, Context
+from manta.manager.messages import CutNodes, NodeCame, NodesLeft, Orders, Restored
+from manta.manager.placement.place import NodeView
+from manta.manager.store.records import NodeRecord
+from manta.manager.swarm.events import Assign
+from manta.protocol.clusters import NodeInfo
+from manta.protocol.codes import Code
+from manta.protocol.node import (
+    Desired,
+    Heartbeat,
+    HeartbeatReply,
+    JournalAck,
+    Load,
+    Ok,
+    Registered,
+    StopNode,
+    ToNode,
+)
+from manta.protocol.states import NodeState
+from manta.protocol.tree import ReadTree, Tree
+from manta.transports.errors import LocalTransportError
+
+LINK = "node/manager-link"
+STOP_TIMEOUT = 10.0
+"""Seconds in which a node answers to StopNode."""
+
+
+class LeaseTick(msgspec.Struct, frozen=True):
+    pass
+
+
+@dataclass
+class _Node:
+    record: NodeRecord
+    link: Ref | None = None
+    monitor: Monitor | None = None
+    load: Load = field(default_factory=Load)
+    last_seen: float = 0.0
+    asked_to_stop: float = -math.inf
+    """When it was, or to drain: from then on it says itself whether it does."""
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    """By running swarm: the last journal entry that is durable here."""
+
+
+class ClusterNodes:
+    def __init__(
+        self,
+        actor: Supervisor,
+        context: Context,
+        board: Board,
+        records: Iterable[NodeRecord],
+        *,
+        on_lost: Callable[[str, str], None],
+        on_moved: Callable[[], None],
+    ) -> None:
+        self._actor = actor
+        self._context = context
+        self._board = board
+        self._on_lost = on_lost
+        self._on_moved = on_moved
+        self._nodes = {record.id: _Node(record) for record in records}
+        self._desired = DesiredStates()
+        self._leases = Leases()
+        self._running: set[str] = set()
+        self._views: dict[str, NodeView] = {}
+        self._timer: Timer | None = None  # type: ignore[type-arg]
+        board.notice, board.nodes = "", {}
+        gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
+        self._obey(self._leases.restarted(self._nodes, self._now(), gone=gone))
+
+    def _now(self) -> float:
+        return self._actor.clock.now()
+
+    # Who is there.
+
+    def added(self, record: NodeRecord) -> None:
+        if known := self._nodes.get(record.id):
+            known.record = record
+        else:
+            self._nodes[record.id] = _Node(record)
+        self._show(record.id)
+        self._context.revisions.clusters.changed(record.cluster_id)  # it has one node more
+
+    def came(self, message: NodeCame) -> Registered:
+        """The node has a new link; the one before, if any, is forgotten."""
+        node_id, register = message.record.id, message.message
+        node = self._nodes.setdefault(node_id, _Node(message.record))
+        node.record = message.record
+        if node.monitor is not None:
+            node.monitor.cancel()
+        node.link = message.link
+        node.monitor = self._actor.monitor(message.link)
+        node.load, node.last_seen = register.load, self._actor.clock.wall()
+        drains = self._leases.draining if register.draining else self._leases.undrained
+        self._obey(self._leases.connected(node_id, self._now()))
+        self._obey(drains(node_id, self._now()))
+        self._show(node_id)
+        self._on_moved()
+        return Registered(
+            node_id=node_id,
+            cluster_id=message.record.cluster_id,
+            alias=message.record.alias,
+            heartbeat_interval=HEARTBEAT_INTERVAL,
+            bulk_address=self._context.bulk.address,
+            desired=self._desired.full(node_id),
+            acknowledged=dict(node.acknowledged),
+        )
+
+    def heartbeat(self, node_id: str, message: Heartbeat) -> HeartbeatReply:
+        node = self._registered(node_id)
+        node.load, node.last_seen = message.load, self._actor.clock.wall()
+        now = self._now()
+        back = self._leases.heard(node_id, now)
+        if message.draining:
+            back += self._leases.draining(node_id, now)
+        elif now >= node.asked_to_stop + STOP_TIMEOUT:  # what it was told has not reached it
+            back += self._leases.undrained(node_id, now)
+        self._obey(back)
+        # Each node beats every few seconds: no more of the board is made anew than its load.
+        self._views[node_id] = replace(self._views[node_id], load=message.load)
+        self._board.views = tuple(self._views.values())
+        self._tell_watchers(node_id)
+        if back:  # it was silent for long, and its link held; or it drains or does no more
+            self._on_moved()
+        return HeartbeatReply(self._desired.version(node_id))
+
+    def full(self, node_id: str, version: int, after: int) -> Desired:
+        self._registered(node_id)
+        return self._desired.full(node_id, version, after)
+
+    def _registered(self, node_id: str) -> _Node:
+        node = self._nodes.get(node_id)
+        if node is None or node.link is None:
+            # It registered with our predecessor.
+            raise Refused(Code.UNAVAILABLE, "The manager was restarted; register again.")
+        return node
+
+    def goodbye(self, node_id: str) -> None:
+        self._tell_gateway(NodesLeft((node_id,)))
+        self._obey(self._leases.said_goodbye(node_id, self._now()))
+
+    def down(self, message: Down) -> None:
+        for node_id, node in self._nodes.items():
+            if node.link is message.ref:
+                node.link = node.monitor = None
+                self._obey(self._leases.disconnected(node_id, self._now()))
+                return
+
+    def removed(self, node_id: str) -> None:
+        node = self._nodes.pop(node_id, None)
+        if node is None:
+            return
+        if node.monitor is not None:
+            node.monitor.cancel()
+        self._desired.forget(node_id)
+        self._views.pop(node_id, None)
+        self._obey(self._leases.removed(node_id, self._now()))
+        self._publish()
+        self._board.nodes.pop(node_id, None)
+        self._context.revisions.nodes.forget(node_id)
+        self._context.revisions.clusters.changed(node.record.cluster_id)
+
+    def stop(self, node_id: str, *, drain: bool) -> Future[Ok]:
+        """Raises Refused."""
+        node = self._nodes.get(node_id)
+        if node is None or node.link is None:
+            raise Refused(
+                Code.WRONG_STATE,
+                f"The node {self._board.aliases.get(node_id, node_id)!r} is not connected; "
+                "stop it where it runs (manta_node stop).",
+            )
+        # Whether it drains or stops: what it ends on its way out is not to come back to it.
+        node.asked_to_stop = self._now()
+        self._obey(self._leases.draining(node_id, node.asked_to_stop))
+        answer: Future[Ok] = Future()
+        asked = node.link.ask_future(StopNode(drain), timeout=STOP_TIMEOUT)
+        asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
+        return answer
+
+    def tree(self, node_id: str, after: str) -> Future[Tree]:
+        """Raises Refused."""
+        node = self._nodes.get(node_id)
+        if node is None or node.link is None:
+            alias = self._board.aliases.get(node_id, node_id)
+            raise Refused(
+                Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree can't be had."
+            )
+        answer: Future[Tree] = Future()
+        asked = node.link.ask_future(ReadTree(after), timeout=10.0)
+        asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
+        return answer
+
+    # Leases.
+
+    def tick(self) -> None:
+        self._timer = None
+        self._obey(self._leases.tick(self._now()))
+
+    def _obey(self, actions: list[LeaseAction]) -> None:
+        for action in actions:
+            match action:
+                case NodeStateChanged(node_id, state):
+                    self._actor.log.info("node %s is %s", self._name(node_id), state)
+                    self._show(node_id)
+                case Lost(node_id, reason):
+                    self._actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
+                    self._tell_gateway(NodesLeft((node_id,)))
+                    self._on_lost(node_id, reason)
+                case Away(node_id):
+                    self._tell_gateway(NodesLeft((node_id,)))
+                    self._show(node_id)
+                    self._on_moved()
+                case Isolated(sentence=sentence):
+                    self._actor.log.error("%s", sentence)
+                    self._board.notice = sentence
+                case Reunited(sentence):
+                    self._actor.log.warning("%s", sentence)
+                    self._board.notice = ""
+                case _:
+                    assert_never(action)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self._leases.next_deadline()
+        if self._timer is not None:
+            if due is not None and due >= self._timer.deadline:
+                return  # it comes early enough, and looks again
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self._actor.after(max(0.0, due - self._now()), LeaseTick())
+
+    def _name(self, node_id: str) -> str:
+        node = self._nodes.get(node_id)
+        return f"{node.record.alias} ({node_id})" if node else node_id
+
+    def cut_all(self) -> None:
+        """Have all nodes register anew and send again what was not acknowledged."""
+        linked = [node_id for node_id, node in self._nodes.items() if node.link is not None]
+        self._tell_gateway(CutNodes(tuple(linked)))
+
+    def _tell_gateway(self, message: object) -> None:
+        try:
+            self._actor.system.find(GATEWAY).tell(message)
+        except (ActorDead, MailboxFull):
+            # Its links are cut by its restart; what else it would be told is not essential.
+            self._actor.log.debug("the Gateway was not told of %s", type(message).__name__)
+
+    # What nodes shall run.
+
+    def restored(self, message: Restored, *, runs: bool) -> None:
+        """Whatever was known of the swarm gives way to how it stands by its log."""
+        swarm_id = message.swarm_id
+        if runs:
+            self._running.add(swarm_id)
+            self._desired.swarm_began(swarm_id)
+        self._desired.restore(swarm_id, message.desired, self._nodes)
+        for node_id, upto in message.applied.items():
+            if runs and (node := self._nodes.get(node_id)):
+                node.acknowledged[swarm_id] = upto
+        self.flush()
+
+    def obey(self, orders: Orders) -> None:
+        for change in orders.changes:
+            if change.node_id not in self._nodes:
+                continue  # it was removed; the swarm is told, if it was not yet
+            if isinstance(change, Assign):
+                self._desired.assign(change.node_id, change.assignment)
+            else:
+                self._desired.revoke(change.node_id, change.instance)
+        if orders.changes:
+            self.flush()
+        for node_id, message in orders.messages:
+            node = self._nodes.get(node_id)
+            runs = orders.swarm_id in self._running
+            if node is not None and runs and isinstance(message, JournalAck):
+                node.acknowledged[orders.swarm_id] = message.upto
+            self.send(node_id, message)
+
+    def swarm_began(self, swarm_id: str) -> None:
+        self._running.add(swarm_id)
+        self._desired.swarm_began(swarm_id)
+        self.flush()
+
+    def swarm_ended(self, swarm_id: str, *, kill: bool = False) -> None:
+        self._running.discard(swarm_id)
+        self._desired.swarm_ended(swarm_id, kill=kill)
+        for node in self._nodes.values():
+            node.acknowledged.pop(swarm_id, None)
+        self.flush()
+
+    def flush(self) -> None:
+        for node_id, change in self._desired.flush().items():
+            self.send(node_id, change)
+
+    def send(self, node_id: str, message: ToNode) -> None:
+        node = self._nodes.get(node_id)
+        if node is None or node.link is None:
+            return
+        try:
+            node.link.tell(message)
+        except Unreachable as error:
+            self._actor.log.debug("%s not sent: %s", type(message).__name__, error)
+        except LocalTransportError as error:
+            self._actor.log.error(
+                "node %s was not told what to run: %s", self._name(node_id), error
+            )
+
+    # What others see.
+
+    def _show(self, node_id: str) -> None:
+        node = self._nodes.get(node_id)
+        if node is None:
+            return
+        state = self._state(node_id)
+        self._views[node_id] = NodeView(
+            id=node_id,
+            alias=node.record.alias,
+            capabilities=node.record.capabilities,
+            connected=state in (NodeState.CONNECTED, NodeState.DRAINING),
+            draining=state is NodeState.DRAINING,
+            returning=self._leases.is_returning(node_id),
+            load=node.load,
+        )
+        self._publish()
+        self._tell_watchers(node_id)
+
+    def _tell_watchers(self, node_id: str) -> None:
+        info = self.info(node_id)
+        if info is not None and info != self._board.nodes.get(node_id):
+            self._board.nodes[node_id] = info
+            self._context.revisions.nodes.changed(node_id)
+
+    def _publish(self) -> None:
+        self._board.views = tuple(self._views.values())
+        self._board.aliases = {view.id: view.alias for view in self._board.views}
+        self._board.connected = sum(view.connected for view in self._board.views)
+
+    def _state(self, node_id: str) -> NodeState:
+        try:
+            return self._leases.state(node_id)
+        except KeyError:
+            return NodeState.DISCONNECTED  # enrolled, and not here yet
+
+    def info(self, node_id: str) -> NodeInfo | None:
+        node = self._nodes.get(node_id)
+        if node is None:
+            return None
+        return NodeInfo(
+            id=node_id,
+            alias=node.record.alias,
+            cluster_id=node.record.cluster_id,
+            status=self._state(node_id),
+            platform_info=node.record.capabilities,
+            load=node.load,
+            last_seen=node.last_seen,
+        )
+
+    def infos(self) -> Iterator[NodeInfo]:
+        found = (self.info(node_id) for node_id in self._nodes)
+        return (info for info in found if info)
+
+
+def _pass_on(asked: Future[Any], answer: Future[Any], alias: str) -> None:
+    error = asked.exception()
+    if isinstance(error, ActorError) and not isinstance(error, Refused):
+        error = Refused(Code.UNAVAILABLE, f"The node {alias!r} did not answer: {error}; try again.")
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(asked.result())

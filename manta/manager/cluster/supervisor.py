@@ -1,0 +1,498 @@
+"""The supervisor of one cluster: its swarms are its children, its nodes are `ClusterNodes`."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from manta.actors import (
+    ActorDead,
+    ChildSpec,
+    ChildType,
+    Down,
+    ExitReason,
+    LocalRef,
+    MailboxFull,
+    MailboxPolicy,
+    Refused,
+    Reply,
+    Restart,
+    Supervisor,
+)
+from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
+from manta.manager.context import BLOBS, GATEWAY, STORE, Context, Done, finish, work
+from manta.manager.directory import SwarmEntry
+from manta.manager.errors import StoreError
+from manta.manager.ids import new_id
+from manta.manager.messages import (
+    ClusterChanged,
+    ClusterStopped,
+    FromNode,
+    FromUser,
+    LoadSwarm,
+    NodeAdded,
+    NodeCame,
+    NodeGone,
+    NodeRemoved,
+    NodesMoved,
+    NodeTreeRequested,
+    Orders,
+    Restored,
+    StopNodeRequested,
+    SwarmCreated,
+    SwarmRemoved,
+    Sweep,
+)
+from manta.manager.placement import place
+from manta.manager.placement.place import NodeView
+from manta.manager.placement.validity import flaws
+from manta.manager.store.actor import Writer
+from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
+from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
+from manta.manager.swarm import plans, references, words
+from manta.manager.swarm.events import Created, decode_log, encode
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads import queries
+from manta.manager.swarm.supervisor import SwarmSupervisor
+from manta.protocol import clusters, pages, user
+from manta.protocol.codes import Code
+from manta.protocol.node import (
+    FetchDesired,
+    Goodbye,
+    Heartbeat,
+    JournalAck,
+    JournalBatch,
+    LogAck,
+    LogBatch,
+    Ok,
+)
+from manta.protocol.spec import SwarmSpec
+from manta.protocol.states import ClusterState, SwarmState
+from manta.protocol.user import Plan, SwarmInfo
+
+_RUNS = (SwarmState.ACTIVE, SwarmState.PAUSED)
+_STOPPED = ClusterStopped("the stop of its cluster")
+
+
+class _StartSwarms(msgspec.Struct, frozen=True):
+    pass
+
+
+def cluster_spec(context: Context, cluster_id: str) -> ChildSpec:
+    return ChildSpec(
+        id=f"clusters/{cluster_id}",
+        start=partial(ClusterSupervisor, context, cluster_id),
+        type=ChildType.SUPERVISOR,
+    )
+
+
+class ClusterSupervisor(Supervisor):
+    mailbox = MailboxPolicy(bound=100_000)
+    intensity = 10
+    period = 60.0
+
+    def __init__(self, context: Context, cluster_id: str) -> None:
+        self._context = context
+        self._id = cluster_id
+
+    def on_start(self) -> None:
+        reader = self._context.reader
+        self._board = board = self._context.board(self._id)
+        self._writer = Writer(self, STORE)
+        record = reader.get(ClusterRecord, self._id)
+        board.stopped = record is not None and record.status == ClusterState.STOPPED
+        board.swarms = {}
+        self._changes: list[Reply] = []
+        """Of the cluster, that are not in effect yet."""
+        for swarm in reader.all(SwarmRecord):
+            if swarm.info.cluster_id == self._id:
+                self._show(swarm.info)
+        self._nodes = ClusterNodes(
+            self,
+            self._context,
+            board,
+            [record for record in reader.all(NodeRecord) if record.cluster_id == self._id],
+            on_lost=self._node_lost,
+            on_moved=self._nodes_moved,
+        )
+        self._unread = {
+            id_ for id_, info in board.swarms.items() if not SwarmState(info.status).final
+        }
+        """Swarms that must read their logs before it is known what nodes shall run."""
+        self._waiting: list[tuple[NodeCame, Reply]] = []
+        self._unchecked: list[tuple[FromUser, Reply]] = []
+        """Swarms that may be placeable once nodes are back whose links have just dropped."""
+        self.ref.tell(_StartSwarms())
+
+    def receive(self, message: object) -> object:
+        if self._writer.handle(message):
+            return None
+        match message:
+            case Orders():
+                self._orders(message)
+            case Restored():
+                self._restored(message)
+            case FromNode():
+                return self._from_node(message)
+            case NodeCame():
+                self._node_came(message)
+            case FromUser():
+                return self._from_user(message)
+            case LoadSwarm(swarm_id):
+                self._load(swarm_id, self.defer())
+            case NodeAdded(record):
+                self._nodes.added(record)
+            case NodeRemoved(node_id):
+                self._remove_node(node_id, self.defer())
+            case StopNodeRequested(node_id, drain):
+                self._pass_on(self._nodes.stop(node_id, drain=drain), self.defer())
+            case NodeTreeRequested(node_id, after):
+                self._pass_on(self._nodes.tree(node_id, after), self.defer())
+            case ClusterChanged(record):
+                self._changed(record, self.defer())
+            case Down():
+                self._nodes.down(message)
+            case LeaseTick():
+                self._nodes.tick()
+            case _StartSwarms():
+                for swarm_id in tuple(self._unread):
+                    self._start_swarm(swarm_id)
+            case Done():
+                finish(message)
+            case _:
+                return super().receive(message)
+        return None
+
+    # Swarms as children.
+
+    def _start_swarm(
+        self, swarm_id: str, reply: Reply | None = None, answer: SwarmInfo | None = None
+    ) -> None:
+        def then(ref: LocalRef | None, refusal: Refused | None) -> None:
+            if refusal is not None and refusal.code == "start_failed":
+                refusal = self._unreadable(swarm_id, refusal)
+            elif refusal is not None:
+                sentence = f"The swarm {swarm_id} cannot be reached now: {refusal.sentence}"
+                refusal = Refused(Code.UNAVAILABLE, sentence)
+            if reply is None:
+                return
+            if refusal is None:
+                reply.set(answer)
+            else:
+                reply.fail(refusal)
+
+        self.start_child(
+            ChildSpec(
+                id=swarm_id,
+                start=partial(SwarmSupervisor, self._context, self._id, swarm_id),
+                restart=Restart.TRANSIENT,
+            ),
+            then,
+        )
+
+    def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
+        """Its log cannot be read: it must not take the others along."""
+        self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
+        why = refusal.sentence
+        try:
+            decode_log(self._context.reader.events(swarm_id))
+        except StoreError as error:
+            why = str(error)
+        reason = f"its event log cannot be read: {why}; restore a backup, or remove the swarm."
+        self._unread.discard(swarm_id)
+        info = self._board.swarms.get(swarm_id)
+        if info is not None and not SwarmState(info.status).final:
+            self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
+        self._register_waiting()
+        return Refused(Code.STORAGE, f"Of the swarm {swarm_id} nothing can be told: {reason}")
+
+    def _load(self, swarm_id: str, reply: Reply) -> None:
+        if self.child(swarm_id) is not None:
+            reply.set(None)
+        elif swarm_id not in self._board.swarms:
+            reply.fail(Refused(Code.UNKNOWN_SWARM, f"There is no swarm {swarm_id!r}."))
+        else:
+            self._start_swarm(swarm_id, reply)
+
+    def on_child_exited(self, id: str, reason: ExitReason) -> None:
+        if reason.is_normal:
+            # Idle: its spec is made anew when somebody asks for it.
+            self.stop_child(id, lambda *_: None)
+            return
+        info = self._board.swarms.get(id)
+        if info is not None and not SwarmState(info.status).final:
+            self._unread.add(id)
+            self._nodes.cut_all()
+
+    def _restored(self, message: Restored) -> None:
+        self._unread.discard(message.swarm_id)
+        self._show(message.info)
+        self._nodes.restored(message, runs=SwarmState(message.info.status) in _RUNS)
+        self._register_waiting()
+        if self._board.stopped:  # it was not there when it was told, or its answer was not kept
+            self._tell_swarm(message.swarm_id, _STOPPED)
+
+    def _orders(self, orders: Orders) -> None:
+        if orders.swarm_id not in self._board.swarms:
+            return  # removed meanwhile
+        if orders.info is not None:
+            before = self._board.swarms[orders.swarm_id].status
+            self._show(orders.info)
+            state = SwarmState(orders.info.status)
+            if state in _RUNS and before == SwarmState.PENDING:
+                self._nodes.swarm_began(orders.swarm_id)
+            self._nodes.obey(orders)
+            if state.final and before != state:
+                self._nodes.swarm_ended(orders.swarm_id, kill=orders.kill)
+        else:
+            self._nodes.obey(orders)
+
+    def _show(self, info: SwarmInfo) -> None:
+        swarms = {**self._board.swarms, info.swarm_id: info}
+        self._show_all(swarms)
+        self._context.revisions.swarms.changed(info.swarm_id)
+
+    def _show_all(self, swarms: dict[str, SwarmInfo]) -> None:
+        self._board.swarms = swarms
+        self._board.active_swarms = sum(info.status in _RUNS for info in swarms.values())
+        if self._changes:
+            self._answer_changes()
+
+    def _tell_swarms(self, message: object) -> None:
+        for swarm_id in self._board.swarms:
+            self._tell_swarm(swarm_id, message)
+
+    def _tell_swarm(self, swarm_id: str, message: object) -> None:
+        ref = self.child(swarm_id)
+        if ref is None:
+            return  # it will read how things stand when it starts
+        try:
+            ref.tell(message)
+        except (ActorDead, MailboxFull) as error:
+            self.log.warning("%s was not told: %s", swarm_id, error)
+
+    # Nodes.
+
+    def _node_came(self, message: NodeCame) -> None:
+        self._waiting.append((message, self.defer()))
+        self._register_waiting()
+
+    def _register_waiting(self) -> None:
+        """What they shall run, and what was acknowledged, is known once all logs are read."""
+        if self._unread:
+            return
+        waiting, self._waiting = self._waiting, []
+        for message, reply in waiting:
+            reply.set(self._nodes.came(message))
+
+    def _from_node(self, message: FromNode) -> object:
+        node_id = message.node_id
+        match message.message:
+            case Heartbeat() as heartbeat:
+                return self._nodes.heartbeat(node_id, heartbeat)
+            case FetchDesired(version, after):
+                return self._nodes.full(node_id, version, after)
+            case Goodbye(reason):
+                self.log.info("node %s says goodbye: %s", node_id, reason or "it stops")
+                self._nodes.goodbye(node_id)
+            # Of a swarm that was removed: nobody wants it any more, so the node may forget it.
+            case JournalBatch(swarm_id, first, entries):
+                self._nodes.send(node_id, JournalAck(swarm_id, first + len(entries) - 1))
+            case LogBatch(swarm_id, first, lines):
+                self._nodes.send(node_id, LogAck(swarm_id, first + len(lines) - 1))
+            case _:
+                return super().receive(message)
+        return None
+
+    def _node_lost(self, node_id: str, reason: str) -> None:
+        self._tell_swarms(NodeGone(node_id, reason))
+
+    def _nodes_moved(self) -> None:
+        self._tell_swarms(NodesMoved())
+        self._check_again()
+
+    def _check_again(self) -> None:
+        unchecked, self._unchecked = self._unchecked, []
+        for request, reply in unchecked:
+            self._check(request, reply)
+
+    def _remove_node(self, node_id: str, reply: Reply) -> None:
+        self._nodes.removed(node_id)
+        swarms = [ref for id_ in self._board.swarms if (ref := self.child(id_)) is not None]
+        if not swarms:
+            reply.set(None)
+        # What the node sent before may wait in their mailboxes: answered when that is over.
+        busy = [None] * len(swarms)
+
+        def passed(_: object) -> None:
+            busy.pop()
+            if not busy:
+                reply.set(None)
+
+        for ref in swarms:
+            ref.ask_future(NodesMoved(), timeout=5.0).add_done_callback(passed)
+
+    @staticmethod
+    def _pass_on(asked: Future[Any], reply: Reply) -> None:
+        """What a node answers."""
+
+        def answered(future: Future[Any]) -> None:
+            if error := future.exception():
+                reply.fail(error)
+            else:
+                reply.set(future.result())
+
+        asked.add_done_callback(answered)
+
+    # What users ask.
+
+    def _from_user(self, request: FromUser) -> object:
+        match request.message:
+            case user.CheckSwarm() | user.SendSwarm():
+                self._check(request, self.defer())
+            case user.RemoveSwarm():
+                self._remove_swarm(request.swarm_id, self.defer())
+            case clusters.ListNodes(after=after):
+                infos = self._nodes.infos()
+                return clusters.Nodes(*pages.after(infos, lambda one: one.id, after, pages.encoded))
+            case clusters.GetNode(node=node_id):
+                info = self._nodes.info(node_id)
+                if info is None:
+                    raise Refused(Code.UNKNOWN_NODE, f"There is no node {node_id!r}.")
+                return info
+            case _:
+                return super().receive(request.message)
+        return None
+
+    def _changed(self, record: ClusterRecord, reply: Reply) -> None:
+        """Answered once it is in effect: a cluster that is stopped runs nothing."""
+        self._board.stopped = record.status == ClusterState.STOPPED
+        self._changes.append(reply)
+        if self._board.stopped:
+            self._tell_swarms(_STOPPED)
+        self._answer_changes()
+
+    def _answer_changes(self) -> None:
+        swarms = self._board.swarms.values()
+        if self._board.stopped and not all(SwarmState(info.status).final for info in swarms):
+            return
+        changes, self._changes = self._changes, []
+        for reply in changes:
+            reply.set(None)
+
+    def _check(self, request: FromUser, reply: Reply) -> None:
+        message = request.message
+        assert isinstance(message, user.CheckSwarm | user.SendSwarm)
+        if self._board.stopped:
+            sentence = (
+                f"The cluster {message.cluster!r} is stopped; start it (manta cluster start)."
+            )
+            reply.fail(Refused(Code.WRONG_STATE, sentence))
+            return
+        spec, views = message.spec, self._board.views
+        work(
+            self,
+            self._context.workers,
+            lambda: (flaws(spec), place.check(spec, views), self._missing(spec)),
+            lambda found: self._checked(request, reply, views, *found),
+            reply,
+        )
+
+    def _missing(self, spec: SwarmSpec) -> list[str]:
+        return [
+            blob.digest for blob in references.of_spec(spec) if not self._context.holds(blob.digest)
+        ]
+
+    def _checked(
+        self,
+        request: FromUser,
+        reply: Reply,
+        views: tuple[NodeView, ...],
+        flawed: tuple[str, ...],
+        plan: Plan,
+        missing: list[str],
+    ) -> None:
+        message = request.message
+        if plan.problems and not flawed and any(view.returning for view in views):
+            # They may be back in a moment, or are already: no answer to give a user now.
+            self._unchecked.append((request, reply))
+            if not any(view.returning for view in self._board.views):
+                self._check_again()
+            return
+        if isinstance(message, user.CheckSwarm):
+            plans.answer(self, self._context, plan, reply)
+            return
+        assert isinstance(message, user.SendSwarm)
+        if flawed:
+            raise words.refusal(Code.INVALID, flawed)
+        if plan.problems and not message.wait:
+            raise words.refusal(Code.UNPLACEABLE, plan.problems)
+        if missing:
+            raise Refused(
+                Code.BLOB_MISSING,
+                f"{len(missing)} of the swarm's modules and values were not pushed; push them.",
+                {"digests": missing},
+            )
+        self._create(message, request.user.id, reply)
+
+    def _create(self, message: user.SendSwarm, owner_id: str, reply: Reply) -> None:
+        swarm_id, now = new_id(), self.clock.wall()
+        created = Created(message.spec, message.wait)
+        machine = SwarmMachine(swarm_id, self._id)
+        machine.handle(created, now)
+        info = queries.info(machine)
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                reply.fail(Refused(Code.STORAGE, f"The swarm was not stored: {error}"))
+                return
+            self._show(info)
+            self._unread.add(swarm_id)
+            self._tell(GATEWAY, SwarmCreated(SwarmEntry(swarm_id, info.name, self._id)))
+            self._start_swarm(swarm_id, reply, info)
+
+        digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
+        self._writer.write(
+            AppendEvents(swarm_id, 1, (encode(created, now),)),
+            Reference(swarm_id, digests),
+            Put(SwarmRecord(info, owner_id)),
+            then=then,
+        )
+
+    def _remove_swarm(self, swarm_id: str, reply: Reply) -> None:
+        info = self._board.swarms.get(swarm_id)
+        if info is None:
+            raise Refused(Code.UNKNOWN_SWARM, f"There is no swarm {swarm_id!r}.")
+        if info.status in _RUNS:
+            raise Refused(
+                Code.WRONG_STATE,
+                f"The swarm {info.name!r} ({swarm_id}) is {info.status}; stop it (manta stop) "
+                "before you remove it.",
+            )
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                reply.fail(Refused(Code.STORAGE, f"The swarm was not removed: {error}"))
+                return
+            self._show_all({id_: i for id_, i in self._board.swarms.items() if id_ != swarm_id})
+            self._context.revisions.swarms.forget(swarm_id)
+            self._unread.discard(swarm_id)
+            self._nodes.swarm_ended(swarm_id)
+            self._tell(GATEWAY, SwarmRemoved(swarm_id))
+            self._tell(BLOBS, Sweep())
+            reply.set(Ok())
+
+        def stopped(_: LocalRef | None, __: Refused | None) -> None:
+            self._writer.write(RemoveSwarm(swarm_id), then=then)
+
+        self.stop_child(swarm_id, stopped)
+
+    def _tell(self, path: str, message: object) -> None:
+        try:
+            self.system.find(path).tell(message)
+        except (ActorDead, MailboxFull):
+            # It is being restarted, and will read from the store what this would have told.
+            self.log.debug("%s was not told of %s", path, type(message).__name__)

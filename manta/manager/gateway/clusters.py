@@ -1,0 +1,189 @@
+"""Clusters made, changed and deleted, and nodes removed, as users want them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from manta.actors import Actor, Refused, StartChild, StopChild
+from manta.manager.auth.principals import Kind, Principal
+from manta.manager.auth.rights import Right
+from manta.manager.auth.roles import OWNER, Roles
+from manta.manager.cluster.supervisor import cluster_spec
+from manta.manager.context import BLOBS, ROOT, Context, cluster_path
+from manta.manager.directory import Directory
+from manta.manager.errors import StoreError
+from manta.manager.gateway.enrolment import Enrolment
+from manta.manager.gateway.relay import Relay
+from manta.manager.ids import new_id
+from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
+from manta.manager.store.actor import Writer
+from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
+from manta.manager.store.records import (
+    ClusterRecord,
+    GrantRecord,
+    KeyKind,
+    KeyRecord,
+    NodeRecord,
+    TokenRecord,
+)
+from manta.protocol import clusters, pages
+from manta.protocol.clusters import ClusterInfo
+from manta.protocol.codes import Code
+from manta.protocol.node import Ok
+from manta.protocol.states import ClusterState
+
+
+class Clusters:
+    """The Gateway's part for them; each change is answered once it is stored and in effect."""
+
+    def __init__(
+        self,
+        actor: Actor,
+        context: Context,
+        directory: Directory,
+        roles: Roles,
+        enrolment: Enrolment,
+        writer: Writer,
+        relay: Relay,
+        cut: Callable[[str], None],
+    ) -> None:
+        """`cut` ends the links of a key."""
+        self._actor = actor
+        self._context = context
+        self._directory = directory
+        self._roles = roles
+        self._enrolment = enrolment
+        self._writer = writer
+        self._relay = relay
+        self._cut = cut
+
+    def info(self, record: ClusterRecord) -> ClusterInfo:
+        return _info(record, len(self._directory.nodes_of(record.id)))
+
+    def page(self, records: Iterable[ClusterRecord], after: str) -> clusters.Clusters:
+        """A page of these; nodes are counted once for all."""
+        counts = Counter(node.cluster_id for node in self._directory.nodes.values())
+        infos = (_info(record, counts[record.id]) for record in records)
+        return clusters.Clusters(*pages.after(infos, lambda one: one.id, after, pages.encoded))
+
+    def shown(self, cluster_id: str, who: Principal) -> ClusterInfo | None:
+        """If there is such a cluster, and he may read it."""
+        record = self._directory.clusters.get(cluster_id)
+        shows = record is not None and Right.CLUSTER_READ in self._roles.rights(who, cluster_id)
+        return self.info(record) if record is not None and shows else None
+
+    def create(self, name: str, who: Principal) -> None:
+        self._directory.check_cluster_name(name)
+        record = ClusterRecord(new_id(), name, who.id, self._actor.clock.wall())
+        reply = self._actor.defer()
+        self._directory.clusters[record.id] = record
+        self._roles.grants[who.id, record.id] = OWNER
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                del self._directory.clusters[record.id]
+                del self._roles.grants[who.id, record.id]
+                reply.fail(Refused(Code.STORAGE, f"The cluster was not created: {error}"))
+                return
+            self._actor.log.info("cluster %s (%s) created", name, record.id)
+            self._context.revisions.clusters.changed(record.id)
+            start = StartChild(cluster_spec(self._context, record.id))
+            self._relay.ask(ROOT, start, reply, lambda _: self.info(record))
+
+        owner = GrantRecord(who.id, record.id, OWNER)
+        self._writer.write(Put(record), Put(owner), then=then)
+
+    def change(self, record: ClusterRecord, status: ClusterState) -> None:
+        changed = msgspec.structs.replace(record, status=status)
+        reply = self._actor.defer()
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                reply.fail(Refused(Code.STORAGE, f"The cluster was not changed: {error}"))
+                return
+            self._directory.clusters[record.id] = changed
+            self._context.revisions.clusters.changed(record.id)
+            path = cluster_path(record.id)
+            self._relay.ask(path, ClusterChanged(changed), reply, lambda _: self.info(changed))
+
+        self._writer.write(Put(changed), then=then)
+
+    def delete(self, record: ClusterRecord) -> None:
+        if active := self._context.board(record.id).active_swarms:
+            raise Refused(
+                Code.WRONG_STATE,
+                f"{active} swarm{'s run' if active > 1 else ' runs'} in the cluster "
+                f"{record.name!r}; stop the cluster (manta cluster stop) before you delete it.",
+            )
+        reply = self._actor.defer()
+        nodes = self._directory.nodes_of(record.id)
+        tokens = self._enrolment.tokens_of(record.id)
+        swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
+        writes: list[Write] = [Delete(ClusterRecord, record.id)]
+        for one in nodes:
+            writes += self._removal(one)
+        writes += (Delete(TokenRecord, token.digest) for token in tokens)
+        writes += (RemoveSwarm(swarm.id) for swarm in swarms)
+        grants = [
+            GrantRecord(user_id, cluster_id, role)
+            for (user_id, cluster_id), role in self._roles.grants.items()
+            if cluster_id == record.id
+        ]
+        writes += (Delete(GrantRecord, grant.key) for grant in grants)
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                reply.fail(Refused(Code.STORAGE, f"The cluster was not deleted: {error}"))
+                return
+            for one in nodes:
+                self._disown(one)
+            for swarm in swarms:
+                self._directory.swarms.pop(swarm.id, None)
+            for grant in grants:
+                self._roles.grants.pop((grant.user_id, grant.cluster_id), None)
+            self._enrolment.forget_tokens(tokens)
+            self._directory.clusters.pop(record.id, None)
+            self._context.boards.pop(record.id, None)
+            self._context.revisions.clusters.forget(record.id)
+            self._context.revisions.nodes.forget(*(one.id for one in nodes))
+            self._context.revisions.swarms.forget(*(swarm.id for swarm in swarms))
+            self._actor.log.info("cluster %s (%s) deleted", record.name, record.id)
+            self._relay.tell(BLOBS, Sweep())
+            stop = StopChild(cluster_spec(self._context, record.id).id)
+            self._relay.ask(ROOT, stop, reply, lambda _: Ok())
+
+        self._writer.write(*writes, then=then)
+
+    def remove_node(self, record: NodeRecord) -> None:
+        reply = self._actor.defer()
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                reply.fail(Refused(Code.STORAGE, f"The node was not removed: {error}"))
+                return
+            self._disown(record)
+            self._actor.log.info("node %s (%s) removed", record.alias, record.id)
+            path = cluster_path(record.cluster_id)
+            self._relay.ask(path, NodeRemoved(record.id), reply, lambda _: Ok())
+
+        self._writer.write(*self._removal(record), then=then)
+
+    def _removal(self, record: NodeRecord) -> tuple[Write, ...]:
+        """The key is kept, so that the node can be told why it is refused."""
+        key = KeyRecord(record.key, KeyKind.REMOVED, record.id, self._actor.clock.wall())
+        return Delete(NodeRecord, record.id), Put(key)
+
+    def _disown(self, record: NodeRecord) -> None:
+        """From here on nothing that the key sends is handled."""
+        self._context.principals.learn(Principal(Kind.REMOVED, record.key, record.id))
+        self._directory.nodes.pop(record.id, None)
+        self._cut(record.key)
+
+
+def _info(record: ClusterRecord, nodes: int) -> ClusterInfo:
+    return ClusterInfo(
+        record.id, record.name, record.status, record.owner_id, nodes, record.created_at
+    )

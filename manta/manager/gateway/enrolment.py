@@ -1,0 +1,207 @@
+"""Makes keys into nodes: their tokens, enrolment, ids.
+
+A token's use is reserved before it is stored and given back if it was not stored, so that
+two who present it at the same time do not both pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+
+from manta.actors import Actor, Refused, Reply
+from manta.manager.auth.principals import Kind, Principal, of_node
+from manta.manager.auth.tokens import LEEWAY, MAX_NODE_TTL, digest_of
+from manta.manager.context import Context
+from manta.manager.directory import Directory
+from manta.manager.gateway.registrar import Registrar, record_of
+from manta.manager.ids import new_id
+from manta.manager.store.interface import Delete, Put
+from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, TokenRecord
+from manta.protocol.clusters import CreateNodeToken, Token
+from manta.protocol.codes import Code
+from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
+from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims
+
+
+class Enrolment:
+    def __init__(
+        self,
+        actor: Actor,
+        context: Context,
+        directory: Directory,
+        registrar: Registrar,
+        *,
+        on_known: Callable[[str], None],
+        on_node: Callable[[NodeRecord], None],
+    ) -> None:
+        """Told of each key that is a node's from here on, and of each node that enrolled."""
+        self._actor = actor
+        self._context = context
+        self._directory = directory
+        self._registrar = registrar
+        self._on_known = on_known
+        self._on_node = on_node
+
+    def enroll(self, message: Enroll, principal: Principal, reply: Reply) -> None:
+        if principal.kind is Kind.NODE:  # the answer to its first try was lost
+            record = self._directory.nodes[principal.id]
+            reply.set(Enrolled(record.id, record.cluster_id, record.alias))
+            return
+        self._registrar.limits.check_token(self._actor.clock.now())
+        key = principal.key
+        self._registrar.work(
+            "enrolment",
+            key,
+            lambda now: self._context.authority.verify(
+                message.token, NODE_AUDIENCE, presented_by=key, now=now
+            ),
+            lambda claims: self._enroll(message, key, claims, reply),
+            reply,
+        )
+
+    def _enroll(self, message: Enroll, key: str, claims: TokenClaims, reply: Reply) -> None:
+        record = self._serving(claims)
+        self._directory.check_alias(message.alias, claims.subject)
+        node = NodeRecord(
+            id=self._node_id(message),
+            cluster_id=claims.subject,
+            alias=message.alias,
+            key=key,
+            enrolled_at=self._actor.clock.wall(),
+        )
+        used = msgspec.structs.replace(record, uses=record.uses - 1)
+        self._registrar.tokens[used.digest] = used
+        self._directory.nodes[node.id] = node
+
+        def stored() -> None:
+            self._context.principals.learn(of_node(node))
+            self._on_known(key)
+            self._on_node(node)
+            self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
+            reply.set(Enrolled(node.id, node.cluster_id, node.alias))
+
+        def not_stored() -> None:
+            del self._directory.nodes[node.id]
+            now = self._registrar.tokens[used.digest]
+            self._registrar.tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
+
+        key_record = KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)
+        self._registrar.write((Put(used), Put(node), Put(key_record)), stored, reply, not_stored)
+
+    def examine(self, message: ExamineToken, principal: Principal, reply: Reply) -> None:
+        """As far as `enroll` would look at the token; nothing is used up."""
+        self._registrar.limits.check_token(self._actor.clock.now())
+
+        def then(claims: TokenClaims) -> None:
+            self._serving(claims)
+            reply.set(Ok())
+
+        self._registrar.work(
+            "the examination of a token",
+            principal.key,
+            lambda now: self._context.authority.verify(
+                message.token, NODE_AUDIENCE, presented_by=principal.key, now=now
+            ),
+            then,
+            reply,
+        )
+
+    def _serving(self, claims: TokenClaims) -> TokenRecord:
+        """Raises Refused unless the token lets one more node in."""
+        record = self._registrar.tokens.get(digest_of(claims.id))
+        if record is None or record.uses < 1:
+            raise Refused(
+                Code.TOKEN_USED,
+                "This token is used up or was withdrawn; create another one "
+                "(manta node token, --uses for several nodes).",
+            )
+        if claims.subject not in self._directory.clusters:
+            raise Refused(
+                Code.UNKNOWN_CLUSTER,
+                "The cluster of this token was deleted; get a token of another.",
+            )
+        return record
+
+    def _node_id(self, message: Enroll) -> str:
+        match message.id_mode:
+            case "alias":
+                node_id = message.alias
+            case "random":
+                node_id = new_id()
+            case "hardware" if message.hardware_id:
+                node_id = hashlib.sha256(message.hardware_id.encode()).hexdigest()[:16]
+            case "hardware":
+                raise Refused(
+                    Code.INVALID,
+                    "The node's hardware has no id; set id = 'random' or id = 'alias' in its "
+                    "[identity].",
+                )
+            case mode:
+                raise Refused(
+                    Code.INVALID,
+                    f"A node's id mode is 'hardware', 'random' or 'alias', not {mode!r}.",
+                )
+        if node_id in self._directory.nodes:
+            taken = self._directory.nodes[node_id]
+            raise Refused(
+                Code.ALIAS_TAKEN,
+                f"A node with the id {node_id!r} is enrolled already (alias {taken.alias!r}); "
+                f"remove it (manta node rm {node_id}), or set id = 'random' in [identity].",
+            )
+        return node_id
+
+    # Tokens.
+
+    def create_token(
+        self, message: CreateNodeToken, cluster_id: str, by: Principal, reply: Reply
+    ) -> None:
+        if message.ttl > MAX_NODE_TTL:
+            raise Refused(
+                Code.INVALID,
+                f"A node token lives {MAX_NODE_TTL:.0f} s at most, not {message.ttl:.0f}; "
+                "give a shorter ttl.",
+            )
+
+        def then(issued: tuple[str, TokenClaims]) -> None:
+            token, claims = issued
+            record = record_of(claims, uses=message.uses)
+            expired = self._expired()
+
+            def stored() -> None:
+                self._registrar.tokens[record.digest] = record
+                for digest in expired:
+                    self._registrar.tokens.pop(digest, None)
+                reply.set(Token(token, claims.expires_at))
+
+            deletes = (Delete(TokenRecord, digest) for digest in expired)
+            self._registrar.write((Put(record), *deletes), stored, reply)
+
+        self._registrar.work(
+            "issuing a token",
+            by.key,
+            lambda now: self._context.authority.issue(
+                NODE_AUDIENCE, cluster_id, now=now, ttl=message.ttl, uses=message.uses
+            ),
+            then,
+            reply,
+        )
+
+    def _expired(self) -> list[str]:
+        before = self._actor.clock.wall() - 2 * LEEWAY
+        return [
+            token.digest for token in self._registrar.tokens.values() if token.expires_at < before
+        ]
+
+    def tokens_of(self, cluster_id: str) -> list[TokenRecord]:
+        return [
+            token
+            for token in self._registrar.tokens.values()
+            if token.audience == NODE_AUDIENCE and token.subject == cluster_id
+        ]
+
+    def forget_tokens(self, tokens: list[TokenRecord]) -> None:
+        for token in tokens:
+            self._registrar.tokens.pop(token.digest, None)

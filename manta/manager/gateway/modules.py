@@ -1,0 +1,161 @@
+"""The registry of modules, as users want it: each change is answered once it is stored.
+
+What is sent has its effect before it is stored, so that of two who send other content under
+one name and version only one passes; it is taken back if it was not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from manta.actors import Actor, Refused, Reply
+from manta.manager.auth.principals import Principal
+from manta.manager.context import BLOBS, Context, work
+from manta.manager.gateway.registrar import Registrar
+from manta.manager.gateway.registry import Registry, check, described
+from manta.manager.gateway.relay import Relay
+from manta.manager.ids import new_id
+from manta.manager.messages import Sweep
+from manta.manager.store.interface import Delete, Put, Reference, Release, Write
+from manta.manager.store.records import ModuleRecord
+from manta.protocol import pages, users
+from manta.protocol.codes import Code
+from manta.protocol.node import Ok
+from manta.protocol.spec import ModuleSpec
+from manta.protocol.users import ModuleInfo
+
+
+class Modules:
+    def __init__(self, actor: Actor, context: Context, registrar: Registrar, relay: Relay) -> None:
+        self._actor = actor
+        self._context = context
+        self._registrar = registrar
+        self._relay = relay
+        self._registry = Registry(context.reader.all(ModuleRecord))
+        self._revisions = context.revisions.modules
+        self._revisions.changed(*self._registry.modules)
+
+    def handle(self, message: users.ModuleRequest, who: Principal, reply: Reply) -> None:
+        registry = self._registry
+        match message:
+            case users.ListModules(after):
+                found, more = pages.after(
+                    map(_info, registry.modules.values()), lambda one: one.id, after, pages.encoded
+                )
+                reply.set(users.Modules(found, more))
+            case users.GetModule(name, version):
+                reply.set(_info(registry.get(name, version, who)))
+            case users.ResolveModule(name, version):
+                self._resolve(registry.resolve(name, version, who), reply)
+            case users.SendModule(spec):
+                registry.accept(spec, who)
+                self._with_package(spec, reply, lambda: self._send(spec, who, reply))
+            case users.UpdateModule(name, spec):
+                registry.own(name, None, who)
+                self._with_package(spec, reply, lambda: self._update(name, spec, who, reply))
+            case users.RemoveModule(name, version):
+                self._remove(registry.own(name, version, who), who, reply)
+
+    def info(self, module_id: str) -> ModuleInfo | None:
+        record = self._registry.modules.get(module_id)
+        return None if record is None else _info(record)
+
+    def _resolve(self, record: ModuleRecord, reply: Reply) -> None:
+        """Even if it is removed meanwhile, its package stays until it has been named."""
+
+        def job() -> ModuleInfo:
+            if record.spec.package is not None:
+                self._context.holds(record.spec.package.digest)
+            return _info(record)
+
+        def then(info: ModuleInfo) -> None:
+            reply.set(info)
+
+        work(self._actor, self._context.workers, job, then, reply)
+
+    def _with_package(self, spec: ModuleSpec, reply: Reply, then: Callable[[], None]) -> None:
+        def job() -> None:
+            if spec.package is not None and not self._context.holds(spec.package.digest):
+                raise Refused(
+                    Code.BLOB_MISSING,
+                    f"The package of module {spec.name!r} was not pushed; push it first.",
+                )
+
+        work(self._actor, self._context.workers, job, lambda _: then(), reply)
+
+    def _send(self, spec: ModuleSpec, who: Principal, reply: Reply) -> None:
+        now = self._actor.clock.wall()
+        held = self._registry.accept(spec, who)
+        if isinstance(held, ModuleRecord):
+            record, before = replace(held, updated_at=now), held
+        else:
+            record, before = ModuleRecord(new_id(), spec, held, now, now), None
+        self._store(record, before, _references(record), f"{who.name} sent", reply)
+
+    def _update(self, name: str, spec: ModuleSpec, who: Principal, reply: Reply) -> None:
+        before = self._registry.own(name, None, who)
+        if before.spec.version is not None or spec.version is not None:
+            raise Refused(
+                Code.VERSION_TAKEN if before.spec.version else Code.INVALID,
+                f"The module {described(before)} cannot be updated to "
+                f"{spec.version or 'other content'}: what has a version never changes; send it "
+                "as a module of its own, with the next version.",
+            )
+        spec = replace(spec, name=before.spec.name)
+        check(spec)
+        record = replace(before, spec=spec, updated_at=self._actor.clock.wall())
+        writes = (*_releases(before), *_references(record))
+        self._store(record, before, writes, f"{who.name} updated", reply)
+
+    def _store(
+        self,
+        record: ModuleRecord,
+        before: ModuleRecord | None,
+        writes: tuple[Write, ...],
+        done: str,
+        reply: Reply,
+    ) -> None:
+        self._registry.put(record)
+
+        def stored() -> None:
+            self._actor.log.info("%s the module %s", done, described(record))
+            self._revisions.changed(record.id)
+            if before is not None and before.spec.package != record.spec.package:
+                self._relay.tell(BLOBS, Sweep())
+            reply.set(_info(record))
+
+        def not_stored() -> None:
+            if before is not None:
+                self._registry.put(before)
+            else:
+                self._registry.pop(record)
+
+        self._registrar.write((Put(record), *writes), stored, reply, not_stored)
+
+    def _remove(self, record: ModuleRecord, who: Principal, reply: Reply) -> None:
+        self._registry.pop(record)
+
+        def stored() -> None:
+            self._actor.log.warning("%s removed the module %s", who.name, described(record))
+            self._revisions.forget(record.id)
+            self._relay.tell(BLOBS, Sweep())
+            reply.set(Ok())
+
+        writes = (Delete(ModuleRecord, record.id), *_releases(record))
+        self._registrar.write(writes, stored, reply, lambda: self._registry.put(record))
+
+
+def _info(record: ModuleRecord) -> ModuleInfo:
+    return ModuleInfo(record.id, record.spec, record.owner_id, record.created_at, record.updated_at)
+
+
+def _references(record: ModuleRecord) -> tuple[Write, ...]:
+    package = record.spec.package
+    return () if package is None else (Reference(record.id, (package.digest,)),)
+
+
+def _releases(record: ModuleRecord) -> tuple[Write, ...]:
+    package = record.spec.package
+    return () if package is None else (Release(record.id, (package.digest,)),)

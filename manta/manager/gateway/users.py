@@ -1,0 +1,375 @@
+"""Users, roles and the ends of keys and tokens, as users and administrators want them.
+
+What takes a right away has its effect before it is stored, so that two changes that are
+under way together cannot both pass (each of two owners removing the other); it is taken
+back if it was not stored. The answer goes out once nothing of a withdrawn key is handled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from manta.actors import Actor, Refused, Reply
+from manta.manager.auth import passwords
+from manta.manager.auth.principals import Principal
+from manta.manager.auth.rights import Right
+from manta.manager.auth.roles import BUILTIN, OWNER, Roles
+from manta.manager.directory import Directory
+from manta.manager.gateway.registrar import Registrar
+from manta.manager.ids import new_id
+from manta.manager.store.interface import Delete, Put, Write
+from manta.manager.store.records import (
+    ADMIN_ROLE,
+    USER_ROLE,
+    GrantRecord,
+    KeyRecord,
+    RoleRecord,
+    UserRecord,
+)
+from manta.protocol import pages, sign_in, users
+from manta.protocol.codes import Code
+from manta.protocol.node import Ok
+
+MIN_PASSWORD = 8
+
+
+class Users:
+    def __init__(
+        self,
+        actor: Actor,
+        registrar: Registrar,
+        roles: Roles,
+        directory: Directory,
+        *,
+        on_gone: Callable[[Iterable[str], str], None],
+        on_granted: Callable[[str], None],
+    ) -> None:
+        """`on_gone` is told of keys that are nobody's from here on, and of who asked for it;
+        `on_granted` of a cluster of which somebody may see more now, or less."""
+        self._actor = actor
+        self._registrar = registrar
+        self._roles = roles
+        self._directory = directory
+        self._on_gone = on_gone
+        self._on_granted = on_granted
+
+    def handle(
+        self,
+        message: users.UserRequest | sign_in.Logout,
+        who: Principal,
+        seen: Directory,
+        reply: Reply,
+    ) -> None:
+        """`seen` is what there is, as far as `who` is concerned."""
+        match message:
+            case users.GetUser(name):
+                reply.set(self._info(self._get(name, who), who))
+            case users.ListUsers(after):
+                infos = (self._info(one, who) for one in self._registrar.users.values())
+                found = pages.after(infos, lambda one: one.id, after, pages.encoded)
+                reply.set(users.Users(*found))
+            case users.AddUser():
+                self._add(message, who, reply)
+            case users.ChangePassword():
+                self._change_password(message, who, reply)
+            case users.DeleteUser(name):
+                self._delete(self._find(name), who, reply)
+            case users.RevokeTokens(name):
+                self._revoke_tokens(self._find(name), who, reply)
+            case users.GrantRole(name, cluster, role):
+                self._set_role(self._find(name), seen.cluster(cluster).id, role, who, reply)
+            case users.RevokeRole(name, cluster):
+                self._set_role(self._find(name), seen.cluster(cluster).id, None, who, reply)
+            case users.CreateRoleDefinition():
+                self._define(message, reply)
+            case users.DeleteRoleDefinition(name):
+                self._undefine(name, reply)
+            case users.ListRoles(after):
+                builtin = (_role(name, rights, True) for name, rights in BUILTIN.items())
+                own = (_role(name, rights) for name, rights in self._roles.defined.items())
+                roles, more = pages.after(
+                    (*builtin, *own), lambda one: _place(one.name), _place(after), pages.encoded
+                )
+                reply.set(users.Roles(roles, more))
+            case sign_in.Logout(everywhere):
+                self._logout(who, everywhere, reply)
+
+    # Who there is.
+
+    def _find(self, name: str) -> UserRecord:
+        """By id, address, or a unique prefix of an id. Raises Refused."""
+        known = self._registrar.users
+        if name in known:
+            return known[name]
+        address = name.strip().lower()
+        found = [one for one in known.values() if one.email == address]
+        if not found and name:
+            found = [one for one in known.values() if one.id.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise Refused(
+                Code.AMBIGUOUS,
+                f"{name!r} may be any of {len(found)} users; give more of the id, or the address.",
+                {"ids": sorted(one.id for one in found)},
+            )
+        raise Refused(
+            Code.UNKNOWN_USER,
+            f"There is no user {name!r}; an administrator sees them all with `manta user list`.",
+        )
+
+    def _get(self, name: str | None, who: Principal) -> UserRecord:
+        if name is None or name in (who.id, who.name):
+            return self._registrar.users[who.id]
+        if not who.admin:
+            raise Refused(
+                Code.FORBIDDEN,
+                "GetUser was refused: only an administrator sees other users; ask one.",
+            )
+        return self._find(name)
+
+    def _info(self, record: UserRecord, who: Principal) -> users.UserInfo:
+        """With the roles in those clusters that he who asks sees."""
+        grants = tuple(
+            users.Grant(cluster_id, self._directory.clusters[cluster_id].name, role)
+            for cluster_id, role in sorted(self._roles.of_user(record.id).items())
+            if cluster_id in self._directory.clusters and self._roles.sees(who, cluster_id)
+        )
+        admin = record.role == ADMIN_ROLE
+        return users.UserInfo(record.id, record.email, admin, record.created_at, grants)
+
+    # Users.
+
+    def _add(self, message: users.AddUser, who: Principal, reply: Reply) -> None:
+        email = message.email.strip().lower()
+        name, at, domain = email.partition("@")
+        if not (name and at and domain) or any(map(str.isspace, email)) or len(email) > 200:
+            raise Refused(
+                Code.INVALID, f"{email[:200]!r} is no address; give one such as me@example.org."
+            )
+        _check_password(message.password)
+        self._check_address(email)
+
+        def then(hashed: str) -> None:
+            self._check_address(email)
+            role = ADMIN_ROLE if message.admin else USER_ROLE
+            record = UserRecord(new_id(), email, hashed, self._actor.clock.wall(), role)
+            self._registrar.users[record.id] = record
+
+            def stored() -> None:
+                self._actor.log.info("%s added the user %s", who.name, email)
+                reply.set(self._info(record, who))
+
+            def not_stored() -> None:
+                del self._registrar.users[record.id]
+
+            self._registrar.write((Put(record),), stored, reply, not_stored)
+
+        self._registrar.work(
+            "adding a user",
+            who.key,
+            lambda _: passwords.hash_password(message.password),
+            then,
+            reply,
+        )
+
+    def _check_address(self, email: str) -> None:
+        if any(one.email == email for one in self._registrar.users.values()):
+            raise Refused(Code.NAME_TAKEN, f"There is a user {email!r} already; choose another.")
+
+    def _change_password(self, message: users.ChangePassword, who: Principal, reply: Reply) -> None:
+        _check_password(message.new)
+        before = self._registrar.users[who.id]
+        self._registrar.check_sign_in(before.email)
+
+        def job(_: float) -> str:
+            if not passwords.verify_password(before.password, message.old):
+                raise Refused(
+                    Code.BAD_CREDENTIALS, "The old password is wrong; nothing was changed."
+                )
+            return passwords.hash_password(message.new)
+
+        def then(hashed: str) -> None:
+            current = self._registrar.users.get(who.id)
+            if current != before:
+                raise Refused(Code.WRONG_STATE, "The user was changed meanwhile; try again.")
+            record = msgspec.structs.replace(before, password=hashed)
+            self._registrar.users[who.id] = record
+
+            def not_stored() -> None:
+                self._registrar.users[who.id] = before
+
+            self._registrar.write((Put(record),), lambda: reply.set(Ok()), reply, not_stored)
+
+        self._registrar.work("changing a password", who.key, job, then, reply)
+
+    def _delete(self, record: UserRecord, who: Principal, reply: Reply) -> None:
+        everybody = self._registrar.users
+        admins = [one for one in everybody.values() if one.role == ADMIN_ROLE]
+        if admins == [record]:
+            raise Refused(
+                Code.WRONG_STATE,
+                f"{record.email} is the last administrator; add another one first "
+                "(manta user add --admin).",
+            )
+        grants = self._roles.of_user(record.id)
+        for cluster_id in grants:
+            self._check_not_last_owner(record, cluster_id)
+        end = self._registrar.ending(record.id)
+        for cluster_id in grants:
+            del self._roles.grants[record.id, cluster_id]
+        del everybody[record.id]
+        writes: list[Write] = [Delete(UserRecord, record.id), *end.writes]
+        writes += (
+            Delete(GrantRecord, GrantRecord(record.id, cluster_id, role).key)
+            for cluster_id, role in grants.items()
+        )
+
+        def stored() -> None:
+            self._actor.log.warning("%s deleted the user %s", who.name, record.email)
+            self._gone(end.keys, who, reply)
+
+        def not_stored() -> None:
+            everybody[record.id] = record
+            for cluster_id, role in grants.items():
+                self._roles.grants[record.id, cluster_id] = role
+            end.undo()
+
+        self._registrar.write(tuple(writes), stored, reply, not_stored)
+
+    def _logout(self, who: Principal, everywhere: bool, reply: Reply) -> None:
+        end = self._registrar.ending(who.id, None if everywhere else who.key)
+
+        def stored() -> None:
+            self._actor.log.info("%s signed out%s", who.name, " everywhere" if everywhere else "")
+            self._gone(end.keys, who, reply)
+
+        self._registrar.write(end.writes, stored, reply, end.undo)
+
+    def _revoke_tokens(self, record: UserRecord, who: Principal, reply: Reply) -> None:
+        end = self._registrar.ending(record.id)
+
+        def stored() -> None:
+            self._actor.log.warning("%s revoked the tokens of %s", who.name, record.email)
+            self._gone(end.keys, who, reply)
+
+        self._registrar.write(end.writes, stored, reply, end.undo)
+
+    def _gone(self, keys: Iterable[KeyRecord], who: Principal, reply: Reply) -> None:
+        self._on_gone([one.key for one in keys], who.key)
+        reply.set(Ok())
+
+    # Roles.
+
+    def _set_role(
+        self, record: UserRecord, cluster_id: str, role: str | None, who: Principal, reply: Reply
+    ) -> None:
+        roles, place = self._roles, (record.id, cluster_id)
+        before = roles.grants.get(place)
+        if role is not None and role not in BUILTIN and role not in roles.defined:
+            known = ", ".join([*BUILTIN, *sorted(roles.defined)])
+            raise Refused(Code.UNKNOWN_ROLE, f"There is no role {role!r}; there are: {known}.")
+        if role is None and before is None:
+            raise Refused(Code.WRONG_STATE, f"{record.email} has no role in this cluster.")
+        own = roles.rights(who, cluster_id)
+        for one in filter(None, (role, before)):
+            if beyond := roles.rights_of_role(one) - own:
+                raise Refused(
+                    Code.FORBIDDEN,
+                    f"The role {one!r} has rights that you do not have "
+                    f"({', '.join(sorted(beyond))}); an owner of the cluster can change it.",
+                )
+        if role != OWNER:
+            self._check_not_last_owner(record, cluster_id)
+
+        def enter(value: str | None) -> None:
+            if value is None:
+                roles.grants.pop(place, None)
+            else:
+                roles.grants[place] = value
+            self._on_granted(cluster_id)
+
+        enter(role)
+        grant = GrantRecord(record.id, cluster_id, role or "")
+        write = Delete(GrantRecord, grant.key) if role is None else Put(grant)
+
+        def stored() -> None:
+            said = f"is {role}" if role else "has no role any more"
+            cluster = self._directory.clusters[cluster_id].name
+            self._actor.log.info("%s %s in %s, by %s", record.email, said, cluster, who.name)
+            reply.set(self._info(record, who))
+
+        self._registrar.write((write,), stored, reply, lambda: enter(before))
+
+    def _check_not_last_owner(self, record: UserRecord, cluster_id: str) -> None:
+        if self._roles.owners(cluster_id) == {record.id}:
+            name = self._directory.clusters[cluster_id].name
+            raise Refused(
+                Code.WRONG_STATE,
+                f"{record.email} is the last owner of the cluster {name!r}; make another user "
+                f"owner first (manta role grant), or delete the cluster.",
+            )
+
+    def _define(self, message: users.CreateRoleDefinition, reply: Reply) -> None:
+        name, rights = message.name, frozenset(message.rights)
+        if unknown := rights - set(Right):
+            raise Refused(
+                Code.INVALID,
+                f"There is no right {sorted(unknown)[0]!r}; there are: {', '.join(Right)}.",
+            )
+        if not rights:
+            raise Refused(Code.INVALID, f"The role {name!r} has no rights; name one at least.")
+        if name in BUILTIN or name in self._roles.defined:
+            raise Refused(
+                Code.NAME_TAKEN, f"There is a role {name!r} already; choose another name."
+            )
+        self._roles.defined[name] = rights
+        info = _role(name, rights)
+
+        def not_stored() -> None:
+            del self._roles.defined[name]
+
+        put = Put(RoleRecord(name, info.rights))
+        self._registrar.write((put,), lambda: reply.set(info), reply, not_stored)
+
+    def _undefine(self, name: str, reply: Reply) -> None:
+        if name in BUILTIN:
+            raise Refused(Code.INVALID, f"The role {name!r} is built in and stays.")
+        rights = self._roles.defined.get(name)
+        if rights is None:
+            raise Refused(Code.UNKNOWN_ROLE, f"There is no role {name!r} to delete.")
+        if holders := sum(role == name for role in self._roles.grants.values()):
+            raise Refused(
+                Code.WRONG_STATE,
+                f"The role {name!r} is granted {holders} times; grant another one instead first.",
+            )
+        del self._roles.defined[name]
+
+        def not_stored() -> None:
+            self._roles.defined[name] = rights
+
+        delete = Delete(RoleRecord, name)
+        self._registrar.write((delete,), lambda: reply.set(Ok()), reply, not_stored)
+
+
+_PLACES = {name: f"0{number}" for number, name in enumerate(BUILTIN)}
+
+
+def _place(role: str) -> str:
+    """Of a role in the list of all; nothing comes before all."""
+    return _PLACES.get(role, f"1{role}") if role else ""
+
+
+def _role(name: str, rights: Iterable[str], builtin: bool = False) -> users.RoleInfo:
+    return users.RoleInfo(name, tuple(sorted(map(str, rights))), builtin)
+
+
+def _check_password(password: str) -> None:
+    if not MIN_PASSWORD <= len(password) <= passwords.MAX_LENGTH:
+        raise Refused(
+            Code.INVALID,
+            f"A password has {MIN_PASSWORD} to {passwords.MAX_LENGTH} characters, "
+            f"not {len(password)}; choose another one.",
+        )

@@ -1,0 +1,1 @@
+"""Which nodes run which task, or why none does."""

@@ -1,0 +1,1 @@
+"""A swarm: its machine, and the actor that owns it."""

@@ -1,0 +1,125 @@
+"""A swarm's events on their way into the store, and what waits for each to be durable.
+
+They do not wait for each other: while one is being stored the next is sent after it. What
+they ask for is performed in order, each when its event is durable.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from manta.manager.errors import StoreError
+from manta.manager.store.actor import Writer
+from manta.manager.store.interface import AppendEvents, Put, Reference, Release, Write
+from manta.manager.store.records import SwarmRecord
+from manta.manager.swarm.events import Acknowledge, Action, Released
+from manta.protocol.user import FeedName, SwarmInfo
+from manta.protocol.values import BlobRef
+
+Then = Callable[[StoreError | None], None]
+
+
+class AcknowledgeWithout(msgspec.Struct, frozen=True):
+    """The entries after it name blobs that are not here."""
+
+    action: Acknowledge
+    missing: tuple[BlobRef, ...]
+
+
+Orderly = Action | AcknowledgeWithout
+
+
+@dataclass
+class Commit:
+    """What waits for an event to be durable; `info` is None where it says nothing new."""
+
+    actions: list[Orderly]
+    seen: dict[FeedName, int]
+    info: SwarmInfo | None
+    then: list[Then] = field(default_factory=list)
+
+
+@dataclass
+class Commits:
+    """`number` events are in the store; `perform` carries out what a durable one asked for."""
+
+    owner_id: str
+    number: int
+    info: SwarmInfo
+    """As of the last event."""
+    seen: dict[FeedName, int]
+    """How long the feeds are, as far as they are durable."""
+    writer: Writer
+    perform: Callable[[Commit], None]
+    shown: SwarmInfo = field(init=False)
+    """As of the last event that is durable: what users see."""
+    blobs: set[str] = field(default_factory=set)
+    """Those that are known to be here, as long as the swarm needs them."""
+    _waiting: deque[Commit] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.shown = self.info
+
+    def add(
+        self,
+        named: tuple[str, ...],
+        bodies: list[bytes],
+        actions: list[Orderly],
+        info: SwarmInfo,
+        seen: dict[FeedName, int],
+        then: Then | None,
+    ) -> None:
+        """`named`: blobs that the swarm needs from now on. `bodies`: of the event and of what it
+        led to; none if it changed nothing."""
+        if not bodies and self._waiting:  # in its turn: what it tells may rest on those before
+            self._waiting[-1].actions += actions
+            if then is not None:
+                self._waiting[-1].then.append(then)
+            return
+        commit = Commit(actions, seen, info if info != self.info else None)
+        if then is not None:
+            commit.then.append(then)
+        self._waiting.append(commit)
+        if not bodies:
+            self._perform()
+            return
+        writes: list[Write] = [AppendEvents(info.swarm_id, self.number + 1, tuple(bodies))]
+        self.number += len(bodies)
+        if named:
+            writes.append(Reference(info.swarm_id, named))
+            self.blobs.update(named)
+        for action in actions:
+            if isinstance(action, Released):
+                released = tuple(blob.digest for blob in action.blobs)
+                writes.append(Release(info.swarm_id, released))
+                self.blobs.difference_update(released)
+        if commit.info is not None:
+            self.info = commit.info
+            writes.append(Put(SwarmRecord(commit.info, self.owner_id)))
+        self.writer.write(*writes, then=self._stored, keep=True)
+
+    def when_durable(self, then: Then) -> None:
+        """Call when all is stored that the machine has been told."""
+        if self._waiting:
+            self._waiting[-1].then.append(then)
+        else:
+            then(None)
+
+    def _stored(self, error: StoreError | None) -> None:
+        if error is None:
+            self._perform()
+            return
+        for commit in self._waiting:
+            for then in commit.then:
+                then(error)
+            commit.then.clear()
+
+    def _perform(self) -> None:
+        commit = self._waiting.popleft()
+        self.seen = commit.seen
+        self.shown = commit.info or self.shown
+        self.perform(commit)

@@ -1,0 +1,251 @@
+"""What a swarm's machine is told, and what it orders.
+
+Events are stored before their orders are carried out: replaying the stored records
+gives the same state. Actions are not stored; what of them must outlive a crash is
+derived from the state (`SwarmMachine.desired`, `SwarmMachine.outstanding`).
+
+A shell performs actions in order, once all records up to and including their event's are
+durable. That holds also of an event that changed nothing and is not stored: a repeated
+batch is acknowledged again, and the record of the first may not be on disk yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from manta.manager.errors import DamagedLog
+from manta.manager.placement.place import Placement
+from manta.manager.swarm.exchange import Topic
+from manta.protocol.node import Assignment, Instance, JournalEntry
+from manta.protocol.spec import SwarmSpec
+from manta.protocol.states import SwarmState
+from manta.protocol.user import EventItem, FeedName, MetricsItem, ResultItem
+from manta.protocol.values import BlobRef, Payload
+
+# Events.
+
+
+class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """Root of the events; the time at which each happened is kept beside it (`Record`)."""
+
+
+class Created(Event, frozen=True):
+    """The first of a swarm's events. `wait`: stay until it can be placed, however long."""
+
+    spec: SwarmSpec
+    wait: bool = False
+
+
+class Started(Event, frozen=True):
+    """A user starts it."""
+
+
+class Stopped(Event, frozen=True):
+    """A user stops it. `force`: what it runs is killed, not asked to end."""
+
+    by: str = "a user"
+    force: bool = False
+
+
+class Paused(Event, frozen=True):
+    """A user pauses it: what runs goes on, nothing new is placed."""
+
+    by: str = "a user"
+
+
+class Resumed(Event, frozen=True):
+    by: str = "a user"
+
+
+class GlobalSet(Event, frozen=True):
+    """A user writes a global."""
+
+    tag: str
+    value: Payload
+
+
+class ResultsDeleted(Event, frozen=True):
+    """A user deletes results: of one tag or all, of one iteration or all."""
+
+    by: str = "a user"
+    tag: str | None = None
+    iteration: int | None = None
+
+
+class Placed(Event, frozen=True):
+    """Answers the AskPlacement of that number."""
+
+    number: int
+    placements: tuple[Placement, ...]
+    waiting: int = 0
+    """Further instances, which these nodes are given as their places come free."""
+
+
+class Unplaceable(Event, frozen=True):
+    """Answers the AskPlacement of that number; `problem` names task and remedy."""
+
+    number: int
+    problem: str
+
+
+class EntriesReceived(Event, frozen=True):
+    """Entries first, first + 1, ... of this node's journal; all blobs that they name are held."""
+
+    node_id: str
+    first: int
+    entries: tuple[JournalEntry, ...]
+
+
+class NodeLost(Event, frozen=True):
+    """The node's lease has ended, or it was removed: what ran there is given up."""
+
+    node_id: str
+    reason: str
+
+
+class Ticked(Event, frozen=True):
+    """`next_deadline` has come."""
+
+
+class ManagerRestarted(Event, frozen=True):
+    """Fed once after each replay: the time without a manager counts against no deadline."""
+
+
+class Rewound(Event, frozen=True):
+    """The log comes from the backup of that id: what nodes told since is not in it.
+
+    Attempts that were under way are run anew, and each node's journal goes on at whatever
+    number it has reached.
+    """
+
+    backup: str
+
+
+SwarmEvent = (
+    Created
+    | Started
+    | Stopped
+    | Paused
+    | Resumed
+    | GlobalSet
+    | ResultsDeleted
+    | Placed
+    | Unplaceable
+    | EntriesReceived
+    | NodeLost
+    | Ticked
+    | ManagerRestarted
+    | Rewound
+)
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """One stored event. `at` is the `now` under which it was handled."""
+
+    at: float
+    event: SwarmEvent
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode(event: SwarmEvent, at: float) -> bytes:
+    return _encoder.encode(Record(at, event))
+
+
+def decode(data: bytes) -> Record:
+    """Raises msgspec.ValidationError for what this version does not know."""
+    return _decoder.decode(data)
+
+
+def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
+    """A whole log: numbers and bodies. Raises DamagedLog."""
+    records: list[Record] = []
+    for number, body in stored:
+        if number != len(records) + 1:
+            raise DamagedLog(f"event {len(records) + 1} is missing")
+        try:
+            records.append(decode(body))
+        except msgspec.DecodeError as error:
+            raise DamagedLog(f"event {number} is none that this version knows ({error})") from error
+    if not records:
+        raise DamagedLog("it is empty")
+    if not isinstance(records[0].event, Created):
+        raise DamagedLog("it does not begin with the swarm's creation")
+    return records
+
+
+# Actions.
+
+
+@dataclass(frozen=True)
+class AskPlacement:
+    """Feed `swarm_queries.answer(machine, number, nodes)` back, if it is not None.
+
+    It touches nothing outside the manager, so it need not wait for the event that
+    asked for it to be durable: event and answer can share one commit.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Assign:
+    node_id: str
+    assignment: Assignment
+
+
+@dataclass(frozen=True)
+class Revoke:
+    """The node is to end the attempt if it runs, and to forget it."""
+
+    node_id: str
+    instance: Instance
+
+
+@dataclass(frozen=True)
+class Acknowledge:
+    """The node may cut its journal of this swarm up to and including `upto`."""
+
+    node_id: str
+    upto: int
+
+
+@dataclass(frozen=True)
+class Publish:
+    """The feed has grown by this item: wake who polls it."""
+
+    feed: FeedName
+    item: ResultItem | MetricsItem | EventItem
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """Of the swarm. A final state is the last one."""
+
+    state: SwarmState
+    reason: str
+    kill: bool = False
+
+
+@dataclass(frozen=True)
+class Woken:
+    """What instances say to each other has changed there; the empty topic stands for all."""
+
+    topic: Topic = ()
+
+
+@dataclass(frozen=True)
+class Released:
+    """Nobody can read these blobs any more, but who was just told of them."""
+
+    blobs: tuple[BlobRef, ...]
+    deleted: bool = False
+    """A user deleted them: nobody need be spared."""
+
+
+Action = AskPlacement | Assign | Revoke | Acknowledge | Publish | StateChanged | Woken | Released

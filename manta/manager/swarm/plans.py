@@ -1,0 +1,37 @@
+"""A plan that is too much for a message travels as a blob, which a sweep removes later."""
+
+from __future__ import annotations
+
+import msgspec
+
+from manta.actors import Actor, Refused, Reply
+from manta.manager.context import Context, work
+from manta.protocol.codes import Code
+from manta.protocol.pages import PAGE_BYTES
+from manta.protocol.user import Plan, Planned
+from manta.protocol.values import BlobRef
+from manta.transports.codec.values import encode
+from manta.transports.errors import BlobRefused
+
+
+def answer(actor: Actor, context: Context, plan: Plan, reply: Reply) -> None:
+    def then(found: Planned) -> None:
+        reply.set(found)
+
+    work(actor, context.workers, lambda: _planned(context, plan), then, reply)
+
+
+def _planned(context: Context, plan: Plan) -> Planned:
+    """On a worker. Raises Refused."""
+    packed = msgspec.msgpack.encode(plan)
+    if len(packed) <= PAGE_BYTES:
+        return Planned(plan)
+    value = encode(packed)
+    try:
+        digest = context.depot.put(*value.parts())
+    except BlobRefused as error:
+        raise Refused(
+            Code.STORAGE, f"The plan is too long for a message and cannot be kept: {error}"
+        ) from error
+    context.holds(digest)
+    return Planned(blob=BlobRef(digest, value.nbytes))

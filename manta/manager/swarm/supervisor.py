@@ -1,0 +1,480 @@
+"""The shell of one swarm's machine: an event is stored before its orders are carried out.
+
+    event -> machine -> Append to the store -> durable -> orders to nodes, answers to users
+
+Events do not wait for each other: while one is being stored, the next is handled and sent
+after it. Their actions are performed in order, each when its event is durable. Whatever
+a restarted swarm has to know it reads from its log; what nodes sent meanwhile, they
+send again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, Refused, Timer
+from manta.manager.context import BLOBS, STORE, Context, Done, cluster_path, finish
+from manta.manager.errors import StoreError
+from manta.manager.messages import (
+    CheckPeer,
+    ClusterStopped,
+    FromNode,
+    FromUser,
+    NodeGone,
+    NodesMoved,
+    Orders,
+    Restored,
+    Sweep,
+    SweepLater,
+)
+from manta.manager.store.actor import Writer
+from manta.manager.store.records import SwarmRecord
+from manta.manager.swarm import plans, references
+from manta.manager.swarm.commits import AcknowledgeWithout, Commit, Commits, Orderly
+from manta.manager.swarm.events import (
+    Acknowledge,
+    AskPlacement,
+    Assign,
+    EntriesReceived,
+    GlobalSet,
+    ManagerRestarted,
+    NodeLost,
+    Paused,
+    Publish,
+    Released,
+    ResultsDeleted,
+    Resumed,
+    Revoke,
+    Rewound,
+    Started,
+    StateChanged,
+    Stopped,
+    SwarmEvent,
+    Ticked,
+    Woken,
+    decode_log,
+    encode,
+)
+from manta.manager.swarm.exchange import Topic
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads import exchange as exchange_queries
+from manta.manager.swarm.reads import queries
+from manta.manager.swarm.reads.feeds import Feeds, PollExpired
+from manta.manager.swarm.reads.lines import Lines
+from manta.manager.swarm.reads.polls import ExchangeExpired, ExchangePolls
+from manta.protocol import user
+from manta.protocol.codes import Code
+from manta.protocol.exchange import (
+    CheckNext,
+    Peer,
+    ReadBroadcast,
+    ReadCheckpoint,
+    ReadContributions,
+    ReadLock,
+    ReadMessage,
+    ReadPeers,
+)
+from manta.protocol.node import (
+    GlobalValue,
+    JournalAck,
+    JournalBatch,
+    ListGlobals,
+    LogBatch,
+    Ok,
+    ReadGlobal,
+    SelectResults,
+    Tags,
+    ToNode,
+)
+from manta.protocol.states import SwarmState
+from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo
+from manta.protocol.values import BlobRef
+
+IDLE = 300.0
+"""Seconds after which a finished swarm's actor ends; it starts again when somebody asks."""
+
+
+class _Tick(msgspec.Struct, frozen=True):
+    pass
+
+
+class _IdleCheck(msgspec.Struct, frozen=True):
+    pass
+
+
+class SwarmSupervisor(Actor):
+    def __init__(self, context: Context, cluster_id: str, swarm_id: str) -> None:
+        self._context = context
+        self._cluster_id = cluster_id
+        self._swarm_id = swarm_id
+
+    def on_start(self) -> None:
+        self._board = self._context.board(self._cluster_id)
+        self._cluster = self.system.ref(cluster_path(self._cluster_id))
+        self._writer = Writer(self, STORE)
+        reader = self._context.reader
+        records = decode_log(reader.events(self._swarm_id))
+        self._machine = SwarmMachine.replay(self._swarm_id, self._cluster_id, records)
+        self._board.held[self._swarm_id] = self._machine.data.held
+        self._epoch = max(self.clock.wall(), records[-1].at) - self.clock.now()
+        record = reader.get(SwarmRecord, self._swarm_id)
+        self._commits = Commits(
+            record.owner_id if record else "",
+            len(records),
+            queries.info(self._machine),
+            self._lengths(),
+            self._writer,
+            self._perform,
+        )
+        self._feeds = Feeds(self, self._page, self._info_now, self._is_over)
+        self._polls = ExchangePolls(
+            self, partial(exchange_queries.answer, self._machine), self._commits.when_durable
+        )
+        self._lines = Lines(
+            self,
+            self._context,
+            self._board,
+            self._swarm_id,
+            self._writer,
+            self._feeds,
+            lambda node_id, ack: self._tell_cluster(messages=((node_id, ack),)),
+        )
+        self._timer: Timer | None = None  # type: ignore[type-arg]
+        self._used_at = self.clock.now()
+        self._cluster.tell(
+            Restored(
+                self._swarm_id,
+                self._commits.info,
+                self._machine.desired(),
+                dict(self._machine.data.applied),
+            )
+        )
+        if self._machine.state.final:
+            self.after(IDLE, _IdleCheck())
+        elif self._machine.state is not SwarmState.PENDING:
+            self.log.info("goes on after %d events: %s", len(records), self._commits.info.status)
+            self._feed(ManagerRestarted())
+            if (backup := self._context.unknown_past(self._machine.data)) is not None:
+                self._feed(Rewound(backup))
+            self._place_outstanding()
+
+    def on_stop(self, reason: ExitReason) -> None:
+        self._board.held.pop(self._swarm_id, None)
+
+    def receive(self, message: object) -> object:
+        if self._writer.handle(message):
+            return None
+        if isinstance(message, FromUser | FromNode):
+            self._used_at = self.clock.now()
+        match message:
+            case FromNode(JournalBatch() as batch, node_id):
+                self._journal(node_id, batch)
+            case FromNode(LogBatch() as batch, node_id):
+                self._lines.take(node_id, batch)
+            case FromNode(ReadGlobal(tag=tag)):
+                value, version = self._machine.global_value(tag)
+                return GlobalValue(value, version)
+            case FromNode(ListGlobals()):
+                return Tags(self._machine.global_tags())
+            case FromNode(SelectResults(tag=tag, iteration=iteration, after=after)):
+                return queries.select_results(self._machine, tag, iteration, after)
+            case FromNode(
+                ReadBroadcast()
+                | ReadMessage()
+                | ReadContributions()
+                | ReadLock()
+                | ReadPeers()
+                | ReadCheckpoint() as read
+            ):
+                self._polls.open(read)
+            case FromNode(CheckNext(alias=alias)):
+                exchange_queries.check_next(self._machine, alias)
+                return Ok()
+            case CheckPeer(instance, node_id, alias):
+                exchange_queries.check_peer(self._machine, instance, node_id, alias)
+                return Peer(node_id, alias)
+            case FromUser():
+                return self._from_user(message)
+            case NodeGone(node_id, reason):
+                self._feed(NodeLost(node_id, reason))
+            case NodesMoved():
+                self._place_outstanding()
+            case ClusterStopped(by):
+                if not self._machine.state.final:
+                    self._feed(Stopped(by))
+            case _Tick():
+                self._feed(Ticked())
+            case PollExpired(poll):
+                self._feeds.expired(poll)
+            case ExchangeExpired(waiting):
+                self._polls.expired(waiting)
+            case _IdleCheck():
+                self._end_if_idle()
+            case Done():
+                finish(message)
+            case _:
+                return super().receive(message)
+        return None
+
+    # Events.
+
+    def _feed(
+        self,
+        event: SwarmEvent,
+        then: Callable[[StoreError | None], None] | None = None,
+        missing: tuple[BlobRef, ...] = (),
+    ) -> None:
+        """`then(None)` is called once the event is durable."""
+        machine, now = self._machine, self._epoch + self.clock.now()
+        bodies: list[bytes] = []
+        performed: list[Orderly] = []
+        pending: deque[SwarmEvent | AskPlacement] = deque([event])
+        topics: set[Topic] = set()
+        # A placement touches nothing outside: question and answer share one commit. A question
+        # is answered when those before it have been: what they placed fills their nodes.
+        while pending:
+            one: SwarmEvent | AskPlacement | None = pending.popleft()
+            if isinstance(one, AskPlacement):
+                one = self._answer(one)
+            if one is None:
+                continue
+            revision = machine.revision
+            actions = machine.handle(one, now)
+            if machine.revision != revision:
+                bodies.append(encode(one, now))
+            for action in actions:
+                if isinstance(action, AskPlacement):
+                    pending.append(action)
+                elif isinstance(action, Woken):
+                    topics.add(action.topic)
+                elif missing and isinstance(action, Acknowledge):
+                    performed.append(AcknowledgeWithout(action, missing))
+                else:
+                    performed.append(action)
+        self._set_timer()
+        # Blobs of entries that the machine passed over are nobody's: a sweep takes them.
+        named = tuple(machine.data.needed(references.of_event(event)))
+        self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
+        self._polls.wake(topics)
+
+    def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
+        """None when it is no longer wanted."""
+        nodes = self._board.views_for(self._swarm_id)
+        return queries.answer(self._machine, asked.number, nodes)
+
+    def _place_outstanding(self) -> None:
+        for asked in self._machine.outstanding():
+            if (answer := self._answer(asked)) is not None:
+                self._feed(answer)
+
+    def _perform(self, commit: Commit) -> None:
+        changes: list[Assign | Revoke] = []
+        messages: list[tuple[str, ToNode]] = []
+        grown: dict[FeedName | None, None] = {}
+        killed = False
+        for action in commit.actions:
+            match action:
+                case Assign() | Revoke():
+                    changes.append(action)
+                case Acknowledge(node_id, upto):
+                    messages.append((node_id, JournalAck(self._swarm_id, upto)))
+                case AcknowledgeWithout(Acknowledge(node_id, upto), missing):
+                    messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
+                case Publish(feed):
+                    grown[feed] = None
+                case StateChanged(state, reason, kill):
+                    grown[None], killed = None, killed or kill
+                    self.log.info("%s%s", state, f": {reason}" if reason else "")
+                    if state.final:
+                        self.after(IDLE, _IdleCheck())
+                case Released(blobs, deleted):  # a write of the commit
+                    if not deleted:
+                        self._spare(blobs)
+                case AskPlacement() | Woken():
+                    raise AssertionError("this is carried out before the commit")
+                case _:
+                    assert_never(action)
+        if changes or messages or commit.info:
+            orders = Orders(self._swarm_id, tuple(changes), tuple(messages), commit.info, killed)
+            self._cluster.tell(orders)
+        for then in commit.then:
+            then(None)
+        self._feeds.wake(*grown)
+        if None in grown:
+            self._lines.wake()
+
+    def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
+        """Who was just told of them has the time to fetch them that an unnamed blob may lie."""
+        for blob in blobs:
+            self._context.holds(blob.digest)
+        self._tell_blobs(SweepLater())
+
+    def _tell_cluster(
+        self,
+        changes: tuple[Assign | Revoke, ...] = (),
+        messages: tuple[tuple[str, ToNode], ...] = (),
+        info: SwarmInfo | None = None,
+    ) -> None:
+        try:
+            self._cluster.tell(Orders(self._swarm_id, changes, messages, info))
+        except ActorDead:
+            self.log.debug("the cluster's supervisor is gone, and so this ends too")
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._machine.next_deadline()
+        if due is not None:
+            delay = max(0.0, due - self._epoch - self.clock.now())
+            self._timer = self.after(delay, _Tick())
+
+    # What nodes tell.
+
+    def _journal(self, node_id: str, batch: JournalBatch) -> None:
+        """Takes the entries before the first that names a blob which is not there.
+
+        Those that were applied may name what was released since: they are passed over.
+        """
+        known = max(0, self._machine.applied(node_id) + 1 - batch.first)
+        fresh = batch.entries[known:]
+        entries = fresh
+        missing: list[BlobRef] = []
+        for position, entry in enumerate(fresh):
+            lacking = [blob for blob in references.of_entry(entry) if not self._has(blob)]
+            if lacking and not missing:
+                entries = fresh[:position]
+            missing += lacking
+        first = batch.first + min(known, len(batch.entries))
+        self._feed(EntriesReceived(node_id, first, entries), missing=tuple(missing))
+
+    def _has(self, blob: BlobRef) -> bool:
+        return blob.digest in self._commits.blobs or self._context.holds(blob.digest)
+
+    # What users ask.
+
+    def _from_user(self, request: FromUser) -> object:
+        machine, by = self._machine, request.user.name
+        match request.message:
+            case user.StartSwarm():
+                self._expect("started", SwarmState.PENDING)
+                if self._board.stopped:
+                    raise Refused(
+                        Code.WRONG_STATE,
+                        "The cluster of this swarm is stopped; start it (manta cluster start).",
+                    )
+                return self._carry_out(Started())
+            case user.StopSwarm(force=force):
+                self._expect("stopped", SwarmState.PENDING, SwarmState.ACTIVE, SwarmState.PAUSED)
+                return self._carry_out(Stopped(by, force))
+            case user.PauseSwarm():
+                self._expect("paused", SwarmState.ACTIVE)
+                return self._carry_out(Paused(by))
+            case user.ResumeSwarm():
+                self._expect("resumed", SwarmState.PAUSED)
+                return self._carry_out(Resumed(by))
+            case user.SetGlobal(tag=tag, value=value):
+                self._expect("written to", *(s for s in SwarmState if not s.final))
+                if isinstance(value, BlobRef) and not self._has(value):
+                    raise Refused(
+                        Code.BLOB_MISSING, f"The value of {tag!r} was not pushed; push it again."
+                    )
+                return self._carry_out(GlobalSet(tag, value), Ok())
+            case user.DeleteResults(tag=tag, iteration=iteration):
+                count = queries.deletable(machine, tag, iteration)
+                answer = user.DeletedResults(count)
+                self._carry_out(ResultsDeleted(by, tag, iteration), answer)
+                self._commits.when_durable(self._sweep)
+            case user.GetSwarm():
+                return self._commits.shown
+            case user.ExplainSwarm():
+                plan = queries.explain(machine, self._board.views_for(self._swarm_id))
+                plans.answer(self, self._context, plan, self.defer())
+            case user.GetTasks(iteration=iteration, after=after):
+                return queries.tasks(machine, iteration, after)
+            case user.SelectGlobal(tag=tag):
+                return user.SelectedGlobal(machine.global_value(tag)[0])
+            case user.ListGlobalTags():
+                return user.GlobalTags(machine.global_tags())
+            case user.WaitSwarm() as wait:
+                self._feeds.serve(self._feeds.open(wait))
+            case user.ReadFeed() as read:
+                queries.check_filters(machine, read, self._board.aliases)
+                poll = self._feeds.open(read)
+                self._lines.read(poll) if read.feed == "logs" else self._feeds.serve(poll)
+            case _:
+                return super().receive(request.message)
+        return None
+
+    def _expect(self, done: str, *states: SwarmState) -> None:
+        if self._machine.state in states:
+            return
+        raise Refused(
+            Code.WRONG_STATE,
+            f"The swarm {self._commits.info.name!r} ({self._swarm_id}) is {self._machine.state} "
+            f"and cannot be {done}; that takes one that is {' or '.join(states)}.",
+        )
+
+    def _carry_out(self, event: SwarmEvent, answer: object = None) -> object:
+        if self._writer.trouble is not None:
+            raise Refused(Code.STORAGE, f"{self._writer.trouble} Nothing was changed.")
+        reply = self.defer()
+
+        def then(error: StoreError | None) -> None:
+            if error is None:
+                reply.set(answer or self._commits.shown)
+            else:
+                sentence = f"{error} It takes effect as soon as it can be stored."
+                reply.fail(Refused(Code.STORAGE, sentence))
+
+        self._feed(event, then)
+        return None
+
+    def _sweep(self, error: StoreError | None) -> None:
+        if error is None:
+            self._tell_blobs(Sweep())
+
+    def _tell_blobs(self, message: Sweep | SweepLater) -> None:
+        with contextlib.suppress(ActorDead, MailboxFull):  # who is restarted sweeps by and by
+            self.system.find(BLOBS).tell(message)
+
+    # Feeds.
+
+    def _info_now(self) -> SwarmInfo:
+        return self._commits.shown
+
+    def _is_over(self) -> bool:
+        return SwarmState(self._commits.shown.status).final
+
+    def _lengths(self) -> dict[FeedName, int]:
+        data = self._machine.data
+        return {
+            "results": len(data.results),
+            "metrics": len(data.metrics),
+            "events": len(data.events),
+        }
+
+    def _page(self, read: ReadFeed) -> FeedPage:
+        """Of what is durable: a cursor must mean the same after a restart."""
+        page = queries.page(
+            self._machine,
+            read.feed,
+            read.after,
+            read.limit,
+            read.tag,
+            end=self._commits.seen[read.feed],
+        )
+        return replace(page, swarm=self._commits.shown, ended=page.ended and self._is_over())
+
+    def _end_if_idle(self) -> None:
+        left = self._used_at + IDLE - self.clock.now()
+        if left <= 0 and self._feeds.idle and self._polls.idle and self._writer.idle:
+            self.stop()
+        self.after(max(1.0, left), _IdleCheck())

@@ -1,0 +1,317 @@
+"""Links and listeners of the memory transport."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from manta.transports import frames
+from manta.transports.errors import DownReason, LinkDown, LinkOverflow, RemoteProtocolError
+from manta.transports.security.admission import Decision
+
+if TYPE_CHECKING:
+    from manta.testing.memory.transport import MemoryTransport
+    from manta.transports.interface import Buffer, LinkHandler, Message
+    from manta.transports.security.admission import Admission
+
+_log = logging.getLogger(__name__)
+
+
+class MemoryListener:
+    """A bound address."""
+
+    def __init__(
+        self, transport: MemoryTransport, handler: LinkHandler, admission: Admission
+    ) -> None:
+        self.address = ""
+        self.transport = transport
+        self.handler = handler
+        self.admission = admission
+        self.closed = False
+
+    def links(self, peer_key: str) -> list[MemoryLink]:
+        with self.transport.network.lock:
+            return [link for link in self._accepted() if link.peer_key == peer_key]
+
+    def cut(self, peer_key: str) -> int:
+        self.admission.deny(peer_key)
+        with self.transport.network.lock:
+            cut = self.links(peer_key)
+            for link in cut:
+                link.end(DownReason.REVOKED, DownReason.LOST)
+        return len(cut)
+
+    def close(self) -> None:
+        with self.transport.network.lock:
+            if self.closed:
+                return
+            self.closed = True
+            self.transport.network.unbind(self.address)
+            self.transport.listeners.pop(self, None)
+            for link in self._accepted():
+                link.close()
+
+    def _accepted(self) -> list[MemoryLink]:
+        return [link for link in self.transport.links if link.listener is self]
+
+
+class Connection:
+    """What lies between the two ends of a link, while it lasts."""
+
+    def __init__(self, dialler: MemoryLink, listener: MemoryLink) -> None:
+        self.dialler = dialler
+        self.listener = listener
+        self.network = dialler.transport.network
+        self.alive = True
+        self._last_arrival = {dialler: 0.0, listener: 0.0}
+        self._held: list[Callable[[], None]] = []
+
+    def other(self, end: MemoryLink) -> MemoryLink:
+        return self.listener if end is self.dialler else self.dialler
+
+    def carry(self, sender: MemoryLink, what: Callable[[], None], *, faulty: bool = False) -> None:
+        """Run `what` at the other end, after all that the sender sent before."""
+        network, faults = self.network, self.network.faults
+        if faulty and network.chance(faults.loss):
+            self.snap(DownReason.LOST)
+            return
+        if faulty and network.chance(faults.drop):
+            network.log(f"drop {sender}")
+            return
+        for _ in range(2 if faulty and network.chance(faults.duplicate) else 1):
+            arrival = network.clock.now() + network.draw(faults.delay)
+            if faulty and network.chance(faults.reorder):
+                arrival += network.rng.uniform(0.0, 5 * faults.delay[1])
+            else:
+                arrival = max(arrival, self._last_arrival[sender])
+                self._last_arrival[sender] = arrival
+            network.call_later(arrival - network.clock.now(), lambda: self._arrive(what))
+
+    def _arrive(self, what: Callable[[], None]) -> None:
+        if not self.alive:
+            return
+        if self.network.is_partitioned(self.dialler.key, self.listener.key):
+            self._held.append(what)
+        else:
+            what()
+
+    def release(self) -> None:
+        """Deliver what a partition held back."""
+        held, self._held = self._held, []
+        for what in held:
+            self.network.call_later(0.0, lambda what=what: self._arrive(what))  # type: ignore[misc]
+
+    def snap(self, reason: DownReason, delay: float | None = None) -> None:
+        """Break: nothing arrives any more, and each end is told, each in its time."""
+        if not self.alive:
+            return
+        self.alive = False
+        network = self.network
+        network.log(f"break {self.dialler} {reason}")
+        for end in (self.dialler, self.listener):
+            after = network.draw(network.faults.delay) if delay is None else delay
+            network.call_later(after, lambda end=end: end.lost(self, reason))  # type: ignore[misc]
+
+
+class MemoryLink:
+    """One end. A dialled end lives through many connections, an accepted one through one."""
+
+    def __init__(
+        self,
+        transport: MemoryTransport,
+        peer_key: str,
+        address: str,
+        handler: LinkHandler,
+        listener: MemoryListener | None = None,
+    ) -> None:
+        self.transport = transport
+        self.key = transport.public_key
+        self.listener = listener
+        self.connection: Connection | None = None
+        self._network = transport.network
+        self._peer_key = peer_key
+        self._address = address
+        self._handler = handler
+        self._state: DownReason | None = DownReason.CONNECTING
+        self._ended = False
+        self._peer_version = ""
+        self._in_flight = 0
+        self._limits = transport.limits
+        self._window = transport.window
+
+    def __repr__(self) -> str:
+        return f"<{self.transport.name} {'->' if self._address else '<-'} {self._peer_key[:8]}>"
+
+    @property
+    def peer_key(self) -> str:
+        return self._peer_key
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    @property
+    def state(self) -> DownReason | None:
+        return self._state
+
+    @property
+    def peer_version(self) -> str:
+        return self._peer_version
+
+    def send(self, message: Message) -> None:
+        with self._network.lock:
+            if self._state is not None or self.transport.closed:
+                reason = self._state or DownReason.CLOSED
+                raise LinkDown(f"the link to {self._peer_key} is down: {reason}", reason)
+            # Encoded, so that both transports refuse the same and the sender's buffers are free.
+            encoded, size = frames.encode(message, self._limits)
+            if self._in_flight + size > self._window:
+                raise LinkOverflow(
+                    f"the peer {self._peer_key} has not taken {self._in_flight} bytes: "
+                    "it reads slower than this side sends"
+                )
+            connection = self.connection
+            if connection is None or not connection.alive:
+                return  # `lost` is on its way
+            self._in_flight += size
+            parts: list[Buffer] = [bytes(part) for part in message]
+            peer = connection.other(self)
+            self._network.log(f"send {self} {len(encoded)} {size}")
+
+            def arrived() -> None:
+                if self.connection is connection:
+                    self._in_flight = max(0, self._in_flight - size)
+                peer.deliver(connection, list(parts))
+
+            connection.carry(self, arrived, faulty=True)
+
+    def close(self) -> None:
+        with self._network.lock:
+            self.end(DownReason.CLOSED, DownReason.CLOSED)
+
+    # --- what happens to it ----------------------------------------------------------------
+
+    def attempt(self) -> None:
+        """Dial once."""
+        if self._ended or self.transport.closed:
+            return
+        listener = self._network.listener_at(self._address)
+        faults = self._network.faults
+        if listener is not None and self._network.is_partitioned(
+            self.key, listener.transport.public_key
+        ):
+            self._network.call_later(
+                faults.unreachable, lambda: self._failed(DownReason.UNREACHABLE)
+            )
+            return
+        refusal = self._refusal(listener)
+        if listener is None or refusal is not None:
+            self._failed(refusal or DownReason.UNREACHABLE)
+            return
+        accepted = MemoryLink(listener.transport, self.key, "", listener.handler, listener)
+        listener.transport.links[accepted] = None
+        connection = Connection(self, accepted)
+        self.connection = accepted.connection = connection
+        limits = frames.common(self.transport.limits, listener.transport.limits)
+        window = min(self.transport.window, listener.transport.window)
+        for end in (self, accepted):
+            end._limits, end._window, end._in_flight = limits, window, 0
+
+        def answered() -> None:
+            self._up(connection)
+
+        def greeted() -> None:
+            connection.carry(accepted, answered)
+            accepted._up(connection)
+
+        connection.carry(self, greeted)
+
+    def deliver(self, connection: Connection, parts: list[Buffer]) -> None:
+        if self._state is None and self.connection is connection and not self.transport.closed:
+            self._network.log(f"receive {self} {sum(map(len, parts))}")
+            self._call(lambda: self._handler.received(self, parts))
+
+    def lost(self, connection: Connection, reason: DownReason) -> None:
+        """The connection is no more; a dialled link tries again."""
+        if self.connection is not connection or self._ended or self.transport.closed:
+            return
+        if self._address:
+            self._failed(reason)
+        else:
+            self.end(reason, reason)
+
+    def end(self, reason: DownReason, told: DownReason) -> None:
+        """For good; the other side hears `told`."""
+        if self._ended:
+            return
+        self._ended = True
+        self.transport.links.pop(self, None)
+        connection, self.connection = self.connection, None
+        if connection is not None and connection.alive:
+            peer = connection.other(self)
+
+            def hung_up() -> None:
+                connection.alive = False
+                peer.lost(connection, told)
+
+            connection.carry(self, hung_up)
+        self._down(reason, later=True)
+
+    def _refusal(self, listener: MemoryListener | None) -> DownReason | None:
+        if listener is None:
+            return DownReason.UNREACHABLE
+        if listener.transport.public_key != self._peer_key:
+            return DownReason.WRONG_KEY
+        decision = listener.admission.decide(self.key)
+        if decision is Decision.DENY:
+            return DownReason.DENIED
+        if decision is Decision.BUSY:
+            return DownReason.BUSY
+        if listener.transport.major != self.transport.major:
+            self._peer_version = f"{listener.transport.major}.0"
+            return DownReason.VERSION
+        return None
+
+    def _failed(self, reason: DownReason) -> None:
+        if self._ended or self.transport.closed:
+            return
+        self.connection = None
+        self._network.call_later(self._network.draw(self._network.faults.retry), self.attempt)
+        self._down(reason)
+
+    def _up(self, connection: Connection) -> None:
+        if self.connection is connection and not self._ended and not self.transport.closed:
+            self._state = None
+            self._network.log(f"up {self}")
+            self._call(lambda: self._handler.link_up(self))
+
+    def _down(self, reason: DownReason, *, later: bool = False) -> None:
+        told = self._state is reason
+        self._state = reason
+        if told or self.transport.closed:
+            return
+        self._network.log(f"down {self} {reason}")
+
+        def tell() -> None:
+            self._call(lambda: self._handler.link_down(self, reason))
+
+        if later:  # this is inside a call of the owner's
+            self._network.call_later(0.0, tell)
+        else:
+            tell()
+
+    def _call(self, call: Callable[[], None]) -> None:
+        if self.transport.crashed:
+            return
+        try:
+            call()
+        except Exception as error:
+            if self._network.raise_errors and not isinstance(error, RemoteProtocolError):
+                raise
+            _log.exception("a handler of %r failed: it loses the link", self)
+            if self._address:
+                if self.connection is not None:
+                    self.connection.snap(DownReason.PROTOCOL)
+            else:
+                self.end(DownReason.PROTOCOL, DownReason.PROTOCOL)

@@ -1,0 +1,202 @@
+"""The values that tasks write and read: in memory while they are small and there is room.
+
+All else lies in files, which the page cache holds as long as there is memory for it. A task
+maps its value privately either way. A file may be changed by who owns it, unlike a sealed
+memfd: so the node never maps one, or a task that cuts it short would kill the node.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from manta.transports.blobs.io import PIECE, FileSource
+from manta.transports.errors import BlobMissing, DepotFull
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.transports.blobs.depots import FileDepot, MemoryDepot
+    from manta.transports.bulk.interface import Sink, Source
+    from manta.transports.interface import Buffer
+
+
+class TieredDepot:
+    """A MemoryDepot for blobs of at most `largest` bytes, and a FileDepot for the others.
+
+    `files` is emptied, as nothing in it outlives the node's process. From any thread.
+    """
+
+    def __init__(self, memory: MemoryDepot, files: FileDepot, largest: int) -> None:
+        self.largest = largest
+        self._memory = memory
+        self._files = files
+        self._pins: dict[str, int] = {}
+        """Of files."""
+        self._has_files = False
+        self._lock = threading.Lock()
+        for digest in files:
+            files.delete(digest)
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._memory or digest in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        """The digests of all blobs."""
+        yield from self._memory
+        yield from self._files
+
+    def size(self, digest: str) -> int:
+        """In bytes. Raises BlobMissing."""
+        try:
+            return self._memory.size(digest)
+        except BlobMissing:
+            return self._files.size(digest)
+
+    def source(self, digest: str) -> Source:
+        try:
+            return self._memory.source(digest)
+        except BlobMissing:
+            return FileSource(self._files.open(digest))
+
+    def open(self, digest: str) -> int:
+        """A descriptor to map privately; the caller closes it. Raises BlobMissing."""
+        try:
+            return self._memory.open(digest)
+        except BlobMissing:
+            return self._files.open(digest)
+
+    # Keeping.
+
+    def sink(self, digest: str, size: int) -> Sink | None:
+        if digest in self._files:
+            return None
+        if size <= self.largest:
+            try:
+                return self._memory.sink(digest, size)
+            except DepotFull:
+                pass  # what is read now fills the memory
+        return self._make_room(size).sink(digest, size)
+
+    def put(self, *parts: Buffer) -> str:
+        """Keep a blob made of these buffers; returns its digest. Raises BlobRefused."""
+        size = sum(memoryview(part).nbytes for part in parts)
+        if size <= self.largest:
+            try:
+                return self._memory.put(*parts)
+            except DepotFull:
+                pass
+        return self._make_room(size).put(*parts)
+
+    def put_file(self, path: Path) -> str:
+        """Keep a copy of a file; returns its digest. Raises BlobRefused, OSError."""
+        size = path.stat().st_size
+        if size <= self.largest:
+            return self.put(path.read_bytes())
+        return self._make_room(size).put_file(path)
+
+    def put_stream(self, read: Callable[[int], bytes | None], size: int) -> str:
+        """Keep what `read(most)` gives, in a file; returns its digest.
+
+        Raises BlobRefused, and BlobCorrupt where it ends before `size` bytes.
+        """
+        return self._make_room(size).put_stream(read, size)
+
+    def adopt(self, fd: int, size: int) -> str:
+        """As MemoryDepot does; a copy in a file where the memory has no room."""
+        spare = os.dup(fd)
+        try:
+            return self._memory.adopt(fd, size)
+        except DepotFull:
+            with open(spare, "rb", buffering=0, closefd=False) as file:
+                file.seek(0)
+                return self.put_stream(file.read, size)
+        finally:
+            os.close(spare)
+
+    def copy_to(self, depot: FileDepot, digest: str) -> None:
+        """Keep the blob in a folder as well. Raises BlobMissing, BlobRefused."""
+        try:
+            self._memory.copy_to(depot, digest)
+        except BlobMissing:
+            depot.put_link(self._files, digest)
+
+    def save(self, digest: str, path: Path) -> None:
+        """Write the blob into a file. Raises BlobMissing, OSError."""
+        source = self.source(digest)
+        try:
+            with path.open("wb", buffering=0) as file:
+                for offset in range(0, source.size, PIECE):
+                    piece = memoryview(source.read(offset, PIECE))
+                    while piece:
+                        piece = piece[file.write(piece) :]
+        finally:
+            source.close()
+
+    def has_room(self, size: int) -> bool:
+        """Whether the disk has so many bytes left, where memory is not to hold them."""
+        return size <= self.largest or size <= self._make_room(size).free
+
+    # Letting go.
+
+    def pin(self, digest: str) -> None:
+        """Keep the blob until as many calls of `unpin`. Raises BlobMissing."""
+        with self._lock:
+            if digest in self._files:
+                self._pins[digest] = self._pins.get(digest, 0) + 1
+                return
+        self._memory.pin(digest)
+
+    def unpin(self, digest: str) -> None:
+        """Raises BlobMissing."""
+        with self._lock:
+            pins = self._pins.pop(digest, 0)
+            if pins > 1:
+                self._pins[digest] = pins - 1
+        if not pins:
+            self._memory.unpin(digest)
+
+    def delete(self, digest: str) -> bool:
+        """Whether the blob was there. Pinned or not, it goes."""
+        with self._lock:
+            self._pins.pop(digest, None)
+            return self._memory.delete(digest) | self._files.delete(digest)
+
+    def trim(self, memory: int, files: int) -> None:
+        """Forget what is not pinned until so many bytes are left of either."""
+        self._memory.trim(memory)
+        if self._has_files:
+            with self._lock:
+                self._drop_files(sum(map(self._files.size, self._files)) - files)
+
+    def close(self) -> None:
+        """Forget all blobs."""
+        self._memory.close()
+        for digest in self._files:
+            self._files.delete(digest)
+
+    def _make_room(self, size: int) -> FileDepot:
+        """Files that nobody reads go where the disk has no room for so many bytes more."""
+        self._has_files = True
+        with self._lock:
+            self._drop_files(size - self._files.free)
+        return self._files
+
+    def _drop_files(self, size: int) -> None:
+        """Delete files that are not pinned, the oldest first, until so many bytes are gone.
+
+        The lock is held, without which no file is deleted.
+        """
+        if size <= 0:
+            return
+        for digest in sorted(self._files, key=self._written):
+            if size <= 0:
+                return
+            if digest not in self._pins:
+                size -= self._files.size(digest)
+                self._files.delete(digest)
+
+    def _written(self, digest: str) -> float:
+        return self._files.path(digest).stat().st_mtime

@@ -1,0 +1,1 @@
+"""The command `manta_node`."""

@@ -1,0 +1,148 @@
+"""`manta_node cluster`: several nodes on this machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from manta.console.commands import Group, show_example
+from manta.console.exit_codes import Exit
+from manta.node import places
+from manta.node.cli.config import AS_JSON
+from manta.node.errors import Flaw, NoConfig, UnknownName
+
+MOST = 256
+COUNT = click.IntRange(1, MOST)
+
+
+class ClusterGroup(Group):
+    """`cluster 3` stands for the command that asks for each node's configuration."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0].lstrip("-").isdecimal():
+            return "N", ask, args
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=ClusterGroup, subcommand_metavar="N | COMMAND [ARGS]...")
+def cluster() -> None:
+    """Run several nodes on this machine: each has a state folder, a key and an id of its own.
+
+    `manta_node cluster N` asks for the configuration of each of N nodes, as far as they have
+    none, then starts them.
+    """
+
+
+class _Count(click.Argument):
+    """Stands in the command's own name, so that its usage does not show it again."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return "'N'"
+
+
+@click.command()
+@click.argument("count", cls=_Count, metavar="", type=COUNT)
+@click.option("--name", default="node", show_default=True, help="They are NAME-1 to NAME-N.")
+@AS_JSON
+def ask(count: int, name: str, as_json: bool) -> int:
+    """Ask for the configuration of each of N nodes, then start them."""
+    from manta.node import cluster as nodes
+    from manta.node.cli import init as config_init
+
+    for number in range(1, count + 1):
+        own = f"{name}-{number}"
+        path = places.config_path(own)
+        if path.exists():
+            click.echo(f"{own}: {path} is there already.", err=True)
+            continue
+        if not sys.stdin.isatty():
+            wrong = "there is no such configuration, and no terminal to ask for it"
+            make = f"make it with `manta_node config init {own}`"
+            raise NoConfig(path, Flaw(wrong, make))
+        click.echo(f"{own}:", err=True)
+        config_init.make(own, path, config_init.unanswered())
+    return _start(nodes.of_own_configurations(name, count), as_json)
+
+
+@cluster.command()
+@click.argument("count", metavar="N", type=COUNT)
+@click.option(
+    "--config",
+    "name",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The configuration of all of them.",
+)
+@AS_JSON
+def start(count: int, name: str, as_json: bool) -> int:
+    """Start N nodes of one configuration, in the background.
+
+    Their ids and aliases end in -1 to -N; the token must serve for N nodes (`manta node token
+    CLUSTER --uses N`). In paths of datasets {i} counts them from 0, {alias} is a node's alias.
+    Those that run already go on.
+    """
+    from manta.node import cluster as nodes
+
+    return _start(nodes.of_one_configuration(name, count), as_json)
+
+
+def _start(planned: list[Any], as_json: bool) -> int:
+    from manta.console import json_form
+    from manta.node import background
+    from manta.node import cluster as nodes
+
+    nodes.check_token(planned, nodes.now())
+    there = set(nodes.running({node.name: node.member for node in planned}))
+    records, codes = [], []
+    for name, error, code in nodes.start(planned):
+        record = background.record(name, places.state_folder(name))
+        records.append({**record, "error": error})
+        if code is not None:
+            codes.append(code)
+        if as_json:
+            continue
+        if error is not None:
+            click.echo(f"{name}: {error}")
+        else:
+            already = "runs already" if name in there else "runs"
+            click.echo(f"{name}: {already} (process {record['pid']}). {record['sentence']}")
+    if as_json:
+        json_form.show(records)
+    return max(codes, default=Exit.OK)
+
+
+@cluster.command()
+@click.option("--config", "name", metavar="NAME", help="Of that cluster; of all if left out.")
+@AS_JSON
+def stop(name: str | None, as_json: bool) -> int:
+    """Stop all nodes that `manta_node cluster` started."""
+    from manta.console import json_form
+    from manta.node import cluster as nodes
+
+    if name is not None:
+        places.config_path(name)
+    members = places.members(name)
+    if name is not None and not members:
+        known = sorted({member.cluster for member in places.members().values()})
+        raise UnknownName(
+            f"There is no cluster {name!r} on this machine: "
+            + (f"there is {', '.join(known)}." if known else "none was ever started.")
+        )
+    records = list(nodes.stop(nodes.running(members)))
+    if as_json:
+        json_form.show(records)
+    elif not records:
+        click.echo("No node of a cluster runs.")
+    for record in [] if as_json else records:
+        click.echo(f"{record['name']}: {record['error'] or 'was stopped.'}")
+    return Exit.LOCAL if any(record["error"] for record in records) else Exit.OK
+
+
+show_example(start, "manta_node cluster start 3 --config edge")
+show_example(stop, "manta_node cluster stop --config edge")
+show_example(ask, "manta_node cluster 3")

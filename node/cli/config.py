@@ -1,0 +1,283 @@
+"""`manta_node config`: make, look at, check, change and delete configurations."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.console.commands import Group, show_example
+from manta.console.exit_codes import Exit
+from manta.node import places
+from manta.node.errors import ConfigError, Flaw, NoConfig, NodeError, OperatorError
+from manta.node.exit_codes import of_error
+from manta.node.places import config_of, config_path
+
+if TYPE_CHECKING:
+    from manta.node.state import StateFolder
+
+DEFAULT = "default"
+NAME = click.argument("name", default=DEFAULT, metavar="[NAME]")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Make and look at configurations."""
+
+
+@config.command("init")
+@NAME
+@click.option("--token", help="To enrol; better left to the variable MANTA_NODE_TOKEN.")
+@click.option("--alias", help="What the node is called in its cluster.")
+@click.option(
+    "--id",
+    "id_mode",
+    type=click.Choice(["hardware", "random", "alias"]),
+    help="Where its id comes from.  [default: hardware]",
+)
+@click.option("--manager-host", metavar="HOST", help="[default: localhost]")
+@click.option(
+    "--manager-port", type=click.IntRange(1, 65535), help="That for nodes.  [default: 50051]"
+)
+@click.option(
+    "--max-concurrent-tasks",
+    type=click.IntRange(0, 10_000),
+    help="[default: one per core, at least 2]",
+)
+@click.option(
+    "--reserve-cpu-percent", type=click.FloatRange(0, 100), help="Kept from tasks.  [default: 5]"
+)
+@click.option(
+    "--reserve-memory-mb", type=click.IntRange(0), help="Kept from tasks.  [default: 256]"
+)
+@click.option("--value-memory-mb", type=click.IntRange(0), help="For what tasks exchange.")
+@click.option("--scratch-mb", type=click.IntRange(1), help="What a task may keep in its scratch.")
+@click.option(
+    "--runner",
+    type=click.Choice(["auto", "docker", "process"]),
+    help="What tasks run in.  [default: auto]",
+)
+@click.option("--default-image", metavar="IMAGE", help="Of modules that name none.")
+@click.option(
+    "--gpu-enabled/--no-gpu-enabled", default=None, help="Tasks may use GPUs.  [default: yes]"
+)
+@click.option(
+    "--allow-unsandboxed/--no-allow-unsandboxed",
+    default=None,
+    help="Tasks may run as plain processes.  [default: yes, with a warning]",
+)
+@click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH", help="May be repeated.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=TEXT", help="May be repeated.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
+    help="[default: INFO]",
+)
+@click.option("--debug-mode/--no-debug-mode", default=None, help="Log at level DEBUG.")
+@click.option("--log-to-console/--no-log-to-console", default=None, help="In the foreground.")
+@click.option("--log-rotation", "rotation", metavar="SIZE", help="As 10 MB; three are kept.")
+@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
+@AS_JSON
+def config_init(name: str, force: bool, as_json: bool, **answers: object) -> None:
+    """Make a configuration: asks on a terminal what no option answers."""
+    from manta.node.cli import init
+
+    path = config_path(name)
+    if path.exists() and not force:
+        raise OperatorError(f"{path} exists already; --force replaces it.")
+    init.make(name, path, answers)
+    sentence = f"{path} written. Start the node with `manta_node start {name}`."
+    _say({"name": name, "path": path}, sentence, as_json)
+
+
+@config.command("show")
+@NAME
+@AS_JSON
+def config_show(name: str, as_json: bool) -> None:
+    """Show the configuration in force, defaults included, secrets left out."""
+    from manta.console import json_form
+    from manta.node.config import render
+
+    text = render(config_of(name))
+    if as_json:
+        import tomli
+
+        json_form.show(tomli.loads(text))
+    else:
+        click.echo(text, nl=False)
+
+
+@config.command("validate")
+@NAME
+@AS_JSON
+def config_validate(name: str, as_json: bool) -> int:
+    """Check a configuration, and that its datasets are there; all that is wrong is said."""
+    from manta.console import json_form
+    from manta.node import datasets
+
+    path = config_path(name)
+    try:
+        datasets.check(config_of(name))
+    except ConfigError as error:
+        if not as_json:
+            raise
+        flaws = [{**asdict(flaw), "where": ".".join(flaw.where)} for flaw in error.flaws]
+        json_form.show({"name": name, "path": path, "valid": False, "flaws": flaws})
+        return of_error(error)
+    _say({"name": name, "path": path, "valid": True, "flaws": []}, f"{path} is valid.", as_json)
+    return Exit.OK
+
+
+@config.command("list")
+@AS_JSON
+def config_list(as_json: bool) -> None:
+    """List the configurations."""
+    from manta.console import json_form
+
+    paths = sorted((places.home() / "nodes").glob("*.toml"))
+    if as_json:
+        running = {path.stem: places.state_folder(path.stem).running_pid() for path in paths}
+        json_form.show([{"name": p.stem, "path": p, "pid": running[p.stem]} for p in paths])
+        return
+    for path in paths:
+        click.echo(path.stem)
+    if not paths:
+        click.echo("There is none yet; `manta_node config init` makes one.", err=True)
+
+
+@config.command("edit")
+@NAME
+@AS_JSON
+def config_edit(name: str, as_json: bool) -> None:
+    """Change a configuration in $VISUAL or $EDITOR; it is replaced once it is valid."""
+    from manta.node import datasets
+    from manta.node.config import parse
+    from manta.transports.security.keys import write_private
+
+    path = config_path(name)
+    _must_exist(name, path)
+    draft = path.with_name(f".{name}.draft")
+    if not draft.exists():  # else it is one that was not valid: go on with that
+        write_private(draft, path.read_text(encoding="utf-8", errors="replace"))
+    while True:
+        try:
+            _edit(draft)
+        except OperatorError:
+            if draft.read_bytes() == path.read_bytes():
+                draft.unlink()
+            raise
+        text = draft.read_text(encoding="utf-8", errors="replace")
+        try:
+            datasets.check(parse(text, path, os.environ))
+            break
+        except NodeError as error:
+            click.echo(f"Error: {error}", err=True)
+            if not (sys.stdin.isatty() and click.confirm("Edit it again", default=True)):
+                raise OperatorError(
+                    f"{path} is as it was; what you wrote is in {draft}, and the next "
+                    f"`manta_node config edit {name}` goes on with it."
+                ) from None
+    if text == path.read_text(encoding="utf-8", errors="replace"):
+        draft.unlink()
+        unchanged = {"name": name, "path": path, "changed": False}
+        _say(unchanged, f"{path} is unchanged.", as_json)
+        return
+    os.replace(draft, path)
+    restart = f" Restart the node {name} for it." if _pid(name) else ""
+    _say({"name": name, "path": path, "changed": True}, f"{path} was changed.{restart}", as_json)
+
+
+@config.command("delete")
+@NAME
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--state", is_flag=True, help="Its key, journal and logs too.")
+@AS_JSON
+def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
+    """Delete a configuration; refused while its node runs."""
+    path = config_path(name)
+    folder = places.state_folder(name).path
+    _must_exist(name, path)
+    if (pid := _pid(name)) is not None:
+        raise OperatorError(
+            f"The node {name} runs (process {pid}): stop it first, with `manta_node stop {name}`."
+        )
+    what = f"{path} and {folder}, with the node's key," if state else str(path)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(f"{what} would be deleted: confirm it with --yes.")
+        click.confirm(f"Delete {what} for good", abort=True)
+    if state and folder.exists():
+        _delete_state(places.state_folder(name))
+    path.unlink()
+    deleted = {"name": name, "path": path, "state": state, "deleted": True}
+    _say(deleted, f"Deleted {what.rstrip(',')}.", as_json)
+
+
+def _delete_state(state: StateFolder) -> None:
+    """The key last: as long as something cannot be removed, the node is still itself.
+
+    Raises OperatorError.
+    """
+    from manta.node.state import remove_folder
+
+    for path in state.path.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        elif path != state.key_file:
+            path.unlink()
+    left = [path for path in state.path.iterdir() if path != state.key_file]
+    if left:
+        raise OperatorError(
+            f"{left[0]} could not be removed whole: remove it, as the user whose files are in it, "
+            "and delete again. The configuration and the node's key are still there."
+        )
+    remove_folder(state.path)
+
+
+def _edit(draft: Path) -> None:
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        code = subprocess.run([*shlex.split(editor), str(draft)], check=False).returncode
+    except (OSError, ValueError) as error:
+        raise OperatorError(
+            f"The editor {editor!r} cannot be started ({error}): set VISUAL or EDITOR."
+        ) from None
+    if code:
+        raise OperatorError(f"The editor {editor!r} failed ({code}); nothing was changed.")
+
+
+def _must_exist(name: str, path: Path) -> None:
+    if not path.exists():
+        make = f"make one with `manta_node config init {name}`"
+        raise NoConfig(path, Flaw(f"there is no configuration {name!r}", make))
+
+
+def _pid(name: str) -> int | None:
+    return places.state_folder(name).running_pid()
+
+
+def _say(record: object, sentence: str, as_json: bool) -> None:
+    if as_json:
+        from manta.console import json_form
+
+        json_form.show(record)
+    else:
+        click.echo(sentence)
+
+
+for _command, _example in {
+    config_init: "manta_node config init edge --manager-host manager.lan --label room=lab-3",
+    config_show: "manta_node config show edge",
+    config_validate: "manta_node config validate edge --json",
+    config_list: "manta_node config list",
+    config_edit: "EDITOR=nano manta_node config edit edge",
+    config_delete: "manta_node config delete edge --state",
+}.items():
+    show_example(_command, _example)

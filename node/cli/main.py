@@ -1,0 +1,223 @@
+"""The `manta_node` command. Each command's module is imported when the command is called."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from manta.console.commands import Group, run, show_example
+from manta.console.exit_codes import Exit
+from manta.node.cli.cluster import cluster
+from manta.node.cli.config import AS_JSON, DEFAULT, NAME, config
+from manta.node.cli.doctor import doctor
+from manta.node.errors import OperatorError
+from manta.node.places import config_of, config_path, members, must_be_known, names, state_folder
+from manta.protocol.version import VERSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.node.config import NodeConfig
+    from manta.node.state import StateFolder
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="manta_node")
+def cli() -> None:
+    """Run a Manta node on this machine. NAME is its configuration, `default` when left out."""
+
+
+@cli.command()
+@NAME
+@click.option("--background", is_flag=True, help="Return once the node runs.")
+@click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
+def start(name: str, background: bool, as_json: bool) -> None:
+    """Start the node; in the foreground, Ctrl-C stops it."""
+    if as_json and not background:
+        raise click.UsageError("--json is for --background: else the node's log is what is shown.")
+    if name == DEFAULT:
+        _configure_from_environment(config_path(name))
+    found = config_of(name)
+    folder = state_folder(name)
+    if not background:
+        _start_here(found, folder)
+        return
+    from manta.console import json_form
+    from manta.node import background as daemons
+
+    status = daemons.start(found, folder)
+    if as_json:
+        json_form.show(daemons.record(name, folder))
+    else:
+        click.echo(f"The node {name} runs (process {status.pid}). {status.sentence}")
+
+
+def _start_here(config: NodeConfig, folder: StateFolder) -> None:
+    from manta.node import background, daemon, logs
+    from manta.transports.security.keys import make_private_folder
+
+    background.must_not_run(config.name, folder)
+    make_private_folder(folder.path)
+    logs.configure(
+        config.log_level,
+        file=folder.log_file,
+        limit=config.log_rotation,
+        console=config.log_to_console,
+    )
+    daemon.run(config, folder.path)
+
+
+def _configure_from_environment(path: Path) -> None:
+    """Where there is no configuration and MANTA_NODE_* variables ask for one: in containers."""
+    if path.exists():
+        return
+    from manta.node.cli.environment import from_environment
+    from manta.transports.security.keys import write_private
+
+    text = from_environment(os.environ)
+    if text is not None:
+        write_private(path, text)
+        click.echo(f"{path} is made from the MANTA_NODE_* variables.", err=True)
+
+
+@cli.command()
+@NAME
+@AS_JSON
+def stop(name: str, as_json: bool) -> None:
+    """Stop the node: its tasks are ended, the manager is told."""
+    from manta.console import json_form
+    from manta.node import background as daemons
+
+    must_be_known(name)
+    folder = state_folder(name)
+    pid = daemons.ask_to_stop(folder)
+    if pid is not None:
+        daemons.wait_for_end(name, folder, pid)
+    if as_json:
+        json_form.show({"name": name, "pid": pid, "stopped": pid is not None})
+    else:
+        said = "does not run" if pid is None else "was stopped"
+        click.echo(f"The node {name} {said}.")
+
+
+@cli.command()
+@NAME
+@click.option("--all", "all_", is_flag=True, help="Of all nodes of this machine.")
+@AS_JSON
+def status(name: str, all_: bool, as_json: bool) -> int:
+    """Say how the node stands, or the nodes of the cluster NAME.
+
+    Exits with 0 when it is connected, with 6 when it was denied, else with 7.
+    """
+    from manta.console import json_form, text
+    from manta.node import background as daemons
+
+    several = names() if all_ else _nodes_of(name)
+    if not (several or all_):
+        must_be_known(name)
+    shown = several if all_ else several or [name]
+    records = [daemons.record(each, state_folder(each)) for each in shown]
+    if as_json:
+        json_form.show(records if several or all_ else records[0])
+    elif several:
+        click.echo("\n".join(text.table(_COLUMNS, [_row(record) for record in records])))
+    elif all_:
+        click.echo("There is no node yet; make one with `manta_node config init`.")
+    else:
+        click.echo("\n".join(_lines(records[0])))
+        others = [each for each in names() if each != name]
+        if name == DEFAULT and others:
+            click.echo(
+                f"That is the node {DEFAULT}; there are others, which `manta_node status --all` "
+                f"shows: {', '.join(others)}."
+            )
+    if not records:
+        return Exit.UNREACHABLE
+    states = {record["state"] for record in records} - {"connected"}
+    if not states:
+        return Exit.OK
+    return Exit.DENIED if states <= {"denied", "refused"} else Exit.UNREACHABLE
+
+
+def _nodes_of(cluster: str) -> list[str]:
+    """Of this machine; with the node of the same name, should it run as well."""
+    found = list(members(cluster))
+    return [cluster, *found] if found and state_folder(cluster).running_pid() else found
+
+
+_COLUMNS = ("NAME", "STATE", "ALIAS", "PROCESS", "TASKS", "MANAGER")
+
+
+def _row(record: dict[str, Any]) -> list[str]:
+    fields = (record["name"], record["state"], record["alias"], record["pid"])
+    tasks = f"{record['tasks_running']}+{record['tasks_queued']}" if record["pid"] else ""
+    return [str(field or "") for field in (*fields, tasks, record["manager"])]
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    if record["since"] is None:
+        return [record["sentence"]]
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["since"]))
+    lines = [
+        f"{record['alias']}: {record['state']} since {since} (process {record['pid']})",
+        record["sentence"],
+    ]
+    if record["node_id"]:
+        lines.append(f"node {record['node_id']}, cluster {record['cluster_id']}")
+    return [*lines, f"tasks: {record['tasks_running']} running, {record['tasks_queued']} queued"]
+
+
+@cli.command()
+@NAME
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now.")
+@click.option("-n", "--lines", default=100, type=click.IntRange(0), help="Of the end; 0: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
+def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
+    """Show the node's own log, or those of the nodes of the cluster NAME."""
+    from manta.console import json_form
+    from manta.node.cli import log_tail
+
+    several = _nodes_of(name)
+    if not several:
+        must_be_known(name)
+    paths = {each: state_folder(each).log_file for each in several or [name]}
+    if not any(path.exists() for path in paths.values()):
+        where = ", ".join(map(str, paths.values()))
+        raise OperatorError(
+            f"The node {name} has no log yet ({where}): `manta_node start {name}` starts it."
+        )
+    for each, line in log_tail.read(paths, lines, follow=follow):
+        if as_json:
+            json_form.show_line({"name": each, **log_tail.parsed(line)})
+        else:
+            click.echo(f"{each} | {line}" if several else line)
+
+
+for _command, _example in {
+    start: "manta_node start edge --background",
+    stop: "manta_node stop edge",
+    status: "manta_node status edge --json",
+    logs: "manta_node logs edge -f",
+    config: "manta_node config init edge --manager-host manager.lan --dataset digits=/data/d.npz",
+    cluster: "manta_node cluster start 3 --config edge",
+    doctor: "manta_node doctor edge",
+}.items():
+    show_example(_command, _example)
+    cli.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and exit; what is wrong is said in a sentence, never by a traceback."""
+    run(cli, arguments, "manta_node", tell)
+
+
+def tell(error: Exception) -> Exit:
+    """Say what went wrong, on stderr; returns the exit code."""
+    from manta.console.terminal import say_error
+    from manta.node.exit_codes import of_error, sentence_of
+
+    say_error(sentence_of(error))
+    return of_error(error)

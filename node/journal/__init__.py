@@ -1,0 +1,1 @@
+"""What a node has to tell its manager, kept until that is acknowledged."""

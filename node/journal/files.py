@@ -1,0 +1,441 @@
+"""The journals of a node on disk, shared by those who append and the one who sends.
+
+Task supervisors append from their own threads, the manager's link syncs, sends and cuts.
+An entry is in its file when `append` returns; it is synced, together with all that came
+meanwhile, before it is sent. A blob that an entry names is copied to the spool first and
+deleted from there when no entry names it any more. When the disk takes nothing more,
+what a task wants to keep is refused; the ends of attempts are kept in memory then,
+and the file is written anew as soon as there is room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.node.errors import StorageError
+from manta.node.journal.journal import (
+    Begin,
+    Journal,
+    KeptEntry,
+    KeptLine,
+    Outbox,
+    blob_of,
+    encode,
+)
+from manta.node.journal.record_file import RecordFile, sync
+from manta.protocol.exchange import Said
+from manta.protocol.node import (
+    GlobalWritten,
+    Instance,
+    JournalAck,
+    JournalBatch,
+    JournalEntry,
+    LogAck,
+    LogBatch,
+    LogLine,
+    ResultWritten,
+    TaskEnded,
+    TaskStarted,
+)
+from manta.protocol.values import BlobRef
+from manta.transports.errors import BlobMissing, BlobRefused
+
+if TYPE_CHECKING:
+    from manta.node.blobs.tiered_depot import TieredDepot
+    from manta.transports.blobs.depots import FileDepot
+
+log = logging.getLogger(__name__)
+
+COMPACT_AFTER = 4 * 1024 * 1024
+"""Bytes of a file that are acknowledged before it is written anew."""
+LINES_BOUND = 64 * 1024 * 1024
+"""Bytes of log lines of one swarm that wait for the manager."""
+
+
+def linger(entry: JournalEntry, *, expecting: bool = False) -> float:
+    """Seconds that an entry may wait for company: one sync and one message for all.
+
+    One that names a blob is sent when that has been pushed, so it waits without harm. For
+    what is said to other instances these wait already. An end waits if others are to be
+    expected soon, and an acknowledgement, with which it goes (Nagle's algorithm, RFC 896).
+    """
+    if isinstance(entry, TaskEnded):
+        return 0.01 if expecting else 0.0
+    if blob_of(entry) is not None:
+        return 0.05
+    if isinstance(entry, Said):
+        return 0.0
+    return 0.003 if isinstance(entry, ResultWritten | GlobalWritten) else 0.05
+
+
+LINES_LINGER = 0.1
+
+
+class _Swarm:
+    """A swarm's two journals and their files."""
+
+    def __init__(self, folder: Path, swarm_id: str) -> None:
+        name = swarm_id
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", swarm_id):
+            name = hashlib.sha256(swarm_id.encode()).hexdigest()
+        self.journal = Journal(Begin(swarm_id))
+        self.file = RecordFile(folder / f"{name}.journal")
+        self.lines: Outbox[LogLine] = Outbox()
+        self.lines_file = RecordFile(folder / f"{name}.lines")
+        self.lines_dropped = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to send, nothing under way."""
+        return not (len(self.journal.entries) or len(self.lines) or self.journal.open)
+
+    def records(self) -> list[bytes]:
+        kept = [encode(KeptEntry(k.number, k.item)) for k in self.journal.entries]
+        return [encode(self.journal.begin()), *kept]
+
+    def line_records(self) -> list[bytes]:
+        kept = [encode(KeptLine(k.number, k.item)) for k in self.lines]
+        return [encode(Begin(self.journal.swarm_id, self.lines.acknowledged)), *kept]
+
+
+class Journals:
+    """All journals of a node. Any thread may call it."""
+
+    def __init__(self, folder: Path, spool: FileDepot, monotonic: Callable[[], float]) -> None:
+        self._folder = folder
+        self._spool = spool
+        self._now = monotonic
+        self._lock = threading.RLock()
+        self._swarms: dict[str, _Swarm] = {}
+        self._holds: dict[str, int] = {}
+        self._due: float | None = None
+        self._grown: Callable[[], None] = lambda: None
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._recover()
+
+    # --- appending ------------------------------------------------------------------------
+
+    def append(self, entry: JournalEntry, depot: TieredDepot | None = None) -> int:
+        """Keep an entry; returns its number. A blob that it names is in `depot` or the spool.
+
+        Raises StorageError when there is no room, unless the entry starts or ends an attempt.
+        """
+        blob = blob_of(entry)
+        if blob is not None:
+            self._hold(blob.digest)
+        try:
+            if blob is not None and depot is not None:
+                try:
+                    depot.copy_to(self._spool, blob.digest)
+                except (BlobRefused, BlobMissing) as error:
+                    raise StorageError(f"A value could not be kept: {error}") from error
+            with self._lock:
+                return self._append(entry)
+        finally:
+            if blob is not None:
+                self._release(blob.digest)
+
+    def append_lines(self, swarm_id: str, lines: Iterable[LogLine]) -> None:
+        """Keep log lines for the manager; what finds no room is counted and told later."""
+        with self._lock:
+            swarm = self._swarm(swarm_id)
+            records = []
+            for line in lines:
+                if swarm.lines.pending_bytes >= LINES_BOUND:
+                    swarm.lines_dropped += 1
+                    continue
+                if swarm.lines_dropped:
+                    text = f"[{swarm.lines_dropped} lines lost: the manager was away too long]"
+                    records.append(self._line(swarm, LogLine(line.instance, line.at, "node", text)))
+                    swarm.lines_dropped = 0
+                records.append(self._line(swarm, line))
+            self._write(swarm.lines_file, records, swarm.line_records)
+            swarm.lines.synced = swarm.lines.last
+            self._will_send(LINES_LINGER)
+
+    def open_of(self, swarm_id: str) -> tuple[Instance, ...]:
+        """Attempts of a swarm that started and were not told ended."""
+        with self._lock:
+            swarm = self._swarms.get(swarm_id)
+            return tuple(swarm.journal.open) if swarm else ()
+
+    def all_open(self) -> tuple[Instance, ...]:
+        """Every attempt that started and was not told ended."""
+        with self._lock:
+            return tuple(i for swarm in self._swarms.values() for i in swarm.journal.open)
+
+    def last_write(self, instance: Instance) -> int:
+        """Number of the attempt's last result or global that the manager has yet to apply."""
+        with self._lock:
+            swarm = self._swarms.get(instance.swarm_id)
+            return swarm.journal.last_write(instance) if swarm else 0
+
+    def acknowledged(self, swarm_id: str) -> int:
+        with self._lock:
+            swarm = self._swarms.get(swarm_id)
+            return swarm.journal.entries.acknowledged if swarm else 0
+
+    # --- sending: the manager's link alone ------------------------------------------------
+
+    def on_grown(self, grown: Callable[[], None]) -> None:
+        """Call this, from any thread, when `due_at` has come nearer or a blob is to be pushed."""
+        with self._lock:
+            self._grown = grown
+
+    @property
+    def due_at(self) -> float | None:
+        """When what waits is to be sent at the latest; None when nothing new does."""
+        return self._due
+
+    def unacknowledged_ends(self) -> tuple[Instance, ...]:
+        with self._lock:
+            swarms = self._swarms.values()
+            return tuple(i for s in swarms for i in s.journal.unacknowledged_ends)
+
+    def sync(self) -> None:
+        """Everything appended so far survives a loss of power when this returns."""
+        with self._lock:
+            self._due = None
+            dirty = [
+                (swarm, swarm.journal.entries.last, swarm.file.descriptor())
+                for swarm in self._swarms.values()
+                if swarm.file.dirty
+            ]
+        for swarm, last, fd in dirty:
+            try:
+                sync(fd)
+            except OSError as error:
+                log.error("%s cannot be synced: %s", swarm.file.path, error.strerror)
+            finally:
+                os.close(fd)
+            with self._lock:
+                swarm.journal.entries.synced = last
+
+    def due(self) -> list[JournalBatch | LogBatch]:
+        """What is to be sent now, in order; it counts as sent."""
+        now = self._now()
+        messages: list[JournalBatch | LogBatch] = []
+        with self._lock:
+            for swarm_id, swarm in self._swarms.items():
+                for lines in swarm.lines.due(now):  # before the ends of those who wrote them
+                    messages.append(LogBatch(swarm_id, lines.first, lines.items))
+                for batch in swarm.journal.due(now):
+                    messages.append(JournalBatch(swarm_id, batch.first, batch.items))
+        return messages
+
+    @property
+    def unsent(self) -> bool:
+        """Whether `due` would find something."""
+        with self._lock:
+            return any(
+                swarm.journal.entries.unsent or swarm.lines.unsent
+                for swarm in self._swarms.values()
+            )
+
+    def blobs_to_push(self) -> list[BlobRef]:
+        with self._lock:
+            wanted = [blob for s in self._swarms.values() for blob in s.journal.blobs_to_push()]
+        return list({blob.digest: blob for blob in wanted}.values())
+
+    def pushed(self, digest: str) -> None:
+        """The manager holds the blob."""
+        with self._lock:
+            for swarm in self._swarms.values():
+                swarm.journal.pushed(digest)
+
+    def blob_lost(self, digest: str, at: float) -> None:
+        with self._lock:
+            for swarm in self._swarms.values():
+                for instance in swarm.journal.blob_lost(digest, at):
+                    log.error("a value that %s wrote is not on this disk any more", instance)
+
+    def send_again(self) -> None:
+        """The connection is another one."""
+        with self._lock:
+            for swarm in self._swarms.values():
+                swarm.journal.entries.send_again()
+                swarm.lines.send_again()
+
+    def send_overdue_again(self) -> None:
+        """What was sent and is not acknowledged in time is due again."""
+        now = self._now()
+        with self._lock:
+            for swarm in self._swarms.values():
+                for box in (swarm.journal.entries, swarm.lines):
+                    at = box.resend_at()
+                    if at is not None and at <= now:
+                        box.send_again()
+
+    def resend_at(self) -> float | None:
+        with self._lock:
+            times = [
+                box.resend_at()
+                for swarm in self._swarms.values()
+                for box in (swarm.journal.entries, swarm.lines)
+            ]
+        return min((at for at in times if at is not None), default=None)
+
+    def registered(self, acknowledged: dict[str, int]) -> None:
+        """What the manager holds, by swarm."""
+        for swarm_id, upto in acknowledged.items():
+            with self._lock:
+                known = swarm_id in self._swarms
+                if known or upto:
+                    self.acknowledge(JournalAck(swarm_id, upto))
+
+    def acknowledge(self, ack: JournalAck) -> None:
+        with self._lock:
+            swarm = self._swarm(ack.swarm_id)
+            freed = swarm.journal.acknowledge(ack.upto, ack.missing, self._now())
+            for blob in freed:
+                self._delete_unnamed(blob.digest)
+            entries = swarm.journal.entries
+            if len(entries) == 0 or swarm.file.size > COMPACT_AFTER + 2 * entries.pending_bytes:
+                self._compact(swarm.file, swarm.records)
+
+    def acknowledge_lines(self, ack: LogAck) -> None:
+        with self._lock:
+            swarm = self._swarms.get(ack.swarm_id)
+            if swarm is None:
+                return
+            swarm.lines.acknowledge(ack.upto)
+            swarm.lines.heard(self._now())
+            if len(swarm.lines) == 0:
+                self._compact(swarm.lines_file, swarm.line_records)
+
+    def keep_only(self, swarms: frozenset[str]) -> None:
+        """Delete the files of other swarms once nothing of theirs is to be told."""
+        with self._lock:
+            for swarm_id in [s for s in self._swarms if s not in swarms]:
+                swarm = self._swarms[swarm_id]
+                if swarm.idle:
+                    swarm.file.delete()
+                    swarm.lines_file.delete()
+                    del self._swarms[swarm_id]
+
+    def close(self) -> None:
+        self.sync()
+        with self._lock:
+            for swarm in self._swarms.values():
+                swarm.file.close()
+                swarm.lines_file.close()
+
+    # --- inside, under the lock ------------------------------------------------------------
+
+    def _append(self, entry: JournalEntry) -> int:
+        swarm = self._swarm(entry.instance.swarm_id)
+        number = swarm.journal.entries.last + 1
+        record = encode(KeptEntry(number, entry))
+        try:
+            if swarm.file.stale:
+                swarm.file.rewrite(swarm.records())
+            swarm.file.add(record)
+        except OSError as error:
+            if not isinstance(entry, TaskEnded | TaskStarted):
+                raise StorageError(
+                    f"{swarm.file.path} cannot be written ({error.strerror}): make room on the "
+                    "node's disk."
+                ) from error
+            log.error("%s cannot be written: %s", swarm.file.path, error.strerror)
+            swarm.file.stale = True
+        swarm.journal.append(entry, len(record))
+        if swarm.file.stale:
+            swarm.journal.entries.synced = number  # memory is all that it has
+        expecting = bool(swarm.journal.open) and swarm.journal.entries.in_flight
+        self._will_send(linger(entry, expecting=expecting), at_once=blob_of(entry) is not None)
+        return number
+
+    def _line(self, swarm: _Swarm, line: LogLine) -> bytes:
+        record = encode(KeptLine(swarm.lines.last + 1, line))
+        swarm.lines.append(line, len(record))
+        return record
+
+    def _write(
+        self, file: RecordFile, records: list[bytes], everything: Callable[[], list[bytes]]
+    ) -> None:
+        try:
+            if file.stale:
+                file.rewrite(everything())
+            else:
+                file.add(b"".join(records))
+        except OSError as error:
+            file.stale = True
+            log.error("%s cannot be written: %s", file.path, error.strerror)
+
+    def _compact(self, file: RecordFile, records: Callable[[], list[bytes]]) -> None:
+        if file.size < COMPACT_AFTER:
+            return
+        try:
+            file.rewrite(records())
+        except OSError as error:
+            log.error("%s cannot be compacted: %s", file.path, error.strerror)
+
+    def _will_send(self, delay: float, *, at_once: bool = False) -> None:
+        """`at_once`: there is a blob to push."""
+        due = self._now() + delay
+        if self._due is None or due < self._due:
+            self._due = due
+            self._grown()
+        elif at_once:
+            self._grown()
+
+    def _swarm(self, swarm_id: str) -> _Swarm:
+        swarm = self._swarms.get(swarm_id)
+        if swarm is None:
+            swarm = self._swarms[swarm_id] = _Swarm(self._folder, swarm_id)
+        return swarm
+
+    def _hold(self, digest: str) -> None:
+        with self._lock:
+            self._holds[digest] = self._holds.get(digest, 0) + 1
+
+    def _release(self, digest: str) -> None:
+        with self._lock:
+            self._holds[digest] -= 1
+            if not self._holds[digest]:
+                del self._holds[digest]
+                self._delete_unnamed(digest)
+
+    def _delete_unnamed(self, digest: str) -> None:
+        if digest not in self._holds and digest not in self._named():
+            self._spool.delete(digest)
+
+    def _named(self) -> set[str]:
+        return {blob.digest for s in self._swarms.values() for blob in s.journal.blobs()}
+
+    def _recover(self) -> None:
+        for path in self._folder.glob("*.new"):
+            path.unlink()
+        for path in sorted(self._folder.glob("*.journal")):
+            file = RecordFile(path)
+            journal = Journal.recover(file.read())
+            if journal is None:  # not even its first record was finished: nothing was told
+                file.delete()
+                continue
+            swarm = self._swarm(journal.swarm_id)
+            swarm.journal, swarm.file = journal, file
+        for path in sorted(self._folder.glob("*.lines")):
+            self._recover_lines(RecordFile(path))
+        named = self._named()
+        for digest in list(self._spool):
+            if digest not in named:
+                self._spool.delete(digest)
+
+    def _recover_lines(self, file: RecordFile) -> None:
+        records = file.read()
+        if not records or not isinstance(records[0], Begin):
+            file.delete()
+            return
+        swarm = self._swarm(records[0].swarm_id)
+        swarm.lines, swarm.lines_file = Outbox(records[0].upto), file
+        for record in records[1:]:
+            if isinstance(record, KeptLine) and record.number == swarm.lines.last + 1:
+                swarm.lines.append(record.line, 0)
+        swarm.lines.synced = swarm.lines.last

@@ -1,0 +1,89 @@
+"""One file of a journal's records, written at its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from manta.node.journal.journal import Record, decode
+
+log = logging.getLogger(__name__)
+
+sync = getattr(os, "fdatasync", os.fsync)
+
+
+class RecordFile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.dirty = False
+        self.stale = True
+        """The file lacks something: it must be written anew before it is added to."""
+        self._fd = -1
+
+    def read(self) -> list[Record]:
+        """All that is whole; a torn tail is cut off."""
+        data = self.path.read_bytes()
+        records, length = decode(data)
+        if length < len(data):
+            log.warning("%s: %d torn bytes cut off", self.path, len(data) - length)
+            os.truncate(self.path, length)
+        self._open()
+        self.size = length
+        self.stale = False
+        return records
+
+    def add(self, data: bytes) -> None:
+        """Raises OSError, and then the file is as it was, or stale."""
+        if self._fd < 0:
+            self._open()
+        try:
+            written = os.write(self._fd, data)
+            if written < len(data):
+                written += os.write(self._fd, data[written:])
+            if written < len(data):
+                raise OSError(28, "No space left on device")
+        except OSError:
+            self.stale = True
+            os.ftruncate(self._fd, self.size)
+            self.stale = False
+            raise
+        self.size += len(data)
+        self.dirty = True
+
+    def rewrite(self, records: Iterable[bytes]) -> None:
+        """Replace the file as a whole. Raises OSError, and then the old one stands."""
+        draft = self.path.with_name(f"{self.path.name}.new")
+        try:
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                size = sum(map(file.write, records))
+                file.flush()
+                sync(fd)
+            os.replace(draft, self.path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        self.close()
+        self._open()
+        self.size, self.stale = size, False
+
+    def descriptor(self) -> int:
+        """To be synced and closed by the caller, while others may rewrite the file."""
+        self.dirty = False
+        return os.dup(self._fd)
+
+    def delete(self) -> None:
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o600)

@@ -1,0 +1,1 @@
+"""The node's link to its manager."""

@@ -1,0 +1,153 @@
+"""Sends the journal to the manager: synced, in windows, again until it is acknowledged.
+
+An entry that names a blob waits until that has been pushed. What is lost with a connection
+is sent again after the next registration, which says what the manager holds.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from manta.actors import Actor, ActorError, Ref, Refused, Timer
+from manta.node.context import MANAGER_LINK, PEER_HUB, later, tell
+from manta.node.journal.files import Journals
+from manta.node.link.peer_hub import BLOB_LOST, Push
+from manta.protocol import node as protocol
+from manta.protocol.values import BlobRef
+
+
+class Why(Enum):
+    GROWN = "the journal has something to send"
+    FLUSH = "what lingered is due"
+    RESEND = "an acknowledgement is overdue"
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """To the link itself."""
+
+    why: Why
+
+
+class JournalDrain:
+    def __init__(self, actor: Actor, journals: Journals) -> None:
+        self.gateway: Ref | None = None
+        """None while the node is not registered."""
+        self._actor = actor
+        self._journals = journals
+        self._connections = 0
+        self._pushing: set[str] = set()
+        self._flush_timer: Timer[Any] | None = None
+        self._resend_timer: Timer[Any] | None = None
+
+    def watch(self) -> None:
+        self._journals.on_grown(self._journal_grown)
+
+    def link_moved(self) -> None:
+        """Pushes over the connection that was have ended, or will."""
+        self._connections += 1
+        self._pushing.clear()
+
+    def registered(self, acknowledged: dict[str, int]) -> None:
+        self._journals.registered(acknowledged)
+        self._journals.send_again()
+
+    def handle(self, message: Drain) -> None:
+        match message.why:
+            case Why.GROWN:
+                self._grown()
+            case Why.FLUSH:
+                self._flush_timer = None
+                self.send_due()
+            case Why.RESEND:
+                self._resend_timer = None
+                self._journals.send_overdue_again()
+                self.send_due()
+
+    def acknowledged(self, ack: protocol.JournalAck) -> None:
+        self._journals.acknowledge(ack)
+        self._send_rest()
+
+    def lines_acknowledged(self, ack: protocol.LogAck) -> None:
+        self._journals.acknowledge_lines(ack)
+        self._send_rest()
+
+    def send_due(self) -> None:
+        """Sync what came, then send what may be sent."""
+        if self.gateway is None:
+            return
+        self._journals.sync()
+        self._push_blobs()
+        for message in self._journals.due():
+            if not self.tell(message):
+                break  # sent again after the time-out or the next registration
+        at = self._journals.resend_at()
+        if at is not None and self._resend_timer is None:
+            delay = max(0.01, at - self._actor.clock.now())
+            self._resend_timer = self._actor.after(delay, Drain(Why.RESEND))
+
+    def tell(self, message: Any) -> bool:
+        if self.gateway is None:
+            return False
+        try:
+            self.gateway.tell(message)
+        except ActorError as error:
+            self._actor.log.debug("%s not sent: %s", type(message).__name__, error)
+            return False
+        return True
+
+    def _journal_grown(self) -> None:
+        """In the thread of who appended."""
+        tell(self._actor, MANAGER_LINK, Drain(Why.GROWN))
+
+    def _grown(self) -> None:
+        if self.gateway is None:
+            return
+        self._push_blobs()
+        due = self._journals.due_at
+        if due is None:
+            return
+        delay = due - self._actor.clock.now()
+        if self._flush_timer is not None:
+            if self._flush_timer.deadline <= due:
+                return
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        if delay <= 0:
+            self.send_due()
+        else:
+            self._flush_timer = self._actor.after(delay, Drain(Why.FLUSH))
+
+    def _send_rest(self) -> None:
+        """What is beyond a window, or must be pushed again; what lingers may go along."""
+        if self._journals.unsent:
+            self.send_due()
+
+    def _push_blobs(self) -> None:
+        for blob in self._journals.blobs_to_push():
+            if blob.digest not in self._pushing:
+                self._pushing.add(blob.digest)
+                self._push(blob)
+
+    def _push(self, blob: BlobRef) -> None:
+        connection = self._connections
+
+        def ended(_: Any, error: BaseException | None) -> None:
+            if error is None:
+                self._journals.pushed(blob.digest)
+            elif isinstance(error, Refused) and error.code == BLOB_LOST:
+                self._journals.blob_lost(blob.digest, self._actor.clock.wall())
+            else:
+                self._actor.log.warning("%s: to be tried again", error)
+                if connection == self._connections:
+                    self._pushing.discard(blob.digest)
+                    self._actor.after(1.0, Drain(Why.GROWN))
+                return
+            if connection == self._connections:
+                self._pushing.discard(blob.digest)
+                self.send_due()
+
+        future = self._actor.system.ref(PEER_HUB).ask_future(Push(blob), timeout=3600.0)
+        later(self._actor, future, ended)

@@ -1,0 +1,138 @@
+"""Moves blobs between this node and its peers: today, the manager alone.
+
+The data plane starts at the first transfer. What several want at a time moves once.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from manta.actors import Actor, ExitReason, Refused, Reply
+from manta.node.blobs.depot import NodeDepot
+from manta.node.context import MANAGER_LINK, Later, NodeContext, later, tell
+from manta.node.messages import BlobMoved
+from manta.protocol.values import BlobRef
+from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
+
+if TYPE_CHECKING:
+    from manta.transports.bulk.interface import Bulk, BulkPeer
+
+TRANSFER_TIMEOUT = 900.0
+"""Seconds; a transfer is resumed over reconnects until then."""
+
+BLOB_LOST = "blob-lost"
+"""Code of a refusal: this node no longer has the blob that is to be pushed."""
+
+
+MEASURED = 256 * 1024
+"""Bytes from which on a transfer says something of the link."""
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """Answered when the blob is in the memory depot."""
+
+    blob: BlobRef
+
+
+class Push(msgspec.Struct, frozen=True):
+    """Answered when the manager holds the blob."""
+
+    blob: BlobRef
+
+
+class WhereIsBulk(msgspec.Struct, frozen=True):
+    """To the manager's link: answer with a BulkAddress as soon as it is known."""
+
+
+class BulkAddress(msgspec.Struct, frozen=True):
+    address: str
+    server_key: str
+
+
+class PeerHub(Actor):
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._depot = NodeDepot(context.values, context.spool)
+        self._bulk: Bulk | None = None
+        self._manager: BulkAddress | None = None
+        self._peer: BulkPeer | None = None
+        self._moving: dict[Fetch | Push, list[Reply]] = {}
+
+    def on_start(self) -> None:
+        tell(self, MANAGER_LINK, WhereIsBulk())
+
+    def on_stop(self, reason: ExitReason) -> None:
+        if self._bulk is not None:
+            self._bulk.close()
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case Fetch(blob):
+                if blob.digest not in self._context.values:
+                    self._move(message, self.defer())
+            case Push(blob):
+                if blob.digest not in self._depot:
+                    raise Refused(BLOB_LOST, f"This node no longer has the blob {blob.digest[:12]}")
+                self._move(message, self.defer())
+            case BulkAddress():
+                self._connect(message)
+            case Later():
+                message()
+            case _:
+                return super().receive(message)
+        return None
+
+    def _move(self, wanted: Fetch | Push, reply: Reply) -> None:
+        waiting = self._moving.setdefault(wanted, [])
+        waiting.append(reply)
+        if len(waiting) == 1 and self._manager is not None:
+            self._start(wanted)
+
+    def _connect(self, manager: BulkAddress) -> None:
+        if manager == self._manager:
+            return
+        self._manager = manager
+        if self._peer is not None:
+            self._peer.close()
+            self._peer = None
+        for wanted in list(self._moving):
+            self._start(wanted)
+
+    def _start(self, wanted: Fetch | Push) -> None:
+        if self._bulk is None:
+            self._bulk = self._context.make_bulk(self._depot)
+        if self._peer is None:
+            assert self._manager is not None
+            self._peer = self._bulk.dial(self._manager.address, self._manager.server_key)
+        blob, manager, began = wanted.blob, self._manager, self.clock.now()
+        move = self._peer.fetch if isinstance(wanted, Fetch) else self._peer.push
+        future: Future[None] = move(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
+
+        def ended(_: Any, error: BaseException | None) -> None:
+            if error is not None and manager != self._manager:
+                return  # started anew with the manager's other address
+            if error is None and blob.size >= MEASURED:
+                tell(self, MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))
+            for reply in self._moving.pop(wanted, ()):
+                reply.fail(_refusal(wanted, error)) if error else reply.set(None)
+
+        later(self, future, ended)
+
+
+def _refusal(wanted: Fetch | Push, error: BaseException) -> BaseException:
+    if not isinstance(error, TransportError):
+        return error
+    codes: dict[type[TransportError], str] = {
+        BlobMissing: "blob-missing",
+        BlobRefused: "blob-refused",
+        BlobCorrupt: "blob-corrupt",
+    }
+    way = "fetched from" if isinstance(wanted, Fetch) else "pushed to"
+    return Refused(
+        codes.get(type(error), "bulk"),
+        f"A value of {wanted.blob.size} bytes ({wanted.blob.digest[:12]}) could not be {way} the "
+        f"manager: {error}",
+    )

@@ -1,0 +1,210 @@
+"""The one thread that launches every child, and hears of every child's end.
+
+The kernel ends a child with the *thread* that launched it (PR_SET_PDEATHSIG), so this
+thread lives as long as the daemon. Children are told to end with SIGTERM; one that does
+not is killed after a grace time with all its descendants.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from manta.light.runtime.processes import kill_tree
+from manta.node.errors import LaunchError
+from manta.node.task_server.loop import PollThread
+
+log = logging.getLogger("manta.node.runners.launcher")
+
+_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
+_CLOSING_TIME = 10.0
+_TAIL = 4096  # bytes kept of what a child says on stderr
+
+OnExit = Callable[[int, str], None]
+"""Takes the exit code, as `subprocess` has it, and the end of what it said on stderr."""
+
+
+class Child:
+    """A process that this launcher started."""
+
+    def __init__(
+        self, launcher: Launcher, process: subprocess.Popen[bytes], on_exit: OnExit
+    ) -> None:
+        self._launcher = launcher
+        self.process = process
+        self.on_exit = on_exit
+        self.pidfd = os.pidfd_open(process.pid)
+        self.tail = b""
+        self.killed_at: float | None = None
+        """When it is killed if it still lives."""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def end(self) -> None:
+        """Have it end with all that it started; from any thread, idempotent."""
+        self._launcher.post(lambda: self._launcher.end(self))
+
+
+class Launcher:
+    """Starts its thread at once; `close` ends all children, then the thread."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._children: dict[int, Child] = {}
+        self._is_closed = False
+        self._lock = threading.Lock()
+        self._loop = PollThread(
+            "manta-launcher", self._begin, self._tick, self._finish, self._on_failure
+        )
+        self._loop.start()
+
+    def launch(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, on_exit: OnExit
+    ) -> Child:
+        """Start a process in a session of its own, without input and with no descriptors.
+
+        `on_exit` is called once, from the launcher thread. Raises LaunchError.
+        """
+        started: Future[Child] = Future()
+
+        def job() -> None:
+            try:
+                if self._is_closed:
+                    raise LaunchError("The node is stopping: nothing is started any more.")
+                started.set_result(self._launch(command, env, cwd, on_exit))
+            except (OSError, ValueError) as error:
+                sentence = f"{command[0]} could not be started: {error}."
+                started.set_exception(LaunchError(sentence))
+            except LaunchError as error:
+                started.set_exception(error)
+
+        if self._is_closed:
+            raise LaunchError("The node is stopping: nothing is started any more.")
+        self.post(job)
+        return started.result()
+
+    def close(self) -> None:
+        """End all children and wait for them, then for the thread. Idempotent."""
+        if self._is_closed:
+            return
+        done: Future[None] = Future()
+
+        def job() -> None:
+            self._is_closed = True
+            for child in self._children.values():
+                self.end(child)
+            done.set_result(None)
+
+        self.post(job)
+        done.result()
+        deadline = time.monotonic() + _CLOSING_TIME
+        while self._children and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self._loop.stop(self._wake)
+        with self._lock:
+            os.close(self._wake_up)
+            self._wake_up = -1
+
+    def post(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._wake_up >= 0:
+                os.eventfd_write(self._wake_up, 1)
+
+    # The thread.
+
+    def _begin(self) -> None:
+        self._loop.register(self._wake_up, self._work)
+
+    def _work(self, _: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_up)
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return
+            job()
+
+    def _tick(self) -> float | None:
+        now = time.monotonic()
+        due = [child.killed_at for child in self._children.values() if child.killed_at is not None]
+        for child in self._children.values():
+            if child.killed_at is not None and now >= child.killed_at:
+                log.warning("Process %d did not end in time: it is killed.", child.pid)
+                kill_tree({child.pid})
+                child.killed_at = now + _GRACE
+        return max(0.0, min(due) - now) if due else None
+
+    def _finish(self) -> None:
+        for child in self._children.values():  # in uninterruptible sleep
+            log.error("Process %d could not be ended.", child.pid)
+            os.close(child.pidfd)
+
+    @staticmethod
+    def _on_failure(error: BaseException) -> None:
+        log.critical("The launcher thread failed, and with it all tasks.", exc_info=error)
+
+    def _launch(
+        self, command: Sequence[str], env: Mapping[str, str], cwd: Path, on_exit: OnExit
+    ) -> Child:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+        assert process.stderr is not None
+        os.set_blocking(process.stderr.fileno(), False)
+        child = Child(self, process, on_exit)
+        self._children[process.pid] = child
+        self._loop.register(child.pidfd, lambda _: self._on_exit(child))
+        self._loop.register(process.stderr, lambda _: self._on_stderr(child))
+        return child
+
+    def end(self, child: Child) -> None:
+        """On the thread."""
+        if child.pid in self._children and child.killed_at is None:
+            child.process.send_signal(signal.SIGTERM)
+            child.killed_at = time.monotonic() + _GRACE
+
+    def _on_stderr(self, child: Child) -> None:
+        assert child.process.stderr is not None
+        data = child.process.stderr.read(65536)
+        if data is not None:
+            child.tail = (child.tail + data)[-_TAIL:]
+            if not data:
+                self._loop.unregister(child.process.stderr)
+
+    def _on_exit(self, child: Child) -> None:
+        code = child.process.wait()
+        self._on_stderr(child)  # a pipe holds no more than one read takes
+        self._loop.unregister(child.pidfd)
+        self._loop.unregister(child.process.stderr)
+        os.close(child.pidfd)
+        assert child.process.stderr is not None
+        child.process.stderr.close()
+        try:
+            child.on_exit(code, child.tail.decode(errors="replace"))
+        except Exception:
+            log.exception("Nobody could be told that process %d ended.", child.pid)
+        finally:
+            del self._children[child.pid]

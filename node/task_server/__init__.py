@@ -1,0 +1,1 @@
+"""The Unix socket that tasks talk to their node over."""

@@ -1,0 +1,89 @@
+"""How a round is described to its runtime, and how its end is to the user."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from typing import Any
+
+from manta.light.wire import BrokenFrame
+from manta.node.task_server.session import RoundBrief
+from manta.node.task_server.sessions import Round
+from manta.protocol.node import TaskError
+
+
+def brief_fields(brief: RoundBrief) -> dict[str, Any]:
+    """The fields of `manta.light.context.Brief`, but for `scratch`."""
+    instance = brief.instance
+    return {
+        "swarm_id": instance.swarm_id,
+        "swarm_name": brief.swarm_name,
+        "alias": instance.alias,
+        "index": instance.index,
+        "iteration": instance.iteration,
+        "attempt": instance.attempt,
+        "task_id": brief.task_id,
+        "node_id": brief.node_id,
+        "node_alias": brief.node_alias,
+        "size": brief.size,
+        "seed": brief.seed,
+        "class_name": brief.class_name,
+        "datasets": brief.datasets,
+        "timeout": brief.timeout,
+    }
+
+
+def failed(error: tuple[str, str, str], tail: Iterable[str]) -> TaskError:
+    """What the runtime says went wrong."""
+    kind, sentence, traceback = error
+    return TaskError(kind, sentence, traceback, tuple(tail))
+
+
+def cancelled(round_: Round) -> TaskError:
+    """A round that was to end, whatever it said at its end."""
+    assert round_.cancelled is not None
+    return TaskError("Cancelled", round_.cancelled, last_lines=tuple(round_.tail))
+
+
+def unkept(round_: Round, error: tuple[str, str]) -> TaskError:
+    """What a round returned found no room, or was damaged."""
+    kind, sentence = error
+    sentence = f"What {round_.name} returned could not be kept: {sentence}"
+    return TaskError(kind, sentence, last_lines=tuple(round_.tail))
+
+
+def unreadable(round_: Round, error: BrokenFrame) -> TaskError:
+    """What a round left at its end is not what a runtime writes: its code meddled with it."""
+    sentence = f"How {round_.name} ended can't be read: {error}"
+    return TaskError("DataCorruptionError", sentence, last_lines=tuple(round_.tail))
+
+
+def died(round_: Round, status: int) -> TaskError:
+    """A round whose process ended without a word."""
+    tail = tuple(round_.tail)
+    if round_.cancelled is not None:
+        return cancelled(round_)
+    if status >= 0:
+        sentence = (
+            f"{round_.name} ended its process with exit code {status} before its code returned: "
+            f"return from main() or run() instead."
+        )
+        return TaskError("Exited", sentence, last_lines=tail)
+    name = _signal_name(-status)
+    if name == "SIGKILL":
+        sentence = (
+            f"{round_.name} was killed (SIGKILL): if nobody did so on purpose, the machine ran "
+            f"out of memory."
+        )
+    else:
+        sentence = f"{round_.name} was ended by {name}: its process crashed in native code."
+        if name not in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"):
+            sentence = f"{round_.name} was ended by {name}."
+    return TaskError("Killed", sentence, last_lines=tail)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

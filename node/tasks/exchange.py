@@ -1,0 +1,236 @@
+"""What a task says to other instances of its swarm, and how it waits for them.
+
+What it says goes into the journal, as a result does; what it waits for is asked of the
+manager by long poll, again and again until the task's patience ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import msgspec
+
+from manta.actors import Actor
+from manta.node.task_server import session as light
+from manta.protocol import exchange
+from manta.protocol.exchange import Contribution, Exchanged, ExchangeRead
+from manta.protocol.node import Instance, JournalEntry
+from manta.protocol.values import Payload
+
+POLL = 20.0
+"""Seconds that one long poll waits at most."""
+
+Exchange = (
+    light.Broadcast
+    | light.GetBroadcast
+    | light.Send
+    | light.ResolveNode
+    | light.Receive
+    | light.ReturnClaims
+    | light.Contribute
+    | light.Collect
+    | light.Lock
+    | light.Unlock
+    | light.ListPeers
+    | light.Checkpoint
+    | light.Restore
+)
+Then = Callable[[Any], None]
+
+
+class _Poll:
+    """What a task waits for, asked of the manager again and again; a reply to those questions."""
+
+    def __init__(self, request: light.Request, timeout: float, deadline: float) -> None:
+        self.request = request
+        self.timeout = timeout
+        self.deadline = deadline
+        self.answered_by = 0.0
+        """When the manager answers the question under way at the latest."""
+
+    def fail(self, kind: str, sentence: str) -> None:
+        self.request.reply.fail(kind, sentence)
+
+
+class TaskExchange:
+    """`keep` journals an entry and answers the request, `read` asks the manager, `give` and
+    `give_all` fetch what values need and answer."""
+
+    def __init__(
+        self,
+        actor: Actor,
+        keep: Callable[[light.Request, JournalEntry], bool],
+        read: Callable[[light.Request, Any, Then], None],
+        give: Callable[[light.Request, Payload | None], None],
+        give_all: Callable[[light.Request, tuple[Contribution, ...]], None],
+    ) -> None:
+        self._actor = actor
+        self._keep = keep
+        self._read = read
+        self._give = give
+        self._give_all = give_all
+        self._peers: dict[tuple[Instance, str], str] = {}
+        """Ids of the nodes that this attempt may talk to, by the names that it used."""
+        self._claims: dict[tuple[Instance, str, str], int] = {}
+        """How many messages it has claimed, by node and tag."""
+        self._polls: dict[ExchangeRead, _Poll] = {}
+
+    def round_ended(self) -> None:
+        self._peers.clear()
+        self._claims.clear()
+        self._polls.clear()
+
+    def serve(self, request: light.Request, body: Exchange) -> None:
+        at, reply = request.instance, request.reply
+        match body:
+            case light.Broadcast(tag, value):
+                self._say(request, exchange.Broadcasted(at, tag, value))
+            case light.Send(to, tag, value):
+                self._with_peer(
+                    request, to, lambda id_: self._say(request, exchange.Sent(at, id_, tag, value))
+                )
+            case light.Contribute(number, kind, to_rank, part):
+                self._say(request, exchange.Contributed(at, number, kind, part, to_rank))
+            case light.Unlock(name):
+                self._polls.pop(exchange.ReadLock(at, name), None)
+                self._say(request, exchange.LockReleased(at, name))
+            case light.Checkpoint(value):
+                self._say(request, exchange.Checkpointed(at, value))
+            case light.GetBroadcast(tag, timeout):
+                self._wait(request, exchange.ReadBroadcast(at, tag), timeout, self._give_one)
+            case light.ResolveNode(name):
+                self._with_peer(request, name, reply.set)
+            case light.Receive():
+                self._with_peer(request, body.source, lambda _: self._receive(request, body))
+            case light.ReturnClaims(source, tag, received):
+                self._say(request, exchange.ClaimsReturned(at, source, tag, received))
+            case light.Lock(name, timeout):
+                if self._keep(request, exchange.LockWanted(at, name)):
+                    self._wait(
+                        request, exchange.ReadLock(at, name), timeout, lambda *_: reply.set(None)
+                    )
+            case light.Collect():
+                self._collect(request, body)
+            case light.ListPeers():
+                self._read(request, exchange.ReadPeers(at), lambda found: _peers(request, found))
+            case light.Restore():
+                self._read(
+                    request,
+                    exchange.ReadCheckpoint(at),
+                    lambda found: _unless_over(
+                        request, found, lambda: self._give(request, found.value)
+                    ),
+                )
+            case _:
+                assert_never(body)
+
+    def _say(self, request: light.Request, entry: JournalEntry) -> None:
+        if self._keep(request, entry):
+            request.reply.set(None)
+
+    def _with_peer(self, request: light.Request, name: str, then: Callable[[str], None]) -> None:
+        key = (request.instance, name)
+        if key in self._peers:
+            then(self._peers[key])
+            return
+
+        def found(peer: exchange.Peer) -> None:
+            self._peers[key] = self._peers[request.instance, peer.node_id] = peer.node_id
+            then(peer.node_id)
+
+        self._read(request, exchange.ResolvePeer(request.instance, name), found)
+
+    def _receive(self, request: light.Request, body: light.Receive) -> None:
+        """A claim stands until the task has received its message: asked again, it is the same."""
+        at, source, tag = request.instance, body.source, body.tag
+        claimed = self._claims.get((at, source, tag), 0)
+        if body.number > claimed:
+            sentence = f"Message {body.number} of {tag!r} was asked for before {claimed}."
+            request.reply.fail("RequestFailed", sentence)
+            return
+        if body.number == claimed:
+            if not self._keep(request, exchange.Receiving(at, source, tag)):
+                return
+            self._claims[at, source, tag] = claimed + 1
+        read = exchange.ReadMessage(at, source, tag, body.number)
+        self._wait(request, read, body.timeout, self._give_one)
+
+    def _collect(self, request: light.Request, body: light.Collect) -> None:
+        at = request.instance
+        read = exchange.ReadContributions(
+            at, body.number, body.kind, body.ranks, body.enough, on_loss=body.on_loss
+        )
+
+        def give(request: light.Request, found: Exchanged) -> None:
+            self._give_all(request, found.values)
+
+        last = None
+        if body.partial:
+            last = msgspec.structs.replace(read, partial=True)
+        self._wait(request, read, body.timeout, give, last)
+
+    def _give_one(self, request: light.Request, found: Exchanged) -> None:
+        self._give(request, found.values[0].value)
+
+    def _wait(
+        self,
+        request: light.Request,
+        read: ExchangeRead,
+        timeout: float,
+        then: Callable[[light.Request, Exchanged], None],
+        last: ExchangeRead | None = None,
+    ) -> None:
+        """Poll until it is ready or can never be; when the time is over, ask `last` if given."""
+        now = self._actor.clock.now()
+        poll = self._polls.get(read)
+        if poll and poll.request.reply.abandoned and now + timeout >= poll.answered_by:
+            # A signal took the task out of this very wait: who loops under an alarm asks often.
+            left, poll.request = poll.request, request
+            poll.timeout, poll.deadline = timeout, now + timeout
+            left.reply.set(None)
+            return
+        poll = self._polls[read] = _Poll(request, timeout, now + timeout)
+
+        def ask(seconds: float) -> None:
+            wait = min(seconds, POLL)
+            poll.answered_by = self._actor.clock.now() + wait
+            asked = msgspec.structs.replace(poll.request, reply=poll)
+            self._read(asked, msgspec.structs.replace(read, wait=wait), answered)
+
+        def answered(found: Exchanged) -> None:
+            request, left = poll.request, poll.deadline - self._actor.clock.now()
+            if not (found.ready or found.error) and left > 0 and not request.reply.abandoned:
+                ask(left)
+                return
+            if self._polls.get(read) is poll:
+                del self._polls[read]
+            if found.ready:
+                then(request, found)
+            elif found.error:
+                request.reply.fail(found.error, found.sentence)
+            elif last is not None:
+                self._read(request, last, lambda found: then(request, found))
+            else:
+                sentence = f"Waited {poll.timeout:g} s in vain: {found.sentence.rstrip('.')}."
+                request.reply.fail("Timeout", sentence)
+
+        ask(timeout)
+
+
+def _peers(request: light.Request, found: Any) -> None:
+    _unless_over(
+        request,
+        found,
+        lambda: request.reply.set(
+            [[peer.rank, peer.node_id, peer.node_alias, peer.share] for peer in found.peers]
+        ),
+    )
+
+
+def _unless_over(request: light.Request, found: Any, then: Callable[[], None]) -> None:
+    """The manager tells an attempt that was ended so, whatever it asked."""
+    if isinstance(found, Exchanged):
+        request.reply.fail(found.error, found.sentence)
+    else:
+        then()

@@ -1,0 +1,386 @@
+"""One task's life on a node: a runtime that is started once, and the rounds run in it.
+
+What it is told and answers with is in `task_events`. The machine belongs to one task
+supervisor: one task of a swarm, one index. Rounds are attempts; they come one after
+another, and each that was assigned is told ended exactly once. A runtime has a session of
+its own, so that what an old one still says is ignored.
+
+| state     | while                          | leaves when                                     |
+|-----------|--------------------------------|-------------------------------------------------|
+| COLD      | no runtime                     | assigned -> PREPARING                           |
+| PREPARING | module, datasets are fetched   | prepared -> STARTING; failed -> COLD            |
+| STARTING  | the runtime imports the module | ready -> RUNNING or WARM; failed, gone -> COLD  |
+| WARM      | the runtime waits              | assigned -> RUNNING; gone -> COLD               |
+| RUNNING   | a round runs                   | ended -> RUNNING or WARM; gone -> COLD          |
+| STOPPED   | for good                       |                                                 |
+
+A failure in COLD, PREPARING or STARTING is that of the round they were for; the next one
+that waits tries anew. A round that is cancelled or out of time is asked to end, and after
+`grace` seconds its runtime is killed. Each step up to WARM has a time limit of its own.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum
+
+import msgspec
+
+from manta.node.tasks.events import (
+    Assigned,
+    CancelRound,
+    Disconnected,
+    Exited,
+    Failed,
+    GiveRound,
+    KillRuntime,
+    Overrun,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Ready,
+    Report,
+    Returned,
+    Revoked,
+    StartRuntime,
+    Stop,
+    TaskAction,
+    TaskEvent,
+    Ticked,
+)
+from manta.protocol.node import (
+    Assignment,
+    Instance,
+    TaskEnded,
+    TaskError,
+    TaskStarted,
+    Timings,
+)
+from manta.protocol.states import AttemptState
+from manta.protocol.values import Payload
+
+
+class State(Enum):
+    COLD = "cold"
+    PREPARING = "preparing"
+    STARTING = "starting"
+    WARM = "warm"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Seconds."""
+
+    prepare: float = 600.0
+    start: float = 120.0
+    grace: float = 5.0
+    """From asking a round to end, or from a closed connection, to killing its runtime."""
+
+
+class _Round(msgspec.Struct):
+    assignment: Assignment
+    queued: float
+    at: float
+    preparing: float = 0.0
+    starting: float = 0.0
+    began: float = 0.0
+    verdict: tuple[AttemptState, TaskError | None] | None = None
+    """How it ends, whatever it still says: it was asked to end."""
+
+    @property
+    def instance(self) -> Instance:
+        return self.assignment.instance
+
+
+class TaskMachine:
+    """`now` is monotonic, `wall` seconds since the epoch at the same moment."""
+
+    def __init__(self, name: str, limits: Limits | None = None) -> None:
+        self.state = State.COLD
+        self.session = ""
+        self.deadline: float | None = None
+        self._name = name
+        self._limits = limits or Limits()
+        self._sessions = 0
+        self._round: _Round | None = None
+        self._waiting: deque[_Round] = deque()
+        self._ended: deque[tuple[Instance, float]] = deque(maxlen=100)
+        self._since = 0.0
+        self._lost = ""
+        self._now = self._wall = 0.0
+        self._actions: list[TaskAction] = []
+
+    @property
+    def current(self) -> Instance | None:
+        """The attempt that runs: only its requests are served."""
+        return self._round.instance if self._round and self.state is State.RUNNING else None
+
+    @property
+    def live(self) -> tuple[Instance, ...]:
+        """Assigned, and not told ended."""
+        rounds = (self._round, *self._waiting) if self._round else tuple(self._waiting)
+        return tuple(round_.instance for round_ in rounds if round_)
+
+    def handle(self, event: TaskEvent, now: float, wall: float) -> list[TaskAction]:
+        self._now, self._wall, self._actions = now, wall, []
+        match event:
+            case Assigned():
+                self._assigned(event)
+            case Revoked(instance, reason):
+                self._revoked(instance, reason)
+            case Stop(state, reason):
+                self._stop(state, reason)
+            case Ticked():
+                self._ticked()
+            case _ if event.session != self.session or self.state is State.STOPPED:
+                pass  # of a runtime that is gone
+            case Prepared():
+                self._prepared()
+            case PrepareFailed(_, error, platform) | Failed(_, error, platform):
+                self._could_not_start(error, platform)
+            case Ready():
+                self._ready()
+            case Returned():
+                self._returned(event)
+            case Exited():
+                self._exited(event)
+            case Disconnected(_, sentence):
+                self._disconnected(sentence)
+            case Overrun(_, error):
+                self._give_up(AttemptState.FAILED, error)
+        return self._actions
+
+    def _assigned(self, event: Assigned) -> None:
+        instance = event.assignment.instance
+        if instance in self.live or (instance, event.at) in self._ended:
+            return  # told again: it was not known whether we had heard
+        round_ = _Round(event.assignment, event.queued, event.at)
+        if self.state is State.STOPPED:
+            error = TaskError("NodeStopping", f"{instance} came when its runtime was stopping.")
+            self._end(round_, AttemptState.INTERRUPTED, error)
+            return
+        self._waiting.append(round_)
+        if self.state in (State.COLD, State.WARM):
+            self._next()
+
+    def _next(self) -> None:
+        """Nothing runs: begin what waits."""
+        if self._round is None and self._waiting:
+            self._round = self._waiting.popleft()
+        round_ = self._round
+        if round_ is None:
+            self.deadline = None
+        elif self.state is State.WARM:
+            self.state = State.RUNNING
+            round_.began = self._now
+            timeout = round_.assignment.timeout
+            self.deadline = None if timeout is None else self._now + timeout
+            self._actions.append(Report(TaskStarted(round_.instance, self._wall)))
+            self._actions.append(GiveRound(self.session, round_.assignment))
+        elif self.state is State.COLD:
+            self._sessions += 1
+            self.session = f"{self._name}-{self._sessions}"
+            self.state, self._since, self._lost = State.PREPARING, self._now, ""
+            self.deadline = self._now + self._limits.prepare
+            self._actions.append(Prepare(self.session, round_.assignment))
+
+    def _prepared(self) -> None:
+        if self.state is not State.PREPARING:
+            return
+        if self._round is None and self._waiting:
+            self._round = self._waiting.popleft()
+        if self._round is None:  # revoked meanwhile
+            self.state, self.session, self.deadline = State.COLD, "", None
+            return
+        self._round.preparing = self._now - self._since
+        self.state, self._since = State.STARTING, self._now
+        self.deadline = self._now + self._limits.start
+        self._actions.append(StartRuntime(self.session, self._round.assignment))
+
+    def _ready(self) -> None:
+        if self.state is not State.STARTING:
+            return
+        if self._round is not None:
+            self._round.starting = self._now - self._since
+        self.state = State.WARM
+        self._next()
+
+    def _could_not_start(self, error: TaskError, platform: bool) -> None:
+        if self.state not in (State.PREPARING, State.STARTING):
+            return
+        self._give_up(AttemptState.INTERRUPTED if platform else AttemptState.FAILED, error)
+
+    def _returned(self, event: Returned) -> None:
+        round_ = self._round
+        if self.state is not State.RUNNING or round_ is None or round_.instance != event.instance:
+            return
+        error, output = event.error, event.output
+        state = AttemptState.FAILED if error else AttemptState.FINISHED
+        if round_.verdict is not None:
+            (state, error), output = round_.verdict, None
+        self._end(round_, state, error, output, event.computing, event.moving)
+        self._round = None
+        self.state = State.WARM
+        if self._lost:  # its last words came after the connection had closed
+            self._give_up(AttemptState.INTERRUPTED, None)
+        else:
+            self._next()
+
+    def _exited(self, event: Exited) -> None:
+        said = event.stderr_tail
+        lines = tuple(said.splitlines()[-20:])
+        sentence = event.sentence or _exit(event.code)
+        # 0: somebody sent it SIGTERM, since only the node tells it to end.
+        platform = event.platform or event.code == 0
+        self._give_up(
+            AttemptState.INTERRUPTED if platform else AttemptState.FAILED,
+            TaskError("ProcessExited", sentence, said, lines),
+        )
+
+    def _disconnected(self, sentence: str) -> None:
+        if self.state in (State.STARTING, State.RUNNING):
+            self._lost = sentence
+            limit = self._now + self._limits.grace
+            self.deadline = limit if self.deadline is None else min(self.deadline, limit)
+        elif self.state is State.WARM:
+            self._give_up(AttemptState.INTERRUPTED, None)
+
+    def _revoked(self, instance: Instance, reason: str) -> None:
+        error = TaskError("Cancelled", f"{instance} was ended: {reason}.")
+        for round_ in self._waiting:
+            if round_.instance == instance:
+                self._waiting.remove(round_)
+                self._end(round_, AttemptState.CANCELLED, error)
+                return
+        if self._round is None or self._round.instance != instance:
+            return
+        if self.state is State.RUNNING:
+            self._ask_to_end(AttemptState.CANCELLED, error, reason)
+        else:  # what it began goes on: the next round is served sooner
+            self._end(self._round, AttemptState.CANCELLED, error)
+            self._round = self._waiting.popleft() if self._waiting else None
+
+    def _ask_to_end(self, state: AttemptState, error: TaskError, reason: str) -> None:
+        assert self._round is not None
+        if self._round.verdict is None:
+            self._round.verdict = (state, error)
+            self.deadline = self._now + self._limits.grace
+            self._actions.append(CancelRound(self.session, self._round.instance, reason))
+
+    def _stop(self, state: AttemptState, reason: str) -> None:
+        if self.state is State.STOPPED:
+            return
+        for round_ in [self._round, *self._waiting]:
+            if round_ is not None:
+                verdict = round_.verdict or (state, _stopped(round_.instance, reason))
+                self._end(round_, *verdict)
+        self._round = None
+        self._waiting.clear()
+        self._kill()
+        self.state = State.STOPPED
+
+    def _ticked(self) -> None:
+        if self.deadline is None or self._now < self.deadline or self.state is State.STOPPED:
+            return
+        round_ = self._round
+        name = str(round_.instance) if round_ else "a task"
+        if self._lost:
+            sentence = f"{name} was ended: {self._lost}"
+            self._give_up(AttemptState.INTERRUPTED, TaskError("RuntimeLost", sentence))
+        elif self.state is State.PREPARING:
+            sentence = (
+                f"The module and datasets of {name} were not ready within "
+                f"{self._limits.prepare:g} s: the manager could not be reached, or is slow."
+            )
+            self._give_up(AttemptState.INTERRUPTED, TaskError("PrepareTimeout", sentence))
+        elif self.state is State.STARTING:
+            sentence = (
+                f"The module of {name} was not imported within {self._limits.start:g} s: "
+                "move long work out of module level."
+            )
+            self._give_up(AttemptState.FAILED, TaskError("StartTimeout", sentence))
+        elif round_ is not None and round_.verdict is not None:  # it would not end
+            self._give_up(*round_.verdict)
+        elif round_ is not None:
+            timeout = round_.assignment.timeout
+            sentence = (
+                f"{name} ran longer than its timeout of {timeout:g} s: it was ended; raise "
+                "`timeout` in its Task, or give it less to do."
+            )
+            self._ask_to_end(
+                AttemptState.TIMEOUT, TaskError("Timeout", sentence), "it ran out of time"
+            )
+
+    def _give_up(self, state: AttemptState, error: TaskError | None) -> None:
+        """End the current round and the runtime; go on with the next."""
+        round_ = self._round
+        self._kill()
+        self.state = State.COLD
+        self._round = None
+        if round_ is not None:
+            verdict = round_.verdict or (state, error)
+            running = self._now - round_.began if round_.began else 0.0
+            self._end(round_, *verdict, computing=running)
+        self._next()
+
+    def _kill(self) -> None:
+        if self.state not in (State.COLD, State.STOPPED):
+            self._actions.append(KillRuntime(self.session))
+        self.session, self.deadline, self._lost = "", None, ""
+
+    def _end(
+        self,
+        round_: _Round,
+        state: AttemptState,
+        error: TaskError | None,
+        output: Payload | None = None,
+        computing: float = 0.0,
+        moving: float = 0.0,
+    ) -> None:
+        self._ended.append((round_.instance, round_.at))
+        timings = Timings(round_.queued, round_.preparing, round_.starting, computing, moving)
+        ended = TaskEnded(round_.instance, state, self._wall, output, error, timings)
+        self._actions.append(Report(ended))
+
+
+def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:
+    """For attempts whose supervisor or daemon went away under them."""
+    return [
+        TaskEnded(
+            instance,
+            AttemptState.INTERRUPTED,
+            wall,
+            error=TaskError("Interrupted", why),
+        )
+        for instance in instances
+    ]
+
+
+def _stopped(instance: Instance, reason: str) -> TaskError:
+    return TaskError("Stopped", f"{instance} was ended: {reason}.")
+
+
+def _exit(code: int | None) -> str:
+    if code is None:
+        return "The task's process is gone, and nobody knows how it ended."
+    if code == 0:
+        return "The task's process was told to end, by somebody else than the node."
+    if code > 0:
+        return (
+            f"The task's process exited with code {code} before the task had ended: look for "
+            "sys.exit or os._exit in its code."
+        )
+    name = signal_name(-code)
+    if -code == signal.SIGKILL:
+        return f"The task's process was killed ({name}): most often, memory ran out."
+    return f"The task's process crashed ({name}): a native library that it uses failed."
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

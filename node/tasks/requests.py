@@ -1,0 +1,237 @@
+"""What a task's code asks of its node, answered without ever blocking the supervisor."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from manta.actors import Actor, AskTimeout, Refused
+from manta.node.context import MANAGER_LINK, METRICS, PEER_HUB, NodeContext
+from manta.node.errors import StorageError
+from manta.node.link.peer_hub import Fetch
+from manta.node.messages import AskManager, ReadNetworkQuality
+from manta.node.metrics import ReadPerformance, ReadResources
+from manta.node.task_server import session as light
+from manta.node.tasks.exchange import TaskExchange
+from manta.protocol import exchange
+from manta.protocol import node as protocol
+from manta.protocol.codes import Code
+from manta.protocol.exchange import Contribution
+from manta.protocol.node import Instance, ResultEntry
+from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
+from manta.transports.errors import BlobMissing, BlobRefused
+
+Then = Callable[[Any, BaseException | None], None]
+Ask = Callable[[str, Any, float, Then], None]
+
+READ_TIMEOUT = 3600.0
+"""Seconds that a read waits for a manager that is away; the task's own timeout ends it sooner."""
+SIBLING_TIMEOUT = 30.0
+CACHE, FILE_CACHE = 256 << 20, 16 << 30
+"""Bytes of values that stay in memory, and in files, between rounds: the next one may read them
+again."""
+
+
+class TaskRequests:
+    def __init__(self, actor: Actor, context: NodeContext, ask: Ask) -> None:
+        self._actor = actor
+        self._context = context
+        self._ask = ask
+        self._pinned: list[str] = []
+        self._exchange = TaskExchange(
+            actor, self._journal, self._read, self._give_value, self._give_all
+        )
+
+    def serve(self, request: light.Request) -> None:
+        instance, reply = request.instance, request.reply
+        match request.body:
+            case light.GetGlobal(tag):
+                read = protocol.ReadGlobal(instance.swarm_id, tag)
+                self._read(request, read, lambda answer: self._give_value(request, answer.value))
+            case light.ListGlobalTags():
+                listing = protocol.ListGlobals(instance.swarm_id)
+                self._read(request, listing, lambda answer: reply.set(list(answer.tags)))
+            case light.SelectResults(tag, iteration):
+                at = instance.iteration if iteration is None else iteration
+                select = protocol.SelectResults(instance.swarm_id, tag, at)
+                self._read(request, select, lambda answer: self._give_all(request, answer.entries))
+            case light.SetGlobal(tag, value):
+                self._keep(request, protocol.GlobalWritten(instance, tag, value))
+            case light.AddResult(tag, value):
+                self._keep(request, protocol.ResultWritten(instance, tag, value))
+            case light.LogMetrics(metrics, step):
+                at_wall = self._actor.clock.wall()
+                self._keep(request, protocol.MetricsLogged(instance, metrics, step, at_wall))
+            case light.Progress(fraction, message):
+                at_wall = self._actor.clock.wall()
+                self._keep(request, protocol.Progressed(instance, fraction, message, at_wall))
+            case light.ScheduleNextIteration(node_ids, alias):
+                self._schedule(request, protocol.NextIteration(instance, node_ids, alias))
+            case light.StopSwarm():
+                self._keep(request, protocol.StopRequested(instance))
+            case light.GetState(key):
+                self._get_state(request, self._state_file(instance, key))
+            case light.SetState(key, value):
+                self._set_state(request, self._state_file(instance, key), value)
+            case light.GetResources():
+                self._relay(request, METRICS, ReadResources(), SIBLING_TIMEOUT, reply.set)
+            case light.GetPerformance():
+                self._relay(request, METRICS, ReadPerformance(), SIBLING_TIMEOUT, reply.set)
+            case light.GetNetworkQuality():
+                read_quality = ReadNetworkQuality()
+                self._relay(request, MANAGER_LINK, read_quality, SIBLING_TIMEOUT, reply.set)
+            case _:
+                self._exchange.serve(request, request.body)
+
+    def round_ended(self) -> None:
+        """What the round read need not stay in memory."""
+        for digest in self._pinned:
+            try:
+                self._context.values.unpin(digest)
+            except BlobMissing:
+                continue
+        self._pinned.clear()
+        self._exchange.round_ended()
+        self._context.values.trim(CACHE, FILE_CACHE)
+
+    def _schedule(self, request: light.Request, call: protocol.NextIteration) -> None:
+        """What names nothing that there is, is an exception where it was called."""
+        if not call.node_ids and call.alias is None:
+            self._keep(request, call)
+            return
+        check = exchange.CheckNext(call.instance, call.node_ids, call.alias)
+        self._read(request, check, lambda _: self._keep(request, call))
+
+    # --- writing -----------------------------------------------------------------------
+
+    def _keep(self, request: light.Request, entry: protocol.JournalEntry) -> None:
+        if self._journal(request, entry):
+            request.reply.set(None)
+
+    def _journal(self, request: light.Request, entry: protocol.JournalEntry) -> bool:
+        try:
+            self._context.journals.append(entry, self._context.values)
+        except StorageError as error:
+            request.reply.fail("ResourceExhaustionError", str(error))
+            return False
+        return True
+
+    # --- reading -----------------------------------------------------------------------
+
+    def _read(self, request: light.Request, question: Any, then: Callable[[Any], None]) -> None:
+        ask = AskManager(question, request.instance)
+        self._relay(request, MANAGER_LINK, ask, READ_TIMEOUT, then)
+
+    def _relay(
+        self,
+        request: light.Request,
+        path: str,
+        question: Any,
+        timeout: float,
+        then: Callable[[Any], None],
+    ) -> None:
+        def answered(value: Any, error: BaseException | None) -> None:
+            if error is None:
+                then(value)
+            else:
+                _fail(request, error)
+
+        self._ask(path, question, timeout, answered)
+
+    def _give_value(self, request: light.Request, value: Payload | None) -> None:
+        if isinstance(value, BlobRef):
+            self._fetch((value,), request, lambda: request.reply.set(value))
+        else:
+            request.reply.set(value)
+
+    def _give_all(
+        self, request: light.Request, entries: tuple[ResultEntry, ...] | tuple[Contribution, ...]
+    ) -> None:
+        blobs = {entry.value for entry in entries if isinstance(entry.value, BlobRef)}
+        self._fetch(tuple(blobs), request, lambda: request.reply.set(list(entries)))
+
+    def _fetch(
+        self, blobs: tuple[BlobRef, ...], request: light.Request, then: Callable[[], None]
+    ) -> None:
+        """All at once into the memory depot, where they stay until the round ends."""
+        missing = {blob for blob in blobs if not self._pin(blob)}
+        if not missing:
+            then()
+            return
+        failed = False
+
+        def fetched(blob: BlobRef, _: Any, error: BaseException | None) -> None:
+            nonlocal failed
+            missing.discard(blob)
+            if failed:
+                return
+            if error is None and not self._pin(blob):
+                error = BlobMissing("there is no room for all that the task reads")
+            if error is not None:
+                failed = True
+                _fail(request, error)
+            elif not missing:
+                then()
+
+        for blob in tuple(missing):
+            self._ask(PEER_HUB, Fetch(blob), READ_TIMEOUT, partial(fetched, blob))
+
+    def _pin(self, blob: BlobRef) -> bool:
+        try:
+            self._context.values.pin(blob.digest)
+        except BlobMissing:
+            return False
+        self._pinned.append(blob.digest)
+        return True
+
+    # --- kept for the swarm ------------------------------------------------------------
+
+    def _state_file(self, instance: Instance, key: str) -> Path:
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return self._context.state.kept_of(instance.swarm_id) / name
+
+    def _get_state(self, request: light.Request, path: Path) -> None:
+        try:
+            size = path.stat().st_size
+            if size <= INLINE_LIMIT:
+                request.reply.set(Inline(path.read_bytes()))
+            else:
+                request.reply.set(BlobRef(self._context.values.put_file(path), size))
+        except FileNotFoundError:
+            request.reply.set(None)
+        except BlobRefused as error:
+            request.reply.fail("ResourceExhaustionError", str(error))
+
+    def _set_state(self, request: light.Request, path: Path, value: Payload) -> None:
+        draft = path.with_suffix(f".{request.session}")
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            if isinstance(value, Inline):
+                draft.write_bytes(value.data)
+            else:
+                self._context.values.save(value.digest, draft)
+            os.replace(draft, path)
+        except (OSError, BlobMissing) as error:
+            request.reply.fail("ResourceExhaustionError", f"The state was not kept: {error}.")
+        else:
+            request.reply.set(None)
+
+
+_KINDS: dict[str, str] = {
+    Code.UNKNOWN_NODE: "UnknownPeer",
+    Code.NOT_A_NEIGHBOR: "UnknownPeer",
+    Code.UNKNOWN_TASK: "UnknownTask",
+}
+
+
+def _fail(request: light.Request, error: BaseException) -> None:
+    if isinstance(error, AskTimeout):
+        request.reply.fail("Timeout", "The manager did not answer in time; is it running?")
+    elif isinstance(error, Refused):
+        request.reply.fail(_KINDS.get(error.code, "RequestFailed"), error.sentence)
+    else:
+        request.reply.fail("RequestFailed", str(error))

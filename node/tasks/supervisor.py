@@ -1,0 +1,427 @@
+"""The shell around a TaskMachine: one lane of a task on this node, with its warm runtime.
+
+It prepares the module and the datasets, starts the runtime, gives it rounds, serves what
+the task's code asks, and puts what happens into the journal. Nothing that it must not
+forget lives in it: a successor ends the runtime that was left; the node's supervisor reads from
+the journal which attempts were under way, tells them INTERRUPTED, and gives it the others.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+
+import msgspec
+
+from manta.actors import (
+    Actor,
+    ActorDead,
+    ActorError,
+    ExitKind,
+    ExitReason,
+    MailboxPolicy,
+    Refused,
+    Timer,
+)
+from manta.node.context import DATASETS, LIGHT, PEER_HUB, ROOT, Later, NodeContext, later, tell
+from manta.node.datasets import FindDatasets
+from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
+from manta.node.link.peer_hub import Fetch
+from manta.node.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
+from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+from manta.node.state import remove_folder
+from manta.node.task_server import session as light
+from manta.node.tasks import events
+from manta.node.tasks import machine as task_machine
+from manta.node.tasks.image_rounds import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
+from manta.node.tasks.packages import unpack, unpacked
+from manta.node.tasks.requests import TaskRequests
+from manta.node.tasks.scratch import ScratchFull
+from manta.protocol.node import (
+    Assignment,
+    Instance,
+    LogLine,
+    TaskEnded,
+    TaskError,
+    TaskStarted,
+)
+from manta.protocol.states import AttemptState
+from manta.transports.errors import BlobMissing
+
+if TYPE_CHECKING:
+    from manta.node.runners.interface import RuntimeHandle
+
+SIBLING_TIMEOUT = 30.0
+FETCH_TIMEOUT = 600.0
+RETRIES, RETRY_AFTER = 50, 0.1
+"""A sibling that is being restarted is asked again."""
+
+Then = Callable[[Any, BaseException | None], None]
+
+
+class _Retry(msgspec.Struct, frozen=True):
+    ask: Callable[[], None]
+
+
+class LeftRuntime(msgspec.Struct):
+    """What is to be ended, whoever started it."""
+
+    session: str
+    handle: RuntimeHandle
+    scratch: Path
+
+
+class TaskSupervisor(Actor):
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy(bound=100_000)
+
+    def __init__(self, context: NodeContext, swarm_id: str, alias: str, lane: int) -> None:
+        self._context = context
+        self._lane = (swarm_id, alias, lane)
+        self._machine = task_machine.TaskMachine(os.urandom(6).hex())
+        self._events: deque[events.TaskEvent] = deque()
+        self._feeding = False
+        self._timer: Timer[Any] | None = None
+        self._found: dict[str, Path] = {}
+        self._module: tuple[Path, str] = (Path(), "")
+        self._is_image_alone = False
+
+    def on_start(self) -> None:
+        self._requests = TaskRequests(self, self._context, self.ask)
+        self._end_runtime()
+        tell(self, ROOT, TaskUp(*self._lane))
+
+    def on_stop(self, reason: ExitReason) -> None:
+        if reason.kind is ExitKind.CRASHED:
+            return  # the successor tells what became of the attempts, and kills
+        self._feed(events.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
+        self._end_runtime()
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case light.Request():
+                self._serve(message)
+            case light.Output(_, instance, stream, lines):
+                kept = [LogLine(instance, at, stream, text) for at, text in lines]
+                self._context.journals.append_lines(instance.swarm_id, kept)
+            case light.RoundEnded(session, instance, output, error, computing, moving):
+                self._feed(events.Returned(session, instance, output, error, computing, moving))
+            case Run(assignment, queued, at):
+                self._feed(events.Assigned(assignment, queued, at))
+            case Revoke(instance):
+                self._feed(events.Revoked(instance))
+            case Later():
+                message()
+            case light.RuntimeReady(session, mode):
+                tell(self, ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
+                self._feed(events.Ready(session))
+            case light.RuntimeFailed(session, error):
+                self._feed(events.Failed(session, error))
+            case light.SessionLost(session, sentence):
+                self._feed(events.Disconnected(session, sentence))
+            case RuntimeExit():
+                self._feed(events.Exited(**msgspec.structs.asdict(message)))
+            case ImageEnded():
+                self._feed(outcome(message))
+            case ScratchFull(session, sentence):
+                self._feed(events.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
+            case events.Ticked():
+                self._timer = None
+                self._feed(message)
+            case _Retry(ask):
+                ask()
+            case _:
+                return super().receive(message)
+        return None
+
+    # --- the machine -------------------------------------------------------------------
+
+    def _feed(self, event: events.TaskEvent) -> None:
+        self._events.append(event)
+        if self._feeding:
+            return
+        self._feeding = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                now, wall = self.clock.now(), self.clock.wall()
+                for action in self._machine.handle(event, now, wall):
+                    self._perform(action)
+        finally:
+            self._feeding = False
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self._machine.deadline
+        if self._timer is not None:
+            if self._timer.deadline == due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer = self.after(max(0.0, due - self.clock.now()), events.Ticked())
+
+    def _perform(self, action: events.TaskAction) -> None:
+        match action:
+            case events.Report(entry):
+                self._report(entry)
+            case events.GiveRound(session, assignment):
+                self._give_round(session, assignment)
+            case events.CancelRound(session, instance, reason):
+                self._cancel_round(session, instance, reason)
+            case events.KillRuntime():
+                self._end_runtime()
+            case events.Prepare(session, assignment):
+                self._prepare(session, assignment)
+            case events.StartRuntime(session, assignment):
+                if assignment.module.package is None:
+                    tell(self, ROOT, RoundsAreFresh(*self._lane, True))
+                    self._events.append(events.Ready(session))  # each round starts its own
+                else:
+                    self._open_session(session, assignment)
+            case _:
+                assert_never(action)
+
+    def _report(self, entry: TaskStarted | TaskEnded) -> None:
+        journals, values = self._context.journals, self._context.values
+        try:
+            journals.append(entry, values)
+        except StorageError as error:  # what it returned finds no room
+            assert isinstance(entry, TaskEnded)
+            self.log.error("%s", error)
+            said = TaskError("ResourceExhaustionError", f"{entry.instance} failed: {error}")
+            journals.append(
+                msgspec.structs.replace(entry, state=AttemptState.FAILED, output=None, error=said)
+            )
+        if isinstance(entry, TaskEnded):
+            if entry.error is not None:
+                self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
+            tell(self, ROOT, AttemptEnded(entry.instance))
+            self._requests.round_ended()
+
+    # --- preparing ---------------------------------------------------------------------
+
+    def ask(self, path: str, message: Any, timeout: float, then: Then, tries: int = 0) -> None:
+        """Ask a sibling, whichever incarnation is there; again while it is being restarted."""
+
+        def answered(value: Any, error: BaseException | None) -> None:
+            if isinstance(error, ActorDead) and tries < RETRIES:
+                again = partial(self.ask, path, message, timeout, then, tries + 1)
+                self.after(RETRY_AFTER, _Retry(again))
+            else:
+                then(value, error)
+
+        later(self, self.system.ref(path).ask_future(message, timeout=timeout), answered)
+
+    def _prepare(self, session: str, assignment: Assignment) -> None:
+        names = tuple(dict.fromkeys((*assignment.module.datasets, *assignment.datasets)))
+
+        def found(datasets: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._not_prepared(session, "DatasetNotFound", error)
+            else:
+                self._found = datasets
+                self._fetch_module(session, assignment)
+
+        if names:
+            self.ask(DATASETS, FindDatasets(names), SIBLING_TIMEOUT, found)
+        else:
+            found({}, None)
+
+    def _fetch_image(self, session: str, assignment: Assignment) -> None:
+        def ready(_: Any, error: BaseException | None) -> None:
+            if error is None:
+                self._feed(events.Prepared(session))
+            else:
+                kind = "ImageMissing" if isinstance(error, ImageMissing) else "EngineError"
+                self._not_prepared(session, kind, error)
+
+        tell = partial(self._say, assignment, "info")
+        later(self, self._context.runner.prepare(assignment.module.image, tell), ready)
+
+    def _fetch_module(self, session: str, assignment: Assignment) -> None:
+        module = assignment.module
+        what = f"The package of module {module.name!r}"
+        if module.package is None:
+            self._fetch_image(session, assignment)
+            return
+        package = module.package
+        folder = self._context.state.modules / package.digest
+        entry = unpacked(folder)
+        if entry is not None:
+            self._module = folder, entry
+            self._fetch_image(session, assignment)
+            return
+
+        def fetched(_: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self._not_prepared(session, "ModuleMissing", error)
+                return
+            try:
+                source = self._context.values.source(package.digest)
+                done: str | None = unpack(source.read(0, source.size), folder, what)
+            except (NodeError, BlobMissing) as problem:
+                # Another instance of the task may have unpacked it, and deleted the blob.
+                done = unpacked(folder)
+                if done is None:
+                    self._not_prepared(session, "PackageError", problem)
+                    return
+            self._context.values.delete(package.digest)
+            assert done is not None
+            self._module = folder, done
+            self._fetch_image(session, assignment)
+
+        self.ask(PEER_HUB, Fetch(package), FETCH_TIMEOUT, fetched)
+
+    def _not_prepared(self, session: str, kind: str, error: BaseException) -> None:
+        """A module or dataset that is no good is the swarm's fault or the operator's."""
+        faults = (Refused, NodeError)
+        platform = isinstance(error, StorageError | LaunchError) or not isinstance(error, faults)
+        sentence = error.sentence if isinstance(error, Refused) else str(error)
+        self._feed(events.PrepareFailed(session, TaskError(kind, sentence), platform))
+
+    # --- the runtime -------------------------------------------------------------------
+
+    def _open_session(self, session: str, assignment: Assignment) -> None:
+        def opened(answer: Any, error: BaseException | None) -> None:
+            if session != self._machine.session:
+                self._context.sessions.tell(light.CloseSession(session))
+            elif error is not None:
+                sentence = f"The node's service for tasks did not answer: {error}"
+                self._feed(
+                    events.Failed(session, TaskError("LaunchError", sentence), platform=True)
+                )
+            else:
+                self._launch(session, assignment, answer)
+
+        request = light.OpenSession(session, self.ref)
+        self.ask(LIGHT, request, SIBLING_TIMEOUT, opened)
+
+    def _launch(self, session: str, assignment: Assignment, opened: light.SessionOpened) -> None:
+        context, ref = self._context, self.ref
+        scratch = context.state.tasks / session
+        folder, entry = self._module
+        resources = assignment.resources
+        spec = RuntimeSpec(
+            session=session,
+            module_folder=folder,
+            socket=Path(opened.socket),
+            token=opened.token,
+            scratch=scratch,
+            entry=entry,
+            datasets=self._found,
+            image=assignment.module.image,
+            cpu=resources.cpu if resources and resources.cpu else context.cpu_share,
+            memory=resources.memory if resources else None,
+            gpu=wants_gpu(assignment),
+            task=f"{assignment.instance.swarm_id}.{assignment.instance.alias}",
+        )
+
+        def on_exit(exit: RuntimeExit) -> None:
+            try:
+                ref.tell(exit)
+            except ActorError:
+                return  # the successor has killed it
+
+        try:
+            scratch.mkdir(mode=0o700)
+            handle = context.runner.start(spec, on_exit)
+        except (NodeError, OSError) as error:
+            self._context.sessions.tell(light.CloseSession(session))
+            said = TaskError("LaunchError", str(error))
+            self._feed(events.Failed(session, said, platform=True))
+            return
+        left = LeftRuntime(session, handle, scratch)
+        context.runtimes[self.ref.address.path] = left
+        image = assignment.module.image
+        if image is not None and not context.runner.runs_in_image(image):
+            self._warn_once(
+                assignment,
+                f"The image {image!r} is not used on this node: it runs plain processes, with its "
+                f"own Python {platform.python_version()}.",
+            )
+        if wanted := assignment.module.requirements:
+            self._warn_once(
+                assignment,
+                f"Nodes do not install requirements yet ({', '.join(wanted)}): what the module "
+                "imports must be there already, in the node's Python or in the image.",
+            )
+
+    def _warn_once(self, assignment: Assignment, text: str) -> None:
+        """Once in a swarm, to whoever reads its logs."""
+        said = (assignment.instance.swarm_id, text)
+        if said not in self._context.warned:
+            self._context.warned.add(said)
+            self._say(assignment, "warning", text)
+
+    def _say(self, assignment: Assignment, level: str, text: str) -> None:
+        """To whoever reads the swarm's logs; from any thread."""
+        line = LogLine(assignment.instance, self.clock.wall(), level, text)
+        self._context.journals.append_lines(assignment.instance.swarm_id, [line])
+
+    def _end_runtime(self) -> None:
+        left = self._context.runtimes.pop(self.ref.address.path, None)
+        if left is None:
+            return
+        left.handle.kill()
+        self._context.sessions.tell(light.CloseSession(left.session))
+        remove_folder(left.scratch)
+
+    def _node_alias(self) -> str:
+        identity = self._context.identity
+        return identity.alias if identity and identity.alias else self._context.config.alias
+
+    def _run_image(self, session: str, assignment: Assignment) -> None:
+        """A round of an image that runs its own entry point."""
+        context = self._context
+        scratch = context.state.tasks / session
+        spec = image_spec(session, assignment, self._node_alias(), scratch, self._found)
+        round_ = ImageRound(self.ref, session, assignment)
+        try:
+            scratch.mkdir(mode=0o777, exist_ok=True)
+            scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
+            handle = context.runner.start_image(spec, round_.on_output, round_.on_exit)
+        except (NodeError, OSError) as error:
+            exit_ = RuntimeExit(session, None, "", str(error), platform=True)
+            self._events.append(outcome(ImageEnded(assignment.instance, exit_, (), 0.0)))
+            return
+        context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch)
+
+    def _cancel_round(self, session: str, instance: Instance, reason: str) -> None:
+        if self._is_image_alone:
+            self._context.runtimes[self.ref.address.path].handle.kill()
+        else:
+            self._context.sessions.tell(light.CancelRound(session, instance, reason))
+
+    def _give_round(self, session: str, assignment: Assignment) -> None:
+        self._is_image_alone = assignment.module.package is None
+        if self._is_image_alone:
+            self._run_image(session, assignment)
+            return
+        context = self._context
+        left = context.runtimes.get(self.ref.address.path)
+        brief = light.RoundBrief(
+            instance=assignment.instance,
+            swarm_name=assignment.swarm_name,
+            task_id=assignment.task_id,
+            node_id=assignment.node_id,
+            node_alias=self._node_alias(),
+            size=assignment.size,
+            seed=assignment.seed,
+            class_name=assignment.class_name,
+            datasets=left.handle.dataset_paths() if left else {},
+            timeout=assignment.timeout,
+        )
+        self._context.sessions.tell(light.RunRound(session, brief))
+
+    # --- what the task asks ----------------------------------------------------------------
+
+    def _serve(self, request: light.Request) -> None:
+        if request.session != self._machine.session or request.instance != self._machine.current:
+            request.reply.fail("SwarmStopped", f"{request.instance} was ended by the node.")
+            return
+        self._requests.serve(request)

@@ -1,0 +1,1 @@
+"""Where blobs are kept, and how they are read and written."""

@@ -1,0 +1,1 @@
+"""The data plane: blobs between processes, beside the control plane."""

@@ -1,0 +1,291 @@
+"""The side of bulk transfers that dials; told of messages and of time, knows no sockets.
+
+A request lives through any number of connections: each time the peer is there again, the
+transfer is opened again, and goes on from where the receiver stands.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from typing import TYPE_CHECKING, assert_never
+
+from manta.transports.bulk.flow import Allowance, Budget, Patience
+from manta.transports.bulk.transfers import Inbound, Outbound, Statistics
+from manta.transports.bulk.wire import (
+    Accept,
+    BulkMessage,
+    Cancel,
+    Chunk,
+    Credit,
+    Done,
+    Failed,
+    OpenFetch,
+    OpenPush,
+    error_of,
+    pack,
+)
+from manta.transports.errors import (
+    BlobCorrupt,
+    BulkError,
+    BulkTimeout,
+    DownReason,
+    RemoteProtocolError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from manta.transports.bulk.interface import Depot, Operation
+    from manta.transports.bulk.options import BulkOptions
+    from manta.transports.interface import Buffer
+
+_log = logging.getLogger(__name__)
+
+
+class Request:
+    """A push or a fetch that somebody waits for."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        digest: str,
+        size: int,
+        timeout: float,
+        future: Future[None],
+        patience: Patience,
+    ) -> None:
+        self.id = os.urandom(16)
+        self.operation = operation
+        self.digest = digest
+        self.size = size
+        self.timeout = timeout
+        self.future = future
+        self.patience = patience
+        self.flow: Inbound | Outbound | None = None
+
+    def settle(self, error: BaseException | None = None) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(error)
+
+
+class BulkClient:
+    """All requests to one dialled peer."""
+
+    def __init__(
+        self,
+        address: str,
+        depot: Depot,
+        send: Callable[[list[Buffer]], bool],
+        options: BulkOptions,
+        total: Statistics,
+    ) -> None:
+        self.address = address
+        self.down: DownReason | None = DownReason.CONNECTING
+        self._depot = depot
+        self._send = send
+        self._options = options
+        self._total = total
+        self._open: dict[bytes, Request] = {}
+        self._waiting: deque[Request] = deque()
+        self._budget: Budget[bytes] = Budget(options.peer_budget)
+        self._allowance = Allowance(options.peer_budget)
+
+    @property
+    def busy(self) -> bool:
+        """Is anybody waiting for anything?"""
+        return bool(self._open or self._waiting)
+
+    def start(self, request: Request) -> None:
+        """Begin, or wait for others to end."""
+        self._waiting.append(request)
+        self._begin_more()
+
+    def forget(self, request: Request) -> None:
+        """Nobody waits for it any longer."""
+        if request in self._waiting:
+            self._waiting.remove(request)
+        elif request.id in self._open:
+            self._tell(Cancel(request.id))
+            self._end(request)
+
+    def connected(self) -> None:
+        self.down = None
+        for request in self._open.values():
+            self._ask(request)
+
+    def lost(self, reason: DownReason) -> None:
+        self.down = reason
+        for request in self._open.values():
+            if isinstance(request.flow, Outbound):
+                request.flow.sender.pause()
+
+    def received(self, message: BulkMessage, payload: Buffer | None, now: float) -> None:
+        """Raises RemoteProtocolError, for which the connection is to be given up."""
+        request = self._open.get(message.id)
+        if request is None:
+            return  # cancelled meanwhile
+        request.patience.heard(now)
+        flow = request.flow
+        match message:
+            case Accept():
+                if isinstance(flow, Outbound):
+                    flow.sender.start(message.received, message.limit)
+                    self._pump()
+                elif isinstance(flow, Inbound) and flow.receiver.complete:  # an empty blob
+                    self._complete(request, flow)
+            case Credit():
+                if not isinstance(flow, Outbound):
+                    raise RemoteProtocolError("credit for a blob that is being fetched")
+                flow.sender.credit(message.received, message.limit)
+                self._pump()
+            case Chunk():
+                if not isinstance(flow, Inbound) or payload is None:
+                    raise RemoteProtocolError("a chunk for a blob that is being pushed")
+                self._chunk(request, flow, message, payload)
+            case Done():
+                if not isinstance(flow, Outbound):
+                    raise RemoteProtocolError("a fetch that the server calls done")
+                self._end(request)
+                request.settle()
+            case Failed():
+                self._end(request)
+                request.settle(error_of(message))
+            case OpenPush() | OpenFetch() | Cancel():
+                raise RemoteProtocolError(f"{type(message).__name__} from a server")
+            case _:
+                assert_never(message)
+
+    def tick(self, now: float) -> None:
+        """Ask again where the peer is silent, and give up what has taken too long."""
+        for request in [*self._open.values(), *self._waiting]:
+            match request.patience.due(now):
+                case "give up":
+                    error = self._timeout(request)
+                    self.forget(request)
+                    request.settle(error)
+                case "ask again":
+                    if self.down is None and request.id in self._open:
+                        self._ask(request)
+
+    def fail(self, error: Exception) -> None:
+        """All requests end with this error."""
+        requests = [*self._open.values(), *self._waiting]
+        self._waiting.clear()
+        for request in requests:
+            self._end(request)
+            request.settle(error)
+
+    def _begin_more(self) -> None:
+        while self._waiting and len(self._open) < self._options.max_opened:
+            request = self._waiting.popleft()
+            try:
+                begun = self._begin(request)
+            except BulkError as error:
+                request.settle(error)
+                continue
+            except Exception as error:
+                _log.exception("could not begin to %s %s", request.operation, request.digest)
+                request.settle(error)
+                continue
+            if not begun:
+                request.settle()
+                continue
+            self._open[request.id] = request
+            if self.down is None:
+                self._ask(request)
+
+    def _begin(self, request: Request) -> bool:
+        """False if there is nothing to move. Raises BulkError."""
+        options, size = self._options, request.size
+        if request.operation == "push":
+            source = self._depot.source(request.digest)
+            if source.size != size:
+                source.close()
+                raise BlobCorrupt(
+                    f"the blob {request.digest[:12]} has {source.size} bytes here, not {size}"
+                )
+            request.flow = Outbound(request.id, source, options.chunk, self._allowance, self._total)
+            return True
+        sink = self._depot.sink(request.digest, size)
+        if sink is None:
+            return False
+        window = options.window_of(size)
+        request.flow = Inbound(request.id, request.digest, size, sink, window, self._total)
+        if self._budget.ask(request.id, window):
+            request.flow.receiver.grant()
+        return True
+
+    def _ask(self, request: Request) -> None:
+        flow = request.flow
+        if isinstance(flow, Outbound):
+            flow.sender.pause()
+            self._tell(OpenPush(request.id, request.digest, request.size))
+        elif isinstance(flow, Inbound):
+            stand = flow.receiver.stand()
+            self._tell(
+                OpenFetch(request.id, request.digest, request.size, stand.received, stand.limit)
+            )
+
+    def _chunk(self, request: Request, flow: Inbound, message: Chunk, payload: Buffer) -> None:
+        try:
+            credit = flow.chunk(message, payload)
+        except BulkError as error:
+            self.forget(request)
+            request.settle(error)
+            return
+        if credit is not None:
+            self._tell(credit)
+        if flow.receiver.complete:
+            self._complete(request, flow)
+
+    def _complete(self, request: Request, flow: Inbound) -> None:
+        error = None
+        try:
+            flow.commit()
+        except BulkError as failure:
+            error = failure
+        self._end(request)
+        request.settle(error)
+
+    def _pump(self) -> None:
+        for request in self._open.values():
+            if isinstance(request.flow, Outbound):
+                request.flow.pump(self._send)
+
+    def _end(self, request: Request) -> None:
+        self._open.pop(request.id, None)
+        if request.flow is not None:
+            request.flow.close()
+        if isinstance(request.flow, Inbound):
+            for turn in self._budget.free(request.id):
+                flow = self._open[turn].flow
+                assert isinstance(flow, Inbound)
+                flow.receiver.grant()
+                stand = flow.receiver.stand()
+                self._tell(Credit(turn, stand.received, stand.limit))
+        self._begin_more()
+        self._pump()
+
+    def _timeout(self, request: Request) -> BulkTimeout:
+        done = "was not begun, others being first"
+        if isinstance(request.flow, Inbound):
+            done = f"has arrived up to byte {request.flow.receiver.received}"
+        elif isinstance(request.flow, Outbound):
+            done = f"is there up to byte {request.flow.sender.acknowledged}"
+        state = "is connected" if self.down is None else f"is not connected ({self.down})"
+        to = "push to" if request.operation == "push" else "fetch from"
+        return BulkTimeout(
+            f"could not {to} {self.address} the blob {request.digest[:12]} within "
+            f"{request.timeout:g} s: of its {request.size} bytes it {done}, and the peer {state}"
+        )
+
+    def _tell(self, message: BulkMessage) -> None:
+        # What does not get through is asked for again.
+        self._send([pack(message)])

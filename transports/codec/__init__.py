@@ -1,0 +1,1 @@
+"""Values as bytes, and the decoders of typed messages."""

@@ -1,0 +1,1 @@
+"""Keys, who is admitted, and ZAP, which asks that of every connection."""

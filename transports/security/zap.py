@@ -1,0 +1,191 @@
+"""The ZAP handler (RFC 27): answers, for one zmq context, who may connect.
+
+Without a handler CURVE lets anybody in or nobody, so this thread must not die:
+every exception is caught, and every `PROBE_INTERVAL` it proves itself by
+answering a request of its own (R2). It decides from `Admission` snapshots.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import zmq
+from zmq.utils import z85
+
+from manta.transports.errors import LocalTransportError
+from manta.transports.security.admission import Admission, Decision
+
+ENDPOINT = "inproc://zeromq.zap.01"
+PROBE_INTERVAL = 5.0  # seconds
+_HEALTHY_FOR = 3 * PROBE_INTERVAL
+_VERSION = b"1.0"
+_PROBE_DOMAIN = "manta.probe"
+
+_log = logging.getLogger(__name__)
+
+
+def answer(request: Sequence[bytes], domains: Mapping[str, Admission]) -> list[bytes]:
+    """One ZAP reply to one ZAP request; pure but for the guests' rate limit.
+
+    300 is "cannot decide now", after which the peer asks again; 400 is "denied".
+    The User-Id of an admitted peer is its public key in Z85.
+    """
+    request_id = request[1] if len(request) > 1 else b""
+    status, text, user_id = b"400", b"", ""
+    if len(request) < 6 or request[0] != _VERSION:
+        text = b"not a request of ZAP 1.0"
+    elif request[5] != b"CURVE" or len(request) != 7 or len(request[6]) != 32:
+        text = b"CURVE with one key is the only mechanism here"
+    else:
+        domain = request[2].decode("utf-8", "replace")
+        key = z85.encode(request[6]).decode("ascii")
+        admission = domains.get(domain)
+        if admission is None:
+            status, text = b"300", b"this listener is opening or closing"
+        else:
+            decision = admission.decide(key)
+            if decision is Decision.ALLOW:
+                status, text, user_id = b"200", b"OK", key
+            elif decision is Decision.BUSY:
+                status, text = b"300", b"too many new peers, ask again"
+            else:
+                text = b"this key is not admitted"
+    return [_VERSION, request_id, status, text, user_id.encode("ascii"), b""]
+
+
+class ZapServer:
+    """The handler of one context. Start it before any socket is bound."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._context = context
+        self._domains: dict[str, Admission] = {}
+        self._changing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._started = threading.Event()
+        self._stopping = False
+        self._failure: BaseException | None = None
+        self.proved_at = float("-inf")  # by time.monotonic: when it last answered its own probe
+        self.restarts = 0  # after failures that should not be
+        # Its key is in nobody's hands, so the probe's domain admits no peer.
+        self._probe_key = os.urandom(32)
+        self._domains = {_PROBE_DOMAIN: Admission([z85.encode(self._probe_key).decode("ascii")])}
+        self._wakeup = f"inproc://manta.zap.{id(self)}"
+
+    def start(self) -> None:
+        """Returns once it answers. Raises LocalTransportError if the context has a handler."""
+        if self._thread is not None:
+            raise LocalTransportError("this ZAP handler was started before: make a new one")
+        self._thread = threading.Thread(target=self._run, name="manta-zap", daemon=True)
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise LocalTransportError(
+                "the zmq context has a ZAP handler already: use that one, or another context"
+            ) from self._failure
+
+    def stop(self) -> None:
+        """End the thread; needed before the context can be terminated. Idempotent."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return
+        self._stopping = True
+        waker = self._context.socket(zmq.PUSH)
+        waker.linger = 0
+        try:
+            waker.connect(self._wakeup)
+            waker.send(b"", zmq.NOBLOCK)
+            thread.join()
+        finally:
+            waker.close()
+
+    def register(self, domain: str, admission: Admission) -> None:
+        """Answer for a domain; one domain to a listener. Raises LocalTransportError."""
+        with self._changing:
+            if not domain or domain in self._domains:
+                raise LocalTransportError(f"the ZAP domain {domain!r} is empty or taken already")
+            self._domains = {**self._domains, domain: admission}
+
+    def unregister(self, domain: str) -> None:
+        with self._changing:
+            self._domains = {k: v for k, v in self._domains.items() if k != domain}
+
+    def serves(self, domain: str) -> bool:
+        """Would a peer of this domain be judged now?"""
+        return domain in self._domains and self.healthy
+
+    @property
+    def healthy(self) -> bool:
+        """Did it answer its own probe lately?"""
+        alive = self._thread is not None and self._thread.is_alive() and not self._stopping
+        return alive and time.monotonic() - self.proved_at < _HEALTHY_FOR
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._serve()
+            except zmq.ContextTerminated:
+                break
+            except BaseException as error:  # an outage here is total and silent
+                if not self._started.is_set():
+                    self._failure = error
+                    self._started.set()
+                    break
+                self.restarts += 1
+                _log.exception("the ZAP handler failed and starts again")
+                time.sleep(0.05)  # not a spin, should it fail at once again
+
+    def _serve(self) -> None:
+        handler = self._context.socket(zmq.ROUTER)
+        prober = self._context.socket(zmq.DEALER)
+        wakeup = self._context.socket(zmq.PULL)
+        try:
+            for socket in (handler, prober, wakeup):
+                socket.linger = 0
+            handler.bind(ENDPOINT)
+            wakeup.bind(self._wakeup)
+            prober.connect(ENDPOINT)
+            poller = zmq.Poller()
+            for socket in (handler, prober, wakeup):
+                poller.register(socket, zmq.POLLIN)
+            numbers = itertools.count()
+            probe = b""
+            next_probe = time.monotonic()
+            while not self._stopping:
+                now = time.monotonic()
+                if now >= next_probe:
+                    next_probe = now + PROBE_INTERVAL
+                    probe = b"probe-%d" % next(numbers)
+                    domain = _PROBE_DOMAIN.encode()
+                    prober.send_multipart(
+                        [b"", _VERSION, probe, domain, b"", b"", b"CURVE", self._probe_key],
+                        zmq.NOBLOCK,
+                    )
+                ready = dict(poller.poll(max(0, int((next_probe - now) * 1000))))
+                if handler in ready:
+                    self._answer_one(handler)
+                if prober in ready:
+                    reply = prober.recv_multipart(zmq.NOBLOCK)
+                    if len(reply) > 3 and reply[2] == probe and reply[3] == b"200":
+                        self.proved_at = time.monotonic()
+                        self._started.set()
+        finally:
+            for socket in (handler, prober, wakeup):
+                socket.close()
+
+    def _answer_one(self, handler: zmq.Socket[bytes]) -> None:
+        frames = handler.recv_multipart(zmq.NOBLOCK)
+        body = frames.index(b"") + 1 if b"" in frames[:2] else 1
+        request = frames[body:]
+        try:
+            reply = answer(request, self._domains)
+        except Exception:
+            _log.exception("could not decide on a peer; it is asked to come back")
+            request_id = request[1] if len(request) > 1 else b""
+            reply = [_VERSION, request_id, b"300", b"the decision failed, ask again", b"", b""]
+        handler.send_multipart(frames[:body] + reply, zmq.NOBLOCK)

@@ -1,0 +1,1 @@
+"""The control plane: links between processes over ZeroMQ with CURVE."""

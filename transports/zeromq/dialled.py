@@ -1,0 +1,334 @@
+"""Links that this process dialled: one DEALER for each attempt, until `close`.
+
+A socket that was refused never comes back by itself, and what it has queued
+would reach a later connection that knows nothing of it. So every attempt has a
+socket of its own, and `dialling` tells what became of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket as std_socket
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+import zmq
+
+from manta.transports import frames
+from manta.transports.errors import DownReason, RemoteProtocolError
+from manta.transports.frames import Bye, Kind
+from manta.transports.zeromq.dialling import (
+    GREETING_AFTER,
+    PATIENCE,
+    Attempt,
+    Event,
+    backoff,
+    parse_event,
+)
+from manta.transports.zeromq.greeting import GreetingProbe
+from manta.transports.zeromq.links import (
+    BYE,
+    NOBLOCK,
+    Channel,
+    LinkOptions,
+    ZmqLink,
+    fd_of,
+    read,
+    readable,
+    send_part,
+)
+from manta.transports.zeromq.sockets import is_literal, join_address, split_address
+from manta.transports.zeromq.tcp import TcpConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manta.transports.interface import Buffer, LinkHandler
+    from manta.transports.zeromq.io_thread import IoThread, Timer
+    from manta.transports.zeromq.sockets import Socket, SocketFactory
+
+_MONITORED = sum(Event)
+
+_log = logging.getLogger(__name__)
+
+
+class DialledLink(ZmqLink):
+    """The client's end."""
+
+    def __init__(
+        self,
+        io: IoThread,
+        factory: SocketFactory,
+        address: str,
+        server_key: str,
+        handler: LinkHandler,
+        options: LinkOptions,
+        forget: Callable[[DialledLink], None],
+    ) -> None:
+        super().__init__(io, threading.Lock(), server_key, handler, options)
+        self._factory = factory
+        self._address = address
+        self._host, self._port = split_address(address)
+        self._forget = forget
+        self._connection: _Connection | None = None
+        self._failures = 0
+        self._last_failure: DownReason | None = None
+        self._retry: Timer | None = None
+        self._waiting: Timer | None = None
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    def close(self) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            up = self._state is None
+            if up and self._channel is not None:
+                try:
+                    self._transmit([frames.encode_bye(Bye.CLOSING)])
+                except zmq.ZMQError as error:
+                    _log.debug("no goodbye to %r: %s", self, error)
+            self._ended = True
+            self._state = DownReason.CLOSED
+        self._tell_down(DownReason.CLOSED)
+        self._io.call(partial(self._abandon, linger=up))
+
+    # --- on the I/O thread -------------------------------------------------------------------
+
+    def attempt(self) -> None:
+        """Dial once."""
+        self._retry = None
+        if self._ended:
+            return
+        if self._host == "localhost":
+            self._connect("127.0.0.1")
+        elif is_literal(self._host):
+            self._connect(self._host)
+        else:
+            # A thread, since the name service may take its time; libzmq would block all links.
+            name = f"manta-resolve-{self._host}"
+            threading.Thread(target=self._resolve, name=name, daemon=True).start()
+            self._waiting = self._io.call_later(PATIENCE, self._not_resolved)
+
+    def _not_resolved(self) -> None:
+        self._set_down(DownReason.UNREACHABLE)  # and go on waiting for the name service
+
+    def _resolve(self) -> None:
+        found: list[str] = []
+        try:
+            infos = std_socket.getaddrinfo(self._host, self._port, type=std_socket.SOCK_STREAM)
+            found = [str(info[4][0]) for info in infos]
+        except OSError as error:
+            _log.info("the name %s is not known: %s", self._host, error)
+        if found:
+            host = found[self._failures % len(found)]  # the next one after a failure
+            self._io.call(lambda: self._connect(host))
+        else:
+            self._io.call(self._unknown_name)
+
+    def _unknown_name(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._failed(DownReason.UNKNOWN_HOST)
+
+    def _connect(self, host: str) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._ended:
+            return
+        self._reset()
+        self.tcp = None
+        connection = _Connection(self._io, self._lock, self)
+        try:
+            connection.open(self._factory, host, self._port)
+        except zmq.ZMQError as error:
+            connection.close(linger=False)
+            _log.warning("cannot dial %s: %s", self._address, error)
+            self._failed(DownReason.UNREACHABLE)
+            return
+        self._connection = connection
+        with self._lock:
+            self._channel = connection
+            self._transmit([self._hello()])  # waits in the socket for the handshake
+        connection.look()
+
+    def _transmit(self, encoded: list[Buffer]) -> None:
+        channel = self._channel
+        socket = channel.socket if channel is not None else None
+        if socket is None:
+            raise zmq.ZMQError(zmq.EHOSTUNREACH)
+        if len(encoded) == 1:
+            send_part(socket, encoded[0], NOBLOCK)
+        else:
+            socket.send_multipart(encoded, NOBLOCK)
+
+    def _connection_lost(self, channel: Channel) -> None:
+        if channel is self._connection:
+            self._give_up(DownReason.LOST)
+
+    def connection_failed(self, connection: _Connection, reason: DownReason) -> None:
+        if connection is self._connection:
+            self._give_up(reason)
+
+    def arrived(self, connection: _Connection, parts: list[zmq.Frame]) -> None:
+        """A message from the server."""
+        if self._ended or connection is not self._connection:
+            return
+        if len(parts) == 1 and self._state is None and self._take_usual(parts[0].bytes):
+            return
+        try:
+            head, message = read(parts, 0, self._options.limits)
+            if head.kind == BYE:
+                reason = frames.decode_bye(head)
+                if reason is Bye.VERSION:
+                    self._peer_version = frames.version_of(parts[0].bytes)
+                self._told_bye(reason)
+            elif self._state is None:
+                self._take(head, message)
+            elif head.kind == Kind.HELLO:
+                self._agree(frames.decode_hello(head))
+                connection.attempt.answered = True
+                connection.answered()
+                self._failures = 0
+                self._tell_up()
+            else:
+                raise RemoteProtocolError("a message before HELLO")
+        except RemoteProtocolError as error:
+            self._violated(error)
+
+    def _told_bye(self, reason: Bye) -> None:
+        if reason is Bye.VERSION:
+            self._give_up(DownReason.VERSION)
+        elif reason is Bye.PROTOCOL:
+            _log.warning("%r says that this side broke the protocol", self)
+            self._give_up(DownReason.PROTOCOL)
+        elif reason is Bye.STRANGER:
+            self._give_up(DownReason.LOST)
+        else:
+            self._give_up(DownReason.CLOSED)
+
+    def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
+        if self._ended or self._connection is None:
+            return
+        if bye is not None:
+            self._say(frames.encode_bye(bye))
+        self._failed(reason, linger=bye is not None)
+
+    def _failed(self, reason: DownReason, *, linger: bool = False) -> None:
+        """Say so, once for each reason, and try again later."""
+        if self._ended:
+            return
+        self._abandon(linger=linger)
+        self._failures += 1
+        chance = int.from_bytes(os.urandom(2), "big") / 0xFFFF  # `random` costs time to import
+        wait = backoff(reason, self._failures, chance)
+        # A server that closes in mid-handshake looks the same: so once more, at once.
+        suspicion = reason is DownReason.WRONG_KEY and self._last_failure is not reason
+        self._last_failure = reason
+        self._retry = self._io.call_later(0.05 if suspicion else wait, self.attempt)
+        if not suspicion or self._state is None:
+            self._set_down(DownReason.LOST if suspicion else reason)
+
+    def _set_down(self, reason: DownReason) -> None:
+        with self._lock:
+            if self._ended or self._state is reason:
+                return
+            self._state = reason
+        self._tell_down(reason)
+
+    def _abandon(self, *, linger: bool) -> None:
+        """Close the connection; for good, if the link has ended."""
+        connection, self._connection = self._connection, None
+        with self._lock:
+            self._channel = None
+            self._backlog.clear()
+        if connection is not None:
+            connection.close(linger=linger)
+        if self._ended:
+            for timer in (self._retry, self._waiting):
+                if timer is not None:
+                    timer.cancel()
+            self._forget(self)
+
+
+class _Connection(Channel):
+    """One DEALER, its monitor, and what they tell."""
+
+    def __init__(self, io: IoThread, lock: threading.Lock, link: DialledLink) -> None:
+        super().__init__(io, lock)
+        self.attempt = Attempt()
+        self._link = link
+        self._monitor: Socket | None = None
+        self._probe: GreetingProbe | None = None
+        self._timers: list[Timer] = []
+        self._host, self._port = "", 0
+
+    def open(self, factory: SocketFactory, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self.socket = factory.client(zmq.DEALER, self._link.peer_key)
+        self._monitor = self.socket.get_monitor_socket(_MONITORED)
+        self._monitor.linger = 0
+        self.io.add_reader(fd_of(self.socket), self.drain)
+        self.io.add_reader(fd_of(self._monitor), self._drain_monitor)
+        self._timers = [
+            self.io.call_later(PATIENCE, self._out_of_patience),
+            self.io.call_later(GREETING_AFTER, self._look_for_greeting),
+        ]
+        factory.connect(self.socket, join_address(host, port))
+
+    def look(self) -> None:
+        """Read both, without which their descriptors do not begin to tell."""
+        self.drain()
+        self._drain_monitor()
+
+    def answered(self) -> None:
+        """The link is up: nothing to wait for any more."""
+        for timer in self._timers:
+            timer.cancel()
+        if self._probe is not None:
+            self._probe.close()
+
+    def close(self, *, linger: bool) -> None:
+        self.answered()
+        with self.lock:
+            socket, self.socket = self.socket, None
+        if socket is None:
+            return
+        self.io.remove_reader(fd_of(socket))
+        if self._monitor is not None:
+            self.io.remove_reader(fd_of(self._monitor))
+            socket.disable_monitor()
+            self._monitor.close()
+            self._monitor = None
+        socket.close(None if linger else 0)
+
+    def arrived(self, parts: list[zmq.Frame]) -> None:
+        self._link.arrived(self, parts)
+
+    def _drain_monitor(self) -> None:
+        while self._monitor is not None and readable(self._monitor):
+            event, value = parse_event(self._monitor.recv_multipart(NOBLOCK))
+            if event == Event.CONNECTED:
+                self._link.tcp = TcpConnection.of(value)
+            self._failed(self.attempt.on_event(event, value))
+
+    def _out_of_patience(self) -> None:
+        self._failed(self.attempt.on_deadline())
+
+    def _failed(self, reason: DownReason | None) -> None:
+        if reason is not None:
+            # Its last words, such as a BYE, may have come in before the connection ended.
+            self.drain_all()
+            self._link.connection_failed(self, reason)
+
+    def _look_for_greeting(self) -> None:
+        if self.attempt.connected and not self.attempt.admitted:
+
+            def greeted() -> None:
+                self.attempt.greeted = True
+
+            self._probe = GreetingProbe(self.io, self._host, self._port, greeted)

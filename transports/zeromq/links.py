@@ -1,0 +1,414 @@
+"""What both ends of a zmq link share: sending, the window, heartbeats, and what arrives.
+
+A message is handed to zmq by the thread that sends it, under the lock of the
+link's socket: that saves two thread switches of four in a round trip. All else
+happens on the I/O thread, and the lock is never held while a handler runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import zmq
+from zmq.backend import Socket as BackendSocket
+
+from manta.transports import frames
+from manta.transports.errors import (
+    DownReason,
+    LinkDown,
+    LinkOverflow,
+    RemoteProtocolError,
+    VersionMismatch,
+)
+from manta.transports.frames import Bye, Head, Hello, Kind, Limits
+from manta.transports.zeromq.tcp import Progress, TcpConnection
+
+if TYPE_CHECKING:
+    from manta.transports.interface import Buffer, LinkHandler, Message
+    from manta.transports.zeromq.io_thread import IoThread
+    from manta.transports.zeromq.sockets import Socket
+
+NOBLOCK = int(zmq.NOBLOCK)
+EVENTS = int(zmq.EVENTS)
+SNDMORE_NOBLOCK = int(zmq.SNDMORE | zmq.NOBLOCK)
+POLLIN = int(zmq.POLLIN)
+USUAL_COST = frames.cost([0])
+BYE, DATA = int(Kind.BYE), int(Kind.DATA)
+COPY_BELOW = 65536  # bytes; larger parts are views of what zmq received
+BATCH = 256  # messages of one socket before the others have their turn
+FLUSH_INTERVAL = 0.005  # seconds; zmq does not tell when a ROUTER's peer has room again
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LinkOptions:
+    """Times in seconds, sizes in bytes. The window bounds what a slow peer costs (R10)."""
+
+    limits: Limits = field(default_factory=Limits)
+    window: int = 8 * 1024 * 1024
+    heartbeat: float = 1.0  # a PING after so long without a word from the peer
+    silence: float = 5.0  # the peer is given up after so long without a word
+    hello: float = 5.0  # a new peer is cut off after so long without a HELLO
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat < self.silence:
+            raise ValueError("heartbeat must be positive and shorter than silence")
+        if self.window < 2 * self.limits.message_bytes:
+            raise ValueError("the window must hold two of the largest messages")
+
+
+def readable(socket: Socket) -> bool:
+    """Has a message arrived? Also makes the socket's descriptor tell of the next one."""
+    return bool(socket.get(EVENTS) & POLLIN)  # type: ignore[operator]  # it is an int
+
+
+def fd_of(socket: Socket) -> int:
+    """The descriptor that can be read when something *may* have happened."""
+    return int(socket.get(zmq.FD))
+
+
+class Channel:
+    """A socket and the lock of the threads that use it."""
+
+    def __init__(self, io: IoThread, lock: threading.Lock) -> None:
+        self.io = io
+        self.lock = lock
+        self.socket: Socket | None = None
+        self.draining = False
+
+    def arrived(self, parts: list[zmq.Frame]) -> None:
+        """Handle one message; on the I/O thread, without the lock."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Take in what has arrived; on the I/O thread."""
+        lock = self.lock
+        try:
+            for _ in range(BATCH):
+                with lock:
+                    socket = self.socket
+                    if socket is None:
+                        return
+                    self.draining = bool(socket.get(EVENTS) & POLLIN)  # type: ignore[operator]
+                    if not self.draining:
+                        return
+                    parts = receive_parts(socket)
+                self.arrived(parts)
+        except BaseException:
+            self.io.call(self.drain)  # whatever failed, the next message is to be read
+            raise
+        self.io.call(self.drain)  # after the others have had their turn
+
+    def drain_all(self) -> None:
+        """Take in what has arrived, were it several batches, for once; on the I/O thread."""
+        for _ in range(8):
+            self.drain()
+            if not self.draining:
+                return
+
+    def sent(self) -> None:
+        """To be called, with the lock, after each send: it may have eaten the news of an arrival.
+
+        Until a look at EVENTS finds nothing, the descriptor does not tell of the next.
+        """
+        if not self.draining and self.socket is not None and readable(self.socket):
+            self.io.call(self.drain)
+
+
+# The same as Socket.send(data, flags), without the Python around it.
+send_part: Callable[[Socket, Buffer, int], object] = BackendSocket.send
+
+
+def receive_parts(socket: Socket) -> list[zmq.Frame]:
+    """A whole message, which has arrived."""
+    part = socket.recv(NOBLOCK, copy=False)
+    parts = [part]
+    while part.more:
+        part = socket.recv(NOBLOCK, copy=False)
+        parts.append(part)
+    return parts
+
+
+def read(parts: list[zmq.Frame], at: int, limits: Limits) -> tuple[Head, list[Buffer]]:
+    """Check a message whose head is at that place. Raises RemoteProtocolError."""
+    if len(parts) <= at:
+        raise RemoteProtocolError("a message without a head")
+    head = frames.decode_head(parts[at].bytes, limits)
+    rest = parts[at + 1 :]
+    message = head.parts
+    if message is None or (rest and head.kind != BYE):
+        frames.check_parts(head, [len(part) for part in rest])
+        message = [part.bytes if len(part) < COPY_BELOW else part.buffer for part in rest]
+    return head, message
+
+
+class ZmqLink(ABC):
+    """One end of a link. `dialled` and `accepted` ones differ in how they come and go."""
+
+    def __init__(
+        self,
+        io: IoThread,
+        lock: threading.Lock,
+        peer_key: str,
+        handler: LinkHandler,
+        options: LinkOptions,
+    ) -> None:
+        self._io = io
+        self._lock = lock
+        self._peer_key = peer_key
+        self._handler = handler
+        self._options = options
+        self._state: DownReason | None = DownReason.CONNECTING
+        self._ended = False
+        self._channel: Channel | None = None
+        self._backlog: deque[list[Buffer]] = deque()
+        self._flushing = False
+        self.tcp: TcpConnection | None = None  # where the system lets us know it
+        self._peer_version = ""
+        self._reset()
+
+    def _reset(self) -> None:
+        """For a new connection."""
+        self._limits = self._options.limits  # of what we send; the peer's are minded too
+        self._window = self._options.window
+        self._report_every = self._window // 4
+        self._sent = 0  # see frames.cost
+        self._acknowledged = 0
+        self._received = 0
+        self._reported = 0
+        self._heard = True
+        self._silent_for = 0.0
+        self._progress = Progress(2 * self._options.limits.message_bytes + 1024 * 1024)
+        self._backlog.clear()
+
+    @property
+    def peer_key(self) -> str:
+        return self._peer_key
+
+    @property
+    def address(self) -> str:
+        return ""
+
+    @property
+    def state(self) -> DownReason | None:
+        return self._state
+
+    @property
+    def peer_version(self) -> str:
+        return self._peer_version
+
+    def __repr__(self) -> str:
+        state = self._state or "up"
+        return f"<{type(self).__name__} {self.address} {self._peer_key[:8]} {state}>"
+
+    # --- sending ---------------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        encoded, size = frames.encode(message, self._limits)
+        with self._lock:
+            if self._state is not None:
+                raise LinkDown(f"the link to {self} is down: {self._state}", self._state)
+            if self._sent + size - self._acknowledged > self._window:
+                raise LinkOverflow(
+                    f"{self} has not taken {self._sent - self._acknowledged} bytes: it reads "
+                    "slower than this side sends"
+                )
+            self._put(encoded)
+            self._sent += size
+
+    def _put(self, encoded: list[Buffer]) -> None:
+        """Hand to zmq, or keep what it has no room for; with the lock. Raises LinkDown."""
+        channel = self._channel
+        if channel is None:
+            raise LinkDown(f"the link to {self} is down", self._state or DownReason.LOST)
+        if self._backlog:
+            self._backlog.append([bytes(part) for part in encoded])
+            return
+        try:
+            self._transmit(encoded)
+        except zmq.Again:
+            # Copied, since the sender's buffers are its own again once we return.
+            self._backlog.append([bytes(part) for part in encoded])
+            self._flush_later()
+        except zmq.ZMQError as error:  # EHOSTUNREACH: the peer's connection is gone
+            self._io.call(lambda: self._connection_lost(channel))
+            raise LinkDown(
+                f"the connection of {self} broke off ({error.strerror})", DownReason.LOST
+            ) from error
+        channel.sent()
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _transmit(self, encoded: list[Buffer]) -> None:
+        """Raises zmq.Again when there is no room, ZMQError when there is no peer."""
+
+    @abstractmethod
+    def _connection_lost(self, channel: Channel) -> None: ...
+
+    def _flush_later(self) -> None:
+        def arm() -> None:
+            self._io.call_later(FLUSH_INTERVAL, self._flush)
+
+        if not self._flushing:
+            self._flushing = True
+            self._io.call(arm)
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._flushing = False
+            channel = self._channel
+            if channel is None or self._state is not None:
+                return
+            try:
+                while self._backlog:
+                    self._transmit(self._backlog[0])
+                    self._backlog.popleft()
+            except zmq.Again:
+                self._flush_later()
+            except zmq.ZMQError:
+                self._io.call(lambda: self._connection_lost(channel))
+            channel.sent()
+
+    def _say(self, frame: bytes) -> bool:
+        """Send a word of the link's own, which the window does not count; False if it is gone."""
+        with self._lock:
+            try:
+                self._put([frame])
+            except LinkDown:
+                return False
+        return True
+
+    def _hello(self) -> bytes:
+        options = self._options
+        silence = max(1, int(options.silence * 1000))
+        return frames.encode_hello(Hello(options.limits, options.window, silence))
+
+    # --- what arrives, on the I/O thread -----------------------------------------------------
+
+    def _agree(self, hello: Hello) -> None:
+        """Mind the peer's limits as well as ours."""
+        with self._lock:
+            self._window = min(self._window, hello.window)
+            ours = self._options.limits
+            most = Limits(ours.frame_bytes, ours.parts, max(64, self._window // 2))
+            self._limits = frames.common(frames.common(ours, most), hello.limits)
+            self._report_every = max(1, self._window // 4)
+
+    def _take_usual(self, head: bytes) -> bool:
+        """Take a message if it is what nearly all are, on a link that is up."""
+        part = frames.usual_part(head, self._options.limits)
+        if part is None:
+            return False
+        self._take_data([part], USUAL_COST + len(part))
+        return True
+
+    def _take_data(self, message: list[Buffer], size: int) -> None:
+        self._heard = True
+        self._received += size
+        if self._received - self._reported >= self._report_every:
+            self._report()
+        if self._ended:
+            return
+        try:
+            self._handler.received(self, message)
+        except BaseException as error:
+            self._handler_failed(error)
+
+    def _take(self, head: Head, message: list[Buffer]) -> None:
+        """A message on a link that is up. Raises RemoteProtocolError."""
+        self._heard = True
+        if head.kind == DATA:
+            self._take_data(message, frames.cost(head.sizes))
+        elif head.kind == Kind.PING:
+            self._count(head)
+            self._report()
+        elif head.kind == Kind.PONG:
+            self._count(head)
+        else:
+            raise RemoteProtocolError("a second HELLO on one connection")
+
+    def _report(self) -> None:
+        self._reported = self._received
+        self._say(frames.encode_pong(self._received))
+
+    def _count(self, head: Head) -> None:
+        counted = frames.decode_counted(head)
+        if not self._acknowledged <= counted <= self._sent:
+            raise RemoteProtocolError(f"the peer counts {counted} bytes, {self._sent} were sent")
+        self._acknowledged = counted
+
+    def beat(self, passed: float) -> None:
+        """So many seconds passed; on the I/O thread."""
+        if self._state is not None:
+            return
+        if self._heard:
+            self._heard = False
+            self._silent_for = 0.0
+            self._progress.reset()
+            return
+        if self.tcp is not None and self._progress.look(self.tcp.received()):
+            self._silent_for = 0.0
+            if self._progress.excessive:
+                self._violated(RemoteProtocolError("a message without an end"))
+            else:
+                self._report()  # its PINGs wait behind that message
+            return
+        self._silent_for += passed
+        if self._silent_for >= self._options.silence:
+            self._give_up(DownReason.SILENT)
+        elif self._silent_for >= self._options.heartbeat / 2:
+            self._say(frames.encode_ping(self._received))
+
+    @abstractmethod
+    def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
+        """Leave this connection; a dialled link makes another one later."""
+
+    def _violated(self, error: RemoteProtocolError) -> None:
+        _log.warning("%r broke the protocol and loses its connection: %s", self, error)
+        if isinstance(error, VersionMismatch):
+            self._give_up(DownReason.VERSION, Bye.VERSION)
+        else:
+            self._give_up(DownReason.PROTOCOL, Bye.PROTOCOL)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        """Call the owner."""
+        if self._ended:
+            return
+        try:
+            call()
+        except BaseException as error:
+            self._handler_failed(error)
+
+    def _handler_failed(self, error: BaseException) -> None:
+        if isinstance(error, RemoteProtocolError):
+            self._violated(error)
+            return
+        _log.error("a handler of %r failed: the connection is closed", self, exc_info=error)
+        self._give_up(DownReason.PROTOCOL, Bye.PROTOCOL)
+
+    def _tell_up(self) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._state = None
+        self._call(lambda: self._handler.link_up(self))
+
+    def _tell_down(self, reason: DownReason) -> None:
+        """The owner hears of it once, and not from inside a call of its own."""
+
+        def tell() -> None:
+            try:
+                self._handler.link_down(self, reason)
+            except BaseException:
+                _log.exception("a handler of %r failed in link_down", self)
+
+        self._io.call(tell)

@@ -1,0 +1,395 @@
+"""A bound ROUTER and the links that it accepted.
+
+The key that CURVE proved comes with every message, as its User-Id, and is
+compared each time: a routing id is only a name that a peer may choose. A peer
+that is cut off loses its TCP connection too, for zmq has no way to say so.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import zmq
+
+from manta.transports import frames
+from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
+from manta.transports.frames import Bye, Kind
+from manta.transports.security.admission import Admission
+from manta.transports.zeromq.dialling import parse_event
+from manta.transports.zeromq.links import (
+    BYE,
+    NOBLOCK,
+    SNDMORE_NOBLOCK,
+    Channel,
+    LinkOptions,
+    ZmqLink,
+    fd_of,
+    read,
+    readable,
+    send_part,
+)
+from manta.transports.zeromq.tcp import TcpConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manta.transports.interface import Buffer, LinkHandler
+    from manta.transports.security.zap import ZapServer
+    from manta.transports.zeromq.io_thread import IoThread
+    from manta.transports.zeromq.sockets import Socket, SocketFactory
+
+CUT_TIMEOUT = 10.0  # seconds that `cut` waits for the I/O thread
+_STRANGERS_BYTES = 1024 * 1024  # from a connection that has not said HELLO
+_LAST_WORDS = 0.2  # seconds from a BYE to the end of the connection
+_MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+_UNBIND_TIMEOUT = 0.2  # seconds
+_PROBES = (0.001, 0.01, 0.2)  # seconds after the news of a disconnection: zmq closes it after that
+
+_log = logging.getLogger(__name__)
+
+
+class AcceptedLink(ZmqLink):
+    """The server's end; it lives for one connection."""
+
+    def __init__(
+        self,
+        listener: ZmqListener,
+        routing_id: bytes,
+        peer_key: str,
+        tcp: TcpConnection | None,
+    ) -> None:
+        super().__init__(
+            listener.io, listener.lock, peer_key, listener.handler, listener.link_options
+        )
+        self.routing_id = routing_id
+        self.tcp = tcp
+        self._listener = listener
+        self._channel = listener
+
+    def close(self) -> None:
+        self._end(DownReason.CLOSED, Bye.CLOSING)
+
+    def _transmit(self, encoded: list[Buffer]) -> None:
+        socket = self._listener.socket
+        if socket is None:
+            raise zmq.ZMQError(zmq.EHOSTUNREACH)
+        # Only the first can fail: with MANDATORY, zmq then takes all of the message or nothing.
+        send_part(socket, self.routing_id, SNDMORE_NOBLOCK)
+        if len(encoded) == 1:
+            send_part(socket, encoded[0], NOBLOCK)
+        else:
+            socket.send_multipart(encoded, NOBLOCK)
+
+    def _connection_lost(self, channel: Channel) -> None:
+        self._end(DownReason.LOST)
+
+    # --- on the I/O thread, but for `close` ---------------------------------------------------
+
+    def greet(self, hello: frames.Hello) -> None:
+        """The peer said HELLO."""
+        self._agree(hello)
+        self._say(self._hello())
+        self._tell_up()
+
+    def is_up_for(self, key: object) -> bool:
+        """Is it up, and is this its peer's key?"""
+        if self._state is not None:
+            return False
+        if key == self._peer_key:
+            return True
+        _log.warning("another key than %r uses its routing id: refused", self)
+        return False
+
+    def take(self, parts: list[zmq.Frame]) -> None:
+        """A message, the routing id first."""
+        if len(parts) == 2 and self._take_usual(parts[1].bytes):
+            return
+        try:
+            head, message = read(parts, 1, self._options.limits)
+            if head.kind == BYE:
+                self._told_bye(frames.decode_bye(head))
+            else:
+                self._take(head, message)
+        except RemoteProtocolError as error:
+            self._violated(error)
+
+    def _told_bye(self, reason: Bye) -> None:
+        if reason is Bye.PROTOCOL:
+            _log.warning("%r says that this side broke the protocol", self)
+            self._end(DownReason.PROTOCOL)
+        else:
+            self._end(DownReason.CLOSED)
+
+    def probe(self) -> None:
+        """Is the connection still there?"""
+        if not self._ended and self.tcp is not None and not self.tcp.is_open:
+            self._listener.drain_all()  # its last words may wait
+            self._end(DownReason.LOST)
+
+    def revoke(self) -> None:
+        """Stop at once: no last words, and what zmq still holds goes nowhere."""
+        self._end(DownReason.REVOKED)
+        if self.tcp is not None:
+            self.tcp.kill()
+
+    def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
+        self._end(reason, bye)
+        if bye is not None:
+            self._listener.condemn(self.routing_id, self.tcp)
+        elif self.tcp is not None:
+            self.tcp.kill()
+
+    def _end(self, reason: DownReason, bye: Bye | None = None) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            if bye is not None:
+                try:
+                    self._transmit([frames.encode_bye(bye)])
+                except zmq.ZMQError as error:
+                    _log.debug("no goodbye to %r: %s", self, error)
+                self._listener.sent()
+            self._ended = True
+            self._state = reason
+            self._backlog.clear()
+        self._tell_down(reason)
+        self._io.call(partial(self._listener.forget, self))
+
+
+class ZmqListener(Channel):
+    """Accepts links at one address."""
+
+    def __init__(
+        self,
+        io: IoThread,
+        factory: SocketFactory,
+        zap: ZapServer,
+        handler: LinkHandler,
+        admission: Admission,
+        options: LinkOptions,
+        domain: str,
+        forget: Callable[[ZmqListener], None],
+    ) -> None:
+        super().__init__(io, threading.Lock())
+        self.handler = handler
+        self.link_options = options
+        self.address = ""
+        self._factory = factory
+        self._zap = zap
+        self._admission = admission
+        self._domain = domain
+        self._forget = forget
+        self._monitor: Socket | None = None
+        self._links: dict[bytes, AcceptedLink] = {}
+        self._by_fd: dict[int, AcceptedLink] = {}
+        self._strangers: dict[int, tuple[TcpConnection, float]] = {}  # accepted, no HELLO yet
+        self._condemned: set[bytes] = set()
+
+    def open(self, address: str, fd: int | None) -> None:
+        """Bind, on any thread. Raises AddressInUse and LocalTransportError."""
+        self._zap.register(self._domain, self._admission)
+        try:
+            self.socket = self._factory.server(zmq.ROUTER, self._domain)
+            self._monitor = self.socket.get_monitor_socket(_MONITORED)
+            self._monitor.linger = 0
+            self.address = self._factory.bind(self.socket, address, fd=fd)
+        except BaseException:
+            self._close_sockets(0)
+            raise
+        self.io.call(self._register)
+
+    def links(self, peer_key: str) -> list[AcceptedLink]:
+        def those_up() -> list[AcceptedLink]:
+            links = self._links.values()
+            return [link for link in links if link.peer_key == peer_key and link.state is None]
+
+        return self.io.run(those_up, CUT_TIMEOUT)
+
+    def cut(self, peer_key: str) -> int:
+        self._admission.deny(peer_key)
+
+        def cut() -> int:
+            links = self.links(peer_key)
+            for link in links:
+                link.revoke()
+            return sum(link.state is DownReason.REVOKED for link in links)
+
+        return self.io.run(cut, CUT_TIMEOUT)
+
+    def close(self) -> None:
+        """Say goodbye to all and stop listening."""
+        if self.socket is not None:
+            self.io.run(self.close_now, CUT_TIMEOUT)
+
+    # --- on the I/O thread -------------------------------------------------------------------
+
+    def close_now(self) -> None:
+        if self.socket is None:
+            return
+        for link in list(self._links.values()):
+            link.close()
+        self.io.remove_reader(fd_of(self.socket))
+        if self._monitor is not None:
+            self.io.remove_reader(fd_of(self._monitor))
+            self._unbind(self.socket, self._monitor)
+        self._close_sockets(None)
+        self._forget(self)
+
+    def _unbind(self, socket: Socket, monitor: Socket) -> None:
+        """Free the port before this returns: zmq does it by and by."""
+        with self.lock:
+            socket.unbind(self.address)
+        deadline = time.monotonic() + _UNBIND_TIMEOUT
+        while (left := deadline - time.monotonic()) > 0 and monitor.poll(int(left * 1000) + 1):
+            event, _ = parse_event(monitor.recv_multipart(NOBLOCK))
+            if event == zmq.EVENT_CLOSED:
+                return
+        _log.info("%s is not free yet", self.address)
+
+    def beat(self, passed: float) -> None:
+        for link in list(self._links.values()):
+            link.beat(passed)
+        if self._strangers:
+            now = time.monotonic()
+            for fd, (tcp, deadline) in list(self._strangers.items()):
+                if now > deadline or (tcp.received() or 0) > _STRANGERS_BYTES:
+                    del self._strangers[fd]
+                    tcp.kill()
+
+    def forget(self, link: AcceptedLink) -> None:
+        if self._links.get(link.routing_id) is link:
+            del self._links[link.routing_id]
+        if link.tcp is not None and self._by_fd.get(link.tcp.fd) is link:
+            del self._by_fd[link.tcp.fd]
+
+    def condemn(self, routing_id: bytes, tcp: TcpConnection | None) -> None:
+        """Hear no more of a connection, and end it when its BYE has gone out."""
+
+        def execute() -> None:
+            self._condemned.discard(routing_id)
+            if tcp is not None:
+                tcp.kill()
+
+        self._condemned.add(routing_id)
+        self.io.call_later(_LAST_WORDS, execute)
+
+    def arrived(self, parts: list[zmq.Frame]) -> None:
+        name = parts[0]
+        routing_id = name.bytes
+        try:
+            key = name.get("User-Id")
+        except zmq.ZMQError:
+            key = ""  # no handshake proved it: impossible behind CURVE, and refused all the same
+        denied = self._admission.denies(str(key))
+        link = self._links.get(routing_id)
+        if link is not None and link.is_up_for(key):
+            if denied:
+                link.revoke()
+            else:
+                link.take(parts)
+        else:
+            self._from_stranger(routing_id, str(key), denied, parts)
+
+    def _from_stranger(
+        self, routing_id: bytes, key: str, denied: bool, parts: list[zmq.Frame]
+    ) -> None:
+        """A message on a connection that has no link, or has one no more."""
+        if routing_id in self._condemned:
+            return
+        if denied or not key:
+            self._kill(parts[0])
+            return
+        try:
+            head, _ = read(parts, 1, self.link_options.limits)
+            self._met(routing_id, key, head, parts[0])
+        except RemoteProtocolError as error:
+            self._refuse(routing_id, key, parts[0], error)
+
+    def _met(self, routing_id: bytes, key: str, head: frames.Head, name: zmq.Frame) -> None:
+        """A message on a connection that has no link. Raises RemoteProtocolError."""
+        tcp = _tcp_of(name)
+        if head.kind == Kind.HELLO:
+            if len(routing_id) != 5 or routing_id[0] != 0 or routing_id in self._links:
+                # Only ids that this ROUTER made are nobody else's, now and later.
+                raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
+            hello = frames.decode_hello(head)
+            link = AcceptedLink(self, routing_id, key, tcp)
+            self._links[routing_id] = link
+            if tcp is not None:
+                before = self._by_fd.get(tcp.fd)
+                if before is not None:  # its connection is gone, or it would have the descriptor
+                    self.io.call_later(_PROBES[0], before.probe)
+                self._by_fd[tcp.fd] = link
+                self._strangers.pop(tcp.fd, None)
+            link.greet(hello)
+        elif head.kind != Kind.BYE:
+            # We gave it up, and it does not know: it is to dial again.
+            self._last_words(routing_id, Bye.STRANGER, tcp)
+
+    def _refuse(
+        self, routing_id: bytes, key: str, name: zmq.Frame, error: RemoteProtocolError
+    ) -> None:
+        _log.warning("peer %s loses its connection: %s", key, error)
+        bye = Bye.VERSION if isinstance(error, VersionMismatch) else Bye.PROTOCOL
+        self._last_words(routing_id, bye, _tcp_of(name))
+
+    def _last_words(self, routing_id: bytes, bye: Bye, tcp: TcpConnection | None) -> None:
+        with self.lock:
+            if self.socket is not None:
+                try:
+                    self.socket.send_multipart([routing_id, frames.encode_bye(bye)], NOBLOCK)
+                except zmq.ZMQError as error:
+                    _log.debug("no goodbye to a stranger: %s", error)
+                self.sent()
+        self.condemn(routing_id, tcp)
+
+    def _kill(self, name: zmq.Frame) -> None:
+        tcp = _tcp_of(name)
+        if tcp is not None:
+            tcp.kill()
+
+    def _register(self) -> None:
+        if self.socket is None or self._monitor is None:
+            return
+        self.io.add_reader(fd_of(self.socket), self.drain)
+        self.io.add_reader(fd_of(self._monitor), self._drain_monitor)
+        self.drain()  # what came before is not told again
+        self._drain_monitor()
+
+    def _drain_monitor(self) -> None:
+        while self._monitor is not None and readable(self._monitor):
+            event, fd = parse_event(self._monitor.recv_multipart(NOBLOCK))
+            if event == zmq.EVENT_ACCEPTED:
+                tcp = TcpConnection.of(fd)
+                patience = self._factory.options.handshake / 1000 + self.link_options.hello
+                if tcp is not None and fd not in self._by_fd:
+                    self._strangers[fd] = tcp, time.monotonic() + patience
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._strangers.pop(fd, None)
+                link = self._by_fd.get(fd)
+                if link is not None:
+                    for delay in _PROBES:
+                        self.io.call_later(delay, link.probe)
+
+    def _close_sockets(self, linger: int | None) -> None:
+        with self.lock:
+            socket, self.socket = self.socket, None
+        if socket is not None:
+            if self._monitor is not None:
+                socket.disable_monitor()
+                self._monitor.close()
+                self._monitor = None
+            socket.close(linger)
+        self._zap.unregister(self._domain)
+
+
+def _tcp_of(name: zmq.Frame) -> TcpConnection | None:
+    try:
+        fd = int(name.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
+    return TcpConnection.of(fd) if fd >= 0 else None

@@ -1,0 +1,205 @@
+"""The one place where zmq sockets get their options (R1, R9).
+
+Every wait has an end and every queue a bound. A server socket is made only
+where a live ZAP handler answers for its domain: CURVE alone admits anybody.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as std_socket
+from dataclasses import dataclass
+
+import zmq
+
+from manta.transports.errors import AddressInUse, LocalTransportError
+from manta.transports.security.keys import KeyPair, check_key
+from manta.transports.security.zap import ZapServer
+
+CURVE_OVERHEAD = 64  # bytes that CURVE adds to a frame (RFC 26: 33), and some
+# Milliseconds to the next attempt of a socket that is to make one only. Not -1: libzmq then drops
+# what has arrived as soon as the connection ends.
+NEVER = 3_600_000
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Socket = zmq.Socket[bytes]
+
+
+@dataclass(frozen=True)
+class SocketOptions:
+    """Times in milliseconds, sizes in bytes, high-water marks in messages."""
+
+    linger: int = 1000
+    send_timeout: int = 1000
+    handshake: int = 5000
+    connect_timeout: int = 3000
+    heartbeat: int = 2000
+    heartbeat_timeout: int = 5000
+    reconnect: int = 100  # libzmq adds up to as much again at random; NEVER: not by itself
+    reconnect_max: int = 2000
+    send_hwm: int = 1000
+    receive_hwm: int = 1000
+    frame_bytes: int = 4 * 1024 * 1024  # of a frame before encryption
+    backlog: int = 512  # connections that wait to be accepted
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`tcp://host:port` in parts, an IPv6 host without its brackets."""
+    scheme, _, rest = address.partition("://")
+    host, colon, port = rest.rpartition(":")
+    if scheme != "tcp" or not colon or not host or not port.isascii() or not port.isdigit():
+        raise LocalTransportError(f"{address!r} is not an address: write tcp://HOST:PORT")
+    if int(port) > 65535:
+        raise LocalTransportError(f"{address!r} has no such port: ports end at 65535")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def is_literal(host: str) -> bool:
+    """Is it an IP address, which needs no name service?"""
+    family = std_socket.AF_INET6 if ":" in host else std_socket.AF_INET
+    try:
+        std_socket.inet_pton(family, host.partition("%")[0])
+    except OSError:
+        return False
+    return True
+
+
+class SocketFactory:
+    """Makes the sockets of one identity in one context."""
+
+    def __init__(
+        self,
+        context: Context,
+        keys: KeyPair,
+        *,
+        zap: ZapServer | None = None,
+        options: SocketOptions | None = None,
+    ) -> None:
+        self.context = context
+        self.options = options or SocketOptions()
+        self._keys = keys
+        self._zap = zap
+
+    def server(self, kind: int, domain: str) -> Socket:
+        """A CURVE server socket, to be bound with `bind`.
+
+        Raises LocalTransportError unless a live ZAP handler answers for `domain`.
+        """
+        self._check_zap(domain)
+        socket = self._make(kind)
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt_string(zmq.ZAP_DOMAIN, domain)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        return socket
+
+    def client(self, kind: int, server_key: str) -> Socket:
+        """A CURVE client socket that talks to the holder of `server_key` only."""
+        check_key(server_key, "server's public key")
+        socket = self._make(kind)
+        socket.setsockopt_string(zmq.CURVE_SERVERKEY, server_key)
+        return socket
+
+    def connect(self, socket: Socket, address: str) -> None:
+        """Returns at once; give it an IP address, since libzmq resolves names while it blocks."""
+        host, port = split_address(address)
+        socket.setsockopt(zmq.IPV6, int(":" in host))
+        try:
+            socket.connect(join_address(host, port))
+        except zmq.ZMQError as error:
+            raise LocalTransportError(f"cannot dial {address}: {error.strerror}") from error
+
+    def bind(self, socket: Socket, address: str, *, fd: int | None = None) -> str:
+        """Bind a socket that `server` made; returns the address with the port taken.
+
+        `fd` is a TCP socket that listens already; this process's copy of it
+        stays open. Raises AddressInUse or LocalTransportError.
+        """
+        domain = socket.getsockopt_string(zmq.ZAP_DOMAIN)
+        if not socket.getsockopt(zmq.CURVE_SERVER) or not domain:
+            raise LocalTransportError(
+                "only a socket with CURVE and a ZAP domain may be bound: make it with `server`"
+            )
+        self._check_zap(domain)
+        host, port = split_address(address)
+        if host != "*" and not is_literal(host):
+            host = _resolve(host, address)
+        socket.setsockopt(zmq.IPV6, int(":" in host))
+        if fd is not None:
+            own = os.dup(fd)  # libzmq closes its copy with the socket
+            os.set_blocking(own, False)
+            socket.setsockopt(zmq.USE_FD, own)
+        try:
+            socket.bind(join_address(host, port))
+        except zmq.ZMQError as error:
+            raise _bind_error(error, address) from error
+        return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def _check_zap(self, domain: str) -> None:
+        if self._zap is None or not self._zap.serves(domain):
+            raise LocalTransportError(
+                f"no live ZAP handler answers for the domain {domain!r}: without one anybody "
+                "could connect; start the handler and register the domain first"
+            )
+
+    def _make(self, kind: int) -> Socket:
+        options = self.options
+        socket = self.context.socket(kind)
+        try:
+            for option, value in (
+                (zmq.LINGER, options.linger),
+                (zmq.SNDTIMEO, options.send_timeout),
+                (zmq.HANDSHAKE_IVL, options.handshake),
+                (zmq.CONNECT_TIMEOUT, options.connect_timeout),
+                (zmq.HEARTBEAT_IVL, options.heartbeat),
+                (zmq.HEARTBEAT_TIMEOUT, options.heartbeat_timeout),
+                (zmq.HEARTBEAT_TTL, options.heartbeat_timeout),
+                (zmq.RECONNECT_IVL, options.reconnect),
+                (zmq.RECONNECT_IVL_MAX, options.reconnect_max),
+                (zmq.SNDHWM, options.send_hwm),
+                (zmq.RCVHWM, options.receive_hwm),
+                (zmq.MAXMSGSIZE, options.frame_bytes + CURVE_OVERHEAD),
+                (zmq.BACKLOG, options.backlog),
+            ):
+                socket.setsockopt(option, value)
+            if kind == zmq.ROUTER:
+                # A peer that is gone is an error, and nobody takes over another's routing id.
+                socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+                socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+            socket.setsockopt_string(zmq.CURVE_PUBLICKEY, self._keys.public)
+            socket.setsockopt_string(zmq.CURVE_SECRETKEY, self._keys.secret)
+        except BaseException:
+            socket.close(0)
+            raise
+        return socket
+
+
+def _resolve(host: str, address: str) -> str:
+    try:
+        found = std_socket.getaddrinfo(host, None, type=std_socket.SOCK_STREAM)
+    except OSError as error:
+        raise LocalTransportError(
+            f"cannot listen on {address}: the name {host!r} is not known here; use an IP "
+            f"address of this machine, or * for all"
+        ) from error
+    # IPv4 first: where both are there, a name mostly means both, and peers try IPv4.
+    found.sort(key=lambda info: info[0] != std_socket.AF_INET)
+    return str(found[0][4][0])
+
+
+def _bind_error(error: zmq.ZMQError, address: str) -> LocalTransportError:
+    if error.errno == errno.EADDRINUSE:
+        return AddressInUse(
+            f"cannot listen on {address}: another process listens there; stop it, or choose "
+            "another port"
+        )
+    remedy = {
+        errno.EACCES: "this user may not take that port; choose one above 1023",
+        errno.EADDRNOTAVAIL: "this machine does not have that address; use one of its own, or *",
+        errno.ENODEV: "this machine does not have that address; use one of its own, or *",
+    }.get(error.errno or 0, error.strerror)
+    return LocalTransportError(f"cannot listen on {address}: {remedy}")

@@ -1,0 +1,199 @@
+"""The control plane in earnest: CURVE over TCP, one ROUTER to a listener, one DEALER to a link."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import zmq
+
+from manta.transports.errors import LocalTransportError
+from manta.transports.frames import Limits
+from manta.transports.security.keys import KeyPair, check_key
+from manta.transports.security.zap import ZapServer
+from manta.transports.zeromq.dialled import DialledLink
+from manta.transports.zeromq.io_thread import IoThread
+from manta.transports.zeromq.links import LinkOptions
+from manta.transports.zeromq.listener import ZmqListener
+from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions, split_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manta.transports.interface import LinkHandler
+    from manta.transports.security.admission import Admission
+    from manta.transports.zeromq.sockets import Context
+
+CLOSE_TIMEOUT = 10.0  # seconds
+
+_domains = itertools.count(1)
+_log = logging.getLogger(__name__)
+
+
+class ZmqTransport:
+    """Implements `interface.Transport`; make one to a process.
+
+    It owns its I/O thread, and its zmq context unless one is given. A context
+    that is given gets a ZAP handler, unless `zap` is the one that it has.
+    """
+
+    def __init__(
+        self,
+        keys: KeyPair,
+        *,
+        limits: Limits | None = None,
+        options: LinkOptions | None = None,
+        sockets: SocketOptions | None = None,
+        context: Context | None = None,
+        zap: ZapServer | None = None,
+    ) -> None:
+        self._keys = keys
+        self._options = options or LinkOptions()
+        if limits is not None:
+            self._options = replace(self._options, limits=limits)
+        self._own_context = context is None
+        self._context: Context = zmq.Context() if context is None else context
+        self._own_zap = zap is None
+        self._zap = zap or ZapServer(self._context)
+        self._zap_started = not self._own_zap
+        limits = self._options.limits
+        # Longer than ours: zmq takes a large message on a slow line for silence, we do not.
+        sockets = sockets or SocketOptions(heartbeat_timeout=30_000)
+        # A head may hold all parts, or the sizes of all.
+        frame = max(limits.frame_bytes, 16384) + 4 * limits.parts + 64
+        self._server_factory = SocketFactory(
+            self._context, keys, zap=self._zap, options=replace(sockets, frame_bytes=frame)
+        )
+        # A dialled link makes a new socket itself: see zmq_dialled.
+        dialling = replace(sockets, frame_bytes=frame, reconnect=NEVER, reconnect_max=0)
+        self._client_factory = SocketFactory(self._context, keys, options=dialling)
+        self._changing = threading.Lock()
+        self._listeners: dict[ZmqListener, None] = {}
+        self._links: dict[DialledLink, None] = {}
+        self._closed = False
+        self._was_healthy = True
+        self._io = IoThread("manta-io")
+        self._io.start()
+        self._beat_at = time.monotonic()
+        self._io.call(self._beat_later)
+
+    @property
+    def public_key(self) -> str:
+        return self._keys.public
+
+    @property
+    def healthy(self) -> bool:
+        """Can peers still be admitted? False when the ZAP handler missed its probes."""
+        return not self._closed and (not self._listeners or self._zap.healthy)
+
+    def listen(
+        self,
+        address: str,
+        handler: LinkHandler,
+        admission: Admission,
+        *,
+        fd: int | None = None,
+    ) -> ZmqListener:
+        with self._changing:
+            self._check_open()
+            if not self._zap_started:
+                self._zap.start()
+                self._zap_started = True
+            listener = ZmqListener(
+                self._io,
+                self._server_factory,
+                self._zap,
+                handler,
+                admission,
+                self._options,
+                f"manta.{next(_domains)}",
+                self._forget_listener,
+            )
+            listener.open(address, fd)
+            self._listeners[listener] = None
+        return listener
+
+    def dial(self, address: str, server_key: str, handler: LinkHandler) -> DialledLink:
+        check_key(server_key, "server's public key")
+        split_address(address)
+        with self._changing:
+            self._check_open()
+            link = DialledLink(
+                self._io,
+                self._client_factory,
+                address,
+                server_key,
+                handler,
+                self._options,
+                self._forget_link,
+            )
+            self._links[link] = None
+        self._io.call(link.attempt)
+        return link
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Run `call` on the I/O thread, in order with the handlers; it must not block."""
+        self._io.call(call)
+
+    def close(self) -> None:
+        with self._changing:
+            if self._closed:
+                return
+            if self._io.is_current():
+                raise LocalTransportError(
+                    "a handler cannot close its own transport: use another thread"
+                )
+            self._closed = True
+        self._io.call(self._close_all)
+        # Twice round, so that the handlers' last calls run before the thread ends.
+        self._io.call(lambda: self._io.call(self._io.end))
+        if not self._io.join(CLOSE_TIMEOUT):
+            _log.error("a handler blocks the I/O thread: its sockets stay open until it ends")
+            return
+        if self._own_zap:
+            self._zap.stop()
+        if self._own_context:
+            self._context.term()  # within the linger limit
+
+    # --- on the I/O thread -------------------------------------------------------------------
+
+    def _close_all(self) -> None:
+        for link in list(self._links):
+            link.close()
+        for listener in list(self._listeners):
+            listener.close_now()
+
+    def _beat_later(self) -> None:
+        self._io.call_later(self._options.heartbeat / 2, self._beat)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        interval = self._options.heartbeat / 2
+        passed = now - self._beat_at
+        self._beat_at = now
+        if passed > 4 * interval:
+            # This process was held up: what the peers said meanwhile has yet to be read.
+            passed = 0.0
+        if self.healthy != self._was_healthy and not self._closed:
+            self._was_healthy = not self._was_healthy
+            if not self._was_healthy:
+                _log.error("the ZAP handler does not answer: no peer can connect; restart")
+        for link in list(self._links):
+            link.beat(passed)
+        for listener in list(self._listeners):
+            listener.beat(passed)
+        self._beat_later()
+
+    def _forget_link(self, link: DialledLink) -> None:
+        self._links.pop(link, None)
+
+    def _forget_listener(self, listener: ZmqListener) -> None:
+        self._listeners.pop(listener, None)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LocalTransportError("this transport is closed: make a new one")
