@@ -100,10 +100,10 @@ class Context(Protocol):
     @property
     def brief(self) -> Brief: ...
 
-    def call(self, kind: str, **fields: Any) -> Any:
+    def call(self, request: str, /, **fields: Any) -> Any:
         """Ask the node for something; `value` among the fields is any value that can be sent.
 
-        `kind` and fields are those of `manta.node.task_server.session`, the kind in snake case.
+        The requests are those of `manta.node.task_server.requests`, in snake case.
         Answers a plain object, a value (or MISSING), or a list of Entry or Part.
         """
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from manta.light.wire import BrokenFrame
-from manta.node.task_server.session import RoundBrief
+from manta.node.task_server.messages import RoundBrief
 from manta.node.task_server.sessions import Round
 from manta.protocol.node import TaskError
 

@@ -3,7 +3,7 @@
 Theory of operation: tasks and owners both only ever post to this thread; it alone changes
 sessions and rounds. A task that breaks the protocol is cut off and its round cancelled. An
 owner that does not take its events at once stops its own tasks, by way of full pipes and
-unanswered requests, and nobody else's. `light_rounds` says what happens in rounds.
+unanswered requests, and nobody else's. `rounds` says what happens in rounds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from manta.light.wire import PATIENCE, VERSION, BrokenFrame
 from manta.node.task_server import wire
 from manta.node.task_server.loop import READ, WRITE, PollThread
-from manta.node.task_server.memory import TaskMemory
+from manta.node.task_server.messages import RoundBrief, RuntimeFailed, RuntimeReady, SessionLost
 from manta.node.task_server.outcomes import brief_fields, failed
 from manta.node.task_server.peer import Gone, Peer
 from manta.node.task_server.rounds import RoundDesk
-from manta.node.task_server.session import RoundBrief, RuntimeFailed, RuntimeReady, SessionLost
 from manta.node.task_server.sessions import TAIL, Channel, Message, Round, Session, Sessions
 from manta.node.task_server.streams import Stream
+from manta.node.task_server.values import TaskValues
 from manta.protocol.node import Instance
 
 log = logging.getLogger("manta.node.light")
@@ -43,8 +43,8 @@ class TaskServer:
 
     def __init__(self, sessions: Sessions, on_failure: Callable[[BaseException], None]) -> None:
         self._sessions = sessions
-        self._memory = TaskMemory(sessions)
-        self.rounds = RoundDesk(sessions, self._memory, self)
+        self._values = TaskValues(sessions)
+        self.rounds = RoundDesk(sessions, self._values, self)
         self._loop = PollThread("manta-light", self._begin, self._tick, self._finish, on_failure)
         self._listener: socket.socket | None = None
         self._peers: set[Peer] = set()
@@ -71,7 +71,7 @@ class TaskServer:
     def stop(self) -> None:
         """Close all connections; the sessions stay."""
         self._loop.stop(self._sessions.wake)
-        self._memory.close()
+        self._values.close()
 
     def _begin(self) -> None:
         assert self._listener is not None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.actors import ActorDead, MailboxFull
-from manta.node.task_server.session import CancelRound, CloseSession, Output, RunRound
+from manta.node.task_server.messages import CancelRound, CloseSession, Output, RunRound
 from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream, grouped
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BulkError
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from manta.actors import Ref
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.task_server.memory import Incoming, Memory
+    from manta.node.task_server.messages import RoundBrief
     from manta.node.task_server.requests import Reply
-    from manta.node.task_server.session import RoundBrief
 
 SOCKET = "light"
 LONGEST_PATH = 100  # bytes; the kernel's limit is 107

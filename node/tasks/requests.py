@@ -15,7 +15,7 @@ from manta.node.errors import StorageError
 from manta.node.link.peer_hub import Fetch
 from manta.node.messages import AskManager, ReadNetworkQuality
 from manta.node.metrics import ReadPerformance, ReadResources
-from manta.node.task_server import session as light
+from manta.node.task_server import requests as light
 from manta.node.tasks.exchange import TaskExchange
 from manta.protocol import exchange
 from manta.protocol import node as protocol

@@ -35,7 +35,8 @@ from manta.node.link.peer_hub import Fetch
 from manta.node.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.state import remove_folder
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
+from manta.node.task_server.requests import Request
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
 from manta.node.tasks.image_rounds import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
@@ -103,7 +104,7 @@ class TaskSupervisor(Actor):
 
     def receive(self, message: Any) -> Any:
         match message:
-            case light.Request():
+            case Request():
                 self._serve(message)
             case light.Output(_, instance, stream, lines):
                 kept = [LogLine(instance, at, stream, text) for at, text in lines]
@@ -420,7 +421,7 @@ class TaskSupervisor(Actor):
 
     # --- what the task asks ----------------------------------------------------------------
 
-    def _serve(self, request: light.Request) -> None:
+    def _serve(self, request: Request) -> None:
         if request.session != self._machine.session or request.instance != self._machine.current:
             request.reply.fail("SwarmStopped", f"{request.instance} was ended by the node.")
             return

@@ -21,7 +21,7 @@ import pytest
 
 from manta.light.wire import MAX_CHANNELS, MAX_TO_NODE, VERSION, Connection
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
 from manta.node.task_server.rounds import MAX_ABANDONED
 from manta.node.task_server.sessions import LONGEST_PATH, Sessions
 from manta.protocol.node import Instance

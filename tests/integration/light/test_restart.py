@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from manta.actors import Actor, ChildSpec
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
+from manta.node.task_server import requests as ask
 from tests.children import Child
 from tests.integration.light.harness import wait_until
 
@@ -59,7 +60,7 @@ def test_an_unanswered_request_is_carried_out_once(start: Start, node: Any) -> N
         node.restart_service(pause)
         if pause:
             time.sleep(0.2)  # it has come back and asked again
-        request.reply.set(node.payload(7) if isinstance(request.body, light.GetGlobal) else None)
+        request.reply.set(node.payload(7) if isinstance(request.body, ask.GetGlobal) else None)
     assert runtime.end().output == 7
     assert [type(body).__name__ for body in node.requests] == [
         "AddResult",
@@ -170,7 +171,8 @@ NODE = """
 import sys, time
 from pathlib import Path
 from manta.actors import Actor, ActorSystem, ChildSpec
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
+from manta.node.task_server import requests as ask
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
 from manta.node.runners.interface import RuntimeSpec
