@@ -14,24 +14,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from manta.actors import Ref
-    from manta.protocol.node import Instance, TaskError
+    from manta.protocol.node import Assignment, Instance, TaskError
     from manta.protocol.values import Payload
-
-
-class RoundBrief(msgspec.Struct, frozen=True):
-    """All that the runtime must know to run one round."""
-
-    instance: Instance
-    swarm_name: str
-    task_id: str
-    node_id: str
-    node_alias: str
-    size: int
-    seed: int
-    class_name: str | None
-    datasets: dict[str, str]
-    """Name -> path as the task sees it."""
-    timeout: float | None
 
 
 # To the LightService.
@@ -59,7 +43,10 @@ class CloseSession(msgspec.Struct, frozen=True):
 
 class RunRound(msgspec.Struct, frozen=True):
     session: str
-    brief: RoundBrief
+    assignment: Assignment
+    node_alias: str
+    datasets: dict[str, str]
+    """Name -> path as the task sees it."""
 
 
 class CancelRound(msgspec.Struct, frozen=True):

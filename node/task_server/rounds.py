@@ -144,7 +144,7 @@ class RoundDesk:
 
             self._sessions.post(job)
 
-        session, instance = channel.round.session, channel.round.brief.instance
+        session, instance = channel.round.session, channel.round.instance
         reply = Reply(answered)
         if channel.last == message.n:
             channel.reply = reply
@@ -221,7 +221,7 @@ class RoundDesk:
         computing: float,
         moving: float,
     ) -> None:
-        session, instance = round_.session, round_.brief.instance
+        session, instance = round_.session, round_.instance
         event = RoundEnded(session.id, instance, output, error, computing, moving)
         self._server.tell(session, event)
         self.drop(round_)

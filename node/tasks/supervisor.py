@@ -405,19 +405,9 @@ class TaskSupervisor(Actor):
             return
         context = self._context
         left = context.runtimes.get(self.ref.address.path)
-        brief = light.RoundBrief(
-            instance=assignment.instance,
-            swarm_name=assignment.swarm_name,
-            task_id=assignment.task_id,
-            node_id=assignment.node_id,
-            node_alias=self._node_alias(),
-            size=assignment.size,
-            seed=assignment.seed,
-            class_name=assignment.class_name,
-            datasets=left.handle.dataset_paths() if left else {},
-            timeout=assignment.timeout,
-        )
-        self._context.sessions.tell(light.RunRound(session, brief))
+        datasets = left.handle.dataset_paths() if left else {}
+        order = light.RunRound(session, assignment, self._node_alias(), datasets)
+        context.sessions.tell(order)
 
     # --- what the task asks ----------------------------------------------------------------
 

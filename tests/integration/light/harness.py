@@ -19,7 +19,8 @@ from manta.node.task_server import messages as light
 from manta.node.task_server import requests as ask
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
-from manta.protocol.node import Instance, ResultEntry
+from manta.protocol.node import Assignment, Instance, ResultEntry
+from manta.protocol.spec import ModuleSpec
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
 from manta.transports.blobs.depots import FileDepot, MemoryDepot
 from manta.transports.codec.values import decode, encode
@@ -231,19 +232,14 @@ class Runtime:
     ) -> Instance:
         instance = Instance("swarm", "worker", index, iteration)
         fields: dict[str, Any] = {
-            "instance": instance,
             "swarm_name": "a swarm",
             "task_id": f"worker-{iteration}",
-            "node_id": node_id,
-            "node_alias": "node-1",
             "size": 3,
             "seed": 7,
-            "class_name": None,
             "datasets": self.handle.dataset_paths(),
-            "timeout": None,
         }
         fields |= brief
-        self.node.sessions.tell(light.RunRound(self.id, light.RoundBrief(**fields)))
+        self.node.sessions.tell(order(self.id, instance, node_id=node_id, **fields))
         return instance
 
     def end(self, patience: float = PATIENCE) -> Ended:
@@ -274,6 +270,18 @@ class Runtime:
         self.handle.kill()
         if self.node.light.is_alive:
             self.node.sessions.tell(light.CloseSession(self.id))
+
+
+def order(
+    session: str,
+    instance: Instance,
+    datasets: dict[str, str] | None = None,
+    node_alias: str = "node-1",
+    **assignment: Any,
+) -> light.RunRound:
+    fields = {"swarm_name": "", "node_id": "", "size": 1, **assignment}
+    assigned = Assignment(instance, ModuleSpec("worker"), **fields)
+    return light.RunRound(session, assigned, node_alias, datasets or {})
 
 
 def wait_until(condition: Callable[[], bool], patience: float = 10.0) -> None:

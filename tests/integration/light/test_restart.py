@@ -172,12 +172,12 @@ import sys, time
 from pathlib import Path
 from manta.actors import Actor, ActorSystem, ChildSpec
 from manta.node.task_server import messages as light
-from manta.node.task_server import requests as ask
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
 from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
-from manta.protocol.node import Instance
+from manta.protocol.node import Assignment, Instance
+from manta.protocol.spec import ModuleSpec
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.transports.blobs.depots import FileDepot, MemoryDepot
 class Owner(Actor):
@@ -194,8 +194,8 @@ opened = service.ask(light.OpenSession("s", owner), timeout=10)
 (folder / "scratch").mkdir()
 spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")
 handle = ProcessRunner().start(spec, print)
-brief = light.RoundBrief(Instance("swarm", "worker", 0, 0), "", "", "", "", 1, 0, None, {}, None)
-sessions.tell(light.RunRound("s", brief))
+instance, module = Instance("swarm", "worker", 0, 0), ModuleSpec("worker")
+sessions.tell(light.RunRound("s", Assignment(instance, module, "", "", 1), "", {}))
 print(handle.pid, flush=True)
 time.sleep(60)
 """
