@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -20,17 +20,33 @@ from manta.transports.errors import BulkError
 
 if TYPE_CHECKING:
     from manta.node.task_server.peer import Peer
-    from manta.node.task_server.server import TaskServer
+    from manta.node.task_server.streams import Stream
     from manta.node.task_server.values import TaskValues
 
 MAX_ABANDONED = 100
 """Requests of a round under way at a time whose answer it does not wait for."""
 
 
+class Server(Protocol):
+    """What deals with the connections and owners of the rounds."""
+
+    rounds: RoundDesk
+
+    def send(self, peer: Peer, *messages: Message) -> None: ...
+
+    def close(self, peer: Peer) -> None: ...
+
+    def tell(self, session: Session, event: Any) -> None: ...
+
+    def deliver(self, session: Session) -> None: ...
+
+    def unwatch(self, *streams: Stream) -> None: ...
+
+
 class RoundDesk:
     """The part of a TaskServer that deals with rounds; on its thread."""
 
-    def __init__(self, sessions: Sessions, values: TaskValues, server: TaskServer) -> None:
+    def __init__(self, sessions: Sessions, values: TaskValues, server: Server) -> None:
         self._sessions = sessions
         self._values = values
         self._server = server
@@ -93,7 +109,7 @@ class RoundDesk:
             return
         value = getattr(message, "value", None)
 
-        def then(server: TaskServer, payload: Payload | None, error: Error | None) -> None:
+        def then(server: Server, payload: Payload | None, error: Error | None) -> None:
             server.rounds.go_on(channel, message, payload, error)
 
         self._values.take_in(channel, value, then, self._server)
@@ -139,7 +155,7 @@ class RoundDesk:
 
     def _ask(self, channel: Channel, message: Body) -> None:
         def answered(value: Any, error: Error | None) -> None:
-            def job(server: TaskServer) -> None:
+            def job(server: Server) -> None:
                 server.rounds.answered(channel, message, value, error)
 
             self._sessions.post(job)
@@ -193,7 +209,7 @@ class RoundDesk:
         try:
             end = wire.end(said)
 
-            def then(server: TaskServer, output: Payload | None, error: Error | None) -> None:
+            def then(server: Server, output: Payload | None, error: Error | None) -> None:
                 server.rounds.returned(round_, end, output, error)
 
             self._values.take_in(round_.channels[0], end.output, then, self._server)
