@@ -1,8 +1,8 @@
-"""Which round this process runs: what `World`, `Local` and `Results` speak through."""
+"""Which attempt this process runs: what `World`, `Local` and `Results` speak through."""
 
 from __future__ import annotations
 
-from _thread import RLock  # importing threading costs each forked round a tenth
+from _thread import RLock  # importing threading costs each forked attempt a tenth
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manta.light.errors import NotInTask
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Brief:
-    """The round that runs here: what the node says of it (`manta.node.task_server.outcomes.brief`),
-    where its scratch folder lies, and what it counts itself."""
+    """The attempt that runs here: what the node says of it, where its scratch folder lies, and what
+    it counts itself. `manta.node.task_server.outcomes.brief` is the node's part."""
 
     swarm_id: str
     swarm_name: str
@@ -34,13 +34,13 @@ class Brief:
     def __init__(self, **told: Any) -> None:
         self.__dict__.update(told)
         self.collectives = 0
-        """How many this round has taken part in."""
+        """How many this attempt has taken part in."""
         self.locks: dict[str, RLock] = {}
         """Which of its threads has one of the swarm's locks, which are those of instances."""
         self.node_ids: dict[str, str] = {}
-        """By the names that this round has received under."""
+        """By the names that this attempt has received under."""
         self.received: dict[tuple[str, str], int] = {}
-        """How many messages of a node, by its id, and tag this round has received."""
+        """How many messages of a node, by its id, and tag this attempt has received."""
         self.receiving: dict[tuple[str, str], bool] = {}
         """Whether it was asked for one more, which was not given out."""
 
@@ -80,7 +80,7 @@ MISSING = Missing()
 
 
 class Context(Protocol):
-    """One round, seen from its code."""
+    """One attempt, seen from its code."""
 
     @property
     def brief(self) -> Brief: ...
@@ -94,9 +94,9 @@ class Context(Protocol):
 
 
 class Usage:
-    """The round that is running, if one is; `watch` hears of uses while there is none.
+    """The attempt that is running, if one is; `watch` hears of uses while there is none.
 
-    `log_sink` is the socket that takes the round's log records, one a datagram.
+    `log_sink` is the socket that takes the attempt's log records, one a datagram.
     """
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from manta.node.scheduling.reservations import Capacity
 from manta.node.state import Identity, StateFolder, Status
 from manta.node.supervisor import NodeSupervisor
 from manta.node.task_server.service import LightService
-from manta.node.task_server.sessions import Sessions
+from manta.node.task_server.sessions import RuntimeSessions
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
 from manta.transports.blobs.depots import FileDepot, MemoryDepot
 from manta.transports.zeromq.transport import ZmqTransport
@@ -73,7 +73,7 @@ class Node:
             files = FileDepot(folder.values, sync=False)
             values = TieredDepot(MemoryDepot(room), files, largest=room // 8)
             undo.callback(values.close)
-            sessions = Sessions(values, folder.path / "light")
+            sessions = RuntimeSessions(values, folder.path / "light")
             undo.callback(sessions.close)
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)

@@ -109,7 +109,7 @@ def run_task(
         )
         with (
             _loaded(task, Path(folder)) as load,
-            _round(_Context(brief, run, given, heard, waiting)),
+            _attempt(_Context(brief, run, given, heard, waiting)),
         ):
             target = load(class_name)
             try:
@@ -121,7 +121,7 @@ def run_task(
 
 
 class _Context:
-    """A round whose node is this process's memory."""
+    """An attempt whose node is this process's memory."""
 
     def __init__(
         self,
@@ -267,7 +267,7 @@ def _check_task(task: object) -> None:
 
 
 @contextmanager
-def _round(context: _Context) -> Iterator[None]:
+def _attempt(context: _Context) -> Iterator[None]:
     finders = list(sys.meta_path)
     before, usage.context = usage.context, context
     try:
@@ -282,7 +282,7 @@ def _round(context: _Context) -> Iterator[None]:
 def _loaded(
     task: type | str | os.PathLike[str], folder: Path
 ) -> Iterator[Callable[[str | None], Target]]:
-    """What finds the target, within the round. The module is forgotten afterwards."""
+    """What finds the target, within the attempt. The module is forgotten afterwards."""
     if isinstance(task, type):
         yield lambda class_name: Target(task)
         return
@@ -299,7 +299,7 @@ def _loaded(
     program = Program(str(file.parent), file.name)
 
     def load(class_name: str | None) -> Target:
-        program.load(in_round=True)
+        program.load(in_attempt=True)
         return program.target(class_name)
 
     modules, path, arguments = set(sys.modules), list(sys.path), list(sys.argv)

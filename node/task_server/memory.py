@@ -49,7 +49,7 @@ class Incoming:
         return self._digest
 
     def close(self) -> None:
-        """The round is over."""
+        """The attempt is over."""
         if self.fd >= 0:  # and nobody wants it
             os.close(self.fd)
             self._digest.add_done_callback(self._let_go)

@@ -1,6 +1,6 @@
 """What a TaskSupervisor and the LightService say to each other about one runtime.
 
-A *runtime* is a task process that outlives rounds; a *round* is one attempt of one
+A *runtime* is a task process that outlives attempts; a *attempt* is one attempt of one
 instance, run in it. Requests of the task's code reach the TaskSupervisor as `Request`
 with a reply to be filled in; everything else that the runtime does arrives as an event.
 Values are payloads: what is large lies in the node's memory depot under its digest.
@@ -34,14 +34,14 @@ class SessionOpened(msgspec.Struct, frozen=True):
     """Path of the Unix socket; its folder is what a container mounts."""
 
 
-# To `Sessions.tell`, from any thread: nothing is lost while the service is restarted.
+# To `RuntimeSessions.tell`, from any thread: nothing is lost while the service is restarted.
 
 
 class CloseSession(msgspec.Struct, frozen=True):
     session: str
 
 
-class RunRound(msgspec.Struct, frozen=True):
+class RunAttempt(msgspec.Struct, frozen=True):
     session: str
     assignment: Assignment
     node_alias: str
@@ -49,8 +49,8 @@ class RunRound(msgspec.Struct, frozen=True):
     """Name -> path as the task sees it."""
 
 
-class CancelRound(msgspec.Struct, frozen=True):
-    """Asks the round's code to end, by SIGTERM; who says so kills a runtime that does not."""
+class CancelAttempt(msgspec.Struct, frozen=True):
+    """Asks the attempt's code to end, by SIGTERM; who says so kills a runtime that does not."""
 
     session: str
     instance: Instance
@@ -61,7 +61,7 @@ class CancelRound(msgspec.Struct, frozen=True):
 
 
 class RuntimeReady(msgspec.Struct, frozen=True):
-    """The module was imported (or will be, anew each round); rounds may be given."""
+    """The module was imported (or will be, anew each attempt); attempts may be given."""
 
     session: str
     mode: str
@@ -78,7 +78,7 @@ class RuntimeFailed(msgspec.Struct, frozen=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """Lines that the round wrote; `stream` is stdout, stderr or a logging level."""
+    """Lines that the attempt wrote; `stream` is stdout, stderr or a logging level."""
 
     session: str
     instance: Instance
@@ -86,7 +86,7 @@ class Output(msgspec.Struct, frozen=True):
     lines: tuple[tuple[float, str], ...]
 
 
-class RoundEnded(msgspec.Struct, frozen=True):
+class AttemptExited(msgspec.Struct, frozen=True):
     """`error` is None when it returned. All its output and requests came before."""
 
     session: str

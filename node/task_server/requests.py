@@ -173,7 +173,7 @@ class ResolveNode(Numbered, frozen=True):
 
 
 class Receive(Numbered, frozen=True):
-    """The round's message of that number, from 0, from a node, by its id, under a tag; asked
+    """The attempt's message of that number, from 0, from a node, by its id, under a tag; asked
     again it is the same one -> Payload"""
 
     source: Name
@@ -183,7 +183,7 @@ class Receive(Numbered, frozen=True):
 
 
 class ReturnClaims(Numbered, frozen=True):
-    """The round is over, and received no more than so many messages -> None"""
+    """The attempt is over, and received no more than so many messages -> None"""
 
     source: Name
     tag: Name
