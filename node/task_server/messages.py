@@ -44,7 +44,6 @@ class CloseSession(msgspec.Struct, frozen=True):
 class RunAttempt(msgspec.Struct, frozen=True):
     session: str
     assignment: Assignment
-    node_alias: str
     datasets: dict[str, str]
     """Name -> path as the task sees it."""
 

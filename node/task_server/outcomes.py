@@ -13,7 +13,7 @@ from manta.node.task_server.messages import RunAttempt
 from manta.node.task_server.sessions import Attempt
 from manta.protocol.node import TaskError
 
-_TOLD = ("swarm_name", "task_id", "node_id", "size", "seed", "class_name", "timeout")
+_TOLD = ("task_id", "node_id", "size", "seed", "class_name", "timeout")
 """What an attempt hears of its assignment, besides the instance that it runs."""
 
 
@@ -23,7 +23,6 @@ def brief(order: RunAttempt) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(assignment.instance),
         **{name: getattr(assignment, name) for name in _TOLD},
-        "node_alias": order.node_alias,
         "datasets": order.datasets,
     }
 

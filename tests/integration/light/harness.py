@@ -232,7 +232,6 @@ class Runtime:
     ) -> Instance:
         instance = Instance("swarm", "worker", index, iteration)
         fields: dict[str, Any] = {
-            "swarm_name": "a swarm",
             "task_id": f"worker-{iteration}",
             "size": 3,
             "seed": 7,
@@ -276,12 +275,11 @@ def order(
     session: str,
     instance: Instance,
     datasets: dict[str, str] | None = None,
-    node_alias: str = "node-1",
     **assignment: Any,
 ) -> light.RunAttempt:
     fields = {"swarm_name": "", "node_id": "", "size": 1, **assignment}
     assigned = Assignment(instance, ModuleSpec("worker"), **fields)
-    return light.RunAttempt(session, assigned, node_alias, datasets or {})
+    return light.RunAttempt(session, assigned, datasets or {})
 
 
 def wait_until(condition: Callable[[], bool], patience: float = 10.0) -> None:

@@ -195,7 +195,7 @@ opened = service.ask(light.OpenSession("s", owner), timeout=10)
 spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")
 handle = ProcessRunner().start(spec, print)
 instance, module = Instance("swarm", "worker", 0, 0), ModuleSpec("worker")
-sessions.tell(light.RunAttempt("s", Assignment(instance, module, "", "", 1), "", {}))
+sessions.tell(light.RunAttempt("s", Assignment(instance, module, "", "", 1), {}))
 print(handle.pid, flush=True)
 time.sleep(60)
 """
