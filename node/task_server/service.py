@@ -1,4 +1,4 @@
-"""The actor that keeps a server for runtimes and their attempts."""
+"""The actor around the server of tasks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LightService(Actor):
             self._server.stop()
 
     def _on_failure(self, error: BaseException) -> None:
-        """On the server's thread."""
+        """Called on the server's thread."""
         with contextlib.suppress(ActorDead):  # it ends for another reason
             self.ref.tell(_ServerFailed(error))
 
@@ -56,5 +56,5 @@ class LightService(Actor):
                 raise InvalidMessage(f"LightService does not know {type(message).__name__}.")
 
     def _at_path(self, owner: Ref) -> Ref:
-        """The owner's successors as well."""
+        """Reaches the owner's successors as well."""
         return self.system.ref(owner.address.path)
