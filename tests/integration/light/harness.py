@@ -242,7 +242,7 @@ class Runtime:
         return instance
 
     def end(self, patience: float = PATIENCE) -> Ended:
-        """Wait for the round that runs; with all that it printed."""
+        """Wait for the attempt that runs; with all that it printed."""
         while True:
             event = self.node.events.get(timeout=patience)
             if isinstance(event, light.AttemptExited):
@@ -258,7 +258,7 @@ class Runtime:
         return self.end()
 
     def output(self, stream: str, text: str) -> light.Output:
-        """Wait until the round that runs has printed a line."""
+        """Wait until the attempt that runs has printed a line."""
         while True:
             event: light.Output = self.event(light.Output)
             self.outputs.append(event)

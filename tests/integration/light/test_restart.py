@@ -146,7 +146,7 @@ def test_an_owner_that_was_replaced_gets_what_comes(start: Start, node: Any) -> 
         def receive(self, message: Any) -> None:
             events.append(message)
 
-    time.sleep(0.7)  # the round ends while it has no owner
+    time.sleep(0.7)  # the attempt ends while it has no owner
     node.system.spawn(ChildSpec("owner", Successor))
     wait_until(lambda: bool(events))
     assert isinstance(events[-1], light.AttemptExited)
