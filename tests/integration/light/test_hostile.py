@@ -26,7 +26,7 @@ from manta.node.task_server.rounds import MAX_ABANDONED
 from manta.node.task_server.sessions import LONGEST_PATH, Sessions
 from manta.protocol.node import Instance
 from manta.transports.blobs.depots import FileDepot, MemoryDepot
-from tests.integration.light.harness import wait_until
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 

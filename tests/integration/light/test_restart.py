@@ -16,8 +16,8 @@ import pytest
 
 from manta.actors import Actor, ChildSpec
 from manta.node.task_server import session as light
-from tests.children import Child
-from tests.integration.light.harness import wait_until
+from tests.support.children import Child
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
