@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from manta.actors import Actor, ActorError, Ref, Refused, Timer
-from manta.node.context import MANAGER_LINK, PEER_HUB, later, tell
 from manta.node.journal.files import Journals
 from manta.node.link.peer_hub import BLOB_LOST, Push
+from manta.node.wiring.addresses import MANAGER_LINK, PEER_HUB, tell
+from manta.node.wiring.later import later
 from manta.protocol import node as protocol
 from manta.protocol.values import BlobRef
 

@@ -12,8 +12,10 @@ import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
 from manta.node.blobs.depot import NodeDepot
-from manta.node.context import MANAGER_LINK, Later, NodeContext, later, tell
-from manta.node.messages import BlobMoved
+from manta.node.wiring.addresses import MANAGER_LINK, tell
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.later import Later, later
+from manta.node.wiring.messages import BlobMoved
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
 

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from manta.actors import Actor, ActorError, Ref, Refused, Reply
-from manta.node.context import later
 from manta.node.journal.files import Journals
-from manta.node.messages import AskManager
+from manta.node.wiring.later import later
+from manta.node.wiring.messages import AskManager
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution, Exchanged
 from manta.protocol.node import ResultEntries, ResultEntry

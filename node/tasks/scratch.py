@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor
-from manta.node.context import NodeContext, tell
+from manta.node.wiring.addresses import tell
+from manta.node.wiring.context import NodeContext
 
 if TYPE_CHECKING:
     from pathlib import Path

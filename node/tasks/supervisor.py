@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+from typing import Any, ClassVar, assert_never
 
 import msgspec
 
@@ -28,20 +28,22 @@ from manta.actors import (
     Refused,
     Timer,
 )
-from manta.node.context import DATASETS, LIGHT, PEER_HUB, ROOT, Later, NodeContext, later, tell
-from manta.node.datasets import FindDatasets
+from manta.node.capabilities.datasets import FindDatasets
 from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
 from manta.node.link.peer_hub import Fetch
-from manta.node.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.state import remove_folder
 from manta.node.task_server import session as light
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
-from manta.node.tasks.image_rounds import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
+from manta.node.tasks.image_attempts import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
+from manta.node.wiring.addresses import DATASETS, LIGHT, PEER_HUB, ROOT, tell
+from manta.node.wiring.context import LeftRuntime, NodeContext
+from manta.node.wiring.later import Later, later
+from manta.node.wiring.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
 from manta.protocol.node import (
     Assignment,
     Instance,
@@ -53,9 +55,6 @@ from manta.protocol.node import (
 from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
 
-if TYPE_CHECKING:
-    from manta.node.runners.interface import RuntimeHandle
-
 SIBLING_TIMEOUT = 30.0
 FETCH_TIMEOUT = 600.0
 RETRIES, RETRY_AFTER = 50, 0.1
@@ -66,14 +65,6 @@ Then = Callable[[Any, BaseException | None], None]
 
 class _Retry(msgspec.Struct, frozen=True):
     ask: Callable[[], None]
-
-
-class LeftRuntime(msgspec.Struct):
-    """What is to be ended, whoever started it."""
-
-    session: str
-    handle: RuntimeHandle
-    scratch: Path
 
 
 class TaskSupervisor(Actor):

@@ -27,25 +27,18 @@ from manta.actors import (
     Timer,
 )
 from manta.console.exit_codes import Exit
-from manta.node.context import (
-    DATASETS,
-    MANAGER_LINK,
-    METRICS,
-    PEER_HUB,
-    ROOT,
-    Later,
-    NodeContext,
-    later,
-    tell,
-)
-from manta.node.datasets import SurveyDatasets
-from manta.node.exit_codes import of_refusal
+from manta.node.capabilities.datasets import SurveyDatasets
+from manta.node.capabilities.metrics import Describe
 from manta.node.link import words as link_words
 from manta.node.link.drain import Drain, JournalDrain
 from manta.node.link.peer_hub import BulkAddress, WhereIsBulk
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
-from manta.node.messages import (
+from manta.node.state import Identity, Status, hardware_id
+from manta.node.wiring.addresses import DATASETS, MANAGER_LINK, METRICS, PEER_HUB, ROOT, tell
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.later import Later, later
+from manta.node.wiring.messages import (
     AskManager,
     BlobMoved,
     FetchFailed,
@@ -55,8 +48,6 @@ from manta.node.messages import (
     ReadNetworkQuality,
     WholeDesired,
 )
-from manta.node.metrics import Describe
-from manta.node.state import Identity, Status, hardware_id
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.tree import ReadTree, tree_of
@@ -338,7 +329,7 @@ class ManagerLink(Actor):
             return
         if error.code in link_words.PERMANENT or (registering and unknown):
             self._say("refused", error.sentence)
-            self._context.finish(of_refusal(error.code), error.sentence)
+            self._context.finish(link_words.exit_code(error.code), error.sentence)
         else:
             self._say(DownReason.BUSY.value, error.sentence)
             self._begin_later()

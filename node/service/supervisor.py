@@ -16,11 +16,19 @@ from typing import Any, ClassVar, assert_never
 import msgspec
 
 from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
-from manta.node.context import MANAGER_LINK, ROOT, NodeContext, task_id, tell
-from manta.node.datasets import Datasets
-from manta.node.link.manager_link import ManagerLink
+from manta.node.capabilities.datasets import Datasets
+from manta.node.capabilities.metrics import Metrics
+from manta.node.link.manager import ManagerLink
 from manta.node.link.peer_hub import PeerHub
-from manta.node.messages import (
+from manta.node.scheduling import observed as obs
+from manta.node.scheduling import reservations as res
+from manta.node.scheduling.lanes import Lane, Lanes
+from manta.node.tasks.machine import interrupted
+from manta.node.tasks.scratch import Scratch
+from manta.node.tasks.supervisor import TaskSupervisor
+from manta.node.wiring.addresses import MANAGER_LINK, ROOT, task_id, tell
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.messages import (
     AttemptEnded,
     FetchFailed,
     FetchWhole,
@@ -31,13 +39,6 @@ from manta.node.messages import (
     TaskUp,
     WholeDesired,
 )
-from manta.node.metrics import Metrics
-from manta.node.scheduling import observed as obs
-from manta.node.scheduling import reservations as res
-from manta.node.scheduling.lanes import Lane, Lanes
-from manta.node.tasks.machine import interrupted
-from manta.node.tasks.scratch import Scratch
-from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.node import (
     DesiredChanged,
     Instance,

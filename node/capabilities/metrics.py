@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor
-from manta.node.context import MANAGER_LINK, NodeContext, tell
+from manta.node.wiring.addresses import MANAGER_LINK, tell
+from manta.node.wiring.context import NodeContext
 from manta.protocol.node import Capabilities, GpuInfo, Load
 
 if TYPE_CHECKING:
