@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from collections.abc import MutableMapping, Sequence
+from typing import Any, ClassVar, NoReturn
 
+from manta.actors.cell import Cell, LocalRef
+from manta.actors.clock import Clock
 from manta.actors.errors import InvalidMessage
+from manta.actors.exits import NORMAL, ActorExit, ExitReason
 from manta.actors.mailbox import MailboxPolicy, Timer
-from manta.actors.refs import LocalRef, Ref, Reply
-from manta.actors.signals import NORMAL, ActorExit, ExitReason
-
-if TYPE_CHECKING:
-    from manta.actors.clock import Clock
-    from manta.actors.refs import Origin
-    from manta.actors.runtime import Cell
-    from manta.actors.system import ActorSystem
+from manta.actors.refs import Origin, Ref
+from manta.actors.registry import Registry
+from manta.actors.replies import Reply
+from manta.actors.signals import Monitor
+from manta.actors.specs import ChildInfo
 
 
 class ActorLog(logging.LoggerAdapter[logging.Logger]):
@@ -25,23 +25,6 @@ class ActorLog(logging.LoggerAdapter[logging.Logger]):
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
         return f"{self.extra['actor']}: {msg}" if self.extra else msg, kwargs
-
-
-class Monitor:
-    """A standing wish to hear of an actor's end."""
-
-    __slots__ = ("_cancel", "active", "ref")
-
-    def __init__(self, ref: Ref) -> None:
-        self.ref = ref
-        self.active = True
-        self._cancel: Callable[[], None] | None = None
-
-    def cancel(self) -> None:
-        """No Down arrives after this, not even one that was on its way."""
-        self.active = False
-        if self._cancel is not None:
-            self._cancel()
 
 
 class Actor:
@@ -57,7 +40,7 @@ class Actor:
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
 
     ref: LocalRef
-    system: ActorSystem
+    system: Registry
     clock: Clock
     log: ActorLog
     _cell: Cell
@@ -120,3 +103,6 @@ class Actor:
 
     def _parental(self, event: Any) -> None:
         raise TypeError(f"{type(self).__name__} is no supervisor, yet heard of a child: {event!r}")
+
+    def _child_infos(self) -> Sequence[ChildInfo]:
+        return ()
