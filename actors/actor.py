@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from collections.abc import Callable, MutableMapping, Sequence
+from concurrent.futures import Future
+from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
 from manta.actors.cell import Cell, LocalRef
 from manta.actors.clock import Clock
@@ -16,6 +17,8 @@ from manta.actors.registry import Registry
 from manta.actors.replies import Reply
 from manta.actors.signals import Monitor
 from manta.actors.specs import ChildInfo
+
+T = TypeVar("T")
 
 
 class ActorLog(logging.LoggerAdapter[logging.Logger]):
@@ -58,6 +61,30 @@ class Actor:
     def after(self, delay: float, message: Any) -> Timer[Any]:
         """Send `message` to this actor `delay` seconds from now."""
         return self._cell.after(delay, message)
+
+    @overload
+    def pipe(
+        self, future: Future[T], then: Callable[[T | None, BaseException | None], object]
+    ) -> None: ...
+
+    @overload
+    def pipe(self, future: Future[T], then: Callable[[T], object], *, reply: Reply) -> None: ...
+
+    def pipe(
+        self, future: Future[Any], then: Callable[..., object], *, reply: Reply | None = None
+    ) -> None:
+        """Call `then(value, error)` in this actor's thread when the future is done.
+
+        With `reply`, a deferred one, `then(value)` is called for a result only. What the future
+        raised counts as raised in a handler, as does what `then` raises: Refused fails the
+        reply, or is logged where there is none; anything else crashes the actor.
+
+        The outcome waits in the mailbox in its turn, like a message that no origin has. It is
+        queued even in a full mailbox, because nobody is there to send it again: the futures
+        that an actor waits for at one time are its own to bound. It is dropped only when the
+        actor has ended.
+        """
+        self._cell.pipe(future, then, reply)
 
     def monitor(self, ref: Ref) -> Monitor:
         """Have one Down(ref, reason) arrive when the actor ends, or ended already."""

@@ -21,7 +21,15 @@ from manta.actors.exits import SHUTDOWN, ExitKind, ExitReason
 from manta.actors.mailbox import Mailbox, Timer
 from manta.actors.refs import Envelope, Origin, Ref
 from manta.actors.replies import BlockingReply, FutureReply, NoReply, Reply, valid_seconds
-from manta.actors.signals import ChildExited, ChildStarted, DownSignal, Monitor, Signal, Stop
+from manta.actors.signals import (
+    ChildExited,
+    ChildStarted,
+    DownSignal,
+    FutureDone,
+    Monitor,
+    Signal,
+    Stop,
+)
 from manta.actors.specs import ChildInfo, ChildSpec
 
 log = logging.getLogger("manta.actors")
@@ -224,6 +232,11 @@ class Cell:
 
         reply.on_done = done
         return reply
+
+    def pipe(self, future: Future[Any], then: Callable[..., object], reply: Reply | None) -> None:
+        future.add_done_callback(
+            lambda future: self.post(FutureDone(future, then, reply), urgent=False)
+        )
 
     def monitor(self, ref: Ref) -> Monitor:
         monitor = Monitor(ref)

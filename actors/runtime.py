@@ -23,7 +23,8 @@ from manta.actors.exits import NORMAL, SHUTDOWN, ActorExit, ExitReason, crashed
 from manta.actors.mailbox import Mailbox
 from manta.actors.refs import Envelope
 from manta.actors.registry import Registry
-from manta.actors.signals import Crash, Down, DownSignal, Parental, Signal, Stop
+from manta.actors.replies import Reply
+from manta.actors.signals import Crash, Down, DownSignal, FutureDone, Parental, Signal, Stop
 from manta.actors.specs import ChildInfo, ChildSpec
 
 log = logging.getLogger("manta.actors")
@@ -135,10 +136,7 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
                 answer = handle(message)
             except Refused as refusal:
                 # Whoever deferred has promised an answer; a refusal is one.
-                if reply is not None:
-                    reply.fail(refusal)
-                else:
-                    actor.log.warning("refused %s: %s", type(message).__name__, refusal)
+                _refuse(actor, message, refusal, reply)
             else:
                 if reply is not None and self._reply is not None:
                     reply.set(answer)
@@ -163,6 +161,11 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
                 actor._stop_asked(reason)
             case Crash(error):
                 raise error
+            case FutureDone(reply=reply):
+                try:
+                    signal.call()
+                except Refused as refusal:
+                    _refuse(actor, signal, refusal, reply)
             case Parental(event):
                 actor._parental(event)
             case _:
@@ -182,6 +185,13 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
         for child in reversed(list(self.children.values())):
             child.end(SHUTDOWN, child.spec.seconds_to_stop)
         return reason
+
+
+def _refuse(actor: Actor, message: object, refusal: Refused, reply: Reply | None) -> None:
+    if reply is not None:
+        reply.fail(refusal)
+    else:
+        actor.log.warning("refused %s: %s", type(message).__name__, refusal)
 
 
 def prepare(system: Registry, spec: ChildSpec, path: str, parent: Parent) -> ThreadedCell:

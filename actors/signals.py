@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from manta.actors.address import Address
 from manta.actors.exits import ExitReason
 from manta.actors.refs import Ref
+from manta.actors.replies import Reply
 
 
 class Monitor:
@@ -73,6 +75,23 @@ class DownSignal(Signal, frozen=True):
 
     monitor: Monitor
     reason: ExitReason
+
+
+class FutureDone(Signal, frozen=True):
+    """A future that the actor gave to `pipe` is done."""
+
+    future: Future[Any]
+    then: Callable[..., object]
+    reply: Reply | None
+
+    def call(self) -> None:
+        """Hand the outcome to `then`; with a reply only a result is, and an error is raised."""
+        future = self.future
+        if self.reply is not None:
+            self.then(future.result())
+            return
+        error = CancelledError() if future.cancelled() else future.exception()
+        self.then(None if error is not None else future.result(), error)
 
 
 class Parental(Signal, frozen=True):
