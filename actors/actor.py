@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
 from manta.actors.cell import Cell, LocalRef
 from manta.actors.clock import Clock
-from manta.actors.errors import InvalidMessage
+from manta.actors.errors import ActorDead, InvalidMessage, MailboxFull, Unreachable
 from manta.actors.exits import NORMAL, ActorExit, ExitReason
 from manta.actors.mailbox import MailboxPolicy, Timer
 from manta.actors.refs import Origin, Ref
@@ -61,6 +61,20 @@ class Actor:
     def after(self, delay: float, message: Any) -> Timer[Any]:
         """Send `message` to this actor `delay` seconds from now."""
         return self._cell.after(delay, message)
+
+    def notify(self, target: Ref | str, message: Any) -> bool:
+        """Tell the actor at a reference or path, where it is no error that nobody takes it.
+
+        False, with a line in the debug log, when it is dead, full or out of reach. May be called
+        from any thread.
+        """
+        try:
+            ref = self.system.ref(target) if isinstance(target, str) else target
+            ref.tell(message)
+        except (ActorDead, MailboxFull, Unreachable) as error:
+            self.log.debug("%s was not delivered: %s", type(message).__name__, error)
+            return False
+        return True
 
     @overload
     def pipe(
