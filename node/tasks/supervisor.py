@@ -21,7 +21,6 @@ import msgspec
 from manta.actors import (
     Actor,
     ActorDead,
-    ActorError,
     ExitKind,
     ExitReason,
     MailboxPolicy,
@@ -40,9 +39,8 @@ from manta.node.tasks.image_attempts import ImageEnded, ImageRound, image_spec, 
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
-from manta.node.wiring.addresses import DATASETS, LIGHT, PEER_HUB, ROOT, tell
+from manta.node.wiring.addresses import DATASETS, LIGHT, PEER_HUB, ROOT
 from manta.node.wiring.context import LeftRuntime, NodeContext
-from manta.node.wiring.later import Later, later
 from manta.node.wiring.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
 from manta.protocol.node import (
     Assignment,
@@ -84,7 +82,7 @@ class TaskSupervisor(Actor):
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
         self._end_runtime()
-        tell(self, ROOT, TaskUp(*self._lane))
+        self.notify(ROOT, TaskUp(*self._lane))
 
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
@@ -105,10 +103,8 @@ class TaskSupervisor(Actor):
                 self._feed(events.Assigned(assignment, queued, at))
             case Revoke(instance):
                 self._feed(events.Revoked(instance))
-            case Later():
-                message()
             case light.RuntimeReady(session, mode):
-                tell(self, ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
+                self.notify(ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
                 self._feed(events.Ready(session))
             case light.RuntimeFailed(session, error):
                 self._feed(events.Failed(session, error))
@@ -170,7 +166,7 @@ class TaskSupervisor(Actor):
                 self._prepare(session, assignment)
             case events.StartRuntime(session, assignment):
                 if assignment.module.package is None:
-                    tell(self, ROOT, RoundsAreFresh(*self._lane, True))
+                    self.notify(ROOT, RoundsAreFresh(*self._lane, True))
                     self._events.append(events.Ready(session))  # each round starts its own
                 else:
                     self._open_session(session, assignment)
@@ -191,7 +187,7 @@ class TaskSupervisor(Actor):
         if isinstance(entry, TaskEnded):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
-            tell(self, ROOT, AttemptEnded(entry.instance))
+            self.notify(ROOT, AttemptEnded(entry.instance))
             self._requests.round_ended()
 
     # --- preparing ---------------------------------------------------------------------
@@ -206,7 +202,7 @@ class TaskSupervisor(Actor):
             else:
                 then(value, error)
 
-        later(self, self.system.ref(path).ask_future(message, timeout=timeout), answered)
+        self.pipe(self.system.ref(path).ask_future(message, timeout=timeout), answered)
 
     def _prepare(self, session: str, assignment: Assignment) -> None:
         names = tuple(dict.fromkeys((*assignment.module.datasets, *assignment.datasets)))
@@ -232,7 +228,7 @@ class TaskSupervisor(Actor):
                 self._not_prepared(session, kind, error)
 
         tell = partial(self._say, assignment, "info")
-        later(self, self._context.runner.prepare(assignment.module.image, tell), ready)
+        self.pipe(self._context.runner.prepare(assignment.module.image, tell), ready)
 
     def _fetch_module(self, session: str, assignment: Assignment) -> None:
         module = assignment.module
@@ -293,7 +289,7 @@ class TaskSupervisor(Actor):
         self.ask(LIGHT, request, SIBLING_TIMEOUT, opened)
 
     def _launch(self, session: str, assignment: Assignment, opened: light.SessionOpened) -> None:
-        context, ref = self._context, self.ref
+        context = self._context
         scratch = context.state.tasks / session
         folder, entry = self._module
         resources = assignment.resources
@@ -313,10 +309,7 @@ class TaskSupervisor(Actor):
         )
 
         def on_exit(exit: RuntimeExit) -> None:
-            try:
-                ref.tell(exit)
-            except ActorError:
-                return  # the successor has killed it
+            self.notify(self.ref, exit)  # should we have crashed, our successor has killed it
 
         try:
             scratch.mkdir(mode=0o700)
