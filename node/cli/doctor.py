@@ -8,7 +8,7 @@ import click
 
 from manta.console.exit_codes import Exit
 from manta.node.cli.config import AS_JSON, NAME
-from manta.node.places import state_folder
+from manta.node.daemon.places import state_folder
 
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 

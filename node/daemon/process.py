@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.console.exit_codes import Exit
-from manta.node import logs
 from manta.node.config import NodeConfig, instance, load
+from manta.node.daemon import logs
+from manta.node.daemon.exit_codes import of_error, sentence_of
 from manta.node.errors import DaemonEnded
-from manta.node.exit_codes import of_error, sentence_of
 from manta.node.service import Node
 from manta.transports.descriptors import raise_descriptor_limit
 

@@ -18,62 +18,24 @@ runtime/        what containers mount of Manta
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from manta.node.errors import IdentityError, StateInUse, StorageError
+from manta.node.errors import IdentityError, StorageError
+from manta.node.state.lock import StateLock
+from manta.node.state.records import Identity, Member, Status
+from manta.node.state.removal import remove_folder
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.errors import remedied
 
 if TYPE_CHECKING:
     from manta.transports.security.keys import KeyPair
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """`identity.json`. Only the manager's key is needed to connect."""
-
-    manager_key: str
-    """CURVE public key, Z85: what the connection pins."""
-    node_id: str = ""
-    cluster_id: str = ""
-    alias: str = ""
-
-
-class Status(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`status.json`. `state` is a DownReason's word, or starting, connected, refused, stopped."""
-
-    pid: int
-    name: str
-    state: str
-    sentence: str
-    manager: str
-    alias: str
-    since: float
-    """When `state` began, in seconds since the epoch."""
-    node_id: str = ""
-    cluster_id: str = ""
-    tasks_running: int = 0
-    tasks_queued: int = 0
-
-
-class Member(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`member.json`: a node that `manta_node cluster` started."""
-
-    cluster: str
-    """What its nodes are called, before the dash and their number."""
-    number: int
-    config: str
-    """The configuration, which all of them share or which is the node's own."""
-    is_shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,74 +195,3 @@ class StateFolder:
         finally:
             os.close(fd)
         return None
-
-
-class StateLock:
-    """Held until released, or until the process ends, however it ends."""
-
-    PATIENCE = 2.0  # seconds for a predecessor that is about to end
-
-    def __init__(self, folder: Path) -> None:
-        self._fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + self.PATIENCE
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip()
-            if time.monotonic() > deadline:
-                os.close(self._fd)
-                raise StateInUse(
-                    f"Another node daemon (process {holder or 'unknown'}) uses {folder}: stop it "
-                    "with `manta_node stop`, or give this one a configuration of its own."
-                )
-            time.sleep(0.05)
-        try:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-        except OSError:
-            os.close(self._fd)
-            raise
-
-    def release(self) -> None:
-        os.close(self._fd)
-
-
-def remove_folder(folder: Path) -> None:
-    """With all below it, also what a task of this user has locked. What cannot go stays."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():
-        return
-    _unlock(folder)
-    for above, names, _ in os.walk(folder):
-        for name in names:
-            _unlock(Path(above, name))
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _unlock(folder: Path) -> None:
-    """Follows no link: what that leads to is not ours to change."""
-    with contextlib.suppress(OSError):
-        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            os.chmod(f"/proc/self/fd/{fd}", 0o700)
-        finally:
-            os.close(fd)
-
-
-def hardware_id(name: str) -> str:
-    """This machine and the configuration's name, hashed; "" where the machine has no id."""
-    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
-        try:
-            machine = Path(path).read_text().strip()
-        except OSError:
-            continue
-        if machine:
-            return hashlib.sha256(f"manta node {machine} {name}".encode()).hexdigest()[:32]
-    return ""
-
-
-def is_status_of(status: Status | None, pid: int | None) -> bool:
-    """Whether the daemon with that process id said it."""
-    return status is not None and pid is not None and status.pid == pid

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor
-from manta.node.context import MANAGER_LINK, NodeContext, tell
+from manta.node.wiring.addresses import MANAGER_LINK
+from manta.node.wiring.context import NodeContext
 from manta.protocol.node import Capabilities, GpuInfo, Load
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Metrics(Actor):
                 self._sample()
                 return None
             case Describe():
-                tell(self, MANAGER_LINK, self._load)
+                self.notify(MANAGER_LINK, self._load)
                 return self._describe()
             case ReadLoad():
                 return self._load
@@ -75,7 +76,7 @@ class Metrics(Actor):
             memory_available=psutil.virtual_memory().available,
             disk_free=disk_free(folder),
         )
-        tell(self, MANAGER_LINK, self._load)
+        self.notify(MANAGER_LINK, self._load)
         self.after(SAMPLE_EVERY, _Sample())
 
     def _describe(self) -> Capabilities:

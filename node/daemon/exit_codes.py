@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from manta.console.exit_codes import Exit
 from manta.node.errors import DaemonEnded, NoConfig, NodeError, TokenError, UnknownName
-from manta.protocol.codes import Code
-
-_REFUSED = (Code.ALIAS_TAKEN, Code.INVALID)
 
 
 def of_error(error: BaseException) -> Exit:
@@ -33,14 +30,9 @@ def sentence_of(error: BaseException) -> str:
 
         return sentence(error)
     if isinstance(error, OSError):
-        from manta.node.places import home
+        from manta.node.daemon.places import home
         from manta.transports.errors import remedied
 
         return f"{error.filename or home()}: {remedied(error)}."
     said = str(error)
     return said if said.endswith((".", "?")) else f"{said}."
-
-
-def of_refusal(code: str) -> Exit:
-    """Of what the manager said to a node that wanted to join."""
-    return Exit.REFUSED if code in _REFUSED else Exit.DENIED

@@ -27,25 +27,17 @@ from manta.actors import (
     Timer,
 )
 from manta.console.exit_codes import Exit
-from manta.node.context import (
-    DATASETS,
-    MANAGER_LINK,
-    METRICS,
-    PEER_HUB,
-    ROOT,
-    Later,
-    NodeContext,
-    later,
-    tell,
-)
-from manta.node.datasets import SurveyDatasets
-from manta.node.exit_codes import of_refusal
+from manta.node.capabilities.datasets import SurveyDatasets
+from manta.node.capabilities.metrics import Describe
 from manta.node.link import words as link_words
 from manta.node.link.drain import Drain, JournalDrain
 from manta.node.link.peer_hub import BulkAddress, WhereIsBulk
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
-from manta.node.messages import (
+from manta.node.state import Identity, Status, hardware_id
+from manta.node.wiring.addresses import DATASETS, MANAGER_LINK, METRICS, PEER_HUB, ROOT
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.messages import (
     AskManager,
     BlobMoved,
     FetchFailed,
@@ -55,8 +47,6 @@ from manta.node.messages import (
     ReadNetworkQuality,
     WholeDesired,
 )
-from manta.node.metrics import Describe
-from manta.node.state import Identity, Status, hardware_id
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.tree import ReadTree, tree_of
@@ -107,16 +97,15 @@ class ManagerLink(Actor):
 
     def on_start(self) -> None:
         address = self._context.config.manager_address
-        ref, system = self.ref, self.system
 
         def on_state(reason: DownReason | None) -> None:
-            try:
-                ref.tell(_LinkState(reason))
-            except ActorError as error:
-                self.log.debug("link state not told: %s", error)
+            self.notify(self.ref, _LinkState(reason))
 
-        connection = system.dial(
-            address, self._context.manager_key, on_state=on_state, published=(MANAGER_LINK,)
+        connection = self.system.dial(
+            address,
+            self._context.manager_key,
+            on_state=on_state,
+            published=(MANAGER_LINK,),
         )
         self._gateway: Ref = connection.ref("manager/gateway")
         self._drain.watch()
@@ -143,11 +132,9 @@ class ManagerLink(Actor):
             case protocol.LogAck():
                 self._drain.lines_acknowledged(message)
             case protocol.DesiredChanged():
-                tell(self, ROOT, message)
+                self.notify(ROOT, message)
             case Drain():
                 self._drain.handle(message)
-            case Later():
-                message()
             case AskManager():
                 self._reads.ask(message, self.defer())
             case Relay():
@@ -172,12 +159,12 @@ class ManagerLink(Actor):
                 self._fetch_whole(protocol.FetchDesired(version, after))
             case WhereIsBulk():
                 if self._bulk is not None:
-                    tell(self, PEER_HUB, self._bulk)
+                    self.notify(PEER_HUB, self._bulk)
             case ReadTree(after):
                 return tree_of(self.system.tree(), after)
             case protocol.StopNode():
                 self._context.draining = True  # before a heartbeat can say otherwise
-                tell(self, ROOT, message)
+                self.notify(ROOT, message)
                 return protocol.Ok()
             case Leave():
                 self._leave()
@@ -228,7 +215,7 @@ class ManagerLink(Actor):
                 self._wrong_port = link_words.at_the_wrong_port(standing, self._context.config)
             self._begin()
 
-        later(self, self._gateway.ask_future(protocol.Inquire(), timeout=PORT_TIMEOUT), answered)
+        self.pipe(self._gateway.ask_future(protocol.Inquire(), timeout=PORT_TIMEOUT), answered)
 
     def _enrol(self) -> None:
         config = self._context.config
@@ -279,7 +266,7 @@ class ManagerLink(Actor):
 
         for path, question in questions.items():
             future = self.system.ref(path).ask_future(question, timeout=ASK_TIMEOUT)
-            later(self, future, partial(answered, path))
+            self.pipe(future, partial(answered, path))
 
     def _was_registered(self, answer: protocol.Registered) -> None:
         context = self._context
@@ -293,10 +280,10 @@ class ManagerLink(Actor):
             Identity(context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
         )
         self._drain.registered(answer.acknowledged)
-        tell(self, ROOT, WholeDesired(answer.desired, fresh=True))
+        self.notify(ROOT, WholeDesired(answer.desired, fresh=True))
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         self._bulk = BulkAddress(address, context.manager_key)
-        tell(self, PEER_HUB, self._bulk)
+        self.notify(PEER_HUB, self._bulk)
         connected = (
             f"Connected to the manager at {context.config.manager_address} as {answer.alias}."
         )
@@ -326,7 +313,7 @@ class ManagerLink(Actor):
             else:
                 then(value)
 
-        later(self, self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
+        self.pipe(self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
 
     def _refused(self, request: Any, error: Refused) -> None:
         unknown = error.code in (Code.NODE_REMOVED, Code.UNKNOWN_NODE, Code.NOT_SIGNED_IN)
@@ -338,7 +325,7 @@ class ManagerLink(Actor):
             return
         if error.code in link_words.PERMANENT or (registering and unknown):
             self._say("refused", error.sentence)
-            self._context.finish(of_refusal(error.code), error.sentence)
+            self._context.finish(link_words.exit_code(error.code), error.sentence)
         else:
             self._say(DownReason.BUSY.value, error.sentence)
             self._begin_later()
@@ -362,7 +349,7 @@ class ManagerLink(Actor):
             self._probe.took(sent, error)
             if error is None:
                 self._missed_beats = 0
-                tell(self, ROOT, HeardVersion(reply.desired_version))
+                self.notify(ROOT, HeardVersion(reply.desired_version))
                 connected = f"Connected to the manager at {context.config.manager_address}."
                 self._say(BUSINESS_AS_USUAL, connected, update=True)
                 return
@@ -373,7 +360,7 @@ class ManagerLink(Actor):
                 self._disconnected()
                 self._begin_later()
 
-        later(self, self._heartbeat(max(1.0, 2 * self._interval)), answered)
+        self.pipe(self._heartbeat(max(1.0, 2 * self._interval)), answered)
 
     def _leave(self) -> None:
         self._context.draining = True
@@ -384,7 +371,7 @@ class ManagerLink(Actor):
         def told(_: Any, __: BaseException | None) -> None:
             reply.set(None)
 
-        later(self, self._heartbeat(ASK_TIMEOUT), told)
+        self.pipe(self._heartbeat(ASK_TIMEOUT), told)
 
     def _load_now(self) -> protocol.Load:
         context = self._context
@@ -398,18 +385,18 @@ class ManagerLink(Actor):
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 
     def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:
-        later(self, self._heartbeat(timeout), lambda _, error: then(error))
+        self.pipe(self._heartbeat(timeout), lambda _, error: then(error))
 
     def _fetch_whole(self, request: protocol.FetchDesired) -> None:
         def answered(desired: Any, error: BaseException | None) -> None:
             if error is None:
-                tell(self, ROOT, WholeDesired(desired, fresh=False))
+                self.notify(ROOT, WholeDesired(desired, fresh=False))
             else:
                 self.log.warning("what to run could not be fetched: %s", error)
-                tell(self, ROOT, FetchFailed())
+                self.notify(ROOT, FetchFailed())
 
         future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
-        later(self, future, answered)
+        self.pipe(future, answered)
 
     # --- what the operator sees ----------------------------------------------------------
 

@@ -16,11 +16,19 @@ from typing import Any, ClassVar, assert_never
 import msgspec
 
 from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
-from manta.node.context import MANAGER_LINK, ROOT, NodeContext, task_id, tell
-from manta.node.datasets import Datasets
-from manta.node.link.manager_link import ManagerLink
+from manta.node.capabilities.datasets import Datasets
+from manta.node.capabilities.metrics import Metrics
+from manta.node.link.manager import ManagerLink
 from manta.node.link.peer_hub import PeerHub
-from manta.node.messages import (
+from manta.node.scheduling import observed as obs
+from manta.node.scheduling import reservations as res
+from manta.node.scheduling.lanes import Lane, Lanes
+from manta.node.tasks.machine import interrupted
+from manta.node.tasks.scratch import Scratch
+from manta.node.tasks.supervisor import TaskSupervisor
+from manta.node.wiring.addresses import MANAGER_LINK, ROOT, task_id
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.messages import (
     AttemptEnded,
     FetchFailed,
     FetchWhole,
@@ -31,13 +39,6 @@ from manta.node.messages import (
     TaskUp,
     WholeDesired,
 )
-from manta.node.metrics import Metrics
-from manta.node.scheduling import observed as obs
-from manta.node.scheduling import reservations as res
-from manta.node.scheduling.lanes import Lane, Lanes
-from manta.node.tasks.machine import interrupted
-from manta.node.tasks.scratch import Scratch
-from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.node import (
     DesiredChanged,
     Instance,
@@ -131,7 +132,7 @@ class NodeSupervisor(Supervisor):
                 case obs.StopRuntimes(swarm_id, kill):
                     self._swarm_over(swarm_id, kill)
                 case obs.Fetch(version, after):
-                    tell(self, MANAGER_LINK, FetchWhole(version, after))
+                    self.notify(MANAGER_LINK, FetchWhole(version, after))
                 case _:
                     assert_never(action)
         self._show()
@@ -155,7 +156,7 @@ class NodeSupervisor(Supervisor):
         if task is not None and instance in task.granted:
             task.revoked.add(instance)
             if task.is_up:
-                tell(self, f"{ROOT}/{task.id}", Revoke(instance))
+                self.notify(f"{ROOT}/{task.id}", Revoke(instance))
 
     def _swarm_over(self, swarm_id: str, kill: bool) -> None:
         """Its rounds have been cancelled: each runtime is stopped once they have ended."""
@@ -237,7 +238,7 @@ class NodeSupervisor(Supervisor):
                 self._run(task, start)
 
     def _run(self, task: _Task, start: res.Start) -> None:
-        tell(self, f"{ROOT}/{task.id}", Run(start.assignment, start.queued, start.at))
+        self.notify(f"{ROOT}/{task.id}", Run(start.assignment, start.queued, start.at))
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
         for task in self._tasks.values():

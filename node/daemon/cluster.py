@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from manta.console.interrupts import Interrupted, Interrupts
-from manta.node import background, places
 from manta.node.config import instance, load
+from manta.node.daemon import background, places
+from manta.node.daemon.exit_codes import of_error, sentence_of
 from manta.node.errors import NodeError, OperatorError, TokenError
-from manta.node.exit_codes import of_error, sentence_of
 from manta.node.state import Member, StateFolder
 from manta.protocol.tokens import UnreadableToken, peek
 from manta.transports.errors import TransportError

@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from manta.actors import Actor, ActorDead, ActorError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from manta.actors import Actor
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
     from manta.node.journal.files import Journals
-    from manta.node.runners.interface import Runner
+    from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
     from manta.node.task_server.sessions import Sessions
-    from manta.node.tasks.supervisor import LeftRuntime
     from manta.transports.blobs.depots import FileDepot
     from manta.transports.bulk.interface import Bulk, Depot
 
-ROOT = "node"
-MANAGER_LINK = f"{ROOT}/manager-link"
-PEER_HUB = f"{ROOT}/peer-hub"
-LIGHT = f"{ROOT}/light"
-DATASETS = f"{ROOT}/datasets"
-METRICS = f"{ROOT}/metrics"
 
+@dataclass(frozen=True)
+class LeftRuntime:
+    """A runtime that is to be ended, whoever started it."""
 
-def task_id(swarm_id: str, alias: str, lane: int) -> str:
-    """A task supervisor's id, the last part of its path."""
-    return f"tasks/{swarm_id}.{alias}.{lane}"
+    session: str
+    handle: RuntimeHandle
+    scratch: Path
 
 
 @dataclass
@@ -62,41 +58,3 @@ class NodeContext:
     desired_version: int = -1
     tasks_running: int = 0
     tasks_queued: int = 0
-
-
-@dataclass(frozen=True)
-class Later:
-    """To oneself: a future is done. Handle it with `message()`."""
-
-    then: Callable[[Any, BaseException | None], None]
-    value: Any
-    error: BaseException | None
-
-    def __call__(self) -> None:
-        self.then(self.value, self.error)
-
-
-def later(
-    actor: Actor, future: Future[Any], then: Callable[[Any, BaseException | None], None]
-) -> None:
-    """Call `then(value, error)` in the actor's own thread when the future is done."""
-    ref = actor.ref
-
-    def done(future: Future[Any]) -> None:
-        error = future.exception()
-        try:
-            ref.tell(Later(then, None if error else future.result(), error))
-        except ActorDead:
-            return  # whoever wanted to know is gone
-
-    future.add_done_callback(done)
-
-
-def tell(actor: Actor, path: str, message: object) -> bool:
-    """To whoever lives there now. What is lost while nobody does, its successor asks for."""
-    try:
-        actor.system.ref(path).tell(message)
-    except ActorError as error:
-        actor.log.debug("%s not told to %s: %s", type(message).__name__, path, error)
-        return False
-    return True

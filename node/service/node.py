@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 
 from manta.actors import ActorError, ActorSystem, ChildSpec, ExitReason, SystemClock
 from manta.console.exit_codes import Exit
-from manta.node import datasets
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.node.context import MANAGER_LINK, ROOT, NodeContext
+from manta.node.capabilities import datasets
 from manta.node.errors import TokenError
 from manta.node.journal.files import Journals
-from manta.node.messages import Leave
 from manta.node.runners.choice import choose_runner
 from manta.node.scheduling.reservations import Capacity
+from manta.node.service.supervisor import NodeSupervisor
 from manta.node.state import Identity, StateFolder, Status
-from manta.node.supervisor import NodeSupervisor
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
+from manta.node.wiring.addresses import MANAGER_LINK, ROOT
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.messages import Leave
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
 from manta.transports.blobs.depots import FileDepot, MemoryDepot
 from manta.transports.zeromq.transport import ZmqTransport
