@@ -25,13 +25,15 @@ from manta.node.supervisor import NodeSupervisor
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.zeromq.transport import ZmqTransport
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
     from manta.node.runners.interface import Runner
-    from manta.transports.bulk.interface import Bulk, Depot
+    from manta.transports.blobs.interface import Depot
+    from manta.transports.bulk.interface import Bulk
     from manta.transports.interface import Transport
     from manta.transports.security.keys import KeyPair
 
