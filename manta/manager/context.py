@@ -21,7 +21,7 @@ from manta.manager.store.interface import Store
 from manta.manager.swarm.state import SwarmData
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.user import SwarmInfo
-from manta.transports.blobs.depots import FileDepot
+from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 

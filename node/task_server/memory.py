@@ -14,7 +14,7 @@ from manta.light.wire import BrokenFrame
 from manta.node.task_server import requests
 from manta.node.task_server.sessions import Channel, Round, Sessions
 from manta.protocol.values import BlobRef, Inline, Payload
-from manta.transports.blobs.io import PIECE
+from manta.transports.blobs.writer import PIECE
 from manta.transports.errors import BlobRefused, BulkError
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
 from manta.protocol.node import Instance, ResultEntry
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.codec.values import decode, encode
 
 PATIENCE = 20.0

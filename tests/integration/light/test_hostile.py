@@ -25,7 +25,8 @@ from manta.node.task_server import session as light
 from manta.node.task_server.rounds import MAX_ABANDONED
 from manta.node.task_server.sessions import LONGEST_PATH, Sessions
 from manta.protocol.node import Instance
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from tests.support.harness import wait_until
 
 Start = Callable[..., Any]

@@ -177,7 +177,8 @@ from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
 from manta.protocol.node import Instance
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 class Owner(Actor):
     def receive(self, message):
         if isinstance(message, light.Output):

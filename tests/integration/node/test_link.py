@@ -22,7 +22,7 @@ from manta.protocol.codes import Code
 from manta.protocol.node import Instance
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
-from manta.transports.blobs.depots import MemoryDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.codec.values import encode
 from manta.transports.security.admission import Admission

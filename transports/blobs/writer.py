@@ -1,10 +1,8 @@
-"""What both depots are made of: digests, a source that maps, a sink that hashes as it writes."""
+"""A blob that is being written: hashed as it goes, published whole or not at all."""
 
 from __future__ import annotations
 
-import mmap
 import os
-import re
 from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
@@ -12,79 +10,10 @@ from blake3 import blake3
 from manta.transports.errors import BlobCorrupt, BlobRefused
 
 if TYPE_CHECKING:
-    from manta.transports.bulk.interface import Sink
+    from manta.transports.blobs.interface import Sink
     from manta.transports.interface import Buffer
 
-DIGEST = re.compile("[0-9a-f]{64}")
 PIECE = 1 << 20  # bytes copied at a time
-
-
-def digest_of(*parts: Buffer) -> str:
-    """The digest of these buffers, one after the other."""
-    hasher = blake3()
-    for part in parts:
-        hasher.update(part)
-    return hasher.hexdigest()
-
-
-def check_digest(digest: str) -> str:
-    """The digest, if it is one; file names are made of it. Raises BlobRefused."""
-    if not DIGEST.fullmatch(digest):
-        raise BlobRefused(f"{digest[:80]!r} is no digest: expected 64 hexadecimal characters")
-    return digest
-
-
-def mapped(fd: int, size: int) -> memoryview:
-    """The descriptor's bytes, read-only; they stay mapped while the view, or a part of it, lives.
-
-    Private, because a shared mapping of what is sealed against writing is refused by Linux
-    before 6.7, although it is read-only.
-    """
-    if not size:
-        return memoryview(b"")
-    return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
-
-
-class ViewSource:
-    """A Source over memory."""
-
-    def __init__(self, view: memoryview) -> None:
-        self.size = len(view)
-        self._view = view
-
-    def read(self, offset: int, length: int) -> Buffer:
-        return self._view[offset : offset + length]
-
-    def close(self) -> None:
-        self._view = memoryview(b"")
-
-
-class FileSource:
-    """A Source over a descriptor that is its own from here on; nothing of it is mapped."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.size = os.fstat(fd).st_size
-
-    def read(self, offset: int, length: int) -> Buffer:
-        """Raises BlobCorrupt when somebody has cut the file short."""
-        length = min(length, self.size - offset)
-        data = bytearray()
-        while len(data) < length:
-            piece = os.pread(self._fd, length - len(data), offset + len(data))
-            if not piece:
-                raise BlobCorrupt(f"a blob of {self.size} bytes was cut short")
-            if len(piece) == length:
-                return piece
-            data += piece
-        return data
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    __del__ = close
 
 
 class Keeper(Protocol):
