@@ -52,7 +52,7 @@ from manta.manager.placement.validity import flaws
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
-from manta.manager.swarm import plans, references, words
+from manta.manager.swarm import plans, references, sentences
 from manta.manager.swarm.events import Created, decode_log, encode
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
@@ -427,9 +427,9 @@ class ClusterSupervisor(Supervisor):
             return
         assert isinstance(message, user.SendSwarm)
         if flawed:
-            raise words.refusal(Code.INVALID, flawed)
+            raise sentences.refusal(Code.INVALID, flawed)
         if plan.problems and not message.wait:
-            raise words.refusal(Code.UNPLACEABLE, plan.problems)
+            raise sentences.refusal(Code.UNPLACEABLE, plan.problems)
         if missing:
             raise Refused(
                 Code.BLOB_MISSING,

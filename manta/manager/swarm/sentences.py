@@ -8,7 +8,8 @@ from manta.actors import Refused
 from manta.manager.placement.names import listed
 from manta.manager.placement.place import Placement
 from manta.manager.swarm.events import ResultsDeleted
-from manta.manager.swarm.state import Ask, Attempt, InstanceRun, SwarmData, TaskRun
+from manta.manager.swarm.runs import Attempt, InstanceRun, TaskRun
+from manta.manager.swarm.state import Ask, SwarmData
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Progressed, TaskError
 from manta.protocol.pages import encoded, fitting
