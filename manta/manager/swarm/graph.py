@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from manta.manager.placement.place import random_before
+from manta.manager.placement.demand import random_before
 from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
-from manta.manager.placement.place import Demand
+from manta.manager.placement.demand import Demand
 from manta.manager.swarm import endings, handlers, journal
 from manta.manager.swarm.events import (
     Acknowledge,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from manta.manager.placement.place import Demand, Placement, datasets_of, resources_of, tag_of
+from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
+from manta.manager.placement.place import Placement
 from manta.manager.swarm import endings, sentences
 from manta.manager.swarm.events import AskPlacement, Assign
 from manta.manager.swarm.runs import Attempt, Phase, TaskRun

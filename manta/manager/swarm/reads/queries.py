@@ -8,7 +8,8 @@ from typing import assert_never
 
 from manta.actors import Refused
 from manta.manager.placement.names import listed
-from manta.manager.placement.place import WINDOW, NodeView, place
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.place import WINDOW, place
 from manta.manager.swarm import sentences
 from manta.manager.swarm.events import Placed, Unplaceable
 from manta.manager.swarm.machine import SwarmMachine
