@@ -15,7 +15,7 @@ from manta.actors import Actor, ActorDead, Refused, Reply
 from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.home import Home, RestoredFile
-from manta.manager.placement.place import NodeView
+from manta.manager.placement.nodes import NodeView
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
 from manta.manager.swarm.state import SwarmData

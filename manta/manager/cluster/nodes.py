@@ -38,7 +38,7 @@ from manta.manager.cluster.lease import (
 )
 from manta.manager.context import GATEWAY, HEARTBEAT_INTERVAL, Board, Context
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft, Orders, Restored
-from manta.manager.placement.place import NodeView
+from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign
 from manta.protocol.clusters import NodeInfo

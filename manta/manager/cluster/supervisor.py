@@ -46,13 +46,13 @@ from manta.manager.messages import (
     SwarmRemoved,
     Sweep,
 )
-from manta.manager.placement import place
-from manta.manager.placement.place import NodeView
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.plan import check, refusal
 from manta.manager.placement.validity import flaws
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
-from manta.manager.swarm import plans, references, words
+from manta.manager.swarm import plans, references
 from manta.manager.swarm.events import Created, decode_log, encode
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
@@ -396,7 +396,7 @@ class ClusterSupervisor(Supervisor):
         work(
             self,
             self._context.workers,
-            lambda: (flaws(spec), place.check(spec, views), self._missing(spec)),
+            lambda: (flaws(spec), check(spec, views), self._missing(spec)),
             lambda found: self._checked(request, reply, views, *found),
             reply,
         )
@@ -427,9 +427,9 @@ class ClusterSupervisor(Supervisor):
             return
         assert isinstance(message, user.SendSwarm)
         if flawed:
-            raise words.refusal(Code.INVALID, flawed)
+            raise refusal(Code.INVALID, flawed)
         if plan.problems and not message.wait:
-            raise words.refusal(Code.UNPLACEABLE, plan.problems)
+            raise refusal(Code.UNPLACEABLE, plan.problems)
         if missing:
             raise Refused(
                 Code.BLOB_MISSING,

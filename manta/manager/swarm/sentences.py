@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from manta.actors import Refused
 from manta.manager.placement.names import listed
 from manta.manager.placement.place import Placement
 from manta.manager.swarm.events import ResultsDeleted
-from manta.manager.swarm.state import Ask, Attempt, InstanceRun, SwarmData, TaskRun
-from manta.protocol.codes import Code
+from manta.manager.swarm.runs import Attempt, InstanceRun, TaskRun
+from manta.manager.swarm.state import Ask, SwarmData
 from manta.protocol.node import Instance, Progressed, TaskError
-from manta.protocol.pages import encoded, fitting
 from manta.protocol.states import AttemptState, SwarmState
-
-TOLD = 3000
-"""Characters of problems that a refusal tells; more are counted. A sentence has a limit."""
-
 
 RESTORED = "the manager was restored from a backup, and what the task told since is lost"
 
@@ -238,16 +232,6 @@ def deleted(count: int, event: ResultsDeleted) -> str:
     at = f" of iteration {event.iteration}" if event.iteration is not None else ""
     were = "was" if count == 1 else "were"
     return f"{what}{tag}{at} {were} deleted by {event.by}."
-
-
-def refusal(code: Code, problems: Sequence[str]) -> Refused:
-    """Of a swarm with these problems; of more than a message holds, the first."""
-    told, _ = fitting(problems, len, TOLD)
-    sentence = " ".join(told)
-    if (more := len(problems) - len(told)) > 0:
-        sentence += f" There {'is 1' if more == 1 else f'are {more}'} more: see `manta check`."
-    listed, _ = fitting(problems, encoded)
-    return Refused(code, sentence, {"problems": listed})
 
 
 def stranger(node_id: str, instance: Instance) -> str:
