@@ -112,7 +112,7 @@ class Clusters:
         self._writer.write(Put(changed), then=then)
 
     def delete(self, record: ClusterRecord) -> None:
-        if active := self._context.board(record.id).active_swarms:
+        if active := self._context.cluster(record.id).active_swarms:
             raise Refused(
                 Code.WRONG_STATE,
                 f"{active} swarm{'s run' if active > 1 else ' runs'} in the cluster "
@@ -146,7 +146,7 @@ class Clusters:
                 self._roles.grants.pop((grant.user_id, grant.cluster_id), None)
             self._enrolment.forget_tokens(tokens)
             self._directory.clusters.pop(record.id, None)
-            self._context.boards.pop(record.id, None)
+            self._context.clusters.pop(record.id, None)
             self._context.revisions.clusters.forget(record.id)
             self._context.revisions.nodes.forget(*(one.id for one in nodes))
             self._context.revisions.swarms.forget(*(swarm.id for swarm in swarms))

@@ -20,7 +20,6 @@ from manta.actors import (
     Refused,
     Reply,
 )
-from manta.manager.auth.permits import Permits
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import check_right
 from manta.manager.auth.roles import Roles
@@ -41,6 +40,7 @@ from manta.manager.errors import StoreError
 from manta.manager.gateway.clusters import Clusters
 from manta.manager.gateway.enrolment import Enrolment
 from manta.manager.gateway.modules import Modules
+from manta.manager.gateway.permits import Permits
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.gateway.relay import Relay, as_refusal
 from manta.manager.gateway.users import Users
@@ -469,23 +469,23 @@ class Gateway(Actor):
 
     def _swarms(self, cluster_ids: Iterable[str]) -> Iterator[SwarmInfo]:
         for id_ in cluster_ids:
-            yield from self._context.board(id_).swarms.values()
+            yield from self._context.cluster(id_).swarms.values()
 
     def _status(self, find: Directory, reply: Reply) -> None:
-        boards = [self._context.board(id_) for id_ in find.clusters]
+        views = [self._context.cluster(id_) for id_ in find.clusters]
         health = {
-            find.clusters[id_].name: self._context.board(id_).notice
+            find.clusters[id_].name: self._context.cluster(id_).notice
             for id_ in find.clusters
-            if self._context.board(id_).notice
+            if self._context.cluster(id_).notice
         }
 
         def answer(trouble: object) -> ManagerStatus:
             return ManagerStatus(
                 version=VERSION,
                 started_at=self._context.started_at,
-                clusters=len(boards),
-                nodes_connected=sum(board.connected for board in boards),
-                swarms_active=sum(board.active_swarms for board in boards),
+                clusters=len(views),
+                nodes_connected=sum(view.connected for view in views),
+                swarms_active=sum(view.active_swarms for view in views),
                 health={"store": str(trouble or "ok"), **health},
             )
 

@@ -9,11 +9,11 @@ from typing import TypeVar
 import msgspec
 
 from manta.actors import Actor, ActorDead, MailboxFull, Refused, Reply, Timer
-from manta.manager.auth.permits import Permits
 from manta.manager.auth.principals import Principal
 from manta.manager.context import Context
 from manta.manager.gateway.clusters import Clusters
 from manta.manager.gateway.modules import Modules
+from manta.manager.gateway.permits import Permits
 from manta.manager.gateway.relay import Relay
 from manta.manager.revisions import Revisions
 from manta.protocol import clusters, pages, user, users
@@ -99,7 +99,7 @@ class Watches:
         """Somebody may see more of this cluster now, or less."""
         revisions = self._context.revisions
         revisions.clusters.changed(cluster_id)
-        revisions.swarms.changed(*self._context.board(cluster_id).swarms)
+        revisions.swarms.changed(*self._context.cluster(cluster_id).swarms)
         revisions.nodes.changed()
         revisions.modules.changed()
 
@@ -148,14 +148,14 @@ class Watches:
                 return clusters.Clusters(shown, revision=revision), bool(shown)
             case clusters.WatchNodes():
                 assert poll.cluster_id is not None
-                there = context.board(poll.cluster_id).nodes
+                there = context.cluster(poll.cluster_id).nodes
                 nodes, revision = self._changed(poll, there.get)
                 return clusters.Nodes(nodes, revision=revision), bool(nodes)
             case user.WatchSwarms():
                 where = [poll.cluster_id] if poll.cluster_id else self._permits.readable(who)
-                boards = [context.board(id_).swarms for id_ in where]
+                tables = [context.cluster(id_).swarms for id_ in where]
                 swarms, revision = self._changed(
-                    poll, lambda id_: next((board[id_] for board in boards if id_ in board), None)
+                    poll, lambda id_: next((one[id_] for one in tables if id_ in one), None)
                 )
                 return user.Swarms(swarms, revision=revision), bool(swarms)
             case users.WatchModules():
