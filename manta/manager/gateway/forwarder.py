@@ -1,4 +1,4 @@
-"""How the Gateway passes requests on: to whoever lives at a path when the request comes."""
+"""How the Gateway passes requests on: to the actor that lives at a path at that moment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ TIMEOUT = 30.0
 """Seconds that an actor of this process has to answer, beyond what the message itself waits."""
 
 
-class Relay:
+class Forwarder:
+    """Passes requests on to other actors, and their answers back."""
+
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
 
@@ -42,9 +44,6 @@ class Relay:
             reply.set(answer)
         except LocalTransportError as error:
             self._actor.log.warning("a %s was not sent: %s", type(answer).__name__, error)
-
-    def forward(self, path: str, message: object) -> None:
-        self.ask(path, message, self._actor.defer())
 
     def ask(
         self,
@@ -78,10 +77,12 @@ class Relay:
         self,
         entry: SwarmEntry,
         request: FromNode | FromUser | CheckPeer,
-        wait: float = 0,
+        reply: Reply,
         answer: Callable[[Any], object] = lambda result: result,
+        wait: float = 0.0,
     ) -> None:
-        path, reply = swarm_path(entry.cluster_id, entry.id), self._actor.defer()
+        """As `ask`; starts the swarm's actor first if it has ended."""
+        path = swarm_path(entry.cluster_id, entry.id)
 
         def ask() -> None:
             self.ask(path, request, reply, answer, wait)
@@ -99,7 +100,7 @@ class Relay:
         then: Callable[[], None],
         fail: Callable[[BaseException], object],
     ) -> None:
-        """The actor of a swarm that is over ends when nobody asks for it."""
+        """Start the actor of a swarm: once the swarm is over it ends when nobody asks for it."""
 
         def done(future: Future[Any]) -> None:
             error = future.exception()
