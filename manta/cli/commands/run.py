@@ -129,7 +129,7 @@ class Run:
 
     def run(self, swarm: Swarm, *, logs: bool) -> int:
         """Deploy and follow the swarm; returns the exit code."""
-        from manta.apis.compile import compiler
+        from manta.apis.compile import spec
         from manta.apis.connect.profiles import Target
         from manta.apis.connect.session import Session
         from manta.apis.user_api import UserAPI
@@ -144,7 +144,7 @@ class Run:
         try:
             deployed = api.deploy_swarm(CLUSTER, swarm)
         except ModuleError as error:
-            if compiler.prepare(swarm).wanted:
+            if spec.prepare(swarm).wanted:
                 raise ModuleError(f"{error} {_OWN_REGISTRY}") from None
             raise
         ready = time.time()
