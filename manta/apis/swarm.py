@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manta.apis import checks
 from manta.apis.errors import GraphError, InvalidArgument, InvalidSwarm, InvalidValue
-from manta.apis.graph import Condition, Graph, Wiring, build
+from manta.apis.graph import Graph, build
 from manta.apis.module import Module
-from manta.apis.task import Task, flattened
+from manta.apis.task import Condition, Task, Wiring, flattened
 
 if TYPE_CHECKING:
     from manta.apis.schedule import Schedule
@@ -134,7 +134,7 @@ class Swarm:
         schedule = None
         try:
             schedule = schedule_of(self)
-            drawn = drawing.of_schedule(schedule) if schedule else drawing.of_graph(graph_of(self))
+            drawn = (schedule or graph_of(self))._repr_html_()
         except InvalidSwarm as error:
             drawn = drawing.text(f"not valid: {error}")
         return drawing.titled(_title(self, schedule), drawn, _notes(self))
