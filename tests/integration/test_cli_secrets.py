@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.transports.security.keys import KeyPair
 from tests.integration.lab import manta
 from tests.integration.terminal import at_terminal

@@ -19,10 +19,10 @@ import click
 import pytest
 
 from manta.apis.user_api import UserAPI
-from manta.cli.exit_codes import Exit
 from manta.cli.live.following import Follower, Happening
 from manta.cli.live.view import SwarmView
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
+from manta.console.exit_codes import Exit
 from manta.console.terminal import Screen
 from manta.protocol.user import FeedName
 from manta.testing.clusters import client, running, wait_for_nodes

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.light.runtime.processes import descendants
 from tests.children import Child
 

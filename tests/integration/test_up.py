@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from manta.apis.connect import profiles
-from manta.cli.exit_codes import Exit
 from manta.cli.local import up_state
+from manta.console.exit_codes import Exit
 from manta.light.runtime.processes import marked
 from tests.children import Child
 from tests.integration.lab import manta

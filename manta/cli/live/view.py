@@ -11,8 +11,16 @@ import click
 from manta.console import text
 
 if TYPE_CHECKING:
-    from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview
+    from manta.apis.overviews import (
+        ErrorOverview,
+        EventOverview,
+        LogOverview,
+        MetricsOverview,
+        SwarmOverview,
+    )
 
+MOST_ERRORS = 3
+"""Errors that are shown of a swarm that failed."""
 SHOWN_ROUNDS = 40
 """Rows of the table of metrics; of more rounds, the first and the last are shown."""
 
@@ -163,6 +171,30 @@ class SwarmView:
         if max(map(text.width, lines)) > columns:
             lines = _metrics_table(self.metrics, by_node=False)
         return lines
+
+    def ending(
+        self, swarm: SwarmOverview, errors: Sequence[ErrorOverview], columns: int
+    ) -> list[str]:
+        """The metrics, what failed, and the outcome."""
+        lines = self.table(columns)
+        if lines:
+            lines = ["", *lines]
+        shown: dict[str, ErrorOverview] = {}
+        for error in sorted(errors, key=lambda e: f"{e.alias}.{e.index} " not in swarm.reason):
+            if error.status == "FAILED" and (error.traceback or error.sentence not in swarm.reason):
+                shown.setdefault(error.traceback or error.sentence, error)
+        for error in list(shown.values())[:MOST_ERRORS]:
+            where = f"{error.alias}.{error.index} on {error.node_alias} in round {error.iteration}:"
+            said = "" if error.traceback else f" {error.sentence}"  # else its last line says it
+            lines += ["", click.style(where + said, fg="red")]
+            lines += error.traceback.rstrip().splitlines()
+            if error.last_lines:
+                lines += ["Its last lines:", *(f"  {line}" for line in error.last_lines)]
+        if len(shown) > MOST_ERRORS:
+            lines.append(f"... and {len(shown) - MOST_ERRORS} more")
+        colour = {"COMPLETED": "green", "FAILED": "red"}.get(swarm.status, "yellow")
+        reason = f": {swarm.reason}" if swarm.reason else ""
+        return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + reason]
 
 
 def log_line(item: LogOverview) -> str:
