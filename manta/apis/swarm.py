@@ -143,8 +143,8 @@ class Swarm:
 def _title(swarm: Swarm, schedule: Schedule | None) -> str:
     ceiling = swarm._manta.max_iteration
     if schedule is not None:
-        rounds = min(len(schedule.iterations), ceiling or len(schedule.iterations))
-        times = f"{rounds} iteration{'s' * (rounds != 1)}, by its schedule"
+        count = min(len(schedule.iterations), ceiling or len(schedule.iterations))
+        times = f"{count} iteration{'s' * (count != 1)}, by its schedule"
     elif ceiling is not None:
         times = f"up to {ceiling} iterations"
     else:

@@ -42,7 +42,7 @@ AGGREGATOR = '''from manta.light import Task
 
 
 class Aggregator(Task):
-    """Runs once a round, when all workers have answered."""
+    """Runs once per iteration, when all workers have answered."""
 
     def run(self) -> None:
         values = self.world.get_results("value")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CLUSTER = "local"
 HOST = "127.0.0.1"
 CONCURRENT_TASKS = 8
-"""Per node: rounds of several tasks at once must not wait for a place."""
+"""Per node, so that several tasks of an iteration can run at once."""
 STOP_GRACE = 8.0
 """Seconds after which a process that was asked to stop is killed."""
 READY = 30.0
