@@ -18,6 +18,7 @@ import pytest
 from manta.apis.connect import profiles
 from manta.cli.exit_codes import Exit
 from tests.support.children import Child
+from manta.console.exit_codes import Exit
 
 pytestmark = pytest.mark.timeout(120)
 

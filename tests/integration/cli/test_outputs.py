@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from manta.apis.errors import InvalidSwarm
-from manta.cli.exit_codes import Exit
 from manta.cli.loading import load_swarm
 from tests.support.lab import manta
+from manta.console.exit_codes import Exit
 
 
 def printing_to(stdout: int, *arguments: object, home: Path) -> tuple[int, str]:

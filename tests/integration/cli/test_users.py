@@ -11,6 +11,7 @@ import pytest
 
 from manta.cli.exit_codes import Exit
 from tests.support.lab import Lab, manta
+from manta.console.exit_codes import Exit
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -1,4 +1,4 @@
-"""How synchronous code waits for the session's futures; `async_bridge` is its twin."""
+"""How synchronous code waits for the session's futures; `aio/waiting.py` is its twin."""
 
 from __future__ import annotations
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from blake3 import blake3
+from msgspec.structs import replace
 
 from manta.apis.compile.packaging import Wanted, find_program, locate, package
-from manta.apis.errors import InvalidSwarm, InvalidValue, ModuleError
+from manta.apis.compile.values import payload, to_blob
+from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.graph import Graph, Vertex
 from manta.apis.swarm import Definition, Network, Swarm, definition_of, graph_of, schedule_of
 from manta.protocol.spec import (
@@ -27,9 +28,8 @@ from manta.protocol.spec import (
     SwarmSpec,
     TaskSpec,
 )
-from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
+from manta.protocol.values import INLINE_LIMIT, Inline, Payload
 from manta.transports.codec.values import Encoded, encode
-from manta.transports.errors import ValueNotSerializable
 
 if TYPE_CHECKING:
     from manta.apis.module import Module
@@ -149,29 +149,6 @@ def _networks(networks: dict[str, Network], graph: Graph) -> tuple[NetworkSpec, 
     )
 
 
-def payload(value: Any, blobs: dict[str, Encoded], what: str, limit: int = INLINE_LIMIT) -> Payload:
-    """The value as it travels; one that is over the limit is added to the blobs.
-
-    Raises InvalidValue that starts with `what`.
-    """
-    try:
-        encoded = encode(value)
-    except ValueNotSerializable as error:
-        raise InvalidValue(f"{what} cannot be sent: {error}") from None
-    if encoded.nbytes <= limit:
-        return Inline(encoded.to_bytes())
-    return _blob(encoded, blobs)
-
-
-def _blob(encoded: Encoded, blobs: dict[str, Encoded]) -> BlobRef:
-    hasher = blake3()
-    for part in encoded.parts():
-        hasher.update(part)
-    digest = hasher.hexdigest()
-    blobs[digest] = encoded
-    return BlobRef(digest, encoded.nbytes)
-
-
 def _globals(values: dict[str, Any], blobs: dict[str, Encoded]) -> dict[str, Payload]:
     payloads, left = dict[str, Payload](), INLINE_TOTAL
     for tag, value in values.items():
@@ -220,7 +197,7 @@ def _local(
     packed = package(module, found, folders)
     return ModuleSpec(
         name=module.name,
-        package=None if packed is None else _blob(encode(packed.files), blobs),
+        package=None if packed is None else to_blob(encode(packed.files), blobs),
         image=module.image,
         version=module.version,
         datasets=module.datasets,
@@ -248,8 +225,6 @@ def _of_registry(module: Module, known: ModuleSpec) -> ModuleSpec:
 
 
 def _renamed(spec: ModuleSpec, name: str) -> ModuleSpec:
-    from msgspec.structs import replace
-
     return spec if spec.name == name else replace(spec, name=name)
 
 

@@ -1,4 +1,4 @@
-"""How asynchronous code waits for the session's futures; `bridge` is its synchronous twin."""
+"""How asynchronous code waits for the session's futures; `sync/waiting.py` is its twin."""
 
 from __future__ import annotations
 
