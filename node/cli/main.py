@@ -52,7 +52,6 @@ def start(name: str, background: bool, as_json: bool) -> None:
     if not background:
         _start_here(found, folder)
         return
-    from manta.console import json_form
     from manta.node.daemon import background as daemons
 
     status = daemons.start(found, folder)
@@ -93,7 +92,6 @@ def _configure_from_environment(path: Path) -> None:
 @as_json_option
 def stop(name: str, as_json: bool) -> None:
     """Stop the node: its tasks are ended, the manager is told."""
-    from manta.console import json_form
     from manta.node.daemon import background as daemons
 
     must_be_known(name)

@@ -11,8 +11,8 @@ import pytest
 
 from manta.apis.errors import InvalidSwarm
 from manta.cli.loading import load_swarm
-from tests.support.lab import manta
 from manta.console.exit_codes import Exit
+from tests.support.lab import manta
 
 
 def printing_to(stdout: int, *arguments: object, home: Path) -> tuple[int, str]:
