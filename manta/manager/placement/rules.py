@@ -96,7 +96,7 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule("connected", _connected, "start a node of this cluster (manta_node start)"),
-    Rule("draining", _draining, "wait for another node, or start the draining one anew"),
+    Rule("draining", _draining, "wait for another node, or restart the draining one"),
     Rule(
         "specified", _specified, "correct specified_ids: ids or aliases of nodes (manta node list)"
     ),

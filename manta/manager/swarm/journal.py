@@ -1,9 +1,9 @@
-"""What nodes tell of a swarm: the entries of their journals, each applied once.
+"""Applies the entries of nodes' journals to a swarm, each once.
 
-Only the live attempt of an instance is listened to. What others still send is kept and
-marked (`counts=False`), and changes nothing. Entries are numbered by their node: numbers
-already applied and those beyond a gap are ignored, so entries are applied once and in
-order, whatever happened on the way.
+Only live attempts have an effect. The results of others are kept, marked with
+`counts=False`, and change nothing else. Entries are numbered by their node: those already
+applied and those beyond a gap are ignored, so entries are applied once and in order,
+whatever happened on the way.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from manta.protocol.states import AttemptState
 from manta.protocol.user import MetricsItem, ResultItem
 
 BACKSTOP = 60.0
-"""Seconds beyond twice its timeout after which a silent attempt is given up: its node
-enforces the timeout and may need long to deliver what the task wrote."""
+"""Seconds beyond twice its timeout after which a silent attempt is ended: its node enforces
+the timeout, and may take long to deliver what the task wrote."""
 PROGRESS_STEP, PROGRESS_PAUSE = 0.05, 1.0
-"""Progress is published when it grew by so much, or so many seconds after the last."""
+"""Progress is published when it has grown by this fraction, or after this many seconds."""
 
 
 def is_news(data: SwarmData, event: EntriesReceived) -> bool:
@@ -139,7 +139,7 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
 
 
 def _between(step: Step, attempt: Attempt, at: float) -> float:
-    """A node's clock may be off by minutes: believed within what can have been."""
+    """The time `at` on a node's clock, which may be off by minutes, limited to what is possible."""
     return min(max(at, attempt.started_at or attempt.placed_at), step.now)
 
 
@@ -203,7 +203,8 @@ _GIVEN_UP = (AttemptState.INTERRUPTED, AttemptState.TIMEOUT)
 
 
 def _ending(state: str) -> AttemptState:
-    """What a node calls an end; what it should not call one is the platform's fault."""
+    """The state in which an attempt ended; one that a node should not report is the platform's
+    fault."""
     if state in (AttemptState.FINISHED, AttemptState.FAILED, AttemptState.TIMEOUT):
         return AttemptState(state)
     if state == AttemptState.REFUSED:

@@ -115,7 +115,7 @@ def test_the_next_iteration_is_asked_for_with_tasks_that_there_are(bench, make):
     check_next(b.machine, None)
     check_next(b.machine, "late")
     with pytest.raises(
-        Refused, match=r"'worker', which is no task .*: late, w|one of late, w"
+        Refused, match=r"'worker', which is not a task .*: late, w|one of late, w"
     ) as no:
         check_next(b.machine, "worker")
     assert no.value.code == "unknown-task"
