@@ -6,10 +6,7 @@ import pytest
 
 from manta.manager.swarm import journal
 from manta.manager.swarm.reads.queries import select_results
-from manta.protocol.node import (
-    ResultWritten,
-    TaskStarted,
-)
+from manta.protocol.node import ResultWritten, TaskStarted
 from manta.protocol.states import AttemptState, SwarmState
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 
 from manta.manager.swarm.reads.queries import info
-from manta.protocol.node import (
-    NextIteration,
-    ResultWritten,
-    StopRequested,
-)
+from manta.protocol.node import NextIteration, ResultWritten, StopRequested
 from manta.protocol.spec import Edge
 from manta.protocol.states import SwarmState
 

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import math
 
-from manta.manager.swarm.events import (
-    EntriesReceived,
-)
-from manta.protocol.node import (
-    GlobalWritten,
-    Progressed,
-    TaskEnded,
-    TaskStarted,
-    Timings,
-)
+from manta.manager.swarm.events import EntriesReceived
+from manta.protocol.node import GlobalWritten, Progressed, TaskEnded, TaskStarted, Timings
 
 
 def test_repeats_and_gaps_are_ignored(bench, make):

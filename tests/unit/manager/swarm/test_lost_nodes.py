@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from manta.manager.swarm.events import (
-    NodeLost,
-    Ticked,
-)
-from manta.protocol.node import (
-    GlobalWritten,
-    NextIteration,
-    ResultWritten,
-    StopRequested,
-)
+from manta.manager.swarm.events import NodeLost, Ticked
+from manta.protocol.node import GlobalWritten, NextIteration, ResultWritten, StopRequested
 from manta.protocol.states import AttemptState, SwarmState
 
 

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from manta.manager.swarm.events import (
-    StateChanged,
-    Stopped,
-)
+from manta.manager.swarm.events import StateChanged, Stopped
 from manta.manager.swarm.reads.queries import explain, page
-from manta.protocol.node import (
-    MetricsLogged,
-    ResultWritten,
-)
+from manta.protocol.node import MetricsLogged, ResultWritten
 from manta.protocol.user import ResultItem
 
 

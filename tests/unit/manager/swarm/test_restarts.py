@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from manta.manager.cluster.lease import Leases
-from manta.manager.swarm.events import (
-    ManagerRestarted,
-    Paused,
-    Resumed,
-)
-from manta.protocol.node import (
-    TaskStarted,
-)
+from manta.manager.swarm.events import ManagerRestarted, Paused, Resumed
+from manta.protocol.node import TaskStarted
 
 
 def test_after_a_restart_no_deadline_ends_at_once(bench, make):

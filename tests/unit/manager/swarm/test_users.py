@@ -17,9 +17,7 @@ from manta.manager.swarm.events import (
     Ticked,
 )
 from manta.manager.swarm.reads.queries import info, page
-from manta.protocol.node import (
-    GlobalWritten,
-)
+from manta.protocol.node import GlobalWritten
 from manta.protocol.states import SwarmState
 
 
