@@ -1,6 +1,6 @@
 """What each event does to a swarm, apart from nodes' journals (`journal`).
 
-A handler is called only for an event that counts (`machine.counts`).
+A handler is called only for an event that changes something (`machine.changes_state`).
 """
 
 from __future__ import annotations

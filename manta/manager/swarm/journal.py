@@ -49,7 +49,7 @@ PROGRESS_STEP, PROGRESS_PAUSE = 0.05, 1.0
 """Progress is published when it has grown by this fraction, or after this many seconds."""
 
 
-def is_news(data: SwarmData, event: EntriesReceived) -> bool:
+def changes_state(data: SwarmData, event: EntriesReceived) -> bool:
     """Whether the event changes anything: a repeat, or what lies beyond a gap, does not."""
     if event.node_id in data.gone or _is_first_since_rewind(data, event.node_id):
         return True

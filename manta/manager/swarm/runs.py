@@ -70,7 +70,7 @@ class InstanceRun:
 
 
 class Phase(StrEnum):
-    """WAITING for the tasks before it -> PLACING -> RUNNING -> DONE."""
+    """Of a task in an iteration; the table is in `placing`."""
 
     WAITING = "WAITING"
     PLACING = "PLACING"
