@@ -1,7 +1,7 @@
 """What the instances of a swarm exchange: broadcasts, messages, collectives, locks.
 
 Theory of operation. This part of the machine is fed with the entries of nodes' journals
-(`said`), the end of each attempt (`attempt_ended`) and of each iteration (`iteration_over`).
+(`apply`), the end of each attempt (`end_attempt`) and of each iteration (`end_iteration`).
 It has no states of its own. Reading it changes nothing (`reads.exchange`).
 
 * Of a *broadcast*, the latest of each sender under a tag in an iteration is kept.
@@ -125,7 +125,7 @@ class Exchange:
     replaced: list[Payload] = field(default_factory=list)
     """Values that later ones took the place of in this iteration: nobody reads them any more."""
 
-    def said(self, node_id: str, entry: Said) -> Topic:
+    def apply(self, node_id: str, entry: Said) -> Topic:
         """Records what a live attempt sent, and returns the topic whose readers may be answered."""
         at = entry.instance
         sender = Sender(at.iteration, at.alias, at.index)
@@ -185,7 +185,7 @@ class Exchange:
         channel.match()
         return ("message",)
 
-    def attempt_ended(self, instance: Instance, *, counts: bool) -> None:
+    def end_attempt(self, instance: Instance, *, counts: bool) -> None:
         """Ends its waits and releases its locks; unless it counts, others get its letters."""
         for name in [name for name, queue in self.locks.items() if instance in queue]:
             self._leave(name, instance)
@@ -201,7 +201,7 @@ class Exchange:
         if not queue:
             self.locks.pop(name, None)
 
-    def iteration_over(self) -> list[BlobRef]:
+    def end_iteration(self) -> list[BlobRef]:
         """Forgets what nobody can read any more, and returns the blobs that nothing names now."""
         before = set(self.blobs())
         self.broadcasts.clear()
@@ -223,7 +223,7 @@ class Exchange:
         left = [letter for channel in self.channels.values() for letter in channel.letters]
         self.replaced += (letter.value for letter in left)
         self.channels.clear()
-        return self.iteration_over()
+        return self.end_iteration()
 
     def blobs(self) -> Iterator[BlobRef]:
         """Those that somebody may still read."""

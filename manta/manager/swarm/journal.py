@@ -133,7 +133,7 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
             | LockReleased()
             | Checkpointed()
         ):
-            _said(step, attempt, entry)
+            _exchanged(step, attempt, entry)
         case _:
             assert_never(entry)
 
@@ -180,14 +180,14 @@ def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> N
             placing.begin_if_ready(step, alias)
 
 
-def _said(step: Step, attempt: Attempt, entry: Said) -> None:
+def _exchanged(step: Step, attempt: Attempt, entry: Said) -> None:
     if isinstance(entry, Sent) and step.graph.tasks[attempt.instance.alias].network:
         at = attempt.instance
         allowed = may_hear(step.data, at.alias, at.index, at.iteration)
         if entry.to not in allowed:
             step.tell("ignored", sentences.no_neighbor(attempt, entry.to))
             return
-    step.act(Woken(step.data.exchange.said(attempt.node_id, entry)))
+    step.act(Woken(step.data.exchange.apply(attempt.node_id, entry)))
 
 
 def _progress(step: Step, attempt: Attempt, entry: Progressed) -> None:
