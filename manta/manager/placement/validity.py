@@ -1,4 +1,4 @@
-"""Is a swarm's description sound? The SDK checks too; a manager trusts no client."""
+"""Checks a swarm's description. The SDK checks it too, but the manager trusts no client."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from manta.protocol.spec import NetworkSpec, SwarmSpec, TaskSpec
 METHODS = ("all", "any", "random", "best_resources")
 CONDITIONS = ("FINISHED", "RESULT")
 MAX_REPLICAS = 1_000_000
-"""The manager remembers each of them: about 2 KB."""
+"""The manager remembers each of them, in about 2 KB."""
 
 
 def flaws(spec: SwarmSpec) -> tuple[str, ...]:
-    """Sentences that name what is wrong and the remedy; none of them depends on nodes."""
+    """Sentences that name what is wrong and the remedy. None of them depends on nodes."""
     return tuple(_flaws(spec))
 
 
