@@ -222,7 +222,7 @@ def test_random_parts_are_disjoint_and_repeatable(seed, iteration, count, cut):
         assert not set(nodes_of(place(counted, nodes))) & set(first)
 
 
-def test_random_parts_of_the_specs_example():
+def test_random_parts_of_two_tasks_cover_all_nodes():
     worker, tester = demand("random", maximum=0.8), demand("random", maximum=0.2, before=(0.8,))
     reverse = demand("random", maximum=0.2), demand("random", maximum=0.8, before=(0.2,))
     for count, both in itertools.product(range(2, 40), ((worker, tester), reverse)):
@@ -231,7 +231,7 @@ def test_random_parts_of_the_specs_example():
         assert len(a | b) == count
 
 
-def test_random_draws_anew_each_iteration():
+def test_random_draws_again_in_each_iteration():
     draws = {
         tuple(nodes_of(place(demand("random", maximum=3, iteration=i), views(9))))
         for i in range(20)
