@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from manta.actors.errors import Refused
-from manta.manager.placement.names import listed
+from manta.manager.placement.nodes import listed
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol.codes import Code
 

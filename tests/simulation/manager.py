@@ -31,7 +31,7 @@ from manta.manager.swarm.events import (
 )
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import exchange as exchange_queries
-from manta.manager.swarm.reads.queries import answer, select_results
+from manta.manager.swarm.reads.queries import select_results
 from manta.protocol.exchange import Checkpoint, Exchanged, ExchangeRead, PeerInstances
 from manta.protocol.node import (
     Capabilities,
@@ -184,7 +184,7 @@ class Manager:
     def place_outstanding(self, swarm_id: str) -> None:
         machine = self.machines[swarm_id]
         for asked in machine.outstanding():
-            given = answer(machine, asked.number, self.views(swarm_id), WINDOW)
+            given = machine.answer(asked.number, self.views(swarm_id), WINDOW)
             if given is not None:
                 self.feed(swarm_id, given)
 
@@ -196,7 +196,7 @@ class Manager:
         while events:
             one: SwarmEvent | AskPlacement | None = events.popleft()
             if isinstance(one, AskPlacement):
-                one = answer(machine, one.number, self.views(swarm_id), WINDOW)
+                one = machine.answer(one.number, self.views(swarm_id), WINDOW)
             if one is None:
                 continue
             event = one

@@ -387,8 +387,8 @@ class Scenario:
                     for index, instance in enumerate(run.instances)
                     if instance.last.state is AttemptState.FINISHED
                 ]
-                results = [i for i in data.written(iteration, "result") if i.alias == alias]
-                assert [item.index for item in results] == finished
+                written = data.counting(iteration, "result", even_deleted=True)
+                assert [item.index for item in written if item.alias == alias] == finished
                 missed = self.missed or self.checker.lost_nodes
                 if run.bound and not missed:
                     assert len(run.instances) == len(self.nodes), "an iteration without a node"
@@ -400,7 +400,7 @@ class Scenario:
                     answered = len(finished)
             if "aggregator" in runs:
                 deleted = self.checker.deleted[data.swarm_id]
-                (count,) = data.written(iteration, "count")
+                (count,) = data.counting(iteration, "count", even_deleted=True)
                 assert deleted or read(count.value) == answered, "the aggregator saw another number"
         if not self.troubled and not self.paused:
             self.check_deadlines(machine)

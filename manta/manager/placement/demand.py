@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import msgspec
-
-from manta.manager.placement.names import ids_of
-from manta.manager.placement.nodes import NodeView
-from manta.protocol.spec import ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
+from manta.protocol.spec import ModuleSpec, ResourceSpec, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -40,20 +35,6 @@ class Demand:
     holding: dict[str, int] = field(default_factory=dict)
 
 
-def by_id(demand: Demand, nodes: Sequence[NodeView]) -> Demand:
-    """The same demand, with ids wherever it names nodes."""
-    task = demand.task
-    only, but = task.specified_ids, task.excepted_ids
-    if not (only or but or demand.within):
-        return demand
-    task = msgspec.structs.replace(
-        task,
-        specified_ids=None if only is None else ids_of(only, nodes),
-        excepted_ids=None if but is None else ids_of(but, nodes),
-    )
-    return replace(demand, task=task, within=ids_of(demand.within, nodes))
-
-
 def datasets_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
     """The datasets that the module and the task declare, each once."""
     return tuple(dict.fromkeys((*module.datasets, *task.datasets)))
@@ -66,14 +47,3 @@ def resources_of(task: TaskSpec, module: ModuleSpec) -> ResourceSpec | None:
 def tag_of(task: TaskSpec) -> str | None:
     """The <t> of the method `tag-<t>`."""
     return task.method[4:] if task.method.startswith("tag-") else None
-
-
-def random_before(spec: SwarmSpec, alias: str) -> tuple[int | float, ...]:
-    """Maximums of the random tasks that come before this one: `Demand.before`."""
-    maximums = []
-    for task in spec.tasks:
-        if task.alias == alias:
-            break
-        if task.method == "random":
-            maximums.append(task.maximum)
-    return tuple(maximums)

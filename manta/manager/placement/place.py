@@ -8,16 +8,16 @@ task, and a task that cannot be placed has a problem that names it, the reason a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from manta.manager.placement.choice import choose
-from manta.manager.placement.demand import Demand, by_id
-from manta.manager.placement.nodes import NodeView
-from manta.manager.placement.problems import cannot_be_placed, waits
-from manta.manager.placement.rules import RULES, judge, runs_plain_processes
+from manta.manager.placement.choice import choose, limit
+from manta.manager.placement.demand import Demand, datasets_of
+from manta.manager.placement.nodes import NodeView, ids_of, listed
+from manta.manager.placement.rules import RULES, Refusal, judge, quoted, runs_plain_processes
 from manta.protocol.user import Verdict
 
 WINDOW = 256
@@ -45,13 +45,13 @@ class Outcome:
 def place(demand: Demand, nodes: Sequence[NodeView], window: int = WINDOW) -> Outcome:
     """`window`: of many replicas, how many each node is given at first."""
     alias = demand.task.alias
-    demand = by_id(demand, nodes)
+    demand = _by_id(demand, nodes)
     eligible, refused = judge(demand, nodes)
     verdicts = [
         Verdict(alias, node.id, node.alias, False, RULES[number].name, reason)
         for node, number, reason in refused
     ]
-    problem = waits(demand, nodes, len(eligible)) or cannot_be_placed(demand, eligible, refused)
+    problem = _waits(demand, nodes, len(eligible)) or _problem(demand, eligible, refused)
     if problem:
         return Outcome((), tuple(verdicts), (problem,))
     chosen, why = choose(demand, eligible)
@@ -77,3 +77,89 @@ def _spread(
         for node in (chosen[position % len(chosen)],)
     )
     return placements, 0 if demand.replace else count - len(placements)
+
+
+def _by_id(demand: Demand, nodes: Sequence[NodeView]) -> Demand:
+    """The same demand, with ids wherever it names nodes."""
+    task = demand.task
+    only, but = task.specified_ids, task.excepted_ids
+    if not (only or but or demand.within):
+        return demand
+    task = msgspec.structs.replace(
+        task,
+        specified_ids=None if only is None else ids_of(only, nodes),
+        excepted_ids=None if but is None else ids_of(but, nodes),
+    )
+    return replace(demand, task=task, within=ids_of(demand.within, nodes))
+
+
+# Why a task cannot be placed, or not yet: sentences that name it, the reason and the remedy.
+
+
+def _waits(demand: Demand, nodes: Sequence[NodeView], eligible: int) -> str:
+    """Why the task waits, or nothing: a link that drops for a moment is no reason to run a whole
+    iteration without its node."""
+    task = demand.task
+    away = [
+        node
+        for node in nodes
+        if node.returning and not any(rule.refuses(demand, node) for rule in RULES[1:])
+    ]
+    more = eligible + len(away)
+    if not away or demand.replace or (task.replicas is not None and eligible):
+        return ""
+    taken = min(eligible, limit(task, eligible)), min(more, limit(task, more))
+    if task.method != "random" and eligible and taken[0] == taken[1]:
+        return ""
+    return (
+        f"Task {task.alias!r} waits for {listed([node.alias for node in away])}, whose connection "
+        "was lost a moment ago; it is placed without it if it is not back within seconds."
+    )
+
+
+def _problem(demand: Demand, eligible: Sequence[NodeView], refused: Sequence[Refusal]) -> str:
+    """Why the task cannot be placed, or nothing."""
+    head = f"Task {demand.task.alias!r} cannot be placed"
+    if eligible:
+        if not demand.kept or demand.replace:
+            return ""
+        here = {node.id for node in eligible}
+        reasons = {node.id: f"{node.alias} {reason}" for node, _, reason in refused}
+        away = [reasons.get(id_, f"{id_} is gone") for id_ in demand.kept if id_ not in here]
+        remedy = next(rule.remedy for rule in RULES if rule.name == "fixed")
+        return f"{head}: it is fixed, and {listed(away, '; ')}; {remedy}." if away else ""
+    # A node that passed more rules says more about what is amiss.
+    furthest = max((number for _, number, _ in refused), default=0)
+    name, _, remedy = RULES[furthest]
+    if name == "connected":
+        return f"{head}: no node is connected; {remedy}."
+    telling = [(node, reason) for node, number, reason in refused if number == furthest]
+    if name == "datasets":
+        sentence = _missing_datasets(demand, [node for node, _ in telling])
+    else:
+        sentence = "; ".join(f"{node.alias} {reason}" for node, reason in telling[:3])
+        if len(telling) > 3:
+            sentence += f"; likewise {len(telling) - 3} more"
+    unknown = [
+        name
+        for name in (*(demand.task.specified_ids or ()), *demand.within)
+        if not any(node.id == name for node, _, _ in refused)
+    ]
+    if unknown:
+        are = "is not a node" if len(unknown) == 1 else "are not nodes"
+        sentence += f"; {quoted(unknown)} {are} of this cluster"
+    return f"{head}: {sentence}; {remedy}."
+
+
+def _missing_datasets(demand: Demand, nodes: list[NodeView]) -> str:
+    held = Counter(name.name for node in nodes for name in node.capabilities.datasets)
+    wanted = datasets_of(demand.task, demand.module)
+    nowhere = [name for name in wanted if not held[name]]
+    there = _some(sorted(held)) or "none"
+    if nowhere:
+        return f"no node that it may run on has the dataset {_some(nowhere)} (there are: {there})"
+    return f"no node that it may run on has all of the datasets {_some(wanted)}"
+
+
+def _some(names: Iterable[str]) -> str:
+    return listed([*map(repr, names)])

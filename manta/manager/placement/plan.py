@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from manta.actors import Refused
 from manta.manager.placement.demand import Demand, tag_of
-from manta.manager.placement.names import misnamed, unknown_in
-from manta.manager.placement.nodes import NodeView
-from manta.manager.placement.place import place
+from manta.manager.placement.nodes import NodeView, misnamed, unknown_in
+from manta.manager.placement.place import Outcome, place
 from manta.manager.placement.validity import flaws
 from manta.protocol.codes import Code
 from manta.protocol.pages import encoded, fitting
 from manta.protocol.spec import SwarmSpec
-from manta.protocol.user import PlacedInstance, Plan, Verdict
+from manta.protocol.user import PlacedInstance, Plan
 
 TOLD = 3000
 """Characters of problems that a refusal tells; more are counted. A sentence has a limit."""
@@ -27,47 +26,48 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
         return Plan(problems=problems)
     here = tuple(replace(node, returning=False) for node in nodes)
     modules = {module.name: module for module in spec.modules}
-    placements: list[PlacedInstance] = []
-    verdicts: list[Verdict] = []
-    found: list[str] = []
-    waiting: dict[str, int] = {}
+    found: dict[str, Outcome] = {}
     ran_on: dict[str, tuple[str, ...]] = {}
     depth: dict[str, int] = {}
     held: dict[int, Counter[str]] = {}  # tasks of one depth run at the same time
     before: tuple[int | float, ...] = ()
     for task in spec.tasks:
-        wrong = tuple(misnamed(task, here)) if here else ()
         depth[task.alias] = 1 + max((depth[edge.alias] for edge in task.after), default=-1)
-        level = held.setdefault(depth[task.alias], Counter())
-        producers = tuple(id_ for edge in task.after for id_ in ran_on[edge.alias])
-        outcome = place(
-            Demand(
-                task,
-                modules[task.module],
-                seed=spec.seed,
-                producers=producers,
-                before=before,
-                holding=level,
-            ),
-            here,
+        demand = Demand(
+            task,
+            modules[task.module],
+            seed=spec.seed,
+            producers=tuple(id_ for edge in task.after for id_ in ran_on[edge.alias]),
+            before=before,
+            holding=held.setdefault(depth[task.alias], Counter()),
         )
+        outcome = place(demand, here)
         if task.method == "random":
             before = (*before, task.maximum)
         ran_on[task.alias] = tuple(placed.node_id for placed in outcome.placements)
-        level.update(ran_on[task.alias])
-        placements += (
-            PlacedInstance(task.alias, placed.index, placed.node_id, placed.node_alias)
+        held[depth[task.alias]].update(ran_on[task.alias])
+        if here and (wrong := tuple(misnamed(task, here))):
+            outcome = replace(outcome, problems=wrong)
+        elif tag_of(task) is not None and task.after and not demand.producers:
+            # What a task could not write where it could not run is no problem of its own.
+            outcome = replace(outcome, problems=())
+        found[task.alias] = outcome
+    edges = (wrong for network in spec.networks for wrong in unknown_in(network, here))
+    return gathered(found, edges if here else ())
+
+
+def gathered(outcomes: Mapping[str, Outcome], problems: Iterable[str] = ()) -> Plan:
+    """The plan that these outcomes of tasks make, by alias; with further problems."""
+    return Plan(
+        tuple(
+            PlacedInstance(alias, placed.index, placed.node_id, placed.node_alias)
+            for alias, outcome in outcomes.items()
             for placed in outcome.placements
-        )
-        if outcome.waiting:
-            waiting[task.alias] = outcome.waiting
-        verdicts += outcome.verdicts
-        # What a task could not write where it could not run is no problem of its own.
-        if wrong or tag_of(task) is None or not task.after or producers:
-            found += wrong or outcome.problems
-    if here:
-        found += (wrong for network in spec.networks for wrong in unknown_in(network, here))
-    return Plan(tuple(placements), tuple(verdicts), tuple(found), waiting)
+        ),
+        tuple(verdict for outcome in outcomes.values() for verdict in outcome.verdicts),
+        (*(one for outcome in outcomes.values() for one in outcome.problems), *problems),
+        {alias: outcome.waiting for alias, outcome in outcomes.items() if outcome.waiting},
+    )
 
 
 def refusal(code: Code, problems: Sequence[str]) -> Refused:

@@ -15,7 +15,7 @@ A retry of "all" goes to the same node, others go elsewhere if they can.
 from __future__ import annotations
 
 from manta.manager.placement.place import Placement
-from manta.manager.swarm import completion, endings, placing, sentences
+from manta.manager.swarm import completion, placing, sentences
 from manta.manager.swarm.runs import Attempt, InstanceRun, Phase, TaskRun
 from manta.manager.swarm.state import Ask
 from manta.manager.swarm.step import Step
@@ -33,7 +33,7 @@ def ended(step: Step, attempt: Attempt, state: AttemptState) -> None:
     data, at = step.data, attempt.instance
     run, index = data.run_of(at.alias), at.index
     instance = run.instances[index]
-    endings.close(step, attempt, state)
+    step.close(attempt, state)
     if state is AttemptState.FINISHED:
         run.finished += 1
         step.tell_of(attempt, "finished", sentences.finished(attempt))
@@ -112,6 +112,6 @@ def lose(step: Step, run: TaskRun, index: int, reason: str) -> None:
         ended(step, attempt, AttemptState.INTERRUPTED)
         return
     if attempt.instance in step.data.live:
-        endings.close(step, attempt, AttemptState.INTERRUPTED)
+        step.close(attempt, AttemptState.INTERRUPTED)
         step.data.disavow(attempt)
     give_up(step, run, index, sentences.failure(attempt))

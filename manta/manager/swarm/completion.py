@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from manta.manager.swarm import endings, placing, sentences
+from manta.manager.swarm import placing, sentences
 from manta.manager.swarm.runs import Phase, TaskRun
 from manta.manager.swarm.step import Step
 from manta.protocol.node import NextIteration
@@ -23,11 +23,11 @@ def settle(step: Step, run: TaskRun) -> None:
     unanswered = size - run.finished - run.given_up
     need = size if run.spec.quorum is None else quorum_of(run.spec.quorum, size)
     if run.finished + unanswered < need:
-        endings.fail(step, sentences.too_few(run, need))
+        step.fail(sentences.too_few(run, need))
     elif run.finished >= need and (not unanswered or run.spec.deadline is None or run.overdue):
         _done(step, run)
     elif run.overdue:
-        endings.fail(step, sentences.overdue(run, need))
+        step.fail(sentences.overdue(run, need))
 
 
 def quorum_of(fraction: float, size: int) -> int:
@@ -46,7 +46,7 @@ def _done(step: Step, run: TaskRun) -> None:
         del data.asks[number]
     for instance in run.instances:
         if instance.last.instance in data.live:
-            endings.cancel(step, instance.last, sentences.enough(run, size))
+            step.cancel(instance.last, sentences.enough(run, size))
             data.disavow(instance.last)
         if instance.last.state is not AttemptState.FINISHED and not instance.given_up:
             instance.given_up = sentences.straggler(instance.last)
@@ -82,13 +82,13 @@ def end_iteration(step: Step) -> None:
     data.self_scheduled = data.self_scheduled or bool(calls)
     runs_on = bool(step.graph.spec.schedule) or not data.self_scheduled
     if stopper is not None:
-        endings.end(step, SwarmState.COMPLETED, sentences.stopped_by(stopper))
+        step.end(SwarmState.COMPLETED, sentences.stopped_by(stopper))
     elif maximum is not None and data.iteration + 1 >= maximum:
-        endings.end(step, SwarmState.COMPLETED, sentences.ran(data.iteration + 1))
+        step.end(SwarmState.COMPLETED, sentences.ran(data.iteration + 1))
     elif calls or (maximum is not None and runs_on):
         placing.begin_iteration(step, _named(step, calls))
     else:
-        endings.end(step, SwarmState.COMPLETED, sentences.ran(data.iteration + 1))
+        step.end(SwarmState.COMPLETED, sentences.ran(data.iteration + 1))
 
 
 def _named(step: Step, calls: list[NextIteration]) -> dict[str, tuple[str, ...]]:

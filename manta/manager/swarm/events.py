@@ -187,7 +187,7 @@ def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
 
 @dataclass(frozen=True)
 class AskPlacement:
-    """Feed `reads.queries.answer(machine, number, nodes)` back, if it is not None.
+    """Feed `SwarmMachine.answer(number, nodes)` back, if it is not None.
 
     It touches nothing outside the manager, so it need not wait until the event that asked
     for it is durable: event and answer can share one commit.

@@ -8,28 +8,14 @@ whatever happened on the way.
 
 from __future__ import annotations
 
-from typing import assert_never
-
-from manta.manager.swarm import attempts, endings, placing, sentences
+from manta.manager.swarm import attempts, placing, sentences
 from manta.manager.swarm.events import Acknowledge, EntriesReceived, Publish, Woken
 from manta.manager.swarm.networks import may_hear
 from manta.manager.swarm.runs import Attempt
-from manta.manager.swarm.state import SwarmData
 from manta.manager.swarm.step import Step
-from manta.protocol.exchange import (
-    Broadcasted,
-    Checkpointed,
-    ClaimsReturned,
-    Contributed,
-    LockReleased,
-    LockWanted,
-    Receiving,
-    Said,
-    Sent,
-)
+from manta.protocol.exchange import Said, Sent
 from manta.protocol.node import (
     GlobalWritten,
-    Instance,
     JournalEntry,
     MetricsLogged,
     NextIteration,
@@ -45,38 +31,36 @@ from manta.protocol.user import MetricsItem, ResultItem
 BACKSTOP = 60.0
 """Seconds beyond twice its timeout after which a silent attempt is ended: its node enforces
 the timeout, and may take long to deliver what the task wrote."""
+_REPORTED = {
+    AttemptState.FINISHED,
+    AttemptState.FAILED,
+    AttemptState.TIMEOUT,
+    AttemptState.REFUSED,
+}
+_GIVEN_UP = (AttemptState.INTERRUPTED, AttemptState.TIMEOUT)
 PROGRESS_STEP, PROGRESS_PAUSE = 0.05, 1.0
 """Progress is published when it has grown by this fraction, or after this many seconds."""
 
 
-def changes_state(data: SwarmData, event: EntriesReceived) -> bool:
-    """Whether the event changes anything: a repeat, or what lies beyond a gap, does not."""
-    if event.node_id in data.gone or _is_first_since_rewind(data, event.node_id):
-        return True
-    following = data.applied.get(event.node_id, 0) + 1
-    return event.first <= following < event.first + len(event.entries)
-
-
-def apply(step: Step, event: EntriesReceived) -> None:
+def apply(step: Step, event: EntriesReceived) -> bool:
+    """Whether the event changed anything: a repeat, or what lies beyond a gap, does not."""
     data, node_id = step.data, event.node_id
     applied = data.applied.get(node_id, 0)
-    data.gone.discard(node_id)
-    if _is_first_since_rewind(data, node_id):
+    # What the node wrote between the backup and now is lost: any number may come next.
+    rewound = bool(data.backup) and node_id not in data.heard_since
+    if rewound:
         data.heard_since.add(node_id)
         applied = max(applied, event.first - 1)
-    if event.first <= applied + 1:
-        fresh = event.entries[applied + 1 - event.first :]
-        for entry in fresh:
-            _apply(step, node_id, entry)
-        applied += len(fresh)
+    was_gone = node_id in data.gone
+    data.gone.discard(node_id)
+    fresh = event.entries[applied + 1 - event.first :] if event.first <= applied + 1 else ()
+    for entry in fresh:
+        _apply(step, node_id, entry)
+    applied += len(fresh)
     if applied:
         data.applied[node_id] = applied
     step.act(Acknowledge(node_id, applied))
-
-
-def _is_first_since_rewind(data: SwarmData, node_id: str) -> bool:
-    """What the node wrote between the backup and now is lost: any number may come next."""
-    return bool(data.backup) and node_id not in data.heard_since
+    return rewound or was_gone or bool(fresh)
 
 
 def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
@@ -85,7 +69,7 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
     if attempt is None:
         step.tell("ignored", sentences.stranger(node_id, entry.instance))
         return
-    live = entry.instance in data.live
+    at, live = entry.instance, entry.instance in data.live
     match entry:
         case TaskStarted():
             attempt.started_at = _between(step, attempt, entry.at)
@@ -93,19 +77,13 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
                 attempt.state = AttemptState.RUNNING
                 if attempt.assignment.timeout is not None:
                     due = step.now + 2 * attempt.assignment.timeout + BACKSTOP
-                    data.set_timer(due, "backstop", *_key(attempt.instance))
+                    data.set_timer(due, "backstop", at.alias, at.index, at.iteration, at.attempt)
                 step.tell_of(attempt, "started", sentences.started(attempt))
         case ResultWritten():
             _result(step, attempt, entry, live)
         case MetricsLogged():
-            metrics = MetricsItem(
-                attempt.instance,
-                node_id,
-                attempt.node_alias,
-                entry.metrics,
-                entry.step,
-                entry.at,
-            )
+            node = node_id, attempt.node_alias
+            metrics = MetricsItem(at, *node, entry.metrics, entry.step, entry.at)
             data.metrics.append(metrics)
             step.act(Publish("metrics", metrics))
         case TaskEnded():
@@ -118,24 +96,13 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
             _progress(step, attempt, entry)
         case NextIteration():
             if entry.alias is not None and entry.alias not in step.graph.tasks:
-                endings.fail(step, sentences.wrong_alias(attempt, entry.alias, step.graph.tasks))
+                step.fail(sentences.wrong_alias(attempt, entry.alias, step.graph.tasks))
             else:
                 attempt.nexts.append(entry)
         case StopRequested():
             attempt.stops = True
-        case (
-            Broadcasted()
-            | Sent()
-            | Receiving()
-            | ClaimsReturned()
-            | Contributed()
-            | LockWanted()
-            | LockReleased()
-            | Checkpointed()
-        ):
-            _exchanged(step, attempt, entry)
         case _:
-            assert_never(entry)
+            _exchanged(step, attempt, entry)
 
 
 def _between(step: Step, attempt: Attempt, at: float) -> float:
@@ -146,7 +113,9 @@ def _between(step: Step, attempt: Attempt, at: float) -> float:
 def _task_ended(step: Step, attempt: Attempt, entry: TaskEnded, live: bool) -> None:
     attempt.output, attempt.timings = entry.output, entry.timings
     step.data.keep(entry.output)
-    state = _ending(entry.state)
+    # A state that a node should not report is the platform's fault.
+    told = entry.state in _REPORTED
+    state = AttemptState(entry.state) if told else AttemptState.INTERRUPTED
     if attempt.state is AttemptState.CANCELLED and attempt.error is not None:
         attempt.error = sentences.cancelled_too(attempt.error, entry.error)
     else:
@@ -197,20 +166,3 @@ def _progress(step: Step, attempt: Attempt, entry: Progressed) -> None:
         attempt.published = (entry.fraction, step.now)
         sentence = sentences.progress(attempt, entry)
         step.tell_of(attempt, "progress", sentence, entry.fraction)
-
-
-_GIVEN_UP = (AttemptState.INTERRUPTED, AttemptState.TIMEOUT)
-
-
-def _ending(state: str) -> AttemptState:
-    """The state in which an attempt ended; one that a node should not report is the platform's
-    fault."""
-    if state in (AttemptState.FINISHED, AttemptState.FAILED, AttemptState.TIMEOUT):
-        return AttemptState(state)
-    if state == AttemptState.REFUSED:
-        return AttemptState.REFUSED
-    return AttemptState.INTERRUPTED
-
-
-def _key(instance: Instance) -> tuple[int | str, ...]:
-    return instance.alias, instance.index, instance.iteration, instance.attempt

@@ -2,8 +2,7 @@
 
 Theory of operation. The machine handles events and answers with actions (`events`). Its state
 (`state`) follows from the events alone: replaying those that were stored gives the same state.
-An event that changes nothing is not stored. `changes_state` says which those are, and only the
-others reach a handler, so nothing can change without being stored.
+An event that changes nothing is not stored: `_apply` says which those are.
 
 In each iteration every task of the graph goes through its phases (`placing`, `completion`),
 and each instance of a task that is RUNNING has attempts, one at a time (`attempts`). The
@@ -22,13 +21,13 @@ swarm is PAUSED, live attempts continue and are listened to, but nothing new is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import assert_never
+import heapq
+from collections.abc import Iterable, Sequence
 
-from manta.manager.placement.demand import Demand
-from manta.manager.swarm import endings, handlers, journal
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.place import WINDOW, place
+from manta.manager.swarm import attempts, completion, journal, placing, sentences
 from manta.manager.swarm.events import (
-    Acknowledge,
     Action,
     AskPlacement,
     Created,
@@ -48,13 +47,18 @@ from manta.manager.swarm.events import (
     Ticked,
     Unplaceable,
 )
-from manta.manager.swarm.graph import Graph
-from manta.manager.swarm.placing import demand_of
-from manta.manager.swarm.state import SwarmData
+from manta.manager.swarm.runs import Phase
+from manta.manager.swarm.state import Ask, Global, SwarmData
 from manta.manager.swarm.step import Step
-from manta.protocol.node import Assignment
-from manta.protocol.states import SwarmState
+from manta.protocol.node import Assignment, TaskError
+from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.values import Payload
+
+PATIENCE = 60.0
+"""Seconds for which a swarm waits for nodes, unless it was created to wait."""
+RESTART_GRACE = {"deadline": 20.0, "again": 0.0, "patience": 60.0, "backstop": 90.0}
+"""Seconds after a manager's restart in which no such timer ends: nodes must come back first,
+and one that does not is lost by its lease before an attempt on it counts as silent."""
 
 
 class SwarmMachine:
@@ -76,18 +80,11 @@ class SwarmMachine:
         clock at the manager's start, or the last record's `at` if later, plus monotonic time."""
         data = self.data
         step = Step(data, max(now, data.last))
-        if changes_state(data, event, step.now):
-            _apply(step, event)
+        if _apply(step, event):
             data.prune_timers()
             data.last = step.now
             self.revision += 1
-        elif isinstance(event, EntriesReceived):
-            step.act(Acknowledge(event.node_id, self.applied(event.node_id)))
         return step.actions
-
-    @property
-    def graph(self) -> Graph:
-        return self.data.graph
 
     @property
     def state(self) -> SwarmState:
@@ -112,14 +109,19 @@ class SwarmMachine:
 
     def outstanding(self) -> list[AskPlacement]:
         """Placements that are wanted: perform them after a replay, and when nodes change."""
-        return handlers.outstanding(self.data)
+        return _outstanding(self.data)
 
-    def demand(self, number: int) -> Demand | None:
-        """What the placement of that number wants as things stand now, if it is still wanted."""
+    def answer(
+        self, number: int, nodes: Sequence[NodeView], window: int = WINDOW
+    ) -> Placed | Unplaceable | None:
+        """The event that answers AskPlacement(number); None when it is no longer wanted."""
         ask = self.data.asks.get(number)
         if ask is None or self.data.state is not SwarmState.ACTIVE:
             return None
-        return demand_of(self.data, ask.alias, ask.replace)
+        outcome = place(placing.demand_of(self.data, ask.alias, ask.replace), nodes, window)
+        if outcome.problems:
+            return Unplaceable(number, outcome.problems[0])
+        return Placed(number, outcome.placements, outcome.waiting)
 
     def applied(self, node_id: str) -> int:
         """The number of the last journal entry of that node that was applied, durable or not.
@@ -130,78 +132,201 @@ class SwarmMachine:
 
     def global_value(self, tag: str) -> tuple[Payload | None, int]:
         """Value and version; (None, 0) when nobody has set it."""
-        found = self.data.globals.get(tag)
-        return (found.value, found.version) if found else (None, 0)
+        return self.data.globals.get(tag, Global(None, 0))
 
     def global_tags(self) -> tuple[str, ...]:
         return tuple(sorted(self.data.globals))
 
 
-def changes_state(data: SwarmData, event: SwarmEvent, now: float) -> bool:
-    """Whether the event changes anything, and so has to be stored."""
+def _apply(step: Step, event: SwarmEvent) -> bool:
+    """Whether the event changed anything, and so has to be stored."""
+    data = step.data
+    active = data.state is SwarmState.ACTIVE
     match event:
         case EntriesReceived():
-            return journal.changes_state(data, event)
-        case Created():
-            return data.spec is None
-        case Started():
-            return data.state is SwarmState.PENDING
-        case Paused():
-            return data.state is SwarmState.ACTIVE
-        case Resumed():
-            return data.state is SwarmState.PAUSED
-        case Stopped() | GlobalSet() | ManagerRestarted() | Rewound():
-            return not data.state.final
-        case ResultsDeleted():
-            return bool(data.results_of(event.tag, event.iteration))
-        case Placed():
-            return data.state is SwarmState.ACTIVE and event.number in data.asks
-        case Unplaceable():
-            ask = data.asks.get(event.number)
-            if ask is None or data.state is not SwarmState.ACTIVE:
-                return False
-            return ask.since is None or ask.problem != event.problem
-        case NodeLost():
-            if data.state.final or data.iteration < 0:
-                return False
-            is_known = event.node_id in data.gone
-            return not is_known or bool(handlers.hit_by_loss(data, event.node_id))
-        case Ticked():
-            return data.is_due(now)
+            return journal.apply(step, event)
+        case Placed() if active and event.number in data.asks:
+            _placed(step, event)
+        case Unplaceable() if active and event.number in data.asks:
+            return _unplaceable(step, event)
+        case NodeLost() if data.runs and not data.state.final:
+            return _node_lost(step, event)
+        case Ticked() if data.is_due(step.now):
+            _ticked(step)
+        case Created() if data.spec is None:
+            _created(step, event)
+        case Started() if data.state is SwarmState.PENDING:
+            data.started_at = step.now
+            step.enter(SwarmState.ACTIVE, "")
+            placing.begin_iteration(step, {})
+        case Paused() if active:
+            data.paused_at = step.now
+            step.enter(SwarmState.PAUSED, f"paused by {event.by}")
+        case Resumed() if data.state is SwarmState.PAUSED:
+            _resumed(step)
+        case Stopped() if not data.state.final:
+            step.end(SwarmState.STOPPED, f"stopped by {event.by}", kill=event.force)
+        case GlobalSet() if not data.state.final:
+            data.set_global(event.tag, event.value)
+        case ResultsDeleted() if positions := data.results_of(event.tag, event.iteration):
+            step.release(data.delete_results(positions), deleted=True)
+            step.tell("deleted", sentences.deleted(len(positions), event))
+        case ManagerRestarted() if not data.state.final:
+            _restarted(step)
+        case Rewound() if not data.state.final:
+            _rewound(step, event.backup)
         case _:
-            assert_never(event)
+            return False
+    return True
 
 
-def _apply(step: Step, event: SwarmEvent) -> None:
-    match event:
-        case EntriesReceived():
-            journal.apply(step, event)
-        case Created():
-            handlers.created(step, event)
-        case Started():
-            handlers.started(step)
-        case Stopped():
-            reason = f"stopped by {event.by}"
-            endings.end(step, SwarmState.STOPPED, reason, kill=event.force)
-        case Paused():
-            handlers.paused(step, event)
-        case Resumed():
-            handlers.resumed(step, event)
-        case GlobalSet():
-            step.data.set_global(event.tag, event.value)
-        case ResultsDeleted():
-            handlers.results_deleted(step, event)
-        case Placed():
-            handlers.placed(step, event)
-        case Unplaceable():
-            handlers.unplaceable(step, event)
-        case NodeLost():
-            handlers.node_lost(step, event)
-        case Ticked():
-            handlers.ticked(step)
-        case ManagerRestarted():
-            handlers.restarted(step)
-        case Rewound():
-            handlers.rewound(step, event.backup)
-        case _:
-            assert_never(event)
+# What users do.
+
+
+def _created(step: Step, event: Created) -> None:
+    data = step.data
+    data.spec, data.wait = event.spec, event.wait
+    data.created_at = step.now
+    data.reason = "not started"
+    for module in event.spec.modules:
+        data.keep(module.package)
+    for tag, value in event.spec.globals.items():
+        data.set_global(tag, value)
+
+
+def _resumed(step: Step) -> None:
+    data = step.data
+    _leave_out_the_pause(step)
+    step.enter(SwarmState.ACTIVE, sentences.waiting(data.asks.values()))
+    step.actions += _outstanding(data)
+    asked = {(ask.alias, index) for ask in data.asks.values() for index in ask.replace}
+    for alias, run in data.runs[data.iteration].items():
+        placing.begin_if_ready(step, alias)
+        for index, instance in enumerate(run.instances):
+            if run.phase is Phase.RUNNING and instance.idle and (alias, index) not in asked:
+                attempts.retry(step, run, index)
+        attempts.start_queued(step, run)
+    completion.end_iteration(step)
+
+
+def _leave_out_the_pause(step: Step) -> None:
+    """Moves all timers by the time for which the swarm has been paused."""
+    paused_for = step.now - step.data.paused_at
+    step.data.move_timers(lambda timer: timer.due + paused_for)
+    step.data.paused_at = step.now
+
+
+# What placement answers.
+
+
+def _outstanding(data: SwarmData) -> list[AskPlacement]:
+    return list(map(AskPlacement, data.asks)) if data.state is SwarmState.ACTIVE else []
+
+
+def _placed(step: Step, event: Placed) -> None:
+    data = step.data
+    ask = data.asks.pop(event.number)
+    data.reason = sentences.waiting(data.asks.values())
+    run = data.run_of(ask.alias)
+    if not ask.replace:
+        run.place(event.placements, event.waiting, step.now)
+        run.shares = placing.shares_of(data, run)
+        if run.spec.fixed:
+            nodes = tuple(placement.node_id for placement in event.placements)
+            data.kept.setdefault(ask.alias, nodes)
+        if run.spec.deadline is not None:
+            data.set_timer(step.now + run.spec.deadline, "deadline", data.iteration, ask.alias)
+    step.tell("placed", sentences.placed(ask, event.placements, event.waiting), ask.alias)
+    if run.sequential and not ask.replace:
+        attempts.start_queued(step, run)
+        return
+    for placement in event.placements:
+        placing.assign(step, run, placement)
+
+
+def _unplaceable(step: Step, event: Unplaceable) -> bool:
+    data = step.data
+    ask = data.asks[event.number]
+    if ask.since is not None and ask.problem == event.problem:
+        return False
+    if ask.since is None:
+        ask.since = step.now
+        if not data.wait:
+            data.set_timer(step.now + PATIENCE, "patience", event.number)
+    if ask.problem != event.problem:
+        ask.problem = event.problem
+        data.reason = sentences.waiting(data.asks.values())
+        step.tell("waiting", event.problem, ask.alias)
+    return True
+
+
+# What the cluster tells, and time.
+
+
+def _node_lost(step: Step, event: NodeLost) -> bool:
+    data, node_id = step.data, event.node_id
+    hit = [  # instances that run on the node, or have to run there again
+        (run, index)
+        for run in data.runs[data.iteration].values()
+        if run.phase is Phase.RUNNING
+        for index, instance in enumerate(run.instances)
+        if instance.last.node_id == node_id
+        and (instance.last.instance in data.live or (run.bound and instance.idle))
+    ]
+    if node_id in data.gone and not hit:
+        return False
+    data.gone.add(node_id)
+    if hit:
+        lost = [run.instances[index].last for run, index in hit]
+        step.tell("lost", sentences.lost(lost, event.reason))
+    for run, index in hit:
+        # By one before it, the swarm may have failed, or the task may be done.
+        if not data.state.final and run.phase is Phase.RUNNING:
+            attempts.lose(step, run, index, event.reason)
+    return True
+
+
+def _ticked(step: Step) -> None:
+    data = step.data
+    while data.is_due(step.now):
+        timer = heapq.heappop(data.timers)
+        if not data.is_valid(timer):
+            continue
+        match timer.kind, timer.key:
+            case "patience", (int(number),):
+                _out_of_patience(step, data.asks.pop(number))
+            case "deadline", (int(), str(alias)):
+                data.run_of(alias).overdue = True
+                completion.settle(step, data.run_of(alias))
+            case "again", (int(), str(alias), int(index)):
+                attempts.retry(step, data.run_of(alias), index)
+            case "backstop", (str(alias), int(index), *_):
+                attempt = data.run_of(alias).instances[index].last
+                attempt.error = sentences.silent(attempt)
+                attempts.ended(step, attempt, AttemptState.TIMEOUT)
+
+
+def _out_of_patience(step: Step, ask: Ask) -> None:
+    why = sentences.out_of_patience(ask, PATIENCE)
+    if not ask.replace:
+        step.fail(f"{why}.")
+    for index in ask.replace:
+        attempts.give_up(step, step.data.run_of(ask.alias), index, why)
+
+
+def _restarted(step: Step) -> None:
+    """The new manager's clock may be minutes from the old one's."""
+    if step.data.state is SwarmState.PAUSED:
+        _leave_out_the_pause(step)
+    else:
+        step.data.move_timers(lambda timer: max(timer.due, step.now + RESTART_GRACE[timer.kind]))
+
+
+def _rewound(step: Step, backup: str) -> None:
+    """Part of what live attempts sent may be lost, perhaps a result: all of them run again."""
+    data = step.data
+    data.backup = backup
+    data.heard_since.clear()
+    for attempt in list(data.live.values()):
+        attempt.error = TaskError("Restored", sentences.RESTORED)
+        attempts.ended(step, attempt, AttemptState.INTERRUPTED)

@@ -12,18 +12,21 @@ placed is asked for again when nodes change.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
 from manta.manager.placement.place import Placement
-from manta.manager.swarm import endings, sentences
+from manta.manager.swarm import sentences
 from manta.manager.swarm.events import AskPlacement, Assign
 from manta.manager.swarm.runs import Attempt, Phase, TaskRun
-from manta.manager.swarm.shares import shares
 from manta.manager.swarm.state import Ask, SwarmData
 from manta.manager.swarm.step import Step
 from manta.protocol.node import Assignment, Instance
 from manta.protocol.states import SwarmState
+
+SHORTEST = 1e-6
+"""Seconds of computing; a shorter time measures nothing."""
 
 
 def begin_iteration(step: Step, within: dict[str, tuple[str, ...]]) -> None:
@@ -58,7 +61,7 @@ def begin_if_ready(step: Step, alias: str) -> None:
             return
     tag = tag_of(run.spec)
     if tag is not None and not _producers(data, tag):
-        endings.fail(step, sentences.nobody_wrote(alias, tag, data.iteration))
+        step.fail(sentences.nobody_wrote(alias, tag, data.iteration))
         return
     run.phase = Phase.PLACING
     ask(step, Ask(alias))
@@ -75,16 +78,13 @@ def demand_of(data: SwarmData, alias: str, replace: tuple[int, ...] = ()) -> Dem
     """What the task wants of nodes as things stand now; `replace`: only these instances."""
     graph = data.graph
     task = graph.tasks[alias]
-    previous: tuple[str, ...] = ()
-    if data.iteration > 0 and (before := data.runs[data.iteration - 1].get(alias)):
-        previous = tuple(run.last.node_id for run in before.instances)
+    before = data.run_before(alias)
     avoid: list[str] = []
     if replace:
-        of = data.run_of(alias)
-        for index in replace:
-            avoid += (attempt.node_id for attempt in of.instances[index].attempts)
-        if not of.nodes:  # of many replicas each node has some
-            avoid += (instance.last.node_id for instance in of.instances)
+        run = data.run_of(alias)
+        avoid += (one.node_id for index in replace for one in run.instances[index].attempts)
+        if not run.nodes:  # of many replicas each node has some
+            avoid += (instance.last.node_id for instance in run.instances)
     return Demand(
         task,
         graph.modules[task.module],
@@ -92,7 +92,7 @@ def demand_of(data: SwarmData, alias: str, replace: tuple[int, ...] = ()) -> Dem
         seed=graph.spec.seed,
         within=data.within.get(alias, ()),
         kept=data.kept.get(alias, ()),
-        previous=previous,
+        previous=tuple(one.last.node_id for one in before.instances) if before else (),
         producers=_producers(data, tag_of(task)),
         replace=replace,
         avoid=tuple(dict.fromkeys(avoid)),
@@ -105,16 +105,36 @@ def _producers(data: SwarmData, tag: str | None) -> tuple[str, ...]:
     """Nodes that wrote it in this iteration, or else in the one before."""
     if tag is None:
         return ()
-    items = data.written(data.iteration, tag) or data.written(data.iteration - 1, tag)
-    return tuple(dict.fromkeys(item.node_id for item in items))
+    for iteration in (data.iteration, data.iteration - 1):
+        if items := data.counting(iteration, tag, even_deleted=True):
+            return tuple(dict.fromkeys(item.node_id for item in items))
+    return ()
 
 
 def shares_of(data: SwarmData, run: TaskRun) -> tuple[float, ...]:
     """Which part of the work each instance takes, by how fast it was an iteration ago."""
-    before = data.runs[data.iteration - 1].get(run.spec.alias) if data.iteration else None
+    before = data.run_before(run.spec.alias)
     ended = [instance.last.timings for instance in before.instances] if before else []
     took = [timings.computing if timings else None for timings in ended]
     return shares(run.size, before.shares if before else (), took)
+
+
+def shares(size: int, before: Sequence[float], took: Sequence[float | None]) -> tuple[float, ...]:
+    """The shares by rank; they add up to 1.
+
+    `before` are the shares of the previous iteration, `took` the seconds that each instance
+    computed in it: one that did a share s in t seconds does s / t in one. Those that were not
+    measured are taken to be as fast as the others on average; without a measure all are equal.
+    """
+    speeds = {
+        rank: share / seconds
+        for rank, share, seconds in zip(range(size), before, took, strict=False)
+        if seconds is not None and seconds > SHORTEST
+    }
+    mean = sum(speeds.values()) / len(speeds) if speeds else 1.0
+    filled = [speeds.get(rank, mean) for rank in range(size)]
+    total = sum(filled)
+    return tuple(speed / total for speed in filled)
 
 
 def assign(step: Step, run: TaskRun, placement: Placement) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from manta.manager.placement.names import listed
+from manta.manager.placement.nodes import listed
 from manta.manager.placement.place import Placement
 from manta.manager.swarm.events import ResultsDeleted
 from manta.manager.swarm.runs import Attempt, InstanceRun, TaskRun
@@ -16,14 +16,8 @@ RESTORED = "the manager was restored from a backup, and what the task sent since
 
 
 def task_id(instance: Instance) -> str:
-    swarm, alias, index, iteration, attempt = (
-        instance.swarm_id,
-        instance.alias,
-        instance.index,
-        instance.iteration,
-        instance.attempt,
-    )
-    return f"{swarm}.{alias}.{index}.{iteration}.{attempt}"
+    at = instance
+    return f"{at.swarm_id}.{at.alias}.{at.index}.{at.iteration}.{at.attempt}"
 
 
 def label(attempt: Attempt) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -12,16 +12,67 @@ from typing import NamedTuple
 import msgspec
 
 from manta.manager.swarm.exchange import Exchange
-from manta.manager.swarm.graph import Graph
 from manta.manager.swarm.runs import Attempt, Phase, TaskRun
 from manta.protocol.node import Instance
-from manta.protocol.spec import SwarmSpec
+from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec
 from manta.protocol.states import SwarmState
 from manta.protocol.user import EventItem, MetricsItem, ResultItem
 from manta.protocol.values import BlobRef, Inline, Payload
 
 _NOTHING = Inline(b"")
 """The value of a deleted result."""
+
+
+class Layout:
+    """The tasks of an iteration, and those that each comes after."""
+
+    def __init__(self, before: dict[str, tuple[Edge, ...]], sequential: Iterable[str] = ()) -> None:
+        self.before = before
+        self.sequential = frozenset(sequential)
+        self.roots = tuple(alias for alias, edges in before.items() if not edges)
+        self.after: dict[str, list[str]] = {alias: [] for alias in before}
+        for alias, edges in before.items():
+            for edge in edges:
+                self.after[edge.alias].append(alias)
+
+    @classmethod
+    def of_entries(cls, entries: tuple[ScheduleEntry, ...]) -> Layout:
+        """For an iteration of a schedule: each entry comes after the one before it."""
+        before: dict[str, tuple[Edge, ...]] = {}
+        edges: tuple[Edge, ...] = ()
+        for entry in entries:
+            before.update(dict.fromkeys(entry.aliases, edges))
+            edges = tuple(Edge(alias) for alias in entry.aliases)
+        return cls(before, (alias for e in entries if e.sequential for alias in e.aliases))
+
+
+class Graph:
+    """A swarm's description, laid out for look-ups."""
+
+    def __init__(self, spec: SwarmSpec) -> None:
+        self.spec = spec
+        self.tasks = {task.alias: task for task in spec.tasks}
+        self.modules = {module.name: module for module in spec.modules}
+        self.networks = {network.name: network for network in spec.networks}
+        self.before_random: dict[str, tuple[int | float, ...]] = {}
+        """By alias: maximums of the random tasks that come before it (`Demand.before`)."""
+        maximums: tuple[int | float, ...] = ()
+        for task in spec.tasks:
+            self.before_random[task.alias] = maximums
+            if task.method == "random":
+                maximums = (*maximums, task.maximum)
+        self._always = Layout({task.alias: task.after for task in spec.tasks})
+        self._scheduled = {entries: Layout.of_entries(entries) for entries in set(spec.schedule)}
+
+    def layout(self, iteration: int) -> Layout:
+        schedule = self.spec.schedule
+        return self._scheduled[schedule[iteration]] if schedule else self._always
+
+    @property
+    def ceiling(self) -> int | None:
+        """The maximal number of iterations; None when there is no limit."""
+        limits = [limit for limit in (self.spec.max_iteration, len(self.spec.schedule)) if limit]
+        return min(limits, default=None)
 
 
 @dataclass
@@ -44,9 +95,8 @@ class Timer(NamedTuple):
     key: tuple[int | str, ...]
 
 
-@dataclass
-class Global:
-    value: Payload
+class Global(NamedTuple):
+    value: Payload | None
     version: int
 
 
@@ -117,6 +167,10 @@ class SwarmData:
 
     def run_of(self, alias: str) -> TaskRun:
         return self.runs[self.iteration][alias]
+
+    def run_before(self, alias: str) -> TaskRun | None:
+        """The task's run in the iteration before this one."""
+        return self.runs[self.iteration - 1].get(alias) if self.iteration > 0 else None
 
     def attempt_of(self, instance: Instance, node_id: str) -> Attempt | None:
         """The attempt, if it was ever assigned to this node."""
@@ -216,34 +270,23 @@ class SwarmData:
         for position in attempt.written:
             self.results[position] = msgspec.structs.replace(self.results[position], counts=False)
 
-    def counting(self, iteration: int, tag: str) -> list[ResultItem]:
-        """One result of each instance that has one which counts, ordered by alias and index."""
-        return self._counting(iteration, tag, self.deleted)
+    def counting(self, iteration: int, tag: str, *, even_deleted: bool = False) -> list[ResultItem]:
+        """One result of each instance that has one which counts, ordered by alias and index.
 
-    def written(self, iteration: int, tag: str) -> list[ResultItem]:
-        """The same, including results that were deleted since, without their values."""
-        return self._counting(iteration, tag, ())
-
-    def _counting(self, iteration: int, tag: str, gone: Container[int]) -> list[ResultItem]:
+        `even_deleted`: with those that were deleted since, without their values.
+        """
         found = {}
         for position in self.by_tag.get((iteration, tag), ()):
             item = self.results[position]
-            if item.counts and position not in gone:
+            if item.counts and (even_deleted or position not in self.deleted):
                 found[item.alias, item.index] = item
         return [found[key] for key in sorted(found)]
 
     def set_timer(self, due: float, kind: str, *key: int | str) -> None:
         heapq.heappush(self.timers, Timer(due, kind, key))
 
-    def move_timers(self, later: float) -> None:
-        self.timers = [timer._replace(due=timer.due + later) for timer in self.timers]
-        heapq.heapify(self.timers)
-
-    def delay_timers(self, now: float, at_least: Mapping[str, float]) -> None:
-        """Lets no timer end sooner than so many seconds from now, by its kind."""
-        self.timers = [
-            timer._replace(due=max(timer.due, now + at_least[timer.kind])) for timer in self.timers
-        ]
+    def move_timers(self, due: Callable[[Timer], float]) -> None:
+        self.timers = [timer._replace(due=due(timer)) for timer in self.timers]
         heapq.heapify(self.timers)
 
     def is_due(self, now: float) -> bool:

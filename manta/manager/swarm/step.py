@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manta.manager.swarm.events import Action, Publish, Released
-from manta.manager.swarm.graph import Graph
+from manta.manager.swarm import sentences
+from manta.manager.swarm.events import Action, Publish, Released, Revoke, StateChanged, Woken
 from manta.manager.swarm.runs import Attempt
-from manta.manager.swarm.state import SwarmData
+from manta.manager.swarm.state import Graph, SwarmData
+from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem
 from manta.protocol.values import BlobRef
 
@@ -33,18 +34,9 @@ class Step:
         self, attempt: Attempt, kind: str, sentence: str, fraction: float | None = None
     ) -> None:
         """Tells users something of one attempt."""
-        at = attempt.instance
+        at, node = attempt.instance, attempt.node_alias
         self._publish(
-            EventItem(
-                self.now,
-                kind,
-                sentence,
-                at.iteration,
-                at.alias,
-                at.index,
-                attempt.node_alias,
-                fraction,
-            )
+            EventItem(self.now, kind, sentence, at.iteration, at.alias, at.index, node, fraction)
         )
 
     def _publish(self, item: EventItem) -> None:
@@ -57,3 +49,38 @@ class Step:
         gone = dict.fromkeys(blob for blob in blobs if blob.digest not in needed)
         if gone:
             self.act(Released(tuple(gone), deleted))
+
+    def close(self, attempt: Attempt, state: AttemptState) -> None:
+        """Ends a live attempt: nothing that it says from now on has an effect."""
+        attempt.state = state
+        if attempt.ended_at is None:
+            attempt.ended_at = self.now
+        self.data.remove_live(attempt)
+        self.act(Revoke(attempt.node_id, attempt.instance))
+        self.data.exchange.end_attempt(attempt.instance, counts=state is AttemptState.FINISHED)
+        self.act(Woken())  # whoever waits for it may wait in vain
+
+    def cancel(self, attempt: Attempt, why: str) -> None:
+        attempt.error = sentences.cancelled(attempt, why)
+        self.close(attempt, AttemptState.CANCELLED)
+
+    def enter(self, state: SwarmState, reason: str, *, kill: bool = False) -> None:
+        """The swarm is in another state from now on."""
+        self.data.state, self.data.reason = state, reason
+        self.tell("state", sentences.state(self.data))
+        self.act(StateChanged(state, reason, kill))
+
+    def end(self, state: SwarmState, reason: str, *, kill: bool = False) -> None:
+        """Ends the swarm, unless it has ended already."""
+        data = self.data
+        if data.state.final:
+            return
+        for attempt in list(data.live.values()):
+            self.cancel(attempt, sentences.swarm_over(state, reason))
+        data.asks.clear()
+        self.release([*data.exchange.clear(), *data.forget_replaced()])
+        data.ended_at = self.now
+        self.enter(state, reason, kill=kill)
+
+    def fail(self, reason: str) -> None:
+        self.end(SwarmState.FAILED, reason)

@@ -264,7 +264,7 @@ class SwarmSupervisor(Actor):
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None when it is no longer wanted."""
         nodes = self._view.node_views_for(self._swarm_id)
-        return queries.answer(self._machine, asked.number, nodes)
+        return self._machine.answer(asked.number, nodes)
 
     def _place_outstanding(self) -> None:
         for asked in self._machine.outstanding():

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from manta.actors.errors import Refused
-from manta.manager.placement.names import listed
+from manta.manager.placement.nodes import listed
 from manta.manager.swarm import networks
 from manta.manager.swarm.exchange import Collective, Route, Sender, Topic
 from manta.manager.swarm.machine import SwarmMachine
@@ -99,11 +99,11 @@ def check_peer(machine: SwarmMachine, at: Instance, node_id: str, alias: str) ->
 
 def check_next(machine: SwarmMachine, alias: str | None) -> None:
     """Raises Refused if the next iteration cannot begin with that task."""
-    if alias is not None and alias not in machine.graph.tasks:
+    if alias is not None and alias not in machine.data.graph.tasks:
         raise Refused(
             Code.UNKNOWN_TASK,
             f"schedule_next_iter was called for {alias!r}, which is not a task of this swarm; name "
-            f"one of {listed(sorted(machine.graph.tasks))}.",
+            f"one of {listed(sorted(machine.data.graph.tasks))}.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What users and nodes read of a swarm, and the answers to its placements."""
+"""What users and nodes read of a swarm."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from itertools import islice
 from typing import assert_never
 
 from manta.actors import Refused
-from manta.manager.placement.names import listed
-from manta.manager.placement.nodes import NodeView
-from manta.manager.placement.place import WINDOW, place
+from manta.manager.placement.nodes import NodeView, listed
+from manta.manager.placement.place import Outcome, Placement, place
+from manta.manager.placement.plan import gathered
 from manta.manager.swarm import sentences
-from manta.manager.swarm.events import Placed, Unplaceable
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.placing import demand_of
 from manta.manager.swarm.runs import Attempt, Phase, TaskRun
@@ -23,41 +22,27 @@ from manta.protocol.user import (
     FeedName,
     FeedPage,
     MetricsItem,
-    PlacedInstance,
     Plan,
     ReadFeed,
     ResultItem,
     SwarmInfo,
     TaskInfo,
     Tasks,
-    Verdict,
 )
 from manta.protocol.values import Inline
 
 ITEM_BYTES = 300
 
 
-def answer(
-    machine: SwarmMachine, number: int, nodes: Sequence[NodeView], window: int = WINDOW
-) -> Placed | Unplaceable | None:
-    """The event that answers AskPlacement(number); None when it is no longer wanted."""
-    demand = machine.demand(number)
-    if demand is None:
-        return None
-    outcome = place(demand, nodes, window)
-    if outcome.problems:
-        return Unplaceable(number, outcome.problems[0])
-    return Placed(number, outcome.placements, outcome.waiting)
-
-
 def check_filters(machine: SwarmMachine, read: ReadFeed, nodes: Mapping[str, str]) -> None:
     """Raises Refused for a task that the swarm does not have, or a node (id -> alias) that is
     not in its cluster: such a read would never return anything."""
-    tasks = [task.alias for task in machine.graph.spec.tasks]
+    spec = machine.data.graph.spec
+    tasks = [task.alias for task in spec.tasks]
     if read.task is not None and read.task not in tasks:
         raise Refused(
             Code.UNKNOWN_TASK,
-            f"The swarm {machine.graph.spec.name!r} has no task {read.task!r}: "
+            f"The swarm {spec.name!r} has no task {read.task!r}: "
             f"there {'is' if len(tasks) == 1 else 'are'} {', '.join(tasks)}.",
         )
     if read.node is not None and read.node not in {*nodes, *nodes.values()}:
@@ -76,14 +61,14 @@ def deletable(machine: SwarmMachine, tag: str | None, iteration: int | None) -> 
         there = f"it has {listed(tags)}" if tags else "it has no results at all"
         raise Refused(
             Code.UNKNOWN_TAG,
-            f"Swarm {machine.graph.spec.name!r} ({data.swarm_id}) has no results of tag {tag!r}: "
+            f"Swarm {data.graph.spec.name!r} ({data.swarm_id}) has no results of tag {tag!r}: "
             f"{there}.",
         )
     return len(data.results_of(tag, iteration))
 
 
 def info(machine: SwarmMachine) -> SwarmInfo:
-    data, spec = machine.data, machine.graph.spec
+    data, spec = machine.data, machine.data.graph.spec
     return SwarmInfo(
         swarm_id=data.swarm_id,
         name=spec.name,
@@ -91,7 +76,7 @@ def info(machine: SwarmMachine) -> SwarmInfo:
         status=data.state,
         reason=data.reason,
         iteration=data.iteration,
-        max_iteration=machine.graph.ceiling,
+        max_iteration=data.graph.ceiling,
         created_at=data.created_at,
         started_at=data.started_at,
         ended_at=data.ended_at,
@@ -223,35 +208,26 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
     Of many replicas, which are handed out bit by bit, only those that have not answered.
     """
     data = machine.data
-    placements: list[PlacedInstance] = []
-    verdicts: list[Verdict] = []
-    problems: list[str] = []
-    waiting: dict[str, int] = {}
-    if data.state.final:
-        problems.append(sentences.state(data))
-    for alias in data.runs[data.iteration] if data.iteration >= 0 else machine.graph.tasks:
-        run = data.run_of(alias) if data.iteration >= 0 else None
-        placements += (
-            PlacedInstance(alias, index, instance.last.node_id, instance.last.node_alias)
+    found: dict[str, Outcome] = {}
+    for alias in data.graph.tasks if data.iteration < 0 else data.runs[data.iteration]:
+        run = data.run_of(alias) if data.runs else None
+        placements = tuple(
+            Placement(index, instance.last.node_id, instance.last.node_alias)
             for index, instance in enumerate(run.instances if run else ())
             if not (run and run.nodes) or instance.is_open
         )
-        if run is not None and run.waiting:
-            waiting[alias] = run.waiting
-        if data.state.final:
-            continue
+        found[alias] = Outcome(placements, (), (), run.waiting if run else 0)
         wanted = [ask.replace for ask in data.asks.values() if ask.alias == alias]
+        is_placed = run is not None and run.phase in (Phase.RUNNING, Phase.DONE) and not wanted
+        if data.state.final or is_placed:
+            continue
+        outcome = place(demand_of(data, alias, wanted[0] if wanted else ()), nodes)
+        problems, waiting = outcome.problems, outcome.waiting or found[alias].waiting
         if run is not None and run.phase is Phase.WAITING:
-            problems.append(_waits(machine, run))
-        if run is None or run.phase in (Phase.WAITING, Phase.PLACING) or wanted:
-            outcome = place(demand_of(data, alias, wanted[0] if wanted else ()), nodes)
-            verdicts += outcome.verdicts
-            if outcome.waiting:
-                waiting[alias] = outcome.waiting
             # Where a result will have been written is not known before the task's turn.
-            if run is None or run.phase is not Phase.WAITING:
-                problems += outcome.problems
-    return Plan(tuple(placements), tuple(verdicts), tuple(problems), waiting)
+            problems = (_waits(machine, run),)
+        found[alias] = Outcome(placements, outcome.verdicts, problems, waiting)
+    return gathered(found, [sentences.state(data)] if data.state.final else ())
 
 
 def _waits(machine: SwarmMachine, run: TaskRun) -> str:

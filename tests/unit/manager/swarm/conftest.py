@@ -22,7 +22,7 @@ from manta.manager.swarm.events import (
     encode,
 )
 from manta.manager.swarm.machine import SwarmMachine
-from manta.manager.swarm.reads.queries import answer, page, tasks
+from manta.manager.swarm.reads.queries import page, tasks
 from manta.protocol.node import (
     Capabilities,
     DatasetInfo,
@@ -86,7 +86,7 @@ class Bench:
         while queue:
             match queue.popleft():
                 case AskPlacement(number):
-                    given = answer(self.machine, number, self.nodes, self.window)
+                    given = self.machine.answer(number, self.nodes, self.window)
                     if given is not None:
                         queue.extend(self.handle(given))
                 case Assign(node_id, assignment):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from manta.actors import Refused
 from manta.manager.placement.validity import flaws
 from manta.manager.swarm.events import NodeLost, Released, Stopped, Woken
+from manta.manager.swarm.placing import shares
 from manta.manager.swarm.reads.exchange import answer, check_peer, topic_of
-from manta.manager.swarm.shares import shares
 from manta.protocol.exchange import (
     Broadcasted,
     Checkpointed,

@@ -182,7 +182,7 @@ class Walk:
             assert run.given_up == sum(bool(instance.given_up) for instance in run.instances) or (
                 run.phase == "DONE"
             )
-        maximum = machine.graph.spec.max_iteration
+        maximum = machine.data.graph.spec.max_iteration
         assert maximum is None or len(data.runs) <= maximum
         if data.state == SwarmState.ACTIVE:
             # Something is under way, or something is waited for: never silence.

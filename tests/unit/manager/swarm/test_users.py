@@ -24,7 +24,7 @@ from manta.protocol.states import SwarmState
 def test_created_twice_is_once(bench, make):
     b = bench(make.task("w"))
     b.feed(Created(make.spec(make.task("x"))))
-    assert list(b.machine.graph.tasks) == ["w"]
+    assert list(b.machine.data.graph.tasks) == ["w"]
 
 
 def test_stop_ends_everything(bench, make):
