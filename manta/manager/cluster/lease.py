@@ -85,6 +85,10 @@ class _Lease:
     draining: bool = False
     goodbye: bool = False
 
+    @property
+    def is_connected(self) -> bool:
+        return self.state in (NodeState.CONNECTED, NodeState.DRAINING)
+
 
 class Leases:
     """The leases of a cluster's nodes. All times are in seconds; `now` is monotonic."""
@@ -118,75 +122,59 @@ class Leases:
 
     def connected(self, node_id: str, now: float) -> list[LeaseAction]:
         """The node registered."""
-        self._oversleep(now)
-        old = self._leases.get(node_id)
+        old = self._lease(node_id, now)
         draining = old is not None and old.draining
         state = NodeState.DRAINING if draining else NodeState.CONNECTED
         self._leases[node_id] = _Lease(state, now + self.ttl, now, True, draining=draining)
-        actions: list[LeaseAction] = []
-        if old is None or old.state is not state:
-            actions.append(NodeStateChanged(node_id, state))
-        return actions + self._reunite(now)
+        changed = old is None or old.state is not state
+        return [*([NodeStateChanged(node_id, state)] if changed else ()), *self._reunite(now)]
 
     def heard(self, node_id: str, now: float) -> list[LeaseAction]:
         """The node sent something; without a link it must register first."""
-        self._oversleep(now)
-        lease = self._leases.get(node_id)
+        lease = self._lease(node_id, now)
         if lease is None or not lease.linked:
             return []
-        if not _is_connected(lease):  # it was silent and its link held
+        if not lease.is_connected:  # it was silent and its link held
             return self.connected(node_id, now)
         lease.heard, lease.due = now, now + self.ttl
         return []
 
     def disconnected(self, node_id: str, now: float) -> list[LeaseAction]:
         """The node's link went down."""
-        self._oversleep(now)
-        lease = self._leases.get(node_id)
+        lease = self._lease(node_id, now)
         if lease is None:
             return []
         lease.linked = False
-        if not _is_connected(lease):
+        if not lease.is_connected:
             return []
-        lease.returning = now + self.hold
-        return self._leave(node_id, lease, lease.due + self.grace)
+        return self._drop(node_id, lease, now)
 
     def said_goodbye(self, node_id: str, now: float) -> list[LeaseAction]:
         """The node stops in good order."""
-        self._oversleep(now)
-        lease = self._leases.get(node_id)
+        lease = self._lease(node_id, now)
         if lease is None or lease.state is NodeState.LOST:
             return []
-        lease.goodbye, lease.linked = True, False
+        lease.goodbye, lease.linked, lease.due = True, False, now + self.grace
         return [
-            *self._leave(node_id, lease, now + self.grace),
+            *self._enter(node_id, lease, NodeState.DISCONNECTED),
             *self._stop_expecting(node_id, lease),
         ]
 
-    def draining(self, node_id: str, now: float) -> list[LeaseAction]:
-        """The node takes no new work until it is restarted (`undrained`)."""
+    def set_draining(self, node_id: str, now: float, *, draining: bool) -> list[LeaseAction]:
+        """A draining node takes no new work."""
         self._oversleep(now)
         lease = self._leases[node_id]
-        lease.draining = True
-        if lease.state is not NodeState.CONNECTED:
+        lease.draining = draining
+        if not lease.is_connected:
             return []
-        lease.state = NodeState.DRAINING
-        return [NodeStateChanged(node_id, NodeState.DRAINING)]
-
-    def undrained(self, node_id: str, now: float) -> list[LeaseAction]:
-        self._oversleep(now)
-        lease = self._leases[node_id]
-        lease.draining = False
-        if lease.state is not NodeState.DRAINING:
-            return []
-        lease.state = NodeState.CONNECTED
-        return [NodeStateChanged(node_id, NodeState.CONNECTED)]
+        state = NodeState.DRAINING if draining else NodeState.CONNECTED
+        return self._enter(node_id, lease, state)
 
     def removed(self, node_id: str, now: float) -> list[LeaseAction]:
-        self._oversleep(now)
-        lease = self._leases.pop(node_id, None)
+        lease = self._lease(node_id, now)
         if lease is None:
             return []
+        del self._leases[node_id]
         actions: list[LeaseAction] = []
         if lease.state is not NodeState.LOST:
             actions.append(Lost(node_id, "it was removed from the cluster"))
@@ -197,9 +185,8 @@ class Leases:
         self._oversleep(now)
         actions: list[LeaseAction] = []
         for node_id, lease in self._leases.items():
-            if _is_connected(lease) and lease.due <= now:
-                lease.returning = now + self.hold
-                actions += self._leave(node_id, lease, lease.due + self.grace)
+            if lease.is_connected and lease.due <= now:
+                actions += self._drop(node_id, lease, now)
             if lease.returning is not None and lease.returning <= now:
                 actions += self._stop_expecting(node_id, lease)
         overdue = {
@@ -211,11 +198,18 @@ class Leases:
             return actions
         if self._is_isolated():
             self._isolated = True
-            return [*actions, self._isolation()]
+            silent, connected = self._silent(), self._connected()
+            sentence = (
+                f"{len(silent)} of {len(silent) + connected} nodes went silent at once: is the "
+                "manager isolated? Nothing is placed again until enough of them are back; check "
+                "its network, or remove nodes that are gone for good (manta node rm)."
+            )
+            return [*actions, Isolated(tuple(silent), sentence)]
         for node_id, lease in overdue.items():
-            lease.state = NodeState.LOST
-            actions.append(NodeStateChanged(node_id, NodeState.LOST))
-            actions.append(Lost(node_id, self._reason(lease, now)))
+            actions += self._enter(node_id, lease, NodeState.LOST)
+            silence = f"no sign of life for {now - lease.heard:.0f} s"
+            reason = "it stopped and did not come back" if lease.goodbye else silence
+            actions.append(Lost(node_id, reason))
             actions += self._stop_expecting(node_id, lease)
         return actions
 
@@ -223,8 +217,7 @@ class Leases:
         waiting = [
             lease.due
             for lease in self._leases.values()
-            if _is_connected(lease)
-            or (lease.state is NodeState.DISCONNECTED and not self._isolated)
+            if lease.is_connected or (lease.state is NodeState.DISCONNECTED and not self._isolated)
         ]
         holds = [lease.returning for lease in self._leases.values() if lease.returning is not None]
         return min((*waiting, *holds), default=None)
@@ -238,10 +231,21 @@ class Leases:
         lease = self._leases.get(node_id)
         return lease is not None and lease.returning is not None
 
-    def _leave(self, node_id: str, lease: _Lease, due: float) -> list[LeaseAction]:
-        changed = lease.state is not NodeState.DISCONNECTED
-        lease.state, lease.due = NodeState.DISCONNECTED, due
-        return [NodeStateChanged(node_id, NodeState.DISCONNECTED)] if changed else []
+    def _lease(self, node_id: str, now: float) -> _Lease | None:
+        self._oversleep(now)
+        return self._leases.get(node_id)
+
+    def _drop(self, node_id: str, lease: _Lease, now: float) -> list[LeaseAction]:
+        """A connected node is silent, or its link is down."""
+        lease.returning = now + self.hold
+        lease.due += self.grace
+        return self._enter(node_id, lease, NodeState.DISCONNECTED)
+
+    def _enter(self, node_id: str, lease: _Lease, state: NodeState) -> list[LeaseAction]:
+        if lease.state is state:
+            return []
+        lease.state = state
+        return [NodeStateChanged(node_id, state)]
 
     def _stop_expecting(self, node_id: str, lease: _Lease) -> list[LeaseAction]:
         if lease.returning is None:
@@ -266,20 +270,12 @@ class Leases:
             if lease.state is NodeState.DISCONNECTED and not lease.goodbye
         ]
 
+    def _connected(self) -> int:
+        return sum(lease.is_connected for lease in self._leases.values())
+
     def _is_isolated(self) -> bool:
         silent = len(self._silent())
-        connected = sum(map(_is_connected, self._leases.values()))
-        return silent >= 2 and silent >= self.isolation * (silent + connected)
-
-    def _isolation(self) -> Isolated:
-        silent = self._silent()
-        connected = sum(map(_is_connected, self._leases.values()))
-        return Isolated(
-            tuple(silent),
-            f"{len(silent)} of {len(silent) + connected} nodes went silent at once: is the manager "
-            "isolated? Nothing is placed again until enough of them are back; check its network, "
-            "or remove nodes that are gone for good (manta node rm).",
-        )
+        return silent >= 2 and silent >= self.isolation * (silent + self._connected())
 
     def _reunite(self, now: float) -> list[LeaseAction]:
         if not self._isolated or self._is_isolated():
@@ -288,12 +284,3 @@ class Leases:
         for node_id in self._silent():
             self._leases[node_id].due = now + self.grace
         return [Reunited("Enough nodes are back; those still away are lost after their grace.")]
-
-    def _reason(self, lease: _Lease, now: float) -> str:
-        if lease.goodbye:
-            return "it stopped and did not come back"
-        return f"no sign of life for {now - lease.heard:.0f} s"
-
-
-def _is_connected(lease: _Lease) -> bool:
-    return lease.state in (NodeState.CONNECTED, NodeState.DRAINING)

@@ -132,9 +132,9 @@ class ClusterNodes:
         node.link = message.link
         node.monitor = self._actor.monitor(message.link)
         node.load, node.last_seen = register.load, self._actor.clock.wall()
-        drains = self._leases.draining if register.draining else self._leases.undrained
-        self._obey(self._leases.connected(node_id, self._now()))
-        self._obey(drains(node_id, self._now()))
+        now = self._now()
+        self._obey(self._leases.connected(node_id, now))
+        self._obey(self._leases.set_draining(node_id, now, draining=register.draining))
         self._show(node_id)
         self._on_moved()
         return Registered(
@@ -153,9 +153,9 @@ class ClusterNodes:
         now = self._now()
         back = self._leases.heard(node_id, now)
         if message.draining:
-            back += self._leases.draining(node_id, now)
+            back += self._leases.set_draining(node_id, now, draining=True)
         elif now >= node.asked_to_stop + STOP_TIMEOUT:  # what it was told has not reached it
-            back += self._leases.undrained(node_id, now)
+            back += self._leases.set_draining(node_id, now, draining=False)
         self._obey(back)
         # Each node beats every few seconds: only its load is replaced.
         self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
@@ -212,7 +212,7 @@ class ClusterNodes:
             )
         # Whether it drains or stops: what it ends on its way out is not to come back to it.
         node.asked_to_stop = self._now()
-        self._obey(self._leases.draining(node_id, node.asked_to_stop))
+        self._obey(self._leases.set_draining(node_id, node.asked_to_stop, draining=True))
         answer: Future[Ok] = Future()
         asked = node.link.ask_future(StopNode(drain), timeout=STOP_TIMEOUT)
         asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))

@@ -150,12 +150,14 @@ def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> N
 
 
 def _exchanged(step: Step, attempt: Attempt, entry: Said) -> None:
-    if isinstance(entry, Sent) and step.graph.tasks[attempt.instance.alias].network:
-        at = attempt.instance
-        allowed = may_hear(step.data, at.alias, at.index, at.iteration)
-        if entry.to not in allowed:
-            step.tell("ignored", sentences.no_neighbor(attempt, entry.to))
-            return
+    at = entry.instance
+    if (
+        isinstance(entry, Sent)
+        and step.graph.tasks[at.alias].network is not None
+        and entry.to not in may_hear(step.data, at)
+    ):
+        step.tell("ignored", sentences.no_neighbor(attempt, entry.to))
+        return
     step.act(Woken(step.data.exchange.apply(attempt.node_id, entry)))
 
 

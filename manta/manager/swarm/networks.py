@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from manta.manager.swarm.state import SwarmData
+from manta.protocol.base import Instance
 from manta.protocol.spec import NetworkSpec
 
 
@@ -43,25 +44,21 @@ def neighbors(spec: NetworkSpec, of: Member, all_: Sequence[Member]) -> set[str]
     elif spec.topology == "star":
         found.update(member.node_id for member in (all_ if place == 0 else all_[:1]))
     else:
-        mine = {of.node_id, of.node_alias}
-        for one, other in spec.edges:
-            for here, there in ((one, other), (other, one)):
-                if here in mine:
-                    found.update(
-                        member.node_id
-                        for member in all_
-                        if there in (member.node_id, member.node_alias)
-                    )
+        mine = (of.node_id, of.node_alias)
+        theirs = {there for a, b in spec.edges for here, there in ((a, b), (b, a)) if here in mine}
+        found.update(
+            member.node_id for member in all_ if theirs & {member.node_id, member.node_alias}
+        )
     return found
 
 
-def may_hear(data: SwarmData, alias: str, rank: int, iteration: int) -> set[str]:
+def may_hear(data: SwarmData, at: Instance) -> set[str]:
     """Ids of the nodes that an instance may talk to."""
-    network = data.graph.tasks[alias].network
-    all_ = members(data, network, iteration)
+    network = data.graph.tasks[at.alias].network
+    all_ = members(data, network, at.iteration)
     if network is None:
         return {member.node_id for member in all_}
-    of = next(member for member in all_ if (member.alias, member.rank) == (alias, rank))
+    of = next(member for member in all_ if (member.alias, member.rank) == (at.alias, at.index))
     return neighbors(data.graph.networks[network], of, all_)
 
 

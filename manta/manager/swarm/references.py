@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from manta.manager.swarm.events import Created, EntriesReceived, GlobalSet, SwarmEvent
-from manta.protocol.exchange import Broadcasted, Checkpointed, Contributed, Sent
-from manta.protocol.node import GlobalWritten, JournalEntry, ResultWritten, TaskEnded
+from manta.protocol.node import JournalEntry, TaskEnded
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.values import BlobRef
 
@@ -18,29 +17,20 @@ def of_event(event: SwarmEvent) -> Iterator[BlobRef]:
         case EntriesReceived(entries=entries):
             for entry in entries:
                 yield from of_entry(entry)
-        case GlobalSet(value=BlobRef() as blob):
-            yield blob
+        case GlobalSet(value=value):
+            yield from _blobs((value,))
 
 
 def of_spec(spec: SwarmSpec) -> Iterator[BlobRef]:
-    for module in spec.modules:
-        if module.package is not None:
-            yield module.package
-    for value in spec.globals.values():
-        if isinstance(value, BlobRef):
-            yield value
+    return _blobs((*(module.package for module in spec.modules), *spec.globals.values()))
 
 
 def of_entry(entry: JournalEntry) -> Iterator[BlobRef]:
-    match entry:
-        case ResultWritten(value=BlobRef() as blob) | GlobalWritten(value=BlobRef() as blob):
-            yield blob
-        case TaskEnded(output=BlobRef() as blob):
-            yield blob
-        case (
-            Broadcasted(value=BlobRef() as blob)
-            | Sent(value=BlobRef() as blob)
-            | Contributed(value=BlobRef() as blob)
-            | Checkpointed(value=BlobRef() as blob)
-        ):
-            yield blob
+    """What tasks write is the `value` of an entry; what they return, the `output` of its end."""
+    return _blobs(
+        (entry.output if isinstance(entry, TaskEnded) else getattr(entry, "value", None),)
+    )
+
+
+def _blobs(values: Iterable[object]) -> Iterator[BlobRef]:
+    return (value for value in values if isinstance(value, BlobRef))

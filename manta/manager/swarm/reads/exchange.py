@@ -15,6 +15,7 @@ from manta.manager.swarm import networks
 from manta.manager.swarm.exchange import Collective, Route, Sender, Topic
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.runs import Phase, TaskRun
+from manta.manager.swarm.sentences import label
 from manta.manager.swarm.state import SwarmData
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
@@ -32,7 +33,7 @@ from manta.protocol.exchange import (
     ReadMessage,
     ReadPeers,
 )
-from manta.protocol.pages import PAGE_BYTES
+from manta.protocol.pages import fitting
 from manta.protocol.states import AttemptState
 from manta.protocol.values import Inline, Payload
 
@@ -87,13 +88,11 @@ def check_peer(machine: SwarmMachine, at: Instance, node_id: str, alias: str) ->
     network = data.graph.tasks[at.alias].network
     if network is None or at not in data.live:
         return
-    allowed = networks.may_hear(data, at.alias, at.index, at.iteration)
-    if node_id not in allowed:
-        spec = data.graph.networks[network]
+    if node_id not in networks.may_hear(data, at):
         raise Refused(
             Code.NOT_A_NEIGHBOR,
-            f"{_label(data, at)} may not talk to {alias}: in the network {network!r} "
-            f"({spec.topology}) they are not neighbors.",
+            f"{label(data.live[at])} may not talk to {alias}: in the network {network!r} "
+            f"({data.graph.networks[network].topology}) they are not neighbors.",
         )
 
 
@@ -123,7 +122,7 @@ def _broadcast(data: SwarmData, read: ReadBroadcast) -> Exchanged:
     latest = data.exchange.broadcasts.get((at.iteration, read.tag), {})
     if latest:
         network = data.graph.tasks[at.alias].network
-        allowed = networks.may_hear(data, at.alias, at.index, at.iteration)
+        allowed = networks.may_hear(data, at)
         for sender, said in reversed(latest.items()):
             same = data.graph.tasks[sender.alias].network == network
             if same and (network is None or said.node_id in allowed):
@@ -173,10 +172,9 @@ def _may_still_send(data: SwarmData, at: Instance, node_id: str | None = None) -
                 yield f"{alias} (whose turn has not come)"
             for instance in run.instances:
                 last = instance.last
-                is_other = last.instance != at and not instance.given_up
-                may = last.instance in data.live or last.state is not AttemptState.FINISHED
-                if is_other and may and node_id in (None, last.node_id):
-                    yield f"{_label(data, last.instance)} on {last.node_alias}"
+                is_there = node_id in (None, last.node_id)
+                if is_there and instance.is_open and last.instance != at:
+                    yield f"{label(last)} on {last.node_alias}"
 
 
 def _downstream(data: SwarmData, alias: str) -> set[str]:
@@ -205,21 +203,21 @@ def _contributions(data: SwarmData, read: ReadContributions) -> Exchanged:
         if kind != read.kind:
             return _never(
                 "CollectiveError",
-                f"{_label(data, at)} called {read.kind} where {at.alias}.{rank} called {kind}: "
+                f"{label(data.live[at])} called {read.kind} where {at.alias}.{rank} called {kind}: "
                 f"all instances of {at.alias!r} must make the same calls in the same order.",
             )
-    wanted = read.ranks or tuple(range(run.size))
+    wanted = read.ranks or range(run.size)
     there = [rank for rank in wanted if _part_for(collective, rank, at.index) is not None]
+    answered, instances = set(there), run.instances
+    missing = [rank for rank in wanted if rank not in answered]
+    lost = [rank for rank in missing if rank < len(instances) and not instances[rank].is_open]
     enough = len(wanted) if read.enough is None else min(read.enough, len(wanted))
-    if len(there) >= enough or read.partial:
-        return _page(collective, at, there, read.after, _lost_ranks(run, wanted, there))
-    lost = _lost_ranks(run, wanted, there)
-    if read.on_loss == "continue" and lost and len(there) + len(lost) == len(wanted):
-        return _page(collective, at, there, read.after, lost)
-    if lost and (read.on_loss == "raise" and len(wanted) - len(lost) < enough):
+    goes_on = read.on_loss == "continue" and lost and lost == missing
+    if len(there) >= enough or read.partial or goes_on:
+        return _page(collective, at, there[read.after :], tuple(lost))
+    if lost and read.on_loss == "raise" and len(wanted) - len(lost) < enough:
         named = listed([_standing(run, rank) for rank in lost])
         return _never("PeerLost", f"{read.kind} waits for {named} in vain.")
-    missing = (rank for rank in wanted if rank not in there)
     named = listed([_standing(run, rank) for rank in missing])
     return Exchanged(False, sentence=f"{read.kind} waits for {named}")
 
@@ -254,33 +252,18 @@ def _cannot_meet(data: SwarmData, at: Instance, run: TaskRun) -> str:
     )
 
 
-def _lost_ranks(run: TaskRun, wanted: Iterable[int], there: Iterable[int]) -> list[int]:
-    """Ranks that will never contribute."""
-    answered = set(there)
-    lost = []
-    for rank in wanted:
-        if rank in answered or rank >= len(run.instances):
-            continue
-        instance = run.instances[rank]
-        if instance.given_up or instance.last.state is AttemptState.FINISHED:
-            lost.append(rank)
-    return lost
-
-
 def _page(
-    collective: Collective, at: Instance, ranks: list[int], after: int, lost: list[int]
+    collective: Collective, at: Instance, ranks: Iterable[int], lost: tuple[int, ...]
 ) -> Exchanged:
     """As many contributions as fit into a message."""
-    found: list[Contribution] = []
-    size = 0
-    for rank in ranks[after:]:
-        key = _part_for(collective, rank, at.index)
-        value = collective.parts[key] if key is not None else None
-        size += 100 + (len(value.data) if isinstance(value, Inline) else 0)
-        if found and size > PAGE_BYTES:
-            return Exchanged(True, tuple(found), more=True, missing=tuple(lost))
-        found.append(Contribution(rank, value))
-    return Exchanged(True, tuple(found), missing=tuple(lost))
+    keys = ((rank, _part_for(collective, rank, at.index)) for rank in ranks)
+    found = (Contribution(rank, collective.parts[key]) for rank, key in keys if key is not None)
+    shown, more = fitting(found, _bytes)
+    return Exchanged(True, tuple(shown), more, lost)
+
+
+def _bytes(one: Contribution) -> int:
+    return 100 + (len(one.value.data) if isinstance(one.value, Inline) else 0)
 
 
 # Locks and peers.
@@ -292,12 +275,9 @@ def _lock(data: SwarmData, read: ReadLock) -> Exchanged:
         return _never("NothingSent", f"The lock {read.name!r} was not asked for.")
     if queue[0] == read.instance:
         return _given(None)
-    holder = data.live.get(queue[0])
-    where = f" on {holder.node_alias}" if holder else ""
-    return Exchanged(
-        False,
-        sentence=f"the lock {read.name!r} is held by {_label(data, queue[0])}{where}",
-    )
+    holder = data.live[queue[0]]  # who ends leaves the queue
+    where = f"{label(holder)} on {holder.node_alias}"
+    return Exchanged(False, sentence=f"the lock {read.name!r} is held by {where}")
 
 
 def _peers(data: SwarmData, at: Instance) -> tuple[PeerInstance, ...]:
@@ -314,14 +294,6 @@ def _peers(data: SwarmData, at: Instance) -> tuple[PeerInstance, ...]:
         PeerInstance(rank, node_id, alias, share)
         for (rank, (node_id, alias)), share in zip(enumerate(nodes), run.shares, strict=True)
     )
-
-
-# Sentences.
-
-
-def _label(data: SwarmData, instance: Instance) -> str:
-    size = data.runs[instance.iteration][instance.alias].size
-    return instance.alias if size == 1 else f"{instance.alias}.{instance.index}"
 
 
 def _standing(run: TaskRun, rank: int) -> str:

@@ -130,13 +130,13 @@ def test_removed_is_lost_at_once():
 
 def test_draining_survives_a_reconnect():
     made = leases(1)
-    assert made.draining("n0", 1.0) == [NodeStateChanged("n0", DRAINING)]
-    assert made.draining("n0", 1.0) == []
+    assert made.set_draining("n0", 1.0, draining=True) == [NodeStateChanged("n0", DRAINING)]
+    assert made.set_draining("n0", 1.0, draining=True) == []
     made.disconnected("n0", 2.0)
-    assert made.undrained("n0", 2.0) == []
-    made.draining("n0", 2.0)
+    assert made.set_draining("n0", 2.0, draining=False) == []
+    made.set_draining("n0", 2.0, draining=True)
     assert made.connected("n0", 3.0) == [NodeStateChanged("n0", DRAINING)]
-    assert made.undrained("n0", 4.0) == [NodeStateChanged("n0", CONNECTED)]
+    assert made.set_draining("n0", 4.0, draining=False) == [NodeStateChanged("n0", CONNECTED)]
 
 
 def test_who_was_gone_before_a_restart_is_not_expected_at_once():
