@@ -10,6 +10,7 @@ so that the node fetches the whole state.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -39,7 +40,7 @@ class DesiredStates:
 
     def __init__(self, page_bytes: int = PAGE_BYTES) -> None:
         self._page_bytes = page_bytes
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: defaultdict[str, _Node] = defaultdict(_Node)
         self._swarms: dict[str, None] = {}
 
     def swarm_began(self, swarm_id: str) -> None:
@@ -62,7 +63,7 @@ class DesiredStates:
         """Replaces the assignments of a swarm on these nodes by the wanted ones."""
         for node_id in node_ids:
             missing = {assignment.instance: assignment for assignment in wanted.get(node_id, ())}
-            has = [at for at in self._node(node_id).assignments if at.swarm_id == swarm_id]
+            has = [at for at in self._nodes[node_id].assignments if at.swarm_id == swarm_id]
             for instance in has:
                 if missing.pop(instance, None) is None:
                     self.revoke(node_id, instance)
@@ -70,7 +71,7 @@ class DesiredStates:
                 self.assign(node_id, assignment)
 
     def assign(self, node_id: str, assignment: Assignment) -> None:
-        node = self._node(node_id)
+        node = self._nodes[node_id]
         node.assignments[assignment.instance] = assignment
         if assignment.instance in node.revoked:  # the node still has it
             del node.revoked[assignment.instance]
@@ -78,7 +79,7 @@ class DesiredStates:
             node.assigned[assignment.instance] = assignment
 
     def revoke(self, node_id: str, instance: Instance) -> None:
-        node = self._node(node_id)
+        node = self._nodes[node_id]
         if node.assignments.pop(instance, None) is None:
             return
         if node.assigned.pop(instance, None) is None:
@@ -117,7 +118,7 @@ class DesiredStates:
         A node that is reading `version` gets the page that begins after `after` assignments of
         it; any other gets the first page of the current one.
         """
-        node = self._node(node_id)
+        node = self._nodes[node_id]
         if not (node.whole and after and node.whole.version == version):
             node.whole, after = self._whole(node), 0
         rest = islice(node.whole.assignments, after, None)
@@ -135,11 +136,8 @@ class DesiredStates:
         return Desired(node.version, tuple(node.assignments.values()), swarms)
 
     def version(self, node_id: str) -> int:
-        return self._node(node_id).version
+        return self._nodes[node_id].version
 
     def forget(self, node_id: str) -> None:
         """The node was removed."""
         self._nodes.pop(node_id, None)
-
-    def _node(self, node_id: str) -> _Node:
-        return self._nodes.setdefault(node_id, _Node())

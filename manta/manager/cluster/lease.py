@@ -25,7 +25,7 @@ it should have come for, all deadlines move by the time since the last call.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from manta.protocol.states import NodeState
 
@@ -90,23 +90,18 @@ class _Lease:
         return self.state in (NodeState.CONNECTED, NodeState.DRAINING)
 
 
+@dataclass(eq=False)
 class Leases:
     """The leases of a cluster's nodes. All times are in seconds; `now` is monotonic."""
 
-    def __init__(
-        self,
-        *,
-        ttl: float = 10.0,
-        grace: float = 10.0,
-        restart_grace: float = 60.0,
-        hold: float = 5.0,
-        isolation: float = 0.55,
-    ) -> None:
-        self.ttl, self.grace, self.restart_grace = ttl, grace, restart_grace
-        self.hold, self.isolation = hold, isolation
-        self._leases: dict[str, _Lease] = {}
-        self._isolated = False
-        self._called = 0.0
+    ttl: float = 10.0
+    grace: float = 10.0
+    restart_grace: float = 60.0
+    hold: float = 5.0
+    isolation: float = 0.55
+    _leases: dict[str, _Lease] = field(init=False, default_factory=dict)
+    _isolated: bool = field(init=False, default=False)
+    _called: float = field(init=False, default=0.0)
 
     def restarted(
         self, node_ids: Iterable[str], now: float, *, gone: Container[str] = ()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import msgspec
 
@@ -73,8 +74,7 @@ def _spread(
     indices = demand.replace or range(min(count, window * len(chosen)))
     placements = tuple(
         Placement(index, node.id, node.alias)
-        for position, index in enumerate(indices)
-        for node in (chosen[position % len(chosen)],)
+        for index, node in zip(indices, cycle(chosen), strict=False)
     )
     return placements, 0 if demand.replace else count - len(placements)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from manta.protocol.spec import NetworkSpec, SwarmSpec, TaskSpec
+from manta.protocol.spec import SwarmSpec, TaskSpec
 
 METHODS = ("all", "any", "random", "best_resources")
-CONDITIONS = ("FINISHED", "RESULT")
 MAX_REPLICAS = 1_000_000
 """The manager remembers each of them, in about 2 KB."""
 
@@ -41,14 +40,13 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
                     f"{head} comes after {edge.alias!r}, which does not come before it: "
                     "the graph has a cycle; take one of its edges out."
                 )
-            if edge.condition not in CONDITIONS:
+            if edge.condition not in ("FINISHED", "RESULT"):
                 yield f"{head} has the condition {edge.condition!r}; use FINISHED or RESULT."
         seen.add(task.alias)
         for flaw in _flaws_of(task):
             yield f"{head}: {flaw}"
     yield from _flaws_of_schedule(spec)
-    in_network = [(task.alias, task.network) for task in spec.tasks if task.network is not None]
-    yield from _flaws_of_networks(spec.networks, in_network)
+    yield from _flaws_of_networks(spec)
 
 
 def _flaws_of_schedule(spec: SwarmSpec) -> Iterator[str]:
@@ -90,12 +88,9 @@ def _flaws_of(task: TaskSpec) -> Iterator[str]:
         yield f"{min(both)!r} is in specified_ids and in excepted_ids; take it out of one."
 
 
-def _flaws_of_networks(
-    networks: Sequence[NetworkSpec], wanted: Sequence[tuple[str, str]]
-) -> Iterator[str]:
-    """`wanted`: alias and network of the tasks that name one."""
-    names = [network.name for network in networks]
-    for network in networks:
+def _flaws_of_networks(spec: SwarmSpec) -> Iterator[str]:
+    names = [network.name for network in spec.networks]
+    for network in spec.networks:
         head = f"The network {network.name!r}"
         if names.count(network.name) > 1:
             yield f"{head} is described twice; give one of them another name."
@@ -106,10 +101,10 @@ def _flaws_of_networks(
         for one, other in network.edges:
             if one == other:
                 yield f"{head} joins {one!r} to itself; name two nodes in each pair."
-    for alias, network_name in wanted:
-        if network_name not in names:
+    for task in spec.tasks:
+        if task.network is not None and task.network not in names:
             there = ", ".join(map(repr, names)) or "none"
             yield (
-                f"Task {alias!r} is in the network {network_name!r}, which the swarm does not "
+                f"Task {task.alias!r} is in the network {task.network!r}, which the swarm does not "
                 f"have (it has {there}); add it with add_network()."
             )

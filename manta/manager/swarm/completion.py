@@ -70,7 +70,8 @@ def end_iteration(step: Step) -> None:
     if data.state is not SwarmState.ACTIVE or data.open_tasks:
         return
     step.release([*data.exchange.end_iteration(), *data.forget_replaced()])
-    step.tell("iteration", sentences.iteration_took(data.iteration, step.now - data.began_at))
+    took = sentences.seconds(step.now - data.began_at)
+    step.tell("iteration", f"Iteration {data.iteration} took {took}.")
     answered = [
         instance.last
         for run in data.runs[data.iteration].values()

@@ -22,7 +22,7 @@ from manta.manager.swarm.exchange import Topic
 from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.states import SwarmState
-from manta.protocol.user import EventItem, FeedName, MetricsItem, ResultItem
+from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef, Payload
 
 # Events.
@@ -152,17 +152,13 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     event: SwarmEvent
 
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Record)
+_encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Record).decode
+"""Raises msgspec.DecodeError for what this version does not know."""
 
 
 def encode(event: SwarmEvent, at: float) -> bytes:
-    return _encoder.encode(Record(at, event))
-
-
-def decode(data: bytes) -> Record:
-    """Raises msgspec.DecodeError for what this version does not know."""
-    return _decoder.decode(data)
+    return _encode(Record(at, event))
 
 
 def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
@@ -222,10 +218,9 @@ class Acknowledge:
 
 @dataclass(frozen=True)
 class Publish:
-    """The feed has grown by this item: wake its readers."""
+    """The feed has grown: wake its readers."""
 
     feed: FeedName
-    item: ResultItem | MetricsItem | EventItem
 
 
 @dataclass(frozen=True)

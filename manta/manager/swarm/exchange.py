@@ -210,12 +210,11 @@ class Exchange:
         self.locks.clear()
         self.sent.clear()
         self.replaced.clear()
-        for route in list(self.channels):
-            letters = [letter for letter in self.channels[route].letters if not letter.taken]
-            if letters:
-                self.channels[route] = Channel(letters)
-            else:
-                del self.channels[route]
+        untaken = (
+            (route, [letter for letter in channel.letters if not letter.taken])
+            for route, channel in self.channels.items()
+        )
+        self.channels = {route: Channel(letters) for route, letters in untaken if letters}
         return sorted(before - set(self.blobs()), key=lambda blob: blob.digest)
 
     def clear(self) -> list[BlobRef]:

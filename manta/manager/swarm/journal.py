@@ -31,12 +31,7 @@ from manta.protocol.user import MetricsItem, ResultItem
 BACKSTOP = 60.0
 """Seconds beyond twice its timeout after which a silent attempt is ended: its node enforces
 the timeout, and may take long to deliver what the task wrote."""
-_REPORTED = {
-    AttemptState.FINISHED,
-    AttemptState.FAILED,
-    AttemptState.TIMEOUT,
-    AttemptState.REFUSED,
-}
+_REPORTED = ("FINISHED", "FAILED", "TIMEOUT", "REFUSED")
 _GIVEN_UP = (AttemptState.INTERRUPTED, AttemptState.TIMEOUT)
 PROGRESS_STEP, PROGRESS_PAUSE = 0.05, 1.0
 """Progress is published when it has grown by this fraction, or after this many seconds."""
@@ -67,7 +62,8 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
     data = step.data
     attempt = data.attempt_of(entry.instance, node_id)
     if attempt is None:
-        step.tell("ignored", sentences.stranger(node_id, entry.instance))
+        what = f"{entry.instance}, which it was never given"
+        step.tell("ignored", f"Node {node_id} reported on {what}; ignored.")
         return
     at, live = entry.instance, entry.instance in data.live
     match entry:
@@ -82,10 +78,9 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
         case ResultWritten():
             _result(step, attempt, entry, live)
         case MetricsLogged():
-            node = node_id, attempt.node_alias
-            metrics = MetricsItem(at, *node, entry.metrics, entry.step, entry.at)
-            data.metrics.append(metrics)
-            step.act(Publish("metrics", metrics))
+            item = MetricsItem(at, node_id, attempt.node_alias, entry.metrics, entry.step, entry.at)
+            data.metrics.append(item)
+            step.act(Publish("metrics"))
         case TaskEnded():
             _task_ended(step, attempt, entry, live)
         case _ if not live:
@@ -128,24 +123,16 @@ def _task_ended(step: Step, attempt: Attempt, entry: TaskEnded, live: bool) -> N
 
 
 def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> None:
-    instance = entry.instance
+    at, node = entry.instance, (attempt.node_id, attempt.node_alias)
     item = ResultItem(
-        instance.iteration,
-        entry.tag,
-        attempt.node_id,
-        attempt.node_alias,
-        instance.alias,
-        instance.index,
-        instance.attempt,
-        live,
-        entry.value,
+        at.iteration, entry.tag, *node, at.alias, at.index, at.attempt, live, entry.value
     )
     attempt.written.append(step.data.add_result(item))
-    step.act(Publish("results", item))
-    run = step.data.runs[instance.iteration][instance.alias]
+    step.act(Publish("results"))
+    run = step.data.runs[at.iteration][at.alias]
     if live and not run.has_results:
         run.has_results = True
-        for alias in step.graph.layout(instance.iteration).after[instance.alias]:
+        for alias in step.graph.layout(at.iteration).after[at.alias]:
             placing.begin_if_ready(step, alias)
 
 

@@ -109,7 +109,9 @@ class SwarmMachine:
 
     def outstanding(self) -> list[AskPlacement]:
         """Placements that are wanted: perform them after a replay, and when nodes change."""
-        return _outstanding(self.data)
+        if self.data.state is not SwarmState.ACTIVE:
+            return []
+        return [AskPlacement(number) for number in self.data.asks]
 
     def answer(
         self, number: int, nodes: Sequence[NodeView], window: int = WINDOW
@@ -198,8 +200,8 @@ def _resumed(step: Step) -> None:
     data = step.data
     _leave_out_the_pause(step)
     step.enter(SwarmState.ACTIVE, sentences.waiting(data.asks.values()))
-    step.actions += _outstanding(data)
-    asked = {(ask.alias, index) for ask in data.asks.values() for index in ask.replace}
+    step.actions += (AskPlacement(number) for number in data.asks)
+    asked = set(data.asked_again())
     for alias, run in data.runs[data.iteration].items():
         placing.begin_if_ready(step, alias)
         for index, instance in enumerate(run.instances):
@@ -217,10 +219,6 @@ def _leave_out_the_pause(step: Step) -> None:
 
 
 # What placement answers.
-
-
-def _outstanding(data: SwarmData) -> list[AskPlacement]:
-    return list(map(AskPlacement, data.asks)) if data.state is SwarmState.ACTIVE else []
 
 
 def _placed(step: Step, event: Placed) -> None:
@@ -302,7 +300,8 @@ def _ticked(step: Step) -> None:
                 attempts.retry(step, data.run_of(alias), index)
             case "backstop", (str(alias), int(index), *_):
                 attempt = data.run_of(alias).instances[index].last
-                attempt.error = sentences.silent(attempt)
+                silence = f"{attempt.node_alias} did not report the end of it"
+                attempt.error = TaskError("Timeout", silence)
                 attempts.ended(step, attempt, AttemptState.TIMEOUT)
 
 
@@ -327,6 +326,7 @@ def _rewound(step: Step, backup: str) -> None:
     data = step.data
     data.backup = backup
     data.heard_since.clear()
+    lost = "the manager was restored from a backup, and what the task sent since then is lost"
     for attempt in list(data.live.values()):
-        attempt.error = TaskError("Restored", sentences.RESTORED)
+        attempt.error = TaskError("Restored", lost)
         attempts.ended(step, attempt, AttemptState.INTERRUPTED)

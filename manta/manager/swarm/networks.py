@@ -9,34 +9,27 @@ pairs. Instances on one node may always talk, and so may all tasks without a net
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from manta.manager.swarm.runs import Attempt
 from manta.manager.swarm.state import SwarmData
 from manta.protocol.base import Instance
 from manta.protocol.spec import NetworkSpec
 
 
-class Member(NamedTuple):
-    alias: str
-    rank: int
-    node_id: str
-    node_alias: str
-
-
-def members(data: SwarmData, network: str | None, iteration: int) -> list[Member]:
-    """Placed instances of the network's tasks; with None, of the tasks without a network."""
+def members(data: SwarmData, network: str | None, iteration: int) -> list[Attempt]:
+    """The last attempts of the network's members; with None, of the tasks without a network."""
     return [
-        Member(alias, rank, instance.last.node_id, instance.last.node_alias)
+        instance.last
         for alias, run in data.runs[iteration].items()
         if data.graph.tasks[alias].network == network
-        for rank, instance in enumerate(run.instances)
+        for instance in run.instances
     ]
 
 
-def neighbors(spec: NetworkSpec, of: Member, all_: Sequence[Member]) -> set[str]:
+def neighbors(spec: NetworkSpec, of: Attempt, all_: Sequence[Attempt]) -> set[str]:
     """Ids of the nodes whose instances this one may talk to, including its own."""
     found = {of.node_id}
-    place = all_.index(of)
+    place = next(place for place, member in enumerate(all_) if member is of)
     if spec.topology == "full":
         found.update(member.node_id for member in all_)
     elif spec.topology == "ring":
@@ -53,16 +46,15 @@ def neighbors(spec: NetworkSpec, of: Member, all_: Sequence[Member]) -> set[str]
 
 
 def may_hear(data: SwarmData, at: Instance) -> set[str]:
-    """Ids of the nodes that an instance may talk to."""
+    """Ids of the nodes that a live attempt may talk to."""
     network = data.graph.tasks[at.alias].network
     all_ = members(data, network, at.iteration)
     if network is None:
         return {member.node_id for member in all_}
-    of = next(member for member in all_ if (member.alias, member.rank) == (at.alias, at.index))
-    return neighbors(data.graph.networks[network], of, all_)
+    return neighbors(data.graph.networks[network], data.live[at], all_)
 
 
-def is_connected(spec: NetworkSpec, all_: Sequence[Member], wanted: Sequence[Member]) -> bool:
+def is_connected(spec: NetworkSpec, all_: Sequence[Attempt], wanted: Sequence[Attempt]) -> bool:
     """Whether a path leads from each of `wanted` to each other."""
     if not wanted or spec.topology != "edges":
         return True

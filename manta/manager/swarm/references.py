@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from manta.manager.swarm.events import Created, EntriesReceived, GlobalSet, SwarmEvent
 from manta.protocol.node import JournalEntry, TaskEnded
@@ -18,19 +18,17 @@ def of_event(event: SwarmEvent) -> Iterator[BlobRef]:
             for entry in entries:
                 yield from of_entry(entry)
         case GlobalSet(value=value):
-            yield from _blobs((value,))
+            yield from _blobs(value)
 
 
 def of_spec(spec: SwarmSpec) -> Iterator[BlobRef]:
-    return _blobs((*(module.package for module in spec.modules), *spec.globals.values()))
+    return _blobs(*(module.package for module in spec.modules), *spec.globals.values())
 
 
 def of_entry(entry: JournalEntry) -> Iterator[BlobRef]:
     """What tasks write is the `value` of an entry; what they return, the `output` of its end."""
-    return _blobs(
-        (entry.output if isinstance(entry, TaskEnded) else getattr(entry, "value", None),)
-    )
+    return _blobs(entry.output if isinstance(entry, TaskEnded) else getattr(entry, "value", None))
 
 
-def _blobs(values: Iterable[object]) -> Iterator[BlobRef]:
+def _blobs(*values: object) -> Iterator[BlobRef]:
     return (value for value in values if isinstance(value, BlobRef))

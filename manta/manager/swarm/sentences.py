@@ -12,8 +12,6 @@ from manta.manager.swarm.state import Ask, SwarmData
 from manta.protocol.node import Instance, Progressed, TaskError
 from manta.protocol.states import AttemptState, SwarmState
 
-RESTORED = "the manager was restored from a backup, and what the task sent since then is lost"
-
 
 def task_id(instance: Instance) -> str:
     at = instance
@@ -77,26 +75,17 @@ def finished(attempt: Attempt) -> str:
 
 def failure(attempt: Attempt) -> str:
     """What went wrong with an attempt; without a full stop."""
-    who = label(attempt)
     node = f"{attempt.node_alias} in iteration {attempt.instance.iteration}"
-    why = because(attempt.error)
-    match attempt.state:
-        case AttemptState.TIMEOUT if attempt.assignment.timeout is not None:
-            limit = attempt.assignment.timeout
-            return f"{who} ran longer than its timeout of {limit:g} s on {node}"
-        case AttemptState.REFUSED:
-            return f"{who} was refused by {node}{why}"
-        case AttemptState.INTERRUPTED:
-            return f"{who} was interrupted on {node}{why}"
-        case _:
-            return f"{who} failed on {node}{why}"
-
-
-def because(error: TaskError | None) -> str:
-    if error is None:
-        return ""
-    line = error.sentence.strip().partition("\n")[0].rstrip(".")
-    return f": {line or error.kind}"
+    limit, error = attempt.assignment.timeout, attempt.error
+    if attempt.state is AttemptState.TIMEOUT and limit is not None:
+        return f"{label(attempt)} ran longer than its timeout of {limit:g} s on {node}"
+    how = {
+        AttemptState.REFUSED: "was refused by",
+        AttemptState.INTERRUPTED: "was interrupted on",
+    }.get(attempt.state, "failed on")
+    line = error.sentence.strip().partition("\n")[0].rstrip(".") if error else ""
+    why = f": {line or error.kind}" if error else ""
+    return f"{label(attempt)} {how} {node}{why}"
 
 
 def tried(what: str, instance: InstanceRun) -> str:
@@ -112,10 +101,6 @@ def retried(what: str, pause: float) -> str:
 def lost(attempts: Sequence[Attempt], reason: str) -> str:
     ran = listed([label(attempt) for attempt in attempts])
     return f"{attempts[0].node_alias} was lost with {ran}: {reason}."
-
-
-def silent(attempt: Attempt) -> TaskError:
-    return TaskError("Timeout", f"{attempt.node_alias} did not report the end of it")
 
 
 def straggler(attempt: Attempt) -> str:
@@ -191,10 +176,6 @@ def overdue(run: TaskRun, need: int) -> str:
     )
 
 
-def iteration_took(iteration: int, took: float) -> str:
-    return f"Iteration {iteration} took {seconds(took)}."
-
-
 def stopped_by(attempt: Attempt) -> str:
     instance = attempt.instance
     return f"{instance.alias} stopped the swarm in iteration {instance.iteration}"
@@ -226,10 +207,6 @@ def deleted(count: int, event: ResultsDeleted) -> str:
     at = f" of iteration {event.iteration}" if event.iteration is not None else ""
     were = "was" if count == 1 else "were"
     return f"{what}{tag}{at} {were} deleted by {event.by}."
-
-
-def stranger(node_id: str, instance: Instance) -> str:
-    return f"Node {node_id} reported on {instance}, which it was never given; ignored."
 
 
 def seconds(duration: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -174,22 +174,16 @@ class SwarmData:
 
     def attempt_of(self, instance: Instance, node_id: str) -> Attempt | None:
         """The attempt, if it was ever assigned to this node."""
-        if instance.swarm_id != self.swarm_id or not 0 <= instance.iteration < len(self.runs):
+        try:
+            run = self.runs[instance.iteration][instance.alias]
+            attempt = run.instances[instance.index].attempts[instance.attempt]
+        except LookupError:
             return None
-        run = self.runs[instance.iteration].get(instance.alias)
-        if run is None or not 0 <= instance.index < len(run.instances):
-            return None
-        attempts = run.instances[instance.index].attempts
-        if not 0 <= instance.attempt < len(attempts):
-            return None
-        attempt = attempts[instance.attempt]
-        return attempt if attempt.node_id == node_id else None
+        return attempt if attempt.instance == instance and attempt.node_id == node_id else None
 
-    def needs_attempt(self, run: TaskRun, index: int) -> bool:
-        """Whether nothing runs for the instance, and no placement of it is asked for."""
-        return run.instances[index].idle and not any(
-            ask.alias == run.spec.alias and index in ask.replace for ask in self.asks.values()
-        )
+    def asked_again(self) -> Iterator[tuple[str, int]]:
+        """The instances, by alias and index, for which another placement is asked for."""
+        return ((ask.alias, index) for ask in self.asks.values() for index in ask.replace)
 
     def add_live(self, attempt: Attempt) -> None:
         node_id = attempt.node_id
@@ -301,12 +295,11 @@ class SwarmData:
                 ask = self.asks.get(number)
                 return ask is not None and ask.since is not None
             case "deadline", (int(iteration), str(alias)):
-                return iteration == self.iteration and self.run_of(alias).phase is Phase.RUNNING
+                return self.runs[iteration][alias].phase is Phase.RUNNING
             case "again", (int(iteration), str(alias), int(index)):
-                if iteration != self.iteration:
-                    return False
-                run = self.run_of(alias)
-                return run.phase is Phase.RUNNING and self.needs_attempt(run, index)
+                run = self.runs[iteration][alias]
+                is_due = run.phase is Phase.RUNNING and run.instances[index].idle
+                return is_due and (alias, index) not in self.asked_again()
             case "backstop", (str(alias), int(index), int(iteration), int(attempt)):
                 return Instance(self.swarm_id, alias, index, iteration, attempt) in self.live
         return False

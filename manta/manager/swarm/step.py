@@ -41,7 +41,7 @@ class Step:
 
     def _publish(self, item: EventItem) -> None:
         self.data.events.append(item)
-        self.act(Publish("events", item))
+        self.act(Publish("events"))
 
     def release(self, blobs: Sequence[BlobRef], *, deleted: bool = False) -> None:
         """Releases those of the blobs that nothing names any more."""

@@ -6,7 +6,8 @@ kind of `manta.light.errors`, when the wait can never end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import islice, starmap
 from typing import assert_never
 
 from manta.actors.errors import Refused
@@ -207,25 +208,27 @@ def _contributions(data: SwarmData, read: ReadContributions) -> Exchanged:
                 f"all instances of {at.alias!r} must make the same calls in the same order.",
             )
     wanted = read.ranks or range(run.size)
-    there = [rank for rank in wanted if _part_for(collective, rank, at.index) is not None]
-    answered, instances = set(there), run.instances
-    missing = [rank for rank in wanted if rank not in answered]
-    lost = [rank for rank in missing if rank < len(instances) and not instances[rank].is_open]
+    there = {  # a part for the reader alone goes before one for all
+        rank: collective.parts[key]
+        for rank in wanted
+        for key in ((rank, None), (rank, at.index))
+        if key in collective.parts
+    }
+    missing = [rank for rank in wanted if rank not in there]
+    lost = [
+        rank for rank in missing if rank < len(run.instances) and not run.instances[rank].is_open
+    ]
     enough = len(wanted) if read.enough is None else min(read.enough, len(wanted))
     goes_on = read.on_loss == "continue" and lost and lost == missing
     if len(there) >= enough or read.partial or goes_on:
-        return _page(collective, at, there[read.after :], tuple(lost))
+        rest = starmap(Contribution, islice(there.items(), read.after, None))
+        shown, more = fitting(rest, _bytes)
+        return Exchanged(True, tuple(shown), more, tuple(lost))
     if lost and read.on_loss == "raise" and len(wanted) - len(lost) < enough:
         named = listed([_standing(run, rank) for rank in lost])
         return _never("PeerLost", f"{read.kind} waits for {named} in vain.")
     named = listed([_standing(run, rank) for rank in missing])
     return Exchanged(False, sentence=f"{read.kind} waits for {named}")
-
-
-def _part_for(collective: Collective, rank: int, reader: int) -> tuple[int, int | None] | None:
-    """The key of a rank's part for the reader: one for it alone, or one for all."""
-    keys: tuple[tuple[int, int | None], ...] = ((rank, reader), (rank, None))
-    return next((key for key in keys if key in collective.parts), None)
 
 
 def _cannot_meet(data: SwarmData, at: Instance, run: TaskRun) -> str:
@@ -243,23 +246,13 @@ def _cannot_meet(data: SwarmData, at: Instance, run: TaskRun) -> str:
     if network is None:
         return ""
     all_ = networks.members(data, network, at.iteration)
-    mine = [member for member in all_ if member.alias == at.alias]
+    mine = [member for member in all_ if member.instance.alias == at.alias]
     if networks.is_connected(data.graph.networks[network], all_, mine):
         return ""
     return (
         f"The edges of the network {network!r} do not join all instances of {at.alias!r}, so they "
         "cannot meet in a collective: add edges."
     )
-
-
-def _page(
-    collective: Collective, at: Instance, ranks: Iterable[int], lost: tuple[int, ...]
-) -> Exchanged:
-    """As many contributions as fit into a message."""
-    keys = ((rank, _part_for(collective, rank, at.index)) for rank in ranks)
-    found = (Contribution(rank, collective.parts[key]) for rank, key in keys if key is not None)
-    shown, more = fitting(found, _bytes)
-    return Exchanged(True, tuple(shown), more, lost)
 
 
 def _bytes(one: Contribution) -> int:
@@ -282,17 +275,11 @@ def _lock(data: SwarmData, read: ReadLock) -> Exchanged:
 
 def _peers(data: SwarmData, at: Instance) -> tuple[PeerInstance, ...]:
     run = data.runs[at.iteration][at.alias]
-    if run.nodes:
-        return tuple(
-            PeerInstance(rank, one.last.node_id, one.last.node_alias, run.shares[rank])
-            for rank, one in enumerate(run.instances)
-            if one.is_open or rank == at.index
-        )
-    nodes = [(one.last.node_id, one.last.node_alias) for one in run.instances]
-    nodes += [(placement.node_id, placement.node_alias) for placement in run.queued]
+    later = () if run.nodes else run.queued
     return tuple(
-        PeerInstance(rank, node_id, alias, share)
-        for (rank, (node_id, alias)), share in zip(enumerate(nodes), run.shares, strict=True)
+        PeerInstance(rank, one.node_id, one.node_alias, run.shares[rank])
+        for rank, one in enumerate([*(instance.last for instance in run.instances), *later])
+        if not run.nodes or rank == at.index or run.instances[rank].is_open
     )
 
 

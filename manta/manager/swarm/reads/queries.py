@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import assert_never
 
 from manta.actors import Refused
 from manta.manager.placement.nodes import NodeView, listed
@@ -32,6 +31,7 @@ from manta.protocol.user import (
 from manta.protocol.values import Inline
 
 ITEM_BYTES = 300
+Item = ResultItem | MetricsItem | EventItem
 
 
 def check_filters(machine: SwarmMachine, read: ReadFeed, nodes: Mapping[str, str]) -> None:
@@ -133,23 +133,19 @@ def page(
     item, and further ones up to PAGE_BYTES: small values are part of it, and a message has a
     limit.
     """
-    items: Sequence[ResultItem | MetricsItem | EventItem]
-    match feed:
-        case "results":
-            items = machine.data.results
-        case "metrics":
-            items = machine.data.metrics
-        case "events":
-            items = machine.data.events
-        case "logs":
-            raise ValueError("the log feed is served from the store, not by the swarm's machine")
-        case _:
-            assert_never(feed)
-    found: list[ResultItem | MetricsItem | EventItem] = []
+    data = machine.data
+    if feed == "logs":
+        raise ValueError("the log feed is served from the store, not by the swarm's machine")
+    feeds: dict[FeedName, Sequence[Item]] = {
+        "results": data.results,
+        "metrics": data.metrics,
+        "events": data.events,
+    }
+    items, found = feeds[feed], list[Item]()
     cursor = max(0, after)
     stop = len(items) if end is None else min(end, len(items))
     room = PAGE_BYTES
-    gone = machine.data.deleted if feed == "results" else ()
+    gone = data.deleted if feed == "results" else ()
     while cursor < stop and len(found) < limit:
         item = items[cursor]
         wanted = tag is None or not isinstance(item, ResultItem) or item.tag == tag
@@ -163,7 +159,7 @@ def page(
     return FeedPage(tuple(found), cursor, ended, info(machine))
 
 
-def _bytes(item: ResultItem | MetricsItem | EventItem) -> int:
+def _bytes(item: Item) -> int:
     """About how many bytes an item takes in a message."""
     match item:
         case ResultItem(value=Inline(data)):
