@@ -27,7 +27,6 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
     here = tuple(replace(node, returning=False) for node in nodes)
     modules = {module.name: module for module in spec.modules}
     found: dict[str, Outcome] = {}
-    ran_on: dict[str, tuple[str, ...]] = {}
     depth: dict[str, int] = {}
     held: dict[int, Counter[str]] = {}  # tasks of one depth run at the same time
     before: tuple[int | float, ...] = ()
@@ -37,15 +36,16 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
             task,
             modules[task.module],
             seed=spec.seed,
-            producers=tuple(id_ for edge in task.after for id_ in ran_on[edge.alias]),
+            producers=tuple(
+                placed.node_id for edge in task.after for placed in found[edge.alias].placements
+            ),
             before=before,
             holding=held.setdefault(depth[task.alias], Counter()),
         )
         outcome = place(demand, here)
         if task.method == "random":
             before = (*before, task.maximum)
-        ran_on[task.alias] = tuple(placed.node_id for placed in outcome.placements)
-        held[depth[task.alias]].update(ran_on[task.alias])
+        held[depth[task.alias]].update(placed.node_id for placed in outcome.placements)
         if here and (wrong := tuple(misnamed(task, here))):
             outcome = replace(outcome, problems=wrong)
         elif tag_of(task) is not None and task.after and not demand.producers:

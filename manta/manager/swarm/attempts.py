@@ -15,7 +15,7 @@ A retry of "all" goes to the same node, others go elsewhere if they can.
 from __future__ import annotations
 
 from manta.manager.placement.place import Placement
-from manta.manager.swarm import completion, placing, sentences
+from manta.manager.swarm import phases, sentences
 from manta.manager.swarm.runs import Attempt, InstanceRun, Phase, TaskRun
 from manta.manager.swarm.state import Ask
 from manta.manager.swarm.step import Step
@@ -38,7 +38,7 @@ def ended(step: Step, attempt: Attempt, state: AttemptState) -> None:
         run.finished += 1
         step.tell_of(attempt, "finished", sentences.finished(attempt))
         start_queued(step, run)
-        completion.settle(step, run)
+        phases.settle(step, run)
         return
     data.disavow(attempt)
     what = sentences.failure(attempt)
@@ -66,16 +66,16 @@ def retry(step: Step, run: TaskRun, index: int) -> None:
         return
     last = run.instances[index].last
     if run.bound:
-        placing.assign(step, run, Placement(index, last.node_id, last.node_alias))
+        phases.assign(step, run, Placement(index, last.node_id, last.node_alias))
     else:
-        placing.ask(step, Ask(run.spec.alias, (index,)))
+        phases.ask(step, Ask(run.spec.alias, (index,)))
 
 
 def give_up(step: Step, run: TaskRun, index: int, why: str) -> None:
     run.instances[index].given_up = why
     run.given_up += 1
     start_queued(step, run)
-    completion.settle(step, run)
+    phases.settle(step, run)
 
 
 def start_queued(step: Step, run: TaskRun) -> None:
@@ -87,7 +87,7 @@ def start_queued(step: Step, run: TaskRun) -> None:
             return
         placement = run.queued.popleft() if run.queued else _deal(step, run)
         run.instances.append(InstanceRun())
-        placing.assign(step, run, placement)
+        phases.assign(step, run, placement)
         if placement.node_id in data.gone:
             lose(step, run, placement.index, "it was lost before its turn came")
 

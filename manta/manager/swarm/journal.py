@@ -8,7 +8,7 @@ whatever happened on the way.
 
 from __future__ import annotations
 
-from manta.manager.swarm import attempts, placing, sentences
+from manta.manager.swarm import attempts, phases, sentences
 from manta.manager.swarm.events import Acknowledge, EntriesReceived, Publish, Woken
 from manta.manager.swarm.networks import may_hear
 from manta.manager.swarm.runs import Attempt
@@ -133,7 +133,7 @@ def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> N
     if live and not run.has_results:
         run.has_results = True
         for alias in step.graph.layout(at.iteration).after[at.alias]:
-            placing.begin_if_ready(step, alias)
+            phases.begin_if_ready(step, alias)
 
 
 def _exchanged(step: Step, attempt: Attempt, entry: Said) -> None:

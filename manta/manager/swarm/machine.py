@@ -23,30 +23,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.place import WINDOW, place
-from manta.manager.swarm import attempts, completion, journal, placing, sentences
-from manta.manager.swarm.events import (
-    Action,
-    AskPlacement,
-    Created,
-    EntriesReceived,
-    GlobalSet,
-    ManagerRestarted,
-    NodeLost,
-    Paused,
-    Placed,
-    Record,
-    ResultsDeleted,
-    Resumed,
-    Rewound,
-    Started,
-    Stopped,
-    SwarmEvent,
-    Ticked,
-    Unplaceable,
-)
+from manta.manager.swarm import attempts, events, journal, phases, sentences
 from manta.manager.swarm.runs import Phase
 from manta.manager.swarm.state import Ask, Global, SwarmData
 from manta.manager.swarm.step import Step
@@ -68,14 +49,14 @@ class SwarmMachine:
         """Grows by one with each event that changes the state: only those have to be stored."""
 
     @classmethod
-    def replay(cls, swarm_id: str, cluster_id: str, records: Iterable[Record]) -> SwarmMachine:
+    def replay(cls, swarm_id: str, cluster_id: str, records: Iterable[events.Record]) -> Self:
         """The machine as it was. Feed it ManagerRestarted next, then perform `outstanding`."""
         machine = cls(swarm_id, cluster_id)
         for record in records:
             machine.handle(record.event, record.at)
         return machine
 
-    def handle(self, event: SwarmEvent, now: float) -> list[Action]:
+    def handle(self, event: events.SwarmEvent, now: float) -> list[events.Action]:
         """Handles one event. `now` is in seconds since the epoch and never runs backwards: wall
         clock at the manager's start, or the last record's `at` if later, plus monotonic time."""
         data = self.data
@@ -107,23 +88,23 @@ class SwarmMachine:
             found.setdefault(attempt.node_id, []).append(attempt.assignment)
         return {node_id: tuple(assignments) for node_id, assignments in found.items()}
 
-    def outstanding(self) -> list[AskPlacement]:
+    def outstanding(self) -> list[events.AskPlacement]:
         """Placements that are wanted: perform them after a replay, and when nodes change."""
         if self.data.state is not SwarmState.ACTIVE:
             return []
-        return [AskPlacement(number) for number in self.data.asks]
+        return [events.AskPlacement(number) for number in self.data.asks]
 
     def answer(
         self, number: int, nodes: Sequence[NodeView], window: int = WINDOW
-    ) -> Placed | Unplaceable | None:
+    ) -> events.Placed | events.Unplaceable | None:
         """The event that answers AskPlacement(number); None when it is no longer wanted."""
         ask = self.data.asks.get(number)
         if ask is None or self.data.state is not SwarmState.ACTIVE:
             return None
-        outcome = place(placing.demand_of(self.data, ask.alias, ask.replace), nodes, window)
+        outcome = place(phases.demand_of(self.data, ask.alias, ask.replace), nodes, window)
         if outcome.problems:
-            return Unplaceable(number, outcome.problems[0])
-        return Placed(number, outcome.placements, outcome.waiting)
+            return events.Unplaceable(number, outcome.problems[0])
+        return events.Placed(number, outcome.placements, outcome.waiting)
 
     def applied(self, node_id: str) -> int:
         """The number of the last journal entry of that node that was applied, durable or not.
@@ -140,42 +121,42 @@ class SwarmMachine:
         return tuple(sorted(self.data.globals))
 
 
-def _apply(step: Step, event: SwarmEvent) -> bool:
+def _apply(step: Step, event: events.SwarmEvent) -> bool:
     """Whether the event changed anything, and so has to be stored."""
     data = step.data
     active = data.state is SwarmState.ACTIVE
     match event:
-        case EntriesReceived():
+        case events.EntriesReceived():
             return journal.apply(step, event)
-        case Placed() if active and event.number in data.asks:
+        case events.Placed() if active and event.number in data.asks:
             _placed(step, event)
-        case Unplaceable() if active and event.number in data.asks:
+        case events.Unplaceable() if active and event.number in data.asks:
             return _unplaceable(step, event)
-        case NodeLost() if data.runs and not data.state.final:
+        case events.NodeLost() if data.runs and not data.state.final:
             return _node_lost(step, event)
-        case Ticked() if data.is_due(step.now):
+        case events.Ticked() if data.is_due(step.now):
             _ticked(step)
-        case Created() if data.spec is None:
+        case events.Created() if data.spec is None:
             _created(step, event)
-        case Started() if data.state is SwarmState.PENDING:
+        case events.Started() if data.state is SwarmState.PENDING:
             data.started_at = step.now
             step.enter(SwarmState.ACTIVE, "")
-            placing.begin_iteration(step, {})
-        case Paused() if active:
+            phases.begin_iteration(step, {})
+        case events.Paused() if active:
             data.paused_at = step.now
             step.enter(SwarmState.PAUSED, f"paused by {event.by}")
-        case Resumed() if data.state is SwarmState.PAUSED:
+        case events.Resumed() if data.state is SwarmState.PAUSED:
             _resumed(step)
-        case Stopped() if not data.state.final:
+        case events.Stopped() if not data.state.final:
             step.end(SwarmState.STOPPED, f"stopped by {event.by}", kill=event.force)
-        case GlobalSet() if not data.state.final:
+        case events.GlobalSet() if not data.state.final:
             data.set_global(event.tag, event.value)
-        case ResultsDeleted() if positions := data.results_of(event.tag, event.iteration):
+        case events.ResultsDeleted() if positions := data.results_of(event.tag, event.iteration):
             step.release(data.delete_results(positions), deleted=True)
             step.tell("deleted", sentences.deleted(len(positions), event))
-        case ManagerRestarted() if not data.state.final:
+        case events.ManagerRestarted() if not data.state.final:
             _restarted(step)
-        case Rewound() if not data.state.final:
+        case events.Rewound() if not data.state.final:
             _rewound(step, event.backup)
         case _:
             return False
@@ -185,7 +166,7 @@ def _apply(step: Step, event: SwarmEvent) -> bool:
 # What users do.
 
 
-def _created(step: Step, event: Created) -> None:
+def _created(step: Step, event: events.Created) -> None:
     data = step.data
     data.spec, data.wait = event.spec, event.wait
     data.created_at = step.now
@@ -200,15 +181,15 @@ def _resumed(step: Step) -> None:
     data = step.data
     _leave_out_the_pause(step)
     step.enter(SwarmState.ACTIVE, sentences.waiting(data.asks.values()))
-    step.actions += (AskPlacement(number) for number in data.asks)
+    step.actions += (events.AskPlacement(number) for number in data.asks)
     asked = set(data.asked_again())
     for alias, run in data.runs[data.iteration].items():
-        placing.begin_if_ready(step, alias)
+        phases.begin_if_ready(step, alias)
         for index, instance in enumerate(run.instances):
             if run.phase is Phase.RUNNING and instance.idle and (alias, index) not in asked:
                 attempts.retry(step, run, index)
         attempts.start_queued(step, run)
-    completion.end_iteration(step)
+    phases.end_iteration(step)
 
 
 def _leave_out_the_pause(step: Step) -> None:
@@ -221,14 +202,14 @@ def _leave_out_the_pause(step: Step) -> None:
 # What placement answers.
 
 
-def _placed(step: Step, event: Placed) -> None:
+def _placed(step: Step, event: events.Placed) -> None:
     data = step.data
     ask = data.asks.pop(event.number)
     data.reason = sentences.waiting(data.asks.values())
     run = data.run_of(ask.alias)
     if not ask.replace:
         run.place(event.placements, event.waiting, step.now)
-        run.shares = placing.shares_of(data, run)
+        run.shares = phases.shares_of(data, run)
         if run.spec.fixed:
             nodes = tuple(placement.node_id for placement in event.placements)
             data.kept.setdefault(ask.alias, nodes)
@@ -239,10 +220,10 @@ def _placed(step: Step, event: Placed) -> None:
         attempts.start_queued(step, run)
         return
     for placement in event.placements:
-        placing.assign(step, run, placement)
+        phases.assign(step, run, placement)
 
 
-def _unplaceable(step: Step, event: Unplaceable) -> bool:
+def _unplaceable(step: Step, event: events.Unplaceable) -> bool:
     data = step.data
     ask = data.asks[event.number]
     if ask.since is not None and ask.problem == event.problem:
@@ -261,7 +242,7 @@ def _unplaceable(step: Step, event: Unplaceable) -> bool:
 # What the cluster tells, and time.
 
 
-def _node_lost(step: Step, event: NodeLost) -> bool:
+def _node_lost(step: Step, event: events.NodeLost) -> bool:
     data, node_id = step.data, event.node_id
     hit = [  # instances that run on the node, or have to run there again
         (run, index)
@@ -295,7 +276,7 @@ def _ticked(step: Step) -> None:
                 _out_of_patience(step, data.asks.pop(number))
             case "deadline", (int(), str(alias)):
                 data.run_of(alias).overdue = True
-                completion.settle(step, data.run_of(alias))
+                phases.settle(step, data.run_of(alias))
             case "again", (int(), str(alias), int(index)):
                 attempts.retry(step, data.run_of(alias), index)
             case "backstop", (str(alias), int(index), *_):

@@ -29,13 +29,13 @@ def members(data: SwarmData, network: str | None, iteration: int) -> list[Attemp
 def neighbors(spec: NetworkSpec, of: Attempt, all_: Sequence[Attempt]) -> set[str]:
     """Ids of the nodes whose instances this one may talk to, including its own."""
     found = {of.node_id}
-    place = next(place for place, member in enumerate(all_) if member is of)
     if spec.topology == "full":
         found.update(member.node_id for member in all_)
     elif spec.topology == "ring":
+        place = next(place for place, member in enumerate(all_) if member is of)
         found |= {all_[place - 1].node_id, all_[(place + 1) % len(all_)].node_id}
     elif spec.topology == "star":
-        found.update(member.node_id for member in (all_ if place == 0 else all_[:1]))
+        found.update(member.node_id for member in (all_ if of is all_[0] else all_[:1]))
     else:
         mine = (of.node_id, of.node_alias)
         theirs = {there for a, b in spec.edges for here, there in ((a, b), (b, a)) if here in mine}

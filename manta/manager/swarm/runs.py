@@ -70,7 +70,7 @@ class InstanceRun:
 
 
 class Phase(StrEnum):
-    """Of a task in an iteration; the table is in `placing`."""
+    """Of a task in an iteration; the table is in `phases`."""
 
     WAITING = "WAITING"
     PLACING = "PLACING"

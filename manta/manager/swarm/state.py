@@ -292,8 +292,7 @@ class SwarmData:
         """Whether what the timer waits for can still happen."""
         match timer.kind, timer.key:
             case "patience", (int(number),):
-                ask = self.asks.get(number)
-                return ask is not None and ask.since is not None
+                return number in self.asks
             case "deadline", (int(iteration), str(alias)):
                 return self.runs[iteration][alias].phase is Phase.RUNNING
             case "again", (int(iteration), str(alias), int(index)):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from manta.actors import Refused
 from manta.manager.placement.validity import flaws
 from manta.manager.swarm.events import NodeLost, Released, Stopped, Woken
-from manta.manager.swarm.placing import shares
+from manta.manager.swarm.phases import shares
 from manta.manager.swarm.reads.exchange import answer, check_peer, topic_of
 from manta.protocol.exchange import (
     Broadcasted,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from manta.manager.swarm.completion import quorum_of
 from manta.manager.swarm.events import NodeLost, Stopped
+from manta.manager.swarm.phases import quorum_of
 from manta.manager.swarm.reads.queries import select_results
 from manta.protocol.node import ResultWritten, TaskEnded, TaskError
 from manta.protocol.states import AttemptState, SwarmState

@@ -1,17 +1,19 @@
-"""How an iteration and its tasks begin: from a task that is ready to attempts on nodes.
-
-The phases of a task in an iteration:
+"""The phases of a task in an iteration, and how iterations follow each other.
 
     WAITING  --the tasks before it are DONE, or have a first result-->  PLACING
     PLACING  --it is placed-->                                          RUNNING
     RUNNING  --enough instances have answered-->                        DONE
 
 A first result is enough for an edge with the condition RESULT. In PLACING, what cannot be
-placed is asked for again when nodes change.
+placed is asked for again when nodes change. A task is DONE when all its instances have answered;
+with a quorum, when enough have and either the others are given up, or there is no deadline, or it
+is over. When too few can still answer, the swarm fails. An iteration ends when all tasks are
+DONE; another follows as `end_iteration` says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -22,8 +24,8 @@ from manta.manager.swarm.events import AskPlacement, Assign
 from manta.manager.swarm.runs import Attempt, Phase, TaskRun
 from manta.manager.swarm.state import Ask, SwarmData
 from manta.manager.swarm.step import Step
-from manta.protocol.node import Assignment, Instance
-from manta.protocol.states import SwarmState
+from manta.protocol.node import Assignment, Instance, NextIteration
+from manta.protocol.states import AttemptState, SwarmState
 
 SHORTEST = 1e-6
 """Seconds of computing; a shorter time measures nothing."""
@@ -168,3 +170,89 @@ def _seed(seed: int, instance: Instance, node_id: str) -> int:
     """The same for every attempt, another for every instance, node and iteration."""
     text = f"{seed}/{instance.alias}/{instance.index}/{instance.iteration}/{node_id}"
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def settle(step: Step, run: TaskRun) -> None:
+    """Ends the task if it is done, and the swarm if it can no longer be."""
+    size = run.size
+    unanswered = size - run.finished - run.given_up
+    need = size if run.spec.quorum is None else quorum_of(run.spec.quorum, size)
+    if run.finished + unanswered < need:
+        step.fail(sentences.too_few(run, need))
+    elif run.finished >= need and (not unanswered or run.spec.deadline is None or run.overdue):
+        _done(step, run)
+    elif run.overdue:
+        step.fail(sentences.overdue(run, need))
+
+
+def quorum_of(fraction: float, size: int) -> int:
+    """How many of `size` a quorum is; at least one."""
+    return max(1, math.ceil(fraction * size - 1e-9))
+
+
+def _done(step: Step, run: TaskRun) -> None:
+    data, alias = step.data, run.spec.alias
+    size = run.size
+    run.phase = Phase.DONE
+    run.queued.clear()
+    run.waiting = 0
+    data.open_tasks -= 1
+    for number in [number for number, ask in data.asks.items() if ask.alias == alias]:
+        del data.asks[number]
+    for instance in run.instances:
+        if instance.last.instance in data.live:
+            step.cancel(instance.last, sentences.enough(run, size))
+            data.disavow(instance.last)
+        if instance.last.state is not AttemptState.FINISHED and not instance.given_up:
+            instance.given_up = sentences.straggler(instance.last)
+    if len(run.instances) > 1:
+        kind = "quorum" if run.finished < size else "finished"
+        step.tell(kind, sentences.done(run, size, step.now), alias)
+    for after in step.graph.layout(data.iteration).after[alias]:
+        begin_if_ready(step, after)
+    end_iteration(step)
+
+
+def end_iteration(step: Step) -> None:
+    """Ends the iteration if all its tasks are done; begins the next if there is one.
+
+    A task that calls stop_swarm ends the swarm; max_iteration and the length of a
+    schedule are ceilings. Below them, a call of schedule_next_iter begins another
+    iteration. Without such a call another begins only if there is a ceiling to run up to
+    and no task ever made one, or a schedule, which is run to its end.
+    """
+    data, maximum = step.data, step.graph.ceiling
+    if data.state is not SwarmState.ACTIVE or data.open_tasks:
+        return
+    step.release([*data.exchange.end_iteration(), *data.forget_replaced()])
+    took = sentences.seconds(step.now - data.began_at)
+    step.tell("iteration", f"Iteration {data.iteration} took {took}.")
+    answered = [
+        instance.last
+        for run in data.runs[data.iteration].values()
+        for instance in run.instances
+        if instance.last.state is AttemptState.FINISHED
+    ]
+    stopper = next((attempt for attempt in answered if attempt.stops), None)
+    calls = [call for attempt in answered for call in attempt.nexts]
+    data.self_scheduled = data.self_scheduled or bool(calls)
+    runs_on = bool(step.graph.spec.schedule) or not data.self_scheduled
+    if stopper is not None:
+        step.end(SwarmState.COMPLETED, sentences.stopped_by(stopper))
+    elif maximum is not None and data.iteration + 1 >= maximum:
+        step.end(SwarmState.COMPLETED, sentences.ran(data.iteration + 1))
+    elif calls or (maximum is not None and runs_on):
+        begin_iteration(step, _named(step, calls))
+    else:
+        step.end(SwarmState.COMPLETED, sentences.ran(data.iteration + 1))
+
+
+def _named(step: Step, calls: list[NextIteration]) -> dict[str, tuple[str, ...]]:
+    """Nodes for the next iteration by alias; without an alias, of all that come first."""
+    within: dict[str, tuple[str, ...]] = {}
+    for call in calls:
+        roots = step.graph.layout(step.data.iteration + 1).roots
+        for alias in (call.alias,) if call.alias is not None else roots:
+            both = (*within.get(alias, ()), *call.node_ids)
+            within[alias] = tuple(dict.fromkeys(both))
+    return within
