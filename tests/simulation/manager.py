@@ -155,7 +155,7 @@ class Manager:
                 self.desired.swarm_began(swarm_id)
             else:
                 for observer in self.observers:
-                    observer.ended(swarm_id, machine.state, machine.reason)
+                    observer.ended(swarm_id, machine.state, machine.data.reason)
             for node_id, assignments in machine.desired().items():
                 for assignment in assignments:
                     self.desired.assign(node_id, assignment)

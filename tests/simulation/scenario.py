@@ -251,7 +251,7 @@ class Scenario:
 
     def say(self, swarm_id: str) -> str:
         machine = self.manager.machines[swarm_id] if self.manager else None
-        return f"{machine.state}, {machine.reason}" if machine else "no manager"
+        return f"{machine.state}, {machine.data.reason}" if machine else "no manager"
 
     # What goes wrong.
 
@@ -346,7 +346,7 @@ class Scenario:
         assert self.manager is not None
         machine = self.manager.machines[swarm_id]
         kind, iterations = self.swarms[swarm_id]
-        state, reason = machine.state, machine.reason
+        state, reason = machine.state, machine.data.reason
         self.checker.counts[state] += 1
         if state is SwarmState.STOPPED:
             assert swarm_id in self.stopped
@@ -361,7 +361,7 @@ class Scenario:
 
     def is_justified(self, machine: SwarmMachine) -> bool:
         """Did what the reason says really happen?"""
-        reason = machine.reason
+        reason = machine.data.reason
         aliases = [f"node-{node_id.removeprefix('id')}" for node_id in self.checker.lost_nodes]
         attempts = max(
             (len(i.attempts) for runs in machine.data.runs for r in runs.values()

@@ -27,43 +27,40 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from manta.protocol.states import NodeState
 
 OVERSLEPT = 1.0
 """Seconds after a deadline beyond which the manager is taken to have been suspended."""
 
 
-@dataclass(frozen=True)
-class NodeStateChanged:
+class NodeStateChanged(msgspec.Struct, frozen=True):
     node_id: str
     state: NodeState
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """Tell the swarms (NodeLost): what the node ran has to be placed again."""
 
     node_id: str
     reason: str
 
 
-@dataclass(frozen=True)
-class Away:
+class Away(msgspec.Struct, frozen=True):
     """The node did not come back at once: placements that waited for it continue without it."""
 
     node_id: str
 
 
-@dataclass(frozen=True)
-class Isolated:
+class Isolated(msgspec.Struct, frozen=True):
     """Most nodes fell silent at once: none is lost; tell the operator."""
 
     node_ids: tuple[str, ...]
     sentence: str
 
 
-@dataclass(frozen=True)
-class Reunited:
+class Reunited(msgspec.Struct, frozen=True):
     """Enough nodes are back; the grace of those still away begins again."""
 
     sentence: str
@@ -170,11 +167,12 @@ class Leases:
         if lease is None:
             return []
         del self._leases[node_id]
-        actions: list[LeaseAction] = []
-        if lease.state is not NodeState.LOST:
-            actions.append(Lost(node_id, "it was removed from the cluster"))
-        actions += self._stop_expecting(node_id, lease)
-        return actions + self._reunite(now)
+        lost = [Lost(node_id, "it was removed from the cluster")]
+        return [
+            *(lost if lease.state is not NodeState.LOST else ()),
+            *self._stop_expecting(node_id, lease),
+            *self._reunite(now),
+        ]
 
     def tick(self, now: float) -> list[LeaseAction]:
         self._oversleep(now)

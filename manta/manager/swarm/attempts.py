@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from manta.manager.placement.place import Placement
 from manta.manager.swarm import phases, sentences
-from manta.manager.swarm.runs import Attempt, InstanceRun, Phase, TaskRun
-from manta.manager.swarm.state import Ask
+from manta.manager.swarm.state import Ask, Attempt, InstanceRun, Phase, TaskRun
 from manta.manager.swarm.step import Step
 from manta.protocol.node import TaskError
 from manta.protocol.states import AttemptState, SwarmState

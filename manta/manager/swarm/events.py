@@ -12,7 +12,6 @@ batch is acknowledged again, and the record of the first may not be on disk yet.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -181,8 +180,7 @@ def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
 # Actions.
 
 
-@dataclass(frozen=True)
-class AskPlacement:
+class AskPlacement(msgspec.Struct, frozen=True):
     """Feed `SwarmMachine.answer(number, nodes)` back, if it is not None.
 
     It touches nothing outside the manager, so it need not wait until the event that asked
@@ -192,39 +190,34 @@ class AskPlacement:
     number: int
 
 
-@dataclass(frozen=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True):
     """The node runs a new attempt."""
 
     node_id: str
     assignment: Assignment
 
 
-@dataclass(frozen=True)
-class Revoke:
+class Revoke(msgspec.Struct, frozen=True):
     """The node ends the attempt if it runs, and forgets it."""
 
     node_id: str
     instance: Instance
 
 
-@dataclass(frozen=True)
-class Acknowledge:
+class Acknowledge(msgspec.Struct, frozen=True):
     """The node may drop the entries of its journal of this swarm up to `upto`, inclusive."""
 
     node_id: str
     upto: int
 
 
-@dataclass(frozen=True)
-class Publish:
+class Publish(msgspec.Struct, frozen=True):
     """The feed has grown: wake its readers."""
 
     feed: FeedName
 
 
-@dataclass(frozen=True)
-class StateChanged:
+class StateChanged(msgspec.Struct, frozen=True):
     """The swarm has entered this state. A final state is the last one."""
 
     state: SwarmState
@@ -232,15 +225,13 @@ class StateChanged:
     kill: bool = False
 
 
-@dataclass(frozen=True)
-class Woken:
+class Woken(msgspec.Struct, frozen=True):
     """What instances exchange under this topic has changed; the empty topic stands for all."""
 
     topic: Topic = ()
 
 
-@dataclass(frozen=True)
-class Released:
+class Released(msgspec.Struct, frozen=True):
     """Nobody can read these blobs any more, except those who were just told of them."""
 
     blobs: tuple[BlobRef, ...]

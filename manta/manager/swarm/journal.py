@@ -11,7 +11,7 @@ from __future__ import annotations
 from manta.manager.swarm import attempts, phases, sentences
 from manta.manager.swarm.events import Acknowledge, EntriesReceived, Publish, Woken
 from manta.manager.swarm.networks import may_hear
-from manta.manager.swarm.runs import Attempt
+from manta.manager.swarm.state import Attempt
 from manta.manager.swarm.step import Step
 from manta.protocol.exchange import Said, Sent
 from manta.protocol.node import (

@@ -28,8 +28,7 @@ from typing import Self
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.place import WINDOW, place
 from manta.manager.swarm import attempts, events, journal, phases, sentences
-from manta.manager.swarm.runs import Phase
-from manta.manager.swarm.state import Ask, Global, SwarmData
+from manta.manager.swarm.state import Ask, Global, Phase, SwarmData
 from manta.manager.swarm.step import Step
 from manta.protocol.node import Assignment, TaskError
 from manta.protocol.states import AttemptState, SwarmState
@@ -70,10 +69,6 @@ class SwarmMachine:
     @property
     def state(self) -> SwarmState:
         return self.data.state
-
-    @property
-    def reason(self) -> str:
-        return self.data.reason
 
     def next_deadline(self) -> float | None:
         """When to feed the next Ticked."""

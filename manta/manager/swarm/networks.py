@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from manta.manager.swarm.runs import Attempt
-from manta.manager.swarm.state import SwarmData
+from manta.manager.swarm.state import Attempt, SwarmData
 from manta.protocol.base import Instance
 from manta.protocol.spec import NetworkSpec
 

@@ -21,8 +21,7 @@ from manta.manager.placement.demand import Demand, datasets_of, resources_of, ta
 from manta.manager.placement.place import Placement
 from manta.manager.swarm import sentences
 from manta.manager.swarm.events import AskPlacement, Assign
-from manta.manager.swarm.runs import Attempt, Phase, TaskRun
-from manta.manager.swarm.state import Ask, SwarmData
+from manta.manager.swarm.state import Ask, Attempt, Phase, SwarmData, TaskRun
 from manta.manager.swarm.step import Step
 from manta.protocol.node import Assignment, Instance, NextIteration
 from manta.protocol.states import AttemptState, SwarmState
@@ -236,15 +235,15 @@ def end_iteration(step: Step) -> None:
     stopper = next((attempt for attempt in answered if attempt.stops), None)
     calls = [call for attempt in answered for call in attempt.nexts]
     data.self_scheduled = data.self_scheduled or bool(calls)
-    runs_on = bool(step.graph.spec.schedule) or not data.self_scheduled
+    goes_on = maximum is not None and (step.graph.spec.schedule or not data.self_scheduled)
+    is_last = maximum is not None and data.iteration + 1 >= maximum
     if stopper is not None:
-        step.end(SwarmState.COMPLETED, sentences.stopped_by(stopper))
-    elif maximum is not None and data.iteration + 1 >= maximum:
+        why = f"{stopper.instance.alias} stopped the swarm in iteration {data.iteration}"
+        step.end(SwarmState.COMPLETED, why)
+    elif is_last or not (calls or goes_on):
         step.end(SwarmState.COMPLETED, sentences.ran(data.iteration + 1))
-    elif calls or (maximum is not None and runs_on):
-        begin_iteration(step, _named(step, calls))
     else:
-        step.end(SwarmState.COMPLETED, sentences.ran(data.iteration + 1))
+        begin_iteration(step, _named(step, calls))
 
 
 def _named(step: Step, calls: list[NextIteration]) -> dict[str, tuple[str, ...]]:

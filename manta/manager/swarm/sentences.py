@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from manta.manager.placement.nodes import listed
 from manta.manager.placement.place import Placement
 from manta.manager.swarm.events import ResultsDeleted
-from manta.manager.swarm.runs import Attempt, InstanceRun, TaskRun
-from manta.manager.swarm.state import Ask, SwarmData
+from manta.manager.swarm.state import Ask, Attempt, InstanceRun, SwarmData, TaskRun
 from manta.protocol.node import Instance, Progressed, TaskError
 from manta.protocol.states import AttemptState, SwarmState
 
@@ -174,11 +173,6 @@ def overdue(run: TaskRun, need: int) -> str:
         f"{run.spec.alias} had {run.finished} of {run.size} answers at its deadline of "
         f"{run.spec.deadline:g} s and needs {need}; missing: {listed(late)}."
     )
-
-
-def stopped_by(attempt: Attempt) -> str:
-    instance = attempt.instance
-    return f"{instance.alias} stopped the swarm in iteration {instance.iteration}"
 
 
 def ran(iterations: int) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from manta.manager.swarm import sentences
 from manta.manager.swarm.events import Action, Publish, Released, Revoke, StateChanged, Woken
-from manta.manager.swarm.runs import Attempt
-from manta.manager.swarm.state import Graph, SwarmData
+from manta.manager.swarm.state import Attempt, Graph, SwarmData
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem
 from manta.protocol.values import BlobRef

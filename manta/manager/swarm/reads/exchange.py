@@ -15,9 +15,8 @@ from manta.manager.placement.nodes import listed
 from manta.manager.swarm import networks
 from manta.manager.swarm.exchange import Collective, Route, Sender, Topic
 from manta.manager.swarm.machine import SwarmMachine
-from manta.manager.swarm.runs import Phase, TaskRun
 from manta.manager.swarm.sentences import label
-from manta.manager.swarm.state import SwarmData
+from manta.manager.swarm.state import Phase, SwarmData, TaskRun
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (

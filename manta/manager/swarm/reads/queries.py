@@ -12,7 +12,7 @@ from manta.manager.placement.plan import gathered
 from manta.manager.swarm import sentences
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.phases import demand_of
-from manta.manager.swarm.runs import Attempt, Phase, TaskRun
+from manta.manager.swarm.state import Attempt, Phase, TaskRun
 from manta.protocol.codes import Code
 from manta.protocol.node import ResultEntries, ResultEntry
 from manta.protocol.pages import PAGE_BYTES, fitting

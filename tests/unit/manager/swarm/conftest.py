@@ -120,7 +120,7 @@ class Bench:
 
     @property
     def reason(self):
-        return self.machine.reason
+        return self.machine.data.reason
 
     def sentences(self, *kinds):
         return [e.sentence for e in self.machine.data.events if not kinds or e.kind in kinds]
