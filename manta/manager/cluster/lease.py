@@ -134,12 +134,9 @@ class Leases:
     def disconnected(self, node_id: str, now: float) -> list[LeaseAction]:
         """The node's link went down."""
         lease = self._lease(node_id, now)
-        if lease is None:
-            return []
-        lease.linked = False
-        if not lease.is_connected:
-            return []
-        return self._drop(node_id, lease, now)
+        if lease is not None:
+            lease.linked = False
+        return self._drop(node_id, lease, now) if lease and lease.is_connected else []
 
     def said_goodbye(self, node_id: str, now: float) -> list[LeaseAction]:
         """The node stops in good order."""
@@ -157,10 +154,8 @@ class Leases:
         self._oversleep(now)
         lease = self._leases[node_id]
         lease.draining = draining
-        if not lease.is_connected:
-            return []
         state = NodeState.DRAINING if draining else NodeState.CONNECTED
-        return self._enter(node_id, lease, state)
+        return self._enter(node_id, lease, state) if lease.is_connected else []
 
     def removed(self, node_id: str, now: float) -> list[LeaseAction]:
         lease = self._lease(node_id, now)

@@ -117,11 +117,8 @@ class ManagerRestarted(Event, frozen=True):
 
 
 class Rewound(Event, frozen=True):
-    """The log was restored from the backup of that id, and lacks what nodes have sent since.
-
-    Live attempts are run again, and each node's journal continues at whatever number it has
-    reached.
-    """
+    """The log was restored from the backup of that id, and lacks what nodes have sent since: live
+    attempts run again, and each node's journal continues at whatever number it has reached."""
 
     backup: str
 
@@ -181,11 +178,8 @@ def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
 
 
 class AskPlacement(msgspec.Struct, frozen=True):
-    """Feed `SwarmMachine.answer(number, nodes)` back, if it is not None.
-
-    It touches nothing outside the manager, so it need not wait until the event that asked
-    for it is durable: event and answer can share one commit.
-    """
+    """Feed `SwarmMachine.answer(number, nodes)` back, if it is not None. Nothing outside the
+    manager is touched, so that the event that asked and its answer can share one commit."""
 
     number: int
 

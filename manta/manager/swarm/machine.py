@@ -28,7 +28,7 @@ from typing import Self
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.place import WINDOW, place
 from manta.manager.swarm import attempts, events, journal, phases, sentences
-from manta.manager.swarm.state import Ask, Global, Phase, SwarmData
+from manta.manager.swarm.state import UNSET, Ask, Phase, SwarmData
 from manta.manager.swarm.step import Step
 from manta.protocol.node import Assignment, TaskError
 from manta.protocol.states import AttemptState, SwarmState
@@ -110,7 +110,7 @@ class SwarmMachine:
 
     def global_value(self, tag: str) -> tuple[Payload | None, int]:
         """Value and version; (None, 0) when nobody has set it."""
-        return self.data.globals.get(tag, Global(None, 0))
+        return self.data.globals.get(tag, UNSET)
 
     def global_tags(self) -> tuple[str, ...]:
         return tuple(sorted(self.data.globals))

@@ -203,7 +203,8 @@ def _done(step: Step, run: TaskRun) -> None:
             step.cancel(instance.last, sentences.enough(run, size))
             data.disavow(instance.last)
         if instance.last.state is not AttemptState.FINISHED and not instance.given_up:
-            instance.given_up = sentences.straggler(instance.last)
+            who = f"{sentences.label(instance.last)} on {instance.last.node_alias}"
+            instance.given_up = f"{who} had not answered in time"
     if len(run.instances) > 1:
         kind = "quorum" if run.finished < size else "finished"
         step.tell(kind, sentences.done(run, size, step.now), alias)

@@ -102,10 +102,6 @@ def lost(attempts: Sequence[Attempt], reason: str) -> str:
     return f"{attempts[0].node_alias} was lost with {ran}: {reason}."
 
 
-def straggler(attempt: Attempt) -> str:
-    return f"{label(attempt)} on {attempt.node_alias} had not answered in time"
-
-
 def enough(run: TaskRun, size: int) -> str:
     """Why those that have not answered are not waited for."""
     when = f" at its deadline of {run.spec.deadline:g} s" if run.overdue else ""

@@ -63,17 +63,14 @@ class Graph:
             if task.method == "random":
                 maximums = (*maximums, task.maximum)
         self._always = Layout({task.alias: task.after for task in spec.tasks})
+        limits = [limit for limit in (spec.max_iteration, len(spec.schedule)) if limit]
+        self.ceiling = min(limits, default=None)
+        """The maximal number of iterations; None when there is no limit."""
         self._scheduled = {entries: Layout.of_entries(entries) for entries in set(spec.schedule)}
 
     def layout(self, iteration: int) -> Layout:
         schedule = self.spec.schedule
         return self._scheduled[schedule[iteration]] if schedule else self._always
-
-    @property
-    def ceiling(self) -> int | None:
-        """The maximal number of iterations; None when there is no limit."""
-        limits = [limit for limit in (self.spec.max_iteration, len(self.spec.schedule)) if limit]
-        return min(limits, default=None)
 
 
 @dataclass
@@ -218,6 +215,9 @@ class Global(NamedTuple):
     version: int
 
 
+UNSET = Global(None, 0)
+
+
 @dataclass
 class SwarmData:
     swarm_id: str
@@ -317,10 +317,10 @@ class SwarmData:
 
     def set_global(self, tag: str, value: Payload) -> None:
         self.keep(value)
-        old = self.globals.get(tag)
-        if old is not None and isinstance(old.value, BlobRef):
+        old = self.globals.get(tag, UNSET)
+        if isinstance(old.value, BlobRef):
             self.replaced.append(old.value)
-        self.globals[tag] = Global(value, old.version + 1 if old else 1)
+        self.globals[tag] = Global(value, old.version + 1)
 
     def forget_replaced(self) -> list[BlobRef]:
         """Ends the protection of overwritten globals, and returns their blobs."""

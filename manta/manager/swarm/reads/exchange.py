@@ -179,13 +179,11 @@ def _may_still_send(data: SwarmData, at: Instance, node_id: str | None = None) -
 
 def _downstream(data: SwarmData, alias: str) -> set[str]:
     after = data.graph.layout(data.iteration).after
-    found: set[str] = set()
-    todo = [alias]
+    found, todo = set[str](), [alias]
     while todo:
-        for child in after[todo.pop()]:
-            if child not in found:
-                found.add(child)
-                todo.append(child)
+        new = set(after[todo.pop()]) - found
+        found |= new
+        todo += new
     return found
 
 
@@ -289,6 +287,7 @@ def _standing(run: TaskRun, rank: int) -> str:
     instance = run.instances[rank]
     if instance.given_up:
         return f"{name} ({instance.given_up})"
-    if instance.last.state is AttemptState.FINISHED:
-        return f"{name} on {instance.last.node_alias} (it has finished without that call)"
-    return f"{name} on {instance.last.node_alias} ({instance.last.state.lower()})"
+    last = instance.last
+    finished = last.state is AttemptState.FINISHED
+    how = "it has finished without that call" if finished else last.state.lower()
+    return f"{name} on {last.node_alias} ({how})"
