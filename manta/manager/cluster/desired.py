@@ -92,25 +92,13 @@ class DesiredStates:
         for node_id, node in self._nodes.items():
             if not (node.assigned or node.revoked or node.swarms != swarms):
                 continue
-            node.version += 1
-            change = DesiredChanged(
-                node.version,
-                tuple(node.assigned.values()),
-                tuple(node.revoked),
-                swarms,
-                node.killed,
-            )
-            if self._is_too_much(change):
-                node.version += 1
-                change = DesiredChanged(node.version, swarms=swarms, killed=node.killed)
-            changes[node_id] = change
+            changed = tuple(node.assigned.values()), tuple(node.revoked)
+            change = DesiredChanged(node.version + 1, *changed, swarms, node.killed)
+            if any(fitting(items, encoded, self._page_bytes)[1] for items in changed):
+                change = DesiredChanged(node.version + 2, swarms=swarms, killed=node.killed)
+            changes[node_id], node.version = change, change.version
             node.assigned, node.revoked, node.swarms, node.killed = {}, {}, swarms, ()
         return changes
-
-    def _is_too_much(self, change: DesiredChanged) -> bool:
-        return any(
-            fitting(items, encoded, self._page_bytes)[1] for items in (change.assign, change.revoke)
-        )
 
     def full(self, node_id: str, version: int = 0, after: int = 0) -> Desired:
         """A page of the node's desired state, including what has not been flushed yet.

@@ -102,10 +102,8 @@ class SwarmMachine:
         return events.Placed(number, outcome.placements, outcome.waiting)
 
     def applied(self, node_id: str) -> int:
-        """The number of the last journal entry of that node that was applied, durable or not.
-
-        Registered.acknowledged must say only what was in an Acknowledge that was performed.
-        """
+        """The number of the last journal entry of that node that was applied, durable or not: a
+        node is told only what was in an Acknowledge that was performed."""
         return self.data.applied.get(node_id, 0)
 
     def global_value(self, tag: str) -> tuple[Payload | None, int]:
@@ -117,7 +115,8 @@ class SwarmMachine:
 
 
 def _apply(step: Step, event: events.SwarmEvent) -> bool:
-    """Whether the event changed anything, and so has to be stored."""
+    """Applies the event where its condition holds, and returns whether it changed anything: only
+    then has it to be stored."""
     data = step.data
     active = data.state is SwarmState.ACTIVE
     match event:

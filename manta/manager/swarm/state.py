@@ -62,10 +62,10 @@ class Graph:
             self.before_random[task.alias] = maximums
             if task.method == "random":
                 maximums = (*maximums, task.maximum)
-        self._always = Layout({task.alias: task.after for task in spec.tasks})
         limits = [limit for limit in (spec.max_iteration, len(spec.schedule)) if limit]
         self.ceiling = min(limits, default=None)
         """The maximal number of iterations; None when there is no limit."""
+        self._always = Layout({task.alias: task.after for task in spec.tasks})
         self._scheduled = {entries: Layout.of_entries(entries) for entries in set(spec.schedule)}
 
     def layout(self, iteration: int) -> Layout:
