@@ -70,7 +70,7 @@ class TaskServer:
 
     def stop(self) -> None:
         """Close all connections; the sessions stay."""
-        self._loop.stop(self._sessions.wake)
+        self._loop.stop()
         self._memory.close()
 
     def _begin(self) -> None:
