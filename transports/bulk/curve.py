@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import logging
 import random
-import socket as std_socket
-import struct
 import threading
 import time
 from concurrent.futures import Future
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from manta.transports.addresses import join_address, resolve_later, split_address
 from manta.transports.bulk.client import BulkClient, Request
 from manta.transports.bulk.flow import Patience
 from manta.transports.bulk.loop import BulkLoop
@@ -32,7 +31,8 @@ from manta.transports.bulk.wire import unpack
 from manta.transports.errors import BulkError, DownReason, RemoteProtocolError, TransportError
 from manta.transports.security.keys import check_key
 from manta.transports.security.zap import ZapServer
-from manta.transports.zeromq.sockets import SocketFactory, is_literal, join_address, split_address
+from manta.transports.zeromq.dialling import parse_event
+from manta.transports.zeromq.sockets import SocketFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from manta.transports.zeromq.sockets import Context, Socket
 
 _log = logging.getLogger(__name__)
-# zmq_socket_monitor(3); zmq.utils.monitor does the same, but imports asyncio and ssl.
-_EVENT = struct.Struct("=Hi")
 _BURST = 64  # messages read from one socket before the others have their turn
 
 
@@ -298,28 +296,13 @@ class _Connection:
         return True
 
     def _connect(self) -> None:
-        if is_literal(self._host):
-            self._open(self._host)
-            return
         self._resolving = True
+        resolve_later(self._host, self._loop.call, self._resolved)
 
-        def resolve() -> None:  # apart, because it may take many seconds
-            try:
-                found = std_socket.getaddrinfo(self._host, None, type=std_socket.SOCK_STREAM)
-                # IPv4 first, as for listeners.
-                found.sort(key=lambda info: info[0] != std_socket.AF_INET)
-                host = str(found[0][4][0])
-            except OSError as error:
-                _log.warning("cannot resolve %s: %s", self._host, error)
-                host = ""
-            self._loop.call(lambda: self._resolved(host))
-
-        threading.Thread(target=resolve, name="manta-bulk-resolve", daemon=True).start()
-
-    def _resolved(self, host: str) -> None:
+    def _resolved(self, found: list[str]) -> None:
         self._resolving = False
-        if host and not self._closed:
-            self._open(host)
+        if found and not self._closed:
+            self._open(found[0])
         else:
             self._lose(DownReason.UNREACHABLE)
 
@@ -354,10 +337,9 @@ class _Connection:
     def _observe(self) -> None:
         while self._monitor is not None:
             try:
-                frames = self._monitor.recv_multipart(zmq.NOBLOCK)
+                kind, value = parse_event(self._monitor.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 return
-            kind, value = _EVENT.unpack(frames[0])
             if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._failures = 0
                 self.client.connected()

@@ -167,7 +167,6 @@ class Receiver:
         self._limit = 0
         self._granted = False
         self.received = 0
-        self.ignored = 0
 
     @property
     def complete(self) -> bool:
@@ -191,7 +190,6 @@ class Receiver:
         if length <= 0 or offset + length > self._limit:
             raise FlowViolation(f"chunk {offset}+{length} beyond the limit {self._limit}")
         if offset != self.received:  # sent twice, or after one that was lost
-            self.ignored += length
             return False
         self.received += length
         return True

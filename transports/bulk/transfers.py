@@ -23,7 +23,6 @@ class Statistics:
     def __init__(self) -> None:
         self.sent = 0
         self.received = 0
-        self.ignored = 0  # received twice, or after a gap
 
 
 class Outbound:
@@ -77,7 +76,6 @@ class Inbound:
         """
         assert self._sink is not None
         if not self.receiver.chunk(message.offset, message.length):
-            self._total.ignored += message.length
             return None
         self._sink.write(payload_of(message, payload))
         self._total.received += message.length

@@ -90,16 +90,13 @@ class Refused(Exception):
 
 
 class Piece(Protocol):
-    """Bytes that are written to the container when its place is known."""
+    """Bytes that lie outside the container's head."""
 
     @property
     def nbytes(self) -> int: ...
 
-    def write(self, target: memoryview) -> None:
-        """Fill the target, which has `nbytes` bytes."""
-
     def view(self) -> Buffer:
-        """The same bytes, uncopied if they lie in one run."""
+        """The bytes, not copied if they are contiguous."""
 
 
 class BytesPiece:
@@ -110,9 +107,6 @@ class BytesPiece:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.nbytes = len(data)
-
-    def write(self, target: memoryview) -> None:
-        target[:] = self._data
 
     def view(self) -> Buffer:
         return self._data
@@ -125,12 +119,6 @@ class _ArrayPiece:
         self._numpy = numpy
         self._array = array  # to be written in C order
         self.nbytes: int = array.nbytes
-
-    def write(self, target: memoryview) -> None:
-        if self.nbytes:
-            array = self._array
-            whole = self._numpy.ndarray(array.shape, array.dtype, buffer=target)
-            self._numpy.copyto(whole, array, casting="no")
 
     def view(self) -> Buffer:
         if not self.nbytes:
@@ -147,15 +135,12 @@ class _TensorPiece:
         self._tensor = tensor
         self.nbytes: int = tensor.numel() * tensor.element_size()
 
-    def write(self, target: memoryview) -> None:
-        if self.nbytes:
-            flat = self._torch.frombuffer(target, dtype=self._tensor.dtype)
-            flat.view(self._tensor.shape).copy_(self._tensor)
-
     def view(self) -> Buffer:
         # A tensor has no buffer protocol; its .numpy() lacks some dtypes.
         buffer = bytearray(self.nbytes)
-        self.write(memoryview(buffer))
+        if buffer:
+            flat = self._torch.frombuffer(buffer, dtype=self._tensor.dtype)
+            flat.view(self._tensor.shape).copy_(self._tensor)
         return buffer
 
 

@@ -91,7 +91,7 @@ _DICTS = frozenset({dict, OrderedDict, defaultdict, Counter})
 
 
 class Encoded:
-    """A value ready to be written; arrays are read, and copied, only then."""
+    """A value ready to be sent; arrays are read only then."""
 
     __slots__ = ("_layout", "nbytes")
 
@@ -103,19 +103,6 @@ class Encoded:
             self._layout.append((start, piece))
             end = start + piece.nbytes
         self.nbytes = end
-
-    def write_into(self, buffer: bytearray | memoryview) -> None:
-        """Write the container at the start of a writable buffer of `nbytes` or more."""
-        target = memoryview(buffer).cast("B")
-        end = 0
-        for start, part in self._layout:
-            target[end:start] = bytes(start - end)
-            if isinstance(part, bytes):
-                end = start + len(part)
-                target[start:end] = part
-            else:
-                end = start + part.nbytes
-                part.write(target[start:end])
 
     def parts(self) -> list[Buffer]:
         """The container as buffers to be sent one after the other, uncopied where possible."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket as std_socket
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from manta.transports import frames
+from manta.transports.addresses import join_address, resolve_later, split_address
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Bye, Kind
 from manta.transports.zeromq.dialling import (
@@ -39,7 +39,6 @@ from manta.transports.zeromq.links import (
     readable,
     send_part,
 )
-from manta.transports.zeromq.sockets import is_literal, join_address, split_address
 from manta.transports.zeromq.tcp import TcpConnection
 
 if TYPE_CHECKING:
@@ -104,42 +103,23 @@ class DialledLink(ZmqLink):
         self._retry = None
         if self._ended:
             return
-        if self._host == "localhost":
-            self._connect("127.0.0.1")
-        elif is_literal(self._host):
-            self._connect(self._host)
-        else:
-            # A thread, since the name service may take its time; libzmq would block all links.
-            name = f"manta-resolve-{self._host}"
-            threading.Thread(target=self._resolve, name=name, daemon=True).start()
-            self._waiting = self._io.call_later(PATIENCE, self._not_resolved)
+        self._waiting = self._io.call_later(PATIENCE, self._not_resolved)
+        resolve_later(self._host, self._io.call, self._resolved)  # libzmq would block all links
 
     def _not_resolved(self) -> None:
         self._set_down(DownReason.UNREACHABLE)  # and go on waiting for the name service
 
-    def _resolve(self) -> None:
-        found: list[str] = []
-        try:
-            infos = std_socket.getaddrinfo(self._host, self._port, type=std_socket.SOCK_STREAM)
-            found = [str(info[4][0]) for info in infos]
-        except OSError as error:
-            _log.info("the name %s is not known: %s", self._host, error)
-        if found:
-            host = found[self._failures % len(found)]  # the next one after a failure
-            self._io.call(lambda: self._connect(host))
-        else:
-            self._io.call(self._unknown_name)
-
-    def _unknown_name(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-        self._failed(DownReason.UNKNOWN_HOST)
-
-    def _connect(self, host: str) -> None:
+    def _resolved(self, found: list[str]) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
         if self._ended:
             return
+        if found:
+            self._connect(found[self._failures % len(found)])  # the next one after a failure
+        else:
+            self._failed(DownReason.UNKNOWN_HOST)
+
+    def _connect(self, host: str) -> None:
         self._reset()
         self.tcp = None
         connection = _Connection(self._io, self._lock, self)

@@ -41,7 +41,7 @@ _EVENT = struct.Struct("=Hi")
 
 
 def parse_event(message: list[bytes]) -> tuple[int, int]:
-    """Event and value. (pyzmq's own parser imports asyncio, which takes its time.)"""
+    """Event and value of a monitor's message (pyzmq's own parser imports asyncio and ssl)."""
     event, value = _EVENT.unpack(message[0])
     return event, value
 

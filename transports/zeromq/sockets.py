@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-import socket as std_socket
 from dataclasses import dataclass
 
 import zmq
 
+from manta.transports.addresses import join_address, resolve, split_address
 from manta.transports.errors import AddressInUse, LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
 from manta.transports.security.zap import ZapServer
@@ -42,31 +42,6 @@ class SocketOptions:
     receive_hwm: int = 1000
     frame_bytes: int = 4 * 1024 * 1024  # of a frame before encryption
     backlog: int = 512  # connections that wait to be accepted
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`tcp://host:port` in parts, an IPv6 host without its brackets."""
-    scheme, _, rest = address.partition("://")
-    host, colon, port = rest.rpartition(":")
-    if scheme != "tcp" or not colon or not host or not port.isascii() or not port.isdigit():
-        raise LocalTransportError(f"{address!r} is not an address: write tcp://HOST:PORT")
-    if int(port) > 65535:
-        raise LocalTransportError(f"{address!r} has no such port: ports end at 65535")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-
-
-def is_literal(host: str) -> bool:
-    """Is it an IP address, which needs no name service?"""
-    family = std_socket.AF_INET6 if ":" in host else std_socket.AF_INET
-    try:
-        std_socket.inet_pton(family, host.partition("%")[0])
-    except OSError:
-        return False
-    return True
 
 
 class SocketFactory:
@@ -126,8 +101,14 @@ class SocketFactory:
             )
         self._check_zap(domain)
         host, port = split_address(address)
-        if host != "*" and not is_literal(host):
-            host = _resolve(host, address)
+        if host != "*":
+            try:
+                host = resolve(host)[0]
+            except OSError as error:
+                raise LocalTransportError(
+                    f"cannot listen on {address}: the name {host!r} is not known here; use an IP "
+                    f"address of this machine, or * for all"
+                ) from error
         socket.setsockopt(zmq.IPV6, int(":" in host))
         if fd is not None:
             own = os.dup(fd)  # libzmq closes its copy with the socket
@@ -176,19 +157,6 @@ class SocketFactory:
             socket.close(0)
             raise
         return socket
-
-
-def _resolve(host: str, address: str) -> str:
-    try:
-        found = std_socket.getaddrinfo(host, None, type=std_socket.SOCK_STREAM)
-    except OSError as error:
-        raise LocalTransportError(
-            f"cannot listen on {address}: the name {host!r} is not known here; use an IP "
-            f"address of this machine, or * for all"
-        ) from error
-    # IPv4 first: where both are there, a name mostly means both, and peers try IPv4.
-    found.sort(key=lambda info: info[0] != std_socket.AF_INET)
-    return str(found[0][4][0])
 
 
 def _bind_error(error: zmq.ZMQError, address: str) -> LocalTransportError:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from manta.transports.addresses import split_address
 from manta.transports.errors import LocalTransportError
-from manta.transports.frames import Limits
 from manta.transports.security.keys import KeyPair, check_key
 from manta.transports.security.zap import ZapServer
 from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.io_thread import IoThread
 from manta.transports.zeromq.links import LinkOptions
 from manta.transports.zeromq.listener import ZmqListener
-from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions, split_address
+from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,29 +37,21 @@ _log = logging.getLogger(__name__)
 class ZmqTransport:
     """Implements `interface.Transport`; make one to a process.
 
-    It owns its I/O thread, and its zmq context unless one is given. A context
-    that is given gets a ZAP handler, unless `zap` is the one that it has.
+    It owns its I/O thread, its zmq context and the ZAP handler of that.
     """
 
     def __init__(
         self,
         keys: KeyPair,
         *,
-        limits: Limits | None = None,
         options: LinkOptions | None = None,
         sockets: SocketOptions | None = None,
-        context: Context | None = None,
-        zap: ZapServer | None = None,
     ) -> None:
         self._keys = keys
         self._options = options or LinkOptions()
-        if limits is not None:
-            self._options = replace(self._options, limits=limits)
-        self._own_context = context is None
-        self._context: Context = zmq.Context() if context is None else context
-        self._own_zap = zap is None
-        self._zap = zap or ZapServer(self._context)
-        self._zap_started = not self._own_zap
+        self._context: Context = zmq.Context()
+        self._zap = ZapServer(self._context)
+        self._zap_started = False
         limits = self._options.limits
         # Longer than ours: zmq takes a large message on a slow line for silence, we do not.
         sockets = sockets or SocketOptions(heartbeat_timeout=30_000)
@@ -68,7 +60,7 @@ class ZmqTransport:
         self._server_factory = SocketFactory(
             self._context, keys, zap=self._zap, options=replace(sockets, frame_bytes=frame)
         )
-        # A dialled link makes a new socket itself: see zmq_dialled.
+        # A dialled link makes a new socket itself: see `dialled`.
         dialling = replace(sockets, frame_bytes=frame, reconnect=NEVER, reconnect_max=0)
         self._client_factory = SocketFactory(self._context, keys, options=dialling)
         self._changing = threading.Lock()
@@ -154,10 +146,8 @@ class ZmqTransport:
         if not self._io.join(CLOSE_TIMEOUT):
             _log.error("a handler blocks the I/O thread: its sockets stay open until it ends")
             return
-        if self._own_zap:
-            self._zap.stop()
-        if self._own_context:
-            self._context.term()  # within the linger limit
+        self._zap.stop()
+        self._context.term()  # within the linger limit
 
     # --- on the I/O thread -------------------------------------------------------------------
 

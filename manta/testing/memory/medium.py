@@ -81,12 +81,6 @@ class Medium:
             entry = (self.clock.now() + max(0.0, delay), next(self.numbers), call)
             heapq.heappush(self._heap, entry)
 
-    @property
-    def next_time(self) -> float | None:
-        """When the next event is due."""
-        with self.lock:
-            return self._heap[0][0] if self._heap else None
-
     def step(self, until: float | None = None) -> bool:
         """Run the next event, moving time to it; False if there is none (before `until`)."""
         with self.lock:

@@ -387,10 +387,6 @@ class MemoryTransport:
                 link.close()
             self.closed = True
 
-    def call_soon(self, call: Callable[[], None]) -> None:
-        """Run `call` as the medium does the handlers: soon, in order."""
-        self.medium.call_later(0.0, call)
-
     def listener_at(self, address: str) -> MemoryListener | None:
         return self._bound.get(address)
 

@@ -15,12 +15,13 @@ import zmq
 
 from manta.testing.transports import RecordingHandler, ZmqHarness, echo
 from manta.transports import frames
+from manta.transports.addresses import split_address
 from manta.transports.errors import DownReason
 from manta.transports.frames import Bye, Hello, Kind, Limits
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.links import LinkOptions
-from manta.transports.zeromq.sockets import SocketOptions, split_address
+from manta.transports.zeromq.sockets import SocketOptions
 from manta.transports.zeromq.transport import ZmqTransport
 
 HELLO = frames.encode_hello(Hello(Limits(), 8 * 1024 * 1024, 5000))

@@ -19,7 +19,6 @@ from manta.transports.errors import DownReason, LocalTransportError
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.links import LinkOptions
-from manta.transports.zeromq.transport import ZmqTransport
 
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -269,20 +268,6 @@ def test_a_socket_of_the_parent_is_listened_on(harness):
         assert listener.address == address
         link = client.dial(address, server.public_key, RecordingHandler())
         harness.wait(lambda: link.state is None)
-
-
-def test_two_transports_share_a_context_and_its_handler(context, zap):
-    one = ZmqTransport(KeyPair.generate(), context=context, zap=zap)
-    two = ZmqTransport(KeyPair.generate(), context=context, zap=zap)
-    try:
-        handler = RecordingHandler()
-        for transport in (one, two):
-            transport.listen(ANY_PORT, handler, Admission())
-            assert transport.healthy
-    finally:
-        one.close()
-        two.close()
-    assert zap.healthy
 
 
 def test_a_handler_cannot_close_its_own_transport(harness):

@@ -7,11 +7,12 @@ import socket as std_socket
 import pytest
 import zmq
 
+from manta.transports.addresses import split_address
 from manta.transports.errors import AddressInUse, LocalTransportError
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.security.zap import ZapServer
-from manta.transports.zeromq.sockets import SocketFactory, SocketOptions, split_address
+from manta.transports.zeromq.sockets import SocketFactory, SocketOptions
 
 
 @pytest.fixture
