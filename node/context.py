@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from manta.transports.bulk.interface import Bulk
 
 ROOT = "node"
-MANAGER_LINK = f"{ROOT}/manager-link"
 PEER_HUB = f"{ROOT}/peer-hub"
 LIGHT = f"{ROOT}/light"
 DATASETS = f"{ROOT}/datasets"

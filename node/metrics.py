@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor
-from manta.node.context import MANAGER_LINK, NodeContext, tell
+from manta.node.context import NodeContext, tell
 from manta.protocol.node import Capabilities, GpuInfo, Load
+from manta.protocol.paths import MANAGER_LINK
 
 if TYPE_CHECKING:
     from pathlib import Path

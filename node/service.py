@@ -14,7 +14,7 @@ from manta.actors import ActorError, ActorSystem, ChildSpec, ExitReason, SystemC
 from manta.console.exit_codes import Exit
 from manta.node import datasets
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.node.context import MANAGER_LINK, ROOT, NodeContext
+from manta.node.context import ROOT, NodeContext
 from manta.node.errors import TokenError
 from manta.node.journal.files import Journals
 from manta.node.messages import Leave
@@ -24,6 +24,7 @@ from manta.node.state import Identity, StateFolder, Status
 from manta.node.supervisor import NodeSupervisor
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, assert_never
 import msgspec
 
 from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
-from manta.node.context import MANAGER_LINK, ROOT, NodeContext, task_id, tell
+from manta.node.context import ROOT, NodeContext, task_id, tell
 from manta.node.datasets import Datasets
 from manta.node.link.manager_link import ManagerLink
 from manta.node.link.peer_hub import PeerHub
@@ -45,6 +45,7 @@ from manta.protocol.node import (
     TaskEnded,
     TaskError,
 )
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.states import AttemptState
 
 

@@ -30,7 +30,6 @@ T = TypeVar("T")
 ROOT = "manager"
 STORE = f"{ROOT}/store"
 BLOBS = f"{ROOT}/blobs"
-GATEWAY = f"{ROOT}/gateway"
 
 HEARTBEAT_INTERVAL = 3.0
 

@@ -1,6 +1,6 @@
 """What a node and its manager say to each other.
 
-The node dials. It speaks to `manager/gateway`, the manager to `node/manager-link`.
+The node dials. It speaks to the manager's Gateway, the manager to its ManagerLink (`paths`).
 State is level-triggered: the manager holds each node's desired assignments under a
 version, the node applies changes that continue its version and otherwise fetches the
 whole. Everything that a node has to tell about a swarm is numbered in that swarm's

@@ -10,13 +10,11 @@ from typing import Any, ClassVar
 from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused
 from manta.protocol import node as protocol
 from manta.protocol.node import Assignment, Instance, JournalEntry
+from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.states import AttemptState
 from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair
-
-GATEWAY = "manager/gateway"
-LINK = "node/manager-link"
 
 Script = Callable[[Assignment], list[JournalEntry]]
 
@@ -150,17 +148,17 @@ class FakeNode:
 
     def say(self, swarm_id: str, *entries: JournalEntry) -> None:
         """Append to the journal and send."""
-        self.system.find(LINK).tell(_Say(swarm_id, entries))
+        self.system.find(MANAGER_LINK).tell(_Say(swarm_id, entries))
 
     def log(self, swarm_id: str, *lines: protocol.LogLine) -> None:
-        self.system.find(LINK).tell(_Log(swarm_id, lines))
+        self.system.find(MANAGER_LINK).tell(_Log(swarm_id, lines))
 
     def tell(self, message: Any) -> None:
         """Send as it is, bypassing the journal."""
-        self.system.find(LINK).tell(_Tell(message))
+        self.system.find(MANAGER_LINK).tell(_Tell(message))
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        return self.system.find(LINK).ask(_Ask(message), timeout=timeout)
+        return self.system.find(MANAGER_LINK).ask(_Ask(message), timeout=timeout)
 
 
 class _Say:
@@ -223,7 +221,7 @@ class _Link(Actor):
                 self._node.registered.clear()
 
         self._connection = self.system.dial(
-            self._address, self._server_key, on_state=on_state, published=(LINK,)
+            self._address, self._server_key, on_state=on_state, published=(MANAGER_LINK,)
         )
         self._gateway = self._connection.ref(GATEWAY)
         self._version = -1

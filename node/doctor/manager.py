@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.link import words as link_words
 from manta.protocol import node as protocol
+from manta.protocol.paths import GATEWAY
 from manta.protocol.version import VERSION
 from manta.transports.errors import DownReason
 
@@ -51,7 +52,7 @@ def examine(
         moved.wait(PATIENCE)
         reason = states[-1] if states else DownReason.SILENT
         if reason is None:
-            gateway = connection.ref("manager/gateway")
+            gateway = connection.ref(GATEWAY)
             yield from _ask(gateway, config, keys, enrolled=enrolled, token=token)
             return
         if reason is DownReason.CONNECTING:

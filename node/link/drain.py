@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from manta.actors import Actor, ActorError, Ref, Refused, Timer
-from manta.node.context import MANAGER_LINK, PEER_HUB, later, tell
+from manta.node.context import PEER_HUB, later, tell
 from manta.node.journal.files import Journals
 from manta.node.link.peer_hub import BLOB_LOST, Push
 from manta.protocol import node as protocol
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
 
 

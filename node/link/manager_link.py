@@ -27,17 +27,7 @@ from manta.actors import (
     Timer,
 )
 from manta.console.exit_codes import Exit
-from manta.node.context import (
-    DATASETS,
-    MANAGER_LINK,
-    METRICS,
-    PEER_HUB,
-    ROOT,
-    Later,
-    NodeContext,
-    later,
-    tell,
-)
+from manta.node.context import DATASETS, METRICS, PEER_HUB, ROOT, Later, NodeContext, later, tell
 from manta.node.datasets import SurveyDatasets
 from manta.node.exit_codes import of_refusal
 from manta.node.link import words as link_words
@@ -59,6 +49,7 @@ from manta.node.metrics import Describe
 from manta.node.state import Identity, Status, hardware_id
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
+from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.tree import ReadTree, tree_of
 from manta.transports.errors import DownReason
 
@@ -118,7 +109,7 @@ class ManagerLink(Actor):
         connection = system.dial(
             address, self._context.manager_key, on_state=on_state, published=(MANAGER_LINK,)
         )
-        self._gateway: Ref = connection.ref("manager/gateway")
+        self._gateway: Ref = connection.ref(GATEWAY)
         self._drain.watch()
         self._say("connecting", link_words.down(DownReason.CONNECTING, address, self._config))
 

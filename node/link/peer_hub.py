@@ -12,8 +12,9 @@ import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
 from manta.node.blobs.depot import NodeDepot
-from manta.node.context import MANAGER_LINK, Later, NodeContext, later, tell
+from manta.node.context import Later, NodeContext, later, tell
 from manta.node.messages import BlobMoved
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.actors import Actor, AskTimeout, Refused
-from manta.node.context import MANAGER_LINK, METRICS, PEER_HUB, NodeContext
+from manta.node.context import METRICS, PEER_HUB, NodeContext
 from manta.node.errors import StorageError
 from manta.node.link.peer_hub import Fetch
 from manta.node.messages import AskManager, ReadNetworkQuality
@@ -22,6 +22,7 @@ from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution
 from manta.protocol.node import Instance, ResultEntry
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
 from manta.transports.errors import BlobMissing, BlobRefused
 

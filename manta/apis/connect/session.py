@@ -22,6 +22,7 @@ from manta.actors.errors import (
 )
 from manta.apis import errors
 from manta.apis.connect.spool import Spool
+from manta.protocol.paths import GATEWAY
 from manta.transports.errors import BulkError, DownReason, TransportError
 from manta.transports.frames import MAJOR, MINOR
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from manta.transports.codec.values import Encoded
     from manta.transports.security.keys import KeyPair
 
-GATEWAY = "manager/gateway"
 _HOPELESS = {
     DownReason.DENIED,
     DownReason.WRONG_KEY,

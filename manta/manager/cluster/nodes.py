@@ -36,7 +36,7 @@ from manta.manager.cluster.lease import (
     NodeStateChanged,
     Reunited,
 )
-from manta.manager.context import GATEWAY, HEARTBEAT_INTERVAL, Board, Context
+from manta.manager.context import HEARTBEAT_INTERVAL, Board, Context
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft, Orders, Restored
 from manta.manager.placement.place import NodeView
 from manta.manager.store.records import NodeRecord
@@ -54,11 +54,11 @@ from manta.protocol.node import (
     StopNode,
     ToNode,
 )
+from manta.protocol.paths import GATEWAY
 from manta.protocol.states import NodeState
 from manta.protocol.tree import ReadTree, Tree
 from manta.transports.errors import LocalTransportError
 
-LINK = "node/manager-link"
 STOP_TIMEOUT = 10.0
 """Seconds in which a node answers to StopNode."""
 

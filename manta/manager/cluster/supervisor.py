@@ -23,7 +23,7 @@ from manta.actors import (
     Supervisor,
 )
 from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
-from manta.manager.context import BLOBS, GATEWAY, STORE, Context, Done, finish, work
+from manta.manager.context import BLOBS, STORE, Context, Done, finish, work
 from manta.manager.directory import SwarmEntry
 from manta.manager.errors import StoreError
 from manta.manager.ids import new_id
@@ -69,6 +69,7 @@ from manta.protocol.node import (
     LogBatch,
     Ok,
 )
+from manta.protocol.paths import GATEWAY
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.states import ClusterState, SwarmState
 from manta.protocol.user import Plan, SwarmInfo

@@ -24,9 +24,7 @@ from manta.manager.auth.permits import Permits
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import check_right
 from manta.manager.auth.roles import Roles
-from manta.manager.cluster.nodes import LINK
 from manta.manager.context import (
-    GATEWAY,
     STORE,
     Context,
     Done,
@@ -71,6 +69,7 @@ from manta.manager.store.records import (
 )
 from manta.protocol import clusters, exchange, node, pages, sign_in, user, users
 from manta.protocol.codes import Code
+from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.states import ClusterState
 from manta.protocol.tree import tree_of
 from manta.protocol.user import ManagerStatus, SwarmInfo
@@ -299,7 +298,7 @@ class Gateway(Actor):
         origin = self.origin
         assert origin is not None
         self._links[record.id] = origin.link
-        came = NodeCame(current, message, origin.ref(LINK))
+        came = NodeCame(current, message, origin.ref(MANAGER_LINK))
         if current == record:
             self._relay.forward(cluster_path(record.cluster_id), came)
             return

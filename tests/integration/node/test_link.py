@@ -20,6 +20,7 @@ from manta.node.state import StateFolder
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance
+from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
 from manta.transports.blobs.memory_depot import MemoryDepot
@@ -29,7 +30,6 @@ from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.transport import ZmqTransport
 
-LINK = "node/manager-link"
 SWARM = "s1"
 
 
@@ -47,7 +47,7 @@ class Gateway(Actor):
         origin = self.origin
         if isinstance(message, protocol.Register):
             assert origin is not None
-            manager.node = origin.ref(LINK)
+            manager.node = origin.ref(MANAGER_LINK)
             manager.admission.allow(origin.peer_key)
         answer = manager.answers.get(type(message))
         return answer(message) if answer is not None else None
@@ -86,7 +86,7 @@ class Manager:
 
         self.system.spawn(ChildSpec("manager", Root))
         assert started.wait(5)
-        listener = self.system.listen("tcp://127.0.0.1:0", admission, published={"manager/gateway"})
+        listener = self.system.listen("tcp://127.0.0.1:0", admission, published={GATEWAY})
         self.address = listener.address
 
     def _registered(self, message: protocol.Register) -> protocol.Registered:

@@ -25,6 +25,7 @@ from manta.apis.sync.connection import Connection
 from manta.apis.user_api import UserAPI
 from manta.protocol.clusters import ClusterInfo, Clusters, CreateCluster, ListClusters
 from manta.protocol.codes import Code
+from manta.protocol.paths import GATEWAY
 from manta.protocol.sign_in import SignedIn, WhoAmI
 from manta.transports.errors import DownReason
 from manta.transports.security.keys import KeyPair
@@ -65,7 +66,7 @@ class Link:
         return self
 
     def ref(self, path: str) -> Gateway:
-        assert path == "manager/gateway"
+        assert path == GATEWAY
         return self.gateway
 
     def close(self) -> None:
