@@ -1,4 +1,4 @@
-"""The thread that bulk sockets live on."""
+"""The thread that owns the sockets of bulk transfers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from manta.transports.zeromq.sockets import Context, Socket
 
 _log = logging.getLogger(__name__)
-TICK = 0.1  # seconds; how late a time-out may be noticed
+TICK = 0.1  # seconds; how late a timeout may be noticed
 
 
 class Member(Protocol):
-    """What lives on the thread."""
+    """What the thread serves besides sockets."""
 
     @property
     def busy(self) -> bool:
-        """Does it need to be told the time?"""
+        """Does it need ticks?"""
 
     def tick(self, now: float) -> None: ...
 
@@ -33,10 +33,9 @@ class Member(Protocol):
 
 
 class BulkLoop:
-    """Reads what is ready, runs what it is asked to, tells its members the time.
+    """Reads what is ready, runs jobs, and lets its members know the time.
 
-    Only `call` and `stop` are for other threads. The context ends with the thread, after
-    `before_end`.
+    `call` and `stop` are for any thread. The context ends with the thread, after `before_end`.
     """
 
     def __init__(self, context: Context, before_end: Callable[[], None]) -> None:
@@ -54,17 +53,17 @@ class BulkLoop:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, having run what it was asked to before."""
+        """End the thread, once it has run the jobs that it accepted."""
         self._jobs.stop()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def call(self, function: Callable[[], object]) -> bool:
-        """Have it run on the thread; False when that ends."""
+        """Run `function` on the thread; False, and it is not run, once the thread ends."""
         return self._jobs.post(function)
 
     def watch(self, socket: Socket, read: Callable[[], object]) -> None:
-        """Have `read` called whenever there is something to read."""
+        """Call `read` whenever there is something to read."""
         self._poller.register(socket, zmq.POLLIN)
         self._readers[socket] = read
 
@@ -101,5 +100,5 @@ class BulkLoop:
         try:
             function(*arguments)
         except Exception:
-            # The other transfers go on; those of this one are asked for again, or time out.
+            # Other transfers go on; this one is repeated or times out.
             _log.exception("a step of bulk transfer failed")

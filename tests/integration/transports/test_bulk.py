@@ -34,7 +34,7 @@ from manta.transports.security.keys import KeyPair
 
 MIB = 1 << 20
 HERE = "tcp://127.0.0.1:0"
-FAST = BulkOptions(ask_again=1.0)
+FAST = BulkOptions(repeat_after=1.0)
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfds are Linux's")
 
