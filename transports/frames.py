@@ -40,7 +40,7 @@ _HEAD_ONE = struct.Struct("!BBBBHI")
 _PREFIX_BYTES = 4  # of a head, the same in every version
 _COUNTED = struct.Struct("!Q")
 _HELLO = struct.Struct("!IHIII")
-_USUAL = bytes((MAJOR, MINOR, 5, 1, 0, 1))  # one part, in the head
+_SINGLE = bytes((MAJOR, MINOR, 5, 1, 0, 1))  # one part, in the head
 _MAX_UINT32 = 0xFFFFFFFF
 
 
@@ -58,7 +58,7 @@ class Bye(IntEnum):
     CLOSING = 0
     VERSION = 1
     PROTOCOL = 2
-    STRANGER = 3  # it does not know this connection: a new one is needed
+    NO_LINK = 3  # the peer has no link for this connection: dial again
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ def decode_head(head: bytes, limits: Limits) -> Head:
     return Head(kind, detail, minor, sizes, parts)
 
 
-def usual_part(head: bytes, limits: Limits) -> bytes | None:
+def single_part(head: bytes, limits: Limits) -> bytes | None:
     """The part, if this is a right DATA message of one part in its head, as nearly all are."""
-    if head[:6] != _USUAL:
+    if head[:6] != _SINGLE:
         return None
     size = len(head) - 10
     if size != int.from_bytes(head[6:10], "big"):
@@ -219,7 +219,7 @@ def encode_pong(received: int) -> bytes:
     return _small(Kind.PONG, _COUNTED.pack(received))
 
 
-def decode_counted(head: Head) -> int:
+def decode_received(head: Head) -> int:
     """What the peer has received, from its PING or PONG. Raises RemoteProtocolError."""
     parts = head.parts
     if not parts or len(parts[0]) < _COUNTED.size:

@@ -1,4 +1,4 @@
-"""What happens to an attempt to connect, and when to try again; pure.
+"""The outcome of an attempt to connect, and when to try again. Pure.
 
 A zmq client socket says little: its monitor reports steps of the connection
 (zmq_socket_monitor(3)), and silence means something too. Seen with libzmq 4.3.5:
@@ -22,7 +22,7 @@ from enum import IntFlag
 from manta.transports.errors import DownReason
 
 PATIENCE = 4.0  # seconds for an attempt, so that its outcome is known within 5
-GREETING_AFTER = 1.0  # seconds until a handshake without an end is looked into
+GREETING_AFTER = 1.0  # seconds until an unfinished handshake is looked into
 
 
 class Event(IntFlag):
@@ -51,12 +51,12 @@ class Attempt:
 
     def __init__(self) -> None:
         self.connected = False
-        self.greeted = False  # set when the server was seen to speak ZMTP
+        self.greeted = False  # the server was seen to speak ZMTP
         self.admitted = False  # the handshake succeeded
         self.answered = False  # HELLO came back: the link is up
 
     def on_event(self, event: int, value: int) -> DownReason | None:
-        """Take a monitor event; returns why the attempt failed, or the connection ended."""
+        """Apply a monitor event; returns why the attempt failed or the connection ended."""
         if event == Event.CONNECTED:
             self.connected = True
         elif event == Event.HANDSHAKE_SUCCEEDED:
@@ -72,7 +72,7 @@ class Attempt:
         return None
 
     def on_deadline(self) -> DownReason:
-        """Nothing more came in time: why not?"""
+        """Why nothing more came in time."""
         if not self.connected:
             return DownReason.UNREACHABLE
         if self.admitted or not self.greeted:
@@ -101,8 +101,8 @@ _LONGEST = {
 def backoff(reason: DownReason, failures: int, random: float) -> float:
     """Seconds until the next attempt, after so many failures in a row.
 
-    `random` is from 0 to 1: peers that lost one server do not come back as one.
-    Who was refused waits longest, since only people change that.
+    `random`, from 0 to 1, spreads the peers of a server that was lost. A peer that was
+    refused waits longest, since only people change that.
     """
     base = _BASE.get(reason, 1.0)
     longest = _LONGEST.get(reason, 5.0)

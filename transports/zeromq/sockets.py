@@ -1,7 +1,7 @@
-"""The one place where zmq sockets get their options (R1, R9).
+"""The one place where zmq sockets are made and get their options.
 
-Every wait has an end and every queue a bound. A server socket is made only
-where a live ZAP handler answers for its domain: CURVE alone admits anybody.
+Every wait ends and every queue is bounded. A server socket is made only where a
+live ZAP handler answers for its domain: CURVE alone admits anybody.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from manta.transports.security.keys import KeyPair, check_key
 from manta.transports.security.zap import ZapServer
 
 CURVE_OVERHEAD = 64  # bytes that CURVE adds to a frame (RFC 26: 33), and some
-# Milliseconds to the next attempt of a socket that is to make one only. Not -1: libzmq then drops
-# what has arrived as soon as the connection ends.
+# Milliseconds to the second attempt of a socket that should make only one. With -1, libzmq would
+# drop what has arrived as soon as the connection ends.
 NEVER = 3_600_000
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -45,7 +45,7 @@ class SocketOptions:
 
 
 class SocketFactory:
-    """Makes the sockets of one identity in one context."""
+    """Makes the sockets of one key pair in one context."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class SocketFactory:
         return socket
 
     def client(self, kind: int, server_key: str) -> Socket:
-        """A CURVE client socket that talks to the holder of `server_key` only."""
+        """A CURVE client socket that connects only to the holder of `server_key`."""
         check_key(server_key, "server's public key")
         socket = self._make(kind)
         socket.setsockopt_string(zmq.CURVE_SERVERKEY, server_key)
         return socket
 
     def connect(self, socket: Socket, address: str) -> None:
-        """Returns at once; give it an IP address, since libzmq resolves names while it blocks."""
+        """Connect to an IP address; returns at once. (libzmq would block to resolve a name.)"""
         host, port = split_address(address)
         socket.setsockopt(zmq.IPV6, int(":" in host))
         try:
@@ -89,10 +89,10 @@ class SocketFactory:
             raise LocalTransportError(f"cannot dial {address}: {error.strerror}") from error
 
     def bind(self, socket: Socket, address: str, *, fd: int | None = None) -> str:
-        """Bind a socket that `server` made; returns the address with the port taken.
+        """Bind a socket that `server` made; returns the address with the port that was taken.
 
-        `fd` is a TCP socket that listens already; this process's copy of it
-        stays open. Raises AddressInUse or LocalTransportError.
+        `fd` is a TCP socket that already listens; the caller's descriptor stays open.
+        Raises AddressInUse or LocalTransportError.
         """
         domain = socket.getsockopt_string(zmq.ZAP_DOMAIN)
         if not socket.getsockopt(zmq.CURVE_SERVER) or not domain:
@@ -148,7 +148,7 @@ class SocketFactory:
             ):
                 socket.setsockopt(option, value)
             if kind == zmq.ROUTER:
-                # A peer that is gone is an error, and nobody takes over another's routing id.
+                # Sending to a peer that is gone is an error; nobody takes over a routing id.
                 socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
                 socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
             socket.setsockopt_string(zmq.CURVE_PUBLICKEY, self._keys.public)

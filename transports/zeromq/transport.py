@@ -1,4 +1,4 @@
-"""The control plane in earnest: CURVE over TCP, one ROUTER to a listener, one DEALER to a link."""
+"""The control plane over CURVE: one ROUTER for each listener, one DEALER for each dialled link."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _log = logging.getLogger(__name__)
 
 
 class ZmqTransport:
-    """Implements `interface.Transport`; make one to a process.
+    """Implements `interface.Transport`; one for each process.
 
-    It owns its I/O thread, its zmq context and the ZAP handler of that.
+    It owns its I/O thread, its zmq context and the context's ZAP handler.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class ZmqTransport:
         self._zap = ZapServer(self._context)
         self._zap_started = False
         limits = self._options.limits
-        # Longer than ours: zmq takes a large message on a slow line for silence, we do not.
+        # Longer than a link's: zmq mistakes a large message on a slow line for silence.
         sockets = sockets or SocketOptions(heartbeat_timeout=30_000)
-        # A head may hold all parts, or the sizes of all.
+        # A head holds all parts, or the sizes of all.
         frame = max(limits.frame_bytes, 16384) + 4 * limits.parts + 64
         self._server_factory = SocketFactory(
             self._context, keys, zap=self._zap, options=replace(sockets, frame_bytes=frame)
@@ -70,8 +70,8 @@ class ZmqTransport:
         self._was_healthy = True
         self._io = IoThread("manta-io")
         self._io.start()
-        self._beat_at = time.monotonic()
-        self._io.call(self._beat_later)
+        self._ticked_at = time.monotonic()
+        self._io.call(self._tick_later)
 
     @property
     def public_key(self) -> str:
@@ -141,7 +141,7 @@ class ZmqTransport:
                 )
             self._closed = True
         self._io.call(self._close_all)
-        # Twice round, so that the handlers' last calls run before the thread ends.
+        # In the second turn, so that the handlers' last calls run before the thread ends.
         self._io.call(lambda: self._io.call(self._io.end))
         if not self._io.join(CLOSE_TIMEOUT):
             _log.error("a handler blocks the I/O thread: its sockets stay open until it ends")
@@ -157,26 +157,26 @@ class ZmqTransport:
         for listener in list(self._listeners):
             listener.close_now()
 
-    def _beat_later(self) -> None:
-        self._io.call_later(self._options.heartbeat / 2, self._beat)
+    def _tick_later(self) -> None:
+        self._io.call_later(self._options.heartbeat / 2, self._tick)
 
-    def _beat(self) -> None:
+    def _tick(self) -> None:
         now = time.monotonic()
         interval = self._options.heartbeat / 2
-        passed = now - self._beat_at
-        self._beat_at = now
+        passed = now - self._ticked_at
+        self._ticked_at = now
         if passed > 4 * interval:
-            # This process was held up: what the peers said meanwhile has yet to be read.
+            # This process was suspended: what its peers sent meanwhile has yet to be read.
             passed = 0.0
         if self.healthy != self._was_healthy and not self._closed:
             self._was_healthy = not self._was_healthy
             if not self._was_healthy:
                 _log.error("the ZAP handler does not answer: no peer can connect; restart")
         for link in list(self._links):
-            link.beat(passed)
+            link.tick(passed)
         for listener in list(self._listeners):
-            listener.beat(passed)
-        self._beat_later()
+            listener.tick(passed)
+        self._tick_later()
 
     def _forget_link(self, link: DialledLink) -> None:
         self._links.pop(link, None)
