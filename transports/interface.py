@@ -1,4 +1,4 @@
-"""The control plane, which moves messages between processes, as the layers above see it.
+"""Links, which move messages between processes, as the layers above see them.
 
 A *link* carries messages, in order, between this process and one peer whose
 public key the handshake has proved. A link that was dialled heals itself: the
@@ -88,7 +88,7 @@ class Listener(Protocol):
 
 
 class Transport(Protocol):
-    """One process's control plane."""
+    """Makes the links of one process."""
 
     @property
     def public_key(self) -> str: ...

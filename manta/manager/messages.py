@@ -32,7 +32,7 @@ class FromNode(msgspec.Struct, frozen=True):
 
 
 class CheckPeer(msgspec.Struct, frozen=True):
-    """Asked; answered with Peer, or refused when the two are no neighbors."""
+    """Asked; answered with ResolvedPeer, or refused when the two are no neighbors."""
 
     instance: Instance
     node_id: str

@@ -135,7 +135,7 @@ class TaskExchange:
             then(self._peers[key])
             return
 
-        def found(peer: exchange.Peer) -> None:
+        def found(peer: exchange.ResolvedPeer) -> None:
             self._peers[key] = self._peers[request.instance, peer.node_id] = peer.node_id
             then(peer.node_id)
 

@@ -38,7 +38,7 @@ class Sink(Protocol):
 
 
 class Depot(Protocol):
-    """Keeps blobs. The data plane calls it on its own thread."""
+    """Keeps blobs. The bulk plane calls it on its own thread."""
 
     def source(self, digest: str) -> Source:
         """Raises BlobMissing."""

@@ -1,4 +1,4 @@
-"""The data plane over CURVE sockets, with a thread and a zmq context of its own."""
+"""The bulk plane over CURVE sockets, with a thread and a zmq context of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class CurveBulk:
-    """One process's data plane; implements `Bulk`. Thread-safe.
+    """One process's bulk plane; implements `Bulk`. Thread-safe.
 
     Futures are settled, and `authorize` and the depot are called, on its thread.
     """
@@ -112,7 +112,7 @@ class CurveBulk:
     def _start(self) -> None:
         with self._changing:
             if self._closed:
-                raise BulkError("the data plane is closed: nothing can be moved any longer")
+                raise BulkError("the bulk plane is closed: nothing can be moved any longer")
             if not self._started:
                 self._started = True
                 self._loop.start()
@@ -150,5 +150,5 @@ class _DialledPeer:
         if self._loop.call(lambda: connection.start(request)):
             future.add_done_callback(cancelled)
         else:
-            request.settle(BulkError("the data plane is closed: nothing can be moved any longer"))
+            request.settle(BulkError("the bulk plane is closed: nothing can be moved any longer"))
         return future

@@ -1,4 +1,4 @@
-"""The data plane as the layers above see it: blobs move apart from control messages.
+"""The bulk plane as the layers above see it: blobs move apart from control messages.
 
 Values are not compressed in their container (`codec.values`), because a task must read them
 without lz4: that is done here, chunk by chunk, when a sample of the blob says that it pays.
@@ -31,7 +31,7 @@ class BulkPeer(Protocol):
 
 
 class Bulk(Protocol):
-    """One process's data plane."""
+    """One process's bulk plane."""
 
     def listen(
         self,

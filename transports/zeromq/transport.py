@@ -1,4 +1,4 @@
-"""The control plane over CURVE: one ROUTER for each listener, one DEALER for each dialled link."""
+"""Links over CURVE: one ROUTER for each listener, one DEALER for each dialled link."""
 
 from __future__ import annotations
 

@@ -73,13 +73,13 @@ from manta.protocol import user
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
     CheckNext,
-    Peer,
     ReadBroadcast,
     ReadCheckpoint,
     ReadContributions,
     ReadLock,
     ReadMessage,
     ReadPeers,
+    ResolvedPeer,
 )
 from manta.protocol.node import (
     GlobalValue,
@@ -199,7 +199,7 @@ class SwarmSupervisor(Actor):
                 return Ok()
             case CheckPeer(instance, node_id, alias):
                 exchange_queries.check_peer(self._machine, instance, node_id, alias)
-                return Peer(node_id, alias)
+                return ResolvedPeer(node_id, alias)
             case FromUser():
                 return self._from_user(message)
             case NodeGone(node_id, reason):

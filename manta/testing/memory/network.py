@@ -1,4 +1,4 @@
-"""The control plane in memory, in virtual time, with faults: for tests and simulations.
+"""A transport in memory, in virtual time, with faults: for tests and simulations.
 
 The same seed and the same calls give the same run. What can go wrong is what goes wrong
 over TCP: connections break, lag, stall in a partition and vanish in a crash; loss,

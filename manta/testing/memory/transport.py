@@ -326,7 +326,7 @@ class MemoryLink:
 
 
 class MemoryTransport:
-    """One process's control plane; `bound` are the listeners of all, by address."""
+    """One process's transport; `bound` are the listeners of all, by address."""
 
     def __init__(
         self,

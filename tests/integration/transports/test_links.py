@@ -79,7 +79,6 @@ def start_client(keys, address, server):
 
 
 def test_a_process_that_is_killed_is_noticed_at_once_and_its_successor_served(harness):
-    """R5, with fewer restarts than it asks for."""
     server, keys = harness.transport(), KeyPair.generate()
     handler = RecordingHandler()
     listener = server.listen(ANY_PORT, handler, Admission([keys.public]))
@@ -130,7 +129,7 @@ def test_an_idle_link_stays_up():
 
 
 def test_a_server_that_never_speaks_is_told_apart_from_a_busy_one(harness):
-    """R7: both accept the connection and then say nothing of use."""
+    """Both accept the connection and then say nothing of use."""
     client = harness.transport()
     busy = harness.transport()
     crowded = Admission(guests=True, guest_rate=0, guest_burst=0)

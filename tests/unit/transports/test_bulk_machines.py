@@ -476,7 +476,7 @@ def test_cuts_restarts_and_denials_lose_nothing(seed):
 
 
 def test_fuzz_never_breaks_the_server():
-    """R32, in short: any bytes are a message or a RemoteProtocolError, and nothing stays open."""
+    """Any bytes are a message or a RemoteProtocolError, and nothing stays open."""
     world = World()
     world.up = True
     digest = world.far.put(bytes(1000))

@@ -68,6 +68,6 @@ def test_waits_grow_to_a_bound_and_are_spread(reason):
 
 
 def test_who_only_lost_the_connection_is_back_within_two_seconds():
-    """R5: the first attempts of a client whose server restarts."""
+    """The first attempts of a client whose server restarts."""
     for reason in (DownReason.LOST, DownReason.UNREACHABLE, DownReason.SILENT):
         assert max(backoff(reason, failures, 1.0) for failures in range(1, 100)) <= 1.5

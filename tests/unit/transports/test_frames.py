@@ -183,7 +183,7 @@ def test_random_frames_do_no_harm(wire):
 
 
 def test_mutated_messages_do_no_harm_and_take_no_memory():
-    """As R32 asks, a few thousand in each run; the seed replays it."""
+    """A few thousand in each run; the seed replays them."""
     seed = random.randrange(2**32)
     rng = random.Random(seed)
     valid: list[list[Buffer]] = [

@@ -449,7 +449,7 @@ def mutated(generator, data):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy, of odd datetime units
 def test_fuzz_never_breaks_the_decoder():
-    """R32, in short: every message is a value or CorruptValue, and memory stays bounded."""
+    """Any bytes are a value or CorruptValue, and memory stays bounded."""
     generator = random.Random(32)
     tracemalloc.start()
     decoded = 0
