@@ -1,4 +1,4 @@
-"""What exit codes say. docs/exit-codes.md is this table; a test compares them."""
+"""The exit codes. docs/exit-codes.md has the same table; a test compares them."""
 
 from __future__ import annotations
 
