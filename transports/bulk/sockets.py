@@ -25,8 +25,7 @@ from manta.transports.bulk.server import BulkServer
 from manta.transports.bulk.transfers import Statistics
 from manta.transports.bulk.wire import unpack
 from manta.transports.errors import BulkError, DownReason, RemoteProtocolError, TransportError
-from manta.transports.zeromq.dialling import parse_event
-from manta.transports.zeromq.sockets import SocketFactory
+from manta.transports.zeromq.sockets import SocketFactory, parse_event
 
 if TYPE_CHECKING:
     from manta.transports.blobs.interface import Depot

@@ -18,6 +18,7 @@ import zmq
 from zmq.utils import z85
 
 from manta.transports.errors import LocalTransportError
+from manta.transports.jobs import JobQueue
 from manta.transports.security.admission import Admission, Decision
 
 ENDPOINT = "inproc://zeromq.zap.01"
@@ -67,19 +68,18 @@ class ZapServer:
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
-        self._stopping = False
         self._failure: BaseException | None = None
         self.proved_at = float("-inf")  # by time.monotonic: when it last answered a probe
         self.restarts = 0  # after failures that should not happen
         # Nobody holds this key, so the probe's domain admits no peer.
         self._probe_key = os.urandom(32)
         self._domains = {_PROBE_DOMAIN: Admission([z85.encode(self._probe_key).decode("ascii")])}
-        self._wakeup = f"inproc://manta.zap.{id(self)}"
 
     def start(self) -> None:
         """Return once it answers. Raises LocalTransportError if the context has a handler."""
         if self._thread is not None:
             raise LocalTransportError("this ZAP handler was started before: make a new one")
+        self._jobs = JobQueue()
         self._thread = threading.Thread(target=self._run, name="manta-zap", daemon=True)
         self._thread.start()
         self._started.wait()
@@ -91,18 +91,9 @@ class ZapServer:
 
     def stop(self) -> None:
         """End the thread; needed before the context can be terminated. Idempotent."""
-        thread = self._thread
-        if thread is None or not thread.is_alive():
-            return
-        self._stopping = True
-        waker = self._context.socket(zmq.PUSH)
-        waker.linger = 0
-        try:
-            waker.connect(self._wakeup)
-            waker.send(b"", zmq.NOBLOCK)
-            thread.join()
-        finally:
-            waker.close()
+        if self._thread is not None:
+            self._jobs.stop()
+            self._thread.join()
 
     def register(self, domain: str, admission: Admission) -> None:
         """Answer for a domain, of which each listener has its own. Raises LocalTransportError."""
@@ -122,11 +113,11 @@ class ZapServer:
     @property
     def healthy(self) -> bool:
         """Did it answer a probe recently?"""
-        alive = self._thread is not None and self._thread.is_alive() and not self._stopping
+        alive = self._thread is not None and not self._jobs.stopped
         return alive and time.monotonic() - self.proved_at < _HEALTHY_FOR
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._jobs.stopped:
             try:
                 self._serve()
             except zmq.ContextTerminated:
@@ -139,24 +130,24 @@ class ZapServer:
                 self.restarts += 1
                 _log.exception("the ZAP handler failed and starts again")
                 time.sleep(0.05)  # no busy loop, should it fail at once again
+        self._jobs.stop()
+        self._jobs.close()
 
     def _serve(self) -> None:
         handler = self._context.socket(zmq.ROUTER)
         prober = self._context.socket(zmq.DEALER)
-        wakeup = self._context.socket(zmq.PULL)
         try:
-            for socket in (handler, prober, wakeup):
-                socket.linger = 0
-            handler.bind(ENDPOINT)
-            wakeup.bind(self._wakeup)
-            prober.connect(ENDPOINT)
             poller = zmq.Poller()
-            for socket in (handler, prober, wakeup):
+            poller.register(self._jobs.fd, zmq.POLLIN)
+            for socket in (handler, prober):
+                socket.linger = 0
                 poller.register(socket, zmq.POLLIN)
+            handler.bind(ENDPOINT)
+            prober.connect(ENDPOINT)
             numbers = itertools.count()
             probe = b""
             next_probe = time.monotonic()
-            while not self._stopping:
+            while not self._jobs.stopped:
                 now = time.monotonic()
                 if now >= next_probe:
                     next_probe = now + PROBE_INTERVAL
@@ -175,7 +166,7 @@ class ZapServer:
                         self.proved_at = time.monotonic()
                         self._started.set()
         finally:
-            for socket in (handler, prober, wakeup):
+            for socket in (handler, prober):
                 socket.close()
 
     def _answer_one(self, handler: zmq.Socket[bytes]) -> None:

@@ -2,7 +2,7 @@
 
 A socket that was refused never reconnects, and what it has queued would reach a later
 connection that knows nothing of it. So each attempt has a socket of its own, and
-`dialling` says what became of it.
+`attempts` says what became of it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,7 @@ from manta.transports import frames
 from manta.transports.addresses import join_address, resolve_later, split_address
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Bye, Kind
-from manta.transports.zeromq.dialling import (
-    GREETING_AFTER,
-    PATIENCE,
-    Attempt,
-    Event,
-    backoff,
-    parse_event,
-)
+from manta.transports.zeromq.attempts import GREETING_AFTER, PATIENCE, Attempt, Event, backoff
 from manta.transports.zeromq.greeting import GreetingProbe
 from manta.transports.zeromq.links import (
     BYE,
@@ -39,6 +32,7 @@ from manta.transports.zeromq.links import (
     readable,
     send_part,
 )
+from manta.transports.zeromq.sockets import parse_event
 from manta.transports.zeromq.tcp import TcpConnection
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from manta.transports import frames
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
 from manta.transports.security.admission import Admission
-from manta.transports.zeromq.dialling import parse_event
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
@@ -32,6 +31,7 @@ from manta.transports.zeromq.links import (
     readable,
     send_part,
 )
+from manta.transports.zeromq.sockets import parse_event
 from manta.transports.zeromq.tcp import TcpConnection
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from dataclasses import dataclass
 
 import zmq
@@ -21,6 +22,8 @@ CURVE_OVERHEAD = 64  # bytes that CURVE adds to a frame (RFC 26: 33), and some
 # Milliseconds to the second attempt of a socket that should make only one. With -1, libzmq would
 # drop what has arrived as soon as the connection ends.
 NEVER = 3_600_000
+
+_EVENT = struct.Struct("=Hi")
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -157,6 +160,12 @@ class SocketFactory:
             socket.close(0)
             raise
         return socket
+
+
+def parse_event(message: list[bytes]) -> tuple[int, int]:
+    """Event and value of a monitor's message (pyzmq's own parser imports asyncio and ssl)."""
+    event, value = _EVENT.unpack(message[0])
+    return event, value
 
 
 def _bind_error(error: zmq.ZMQError, address: str) -> LocalTransportError:

@@ -7,10 +7,11 @@ duplication and reordering of single messages exist to stress the layers above.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import random
 from collections.abc import Callable, Iterator
+
+from zmq.utils import z85
 
 from manta.testing.memory.medium import Clock, Faults, Medium
 from manta.testing.memory.transport import MemoryConnection, MemoryListener, MemoryTransport
@@ -19,15 +20,11 @@ from manta.transports.errors import DownReason
 from manta.transports.frames import Limits
 from manta.transports.security.keys import KeyPair
 
-_B85 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
-_Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
-_TO_Z85 = bytes.maketrans(_B85, _Z85)
-
 
 def public_key_of(name: str) -> str:
     """A public key made from a name, whose secret key nobody has."""
     digest = hashlib.blake2b(name.encode(), digest_size=32).digest()
-    return base64.b85encode(digest).translate(_TO_Z85).decode("ascii")
+    return z85.encode(digest).decode("ascii")
 
 
 class MemoryNetwork(Medium):

@@ -16,7 +16,6 @@ A zmq client socket says little: its monitor reports steps of the connection
 from __future__ import annotations
 
 import errno
-import struct
 from enum import IntFlag
 
 from manta.transports.errors import DownReason
@@ -35,15 +34,6 @@ class Event(IntFlag):
     HANDSHAKE_SUCCEEDED = 0x1000
     HANDSHAKE_FAILED_PROTOCOL = 0x2000
     HANDSHAKE_FAILED_AUTH = 0x4000
-
-
-_EVENT = struct.Struct("=Hi")
-
-
-def parse_event(message: list[bytes]) -> tuple[int, int]:
-    """Event and value of a monitor's message (pyzmq's own parser imports asyncio and ssl)."""
-    event, value = _EVENT.unpack(message[0])
-    return event, value
 
 
 class Attempt:

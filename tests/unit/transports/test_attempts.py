@@ -8,7 +8,7 @@ import pytest
 import zmq
 
 from manta.transports.errors import DownReason
-from manta.transports.zeromq.dialling import Attempt, Event, backoff
+from manta.transports.zeromq.attempts import Attempt, Event, backoff
 
 CONNECTED = (Event.CONNECTED, 20)
 DISCONNECTED = (Event.DISCONNECTED, 20)
