@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.manager.home import Home, ManagerFile
 from manta.protocol.clusters import CreateCluster, ListClusters
 from manta.protocol.node import (
