@@ -1,4 +1,4 @@
-"""A thread around an epoll, which does what others post to it and nothing of its own."""
+"""A thread around epoll that calls handlers and does nothing of its own."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class _Entry(NamedTuple):
 class PollThread:
     """Calls handlers with what their sources are ready for, and `tick` in each turn.
 
-    Sources come and go with each round, so it is epoll itself: `selectors` keeps books of its own.
-    All but `start`, `post` and `stop` is for the thread itself.
+    Sources come and go with each attempt, and `selectors` would keep books of its own, so this uses
+    epoll directly. Everything but `start`, `post` and `stop` is for the thread itself.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class PollThread:
         self._thread.start()
 
     def post(self, job: Job) -> bool:
-        """From any thread: have a job run soon; False, and it is not, at the end."""
+        """Has a job run soon; False, and it is not run, at the end. From any thread."""
         return self._jobs.post(job)
 
     def stop(self) -> None:
-        """From another thread: end after this turn, and wait for it."""
+        """Ends the thread after this turn and waits for it; from another thread."""
         self._jobs.stop()
         self._thread.join()
 
@@ -64,7 +64,7 @@ class PollThread:
         self._entries[fd] = _Entry(source, handler)
 
     def unregister(self, source: Any) -> None:
-        """Idempotent; before the source is closed."""
+        """Must come before the source is closed; idempotent."""
         fd = self._descriptors.pop(source, None)
         if fd is not None:
             del self._entries[fd]
@@ -88,8 +88,8 @@ class PollThread:
                 patience = self._tick()
                 ready = self._epoll.poll(patience if self._jobs.idle else 0)
                 for entry, events in [(self._entries[fd], events) for fd, events in ready]:
-                    if entry.source in self._descriptors:  # an earlier handler may have dropped it
-                        # What is wrong with it, reading tells, or writing where it waits for that.
+                    if entry.source in self._descriptors:  # an earlier handler may drop it
+                        # An error is found by reading, or by writing where that is waited for.
                         entry.handler(events if events & (READ | WRITE) else READ | WRITE)
             for job in self._jobs.take():
                 job()
