@@ -192,7 +192,8 @@ class ManagerLink(Actor):
 
     def _disconnected(self) -> None:
         self._registered = False
-        self._reads.gateway = self._drain.gateway = None
+        self._drain.gateway = None
+        self._reads.disconnected()
         self._probe.lost()
 
     def _begin(self) -> None:
@@ -271,7 +272,7 @@ class ManagerLink(Actor):
     def _was_registered(self, answer: protocol.Registered) -> None:
         context = self._context
         self._registered = True
-        self._reads.gateway = self._drain.gateway = self._gateway
+        self._drain.gateway = self._gateway
         self._registration += 1
         self._pause = FIRST_PAUSE
         self._interval = max(0.05, answer.heartbeat_interval)
@@ -294,7 +295,7 @@ class ManagerLink(Actor):
         # Spread: nodes that come back together must not beat together.
         self.after(random.uniform(0, self._interval), _Beat(self._registration))
         self._drain.send_due()
-        self._reads.relay()
+        self._reads.registered(self._gateway)
 
     def _ask(self, request: Any, then: Any) -> None:
         """Ask the manager in the course of registering."""
