@@ -1,8 +1,8 @@
-"""Which round this process runs: what `World`, `Local` and `Results` speak through."""
+"""Which attempt this process runs: what `World`, `Local` and `Results` speak through."""
 
 from __future__ import annotations
 
-from _thread import RLock  # importing threading costs each forked round a tenth
+from _thread import RLock  # importing threading costs each forked attempt a tenth
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manta.light.errors import NotInTask
@@ -12,50 +12,35 @@ if TYPE_CHECKING:
 
 
 class Brief:
-    """A round as the node describes it: `RoundBrief` of `manta.node.task_server.session`."""
+    """The attempt that runs here: what the node says of it, where its scratch folder lies, and what
+    it counts itself. `manta.node.task_server.outcomes.brief` is the node's part."""
 
-    def __init__(
-        self,
-        *,
-        swarm_id: str,
-        swarm_name: str,
-        alias: str,
-        index: int,
-        iteration: int,
-        attempt: int,
-        task_id: str,
-        node_id: str,
-        node_alias: str,
-        size: int,
-        seed: int,
-        class_name: str | None,
-        datasets: Mapping[str, str],
-        timeout: float | None,
-        scratch: str,
-    ) -> None:
-        self.swarm_id = swarm_id
-        self.swarm_name = swarm_name
-        self.alias = alias
-        self.index = index
-        self.iteration = iteration
-        self.attempt = attempt
-        self.task_id = task_id
-        self.node_id = node_id
-        self.node_alias = node_alias
-        self.size = size
-        self.seed = seed
-        self.class_name = class_name
-        self.datasets = datasets
-        self.timeout = timeout
-        self.scratch = scratch
+    swarm_id: str
+    swarm_name: str
+    alias: str
+    index: int
+    iteration: int
+    attempt: int
+    task_id: str
+    node_id: str
+    node_alias: str
+    size: int
+    seed: int
+    class_name: str | None
+    datasets: Mapping[str, str]
+    timeout: float | None
+    scratch: str
+
+    def __init__(self, **told: Any) -> None:
+        self.__dict__.update(told)
         self.collectives = 0
-        """How many this round has taken part in."""
+        """How many this attempt has taken part in."""
         self.locks: dict[str, RLock] = {}
         """Which of its threads has one of the swarm's locks, which are those of instances."""
         self.node_ids: dict[str, str] = {}
-        """By the names that this round has received under."""
+        """By the names that this attempt has received under."""
         self.received: dict[tuple[str, str], int] = {}
-        """How many messages of a node, by its id, and tag this round has received."""
+        """How many messages of a node, by its id, and tag this attempt has received."""
         self.receiving: dict[tuple[str, str], bool] = {}
         """Whether it was asked for one more, which was not given out."""
 
@@ -95,23 +80,23 @@ MISSING = Missing()
 
 
 class Context(Protocol):
-    """One round, seen from its code."""
+    """One attempt, seen from its code."""
 
     @property
     def brief(self) -> Brief: ...
 
-    def call(self, kind: str, **fields: Any) -> Any:
+    def call(self, request: str, /, **fields: Any) -> Any:
         """Ask the node for something; `value` among the fields is any value that can be sent.
 
-        `kind` and fields are those of `manta.node.task_server.session`, the kind in snake case.
+        The requests are those of `manta.node.task_server.requests`, in snake case.
         Answers a plain object, a value (or MISSING), or a list of Entry or Part.
         """
 
 
 class Usage:
-    """The round that is running, if one is; `watch` hears of uses while there is none.
+    """The attempt that is running, if one is; `watch` hears of uses while there is none.
 
-    `log_sink` is the socket that takes the round's log records, one a datagram.
+    `log_sink` is the socket that takes the attempt's log records, one a datagram.
     """
 
     def __init__(self) -> None:

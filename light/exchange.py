@@ -87,11 +87,11 @@ class Exchange:
         on that node, Timeout.
         """
         name, tag, left = arguments.node(node), arguments.tag(tag), _timeout(timeout)
-        round_ = current()
-        brief = round_.brief
+        context = current()
+        brief = context.brief
         ids, received, receiving = brief.node_ids, brief.received, brief.receiving
         if name not in ids:
-            ids[name] = round_.call("resolve_node", name=name)
+            ids[name] = context.call("resolve_node", name=name)
         source = ids[name]
         place = source, tag
         received.setdefault(place, 0)
@@ -99,7 +99,7 @@ class Exchange:
         while True:
             number = received[place]
             receiving[place] = True
-            value = round_.call("receive", source=source, tag=tag, number=number, timeout=left)
+            value = context.call("receive", source=source, tag=tag, number=number, timeout=left)
             # No call and no jump from here to `return`: neither a signal nor another thread can
             # come between, so that a message counts as received just when it is given out.
             if received[place] == number:
@@ -246,14 +246,14 @@ class Exchange:
     def barrier(self, timeout: float | None = None) -> None:
         """Wait until all instances of this task have come here. Raises PeerLost, Timeout."""
         number = _next_number(1)
-        current().call("contribute", number=number, what="barrier", to=None)
+        current().call("contribute", number=number, kind="barrier", to=None)
         _collect(number, "barrier", timeout)
 
     @contextmanager
     def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
         """`with world.lock("name"):` runs in one instance of the swarm at a time.
 
-        First come, first served, also among the threads of a round; the end of the round gives
+        First come, first served, also among the threads of an attempt; the end of the attempt gives
         it back too. Raises Timeout, naming who holds it, and RequestFailed within the same lock.
         """
         name = arguments.name("lock's name", name)
@@ -261,7 +261,7 @@ class Exchange:
         mine: Any = current().brief.locks.setdefault(name, RLock())
         if mine._is_owned():
             raise RequestFailed(
-                f"This round holds the lock {name!r} already: it would wait for itself for ever."
+                f"This attempt holds the lock {name!r} already: it would wait for itself forever."
             )
         left = patience
         try:
@@ -297,14 +297,14 @@ class Exchange:
         """
         return next(peer.share for peer in self.peers if peer.rank == self._rank)
 
-    # What a later attempt of this round finds.
+    # What a later attempt of this attempt finds.
 
     def checkpoint(self, state: Any) -> None:
-        """Keep a state, so that this round can go on from it if it has to be tried again."""
+        """Keep a state, so that this attempt can go on from it if it has to be tried again."""
         current().call("checkpoint", value=state)
 
     def restore(self) -> Any:
-        """The last checkpoint of this round, by whichever attempt; None when there is none."""
+        """The last checkpoint of this attempt, by whichever attempt; None when there is none."""
         state = current().call("restore")
         return None if state is MISSING else state
 
@@ -325,7 +325,7 @@ def _next_number(count: int) -> int:
 
 
 def _contribute(number: int, kind: str, value: Any, to: int | None = None) -> None:
-    current().call("contribute", number=number, what=kind, to=to, value=value)
+    current().call("contribute", number=number, kind=kind, to=to, value=value)
 
 
 def _collect(
@@ -341,7 +341,7 @@ def _collect(
     parts: list[Part] = current().call(
         "collect",
         number=number,
-        what=kind,
+        kind=kind,
         ranks=list(ranks),
         enough=enough,
         partial=partial,

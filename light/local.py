@@ -27,7 +27,7 @@ class Resources(NamedTuple):
 class Local:
     """What a task sees of its node.
 
-    Works on its own, without a Task: it speaks for the round that is running.
+    Works on its own, without a Task: it speaks for the attempt that is running.
     """
 
     # Datasets: only those that the module declared and the operator allows.
@@ -104,7 +104,7 @@ class Local:
     def scratch(self) -> MantaPath:
         """A folder of this task on this node, for files that need not be kept.
 
-        What one round leaves there the next finds, as long as the task's process on the node
+        What one attempt leaves there the next finds, as long as the task's process on the node
         lives; it goes with that process, at the latest with the swarm. A task that keeps more
         there than its node allows (10 GiB, unless the operator says otherwise) is ended, FAILED
         with a ResourceExhaustionError.
@@ -128,7 +128,7 @@ class Local:
     def get_network_quality(self) -> float:
         """How good the node's link to its manager is: 0 (no use, or cut) to 1.
 
-        From measured round trips, loss and throughput: above 0.8 nearby, below 0.5 at 300 ms
+        From measured attempt trips, loss and throughput: above 0.8 nearby, below 0.5 at 300 ms
         or with 10 % loss. The first call measures, which may take some seconds on a slow link.
         """
         quality: float = current().call("get_network_quality")

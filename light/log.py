@@ -25,11 +25,11 @@ def logger() -> logging.Logger:
 
 
 class NodeHandler(logging.Handler):
-    """Sends each record as one datagram to the node, for the round that is running."""
+    """Sends each record as one datagram to the node, for the attempt that is running."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sink = usage.log_sink
-        if sink is None:  # between two rounds of a resident object
+        if sink is None:  # between two attempts of a resident object
             return
         try:
             text = self.format(record)[:MAX_LOG_TEXT].encode("utf-8", "replace").decode()

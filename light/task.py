@@ -33,8 +33,8 @@ def _logger() -> logging.Logger:
 class Task:
     """Derive from it and write `run()`, or `setup()` and `execute()`.
 
-    With `run()` each round has a new object in a new process. With `execute()` the object,
-    and all else that the module holds, lives on between the rounds on its node; `setup()`
+    With `run()` each attempt has a new object in a new process. With `execute()` the object,
+    and all else that the module holds, lives on between the attempts on its node; `setup()`
     is called once, before the first. What `run` or `execute` returns is kept as the task's
     output. `__init__` may be left out, and need not call this class's.
 

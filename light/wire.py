@@ -13,25 +13,25 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
     to the node     runtime(token, version, pid)     first
                     ready(mode, why)         the module can be run: fork, resident or spawn
                     failed(error)            it can't: error is [kind, sentence, traceback]
-                    exited(round, status, end)
+                    exited(number, status, end)
                                              status as `subprocess` has it: negative for a signal;
-                                             end is empty where the round died, else a msgpack map
+                                             end is empty where the attempt died, else a msgpack map
                                              of computing, moving and output or error
-    to the runtime  welcome(fds=2)           first: stdout and stderr outside rounds
-                    run(round, token, brief, fds=4)  stdout, stderr, log socket and
-                                             connection of the round
-                    stop(round)              ask the round's code to end: SIGTERM
-                    cancel(round)            kill the round's process and all that it started
+    to the runtime  welcome(fds=2)           first: stdout and stderr outside attempts
+                    run(number, token, brief, fds=4)  stdout, stderr, log socket and
+                                             connection of the attempt
+                    stop(number)              ask the attempt's code to end: SIGTERM
+                    cancel(number)            kill the attempt's process and all that it started
                     close()                  end
                     refused(sentence)        instead of welcome: the token is not valid (any more)
 
-**A round's**, one for each request at a time. The first, channel 0, comes with the order; the
-process that runs the round opens others, and those that broke::
+**An attempt's**, one for each request at a time. The first, channel 0, comes with the order; the
+process that runs the attempt opens others, and those that broke::
 
     to the node     round(token, channel)    first, in one that was opened
-                    a request: a kind of `manta.node.task_server.session`'s, n, and its fields
+                    a request: one of `manta.node.task_server.requests`, with its n and fields
                     memory(n, size)          asks for a memfd to write a value into
-    to the round    answer(n, ...)           the outcome of request n, in one of these forms:
+    to the attempt    answer(n, ...)           the outcome of request n, in one of these forms:
                       plain                  anything msgpack has
                       data                   an encoded value
                       size, fds=1            an encoded value in a sealed memfd
@@ -43,10 +43,10 @@ process that runs the round opens others, and those that broke::
                     error(n, kind, sentence)
                     refused(sentence)        the token is not valid (any more)
 
-Requests of a channel are numbered from 1, one at a time; a round has as many channels as its
+Requests of a channel are numbered from 1, one at a time; an attempt has as many channels as its
 threads ask at once, at most MAX_CHANNELS. When the node's service comes back
 after a failure, all connections are opened again: the runtime says again what it last said,
-the node orders again what it does not know to have ended, and the round sends each
+the node orders again what it does not know to have ended, and the attempt sends each
 unanswered request under the same number; each side does a thing once. Values of at most
 INLINE_LIMIT encoded bytes ride along under "value"; a larger one is written into a memfd
 first, and "value" is the number that `memory` was answered with. Log records are
@@ -63,14 +63,14 @@ from typing import Any
 
 import msgpack
 
-VERSION = 3
+VERSION = 4
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024
 MAX_TO_NODE = 1024 * 1024
 MAX_TO_TASK = 16 * 1024 * 1024
 MAX_END = 256 * 1024
-"""What a round says at its end: a value of INLINE_LIMIT, or a traceback."""
+"""What an attempt says at its end: a value of INLINE_LIMIT, or a traceback."""
 MAX_FDS = 4
 MAX_CHANNELS = 64
 MAX_LOG_TEXT = 32 * 1024
@@ -155,7 +155,7 @@ class Frames:
         self._fds.clear()
 
 
-class Connection:
+class MessageSocket:
     """Messages on a blocking socket, at the task's end."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -163,7 +163,7 @@ class Connection:
         self._frames = Frames(MAX_TO_TASK)
 
     @classmethod
-    def to(cls, path: str) -> Connection:
+    def to(cls, path: str) -> MessageSocket:
         """Raises OSError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -174,7 +174,7 @@ class Connection:
         return cls(sock)
 
     @classmethod
-    def of(cls, fd: int) -> Connection:
+    def of(cls, fd: int) -> MessageSocket:
         """Of a descriptor that is connected; the connection's from here on."""
         return cls(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd))
 

@@ -15,7 +15,7 @@ from manta.light.results import Results
 class World(Exchange):
     """What a task knows of its swarm, and how it speaks to it.
 
-    Works on its own, without a Task: it speaks for the round that is running.
+    Works on its own, without a Task: it speaks for the attempt that is running.
     """
 
     @property
@@ -56,7 +56,7 @@ class World(Exchange):
         """This iteration's results under a tag, by alias and rank."""
         return Results().get_results(tag)
 
-    # Which round this is.
+    # Which attempt this is.
 
     @property
     def swarm_id(self) -> str:
@@ -122,14 +122,14 @@ class World(Exchange):
     # How it is going.
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Say how far this round is, from 0 to 1."""
+        """Say how far this attempt is, from 0 to 1."""
         fraction = arguments.number("fraction", fraction)
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress() takes a fraction from 0 to 1, not {fraction}.")
         current().call("progress", fraction=fraction, message=arguments.text("message", message))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers by name; `step` counts within the round where there are several."""
+        """Log numbers by name; `step` counts within the attempt where there are several."""
         if not isinstance(metrics, Mapping):
             raise TypeError(
                 f"log_metrics() takes a dict of numbers by name, not {type(metrics).__name__}."

@@ -1,7 +1,7 @@
 """Import the user's module, and find what to run in it.
 
 `main` of the entry module is wrapped, so that a script which calls it while it is being
-imported, without `if __name__ == "__main__"`, has it run once a round and not twice.
+imported, without `if __name__ == "__main__"`, has it run once an attempt and not twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class NothingToRun(LightError):
 
 
 class CalledEarly(BaseException):
-    """main() was called while its module was imported outside a round."""
+    """main() was called while its module was imported outside an attempt."""
 
 
 class Main:
@@ -141,10 +141,10 @@ class Program:
         self.module: ModuleType | None = None
         self.main: Main | None = None
 
-    def load(self, in_round: bool) -> None:
+    def load(self, in_attempt: bool) -> None:
         """Import it. Raises what its code raises, and CalledEarly.
 
-        Outside a round, main() must not be called.
+        Outside an attempt, main() must not be called.
         """
         folders = dict.fromkeys((self.folder, path.dirname(self.file)))
         self._import_namesakes(folders)
@@ -155,7 +155,7 @@ class Program:
 
         def wrap(function: Any) -> Main:
             self.main = Main(function)
-            self.main.allowed = in_round
+            self.main.allowed = in_attempt
             return self.main
 
         loader = _EntryLoader(self.name, self.file, wrap)
@@ -267,10 +267,10 @@ class Target:
                 f"Class {target.__name__} has neither run() nor execute(): give it one of them."
             )
         self.is_resident = is_class and not callable(getattr(target, "run", None))
-        """Whether the object lives on between rounds."""
+        """Whether the object lives on between attempts."""
 
     def run(self) -> Any:
-        """One round. Raises what the user's code raises."""
+        """One attempt. Raises what the user's code raises."""
         if not isinstance(self._target, type):
             if isinstance(self._target, Main) and self._target.called:
                 return self._target.output
@@ -303,18 +303,18 @@ class Target:
 
 
 class UsedEarly(BaseException):
-    """World, Local or Results was used while the module was imported outside a round."""
+    """World, Local or Results was used while the module was imported outside an attempt."""
 
 
 class Probe:
-    """Sees whether a module can be imported before any round."""
+    """Sees whether a module can be imported before any attempt."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._used = False
 
     def load(self) -> str | None:
-        """Import it; why it must be imported anew in each round, or None.
+        """Import it; why it must be imported anew in each attempt, or None.
 
         Raises what its code raises.
         """
@@ -322,7 +322,7 @@ class Probe:
 
         usage.watch = self._note
         try:
-            self._program.load(in_round=False)
+            self._program.load(in_attempt=False)
         except (UsedEarly, CalledEarly):
             return self._reason()
         except Exception:

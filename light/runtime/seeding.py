@@ -1,7 +1,7 @@
-"""The same random numbers for the same round, others for every other.
+"""The same random numbers for the same attempt, others for every other.
 
 All forked children would otherwise draw what their parent was about to draw. numpy and
-torch are seeded if they have been imported, and when they are imported later in the round.
+torch are seeded if they have been imported, and when they are imported later in the attempt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
-try:  # hashlib would first load OpenSSL, which takes longer than all else in a round
+try:  # hashlib would first load OpenSSL, which takes longer than all else in an attempt
     from _blake2 import blake2b
 except ImportError:
     from hashlib import blake2b
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 def seed_of(brief: Brief) -> int:
     """64 bits, from the swarm's seed, the task's instance, the node and the iteration.
 
-    The attempt is left out: a round that is tried again draws the same numbers.
+    The attempt is left out: an attempt that is tried again draws the same numbers.
     """
     parts = (brief.seed, brief.alias, brief.index, brief.node_id, brief.iteration)
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 
 def seed(brief: Brief) -> None:
-    """Seed `random`, numpy and torch for this round."""
+    """Seed `random`, numpy and torch for this attempt."""
     for name, seeder in _SEEDERS.items():
         module = sys.modules.get(name)
         if module is not None:
@@ -48,7 +48,7 @@ def _seed(seeder: Any, module: ModuleType, number: int) -> None:
 
 
 def await_imports() -> _Later:
-    """What seeds modules that are imported later in a round; there from the first call on."""
+    """What seeds modules that are imported later in an attempt; there from the first call on."""
     finder = sys.meta_path[0] if sys.meta_path else None
     if isinstance(finder, _Later):
         return finder
@@ -70,7 +70,7 @@ class _Later:
 
     def __init__(self) -> None:
         self.brief: Brief | None = None
-        """The round's; None while there is none."""
+        """The attempt's; None while there is none."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None

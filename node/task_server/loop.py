@@ -21,8 +21,8 @@ class _Entry(NamedTuple):
 class PollThread:
     """Calls handlers with what their sources are ready for, and `tick` after each turn.
 
-    Sources come and go with each round, so it is epoll itself: `selectors` keeps books of its own.
-    All but `start` and `stop` is for the thread itself.
+    Sources come and go with each attempt, and `selectors` would keep books of its own, so this uses
+    epoll directly. Everything but `start` and `stop` is for the thread itself.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the node knows of its runtimes and their rounds.
+"""What the node knows of its runtimes and their attempts.
 
 It outlives a failure of the LightService, so that tasks notice nothing but a pause: tokens,
 requests and their answers, the reading ends of what they print, events that their owners
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.actors import ActorDead, MailboxFull
-from manta.node.task_server.session import CancelRound, CloseSession, Output, RunRound
+from manta.node.task_server.messages import CancelAttempt, CloseSession, Output, RunAttempt
 from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream, grouped
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BulkError
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.task_server.memory import Incoming, Memory
     from manta.node.task_server.requests import Reply
-    from manta.node.task_server.session import RoundBrief
+    from manta.protocol.node import Instance
 
 SOCKET = "light"
 LONGEST_PATH = 100  # bytes; the kernel's limit is 107
 
 TAIL = 30  # lines kept for an error
-_EARLY = 1_000  # lines kept until there is a round to attribute them to
+_EARLY = 1_000  # lines kept until there is an attempt to attribute them to
 
 Message = tuple[dict[str, Any], "BlobRef | list[int] | None"]
 """What goes to a task, and what goes along: a blob of the depot, or descriptors."""
 
 
 @dataclass(eq=False)
-class Channel:
-    """One request of a round at a time; it outlives its connections."""
+class RequestChannel:
+    """One request of an attempt at a time; it outlives its connections."""
 
-    round: Round
+    attempt: Attempt
     last: int = 0
     """Number of the latest request."""
     reply: Reply | None = None
@@ -56,19 +56,19 @@ class Channel:
 
 
 @dataclass(eq=False)
-class Round:
+class Attempt:
     """One attempt of one instance, in one runtime."""
 
-    session: Session
+    session: RuntimeSession
     number: int
-    brief: RoundBrief
+    order: RunAttempt
     token: str = field(default_factory=lambda: os.urandom(16).hex())
     started: float | None = None
     streams: list[Stream] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     """What goes along with its order: the streams' writing ends, its end of the connection."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
-    channels: dict[int, Channel] = field(default_factory=dict)
+    channels: dict[int, RequestChannel] = field(default_factory=dict)
     """As many as its threads needed at a time."""
     abandoned: int = 0
     """Requests under way whose answer the task does not wait for."""
@@ -81,8 +81,12 @@ class Round:
     ended: bool = False
 
     @property
+    def instance(self) -> Instance:
+        return self.order.assignment.instance
+
+    @property
     def name(self) -> str:
-        instance = self.brief.instance
+        instance = self.instance
         return f"{instance.alias}.{instance.index}"
 
     def open_streams(self) -> None:
@@ -103,21 +107,21 @@ class Round:
         self.memories.clear()
 
     def emit(self, lines: list[Line]) -> None:
-        """Tell the owner what the round wrote."""
+        """Tell the owner what the attempt wrote."""
         self.tail.extend(text for _, _, text in lines)
         for stream, group in grouped(lines):
-            event = Output(self.session.id, self.brief.instance, stream, group)
+            event = Output(self.session.id, self.instance, stream, group)
             self.session.outbox.append(event)
 
 
 @dataclass(eq=False)
-class Session:
+class RuntimeSession:
     """One runtime."""
 
     id: str
     owner: Ref
     token: str = field(default_factory=lambda: os.urandom(16).hex())
-    rounds: dict[int, Round] = field(default_factory=dict)
+    attempts: dict[int, Attempt] = field(default_factory=dict)
     count: int = 0
     outbox: deque[Any] = field(default_factory=deque)
     stuck_since: float | None = None
@@ -128,11 +132,11 @@ class Session:
     mode: str = ""
     why: str = ""
     streams: list[Stream] = field(default_factory=list)
-    """What is printed outside rounds, by importing above all."""
+    """What is printed outside attempts, by importing above all."""
     ends: list[int] = field(default_factory=list)
     early: deque[Line] = field(default_factory=lambda: deque(maxlen=_EARLY))
     pins: list[str] = field(default_factory=list)
-    """Blobs of the latest round that ended."""
+    """Blobs of the latest attempt that ended."""
     waiting_since: float | None = None
     """When the runtime's connection was lost by a failure of ours."""
 
@@ -147,18 +151,18 @@ class Session:
         self.ends.clear()
 
     @property
-    def running(self) -> Round | None:
-        """The round that what is printed now is attributed to: they run one after another."""
-        return next((r for r in self.rounds.values() if not r.ended), None)
+    def running(self) -> Attempt | None:
+        """The attempt that what is printed now is attributed to: they run one after another."""
+        return next((r for r in self.attempts.values() if not r.ended), None)
 
     def close(self) -> None:
         self.close_ends()
         for stream in self.streams:
             stream.close()
         self.streams.clear()
-        for round_ in self.rounds.values():
-            round_.close()
-        self.rounds.clear()
+        for attempt in self.attempts.values():
+            attempt.close()
+        self.attempts.clear()
 
     def deliver(self) -> bool:
         """Give the owner its events, in order; False where some are left."""
@@ -175,7 +179,7 @@ class Session:
         return True
 
 
-class Sessions:
+class RuntimeSessions:
     """Make one for a node's life, and hand it to each incarnation of its LightService.
 
     `folder` is where the socket lies, and is what a container mounts. Where its path is too
@@ -185,24 +189,24 @@ class Sessions:
     def __init__(self, depot: TieredDepot, folder: Path) -> None:
         self.depot = depot
         self.folder = _socket_folder(folder)
-        self.by_id: dict[str, Session] = {}
-        self.by_token: dict[str, Session | Round] = {}
+        self.by_id: dict[str, RuntimeSession] = {}
+        self.by_token: dict[str, RuntimeSession | Attempt] = {}
         self.wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._inbox: deque[Callable[[Any], None]] = deque()
         self._lock = threading.Lock()
         self._closed = False
-        self._leaving: set[Session] = set()
+        self._leaving: set[RuntimeSession] = set()
 
     @property
     def path(self) -> str:
         return str(self.folder / SOCKET)
 
-    def open(self, id: str, owner: Ref) -> Session:
+    def open(self, id: str, owner: Ref) -> RuntimeSession:
         """From any thread. A session that is open already gets a new owner."""
         with self._lock:
             session = self.by_id.get(id)
             if session is None:
-                session = self.by_id[id] = Session(id, owner)
+                session = self.by_id[id] = RuntimeSession(id, owner)
                 self.by_token[session.token] = session
             session.owner = owner
             return session
@@ -218,13 +222,13 @@ class Sessions:
             if not self._closed:
                 os.eventfd_write(self.wake_up, 1)
 
-    def tell(self, message: RunRound | CancelRound | CloseSession) -> None:
+    def tell(self, message: RunAttempt | CancelAttempt | CloseSession) -> None:
         """From any thread: what a server is to do, this one or the next."""
         match message:
-            case RunRound(id, brief):
-                self.post(lambda server: server.run_round(id, brief))
-            case CancelRound(id, instance, reason):
-                self.post(lambda server: server.cancel_round(id, instance, reason))
+            case RunAttempt() as order:
+                self.post(lambda server: server.run_attempt(order))
+            case CancelAttempt(id, instance, reason):
+                self.post(lambda server: server.cancel_attempt(id, instance, reason))
             case CloseSession(id):
                 session = self.forget(id)
                 if session is not None:
@@ -237,23 +241,23 @@ class Sessions:
         while self._inbox:
             yield self._inbox.popleft()
 
-    def add_round(self, session: Session, brief: RoundBrief) -> Round:
+    def add_attempt(self, session: RuntimeSession, order: RunAttempt) -> Attempt:
         session.count += 1
-        round_ = Round(session, session.count, brief)
-        round_.open_streams()
-        session.rounds[round_.number] = round_
-        self.by_token[round_.token] = round_
-        return round_
+        attempt = Attempt(session, session.count, order)
+        attempt.open_streams()
+        session.attempts[attempt.number] = attempt
+        self.by_token[attempt.token] = attempt
+        return attempt
 
-    def remove_round(self, round_: Round) -> None:
-        self.by_token.pop(round_.token, None)
-        round_.session.rounds.pop(round_.number, None)
-        round_.close()
-        self.unpin(round_.session.pins)
-        for channel in round_.channels.values():
-            round_.session.pins += channel.pins
+    def remove_attempt(self, attempt: Attempt) -> None:
+        self.by_token.pop(attempt.token, None)
+        attempt.session.attempts.pop(attempt.number, None)
+        attempt.close()
+        self.unpin(attempt.session.pins)
+        for channel in attempt.channels.values():
+            attempt.session.pins += channel.pins
 
-    def forget(self, id: str) -> Session | None:
+    def forget(self, id: str) -> RuntimeSession | None:
         """From any thread: no more is asked of it, and nobody can join; still to be removed."""
         with self._lock:
             session = self.by_id.pop(id, None)
@@ -262,11 +266,11 @@ class Sessions:
                 self._leaving.add(session)
             return session
 
-    def remove(self, session: Session) -> None:
+    def remove(self, session: RuntimeSession) -> None:
         """Close what is left of one that was forgotten."""
         self._leaving.discard(session)
-        for round_ in list(session.rounds.values()):
-            self.remove_round(round_)
+        for attempt in list(session.attempts.values()):
+            self.remove_attempt(attempt)
         self.unpin(session.pins)
         session.close()
 

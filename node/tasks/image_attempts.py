@@ -15,7 +15,7 @@ import msgspec
 
 from manta.actors import ActorError, LocalRef, MailboxFull
 from manta.node.runners.interface import ImageSpec, RuntimeExit
-from manta.node.task_server.session import Output
+from manta.node.task_server.messages import Output
 from manta.node.task_server.sessions import TAIL
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine

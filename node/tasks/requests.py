@@ -13,7 +13,7 @@ from manta.actors import Actor, AskTimeout, Refused
 from manta.node.capabilities.metrics import ReadPerformance, ReadResources
 from manta.node.errors import StorageError
 from manta.node.link.peer_hub import Fetch
-from manta.node.task_server import session as light
+from manta.node.task_server import requests as light
 from manta.node.tasks.exchange import TaskExchange
 from manta.node.wiring.addresses import MANAGER_LINK, METRICS, PEER_HUB
 from manta.node.wiring.context import NodeContext

@@ -32,7 +32,8 @@ from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
 from manta.node.link.peer_hub import Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.state import remove_folder
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
+from manta.node.task_server.requests import Request
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
 from manta.node.tasks.image_attempts import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
@@ -92,12 +93,12 @@ class TaskSupervisor(Actor):
 
     def receive(self, message: Any) -> Any:
         match message:
-            case light.Request():
+            case Request():
                 self._serve(message)
             case light.Output(_, instance, stream, lines):
                 kept = [LogLine(instance, at, stream, text) for at, text in lines]
                 self._context.journals.append_lines(instance.swarm_id, kept)
-            case light.RoundEnded(session, instance, output, error, computing, moving):
+            case light.AttemptExited(session, instance, output, error, computing, moving):
                 self._feed(events.Returned(session, instance, output, error, computing, moving))
             case Run(assignment, queued, at):
                 self._feed(events.Assigned(assignment, queued, at))
@@ -379,7 +380,7 @@ class TaskSupervisor(Actor):
         if self._is_image_alone:
             self._context.runtimes[self.ref.address.path].handle.kill()
         else:
-            self._context.sessions.tell(light.CancelRound(session, instance, reason))
+            self._context.sessions.tell(light.CancelAttempt(session, instance, reason))
 
     def _give_round(self, session: str, assignment: Assignment) -> None:
         self._is_image_alone = assignment.module.package is None
@@ -388,23 +389,13 @@ class TaskSupervisor(Actor):
             return
         context = self._context
         left = context.runtimes.get(self.ref.address.path)
-        brief = light.RoundBrief(
-            instance=assignment.instance,
-            swarm_name=assignment.swarm_name,
-            task_id=assignment.task_id,
-            node_id=assignment.node_id,
-            node_alias=self._node_alias(),
-            size=assignment.size,
-            seed=assignment.seed,
-            class_name=assignment.class_name,
-            datasets=left.handle.dataset_paths() if left else {},
-            timeout=assignment.timeout,
-        )
-        self._context.sessions.tell(light.RunRound(session, brief))
+        datasets = left.handle.dataset_paths() if left else {}
+        order = light.RunAttempt(session, assignment, self._node_alias(), datasets)
+        context.sessions.tell(order)
 
     # --- what the task asks ----------------------------------------------------------------
 
-    def _serve(self, request: light.Request) -> None:
+    def _serve(self, request: Request) -> None:
         if request.session != self._machine.session or request.instance != self._machine.current:
             request.reply.fail("SwarmStopped", f"{request.instance} was ended by the node.")
             return

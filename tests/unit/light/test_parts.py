@@ -13,7 +13,7 @@ import pytest
 
 from manta.light import wire
 from manta.light.errors import DataCorruptionError, NodeLost
-from manta.light.runtime.client import RoundClient
+from manta.light.runtime.client import AttemptClient
 from manta.light.runtime.failures import describe
 from manta.light.runtime.forksafe import obstacle
 from manta.light.runtime.loader import NothingToRun
@@ -156,7 +156,7 @@ def test_a_node_that_does_not_come_back(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(wire, "PATIENCE", 0.0)
     nodes, ours = socket.socketpair()
     brief = Recorder(tmp_path).brief
-    client = RoundClient(str(tmp_path / "nobody"), "token", brief, ours.detach())
+    client = AttemptClient(str(tmp_path / "nobody"), "token", brief, ours.detach())
     client.open(os.getpid())
     nodes.close()
     with pytest.raises(NodeLost, match="did not come back within 0 s"):

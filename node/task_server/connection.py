@@ -11,8 +11,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes
-from manta.node.task_server.requests import failure
-from manta.node.task_server.sessions import Channel, Message, Session
+from manta.node.task_server.answers import failure
+from manta.node.task_server.sessions import Message, RequestChannel, RuntimeSession
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobMissing
 
@@ -27,13 +27,13 @@ class Gone(Exception):
     """The task's end is closed."""
 
 
-class Peer:
+class TaskConnection:
     """Bytes, descriptors and frames; what they mean is the server's business."""
 
     def __init__(self, sock: socket.socket, depot: TieredDepot) -> None:
         self.socket = sock
         self.since = time.monotonic()
-        self.role: Session | Channel | None = None
+        self.role: RuntimeSession | RequestChannel | None = None
         """Who it is, once its token was accepted."""
         self.closing = False
         """To be closed as soon as all is sent."""

@@ -1,18 +1,18 @@
-"""One round, in the process that runs it."""
+"""One attempt, in the process that runs it."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from _thread import get_ident  # importing threading costs each forked round a tenth
+from _thread import get_ident  # importing threading costs each forked attempt a tenth
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgpack
 
 from manta.light.context import Brief, usage
 from manta.light.errors import LightError
-from manta.light.runtime.client import RoundClient
+from manta.light.runtime.client import AttemptClient
 from manta.light.runtime.seeding import seed
 
 if TYPE_CHECKING:
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from manta.light.runtime.failures import Failure
     from manta.light.runtime.loader import Target
 else:
-    import _signal as signal  # the other makes enums of all, which each forked round pays for
+    import _signal as signal  # the other makes enums of all, which each forked attempt pays for
 
 
-class Round:
+class Attempt:
     """Made in the template where there is one: what a fork finds done it need not do, and each
     page that it touches is copied."""
 
     def __init__(self, path: str, token: str, brief: Brief, folder: str, ends: list[int]) -> None:
-        """`ends`: stdout, stderr, log socket and connection, the round's from here on."""
+        """`ends`: stdout, stderr, log socket and connection, the attempt's from here on."""
         self._folder = folder
         self._brief = brief
         *self._streams, connection = ends
-        self._client = RoundClient(path, token, brief, connection)
+        self._client = AttemptClient(path, token, brief, connection)
         self._started = 0.0
         self._owner = 0
         self.is_running = False
@@ -42,7 +42,7 @@ class Round:
         """Its code was asked to end, and what it holds may be half done."""
 
     def _begin(self) -> None:
-        """Before the user's code runs, so that all it prints belongs to this round."""
+        """Before the user's code runs, so that all it prints belongs to this attempt."""
         stdout, stderr, log = self._streams
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
@@ -121,7 +121,7 @@ class Round:
         return describe(error, self._brief.name, self._folder)
 
     def close(self) -> None:
-        """In a process that goes on: it ran the round, or has forked who does."""
+        """In a process that goes on: it ran the attempt, or has forked who does."""
         usage.context = usage.log_sink = None
         self._client.close()
         for fd in self._streams:
@@ -149,18 +149,18 @@ _USERS_SIGNALS = (
     signal.SIGUSR2,
     signal.SIGINT,
 )
-"""Handlers of these that the round's code has set, and timers that it left running, must not raise
-in what is not its code: how it ended would be lost, or the object of a class with execute()."""
+"""Handlers of these that the user's code has set, and timers that it left running, must not raise
+outside that code: how the attempt ended would be lost, or the object of a class with execute()."""
 
 _users_mask: set[signal.Signals] | set[int] | None = None
-"""What the code of the round before had blocked."""
+"""What the code of the attempt before had blocked."""
 
-_latest: Round | None = None
+_latest: Attempt | None = None
 """Of this process, which may have ended."""
 
 
 def heed_sigterm() -> None:
-    """Have it ask this process's rounds to end; a handler that the user's code has set itself is
+    """Have it ask this process's attempts to end; a handler that the user's code has set itself is
     left alone. A template does so before it forks."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
@@ -185,10 +185,10 @@ def _after_fork() -> None:
 
 
 def _in_fork() -> None:
-    """What a round forks dies of SIGTERM at once: a handler would be called once the process comes
+    """What an attempt forks dies of SIGTERM at once: a handler runs only when the process comes
     back to Python, never if the signal came just before it began to wait for a lock."""
-    of_round = _latest is not None and _latest.is_running
-    if of_round and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+    of_attempt = _latest is not None and _latest.is_running
+    if of_attempt and signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _after_fork()
 
@@ -211,7 +211,7 @@ def _die(number: int) -> None:
 
 
 def _end_fork(code: object) -> NoReturn:
-    """A process that the user's code forked came back from it: it is not the round's."""
+    """A process that the user's code forked came back from it: it is not the attempt's."""
     flush()
     os._exit(code & 0xFF if isinstance(code, int) else 0 if code is None else 1)
 
