@@ -154,6 +154,11 @@ class Journals:
             swarm.lines.synced = swarm.lines.last
             self._will_send(LINES_LINGER)
 
+    def append_output(self, instance: Instance, output: Iterable[tuple[str, float, str]]) -> None:
+        """Keep what an attempt wrote: stream, seconds since the epoch, text of each line."""
+        lines = [LogLine(instance, at, stream, text) for stream, at, text in output]
+        self.append_lines(instance.swarm_id, lines)
+
     def open_of(self, swarm_id: str) -> tuple[Instance, ...]:
         """Attempts of a swarm that started and were not told ended."""
         with self._lock:

@@ -74,11 +74,11 @@ class Node:
             files = FileDepot(folder.values, sync=False)
             values = TieredDepot(MemoryDepot(room), files, largest=room // 8)
             undo.callback(values.close)
-            sessions = RuntimeSessions(values, folder.path / "light")
-            undo.callback(sessions.close)
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)
             undo.callback(journals.close)
+            sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
+            undo.callback(sessions.close)
             open_bulk = make_bulk or _curve_bulk
             self.context = NodeContext(
                 config=config,

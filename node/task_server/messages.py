@@ -77,15 +77,6 @@ class RuntimeFailed(msgspec.Struct, frozen=True):
     error: TaskError
 
 
-class Output(msgspec.Struct, frozen=True):
-    """Lines that the attempt wrote; `stream` is stdout, stderr or a logging level."""
-
-    session: str
-    instance: Instance
-    stream: str
-    lines: tuple[tuple[float, str], ...]
-
-
 class AttemptExited(msgspec.Struct, frozen=True):
     """`error` is None when it returned. All its output and requests came before."""
 

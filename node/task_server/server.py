@@ -3,7 +3,8 @@
 Theory of operation: tasks and owners both only ever post to this thread; it alone changes
 sessions and attempts. A task that breaks the protocol is cut off and its attempt cancelled. An
 owner that does not take its events at once stops its own tasks, by way of full pipes and
-unanswered requests, and nobody else's. `attempts` says what happens in attempts.
+unanswered requests, and nobody else's. What tasks print goes to the journal from this thread, as
+it is read: nothing queues up in between. `attempts` says what happens in attempts.
 """
 
 from __future__ import annotations
@@ -385,5 +386,4 @@ class TaskServer:
         if attempt is None:
             session.early.extend(lines)
         elif not attempt.ended:
-            attempt.emit(lines)
-            self.deliver(session)
+            self._sessions.emit(attempt, lines)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.actors import ActorDead, MailboxFull
-from manta.node.task_server.messages import CancelAttempt, CloseSession, Output, RunAttempt
-from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream, grouped
+from manta.node.task_server.messages import CancelAttempt, CloseSession, RunAttempt
+from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BulkError
 
@@ -106,13 +106,6 @@ class Attempt:
             memory.close()
         self.memories.clear()
 
-    def emit(self, lines: list[Line]) -> None:
-        """Tell the owner what the attempt wrote."""
-        self.tail.extend(text for _, _, text in lines)
-        for stream, group in grouped(lines):
-            event = Output(self.session.id, self.instance, stream, group)
-            self.session.outbox.append(event)
-
 
 @dataclass(eq=False)
 class RuntimeSession:
@@ -183,11 +176,19 @@ class RuntimeSessions:
     """Make one for a node's life, and hand it to each incarnation of its LightService.
 
     `folder` is where the socket lies, and is what a container mounts. Where its path is too
-    long for a socket, a folder of the system's temporary one is used instead.
+    long for a socket, a folder of the system's temporary one is used instead. `keep_output` is
+    called on the server's thread with what attempts write: what it takes is safe, and while it
+    takes time nothing more is read.
     """
 
-    def __init__(self, depot: TieredDepot, folder: Path) -> None:
+    def __init__(
+        self,
+        depot: TieredDepot,
+        folder: Path,
+        keep_output: Callable[[Instance, list[Line]], None],
+    ) -> None:
         self.depot = depot
+        self._keep_output = keep_output
         self.folder = _socket_folder(folder)
         self.by_id: dict[str, RuntimeSession] = {}
         self.by_token: dict[str, RuntimeSession | Attempt] = {}
@@ -248,6 +249,12 @@ class RuntimeSessions:
         session.attempts[attempt.number] = attempt
         self.by_token[attempt.token] = attempt
         return attempt
+
+    def emit(self, attempt: Attempt, lines: list[Line]) -> None:
+        """Keep what the attempt wrote."""
+        if lines:
+            attempt.tail.extend(text for _, _, text in lines)
+            self._keep_output(attempt.instance, lines)
 
     def remove_attempt(self, attempt: Attempt) -> None:
         self.by_token.pop(attempt.token, None)

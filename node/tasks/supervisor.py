@@ -36,7 +36,7 @@ from manta.node.task_server import messages as light
 from manta.node.task_server.requests import Request
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
-from manta.node.tasks.image_attempts import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
+from manta.node.tasks.image_attempts import ImageAttempt, ImageEnded, image_spec, outcome, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
@@ -95,9 +95,6 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case light.Output(_, instance, stream, lines):
-                kept = [LogLine(instance, at, stream, text) for at, text in lines]
-                self._context.journals.append_lines(instance.swarm_id, kept)
             case light.AttemptExited(session, instance, output, error, computing, moving):
                 self._feed(events.Returned(session, instance, output, error, computing, moving))
             case Run(assignment, queued, at):
@@ -365,11 +362,13 @@ class TaskSupervisor(Actor):
         context = self._context
         scratch = context.state.tasks / session
         spec = image_spec(session, assignment, self._node_alias(), scratch, self._found)
-        round_ = ImageRound(self.ref, session, assignment)
+        attempt = ImageAttempt(
+            assignment, context.journals.append_output, partial(self.notify, self.ref)
+        )
         try:
             scratch.mkdir(mode=0o777, exist_ok=True)
             scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
-            handle = context.runner.start_image(spec, round_.on_output, round_.on_exit)
+            handle = context.runner.start_image(spec, attempt.on_output, attempt.on_exit)
         except (NodeError, OSError) as error:
             exit_ = RuntimeExit(session, None, "", str(error), platform=True)
             self._events.append(outcome(ImageEnded(assignment.instance, exit_, (), 0.0)))

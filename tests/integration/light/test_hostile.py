@@ -26,7 +26,7 @@ from manta.node.task_server.attempts import MAX_ABANDONED
 from manta.node.task_server.sessions import LONGEST_PATH, RuntimeSessions
 from manta.protocol.node import Instance
 from manta.transports.blobs.depots import FileDepot, MemoryDepot
-from tests.integration.light.harness import order, wait_until
+from tests.integration.light.harness import Output, order, wait_until
 
 Start = Callable[..., Any]
 
@@ -378,7 +378,7 @@ def test_a_bad_log_record_ends_the_log_only(task: Task, node: Any) -> None:
     other.runtime.send({"k": "exited", "number": received[0]["number"], "status": 0, "end": end})
     lines = []
     while not isinstance(event := node.events.get(timeout=10), light.AttemptExited):
-        if isinstance(event, light.Output):
+        if isinstance(event, Output):
             lines += [(event.stream, text) for _, text in event.lines]
     assert sorted(lines) == [
         ("error", "The log can't be read any more: bad record."),
@@ -398,9 +398,9 @@ def test_the_socket_is_open_to_all_but_cannot_be_listed(node: Any) -> None:
 def test_a_long_path_is_replaced_by_a_short_one(tmp_path: Path) -> None:
     depot = TieredDepot(MemoryDepot(1000), FileDepot(tmp_path / "values"), 1000)
     folder = tmp_path / ("x" * 120)
-    sessions = RuntimeSessions(depot, folder)
+    sessions = RuntimeSessions(depot, folder, print)
     assert len(sessions.path) <= LONGEST_PATH
-    again = RuntimeSessions(depot, folder)
+    again = RuntimeSessions(depot, folder, print)
     assert again.folder == sessions.folder
     again.close()
     sessions.close()

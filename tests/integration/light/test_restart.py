@@ -182,13 +182,14 @@ from manta.node.blobs.tiered_depot import TieredDepot
 from manta.transports.blobs.depots import FileDepot, MemoryDepot
 class Owner(Actor):
     def receive(self, message):
-        if isinstance(message, light.Output):
-            print(*[text for _, text in message.lines], flush=True)
+        pass
 folder = Path(sys.argv[1])
 system = ActorSystem("node")
 owner = system.spawn(ChildSpec("owner", Owner))
 depot = TieredDepot(MemoryDepot(1000), FileDepot(folder / "v"), 1000)
-sessions = RuntimeSessions(depot, folder / "l")
+def keep_output(instance, lines):
+    print(*[text for _, _, text in lines], flush=True)
+sessions = RuntimeSessions(depot, folder / "l", keep_output)
 service = system.spawn(ChildSpec("light", lambda: LightService(sessions)))
 opened = service.ask(light.OpenSession("s", owner), timeout=10)
 (folder / "scratch").mkdir()
