@@ -30,11 +30,11 @@ from manta.node.wiring.addresses import MANAGER_LINK, ROOT, task_id
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import (
     AttemptEnded,
+    AttemptsAreFresh,
     FetchFailed,
     FetchWhole,
     HeardVersion,
     Revoke,
-    RoundsAreFresh,
     Run,
     TaskUp,
     WholeDesired,
@@ -96,22 +96,22 @@ class NodeSupervisor(Supervisor):
     def receive(self, message: Any) -> Any:
         match message:
             case DesiredChanged():
-                self._obey(self._observed.changed(message))
+                self._apply(self._observed.changed(message))
             case AttemptEnded(instance):
                 self._ended(instance)
             case HeardVersion(version):
-                self._obey(self._observed.heard_version(version))
+                self._apply(self._observed.heard_version(version))
                 if version == self._observed.version:
                     self._context.journals.keep_only(self._observed.swarms)
             case WholeDesired(desired, fresh):
-                apply = self._observed.registered if fresh else self._observed.fetched
-                self._obey(apply(desired))
+                observe = self._observed.registered if fresh else self._observed.fetched
+                self._apply(observe(desired))
             case FetchFailed():
                 self._observed.fetch_failed()
             case TaskUp(swarm_id, alias, lane):
                 self._task_up((swarm_id, alias, lane))
-            case RoundsAreFresh(swarm_id, alias, lane, fresh):
-                self._lanes.rounds_are_fresh((swarm_id, alias, lane), fresh)
+            case AttemptsAreFresh(swarm_id, alias, lane, fresh):
+                self._lanes.attempts_are_fresh((swarm_id, alias, lane), fresh)
             case StopNode(drain):
                 self._stop_node(drain)
             case _Gone(task):
@@ -122,7 +122,7 @@ class NodeSupervisor(Supervisor):
 
     # --- what the manager wants ----------------------------------------------------------
 
-    def _obey(self, actions: Iterable[obs.ObservedAction]) -> None:
+    def _apply(self, actions: Iterable[obs.ObservedAction]) -> None:
         for action in actions:
             match action:
                 case obs.Take(assignment):
@@ -159,7 +159,7 @@ class NodeSupervisor(Supervisor):
                 self.notify(f"{ROOT}/{task.id}", Revoke(instance))
 
     def _swarm_over(self, swarm_id: str, kill: bool) -> None:
-        """Its rounds have been cancelled: each runtime is stopped once they have ended."""
+        """Its attempts have been cancelled: each runtime is stopped once they have ended."""
         for task in [task for task in self._tasks.values() if task.lane[0] == swarm_id]:
             if not task.stopping and (kill or not task.granted):
                 self._stop_task(task)

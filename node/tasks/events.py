@@ -35,7 +35,7 @@ class PrepareFailed(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The runtime takes rounds."""
+    """The runtime takes attempts."""
 
     session: str
 
@@ -49,7 +49,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Returned(msgspec.Struct, frozen=True):
-    """The round is over; `error` is None when its code returned."""
+    """The attempt is over; `error` is None when its code returned."""
 
     session: str
     instance: Instance
@@ -94,7 +94,7 @@ class Overrun(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """The swarm is over or the node stops: end all rounds as `state` and the runtime."""
+    """The swarm is over or the node stops: end all attempts as `state` and the runtime."""
 
     state: AttemptState
     reason: str
@@ -134,12 +134,12 @@ class StartRuntime(msgspec.Struct, frozen=True):
     assignment: Assignment
 
 
-class GiveRound(msgspec.Struct, frozen=True):
+class RunAttempt(msgspec.Struct, frozen=True):
     session: str
     assignment: Assignment
 
 
-class CancelRound(msgspec.Struct, frozen=True):
+class CancelAttempt(msgspec.Struct, frozen=True):
     session: str
     instance: Instance
     reason: str
@@ -157,4 +157,4 @@ class Report(msgspec.Struct, frozen=True):
     entry: TaskStarted | TaskEnded
 
 
-TaskAction = Prepare | StartRuntime | GiveRound | CancelRound | KillRuntime | Report
+TaskAction = Prepare | StartRuntime | RunAttempt | CancelAttempt | KillRuntime | Report

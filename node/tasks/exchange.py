@@ -76,7 +76,7 @@ class TaskExchange:
         """How many messages it has claimed, by node and tag."""
         self._polls: dict[ExchangeRead, _Poll] = {}
 
-    def round_ended(self) -> None:
+    def attempt_ended(self) -> None:
         self._peers.clear()
         self._claims.clear()
         self._polls.clear()

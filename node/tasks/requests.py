@@ -33,7 +33,7 @@ READ_TIMEOUT = 3600.0
 """Seconds that a read waits for a manager that is away; the task's own timeout ends it sooner."""
 SIBLING_TIMEOUT = 30.0
 CACHE, FILE_CACHE = 256 << 20, 16 << 30
-"""Bytes of values that stay in memory, and in files, between rounds: the next one may read them
+"""Bytes of values that stay in memory, and in files, between attempts: the next one may read them
 again."""
 
 
@@ -88,15 +88,15 @@ class TaskRequests:
             case _:
                 self._exchange.serve(request, request.body)
 
-    def round_ended(self) -> None:
-        """What the round read need not stay in memory."""
+    def attempt_ended(self) -> None:
+        """What the attempt read need not stay in memory."""
         for digest in self._pinned:
             try:
                 self._context.values.unpin(digest)
             except BlobMissing:
                 continue
         self._pinned.clear()
-        self._exchange.round_ended()
+        self._exchange.attempt_ended()
         self._context.values.trim(CACHE, FILE_CACHE)
 
     def _schedule(self, request: light.Request, call: protocol.NextIteration) -> None:
@@ -158,7 +158,7 @@ class TaskRequests:
     def _fetch(
         self, blobs: tuple[BlobRef, ...], request: light.Request, then: Callable[[], None]
     ) -> None:
-        """All at once into the memory depot, where they stay until the round ends."""
+        """All at once into the memory depot, where they stay until the attempt ends."""
         missing = {blob for blob in blobs if not self._pin(blob)}
         if not missing:
             then()

@@ -1,6 +1,6 @@
 """The shell around a TaskMachine: one lane of a task on this node, with its warm runtime.
 
-It prepares the module and the datasets, starts the runtime, gives it rounds, serves what
+It prepares the module and the datasets, starts the runtime, gives it attempts, serves what
 the task's code asks, and puts what happens into the journal. Nothing that it must not
 forget lives in it: a successor ends the runtime that was left; the node's supervisor reads from
 the journal which attempts were under way, tells them INTERRUPTED, and gives it the others.
@@ -42,7 +42,7 @@ from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
 from manta.node.wiring.addresses import DATASETS, LIGHT, PEER_HUB, ROOT
 from manta.node.wiring.context import LeftRuntime, NodeContext
-from manta.node.wiring.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
+from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh, Revoke, Run, TaskUp
 from manta.protocol.node import (
     Assignment,
     Instance,
@@ -102,7 +102,7 @@ class TaskSupervisor(Actor):
             case Revoke(instance):
                 self._feed(events.Revoked(instance))
             case light.RuntimeReady(session, mode):
-                self.notify(ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
+                self.notify(ROOT, AttemptsAreFresh(*self._lane, mode != "resident"))
                 self._feed(events.Ready(session))
             case light.RuntimeFailed(session, error):
                 self._feed(events.Failed(session, error))
@@ -154,18 +154,18 @@ class TaskSupervisor(Actor):
         match action:
             case events.Report(entry):
                 self._report(entry)
-            case events.GiveRound(session, assignment):
-                self._give_round(session, assignment)
-            case events.CancelRound(session, instance, reason):
-                self._cancel_round(session, instance, reason)
+            case events.RunAttempt(session, assignment):
+                self._run_attempt(session, assignment)
+            case events.CancelAttempt(session, instance, reason):
+                self._cancel_attempt(session, instance, reason)
             case events.KillRuntime():
                 self._end_runtime()
             case events.Prepare(session, assignment):
                 self._prepare(session, assignment)
             case events.StartRuntime(session, assignment):
                 if assignment.module.package is None:
-                    self.notify(ROOT, RoundsAreFresh(*self._lane, True))
-                    self._events.append(events.Ready(session))  # each round starts its own
+                    self.notify(ROOT, AttemptsAreFresh(*self._lane, True))
+                    self._events.append(events.Ready(session))  # each attempt starts its own
                 else:
                     self._open_session(session, assignment)
             case _:
@@ -186,7 +186,7 @@ class TaskSupervisor(Actor):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
             self.notify(ROOT, AttemptEnded(entry.instance))
-            self._requests.round_ended()
+            self._requests.attempt_ended()
 
     # --- preparing ---------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class TaskSupervisor(Actor):
         return identity.alias if identity and identity.alias else self._context.config.alias
 
     def _run_image(self, session: str, assignment: Assignment) -> None:
-        """A round of an image that runs its own entry point."""
+        """An attempt of an image that runs its own entry point."""
         context = self._context
         scratch = context.state.tasks / session
         spec = image_spec(session, assignment, self._node_alias(), scratch, self._found)
@@ -375,13 +375,13 @@ class TaskSupervisor(Actor):
             return
         context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch)
 
-    def _cancel_round(self, session: str, instance: Instance, reason: str) -> None:
+    def _cancel_attempt(self, session: str, instance: Instance, reason: str) -> None:
         if self._is_image_alone:
             self._context.runtimes[self.ref.address.path].handle.kill()
         else:
             self._context.sessions.tell(light.CancelAttempt(session, instance, reason))
 
-    def _give_round(self, session: str, assignment: Assignment) -> None:
+    def _run_attempt(self, session: str, assignment: Assignment) -> None:
         self._is_image_alone = assignment.module.package is None
         if self._is_image_alone:
             self._run_image(session, assignment)

@@ -42,8 +42,8 @@ class TaskUp(msgspec.Struct, frozen=True):
     lane: int
 
 
-class RoundsAreFresh(msgspec.Struct, frozen=True):
-    """A runtime is ready: whether each of its rounds starts afresh, or an object lives on."""
+class AttemptsAreFresh(msgspec.Struct, frozen=True):
+    """A runtime is ready: whether each of its attempts starts afresh, or an object lives on."""
 
     swarm_id: str
     alias: str
