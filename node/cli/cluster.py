@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import click
@@ -96,7 +97,7 @@ def _start(planned: list[Any], as_json: bool) -> int:
     from manta.node.daemon import background
     from manta.node.daemon import cluster as nodes
 
-    nodes.check_token(planned, nodes.now())
+    nodes.check_token(planned, time.time())
     there = set(nodes.running({node.name: node.member for node in planned}))
     records, codes = [], []
     for name, error, code in nodes.start(planned):

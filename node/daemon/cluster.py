@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -164,7 +163,3 @@ def stop(names: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def running(names: Mapping[str, Member]) -> list[str]:
     return [name for name in names if places.state_folder(name).running_pid() is not None]
-
-
-def now() -> float:
-    return time.time()

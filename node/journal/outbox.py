@@ -72,14 +72,6 @@ class Outbox(Generic[T]):
         self.pending_bytes += size
         return self.last
 
-    def drop_first(self) -> T | None:
-        """Forget the oldest as though it were acknowledged."""
-        if not self._items:
-            return None
-        item = self._items[0].item
-        self.acknowledge(self.acknowledged + 1)
-        return item
-
     def replace(self, number: int, item: T) -> None:
         """Another item under a number that is not acknowledged."""
         index = number - self.acknowledged - 1
