@@ -1,6 +1,6 @@
 """What a TaskSupervisor and the LightService say to each other about one runtime.
 
-A *runtime* is a task process that outlives attempts; a *attempt* is one attempt of one
+A *runtime* is a task process that outlives attempts; an *attempt* is one attempt of one
 instance, run in it. Requests of the task's code reach the TaskSupervisor as `Request`
 with a reply to be filled in; everything else that the runtime does arrives as an event.
 Values are payloads: what is large lies in the node's memory depot under its digest.
@@ -13,25 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from manta.actors import Ref
     from manta.protocol.node import Assignment, Instance, TaskError
     from manta.protocol.values import Payload
-
-
-# To the LightService.
-
-
-class OpenSession(msgspec.Struct, frozen=True):
-    """Answered with SessionOpened."""
-
-    session: str
-    owner: Ref
-
-
-class SessionOpened(msgspec.Struct, frozen=True):
-    token: str
-    socket: str
-    """Path of the Unix socket; its folder is what a container mounts."""
 
 
 # To `RuntimeSessions.tell`, from any thread: nothing is lost while the service is restarted.

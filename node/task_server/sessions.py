@@ -203,7 +203,10 @@ class RuntimeSessions:
         return str(self.folder / SOCKET)
 
     def open(self, id: str, owner: Ref) -> RuntimeSession:
-        """From any thread. A session that is open already gets a new owner."""
+        """From any thread. A session that is open already gets a new owner.
+
+        `owner` receives its events; by its path, so that a successor does.
+        """
         with self._lock:
             session = self.by_id.get(id)
             if session is None:

@@ -40,7 +40,7 @@ from manta.node.tasks.image_attempts import ImageAttempt, ImageEnded, image_spec
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
-from manta.node.wiring.addresses import DATASETS, LIGHT, PEER_HUB, ROOT
+from manta.node.wiring.addresses import DATASETS, PEER_HUB, ROOT
 from manta.node.wiring.context import LeftRuntime, NodeContext
 from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh, Revoke, Run, TaskUp
 from manta.protocol.node import (
@@ -167,7 +167,7 @@ class TaskSupervisor(Actor):
                     self.notify(ROOT, AttemptsAreFresh(*self._lane, True))
                     self._events.append(events.Ready(session))  # each attempt starts its own
                 else:
-                    self._open_session(session, assignment)
+                    self._launch(session, assignment)
             case _:
                 assert_never(action)
 
@@ -271,30 +271,17 @@ class TaskSupervisor(Actor):
 
     # --- the runtime -------------------------------------------------------------------
 
-    def _open_session(self, session: str, assignment: Assignment) -> None:
-        def opened(answer: Any, error: BaseException | None) -> None:
-            if session != self._machine.session:
-                self._context.sessions.tell(light.CloseSession(session))
-            elif error is not None:
-                sentence = f"The node's service for tasks did not answer: {error}"
-                self._feed(
-                    events.Failed(session, TaskError("LaunchError", sentence), platform=True)
-                )
-            else:
-                self._launch(session, assignment, answer)
-
-        request = light.OpenSession(session, self.ref)
-        self.ask(LIGHT, request, SIBLING_TIMEOUT, opened)
-
-    def _launch(self, session: str, assignment: Assignment, opened: light.SessionOpened) -> None:
+    def _launch(self, session: str, assignment: Assignment) -> None:
         context = self._context
+        successors_too = self.system.ref(self.ref.address.path)
+        opened = context.sessions.open(session, successors_too)
         scratch = context.state.tasks / session
         folder, entry = self._module
         resources = assignment.resources
         spec = RuntimeSpec(
             session=session,
             module_folder=folder,
-            socket=Path(opened.socket),
+            socket=Path(context.sessions.path),
             token=opened.token,
             scratch=scratch,
             entry=entry,

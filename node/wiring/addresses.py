@@ -5,7 +5,6 @@ from __future__ import annotations
 ROOT = "node"
 MANAGER_LINK = f"{ROOT}/manager-link"
 PEER_HUB = f"{ROOT}/peer-hub"
-LIGHT = f"{ROOT}/light"
 DATASETS = f"{ROOT}/datasets"
 METRICS = f"{ROOT}/metrics"
 

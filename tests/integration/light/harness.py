@@ -211,14 +211,13 @@ class Runtime:
             file = module / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(textwrap.dedent(text))
-        request = light.OpenSession(self.id, node.owner)
-        opened: light.SessionOpened = node.light.ask(request, timeout=PATIENCE)
+        opened = node.sessions.open(self.id, node.system.ref("owner"))
         self.token = opened.token
         self.exits: queue.SimpleQueue[RuntimeExit] = queue.SimpleQueue()
         self.spec = RuntimeSpec(
             session=self.id,
             module_folder=module,
-            socket=Path(opened.socket),
+            socket=Path(node.sessions.path),
             token=opened.token,
             scratch=scratch,
             entry=entry,

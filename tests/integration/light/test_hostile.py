@@ -37,11 +37,10 @@ class Task:
     def __init__(self, node: Any, id: str = "hostile") -> None:
         self.node = node
         self.id = id
-        request = light.OpenSession(id, node.owner)
-        self.opened = node.light.ask(request, timeout=10)
+        self.session = node.sessions.open(id, node.system.ref("owner"))
         self.connections: list[MessageSocket] = []
         self.runtime = self.connect(
-            {"k": "runtime", "token": self.opened.token, "version": VERSION, "pid": 1}
+            {"k": "runtime", "token": self.session.token, "version": VERSION, "pid": 1}
         )
         self.expect(self.runtime, "welcome")
         self.runtime.send({"k": "ready", "mode": "fork", "why": ""})
@@ -51,7 +50,7 @@ class Task:
         self.attempt = self.connect({"k": "attempt", "token": self.order["token"]})
 
     def connect(self, *messages: dict[str, Any]) -> MessageSocket:
-        connection = MessageSocket.to(self.opened.socket)
+        connection = MessageSocket.to(self.node.sessions.path)
         connection.socket.settimeout(10)
         self.connections.append(connection)
         for message in messages:
@@ -176,10 +175,10 @@ def test_a_wrong_greeting(task: Task, greeting: dict[str, Any]) -> None:
 
 
 def test_a_token_of_the_other_kind(task: Task) -> None:
-    task.expect(task.connect({"k": "attempt", "token": task.opened.token}), "refused")
+    task.expect(task.connect({"k": "attempt", "token": task.session.token}), "refused")
     greeting = {"k": "runtime", "token": task.order["token"], "version": VERSION, "pid": 1}
     task.expect(task.connect(greeting), "refused")
-    greeting = {"k": "runtime", "token": task.opened.token, "version": 99, "pid": 1}
+    greeting = {"k": "runtime", "token": task.session.token, "version": 99, "pid": 1}
     task.expect(task.connect(greeting), "refused")
 
 
