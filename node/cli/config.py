@@ -32,7 +32,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group(cls=Group)
 def config() -> None:
-    """Make and look at configurations."""
+    """Make, show, check, change and delete configurations."""
 
 
 def _one_for_each_key(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,10 +74,10 @@ def _option(key: Key) -> Callable[[Callable[..., None]], Callable[..., None]]:
 @config.command("init")
 @NAME
 @_one_for_each_key
-@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing configuration.")
 @AS_JSON
 def config_init(name: str, force: bool, as_json: bool, answers: dict[str, Any]) -> None:
-    """Make a configuration: asks on a terminal what no option answers."""
+    """Make a configuration; on a terminal, asks for what no option answers."""
     from manta.node.cli import init
 
     path = config_path(name)
@@ -109,7 +109,7 @@ def config_show(name: str, as_json: bool) -> None:
 @NAME
 @AS_JSON
 def config_validate(name: str, as_json: bool) -> int:
-    """Check a configuration, and that its datasets are there; all that is wrong is said."""
+    """Check a configuration and its datasets; everything that is wrong is listed."""
     from manta.console import json_form
     from manta.node.capabilities import datasets
 
@@ -140,7 +140,7 @@ def config_list(as_json: bool) -> None:
     for path in paths:
         click.echo(path.stem)
     if not paths:
-        click.echo("There is none yet; `manta_node config init` makes one.", err=True)
+        click.echo("There are none yet; `manta_node config init` makes one.", err=True)
 
 
 @config.command("edit")
@@ -172,8 +172,8 @@ def config_edit(name: str, as_json: bool) -> None:
             click.echo(f"Error: {error}", err=True)
             if not (sys.stdin.isatty() and click.confirm("Edit it again", default=True)):
                 raise OperatorError(
-                    f"{path} is as it was; what you wrote is in {draft}, and the next "
-                    f"`manta_node config edit {name}` goes on with it."
+                    f"{path} is unchanged; what you wrote is in {draft}, and the next "
+                    f"`manta_node config edit {name}` continues with it."
                 ) from None
     if text == path.read_text(encoding="utf-8", errors="replace"):
         draft.unlink()
@@ -188,7 +188,7 @@ def config_edit(name: str, as_json: bool) -> None:
 @config.command("delete")
 @NAME
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--state", is_flag=True, help="Its key, journal and logs too.")
+@click.option("--state", is_flag=True, help="Delete its key, journal and logs too.")
 @AS_JSON
 def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
     """Delete a configuration; refused while its node runs."""
@@ -226,8 +226,8 @@ def _delete_state(state: StateFolder) -> None:
     left = [path for path in state.path.iterdir() if path != state.key_file]
     if left:
         raise OperatorError(
-            f"{left[0]} could not be removed whole: remove it, as the user whose files are in it, "
-            "and delete again. The configuration and the node's key are still there."
+            f"{left[0]} could not be removed completely: remove it, as the user whose files are in "
+            "it, and delete again. The configuration and the node's key are still there."
         )
     remove_folder(state.path)
 

@@ -56,4 +56,4 @@ def _unknown(variable: str) -> str:
     known = [name.removeprefix(PREFIX) for name in _KEYS]
     near = get_close_matches(variable.removeprefix(PREFIX), known, n=1)
     meant = f"did you mean {PREFIX}{near[0]}?" if near else "docs/node.md lists those that are."
-    return f"{variable} is no variable of a node's: {meant}"
+    return f"{variable} is not a variable that a node knows: {meant}"

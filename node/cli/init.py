@@ -39,7 +39,7 @@ def make(name: str, path: Path, answers: dict[str, Any]) -> None:
     config = parse(text, path, os.environ)
     write_private(path, text, replace=True)
     for flaw in datasets.flaws(config):
-        click.echo(f"Mind: {flaw}", err=True)
+        click.echo(f"Note: {flaw}", err=True)
 
 
 def ask(name: str, answers: dict[str, Any]) -> None:

@@ -39,12 +39,12 @@ def cli() -> None:
 
 @cli.command()
 @NAME
-@click.option("--background", is_flag=True, help="Return once the node runs.")
+@click.option("--background", is_flag=True, help="Return once the node is running.")
 @click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
 def start(name: str, background: bool, as_json: bool) -> None:
     """Start the node; in the foreground, Ctrl-C stops it."""
     if as_json and not background:
-        raise click.UsageError("--json is for --background: else the node's log is what is shown.")
+        raise click.UsageError("--json goes with --background: without it the node's log is shown.")
     if name == DEFAULT:
         _configure_from_environment(config_path(name))
     found = config_of(name)
@@ -87,14 +87,14 @@ def _configure_from_environment(path: Path) -> None:
     text = from_environment(os.environ)
     if text is not None:
         write_private(path, text)
-        click.echo(f"{path} is made from the MANTA_NODE_* variables.", err=True)
+        click.echo(f"{path} was made from the MANTA_NODE_* variables.", err=True)
 
 
 @cli.command()
 @NAME
 @AS_JSON
 def stop(name: str, as_json: bool) -> None:
-    """Stop the node: its tasks are ended, the manager is told."""
+    """Stop the node; its tasks end, and the manager is told."""
     from manta.console import json_form
     from manta.node.daemon import background as daemons
 
@@ -112,12 +112,12 @@ def stop(name: str, as_json: bool) -> None:
 
 @cli.command()
 @NAME
-@click.option("--all", "all_", is_flag=True, help="Of all nodes of this machine.")
+@click.option("--all", "all_", is_flag=True, help="All nodes of this machine.")
 @AS_JSON
 def status(name: str, all_: bool, as_json: bool) -> int:
-    """Say how the node stands, or the nodes of the cluster NAME.
+    """Show the state of the node, or of the nodes of the cluster NAME.
 
-    Exits with 0 when it is connected, with 6 when it was denied, else with 7.
+    Exits with 0 if it is connected, with 6 if it was denied, with 7 otherwise.
     """
     from manta.console import json_form, text
     from manta.node.daemon import background as daemons
@@ -179,9 +179,11 @@ def _lines(record: dict[str, Any]) -> list[str]:
 
 @cli.command()
 @NAME
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now.")
-@click.option("-n", "--lines", default=100, type=click.IntRange(0), help="Of the end; 0: all.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new lines.")
+@click.option(
+    "-n", "--lines", default=100, type=click.IntRange(0), help="How many of the last lines; 0: all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
     """Show the node's own log, or those of the nodes of the cluster NAME."""
     from manta.console import json_form

@@ -132,7 +132,7 @@ def _host(text: str) -> str:
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError('it must be a size as "10 MB"')
+        raise ValueError('it must be a size such as "10 MB"')
     number, unit = match.groups()
     base = 1024 if unit and "i" in unit else 1000
     power = "KMG".index(unit[0].upper()) + 1 if unit else 0

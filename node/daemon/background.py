@@ -57,8 +57,8 @@ class Started:
             if now > deadline + SILENCE:
                 self.process.returncode = 0
                 raise DaemonEnded(
-                    f"The node {self.name} (process {self.process.pid}) says nothing; see "
-                    f"{self.folder.log_file}.",
+                    f"The node {self.name} (process {self.process.pid}) does not report "
+                    f"how it stands; see {self.folder.log_file}.",
                     Exit.TIMEOUT,
                 )
             time.sleep(0.05)

@@ -24,7 +24,8 @@ def config_path(name: str) -> Path:
 
     if not NAME.fullmatch(name):
         raise click.BadParameter(
-            f"{name!r} is no name of a configuration: letters, digits, dots, dashes, underscores."
+            f"{name!r} is not a name for a configuration: use letters, digits, dots, dashes "
+            "and underscores."
         )
     return home() / "nodes" / f"{name}.toml"
 

@@ -138,7 +138,7 @@ def test_other_keys() -> None:
         ),
         ("[datasets.mappings]\na = '${NOWHERE}'\n", "needs the environment variable NOWHERE"),
         ("labels = 3\n", "line 1: labels is no table; write [labels]."),
-        ("[logging]\nrotation = 'weekly'\n", 'must be a size as "10 MB"'),
+        ("[logging]\nrotation = 'weekly'\n", 'must be a size such as "10 MB"'),
         ("[logging]\nrotation = '9 KB'\n", "is '9 KB'; it must be at least \"10 KB\""),
         ("[labels]\nroom = ''\n", "labels.room is ''; it must not be empty"),
         ("[network]\nmanager_host = 'tcp://x:1'\n", "without scheme and port"),
