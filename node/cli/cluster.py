@@ -19,7 +19,7 @@ COUNT = click.IntRange(1, MOST)
 
 
 class ClusterGroup(Group):
-    """`cluster 3` stands for the command that asks for each node's configuration."""
+    """Resolves `cluster 3` to the command that asks for each node's configuration."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -39,7 +39,7 @@ def cluster() -> None:
 
 
 class _Count(click.Argument):
-    """Stands in the command's own name, so that its usage does not show it again."""
+    """An argument that is part of the command's name, so that its usage omits it."""
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         return "'N'"

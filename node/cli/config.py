@@ -1,4 +1,4 @@
-"""`manta_node config`: make, look at, check, change and delete configurations."""
+"""`manta_node config`: make, show, check, change and delete configurations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def config() -> None:
 
 
 def _one_for_each_key(command: Callable[..., None]) -> Callable[..., None]:
-    """Options; what is given comes as `answers`, by the key's path."""
+    """Add an option for each key; the command receives `answers` by the keys' paths."""
 
     @functools.wraps(command)
     def with_answers(**given: Any) -> None:
@@ -212,7 +212,7 @@ def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
 
 
 def _delete_state(state: StateFolder) -> None:
-    """The key last: as long as something cannot be removed, the node is still itself.
+    """Delete a state folder, the key last: until all else is gone the node keeps its identity.
 
     Raises OperatorError.
     """

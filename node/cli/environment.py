@@ -1,4 +1,4 @@
-"""The node `default` made from MANTA_NODE_* variables, where nobody has configured one."""
+"""Makes the configuration `default` from MANTA_NODE_* variables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def from_environment(environment: Mapping[str, str]) -> str | None:
-    """A configuration as TOML, or None when no variable asks for one.
+    """Returns a configuration as TOML, or None if no variable asks for one.
 
     `MANTA_NODE_DATASETS` and `MANTA_NODE_LABELS` hold NAME=VALUE, separated by commas. The
     token is not copied: the file names its variable. Raises VariableError.

@@ -1,4 +1,4 @@
-"""What `manta_node config init` asks, and the file that it makes of the answers."""
+"""Asks for a new configuration's values and writes the file, for `manta_node config init`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from manta.node.config import KEYS, host_name, toml_lines, toml_value
 TOKEN = "${MANTA_NODE_TOKEN}"
 PATHS = KEYS["datasets.mappings"].metavar
 _ALWAYS = ("network.manager_host", "network.manager_port")
-"""What a new file says even where it is the default."""
+"""Keys that a new file holds even with their defaults."""
 
 
 def unanswered() -> dict[str, Any]:
-    """What `ask` and `render` take, with nothing in it; by the keys' paths."""
+    """Returns the empty answers that `ask` and `render` take, by the keys' paths."""
     return {path: [] if key.type is dict else None for path, key in KEYS.items()}
 
 
 def make(name: str, path: Path, answers: dict[str, Any]) -> None:
-    """Ask on a terminal what is not answered, and write the file once it is valid.
+    """Ask on a terminal for what is not answered, and write the file once it is valid.
 
     Raises ConfigError, KeyFileError, click.ClickException.
     """
@@ -43,7 +43,7 @@ def make(name: str, path: Path, answers: dict[str, Any]) -> None:
 
 
 def ask(name: str, answers: dict[str, Any]) -> None:
-    """On a terminal: what no option has answered."""
+    """Ask on a terminal for what no option has answered."""
     token = answers["identity.secured_token"] or click.prompt(
         "Token to enrol with (empty: from the variable MANTA_NODE_TOKEN)",
         default="",
@@ -94,7 +94,7 @@ def _ask_datasets() -> list[str]:
 
 
 def _checked(path: str, answer: str) -> str | int | None:
-    """What the file would hold; a click.UsageError has it asked again."""
+    """Returns the value for the file. Raises click.UsageError, which makes click ask again."""
     import os
 
     from manta.node.config import converted, parse
@@ -117,7 +117,7 @@ def _checked_dataset(answer: str) -> str:
 
 
 def render(name: str, answers: dict[str, Any]) -> str:
-    """TOML. Raises click.BadParameter for an answer that cannot be."""
+    """Returns the file as TOML. Raises click.BadParameter for an invalid answer."""
     given = {
         **answers,
         "identity.secured_token": answers["identity.secured_token"] or TOKEN,

@@ -1,4 +1,4 @@
-"""The `manta_node` command. Each command's module is imported when the command is called."""
+"""The `manta_node` command. What a command needs is imported when it is called."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _start_here(config: NodeConfig, folder: StateFolder) -> None:
 
 
 def _configure_from_environment(path: Path) -> None:
-    """Where there is no configuration and MANTA_NODE_* variables ask for one: in containers."""
+    """Make the configuration from MANTA_NODE_* variables if it does not exist: in containers."""
     if path.exists():
         return
     from manta.node.cli.environment import from_environment
@@ -150,7 +150,7 @@ def status(name: str, all_: bool, as_json: bool) -> int:
 
 
 def _nodes_of(cluster: str) -> list[str]:
-    """Of this machine; with the node of the same name, should it run as well."""
+    """Returns the cluster's nodes on this machine, and the node of the same name if it runs."""
     found = list(members(cluster))
     return [cluster, *found] if found and state_folder(cluster).running_pid() else found
 
@@ -219,12 +219,12 @@ for _command, _example in {
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit; what is wrong is said in a sentence, never by a traceback."""
+    """Run a command and exit. Errors are sentences, never tracebacks."""
     run(cli, arguments, "manta_node", tell)
 
 
 def tell(error: Exception) -> Exit:
-    """Say what went wrong, on stderr; returns the exit code."""
+    """Print what went wrong to stderr, and return the exit code."""
     from manta.console.terminal import say_error
     from manta.node.daemon.exit_codes import of_error, sentence_of
 

@@ -51,7 +51,7 @@ def parse(text: str, path: Path, environment: Mapping[str, str]) -> NodeConfig:
 
 
 class _Reader:
-    """Collects what is wrong, so that all of it is said at once."""
+    """Collects all flaws, so that they are reported together."""
 
     def __init__(self, text: str, path: Path, environment: Mapping[str, str]) -> None:
         self.flaws: list[Flaw] = []
@@ -73,7 +73,7 @@ class _Reader:
             raise ConfigError(self._path, flaw) from None
 
     def has_secret(self) -> bool:
-        """Whether the file itself tells a token, and does not only name a variable."""
+        """Whether the file itself holds a token, and does not just name a variable."""
         identity = self._document.get("identity", {})
         token = identity.get("secured_token") if isinstance(identity, dict) else None
         return isinstance(token, str) and bool(_VARIABLE.sub("", token).strip())
@@ -105,7 +105,7 @@ class _Reader:
         return replace(config, log_level="DEBUG") if config.debug_mode else config
 
     def _value(self, key: Key, given: Mapping[str, Any]) -> Any:
-        """What the node takes; with a flaw, for a value that cannot be, what it is left out."""
+        """Returns the node's value; for an invalid one adds a flaw and returns the default."""
         if key.path not in given:
             return key.left_out()
         value, where = given[key.path], tuple(key.path.split("."))
@@ -141,7 +141,7 @@ class _Reader:
     def _substitute(
         self, where: tuple[str, ...], text: str, *, optional: bool = False
     ) -> str | None:
-        """`${NAME}` by the variable's value; `$${` stands for itself without its first $."""
+        """Replaces `${NAME}` by the variable's value and `$${` by `${`."""
         unset: list[str] = []
 
         def value(match: re.Match[str]) -> str:
@@ -178,7 +178,7 @@ class _Reader:
 
 
 def converted(text: str, wanted: type) -> Any:
-    """What a variable's text stands for; the text itself where it stands for nothing."""
+    """Returns the text as a value of that type, or the text itself if it is none."""
     try:
         if wanted is bool:
             return {"true": True, "false": False}.get(text.lower(), text)

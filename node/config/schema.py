@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PREFIX = "MANTA_NODE_"
 LEAST_ROTATION = 10_000
-"""Bytes of a log; less would be turned over all the time."""
+"""Bytes of a log file; less would be rotated all the time."""
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
 _NOUNS = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
@@ -30,13 +30,13 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Key:
-    """One key: what it may be, and what it is when it is left out."""
+    """One key of the file: its type, bounds and default, and how the command line calls it."""
 
     path: str
-    """Section and name; a section alone is a table of free names."""
+    """Section and name. A section alone is a table of free names."""
     type: type
     default: Any
-    """As the file would have it. None: `work_out` says, or nothing does."""
+    """The file's value; None if `work_out` finds it, or there is none."""
     help: str
     option: str
     metavar: str | None = None
@@ -46,11 +46,11 @@ class Key:
     secret: bool = False
     work_out: Callable[[], Any] = lambda: None
     worked_out: str = ""
-    """How help calls what `work_out` finds."""
+    """What help says instead of a default."""
     read: Callable[[Any], Any] = _same
-    """From the file's value to the node's; raises ValueError with the remedy."""
+    """Turns the file's value into the node's. Raises ValueError with the remedy."""
     show: Callable[[Any], Any] = _same
-    """The way back."""
+    """Turns the node's value into the file's."""
 
     @property
     def section(self) -> str:
@@ -67,7 +67,7 @@ class Key:
 
     @property
     def shown_default(self) -> str:
-        """For help; "" where there is none."""
+        """The default as help shows it; "" for none."""
         if self.default in (None, ""):
             return self.worked_out
         if self.type is bool:
@@ -75,11 +75,11 @@ class Key:
         return f"{self.default:g}" if self.type is float else str(self.default)
 
     def left_out(self) -> Any:
-        """What the node takes when the file does not say."""
+        """Returns the node's value if the file has none."""
         return self.work_out() if self.default is None else self.read(self.default)
 
     def check(self, value: Any) -> Any:
-        """What the node takes for the file's value. Raises ValueError with the remedy."""
+        """Returns the node's value for the file's. Raises ValueError with the remedy."""
         kinds = (int, float) if self.type is float else self.type
         fits = isinstance(value, kinds) and (self.type is bool or not isinstance(value, bool))
         if fits and self.low is not None:
@@ -105,7 +105,7 @@ class Key:
 def setting(
     path: str, type: type, default: Any, help: str, *, option: str = "", **more: Any
 ) -> Any:
-    """A field of NodeConfig that is a key of the file."""
+    """Declares a field of NodeConfig that is a key of the file."""
     option = option or "--" + path.rpartition(".")[2].replace("_", "-")
     key = Key(path, type, default, help, option, **more)
     return field(repr=not key.secret, metadata={"key": key})
@@ -156,7 +156,7 @@ class NodeConfig:
     number: int | None = None
     """Which node of a cluster that one configuration describes, counted from 1."""
     token_variable: str = ""
-    """The unset variable that the token should come from."""
+    """The environment variable that the token should come from, if it is not set."""
 
     token: str = setting(
         "identity.secured_token",
@@ -240,7 +240,7 @@ class NodeConfig:
         metavar="IMAGE",
         read=lambda image: image or None,
     )
-    """None: Python's own, of the node's version."""
+    """None: the official Python image of the node's version."""
     gpu_enabled: bool = setting("containers.gpu_enabled", bool, True, "Tasks may use GPUs.")
     allow_unsandboxed: bool | None = setting(
         "containers.allow_unsandboxed",
@@ -249,7 +249,7 @@ class NodeConfig:
         "Tasks may run as plain processes.",
         worked_out="yes, with a warning",
     )
-    """None: nobody has said."""
+    """None: not decided, so the node warns."""
     datasets: dict[str, Path] = setting(  # noqa: RUF009
         "datasets.mappings",
         dict,
@@ -293,7 +293,7 @@ class NodeConfig:
 
     @property
     def name(self) -> str:
-        """By which the node goes on this machine."""
+        """The node's name on this machine."""
         return self.path.stem if self.number is None else f"{self.path.stem}-{self.number}"
 
     @property
@@ -304,18 +304,18 @@ class NodeConfig:
 FIELDS: dict[str, Key] = {
     each.name: each.metadata["key"] for each in dataclasses.fields(NodeConfig) if each.metadata
 }
-"""By the name of the field."""
+"""By the fields' names."""
 KEYS: dict[str, Key] = {key.path: key for key in FIELDS.values()}
 SECTIONS: dict[str, list[str]] = {}
-"""The names of each section's keys; none where they are free."""
+"""The names of each section's keys; none if any name is allowed."""
 for _key in KEYS.values():
     SECTIONS.setdefault(_key.section, []).extend([_key.name] if _key.name else [])
 
 
 def instance(config: NodeConfig, number: int) -> NodeConfig:
-    """The configuration of the cluster's node `number`, counted from 1.
+    """Returns the configuration of a cluster's node `number`, counted from 1.
 
-    `{i}`, which counts from 0, and `{alias}` in datasets' paths are its own.
+    Replaces `{i}`, which counts from 0, and `{alias}` in the paths of datasets.
     """
     alias = f"{config.alias}-{number}"
 

@@ -16,7 +16,7 @@ _PART = re.compile(r""""([^"]*)"|'([^']*)'|([\w-]+)""")
 
 
 def render(config: NodeConfig) -> str:
-    """The configuration in force; the token is masked."""
+    """Returns the configuration in force as TOML; the token is masked."""
     tables: dict[str, dict[str, Any]] = {}
     for name, key in FIELDS.items():
         value = getattr(config, name)
@@ -54,7 +54,7 @@ def toml_value(value: str | bool | int | float) -> str:
 
 
 def line_of(text: str, where: tuple[str, ...]) -> int | None:
-    """The line of a key, counted from 1. The parser does not tell, so the text is searched."""
+    """Returns the line of a key, counted from 1: the parser does not tell, so search for it."""
     table: tuple[str, ...] = ()
     inside = False  # a table in braces that holds the key
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""A node's configuration and state folder: validity, secrets, token, datasets, daemon, paths."""
+"""Checks a node's configuration and state folder, and the rest by way of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Finding]:
-    """All that can be said of the node NAME, the machine's part included."""
+    """Yield all findings about the node NAME and its machine."""
     from manta.node.daemon.places import config_of
 
     config = None
@@ -65,7 +65,7 @@ def _socket_path(folder: StateFolder) -> Finding:
 
 
 def _secrets(folder: StateFolder) -> Iterator[Finding]:
-    """R8: a secret that others can read is none."""
+    """Secrets that other users can read are faults."""
     found = [path for path in (folder.key_file, folder.identity_file) if path.exists()]
     if not found:
         return
@@ -105,7 +105,7 @@ def _running(name: str, status: Status | None, folder: StateFolder) -> Finding:
 
 
 def _left_behind(name: str, folder: StateFolder) -> Iterator[Finding]:
-    """Containers of a daemon that was killed: they end by themselves, and are not removed."""
+    """Look for containers of a killed daemon: they end by themselves, but stay."""
     if engine.problem() is not None or not folder.key_file.exists():
         return
     try:

@@ -1,7 +1,7 @@
-"""The manager, asked over the network: is it there, is it the one, would it let this node in?
+"""Asks the manager over the network: is it there, is it the right one, will it admit this node?
 
-The node's own key is used while no daemon does: a manager knows one connection of a key. Else,
-and where there is none yet, a key made for the moment, which is nobody's.
+The node's own key is used only while no daemon uses it, because a manager keeps one connection
+per key. Otherwise, or if there is no key yet, a temporary key is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One line of the doctor's report."""
+"""Findings, the lines of the doctor's report."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Level(StrEnum):
 @dataclass(frozen=True)
 class Finding:
     check: str
-    """What was looked at."""
+    """The name of the check."""
     level: Level
     sentence: str
     remedy: str = ""
-    """"" where nothing is to be done."""
+    """What to do about it; "" for nothing."""
 
 
 def ok(check: str, sentence: str) -> Finding:

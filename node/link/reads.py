@@ -24,7 +24,7 @@ AGAIN_AFTER = 0.5
 
 
 class Relay(msgspec.Struct, frozen=True):
-    """To the link itself: try what waits."""
+    """To the link itself: send the reads that wait, if they may be sent."""
 
 
 class _Read(msgspec.Struct):
@@ -33,10 +33,10 @@ class _Read(msgspec.Struct):
     """Entry of the journal that the manager must have applied."""
     reply: Reply
     came: tuple[Any, ...] = ()
-    """What the pages before brought."""
+    """What former pages brought."""
 
     def whole(self, value: Any) -> Any:
-        """The answer with all its pages; None while some are missing."""
+        """Returns the answer with all its pages; None while some are missing."""
         if isinstance(value, ResultEntries):
             self.came += value.entries
             return None if value.more else ResultEntries(self.came)
@@ -53,14 +53,14 @@ class ManagerReads:
         self._journals = journals
         self._waiting: list[_Read] = []
         self._fetching: set[Any] = set()
-        """Globals that the manager is asked for now."""
+        """Reads of globals that the manager has not answered yet."""
 
     def registered(self, gateway: Ref) -> None:
         self._gateway = gateway
         self.relay()
 
     def disconnected(self) -> None:
-        """Whoever asks from now on waits for no answer that may never come."""
+        """Later reads do not wait for answers that may never come."""
         self._gateway = None
         self._fetching.clear()
 
@@ -69,7 +69,7 @@ class ManagerReads:
         self.relay()
 
     def relay(self) -> None:
-        """Something has changed: a connection, an acknowledgement, an answer."""
+        """Send the reads that may be sent now."""
         if self._gateway is None or not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
@@ -91,7 +91,7 @@ class ManagerReads:
             self._send(request, reads)
 
     def _send(self, request: Any, reads: list[_Read]) -> None:
-        """`reads` are one, or all of the same global."""
+        """`reads` are a single one, or several of the same global."""
         assert self._gateway is not None
         if count := len(reads[0].came):
             request = msgspec.structs.replace(request, after=count)

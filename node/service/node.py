@@ -115,11 +115,11 @@ class Node:
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
-        """In good order: tasks are ended and told INTERRUPTED, the manager hears goodbye."""
+        """End all tasks, report them INTERRUPTED, and say goodbye to the manager."""
         self._undo.close()
 
     def _leave(self) -> None:
-        """Before it ends what it runs: else that may come back to it."""
+        """Tell the manager first, or it may place the tasks that end now on this node again."""
         try:
             self.system.ref(MANAGER_LINK).ask(Leave(), timeout=LEAVE_TIMEOUT)
         except ActorError as error:
@@ -133,9 +133,9 @@ class Node:
 
 
 def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None, str]:
-    """Who the node is, if it has enrolled, and its manager's key. Raises IdentityError, TokenError.
+    """Returns the node's identity, None before it enrols, and its manager's key.
 
-    A token of another manager than before is a wish to move there.
+    A token of another manager means that the node moves there. Raises IdentityError, TokenError.
     """
     identity = folder.read_identity()
     if not config.token:

@@ -1,9 +1,9 @@
-"""The root of a node: what the manager wants against what runs, and who runs it.
+"""The root of a node's actors. It compares what the manager wants with what runs.
 
-Two machines decide: `Observed` what is to be taken and ended, `Reservations` what may run
-now, `Lanes` which task supervisor runs it. These are children that come and go. One that
-crashed says so when it is back (`TaskUp`): what it had begun is told INTERRUPTED, what it had
-not is given to it again.
+Three machines decide: `Observed` what is taken and what is ended, `Reservations` what may run
+now, `Lanes` which task supervisor runs it. Task supervisors come and go. One that crashed
+sends `TaskUp` when it is back: attempts that had begun are reported INTERRUPTED, and the
+others are given to it again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from manta.protocol.states import AttemptState
 
 
 class _Task(msgspec.Struct):
-    """A task supervisor and what it is to run."""
+    """A task supervisor and its assignments."""
 
     lane: Lane
     is_up: bool = False
@@ -82,7 +82,7 @@ class NodeSupervisor(Supervisor):
         self._observed.remember(journals.unacknowledged_ends())
 
     def children(self) -> list[ChildSpec]:
-        """The link comes last: whoever it tells of is there. It ends after all tasks."""
+        """The link starts last, because the others must be there when it tells them something."""
         context = self._context
         return [
             ChildSpec("datasets", partial(Datasets, context.config.datasets)),
@@ -159,7 +159,7 @@ class NodeSupervisor(Supervisor):
                 self.notify(f"{ROOT}/{task.id}", Revoke(instance))
 
     def _swarm_over(self, swarm_id: str, kill: bool) -> None:
-        """Its attempts have been cancelled: each runtime is stopped once they have ended."""
+        """Its attempts have been cancelled; a runtime stops once they have ended."""
         for task in [task for task in self._tasks.values() if task.lane[0] == swarm_id]:
             if not task.stopping and (kill or not task.granted):
                 self._stop_task(task)
@@ -173,7 +173,7 @@ class NodeSupervisor(Supervisor):
         self.stop_child(task.id, partial(self._task_stopped, task))
 
     def _forget_if_over(self, swarm_id: str) -> None:
-        """What its tasks kept, once none of them is left."""
+        """Delete what its tasks kept, once none of them is left."""
         if swarm_id in self._observed.swarms or any(lane[0] == swarm_id for lane in self._tasks):
             return
         shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)

@@ -30,7 +30,7 @@ class ImageEnded(msgspec.Struct, frozen=True):
 
 
 class ImageAttempt:
-    """What the container's thread calls: its output is kept, its end told to the supervisor."""
+    """Keeps the container's output and reports its end; called on the container's thread."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ def wants_gpu(assignment: Assignment) -> bool:
 
 
 def outcome(ended: ImageEnded) -> events.Returned | events.Exited:
-    """How the attempt ended."""
+    """Returns how the attempt ended."""
     exit_ = ended.exit
     if exit_.platform:
         return events.Exited(exit_.session, exit_.code, "", exit_.sentence, platform=True)

@@ -87,7 +87,7 @@ class _Attempt(msgspec.Struct):
     starting: float = 0.0
     began: float = 0.0
     verdict: tuple[AttemptState, TaskError | None] | None = None
-    """How it ends, whatever it still says: it was asked to end."""
+    """How it ends, whatever it reports: it was asked to end."""
 
     @property
     def instance(self) -> Instance:
@@ -119,7 +119,7 @@ class TaskMachine:
 
     @property
     def live(self) -> tuple[Instance, ...]:
-        """Assigned, and not told ended."""
+        """Attempts that were assigned and whose end was not reported."""
         attempts = (self._attempt, *self._waiting) if self._attempt else tuple(self._waiting)
         return tuple(attempt.instance for attempt in attempts if attempt)
 
@@ -166,7 +166,7 @@ class TaskMachine:
             self._next()
 
     def _next(self) -> None:
-        """Nothing runs: begin what waits."""
+        """Begin the next attempt that waits; nothing runs now."""
         if self._attempt is None and self._waiting:
             self._attempt = self._waiting.popleft()
         attempt = self._attempt
@@ -346,7 +346,7 @@ class TaskMachine:
 
 
 def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:
-    """For attempts whose supervisor or daemon went away under them."""
+    """Returns the ends of attempts whose supervisor or daemon is gone."""
     return [
         TaskEnded(
             instance,

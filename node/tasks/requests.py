@@ -1,4 +1,4 @@
-"""What a task's code asks of its node, answered without ever blocking the supervisor."""
+"""Answers what a task's code asks of its node, without blocking the supervisor."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TaskRequests:
                 self._exchange.serve(request, request.body)
 
     def attempt_ended(self) -> None:
-        """What the attempt read need not stay in memory."""
+        """Release the values that the attempt read."""
         for digest in self._pinned:
             try:
                 self._context.values.unpin(digest)
@@ -100,7 +100,7 @@ class TaskRequests:
         self._context.values.trim(CACHE, FILE_CACHE)
 
     def _schedule(self, request: light.Request, call: protocol.NextIteration) -> None:
-        """What names nothing that there is, is an exception where it was called."""
+        """Names that do not exist raise an exception in the task."""
         if not call.node_ids and call.alias is None:
             self._keep(request, call)
             return
@@ -158,7 +158,7 @@ class TaskRequests:
     def _fetch(
         self, blobs: tuple[BlobRef, ...], request: light.Request, then: Callable[[], None]
     ) -> None:
-        """All at once into the memory depot, where they stay until the attempt ends."""
+        """Fetch all at once into the depot, where they stay until the attempt ends."""
         missing = {blob for blob in blobs if not self._pin(blob)}
         if not missing:
             then()

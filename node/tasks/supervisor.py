@@ -1,9 +1,9 @@
 """The shell around a TaskMachine: one lane of a task on this node, with its warm runtime.
 
-It prepares the module and the datasets, starts the runtime, gives it attempts, serves what
-the task's code asks, and puts what happens into the journal. Nothing that it must not
-forget lives in it: a successor ends the runtime that was left; the node's supervisor reads from
-the journal which attempts were under way, tells them INTERRUPTED, and gives it the others.
+It prepares the module and the datasets, starts the runtime, gives it attempts, answers the
+requests of the task's code, and journals what happens. It may crash at any time: its successor
+ends the runtime that was left, and the node's supervisor reads in the journal which attempts
+were under way, reports them INTERRUPTED, and gives the others to the successor.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from manta.transports.errors import BlobMissing
 SIBLING_TIMEOUT = 30.0
 FETCH_TIMEOUT = 600.0
 RETRIES, RETRY_AFTER = 50, 0.1
-"""A sibling that is being restarted is asked again."""
+"""How often, and after how many seconds, a sibling that is being restarted is asked again."""
 
 Then = Callable[[Any, BaseException | None], None]
 
@@ -191,7 +191,7 @@ class TaskSupervisor(Actor):
     # --- preparing ---------------------------------------------------------------------
 
     def ask(self, path: str, message: Any, timeout: float, then: Then, tries: int = 0) -> None:
-        """Ask a sibling, whichever incarnation is there; again while it is being restarted."""
+        """Ask whatever incarnation of a sibling is there; ask again while it is being restarted."""
 
         def answered(value: Any, error: BaseException | None) -> None:
             if isinstance(error, ActorDead) and tries < RETRIES:
@@ -263,7 +263,7 @@ class TaskSupervisor(Actor):
         self.ask(PEER_HUB, Fetch(package), FETCH_TIMEOUT, fetched)
 
     def _not_prepared(self, session: str, kind: str, error: BaseException) -> None:
-        """A module or dataset that is no good is the swarm's fault or the operator's."""
+        """A bad module or dataset is the fault of the swarm or the operator."""
         faults = (Refused, NodeError)
         platform = isinstance(error, StorageError | LaunchError) or not isinstance(error, faults)
         sentence = error.sentence if isinstance(error, Refused) else str(error)
@@ -321,14 +321,14 @@ class TaskSupervisor(Actor):
             )
 
     def _warn_once(self, assignment: Assignment, text: str) -> None:
-        """Once in a swarm, to whoever reads its logs."""
+        """Write a warning to the swarm's log, once."""
         said = (assignment.instance.swarm_id, text)
         if said not in self._context.warned:
             self._context.warned.add(said)
             self._say(assignment, "warning", text)
 
     def _say(self, assignment: Assignment, level: str, text: str) -> None:
-        """To whoever reads the swarm's logs; from any thread."""
+        """Write a line to the swarm's log. May be called from any thread."""
         line = LogLine(assignment.instance, self.clock.wall(), level, text)
         self._context.journals.append_lines(assignment.instance.swarm_id, [line])
 
@@ -345,7 +345,7 @@ class TaskSupervisor(Actor):
         return identity.alias if identity and identity.alias else self._context.config.alias
 
     def _run_image(self, session: str, assignment: Assignment) -> None:
-        """An attempt of an image that runs its own entry point."""
+        """Run an attempt of an image that has its own entry point."""
         context = self._context
         scratch = context.state.tasks / session
         spec = image_spec(session, assignment, self._node_alias(), scratch, self._found)
