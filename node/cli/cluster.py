@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from manta.console.commands import Group, show_example
+from manta.console.commands import Group, as_json_option, show_example
 from manta.console.exit_codes import Exit
-from manta.node.cli.config import AS_JSON
 from manta.node.daemon import places
 from manta.node.errors import Flaw, NoConfig, UnknownName
 
@@ -48,7 +47,7 @@ class _Count(click.Argument):
 @click.command()
 @click.argument("count", cls=_Count, metavar="", type=COUNT)
 @click.option("--name", default="node", show_default=True, help="The nodes are NAME-1 to NAME-N.")
-@AS_JSON
+@as_json_option
 def ask(count: int, name: str, as_json: bool) -> int:
     """Ask for the configuration of each of N nodes, then start them."""
     from manta.node.cli import init as config_init
@@ -79,7 +78,7 @@ def ask(count: int, name: str, as_json: bool) -> int:
     metavar="NAME",
     help="The configuration that they share.",
 )
-@AS_JSON
+@as_json_option
 def start(count: int, name: str, as_json: bool) -> int:
     """Start N nodes of one configuration, in the background.
 
@@ -121,7 +120,7 @@ def _start(planned: list[Any], as_json: bool) -> int:
 @click.option(
     "--config", "name", metavar="NAME", help="Only this cluster; without it, all of them."
 )
-@AS_JSON
+@as_json_option
 def stop(name: str | None, as_json: bool) -> int:
     """Stop all nodes that `manta_node cluster` started."""
     from manta.console import json_form

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from manta.console.commands import Group, run, show_example
+from manta.console.commands import Group, as_json_option, run, say, show_example
 from manta.console.exit_codes import Exit
 from manta.node.cli.cluster import cluster
-from manta.node.cli.config import AS_JSON, DEFAULT, NAME, config
+from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
 from manta.node.daemon.places import (
     config_of,
@@ -52,14 +52,11 @@ def start(name: str, background: bool, as_json: bool) -> None:
     if not background:
         _start_here(found, folder)
         return
-    from manta.console import json_form
     from manta.node.daemon import background as daemons
 
     status = daemons.start(found, folder)
-    if as_json:
-        json_form.show(daemons.record(name, folder))
-    else:
-        click.echo(f"The node {name} runs (process {status.pid}). {status.sentence}")
+    sentence = f"The node {name} runs (process {status.pid}). {status.sentence}"
+    say(daemons.record(name, folder), sentence, as_json=as_json)
 
 
 def _start_here(config: NodeConfig, folder: StateFolder) -> None:
@@ -92,10 +89,9 @@ def _configure_from_environment(path: Path) -> None:
 
 @cli.command()
 @NAME
-@AS_JSON
+@as_json_option
 def stop(name: str, as_json: bool) -> None:
     """Stop the node; its tasks end, and the manager is told."""
-    from manta.console import json_form
     from manta.node.daemon import background as daemons
 
     must_be_known(name)
@@ -103,17 +99,14 @@ def stop(name: str, as_json: bool) -> None:
     pid = daemons.ask_to_stop(folder)
     if pid is not None:
         daemons.wait_for_end(name, folder, pid)
-    if as_json:
-        json_form.show({"name": name, "pid": pid, "stopped": pid is not None})
-    else:
-        said = "does not run" if pid is None else "was stopped"
-        click.echo(f"The node {name} {said}.")
+    sentence = f"The node {name} {'does not run' if pid is None else 'was stopped'}."
+    say({"name": name, "pid": pid, "stopped": pid is not None}, sentence, as_json=as_json)
 
 
 @cli.command()
 @NAME
 @click.option("--all", "all_", is_flag=True, help="All nodes of this machine.")
-@AS_JSON
+@as_json_option
 def status(name: str, all_: bool, as_json: bool) -> int:
     """Show the state of the node, or of the nodes of the cluster NAME.
 

@@ -43,7 +43,7 @@ from manta.transports.errors import BlobMissing, BlobRefused
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
-    from manta.transports.blobs.depots import FileDepot
+    from manta.transports.blobs.file_depot import FileDepot
 
 log = logging.getLogger(__name__)
 

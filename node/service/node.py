@@ -26,13 +26,15 @@ from manta.node.wiring.addresses import MANAGER_LINK, ROOT
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import Leave
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.zeromq.transport import ZmqTransport
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
     from manta.node.runners.interface import Runner
-    from manta.transports.bulk.interface import Bulk, Depot
+    from manta.transports.blobs.interface import Depot
+    from manta.transports.bulk.interface import Bulk
     from manta.transports.interface import Transport
     from manta.transports.security.keys import KeyPair
 

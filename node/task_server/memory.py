@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from manta.transports.blobs.io import PIECE
+from manta.transports.blobs.writer import PIECE
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
     from manta.node.task_server.sessions import RuntimeSessions
-    from manta.transports.blobs.depots import FileDepot
-    from manta.transports.bulk.interface import Bulk, Depot
+    from manta.transports.blobs.file_depot import FileDepot
+    from manta.transports.blobs.interface import Depot
+    from manta.transports.bulk.interface import Bulk
 
 
 @dataclass(frozen=True)

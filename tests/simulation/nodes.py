@@ -52,7 +52,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
-from manta.testing.memory.transport import public_key_of
+from manta.testing.memory.network import public_key_of
 from manta.transports.errors import DownReason, LinkDown
 from manta.transports.interface import Link
 from tests.simulation.manager import HEARTBEAT, pack, unpack

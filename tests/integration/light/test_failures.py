@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from manta.node.task_server import messages as light
-from tests.integration.light.harness import wait_until
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 

@@ -25,8 +25,9 @@ from manta.node.task_server import messages as light
 from manta.node.task_server.attempts import MAX_ABANDONED
 from manta.node.task_server.sessions import LONGEST_PATH, RuntimeSessions
 from manta.protocol.node import Instance
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
-from tests.integration.light.harness import Output, order, wait_until
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
+from tests.support.harness import Output, order, wait_until
 
 Start = Callable[..., Any]
 

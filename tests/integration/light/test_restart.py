@@ -17,8 +17,8 @@ import pytest
 from manta.actors import Actor, ChildSpec
 from manta.node.task_server import messages as light
 from manta.node.task_server import requests as ask
-from tests.children import Child
-from tests.integration.light.harness import wait_until
+from tests.support.children import Child
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -179,7 +179,8 @@ from manta.node.runners.process import ProcessRunner
 from manta.protocol.node import Assignment, Instance
 from manta.protocol.spec import ModuleSpec
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 class Owner(Actor):
     def receive(self, message):
         pass

@@ -25,7 +25,7 @@ from manta.protocol.node import Instance
 from manta.protocol.states import AttemptState
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Inline
-from manta.transports.blobs.depots import MemoryDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.codec.values import encode
 from manta.transports.security.admission import Admission
