@@ -1,1 +1,1 @@
-"""The processes of a task on a node: the runtime, its worker and the attempts."""
+"""The processes of a task on a node: the runtime, its worker and their attempts."""

@@ -1,4 +1,4 @@
-"""An attempt's connection to its node."""
+"""What an attempt asks its node, over as many connections as its threads need at once."""
 
 from __future__ import annotations
 
@@ -38,14 +38,13 @@ class _Closed(OSError):
 
 
 class AttemptClient:
-    """Requests to the node: any thread may ask, and none waits for another's answer."""
+    """Sends requests to the node: any thread may ask, and none waits for another's answer."""
 
     def __init__(self, path: str, token: str, brief: Brief, fd: int) -> None:
-        """`fd`: the connection that came with the order, the client's from here on; `path`: where
-        to open others."""
+        """Takes over `fd`, the connection that came with the order; opens others at `path`."""
         self.brief = brief
         self.moving = 0.0
-        """Seconds that the attempt's own thread spent waiting for the node and moving values."""
+        """Seconds for which the attempt's own thread waited for the node and moved values."""
         self._path = path
         self._token = token
         self._owner = self._thread = 0
@@ -55,12 +54,12 @@ class AttemptClient:
         self._closed = False
 
     def open(self, owner: int) -> None:
-        """In the process, `owner`, and the thread that run the attempt."""
+        """Called in the process, `owner`, and the thread that run the attempt."""
         self._owner = owner
         self._thread = get_ident()
 
     def close(self) -> None:
-        """Whoever still waits for an answer gets none."""
+        """Ends all connections: whoever still waits for an answer gets none."""
         self._closed = True
         for channel in self._channels:
             channel.end(is_idle=channel in self._free)
@@ -75,7 +74,7 @@ class AttemptClient:
         return self._on_a_channel(lambda channel: channel.call(request, fields))
 
     def payload(self, value: Any) -> bytes | int:
-        """A value as requests carry it. Raises TypeError for one that can't be sent."""
+        """A value in the form that requests carry. Raises TypeError for one that can't be sent."""
         if value is None:
             return _NONE
         payload: bytes | int = self._on_a_channel(lambda channel: channel.payload(value))
@@ -112,7 +111,7 @@ class AttemptClient:
 
 
 class _Channel:
-    """One request at a time, each carried out once even over a reconnect."""
+    """One request at a time; each is carried out once, even across a reconnect."""
 
     def __init__(
         self, path: str, token: str, number: int, connection: wire.MessageSocket | None = None
@@ -160,11 +159,11 @@ class _Channel:
                 assert self._connection is not None
                 self._connection.send_data(data)
                 return self._answer(self._connection)
-            except LightError:  # the node's answer: Timeout among them is an OSError
+            except LightError:  # the node's answer; among them Timeout is an OSError
                 raise
             except (OSError, wire.BrokenFrame):
                 self._close()
-            except BaseException:  # a signal's: half a frame may have left, or an answer may come
+            except BaseException:  # a signal: half a frame may have left, or an answer may come
                 self._close()
                 raise
 
@@ -191,7 +190,7 @@ class _Channel:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def end(self, is_idle: bool) -> None:
-        """Who waits in it, in another thread, wakes up and closes it."""
+        """Ends the channel; a thread that waits in it wakes up and closes it."""
         self._has_ended = True
         connection = self._connection
         if is_idle:
@@ -215,10 +214,9 @@ class _Channel:
         return _value(message, fds)
 
     def _receive(self, connection: wire.MessageSocket) -> tuple[dict[str, Any], list[int]]:
-        """The next message about the present request.
+        """The next message about the current request.
 
-        An exception raised by a signal can have cut an earlier request short: its
-        messages are passed over.
+        Messages about earlier requests, which a signal may have cut short, are skipped.
         """
         while True:
             received = connection.receive()
@@ -236,7 +234,7 @@ class _Channel:
 
 
 def _write(fd: int, data: memoryview) -> None:
-    """Into a memfd: several times faster than through a mapping, which faults page by page."""
+    """Writes into a memfd: much faster than a mapping, which faults page by page."""
     while data:
         data = data[os.write(fd, data) :]
 

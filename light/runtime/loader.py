@@ -1,7 +1,7 @@
-"""Import the user's module, and find what to run in it.
+"""Imports the user's module and finds what to run in it.
 
-`main` of the entry module is wrapped, so that a script which calls it while it is being
-imported, without `if __name__ == "__main__"`, has it run once an attempt and not twice.
+`main` of the entry module is wrapped, so that it runs once in an attempt, and not twice, where a
+script calls it while it is imported, without `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
 _NEEDED = ("asyncio", "faulthandler", "json", "logging", "random", "traceback", "numpy")
-"""What Manta imports by and by, and what these import in turn."""
+"""What Manta imports in the course of time, and what these import in turn."""
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without importing ast
 _WRAP = "main = __manta_main__(main)"
 
@@ -72,7 +72,7 @@ def _is_coroutine(value: Any) -> bool:
 
 
 def _awaited(value: Any) -> Any:
-    """What an `async def` returns in the end."""
+    """A value, or what a coroutine returns."""
     if not _is_coroutine(value):
         return value
     import asyncio
@@ -81,7 +81,7 @@ def _awaited(value: Any) -> Any:
 
 
 class _EntryLoader(SourceFileLoader):
-    """Compiles the entry with its main wrapped, from source, since a cache would lack that."""
+    """Compiles the entry from source with its main wrapped, which a cached one would lack."""
 
     def __init__(self, name: str, file: str, wrap: Callable[[Any], Main]) -> None:
         super().__init__(name, file)
@@ -142,10 +142,8 @@ class Program:
         self.main: Main | None = None
 
     def load(self, in_attempt: bool) -> None:
-        """Import it. Raises what its code raises, and CalledEarly.
-
-        Outside an attempt, main() must not be called.
-        """
+        """Imports the module. Raises what its code raises, and CalledEarly where it calls main()
+        outside an attempt."""
         folders = dict.fromkeys((self.folder, path.dirname(self.file)))
         self._import_namesakes(folders)
         for folder in folders:
@@ -171,10 +169,10 @@ class Program:
             self.main.allowed = True
 
     def _import_namesakes(self, folders: Iterable[str]) -> None:
-        """What the user's files would hide, where that must not be.
+        """Imports libraries beforehand that the user's files would hide and must not.
 
-        A file wins over a library of its name where the user's code imports it, as in any script:
-        but not over what Manta needs. The entry itself is imported by nobody.
+        As in any script, a file wins over a library of the same name when the user's code imports
+        it, but not over what Manta needs. The entry itself is imported by nobody.
         """
         stems = {path.splitext(name)[0] for folder in folders for name in listdir(folder)}
         hidden = stems & sys.stdlib_module_names - sys.modules.keys() - {"this", "antigravity"}
@@ -185,10 +183,10 @@ class Program:
             try:
                 __import__(name)
             except ImportError:
-                continue  # it is not there, or was only in the way of a name
+                continue  # it is not installed, or was only in the way of a name
 
     def target(self, class_name: str | None) -> Target:
-        """What to run: that class; otherwise main(); otherwise the only Task class.
+        """What to run: the named class, else main(), else the only Task class.
 
         Raises NothingToRun.
         """
@@ -227,7 +225,7 @@ class Program:
         )
 
     def _classes(self) -> list[type]:
-        """Task classes that are the module's own, else imported ones, else look-alikes."""
+        """Task classes that are the module's own, else imported ones, else classes like them."""
         from manta.light.task import Task
 
         found = list(
@@ -255,7 +253,7 @@ def _is_runnable(kind: type) -> bool:
 
 
 class Target:
-    """A function or class of the user's, and how it is run."""
+    """A function or class of the user's and how it is run."""
 
     def __init__(self, target: Any) -> None:
         self._target = target
@@ -270,7 +268,7 @@ class Target:
         """Whether the object lives on between attempts."""
 
     def run(self) -> Any:
-        """One attempt. Raises what the user's code raises."""
+        """Runs one attempt. Raises what the user's code raises."""
         if not isinstance(self._target, type):
             if isinstance(self._target, Main) and self._target.called:
                 return self._target.output
@@ -307,14 +305,14 @@ class UsedEarly(BaseException):
 
 
 class Probe:
-    """Sees whether a module can be imported before any attempt."""
+    """Finds out whether a module can be imported before any attempt."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._used = False
 
     def load(self) -> str | None:
-        """Import it; why it must be imported anew in each attempt, or None.
+        """Imports the module; returns why each attempt must import it anew, or None.
 
         Raises what its code raises.
         """
@@ -326,7 +324,7 @@ class Probe:
         except (UsedEarly, CalledEarly):
             return self._reason()
         except Exception:
-            if self._used or self._called:  # its code caught ours, and failed by it
+            if self._used or self._called:  # its code caught our exception and failed of it
                 return self._reason()
             raise
         finally:

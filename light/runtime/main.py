@@ -1,7 +1,7 @@
-"""What a runtime does: it never runs user code, and so outlives whatever that does.
+"""The runtime: it never runs user code, and so outlives whatever that does.
 
-It speaks to the node, keeps a worker that holds the user's module, gives it one attempt at
-a time, kills what an attempt leaves behind, and at its own end everything below it: orphans
+It speaks to the node, keeps a worker that holds the user's module, and gives it one attempt at a
+time. It kills what an attempt leaves behind and, at its own end, everything below it: the orphans
 of all its descendants become its children.
 """
 
@@ -28,7 +28,7 @@ SIGURG, because it is ignored by default and the user's code may handle SIGTERM 
 
 
 class _Stop(Exception):
-    """Time to end."""
+    """The runtime is to end."""
 
 
 class Runtime:
@@ -43,7 +43,7 @@ class Runtime:
         self._is_deaf = False  # the worker has closed its connection
         self._is_importing = False
         self._mode: str | None = None
-        self._state: dict[str, Any] | None = None  # its last word on the module
+        self._state: dict[str, Any] | None = None  # what it last said of the module
         self._output: list[int] | None = None
         self._orders: list[Order] = []
         self._current: int | None = None
@@ -55,13 +55,13 @@ class Runtime:
         self._children = processes.OwnChildren()
 
     def run(self) -> None:
-        """Returns when the node closed the session, or is gone."""
+        """Returns when the node has closed the session or is gone."""
         signal.set_wakeup_fd(self._wake_up_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the node's affair
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the node
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_stop)
-        gc.freeze()  # all that there is lasts: what attempts bring need not be looked for in it
+        gc.freeze()  # what is there stays: the collector need not look through it again
         try:
             while not self._stopping:
                 if self._control is None:
@@ -114,7 +114,7 @@ class Runtime:
             self._tell(exit_)
 
     def _tell(self, message: dict[str, Any]) -> None:
-        """What matters is said again after a reconnect."""
+        """Says it if there is a connection; what matters is said again after a reconnect."""
         if self._control is None:
             return
         try:
@@ -152,7 +152,7 @@ class Runtime:
             self._seen = message["number"]
             self._orders.append(order)
         elif kind in ("welcome", "run"):
-            order.close()  # said again
+            order.close()  # said again after a reconnect
         elif kind == "stop":
             self._cancel(message["number"], kill=False)
         elif kind == "cancel":
@@ -178,7 +178,7 @@ class Runtime:
             self._nudges = [now + after for after in _NUDGES]
 
     def _attempt_pid(self) -> int:
-        """0 where no process is."""
+        """The process that runs the attempt, 0 where there is none."""
         pid = self._settings.shared.attempt_pid
         return self._worker.pid if not pid and self._worker is not None else pid
 
@@ -189,7 +189,7 @@ class Runtime:
     # Attempts.
 
     def _dispatch(self) -> None:
-        """Give the next attempt to a worker that can take it."""
+        """Gives the next attempt to a worker, if there is one that can take it."""
         if self._current is not None or self._is_importing or not self._orders:
             return
         if self._worker is None and self._mode in ("fork", "resident"):
@@ -203,14 +203,14 @@ class Runtime:
         else:
             try:
                 self._worker.connection.send(order.message, tuple(order.ends))
-            except OSError:  # it has just died: wait for its status
+            except OSError:  # it has just died: its status comes next
                 self._current = None
                 self._orders.insert(0, order)
                 return
         order.close()
 
     def _start(self, first: Order | None) -> None:
-        """Fork a worker."""
+        """Forks a worker, a template or one for the first attempt."""
         keep_out = [self._wake_up, self._wake_up_end]
         if self._control is not None:
             keep_out.append(self._control.fileno())
@@ -261,7 +261,7 @@ class Runtime:
             self._kill_orphans()
 
     def _on_children(self) -> None:
-        """Some child has ended: the worker, or an orphan that was adopted."""
+        """A child has ended: the worker, or an adopted orphan."""
         try:
             os.read(self._wake_up, 4096)
         except BlockingIOError:
@@ -299,7 +299,7 @@ class Runtime:
         self._tell(message)
 
     def _kill_orphans(self) -> None:
-        """End what an attempt has left behind."""
+        """Ends what an attempt has left behind."""
         keep = frozenset(() if self._worker is None else (self._worker.pid,))
         if self._children.pids() - keep:
             processes.kill_descendants(keep)
@@ -313,7 +313,7 @@ def _import_died(entry: str, code: int) -> list[str]:
 
 
 def main() -> int:
-    """Run as `python -m manta.light`, with what to run in the environment."""
+    """Runs as `python -m manta.light`; the environment says what to run."""
     environment = os.environ
     environment.pop("PYTHONSAFEPATH", None)
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__))))

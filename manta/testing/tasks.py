@@ -1,4 +1,4 @@
-"""One task in this process, debugger included: what a node would do, without a node."""
+"""Runs a task in this process, debugger included, as a node would but without one."""
 
 from __future__ import annotations
 
@@ -92,14 +92,12 @@ def run_task(
         scratch.mkdir()
         brief = Brief(
             swarm_id="test",
-            swarm_name="test",
             alias="task",
             index=0,
             iteration=iteration,
             attempt=0,
             task_id=f"test.task.0.{iteration}.0",
             node_id=NODE,
-            node_alias=NODE,
             size=1,
             seed=seed_,
             class_name=class_name,
@@ -121,7 +119,7 @@ def run_task(
 
 
 class _Context:
-    """An attempt whose node is this process's memory."""
+    """The context of an attempt whose node is this process's memory."""
 
     def __init__(
         self,
@@ -282,7 +280,7 @@ def _attempt(context: _Context) -> Iterator[None]:
 def _loaded(
     task: type | str | os.PathLike[str], folder: Path
 ) -> Iterator[Callable[[str | None], Target]]:
-    """What finds the target, within the attempt. The module is forgotten afterwards."""
+    """Yields what finds the target within the attempt; forgets the module afterwards."""
     if isinstance(task, type):
         yield lambda class_name: Target(task)
         return

@@ -1,4 +1,4 @@
-"""Answers to requests, as tasks get them."""
+"""Turns the outcomes of requests into messages for tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GIVING_A_VALUE = (
 
 
 def answer(request: requests.Body, value: Any) -> list[Message]:
-    """What a request's outcome looks like on the wire."""
+    """The messages that carry a request's outcome."""
     head = {"k": "answer", "n": request.n}
     if isinstance(request, _GIVING_A_VALUE):
         return [_with_value(head, value)]
@@ -35,7 +35,7 @@ def answer(request: requests.Body, value: Any) -> list[Message]:
 
 
 def failure(number: int, error: Error) -> Message:
-    """The answer to a request that could not be carried out."""
+    """The message that answers a request that could not be carried out."""
     kind, sentence = error
     return {"k": "error", "n": number, "kind": kind, "sentence": sentence}, None
 
@@ -66,5 +66,5 @@ def _with_value(head: dict[str, Any], value: Payload | None) -> Message:
 
 
 def blobs(messages: list[Message]) -> list[str]:
-    """Digests of the blobs that messages bring."""
+    """The digests of the blobs that go along with messages."""
     return [along.digest for _, along in messages if isinstance(along, BlobRef)]

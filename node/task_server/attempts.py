@@ -1,4 +1,4 @@
-"""What happens in attempts: their requests, carried out once each, and their ends."""
+"""Serves attempts: carries each of their requests out once, and tells how they ended."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from manta.node.task_server.values import TaskValues
 
 MAX_ABANDONED = 100
-"""Requests of an attempt under way at a time whose answer it does not wait for."""
+"""How many requests of an attempt may be under way whose answers it does not wait for."""
 
 
 class Server(Protocol):
-    """What deals with the connections and owners of the attempts."""
+    """What a desk needs of its server, which keeps the connections and tells the owners."""
 
     attempts: AttemptDesk
 
@@ -48,7 +48,7 @@ class Server(Protocol):
 
 
 class AttemptDesk:
-    """The part of a TaskServer that deals with attempts; on its thread."""
+    """The part of a TaskServer that serves attempts, on the server's thread."""
 
     def __init__(self, sessions: RuntimeSessions, values: TaskValues, server: Server) -> None:
         self._sessions = sessions
@@ -59,7 +59,7 @@ class AttemptDesk:
     # Connections.
 
     def connected(self, attempt: Attempt, number: int, connection: TaskConnection) -> None:
-        """The attempt's channel of that number. Raises BrokenFrame."""
+        """Takes a connection as the attempt's channel of that number. Raises BrokenFrame."""
         channel = connection.role = attempt.channels.get(number) or RequestChannel(attempt)
         if number not in attempt.channels and len(attempt.channels) >= MAX_CHANNELS:
             raise BrokenFrame(f"more than {MAX_CHANNELS} requests at a time.")
@@ -74,9 +74,9 @@ class AttemptDesk:
             del self._connections[channel]
 
     def begin(self, session: RuntimeSession) -> None:
-        """The session's next attempt, if one waits.
+        """Begins the session's next attempt, if one waits.
 
-        What was printed before there was an attempt to attribute it to comes before its own lines.
+        What was printed while there was none to attribute it to comes before its own lines.
         """
         attempt = session.running
         if attempt is None or attempt.started is not None:
@@ -96,7 +96,7 @@ class AttemptDesk:
     def handle(
         self, channel: RequestChannel, connection: TaskConnection, message: wire.FromAttempt
     ) -> None:
-        """Raises BrokenFrame."""
+        """Carries a request out, unless that was done already. Raises BrokenFrame."""
         if message.n < channel.last:
             raise BrokenFrame(f"request {message.n} does not follow {channel.last}.")
         if message.n == channel.last:  # sent again after a reconnect
@@ -136,7 +136,7 @@ class AttemptDesk:
         payload: Payload | None,
         error: Error | None,
     ) -> None:
-        """The value that came along, if any, is a payload now."""
+        """Goes on with a request whose value, if it has one, is a payload by now."""
         if channel.attempt.ended:  # cancelled meanwhile
             self._sessions.unpin(channel.pins)
         elif error is not None:
@@ -176,7 +176,7 @@ class AttemptDesk:
     def answered(
         self, channel: RequestChannel, message: Body, value: Any, error: Error | None
     ) -> None:
-        """The owner has answered."""
+        """Passes the owner's answer on to the task, if it still waits for it."""
         if channel.last != message.n:
             channel.attempt.abandoned -= 1
             return
@@ -195,7 +195,7 @@ class AttemptDesk:
         self._answer(channel, messages)
 
     def _answer(self, channel: RequestChannel, messages: list[Message]) -> None:
-        """Answer the latest request."""
+        """Answers the latest request."""
         channel.answer = messages
         connection = self._connections.get(channel)
         if connection is not None:
@@ -204,7 +204,7 @@ class AttemptDesk:
     # Ends.
 
     def exited(self, attempt: Attempt, status: int, said: bytes) -> None:
-        """The process that ran it is gone; `said` is the End that it left, if it came to one."""
+        """The attempt's process is gone; `said` is the End that it left, if it came to one."""
         if attempt.exited:  # told again
             return
         attempt.exited = True
@@ -226,7 +226,7 @@ class AttemptDesk:
     def returned(
         self, attempt: Attempt, end: wire.End, output: Payload | None, refused: Error | None
     ) -> None:
-        """What it returned, if anything, is a payload now."""
+        """Ends an attempt whose output, if it has one, is a payload by now."""
         if attempt.ended:
             return
         error = None if end.error is None else failed(end.error, attempt.tail)
@@ -251,7 +251,7 @@ class AttemptDesk:
         self.begin(session)
 
     def drop(self, attempt: Attempt) -> None:
-        """Forget it."""
+        """Closes all that belongs to the attempt and forgets it."""
         attempt.ended = True
         for channel in attempt.channels.values():
             connection = self._connections.get(channel)

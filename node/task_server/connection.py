@@ -1,4 +1,4 @@
-"""One task's connection, at the node's end."""
+"""A task's connection, at the node's end."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _LATER = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
 
 
 class Gone(Exception):
-    """The task's end is closed."""
+    """The task has closed its end."""
 
 
 class TaskConnection:
-    """Bytes, descriptors and frames; what they mean is the server's business."""
+    """Moves bytes, descriptors and frames; the server knows what they mean."""
 
     def __init__(self, sock: socket.socket, depot: TieredDepot) -> None:
         self.socket = sock
         self.since = time.monotonic()
         self.role: RuntimeSession | RequestChannel | None = None
-        """Who it is, once its token was accepted."""
+        """Who is at the other end, once its token was accepted."""
         self.closing = False
-        """To be closed as soon as all is sent."""
+        """Whether to close as soon as all is sent."""
         self.is_throttled = False
-        """The kernel takes no more descriptors for now: try again soon."""
+        """Whether the kernel takes no more descriptors for now: try again soon."""
         self._frames = Frames(MAX_TO_NODE)
         self._depot = depot
         self._queue: deque[Message] = deque()
@@ -55,7 +55,7 @@ class TaskConnection:
             return
         except OSError as error:
             raise Gone from error
-        for fd in fds:  # tasks have no business sending any
+        for fd in fds:  # tasks have none to send
             os.close(fd)
         if not data:
             raise Gone
@@ -66,11 +66,11 @@ class TaskConnection:
         return self._frames.next()
 
     def send(self, *messages: Message) -> None:
-        """Queue them; `flush` sends."""
+        """Queues messages; `flush` sends them."""
         self._queue.extend(messages)
 
     def flush(self) -> bool:
-        """Send what the socket takes; False when something is left. Raises Gone."""
+        """Sends what the socket takes; False when something is left. Raises Gone."""
         self.is_throttled = False
         try:
             while self._rest is not None or self._queue:

@@ -1,4 +1,4 @@
-"""How an attempt is described to its runtime, and how its end is to the user."""
+"""Describes an attempt to its runtime, and its end to the user."""
 
 from __future__ import annotations
 
@@ -13,48 +13,47 @@ from manta.node.task_server.messages import RunAttempt
 from manta.node.task_server.sessions import Attempt
 from manta.protocol.node import TaskError
 
-_TOLD = ("swarm_name", "task_id", "node_id", "size", "seed", "class_name", "timeout")
-"""What an attempt hears of its assignment, besides the instance that it runs."""
+_TOLD = ("task_id", "node_id", "size", "seed", "class_name", "timeout")
+"""What an attempt is told of its assignment, besides its instance."""
 
 
 def brief(order: RunAttempt) -> dict[str, Any]:
-    """What an attempt is told of itself: `manta.light.context.Brief` is made of it."""
+    """What an attempt is told of itself, for `manta.light.context.Brief`."""
     assignment = order.assignment
     return {
         **msgspec.structs.asdict(assignment.instance),
         **{name: getattr(assignment, name) for name in _TOLD},
-        "node_alias": order.node_alias,
         "datasets": order.datasets,
     }
 
 
 def failed(error: tuple[str, str, str], tail: Iterable[str]) -> TaskError:
-    """What the runtime says went wrong."""
+    """What went wrong, as the runtime tells it."""
     kind, sentence, traceback = error
     return TaskError(kind, sentence, traceback, tuple(tail))
 
 
 def cancelled(attempt: Attempt) -> TaskError:
-    """An attempt that was to end, whatever it said at its end."""
+    """The error of an attempt that was to end, whatever it said at its end."""
     assert attempt.cancelled is not None
     return TaskError("Cancelled", attempt.cancelled, last_lines=tuple(attempt.tail))
 
 
 def unkept(attempt: Attempt, error: tuple[str, str]) -> TaskError:
-    """What an attempt returned found no room, or was damaged."""
+    """The error of an attempt whose output found no room or was damaged."""
     kind, sentence = error
     sentence = f"What {attempt.name} returned could not be kept: {sentence}"
     return TaskError(kind, sentence, last_lines=tuple(attempt.tail))
 
 
 def unreadable(attempt: Attempt, error: BrokenFrame) -> TaskError:
-    """What an attempt left at its end is not what a runtime writes: its code meddled with it."""
+    """The error of an attempt that left what no runtime writes: its code meddled with it."""
     sentence = f"How {attempt.name} ended can't be read: {error}"
     return TaskError("DataCorruptionError", sentence, last_lines=tuple(attempt.tail))
 
 
 def died(attempt: Attempt, status: int) -> TaskError:
-    """An attempt whose process ended without a word."""
+    """The error of an attempt whose process ended without a word."""
     tail = tuple(attempt.tail)
     if attempt.cancelled is not None:
         return cancelled(attempt)

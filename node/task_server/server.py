@@ -1,10 +1,10 @@
 """The thread that speaks to all tasks, over one Unix socket.
 
-Theory of operation: tasks and owners both only ever post to this thread; it alone changes
-sessions and attempts. A task that breaks the protocol is cut off and its attempt cancelled. An
-owner that does not take its events at once stops its own tasks, by way of full pipes and
-unanswered requests, and nobody else's. What tasks print goes to the journal from this thread, as
-it is read: nothing queues up in between. `attempts` says what happens in attempts.
+Theory of operation: tasks and owners only ever post to this thread, and it alone changes sessions
+and attempts. A task that breaks the protocol is cut off and its attempt cancelled. An owner that
+does not take its events stops its own tasks, through full pipes and unanswered requests, and
+nobody else's. What tasks print goes to the journal from this thread, as it is read, so that
+nothing queues in between. `attempts` has what concerns single attempts.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from manta.protocol.node import Instance
 
 log = logging.getLogger("manta.node.light")
 
-_GREETING_TIME = 5.0  # seconds to say who one is
-_STRANGERS = 64  # connections that have not said it
-_SOON = 0.02  # seconds until an owner or a kernel that takes no more is tried again
-_ABANDONED = 60.0  # seconds without any incarnation of the owner
+_GREETING_TIME = 5.0  # seconds for a connection to say who it is
+_STRANGERS = 64  # connections that may not have said so yet
+_SOON = 0.02  # seconds until an owner or a kernel that took no more is tried again
+_ABANDONED = 60.0  # seconds that a session outlives its owner's last incarnation
 
 
 class TaskServer:
     """Serves `sessions` from `start` to `stop`.
 
-    `on_failure` is called, on the thread, when it ends by an error.
+    `on_failure` is called on the thread when an error ends it.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TaskServer:
         self._stuck: set[RuntimeSession] = set()
 
     def start(self) -> None:
-        """Raises OSError when the socket can't be made."""
+        """Opens the socket and starts the thread. Raises OSError."""
         path = self._sessions.path
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -79,7 +79,7 @@ class TaskServer:
         self._loop.start()
 
     def stop(self) -> None:
-        """Close all connections; the sessions stay."""
+        """Closes all connections; the sessions stay."""
         self._loop.stop(self._sessions.wake)
         self._values.close()
 
@@ -101,7 +101,7 @@ class TaskServer:
             self._listener.close()
 
     def _tick(self) -> float | None:
-        """What must be done now and then; seconds until the next time."""
+        """Does what is due; returns the seconds until the next time, None for no hurry."""
         for session in list(self._stuck):
             self.deliver(session)
         for connection in [connection for connection in self._unsent if connection.is_throttled]:
@@ -141,7 +141,7 @@ class TaskServer:
             log.warning("There is no session %s to run %s in.", order.session, instance)
             return
         if any(r.instance == instance and not r.ended for r in session.attempts.values()):
-            return  # told twice, over a restart of the service
+            return  # told twice, across a restart of the service
         attempt = self._sessions.add_attempt(session, order)
         ours, theirs = socket.socketpair()
         attempt.ends.append(theirs.detach())
@@ -174,7 +174,7 @@ class TaskServer:
         self.deliver(session)
 
     def deliver(self, session: RuntimeSession) -> None:
-        """Give the owner what it has not taken yet."""
+        """Gives the owner what it has not taken yet."""
         if session.deliver():
             if session in self._stuck:
                 self._stuck.remove(session)
@@ -227,14 +227,14 @@ class TaskServer:
             self._cut(connection, f"it broke the protocol: {error}")
 
     def _lost(self, connection: TaskConnection) -> None:
-        """The other side has closed. What became of an attempt, its runtime tells."""
+        """The other side has closed. The runtime tells what became of an attempt."""
         role = connection.role
         self.close(connection)
         if isinstance(role, RuntimeSession):
             self.tell(role, SessionLost(role.id, "The runtime closed its connection."))
 
     def _cut(self, connection: TaskConnection, why: str) -> None:
-        """End a connection that misbehaves, and what it stands for."""
+        """Ends a connection that misbehaves, and what it stands for."""
         role = connection.role
         log.warning("A task's connection was cut, because %s", why)
         self.close(connection)
@@ -263,7 +263,7 @@ class TaskServer:
         try:
             done = connection.flush()
         except Gone:
-            return  # the reading side tells
+            return  # reading finds out as well
         if done == (connection in self._unsent):
             (self._unsent.discard if done else self._unsent.add)(connection)
             self._loop.want_write(connection, not done)
@@ -322,11 +322,11 @@ class TaskServer:
             self.send(connection, ({**run, "brief": brief(attempt.order)}, attempt.ends))
 
     def _stop(self, attempt: Attempt, reason: str) -> None:
-        """Ask its code to end; who asked for it sees to it that it does."""
+        """Asks its code to end; whoever wants that sees to it that it does."""
         self._end_attempt("stop", attempt, reason)
 
     def cancel(self, attempt: Attempt, reason: str) -> None:
-        """End its process at once."""
+        """Ends its process at once."""
         self._end_attempt("cancel", attempt, reason)
 
     def _end_attempt(self, how: str, attempt: Attempt, reason: str) -> None:
@@ -360,7 +360,7 @@ class TaskServer:
     # What tasks print.
 
     def watch(self, session: RuntimeSession) -> None:
-        """Listen to a session's streams, unless its owner is behind."""
+        """Listens to a session's streams, unless its owner is behind."""
         if session in self._stuck:
             return
         for stream in session.streams:

@@ -1,4 +1,4 @@
-"""The actor that keeps a server for runtimes and their attempts."""
+"""The actor around the server of tasks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LightService(Actor):
             self._server.stop()
 
     def _on_failure(self, error: BaseException) -> None:
-        """On the server's thread."""
+        """Called on the server's thread."""
         with contextlib.suppress(ActorDead):  # it ends for another reason
             self.ref.tell(_ServerFailed(error))
 

@@ -1,8 +1,8 @@
 """What the node knows of its runtimes and their attempts.
 
 It outlives a failure of the LightService, so that tasks notice nothing but a pause: tokens,
-requests and their answers, the reading ends of what they print, events that their owners
-have not taken yet. Everything here but what says otherwise belongs to the server thread.
+requests and their answers, the reading ends of what they print, and events that their owners have
+not taken yet. Everything here belongs to the server's thread unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ TAIL = 30  # lines kept for an error
 _EARLY = 1_000  # lines kept until there is an attempt to attribute them to
 
 Message = tuple[dict[str, Any], "BlobRef | list[int] | None"]
-"""What goes to a task, and what goes along: a blob of the depot, or descriptors."""
+"""A message to a task and what goes along: a blob of the depot, or descriptors."""
 
 
 @dataclass(eq=False)
 class RequestChannel:
-    """One request of an attempt at a time; it outlives its connections."""
+    """Carries one request of an attempt at a time. It outlives its connections."""
 
     attempt: Attempt
     last: int = 0
-    """Number of the latest request."""
+    """The number of the latest request."""
     reply: Reply | None = None
     """To the latest request."""
     answer: list[Message] | None = None
     pins: list[str] = field(default_factory=list)
-    """Blobs of the latest request and its answer, which must not go away."""
+    """Blobs of the latest request and its answer, which must not be deleted."""
 
 
 @dataclass(eq=False)
 class Attempt:
-    """One attempt of one instance, in one runtime."""
+    """One run of an instance in a runtime."""
 
     session: RuntimeSession
     number: int
@@ -66,18 +66,18 @@ class Attempt:
     started: float | None = None
     streams: list[Stream] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    """What goes along with its order: the streams' writing ends, its end of the connection."""
+    """Descriptors that go along with its order: the streams' writing ends and its connection."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
     channels: dict[int, RequestChannel] = field(default_factory=dict)
-    """As many as its threads needed at a time."""
+    """By number; as many as its threads needed at once."""
     abandoned: int = 0
-    """Requests under way whose answer the task does not wait for."""
+    """How many requests are under way whose answers the task does not wait for."""
     memories: dict[int, Memory | Incoming] = field(default_factory=dict)
-    """What was handed out, and not handed in."""
+    """What was handed out and has not been handed in, by number."""
     memory_count: int = 0
     cancelled: str | None = None
     exited: bool = False
-    """Its process is gone; what it returned may still be taken in."""
+    """Its process is gone, but what it returned may not be taken in yet."""
     ended: bool = False
 
     @property
@@ -109,7 +109,7 @@ class Attempt:
 
 @dataclass(eq=False)
 class RuntimeSession:
-    """One runtime."""
+    """The node's side of one runtime."""
 
     id: str
     owner: Ref
@@ -118,20 +118,20 @@ class RuntimeSession:
     count: int = 0
     outbox: deque[Any] = field(default_factory=deque)
     stuck_since: float | None = None
-    """When the owner began not to take events."""
+    """Since when the owner has taken no events."""
     is_dead: bool = False
-    """The owner had no incarnation at the last try."""
+    """Whether the owner had no incarnation at the last try."""
     is_ready: bool = False
     mode: str = ""
     why: str = ""
     streams: list[Stream] = field(default_factory=list)
-    """What is printed outside attempts, by importing above all."""
+    """What is printed outside attempts, mostly by importing."""
     ends: list[int] = field(default_factory=list)
     early: deque[Line] = field(default_factory=lambda: deque(maxlen=_EARLY))
     pins: list[str] = field(default_factory=list)
     """Blobs of the latest attempt that ended."""
     waiting_since: float | None = None
-    """When the runtime's connection was lost by a failure of ours."""
+    """Since when the runtime is expected to come back, after its server ended."""
 
     def open_streams(self) -> None:
         pipes = PipeStream("stdout"), PipeStream("stderr")
@@ -145,7 +145,7 @@ class RuntimeSession:
 
     @property
     def running(self) -> Attempt | None:
-        """The attempt that what is printed now is attributed to: they run one after another."""
+        """The attempt that runs, and prints: they run one after another."""
         return next((r for r in self.attempts.values() if not r.ended), None)
 
     def close(self) -> None:
@@ -158,7 +158,7 @@ class RuntimeSession:
         self.attempts.clear()
 
     def deliver(self) -> bool:
-        """Give the owner its events, in order; False where some are left."""
+        """Gives the owner its events, in order; False if some are left."""
         while self.outbox:
             try:
                 self.owner.tell(self.outbox[0])
@@ -173,12 +173,11 @@ class RuntimeSession:
 
 
 class RuntimeSessions:
-    """Make one for a node's life, and hand it to each incarnation of its LightService.
+    """The sessions of a node: one object for its life, handed to each LightService.
 
-    `folder` is where the socket lies, and is what a container mounts. Where its path is too
-    long for a socket, a folder of the system's temporary one is used instead. `keep_output` is
-    called on the server's thread with what attempts write: what it takes is safe, and while it
-    takes time nothing more is read.
+    `folder` holds the socket and is what a container mounts. If its path is too long for a socket,
+    a folder within the system's temporary one is used instead. `keep_output` takes what attempts
+    write, on the server's thread: nothing more is read while it runs.
     """
 
     def __init__(
@@ -203,9 +202,9 @@ class RuntimeSessions:
         return str(self.folder / SOCKET)
 
     def open(self, id: str, owner: Ref) -> RuntimeSession:
-        """From any thread. A session that is open already gets a new owner.
+        """Opens a session, or gives an open one a new owner; from any thread.
 
-        `owner` receives its events; by its path, so that a successor does.
+        `owner` receives the events. A reference by path reaches its successors as well.
         """
         with self._lock:
             session = self.by_id.get(id)
@@ -216,18 +215,18 @@ class RuntimeSessions:
             return session
 
     def post(self, job: Callable[[Any], None]) -> None:
-        """Have the server do something on its thread; from any thread, also between servers."""
+        """Has the server do a job on its thread; from any thread, also between two servers."""
         self._inbox.append(job)
         self.wake()
 
     def wake(self) -> None:
-        """Have the server look up; from any thread."""
+        """Wakes the server up; from any thread."""
         with self._lock:
             if not self._closed:
                 os.eventfd_write(self.wake_up, 1)
 
     def tell(self, message: RunAttempt | CancelAttempt | CloseSession) -> None:
-        """From any thread: what a server is to do, this one or the next."""
+        """Has this server, or the next, do something; from any thread."""
         match message:
             case RunAttempt() as order:
                 self.post(lambda server: server.run_attempt(order))
@@ -239,7 +238,7 @@ class RuntimeSessions:
                     self.post(lambda server: server.close_session(session))
 
     def jobs(self) -> Iterator[Callable[[Any], None]]:
-        """What was posted, one by one, so that a failure loses only the job that failed."""
+        """Posted jobs, taken one by one, so that a failure loses only the job that failed."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.wake_up)
         while self._inbox:
@@ -268,7 +267,8 @@ class RuntimeSessions:
             attempt.session.pins += channel.pins
 
     def forget(self, id: str) -> RuntimeSession | None:
-        """From any thread: no more is asked of it, and nobody can join; still to be removed."""
+        """Takes a session out of use, so that nobody can join it; `remove` must follow. From any
+        thread."""
         with self._lock:
             session = self.by_id.pop(id, None)
             if session is not None:
@@ -277,7 +277,7 @@ class RuntimeSessions:
             return session
 
     def remove(self, session: RuntimeSession) -> None:
-        """Close what is left of one that was forgotten."""
+        """Closes what is left of a session that was forgotten."""
         self._leaving.discard(session)
         for attempt in list(session.attempts.values()):
             self.remove_attempt(attempt)
@@ -291,7 +291,7 @@ class RuntimeSessions:
         digests.clear()
 
     def close(self) -> None:
-        """At the node's end, after the last LightService's."""
+        """Called at the node's end, when there is no LightService any more."""
         for id in list(self.by_id):
             self.forget(id)
         for session in list(self._leaving):
@@ -306,9 +306,9 @@ class RuntimeSessions:
 
 
 def _socket_folder(folder: Path) -> Path:
-    """Make the folder: only those who know a socket's name may use it."""
+    """Makes the folder, in which only those who know a socket's name can find it."""
     if len(os.fsencode(folder / SOCKET)) > LONGEST_PATH:
-        import tempfile  # rarely needed, and dear to import
+        import tempfile  # rarely needed, and slow to import
 
         name = blake2b(os.fsencode(folder.absolute()), digest_size=8).hexdigest()
         folder = Path(tempfile.gettempdir(), f"manta-{os.getuid()}-{name}")

@@ -1,4 +1,4 @@
-"""Values that come along with requests, made payloads: what is large is taken into the depot."""
+"""Turns values that come along with requests into payloads; large ones go into the depot."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _DIRECTLY = 1024 * 1024  # bytes up to which a value is hashed at once
 _MOST = 7  # memories not handed in that an attempt may hold, besides one for each channel
 
 Then = Callable[[Any, Payload | None, Error | None], None]
-"""Takes the server that there is by then, and the payload or the error."""
+"""Takes the server that there is by then, and a payload or an error."""
 
 
 class TaskValues:
-    """Hashing a large value takes a while: a thread of its own does it."""
+    """Hands memory out and takes values in; hashes large ones on a thread of its own."""
 
     def __init__(self, sessions: RuntimeSessions) -> None:
         self._sessions = sessions
@@ -32,7 +32,7 @@ class TaskValues:
         self._sealer.shutdown()
 
     def hand_out(self, attempt: Attempt, size: int) -> tuple[int, int]:
-        """A number, and a descriptor that stays the attempt's. Raises OSError."""
+        """Memory for a value: its number, and a descriptor to lend out. Raises OSError."""
         if len(attempt.memories) >= _MOST + len(attempt.channels):
             raise OSError("the task holds too much memory that it has not handed in")
         if not self._depot.has_room(size):
@@ -44,9 +44,9 @@ class TaskValues:
         return attempt.memory_count, memory.fd
 
     def take_in(self, channel: RequestChannel, value: Any, then: Then, server: Any) -> None:
-        """Make a payload of a `requests.Value` as it arrived. Raises BrokenFrame.
+        """Makes a payload of a `requests.Value` as it arrived, and pins its blob for the request.
 
-        A blob is pinned for the request.
+        `then` is called with it at once or later, on the server's thread. Raises BrokenFrame.
         """
         if not isinstance(value, int):
             then(server, None if value is None else Inline(value), None)

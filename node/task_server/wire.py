@@ -1,4 +1,4 @@
-"""What the node accepts from tasks, as types: `manta.light.wire` says what they mean.
+"""What else the node accepts from tasks, besides requests; `manta.light.wire` says what it means.
 
 Whatever is not of these types, in bounds, costs the task its connection.
 """
@@ -50,7 +50,7 @@ class Exited(FromTask, frozen=True):
     number: Number
     status: Annotated[int, Meta(ge=-1024, le=1024)]
     end: Annotated[bytes, Meta(max_length=MAX_END)] = b""
-    """An End, as the attempt's code wrote it: its runtime does not read it."""
+    """An End as the attempt's code wrote it; its runtime does not read it."""
 
 
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -376,7 +376,7 @@ class TaskSupervisor(Actor):
         context = self._context
         left = context.runtimes.get(self.ref.address.path)
         datasets = left.handle.dataset_paths() if left else {}
-        order = light.RunAttempt(session, assignment, self._node_alias(), datasets)
+        order = light.RunAttempt(session, assignment, datasets)
         context.sessions.tell(order)
 
     # --- what the task asks ----------------------------------------------------------------

@@ -251,7 +251,6 @@ class Runtime:
     ) -> Instance:
         instance = Instance("swarm", "worker", index, iteration)
         fields: dict[str, Any] = {
-            "swarm_name": "a swarm",
             "task_id": f"worker-{iteration}",
             "size": 3,
             "seed": 7,
@@ -262,7 +261,7 @@ class Runtime:
         return instance
 
     def end(self, patience: float = PATIENCE) -> Ended:
-        """Wait for the round that runs; with all that it printed."""
+        """Wait for the attempt that runs; with all that it printed."""
         while True:
             event = self.node.events.get(timeout=patience)
             if isinstance(event, light.AttemptExited):
@@ -278,7 +277,7 @@ class Runtime:
         return self.end()
 
     def output(self, stream: str, text: str) -> Output:
-        """Wait until the round that runs has printed a line."""
+        """Wait until the attempt that runs has printed a line."""
         while True:
             event: Output = self.event(Output)
             self.outputs.append(event)
@@ -295,12 +294,11 @@ def order(
     session: str,
     instance: Instance,
     datasets: dict[str, str] | None = None,
-    node_alias: str = "node-1",
     **assignment: Any,
 ) -> light.RunAttempt:
     fields = {"swarm_name": "", "node_id": "", "size": 1, **assignment}
     assigned = Assignment(instance, ModuleSpec("worker"), **fields)
-    return light.RunAttempt(session, assigned, node_alias, datasets or {})
+    return light.RunAttempt(session, assigned, datasets or {})
 
 
 def wait_until(condition: Callable[[], bool], patience: float = 10.0) -> None:

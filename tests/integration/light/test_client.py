@@ -23,14 +23,12 @@ from manta.transports.codec.values import encode
 
 BRIEF = Brief(
     swarm_id="s",
-    swarm_name="s",
     alias="worker",
     index=0,
     iteration=0,
     attempt=0,
     task_id="t",
     node_id="n",
-    node_alias="n",
     size=1,
     seed=0,
     class_name=None,

@@ -58,7 +58,7 @@ def test_a_module_that_cannot_be_imported(
     assert event.error.kind == kind
     assert event.error.sentence.startswith(sentence)
     assert not dies or "before" in event.error.last_lines
-    assert runtime.run().error.kind == kind  # a round tries, and says the same
+    assert runtime.run().error.kind == kind  # an attempt tries, and says the same
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_an_attempt_is_cancelled_while_it_waits_for_another(start: Start, node: 
     assert by_iteration[1].sentence == "not wanted"
 
 
-# What a round leaves behind.
+# What an attempt leaves behind.
 
 DAEMON = """
 if os.fork() == 0:

@@ -236,7 +236,7 @@ def test_memory_cannot_be_cut_short(task: Task) -> None:
         os.ftruncate(fd, 10)
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 200_000)
-    # Kept mapped for writing, it is refused, and the round goes on.
+    # Kept mapped for writing, it is refused, and the attempt goes on.
     with mmap.mmap(fd, 100_000):
         task.attempt.send({"k": "set_global", "n": 2, "tag": "x", "value": 1})
         error = task.expect(task.attempt, "error")

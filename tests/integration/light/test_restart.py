@@ -146,7 +146,7 @@ def test_an_owner_that_was_replaced_gets_what_comes(start: Start, node: Any) -> 
         def receive(self, message: Any) -> None:
             events.append(message)
 
-    time.sleep(0.7)  # the round ends while it has no owner
+    time.sleep(0.7)  # the attempt ends while it has no owner
     node.system.spawn(ChildSpec("owner", Successor))
     wait_until(lambda: bool(events))
     assert isinstance(events[-1], light.AttemptExited)
@@ -197,7 +197,7 @@ opened = sessions.open("s", system.ref("owner"))
 spec = RuntimeSpec("s", folder, Path(sessions.path), opened.token, folder / "scratch", "worker.py")
 handle = ProcessRunner().start(spec, print)
 instance, module = Instance("swarm", "worker", 0, 0), ModuleSpec("worker")
-sessions.tell(light.RunAttempt("s", Assignment(instance, module, "", "", 1), "", {}))
+sessions.tell(light.RunAttempt("s", Assignment(instance, module, "", "", 1), {}))
 print(handle.pid, flush=True)
 time.sleep(60)
 """

@@ -146,7 +146,7 @@ def test_a_thread_that_still_waits_when_its_attempt_ends_is_let_go(
     node.hold = False
     node.globals["never"] = node.globals["now"] = node.payload(2)
     ended = runtime.run(1)
-    if form == "object":  # the thread of the round before has heard
+    if form == "object":  # the thread of the attempt before has heard
         assert any("attempt is over" in str(said) for said in ended.output), ended.output
 
 
