@@ -23,6 +23,7 @@ from manta.node.link.peer_hub import PeerHub
 from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
+from manta.node.task_server.service import LightService
 from manta.node.tasks.machine import interrupted
 from manta.node.tasks.scratch import Scratch
 from manta.node.tasks.supervisor import TaskSupervisor
@@ -88,7 +89,7 @@ class NodeSupervisor(Supervisor):
             ChildSpec("datasets", partial(Datasets, context.config.datasets)),
             ChildSpec("metrics", partial(Metrics, context)),
             ChildSpec("scratch", partial(Scratch, context)),
-            ChildSpec("light", context.make_light),
+            ChildSpec("light", partial(LightService, context.sessions)),
             ChildSpec("peer-hub", partial(PeerHub, context)),
             ChildSpec("manager-link", partial(ManagerLink, context)),
         ]

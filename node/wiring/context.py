@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manta.actors import Actor
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
     from manta.node.journal.files import Journals
@@ -44,7 +43,6 @@ class NodeContext:
     runner: Runner
     make_bulk: Callable[[Depot], Bulk]
     sessions: RuntimeSessions
-    make_light: Callable[[], Actor]
     finish: Callable[[int, str], None]
     """Ends the daemon with an exit code and a sentence. May be called from any thread."""
     pid: int
