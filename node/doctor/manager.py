@@ -69,7 +69,7 @@ def _down(reason: DownReason, config: NodeConfig, *, enrolled: bool) -> Finding:
     return fault(
         "manager",
         f"{reason}: {sentence}.",
-        f"{remedy[:1].upper()}{remedy[1:]}." if remedy else "Look at the manager's log.",
+        f"{remedy}." if remedy else "Look at the manager's log.",
     )
 
 
@@ -108,7 +108,7 @@ def _ask(
         except Refused as error:
             sentence, _, remedy = error.sentence.partition("; ")
             what = warning if enrolled else fault
-            yield what("token", f"{sentence}.", f"{remedy[:1].upper()}{remedy[1:]}")
+            yield what("token", f"{sentence}.", remedy)
         except ActorError as error:
             yield warning("token", f"The manager did not look at the token: {error}", "Try again.")
 
@@ -117,7 +117,7 @@ def _port(standing: protocol.Standing, config: NodeConfig) -> Finding:
     where = f"manager {standing.version} at {config.manager_address}"
     if wrong := link_words.at_the_wrong_port(standing, config):
         sentence, _, remedy = wrong.partition(": ")
-        return fault("manager", f"{sentence}.", f"{remedy[:1].upper()}{remedy[1:]}")
+        return fault("manager", f"{sentence}.", remedy)
     if standing.version.split(".")[0] != VERSION.split(".")[0]:
         return warning(
             "manager",

@@ -27,8 +27,12 @@ def ok(check: str, sentence: str) -> Finding:
 
 
 def warning(check: str, sentence: str, remedy: str) -> Finding:
-    return Finding(check, Level.WARNING, sentence, remedy)
+    return Finding(check, Level.WARNING, sentence, _capital(remedy))
 
 
 def fault(check: str, sentence: str, remedy: str) -> Finding:
-    return Finding(check, Level.FAULT, sentence, remedy)
+    return Finding(check, Level.FAULT, sentence, _capital(remedy))
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
