@@ -60,9 +60,12 @@ import array
 import os
 import socket
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VERSION = 4
 PATIENCE = 30.0
@@ -92,7 +95,7 @@ def frame(message: dict[str, Any]) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def send_frame(sock: socket.socket, data: bytes, fds: tuple[int, ...] = ()) -> int:
+def send_frame(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
     """Sends what the socket takes now, descriptors with the first byte; returns how many bytes."""
     if not fds:
         return sock.send(data)

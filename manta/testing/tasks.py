@@ -221,9 +221,9 @@ class _Context:
         return name
 
     def _receive(self, source: str, tag: str, number: int, timeout: float) -> Any:
-        letters = self._waiting.get((source, tag), ())
-        if number < len(letters):
-            return letters[number]
+        messages = self._waiting.get((source, tag), ())
+        if number < len(messages):
+            return messages[number]
         raise Timeout(
             f"No message {tag!r} has come from {source}: give it to "
             f"run_task(messages={{({source!r}, {tag!r}): [...]}})."

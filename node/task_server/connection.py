@@ -10,7 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes
+from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes, send_frame
 from manta.node.task_server.answers import failure
 from manta.node.task_server.sessions import Message, RequestChannel, RuntimeSession
 from manta.protocol.values import BlobRef
@@ -31,6 +31,7 @@ class TaskConnection:
     """Moves bytes, descriptors and frames; the server knows what they mean."""
 
     def __init__(self, sock: socket.socket, depot: TieredDepot) -> None:
+        sock.setblocking(False)
         self.socket = sock
         self.since = time.monotonic()
         self.role: RuntimeSession | RequestChannel | None = None
@@ -75,7 +76,7 @@ class TaskConnection:
         try:
             while self._rest is not None or self._queue:
                 if self._rest is not None:
-                    sent = self.socket.send(self._rest, socket.MSG_DONTWAIT)
+                    sent = self.socket.send(self._rest)
                     self._rest = self._rest[sent:] if sent < len(self._rest) else None
                 else:
                     self._send_next()
@@ -97,7 +98,7 @@ class TaskConnection:
             elif along:
                 fds = along
             data = memoryview(frame({**message, "fds": len(fds)} if fds else message))
-            sent = self._send_first(data, fds)
+            sent = send_frame(self.socket, data, fds)
         except BlobMissing as error:
             number = message["n"]
             self._queue = deque(item for item in self._queue if item[0].get("n") != number)
@@ -108,16 +109,6 @@ class TaskConnection:
                 os.close(opened)
         self._queue.popleft()
         self._rest = data[sent:] if sent < len(data) else None
-
-    def _send_first(self, data: memoryview, fds: list[int]) -> int:
-        if not fds:
-            return self.socket.send(data, socket.MSG_DONTWAIT)
-        rights = (
-            socket.SOL_SOCKET,
-            socket.SCM_RIGHTS,
-            b"".join(fd.to_bytes(4, "little") for fd in fds),
-        )
-        return self.socket.sendmsg([data], [rights], socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         self._frames.close()

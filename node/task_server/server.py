@@ -206,7 +206,6 @@ class TaskServer:
         self._add_connection(sock)
 
     def _add_connection(self, sock: socket.socket) -> TaskConnection:
-        sock.setblocking(False)
         connection = TaskConnection(sock, self._sessions.depot)
         self._connections.add(connection)
         self._loop.register(connection, lambda ready: self._on_ready(connection, ready))

@@ -275,7 +275,8 @@ def test_a_timer_that_an_attempt_left_running_does_not_raise_in_what_is_not_its_
         code.format(form="def main():\n            arm()\n            return 'x' * 60_000")
     )
     kept = [forked.run(iteration) for iteration in range(30)]
-    assert all(e.output == "x" * 60_000 or e.error.kind == "TimeoutError" for e in kept), kept
+    for ended in kept:  # it may ring in the code itself, before that returns
+        assert ended.error.kind == "TimeoutError" if ended.error else ended.output == "x" * 60_000
     lives = start(
         code.format(
             form="""class Worker:
@@ -283,8 +284,8 @@ def test_a_timer_that_an_attempt_left_running_does_not_raise_in_what_is_not_its_
             def execute(self):
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 self.rounds += 1
-                arm()
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+                arm()
                 return self.rounds
         """
         )
