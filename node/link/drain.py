@@ -1,4 +1,4 @@
-"""Sends the journal to the manager: synced, in windows, again until it is acknowledged.
+"""Sends the journal to the manager: synced, in windows, and again until it is acknowledged.
 
 An entry that names a blob waits until that has been pushed. What is lost with a connection
 is sent again after the next registration, which says what the manager holds.
@@ -47,7 +47,7 @@ class JournalDrain:
         self._journals.on_grown(self._journal_grown)
 
     def link_moved(self) -> None:
-        """Pushes over the connection that was have ended, or will."""
+        """Pushes over the former connection have ended, or will."""
         self._connections += 1
         self._pushing.clear()
 
@@ -76,7 +76,7 @@ class JournalDrain:
         self._send_rest()
 
     def send_due(self) -> None:
-        """Sync what came, then send what may be sent."""
+        """Sync what was appended, then send what is due."""
         if self.gateway is None:
             return
         self._journals.sync()
@@ -93,7 +93,7 @@ class JournalDrain:
         return self.gateway is not None and self._actor.notify(self.gateway, message)
 
     def _journal_grown(self) -> None:
-        """In the thread of who appended."""
+        """Called in the thread that appends."""
         self._actor.notify(MANAGER_LINK, Drain(Why.GROWN))
 
     def _grown(self) -> None:
@@ -115,7 +115,7 @@ class JournalDrain:
             self._flush_timer = self._actor.after(delay, Drain(Why.FLUSH))
 
     def _send_rest(self) -> None:
-        """What is beyond a window, or must be pushed again; what lingers may go along."""
+        """Send what the window or a missing blob held back, and whatever lingers with it."""
         if self._journals.unsent:
             self.send_due()
 

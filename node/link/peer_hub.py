@@ -1,6 +1,6 @@
-"""Moves blobs between this node and its peers: today, the manager alone.
+"""Moves blobs between this node and its peers; today the manager is the only one.
 
-The data plane starts at the first transfer. What several want at a time moves once.
+The data plane starts at the first transfer. A blob that several ask for at a time moves once.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ TRANSFER_TIMEOUT = 900.0
 """Seconds; a transfer is resumed over reconnects until then."""
 
 BLOB_LOST = "blob-lost"
-"""Code of a refusal: this node no longer has the blob that is to be pushed."""
+"""Code of a refusal: this node no longer has the blob that was to be pushed."""
 
 
 MEASURED = 256 * 1024
-"""Bytes from which on a transfer says something of the link."""
+"""Bytes from which on a transfer measures the link."""
 
 
 class Fetch(msgspec.Struct, frozen=True):
