@@ -1,82 +1,51 @@
-"""How lives end, and who is told."""
+"""What the runtime tells an actor: to end, and what became of children, monitors and futures."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any
 
 import msgspec
 
 from manta.actors.address import Address
-
-if TYPE_CHECKING:
-    from manta.actors.refs import Ref
-
-
-class ExitKind(StrEnum):
-    """Why an actor is no more."""
-
-    NORMAL = "normal"  # it was done
-    SHUTDOWN = "shutdown"  # it was told to stop
-    GAVE_UP = "gave-up"  # a supervisor whose children failed too often; a form of shutdown
-    CRASHED = "crashed"  # it raised
-    ABANDONED = "abandoned"  # it did not stop in time; its thread may still run
-    UNKNOWN = "unknown"  # nobody lived there when the monitor was set
-    DISCONNECTED = "disconnected"  # the link to its process went down: it may still live
+from manta.actors.exits import ExitReason
+from manta.actors.refs import Ref
+from manta.actors.replies import Reply
 
 
-class ExitReason(msgspec.Struct, frozen=True, eq=False):
-    """Why an actor ended; `error` is there for crashes in this process only, and not compared."""
+class Monitor:
+    """A request to be told of an actor's end."""
 
-    kind: ExitKind
-    sentence: str = ""
-    error: BaseException | None = None
+    __slots__ = ("_cancel", "active", "ref")
 
-    @property
-    def is_normal(self) -> bool:
-        """True for what a transient child is not restarted after."""
-        return self.kind in (ExitKind.NORMAL, ExitKind.SHUTDOWN, ExitKind.GAVE_UP)
+    def __init__(self, ref: Ref) -> None:
+        self.ref = ref
+        self.active = True
+        self._cancel: Callable[[], None] | None = None
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ExitReason):
-            return NotImplemented
-        return (self.kind, self.sentence) == (other.kind, other.sentence)
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.sentence))
-
-    def __repr__(self) -> str:
-        return f"ExitReason({self.kind!r}, {self.sentence!r})"
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.sentence}" if self.sentence else str(self.kind)
-
-
-NORMAL = ExitReason(ExitKind.NORMAL)
-SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
-
-
-def crashed(error: BaseException, where: str = "") -> ExitReason:
-    """The reason of an actor that raised `error`."""
-    sentence = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return ExitReason(ExitKind.CRASHED, f"{where}{sentence}", error)
+    def cancel(self) -> None:
+        """Cancels it: no Down arrives any more, not even one that is in the mailbox already."""
+        self.active = False
+        if self._cancel is not None:
+            self._cancel()
 
 
 class Down(msgspec.Struct, frozen=True):
-    """To who monitors: the actor behind `ref` ended, or cannot be seen any more."""
+    """A monitored actor has ended, or can no longer be seen."""
 
     ref: Ref
     reason: ExitReason
 
 
 class ChildStarted(msgspec.Struct, frozen=True):
-    """To the parent: the child is ready."""
+    """A child has started."""
 
     address: Address
 
 
 class ChildExited(msgspec.Struct, frozen=True):
-    """To the parent, exactly once per incarnation."""
+    """A child has ended; told exactly once per incarnation."""
 
     address: Address
     reason: ExitReason
@@ -86,30 +55,46 @@ class ChildExited(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """What the runtime itself says to an actor."""
+    """A message of the runtime's own, which `receive` does not see."""
 
 
 class Stop(Signal, frozen=True):
-    """End with this reason."""
+    """The actor is to end with this reason."""
 
     reason: ExitReason
 
 
 class Crash(Signal, frozen=True):
-    """Raise this: fault injection, and the death of a linked actor."""
+    """The actor is to raise this error; tests inject faults with it."""
 
     error: BaseException
 
 
-class Parental(Signal, frozen=True):
-    """News of a child, or the supervisor's own note to itself."""
+class DownSignal(Signal, frozen=True):
+    """Becomes a Down for `receive`, unless the monitor is cancelled before."""
+
+    monitor: Monitor
+    reason: ExitReason
+
+
+class FutureDone(Signal, frozen=True):
+    """A future that was given to `Actor.pipe` is done."""
+
+    future: Future[Any]
+    then: Callable[..., object]
+    reply: Reply | None
+
+    def call(self) -> None:
+        """Calls `then(value, error)`; with a reply `then(value)`, or raises the future's error."""
+        future = self.future
+        if self.reply is not None:
+            self.then(future.result())
+            return
+        error = CancelledError() if future.cancelled() else future.exception()
+        self.then(None if error is not None else future.result(), error)
+
+
+class ForSupervisor(Signal, frozen=True):
+    """News of a child, or a supervisor's note to itself."""
 
     event: Any
-
-
-class ActorExit(BaseException):
-    """Unwinds an actor that ends by itself; not an Exception, so that no handler swallows it."""
-
-    def __init__(self, reason: ExitReason) -> None:
-        super().__init__(str(reason))
-        self.reason = reason

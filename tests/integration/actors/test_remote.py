@@ -406,6 +406,23 @@ def test_a_server_that_breaks_the_protocol_is_left(pair: Pair) -> None:
         ref.tell(Do("x"))
 
 
+def test_a_notification_does_not_mind_that_the_link_is_down(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Herald(Actor):
+        def receive(self, message: Any) -> Any:
+            return self.notify(*message)
+
+    caplog.set_level("DEBUG")
+    herald = pair.client.spawn(ChildSpec("herald", Herald))
+    ref = pair.connection.ref("server")
+    assert herald.ask((ref, Do("listen")), timeout=5)
+    until(lambda: Do("listen") in pair.heard)
+    pair.connection.close()
+    assert not herald.ask((ref, Do("listen")), timeout=5)
+    assert "herald: Do was not delivered" in caplog.text
+
+
 class Watcher(Actor):
     def __init__(self, downs: list[Down]) -> None:
         self.downs = downs
