@@ -7,7 +7,7 @@ from functools import partial
 
 from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.manager.auth.principals import Kind
-from manta.manager.context import Context, Done, finish, work
+from manta.manager.context import Context
 from manta.manager.messages import Sweep, SweepLater
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.interface import Operation
@@ -47,13 +47,11 @@ class Blobs(Actor):
                 # Pushes are not named at once, so what seems unwanted now is looked at again.
                 self._sweep_after(GRACE)
                 reply = self.defer()
-                then = partial(self._swept, reply)
-                work(self, self._context.workers, self._sweep, then, reply)
+                swept = self._context.workers.submit(self._sweep)
+                self.pipe(swept, partial(self._swept, reply), reply=reply)
             case SweepLater():
                 if self._sweep_due is None or self._sweep_due.deadline > self.clock.now() + GRACE:
                     self._sweep_after(GRACE)
-            case Done():
-                finish(message)
             case _:
                 return super().receive(message)
         return None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import msgspec
 
-from manta.actors import Actor, ActorDead, Refused, Reply
 from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.home import Home, RestoredFile
@@ -20,8 +18,6 @@ from manta.manager.views import ClusterView
 from manta.transports.blobs.depots import FileDepot
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
-
-T = TypeVar("T")
 
 ROOT = "manager"
 STORE = f"{ROOT}/store"
@@ -80,37 +76,3 @@ class Context:
         except FileNotFoundError:
             return False
         return True
-
-
-class Done(msgspec.Struct, frozen=True):
-    """To the actor that called `work`: it passes this to `finish`."""
-
-    future: Future[object]
-    then: Callable[[object], None]
-    reply: Reply
-
-
-def work(
-    actor: Actor,
-    pool: ThreadPoolExecutor,
-    job: Callable[[], T],
-    then: Callable[[T], None],
-    reply: Reply,
-) -> None:
-    """Run `job` on a worker, then `then(result)` in the actor; a Refused goes to `reply`."""
-    ref = actor.ref
-
-    def done(future: Future[object]) -> None:
-        try:
-            ref.tell(Done(future, then, reply))  # type: ignore[arg-type]
-        except ActorDead:
-            return  # and with it the deferred reply has failed
-
-    pool.submit(job).add_done_callback(done)  # type: ignore[arg-type]
-
-
-def finish(done: Done) -> None:
-    try:
-        done.then(done.future.result())
-    except Refused as refusal:
-        done.reply.fail(refusal)

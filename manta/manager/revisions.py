@@ -19,7 +19,7 @@ class Revisions:
         self._number = 0
         self._changes: dict[str, int] = {}
         """By key, in the order of the numbers."""
-        self._on_change: Callable[[], None] | None = None
+        self._on_change: Callable[[], object] | None = None
 
     def changed(self, *keys: str) -> None:
         """Call it once whoever reads the list sees the change; without keys, to have all that
@@ -52,7 +52,7 @@ class Revisions:
                 found.append((key, f"{self._epoch}.{at}"))
         return found[::-1]
 
-    def tell_next(self, on_change: Callable[[], None]) -> None:
+    def tell_next(self, on_change: Callable[[], object]) -> None:
         """Call `on_change` at the next change, once, on whatever thread that is. One at a time."""
         with self._lock:
             self._on_change = on_change

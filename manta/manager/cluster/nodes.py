@@ -15,13 +15,12 @@ from typing import Any, assert_never
 import msgspec
 
 from manta.actors import (
-    ActorDead,
     ActorError,
     Down,
-    MailboxFull,
     Monitor,
     Ref,
     Refused,
+    Reply,
     Supervisor,
     Timer,
     Unreachable,
@@ -51,19 +50,19 @@ from manta.protocol.node import (
     HeartbeatReply,
     JournalAck,
     Load,
-    Ok,
     Registered,
     StopNode,
     ToNode,
 )
 from manta.protocol.states import NodeState
-from manta.protocol.tree import ReadTree, Tree
+from manta.protocol.tree import ReadTree
 from manta.transports.errors import LocalTransportError
 
 LINK = "node/manager-link"
 HEARTBEAT_INTERVAL = 3.0  # seconds
 STOP_TIMEOUT = 10.0
 """Seconds in which a node answers to StopNode."""
+TREE_TIMEOUT = 10.0  # seconds
 
 
 class LeaseTick(msgspec.Struct, frozen=True):
@@ -201,7 +200,7 @@ class ClusterNodes:
         self._context.revisions.nodes.forget(node_id)
         self._context.revisions.clusters.changed(node.record.cluster_id)
 
-    def stop(self, node_id: str, *, drain: bool) -> Future[Ok]:
+    def stop(self, node_id: str, reply: Reply, *, drain: bool) -> None:
         """Raises Refused."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
@@ -213,12 +212,10 @@ class ClusterNodes:
         # Whether it drains or stops: what it ends on its way out is not to come back to it.
         node.asked_to_stop = self._now()
         self._obey(self._leases.draining(node_id, node.asked_to_stop))
-        answer: Future[Ok] = Future()
         asked = node.link.ask_future(StopNode(drain), timeout=STOP_TIMEOUT)
-        asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
-        return answer
+        asked.add_done_callback(lambda future: _pass_on(future, reply, node.record.alias))
 
-    def tree(self, node_id: str, after: str) -> Future[Tree]:
+    def tree(self, node_id: str, after: str, reply: Reply) -> None:
         """Raises Refused."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
@@ -226,10 +223,8 @@ class ClusterNodes:
             raise Refused(
                 Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree can't be had."
             )
-        answer: Future[Tree] = Future()
-        asked = node.link.ask_future(ReadTree(after), timeout=10.0)
-        asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
-        return answer
+        asked = node.link.ask_future(ReadTree(after), timeout=TREE_TIMEOUT)
+        asked.add_done_callback(lambda future: _pass_on(future, reply, node.record.alias))
 
     # Leases.
 
@@ -280,12 +275,9 @@ class ClusterNodes:
         linked = [node_id for node_id, node in self._nodes.items() if node.link is not None]
         self._tell_gateway(CutNodes(tuple(linked)))
 
-    def _tell_gateway(self, message: object) -> None:
-        try:
-            self._actor.system.find(GATEWAY).tell(message)
-        except (ActorDead, MailboxFull):
-            # Its links are cut by its restart; what else it would be told is not essential.
-            self._actor.log.debug("the Gateway was not told of %s", type(message).__name__)
+    def _tell_gateway(self, message: CutNodes | NodesLeft) -> None:
+        """Nothing is lost by a Gateway that is being restarted: its end has cut all links."""
+        self._actor.notify(GATEWAY, message)
 
     # What nodes shall run.
 
@@ -402,11 +394,12 @@ class ClusterNodes:
         return (info for info in found if info)
 
 
-def _pass_on(asked: Future[Any], answer: Future[Any], alias: str) -> None:
+def _pass_on(asked: Future[Any], reply: Reply, alias: str) -> None:
+    """What the node answers."""
     error = asked.exception()
     if isinstance(error, ActorError) and not isinstance(error, Refused):
         error = Refused(Code.UNAVAILABLE, f"The node {alias!r} did not answer: {error}; try again.")
     if error is not None:
-        answer.set_exception(error)
+        reply.fail(error)
     else:
-        answer.set_result(asked.result())
+        reply.set(asked.result())

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from manta.actors import (
-    ActorDead,
     ChildSpec,
     ChildType,
     Down,
     ExitReason,
     LocalRef,
-    MailboxFull,
     MailboxPolicy,
     Refused,
     Reply,
@@ -23,7 +19,7 @@ from manta.actors import (
     Supervisor,
 )
 from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
-from manta.manager.context import BLOBS, GATEWAY, STORE, Context, Done, finish, work
+from manta.manager.context import BLOBS, GATEWAY, STORE, Context
 from manta.manager.directory import SwarmEntry
 from manta.manager.errors import StoreError
 from manta.manager.ids import new_id
@@ -144,9 +140,9 @@ class ClusterSupervisor(Supervisor):
             case NodeRemoved(node_id):
                 self._remove_node(node_id, self.defer())
             case StopNodeRequested(node_id, drain):
-                self._pass_on(self._nodes.stop(node_id, drain=drain), self.defer())
+                self._nodes.stop(node_id, self.defer(), drain=drain)
             case NodeTreeRequested(node_id, after):
-                self._pass_on(self._nodes.tree(node_id, after), self.defer())
+                self._nodes.tree(node_id, after, self.defer())
             case ClusterChanged(record):
                 self._changed(record, self.defer())
             case Down():
@@ -156,8 +152,6 @@ class ClusterSupervisor(Supervisor):
             case _StartSwarms():
                 for swarm_id in tuple(self._unread):
                     self._start_swarm(swarm_id)
-            case Done():
-                finish(message)
             case _:
                 return super().receive(message)
         return None
@@ -263,12 +257,9 @@ class ClusterSupervisor(Supervisor):
 
     def _tell_swarm(self, swarm_id: str, message: object) -> None:
         ref = self.child(swarm_id)
-        if ref is None:
-            return  # it will read how things stand when it starts
-        try:
-            ref.tell(message)
-        except (ActorDead, MailboxFull) as error:
-            self.log.warning("%s was not told: %s", swarm_id, error)
+        # One that does not run will read how things stand when it starts.
+        if ref is not None and not self.notify(ref, message):
+            self.log.warning("%s was not told of %s", swarm_id, type(message).__name__)
 
     # Nodes.
 
@@ -321,27 +312,16 @@ class ClusterSupervisor(Supervisor):
         if not swarms:
             reply.set(None)
         # What the node sent before may wait in their mailboxes: answered when that is over.
-        busy = [None] * len(swarms)
+        busy = set(swarms)
 
-        def passed(_: object) -> None:
-            busy.pop()
+        def passed(ref: LocalRef) -> None:
+            busy.discard(ref)
             if not busy:
                 reply.set(None)
 
         for ref in swarms:
-            ref.ask_future(NodesMoved(), timeout=5.0).add_done_callback(passed)
-
-    @staticmethod
-    def _pass_on(asked: Future[Any], reply: Reply) -> None:
-        """What a node answers."""
-
-        def answered(future: Future[Any]) -> None:
-            if error := future.exception():
-                reply.fail(error)
-            else:
-                reply.set(future.result())
-
-        asked.add_done_callback(answered)
+            asked = ref.ask_future(NodesMoved(), timeout=5.0)
+            self.pipe(asked, lambda _, __, ref=ref: passed(ref))  # type: ignore[misc]
 
     # What users ask.
 
@@ -389,13 +369,10 @@ class ClusterSupervisor(Supervisor):
             reply.fail(Refused(Code.WRONG_STATE, sentence))
             return
         spec, nodes = message.spec, self._view.node_views
-        work(
-            self,
-            self._context.workers,
-            lambda: (flaws(spec), place.check(spec, nodes), self._missing(spec)),
-            lambda found: self._checked(request, reply, nodes, *found),
-            reply,
+        found = self._context.workers.submit(
+            lambda: (flaws(spec), place.check(spec, nodes), self._missing(spec))
         )
+        self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
 
     def _missing(self, spec: SwarmSpec) -> list[str]:
         return [
@@ -447,7 +424,7 @@ class ClusterSupervisor(Supervisor):
                 return
             self._show(info)
             self._unread.add(swarm_id)
-            self._tell(GATEWAY, SwarmCreated(SwarmEntry(swarm_id, info.name, self._id)))
+            self.notify(GATEWAY, SwarmCreated(SwarmEntry(swarm_id, info.name, self._id)))
             self._start_swarm(swarm_id, reply, info)
 
         digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
@@ -477,18 +454,11 @@ class ClusterSupervisor(Supervisor):
             self._context.revisions.swarms.forget(swarm_id)
             self._unread.discard(swarm_id)
             self._nodes.swarm_ended(swarm_id)
-            self._tell(GATEWAY, SwarmRemoved(swarm_id))
-            self._tell(BLOBS, Sweep())
+            self.notify(GATEWAY, SwarmRemoved(swarm_id))
+            self.notify(BLOBS, Sweep())
             reply.set(Ok())
 
         def stopped(_: LocalRef | None, __: Refused | None) -> None:
             self._writer.write(RemoveSwarm(swarm_id), then=then)
 
         self.stop_child(swarm_id, stopped)
-
-    def _tell(self, path: str, message: object) -> None:
-        try:
-            self.system.find(path).tell(message)
-        except (ActorDead, MailboxFull):
-            # It is being restarted, and will read from the store what this would have told.
-            self.log.debug("%s was not told of %s", path, type(message).__name__)

@@ -156,7 +156,7 @@ class Clusters:
             self._context.revisions.nodes.forget(*(one.id for one in nodes))
             self._context.revisions.swarms.forget(*(swarm.id for swarm in swarms))
             self._actor.log.info("cluster %s (%s) deleted", record.name, record.id)
-            self._forwarder.tell(BLOBS, Sweep())
+            self._actor.notify(BLOBS, Sweep())
             stop = StopChild(cluster_spec(self._context, record.id).id)
             self._forwarder.ask(ROOT, stop, reply, lambda _: Ok())
 

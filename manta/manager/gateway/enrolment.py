@@ -15,7 +15,6 @@ from manta.manager.auth.principals import Kind, of_node
 from manta.manager.auth.tokens import LEEWAY, MAX_NODE_TTL, digest_of
 from manta.manager.context import Context, cluster_path
 from manta.manager.directory import Directory
-from manta.manager.gateway.forwarder import Forwarder
 from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.registrar import Registrar, record_of
 from manta.manager.gateway.requests import Request
@@ -37,14 +36,12 @@ class Enrolment:
         directory: Directory,
         registrar: Registrar,
         listeners: Listeners,
-        forwarder: Forwarder,
     ) -> None:
         self._actor = actor
         self._context = context
         self._directory = directory
         self._registrar = registrar
         self._listeners = listeners
-        self._forwarder = forwarder
 
     def enroll(self, request: Request[Enroll, None]) -> None:
         message, principal, reply = request.message, request.who, request.defer()
@@ -81,7 +78,7 @@ class Enrolment:
         def stored() -> None:
             self._context.principals.learn(of_node(node))
             self._listeners.admit(key)
-            self._forwarder.tell(cluster_path(node.cluster_id), NodeAdded(node))
+            self._actor.notify(cluster_path(node.cluster_id), NodeAdded(node))
             self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
             reply.set(Enrolled(node.id, node.cluster_id, node.alias))
 

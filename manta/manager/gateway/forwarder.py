@@ -31,13 +31,6 @@ class Forwarder:
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
 
-    def tell(self, path: str, message: object) -> None:
-        try:
-            self._actor.system.find(path).tell(message)
-        except (ActorDead, MailboxFull) as error:
-            # State is level-triggered: it is told again, or read from the store.
-            self._actor.log.debug("%s was not told of %s: %s", path, type(message).__name__, error)
-
     def answer(self, reply: Reply, answer: object) -> None:
         """On any thread. An answer that is too large is the asker's trouble, not ours."""
         try:
@@ -97,7 +90,7 @@ class Forwarder:
     def load(
         self,
         entry: SwarmEntry,
-        then: Callable[[], None],
+        then: Callable[[], object],
         fail: Callable[[BaseException], object],
     ) -> None:
         """Start the actor of a swarm: once the swarm is over it ends when nobody asks for it."""

@@ -13,7 +13,7 @@ from typing import cast
 from manta.actors import Actor, MailboxPolicy
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.roles import Roles
-from manta.manager.context import STORE, Context, Done, finish
+from manta.manager.context import STORE, Context
 from manta.manager.directory import Directory, SwarmEntry
 from manta.manager.gateway.clusters import Clusters
 from manta.manager.gateway.enrolment import Enrolment
@@ -73,11 +73,11 @@ class Gateway(Actor):
         writer, listeners, forwarder = self._writer, self._listeners, Forwarder(self)
         permits = Permits(context.principals, roles, directory)
         registrar = Registrar(self, context, writer, listeners)
-        enrolment = Enrolment(self, context, directory, registrar, listeners, forwarder)
+        enrolment = Enrolment(self, context, directory, registrar, listeners)
         clusters = Clusters(
             self, context, directory, roles, enrolment, writer, forwarder, listeners
         )
-        modules = Modules(self, context, registrar, forwarder)
+        modules = Modules(self, context, registrar)
         return Parts(
             directory=directory,
             permits=permits,
@@ -104,8 +104,6 @@ class Gateway(Actor):
         if any(part.handle(message) for part in (self._writer, parts.watches, self._listeners)):
             return None
         match message:
-            case Done():
-                finish(message)
             case CutNodes(node_ids):
                 parts.nodes.cut(node_ids)
             case NodesLeft(node_ids):

@@ -12,8 +12,7 @@ from msgspec.structs import replace
 
 from manta.actors import Actor, Refused, Reply
 from manta.manager.auth.principals import Principal
-from manta.manager.context import BLOBS, Context, work
-from manta.manager.gateway.forwarder import Forwarder
+from manta.manager.context import BLOBS, Context
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.gateway.registry import Registry, check, described
 from manta.manager.gateway.requests import Request
@@ -29,13 +28,10 @@ from manta.protocol.users import ModuleInfo
 
 
 class Modules:
-    def __init__(
-        self, actor: Actor, context: Context, registrar: Registrar, forwarder: Forwarder
-    ) -> None:
+    def __init__(self, actor: Actor, context: Context, registrar: Registrar) -> None:
         self._actor = actor
         self._context = context
         self._registrar = registrar
-        self._forwarder = forwarder
         self._registry = Registry(context.reader.all(ModuleRecord))
         self._revisions = context.revisions.modules
         self._revisions.changed(*self._registry.modules)
@@ -61,10 +57,7 @@ class Modules:
                 self._context.holds(record.spec.package.digest)
             return _info(record)
 
-        def then(info: ModuleInfo) -> None:
-            reply.set(info)
-
-        work(self._actor, self._context.workers, job, then, reply)
+        self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
 
     def send(self, request: Request[users.SendModule, None]) -> None:
         spec, who, reply = request.message.spec, request.who, request.defer()
@@ -85,7 +78,7 @@ class Modules:
                     f"The package of module {spec.name!r} was not pushed; push it first.",
                 )
 
-        work(self._actor, self._context.workers, job, lambda _: then(), reply)
+        self._actor.pipe(self._context.workers.submit(job), lambda _: then(), reply=reply)
 
     def _send(self, spec: ModuleSpec, who: Principal, reply: Reply) -> None:
         now = self._actor.clock.wall()
@@ -125,7 +118,7 @@ class Modules:
             self._actor.log.info("%s the module %s", done, described(record))
             self._revisions.changed(record.id)
             if before is not None and before.spec.package != record.spec.package:
-                self._forwarder.tell(BLOBS, Sweep())
+                self._actor.notify(BLOBS, Sweep())
             reply.set(_info(record))
 
         def not_stored() -> None:
@@ -144,7 +137,7 @@ class Modules:
         def stored() -> None:
             self._actor.log.warning("%s removed the module %s", who.name, described(record))
             self._revisions.forget(record.id)
-            self._forwarder.tell(BLOBS, Sweep())
+            self._actor.notify(BLOBS, Sweep())
             reply.set(Ok())
 
         writes = (Delete(ModuleRecord, record.id), *_releases(record))

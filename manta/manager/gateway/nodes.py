@@ -16,7 +16,7 @@ from manta.manager.messages import FromNode, NodeCame
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import Put
 from manta.manager.store.records import NodeRecord
-from manta.protocol.node import JournalBatch, LogBatch, Register, Standing
+from manta.protocol.node import Goodbye, JournalBatch, LogBatch, Register, Standing
 from manta.protocol.version import VERSION
 from manta.transports.interface import Link
 
@@ -78,6 +78,10 @@ class Nodes:
 
         self._writer.write(Put(current), then=then)
 
+    def goodbye(self, request: Request[Goodbye, None]) -> None:
+        who = request.who
+        self._actor.notify(cluster_path(who.cluster_id), FromNode(request.message, who.id))
+
     def left(self, node_ids: tuple[str, ...]) -> None:
         """After a restart these are not waited for."""
         left: list[NodeRecord] = []
@@ -105,12 +109,12 @@ class Nodes:
         """To the swarm; what is not delivered is not acknowledged, and so is sent again."""
         message, entry = FromNode(request.message, request.who.id), request.target
         if entry is None:
-            self._forwarder.tell(cluster_path(request.who.cluster_id), message)
+            self._actor.notify(cluster_path(request.who.cluster_id), message)
             return
         path = swarm_path(entry.cluster_id, entry.id)
         try:
             self._actor.system.find(path).tell(message)
         except ActorDead:
-            self._forwarder.load(entry, lambda: self._forwarder.tell(path, message), lambda _: None)
+            self._forwarder.load(entry, lambda: self._actor.notify(path, message), lambda _: None)
         except MailboxFull as error:
             raise as_refusal(error) from error

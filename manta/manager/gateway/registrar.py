@@ -23,7 +23,7 @@ from manta.manager.auth.tokens import (
     bound_elsewhere,
     digest_of,
 )
-from manta.manager.context import Context, work
+from manta.manager.context import Context
 from manta.manager.errors import StoreError
 from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.requests import Request
@@ -294,13 +294,8 @@ class Registrar:
                 )
                 raise
 
-        work(
-            self._actor,
-            self._context.workers,
-            lambda: audited(lambda: job(now)),
-            lambda result: audited(lambda: then(result)),
-            reply,
-        )
+        future = self._context.workers.submit(audited, lambda: job(now))
+        self._actor.pipe(future, lambda result: audited(lambda: then(result)), reply=reply)
 
     def write(
         self,

@@ -131,11 +131,6 @@ def _to_node_cluster(at: Parts, request: Request[Any, None]) -> None:
     at.forwarder.ask(path, FromNode(request.message, who.id), request.defer())
 
 
-def _tell_node_cluster(at: Parts, request: Request[Any, None]) -> None:
-    who = request.who
-    at.forwarder.tell(cluster_path(who.cluster_id), FromNode(request.message, who.id))
-
-
 def _from_node_to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
     message = FromNode(request.message, request.who.id)
     wait = getattr(request.message, "wait", 0.0)
@@ -263,7 +258,7 @@ _ROWS = (  # without a type of their own, so that each row is checked
     _of_nodes(node.Register, nothing, lambda at, r: at.nodes.register(r)),
     _of_nodes(node.Heartbeat, nothing, _to_node_cluster),
     _of_nodes(node.FetchDesired, nothing, _to_node_cluster),
-    _of_nodes(node.Goodbye, nothing, _tell_node_cluster),
+    _of_nodes(node.Goodbye, nothing, lambda at, r: at.nodes.goodbye(r)),
     _of_nodes(node.JournalBatch, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
     _of_nodes(node.LogBatch, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
     _of_nodes(node.ReadGlobal, swarm_by_id, _from_node_to_swarm),

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from manta.actors import Actor, ActorDead, MailboxFull, Refused, Reply
+from manta.actors import Actor, Refused, Reply
 from manta.manager.context import Context
 from manta.manager.gateway.clusters import Clusters
 from manta.manager.gateway.forwarder import Forwarder
@@ -85,15 +85,8 @@ class Watches:
         return True
 
     def _listen(self, kind: type[Message]) -> None:
-        ref = self._actor.ref
-
-        def on_change() -> None:
-            try:
-                ref.tell(_Look(kind))
-            except (ActorDead, MailboxFull):
-                return  # they are answered when their time is over
-
-        self._revisions[kind].tell_next(on_change)
+        actor = self._actor  # if it is not told, they are answered when their time is over
+        self._revisions[kind].tell_next(lambda: actor.notify(actor.ref, _Look(kind)))
 
     def _answer(self, watch: _Watch, last: bool) -> bool:
         try:

@@ -10,7 +10,6 @@ send again.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +18,10 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
-from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, Refused, Timer
-from manta.manager.context import BLOBS, STORE, Context, Done, cluster_path, finish
+from manta.actors import Actor, ExitReason, Refused, Timer
+from manta.manager.context import BLOBS, STORE, Context, cluster_path
 from manta.manager.errors import StoreError
+from manta.manager.long_polls import LongPolls
 from manta.manager.messages import CheckPeer, FromNode, FromUser, Sweep, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.records import SwarmRecord
@@ -56,9 +56,9 @@ from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
 from manta.manager.swarm.reads import exchange as exchange_queries
 from manta.manager.swarm.reads import queries
-from manta.manager.swarm.reads.feeds import Feeds, PollExpired
+from manta.manager.swarm.reads.feeds import Feeds
 from manta.manager.swarm.reads.lines import Lines
-from manta.manager.swarm.reads.polls import ExchangeExpired, ExchangePolls
+from manta.manager.swarm.reads.polls import ExchangePolls
 from manta.protocol import user
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
@@ -76,6 +76,7 @@ from manta.protocol.node import (
     JournalAck,
     JournalBatch,
     ListGlobals,
+    LogAck,
     LogBatch,
     Ok,
     ReadGlobal,
@@ -123,9 +124,11 @@ class SwarmSupervisor(Actor):
             self._writer,
             self._perform,
         )
-        self._feeds = Feeds(self, self._page, self._info_now, self._is_over)
-        self._polls = ExchangePolls(
-            self, partial(exchange_queries.answer, self._machine), self._commits.when_durable
+        self._feeds = Feeds(LongPolls(self), self._page, self._info_now, self._is_over)
+        self._exchange = ExchangePolls(
+            LongPolls(self),
+            partial(exchange_queries.answer, self._machine),
+            self._commits.when_durable,
         )
         self._lines = Lines(
             self,
@@ -134,8 +137,10 @@ class SwarmSupervisor(Actor):
             self._swarm_id,
             self._writer,
             self._feeds,
-            lambda node_id, ack: self._tell_cluster(messages=((node_id, ack),)),
+            self._acknowledge_lines,
         )
+        self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
+        """What is received is passed to these first; while one is not idle, the actor stays."""
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._used_at = self.clock.now()
         self._cluster.tell(
@@ -166,7 +171,7 @@ class SwarmSupervisor(Actor):
         self._view.held.pop(self._swarm_id, None)
 
     def receive(self, message: object) -> object:
-        if self._writer.handle(message):
+        if any(part.handle(message) for part in self._parts):
             return None
         if isinstance(message, FromUser | FromNode):
             self._used_at = self.clock.now()
@@ -190,7 +195,7 @@ class SwarmSupervisor(Actor):
                 | ReadPeers()
                 | ReadCheckpoint() as read
             ):
-                self._polls.open(read)
+                self._exchange.open(read, self.defer())
             case FromNode(CheckNext(alias=alias)):
                 exchange_queries.check_next(self._machine, alias)
                 return Ok()
@@ -208,14 +213,8 @@ class SwarmSupervisor(Actor):
                     self._feed(Stopped(by))
             case _Tick():
                 self._feed(Ticked())
-            case PollExpired(poll):
-                self._feeds.expired(poll)
-            case ExchangeExpired(waiting):
-                self._polls.expired(waiting)
             case _IdleCheck():
                 self._end_if_idle()
-            case Done():
-                finish(message)
             case _:
                 return super().receive(message)
         return None
@@ -259,7 +258,7 @@ class SwarmSupervisor(Actor):
         # Blobs of entries that the machine passed over are nobody's: a sweep takes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
-        self._polls.wake(topics)
+        self._exchange.wake(topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None when it is no longer wanted."""
@@ -304,25 +303,15 @@ class SwarmSupervisor(Actor):
         for then in commit.then:
             then(None)
         self._feeds.wake(*grown)
-        if None in grown:
-            self._lines.wake()
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
         """Who was just told of them has the time to fetch them that an unnamed blob may lie."""
         for blob in blobs:
             self._context.holds(blob.digest)
-        self._tell_blobs(SweepLater())
+        self.notify(BLOBS, SweepLater())
 
-    def _tell_cluster(
-        self,
-        changes: tuple[Assign | Revoke, ...] = (),
-        messages: tuple[tuple[str, ToNode], ...] = (),
-        info: SwarmInfo | None = None,
-    ) -> None:
-        try:
-            self._cluster.tell(Orders(self._swarm_id, changes, messages, info))
-        except ActorDead:
-            self.log.debug("the cluster's supervisor is gone, and so this ends too")
+    def _acknowledge_lines(self, node_id: str, ack: LogAck) -> None:
+        self.notify(self._cluster, Orders(self._swarm_id, messages=((node_id, ack),)))
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -401,11 +390,11 @@ class SwarmSupervisor(Actor):
             case user.ListGlobalTags():
                 return user.GlobalTags(machine.global_tags())
             case user.WaitSwarm() as wait:
-                self._feeds.serve(self._feeds.open(wait))
+                self._feeds.wait(wait, self.defer())
             case user.ReadFeed() as read:
                 queries.check_filters(machine, read, self._view.aliases)
-                poll = self._feeds.open(read)
-                self._lines.read(poll) if read.feed == "logs" else self._feeds.serve(poll)
+                reader = self._lines if read.feed == "logs" else self._feeds
+                reader.read(read, self.defer())
             case _:
                 return super().receive(request.message)
         return None
@@ -436,11 +425,7 @@ class SwarmSupervisor(Actor):
 
     def _sweep(self, error: StoreError | None) -> None:
         if error is None:
-            self._tell_blobs(Sweep())
-
-    def _tell_blobs(self, message: Sweep | SweepLater) -> None:
-        with contextlib.suppress(ActorDead, MailboxFull):  # who is restarted sweeps by and by
-            self.system.find(BLOBS).tell(message)
+            self.notify(BLOBS, Sweep())
 
     # Feeds.
 
@@ -472,6 +457,6 @@ class SwarmSupervisor(Actor):
 
     def _end_if_idle(self) -> None:
         left = self._used_at + IDLE - self.clock.now()
-        if left <= 0 and self._feeds.idle and self._polls.idle and self._writer.idle:
+        if left <= 0 and all(part.idle for part in self._parts):
             self.stop()
         self.after(max(1.0, left), _IdleCheck())

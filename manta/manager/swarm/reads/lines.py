@@ -10,17 +10,18 @@ from collections.abc import Callable
 
 import msgspec
 
-from manta.actors import Actor
-from manta.manager.context import Context, work
+from manta.actors import Actor, Reply
+from manta.manager.context import Context
 from manta.manager.errors import StoreError
+from manta.manager.long_polls import Poll
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, StoredLine
-from manta.manager.swarm.reads.feeds import Feeds, Poll
+from manta.manager.swarm.reads.feeds import Feeds
 from manta.manager.swarm.reads.queries import ITEM_BYTES
 from manta.manager.views import ClusterView
 from manta.protocol.node import LogAck, LogBatch, LogLine
 from manta.protocol.pages import PAGE_BYTES
-from manta.protocol.user import FeedPage, LogItem, ReadFeed, SwarmInfo
+from manta.protocol.user import FeedName, FeedPage, LogItem, ReadFeed, SwarmInfo
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LogLine).decode
@@ -60,7 +61,7 @@ class Lines:
             last = max(last, batch.first - 1)
         end = batch.first + len(batch.lines) - 1
         if batch.first > last + 1 or end <= last:  # a gap, or nothing new
-            self._answer(node_id)
+            self._acknowledge_stored(node_id)
             return
         self._taken[node_id] = end
         bodies = tuple(map(_encode, batch.lines[last + 1 - batch.first :]))
@@ -69,24 +70,35 @@ class Lines:
             if error is None:  # else it is being tried again
                 self._stored[node_id] = end
                 self._version += 1
-                self._answer(node_id)
-                self.wake()
+                self._acknowledge_stored(node_id)
+                self._feeds.wake("logs")
 
         write = AppendLogs(self._swarm_id, node_id, last + 1, bodies)
         self._writer.write(write, then=stored, keep=True)
 
-    def _answer(self, node_id: str) -> None:
+    def _acknowledge_stored(self, node_id: str) -> None:
         self._acknowledge(node_id, LogAck(self._swarm_id, self._stored.get(node_id, 0)))
 
-    def wake(self) -> None:
-        for poll in self._feeds.take("logs"):
-            self.read(poll)
+    def read(self, read: ReadFeed, reply: Reply) -> None:
+        """Answer as soon as there are lines."""
+        poll = Poll[FeedName | None](
+            "logs",
+            reply,
+            self._actor.clock.now() + read.wait,
+            lambda last: self._answer_poll(poll, read, last),
+        )
+        self._read(poll, read)
 
-    def read(self, poll: Poll) -> None:
-        """Answer the poll, or park it until there are lines."""
-        read, aliases, version = poll.message, self._view.aliases, self._version
-        assert isinstance(read, ReadFeed)
-        info = self._feeds.info()
+    def _answer_poll(self, poll: Poll[FeedName | None], read: ReadFeed, last: bool) -> bool:
+        if last:
+            poll.reply.set(FeedPage((), read.after, False, self._feeds.info()))
+        else:
+            self._read(poll, read)
+        return True
+
+    def _read(self, poll: Poll[FeedName | None], read: ReadFeed) -> None:
+        """On a worker; then answer the poll, or park it."""
+        aliases, version, info = self._view.aliases, self._version, self._feeds.info()
         # Asked before the lines are read: what is not there by then comes too late to wait for.
         complete = self._feeds.final() and self._taken == self._stored
         reader, swarm_id = self._context.reader, self._swarm_id
@@ -100,11 +112,11 @@ class Lines:
             if page.items or page.ended or page.cursor > read.after:
                 poll.reply.set(page)
             elif version != self._version or complete != self._feeds.final():
-                self.read(poll)  # some came meanwhile
+                self._read(poll, read)  # some came meanwhile
             else:
-                self._feeds.park(poll)
+                self._feeds.polls.park(poll)
 
-        work(self._actor, self._context.workers, job, then, poll.reply)
+        self._actor.pipe(self._context.workers.submit(job), then, reply=poll.reply)
 
 
 def _page(
