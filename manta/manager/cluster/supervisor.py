@@ -41,6 +41,7 @@ from manta.manager.placement import place
 from manta.manager.placement.place import NodeView
 from manta.manager.placement.validity import flaws
 from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
 from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
 from manta.manager.swarm import plans, references, words
@@ -418,22 +419,21 @@ class ClusterSupervisor(Supervisor):
         machine.handle(created, now)
         info = queries.info(machine)
 
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The swarm was not stored: {error}"))
-                return
+        digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
+        change = Change(self._writer, "The swarm was not stored")
+        change.write(
+            AppendEvents(swarm_id, 1, (encode(created, now),)),
+            Reference(swarm_id, digests),
+            Put(SwarmRecord(info, owner_id)),
+        )
+
+        def stored() -> None:
             self._show(info)
             self._unread.add(swarm_id)
             self.notify(GATEWAY, SwarmCreated(SwarmEntry(swarm_id, info.name, self._id)))
             self._start_swarm(swarm_id, reply, info)
 
-        digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
-        self._writer.write(
-            AppendEvents(swarm_id, 1, (encode(created, now),)),
-            Reference(swarm_id, digests),
-            Put(SwarmRecord(info, owner_id)),
-            then=then,
-        )
+        change.commit(reply, stored)
 
     def _remove_swarm(self, swarm_id: str, reply: Reply) -> None:
         info = self._view.swarms.get(swarm_id)
@@ -446,10 +446,10 @@ class ClusterSupervisor(Supervisor):
                 "before you remove it.",
             )
 
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The swarm was not removed: {error}"))
-                return
+        change = Change(self._writer, "The swarm was not removed")
+        change.write(RemoveSwarm(swarm_id))
+
+        def stored() -> None:
             self._show_all({id_: i for id_, i in self._view.swarms.items() if id_ != swarm_id})
             self._context.revisions.swarms.forget(swarm_id)
             self._unread.discard(swarm_id)
@@ -458,7 +458,4 @@ class ClusterSupervisor(Supervisor):
             self.notify(BLOBS, Sweep())
             reply.set(Ok())
 
-        def stopped(_: LocalRef | None, __: Refused | None) -> None:
-            self._writer.write(RemoveSwarm(swarm_id), then=then)
-
-        self.stop_child(swarm_id, stopped)
+        self.stop_child(swarm_id, lambda _, __: change.commit(reply, stored))

@@ -20,6 +20,8 @@ from manta.manager.gateway.registrar import Registrar, record_of
 from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import NodeAdded
+from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, TokenRecord
 from manta.protocol.clusters import CreateNodeToken, Token
@@ -34,12 +36,14 @@ class Enrolment:
         actor: Actor,
         context: Context,
         directory: Directory,
+        writer: Writer,
         registrar: Registrar,
         listeners: Listeners,
     ) -> None:
         self._actor = actor
         self._context = context
         self._directory = directory
+        self._writer = writer
         self._registrar = registrar
         self._listeners = listeners
 
@@ -72,8 +76,17 @@ class Enrolment:
             enrolled_at=self._actor.clock.wall(),
         )
         used = msgspec.structs.replace(record, uses=record.uses - 1)
-        self._registrar.tokens[used.digest] = used
-        self._directory.nodes[node.id] = node
+        tokens = self._registrar.tokens
+
+        def give_back() -> None:
+            now = tokens[used.digest]
+            tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
+
+        change = Change(self._writer)
+        tokens[used.digest] = used
+        change.on_refusal(give_back)
+        change.put(self._directory.nodes, node)
+        change.write(Put(used), Put(KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)))
 
         def stored() -> None:
             self._context.principals.learn(of_node(node))
@@ -82,13 +95,7 @@ class Enrolment:
             self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
             reply.set(Enrolled(node.id, node.cluster_id, node.alias))
 
-        def not_stored() -> None:
-            del self._directory.nodes[node.id]
-            now = self._registrar.tokens[used.digest]
-            self._registrar.tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
-
-        key_record = KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)
-        self._registrar.write((Put(used), Put(node), Put(key_record)), stored, reply, not_stored)
+        change.commit(reply, stored)
 
     def examine(self, request: Request[ExamineToken, None]) -> None:
         """As far as `enroll` would look at the token; nothing is used up."""
@@ -175,8 +182,9 @@ class Enrolment:
                     self._registrar.tokens.pop(digest, None)
                 reply.set(Token(token, claims.expires_at))
 
-            deletes = (Delete(TokenRecord, digest) for digest in expired)
-            self._registrar.write((Put(record), *deletes), stored, reply)
+            change = Change(self._writer)
+            change.write(Put(record), *(Delete(TokenRecord, digest) for digest in expired))
+            change.commit(reply, stored)
 
         self._registrar.work(
             "issuing a token",

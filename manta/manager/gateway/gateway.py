@@ -73,11 +73,11 @@ class Gateway(Actor):
         writer, listeners, forwarder = self._writer, self._listeners, Forwarder(self)
         permits = Permits(context.principals, roles, directory)
         registrar = Registrar(self, context, writer, listeners)
-        enrolment = Enrolment(self, context, directory, registrar, listeners)
+        enrolment = Enrolment(self, context, directory, writer, registrar, listeners)
         clusters = Clusters(
             self, context, directory, roles, enrolment, writer, forwarder, listeners
         )
-        modules = Modules(self, context, registrar)
+        modules = Modules(self, context, writer)
         return Parts(
             directory=directory,
             permits=permits,
@@ -86,7 +86,7 @@ class Gateway(Actor):
             enrolment=enrolment,
             nodes=Nodes(self, context, directory, writer, forwarder),
             clusters=clusters,
-            users=Users(self, context, registrar, roles, directory, listeners),
+            users=Users(self, context, writer, registrar, roles, directory, listeners),
             modules=modules,
             overview=Overview(self, context, forwarder),
             watches=Watches(self, context, permits, clusters, modules, forwarder),

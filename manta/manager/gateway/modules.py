@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from manta.actors import Actor, Refused, Reply
 from manta.manager.auth.principals import Principal
 from manta.manager.context import BLOBS, Context
-from manta.manager.gateway.registrar import Registrar
 from manta.manager.gateway.registry import Registry, check, described
 from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import Sweep
+from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, Reference, Release, Write
 from manta.manager.store.records import ModuleRecord
 from manta.protocol import pages, users
@@ -28,10 +29,10 @@ from manta.protocol.users import ModuleInfo
 
 
 class Modules:
-    def __init__(self, actor: Actor, context: Context, registrar: Registrar) -> None:
+    def __init__(self, actor: Actor, context: Context, writer: Writer) -> None:
         self._actor = actor
         self._context = context
-        self._registrar = registrar
+        self._writer = writer
         self._registry = Registry(context.reader.all(ModuleRecord))
         self._revisions = context.revisions.modules
         self._revisions.changed(*self._registry.modules)
@@ -112,7 +113,10 @@ class Modules:
         done: str,
         reply: Reply,
     ) -> None:
-        self._registry.put(record)
+        registry, change = self._registry, Change(self._writer)
+        registry.put(record)
+        change.on_refusal(lambda: registry.put(before) if before else registry.pop(record))
+        change.write(Put(record), *writes)
 
         def stored() -> None:
             self._actor.log.info("%s the module %s", done, described(record))
@@ -121,18 +125,15 @@ class Modules:
                 self._actor.notify(BLOBS, Sweep())
             reply.set(_info(record))
 
-        def not_stored() -> None:
-            if before is not None:
-                self._registry.put(before)
-            else:
-                self._registry.pop(record)
-
-        self._registrar.write((Put(record), *writes), stored, reply, not_stored)
+        change.commit(reply, stored)
 
     def remove(self, request: Request[users.RemoveModule, None]) -> None:
         message, who, reply = request.message, request.who, request.defer()
         record = self._registry.own(message.module, message.version, who)
+        change = Change(self._writer)
         self._registry.pop(record)
+        change.on_refusal(lambda: self._registry.put(record))
+        change.write(Delete(ModuleRecord, record.id), *_releases(record))
 
         def stored() -> None:
             self._actor.log.warning("%s removed the module %s", who.name, described(record))
@@ -140,8 +141,7 @@ class Modules:
             self._actor.notify(BLOBS, Sweep())
             reply.set(Ok())
 
-        writes = (Delete(ModuleRecord, record.id), *_releases(record))
-        self._registrar.write(writes, stored, reply, lambda: self._registry.put(record))
+        change.commit(reply, stored)
 
 
 def _info(record: ModuleRecord) -> ModuleInfo:

@@ -7,7 +7,7 @@ told that he is somebody before it is durable.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -24,11 +24,10 @@ from manta.manager.auth.tokens import (
     digest_of,
 )
 from manta.manager.context import Context
-from manta.manager.errors import StoreError
 from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.requests import Request
 from manta.manager.store.actor import Writer
-from manta.manager.store.interface import Delete, Put, Write
+from manta.manager.store.change import Change
 from manta.manager.store.records import (
     KeyKind,
     KeyRecord,
@@ -44,14 +43,6 @@ U = TypeVar("U")
 
 
 ROTATED, ENDED = "rotated", "ended"
-
-
-class Ending(NamedTuple):
-    """Keys and tokens that are ending: in memory they have, `undo` gives them back."""
-
-    keys: list[KeyRecord]
-    writes: tuple[Write, ...]
-    undo: Callable[[], None]
 
 
 class Registrar:
@@ -140,11 +131,11 @@ class Registrar:
     ) -> None:
         if user.id not in self.users:
             raise _revoked("its user was deleted")
-        before, before_key = self.tokens.get(record.digest), self._keys.get(key)
         family = record.family or record.digest
+        change = Change(self._writer)
+        change.put(self.tokens, record)
         key_record = KeyRecord(key, KeyKind.USER, user.id, self._actor.clock.wall(), family)
-        self.tokens[record.digest] = record
-        self._keys[key] = key_record
+        change.put(self._keys, key_record)
 
         def stored() -> None:
             held = self._keys.get(key)
@@ -157,13 +148,7 @@ class Registrar:
             self._actor.log.info("%s signed in", user.email)
             reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
-        def not_stored() -> None:
-            if self.tokens.get(record.digest) is record:
-                _put_back(self.tokens, record.digest, before)
-            if self._keys.get(key) is key_record:
-                _put_back(self._keys, key, before_key)
-
-        self.write((Put(record), Put(key_record)), stored, reply, not_stored)
+        change.commit(reply, stored)
 
     def who_am_i(self, principal: Principal) -> SignedIn:
         user = self.users[principal.id]
@@ -189,23 +174,17 @@ class Registrar:
             old = [one for one in self._family(family) if not one.revoked]
             record = record_of(claims, bound_to=key)
             record = msgspec.structs.replace(record, family=family or record.digest)
-            now_key = msgspec.structs.replace(held, family=record.family)
-            rotated = [msgspec.structs.replace(one, revoked=ROTATED) for one in old]
-            for one in (*rotated, record):
-                self.tokens[one.digest] = one
-            self._keys[key] = now_key
+            change = Change(self._writer)
+            for one in old:
+                change.put(self.tokens, msgspec.structs.replace(one, revoked=ROTATED))
+            change.put(self.tokens, record)
+            change.put(self._keys, msgspec.structs.replace(held, family=record.family))
 
             def stored() -> None:
                 self._actor.log.info("%s has a new token", user.email)
                 reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
-            def not_stored() -> None:
-                self.tokens.pop(record.digest, None)
-                for one in old:
-                    self.tokens[one.digest] = one
-                self._keys[key] = held
-
-            self.write((*map(Put, (*rotated, record)), Put(now_key)), stored, reply, not_stored)
+            change.commit(reply, stored)
 
         self.work(
             "rotating a token",
@@ -222,22 +201,22 @@ class Registrar:
         if record.revoked != ROTATED:
             raise _revoked("its user signed out, or it was withdrawn")
         family = record.family or record.digest
-        end = self._end(
-            [one for one in self._keys.values() if one.family == family], self._family(family)
-        )
+        keys = [one for one in self._keys.values() if one.family == family]
+        change = Change(self._writer)
+        self._end(change, keys, self._family(family))
         refusal = _revoked("another one took its place, and as it was shown again, that one ended")
 
         def stored() -> None:
             self._actor.log.warning(
-                "a rotated token of %s was shown again: %d keys were cut", user.email, len(end.keys)
+                "a rotated token of %s was shown again: %d keys were cut", user.email, len(keys)
             )
-            self._listeners.withdraw([one.key for one in end.keys], key)
+            self._listeners.withdraw([one.key for one in keys], key)
             reply.fail(refusal)
 
-        self.write(end.writes, stored, reply, end.undo)
+        change.commit(reply, stored)
 
-    def ending(self, user_id: str, key: str | None = None) -> Ending:
-        """All keys and tokens of a user, or one key and its tokens."""
+    def end(self, change: Change, user_id: str, key: str | None = None) -> list[str]:
+        """Ends all keys and tokens of a user, or one key and its tokens; returns the keys."""
         keys = [one for one in self._keys.values() if one.subject == user_id]
         tokens = [
             one
@@ -247,23 +226,14 @@ class Registrar:
         if key is not None:
             keys = [one for one in keys if one.key == key]
             tokens = [one for one in tokens if one.bound_to == key]
-        return self._end(keys, tokens)
+        self._end(change, keys, tokens)
+        return [one.key for one in keys]
 
-    def _end(self, keys: list[KeyRecord], tokens: list[TokenRecord]) -> Ending:
-        ended = [msgspec.structs.replace(one, revoked=ENDED) for one in tokens]
-        for held in keys:
-            del self._keys[held.key]
-        for token in ended:
-            self.tokens[token.digest] = token
-
-        def undo() -> None:
-            for held in keys:
-                self._keys[held.key] = held
-            for token in tokens:
-                self.tokens[token.digest] = token
-
-        deletes = (Delete(KeyRecord, held.key) for held in keys)
-        return Ending(keys, (*deletes, *map(Put, ended)), undo)
+    def _end(self, change: Change, keys: list[KeyRecord], tokens: list[TokenRecord]) -> None:
+        for key in keys:
+            change.delete(self._keys, key)
+        for token in tokens:
+            change.put(self.tokens, msgspec.structs.replace(token, revoked=ENDED))
 
     def _family(self, family: str) -> list[TokenRecord]:
         """A key that was known from the start has none."""
@@ -296,29 +266,6 @@ class Registrar:
 
         future = self._context.workers.submit(audited, lambda: job(now))
         self._actor.pipe(future, lambda result: audited(lambda: then(result)), reply=reply)
-
-    def write(
-        self,
-        writes: tuple[Write, ...],
-        stored: Callable[[], object],
-        reply: Reply,
-        not_stored: Callable[[], None] = lambda: None,
-    ) -> None:
-        def then(error: StoreError | None) -> None:
-            if error is None:
-                stored()
-            else:
-                not_stored()
-                reply.fail(Refused(Code.STORAGE, f"Nothing was changed: {error}"))
-
-        self._writer.write(*writes, then=then)
-
-
-def _put_back(held: dict[str, T], name: str, before: T | None) -> None:
-    if before is None:
-        del held[name]
-    else:
-        held[name] = before
 
 
 def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> TokenRecord:
