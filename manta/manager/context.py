@@ -1,4 +1,4 @@
-"""What the actors of one manager have in common: made once, before the first of them starts."""
+"""What all actors of one manager share; it is made before the first of them starts."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ def swarm_path(cluster_id: str, swarm_id: str) -> str:
 
 
 class Listening(msgspec.Struct, frozen=True):
-    """A socket that listens as long as the manager runs, whichever actor serves it.
+    """A socket that listens for as long as the manager runs, whichever actor serves it.
 
-    So while that actor is restarted clients wait, where they would be refused, and nobody
-    takes the port.
+    While that actor restarts, clients wait instead of being refused, and nobody takes the port.
     """
 
     address: str
@@ -51,16 +50,16 @@ class Context:
     authority: TokenAuthority
     open_store: Callable[[], Store]
     reader: Store
-    """For reads only; writes go to the Store actor."""
+    """Only for reads; writes go to the StoreActor."""
     depot: FileDepot
     workers: ThreadPoolExecutor
-    """For what takes more than a millisecond."""
+    """Run what takes more than a millisecond."""
     nodes: Listening
     users: Listening
     bulk: Listening
     started_at: float
     restored: RestoredFile | None = None
-    """The backup that the store came from."""
+    """The backup that the store was restored from."""
     bulk_admission: Admission = field(default_factory=Admission)
     principals: Principals = field(default_factory=Principals)
     clusters: dict[str, ClusterView] = field(default_factory=dict)
@@ -70,7 +69,8 @@ class Context:
         return self.clusters.setdefault(cluster_id, ClusterView())
 
     def holds(self, digest: str) -> bool:
-        """Whether the blob is here; who asks is about to name it, so it is not swept away."""
+        """Whether the blob is here. If so a sweep spares it for a while: the caller is about to
+        name it."""
         try:
             os.utime(self.depot.path(digest))
         except FileNotFoundError:

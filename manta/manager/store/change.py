@@ -1,4 +1,4 @@
-"""One change of what is both held in memory and stored."""
+"""A unit of work: one change of what is both held in memory and stored."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ R = TypeVar("R", bound=Record)
 
 
 class Change:
-    """Takes effect in memory at once, is then stored, and is undone in memory if it cannot be.
+    """Changes memory at once, then the store; if the store cannot take it, memory is restored.
 
-    So of two changes that are under way together the second sees the first, and they cannot
-    both pass where only one may.
+    Of two changes under way together, the second therefore sees the first, and they cannot both
+    pass where only one may.
     """
 
     def __init__(self, writer: Writer, failed: str = "Nothing was changed") -> None:
@@ -37,7 +37,7 @@ class Change:
         self.write(Put(record))
 
     def delete(self, table: MutableMapping[str, R], record: R) -> None:
-        """Takes the record out, and deletes it from the store."""
+        """Removes the record, also from the store."""
         self.remove(table, key_of(record))
         self.write(Delete(type(record), key_of(record)))
 
@@ -62,7 +62,7 @@ class Change:
         self.on_refusal(lambda: table.setdefault(key, value))
 
     def on_refusal(self, step: Callable[[], object]) -> None:
-        """Has the step taken if the change is not stored: the last one first."""
+        """Calls the step if the change is not stored; the last one first."""
         self._undo.append(step)
 
     # In the store.
@@ -71,7 +71,7 @@ class Change:
         self._writes += writes
 
     def commit(self, reply: Reply, stored: Callable[[], object]) -> None:
-        """Stores it; then calls `stored`, or fails the reply with Refused."""
+        """Stores the change; then calls `stored`, or undoes it and fails the reply with Refused."""
 
         def then(error: StoreError | None) -> None:
             if error is None:
