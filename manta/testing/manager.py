@@ -1,4 +1,4 @@
-"""Clients and nodes for tests of a manager: they speak the protocol and decide nothing."""
+"""Clients and nodes for tests of a manager: they only speak the protocol."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def zmq(keys: KeyPair) -> Transport:
 
 
 class Client:
-    """Whoever holds a key: a user once signed in, before that a guest."""
+    """A client with a key: a guest until it signs in, then a user."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Client:
         self.system = ActorSystem(name, transport=transport(self.keys))
         self._up = threading.Event()
         self.states: list[DownReason | None] = []
-        """All that its link has been, as in `on_state` of `dial`."""
+        """Every state of its link so far, as `on_state` of `dial` gives them."""
         self.connection = self.system.dial(address, server_key, on_state=self._changed)
         self.gateway = self.connection.ref(GATEWAY)
 
@@ -55,7 +55,7 @@ class Client:
             self._up.clear()
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        """The answer; waits for the link, and asks again while the manager is restarting."""
+        """Returns the answer. Waits for the link, and asks again while the manager restarts."""
         deadline = time.monotonic() + timeout
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -72,7 +72,7 @@ class Client:
             time.sleep(0.02)
 
     def refusal(self, message: Any, timeout: float = 10.0) -> Refused:
-        """Why the manager will not."""
+        """Returns the refusal of the message; fails if it was answered."""
         try:
             answer = self.ask(message, timeout)
         except Refused as refusal:
@@ -135,7 +135,7 @@ class FakeNode:
         self.registered = threading.Event()
         self.draining = False
         self.deaf = False
-        """It does not hear that it is to stop."""
+        """Whether it ignores StopNode."""
         self.system = ActorSystem(alias, transport=transport(self.keys))
         self.link = self.system.spawn(ChildSpec("node", lambda: _Root(self, address, server_key)))
 
@@ -149,14 +149,14 @@ class FakeNode:
         self.close()
 
     def say(self, swarm_id: str, *entries: JournalEntry) -> None:
-        """Append to the journal and send."""
+        """Appends to the journal and sends."""
         self.system.find(LINK).tell(_Say(swarm_id, entries))
 
     def log(self, swarm_id: str, *lines: protocol.LogLine) -> None:
         self.system.find(LINK).tell(_Log(swarm_id, lines))
 
     def tell(self, message: Any) -> None:
-        """Send as it is, bypassing the journal."""
+        """Sends the message without the journal."""
         self.system.find(LINK).tell(_Tell(message))
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:

@@ -62,7 +62,7 @@ class Roles:
             Code.FORBIDDEN,
             f"{name} needs the right {right} in the cluster {cluster.name!r}, and as {role} "
             "you do not have it; an owner of the cluster or an administrator can grant a role "
-            "that has (manta role grant).",
+            "that includes it (manta role grant).",
         )
 
     def check_anywhere(self, who: Principal, right: Right, name: str) -> None:
@@ -74,6 +74,6 @@ class Roles:
         raise Refused(
             Code.FORBIDDEN,
             f"{name} needs the right {right} in some cluster, and {has} you do not have it; "
-            "an owner of a cluster or an administrator can grant a role that has "
+            "an owner of a cluster or an administrator can grant a role that includes it "
             "(manta role grant).",
         )

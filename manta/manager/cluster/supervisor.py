@@ -1,4 +1,4 @@
-"""The supervisor of one cluster: its swarms are its children, its nodes are `ClusterNodes`."""
+"""Supervises the swarms of one cluster, and passes between them and its nodes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class ClusterSupervisor(Supervisor):
         view.stopped = record is not None and record.status == ClusterState.STOPPED
         view.swarms = {}
         self._changes: list[Reply] = []
-        """Of the cluster, that are not in effect yet."""
+        """Replies to changes of the cluster that are not in effect yet."""
         for swarm in reader.all(SwarmRecord):
             if swarm.info.cluster_id == self._id:
                 self._show(swarm.info)
@@ -114,10 +114,10 @@ class ClusterSupervisor(Supervisor):
         self._unread = {
             id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final
         }
-        """Swarms that must read their logs before it is known what nodes shall run."""
+        """Swarms that have to read their logs before it is known what nodes shall run."""
         self._waiting: list[tuple[NodeCame, Reply]] = []
         self._unchecked: list[tuple[FromUser, Reply]] = []
-        """Swarms that may be placeable once nodes are back whose links have just dropped."""
+        """Swarms that may be placeable once nodes come back whose links have just dropped."""
         self.ref.tell(_StartSwarms())
 
     def receive(self, message: object) -> object:
@@ -185,7 +185,7 @@ class ClusterSupervisor(Supervisor):
         )
 
     def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
-        """Its log cannot be read: it must not take the others along."""
+        """Marks a swarm as FAILED whose log cannot be read, so that the others can go on."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
         why = refusal.sentence
         try:
@@ -198,7 +198,7 @@ class ClusterSupervisor(Supervisor):
         if info is not None and not SwarmState(info.status).final:
             self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
         self._register_waiting()
-        return Refused(Code.STORAGE, f"Of the swarm {swarm_id} nothing can be told: {reason}")
+        return Refused(Code.STORAGE, f"The swarm {swarm_id} cannot be read: {reason}")
 
     def _load(self, swarm_id: str, reply: Reply) -> None:
         if self.child(swarm_id) is not None:
@@ -210,7 +210,7 @@ class ClusterSupervisor(Supervisor):
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
         if reason.is_normal:
-            # Idle: its spec is made anew when somebody asks for it.
+            # Idle: it is started again when somebody asks for it.
             self.stop_child(id, lambda *_: None)
             return
         info = self._view.swarms.get(id)
@@ -223,7 +223,7 @@ class ClusterSupervisor(Supervisor):
         self._show(message.info)
         self._nodes.restored(message, runs=SwarmState(message.info.status) in _RUNS)
         self._register_waiting()
-        if self._view.stopped:  # it was not there when it was told, or its answer was not kept
+        if self._view.stopped:  # it may have missed the message, or not stored its effect
             self._tell_swarm(message.swarm_id, _STOPPED)
 
     def _orders(self, orders: Orders) -> None:
@@ -235,11 +235,11 @@ class ClusterSupervisor(Supervisor):
             state = SwarmState(orders.info.status)
             if state in _RUNS and before == SwarmState.PENDING:
                 self._nodes.swarm_began(orders.swarm_id)
-            self._nodes.obey(orders)
+            self._nodes.apply(orders)
             if state.final and before != state:
                 self._nodes.swarm_ended(orders.swarm_id, kill=orders.kill)
         else:
-            self._nodes.obey(orders)
+            self._nodes.apply(orders)
 
     def _show(self, info: SwarmInfo) -> None:
         swarms = {**self._view.swarms, info.swarm_id: info}
@@ -258,7 +258,7 @@ class ClusterSupervisor(Supervisor):
 
     def _tell_swarm(self, swarm_id: str, message: object) -> None:
         ref = self.child(swarm_id)
-        # One that does not run will read how things stand when it starts.
+        # A swarm that does not run reads the view when it starts.
         if ref is not None and not self.notify(ref, message):
             self.log.warning("%s was not told of %s", swarm_id, type(message).__name__)
 
@@ -269,7 +269,8 @@ class ClusterSupervisor(Supervisor):
         self._register_waiting()
 
     def _register_waiting(self) -> None:
-        """What they shall run, and what was acknowledged, is known once all logs are read."""
+        """Answers once all logs are read: only then it is known what nodes shall run and what was
+        acknowledged."""
         if self._unread:
             return
         waiting, self._waiting = self._waiting, []
@@ -286,7 +287,7 @@ class ClusterSupervisor(Supervisor):
             case Goodbye(reason):
                 self.log.info("node %s says goodbye: %s", node_id, reason or "it stops")
                 self._nodes.goodbye(node_id)
-            # Of a swarm that was removed: nobody wants it any more, so the node may forget it.
+            # Of a swarm that was removed: acknowledged, so that the node can forget it.
             case JournalBatch(swarm_id, first, entries):
                 self._nodes.send(node_id, JournalAck(swarm_id, first + len(entries) - 1))
             case LogBatch(swarm_id, first, lines):
@@ -312,7 +313,7 @@ class ClusterSupervisor(Supervisor):
         swarms = [ref for id_ in self._view.swarms if (ref := self.child(id_)) is not None]
         if not swarms:
             reply.set(None)
-        # What the node sent before may wait in their mailboxes: answered when that is over.
+        # Messages of the node may still wait in their mailboxes.
         busy = set(swarms)
 
         def passed(ref: LocalRef) -> None:
@@ -345,7 +346,7 @@ class ClusterSupervisor(Supervisor):
         return None
 
     def _changed(self, record: ClusterRecord, reply: Reply) -> None:
-        """Answered once it is in effect: a cluster that is stopped runs nothing."""
+        """Answers once it is in effect: a stopped cluster runs nothing."""
         self._view.stopped = record.status == ClusterState.STOPPED
         self._changes.append(reply)
         if self._view.stopped:
@@ -391,7 +392,7 @@ class ClusterSupervisor(Supervisor):
     ) -> None:
         message = request.message
         if plan.problems and not flawed and any(node.returning for node in nodes):
-            # They may be back in a moment, or are already: no answer to give a user now.
+            # These nodes may be back in a moment: wait for them.
             self._unchecked.append((request, reply))
             if not any(node.returning for node in self._view.node_views):
                 self._check_again()

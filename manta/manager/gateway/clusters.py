@@ -1,4 +1,4 @@
-"""Clusters made, changed and deleted, and nodes removed, as users want them."""
+"""Creates, changes and deletes clusters, and removes nodes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from manta.protocol.states import ClusterState
 
 
 class Clusters:
-    """The Gateway's part for them; each change is answered once it is stored and in effect."""
+    """Each change is answered once it is stored and in effect."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Clusters:
         return _info(record, len(self._directory.nodes_of(record.id)))
 
     def page(self, records: Iterable[ClusterRecord], after: str) -> clusters.Clusters:
-        """A page of these; nodes are counted once for all."""
+        """A page of these clusters."""
         counts = Counter(node.cluster_id for node in self._directory.nodes.values())
         infos = (_info(record, counts[record.id]) for record in records)
         return clusters.Clusters(*pages.after(infos, lambda one: one.id, after, pages.encoded))
 
     def shown(self, cluster_id: str, who: Principal) -> ClusterInfo | None:
-        """If there is such a cluster, and he may read it."""
+        """None if there is no such cluster, or the user may not read it."""
         record = self._directory.clusters.get(cluster_id)
         shows = record is not None and Right.CLUSTER_READ in self._roles.rights(who, cluster_id)
         return self.info(record) if record is not None and shows else None
@@ -169,12 +169,12 @@ class Clusters:
         change.commit(reply, stored)
 
     def _removal(self, record: NodeRecord) -> tuple[Write, ...]:
-        """The key is kept, so that the node can be told why it is refused."""
+        """The key stays, so that the node can be told why it is refused."""
         key = KeyRecord(record.key, KeyKind.REMOVED, record.id, self._actor.clock.wall())
         return Delete(NodeRecord, record.id), Put(key)
 
     def _disown(self, record: NodeRecord) -> None:
-        """From here on nothing that the key sends is handled."""
+        """From here on no message of the node is handled."""
         self._context.principals.learn(Principal(Kind.REMOVED, record.key, record.id))
         self._directory.nodes.pop(record.id, None)
         self._listeners.cut(record.key)

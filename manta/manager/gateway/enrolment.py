@@ -1,7 +1,7 @@
-"""Makes keys into nodes: their tokens, enrolment, ids.
+"""Enrols nodes: issues and checks their tokens, and gives them ids.
 
-A token's use is reserved before it is stored and given back if it was not stored, so that
-two who present it at the same time do not both pass.
+The use of a token is counted before it is stored, so that of two nodes that present it at the
+same time only one gets the last use.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Enrolment:
         change.commit(reply, stored)
 
     def examine(self, request: Request[ExamineToken, None]) -> None:
-        """As far as `enroll` would look at the token; nothing is used up."""
+        """Checks a token as `enroll` does, without using it up."""
         message, principal, reply = request.message, request.who, request.defer()
         self._registrar.limits.check_token(self._actor.clock.now())
 
@@ -117,7 +117,7 @@ class Enrolment:
         )
 
     def _serving(self, claims: TokenClaims) -> TokenRecord:
-        """Raises Refused unless the token lets one more node in."""
+        """Raises Refused unless the token can enrol one more node."""
         record = self._registrar.tokens.get(digest_of(claims.id))
         if record is None or record.uses < 1:
             raise Refused(

@@ -1,9 +1,8 @@
-"""The one actor that messages from outside reach.
+"""The only actor that can be reached from outside.
 
-The key that the handshake proved says who sent a message, whichever port it came by; it is
-looked up for every message, so a key that was withdrawn is heard no more. Each message has
-one row in the table of routes. What another actor answers goes to whoever lives at its path,
-never to a kept reference.
+The key that the handshake proved says who sent a message, on whichever port. It is looked up
+for every message, so a withdrawn key takes effect at once. The table of routes then says
+whether the sender may send the message, and who answers it.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class Gateway(Actor):
         return None
 
     def _handle_request(self, message: node.Message, who: Principal) -> object:
-        """Raises Refused for what the sender may not ask."""
+        """Returns the answer, or None if it comes later. Raises Refused."""
         route, name = ROUTES[type(message)], type(message).__name__
         rule, permits = route.rule, self._parts.permits
         rule.check_kind(who, name)

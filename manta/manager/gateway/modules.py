@@ -1,7 +1,7 @@
-"""The registry of modules, as users want it: each change is answered once it is stored.
+"""Registers, updates and removes modules; each change is answered once it is stored.
 
-What is sent has its effect before it is stored, so that of two who send other content under
-one name and version only one passes; it is taken back if it was not stored.
+A `Change` takes effect before it is stored, so that of two users who send different content
+under one name and version only one succeeds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Modules:
         return None if record is None else _info(record)
 
     def resolve(self, request: Request[users.ResolveModule, None]) -> None:
-        """Even if it is removed meanwhile, its package stays until it has been named."""
+        """The package stays for a while even if the module is removed before a swarm names it."""
         message, reply = request.message, request.defer()
         record = self._registry.resolve(message.name, message.version, request.who)
 

@@ -1,4 +1,4 @@
-"""What the Gateway answers about the manager as a whole."""
+"""Answers questions about the manager as a whole."""
 
 from __future__ import annotations
 

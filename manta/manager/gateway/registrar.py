@@ -1,7 +1,6 @@
-"""Makes keys into users: sign-in, binding, the ends of keys and tokens.
+"""Binds keys to users: sign-in, token binding and rotation, and the end of keys and tokens.
 
-What needs a signature or a password checked goes to a worker, and comes back. Nobody is
-told that he is somebody before it is durable.
+Signatures and passwords are checked on a worker. A sign-in is answered only once it is durable.
 """
 
 from __future__ import annotations
@@ -13,27 +12,14 @@ import msgspec
 
 from manta.actors import Actor, Refused, Reply
 from manta.manager.auth import passwords
-from manta.manager.auth.principals import (
-    GuestLimits,
-    Principal,
-    of_user,
-)
-from manta.manager.auth.tokens import (
-    USER_TTL,
-    bound_elsewhere,
-    digest_of,
-)
+from manta.manager.auth.principals import GuestLimits, Principal, of_user
+from manta.manager.auth.tokens import USER_TTL, bound_elsewhere, digest_of
 from manta.manager.context import Context
 from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.requests import Request
 from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
-from manta.manager.store.records import (
-    KeyKind,
-    KeyRecord,
-    TokenRecord,
-    UserRecord,
-)
+from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, RotateToken, SignedIn, SignIn
 from manta.protocol.tokens import USER_AUDIENCE, TokenClaims
@@ -47,11 +33,7 @@ ROTATED, ENDED = "rotated", "ended"
 
 class Registrar:
     def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        writer: Writer,
-        listeners: Listeners,
+        self, actor: Actor, context: Context, writer: Writer, listeners: Listeners
     ) -> None:
         self._actor = actor
         self._context = context
@@ -65,7 +47,7 @@ class Registrar:
             for record in context.reader.all(KeyRecord)
             if record.kind == KeyKind.USER
         }
-        """Of users."""
+        """The keys of users."""
 
     # Users.
 
@@ -139,7 +121,7 @@ class Registrar:
 
         def stored() -> None:
             held = self._keys.get(key)
-            # A key's first requests may run side by side, and each binds: one family, one end.
+            # Requests that a new key sends side by side each bind it, all to the same family.
             if held is None or (held.subject, held.family) != (user.id, family):
                 reply.fail(_revoked("it was ended while you signed in"))
                 return
@@ -155,13 +137,13 @@ class Registrar:
         return SignedIn(user.id, user.email, "", self._context.bulk.address)
 
     def check_sign_in(self, email: str) -> None:
-        """Raises Refused: a password is guessed at no higher rate by who is signed in."""
+        """Raises Refused. Also limits how fast a user who is signed in can guess a password."""
         self.limits.check_sign_in(email, self._actor.clock.now())
 
-    # The ends of keys and tokens.
+    # The end of keys and tokens.
 
     def rotate(self, request: Request[RotateToken, None]) -> None:
-        """A new token for the key; the old one is worth nothing once this is answered."""
+        """Issues a new token for the key; the old one is invalid once this is answered."""
         principal, reply = request.who, request.defer()
         key = principal.key
 
@@ -197,7 +179,7 @@ class Registrar:
         )
 
     def _shown_again(self, record: TokenRecord, user: UserRecord, key: str, reply: Reply) -> None:
-        """A rotated token was stolen, or its owner is: whoever got in by its family goes."""
+        """A rotated token is shown again, so it or its successor was stolen: ends the family."""
         if record.revoked != ROTATED:
             raise _revoked("its user signed out, or it was withdrawn")
         family = record.family or record.digest
@@ -236,12 +218,12 @@ class Registrar:
             change.put(self.tokens, msgspec.structs.replace(token, revoked=ENDED))
 
     def _family(self, family: str) -> list[TokenRecord]:
-        """A key that was known from the start has none."""
+        """Tokens of the family; a key from the bootstrap file has none."""
         if not family:
             return []
         return [one for one in self.tokens.values() if family in (one.digest, one.family)]
 
-    # How.
+    # Work on other threads.
 
     def work(
         self,
@@ -251,7 +233,8 @@ class Registrar:
         then: Callable[[T], None],
         reply: Reply,
     ) -> None:
-        """Who was refused what, and why, is in the log; what he presented is not."""
+        """Runs `job` on a worker, then `then` in the actor. A refusal is logged with the key and
+        the reason, but without what was presented."""
         now = self._actor.clock.wall()
 
         def audited(step: Callable[[], U]) -> U:
@@ -280,6 +263,4 @@ def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> Toke
 
 
 def _revoked(why: str) -> Refused:
-    return Refused(
-        Code.TOKEN_REVOKED, f"This token is worth nothing any more: {why}; sign in again."
-    )
+    return Refused(Code.TOKEN_REVOKED, f"This token is no longer valid: {why}; sign in again.")

@@ -1,8 +1,8 @@
-"""Users, roles and the ends of keys and tokens, as users and administrators want them.
+"""Adds, changes and deletes users, grants roles, and ends keys and tokens.
 
-What takes a right away has its effect before it is stored, so that two changes that are
-under way together cannot both pass (each of two owners removing the other); it is taken
-back if it was not stored. The answer goes out once nothing of a withdrawn key is handled.
+A `Change` takes effect before it is stored, so that of two owners who remove each other at the
+same time only one succeeds. The answer is sent once messages of withdrawn keys are no longer
+handled.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Users:
         self._directory = directory
         self._listeners = listeners
 
-    # Who there is.
+    # Finding users.
 
     def _find(self, name: str) -> UserRecord:
-        """By id, address, or a unique prefix of an id. Raises Refused."""
+        """Finds a user by id, address, or unique prefix of an id. Raises Refused."""
         known = self._registrar.users
         if name in known:
             return known[name]
@@ -84,7 +84,7 @@ class Users:
         )
 
     def get(self, name: str | None, who: Principal) -> users.UserInfo:
-        """None is the user who asks."""
+        """`name` is None for the user who asks."""
         if name is None or name in (who.id, who.name):
             return self._info(self._registrar.users[who.id], who)
         if not who.admin:
@@ -99,7 +99,7 @@ class Users:
         return users.Users(*pages.after(infos, lambda one: one.id, after, pages.encoded))
 
     def _info(self, record: UserRecord, who: Principal) -> users.UserInfo:
-        """With the roles in those clusters that he who asks sees."""
+        """With the roles in the clusters that `who` sees."""
         grants = tuple(
             users.Grant(cluster_id, self._directory.clusters[cluster_id].name, role)
             for cluster_id, role in sorted(self._roles.of_user(record.id).items())
@@ -116,7 +116,7 @@ class Users:
         name, at, domain = email.partition("@")
         if not (name and at and domain) or any(map(str.isspace, email)) or len(email) > 200:
             raise Refused(
-                Code.INVALID, f"{email[:200]!r} is no address; give one such as me@example.org."
+                Code.INVALID, f"{email[:200]!r} is not an address; give one such as me@example.org."
             )
         _check_password(message.password)
         self._check_address(email)
@@ -228,7 +228,7 @@ class Users:
         request: Request[users.GrantRole | users.RevokeRole, ClusterRecord],
         role: str | None,
     ) -> None:
-        """None: the user has no role there any more."""
+        """Gives the user a role in the cluster, or with None takes it away."""
         record, who, cluster = self._find(request.message.user), request.who, request.target
         roles, cluster_id, reply = self._roles, cluster.id, request.defer()
         place = record.id, cluster_id
@@ -268,7 +268,7 @@ class Users:
         change.commit(reply, stored)
 
     def _reveal(self, cluster_id: str) -> None:
-        """Who watches a list looks again: somebody may see more of this cluster now, or less."""
+        """Wakes those who watch lists: somebody may now see more of this cluster, or less."""
         revisions = self._context.revisions
         revisions.clusters.changed(cluster_id)
         revisions.swarms.changed(*self._context.cluster(cluster_id).swarms)
@@ -285,7 +285,7 @@ class Users:
             )
 
     def roles(self, after: str) -> users.Roles:
-        """A page: the built-in ones come first."""
+        """A page of all roles; the built-in ones come first."""
         builtin = (_role(name, rights, True) for name, rights in BUILTIN.items())
         own = (_role(name, rights) for name, rights in self._roles.defined.items())
         found = pages.after(
@@ -334,7 +334,7 @@ _PLACES = {name: f"0{number}" for number, name in enumerate(BUILTIN)}
 
 
 def _place(role: str) -> str:
-    """Of a role in the list of all; nothing comes before all."""
+    """Sorts a role in the list of all; "" comes before all."""
     return _PLACES.get(role, f"1{role}") if role else ""
 
 

@@ -1,4 +1,4 @@
-"""A plan that is too much for a message travels as a blob, which a sweep removes later."""
+"""Answers with a plan; one that is too long for a message becomes a blob, swept later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def answer(actor: Actor, context: Context, plan: Plan, reply: Reply) -> None:
 
 
 def _planned(context: Context, plan: Plan) -> Planned:
-    """On a worker. Raises Refused."""
+    """Runs on a worker. Raises Refused."""
     packed = msgspec.msgpack.encode(plan)
     if len(packed) <= PAGE_BYTES:
         return Planned(plan)

@@ -1,11 +1,10 @@
-"""The shell of one swarm's machine: an event is stored before its orders are carried out.
+"""The shell of one swarm's machine: it stores each event before it performs its actions.
 
-    event -> machine -> Append to the store -> durable -> orders to nodes, answers to users
+    event -> machine -> AppendEvents to the store -> durable -> orders to nodes, answers to users
 
 Events do not wait for each other: while one is being stored, the next is handled and sent
-after it. Their actions are performed in order, each when its event is durable. Whatever
-a restarted swarm has to know it reads from its log; what nodes sent meanwhile, they
-send again.
+after it. Actions are performed in order, each once its event is durable. A restarted swarm
+reads its state from its log; nodes send again what was not acknowledged.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo
 from manta.protocol.values import BlobRef
 
 IDLE = 300.0
-"""Seconds after which a finished swarm's actor ends; it starts again when somebody asks."""
+"""Seconds after which a finished swarm's actor ends if nobody uses it."""
 
 
 class _Tick(msgspec.Struct, frozen=True):
@@ -140,7 +139,7 @@ class SwarmSupervisor(Actor):
             self._acknowledge_lines,
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
-        """What is received is passed to these first; while one is not idle, the actor stays."""
+        """Messages are passed to these first; the actor does not end while one is not idle."""
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._used_at = self.clock.now()
         self._cluster.tell(
@@ -161,7 +160,7 @@ class SwarmSupervisor(Actor):
             self._place_outstanding()
 
     def _unknown_backup(self) -> str | None:
-        """The backup that the swarm's log was restored from, unless the log says so already."""
+        """The backup that the log was restored from, unless the log has that event already."""
         restored, data = self._context.restored, self._machine.data
         if restored is None or data.backup == restored.backup:
             return None
@@ -227,14 +226,14 @@ class SwarmSupervisor(Actor):
         then: Callable[[StoreError | None], None] | None = None,
         missing: tuple[BlobRef, ...] = (),
     ) -> None:
-        """`then(None)` is called once the event is durable."""
+        """Handles and stores an event; calls `then(None)` once it is durable."""
         machine, now = self._machine, self._epoch + self.clock.now()
         bodies: list[bytes] = []
         performed: list[Orderly] = []
         pending: deque[SwarmEvent | AskPlacement] = deque([event])
         topics: set[Topic] = set()
-        # A placement touches nothing outside: question and answer share one commit. A question
-        # is answered when those before it have been: what they placed fills their nodes.
+        # A placement has no effect outside, so question and answer share one commit. Questions
+        # are answered in order, because each placement fills nodes.
         while pending:
             one: SwarmEvent | AskPlacement | None = pending.popleft()
             if isinstance(one, AskPlacement):
@@ -255,13 +254,13 @@ class SwarmSupervisor(Actor):
                 else:
                     performed.append(action)
         self._set_timer()
-        # Blobs of entries that the machine passed over are nobody's: a sweep takes them.
+        # Blobs of entries that the machine ignored belong to nobody: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
         self._exchange.wake(topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
-        """None when it is no longer wanted."""
+        """None if it is no longer wanted."""
         nodes = self._view.node_views_for(self._swarm_id)
         return queries.answer(self._machine, asked.number, nodes)
 
@@ -290,7 +289,7 @@ class SwarmSupervisor(Actor):
                     self.log.info("%s%s", state, f": {reason}" if reason else "")
                     if state.final:
                         self.after(IDLE, _IdleCheck())
-                case Released(blobs, deleted):  # a write of the commit
+                case Released(blobs, deleted):  # written with the commit
                     if not deleted:
                         self._spare(blobs)
                 case AskPlacement() | Woken():
@@ -305,7 +304,7 @@ class SwarmSupervisor(Actor):
         self._feeds.wake(*grown)
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
-        """Who was just told of them has the time to fetch them that an unnamed blob may lie."""
+        """Keeps them for a while, so that those who were just told of them can fetch them."""
         for blob in blobs:
             self._context.holds(blob.digest)
         self.notify(BLOBS, SweepLater())
@@ -322,12 +321,12 @@ class SwarmSupervisor(Actor):
             delay = max(0.0, due - self._epoch - self.clock.now())
             self._timer = self.after(delay, _Tick())
 
-    # What nodes tell.
+    # Messages of nodes.
 
     def _journal(self, node_id: str, batch: JournalBatch) -> None:
-        """Takes the entries before the first that names a blob which is not there.
+        """Takes the entries up to the first that names a missing blob.
 
-        Those that were applied may name what was released since: they are passed over.
+        Entries that were applied before are skipped: their blobs may have been released since.
         """
         known = max(0, self._machine.applied(node_id) + 1 - batch.first)
         fresh = batch.entries[known:]
@@ -344,7 +343,7 @@ class SwarmSupervisor(Actor):
     def _has(self, blob: BlobRef) -> bool:
         return blob.digest in self._commits.blobs or self._context.holds(blob.digest)
 
-    # What users ask.
+    # Requests of users.
 
     def _from_user(self, request: FromUser) -> object:
         machine, by = self._machine, request.user.name
@@ -405,7 +404,7 @@ class SwarmSupervisor(Actor):
         raise Refused(
             Code.WRONG_STATE,
             f"The swarm {self._commits.info.name!r} ({self._swarm_id}) is {self._machine.state} "
-            f"and cannot be {done}; that takes one that is {' or '.join(states)}.",
+            f"and cannot be {done}; only a swarm that is {' or '.join(states)} can.",
         )
 
     def _carry_out(self, event: SwarmEvent, answer: object = None) -> object:
@@ -444,7 +443,7 @@ class SwarmSupervisor(Actor):
         }
 
     def _page(self, read: ReadFeed) -> FeedPage:
-        """Of what is durable: a cursor must mean the same after a restart."""
+        """Only of what is durable, so that a cursor means the same after a restart."""
         page = queries.page(
             self._machine,
             read.feed,

@@ -1,4 +1,4 @@
-"""Who reads along while a swarm runs: long polls, answered when there is something to read."""
+"""Answers long polls of a swarm's feeds and of its end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo, WaitSwa
 
 @dataclass
 class Feeds:
-    """The feeds that the swarm's machine keeps; log lines are the store's, see `Lines`.
-
-    `page` reads a feed; `info` tells how the swarm stands.
-    """
+    """`page` reads a feed of the machine, `info` the swarm's state. For log lines see `Lines`."""
 
     polls: LongPolls[FeedName | None]
-    """By feed; None is the swarm's state."""
+    """By feed; None stands for the swarm's state."""
     page: Callable[[ReadFeed], FeedPage]
     info: Callable[[], SwarmInfo]
     final: Callable[[], bool]
@@ -34,7 +31,7 @@ class Feeds:
         self.polls.open(message.feed, reply, message.wait, answer)
 
     def wait(self, message: WaitSwarm, reply: Reply) -> None:
-        """For the swarm's end."""
+        """Answers at the swarm's end."""
 
         def answer(last: bool) -> bool:
             if last or self.final():
@@ -45,7 +42,7 @@ class Feeds:
         self.polls.open(None, reply, message.wait, answer)
 
     def wake(self, *feeds: FeedName | None) -> None:
-        """These have grown; the swarm's state is of interest to all."""
+        """Call it when these have grown; None, the swarm's state, wakes the polls of all feeds."""
         if None in feeds:
             self.polls.wake_all()
         else:

@@ -1,7 +1,7 @@
-"""A swarm's log lines: taken down once each, read by cursor.
+"""Stores a swarm's log lines, once each, and reads them by cursor.
 
-They are the store's, not the machine's: nothing is decided by them. Nodes number them
-apart from the journal. Reading takes milliseconds, so a worker does it.
+The machine knows nothing of them, since they decide nothing. Nodes number them apart from the
+journal. Reading takes milliseconds, so it is done on a worker.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ class Lines:
         self._feeds = feeds
         self._acknowledge = acknowledge
         self._stored = context.reader.log_ends(swarm_id)
-        """By node: the number of its last line that is durable."""
+        """The number of each node's last durable line."""
         self._taken = dict(self._stored)
-        """And of its last line that was sent to the store."""
+        """The number of each node's last line that was sent to the store."""
         self._version = 0
         self._numbers_known = context.restored is None
-        """Else what lies between a node's last line here and its next one may be lost."""
+        """False after a restored backup: lines between a node's last one here and its next may
+        be lost."""
         self._heard: set[str] = set()
 
     def take(self, node_id: str, batch: LogBatch) -> None:
@@ -80,7 +81,7 @@ class Lines:
         self._acknowledge(node_id, LogAck(self._swarm_id, self._stored.get(node_id, 0)))
 
     def read(self, read: ReadFeed, reply: Reply) -> None:
-        """Answer as soon as there are lines."""
+        """Answers as soon as there are lines, or at the end of the wait."""
         poll = Poll[FeedName | None](
             "logs",
             reply,
@@ -97,9 +98,9 @@ class Lines:
         return True
 
     def _read(self, poll: Poll[FeedName | None], read: ReadFeed) -> None:
-        """On a worker; then answer the poll, or park it."""
+        """Reads on a worker, then answers the poll or parks it."""
         aliases, version, info = self._view.aliases, self._version, self._feeds.info()
-        # Asked before the lines are read: what is not there by then comes too late to wait for.
+        # Looked at before the lines are read, so that no line is missed.
         complete = self._feeds.final() and self._taken == self._stored
         reader, swarm_id = self._context.reader, self._swarm_id
 

@@ -1,7 +1,6 @@
-"""Tasks that wait for others: long polls of the exchange, answered when there is an answer.
+"""Answers long polls of tasks that wait for other tasks.
 
-What is answered is durable: an answer that rests on an event which is still being stored
-waits for that.
+An answer that rests on an event which is still being stored waits until it is durable.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Answer = Exchanged | PeerInstances | Checkpoint
 
 @dataclass
 class ExchangePolls:
-    """`answer` reads the machine, `when_durable` calls back once all that it rests on is stored."""
+    """`answer` reads the machine; `when_durable` calls back once all its events are stored."""
 
     polls: LongPolls[Topic]
     answer: Callable[[ExchangeRead], Answer]
@@ -33,7 +32,7 @@ class ExchangePolls:
         self.polls.open(topic_of(read), reply, wait, lambda last: self._try(read, reply, last))
 
     def wake(self, topics: Iterable[Topic]) -> None:
-        """These have changed; the empty topic stands for all."""
+        """Call it when these have changed; the empty topic stands for all."""
         changed = set(topics)
         if () in changed:
             self.polls.wake_all()
