@@ -190,11 +190,6 @@ class _Beat:
     pass
 
 
-class _Answer:
-    def __init__(self, value: Any, error: BaseException | None) -> None:
-        self.value, self.error = value, error
-
-
 def _Root(node: FakeNode, address: str, server_key: str) -> Actor:  # noqa: N802
     from manta.actors import Supervisor
 
@@ -235,8 +230,6 @@ class _Link(Actor):
         match message:
             case _Up():
                 self._begin()
-            case _Answer(value=value, error=error):
-                self._answered(value, error)
             case _Beat():
                 self._beat()
             case _Say(swarm_id=swarm_id, entries=entries):
@@ -249,11 +242,10 @@ class _Link(Actor):
             case _Ask(message=inner):
                 reply = self.defer()
 
-                def done(future: Any) -> None:
-                    error = future.exception()
-                    reply.fail(error) if error else reply.set(future.result())
+                def answered(value: Any, error: BaseException | None) -> None:
+                    reply.fail(error) if error else reply.set(value)
 
-                self._gateway.ask_future(inner, timeout=10).add_done_callback(done)
+                self.pipe(self._gateway.ask_future(inner, timeout=10), answered)
             case _Tell(message=inner):
                 self._send(inner)
             case protocol.DesiredChanged():
@@ -290,16 +282,7 @@ class _Link(Actor):
             self._ask(protocol.Register(node.alias, node.capabilities, draining=node.draining))
 
     def _ask(self, message: Any) -> None:
-        ref = self.ref
-
-        def done(future: Any) -> None:
-            error = future.exception()
-            try:
-                ref.tell(_Answer(None if error else future.result(), error))
-            except ActorError:
-                return
-
-        self._gateway.ask_future(message, timeout=10).add_done_callback(done)
+        self.pipe(self._gateway.ask_future(message, timeout=10), self._answered)
 
     def _answered(self, value: Any, error: BaseException | None) -> None:
         node = self._node
@@ -361,10 +344,7 @@ class _Link(Actor):
         self._send(protocol.JournalBatch(swarm_id, first, entries))
 
     def _send(self, message: Any) -> None:
-        try:
-            self._gateway.tell(message)
-        except ActorError:
-            return  # sent again after the next registration
+        self.notify(self._gateway, message)  # if lost it is sent again after the next registration
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 ALGORITHM = "EdDSA"
 LEEWAY = 30.0
 """Seconds that the clocks of two machines may differ."""
-NODE_TTL = 900.0
 MAX_NODE_TTL = 86_400.0
 USER_TTL = 90 * 86_400.0
 _REQUIRED = ["iss", "sub", "aud", "exp", "iat", "jti", "mgr"]

@@ -153,7 +153,10 @@ def _to_cluster(at: Parts, request: Request[Any, ClusterRecord]) -> None:
     at.forwarder.ask(cluster_path(request.target.id), message, request.defer())
 
 
-def _to_cluster_of(at: Parts, request: Request[Any, NodeRecord], message: object) -> None:
+def _to_cluster_of(
+    at: Parts, request: Request[Any, NodeRecord | SwarmEntry], message: object
+) -> None:
+    """To the cluster of a node or swarm."""
     at.forwarder.ask(cluster_path(request.target.cluster_id), message, request.defer())
 
 
@@ -175,9 +178,7 @@ def _tree(at: Parts, request: Request[user.GetTree, NodeRecord | None]) -> objec
 
 
 def _remove_swarm(at: Parts, request: Request[user.RemoveSwarm, SwarmEntry]) -> None:
-    entry = request.target
-    message = FromUser(request.message, request.who, entry.id)
-    at.forwarder.ask(cluster_path(entry.cluster_id), message, request.defer())
+    _to_cluster_of(at, request, FromUser(request.message, request.who, request.target.id))
 
 
 def _to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
