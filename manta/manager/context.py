@@ -15,7 +15,7 @@ from manta.manager.home import Home, RestoredFile
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
 from manta.manager.views import ClusterView
-from manta.transports.blobs.depots import FileDepot
+from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 

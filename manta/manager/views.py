@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from manta.manager.placement.place import NodeView
+from manta.manager.placement.nodes import NodeView
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.user import SwarmInfo
 

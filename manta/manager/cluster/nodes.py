@@ -37,7 +37,7 @@ from manta.manager.cluster.lease import (
 )
 from manta.manager.context import GATEWAY, Context
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft
-from manta.manager.placement.place import NodeView
+from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign
 from manta.manager.swarm.messages import Orders, Restored

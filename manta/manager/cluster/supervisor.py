@@ -37,14 +37,14 @@ from manta.manager.messages import (
     SwarmRemoved,
     Sweep,
 )
-from manta.manager.placement import place
-from manta.manager.placement.place import NodeView
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.plan import check, refusal
 from manta.manager.placement.validity import flaws
 from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
 from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
-from manta.manager.swarm import plans, references, words
+from manta.manager.swarm import plans, references
 from manta.manager.swarm.events import Created, decode_log, encode
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
@@ -372,7 +372,7 @@ class ClusterSupervisor(Supervisor):
             return
         spec, nodes = message.spec, self._view.node_views
         found = self._context.workers.submit(
-            lambda: (flaws(spec), place.check(spec, nodes), self._missing(spec))
+            lambda: (flaws(spec), check(spec, nodes), self._missing(spec))
         )
         self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
 
@@ -402,9 +402,9 @@ class ClusterSupervisor(Supervisor):
             return
         assert isinstance(message, user.SendSwarm)
         if flawed:
-            raise words.refusal(Code.INVALID, flawed)
+            raise refusal(Code.INVALID, flawed)
         if plan.problems and not message.wait:
-            raise words.refusal(Code.UNPLACEABLE, plan.problems)
+            raise refusal(Code.UNPLACEABLE, plan.problems)
         if missing:
             raise Refused(
                 Code.BLOB_MISSING,

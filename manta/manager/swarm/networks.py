@@ -1,9 +1,9 @@
-"""Who may talk to whom: the networks of a swarm. Pure.
+"""Who may talk to whom: the networks of a swarm.
 
-A network's members in an iteration are the instances of its tasks that are placed, ordered
-by task and rank. `full` joins all of them; `ring` each to the next, the last to the first;
-`star` all to the first; `edges` those on the nodes that are named in pairs. Instances of one
-node may always talk. A task without a network talks to those that have none either.
+The members of a network in an iteration are the instances of its tasks that are placed,
+ordered by task and rank. `full` joins all of them; `ring` joins each to the next, and the last
+to the first; `star` joins all to the first; `edges` joins those on the nodes that are named in
+pairs. Instances on one node may always talk, and so may all tasks without a network.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from manta.manager.swarm.state import Graph, SwarmData
+from manta.manager.swarm.state import SwarmData
 from manta.protocol.spec import NetworkSpec
 
 
@@ -22,18 +22,18 @@ class Member(NamedTuple):
     node_alias: str
 
 
-def members(data: SwarmData, graph: Graph, network: str | None, iteration: int) -> list[Member]:
-    """Placed instances of the network's tasks; of those without one, for None."""
+def members(data: SwarmData, network: str | None, iteration: int) -> list[Member]:
+    """Placed instances of the network's tasks; with None, of the tasks without a network."""
     return [
         Member(alias, rank, instance.last.node_id, instance.last.node_alias)
         for alias, run in data.runs[iteration].items()
-        if graph.tasks[alias].network == network
+        if data.graph.tasks[alias].network == network
         for rank, instance in enumerate(run.instances)
     ]
 
 
 def neighbors(spec: NetworkSpec, of: Member, all_: Sequence[Member]) -> set[str]:
-    """Ids of the nodes whose instances this one may talk to, its own among them."""
+    """Ids of the nodes whose instances this one may talk to, including its own."""
     found = {of.node_id}
     place = all_.index(of)
     if spec.topology == "full":
@@ -55,18 +55,18 @@ def neighbors(spec: NetworkSpec, of: Member, all_: Sequence[Member]) -> set[str]
     return found
 
 
-def may_hear(data: SwarmData, graph: Graph, alias: str, rank: int, iteration: int) -> set[str]:
+def may_hear(data: SwarmData, alias: str, rank: int, iteration: int) -> set[str]:
     """Ids of the nodes that an instance may talk to."""
-    network = graph.tasks[alias].network
-    all_ = members(data, graph, network, iteration)
+    network = data.graph.tasks[alias].network
+    all_ = members(data, network, iteration)
     if network is None:
         return {member.node_id for member in all_}
     of = next(member for member in all_ if (member.alias, member.rank) == (alias, rank))
-    return neighbors(graph.networks[network], of, all_)
+    return neighbors(data.graph.networks[network], of, all_)
 
 
 def is_connected(spec: NetworkSpec, all_: Sequence[Member], wanted: Sequence[Member]) -> bool:
-    """Does a way lead from each of `wanted` to each other?"""
+    """Whether a path leads from each of `wanted` to each other."""
     if not wanted or spec.topology != "edges":
         return True
     reached, todo = {wanted[0].node_id}, [wanted[0].node_id]

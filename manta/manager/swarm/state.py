@@ -1,194 +1,32 @@
-"""What a swarm's machine remembers: all of it follows from the events, in their order."""
+"""The state of a swarm's machine. All of it follows from the events, in their order."""
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 
-from manta.manager.placement.place import Placement, random_before
 from manta.manager.swarm.exchange import Exchange
-from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
-from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec, TaskSpec
-from manta.protocol.states import AttemptState, SwarmState
+from manta.manager.swarm.graph import Graph
+from manta.manager.swarm.runs import Attempt, Phase, TaskRun
+from manta.protocol.node import Instance
+from manta.protocol.spec import SwarmSpec
+from manta.protocol.states import SwarmState
 from manta.protocol.user import EventItem, MetricsItem, ResultItem
 from manta.protocol.values import BlobRef, Inline, Payload
 
 _NOTHING = Inline(b"")
-"""The value of a result that was deleted."""
-
-
-class Layout:
-    """What runs in an iteration, and what each comes after."""
-
-    def __init__(self, before: dict[str, tuple[Edge, ...]], sequential: Iterable[str] = ()) -> None:
-        self.before = before
-        self.sequential = frozenset(sequential)
-        self.roots = tuple(alias for alias, edges in before.items() if not edges)
-        self.after: dict[str, list[str]] = {alias: [] for alias in before}
-        for alias, edges in before.items():
-            for edge in edges:
-                self.after[edge.alias].append(alias)
-
-    @classmethod
-    def of_entries(cls, entries: tuple[ScheduleEntry, ...]) -> Layout:
-        """Of an iteration of a schedule: each entry comes after the one before it."""
-        before: dict[str, tuple[Edge, ...]] = {}
-        edges: tuple[Edge, ...] = ()
-        for entry in entries:
-            before.update(dict.fromkeys(entry.aliases, edges))
-            edges = tuple(Edge(alias) for alias in entry.aliases)
-        return cls(before, (alias for e in entries if e.sequential for alias in e.aliases))
-
-
-class Graph:
-    """A swarm's description, laid out for look-ups."""
-
-    def __init__(self, spec: SwarmSpec) -> None:
-        self.spec = spec
-        self.tasks = {task.alias: task for task in spec.tasks}
-        self.modules = {module.name: module for module in spec.modules}
-        self.before_random = {alias: random_before(spec, alias) for alias in self.tasks}
-        self.networks = {network.name: network for network in spec.networks}
-        self._always = Layout({task.alias: task.after for task in spec.tasks})
-        self._scheduled = {entries: Layout.of_entries(entries) for entries in set(spec.schedule)}
-
-    def layout(self, iteration: int) -> Layout:
-        schedule = self.spec.schedule
-        return self._scheduled[schedule[iteration]] if schedule else self._always
-
-    @property
-    def ceiling(self) -> int | None:
-        """How many iterations there are at most."""
-        limits = [limit for limit in (self.spec.max_iteration, len(self.spec.schedule)) if limit]
-        return min(limits, default=None)
-
-
-@dataclass
-class Attempt:
-    """One order to one node to run one instance."""
-
-    assignment: Assignment
-    node_alias: str
-    placed_at: float
-    state: AttemptState = AttemptState.PLACED
-    started_at: float | None = None
-    ended_at: float | None = None
-    output: Payload | None = None
-    error: TaskError | None = None
-    timings: Timings | None = None
-    progress: float | None = None
-    told: tuple[float, float] = (-1.0, 0.0)
-    """Fraction and time of the progress last published."""
-    nexts: list[NextIteration] = field(default_factory=list)
-    stops: bool = False
-    written: list[int] = field(default_factory=list)
-    """Where its results stand in the feed."""
-
-    @property
-    def instance(self) -> Instance:
-        return self.assignment.instance
-
-    @property
-    def node_id(self) -> str:
-        return self.assignment.node_id
-
-
-@dataclass
-class InstanceRun:
-    """One instance of a task in one iteration, through all its attempts."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-    failures: int = 0
-    interruptions: int = 0
-    given_up: str = ""
-    """Why it will not answer any more."""
-
-    @property
-    def last(self) -> Attempt:
-        return self.attempts[-1]
-
-    @property
-    def is_open(self) -> bool:
-        """It may still answer."""
-        return not self.given_up and self.last.state is not AttemptState.FINISHED
-
-    @property
-    def idle(self) -> bool:
-        """It has neither answered nor been given up, and nothing runs for it."""
-        return self.is_open and self.last.state.final
-
-
-class Phase(StrEnum):
-    """WAITING for the tasks before it -> PLACING -> RUNNING -> DONE."""
-
-    WAITING = "WAITING"
-    PLACING = "PLACING"
-    RUNNING = "RUNNING"
-    DONE = "DONE"
-
-
-@dataclass
-class TaskRun:
-    """One task in one iteration."""
-
-    spec: TaskSpec
-    before: tuple[Edge, ...] = ()
-    sequential: bool = False
-    phase: Phase = Phase.WAITING
-    instances: list[InstanceRun] = field(default_factory=list)
-    in_line: deque[Placement] = field(default_factory=deque)
-    """Of a sequential task: those whose turn has not come."""
-    waiting: int = 0
-    """Of many replicas: those after `in_line`, which have no node yet."""
-    nodes: tuple[Placement, ...] = ()
-    """Where those may run."""
-    width: int = 1
-    """How many may be open at once, while others wait or are in line."""
-    shares: tuple[float, ...] = ()
-    """Of the work, by rank."""
-    placed_at: float = 0.0
-    overdue: bool = False
-    finished: int = 0
-    given_up: int = 0
-    has_results: bool = False
-
-    def place(self, placements: Sequence[Placement], waiting: int, now: float) -> None:
-        """Its nodes are known; `waiting` instances more than these have none yet."""
-        self.phase, self.placed_at = Phase.RUNNING, now
-        if self.sequential:
-            self.in_line.extend(placements)
-        else:
-            self.instances = [InstanceRun() for _ in placements]
-            self.width = len(placements)
-        if waiting:
-            self.waiting = waiting
-            first = {placed.node_id: placed for placed in reversed(placements)}
-            self.nodes = tuple(sorted(first.values(), key=lambda placed: placed.index))
-
-    @property
-    def bound(self) -> bool:
-        """Are its instances tied to their nodes? Others run anywhere."""
-        return self.spec.method == "all" and self.spec.replicas is None
-
-    @property
-    def size(self) -> int:
-        return len(self.instances) + len(self.in_line) + self.waiting
-
-    @property
-    def has_later(self) -> bool:
-        """There are instances whose turn has not come."""
-        return bool(self.in_line or self.waiting)
+"""The value of a deleted result."""
 
 
 @dataclass
 class Ask:
-    """A placement that is wanted: of a whole task, or of one of its instances anew."""
+    """A placement that is wanted: of a whole task, or of one of its instances again."""
 
     alias: str
     replace: tuple[int, ...] = ()
@@ -198,9 +36,11 @@ class Ask:
 
 
 class Timer(NamedTuple):
+    """What it means shows in `SwarmData.is_valid`, and what it does in `handlers.ticked`."""
+
     due: float
     kind: str
-    """patience, deadline, backstop, again"""
+    """patience, deadline, backstop or again"""
     key: tuple[int | str, ...]
 
 
@@ -219,7 +59,7 @@ class SwarmData:
     state: SwarmState = SwarmState.PENDING
     reason: str = ""
     last: float = 0.0
-    """When the last event that changed something was handled."""
+    """When the last stored event was handled."""
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
@@ -236,42 +76,50 @@ class SwarmData:
     """Live attempts by node."""
     asks: dict[int, Ask] = field(default_factory=dict)
     asked: int = 0
+    """How many placements were ever asked for; the last number given out."""
     timers: list[Timer] = field(default_factory=list)
     within: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Nodes that schedule_next_iter named for this iteration, by alias."""
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Nodes of the first iteration of fixed tasks."""
+    """Nodes of fixed tasks, as of their first iteration."""
     gone: set[str] = field(default_factory=set)
-    """Nodes that were lost and have not been heard since."""
+    """Nodes that were lost and have not been heard from since."""
     self_scheduled: bool = False
-    """A task has called schedule_next_iter: from then on the swarm goes on only by that."""
+    """A task has called schedule_next_iter: from then on only such calls begin an iteration."""
 
     applied: dict[str, int] = field(default_factory=dict)
+    """By node: the number of the last journal entry that was applied."""
     backup: str = ""
-    """Of the backup that this log was last restored from."""
+    """Id of the backup that the log was last restored from."""
     heard_since: set[str] = field(default_factory=set)
-    """Nodes that have told something since then."""
+    """Nodes that have sent entries since then."""
     globals: dict[str, Global] = field(default_factory=dict)
     replaced: list[BlobRef] = field(default_factory=list)
-    """Values of globals that were overwritten in this iteration: its attempts may be reading
-    them."""
+    """Values of globals that were overwritten in this iteration: attempts may still read them."""
     exchange: Exchange = field(default_factory=Exchange)
     results: list[ResultItem] = field(default_factory=list)
     by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     """Positions in `results` by iteration and tag."""
     deleted: set[int] = field(default_factory=set)
-    """Positions of results that a user deleted: their values are gone, their places stay, as
-    positions are cursors; who wrote them is still known."""
+    """Positions of results that a user deleted. They stay in `results` without their values, as
+    positions are cursors, and who wrote them is still needed."""
     lasting: Counter[str] = field(default_factory=Counter)
-    """Digest -> how often it is named by what stays as long as the swarm is there."""
+    """By digest: how often a blob is named by what stays as long as the swarm exists."""
     metrics: list[MetricsItem] = field(default_factory=list)
     events: list[EventItem] = field(default_factory=list)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Raises RuntimeError before Created."""
+        if self.spec is None:
+            raise RuntimeError(f"swarm {self.swarm_id} was never created: feed it Created")
+        return Graph(self.spec)
 
     def run_of(self, alias: str) -> TaskRun:
         return self.runs[self.iteration][alias]
 
     def attempt_of(self, instance: Instance, node_id: str) -> Attempt | None:
-        """The attempt, if this node was ever ordered to run it."""
+        """The attempt, if it was ever assigned to this node."""
         if instance.swarm_id != self.swarm_id or not 0 <= instance.iteration < len(self.runs):
             return None
         run = self.runs[instance.iteration].get(instance.alias)
@@ -284,20 +132,22 @@ class SwarmData:
         return attempt if attempt.node_id == node_id else None
 
     def needs_attempt(self, run: TaskRun, index: int) -> bool:
-        """Nothing runs for the instance, and no placement is asked for."""
+        """Whether nothing runs for the instance, and no placement of it is asked for."""
         return run.instances[index].idle and not any(
             ask.alias == run.spec.alias and index in ask.replace for ask in self.asks.values()
         )
 
-    def hold(self, attempt: Attempt) -> None:
+    def add_live(self, attempt: Attempt) -> None:
+        node_id = attempt.node_id
         self.live[attempt.instance] = attempt
-        self.held[attempt.node_id] = self.held.get(attempt.node_id, 0) + 1
+        self.held[node_id] = self.held.get(node_id, 0) + 1
 
-    def release(self, attempt: Attempt) -> None:
+    def remove_live(self, attempt: Attempt) -> None:
+        node_id = attempt.node_id
         del self.live[attempt.instance]
-        self.held[attempt.node_id] -= 1
-        if not self.held[attempt.node_id]:
-            del self.held[attempt.node_id]
+        self.held[node_id] -= 1
+        if not self.held[node_id]:
+            del self.held[node_id]
 
     def set_global(self, tag: str, value: Payload) -> None:
         self.keep(value)
@@ -307,12 +157,13 @@ class SwarmData:
         self.globals[tag] = Global(value, old.version + 1 if old else 1)
 
     def forget_replaced(self) -> list[BlobRef]:
-        """The iteration is over: the blobs that nobody reads any more."""
+        """Ends the protection of overwritten globals, and returns their blobs."""
         replaced, self.replaced = self.replaced, []
         self._drop(replaced)
         return replaced
 
     def keep(self, value: Payload | None) -> None:
+        """If the value is a blob, the swarm needs it from now on."""
         if isinstance(value, BlobRef):
             self.lasting[value.digest] += 1
 
@@ -323,7 +174,7 @@ class SwarmData:
                 del self.lasting[blob.digest]
 
     def needed(self, blobs: Iterable[BlobRef]) -> set[str]:
-        """Digests of those of them that something still names."""
+        """Digests of those blobs that something still names."""
         asked = {blob.digest for blob in blobs}
         lasting = {digest for digest in asked if digest in self.lasting}
         if lasting == asked:
@@ -331,6 +182,7 @@ class SwarmData:
         return lasting | asked.intersection(blob.digest for blob in self.exchange.blobs())
 
     def add_result(self, item: ResultItem) -> int:
+        """Returns its position in the feed."""
         self.keep(item.value)
         self.results.append(item)
         position = len(self.results) - 1
@@ -338,7 +190,7 @@ class SwarmData:
         return position
 
     def results_of(self, tag: str | None, iteration: int | None) -> list[int]:
-        """Positions of those that are there."""
+        """Positions of the results that are not deleted; None stands for all."""
         return [
             position
             for (at, name), positions in self.by_tag.items()
@@ -348,7 +200,7 @@ class SwarmData:
         ]
 
     def delete_results(self, positions: Iterable[int]) -> list[BlobRef]:
-        """The blobs that these held."""
+        """Deletes the values of these results, and returns their blobs."""
         blobs: list[BlobRef] = []
         for position in positions:
             item = self.results[position]
@@ -360,16 +212,16 @@ class SwarmData:
         return blobs
 
     def disavow(self, attempt: Attempt) -> None:
-        """What it wrote stays readable and counts no more."""
+        """The results that the attempt wrote stay readable, but no longer count."""
         for position in attempt.written:
             self.results[position] = msgspec.structs.replace(self.results[position], counts=False)
 
     def counting(self, iteration: int, tag: str) -> list[ResultItem]:
-        """One result of each instance that has one which counts, by alias and index."""
+        """One result of each instance that has one which counts, ordered by alias and index."""
         return self._counting(iteration, tag, self.deleted)
 
     def written(self, iteration: int, tag: str) -> list[ResultItem]:
-        """The same, with those that were deleted since: without their values."""
+        """The same, including results that were deleted since, without their values."""
         return self._counting(iteration, tag, ())
 
     def _counting(self, iteration: int, tag: str, gone: Container[int]) -> list[ResultItem]:
@@ -388,13 +240,19 @@ class SwarmData:
         heapq.heapify(self.timers)
 
     def delay_timers(self, now: float, at_least: Mapping[str, float]) -> None:
-        """None ends sooner than so many seconds from now, by its kind."""
+        """Lets no timer end sooner than so many seconds from now, by its kind."""
         self.timers = [
             timer._replace(due=max(timer.due, now + at_least[timer.kind])) for timer in self.timers
         ]
         heapq.heapify(self.timers)
 
+    def is_due(self, now: float) -> bool:
+        """Whether a timer has ended; while the swarm is paused, none does."""
+        timers = self.timers
+        return self.state is SwarmState.ACTIVE and bool(timers) and timers[0].due <= now
+
     def is_valid(self, timer: Timer) -> bool:
+        """Whether what the timer waits for can still happen."""
         match timer.kind, timer.key:
             case "patience", (int(number),):
                 ask = self.asks.get(number)
@@ -411,6 +269,6 @@ class SwarmData:
         return False
 
     def prune_timers(self) -> None:
-        """The first timer is one that still means something, or there is none."""
+        """Afterwards the first timer is valid, or there is none."""
         while self.timers and (self.state.final or not self.is_valid(self.timers[0])):
             heapq.heappop(self.timers)

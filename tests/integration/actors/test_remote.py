@@ -35,7 +35,7 @@ from manta.actors import (
     wire,
 )
 from manta.testing import crash
-from manta.testing.memory.transport import MemoryNetwork
+from manta.testing.memory.network import MemoryNetwork
 from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
 from manta.transports.security.admission import Admission

@@ -9,9 +9,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from manta.node.task_server import session as light
-from tests.integration.light.harness import Node
-from tests.pythons import PYTHONS
+from manta.node.task_server import messages as light
+from tests.support.harness import Node
+from tests.support.pythons import PYTHONS
 
 ROOT = Path(__file__).parents[3]
 
@@ -102,7 +102,7 @@ def test_failures(foreign: Node) -> None:
     instance = foreign.start("def main():\n    print('in')\n    while True:\n        pass\n")
     order = instance.begin(1)
     instance.output("stdout", "in")
-    foreign.sessions.tell(light.CancelRound(instance.id, order, "enough"))
+    foreign.sessions.tell(light.CancelAttempt(instance.id, order, "enough"))
     cancelled = instance.end().error
     assert cancelled is not None
     assert cancelled.kind == "Cancelled"

@@ -1,4 +1,4 @@
-"""The node's service fails and comes back, or the node dies, while rounds run."""
+"""The node's service fails and comes back, or the node dies, while attempts run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 from manta.actors import Actor, ChildSpec
-from manta.node.task_server import session as light
-from tests.children import Child
-from tests.integration.light.harness import wait_until
+from manta.node.task_server import messages as light
+from manta.node.task_server import requests as ask
+from tests.support.children import Child
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
 
-def test_a_computing_round_notices_nothing(start: Start, node: Any) -> None:
+def test_a_computing_attempt_notices_nothing(start: Start, node: Any) -> None:
     runtime = start("""
         import time
         from manta.light import World
@@ -59,7 +60,7 @@ def test_an_unanswered_request_is_carried_out_once(start: Start, node: Any) -> N
         node.restart_service(pause)
         if pause:
             time.sleep(0.2)  # it has come back and asked again
-        request.reply.set(node.payload(7) if isinstance(request.body, light.GetGlobal) else None)
+        request.reply.set(node.payload(7) if isinstance(request.body, ask.GetGlobal) else None)
     assert runtime.end().output == 7
     assert [type(body).__name__ for body in node.requests] == [
         "AddResult",
@@ -87,15 +88,15 @@ def test_orders_given_before_the_runtime_is_back(start: Start, node: Any) -> Non
     first = runtime.begin(0)
     runtime.output("stdout", "in")
     node.restart_service()
-    node.sessions.tell(light.CancelRound(runtime.id, first, "enough"))
+    node.sessions.tell(light.CancelAttempt(runtime.id, first, "enough"))
     assert runtime.end().error.sentence == "enough"
     runtime.begin(1)
-    node.sessions.tell(light.CancelRound(runtime.id, first, "it has been read"))
+    node.sessions.tell(light.CancelAttempt(runtime.id, first, "it has been read"))
     node.restart_service()
     runtime.output("stdout", "in")
 
 
-def test_a_round_that_dies_while_nobody_serves(start: Start, node: Any) -> None:
+def test_an_attempt_that_dies_while_nobody_serves(start: Start, node: Any) -> None:
     runtime = start("""
         import os, time
         def main():
@@ -145,10 +146,10 @@ def test_an_owner_that_was_replaced_gets_what_comes(start: Start, node: Any) -> 
         def receive(self, message: Any) -> None:
             events.append(message)
 
-    time.sleep(0.7)  # the round ends while it has no owner
+    time.sleep(0.7)  # the attempt ends while it has no owner
     node.system.spawn(ChildSpec("owner", Successor))
     wait_until(lambda: bool(events))
-    assert isinstance(events[-1], light.RoundEnded)
+    assert isinstance(events[-1], light.AttemptExited)
 
 
 def test_a_failure_of_the_thread_is_the_actors(start: Start, node: Any, caplog: Any) -> None:
@@ -170,14 +171,16 @@ NODE = """
 import sys, time
 from pathlib import Path
 from manta.actors import Actor, ActorSystem, ChildSpec
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
 from manta.node.task_server.service import LightService
-from manta.node.task_server.sessions import Sessions
+from manta.node.task_server.sessions import RuntimeSessions
 from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
-from manta.protocol.node import Instance
+from manta.protocol.node import Assignment, Instance
+from manta.protocol.spec import ModuleSpec
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 class Owner(Actor):
     def receive(self, message):
         if isinstance(message, light.Output):
@@ -186,14 +189,14 @@ folder = Path(sys.argv[1])
 system = ActorSystem("node")
 owner = system.spawn(ChildSpec("owner", Owner))
 depot = TieredDepot(MemoryDepot(1000), FileDepot(folder / "v"), 1000)
-sessions = Sessions(depot, folder / "l")
+sessions = RuntimeSessions(depot, folder / "l")
 service = system.spawn(ChildSpec("light", lambda: LightService(sessions)))
 opened = service.ask(light.OpenSession("s", owner), timeout=10)
 (folder / "scratch").mkdir()
 spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")
 handle = ProcessRunner().start(spec, print)
-brief = light.RoundBrief(Instance("swarm", "worker", 0, 0), "", "", "", "", 1, 0, None, {}, None)
-sessions.tell(light.RunRound("s", brief))
+instance, module = Instance("swarm", "worker", 0, 0), ModuleSpec("worker")
+sessions.tell(light.RunAttempt("s", Assignment(instance, module, "", "", 1), {}))
 print(handle.pid, flush=True)
 time.sleep(60)
 """
@@ -240,7 +243,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_round_that_is_ordered_twice_runs_once(start: Start, node: Any) -> None:
+def test_an_attempt_that_is_ordered_twice_runs_once(start: Start, node: Any) -> None:
     """Who ordered it cannot know whether the service that failed had heard it."""
     runtime = start("""
         import time

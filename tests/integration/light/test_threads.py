@@ -1,4 +1,4 @@
-"""Threads of a round ask the node at the same time, and none waits for another's answer."""
+"""Threads of an attempt ask the node at the same time, and none waits for another's answer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from manta.node.task_server import session as light
-from tests.integration.light.harness import wait_until
+from manta.node.task_server import requests as ask
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -52,9 +52,9 @@ def test_one_waits_while_others_read_write_and_log(start: Start, node: Any) -> N
     """
     )
     runtime.begin()
-    wait_until(lambda: any(isinstance(held.body, light.GetGlobal) for held in node.held))
+    wait_until(lambda: any(isinstance(held.body, ask.GetGlobal) for held in node.held))
     node.hold = False
-    (awaited,) = (held for held in node.held if isinstance(held.body, light.GetGlobal))
+    (awaited,) = (held for held in node.held if isinstance(held.body, ask.GetGlobal))
     for other in node.held:
         if other is not awaited:
             other.reply.set(None)
@@ -118,7 +118,7 @@ def test_too_many_threads_that_wait_are_told_so(start: Start, node: Any) -> None
 
 
 @pytest.mark.parametrize("form", ["script", "object"])
-def test_a_thread_that_still_waits_when_its_round_ends_is_let_go(
+def test_a_thread_that_still_waits_when_its_attempt_ends_is_let_go(
     start: Start, node: Any, form: str
 ) -> None:
     node.hold = True
@@ -146,8 +146,8 @@ def test_a_thread_that_still_waits_when_its_round_ends_is_let_go(
     node.hold = False
     node.globals["never"] = node.globals["now"] = node.payload(2)
     ended = runtime.run(1)
-    if form == "object":  # the thread of the round before has heard
-        assert any("round" in str(said) for said in ended.output), ended.output
+    if form == "object":  # the thread of the attempt before has heard
+        assert any("attempt is over" in str(said) for said in ended.output), ended.output
 
 
 def test_a_lock_is_held_by_one_thread_at_a_time(start: Start) -> None:
@@ -191,7 +191,7 @@ def test_a_lock_is_held_by_one_thread_at_a_time(start: Start) -> None:
     assert seen == [1] * 5
     assert told == [
         "Waited 0.05 s in vain: the lock 'file' is held by another thread of worker.0.",
-        "This round holds the lock 'file' already: it would wait for itself for ever.",
+        "This attempt holds the lock 'file' already: it would wait for itself forever.",
     ]
 
 

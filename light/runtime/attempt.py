@@ -1,0 +1,225 @@
+"""An attempt, in the process that runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from _thread import get_ident  # importing threading costs each forked attempt a tenth
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgpack
+
+from manta.light.context import Brief, usage
+from manta.light.errors import LightError
+from manta.light.runtime.client import AttemptClient
+from manta.light.runtime.seeding import seed
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+
+    from manta.light.runtime.failures import Failure
+    from manta.light.runtime.loader import Target
+else:
+    import _signal as signal  # `signal` makes enums of all, which each forked attempt would pay for
+
+
+class Attempt:
+    """An attempt is made in the template where there is one, before the fork: the child has less
+    to do and writes to fewer pages, each of which would be copied."""
+
+    def __init__(self, path: str, token: str, brief: Brief, folder: str, ends: list[int]) -> None:
+        """Takes over `ends`: stdout, stderr, log socket and connection."""
+        self._folder = folder
+        self._brief = brief
+        *self._streams, connection = ends
+        self._client = AttemptClient(path, token, brief, connection)
+        self._started = 0.0
+        self._owner = 0
+        self.is_running = False
+        self.stopped = False
+        """Whether its code was asked to end: what it holds may be half done."""
+
+    def _begin(self) -> None:
+        """Done before the user's code runs, so that all it prints belongs to this attempt."""
+        stdout, stderr, log = self._streams
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.close(stdout)
+        os.close(stderr)
+        self._streams = [log]
+        self._owner = os.getpid()
+        self._client.open(self._owner)
+        usage.context = self._client
+        usage.log_sink = log
+        seed(self._brief)
+        self._started = time.monotonic()
+
+    def run(self, prepare: Callable[[], Target]) -> bytes:
+        """Runs what `prepare` returns; returns how it ended, as a packed `End` for the node."""
+        global _latest, _users_mask
+        self._begin()
+        owner = self._owner
+        outcome: dict[str, Any]
+        _latest = self
+        try:
+            self.is_running = True
+            if _users_mask is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
+            try:
+                output = prepare().run()
+            finally:
+                _users_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _USERS_SIGNALS)
+                self.is_running = False
+            if os.getpid() != owner:
+                _end_fork(0)
+            outcome = self._kept(output)
+        except SystemExit as error:
+            if os.getpid() != owner:
+                _end_fork(error.code)
+            if self.stopped:
+                outcome = {"error": ["Killed", f"{self._brief.name} was ended by SIGTERM.", ""]}
+            elif error.code in (None, 0):  # by its own account all is well
+                outcome = self._kept(None)
+            else:
+                outcome = {"error": self._describe(error)}
+        except BaseException as error:
+            if os.getpid() != owner:
+                import traceback
+
+                traceback.print_exc()
+                _end_fork(1)
+            outcome = {"error": self._describe(error)}
+        computing = time.monotonic() - self._started - self._client.moving
+        flush()
+        end = {"computing": max(0.0, computing), "moving": self._client.moving, **outcome}
+        packed: bytes = msgpack.packb(end)
+        return packed
+
+    def _return_claims(self) -> None:
+        """Returns claims to messages that a signal or a timeout kept from the task."""
+        brief = self._brief
+        for (source, tag), is_open in brief.receiving.items():
+            if is_open:
+                received = brief.received[source, tag]
+                self._client.call("return_claims", source=source, tag=tag, received=received)
+
+    def _kept(self, output: Any) -> dict[str, Any]:
+        try:
+            self._return_claims()
+            return {"output": self._client.payload(output)}
+        except (TypeError, LightError) as error:
+            from manta.light.runtime.failures import sendable
+
+            sentence = f"{self._brief.name} returned what can't be kept as its output: {error}."
+            return {"error": [type(error).__name__, sendable(sentence), ""]}
+
+    def _describe(self, error: BaseException) -> Failure:
+        from manta.light.runtime.failures import describe
+
+        return describe(error, self._brief.name, self._folder)
+
+    def close(self) -> None:
+        """Called in a process that goes on: it ran the attempt, or forked the one that does."""
+        usage.context = usage.log_sink = None
+        self._client.close()
+        for fd in self._streams:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # user code closed all descriptors that it did not know
+
+    def ask_to_end(self) -> None:
+        """Called on SIGTERM; a second one changes nothing. Raises SystemExit in the user's code, so
+        that `finally` and `with` run; when that code is over, it is too late."""
+        if self._owner != os.getpid():  # in a process that the code has forked
+            _die(signal.SIGTERM)
+        elif not self.stopped:
+            self.stopped = True
+            if self.is_running:
+                sys.exit("it was asked to end")
+
+
+_USERS_SIGNALS = (
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGINT,
+)
+"""Handlers of these that the user's code has set, and timers that it left running, must not raise
+outside that code: how the attempt ended would be lost, or the object of a class with execute()."""
+
+_users_mask: set[signal.Signals] | set[int] | None = None
+"""What the code of the previous attempt had blocked."""
+
+_latest: Attempt | None = None
+"""The latest attempt of this process, which may have ended."""
+
+
+def heed_sigterm() -> None:
+    """Makes SIGTERM ask this process's attempts to end, unless the user's code has set a handler
+    of its own. A template does this before it forks."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGURG, _on_nudge)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_fork
+        )
+
+
+_masks: dict[int, set[int]] = {}
+"""Signals that threads blocked before they began to fork."""
+
+
+def _before_fork() -> None:
+    """Holds SIGTERM back: Python forgets signals that reach a process it has just forked."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    _masks[get_ident()] = set(blocked)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(get_ident()))
+
+
+def _in_fork() -> None:
+    """What an attempt forks dies of SIGTERM at once: a handler runs only when the process comes
+    back to Python, never if the signal came just before it began to wait for a lock."""
+    of_attempt = _latest is not None and _latest.is_running
+    if of_attempt and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _after_fork()
+
+
+def _on_sigterm(number: int, frame: object) -> None:
+    if _latest is None:  # a template
+        _die(number)
+    else:
+        _latest.ask_to_end()
+
+
+def _on_nudge(number: int, frame: object) -> None:
+    """Does nothing: interrupting what the process waits in is all that it is for."""
+
+
+def _die(number: int) -> None:
+    """Dies as if there were no handler."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _end_fork(code: object) -> NoReturn:
+    """Ends a process that the user's code forked and that came back from that code."""
+    flush()
+    os._exit(code & 0xFF if isinstance(code, int) else 0 if code is None else 1)
+
+
+def flush() -> None:
+    """Writes out what user code printed; it may have closed or replaced the streams."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue

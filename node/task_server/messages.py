@@ -1,0 +1,105 @@
+"""What a TaskSupervisor and the LightService say to each other about one runtime.
+
+A *runtime* is a task process that outlives attempts; an *attempt* is one run of an instance in it.
+What the task's code asks reaches the TaskSupervisor as a `requests.Request`; everything else that
+the runtime does arrives as an event. Values are payloads: what is large lies in the node's memory
+depot under its digest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from manta.actors import Ref
+    from manta.protocol.node import Assignment, Instance, TaskError
+    from manta.protocol.values import Payload
+
+
+# To the LightService.
+
+
+class OpenSession(msgspec.Struct, frozen=True):
+    """Answered with SessionOpened."""
+
+    session: str
+    owner: Ref
+
+
+class SessionOpened(msgspec.Struct, frozen=True):
+    token: str
+    socket: str
+    """Path of the Unix socket, whose folder is what a container mounts."""
+
+
+# To `RuntimeSessions.tell`, from any thread: nothing is lost while the service restarts.
+
+
+class CloseSession(msgspec.Struct, frozen=True):
+    session: str
+
+
+class RunAttempt(msgspec.Struct, frozen=True):
+    session: str
+    assignment: Assignment
+    datasets: dict[str, str]
+    """Name -> path as the task sees it."""
+
+
+class CancelAttempt(msgspec.Struct, frozen=True):
+    """Asks the attempt's code to end, by SIGTERM; whoever asks kills a runtime that does not."""
+
+    session: str
+    instance: Instance
+    reason: str
+
+
+# From the LightService to the session's owner.
+
+
+class RuntimeReady(msgspec.Struct, frozen=True):
+    """The module was imported, or will be anew for each attempt: attempts may be given."""
+
+    session: str
+    mode: str
+    """fork, resident or spawn."""
+    why: str = ""
+    """The reason, if it is spawn."""
+
+
+class RuntimeFailed(msgspec.Struct, frozen=True):
+    """The module could not be imported or has nothing to run."""
+
+    session: str
+    error: TaskError
+
+
+class Output(msgspec.Struct, frozen=True):
+    """Lines that the attempt wrote; `stream` is stdout, stderr or a level of logging."""
+
+    session: str
+    instance: Instance
+    stream: str
+    lines: tuple[tuple[float, str], ...]
+
+
+class AttemptExited(msgspec.Struct, frozen=True):
+    """The attempt is over: all its output and requests came before. No error if it returned."""
+
+    session: str
+    instance: Instance
+    output: Payload | None
+    error: TaskError | None
+    computing: float
+    """Seconds in the task's code, without its waits for the node."""
+    moving: float
+    """Seconds that the task's code waited for the node."""
+
+
+class SessionLost(msgspec.Struct, frozen=True):
+    """The runtime closed its connection without being asked to."""
+
+    session: str
+    sentence: str

@@ -1,0 +1,435 @@
+"""Which nodes run a task, and why the others do not."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manta.manager.placement.demand import Demand
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.place import place
+from manta.manager.placement.plan import check
+from manta.manager.placement.rules import RULES
+from manta.manager.placement.validity import flaws
+from manta.protocol.node import Capabilities, DatasetInfo, GpuInfo, Load
+from manta.protocol.spec import Edge, ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
+from manta.protocol.values import BlobRef
+
+GIB = 2**30
+
+
+def views(count, **changes):
+    return [
+        NodeView(f"id{n}", f"node-{n}", Capabilities(max_concurrent_tasks=2), **changes)
+        for n in range(1, count + 1)
+    ]
+
+
+def demand(method="all", module=None, **changes):
+    asked = {name: changes.pop(name) for name in list(changes) if name in Demand.__annotations__}
+    return Demand(TaskSpec("w", "m", method=method, **changes), module or ModuleSpec("m"), **asked)
+
+
+def nodes_of(outcome):
+    assert not outcome.problems
+    assert [p.index for p in outcome.placements] == list(range(len(outcome.placements)))
+    return [p.node_id for p in outcome.placements]
+
+
+# Rules.
+
+SMALL = Capabilities(cores=2, memory=GIB, disk=GIB)
+LARGE = Capabilities(
+    cores=8,
+    memory=64 * GIB,
+    disk=900 * GIB,
+    gpus=(GpuInfo("A", 8 * GIB),),
+    datasets=(DatasetInfo("digits", 1, "npz"), DatasetInfo("faces", 1, "folder")),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "bad", "reason"),
+    [
+        ("connected", {}, {"connected": False}, "is not connected"),
+        ("draining", {}, {"draining": True}, "is draining"),
+        ("specified", {"specified_ids": ("node-2",)}, {}, "is not in specified_ids"),
+        ("excepted", {"excepted_ids": ("id1",)}, {}, "is in excepted_ids"),
+        ("scheduled", {"within": ("id2",)}, {}, "was not named in schedule_next_iter"),
+        ("fixed", {"kept": ("id2",)}, {}, "did not run it in the first iteration (fixed=True)"),
+        ("datasets", {"datasets": ("digits",)}, {}, "has no dataset 'digits' (it has none)"),
+        ("gpu", {"gpu": True}, {}, "has no GPU"),
+        ("resources", {"resources": ResourceSpec(cpu=4)}, {}, "has 2 cores, 4 are asked for"),
+        (
+            "resources",
+            {"resources": ResourceSpec(memory=3 * GIB)},
+            {},
+            "has 1 GiB of memory, 3 GiB are asked for",
+        ),
+        (
+            "resources",
+            {"resources": ResourceSpec(disk=100 * GIB)},
+            {},
+            "has 1 GiB of disk, 100 GiB are asked for",
+        ),
+        ("resources", {"resources": ResourceSpec(gpu=1)}, {}, "has 0 GPUs, 1 are asked for"),
+        ("tag", {"method": "tag-x", "producers": ("id2",)}, {}, "wrote no result 'x'"),
+    ],
+)
+def test_each_rule_refuses_with_its_reason(rule, asked, bad, reason):
+    bad_node = NodeView("id1", "node-1", SMALL, **bad)
+    good = NodeView("id2", "node-2", LARGE)
+    outcome = place(demand(**asked), [bad_node, good])
+    assert nodes_of(outcome) == ["id2"]
+    refused, accepted = outcome.verdicts
+    assert (refused.node_alias, refused.rule, refused.reason) == ("node-1", rule, reason)
+    assert not refused.accepted
+    assert (accepted.node_alias, accepted.accepted, accepted.rule) == ("node-2", True, "method")
+    alone = place(demand(**asked), [bad_node])
+    assert alone.placements == ()
+    assert alone.problems[0].startswith("Task 'w' cannot be placed: ")
+    remedy = next(one.remedy for one in RULES if one.name == rule)
+    assert alone.problems[0].endswith(f"; {remedy}.")
+
+
+def test_the_modules_needs_count_too():
+    module = ModuleSpec("m", datasets=("digits",), resources=ResourceSpec(cpu=4))
+    outcome = place(demand(module=module), [NodeView("id1", "n", SMALL)])
+    assert [v.rule for v in outcome.verdicts] == ["datasets"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "problem"),
+    [
+        (
+            {},
+            [],
+            "Task 'w' cannot be placed: no node is connected; "
+            "start a node of this cluster (manta_node start).",
+        ),
+        (
+            {"datasets": ("digts",)},
+            [NodeView("1", "a", LARGE), NodeView("2", "b", SMALL)],
+            "Task 'w' cannot be placed: no node that it may run on has the dataset 'digts' "
+            "(there are: 'digits', 'faces'); correct the name, or map it in [datasets] of a node.",
+        ),
+        (
+            {"specified_ids": ("a", "zz")},
+            [NodeView("1", "a", LARGE, connected=False), NodeView("2", "b", LARGE)],
+            "Task 'w' cannot be placed: b is not in specified_ids; 'zz' is not a node of this "
+            "cluster; correct specified_ids: ids or aliases of nodes (manta node list).",
+        ),
+        (
+            {"resources": ResourceSpec(cpu=99)},
+            [NodeView(str(n), f"n{n}", LARGE) for n in range(5)],
+            "Task 'w' cannot be placed: n0 has 8 cores, 99 are asked for; n1 has 8 cores, 99 are "
+            "asked for; n2 has 8 cores, 99 are asked for; likewise 2 more; "
+            "ask for less, or add a larger node.",
+        ),
+    ],
+)
+def test_problems_name_the_task_and_the_remedy(asked, nodes, problem):
+    assert place(demand(**asked), nodes).problems == (problem,)
+
+
+def test_datasets_that_no_node_has_together():
+    halves = [
+        NodeView(n, n, Capabilities(datasets=(DatasetInfo(n, 1, "npz"),))) for n in ("a", "b")
+    ]
+    (problem,) = place(demand(datasets=("a", "b")), halves).problems
+    assert "has all of the datasets 'a', 'b'" in problem
+
+
+# Methods.
+
+
+@pytest.mark.parametrize(
+    ("method", "maximum", "count"),
+    [
+        ("all", -1, 5), ("all", 3, 3), ("all", 9, 5), ("all", 0.5, 2), ("all", 0.01, 1),
+        ("all", 1.0, 5), ("all", 1, 1), ("any", -1, 1), ("any", 2, 2), ("any", 0.4, 2),
+        ("random", -1, 5), ("random", 2, 2), ("random", 0.4, 2),
+        ("best_resources", -1, 5), ("best_resources", 2, 2),
+    ],
+)  # fmt: skip
+def test_how_many(method, maximum, count):
+    assert len(set(nodes_of(place(demand(method, maximum=maximum), views(5))))) == count
+
+
+def test_instances_follow_the_aliases_of_their_nodes():
+    assert nodes_of(place(demand(), reversed(views(11)))) == [f"id{n}" for n in range(1, 12)]
+
+
+def test_any_takes_the_least_loaded_then_the_warm_then_the_first():
+    busy = [NodeView(f"id{n}", f"node-{n}", Capabilities(), assigned=a)
+            for n, a in ((1, 2), (2, 1), (3, 1), (4, 1))]  # fmt: skip
+    assert nodes_of(place(demand("any"), busy)) == ["id2"]
+    assert nodes_of(place(demand("any", previous=("id4",)), busy)) == ["id4"]
+    assert nodes_of(place(demand("any", previous=("id1",)), busy)) == ["id2"]
+    assert nodes_of(place(demand("any", holding={"id2": 1, "id4": 1}), busy)) == ["id3"]
+    wide = NodeView("id5", "node-5", Capabilities(max_concurrent_tasks=8), assigned=4)
+    assert nodes_of(place(demand("any"), [*busy, wide])) == ["id5"]
+
+
+def test_all_with_a_maximum_takes_the_least_loaded():
+    loaded = views(4)
+    outcome = place(demand(maximum=2, holding={"id1": 2, "id3": 1}), loaded)
+    assert nodes_of(outcome) == ["id2", "id4"]
+    refused = [v for v in outcome.verdicts if not v.accepted]
+    assert {v.rule for v in refused} == {"maximum"}
+    assert refused[0].reason == "not taken: all takes 2 of 4 eligible nodes, least loaded"
+
+
+def test_best_resources():
+    nodes = [
+        NodeView("few", "a", Capabilities(cores=2, memory=64)),
+        NodeView("busy", "b", Capabilities(cores=8), load=Load(cpu_usage=0.9)),
+        NodeView("many", "c", Capabilities(cores=8), load=Load(cpu_usage=0.1)),
+        NodeView("gpu", "d", Capabilities(cores=1, gpus=(GpuInfo("A", 1),))),
+    ]
+    assert nodes_of(place(demand("best_resources", maximum=1), nodes)) == ["many"]
+    assert nodes_of(place(demand("best_resources", maximum=1, gpu=True), nodes)) == ["gpu"]
+
+
+def test_replicas_are_the_total_and_spread():
+    for method in ("all", "any", "random", "best_resources"):
+        got = nodes_of(place(demand(method, replicas=5), views(2)))
+        assert sorted(map(got.count, ("id1", "id2"))) == [2, 3]
+    assert set(nodes_of(place(demand("any", replicas=4, maximum=1), views(2)))) == {"id1"}
+    assert len(nodes_of(place(demand(replicas=2), views(5)))) == 2
+
+
+@given(
+    seed=st.integers(0, 2**31), iteration=st.integers(0, 50), count=st.integers(1, 30),
+    cut=st.floats(0.05, 0.95),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_random_parts_are_disjoint_and_repeatable(seed, iteration, count, cut):
+    nodes = views(count)
+    asked = {"seed": seed, "iteration": iteration}
+    first = nodes_of(place(demand("random", maximum=cut, **asked), nodes))
+    rest = demand("random", maximum=1 - cut, before=(cut,), **asked)
+    second = nodes_of(place(rest, list(reversed(nodes))))
+    if count > 1 and len(first) + len(second) <= count:
+        assert not set(first) & set(second)
+        assert abs(len(first) + len(second) - count) <= 1
+    assert first == nodes_of(place(demand("random", maximum=cut, **asked), nodes[::-1]))
+    counted = demand("random", maximum=1, before=(len(first),), **asked)
+    if len(first) < count:
+        assert not set(nodes_of(place(counted, nodes))) & set(first)
+
+
+def test_random_parts_of_two_tasks_cover_all_nodes():
+    worker, tester = demand("random", maximum=0.8), demand("random", maximum=0.2, before=(0.8,))
+    reverse = demand("random", maximum=0.2), demand("random", maximum=0.8, before=(0.2,))
+    for count, both in itertools.product(range(2, 40), ((worker, tester), reverse)):
+        a, b = (set(nodes_of(place(d, views(count)))) for d in both)
+        assert not a & b
+        assert len(a | b) == count
+
+
+def test_random_draws_again_in_each_iteration():
+    draws = {
+        tuple(nodes_of(place(demand("random", maximum=3, iteration=i), views(9))))
+        for i in range(20)
+    }
+    assert len(draws) > 5
+
+
+def test_fixed_takes_those_of_the_first_in_their_order():
+    kept = ("id3", "id1")
+    assert nodes_of(place(demand("random", kept=kept), views(4))) == ["id3", "id1"]
+    gone = [*views(2), NodeView("id3", "node-3", Capabilities(), connected=False)]
+    (problem,) = place(demand(kept=kept), gone).problems
+    assert "it is fixed, and node-3 is not connected" in problem
+
+
+@pytest.mark.parametrize("method", ["any", "random", "best_resources", "all"])
+def test_replacing_avoids_and_falls_back(method):
+    again = demand(method, replace=(2,), avoid=("id1", "id2"), replicas=3)
+    for count, expected in ((3, "id3"), (2, None)):
+        (placement,) = place(again, views(count)).placements
+        assert placement.index == 2
+        assert expected in (None, placement.node_id)
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [
+        ({}, True),
+        ({"maximum": 0.5}, True),
+        ({"maximum": 2}, False),
+        ({"maximum": 3}, False),
+        ({"maximum": 4}, True),
+        ({"method": "any"}, False),
+        ({"method": "random", "maximum": 1}, True),
+        ({"method": "best_resources", "maximum": 1}, False),
+        ({"method": "tag-x", "producers": ("id1", "id4")}, True),
+        ({"method": "tag-x", "producers": ("id1",)}, False),
+        ({"excepted_ids": ("node-4",)}, False),
+        ({"replicas": 9}, False),
+        ({"replace": (0,), "avoid": ("id4",)}, False),
+    ],
+)
+def test_a_link_that_drops_for_a_moment_is_waited_for(asked, waits):
+    away = NodeView("id4", "node-4", Capabilities(), connected=False, returning=True)
+    here = [*views(3), away]
+    outcome = place(demand(**asked), here)
+    assert bool(outcome.problems) is waits
+    if waits:
+        assert outcome.problems[0].startswith("Task 'w' waits for node-4, whose connection was")
+    gone = [*here[:3], NodeView("id4", "node-4", Capabilities(), connected=False)]
+    assert not place(demand(**asked), gone).problems
+    alone = place(demand("any"), here[3:])
+    assert alone.problems[0].startswith("Task 'w' waits for node-4")
+
+
+# Whole swarms.
+
+
+def spec(*tasks, **changes):
+    return SwarmSpec(name="s", tasks=tasks, modules=(ModuleSpec("m"),), **changes)
+
+
+def test_check_places_all_tasks():
+    plan = check(
+        spec(
+            TaskSpec("w", "m"),
+            TaskSpec("a", "m", (Edge("w"),), method="any"),
+            TaskSpec("t", "m", (Edge("a"),), method="tag-x"),
+        ),
+        views(3),
+    )
+    assert plan.problems == ()
+    assert [(p.task, p.node_alias) for p in plan.placements] == [
+        ("w", "node-1"), ("w", "node-2"), ("w", "node-3"), ("a", "node-1"), ("t", "node-1"),
+    ]  # fmt: skip
+    assert len(plan.verdicts) == 9
+
+
+def test_check_does_not_wait_for_links():
+    away = NodeView("id3", "node-3", Capabilities(), connected=False, returning=True)
+    plan = check(spec(TaskSpec("w", "m")), [*views(2), away])
+    assert not plan.problems
+    assert len(plan.placements) == 2
+
+
+def test_check_spreads_what_runs_at_the_same_time():
+    plan = check(spec(*(TaskSpec(f"t{n}", "m", method="any") for n in range(4))), views(4))
+    assert {p.node_id for p in plan.placements} == {"id1", "id2", "id3", "id4"}
+
+
+def test_check_collects_every_problem_once():
+    plan = check(
+        spec(
+            TaskSpec("w", "m", datasets=("none",)),
+            TaskSpec("t", "m", (Edge("w"),), method="tag-x"),
+            TaskSpec("g", "m", (Edge("t"),), gpu=True),
+            TaskSpec("e", "m", (Edge("g"),), excepted_ids=("typo", "node-1")),
+        ),
+        views(2),
+    )
+    assert len(plan.problems) == 3
+    assert "Task 'w'" in plan.problems[0]
+    assert "Task 'g'" in plan.problems[1]
+    assert plan.problems[2] == (
+        "Task 'e' has 'typo' in excepted_ids, which is not a node of this cluster; "
+        "correct it (manta node list)."
+    )
+
+
+NAMED = [("ab1", "one"), ("ab2", "two"), ("b3", "beta")]
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        ({"specified_ids": ("beta",)}, ""),
+        ({"specified_ids": ("ab1",), "excepted_ids": ("b",)}, ""),
+        ({"excepted_ids": ("ab",)}, "'ab' in excepted_ids, which may be any of ab1, ab2; give"),
+        ({"specified_ids": ("b", "c")}, "'c' in specified_ids, which is not a node of this"),
+        (
+            {"specified_ids": ("ab1", "beta"), "excepted_ids": ("b",)},
+            "node b3 in specified_ids (as 'beta') and in excepted_ids (as 'b'); take it out",
+        ),
+    ],
+)
+def test_nodes_are_named_by_id_alias_or_a_unique_beginning(names, problem):
+    nodes = [NodeView(id_, alias, Capabilities()) for id_, alias in NAMED]
+    plan = check(spec(TaskSpec("w", "m", **names)), nodes)
+    if problem:
+        [said] = plan.problems
+        assert problem in said
+    else:
+        assert plan.problems == ()
+        [placed] = plan.placements
+        assert placed.node_id == ("ab1" if "excepted_ids" in names else "b3")
+
+
+def test_check_of_a_root_by_tag():
+    plan = check(spec(TaskSpec("t", "m", method="tag-x")), views(1))
+    assert "node-1 wrote no result 'x'" in plan.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "flaw"),
+    [
+        ([], "has no task"),
+        ([TaskSpec("a", "m"), TaskSpec("a", "m")], "'a' is used twice"),
+        ([TaskSpec("a", "x")], "the module 'x', which the swarm does not bring"),
+        ([TaskSpec("a", "m", (Edge("b"),))], "after 'b', which is not a task"),
+        ([TaskSpec("a", "m", (Edge("b"),)), TaskSpec("b", "m", (Edge("a"),))], "a cycle"),
+        ([TaskSpec("a", "m", (Edge("a"),))], "a cycle"),
+        ([TaskSpec("b", "m"), TaskSpec("a", "m", (Edge("b", "LATER"),))], "condition 'LATER'"),
+        ([TaskSpec("a", "m", method="some")], "the method 'some' is unknown"),
+        ([TaskSpec("a", "m", method="tag-")], "the method 'tag-' is unknown"),
+        ([TaskSpec("a", "m", maximum=0)], "maximum=0 is not a count"),
+        ([TaskSpec("a", "m", maximum=-2)], "maximum=-2 is not a count"),
+        ([TaskSpec("a", "m", maximum=1.5)], "maximum=1.5 is not a fraction"),
+        ([TaskSpec("a", "m", maximum=float("nan"))], "is not a fraction"),
+        ([TaskSpec("a", "m", replicas=0)], "replicas=0"),
+        ([TaskSpec("a", "m", retries=-1)], "retries=-1"),
+        ([TaskSpec("a", "m", quorum=1.1)], "quorum=1.1"),
+        ([TaskSpec("a", "m", deadline=0.0)], "deadline=0"),
+        ([TaskSpec("a", "m", timeout=float("inf"))], "timeout=inf"),
+        ([TaskSpec("a", "m", specified_ids=("x",), excepted_ids=("x",))], "'x' is in specified_"),
+    ],
+)
+def test_flaws(tasks, flaw):
+    found = flaws(spec(*tasks))
+    assert any(flaw in sentence for sentence in found)
+    assert all(sentence.endswith(".") for sentence in found)
+    assert check(spec(*tasks), views(2)).problems == found
+
+
+def test_flaws_of_the_swarm():
+    assert "max_iteration is 0" in flaws(spec(TaskSpec("a", "m"), max_iteration=0))[0]
+    twice = SwarmSpec("s", (TaskSpec("a", "m"),), (ModuleSpec("m"), ModuleSpec("m")))
+    assert "one name" in flaws(twice)[0]
+    assert not flaws(spec(TaskSpec("a", "m", method="tag-x", quorum=1.0, maximum=1.0)))
+
+
+# Images and plain processes.
+
+PLAIN = Capabilities(runners=("process",))
+
+
+def test_an_image_alone_is_not_placed_where_there_are_only_plain_processes() -> None:
+    alone = demand(module=ModuleSpec("m", image="redis:7"))
+    plain = NodeView("id1", "node-1", PLAIN)
+    engine = NodeView("id2", "node-2", Capabilities(runners=("docker",)))
+    outcome = place(alone, [plain])
+    assert "node-1 runs plain processes, and module 'm' is an image alone" in outcome.problems[0]
+    assert "add a node with a container engine" in outcome.problems[0]
+    assert nodes_of(place(alone, [plain, engine])) == ["id2"]
+
+
+def test_an_image_that_plain_processes_do_not_use_is_said() -> None:
+    package = BlobRef("0" * 64, 1)
+    asked = demand(module=ModuleSpec("m", package, image="manta_light:pytorch"))
+    outcome = place(asked, [NodeView("id1", "node-1", PLAIN)])
+    assert nodes_of(outcome) == ["id1"]
+    assert "the image 'manta_light:pytorch' is not used" in outcome.verdicts[0].reason
