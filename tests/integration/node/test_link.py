@@ -209,7 +209,7 @@ def test_what_nobody_acknowledges_is_sent_again(
 
 def ask_for_global(node: Node, attempt: int = 0) -> Future[Any]:
     read = AskManager(protocol.ReadGlobal(SWARM, "tag"), Instance(SWARM, "task", 0, attempt))
-    return node.system.ref(LINK).ask_future(read, timeout=10)
+    return node.system.ref(MANAGER_LINK).ask_future(read, timeout=10)
 
 
 def test_reads_of_a_global_share_a_fetch_and_see_what_was_written_before_them(
@@ -222,7 +222,7 @@ def test_reads_of_a_global_share_a_fetch_and_see_what_was_written_before_them(
     wait_until(lambda: manager.held)
     manager.holds = None
     others = [ask_for_global(node, attempt) for attempt in range(1, 9)]
-    node.system.ref(LINK).ask(ReadTree(), timeout=5)  # the link has taken all of them
+    node.system.ref(MANAGER_LINK).ask(ReadTree(), timeout=5)  # the link has taken all of them
     manager.held[0].set(protocol.GlobalValue(Inline(b"written before")))
     manager.answers[protocol.ReadGlobal] = lambda _: protocol.GlobalValue(Inline(b"between"))
     assert first.result().value == Inline(b"written before")
