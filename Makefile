@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: setup demo docs generate lint test bench clean
+.PHONY: setup demo docs generate lint test test-fast bench clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ lint: setup
 
 test: lint
 	@$(BIN)/pytest
+
+# What needs no cluster and no container engine.
+test-fast: setup
+	@MANTA_TEST_ENGINE=off $(BIN)/pytest -n auto --dist loadfile tests/unit tests/conformance tests/simulation
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks
