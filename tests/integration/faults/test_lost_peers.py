@@ -13,6 +13,7 @@ from manta import Module, Swarm, Task, UserAPI
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.support.children import Child
+from tests.support.restarts import QuickToGiveUp
 from tests.support.swarms import One, ended
 
 pytestmark = pytest.mark.timeout(120)
@@ -210,7 +211,7 @@ def test_gather_goes_on_without_a_node_that_is_lost_and_a_straggler() -> None:
             except LightError as error:
                 return [by_deadline, by_quorum, str(error), time.monotonic() - began]
         """
-    with running(LocalCluster, 4) as cluster, client(cluster) as api:
+    with running(QuickToGiveUp, 4) as cluster, client(cluster) as api:
         swarm = api.deploy_swarm(CLUSTER, One(code, quorum=0.75, deadline=60))
         while len(api.collect_logs(swarm)) < 4:
             time.sleep(0.02)
