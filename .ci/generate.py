@@ -15,19 +15,25 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "manta" / "apis" / "aio"
 REPLACEMENTS = {
     "AsyncAccounts": "Accounts",
+    "AsyncClient": "Client",
+    "AsyncClusters": "Clusters",
     "AsyncConnection": "Connection",
-    "AsyncListings": "Listings",
     "AsyncModules": "Modules",
+    "AsyncNodes": "Nodes",
     "AsyncOutputs": "Outputs",
+    "AsyncSwarms": "Swarms",
     "AsyncUserAPI": "UserAPI",
     "aio": "sync",
-    "async_bridge": "bridge",
 }
+
+
+HAND_WRITTEN = {"__init__.py", "waiting.py"}
+"""Files that both forms have and that differ."""
 
 
 def generate(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [source for source in SOURCE.glob("*.py") if source.name != "__init__.py"]
+    sources = [source for source in SOURCE.glob("*.py") if source.name not in HAND_WRITTEN]
     unasync.unasync_files(
         list(map(str, sources)),
         [unasync.Rule(f"{SOURCE}/", f"{folder}/", additional_replacements=REPLACEMENTS)],

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # not typing's: it would be the first thing that every command waits for
 if TYPE_CHECKING:
-    from manta.apis.async_user_api import AsyncUserAPI as AsyncUserAPI
-    from manta.apis.graph import Condition as Condition
-    from manta.apis.module import Module as Module
-    from manta.apis.results import Results as Results
-    from manta.apis.swarm import Swarm as Swarm
-    from manta.apis.task import Task as Task
-    from manta.apis.user_api import UserAPI as UserAPI
+    from manta.apis import AsyncUserAPI as AsyncUserAPI
+    from manta.apis import Condition as Condition
+    from manta.apis import Module as Module
+    from manta.apis import Results as Results
+    from manta.apis import Swarm as Swarm
+    from manta.apis import Task as Task
+    from manta.apis import UserAPI as UserAPI
 
 __all__ = ["AsyncUserAPI", "Condition", "Module", "Results", "Swarm", "Task", "UserAPI"]
 

@@ -41,7 +41,7 @@ def gradients(model: Model, x: np.ndarray, y: np.ndarray) -> Model:
 def train(
     model: Model, x: np.ndarray, y: np.ndarray, *, epochs: int, rate: float, batch: int = 16
 ) -> Model:
-    """A trained copy; the batches follow numpy's global seed, which Manta sets for each round."""
+    """A trained copy; the batches follow numpy's global seed, which Manta sets each time."""
     model = {name: layer.copy() for name, layer in model.items()}
     speed = {name: np.zeros_like(layer) for name, layer in model.items()}
     for _ in range(epochs):

@@ -1,4 +1,4 @@
-"""Another round, or enough."""
+"""Asks for another iteration until the accuracy is good enough."""
 
 from manta.light import Task
 

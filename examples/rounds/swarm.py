@@ -1,4 +1,4 @@
-"""Rounds by schedule, with objects that live on: manta run examples/rounds/swarm.py --nodes 3"""
+"""A schedule, and objects that live on: manta run examples/rounds/swarm.py --nodes 3"""
 
 from manta import Module, Swarm, Task
 

@@ -40,6 +40,11 @@ def identity(kind: str, thing: object) -> str:
     return name(f"The {kind}", found)
 
 
+def optional_identity(kind: str, thing: object) -> str | None:
+    """The same of what may be left out."""
+    return None if thing is None else identity(kind, thing)
+
+
 def names(where: str, value: object) -> tuple[str, ...]:
     """A list of texts; a single text stands for a list of one."""
     if value is None:

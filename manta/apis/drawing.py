@@ -8,19 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from manta.apis import checks
-from manta.apis.graph import Condition, placing
-
-if TYPE_CHECKING:
-    from manta.apis.graph import Graph
-    from manta.apis.results import Result
-    from manta.apis.schedule import Schedule
+from manta.apis.task import Condition
 
 MOST_TASKS = 100
 """A graph of more is shown as text: nobody could read the drawing."""
-MOST_ROWS = 20
 _LETTERS = 22
 _WIDTH, _HEIGHT = 190, 46
 _COLUMN, _ROW = 250, 66
@@ -35,26 +28,9 @@ class Box(NamedTuple):
     after: Mapping[str, Condition]
 
 
-def of_graph(graph: Graph) -> str:
-    if len(graph.vertices) > MOST_TASKS:
-        return text(str(graph))
-    return _svg([Box(v.alias, placing(v.task), v.after) for v in graph.vertices])
-
-
-def of_schedule(schedule: Schedule) -> str:
-    """One iteration is drawn if all are alike; else the schedule is text."""
-    vertices = schedule.graph.vertices
-    if len(vertices) > MOST_TASKS or len(set(schedule.iterations)) > 1:
-        return text(str(schedule))
-    tasks = {vertex.alias: vertex.task for vertex in vertices}
-    boxes: list[Box] = []
-    before: tuple[str, ...] = ()
-    for entry in schedule.iterations[0]:
-        mode = ", one by one" if entry.sequential else ""
-        after = dict.fromkeys(before, Condition.FINISHED)
-        boxes += (Box(alias, placing(tasks[alias]) + mode, after) for alias in entry.aliases)
-        before = entry.aliases
-    return _svg(boxes)
+def graph(boxes: Sequence[Box], otherwise: str) -> str:
+    """`boxes` come in a topological order; of too many, the text `otherwise` is shown."""
+    return text(otherwise) if len(boxes) > MOST_TASKS else _svg(boxes)
 
 
 def titled(title: str, drawing: str, notes: Sequence[str]) -> str:
@@ -66,35 +42,20 @@ def text(content: str) -> str:
     return f"<pre>{escape(content)}</pre>"
 
 
-def of_results(title: str, results: Sequence[Result]) -> str:
-    """The first rows as a table."""
-    if not results:
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], more: int) -> str:
+    """Rows below a header; `more` of them are left out."""
+    if not rows:
         return f"<div>{escape(title)}</div>"
-    rows = [_row("th", ("iteration", "tag", "node", "task", "value"))]
-    for result in results[:MOST_ROWS]:
-        task = f"{result.alias}.{result.index}"
-        if not result.counts:
-            task += f" (failed attempt {result.attempt})"
-        cells = (result.iteration, result.tag, result.node_alias, task, _value(result.value))
-        rows.append(_row("td", cells))
-    more = len(results) - MOST_ROWS
-    notes = [f"and {more} more"] if more > 0 else []
-    return titled(title, f"<table>{''.join(rows)}</table>", notes)
+    lines = [_row("th", header), *(_row("td", row) for row in rows)]
+    notes = [f"and {more} more"] if more else []
+    return titled(title, f"<table>{''.join(lines)}</table>", notes)
 
 
 def _row(kind: str, cells: Iterable[object]) -> str:
     return f"<tr>{''.join(f'<{kind}>{escape(str(cell))}</{kind}>' for cell in cells)}</tr>"
 
 
-def _value(value: object) -> str:
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape and dtype is not None:
-        return f"{dtype} array of {' x '.join(map(str, shape))}"
-    return checks.shown(value)
-
-
 def _svg(boxes: Sequence[Box]) -> str:
-    """`boxes` come in a topological order."""
     places: dict[str, tuple[int, int]] = {}
     filled: dict[int, int] = {}
     for box in boxes:

@@ -1,8 +1,6 @@
-"""The graph of a swarm: who runs after whom. Pure, but for the note of what `execute()` calls.
+"""The graph of a swarm: which task runs after which. Pure.
 
-A task that is called, `b(a)`, says that it runs after `a`. Calls made while a swarm's `execute()`
-runs go into that swarm's `Wiring`, so that it can run again and again; those made before stay
-with the task. `build` turns both into a `Graph`: aliases given, in a topological order in which
+`build` makes it of the calls that tasks noted: it gives aliases, and a topological order in which
 tasks that could swap keep the order in which they were made.
 """
 
@@ -10,21 +8,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from contextvars import ContextVar, Token
-from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from manta.apis.errors import GraphError
+from manta.apis.task import Condition, Task, Wiring
 
-if TYPE_CHECKING:
-    from manta.apis.task import Task
-
-
-class Condition(StrEnum):
-    """When a task starts: once the other has finished, or with its first result."""
-
-    FINISHED = "FINISHED"
-    RESULT = "RESULT"
+__all__ = [
+    "Condition",
+    "Graph",
+    "Vertex",
+    "build",
+    "placing",
+    "topological_order",
+    "unique_aliases",
+]
 
 
 class Vertex(NamedTuple):
@@ -58,40 +55,8 @@ class Graph(NamedTuple):
         """For notebooks."""
         from manta.apis import drawing
 
-        return drawing.of_graph(self)
-
-
-class Wiring:
-    """What is created and called while one `execute()` runs, in this thread or async task."""
-
-    _current: ContextVar[Wiring | None] = ContextVar("wiring", default=None)
-
-    def __init__(self) -> None:
-        self.after: dict[Task, dict[Task, Condition]] = {}
-        self.known: dict[Task, None] = {}
-        self._token: Token[Wiring | None] | None = None
-
-    def __enter__(self) -> Wiring:
-        self._token = self._current.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._token is not None
-        self._current.reset(self._token)
-
-    @classmethod
-    def note_created(cls, task: Task) -> None:
-        if wiring := cls._current.get():
-            wiring.known[task] = None
-
-    @classmethod
-    def note_call(cls, task: Task, after: dict[Task, Condition]) -> None:
-        wiring = cls._current.get()
-        if wiring is None:
-            task.wired.update(after)
-        else:
-            wiring.known[task] = None
-            wiring.after.setdefault(task, {}).update(after)
+        boxes = [drawing.Box(v.alias, placing(v.task), v.after) for v in self.vertices]
+        return drawing.graph(boxes, str(self))
 
 
 def placing(task: Task) -> str:

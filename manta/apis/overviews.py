@@ -333,3 +333,11 @@ class ModuleOverview(Overview, frozen=True):
             info.created_at,
             info.updated_at,
         )
+
+
+# How users name things: by an overview, an id, a unique beginning of one, or a name.
+ClusterId = str | ClusterOverview
+NodeId = str | NodeOverview
+SwarmId = str | SwarmOverview
+ModuleId = str | ModuleOverview
+UserId = str | UserOverview

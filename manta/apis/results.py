@@ -286,7 +286,27 @@ class Results(Sequence[Result]):
         """For notebooks: the first rows as a table."""
         from manta.apis import drawing
 
-        return drawing.of_results(repr(self).strip("<>"), self)
+        rows = [_cells(result) for result in self[:MOST_ROWS]]
+        return drawing.table(repr(self).strip("<>"), _HEADER, rows, len(self) - len(rows))
+
+
+MOST_ROWS = 20
+"""Results that a notebook shows."""
+_HEADER = ("iteration", "tag", "node", "task", "value")
+
+
+def _cells(result: Result) -> tuple[object, ...]:
+    task = f"{result.alias}.{result.index}"
+    if not result.counts:
+        task += f" (failed attempt {result.attempt})"
+    return result.iteration, result.tag, result.node_alias, task, _brief(result.value)
+
+
+def _brief(value: object) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape and dtype is not None:
+        return f"{dtype} array of {' x '.join(map(str, shape))}"
+    return checks.shown(value)
 
 
 _COLUMNS = (

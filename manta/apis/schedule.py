@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from manta.apis import checks
 from manta.apis.errors import InvalidSwarm
-from manta.apis.graph import Graph, Vertex, unique_aliases
-
-if TYPE_CHECKING:
-    from manta.apis.task import Task
+from manta.apis.graph import Graph, Vertex, placing, unique_aliases
+from manta.apis.task import Condition, Task
 
 MODES = ("parallel", "sequential")
 
@@ -46,6 +44,24 @@ class Schedule(NamedTuple):
             f"iteration {i}: {_shown(entries)}" for i, entries in enumerate(self.iterations)
         ]
         return "\n".join([*lines, *numbered])
+
+    def _repr_html_(self) -> str:
+        """One iteration is drawn if all are alike; else the schedule is text."""
+        from manta.apis import drawing
+
+        if len(set(self.iterations)) > 1:
+            return drawing.text(str(self))
+        tasks = {vertex.alias: vertex.task for vertex in self.graph.vertices}
+        boxes: list[drawing.Box] = []
+        before: tuple[str, ...] = ()
+        for entry in self.iterations[0]:
+            mode = ", one by one" if entry.sequential else ""
+            after = dict.fromkeys(before, Condition.FINISHED)
+            boxes += (
+                drawing.Box(alias, placing(tasks[alias]) + mode, after) for alias in entry.aliases
+            )
+            before = entry.aliases
+        return drawing.graph(boxes, str(self))
 
 
 def build(written: object, attributes: Mapping[str, Sequence[Task]], swarm: str) -> Schedule:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manta.apis import checks
 from manta.apis.errors import GraphError, InvalidArgument, InvalidSwarm, InvalidValue
-from manta.apis.graph import Condition, Graph, Wiring, build
+from manta.apis.graph import Graph, build
 from manta.apis.module import Module
-from manta.apis.task import Task, flattened
+from manta.apis.task import Condition, Task, Wiring, flattened
 
 if TYPE_CHECKING:
     from manta.apis.schedule import Schedule
@@ -134,7 +134,7 @@ class Swarm:
         schedule = None
         try:
             schedule = schedule_of(self)
-            drawn = drawing.of_schedule(schedule) if schedule else drawing.of_graph(graph_of(self))
+            drawn = (schedule or graph_of(self))._repr_html_()
         except InvalidSwarm as error:
             drawn = drawing.text(f"not valid: {error}")
         return drawing.titled(_title(self, schedule), drawn, _notes(self))
@@ -143,8 +143,8 @@ class Swarm:
 def _title(swarm: Swarm, schedule: Schedule | None) -> str:
     ceiling = swarm._manta.max_iteration
     if schedule is not None:
-        rounds = min(len(schedule.iterations), ceiling or len(schedule.iterations))
-        times = f"{rounds} iteration{'s' * (rounds != 1)}, by its schedule"
+        count = min(len(schedule.iterations), ceiling or len(schedule.iterations))
+        times = f"{count} iteration{'s' * (count != 1)}, by its schedule"
     elif ceiling is not None:
         times = f"up to {ceiling} iterations"
     else:

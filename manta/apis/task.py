@@ -1,19 +1,32 @@
-"""A task: where, how often and after what a module runs."""
+"""A task: where, how often and after what a module runs.
+
+A task that is called, `b(a)`, says that it runs after `a`. Calls made while a swarm's `execute()`
+runs go into that run's `Wiring`, so that it can run again and again; those made before stay with
+the task.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar, Token
+from enum import StrEnum
 from typing import Any, Self
 
 from manta.apis import checks
 from manta.apis.errors import InvalidArgument
-from manta.apis.graph import Condition, Wiring
 from manta.apis.module import Module
 
 _METHODS = ("all", "any", "random", "best_resources")
 _created = itertools.count()
+
+
+class Condition(StrEnum):
+    """When a task starts: once the other has finished, or with its first result."""
+
+    FINISHED = "FINISHED"
+    RESULT = "RESULT"
 
 
 class Task:
@@ -139,6 +152,39 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.alias}>"
+
+
+class Wiring:
+    """What is created and called while one `execute()` runs, in this thread or async task."""
+
+    _current: ContextVar[Wiring | None] = ContextVar("wiring", default=None)
+
+    def __init__(self) -> None:
+        self.after: dict[Task, dict[Task, Condition]] = {}
+        self.known: dict[Task, None] = {}
+        self._token: Token[Wiring | None] | None = None
+
+    def __enter__(self) -> Wiring:
+        self._token = self._current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._token is not None
+        self._current.reset(self._token)
+
+    @classmethod
+    def note_created(cls, task: Task) -> None:
+        if wiring := cls._current.get():
+            wiring.known[task] = None
+
+    @classmethod
+    def note_call(cls, task: Task, after: dict[Task, Condition]) -> None:
+        wiring = cls._current.get()
+        if wiring is None:
+            task.wired.update(after)
+        else:
+            wiring.known[task] = None
+            wiring.after.setdefault(task, {}).update(after)
 
 
 def flattened(value: object, where: str) -> list[Task]:

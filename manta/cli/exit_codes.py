@@ -1,10 +1,16 @@
-"""The exit code of `manta` for what went wrong, and for how a swarm ended."""
+"""What exit code `manta` ends with: for what went wrong, and for how a swarm ended."""
 
 from __future__ import annotations
 
+import click
+
 from manta.console.exit_codes import Exit
 
-__all__ = ["Exit", "of_error", "of_status"]
+
+class LocalError(click.ClickException):
+    """What is wrong on this machine: a file, a folder, a process."""
+
+    exit_code = Exit.LOCAL
 
 
 def of_error(error: BaseException) -> Exit:

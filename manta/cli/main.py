@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from typing import NoReturn
 
 import click
 
-from manta.cli.exit_codes import Exit, of_error
+from manta.cli.exit_codes import of_error
 from manta.console.commands import Group, run, show_example
+from manta.console.exit_codes import Exit
 
 COMMANDS = {
     "run": (
@@ -147,10 +147,6 @@ COMMANDS = {
 `--help` says of it, and an example."""
 
 
-COMPLETING = "_MANTA_COMPLETE"
-"""The variable by which a shell asks for completions."""
-
-
 class LazyGroup(Group):
     """Lists its commands without importing them."""
 
@@ -165,8 +161,8 @@ class LazyGroup(Group):
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
         show_example(command, example)
-        if COMPLETING in os.environ:
-            from manta.cli.names import equip
+        if ctx.resilient_parsing:  # a shell asks for completions
+            from manta.cli.completion import equip
 
             equip(command)
         return command

@@ -64,6 +64,19 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def say(record: Any, sentence: str, *, as_json: bool) -> None:
+    """What was done: a sentence, or what it was done to as JSON."""
+    if as_json:
+        from manta.console import json_form
+
+        json_form.show(record)
+    else:
+        click.echo(sentence)
+
+
 def show_example(command: click.Command, example: str) -> None:
     """At the end of the command's help."""
     command.epilog = f"\b\nExample:\n  {example}"

@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from manta.console.commands import Group, show_example
+from manta.console.commands import Group, as_json_option, show_example
 from manta.console.exit_codes import Exit
-from manta.node import places
-from manta.node.cli.config import AS_JSON
+from manta.node.daemon import places
 from manta.node.errors import Flaw, NoConfig, UnknownName
 
 MOST = 256
@@ -47,11 +46,11 @@ class _Count(click.Argument):
 @click.command()
 @click.argument("count", cls=_Count, metavar="", type=COUNT)
 @click.option("--name", default="node", show_default=True, help="They are NAME-1 to NAME-N.")
-@AS_JSON
+@as_json_option
 def ask(count: int, name: str, as_json: bool) -> int:
     """Ask for the configuration of each of N nodes, then start them."""
-    from manta.node import cluster as nodes
     from manta.node.cli import init as config_init
+    from manta.node.daemon import cluster as nodes
 
     for number in range(1, count + 1):
         own = f"{name}-{number}"
@@ -78,7 +77,7 @@ def ask(count: int, name: str, as_json: bool) -> int:
     metavar="NAME",
     help="The configuration of all of them.",
 )
-@AS_JSON
+@as_json_option
 def start(count: int, name: str, as_json: bool) -> int:
     """Start N nodes of one configuration, in the background.
 
@@ -86,15 +85,15 @@ def start(count: int, name: str, as_json: bool) -> int:
     CLUSTER --uses N`). In paths of datasets {i} counts them from 0, {alias} is a node's alias.
     Those that run already go on.
     """
-    from manta.node import cluster as nodes
+    from manta.node.daemon import cluster as nodes
 
     return _start(nodes.of_one_configuration(name, count), as_json)
 
 
 def _start(planned: list[Any], as_json: bool) -> int:
     from manta.console import json_form
-    from manta.node import background
-    from manta.node import cluster as nodes
+    from manta.node.daemon import background
+    from manta.node.daemon import cluster as nodes
 
     nodes.check_token(planned, nodes.now())
     there = set(nodes.running({node.name: node.member for node in planned}))
@@ -118,11 +117,11 @@ def _start(planned: list[Any], as_json: bool) -> int:
 
 @cluster.command()
 @click.option("--config", "name", metavar="NAME", help="Of that cluster; of all if left out.")
-@AS_JSON
+@as_json_option
 def stop(name: str | None, as_json: bool) -> int:
     """Stop all nodes that `manta_node cluster` started."""
     from manta.console import json_form
-    from manta.node import cluster as nodes
+    from manta.node.daemon import cluster as nodes
 
     if name is not None:
         places.config_path(name)

@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.console.commands import Group, show_example
+from manta.console.commands import Group, as_json_option, say, show_example
 from manta.console.exit_codes import Exit
-from manta.node import places
+from manta.node.daemon import places
+from manta.node.daemon.exit_codes import of_error
+from manta.node.daemon.places import config_of, config_path
 from manta.node.errors import ConfigError, Flaw, NoConfig, NodeError, OperatorError
-from manta.node.exit_codes import of_error
-from manta.node.places import config_of, config_path
 
 if TYPE_CHECKING:
     from manta.node.state import StateFolder
 
 DEFAULT = "default"
 NAME = click.argument("name", default=DEFAULT, metavar="[NAME]")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(cls=Group)
@@ -84,7 +83,7 @@ def config() -> None:
 @click.option("--log-to-console/--no-log-to-console", default=None, help="In the foreground.")
 @click.option("--log-rotation", "rotation", metavar="SIZE", help="As 10 MB; three are kept.")
 @click.option("--force", is_flag=True, help="Replace a configuration that is there.")
-@AS_JSON
+@as_json_option
 def config_init(name: str, force: bool, as_json: bool, **answers: object) -> None:
     """Make a configuration: asks on a terminal what no option answers."""
     from manta.node.cli import init
@@ -94,12 +93,12 @@ def config_init(name: str, force: bool, as_json: bool, **answers: object) -> Non
         raise OperatorError(f"{path} exists already; --force replaces it.")
     init.make(name, path, answers)
     sentence = f"{path} written. Start the node with `manta_node start {name}`."
-    _say({"name": name, "path": path}, sentence, as_json)
+    say({"name": name, "path": path}, sentence, as_json=as_json)
 
 
 @config.command("show")
 @NAME
-@AS_JSON
+@as_json_option
 def config_show(name: str, as_json: bool) -> None:
     """Show the configuration in force, defaults included, secrets left out."""
     from manta.console import json_form
@@ -116,11 +115,11 @@ def config_show(name: str, as_json: bool) -> None:
 
 @config.command("validate")
 @NAME
-@AS_JSON
+@as_json_option
 def config_validate(name: str, as_json: bool) -> int:
     """Check a configuration, and that its datasets are there; all that is wrong is said."""
     from manta.console import json_form
-    from manta.node import datasets
+    from manta.node.capabilities import datasets
 
     path = config_path(name)
     try:
@@ -131,12 +130,16 @@ def config_validate(name: str, as_json: bool) -> int:
         flaws = [{**asdict(flaw), "where": ".".join(flaw.where)} for flaw in error.flaws]
         json_form.show({"name": name, "path": path, "valid": False, "flaws": flaws})
         return of_error(error)
-    _say({"name": name, "path": path, "valid": True, "flaws": []}, f"{path} is valid.", as_json)
+    say(
+        {"name": name, "path": path, "valid": True, "flaws": []},
+        f"{path} is valid.",
+        as_json=as_json,
+    )
     return Exit.OK
 
 
 @config.command("list")
-@AS_JSON
+@as_json_option
 def config_list(as_json: bool) -> None:
     """List the configurations."""
     from manta.console import json_form
@@ -154,10 +157,10 @@ def config_list(as_json: bool) -> None:
 
 @config.command("edit")
 @NAME
-@AS_JSON
+@as_json_option
 def config_edit(name: str, as_json: bool) -> None:
     """Change a configuration in $VISUAL or $EDITOR; it is replaced once it is valid."""
-    from manta.node import datasets
+    from manta.node.capabilities import datasets
     from manta.node.config import parse
     from manta.transports.security.keys import write_private
 
@@ -187,18 +190,22 @@ def config_edit(name: str, as_json: bool) -> None:
     if text == path.read_text(encoding="utf-8", errors="replace"):
         draft.unlink()
         unchanged = {"name": name, "path": path, "changed": False}
-        _say(unchanged, f"{path} is unchanged.", as_json)
+        say(unchanged, f"{path} is unchanged.", as_json=as_json)
         return
     os.replace(draft, path)
     restart = f" Restart the node {name} for it." if _pid(name) else ""
-    _say({"name": name, "path": path, "changed": True}, f"{path} was changed.{restart}", as_json)
+    say(
+        {"name": name, "path": path, "changed": True},
+        f"{path} was changed.{restart}",
+        as_json=as_json,
+    )
 
 
 @config.command("delete")
 @NAME
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--state", is_flag=True, help="Its key, journal and logs too.")
-@AS_JSON
+@as_json_option
 def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
     """Delete a configuration; refused while its node runs."""
     path = config_path(name)
@@ -217,7 +224,7 @@ def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
         _delete_state(places.state_folder(name))
     path.unlink()
     deleted = {"name": name, "path": path, "state": state, "deleted": True}
-    _say(deleted, f"Deleted {what.rstrip(',')}.", as_json)
+    say(deleted, f"Deleted {what.rstrip(',')}.", as_json=as_json)
 
 
 def _delete_state(state: StateFolder) -> None:
@@ -261,15 +268,6 @@ def _must_exist(name: str, path: Path) -> None:
 
 def _pid(name: str) -> int | None:
     return places.state_folder(name).running_pid()
-
-
-def _say(record: object, sentence: str, as_json: bool) -> None:
-    if as_json:
-        from manta.console import json_form
-
-        json_form.show(record)
-    else:
-        click.echo(sentence)
 
 
 for _command, _example in {

@@ -6,9 +6,10 @@ from dataclasses import asdict
 
 import click
 
+from manta.console.commands import as_json_option
 from manta.console.exit_codes import Exit
-from manta.node.cli.config import AS_JSON, NAME
-from manta.node.places import state_folder
+from manta.node.cli.config import NAME
+from manta.node.daemon.places import state_folder
 
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 
@@ -16,7 +17,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 @click.command()
 @NAME
 @click.option("--offline", is_flag=True, help="Do not ask the manager.")
-@AS_JSON
+@as_json_option
 def doctor(name: str, offline: bool, as_json: bool) -> int:
     """Check this machine and the configuration NAME, and say what to do about what is wrong.
 

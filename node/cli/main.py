@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from manta.console.commands import Group, run, show_example
+from manta.console.commands import Group, as_json_option, run, say, show_example
 from manta.console.exit_codes import Exit
 from manta.node.cli.cluster import cluster
-from manta.node.cli.config import AS_JSON, DEFAULT, NAME, config
+from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
+from manta.node.daemon.places import (
+    config_of,
+    config_path,
+    members,
+    must_be_known,
+    names,
+    state_folder,
+)
 from manta.node.errors import OperatorError
-from manta.node.places import config_of, config_path, members, must_be_known, names, state_folder
 from manta.protocol.version import VERSION
 
 if TYPE_CHECKING:
@@ -45,18 +52,15 @@ def start(name: str, background: bool, as_json: bool) -> None:
     if not background:
         _start_here(found, folder)
         return
-    from manta.console import json_form
-    from manta.node import background as daemons
+    from manta.node.daemon import background as daemons
 
     status = daemons.start(found, folder)
-    if as_json:
-        json_form.show(daemons.record(name, folder))
-    else:
-        click.echo(f"The node {name} runs (process {status.pid}). {status.sentence}")
+    sentence = f"The node {name} runs (process {status.pid}). {status.sentence}"
+    say(daemons.record(name, folder), sentence, as_json=as_json)
 
 
 def _start_here(config: NodeConfig, folder: StateFolder) -> None:
-    from manta.node import background, daemon, logs
+    from manta.node.daemon import background, logs, process
     from manta.transports.security.keys import make_private_folder
 
     background.must_not_run(config.name, folder)
@@ -67,7 +71,7 @@ def _start_here(config: NodeConfig, folder: StateFolder) -> None:
         limit=config.log_rotation,
         console=config.log_to_console,
     )
-    daemon.run(config, folder.path)
+    process.run(config, folder.path)
 
 
 def _configure_from_environment(path: Path) -> None:
@@ -85,35 +89,31 @@ def _configure_from_environment(path: Path) -> None:
 
 @cli.command()
 @NAME
-@AS_JSON
+@as_json_option
 def stop(name: str, as_json: bool) -> None:
     """Stop the node: its tasks are ended, the manager is told."""
-    from manta.console import json_form
-    from manta.node import background as daemons
+    from manta.node.daemon import background as daemons
 
     must_be_known(name)
     folder = state_folder(name)
     pid = daemons.ask_to_stop(folder)
     if pid is not None:
         daemons.wait_for_end(name, folder, pid)
-    if as_json:
-        json_form.show({"name": name, "pid": pid, "stopped": pid is not None})
-    else:
-        said = "does not run" if pid is None else "was stopped"
-        click.echo(f"The node {name} {said}.")
+    sentence = f"The node {name} {'does not run' if pid is None else 'was stopped'}."
+    say({"name": name, "pid": pid, "stopped": pid is not None}, sentence, as_json=as_json)
 
 
 @cli.command()
 @NAME
 @click.option("--all", "all_", is_flag=True, help="Of all nodes of this machine.")
-@AS_JSON
+@as_json_option
 def status(name: str, all_: bool, as_json: bool) -> int:
     """Say how the node stands, or the nodes of the cluster NAME.
 
     Exits with 0 when it is connected, with 6 when it was denied, else with 7.
     """
     from manta.console import json_form, text
-    from manta.node import background as daemons
+    from manta.node.daemon import background as daemons
 
     several = names() if all_ else _nodes_of(name)
     if not (several or all_):
@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def tell(error: Exception) -> Exit:
     """Say what went wrong, on stderr; returns the exit code."""
     from manta.console.terminal import say_error
-    from manta.node.exit_codes import of_error, sentence_of
+    from manta.node.daemon.exit_codes import of_error, sentence_of
 
     say_error(sentence_of(error))
     return of_error(error)

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from manta.apis.compile.compiler import compile_swarm
+from manta.apis.compile.spec import compile_swarm
 from manta.apis.errors import InvalidSwarm
 from manta.apis.swarm import Swarm
 from manta.cli.loading import load_swarm

@@ -15,12 +15,15 @@ from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.runners.interface import Runner, RuntimeExit, RuntimeSpec
 from manta.node.runners.launcher import Launcher
 from manta.node.runners.process import ProcessRunner
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
+from manta.node.task_server import requests as ask
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
-from manta.protocol.node import Instance, ResultEntry
+from manta.protocol.node import Assignment, Instance, ResultEntry
+from manta.protocol.spec import ModuleSpec
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.codec.values import decode, encode
 
 PATIENCE = 20.0
@@ -34,7 +37,7 @@ class Owner(Actor):
         self._node = node
 
     def receive(self, message: Any) -> None:
-        if isinstance(message, light.Request):
+        if isinstance(message, ask.Request):
             self._node.requests.append(message.body)
             self._node.answer(message)
         else:
@@ -56,7 +59,7 @@ class Node:
         self.globals: dict[str, Payload] = {}
         self.state: dict[str, Payload] = {}
         self.results: list[tuple[str, Instance, Payload]] = []
-        self.held: list[light.Request] = []
+        self.held: list[ask.Request] = []
         self.hold = False
         self.runtimes: list[Runtime] = []
         self.system = ActorSystem("node")
@@ -75,28 +78,28 @@ class Node:
         time.sleep(pause)
         self.light = self.start_service()
 
-    def answer(self, request: light.Request) -> None:
+    def answer(self, request: ask.Request) -> None:
         if self.hold:
             self.held.append(request)
             return
         reply = request.reply
         match request.body:
-            case light.SetGlobal(tag, value):
+            case ask.SetGlobal(tag, value):
                 self.globals[tag] = value
                 reply.set(None)
-            case light.GetGlobal(tag):
+            case ask.GetGlobal(tag):
                 reply.set(self.globals.get(tag))
-            case light.ListGlobalTags():
+            case ask.ListGlobalTags():
                 reply.set(sorted(self.globals))
-            case light.SetState(key, value):
+            case ask.SetState(key, value):
                 self.state[key] = value
                 reply.set(None)
-            case light.GetState(key):
+            case ask.GetState(key):
                 reply.set(self.state.get(key))
-            case light.AddResult(tag, value):
+            case ask.AddResult(tag, value):
                 self.results.append((tag, request.instance, value))
                 reply.set(None)
-            case light.SelectResults(tag, iteration):
+            case ask.SelectResults(tag, iteration):
                 wanted = request.instance.iteration if iteration is None else iteration
                 reply.set(
                     [
@@ -105,7 +108,7 @@ class Node:
                         if name == tag and i.iteration == wanted
                     ]
                 )
-            case light.GetResources():
+            case ask.GetResources():
                 reply.set(
                     {
                         "cpu_count": 2,
@@ -116,9 +119,9 @@ class Node:
                         "disk_free": GIGABYTE,
                     }
                 )
-            case light.GetPerformance():
+            case ask.GetPerformance():
                 reply.set({"cpu_usage": 0.5, "memory_usage": 0.25, "disk_usage": 0.1})
-            case light.StopSwarm() if "refuse" in self.globals:
+            case ask.StopSwarm() if "refuse" in self.globals:
                 reply.fail("SwarmStopped", "The swarm was stopped by its owner.")
             case _:
                 reply.set(None)
@@ -230,19 +233,14 @@ class Runtime:
     ) -> Instance:
         instance = Instance("swarm", "worker", index, iteration)
         fields: dict[str, Any] = {
-            "instance": instance,
             "swarm_name": "a swarm",
             "task_id": f"worker-{iteration}",
-            "node_id": node_id,
-            "node_alias": "node-1",
             "size": 3,
             "seed": 7,
-            "class_name": None,
             "datasets": self.handle.dataset_paths(),
-            "timeout": None,
         }
         fields |= brief
-        self.node.sessions.tell(light.RunRound(self.id, light.RoundBrief(**fields)))
+        self.node.sessions.tell(order(self.id, instance, node_id=node_id, **fields))
         return instance
 
     def end(self, patience: float = PATIENCE) -> Ended:
@@ -273,6 +271,18 @@ class Runtime:
         self.handle.kill()
         if self.node.light.is_alive:
             self.node.sessions.tell(light.CloseSession(self.id))
+
+
+def order(
+    session: str,
+    instance: Instance,
+    datasets: dict[str, str] | None = None,
+    node_alias: str = "node-1",
+    **assignment: Any,
+) -> light.RunRound:
+    fields = {"swarm_name": "", "node_id": "", "size": 1, **assignment}
+    assigned = Assignment(instance, ModuleSpec("worker"), **fields)
+    return light.RunRound(session, assigned, node_alias, datasets or {})
 
 
 def wait_until(condition: Callable[[], bool], patience: float = 10.0) -> None:

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING, TypeVar
 
 from manta.apis import checks
+from manta.apis.aio.client import AsyncClient
 from manta.apis.connect import profiles
-from manta.apis.errors import NotFound
-from manta.apis.overviews import RoleOverview, UserOverview
+from manta.apis.overviews import ClusterId, RoleOverview, UserId, UserOverview
 from manta.protocol import sign_in, users
 from manta.protocol.node import Ok
 
-if TYPE_CHECKING:
-    from manta.apis.aio.connection import AsyncConnection
-    from manta.apis.aio.user_api import Cluster
-    from manta.protocol.node import Message
 
-    R = TypeVar("R", bound=Message)
-
-User = str | UserOverview
-
-
-class AsyncAccounts:
+class AsyncAccounts(AsyncClient):
     """Users are given as an overview, an id, a unique beginning of one, or an email."""
 
-    connection: AsyncConnection
-
-    if TYPE_CHECKING:
-
-        async def _ask(self, message: Message, reply: type[R], *, again: bool = False) -> R: ...
-
-    async def get_user(self, user: User | None = None) -> UserOverview:
+    async def get_user(self, user: UserId | None = None) -> UserOverview:
         """A user, or who this is to the manager: `.id`, `.email`, `.admin`, `.grants`."""
-        request = users.GetUser(None if user is None else checks.identity("user", user))
+        request = users.GetUser(checks.optional_identity("user", user))
         return UserOverview.of(await self._ask(request, users.UserInfo, again=True))
 
     async def list_users(self) -> list[UserOverview]:
@@ -54,11 +38,8 @@ class AsyncAccounts:
 
     async def stream_and_fetch_users(self) -> AsyncIterator[UserOverview]:
         """Each user there is, fetched one by one; who was deleted meanwhile is passed over."""
-        for id_ in await self.list_user_ids():
-            try:
-                yield await self.get_user(id_)
-            except NotFound:
-                continue
+        async for one in self._fetched(await self.list_user_ids(), self.get_user):
+            yield one
 
     async def add_user(self, email: str, password: str, admin: bool = False) -> UserOverview:
         """A new user, without a role in any cluster. Raises NameTaken, Forbidden."""
@@ -67,11 +48,11 @@ class AsyncAccounts:
             request = users.AddUser(request.email, request.password, True)
         return UserOverview.of(await self._ask(request, users.UserInfo))
 
-    async def delete_user(self, user: User) -> None:
+    async def delete_user(self, user: UserId) -> None:
         """The user's keys and tokens end at once."""
         await self._ask(users.DeleteUser(checks.identity("user", user)), Ok)
 
-    async def revoke_tokens(self, user: User) -> None:
+    async def revoke_tokens(self, user: UserId) -> None:
         """All of a user's tokens and keys end at once: he must sign in again, everywhere.
 
         For administrators; `logout(everywhere=True)` is the same for oneself.
@@ -83,7 +64,7 @@ class AsyncAccounts:
         request = users.ChangePassword(checks.name("old", old), checks.name("new", new))
         await self._ask(request, Ok)
 
-    async def grant_role(self, user: User, cluster: Cluster, role: str) -> UserOverview:
+    async def grant_role(self, user: UserId, cluster: ClusterId, role: str) -> UserOverview:
         """Give a user a role in a cluster, in place of the one that he had there."""
         request = users.GrantRole(
             checks.identity("user", user),
@@ -92,7 +73,7 @@ class AsyncAccounts:
         )
         return UserOverview.of(await self._ask(request, users.UserInfo))
 
-    async def revoke_role(self, user: User, cluster: Cluster) -> UserOverview:
+    async def revoke_role(self, user: UserId, cluster: ClusterId) -> UserOverview:
         """Take away what role a user has in a cluster."""
         request = users.RevokeRole(
             checks.identity("user", user), checks.identity("cluster", cluster)

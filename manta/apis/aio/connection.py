@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import msgpack
 
-from manta.apis.connect.async_bridge import in_thread, outcome, pause
+from manta.apis.aio.waiting import in_thread, outcome, pause
 from manta.apis.connect.session import NotSent, Session
 from manta.apis.errors import ManagerFault, NoAnswer
 from manta.protocol.codes import Code
@@ -145,21 +145,28 @@ class AsyncConnection:
             more = page.more
         return found
 
-    async def changes(
+    async def stream(
         self,
-        known: Iterable[Item],
+        listed: Iterable[Item],
         request: Callable[[str, float], Message],
         reply: type[Watched],
         items: Callable[[Watched], Iterable[Item]],
         key: Callable[[Item], str],
         like: Callable[[Item], object] = lambda item: item,
+        *,
+        follow: bool,
     ) -> AsyncIterator[Item]:
-        """What of a list differs from what is known of it, from now on and without end.
+        """What was listed; with `follow`, then what of it changes, without end.
 
-        `request` makes the one for what changed after a revision, within so many seconds; `like`
-        leaves out of an item what makes no difference.
+        `request` makes the request for what changed after a revision, answered within so many
+        seconds; `like` leaves out of an item what makes no difference.
         """
-        seen = {key(item): like(item) for item in known}
+        seen: dict[str, object] = {}
+        for item in listed:
+            seen[key(item)] = like(item)
+            yield item
+        if not follow:
+            return
         revision = ""
         while True:
             asked = request(revision, LONG_POLL)

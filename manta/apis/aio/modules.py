@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from manta.apis import checks
-from manta.apis.connect.async_bridge import in_thread
-from manta.apis.errors import Forbidden, InvalidArgument, NameTaken, NotFound
+from manta.apis.aio.client import AsyncClient
+from manta.apis.aio.waiting import in_thread
+from manta.apis.errors import InvalidArgument
 from manta.apis.module import Module
-from manta.apis.overviews import ModuleOverview
+from manta.apis.overviews import ModuleId, ModuleOverview
 from manta.protocol import users, versions
-from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 
 if TYPE_CHECKING:
-    from manta.apis.aio.connection import AsyncConnection
-    from manta.apis.compile.packaging import Wanted
     from manta.protocol.node import Message
     from manta.protocol.spec import ModuleSpec
 
-    R = TypeVar("R", bound=Message)
 
-ModuleId = str | ModuleOverview
-
-
-class AsyncModules:
+class AsyncModules(AsyncClient):
     """Registered modules are given as an overview, an id, a unique beginning of one or of a
     package's digest, or a name, with a version or a range of versions where one name has several.
     """
-
-    connection: AsyncConnection
-
-    if TYPE_CHECKING:
-
-        async def _ask(self, message: Message, reply: type[R], *, again: bool = False) -> R: ...
 
     async def send_module(self, module: Module) -> ModuleOverview:
         """Register a module. The same content again is the same module; without a version, none
@@ -78,59 +66,20 @@ class AsyncModules:
     async def stream_modules(self, *, follow: bool = False) -> AsyncIterator[ModuleOverview]:
         """Each module there is; with `follow`, also those that are new or were sent again."""
         checks.flag("follow", follow)
-        found = await self.list_modules()
-        for module in found:
-            yield module
-        if not follow:
-            return
-        async for module in self.connection.changes(
-            found,
+        async for module in self.connection.stream(
+            await self.list_modules(),
             users.WatchModules,
             users.Modules,
             lambda page: map(ModuleOverview.of, page.modules),
             lambda one: one.id,
+            follow=follow,
         ):
             yield module
 
     async def stream_and_fetch_modules(self) -> AsyncIterator[ModuleOverview]:
         """Each module there is, fetched one by one; what was removed meanwhile is passed over."""
-        for id_ in await self.list_module_ids():
-            try:
-                yield await self.get_module(id_)
-            except NotFound:
-                continue
-
-    # --- for swarms --------------------------------------------------------------------------
-
-    async def _registered(self, wanted: Iterable[Wanted]) -> dict[Wanted, ModuleSpec | str]:
-        """What the registry has of these; a text says why it has none."""
-        found: dict[Wanted, ModuleSpec | str] = {}
-        for name in wanted:
-            request = users.ResolveModule(name.name, name.version)
-            try:
-                found[name] = (await self._ask(request, users.ModuleInfo, again=True)).spec
-            except NotFound as error:
-                found[name] = f"the registry of modules ({_there(error)})"
-            except Forbidden:
-                found[name] = "the registry of modules (which you may not read)"
-        return found
-
-    async def _check_versions(self, versioned: Iterable[ModuleSpec]) -> None:
-        """Raises NameTaken, as sending them would."""
-        for spec in versioned:
-            request = users.ResolveModule(spec.name, spec.version)
-            try:
-                known = await self._ask(request, users.ModuleInfo, again=True)
-            except (NotFound, Forbidden):
-                continue
-            if known.spec != spec:
-                assert spec.version is not None
-                raise NameTaken(versions.taken(spec.name, spec.version), Code.VERSION_TAKEN)
-
-    async def _register(self, versioned: Iterable[ModuleSpec]) -> None:
-        """Modules that were pushed: from now on their versions never change."""
-        for spec in versioned:
-            await self._ask(users.SendModule(spec), users.ModuleInfo, again=True)
+        async for one in self._fetched(await self.list_module_ids(), self.get_module):
+            yield one
 
     async def _sent(
         self, module: Module, request: Callable[[ModuleSpec], Message]
@@ -139,7 +88,7 @@ class AsyncModules:
             raise InvalidArgument(
                 f"{checks.shown(module)} is no module: give a Module, such as Module('worker.py')."
             )
-        from manta.apis.compile.compiler import compile_module
+        from manta.apis.compile.spec import compile_module
 
         spec, blobs = await in_thread(lambda: compile_module(module))
         await self.connection.push(blobs)
@@ -155,13 +104,6 @@ def _range(version: str | None) -> str | None:
             raise
         raise InvalidArgument(f"version is {version!r}: {versions.REMEDY}.") from None
     return version
-
-
-def _there(error: NotFound) -> str:
-    there = error.data.get("versions")
-    if there is None:
-        return "none of that name"
-    return f"it has {', '.join(there)}" if there else "it has none with a version"
 
 
 def _order(module: ModuleOverview) -> tuple[object, ...]:

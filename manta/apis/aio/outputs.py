@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from manta.apis import checks
-from manta.apis.connect.async_bridge import in_thread
+from manta.apis.aio.client import AsyncClient
+from manta.apis.aio.waiting import in_thread
 from manta.apis.errors import NotFound
 from manta.apis.overviews import (
     ErrorOverview,
     EventOverview,
     LogOverview,
     MetricsOverview,
+    NodeId,
+    SwarmId,
     TaskOverview,
 )
 from manta.apis.results import Result, Results
@@ -20,22 +23,9 @@ from manta.protocol import user as messages
 from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
 
-if TYPE_CHECKING:
-    from manta.apis.aio.connection import AsyncConnection
-    from manta.apis.aio.user_api import Node, SwarmId
-    from manta.protocol.node import Message
 
-    R = TypeVar("R", bound=Message)
-
-
-class AsyncOutputs:
+class AsyncOutputs(AsyncClient):
     """Swarms are given as an overview, an id, or a unique beginning of one."""
-
-    connection: AsyncConnection
-
-    if TYPE_CHECKING:
-
-        async def _ask(self, message: Message, reply: type[R], *, again: bool = False) -> R: ...
 
     # --- tasks and events --------------------------------------------------------------------
 
@@ -137,7 +127,7 @@ class AsyncOutputs:
 
     async def set_global(self, swarm: SwarmId, tag: str, value: Any) -> None:
         """Write a global; tasks that read it from now on see this value."""
-        from manta.apis.compile.compiler import payload
+        from manta.apis.compile.values import payload
 
         checks.name("tag", tag)
         blobs: dict[str, Any] = {}
@@ -164,7 +154,7 @@ class AsyncOutputs:
     # --- logs and errors ---------------------------------------------------------------------
 
     async def collect_logs(
-        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
+        self, swarm: SwarmId, node: NodeId | None = None, task: str | None = None
     ) -> list[LogOverview]:
         """What tasks wrote so far, of one node (id or alias) or task (alias) or of all.
 
@@ -173,7 +163,7 @@ class AsyncOutputs:
         return [item async for item in self._logs(swarm, node, task, follow=False)]
 
     async def stream_logs(
-        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
+        self, swarm: SwarmId, node: NodeId | None = None, task: str | None = None
     ) -> AsyncIterator[LogOverview]:
         """The same as it comes, until the swarm has ended."""
         async for item in self._logs(swarm, node, task, follow=True):
@@ -209,11 +199,11 @@ class AsyncOutputs:
             yield MetricsOverview.of(item)
 
     async def _logs(
-        self, swarm: SwarmId, node: Node | None, task: str | None, *, follow: bool
+        self, swarm: SwarmId, node: NodeId | None, task: str | None, *, follow: bool
     ) -> AsyncIterator[LogOverview]:
         name = checks.identity("swarm", swarm)
         of = {
-            "node": None if node is None else checks.identity("node", node),
+            "node": checks.optional_identity("node", node),
             "task": None if task is None else checks.name("task", task),
         }
         async for page in self.connection.pages(name, "logs", follow=follow, **of):

@@ -4,37 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
 
 from manta.apis import checks
 from manta.apis.connect import profiles
-from manta.apis.errors import NotFound
-from manta.apis.overviews import RoleOverview, UserOverview
+from manta.apis.overviews import ClusterId, RoleOverview, UserId, UserOverview
+from manta.apis.sync.client import Client
 from manta.protocol import sign_in, users
 from manta.protocol.node import Ok
 
-if TYPE_CHECKING:
-    from manta.apis.sync.connection import Connection
-    from manta.apis.sync.user_api import Cluster
-    from manta.protocol.node import Message
 
-    R = TypeVar("R", bound=Message)
-
-User = str | UserOverview
-
-
-class Accounts:
+class Accounts(Client):
     """Users are given as an overview, an id, a unique beginning of one, or an email."""
 
-    connection: Connection
-
-    if TYPE_CHECKING:
-
-        def _ask(self, message: Message, reply: type[R], *, again: bool = False) -> R: ...
-
-    def get_user(self, user: User | None = None) -> UserOverview:
+    def get_user(self, user: UserId | None = None) -> UserOverview:
         """A user, or who this is to the manager: `.id`, `.email`, `.admin`, `.grants`."""
-        request = users.GetUser(None if user is None else checks.identity("user", user))
+        request = users.GetUser(checks.optional_identity("user", user))
         return UserOverview.of(self._ask(request, users.UserInfo, again=True))
 
     def list_users(self) -> list[UserOverview]:
@@ -54,11 +38,7 @@ class Accounts:
 
     def stream_and_fetch_users(self) -> Iterator[UserOverview]:
         """Each user there is, fetched one by one; who was deleted meanwhile is passed over."""
-        for id_ in self.list_user_ids():
-            try:
-                yield self.get_user(id_)
-            except NotFound:
-                continue
+        yield from self._fetched(self.list_user_ids(), self.get_user)
 
     def add_user(self, email: str, password: str, admin: bool = False) -> UserOverview:
         """A new user, without a role in any cluster. Raises NameTaken, Forbidden."""
@@ -67,11 +47,11 @@ class Accounts:
             request = users.AddUser(request.email, request.password, True)
         return UserOverview.of(self._ask(request, users.UserInfo))
 
-    def delete_user(self, user: User) -> None:
+    def delete_user(self, user: UserId) -> None:
         """The user's keys and tokens end at once."""
         self._ask(users.DeleteUser(checks.identity("user", user)), Ok)
 
-    def revoke_tokens(self, user: User) -> None:
+    def revoke_tokens(self, user: UserId) -> None:
         """All of a user's tokens and keys end at once: he must sign in again, everywhere.
 
         For administrators; `logout(everywhere=True)` is the same for oneself.
@@ -83,7 +63,7 @@ class Accounts:
         request = users.ChangePassword(checks.name("old", old), checks.name("new", new))
         self._ask(request, Ok)
 
-    def grant_role(self, user: User, cluster: Cluster, role: str) -> UserOverview:
+    def grant_role(self, user: UserId, cluster: ClusterId, role: str) -> UserOverview:
         """Give a user a role in a cluster, in place of the one that he had there."""
         request = users.GrantRole(
             checks.identity("user", user),
@@ -92,7 +72,7 @@ class Accounts:
         )
         return UserOverview.of(self._ask(request, users.UserInfo))
 
-    def revoke_role(self, user: User, cluster: Cluster) -> UserOverview:
+    def revoke_role(self, user: UserId, cluster: ClusterId) -> UserOverview:
         """Take away what role a user has in a cluster."""
         request = users.RevokeRole(
             checks.identity("user", user), checks.identity("cluster", cluster)

@@ -3,39 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from manta.apis import checks
-from manta.apis.connect.bridge import in_thread
-from manta.apis.errors import Forbidden, InvalidArgument, NameTaken, NotFound
+from manta.apis.errors import InvalidArgument
 from manta.apis.module import Module
-from manta.apis.overviews import ModuleOverview
+from manta.apis.overviews import ModuleId, ModuleOverview
+from manta.apis.sync.client import Client
+from manta.apis.sync.waiting import in_thread
 from manta.protocol import users, versions
-from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 
 if TYPE_CHECKING:
-    from manta.apis.compile.packaging import Wanted
-    from manta.apis.sync.connection import Connection
     from manta.protocol.node import Message
     from manta.protocol.spec import ModuleSpec
 
-    R = TypeVar("R", bound=Message)
 
-ModuleId = str | ModuleOverview
-
-
-class Modules:
+class Modules(Client):
     """Registered modules are given as an overview, an id, a unique beginning of one or of a
     package's digest, or a name, with a version or a range of versions where one name has several.
     """
-
-    connection: Connection
-
-    if TYPE_CHECKING:
-
-        def _ask(self, message: Message, reply: type[R], *, again: bool = False) -> R: ...
 
     def send_module(self, module: Module) -> ModuleOverview:
         """Register a module. The same content again is the same module; without a version, none
@@ -79,66 +67,25 @@ class Modules:
     def stream_modules(self, *, follow: bool = False) -> Iterator[ModuleOverview]:
         """Each module there is; with `follow`, also those that are new or were sent again."""
         checks.flag("follow", follow)
-        found = self.list_modules()
-        for module in found:
-            yield module
-        if not follow:
-            return
-        for module in self.connection.changes(
-            found,
+        yield from self.connection.stream(
+            self.list_modules(),
             users.WatchModules,
             users.Modules,
             lambda page: map(ModuleOverview.of, page.modules),
             lambda one: one.id,
-        ):
-            yield module
+            follow=follow,
+        )
 
     def stream_and_fetch_modules(self) -> Iterator[ModuleOverview]:
         """Each module there is, fetched one by one; what was removed meanwhile is passed over."""
-        for id_ in self.list_module_ids():
-            try:
-                yield self.get_module(id_)
-            except NotFound:
-                continue
-
-    # --- for swarms --------------------------------------------------------------------------
-
-    def _registered(self, wanted: Iterable[Wanted]) -> dict[Wanted, ModuleSpec | str]:
-        """What the registry has of these; a text says why it has none."""
-        found: dict[Wanted, ModuleSpec | str] = {}
-        for name in wanted:
-            request = users.ResolveModule(name.name, name.version)
-            try:
-                found[name] = (self._ask(request, users.ModuleInfo, again=True)).spec
-            except NotFound as error:
-                found[name] = f"the registry of modules ({_there(error)})"
-            except Forbidden:
-                found[name] = "the registry of modules (which you may not read)"
-        return found
-
-    def _check_versions(self, versioned: Iterable[ModuleSpec]) -> None:
-        """Raises NameTaken, as sending them would."""
-        for spec in versioned:
-            request = users.ResolveModule(spec.name, spec.version)
-            try:
-                known = self._ask(request, users.ModuleInfo, again=True)
-            except (NotFound, Forbidden):
-                continue
-            if known.spec != spec:
-                assert spec.version is not None
-                raise NameTaken(versions.taken(spec.name, spec.version), Code.VERSION_TAKEN)
-
-    def _register(self, versioned: Iterable[ModuleSpec]) -> None:
-        """Modules that were pushed: from now on their versions never change."""
-        for spec in versioned:
-            self._ask(users.SendModule(spec), users.ModuleInfo, again=True)
+        yield from self._fetched(self.list_module_ids(), self.get_module)
 
     def _sent(self, module: Module, request: Callable[[ModuleSpec], Message]) -> ModuleOverview:
         if not isinstance(module, Module):
             raise InvalidArgument(
                 f"{checks.shown(module)} is no module: give a Module, such as Module('worker.py')."
             )
-        from manta.apis.compile.compiler import compile_module
+        from manta.apis.compile.spec import compile_module
 
         spec, blobs = in_thread(lambda: compile_module(module))
         self.connection.push(blobs)
@@ -154,13 +101,6 @@ def _range(version: str | None) -> str | None:
             raise
         raise InvalidArgument(f"version is {version!r}: {versions.REMEDY}.") from None
     return version
-
-
-def _there(error: NotFound) -> str:
-    there = error.data.get("versions")
-    if there is None:
-        return "none of that name"
-    return f"it has {', '.join(there)}" if there else "it has none with a version"
 
 
 def _order(module: ModuleOverview) -> tuple[object, ...]:

@@ -4,39 +4,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from manta.apis import checks
-from manta.apis.connect.bridge import in_thread
 from manta.apis.errors import NotFound
 from manta.apis.overviews import (
     ErrorOverview,
     EventOverview,
     LogOverview,
     MetricsOverview,
+    NodeId,
+    SwarmId,
     TaskOverview,
 )
 from manta.apis.results import Result, Results
+from manta.apis.sync.client import Client
+from manta.apis.sync.waiting import in_thread
 from manta.protocol import user as messages
 from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
 
-if TYPE_CHECKING:
-    from manta.apis.sync.connection import Connection
-    from manta.apis.sync.user_api import Node, SwarmId
-    from manta.protocol.node import Message
 
-    R = TypeVar("R", bound=Message)
-
-
-class Outputs:
+class Outputs(Client):
     """Swarms are given as an overview, an id, or a unique beginning of one."""
-
-    connection: Connection
-
-    if TYPE_CHECKING:
-
-        def _ask(self, message: Message, reply: type[R], *, again: bool = False) -> R: ...
 
     # --- tasks and events --------------------------------------------------------------------
 
@@ -133,7 +123,7 @@ class Outputs:
 
     def set_global(self, swarm: SwarmId, tag: str, value: Any) -> None:
         """Write a global; tasks that read it from now on see this value."""
-        from manta.apis.compile.compiler import payload
+        from manta.apis.compile.values import payload
 
         checks.name("tag", tag)
         blobs: dict[str, Any] = {}
@@ -157,7 +147,7 @@ class Outputs:
     # --- logs and errors ---------------------------------------------------------------------
 
     def collect_logs(
-        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
+        self, swarm: SwarmId, node: NodeId | None = None, task: str | None = None
     ) -> list[LogOverview]:
         """What tasks wrote so far, of one node (id or alias) or task (alias) or of all.
 
@@ -166,7 +156,7 @@ class Outputs:
         return list(self._logs(swarm, node, task, follow=False))
 
     def stream_logs(
-        self, swarm: SwarmId, node: Node | None = None, task: str | None = None
+        self, swarm: SwarmId, node: NodeId | None = None, task: str | None = None
     ) -> Iterator[LogOverview]:
         """The same as it comes, until the swarm has ended."""
         yield from self._logs(swarm, node, task, follow=True)
@@ -201,11 +191,11 @@ class Outputs:
             yield MetricsOverview.of(item)
 
     def _logs(
-        self, swarm: SwarmId, node: Node | None, task: str | None, *, follow: bool
+        self, swarm: SwarmId, node: NodeId | None, task: str | None, *, follow: bool
     ) -> Iterator[LogOverview]:
         name = checks.identity("swarm", swarm)
         of = {
-            "node": None if node is None else checks.identity("node", node),
+            "node": checks.optional_identity("node", node),
             "task": None if task is None else checks.name("task", task),
         }
         for page in self.connection.pages(name, "logs", follow=follow, **of):

@@ -3,39 +3,27 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 from manta.apis import checks
 from manta.apis.connect import profiles
-from manta.apis.connect.bridge import in_thread
 from manta.apis.connect.session import Session
-from manta.apis.errors import InvalidArgument, WaitTimeout
-from manta.apis.overviews import ClusterOverview, NodeOverview, SwarmOverview
+from manta.apis.overviews import NodeId
 from manta.apis.sync.accounts import Accounts
-from manta.apis.sync.connection import LONG_POLL, Connection, Reply
-from manta.apis.sync.listings import Listings
+from manta.apis.sync.clusters import Clusters
+from manta.apis.sync.connection import Connection
 from manta.apis.sync.modules import Modules
+from manta.apis.sync.nodes import Nodes
 from manta.apis.sync.outputs import Outputs
-from manta.protocol import clusters, sign_in
-from manta.protocol import user as messages
-from manta.protocol.node import Ok
+from manta.apis.sync.swarms import Swarms
+from manta.protocol import sign_in
 from manta.protocol.tree import Tree
-from manta.protocol.user import Plan
-
-if TYPE_CHECKING:
-    from manta.apis.compile.compiler import Compiled
-    from manta.apis.swarm import Swarm
-    from manta.protocol.node import Message
-
-Cluster = str | ClusterOverview
-Node = str | NodeOverview
-SwarmId = str | SwarmOverview
+from manta.protocol.user import GetTree
 
 
-class UserAPI(Listings, Outputs, Modules, Accounts):
+class UserAPI(Clusters, Nodes, Swarms, Outputs, Modules, Accounts):
     """A user's way to a manager.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or
@@ -106,221 +94,13 @@ class UserAPI(Listings, Outputs, Modules, Accounts):
         """Hang up; the object cannot be used again."""
         self.connection.close()
 
-    # --- clusters ----------------------------------------------------------------------------
-
-    def create_cluster(self, name: str) -> ClusterOverview:
-        """A new cluster, started. Raises NameTaken."""
-        return self._cluster(clusters.CreateCluster(checks.name("name", name)))
-
-    def list_clusters(self) -> list[ClusterOverview]:
-        """Those that this user may see, in order of creation."""
-        found = self.connection.listed(
-            clusters.ListClusters, clusters.Clusters, lambda page: page.clusters, lambda one: one.id
-        )
-        return [ClusterOverview.of(one) for one in sorted(found, key=lambda one: one.created_at)]
-
-    def get_cluster(self, cluster: Cluster) -> ClusterOverview:
-        """Raises NotFound, and Ambiguous for a beginning that fits several."""
-        return self._cluster(clusters.GetCluster(checks.identity("cluster", cluster)), again=True)
-
-    def start_cluster(self, cluster: Cluster) -> ClusterOverview:
-        """Let tasks be placed in it again. Raises NotFound."""
-        return self._cluster(clusters.StartCluster(checks.identity("cluster", cluster)))
-
-    def stop_cluster(self, cluster: Cluster) -> ClusterOverview:
-        """Nothing is placed in it until it is started again; its swarms are stopped."""
-        return self._cluster(clusters.StopCluster(checks.identity("cluster", cluster)))
-
-    def delete_cluster(self, cluster: Cluster) -> None:
-        """Forget a cluster with its nodes and swarms; it must be stopped.
-
-        Raises NotFound, WrongState.
-        """
-        self._ask(clusters.DeleteCluster(checks.identity("cluster", cluster)), Ok)
-
-    def create_node_token(self, cluster: Cluster, uses: int = 1, ttl: float = 900) -> str:
-        """A token with which `uses` nodes can enrol within `ttl` seconds."""
-        checks.integer("uses", uses, 1, 10_000)
-        request = clusters.CreateNodeToken(
-            checks.identity("cluster", cluster), uses, checks.seconds("ttl", ttl)
-        )
-        return (self._ask(request, clusters.Token)).token
-
-    # --- nodes -------------------------------------------------------------------------------
-
-    def list_nodes(self, cluster: Cluster) -> list[NodeOverview]:
-        """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
-        request = partial(clusters.ListNodes, checks.identity("cluster", cluster))
-        found = self.connection.listed(
-            request, clusters.Nodes, lambda page: page.nodes, lambda one: one.id
-        )
-        return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
-
-    def get_node(self, node: Node, cluster: Cluster | None = None) -> NodeOverview:
-        """By id, a unique beginning of it, or alias; aliases are unique within a `cluster`.
-
-        Raises NotFound, Ambiguous.
-        """
-        where = None if cluster is None else checks.identity("cluster", cluster)
-        request = clusters.GetNode(checks.identity("node", node), where)
-        return NodeOverview.of(self._ask(request, clusters.NodeInfo, again=True))
-
-    def stop_node(self, node: Node, drain: bool = False) -> None:
-        """End the node's daemon; with `drain`, once its running tasks have finished."""
-        self._ask(
-            clusters.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
-        )
-
-    def get_tree(self, node: Node | None = None) -> Tree:
+    def get_tree(self, node: NodeId | None = None) -> Tree:
         """The supervision tree of the manager, or of a node; for administrators.
 
         `.actors`: path, actor, state, restarts, last_exit, waiting and seconds of each.
         """
-        request = partial(messages.GetTree, None if node is None else checks.identity("node", node))
+        request = partial(GetTree, checks.optional_identity("node", node))
         actors = self.connection.listed(
             request, Tree, lambda page: page.actors, lambda one: one.path
         )
         return Tree(tuple(actors))
-
-    def remove_node(self, node: Node) -> None:
-        """Forget the node and its key; it can come back only with a new token."""
-        self._ask(clusters.RemoveNode(checks.identity("node", node)), Ok)
-
-    # --- swarms ------------------------------------------------------------------------------
-
-    def check_swarm(self, cluster: Cluster, swarm: Swarm) -> Plan:
-        """What would be placed where, or why not; nothing is deployed."""
-        compiled = self._compiled(swarm)
-        self._check_versions(compiled.versioned)
-        request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
-        return self.connection.plan(request)
-
-    def deploy_swarm(
-        self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
-    ) -> SwarmOverview:
-        """Send a swarm and start it: `deploy_swarm(cluster, swarm)`, or `deploy_swarm(swarm)`
-        after `swarm.set_cluster(cluster)`.
-
-        Raises InvalidSwarm, and Unplaceable unless it may `wait` for nodes.
-        """
-        sent = self.send_swarm(cluster, swarm, wait=wait)
-        return self.start_swarm(sent)
-
-    def send_swarm(
-        self, cluster: Cluster | Swarm, swarm: Swarm | None = None, *, wait: bool = False
-    ) -> SwarmOverview:
-        """Send a swarm to a cluster without starting it: it is PENDING.
-
-        Its modules that have a version are registered. Raises NameTaken when other content has
-        the name and version of one.
-        """
-        checks.flag("wait", wait)
-        where, swarm = _place(cluster, swarm)
-        compiled = self._compiled(swarm)
-        self.connection.push(compiled.blobs)
-        self._register(compiled.versioned)
-        return self._swarm(messages.SendSwarm(where, compiled.spec, wait))
-
-    def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
-        """Start a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
-        return self._swarm(messages.StartSwarm(checks.identity("swarm", swarm)))
-
-    def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
-        """End a swarm: it is STOPPED at once, and what still runs is asked to end.
-
-        In each running task SystemExit is raised (SIGTERM), so that `finally` and `with` are
-        run; what has not ended after 5 s is killed. With `force` nothing is asked: all is killed
-        at once.
-        """
-        request = messages.StopSwarm(checks.identity("swarm", swarm), checks.flag("force", force))
-        return self._swarm(request, again=True)
-
-    def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
-        """What runs goes on, nothing new is started."""
-        return self._swarm(messages.PauseSwarm(checks.identity("swarm", swarm)))
-
-    def resume_swarm(self, swarm: SwarmId) -> SwarmOverview:
-        """Let a paused swarm go on. Raises NotFound, WrongState."""
-        return self._swarm(messages.ResumeSwarm(checks.identity("swarm", swarm)))
-
-    def remove_swarm(self, swarm: SwarmId) -> None:
-        """Forget a swarm that has ended, with its results and logs."""
-        self._ask(messages.RemoveSwarm(checks.identity("swarm", swarm)), Ok)
-
-    def get_swarm(self, swarm: SwarmId) -> SwarmOverview:
-        """How the swarm stands now. Raises NotFound, Ambiguous."""
-        return self._swarm(messages.GetSwarm(checks.identity("swarm", swarm)), again=True)
-
-    def list_swarms(self, cluster: Cluster | None = None) -> list[SwarmOverview]:
-        """Those of one cluster, or of all that this user may see, ended ones included; in the
-        order in which they were sent."""
-        where = None if cluster is None else checks.identity("cluster", cluster)
-        found = self.connection.listed(
-            partial(messages.ListSwarms, where),
-            messages.Swarms,
-            lambda page: page.swarms,
-            lambda one: one.swarm_id,
-        )
-        return [SwarmOverview.of(swarm) for swarm in sorted(found, key=lambda one: one.created_at)]
-
-    def explain_swarm(self, swarm: SwarmId) -> Plan:
-        """Where each task runs or, node by node and rule by rule, why it does not."""
-        return self.connection.plan(messages.ExplainSwarm(checks.identity("swarm", swarm)))
-
-    def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
-        """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
-        if timeout is not None:
-            timeout = checks.number("timeout", timeout)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            wait = LONG_POLL
-            if deadline is not None:
-                wait = max(0.0, min(wait, deadline - time.monotonic()))
-            request = messages.WaitSwarm(checks.identity("swarm", swarm), wait)
-            found = self._swarm(request, again=True, wait=wait)
-            if found.ended:
-                return found
-            if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeout(
-                    f"Swarm {found.name!r} is still {found.status} after {timeout:g} s, in "
-                    f"iteration {found.iteration}: wait longer, or see explain_swarm."
-                )
-
-    # --- shared ------------------------------------------------------------------------------
-
-    def _ask(
-        self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
-    ) -> Reply:
-        return self.connection.ask(message, reply, again=again, wait=wait)
-
-    def _cluster(self, message: Message, *, again: bool = False) -> ClusterOverview:
-        answer = self._ask(message, clusters.ClusterInfo, again=again)
-        return ClusterOverview.of(answer)
-
-    def _swarm(self, message: Message, *, again: bool = False, wait: float = 0.0) -> SwarmOverview:
-        answer = self._ask(message, messages.SwarmInfo, again=again, wait=wait)
-        return SwarmOverview.of(answer)
-
-    def _compiled(self, swarm: Swarm) -> Compiled:
-        from manta.apis.compile import compiler
-
-        prepared = in_thread(lambda: compiler.prepare(swarm))
-        registered = self._registered(prepared.wanted)
-        return in_thread(lambda: compiler.finish(prepared, registered))
-
-
-def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
-    """The two forms of `deploy_swarm`."""
-    from manta.apis.swarm import Swarm, definition_of
-
-    if swarm is not None:
-        if isinstance(cluster, Swarm):
-            raise InvalidArgument("The swarm comes last: give the cluster, then the swarm.")
-        return checks.identity("cluster", cluster), swarm
-    definition = definition_of(cluster)
-    if definition.cluster is None:
-        raise InvalidArgument(
-            f"Swarm {definition.name!r} has no cluster: give one, deploy_swarm(cluster, swarm), "
-            "or call swarm.set_cluster(cluster) first."
-        )
-    return definition.cluster, cluster

@@ -6,18 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import (
-    age,
-    as_json_option,
-    emit,
-    field,
-    ident,
-    say,
-    secret,
-    show_fields,
-    with_api,
-)
-from manta.console.commands import Group
+from manta.cli.options import cluster_option, password_option, with_api
+from manta.cli.prompts import secret
+from manta.cli.tables import age, emit, field, ident, show_record
+from manta.console.commands import Group, say
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -42,29 +34,25 @@ def user() -> None:
 
 
 @user.command("list")
-@as_json_option
 @with_api
 def list_(api: UserAPI, as_json: bool) -> None:
     """List users and their roles."""
-    emit(list(map(dict, api.list_users())), _USERS, as_json=as_json, nothing="No users.")
+    emit(api.list_users(), _USERS, as_json=as_json, nothing="No users.")
 
 
 @user.command("show")
 @click.argument("name", required=False, metavar="[USER]")
-@as_json_option
 @with_api
 def show_user(api: UserAPI, name: str | None, as_json: bool) -> None:
     """Show USER, or who you are: roles by cluster."""
     found = api.get_user(name)
-    rows = [(label, show(dict(found))) for label, show in _USERS.items()]
-    show_fields(found, rows, as_json=as_json)
+    show_record(found, _USERS, as_json=as_json)
 
 
 @user.command("add")
 @click.argument("email")
 @click.option("--admin", is_flag=True, help="With every right in every cluster.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@as_json_option
+@password_option
 @with_api
 def add_user(api: UserAPI, email: str, admin: bool, password_stdin: bool, as_json: bool) -> None:
     """Add the user EMAIL, who then signs in with the password (`manta sign-in`)."""
@@ -74,7 +62,6 @@ def add_user(api: UserAPI, email: str, admin: bool, password_stdin: bool, as_jso
 
 @user.command("rm")
 @click.argument("name", metavar="USER")
-@as_json_option
 @with_api
 def remove_user(api: UserAPI, name: str, as_json: bool) -> None:
     """Delete USER: keys and tokens end at once."""
@@ -86,7 +73,6 @@ def remove_user(api: UserAPI, name: str, as_json: bool) -> None:
 
 @user.command("passwd")
 @click.option("--password-stdin", is_flag=True, help="Read the old and the new one from lines.")
-@as_json_option
 @with_api
 def passwd(api: UserAPI, password_stdin: bool, as_json: bool) -> None:
     """Change your own password."""
@@ -101,19 +87,17 @@ def role() -> None:
 
 
 @role.command("list")
-@as_json_option
 @with_api
 def list_roles(api: UserAPI, as_json: bool) -> None:
     """List roles and the rights of each."""
-    records = [dict(found) for found in api.list_roles()]
+    records = api.list_roles()
     emit(records, _ROLES, as_json=as_json, nothing="No roles.")
 
 
 @role.command("grant")
 @click.argument("user_", metavar="USER")
 @click.argument("role_", metavar="ROLE")
-@click.option("--cluster", required=True, help="Its name or id.")
-@as_json_option
+@cluster_option
 @with_api
 def grant(api: UserAPI, user_: str, role_: str, cluster: str, as_json: bool) -> None:
     """Give USER a ROLE in a cluster, in place of the one that he had there."""
@@ -123,8 +107,7 @@ def grant(api: UserAPI, user_: str, role_: str, cluster: str, as_json: bool) -> 
 
 @role.command("revoke")
 @click.argument("user_", metavar="USER")
-@click.option("--cluster", required=True, help="Its name or id.")
-@as_json_option
+@cluster_option
 @with_api
 def revoke(api: UserAPI, user_: str, cluster: str, as_json: bool) -> None:
     """Take away the role of USER in a cluster."""
@@ -135,7 +118,6 @@ def revoke(api: UserAPI, user_: str, cluster: str, as_json: bool) -> None:
 @role.command("create")
 @click.argument("name")
 @click.argument("rights", nargs=-1, required=True, metavar="RIGHT...")
-@as_json_option
 @with_api
 def create(api: UserAPI, name: str, rights: tuple[str, ...], as_json: bool) -> None:
     """Define a role NAME that has each RIGHT given (`manta role list` shows rights)."""
@@ -145,7 +127,6 @@ def create(api: UserAPI, name: str, rights: tuple[str, ...], as_json: bool) -> N
 
 @role.command("rm")
 @click.argument("name")
-@as_json_option
 @with_api
 def remove_role(api: UserAPI, name: str, as_json: bool) -> None:
     """Delete the definition of the role NAME, which nobody may have."""

@@ -8,9 +8,11 @@ from typing import TypeVar
 
 import click
 
-from manta.cli.common import as_json_option, say
-from manta.cli.manager_home import ManagerError, folder_of, home_option
+from manta.cli.exit_codes import LocalError
+from manta.cli.local.manager import home_of
+from manta.cli.options import manager_home_option
 from manta.console import text
+from manta.console.commands import as_json_option, say
 from manta.console.exit_codes import Exit
 
 T = TypeVar("T")
@@ -18,7 +20,7 @@ T = TypeVar("T")
 
 @click.command(short_help="Write all that a manager keeps into one file.")
 @click.argument("file", type=click.Path(path_type=Path))
-@home_option
+@manager_home_option
 @as_json_option
 def backup(file: Path, home: str | None, as_json: bool) -> None:
     """Write all that the manager of this machine keeps into FILE; it may run meanwhile.
@@ -26,9 +28,8 @@ def backup(file: Path, home: str | None, as_json: bool) -> None:
     The file holds the manager's keys: whoever has it can be the manager.
     """
     from manta.manager import backup as backups
-    from manta.manager.home import Home
 
-    made = _told(lambda: backups.backup(Home(folder_of(home)), file.absolute()))
+    made = _told(lambda: backups.backup(home_of(home), file.absolute()))
     size = sum(member.size for member in made.members.values())
     record = {"file": file, "id": made.id, "made_at": made.made_at}
     record |= {"blobs": len(made.blobs), "size": size}
@@ -38,7 +39,7 @@ def backup(file: Path, home: str | None, as_json: bool) -> None:
 
 @click.command(short_help="Make a manager's folder from a backup.")
 @click.argument("file", type=click.Path(path_type=Path))
-@home_option
+@manager_home_option
 @click.option("--replace", is_flag=True, help="Even if the folder is not empty; it is kept.")
 @as_json_option
 def restore(file: Path, home: str | None, replace: bool, as_json: bool) -> None:
@@ -48,12 +49,11 @@ def restore(file: Path, home: str | None, replace: bool, as_json: bool) -> None:
     are run anew. Nodes that enrolled later need a new token.
     """
     from manta.manager import backup as backups
-    from manta.manager.home import Home
 
-    folder = folder_of(home)
-    made, aside = _told(lambda: backups.restore(file, Home(folder), replace=replace))
-    record = {"home": folder, "id": made.id, "made_at": made.made_at, "kept": aside}
-    sentence = f"{folder} is as it was when {file} was made."
+    place = home_of(home)
+    made, aside = _told(lambda: backups.restore(file, place, replace=replace))
+    record = {"home": place.path, "id": made.id, "made_at": made.made_at, "kept": aside}
+    sentence = f"{place.path} is as it was when {file} was made."
     if aside is not None:
         sentence += f" What was there before is in {aside}."
     say(record, sentence, as_json=as_json)
@@ -61,7 +61,7 @@ def restore(file: Path, home: str | None, replace: bool, as_json: bool) -> None:
 
 @click.command(short_help="Look whether a manager's data, or a backup, is whole.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@home_option
+@manager_home_option
 @as_json_option
 def verify(file: Path | None, home: str | None, as_json: bool) -> int:
     """Look whether database, keys and blobs are whole: the manager's, or those of a backup FILE.
@@ -69,14 +69,9 @@ def verify(file: Path | None, home: str | None, as_json: bool) -> int:
     The exit code is 0 when they are, 11 when not; the manager may run meanwhile.
     """
     from manta.manager import backup as backups
-    from manta.manager.home import Home
 
     found = _told(
-        lambda: (
-            backups.verify_home(Home(folder_of(home)))
-            if file is None
-            else backups.verify_file(file)
-        )
+        lambda: backups.verify_home(home_of(home)) if file is None else backups.verify_file(file)
     )
     record = {"path": found.path, "intact": not found.flaws, "flaws": found.flaws}
     record |= {"blobs": found.blobs, "size": found.size}
@@ -92,4 +87,4 @@ def _told(work: Callable[[], T]) -> T:
     try:
         return work()
     except BackupError as error:
-        raise ManagerError(str(error)) from None
+        raise LocalError(str(error)) from None

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, say, with_api
+from manta.cli.options import with_api
 from manta.console import json_form
+from manta.console.commands import say
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("swarm")
 @click.option("--force", is_flag=True, help="Kill the tasks at once, do not ask them to end.")
-@as_json_option
 @with_api
 def stop(api: UserAPI, swarm: str, force: bool, as_json: bool) -> None:
     """Stop SWARM: what it wrote so far stays."""
@@ -26,7 +26,6 @@ def stop(api: UserAPI, swarm: str, force: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("swarm")
-@as_json_option
 @with_api
 def pause(api: UserAPI, swarm: str, as_json: bool) -> None:
     """Pause SWARM: what runs goes on, nothing new is started."""
@@ -35,7 +34,6 @@ def pause(api: UserAPI, swarm: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("swarm")
-@as_json_option
 @with_api
 def resume(api: UserAPI, swarm: str, as_json: bool) -> None:
     """Let SWARM, which was paused, go on."""
@@ -45,7 +43,6 @@ def resume(api: UserAPI, swarm: str, as_json: bool) -> None:
 @click.command()
 @click.argument("swarms", nargs=-1, required=True, metavar="SWARM...")
 @click.option("--stop", "stop_first", is_flag=True, help="Stop those that still run.")
-@as_json_option
 @with_api
 def rm(api: UserAPI, swarms: tuple[str, ...], stop_first: bool, as_json: bool) -> None:
     """Forget each SWARM, which must have ended, with its results and logs."""

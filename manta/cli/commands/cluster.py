@@ -6,17 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import (
-    as_json_option,
-    emit,
-    field,
-    ident,
-    say,
-    show_fields,
-    state,
-    with_api,
-)
-from manta.console.commands import Group
+from manta.cli.options import with_api
+from manta.cli.tables import emit, field, ident, show_record, state
+from manta.console.commands import Group, say
 
 if TYPE_CHECKING:
     from manta.apis.overviews import ClusterOverview
@@ -37,7 +29,6 @@ def cluster() -> None:
 
 @cluster.command()
 @click.argument("name")
-@as_json_option
 @with_api
 def create(api: UserAPI, name: str, as_json: bool) -> None:
     """Create the cluster NAME and start it."""
@@ -45,12 +36,11 @@ def create(api: UserAPI, name: str, as_json: bool) -> None:
 
 
 @cluster.command("list")
-@as_json_option
 @with_api
 def list_(api: UserAPI, as_json: bool) -> None:
     """List clusters."""
     emit(
-        [dict(found) for found in api.list_clusters()],
+        api.list_clusters(),
         _COLUMNS,
         as_json=as_json,
         nothing="No clusters yet: make one with `manta cluster create NAME`.",
@@ -59,18 +49,15 @@ def list_(api: UserAPI, as_json: bool) -> None:
 
 @cluster.command()
 @click.argument("name")
-@as_json_option
 @with_api
 def show(api: UserAPI, name: str, as_json: bool) -> None:
     """Show the cluster NAME."""
-    found = api.get_cluster(name)
-    rows = [(label, show(dict(found))) for label, show in _COLUMNS.items()]
-    show_fields(found, [*rows, ("owner", found.owner_id)], as_json=as_json)
+    columns = {**_COLUMNS, "owner": field("owner_id")}
+    show_record(api.get_cluster(name), columns, as_json=as_json)
 
 
 @cluster.command()
 @click.argument("name")
-@as_json_option
 @with_api
 def start(api: UserAPI, name: str, as_json: bool) -> None:
     """Start the cluster NAME."""
@@ -79,7 +66,6 @@ def start(api: UserAPI, name: str, as_json: bool) -> None:
 
 @cluster.command()
 @click.argument("name")
-@as_json_option
 @with_api
 def stop(api: UserAPI, name: str, as_json: bool) -> None:
     """Stop the cluster NAME and its swarms."""
@@ -89,7 +75,6 @@ def stop(api: UserAPI, name: str, as_json: bool) -> None:
 @cluster.command("rm")
 @click.argument("name")
 @click.confirmation_option("--yes", prompt="Delete the cluster with its swarms and results?")
-@as_json_option
 @with_api
 def remove(api: UserAPI, name: str, as_json: bool) -> None:
     """Delete the cluster NAME with its swarms and what they wrote."""

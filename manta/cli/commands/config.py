@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manta.cli.common import as_json_option, emit, field, say, usage
-from manta.console.commands import Group
+from manta.cli.options import usage
+from manta.cli.tables import emit, field
+from manta.console.commands import Group, as_json_option, say
 
 if TYPE_CHECKING:
     from manta.apis.connect.profiles import Profile

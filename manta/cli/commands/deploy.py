@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, say, with_api
-from manta.cli.exit_codes import Exit, of_status
+from manta.cli.exit_codes import of_status
+from manta.cli.options import cluster_option, swarm_file, with_api
+from manta.cli.plans import plan_lines
 from manta.console import json_form
+from manta.console.commands import say
+from manta.console.exit_codes import Exit
 from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
@@ -17,10 +20,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("target", metavar="FILE[:CLASS]")
-@click.option("--cluster", required=True, help="Its name or id.")
-@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
-@as_json_option
+@swarm_file
+@cluster_option
 @with_api
 def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as_json: bool) -> int:
     """Say where the tasks of the swarm in FILE would run, or why not; nothing is deployed.
@@ -28,7 +29,6 @@ def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as
     CLASS names one where FILE has several swarms.
     The exit code is 0 when all of them can be placed, 9 when not.
     """
-    from manta.cli.commands.swarms import plan_lines
     from manta.cli.loading import load_swarm, parse_parameters
 
     plan = api.check_swarm(cluster, load_swarm(target, parse_parameters(parameters)))
@@ -41,13 +41,11 @@ def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as
 
 
 @click.command()
-@click.argument("target", metavar="FILE[:CLASS]")
-@click.option("--cluster", required=True, help="Its name or id.")
-@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
+@swarm_file
+@cluster_option
 @click.option("--follow", is_flag=True, help="Show its progress until it has ended.")
 @click.option("--logs/--no-logs", default=True, help="With --follow, show what tasks write.")
 @click.option("--wait", is_flag=True, help="Deploy it even if no node can run it yet.")
-@as_json_option
 @with_api
 def deploy(
     api: UserAPI,
@@ -72,7 +70,6 @@ def deploy(
     say(deployed, deployed.swarm_id, as_json=as_json)
     if not follow:
         return Exit.OK
-    from manta.cli.commands.run import ending
     from manta.cli.live.following import Follower
     from manta.cli.live.view import SwarmView
 
@@ -84,5 +81,5 @@ def deploy(
     finally:
         api.close()
         follower.join()
-    screen.show(ending(ended, errors, view, screen.columns))
+    screen.show(view.ending(ended, errors, screen.columns))
     return of_status(ended.status)

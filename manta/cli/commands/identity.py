@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, say, secret, show_fields, usage, with_api
+from manta.cli.options import password_option, usage, with_api
+from manta.cli.prompts import secret
+from manta.cli.tables import show_fields
 from manta.console import text
-from manta.console.commands import Group
+from manta.console.commands import Group, as_json_option, say
 
 if TYPE_CHECKING:
     from manta.apis.connect.profiles import Target
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("sign-in")
 @click.option("--email", prompt=True, help="Who signs in; asked for if left out.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@password_option
 @click.option("--host", help="The manager's host.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
 @click.option("--server-key", help="Its public key, unless it runs on this machine.")
@@ -49,7 +51,6 @@ def sign_in(
 
 @click.command("sign-out")
 @click.option("--everywhere", is_flag=True, help="On whatever machine this user is signed in.")
-@as_json_option
 @with_api
 def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
     """Forget this machine's key and token; the manager refuses them from now on."""
@@ -87,7 +88,6 @@ def use(host: str | None, port: int | None, profile: str | None, as_json: bool) 
 
 
 @token.command()
-@as_json_option
 @with_api
 def rotate(api: UserAPI, as_json: bool) -> None:
     """Take a new token in place of this machine's; the old one is worth nothing any more."""
@@ -100,7 +100,6 @@ def rotate(api: UserAPI, as_json: bool) -> None:
 @token.command()
 @click.argument("user", metavar="USER")
 @click.confirmation_option("--yes", prompt="End all of this user's tokens, on every machine?")
-@as_json_option
 @with_api
 def revoke(api: UserAPI, user: str, as_json: bool) -> None:
     """End all tokens and keys of USER at once; for administrators.

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from manta.cli.commands.backups import backup, restore, verify
-from manta.cli.common import Command, as_json_option, say, show_fields
-from manta.cli.exit_codes import Exit
-from manta.cli.manager_home import ManagerError, folder_of, home_option
+from manta.cli.exit_codes import LocalError
+from manta.cli.local.manager import daemon_command, home_of, running, start_in_background
+from manta.cli.options import Command, manager_home_option
+from manta.cli.tables import show_fields
 from manta.console import early, json_form, text
-from manta.console.commands import Group
-from manta.console.interrupts import Interrupts
+from manta.console.commands import Group, as_json_option, say
+from manta.console.exit_codes import Exit
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
 
 NODES, USERS, BULK = 50051, 50052, 50053
-STARTED = 15.0
 STOPPED = 15.0
+"""Seconds that a manager has to stop."""
 
 
 def _port(name: str, default: int, words: str) -> Callable[[Command], Command]:
@@ -46,7 +43,7 @@ for command in (backup, restore, verify):
 
 
 @manager.command(short_help="Start a manager; the first start creates the first user.")
-@home_option
+@manager_home_option
 @click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on.")
 @_port("--node-port", NODES, "Where nodes connect.")
 @_port("--user-port", USERS, "Where users connect.")
@@ -63,21 +60,20 @@ def start(
     as_json: bool,
 ) -> None:
     """Start a manager; the first start creates the first user and says how to sign in, once."""
-    folder = folder_of(home)
-    running = _running(folder)
-    if running is not None:
-        raise ManagerError(
-            f"A manager runs in {folder} already (process {running.pid}): stop it first."
+    place = home_of(home)
+    if (found := running(place)) is not None:
+        raise LocalError(
+            f"A manager runs in {place.path} already (process {found.pid}): stop it first."
         )
-    command = daemon_command(folder, host, node_port, user_port, bulk_port)
+    command = daemon_command(place, host, node_port, user_port, bulk_port)
     if not background:
         sys.stdout.flush()
         early.hold()
         os.execv(sys.executable, command)
-    started = start_in_background(folder, command)
+    started = start_in_background(place, command)
     if as_json:
         password = {"first_password": started.first_password} if started.first_password else {}
-        json_form.show({**_record(started.file, folder), "log": started.log, **password})
+        json_form.show({**_record(started.file, place), "log": started.log, **password})
         return
     click.echo(started.logged)
     if started.said:
@@ -85,90 +81,16 @@ def start(
     click.echo(f"It runs in the background as process {started.file.pid}, logs to {started.log}.")
 
 
-def daemon_command(
-    folder: Path, host: str, node_port: int, user_port: int, bulk_port: int
-) -> list[str]:
-    host = f"[{host}]" if ":" in host else host
-    command = [sys.executable, "-m", "manta.manager", "--home", str(folder)]
-    for name, port in (("nodes", node_port), ("users", user_port), ("bulk", bulk_port)):
-        command += [f"--{name}", f"tcp://{host}:{port}"]
-    return command
-
-
-@dataclass
-class Started:
-    """A manager in the background; `said` holds the first password, if this was its first start."""
-
-    file: ManagerFile
-    log: Path
-    logged: str
-    said: str
-
-    @property
-    def first_password(self) -> str | None:
-        found = re.search(r"password\s+(\S+)", self.said)
-        return found[1] if found else None
-
-
-def start_in_background(folder: Path, command: list[str]) -> Started:
-    """Return when it serves. Raises ManagerError."""
-    from manta.transports.security.keys import make_private_folder
-
-    make_private_folder(folder)
-    log = folder / "manager.log"
-    with Interrupts() as interrupts:
-        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
-            begin = output.tell()
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,  # for the first password, which no file may keep
-                stderr=output,
-                start_new_session=True,
-                text=True,
-            )
-        try:
-            interrupts.begin()
-            found = _wait_for_start(folder, process, log, begin)
-            assert process.stdout is not None
-            with process.stdout:
-                said = process.stdout.read()  # to its end: once it has started, it lets go of it
-        except BaseException:
-            interrupts.finish()
-            process.terminate()
-            # Should it have made its first user by now: that is said only this once.
-            click.echo(process.communicate()[0].rstrip(), nl=False)
-            raise
-        process.returncode = 0  # it goes on without us: no warning that it was not waited for
-    return Started(found, log, _since(log, begin), said.rstrip())
-
-
-def _wait_for_start(
-    folder: Path, process: subprocess.Popen[str], log: Path, begin: int
-) -> ManagerFile:
-    deadline = time.monotonic() + STARTED
-    while (found := _running(folder)) is None or found.pid != process.pid:
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            process.wait()
-            raise ManagerError(f"The manager did not start:\n{_since(log, begin)}")
-        time.sleep(0.02)
-    return found
-
-
-def _since(log: Path, begin: int) -> str:
-    return log.read_bytes()[begin:].decode(errors="replace").rstrip()
-
-
 @manager.command(short_help="Say whether a manager runs here, and where it listens.")
-@home_option
+@manager_home_option
 @as_json_option
 def status(home: str | None, as_json: bool) -> int:
     """Say whether a manager runs here, and where it listens; exit code 7 if none does."""
-    folder = folder_of(home)
-    found = _running(folder)
+    place = home_of(home)
+    found = running(place)
     if found is None:
-        say({"running": False, "home": folder}, f"No manager runs in {folder}.", as_json=as_json)
+        nothing = f"No manager runs in {place.path}."
+        say({"running": False, "home": place.path}, nothing, as_json=as_json)
         return Exit.UNREACHABLE
     rows = [
         ("process", str(found.pid)),
@@ -178,63 +100,38 @@ def status(home: str | None, as_json: bool) -> int:
         ("bulk", found.bulk),
         ("public key", found.public_key),
         ("version", found.version),
-        ("folder", str(folder)),
+        ("folder", str(place.path)),
     ]
-    show_fields(_record(found, folder), rows, as_json=as_json)
+    show_fields(_record(found, place), rows, as_json=as_json)
     return Exit.OK
 
 
-def _record(found: ManagerFile, folder: Path) -> dict[str, object]:
+def _record(found: ManagerFile, home: Home) -> dict[str, object]:
     from msgspec.structs import asdict
 
-    return {"running": True, "home": folder, **asdict(found)}
+    return {"running": True, "home": home.path, **asdict(found)}
 
 
 @manager.command(short_help="Stop the manager that runs here.")
-@home_option
+@manager_home_option
 @as_json_option
 def stop(home: str | None, as_json: bool) -> None:
     """Stop the manager that runs here; nodes keep their tasks and wait for its return."""
-    folder = folder_of(home)
-    found = _running(folder)
+    place = home_of(home)
+    found = running(place)
     if found is None:
-        raise ManagerError(f"No manager runs in {folder}.")
+        raise LocalError(f"No manager runs in {place.path}.")
     try:
         os.kill(found.pid, signal.SIGTERM)
     except PermissionError:
-        raise ManagerError(f"Process {found.pid} is another user's: ask that user.") from None
+        raise LocalError(f"Process {found.pid} is another user's: ask that user.") from None
     deadline = time.monotonic() + STOPPED
-    while _home(folder).is_in_use():
+    while place.is_in_use():
         if time.monotonic() > deadline:
-            raise ManagerError(
+            raise LocalError(
                 f"The manager (process {found.pid}) has not ended after {STOPPED:g} s: "
                 f"see its log, or end it with `kill -9 {found.pid}`."
             )
         time.sleep(0.02)
-    stopped = {"running": False, "home": folder, "pid": found.pid}
+    stopped = {"running": False, "home": place.path, "pid": found.pid}
     say(stopped, "The manager has stopped.", as_json=as_json)
-
-
-def _running(folder: Path) -> ManagerFile | None:
-    try:
-        return _home(folder).running()
-    except ValueError as error:
-        raise ManagerError(str(error)) from None
-    except PermissionError as error:
-        raise ManagerError(_forbidden(Path(error.filename))) from None
-
-
-def _forbidden(path: Path) -> str:
-    try:
-        theirs = path.stat().st_uid != os.getuid()
-    except PermissionError:  # the folder is not ours to look into
-        theirs = True
-    if theirs:
-        return f"{path} is another user's: ask that user."
-    return f"{path} cannot be read: give yourself the right to (chmod u+rw)."
-
-
-def _home(folder: Path) -> Home:
-    from manta.manager.home import Home
-
-    return Home(folder)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import age, as_json_option, emit, field, say, show_fields, with_api
+from manta.cli.options import with_api
+from manta.cli.tables import age, emit, field, show_record
 from manta.console import text
-from manta.console.commands import Group
+from manta.console.commands import Group, say
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -37,7 +38,6 @@ def module() -> None:
 @click.option("--image", help="The image that it runs in.")
 @click.option("--dataset", "datasets", multiple=True, help="A dataset that it reads.")
 @click.option("--include", multiple=True, help="A file or folder to pack beside it.")
-@as_json_option
 @with_api
 def push(
     api: UserAPI,
@@ -63,11 +63,10 @@ def push(
 
 @module.command("list")
 @click.argument("name", required=False)
-@as_json_option
 @with_api
 def list_(api: UserAPI, name: str | None, as_json: bool) -> None:
     """List registered modules, or those called NAME."""
-    records = [dict(found) for found in api.list_modules() if name in (None, found.name)]
+    records = [found for found in api.list_modules() if name in (None, found.name)]
     nothing = "No modules yet: register one with `manta module push PATH`."
     if name is not None:
         nothing = f"No module is called {name}; `manta module list` shows those there are."
@@ -77,25 +76,22 @@ def list_(api: UserAPI, name: str | None, as_json: bool) -> None:
 @module.command()
 @click.argument("name", metavar="MODULE")
 @_version_option
-@as_json_option
 @with_api
 def show(api: UserAPI, name: str, version: str | None, as_json: bool) -> None:
     """Show MODULE: of a name, the highest version that is allowed, else the last one sent."""
-    found = api.get_module(name, version)
-    rows = [(label, show(dict(found))) for label, show in _COLUMNS.items()]
-    rows += [
-        ("digest", found.digest or ""),
-        ("datasets", ", ".join(found.datasets)),
-        ("requirements", ", ".join(found.requirements)),
-        ("owner", found.owner_id),
-    ]
-    show_fields(found, list(dict(rows).items()), as_json=as_json)
+    columns = {
+        **_COLUMNS,
+        "digest": field("digest"),
+        "datasets": lambda module: ", ".join(module["datasets"]),
+        "requirements": lambda module: ", ".join(module["requirements"]),
+        "owner": field("owner_id"),
+    }
+    show_record(api.get_module(name, version), columns, as_json=as_json)
 
 
 @module.command("rm")
 @click.argument("name", metavar="MODULE")
 @_version_option
-@as_json_option
 @with_api
 def remove(api: UserAPI, name: str, version: str | None, as_json: bool) -> None:
     """Remove MODULE; swarms that were sent with it keep what they need."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from manta.cli.common import NotWritten, as_json_option, say
+from manta.cli.exit_codes import LocalError
+from manta.console.commands import as_json_option, say
 
 SWARM = '''"""Run me: manta run {folder}/swarm.py --nodes 3"""
 
@@ -41,7 +42,7 @@ AGGREGATOR = '''from manta.light import Task
 
 
 class Aggregator(Task):
-    """Runs once a round, when all workers have answered."""
+    """Runs once per iteration, when all workers have answered."""
 
     def run(self) -> None:
         values = self.world.get_results("value")
@@ -105,7 +106,7 @@ def new(folder: Path, as_json: bool) -> None:
         for file, template in FILES.items():
             (folder / file).write_text(template.format(folder=folder, name=name))
     except OSError as error:
-        raise NotWritten(
+        raise LocalError(
             f"{folder} cannot be written: {error.strerror}; name another folder."
         ) from error
     sentence = f"{folder} is made. Run it: manta run {folder}/swarm.py --nodes 3"

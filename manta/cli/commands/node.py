@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import (
-    age,
-    as_json_option,
-    emit,
-    field,
-    ident,
-    say,
-    show_fields,
-    state,
-    with_api,
-)
+from manta.cli.options import with_api
+from manta.cli.tables import Record, age, emit, field, ident, show_fields, state
 from manta.console import text
-from manta.console.commands import Group
+from manta.console.commands import Group, say
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
 
 
-def _tasks(node: Mapping[str, Any]) -> str:
+def _tasks(node: Record) -> str:
     return f"{node['load'].tasks_running}/{node['platform_info'].max_concurrent_tasks}"
 
 
-def _memory(node: Mapping[str, Any]) -> str:
+def _memory(node: Record) -> str:
     return text.size(node["platform_info"].memory)
 
 
@@ -52,12 +42,11 @@ def node() -> None:
 
 @node.command("list")
 @click.argument("cluster")
-@as_json_option
 @with_api
 def list_(api: UserAPI, cluster: str, as_json: bool) -> None:
     """List the nodes of CLUSTER."""
     emit(
-        [dict(found) for found in api.list_nodes(cluster)],
+        api.list_nodes(cluster),
         _COLUMNS,
         as_json=as_json,
         nothing=f"No nodes yet: `manta node token {cluster}` makes a token for one.",
@@ -67,7 +56,6 @@ def list_(api: UserAPI, cluster: str, as_json: bool) -> None:
 @node.command()
 @click.argument("name")
 @click.option("--cluster", help="Where to look, if several clusters have such a node.")
-@as_json_option
 @with_api
 def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
     """Show what the node NAME is and has."""
@@ -110,7 +98,6 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds until it expires, a day (86400) at most.",
 )
-@as_json_option
 @with_api
 def token(api: UserAPI, cluster: str, uses: int, ttl: float, as_json: bool) -> None:
     """Print a token with which a new node enrols in CLUSTER (`MANTA_NODE_TOKEN`)."""
@@ -121,7 +108,6 @@ def token(api: UserAPI, cluster: str, uses: int, ttl: float, as_json: bool) -> N
 @node.command()
 @click.argument("name")
 @click.option("--drain", is_flag=True, help="Let running tasks finish first.")
-@as_json_option
 @with_api
 def stop(api: UserAPI, name: str, drain: bool, as_json: bool) -> None:
     """End the daemon of the node NAME."""
@@ -133,7 +119,6 @@ def stop(api: UserAPI, name: str, drain: bool, as_json: bool) -> None:
 
 @node.command()
 @click.argument("name")
-@as_json_option
 @with_api
 def drain(api: UserAPI, name: str, as_json: bool) -> None:
     """Let the node NAME finish what it runs, then end its daemon; it takes nothing new."""
@@ -146,7 +131,6 @@ def drain(api: UserAPI, name: str, as_json: bool) -> None:
 @node.command("rm")
 @click.argument("name")
 @click.confirmation_option("--yes", prompt="Remove the node? It can come back only with a token.")
-@as_json_option
 @with_api
 def remove(api: UserAPI, name: str, as_json: bool) -> None:
     """Forget the node NAME and its key."""

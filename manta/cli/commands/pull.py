@@ -19,9 +19,11 @@ from urllib.parse import quote
 
 import click
 
-from manta.cli.common import NotWritten, as_json_option, connects, say
-from manta.cli.exit_codes import Exit
+from manta.cli.exit_codes import LocalError
+from manta.cli.options import connects
 from manta.console import json_form
+from manta.console.commands import say
+from manta.console.exit_codes import Exit
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview
@@ -34,7 +36,6 @@ MANIFEST = "manifest.json"
 @click.argument("swarm")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Compare a folder that was pulled with its manifest.")
-@as_json_option
 @connects
 def pull(
     connect: Callable[[], UserAPI], swarm: str, folder: Path | None, verify: bool, as_json: bool
@@ -57,7 +58,7 @@ def pull(
 
 
 def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, object], str]:
-    """Raises NotWritten; the folder is whole or not there."""
+    """Raises LocalError; the folder is whole or not there."""
     found = api.get_swarm(swarm)
     target = folder or Path(f"{found.name}-{found.swarm_id}")
     if target.exists():
@@ -67,7 +68,7 @@ def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, ob
         results, files = _write(api, found, draft)
         draft.rename(target)
     except OSError as error:
-        raise NotWritten(
+        raise LocalError(
             f"{target} cannot be written: {error.strerror or error}; make room there, or name "
             "another folder."
         ) from error

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from manta.cli.common import as_json_option, connects
+from manta.cli.exit_codes import LocalError
+from manta.cli.options import connects
 from manta.console import json_form
-from manta.console.exit_codes import Exit
 from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ T = TypeVar("T")
 LONGEST = 5.0
 """Seconds that one pause of a replay lasts at most, whatever the speed: nothing happened then."""
 REDRAW = 0.1
-
-
-class NotPulled(click.ClickException):
-    """The folder is not what `manta pull` writes."""
-
-    exit_code = Exit.LOCAL
 
 
 class History(NamedTuple):
@@ -70,7 +64,6 @@ class History(NamedTuple):
     help="1 is as fast as it was, 10 ten times that; at once if left out.",
 )
 @click.option("--logs/--no-logs", default=True, help="Show what tasks wrote (default: yes).")
-@as_json_option
 @connects
 def replay(
     connect: Callable[[], UserAPI], swarm: str, speed: float | None, logs: bool, as_json: bool
@@ -87,7 +80,6 @@ def replay(
         for feed, item in _paced(history.in_order(), speed, lambda at: None):
             json_form.show_line({"at": item.at, "feed": feed, "item": item})
         return
-    from manta.cli.commands.run import ending
     from manta.cli.live.view import SwarmView
 
     view, screen = SwarmView(history.swarm.max_iteration), Screen()
@@ -104,7 +96,7 @@ def replay(
             shown = view.log(item) if feed == "logs" else view.event(item)  # type: ignore[arg-type]
         if shown or with_progress:
             screen.show(shown, view.live(item.at) if with_progress else ())
-    screen.show(ending(history.swarm, history.errors, view, screen.columns))
+    screen.show(view.ending(history.swarm, history.errors, screen.columns))
 
 
 def _paced(
@@ -137,7 +129,7 @@ def _of_manager(connect: Callable[[], UserAPI], swarm: str) -> History:
 
 
 def _of_folder(folder: Path) -> History:
-    """Raises NotPulled."""
+    """Raises LocalError."""
     from msgspec import ValidationError, convert
 
     from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview, SwarmOverview
@@ -154,12 +146,12 @@ def _of_folder(folder: Path) -> History:
         if swarm.status != "FAILED":
             errors = []
     except OSError as error:
-        raise NotPulled(
+        raise LocalError(
             f"{error.filename} cannot be read ({error.strerror}): give a folder that `manta pull` "
             "wrote, of a swarm that had ended."
         ) from None
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise NotPulled(
+        raise LocalError(
             f"{folder} is not what `manta pull` wrote ({error}): "
             f"`manta pull --verify {folder}` says what has changed."
         ) from None

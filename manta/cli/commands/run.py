@@ -9,27 +9,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manta.apis.errors import ApiClosed, ConnectionFailed, ModuleError
-from manta.cli.exit_codes import Exit, of_status
+from manta.cli.exit_codes import of_status
 from manta.cli.local.cluster import (
     CLUSTER,
     HOST,
     Child,
     ClusterDied,
     LocalCluster,
-    dataset_option,
-    split_datasets,
 )
+from manta.cli.options import dataset_option, nodes_option, split_datasets, swarm_file
 from manta.console import json_form, text
+from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
-    from manta.apis.overviews import ErrorOverview, SwarmOverview, TaskOverview
+    from manta.apis.overviews import SwarmOverview, TaskOverview
     from manta.apis.swarm import Swarm
     from manta.apis.user_api import UserAPI
     from manta.cli.live.view import SwarmView
 
-MOST_ERRORS = 3
 _OWN_REGISTRY = (
     "`manta run` has a manager of its own, whose registry is empty: give the module's file or "
     "folder, or register the module with a manager that stays (manta up, manta module push) and "
@@ -38,15 +37,8 @@ _OWN_REGISTRY = (
 
 
 @click.command()
-@click.argument("target", metavar="FILE[:CLASS]")
-@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class.")
-@click.option(
-    "--nodes",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 256),
-    help="How many nodes to start.",
-)
+@swarm_file
+@nodes_option(1)
 @dataset_option
 @click.option(
     "--runner",
@@ -129,7 +121,7 @@ class Run:
 
     def run(self, swarm: Swarm, *, logs: bool) -> int:
         """Deploy and follow the swarm; returns the exit code."""
-        from manta.apis.compile import compiler
+        from manta.apis.compile import spec
         from manta.apis.connect.profiles import Target
         from manta.apis.connect.session import Session
         from manta.apis.user_api import UserAPI
@@ -144,7 +136,7 @@ class Run:
         try:
             deployed = api.deploy_swarm(CLUSTER, swarm)
         except ModuleError as error:
-            if compiler.prepare(swarm).wanted:
+            if spec.prepare(swarm).wanted:
                 raise ModuleError(f"{error} {_OWN_REGISTRY}") from None
             raise
         ready = time.time()
@@ -161,7 +153,7 @@ class Run:
         ended = follower.run(logs=logs)
         tasks = api.get_tasks(ended)
         errors = api.collect_errors(ended) if ended.status == "FAILED" else []
-        self._screen.show(ending(ended, errors, view, self._screen.columns))
+        self._screen.show(view.ending(ended, errors, self._screen.columns))
         self._account(ended, tasks, view)
         self.outcome["errors"] = [dict(error) for error in errors]
         return of_status(ended.status)
@@ -240,31 +232,6 @@ _WHAT = {
     "telling": "the last feeds and figures",
     "stopping": "processes ended, folder removed",
 }
-
-
-def ending(
-    swarm: SwarmOverview, errors: Sequence[ErrorOverview], view: SwarmView, columns: int
-) -> list[str]:
-    """The metrics, what failed, and the outcome."""
-    lines = view.table(columns)
-    if lines:
-        lines = ["", *lines]
-    shown: dict[str, ErrorOverview] = {}
-    for error in sorted(errors, key=lambda e: f"{e.alias}.{e.index} " not in swarm.reason):
-        if error.status == "FAILED" and (error.traceback or error.sentence not in swarm.reason):
-            shown.setdefault(error.traceback or error.sentence, error)
-    for error in list(shown.values())[:MOST_ERRORS]:
-        where = f"{error.alias}.{error.index} on {error.node_alias} in round {error.iteration}:"
-        said = "" if error.traceback else f" {error.sentence}"  # else its last line says it
-        lines += ["", click.style(where + said, fg="red")]
-        lines += error.traceback.rstrip().splitlines()
-        if error.last_lines:
-            lines += ["Its last lines:", *(f"  {line}" for line in error.last_lines)]
-    if len(shown) > MOST_ERRORS:
-        lines.append(f"... and {len(shown) - MOST_ERRORS} more")
-    colour = {"COMPLETED": "green", "FAILED": "red"}.get(swarm.status, "yellow")
-    reason = f": {swarm.reason}" if swarm.reason else ""
-    return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + reason]
 
 
 def _load(target: str, parameters: Sequence[str]) -> Swarm:

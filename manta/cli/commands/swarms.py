@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import (
-    age,
-    as_json_option,
-    brief,
-    emit,
-    field,
-    ident,
-    say,
-    state,
-    with_api,
-)
-from manta.console import json_form, text
+from manta.cli.options import follow_option, with_api
+from manta.cli.plans import plan_lines
+from manta.cli.tables import age, brief, emit, field, ident, state
+from manta.console import json_form
+from manta.console.commands import say
 from manta.console.exit_codes import Exit
 from manta.console.terminal import Screen, say_error
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview
     from manta.apis.user_api import UserAPI
-    from manta.protocol.user import Plan
 
 _SWARMS = {
     "id": ident("swarm_id"),
@@ -39,13 +30,11 @@ _SWARMS = {
 
 @click.command()
 @click.option("--cluster", help="Only those of this cluster.")
-@as_json_option
 @with_api
 def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
     """List swarms, the newest last."""
-    swarms = [dict(swarm) for swarm in api.list_swarms(cluster)]
     emit(
-        sorted(swarms, key=lambda swarm: swarm["created_at"]),
+        api.list_swarms(cluster),
         _SWARMS,
         as_json=as_json,
         nothing="No swarms yet: deploy one with `manta deploy`.",
@@ -54,7 +43,6 @@ def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("swarm")
-@as_json_option
 @with_api
 def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
     """Say, node by node and rule by rule, why the tasks of SWARM run where they do, or don't."""
@@ -81,39 +69,11 @@ def _labels(api: UserAPI, swarm: str) -> dict[str, str]:
     }
 
 
-def plan_lines(plan: Plan, room: int | None, labels: Mapping[str, str] | None = None) -> list[str]:
-    """A plan in words: problems first, then where instances are, then the nodes that are not.
-
-    `labels` are those of nodes, by alias.
-    """
-    lines = [
-        click.style(line, fg="yellow")
-        for problem in plan.problems
-        for line in text.folded(problem, room)
-    ]
-    if plan.placements:
-        names = ("TASK", "NODE", "LABELS") if labels else ("TASK", "NODE")
-        header = [click.style(name, bold=True) for name in names]
-        rows = [
-            (f"{at.task}.{at.index}", at.node_alias, (labels or {}).get(at.node_alias, ""))
-            for at in plan.placements
-        ]
-        lines += ["", *text.table(header, [row[: len(names)] for row in rows], room=room)]
-    lines += [f"{n} more of {task} wait for free places." for task, n in plan.waiting.items()]
-    refused = [verdict for verdict in plan.verdicts if not verdict.accepted]
-    if refused:
-        header = [click.style(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]
-        rows4 = [(v.task, v.node_alias, v.rule, v.reason) for v in refused]
-        lines += ["", *text.table(header, rows4, room=room, words=(3,))]
-    return lines or ["Nothing to explain: no task has been placed, and none is refused."]
-
-
 @click.command()
 @click.argument("swarm")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the swarm has ended.")
+@follow_option
 @click.option("--node", help="Only of this node.")
 @click.option("--task", help="Only of this task.")
-@as_json_option
 @with_api
 def logs(
     api: UserAPI, swarm: str, follow: bool, node: str | None, task: str | None, as_json: bool
@@ -143,7 +103,6 @@ def logs(
 )
 @click.option("--delete", is_flag=True, help="Delete them instead: of --tag, --iteration, or all.")
 @click.option("--yes", is_flag=True, help="With --delete: do not ask.")
-@as_json_option
 @with_api
 def results(
     api: UserAPI,

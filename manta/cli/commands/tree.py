@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, with_api
+from manta.cli.options import with_api
 from manta.console import json_form, text
 from manta.console.terminal import Screen
 
@@ -20,7 +20,6 @@ _COLOURS = {"running": "green", "starting": "yellow", "stopping": "yellow"}
 
 @click.command()
 @click.option("--node", help="The tree of this node, by alias or id; else the manager's.")
-@as_json_option
 @with_api
 def tree(api: UserAPI, node: str | None, as_json: bool) -> None:
     """Show a supervision tree: state, restarts and last exit of each actor; for administrators."""

@@ -15,8 +15,6 @@ from typing import IO, Any
 import click
 from msgspec.structs import replace
 
-from manta.cli.common import say
-from manta.cli.exit_codes import Exit
 from manta.cli.local import up_state
 from manta.cli.local.cluster import (
     CLUSTER,
@@ -24,10 +22,11 @@ from manta.cli.local.cluster import (
     Child,
     ClusterDied,
     LocalCluster,
-    dataset_option,
-    split_datasets,
 )
+from manta.cli.options import dataset_option, nodes_option, split_datasets
 from manta.console import json_form, text
+from manta.console.commands import say
+from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.terminal import Screen
 
@@ -36,13 +35,7 @@ STOPPED = 30.0
 
 
 @click.command()
-@click.option(
-    "--nodes",
-    default=2,
-    show_default=True,
-    type=click.IntRange(0, 256),
-    help="How many nodes to start.",
-)
+@nodes_option(0)
 @dataset_option
 @click.option("--background", is_flag=True, help="Return once they run; --stop ends them.")
 @click.option("--stop", "stopping", is_flag=True, help="End what runs.")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.common import as_json_option, brief, emit, field, with_api
+from manta.cli.options import follow_option, with_api
+from manta.cli.tables import brief, emit, field
 from manta.console import json_form, text
 from manta.console.terminal import Screen
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 @click.command("globals")
 @click.argument("swarm")
 @click.option("--tag", help="Only this one.")
-@as_json_option
 @with_api
 def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
     """Show the globals of SWARM as they are now; large arrays by type and shape."""
@@ -30,8 +30,7 @@ def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("swarm")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the swarm has ended.")
-@as_json_option
+@follow_option
 @with_api
 def metrics(api: UserAPI, swarm: str, follow: bool, as_json: bool) -> None:
     """Show what the tasks of SWARM logged with log_metrics; with --json, an object a line."""

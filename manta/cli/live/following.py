@@ -27,8 +27,8 @@ Happening = FeedPage | Exception | Callable[[], None]
 class Follower:
     """A thread for each feed reads; the caller's thread shows.
 
-    When a round's end is read, the metrics that came before it are read as well, so that
-    what is said of a round is complete.
+    When an iteration's end is read, the metrics that came before it are read as well, so that
+    its summary is complete.
     """
 
     def __init__(self, api: UserAPI, swarm: SwarmOverview, view: SwarmView, screen: Screen) -> None:

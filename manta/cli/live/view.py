@@ -11,10 +11,18 @@ import click
 from manta.console import text
 
 if TYPE_CHECKING:
-    from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview
+    from manta.apis.overviews import (
+        ErrorOverview,
+        EventOverview,
+        LogOverview,
+        MetricsOverview,
+        SwarmOverview,
+    )
 
-SHOWN_ROUNDS = 40
-"""Rows of the table of metrics; of more rounds, the first and the last are shown."""
+MOST_ERRORS = 3
+"""Errors that are shown of a swarm that failed."""
+SHOWN_ITERATIONS = 40
+"""Rows of the table of metrics; of more iterations, the first and the last are shown."""
 
 BAR = 40
 """Columns of the bar that shows how far a swarm has come."""
@@ -23,8 +31,8 @@ _TROUBLE = {"failed": "red", "retried": "yellow", "lost": "yellow", "waiting": "
 _TROUBLE |= {"ignored": "yellow", "quorum": "yellow"}
 
 
-class _Round:
-    """One iteration as far as it is known."""
+class _Iteration:
+    """What is known of one iteration."""
 
     def __init__(self, began_at: float) -> None:
         self.began_at = began_at
@@ -57,7 +65,7 @@ class SwarmView:
 
     def __init__(self, max_iteration: int | None = None) -> None:
         self._most = max_iteration
-        self.rounds: dict[int, _Round] = {}
+        self.iterations: dict[int, _Iteration] = {}
         self.metrics: dict[str, dict[int, dict[tuple[str, int], float]]] = {}
         """Name -> iteration -> (node's alias, instance) -> the last value."""
 
@@ -66,9 +74,9 @@ class SwarmView:
             return [click.style(item.sentence, fg=_TROUBLE[item.kind])]
         if item.iteration < 0:
             return []
-        if item.iteration not in self.rounds:
-            self.rounds[item.iteration] = _Round(item.at)
-        current = self.rounds[item.iteration]
+        if item.iteration not in self.iterations:
+            self.iterations[item.iteration] = _Iteration(item.at)
+        current = self.iterations[item.iteration]
         instance = (item.alias, item.index)
         if item.alias:
             current.tasks[item.alias] = None
@@ -84,7 +92,7 @@ class SwarmView:
                 current.fractions[instance] = item.fraction
         return []
 
-    def _ended(self, item: EventOverview, current: _Round) -> list[str]:
+    def _ended(self, item: EventOverview, current: _Iteration) -> list[str]:
         """An iteration is told twice: when it begins and when it is over."""
         if not current.tasks:
             current.began_at = item.at
@@ -93,7 +101,7 @@ class SwarmView:
         return [
             "   ".join(
                 [
-                    click.style(f"round {item.iteration:>3}", bold=True),
+                    click.style(f"iteration {item.iteration:>3}", bold=True),
                     f"{text.seconds(current.took):>7}",
                     *self.summary(item.iteration),
                 ]
@@ -109,15 +117,15 @@ class SwarmView:
         return [log_line(item)]
 
     def live(self, now: float) -> list[str]:
-        """The round that is under way; `now` in seconds since the epoch."""
-        if not self.rounds:
+        """The iteration that is under way; `now` in seconds since the epoch."""
+        if not self.iterations:
             return []
-        iteration = max(self.rounds)
-        current = self.rounds[iteration]
+        iteration = max(self.iterations)
+        current = self.iterations[iteration]
         if current.took is not None:
             return []
         took = text.seconds(max(0.0, now - current.began_at))
-        parts = [click.style(f"round {iteration:>3}", bold=True), f"{took:>7}"]
+        parts = [click.style(f"iteration {iteration:>3}", bold=True), f"{took:>7}"]
         parts += [click.style(stage, fg="cyan") for stage in current.stages()]
         return ["   ".join([*parts, *self.summary(iteration)]), *self._bar(iteration, now)]
 
@@ -125,19 +133,19 @@ class SwarmView:
         """How far it has come, where an end is known, and for how long it has run."""
         if not self._most or self._most < 2:
             return []
-        current = self.rounds[iteration]
+        current = self.iterations[iteration]
         part = len(current.finished) / len(current.started) if current.started else 0.0
         share = min(1.0, (iteration + 0.9 * part) / self._most)
         filled = round(share * BAR)
         bar = click.style("━" * filled, fg="green") + click.style("━" * (BAR - filled), dim=True)
-        ran = text.seconds(max(0.0, now - self.rounds[min(self.rounds)].began_at))
+        ran = text.seconds(max(0.0, now - self.iterations[min(self.iterations)].began_at))
         return [f"{bar} {share:>4.0%}   {ran}"]
 
     def summary(self, iteration: int) -> list[str]:
         """`accuracy 0.912 (0.871 to 0.944)`, metric by metric."""
         parts = []
-        for name, rounds in self.metrics.items():
-            values = [value for value in rounds.get(iteration, {}).values() if value == value]
+        for name, series in self.metrics.items():
+            values = [value for value in series.get(iteration, {}).values() if value == value]
             if not values:
                 continue
             shown = text.number(sum(values) / len(values))
@@ -150,19 +158,45 @@ class SwarmView:
         """The metrics, one value each."""
         return [
             {"metric": name, "iteration": iteration, "node": node, "index": index, "value": value}
-            for name, rounds in self.metrics.items()
-            for iteration, values in sorted(rounds.items())
+            for name, series in self.metrics.items()
+            for iteration, values in sorted(series.items())
             for (node, index), value in sorted(values.items())
         ]
 
     def table(self, columns: int) -> list[str]:
-        """Metrics by round and node; by round alone where that is wider than the terminal."""
+        """Metrics by iteration and node, or by iteration alone where that is too wide."""
         if not self.metrics:
             return []
         lines = _metrics_table(self.metrics, by_node=True)
         if max(map(text.width, lines)) > columns:
             lines = _metrics_table(self.metrics, by_node=False)
         return lines
+
+    def ending(
+        self, swarm: SwarmOverview, errors: Sequence[ErrorOverview], columns: int
+    ) -> list[str]:
+        """The metrics, what failed, and the outcome."""
+        lines = self.table(columns)
+        if lines:
+            lines = ["", *lines]
+        shown: dict[str, ErrorOverview] = {}
+        for error in sorted(errors, key=lambda e: f"{e.alias}.{e.index} " not in swarm.reason):
+            if error.status == "FAILED" and (error.traceback or error.sentence not in swarm.reason):
+                shown.setdefault(error.traceback or error.sentence, error)
+        for error in list(shown.values())[:MOST_ERRORS]:
+            where = (
+                f"{error.alias}.{error.index} on {error.node_alias} in iteration {error.iteration}:"
+            )
+            said = "" if error.traceback else f" {error.sentence}"  # else its last line says it
+            lines += ["", click.style(where + said, fg="red")]
+            lines += error.traceback.rstrip().splitlines()
+            if error.last_lines:
+                lines += ["Its last lines:", *(f"  {line}" for line in error.last_lines)]
+        if len(shown) > MOST_ERRORS:
+            lines.append(f"... and {len(shown) - MOST_ERRORS} more")
+        colour = {"COMPLETED": "green", "FAILED": "red"}.get(swarm.status, "yellow")
+        reason = f": {swarm.reason}" if swarm.reason else ""
+        return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + reason]
 
 
 def log_line(item: LogOverview) -> str:
@@ -180,19 +214,19 @@ Columns = list[tuple[str, str, list[str]]]
 
 
 def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
-    iterations = sorted({iteration for rounds in metrics.values() for iteration in rounds})
+    iterations = sorted({iteration for series in metrics.values() for iteration in series})
     columns: Columns = []
-    for name, rounds in metrics.items():
+    for name, series in metrics.items():
         values: dict[str, list[float | None]]
-        if max(len(there) for there in rounds.values()) == 1:
-            values = {name: [next(iter(rounds.get(i, {}).values()), None) for i in iterations]}
+        if max(len(there) for there in series.values()) == 1:
+            values = {name: [next(iter(series.get(i, {}).values()), None) for i in iterations]}
             name = ""
         elif by_node:
-            values = _by_node(rounds, iterations)
+            values = _by_node(series, iterations)
         else:
             values = {
                 label: [
-                    fold(there.values()) if (there := rounds.get(i)) else None for i in iterations
+                    fold(there.values()) if (there := series.get(i)) else None for i in iterations
                 ]
                 for label, fold in (("mean", _mean), ("min", min), ("max", max))
             }
@@ -201,10 +235,10 @@ def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
             columns.append((name, label, [next(cells) for _ in column]))
             name = ""
     body = [[str(i) for i in iterations], *(column for _, _, column in columns)]
-    below = ["round", *(label for _, label, _ in columns)]
+    below = ["iteration", *(label for _, label, _ in columns)]
     rows = [list(row) for row in zip(*body, strict=True)]
-    if len(rows) > SHOWN_ROUNDS:
-        half = SHOWN_ROUNDS // 2
+    if len(rows) > SHOWN_ITERATIONS:
+        half = SHOWN_ITERATIONS // 2
         rows = [*rows[:half], ["...", *[""] * len(columns)], *rows[-half:]]
     lines = text.table(below, rows, right=range(len(below)))
     upper, position = "", 0
@@ -216,15 +250,15 @@ def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
 
 
 def _by_node(
-    rounds: dict[int, dict[tuple[str, int], float]], iterations: Sequence[int]
+    series: dict[int, dict[tuple[str, int], float]], iterations: Sequence[int]
 ) -> dict[str, list[float | None]]:
     """A column for each node, or for each instance where a node ran several at once."""
-    several = any(len({node for node, _ in there}) < len(there) for there in rounds.values())
+    several = any(len({node for node, _ in there}) < len(there) for there in series.values())
     labelled = {
         iteration: {
             f"{node}.{index}" if several else node: value for (node, index), value in there.items()
         }
-        for iteration, there in rounds.items()
+        for iteration, there in series.items()
     }
     labels = sorted({label for there in labelled.values() for label in there}, key=_natural)
     return {label: [labelled.get(i, {}).get(label) for i in iterations] for label in labels}

@@ -18,16 +18,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from manta.apis.errors import ApiClosed, DatasetMissing
-from manta.cli.exit_codes import Exit
+from manta.cli.exit_codes import LocalError
 from manta.cli.local import caretaker
 from manta.console.interrupts import Interrupts
 from manta.light.runtime.processes import kill_tree
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 CLUSTER = "local"
 HOST = "127.0.0.1"
 CONCURRENT_TASKS = 8
-"""Per node: rounds of several tasks at once must not wait for a place."""
+"""Per node, so that several tasks of an iteration can run at once."""
 STOP_GRACE = 8.0
 """Seconds after which a process that was asked to stop is killed."""
 READY = 30.0
@@ -72,10 +70,8 @@ class Child:
         return f"The process of {self.name} ended ({how}). Its last lines:\n{last}"
 
 
-class ClusterDied(click.ClickException):
+class ClusterDied(LocalError):
     """A process that one cannot do without has ended, or never began."""
-
-    exit_code = Exit.LOCAL
 
 
 class LocalCluster:
@@ -368,28 +364,6 @@ def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[s
             raise DatasetMissing(f"The dataset {name!r} of {alias} is not there: {path}{hint}.")
         paths[name] = path
     return paths
-
-
-dataset_option = click.option(
-    "--dataset",
-    "datasets",
-    metavar="NAME=PATH",
-    multiple=True,
-    help="Map a path on every node; {i} counts the nodes from 0, {alias} is node-1, node-2, ...",
-)
-
-
-def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
-    """NAME=PATH, each name once."""
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not equals or not name.strip() or not path:
-            raise click.BadParameter(f"{pair!r} is not NAME=PATH.", param_hint="--dataset")
-        if name in found:
-            raise click.BadParameter(f"{name} is given twice.", param_hint="--dataset")
-        found[name.strip()] = path
-    return found
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -24,8 +24,8 @@ from manta import Module, Swarm, Task, UserAPI
 from manta.apis.connect.profiles import Target
 from manta.apis.connect.session import Session
 from manta.apis.errors import ManagerUnreachable
-from manta.cli.exit_codes import Exit
 from manta.cli.local.cluster import CLUSTER, LocalCluster
+from manta.console.exit_codes import Exit
 from manta.manager.auth.tokens import TokenAuthority
 from manta.protocol.tokens import peek
 from manta.testing.clusters import client, running

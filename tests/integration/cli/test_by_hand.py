@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from manta.apis.connect import profiles
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from tests.support.children import Child
 
 pytestmark = pytest.mark.timeout(120)

@@ -10,7 +10,7 @@ import time
 import click
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.manager.home import Home
 from tests.support.children import Child
 from tests.support.lab import Lab

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from manta.apis.errors import InvalidSwarm
-from manta.cli.exit_codes import Exit
 from manta.cli.loading import load_swarm
+from manta.console.exit_codes import Exit
 from tests.support.lab import manta
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.light.runtime.processes import descendants
 from tests.support.children import Child
 
@@ -80,7 +80,7 @@ def test_hello(scratch: Path) -> None:
     for node in (1, 2):
         assert f"Hello from node {node} of 2" in done.stdout
     assert re.search(r"^hello on 2 nodes, set up in ", done.stdout, re.MULTILINE)
-    assert re.search(r"^round   0 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^iteration   0 ", done.stdout, re.MULTILINE)
     assert re.search(r"^COMPLETED: ran 1 iteration", done.stdout, re.MULTILINE)
     assert re.search(r"^Where .* went:", done.stdout, re.MULTILINE)
     for part in ("set-up", "placing", "starting", "computing", "moving"):

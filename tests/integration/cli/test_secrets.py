@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.transports.security.keys import KeyPair
 from tests.support.lab import manta
 from tests.support.terminal import at_terminal

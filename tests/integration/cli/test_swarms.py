@@ -19,10 +19,10 @@ import click
 import pytest
 
 from manta.apis.user_api import UserAPI
-from manta.cli.exit_codes import Exit
 from manta.cli.live.following import Follower, Happening
 from manta.cli.live.view import SwarmView
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
+from manta.console.exit_codes import Exit
 from manta.console.terminal import Screen
 from manta.protocol.user import FeedName
 from manta.testing.clusters import client, running, wait_for_nodes
@@ -367,7 +367,7 @@ def test_replay_tells_the_history_again(shell: Shell, finished: str) -> None:
     swarm, told = live.split("\n", 1)
     again = shell("replay", swarm)
     assert sorted(again.splitlines()) == sorted(told.splitlines())
-    assert again.index("round   0") < again.index("round   1") < again.index("COMPLETED")
+    assert again.index("iteration   0") < again.index("iteration   1") < again.index("COMPLETED")
     shell("pull", swarm, "kept")
     assert shell("replay", "kept", "--speed", 1000) == again
     records = [json.loads(line) for line in shell("replay", "kept", "--json").splitlines()]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from manta.apis.connect import profiles
-from manta.cli.exit_codes import Exit
 from manta.cli.local import up_state
+from manta.console.exit_codes import Exit
 from manta.light.runtime.processes import marked
 from tests.support.children import Child
 from tests.support.lab import manta

@@ -9,7 +9,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from tests.support.lab import Lab, manta
 
 pytestmark = pytest.mark.timeout(120)

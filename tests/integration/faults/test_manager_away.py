@@ -15,8 +15,9 @@ import pytest
 from manta import Module, Swarm, Task, UserAPI
 from manta.apis.errors import ConnectionFailed, ManagerUnreachable, NoAnswer
 from manta.apis.sync import connection
-from manta.cli.exit_codes import Exit, of_error
+from manta.cli.exit_codes import of_error
 from manta.cli.local.cluster import CLUSTER, LocalCluster
+from manta.console.exit_codes import Exit
 from manta.testing.clusters import client, running, wait_for_nodes
 from tests.support.restarts import Restartable, until
 from tests.unit.test_troubleshooting import quoted

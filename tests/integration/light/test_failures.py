@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
 from tests.support.harness import wait_until
 
 Start = Callable[..., Any]

@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
 from tests.support.harness import Node
 from tests.support.pythons import PYTHONS
 

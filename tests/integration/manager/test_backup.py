@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from manta import UserAPI
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.manager.backup import BackupError, restore, verify_file, verify_home
 from manta.manager.home import Home
 from tests.support.lab import Lab

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.cli.exit_codes import Exit
+from manta.console.exit_codes import Exit
 from manta.manager.home import Home, ManagerFile
 from manta.protocol.clusters import CreateCluster, ListClusters
 from manta.protocol.node import (
@@ -43,7 +43,7 @@ from manta.protocol.user import (
 )
 from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, FakeNode, wait_until
-from manta.transports.blobs.depots import FileDepot
+from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.keys import KeyPair
 
 ROUNDS = 20

@@ -16,7 +16,7 @@ import sys
 import pytest
 
 from manta.apis.errors import Unplaceable
-from manta.node import metrics
+from manta.node.capabilities import metrics
 from manta.node.config import load
 from manta.node.state import hardware_id
 from manta.protocol.node import GpuInfo

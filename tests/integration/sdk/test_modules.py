@@ -22,7 +22,7 @@ from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import SendSwarm, SwarmInfo
 from manta.protocol.values import BlobRef
 from manta.testing.clusters import client, running
-from manta.transports.blobs.depots import digest_of
+from manta.transports.blobs.digests import digest_of
 from manta.transports.codec.values import encode
 from manta.transports.security.keys import KeyPair
 from tests.support.lab import Lab

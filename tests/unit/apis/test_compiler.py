@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from manta.apis.compile import packaging
-from manta.apis.compile.compiler import Compiled, compile_swarm, finish, prepare
 from manta.apis.compile.packaging import Wanted
+from manta.apis.compile.spec import Compiled, compile_swarm, finish, prepare
 from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.module import Module
 from manta.apis.swarm import Swarm, Task

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from manta import Condition, Module, Results, Swarm, Task
-from manta.apis.drawing import MOST_ROWS, MOST_TASKS
-from manta.apis.results import Result
+from manta.apis.drawing import MOST_TASKS
+from manta.apis.results import MOST_ROWS, Result
 from manta.apis.swarm import graph_of
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -18,7 +18,8 @@ def test_synchronous_forms_are_generated_from_the_asynchronous(tmp_path: Path) -
     written = {file.name: file.read_text() for file in tmp_path.iterdir()}
     kept = {file.name: file.read_text() for file in (APIS / "sync").glob("*.py")}
     assert "user_api.py" in written
-    assert {**written, "__init__.py": kept["__init__.py"]} == kept, "run `make generate`"
+    by_hand = {name: kept[name] for name in ("__init__.py", "waiting.py")}
+    assert written | by_hand == kept, "run `make generate`"
 
 
 def imported_by(statement: str) -> set[str]:
@@ -44,8 +45,6 @@ def test_imports_only_what_it_needs(statement: str, unwanted: set[str]) -> None:
 def test_synchronous_code_never_imports_asyncio() -> None:
     synchronous = [*(APIS / "sync").glob("*.py"), *(APIS / "connect").glob("*.py")]
     for file in synchronous:
-        if file.name == "async_bridge.py":
-            continue
         tree = ast.parse(file.read_text())
         for node in ast.walk(tree):
             names = [alias.name for alias in getattr(node, "names", [])]

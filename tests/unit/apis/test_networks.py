@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from manta import Module, Swarm, Task
-from manta.apis.compile.compiler import compile_swarm
+from manta.apis.compile.spec import compile_swarm
 from manta.apis.errors import InvalidArgument, InvalidSwarm
 from manta.protocol.spec import NetworkSpec
 

@@ -12,8 +12,8 @@ import pytest
 from manta import UserAPI
 from manta.apis.connect import profiles
 from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
-from manta.cli.exit_codes import Exit
 from manta.cli.main import main
+from manta.console.exit_codes import Exit
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, fingerprint
 from manta.transports.security.keys import KeyPair
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from manta.apis.errors import DatasetMissing
-from manta.cli.exit_codes import Exit
 from manta.cli.local.cluster import ClusterDied, check_installed, dataset_paths, node_config
+from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.node.config import parse
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from manta.apis import errors
 from manta.cli import main as main_module
-from manta.cli.common import NAMES
 from manta.cli.exit_codes import of_error, of_status
 from manta.cli.main import COMMANDS, cli, main
+from manta.cli.options import NAMES
 from manta.console.exit_codes import MEANING, Exit
 
 ROOT = Path(__file__).parents[3]

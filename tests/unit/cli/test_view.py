@@ -43,13 +43,13 @@ def test_a_round_from_its_beginning_to_its_end() -> None:
     for index in range(2):
         view.event(event("started", 10.1, "worker", index))
     view.event(event("finished", 10.2, "worker", 1))
-    assert unstyled(view.live(10.5)) == ["round   0    0.50 s   worker 1/2"]
+    assert unstyled(view.live(10.5)) == ["iteration   0    0.50 s   worker 1/2"]
     view.event(event("finished", 10.3, "worker", 0))
     view.event(event("finished", 10.3, "worker"))  # the task as a whole
     view.metric(metric(0, "node-1", 0.5))  # type: ignore[arg-type]
     view.metric(metric(0, "node-2", 0.75))  # type: ignore[arg-type]
     (line,) = unstyled(view.event(event("iteration", 12.0)))
-    assert line == "round   0    2.00 s   acc 0.6250 (0.5000 to 0.7500)"
+    assert line == "iteration   0    2.00 s   acc 0.6250 (0.5000 to 0.7500)"
     assert view.live(13.0) == []
 
 
@@ -77,31 +77,31 @@ def table(*metrics: object, columns: int = 100) -> list[str]:
     return view.table(columns)
 
 
-def test_table_by_round_and_node() -> None:
+def test_table_by_iteration_and_node() -> None:
     lines = table(
         *(metric(i, f"node-{n}", i + n / 10) for i in range(2) for n in (1, 2, 10)),
         metric(0, "node-2", 3.0, "mean"),
         metric(1, "node-1", 4.0, "mean"),
     )
     assert lines == [
-        "       acc",
-        "round  node-1  node-2  node-10  mean",
-        "    0     0.1     0.2      1.0     3",
-        "    1     1.1     1.2      2.0     4",
+        "           acc",
+        "iteration  node-1  node-2  node-10  mean",
+        "        0     0.1     0.2      1.0     3",
+        "        1     1.1     1.2      2.0     4",
     ]
 
 
 def test_table_of_nodes_that_run_several_instances() -> None:
     lines = table(metric(0, "a", 1.0, index=0), metric(0, "a", 2.0, index=1), metric(0, "b", 3.0))
-    assert lines[1].split() == ["round", "a.0", "a.1", "b.0"]
+    assert lines[1].split() == ["iteration", "a.0", "a.1", "b.0"]
 
 
 def test_table_that_is_too_wide_is_folded() -> None:
     wide = [metric(0, f"node-{n}", n / 2) for n in range(1, 20)]
     assert table(*wide, columns=60) == [
-        "       acc",
-        "round  mean  min  max",
-        "    0   5.0  0.5  9.5",
+        "           acc",
+        "iteration  mean  min  max",
+        "        0   5.0  0.5  9.5",
     ]
 
 
@@ -116,7 +116,7 @@ def test_no_metrics_no_table() -> None:
     assert table() == []
 
 
-def test_node_that_left_out_a_round_has_a_gap() -> None:
+def test_node_that_left_out_an_iteration_has_a_gap() -> None:
     lines = table(metric(0, "a", 1.0), metric(0, "b", 2.0), metric(1, "b", 3.0))
     assert lines[-1].split() == ["1", "3"]
 

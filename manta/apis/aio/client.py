@@ -1,0 +1,31 @@
+"""What every part of the API stands on: requests over one connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from manta.apis.aio.connection import AsyncConnection, Reply
+from manta.apis.errors import NotFound
+
+if TYPE_CHECKING:
+    from manta.protocol.node import Message
+
+
+class AsyncClient:
+    """One user's requests to one manager."""
+
+    connection: AsyncConnection
+
+    async def _ask(
+        self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
+    ) -> Reply:
+        return await self.connection.ask(message, reply, again=again, wait=wait)
+
+    async def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> AsyncIterator[Any]:
+        """Each of these, fetched one by one; what is gone by then is skipped."""
+        for id_ in ids:
+            try:
+                yield await get(id_)
+            except NotFound:
+                continue

@@ -1,0 +1,77 @@
+"""The clusters of a manager."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from manta.apis import checks
+from manta.apis.aio.client import AsyncClient
+from manta.apis.overviews import ClusterId, ClusterOverview
+from manta.protocol import clusters as messages
+from manta.protocol.node import Ok
+
+if TYPE_CHECKING:
+    from manta.protocol.node import Message
+
+
+class AsyncClusters(AsyncClient):
+    """A cluster is given as an overview, an id, a unique beginning of one, or a name."""
+
+    async def create_cluster(self, name: str) -> ClusterOverview:
+        """A new cluster, started. Raises NameTaken."""
+        return await self._cluster(messages.CreateCluster(checks.name("name", name)))
+
+    async def list_clusters(self) -> list[ClusterOverview]:
+        """Those that this user may see, in order of creation."""
+        found = await self.connection.listed(
+            messages.ListClusters, messages.Clusters, lambda page: page.clusters, lambda one: one.id
+        )
+        return [ClusterOverview.of(one) for one in sorted(found, key=lambda one: one.created_at)]
+
+    async def list_cluster_ids(self) -> list[str]:
+        """As `list_clusters`, the ids alone."""
+        return [cluster.id for cluster in await self.list_clusters()]
+
+    async def stream_clusters(self, *, follow: bool = False) -> AsyncIterator[ClusterOverview]:
+        """Each cluster; with `follow`, again when it has changed."""
+        checks.flag("follow", follow)
+        async for cluster in self.connection.stream(
+            await self.list_clusters(),
+            messages.WatchClusters,
+            messages.Clusters,
+            lambda page: map(ClusterOverview.of, page.clusters),
+            lambda one: one.id,
+            follow=follow,
+        ):
+            yield cluster
+
+    async def stream_and_fetch_clusters(self) -> AsyncIterator[ClusterOverview]:
+        """Each cluster, fetched by its id."""
+        async for one in self._fetched(await self.list_cluster_ids(), self.get_cluster):
+            yield one
+
+    async def get_cluster(self, cluster: ClusterId) -> ClusterOverview:
+        """Raises NotFound, and Ambiguous for a beginning that fits several."""
+        return await self._cluster(
+            messages.GetCluster(checks.identity("cluster", cluster)), again=True
+        )
+
+    async def start_cluster(self, cluster: ClusterId) -> ClusterOverview:
+        """Let tasks be placed in it again. Raises NotFound."""
+        return await self._cluster(messages.StartCluster(checks.identity("cluster", cluster)))
+
+    async def stop_cluster(self, cluster: ClusterId) -> ClusterOverview:
+        """Nothing is placed in it until it is started again; its swarms are stopped."""
+        return await self._cluster(messages.StopCluster(checks.identity("cluster", cluster)))
+
+    async def delete_cluster(self, cluster: ClusterId) -> None:
+        """Forget a cluster with its nodes and swarms; it must be stopped.
+
+        Raises NotFound, WrongState.
+        """
+        await self._ask(messages.DeleteCluster(checks.identity("cluster", cluster)), Ok)
+
+    async def _cluster(self, message: Message, *, again: bool = False) -> ClusterOverview:
+        answer = await self._ask(message, messages.ClusterInfo, again=again)
+        return ClusterOverview.of(answer)

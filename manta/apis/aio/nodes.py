@@ -1,0 +1,114 @@
+"""The nodes of a cluster, and tokens for new ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from msgspec.structs import replace
+
+from manta.apis import checks
+from manta.apis.aio.client import AsyncClient
+from manta.apis.aio.waiting import pause
+from manta.apis.errors import NotFound
+from manta.apis.overviews import ClusterId, NodeId, NodeOverview, NodeResources
+from manta.protocol import clusters as messages
+from manta.protocol.node import Ok
+
+
+class AsyncNodes(AsyncClient):
+    """A node is given as an overview, an id, a unique beginning of one, or an alias."""
+
+    async def create_node_token(self, cluster: ClusterId, uses: int = 1, ttl: float = 900) -> str:
+        """A token with which `uses` nodes can enrol within `ttl` seconds."""
+        checks.integer("uses", uses, 1, 10_000)
+        request = messages.CreateNodeToken(
+            checks.identity("cluster", cluster), uses, checks.seconds("ttl", ttl)
+        )
+        return (await self._ask(request, messages.Token)).token
+
+    async def list_nodes(self, cluster: ClusterId) -> list[NodeOverview]:
+        """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
+        request = partial(messages.ListNodes, checks.identity("cluster", cluster))
+        found = await self.connection.listed(
+            request, messages.Nodes, lambda page: page.nodes, lambda one: one.id
+        )
+        return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
+
+    async def list_node_ids(self, cluster: ClusterId) -> list[str]:
+        """As `list_nodes`, the ids alone."""
+        return [node.id for node in await self.list_nodes(cluster)]
+
+    async def list_available_node_ids(self, cluster: ClusterId) -> list[str]:
+        """Of the nodes that are connected and take tasks."""
+        nodes = await self.list_nodes(cluster)
+        return [node.id for node in nodes if node.status == "CONNECTED"]
+
+    async def stream_nodes(
+        self, cluster: ClusterId, *, follow: bool = False
+    ) -> AsyncIterator[NodeOverview]:
+        """Each node; with `follow`, again when its status, its load or what it is has changed.
+        That it was heard again is no change."""
+        checks.flag("follow", follow)
+        async for node in self.connection.stream(
+            await self.list_nodes(cluster),
+            partial(messages.WatchNodes, checks.identity("cluster", cluster)),
+            messages.Nodes,
+            lambda page: map(NodeOverview.of, page.nodes),
+            lambda one: one.id,
+            lambda one: replace(one, last_seen=0.0),
+            follow=follow,
+        ):
+            yield node
+
+    async def stream_and_fetch_nodes(self, cluster: ClusterId) -> AsyncIterator[NodeOverview]:
+        """Each node of the cluster, fetched by its id."""
+        ids = await self.list_node_ids(cluster)
+        async for one in self._fetched(ids, partial(self.get_node, cluster=cluster)):
+            yield one
+
+    async def get_node(self, node: NodeId, cluster: ClusterId | None = None) -> NodeOverview:
+        """By id, a unique beginning of it, or alias; aliases are unique within a `cluster`.
+
+        Raises NotFound, Ambiguous.
+        """
+        where = checks.optional_identity("cluster", cluster)
+        request = messages.GetNode(checks.identity("node", node), where)
+        return NodeOverview.of(await self._ask(request, messages.NodeInfo, again=True))
+
+    async def get_node_resources(
+        self, node: NodeId, cluster: ClusterId | None = None
+    ) -> NodeResources:
+        """What the node has, and has left now. Sizes in bytes."""
+        return (await self.get_node(node, cluster)).resources
+
+    async def stream_node_resources(
+        self, node: NodeId, cluster: ClusterId | None = None, *, interval: float = 1.0
+    ) -> AsyncIterator[NodeResources]:
+        """Every `interval` seconds; it ends when the node is no longer connected or is removed.
+
+        Raises NotFound for a node that there never was.
+        """
+        checks.seconds("interval", interval)
+        found = await self.get_node(node, cluster)
+        while found.status in ("CONNECTED", "DRAINING"):
+            yield found.resources
+            await pause(interval)
+            try:
+                found = await self.get_node(found)
+            except NotFound:
+                return
+
+    async def stop_node(self, node: NodeId, drain: bool = False) -> None:
+        """End the node's daemon; with `drain`, once its running tasks have finished."""
+        await self._ask(
+            messages.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
+        )
+
+    async def drain_node(self, node: NodeId) -> None:
+        """Let the node finish what it runs, take nothing new, and end its daemon."""
+        await self.stop_node(node, drain=True)
+
+    async def remove_node(self, node: NodeId) -> None:
+        """Forget the node and its key; it can come back only with a new token."""
+        await self._ask(messages.RemoveNode(checks.identity("node", node)), Ok)

@@ -1,0 +1,285 @@
+"""From a swarm to what is deployed: its specification and the blobs that it names.
+
+The same swarm, files and values give the same bytes. Nothing is sent here: what a swarm names
+of the registry is read by `prepare`, looked up by who is connected, and given to `finish`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
+
+from manta.apis.compile.packaging import Wanted, find_program, locate, package
+from manta.apis.compile.values import payload, to_blob
+from manta.apis.errors import InvalidSwarm, ModuleError
+from manta.apis.graph import Graph, Vertex
+from manta.apis.swarm import Definition, Network, Swarm, definition_of, graph_of, schedule_of
+from manta.protocol.spec import (
+    Edge,
+    ModuleSpec,
+    NetworkSpec,
+    ResourceSpec,
+    ScheduleEntry,
+    SwarmSpec,
+    TaskSpec,
+)
+from manta.protocol.values import INLINE_LIMIT, Inline, Payload
+from manta.transports.codec.values import Encoded, encode
+
+if TYPE_CHECKING:
+    from manta.apis.module import Module
+    from manta.apis.schedule import Schedule
+    from manta.apis.task import Task
+
+INLINE_TOTAL = 1024 * 1024
+"""Bytes of values that ride in one specification; those beyond are blobs, however small."""
+
+_NOT_YET = {
+    "on_disconnect": None,
+    "redundancy": None,
+    "collect": "all",
+}
+"""Arguments of Task that this version accepts only at their defaults: none is ignored."""
+
+
+Registered = Mapping[Wanted, ModuleSpec | str]
+"""What the registry has; a text says why it has nothing that fits."""
+
+
+class Prepared(NamedTuple):
+    """A swarm whose graph is known; `sources` says where each module's program is."""
+
+    definition: Definition
+    graph: Graph
+    schedule: Schedule | None
+    folders: list[Path]
+    sources: dict[Module, Path | Wanted | None]
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """What to look up in the registry."""
+        return list(
+            {source: None for source in self.sources.values() if isinstance(source, Wanted)}
+        )
+
+
+class Compiled(NamedTuple):
+    """`blobs` are the encoded values that the specification names, by digest; `versioned` are
+    its modules with a version that did not come from the registry."""
+
+    spec: SwarmSpec
+    blobs: dict[str, Encoded]
+    versioned: tuple[ModuleSpec, ...] = ()
+
+
+def prepare(swarm: Swarm) -> Prepared:
+    """Check the graph, and find the modules' programs. Raises InvalidSwarm and its kinds."""
+    definition = definition_of(swarm)
+    schedule = schedule_of(swarm)
+    graph = schedule.graph if schedule else graph_of(swarm)
+    folders = _folders(swarm)
+    modules = dict.fromkeys(vertex.task.module for vertex in graph.vertices)
+    return Prepared(
+        definition, graph, schedule, folders, {one: locate(one, folders) for one in modules}
+    )
+
+
+def compile_swarm(swarm: Swarm) -> Compiled:
+    """Check and translate a swarm, without a registry. Raises InvalidSwarm and its kinds."""
+    return finish(prepare(swarm), {})
+
+
+def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded]]:
+    """A module of its own, and its package. Paths start here. Raises ModuleError."""
+    folders = [Path(os.getcwd())]
+    if module.is_range:
+        raise ModuleError(
+            f"Module {module.name!r} has the range {module.version!r}: "
+            'what is sent has one version, such as "1.0.0", or none.'
+        )
+    blobs: dict[str, Encoded] = {}
+    source = locate(module, folders)
+    found = find_program(module, folders) if isinstance(source, Wanted) else source
+    return _local(module, found, folders, blobs), blobs
+
+
+def finish(prepared: Prepared, registered: Registered) -> Compiled:
+    """Translate a swarm. Raises InvalidSwarm and its kinds."""
+    definition, graph, schedule, *_ = prepared
+    blobs: dict[str, Encoded] = {}
+    modules, names, versioned = _modules(prepared, registered, blobs)
+    return Compiled(
+        SwarmSpec(
+            name=definition.name,
+            tasks=tuple(_task(vertex, names[vertex.task.module]) for vertex in graph.vertices),
+            modules=modules,
+            globals=_globals(definition.globals, blobs),
+            max_iteration=definition.max_iteration,
+            seed=definition.seed,
+            schedule=_schedule(schedule) if schedule else (),
+            networks=_networks(definition.networks, graph),
+        ),
+        blobs,
+        versioned,
+    )
+
+
+def _schedule(schedule: Schedule) -> tuple[tuple[ScheduleEntry, ...], ...]:
+    return tuple(
+        tuple(ScheduleEntry(entry.aliases, entry.sequential) for entry in iteration)
+        for iteration in schedule.iterations
+    )
+
+
+def _networks(networks: dict[str, Network], graph: Graph) -> tuple[NetworkSpec, ...]:
+    for vertex in graph.vertices:
+        if (name := vertex.task.network) is not None and name not in networks:
+            there = ", ".join(map(repr, networks)) or "none"
+            raise InvalidSwarm(
+                f"Task {vertex.alias!r} is in the network {name!r}, which the swarm does not have "
+                f"(it has {there}): add it with add_network({name!r})."
+            )
+    return tuple(
+        NetworkSpec(name, network.topology, network.edges) for name, network in networks.items()
+    )
+
+
+def _globals(values: dict[str, Any], blobs: dict[str, Encoded]) -> dict[str, Payload]:
+    payloads, left = dict[str, Payload](), INLINE_TOTAL
+    for tag, value in values.items():
+        sent = payload(value, blobs, f"The global {tag!r}", min(left, INLINE_LIMIT))
+        if isinstance(sent, Inline):
+            left -= len(sent.data)
+        payloads[tag] = sent
+    return payloads
+
+
+def _modules(
+    prepared: Prepared, registered: Registered, blobs: dict[str, Encoded]
+) -> tuple[tuple[ModuleSpec, ...], dict[Module, str], tuple[ModuleSpec, ...]]:
+    """The specifications, each module's name among them, and those that the registry must learn.
+
+    Modules alike are one; others that would share a name are numbered.
+    """
+    specs: dict[ModuleSpec, ModuleSpec] = {}  # as written -> as named
+    names: dict[Module, str] = {}
+    taken: set[str] = set()
+    versioned: dict[ModuleSpec, None] = {}
+    for module, source in prepared.sources.items():
+        known = registered.get(source, "") if isinstance(source, Wanted) else ""
+        if isinstance(known, ModuleSpec):
+            written = _of_registry(module, known)
+        else:
+            folders = prepared.folders
+            found = find_program(module, folders, known) if isinstance(source, Wanted) else source
+            written = _local(module, found, folders, blobs)
+            if written.version is not None:
+                versioned[written] = None
+        if written not in specs:
+            name, number = written.name, 0
+            while name in taken:
+                number += 1
+                name = f"{written.name}_{number}"
+            taken.add(name)
+            specs[written] = _renamed(written, name)
+        names[module] = specs[written].name
+    return tuple(specs.values()), names, tuple(versioned)
+
+
+def _local(
+    module: Module, found: Path | None, folders: Sequence[Path], blobs: dict[str, Encoded]
+) -> ModuleSpec:
+    packed = package(module, found, folders)
+    return ModuleSpec(
+        name=module.name,
+        package=None if packed is None else to_blob(encode(packed.files), blobs),
+        image=module.image,
+        version=module.version,
+        datasets=module.datasets,
+        requirements=module.requirements or (packed.requirements if packed else ()),
+        resources=_resources(module.resources),
+    )
+
+
+def _of_registry(module: Module, known: ModuleSpec) -> ModuleSpec:
+    """As it was registered, but for what the module says itself."""
+    if module.include:
+        raise ModuleError(
+            f"Module {module.name!r} is a registered one, which is packed already: "
+            "leave include out, and send it with what it needs."
+        )
+    return ModuleSpec(
+        name=module.name,
+        package=known.package,
+        image=module.image or known.image,
+        version=known.version,
+        datasets=module.datasets or known.datasets,
+        requirements=module.requirements or known.requirements,
+        resources=_resources(module.resources) or known.resources,
+    )
+
+
+def _renamed(spec: ModuleSpec, name: str) -> ModuleSpec:
+    return spec if spec.name == name else replace(spec, name=name)
+
+
+def _task(vertex: Vertex, module: str) -> TaskSpec:
+    task = vertex.task
+    for argument, default in _NOT_YET.items():
+        if (given := getattr(task, argument)) != default:
+            raise _unsupported(vertex, f"{argument}={given!r}")
+    if isinstance(task.deadline, str):
+        raise _unsupported(vertex, f"deadline={task.deadline!r}", ", or give seconds")
+    return TaskSpec(
+        alias=vertex.alias,
+        module=module,
+        after=tuple(Edge(alias, condition.value) for alias, condition in vertex.after.items()),
+        method=task.method,
+        fixed=task.fixed,
+        excepted_ids=task.excepted_ids,
+        specified_ids=task.specified_ids,
+        maximum=task.maximum,
+        replicas=task.replicas,
+        gpu=task.gpu,
+        network=task.network,
+        class_name=task.class_name,
+        resources=_resources(task.resources),
+        datasets=_datasets(task),
+        priority=task.priority,
+        timeout=task.timeout,
+        retries=task.retries,
+        quorum=task.quorum,
+        deadline=task.deadline,
+    )
+
+
+def _unsupported(vertex: Vertex, argument: str, remedy: str = "") -> InvalidSwarm:
+    return InvalidSwarm(
+        f"Task {vertex.alias!r} has {argument}, which this version of Manta cannot do yet: "
+        f"leave it out{remedy}."
+    )
+
+
+def _datasets(task: Task) -> tuple[str, ...]:
+    return tuple(name for name in task.datasets if name not in task.module.datasets)
+
+
+def _resources(resources: dict[str, Any] | None) -> ResourceSpec | None:
+    return None if resources is None else ResourceSpec(**resources)
+
+
+def _folders(swarm: Swarm) -> list[Path]:
+    """Where paths start: beside the swarm's file, then its bases' files, then here."""
+    folders = []
+    for kind in type(swarm).__mro__:
+        if kind is Swarm:
+            break
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if file is not None:
+            folders.append(Path(file).resolve().parent)
+    return list(dict.fromkeys([*folders, Path(os.getcwd())]))

@@ -1,0 +1,36 @@
+"""From a value to what travels: inline in a message, or a blob beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blake3 import blake3
+
+from manta.apis.errors import InvalidValue
+from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
+from manta.transports.codec.values import Encoded, encode
+from manta.transports.errors import ValueNotSerializable
+
+
+def payload(value: Any, blobs: dict[str, Encoded], what: str, limit: int = INLINE_LIMIT) -> Payload:
+    """The value as it travels; one that is over the limit is added to the blobs.
+
+    Raises InvalidValue that starts with `what`.
+    """
+    try:
+        encoded = encode(value)
+    except ValueNotSerializable as error:
+        raise InvalidValue(f"{what} cannot be sent: {error}") from None
+    if encoded.nbytes <= limit:
+        return Inline(encoded.to_bytes())
+    return to_blob(encoded, blobs)
+
+
+def to_blob(encoded: Encoded, blobs: dict[str, Encoded]) -> BlobRef:
+    """Add an encoded value to the blobs, which are kept by digest."""
+    hasher = blake3()
+    for part in encoded.parts():
+        hasher.update(part)
+    digest = hasher.hexdigest()
+    blobs[digest] = encoded
+    return BlobRef(digest, encoded.nbytes)

@@ -1,0 +1,32 @@
+# Generated from manta/apis/aio/client.py by `make generate`: do not edit.
+"""What every part of the API stands on: requests over one connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from manta.apis.errors import NotFound
+from manta.apis.sync.connection import Connection, Reply
+
+if TYPE_CHECKING:
+    from manta.protocol.node import Message
+
+
+class Client:
+    """One user's requests to one manager."""
+
+    connection: Connection
+
+    def _ask(
+        self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
+    ) -> Reply:
+        return self.connection.ask(message, reply, again=again, wait=wait)
+
+    def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> Iterator[Any]:
+        """Each of these, fetched one by one; what is gone by then is skipped."""
+        for id_ in ids:
+            try:
+                yield get(id_)
+            except NotFound:
+                continue

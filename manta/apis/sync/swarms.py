@@ -1,0 +1,219 @@
+# Generated from manta/apis/aio/swarms.py by `make generate`: do not edit.
+"""Swarms, from deployment to removal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from manta.apis import checks
+from manta.apis.errors import Forbidden, InvalidArgument, NameTaken, NotFound, WaitTimeout
+from manta.apis.overviews import ClusterId, SwarmId, SwarmOverview
+from manta.apis.sync.client import Client
+from manta.apis.sync.connection import LONG_POLL
+from manta.apis.sync.waiting import in_thread
+from manta.protocol import user as messages
+from manta.protocol import users, versions
+from manta.protocol.codes import Code
+from manta.protocol.node import Ok
+from manta.protocol.user import Plan
+
+if TYPE_CHECKING:
+    from manta.apis.compile.packaging import Wanted
+    from manta.apis.compile.spec import Compiled
+    from manta.apis.swarm import Swarm
+    from manta.protocol.node import Message
+    from manta.protocol.spec import ModuleSpec
+
+
+class Swarms(Client):
+    """A swarm is given as an overview, an id, or a unique beginning of one."""
+
+    def check_swarm(self, cluster: ClusterId, swarm: Swarm) -> Plan:
+        """What would be placed where, or why not; nothing is deployed."""
+        compiled = self._compiled(swarm)
+        self._check_versions(compiled.versioned)
+        request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
+        return self.connection.plan(request)
+
+    def deploy_swarm(
+        self, cluster: ClusterId | Swarm, swarm: Swarm | None = None, *, wait: bool = False
+    ) -> SwarmOverview:
+        """Send a swarm and start it: `deploy_swarm(cluster, swarm)`, or `deploy_swarm(swarm)`
+        after `swarm.set_cluster(cluster)`.
+
+        Raises InvalidSwarm, and Unplaceable unless it may `wait` for nodes.
+        """
+        sent = self.send_swarm(cluster, swarm, wait=wait)
+        return self.start_swarm(sent)
+
+    def send_swarm(
+        self, cluster: ClusterId | Swarm, swarm: Swarm | None = None, *, wait: bool = False
+    ) -> SwarmOverview:
+        """Send a swarm to a cluster without starting it: it is PENDING.
+
+        Its modules that have a version are registered. Raises NameTaken when other content has
+        the name and version of one.
+        """
+        checks.flag("wait", wait)
+        where, swarm = _place(cluster, swarm)
+        compiled = self._compiled(swarm)
+        self.connection.push(compiled.blobs)
+        self._register(compiled.versioned)
+        return self._swarm(messages.SendSwarm(where, compiled.spec, wait))
+
+    def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """Start a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
+        return self._swarm(messages.StartSwarm(checks.identity("swarm", swarm)))
+
+    def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
+        """End a swarm: it is STOPPED at once, and what still runs is asked to end.
+
+        In each running task SystemExit is raised (SIGTERM), so that `finally` and `with` are
+        run; what has not ended after 5 s is killed. With `force` nothing is asked: all is killed
+        at once.
+        """
+        request = messages.StopSwarm(checks.identity("swarm", swarm), checks.flag("force", force))
+        return self._swarm(request, again=True)
+
+    def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """What runs goes on, nothing new is started."""
+        return self._swarm(messages.PauseSwarm(checks.identity("swarm", swarm)))
+
+    def resume_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """Let a paused swarm go on. Raises NotFound, WrongState."""
+        return self._swarm(messages.ResumeSwarm(checks.identity("swarm", swarm)))
+
+    def remove_swarm(self, swarm: SwarmId) -> None:
+        """Forget a swarm that has ended, with its results and logs."""
+        self._ask(messages.RemoveSwarm(checks.identity("swarm", swarm)), Ok)
+
+    def get_swarm(self, swarm: SwarmId) -> SwarmOverview:
+        """How the swarm stands now. Raises NotFound, Ambiguous."""
+        return self._swarm(messages.GetSwarm(checks.identity("swarm", swarm)), again=True)
+
+    def list_swarms(self, cluster: ClusterId | None = None) -> list[SwarmOverview]:
+        """Those of one cluster, or of all that this user may see, ended ones included; in the
+        order in which they were sent."""
+        where = checks.optional_identity("cluster", cluster)
+        found = self.connection.listed(
+            partial(messages.ListSwarms, where),
+            messages.Swarms,
+            lambda page: page.swarms,
+            lambda one: one.swarm_id,
+        )
+        return [SwarmOverview.of(swarm) for swarm in sorted(found, key=lambda one: one.created_at)]
+
+    def list_swarm_ids(self, cluster: ClusterId | None = None) -> list[str]:
+        """As `list_swarms`, the ids alone."""
+        return [swarm.swarm_id for swarm in self.list_swarms(cluster)]
+
+    def stream_swarms(
+        self, cluster: ClusterId | None = None, *, follow: bool = False
+    ) -> Iterator[SwarmOverview]:
+        """Each swarm; with `follow`, again when it has changed."""
+        checks.flag("follow", follow)
+        where = checks.optional_identity("cluster", cluster)
+        yield from self.connection.stream(
+            self.list_swarms(cluster),
+            partial(messages.WatchSwarms, where),
+            messages.Swarms,
+            lambda page: map(SwarmOverview.of, page.swarms),
+            lambda one: one.swarm_id,
+            follow=follow,
+        )
+
+    def stream_and_fetch_swarms(self, cluster: ClusterId | None = None) -> Iterator[SwarmOverview]:
+        """Each swarm, fetched by its id."""
+        ids = self.list_swarm_ids(cluster)
+        yield from self._fetched(ids, self.get_swarm)
+
+    def explain_swarm(self, swarm: SwarmId) -> Plan:
+        """Where each task runs or, node by node and rule by rule, why it does not."""
+        return self.connection.plan(messages.ExplainSwarm(checks.identity("swarm", swarm)))
+
+    def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
+        """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
+        if timeout is not None:
+            timeout = checks.number("timeout", timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            wait = LONG_POLL
+            if deadline is not None:
+                wait = max(0.0, min(wait, deadline - time.monotonic()))
+            request = messages.WaitSwarm(checks.identity("swarm", swarm), wait)
+            found = self._swarm(request, again=True, wait=wait)
+            if found.ended:
+                return found
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(
+                    f"Swarm {found.name!r} is still {found.status} after {timeout:g} s, in "
+                    f"iteration {found.iteration}: wait longer, or see explain_swarm."
+                )
+
+    def _swarm(self, message: Message, *, again: bool = False, wait: float = 0.0) -> SwarmOverview:
+        answer = self._ask(message, messages.SwarmInfo, again=again, wait=wait)
+        return SwarmOverview.of(answer)
+
+    def _compiled(self, swarm: Swarm) -> Compiled:
+        from manta.apis.compile import spec
+
+        prepared = in_thread(lambda: spec.prepare(swarm))
+        registered = self._registered(prepared.wanted)
+        return in_thread(lambda: spec.finish(prepared, registered))
+
+    def _registered(self, wanted: Iterable[Wanted]) -> dict[Wanted, ModuleSpec | str]:
+        """What the registry has of these; a text says why it has none."""
+        found: dict[Wanted, ModuleSpec | str] = {}
+        for name in wanted:
+            request = users.ResolveModule(name.name, name.version)
+            try:
+                found[name] = (self._ask(request, users.ModuleInfo, again=True)).spec
+            except NotFound as error:
+                found[name] = f"the registry of modules ({_there(error)})"
+            except Forbidden:
+                found[name] = "the registry of modules (which you may not read)"
+        return found
+
+    def _check_versions(self, versioned: Iterable[ModuleSpec]) -> None:
+        """Raises NameTaken, as sending them would."""
+        for spec in versioned:
+            request = users.ResolveModule(spec.name, spec.version)
+            try:
+                known = self._ask(request, users.ModuleInfo, again=True)
+            except (NotFound, Forbidden):
+                continue
+            if known.spec != spec:
+                assert spec.version is not None
+                raise NameTaken(versions.taken(spec.name, spec.version), Code.VERSION_TAKEN)
+
+    def _register(self, versioned: Iterable[ModuleSpec]) -> None:
+        """Modules that were pushed: from now on their versions never change."""
+        for spec in versioned:
+            self._ask(users.SendModule(spec), users.ModuleInfo, again=True)
+
+
+def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
+    """The two forms of `deploy_swarm`."""
+    from manta.apis.swarm import Swarm, definition_of
+
+    if swarm is not None:
+        if isinstance(cluster, Swarm):
+            raise InvalidArgument("The swarm comes last: give the cluster, then the swarm.")
+        return checks.identity("cluster", cluster), swarm
+    definition = definition_of(cluster)
+    if definition.cluster is None:
+        raise InvalidArgument(
+            f"Swarm {definition.name!r} has no cluster: give one, deploy_swarm(cluster, swarm), "
+            "or call swarm.set_cluster(cluster) first."
+        )
+    return definition.cluster, cluster
+
+
+def _there(error: NotFound) -> str:
+    there = error.data.get("versions")
+    if there is None:
+        return "none of that name"
+    return f"it has {', '.join(there)}" if there else "it has none with a version"

@@ -1,0 +1,126 @@
+"""The manager of this machine: its folder, and its process in the background."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.cli.exit_codes import LocalError
+from manta.console.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from manta.manager.home import Home, ManagerFile
+
+STARTED = 15.0
+"""Seconds that a manager has to start."""
+
+
+def home_of(path: str | None) -> Home:
+    """The folder that a command names, ~/.manta/manager if it names none."""
+    from manta.apis.connect.profiles import home
+    from manta.manager.home import Home
+
+    return Home(Path(path).absolute() if path else home() / "manager")
+
+
+def daemon_command(
+    home: Home, host: str, node_port: int, user_port: int, bulk_port: int
+) -> list[str]:
+    host = f"[{host}]" if ":" in host else host
+    command = [sys.executable, "-m", "manta.manager", "--home", str(home.path)]
+    for name, port in (("nodes", node_port), ("users", user_port), ("bulk", bulk_port)):
+        command += [f"--{name}", f"tcp://{host}:{port}"]
+    return command
+
+
+@dataclass
+class Started:
+    """A manager in the background; `said` holds the first password, if this was its first start."""
+
+    file: ManagerFile
+    log: Path
+    logged: str
+    said: str
+
+    @property
+    def first_password(self) -> str | None:
+        found = re.search(r"password\s+(\S+)", self.said)
+        return found[1] if found else None
+
+
+def start_in_background(home: Home, command: list[str]) -> Started:
+    """Return when it serves. Raises LocalError."""
+    from manta.transports.security.keys import make_private_folder
+
+    make_private_folder(home.path)
+    log = home.path / "manager.log"
+    with Interrupts() as interrupts:
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+            begin = output.tell()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,  # for the first password, which no file may keep
+                stderr=output,
+                start_new_session=True,
+                text=True,
+            )
+        try:
+            interrupts.begin()
+            found = _wait_for_start(home, process, log, begin)
+            assert process.stdout is not None
+            with process.stdout:
+                said = process.stdout.read()  # to its end: once it has started, it lets go of it
+        except BaseException:
+            interrupts.finish()
+            process.terminate()
+            # Should it have made its first user by now: that is said only this once.
+            click.echo(process.communicate()[0].rstrip(), nl=False)
+            raise
+        process.returncode = 0  # it goes on without us: no warning that it was not waited for
+    return Started(found, log, _since(log, begin), said.rstrip())
+
+
+def _wait_for_start(
+    home: Home, process: subprocess.Popen[str], log: Path, begin: int
+) -> ManagerFile:
+    deadline = time.monotonic() + STARTED
+    while (found := running(home)) is None or found.pid != process.pid:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            raise LocalError(f"The manager did not start:\n{_since(log, begin)}")
+        time.sleep(0.02)
+    return found
+
+
+def _since(log: Path, begin: int) -> str:
+    return log.read_bytes()[begin:].decode(errors="replace").rstrip()
+
+
+def running(home: Home) -> ManagerFile | None:
+    """Where it listens; None while none runs. Raises LocalError."""
+    try:
+        return home.running()
+    except ValueError as error:
+        raise LocalError(str(error)) from None
+    except PermissionError as error:
+        raise LocalError(_forbidden(Path(error.filename))) from None
+
+
+def _forbidden(path: Path) -> str:
+    try:
+        theirs = path.stat().st_uid != os.getuid()
+    except PermissionError:  # the folder is not ours to look into
+        theirs = True
+    if theirs:
+        return f"{path} is another user's: ask that user."
+    return f"{path} cannot be read: give yourself the right to (chmod u+rw)."

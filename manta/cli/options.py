@@ -1,0 +1,132 @@
+"""Options that several commands have: the way to the manager, swarms, nodes and datasets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from manta.console.commands import as_json_option
+
+T = TypeVar("T")
+Command = Callable[..., Any]
+
+
+def with_api(function: Command) -> Command:
+    """Add --json, --host, --port, --token and --profile; the command gets an open UserAPI first."""
+
+    @connects
+    @functools.wraps(function)
+    def command(connect: Callable[[], Any], **options: Any) -> Any:
+        with connect() as api:
+            return function(api, **options)
+
+    return command
+
+
+def connects(function: Command) -> Command:
+    """The same for a command that may do without: it gets what opens the UserAPI."""
+
+    @as_json_option
+    @click.option("--host", help="The manager's host (MANTA_HOST).")
+    @click.option("--port", type=click.IntRange(1, 65535), help="Its user port (MANTA_PORT).")
+    @click.option("--token", help="A user's token (MANTA_TOKEN); better not on a command line.")
+    @click.option("--profile", help="Which profile of ~/.manta to use.")
+    @functools.wraps(function)
+    def command(
+        host: str | None, port: int | None, token: str | None, profile: str | None, **options: Any
+    ) -> Any:
+        from manta.apis.user_api import UserAPI
+
+        _check_names(options)
+        return function(lambda: usage(lambda: UserAPI(token, host, port, profile)), **options)
+
+    return command
+
+
+NAMES = {
+    "cluster": "The cluster", "email": "The e-mail address", "module": "The module",
+    "name": "The name", "node": "The node", "role_": "The role", "swarm": "The swarm",
+    "swarms": "The swarm", "tag": "The tag", "task": "The task", "user": "The user",
+    "user_": "The user",
+}  # fmt: skip
+"""Parameters that name something, and how a sentence begins that is about one."""
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """Before anybody is asked about them. Raises click.UsageError."""
+    from manta.apis import checks
+
+    def check() -> None:
+        for parameter, words in NAMES.items():
+            given = options.get(parameter)
+            for value in given if isinstance(given, tuple) else (given,):
+                if value is not None:
+                    checks.name(words, value)
+
+    usage(check)
+
+
+def usage(make: Callable[[], T]) -> T:
+    """Make an API; an argument that it does not take was one of the command line."""
+    from manta.apis.errors import InvalidArgument
+
+    try:
+        return make()
+    except InvalidArgument as error:
+        raise click.UsageError(str(error)) from None
+
+
+def swarm_file(function: Command) -> Command:
+    """The file of a swarm, and what its class is called with."""
+    target = click.argument("target", metavar="FILE[:CLASS]")
+    return target(parameters_option(function))
+
+
+parameters_option = click.option(
+    "-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class."
+)
+cluster_option = click.option("--cluster", required=True, help="Its name or id.")
+follow_option = click.option(
+    "-f", "--follow", is_flag=True, help="Go on until the swarm has ended."
+)
+password_option = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from standard input."
+)
+
+manager_home_option = click.option("--home", help="Its folder; ~/.manta/manager if left out.")
+
+
+def nodes_option(least: int) -> Callable[[Command], Command]:
+    """How many nodes a local cluster has."""
+    return click.option(
+        "--nodes",
+        default=2,
+        show_default=True,
+        type=click.IntRange(least, 256),
+        help="How many nodes to start.",
+    )
+
+
+dataset_option = click.option(
+    "--dataset",
+    "datasets",
+    metavar="NAME=PATH",
+    multiple=True,
+    help="Map a path on every node; {i} counts the nodes from 0, {alias} is node-1, node-2, ...",
+)
+
+
+def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=PATH, each name once."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not name.strip() or not path:
+            raise click.BadParameter(f"{pair!r} is not NAME=PATH.", param_hint="--dataset")
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice.", param_hint="--dataset")
+        found[name.strip()] = path
+    return found

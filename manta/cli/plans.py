@@ -1,0 +1,40 @@
+"""Where a swarm's tasks run, or why they do not, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from manta.console import text
+
+if TYPE_CHECKING:
+    from manta.protocol.user import Plan
+
+
+def plan_lines(plan: Plan, room: int | None, labels: Mapping[str, str] | None = None) -> list[str]:
+    """A plan in words: problems first, then where instances are, then the nodes that are not.
+
+    `labels` are those of nodes, by alias.
+    """
+    lines = [
+        click.style(line, fg="yellow")
+        for problem in plan.problems
+        for line in text.folded(problem, room)
+    ]
+    if plan.placements:
+        names = ("TASK", "NODE", "LABELS") if labels else ("TASK", "NODE")
+        header = [click.style(name, bold=True) for name in names]
+        rows = [
+            (f"{at.task}.{at.index}", at.node_alias, (labels or {}).get(at.node_alias, ""))
+            for at in plan.placements
+        ]
+        lines += ["", *text.table(header, [row[: len(names)] for row in rows], room=room)]
+    lines += [f"{n} more of {task} wait for free places." for task, n in plan.waiting.items()]
+    refused = [verdict for verdict in plan.verdicts if not verdict.accepted]
+    if refused:
+        header = [click.style(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]
+        rows4 = [(v.task, v.node_alias, v.rule, v.reason) for v in refused]
+        lines += ["", *text.table(header, rows4, room=room, words=(3,))]
+    return lines or ["Nothing to explain: no task has been placed, and none is refused."]

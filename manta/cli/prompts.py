@@ -1,0 +1,44 @@
+"""Secrets, asked for on the terminal or read from standard input."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import warnings
+
+import click
+
+from manta.console.exit_codes import Exit
+
+TRIES = 3
+"""How often a secret is asked for when nothing is typed."""
+
+
+class NotGiven(click.ClickException):
+    """What was asked for was not answered."""
+
+    exit_code = Exit.USAGE
+
+
+def secret(what: str, *, from_stdin: bool) -> str:
+    """A password or token, typed where nobody sees it, or the next line of standard input.
+
+    Raises NotGiven.
+    """
+    if from_stdin:
+        if line := sys.stdin.readline().rstrip("\n"):
+            return line
+        raise NotGiven(f"Standard input has no {what.lower()}: give it as a line of its own.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            for _ in range(TRIES):
+                if typed := getpass.getpass(f"{what}: "):
+                    return typed
+    except EOFError:
+        click.echo(err=True)  # the cursor is behind the question
+    except getpass.GetPassWarning:
+        raise NotGiven(
+            f"There is no terminal to ask for the {what.lower()}: give it on standard input."
+        ) from None
+    raise NotGiven(f"No {what.lower()} was given.")

@@ -1,0 +1,104 @@
+"""Lists and single things, as tables or as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import click
+
+from manta.console import json_form, text
+from manta.console.terminal import Screen
+
+
+class Record(Protocol):
+    """An overview, or a dict."""
+
+    def __getitem__(self, field: str, /) -> Any: ...
+
+
+Cell = Callable[[Any], str]
+"""What a column shows of a record."""
+Columns = Mapping[str, Cell]
+
+_WORDS = {"reason", "rights", "roles", "datasets"}
+"""Columns that are folded where the terminal is narrow; others are cut."""
+
+
+def emit(
+    records: Sequence[Record],
+    columns: Columns,
+    *,
+    as_json: bool,
+    nothing: str,
+) -> None:
+    """A list as a table with these columns, or in full as JSON; `nothing` stands for no table."""
+    if as_json:
+        json_form.show(records)
+        return
+    if not records:
+        click.echo(nothing)
+        return
+    rows = [[cell(record) for cell in columns.values()] for record in records]
+    header = [click.style(name.upper(), bold=True) for name in columns]
+    screen = Screen()
+    names = list(columns)
+    ids = [i for i, name in enumerate(names) if name == "id"]
+    words = [i for i, name in enumerate(names) if name in _WORDS]
+    screen.show(text.table(header, rows, room=screen.room, ids=ids, words=words))
+
+
+def show_fields(record: Any, rows: Sequence[tuple[str, str]], *, as_json: bool) -> None:
+    """One thing: a line for each of its fields, or all of it as JSON."""
+    if as_json:
+        json_form.show(record)
+    else:
+        Screen().show(text.table(("", ""), rows)[1:])
+
+
+def show_record(record: Record, columns: Columns, *, as_json: bool) -> None:
+    """One thing: a line for each of these columns, or all of it as JSON."""
+    rows = [(label, cell(record)) for label, cell in columns.items()]
+    show_fields(record, rows, as_json=as_json)
+
+
+def field(name: str) -> Cell:
+    """A column that shows one field."""
+    return lambda record: "" if record[name] is None else str(record[name])
+
+
+_STATES = {"COMPLETED": "green", "RUNNING": "green", "CONNECTED": "green", "ACTIVE": "cyan"}
+_STATES |= {"FAILED": "red", "LOST": "red", "DISCONNECTED": "red"}
+
+
+def state(name: str) -> Cell:
+    """A column that shows a state in its colour; what waits for somebody is yellow."""
+    return lambda record: click.style(record[name], fg=_STATES.get(record[name], "yellow"))
+
+
+def ident(name: str) -> Cell:
+    """A column of ids: there to be copied, not to be read."""
+    return lambda record: click.style(record[name], dim=True)
+
+
+def age(name: str) -> Cell:
+    """A column that shows how long ago a time was."""
+    return lambda record: text.seconds(max(0.0, time.time() - record[name])) if record[name] else ""
+
+
+def brief(value: Any) -> str:
+    """A value in one line."""
+    if hasattr(value, "dtype") and hasattr(value, "shape") and value.shape:
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, float):
+        return text.number(value)
+    if isinstance(value, bytes):
+        return text.size(len(value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {brief(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        shown = ", ".join(brief(item) for item in value[:8])
+        more = f", ... {len(value)} in all" if len(value) > 8 else ""
+        return f"[{shown}{more}]" if isinstance(value, list) else f"({shown}{more})"
+    return str(value)
