@@ -26,7 +26,7 @@ from manta.protocol.node import (
     TaskStarted,
 )
 from manta.protocol.values import BlobRef
-from manta.transports.blobs.depots import FileDepot
+from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.keys import KeyPair
 from tests.support.stored import VERSIONS, Stored
 
