@@ -1,7 +1,7 @@
-"""Arguments of World, Local and Results, checked where they are given.
+"""Checks the arguments of World, Local and Results where they are given.
 
-The node ends a task that sends it what it does not take; here it is an exception that names
-the argument and what would do.
+The node ends an attempt whose request it can't read. Checked here, a wrong argument raises an
+exception that names it and says what would do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 LONGEST_NAME = 1024
 LONGEST_TEXT = 16 * 1024
 LONGEST_WAIT = 366 * 86400.0
-"""Seconds; whoever would wait longer waits so long."""
+"""Seconds; whoever asks for more waits this long."""
 _LARGEST = 2**53
 
 
@@ -36,7 +36,7 @@ def node(value: object) -> str:
 
 
 def text(what: str, value: object) -> str:
-    """Words for people; what is too long is cut."""
+    """Text for people, cut where it is too long."""
     shown = str(value)[:LONGEST_TEXT]
     return shown.encode("utf-8", "replace").decode()
 
@@ -53,7 +53,7 @@ def whole(what: str, value: object) -> int:
 
 
 def number(what: str, value: Any) -> float:
-    """A number, numpy's and torch's too; no text, and no bool. Raises TypeError, ValueError."""
+    """A number, numpy's and torch's too, but no text and no bool. Raises TypeError, ValueError."""
     if isinstance(value, str | bytes) or type(value).__name__ in ("bool", "bool_"):  # numpy's too
         raise TypeError(f"{what} is a number, not {value!r:.60}.")
     try:
@@ -65,7 +65,7 @@ def number(what: str, value: Any) -> float:
 
 
 def seconds(what: str, value: Any) -> float:
-    """A finite number above 0, as the SDK has it. Raises TypeError, ValueError."""
+    """A finite number of seconds above 0. Raises TypeError, ValueError."""
     sentence = f"{what} is {value!r:.60}: give seconds, more than 0."
     try:
         given = number(what, value)
@@ -77,7 +77,7 @@ def seconds(what: str, value: Any) -> float:
 
 
 def fraction(what: str, value: Any) -> float:
-    """Above 0 and up to 1. Raises TypeError, ValueError."""
+    """A fraction above 0 and up to 1. Raises TypeError, ValueError."""
     given = number(what, value)
     if not 0 < given <= 1:
         raise ValueError(f"{what} is {value!r:.60}: give a fraction above 0 and up to 1.")
@@ -85,7 +85,7 @@ def fraction(what: str, value: Any) -> float:
 
 
 def rank(what: str, value: object, size: int) -> int:
-    """Raises TypeError, ValueError."""
+    """A rank from 0 to `size` - 1. Raises TypeError, ValueError."""
     given = whole(what, value)
     if not 0 <= given < size:
         raise ValueError(f"{what} is {given}: give a rank from 0 to {size - 1}.")

@@ -1,8 +1,8 @@
-"""Which round this process runs: what `World`, `Local` and `Results` speak through."""
+"""The attempt that this process runs: `World`, `Local` and `Results` speak through it."""
 
 from __future__ import annotations
 
-from _thread import RLock  # importing threading costs each forked round a tenth
+from _thread import RLock  # importing threading costs each forked attempt a tenth
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manta.light.errors import NotInTask
@@ -12,18 +12,16 @@ if TYPE_CHECKING:
 
 
 class Brief:
-    """The round that runs here: what the node says of it (`manta.node.task_server.outcomes.brief`),
-    where its scratch folder lies, and what it counts itself."""
+    """The attempt that runs here: what the node says of it, where its scratch folder lies, and what
+    it counts itself. `manta.node.task_server.outcomes.brief` is the node's part."""
 
     swarm_id: str
-    swarm_name: str
     alias: str
     index: int
     iteration: int
     attempt: int
     task_id: str
     node_id: str
-    node_alias: str
     size: int
     seed: int
     class_name: str | None
@@ -34,15 +32,15 @@ class Brief:
     def __init__(self, **told: Any) -> None:
         self.__dict__.update(told)
         self.collectives = 0
-        """How many this round has taken part in."""
+        """How many this attempt has taken part in so far."""
         self.locks: dict[str, RLock] = {}
-        """Which of its threads has one of the swarm's locks, which are those of instances."""
+        """The swarm knows which instance holds a lock; these know which of its threads does."""
         self.node_ids: dict[str, str] = {}
-        """By the names that this round has received under."""
+        """By the names under which this attempt has received from them."""
         self.received: dict[tuple[str, str], int] = {}
-        """How many messages of a node, by its id, and tag this round has received."""
+        """How many messages this attempt has received, by the sender's id and tag."""
         self.receiving: dict[tuple[str, str], bool] = {}
-        """Whether it was asked for one more, which was not given out."""
+        """Whether one more was asked for that has not been given out."""
 
     @property
     def name(self) -> str:
@@ -65,7 +63,7 @@ class Entry:
 
 
 class Part:
-    """What an instance contributed to a collective; MISSING for nothing, as in a barrier."""
+    """What an instance contributed to a collective; its value is MISSING in a barrier."""
 
     def __init__(self, rank: int, value: Any) -> None:
         self.rank = rank
@@ -80,24 +78,23 @@ MISSING = Missing()
 
 
 class Context(Protocol):
-    """One round, seen from its code."""
+    """An attempt as its code sees it."""
 
     @property
     def brief(self) -> Brief: ...
 
     def call(self, request: str, /, **fields: Any) -> Any:
-        """Ask the node for something; `value` among the fields is any value that can be sent.
+        """Sends a request to the node and waits for its answer.
 
-        The requests are those of `manta.node.task_server.requests`, in snake case.
-        Answers a plain object, a value (or MISSING), or a list of Entry or Part.
+        Requests and fields are those of `manta.node.task_server.requests`, in snake case; `value`
+        is any value that can be sent. Returns a plain object, a value (or MISSING), or a list of
+        Entry or Part.
         """
 
 
 class Usage:
-    """The round that is running, if one is; `watch` hears of uses while there is none.
-
-    `log_sink` is the socket that takes the round's log records, one a datagram.
-    """
+    """The attempt that is running, if any, and the socket that takes its log records, one in a
+    datagram. While none runs, `watch` is called when code uses the context."""
 
     def __init__(self) -> None:
         self.context: Context | None = None

@@ -1,4 +1,4 @@
-"""Files as values, by their suffix; imported when a task first reads a dataset."""
+"""Reads files as values, by their suffix. Imported when a task first reads a dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def load(path: MantaPath) -> Any:
-    """Raises MissingPackage, DataCorruptionError, FileNotFoundError."""
+    """A file's value, or the path where the suffix says nothing.
+
+    Raises MissingPackage, DataCorruptionError, FileNotFoundError.
+    """
     suffix = path.suffix.lower()
     if path.is_dir() or suffix not in (".npy", ".npz", ".pt", ".csv", ".parquet"):
         path.stat()  # raises where there is nothing
@@ -27,7 +30,7 @@ def load(path: MantaPath) -> Any:
 
 
 def load_numpy(path: MantaPath) -> Any:
-    """Raises what `load` raises, and TypeError for a format that holds no arrays."""
+    """A file's arrays. Raises what `load` raises, and TypeError for formats without arrays."""
     value = load(path)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):

@@ -1,8 +1,8 @@
 """What the instances of a swarm say to each other: a part of `World`.
 
-A value is whatever a result may be. The default time-out is the task's own, else 300 s. A wait
-that cannot end raises, naming who was waited for: PeerLost when an instance failed, finished
-without the call or its node was lost, NothingSent when nobody is left who could send, Timeout,
+Values are whatever results may be. The default timeout is the task's own, else 300 s. A wait
+that cannot end raises and names who was waited for: PeerLost when an instance failed, finished
+without the call or lost its node, NothingSent when nobody is left who could send, Timeout or
 SwarmStopped.
 """
 
@@ -26,8 +26,8 @@ DEFAULT_TIMEOUT = 300.0
 class Peer(str):
     """An instance of this task in this iteration: the id of its node, and what else is known.
 
-    It goes wherever a node does, and equals `world.node_id` there. `share`: its part by measured
-    speed. Two instances on one node are equal; `rank` tells them apart.
+    It can stand wherever a node's id can, and equals `world.node_id` there. `share` is its part
+    of the work by measured speed. Two instances on one node are equal; `rank` tells them apart.
     """
 
     __slots__ = ("node_alias", "node_id", "rank", "share")
@@ -58,40 +58,40 @@ class Exchange:
     # One to all, one to one.
 
     def broadcast(self, tag: str, value: Any) -> None:
-        """Give a value to all instances of this iteration; the latest under a tag counts.
+        """Gives a value to all instances of this iteration; the latest under a tag counts.
 
         Returns at once. In a network it reaches neighbors only.
         """
         current().call("broadcast", tag=arguments.tag(tag), value=value)
 
     def get_broadcast(self, tag: str, timeout: float | None = None) -> Any:
-        """The latest value under a tag in this iteration, awaited.
+        """Waits for a value under a tag in this iteration and returns the latest.
 
         Raises Timeout after `timeout` seconds, NothingSent when nobody is left who could send.
         """
         return current().call("get_broadcast", tag=arguments.tag(tag), timeout=_timeout(timeout))
 
     def send_to_node(self, node: str, tag: str, value: Any) -> None:
-        """Send a value to a node, by its id or alias. Returns at once.
+        """Sends a value to a node, by its id or alias. Returns at once.
 
-        Messages arrive in order for each sender and tag, and none is lost: one that nobody
-        received is there in the next iteration. Raises UnknownPeer.
+        Messages of one sender and tag arrive in order, and none is lost: what nobody received
+        waits for the next iteration. Raises UnknownPeer.
         """
         current().call("send", to=arguments.node(node), tag=arguments.tag(tag), value=value)
 
     def receive_from_node(self, node: str, tag: str, timeout: float | None = None) -> Any:
-        """The next value that the node sent here under the tag, awaited.
+        """Waits for the next value that the node sent here under the tag.
 
-        Each goes to one instance. A call that a signal cut short has taken none: the next one
-        gives the same message. Raises UnknownPeer, PeerLost when nothing that could send is left
-        on that node, Timeout.
+        Each goes to one instance. A call that a signal cuts short takes none: the next call
+        returns the same message. Raises UnknownPeer, Timeout, and PeerLost when nothing that could
+        send is left on that node.
         """
         name, tag, left = arguments.node(node), arguments.tag(tag), _timeout(timeout)
-        round_ = current()
-        brief = round_.brief
+        context = current()
+        brief = context.brief
         ids, received, receiving = brief.node_ids, brief.received, brief.receiving
         if name not in ids:
-            ids[name] = round_.call("resolve_node", name=name)
+            ids[name] = context.call("resolve_node", name=name)
         source = ids[name]
         place = source, tag
         received.setdefault(place, 0)
@@ -99,9 +99,9 @@ class Exchange:
         while True:
             number = received[place]
             receiving[place] = True
-            value = round_.call("receive", source=source, tag=tag, number=number, timeout=left)
-            # No call and no jump from here to `return`: neither a signal nor another thread can
-            # come between, so that a message counts as received just when it is given out.
+            value = context.call("receive", source=source, tag=tag, number=number, timeout=left)
+            # No call and no jump from here to `return`, so that neither a signal nor another
+            # thread comes between: a message counts as received exactly when it is given out.
             if received[place] == number:
                 received[place] = number + 1
                 receiving[place] = False
@@ -109,7 +109,7 @@ class Exchange:
             left = max(0.001, until - time.monotonic())  # another thread has received that one
 
     # Collectives: all instances of this task in this iteration make the same calls in the same
-    # order. One that fails and is tried again finds what it and others contributed before.
+    # order. An instance that is tried again finds what it and the others contributed before.
 
     def all_reduce(
         self,
@@ -140,12 +140,12 @@ class Exchange:
                 if isinstance(part.value, str):
                     raise CollectiveError(part.value)
                 return part.value
-        # What there is to reduce is the same for all, since who is lost does not come back.
+        # Whoever is lost does not come back: what there is to reduce is the same for all.
         parts = _collect(number, "all_reduce", timeout, on_loss=on_peer_lost)
         try:
             outcome = reduce([(part.rank, part.value) for part in parts], op)
         except Exception as error:
-            if not self._rank:  # why there is no outcome, to all: none is a text
+            if not self._rank:  # tell all why there is no outcome: outcomes are never text
                 _contribute(number + 1, "all_reduce", str(error) or type(error).__name__)
             raise
         if not self._rank:
@@ -160,7 +160,7 @@ class Exchange:
         """
         arguments.one_of("op", op, OPS)
         number = _next_number(1)
-        form = form_of(value)  # arrays of other lengths would be cut elsewhere
+        form = form_of(value)  # arrays of different lengths would be cut at different places
         for rank, part in enumerate(_split(value, self._size)):
             _contribute(number, "reduce_scatter", [form, part], to=rank)
         parts = _collect(number, "reduce_scatter", timeout)
@@ -190,9 +190,9 @@ class Exchange:
         | `gather(value, deadline=5)` | after 5 s, the same dict |
 
         With a quorum or a deadline it is a dict even when all have answered, so that code need not
-        ask which it got: a list without those who are missing would not tell whose each value is.
-        `quorum`: a fraction of the instances that is enough. With a `deadline` in seconds it
-        waits for all until then, and then the quorum decides (without one: at least one value).
+        ask which it got; a list with gaps would not tell whose each value is. `quorum` is the
+        fraction of the instances that is enough. With a `deadline`, in seconds, it waits for all
+        until then, and then the quorum decides (without one, a single value is enough).
         Raises PeerLost, Timeout.
         """
         size = self._size
@@ -223,9 +223,9 @@ class Exchange:
     def scatter(
         self, values: Sequence[Any] | None = None, root: int = 0, timeout: float | None = None
     ) -> Any:
-        """This rank's item of the list of `size` values that rank `root` gives.
+        """Rank `root` gives a list of `size` values, and each rank gets its own.
 
-        Others leave `values` out. Raises PeerLost.
+        Other ranks leave `values` out. Raises PeerLost.
         """
         size = self._size
         root = arguments.rank("root", root, size)
@@ -244,7 +244,7 @@ class Exchange:
         return part.value
 
     def barrier(self, timeout: float | None = None) -> None:
-        """Wait until all instances of this task have come here. Raises PeerLost, Timeout."""
+        """Waits until all instances of this task have come here. Raises PeerLost, Timeout."""
         number = _next_number(1)
         current().call("contribute", number=number, kind="barrier", to=None)
         _collect(number, "barrier", timeout)
@@ -253,15 +253,16 @@ class Exchange:
     def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
         """`with world.lock("name"):` runs in one instance of the swarm at a time.
 
-        First come, first served, also among the threads of a round; the end of the round gives
-        it back too. Raises Timeout, naming who holds it, and RequestFailed within the same lock.
+        First come, first served, among the threads of one instance as well. The end of the attempt
+        releases it too. Raises Timeout, naming who holds it, and RequestFailed inside the same
+        lock.
         """
         name = arguments.name("lock's name", name)
         patience = _timeout(timeout)
         mine: Any = current().brief.locks.setdefault(name, RLock())
         if mine._is_owned():
             raise RequestFailed(
-                f"This round holds the lock {name!r} already: it would wait for itself for ever."
+                f"This attempt holds the lock {name!r} already: it would wait for itself forever."
             )
         left = patience
         try:
@@ -275,7 +276,7 @@ class Exchange:
                 left = max(0.001, patience - (time.monotonic() - began))
             current().call("lock", name=name, timeout=left)
             yield
-        finally:  # whoever gave up waiting, or was taken out by a signal, must leave the queue, too
+        finally:  # who gave up waiting, or was taken out by a signal, must leave the queue too
             if mine._is_owned():
                 try:
                     current().call("unlock", name=name)
@@ -293,18 +294,18 @@ class Exchange:
     def share(self) -> float:
         """This instance's part of the work, by how fast each was in the iteration before.
 
-        The shares of a task's instances add up to 1; in the first iteration they are equal.
+        The shares of a task's instances add up to 1. In the first iteration they are equal.
         """
         return next(peer.share for peer in self.peers if peer.rank == self._rank)
 
-    # What a later attempt of this round finds.
+    # What the next attempt of this instance finds.
 
     def checkpoint(self, state: Any) -> None:
-        """Keep a state, so that this round can go on from it if it has to be tried again."""
+        """Keeps a state, so that the next attempt can go on from it should this one fail."""
         current().call("checkpoint", value=state)
 
     def restore(self) -> Any:
-        """The last checkpoint of this round, by whichever attempt; None when there is none."""
+        """This instance's last checkpoint in this iteration, whichever attempt made it, or None."""
         state = current().call("restore")
         return None if state is MISSING else state
 

@@ -13,8 +13,8 @@ from manta.light.errors import GlobalNotFound
 class Globals(Mapping[str, Any]):
     """The swarm's globals as a mapping that can be written: the last writer wins.
 
-    A read sees every write of the tasks before this one in the graph. Each read
-    fetches the value anew; keep it in a variable to use it twice.
+    A read sees every write of the tasks before this one in the graph. Each read fetches the
+    value anew: keep it in a variable to use it twice.
     """
 
     def __getitem__(self, tag: str) -> Any:
@@ -28,7 +28,7 @@ class Globals(Mapping[str, Any]):
         return value
 
     def __setitem__(self, tag: str, value: Any) -> None:
-        """Set a global for all. Raises TypeError for a value that can't be sent."""
+        """Sets a global for all tasks. Raises TypeError for a value that can't be sent."""
         current().call("set_global", tag=arguments.tag(tag), value=value)
 
     def __contains__(self, tag: object) -> bool:

@@ -1,4 +1,4 @@
-"""The node that a task runs on: its datasets, resources and memory of the swarm."""
+"""The node that a task runs on: its datasets, its resources, and what it keeps for the swarm."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Resources(NamedTuple):
 class Local:
     """What a task sees of its node.
 
-    Works on its own, without a Task: it speaks for the round that is running.
+    Works on its own, without a Task: it speaks for the attempt that is running.
     """
 
     # Datasets: only those that the module declared and the operator allows.
 
     def dataset_path(self, name: str, path: str = "") -> MantaPath:
-        """Where a dataset lies, or something in a dataset that is a folder.
+        """Where a dataset lies, or a path within one that is a folder.
 
         `dataset_path("images/cats")` is short for `dataset_path("images", "cats")`, here and
         wherever else a dataset is named. Raises DatasetNotFound.
@@ -62,11 +62,11 @@ class Local:
         return found
 
     def get_dataset(self, name: str, path: str = "") -> Any:
-        """A dataset, or one file in a folder, as its format suggests.
+        """A dataset, or a file within one, as its format suggests.
 
-        .npy gives an array, .npz a dict of arrays, .pt tensors, .csv and .parquet a pandas
-        frame; a folder, or a file of another format, gives its MantaPath.
-        Raises DatasetNotFound, MissingPackage, DataCorruptionError.
+        .npy gives an array, .npz a dict of arrays, .pt tensors, .csv and .parquet a pandas frame;
+        a folder, or a file of any other format, gives its MantaPath. Raises DatasetNotFound,
+        MissingPackage, DataCorruptionError.
         """
         from manta.light.datasets import load
 
@@ -104,10 +104,10 @@ class Local:
     def scratch(self) -> MantaPath:
         """A folder of this task on this node, for files that need not be kept.
 
-        What one round leaves there the next finds, as long as the task's process on the node
-        lives; it goes with that process, at the latest with the swarm. A task that keeps more
-        there than its node allows (10 GiB, unless the operator says otherwise) is ended, FAILED
-        with a ResourceExhaustionError.
+        What one attempt leaves there, the next one finds, as long as the task's process on the
+        node lives; it goes with that process, at the latest with the swarm. A task that keeps more
+        there than its node allows (10 GiB, unless the operator says otherwise) is ended: it is
+        FAILED with a ResourceExhaustionError.
         """
         from manta.light.path import MantaPath
 
@@ -126,9 +126,9 @@ class Local:
         return metrics
 
     def get_network_quality(self) -> float:
-        """How good the node's link to its manager is: 0 (no use, or cut) to 1.
+        """How good the node's link to its manager is, from 0 (useless, or cut) to 1.
 
-        From measured round trips, loss and throughput: above 0.8 nearby, below 0.5 at 300 ms
+        Derived from measured delays, loss and throughput: above 0.8 nearby, below 0.5 at 300 ms
         or with 10 % loss. The first call measures, which may take some seconds on a slow link.
         """
         quality: float = current().call("get_network_quality")
@@ -142,5 +142,5 @@ class Local:
         return default if value is MISSING else value
 
     def set_state(self, key: str, value: Any) -> None:
-        """Keep a value on this node for the swarm. Raises TypeError for one that can't be kept."""
+        """Keeps a value on this node for the swarm. Raises TypeError for one that can't be kept."""
         current().call("set_state", key=arguments.name("key", key), value=value)

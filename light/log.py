@@ -1,4 +1,4 @@
-"""The logger that task code writes to; imported when a task first asks for it."""
+"""The logger that task code writes to. Imported when a task first asks for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "manta.task"
 
 
 def logger() -> logging.Logger:
-    """The task's logger, which passes on all levels unless its user sets one."""
+    """The task's logger. It passes all levels on, unless its user sets one."""
     log = logging.getLogger(NAME)
     if usage.log_sink is not None and not any(isinstance(h, NodeHandler) for h in log.handlers):
         log.addHandler(NodeHandler())
@@ -25,11 +25,11 @@ def logger() -> logging.Logger:
 
 
 class NodeHandler(logging.Handler):
-    """Sends each record as one datagram to the node, for the round that is running."""
+    """Sends each record as one datagram to the node, for the attempt that is running."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sink = usage.log_sink
-        if sink is None:  # between two rounds of a resident object
+        if sink is None:  # between two attempts of a resident object
             return
         try:
             text = self.format(record)[:MAX_LOG_TEXT].encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""Reducing values of several instances to one: element by element, in the order of their ranks.
+"""Reduces values of several instances to one, element by element, in the order of their ranks.
 
 A value is a number, an array or a tensor, or a nest of dicts and lists of these. The order is
-the same wherever it is done, so that the outcome is the same to the bit.
+the same wherever it is done, and so is the outcome, to the bit.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ OPS = ("sum", "mean", "min", "max", "prod")
 
 
 def reduce(values: Sequence[tuple[int, Any]], op: str) -> Any:
-    """`values` are (rank, value), at least one.
+    """The reduction of `values`, pairs of rank and value, of which there is at least one.
 
-    Numbers stay numbers: a sum of bools is an int, a mean a float. Arrays keep their dtype, but
-    that a mean of integers or bools is float64 and their sum int64 at least (as numpy does).
-    Raises CollectiveError that names the place and two ranks when the values do not match.
+    Numbers stay numbers: a sum of bools is an int, a mean a float. Arrays keep their dtype, except
+    that the mean of integers or bools is float64 and their sum at least int64, as numpy has it.
+    Raises CollectiveError, which names the place and two ranks, when values do not match.
     """
     if op not in OPS:
         raise ValueError(f"op is {op!r}: give one of {', '.join(OPS)}.")
@@ -53,7 +53,7 @@ def _reduce(values: Sequence[tuple[int, Any]], op: str, where: str) -> Any:
 
 
 def check_forms(forms: Sequence[tuple[int, str]], where: str = "value") -> None:
-    """`forms` are (rank, form). Raises CollectiveError."""
+    """Checks that `forms`, pairs of rank and form, agree. Raises CollectiveError."""
     rank, first = forms[0]
     for other, form in forms[1:]:
         if form != first:
@@ -64,7 +64,7 @@ def check_forms(forms: Sequence[tuple[int, str]], where: str = "value") -> None:
 
 
 def form_of(value: Any) -> str:
-    """What must be the same for all, in words."""
+    """What must be the same for all ranks, in words."""
     if isinstance(value, dict):
         return f"a dict of {sorted(map(repr, value))}"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What tasks hand to the tasks after them, and to the user."""
+"""What tasks hand to the tasks after them and to the user."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ class Results:
     """The swarm's results. One belongs to (iteration, tag, task instance)."""
 
     def add(self, tag: str, value: Any) -> None:
-        """Write this instance's result in this iteration under a tag.
+        """Writes this instance's result in this iteration under a tag.
 
         Raises TypeError for a value that can't be sent.
         """
         current().call("add_result", tag=arguments.tag(tag), value=value)
 
     def save(self, value: Any, tag: str) -> None:
-        """`add`, the other way round."""
+        """`add` with its arguments swapped."""
         self.add(tag, value)
 
     def select(self, tag: str, iteration: int | None = None) -> dict[str, Any]:
         """Results under a tag, of this iteration unless another is given.
 
-        Returns {node_id: value}. Where a node has several results under the tag, the keys of
-        that node's are `node_id/alias.k`. Empty when there is none.
+        Returns {node_id: value}, empty when there is none. Where a node has several results under
+        the tag, their keys are `node_id/alias.k`.
         """
         entries = self._entries(tag, iteration)
         count: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The class that a module may derive its work from."""
+"""The class that a module may derive its tasks from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class _Given(Generic[T]):
-    """An attribute that is there without `__init__`, and that user code may replace."""
+    """An attribute that is there even without `__init__` and that user code may replace."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -31,15 +31,15 @@ def _logger() -> logging.Logger:
 
 
 class Task:
-    """Derive from it and write `run()`, or `setup()` and `execute()`.
+    """The base of tasks, which define `run()`, or `setup()` and `execute()`.
 
-    With `run()` each round has a new object in a new process. With `execute()` the object,
-    and all else that the module holds, lives on between the rounds on its node; `setup()`
-    is called once, before the first. What `run` or `execute` returns is kept as the task's
-    output. `__init__` may be left out, and need not call this class's.
+    With `run()` each attempt has a new object in a new process. With `execute()` the object, and
+    all else that the module holds, lives on between attempts on its node; `setup()` is called
+    once, before the first. What `run` or `execute` returns is kept as the task's output.
+    `__init__` may be left out and need not call this class's.
 
-    `world` is the swarm around the task, `local` the node that it runs on; records of
-    `logger` reach the user live, with node, task and iteration.
+    `world` is the swarm around the task, `local` the node that it runs on. Records of `logger`
+    reach the user live, with node, task and iteration.
     """
 
     world = _Given(World)

@@ -1,4 +1,4 @@
-"""Arrays, dicts and models as bytes, for code that wants to hold bytes."""
+"""Turns arrays, dicts and models into bytes and back, for code that wants to hold bytes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from manta.light.errors import DataCorruptionError, MissingPackage
 def numpy_to_bytes(value: Any) -> Any:
     """An array, or a list that makes one, as .npy bytes.
 
-    A dict comes back with each of its values so, and so does a list that makes no array: one
-    with a dict in it, or of arrays of several shapes. Raises TypeError, MissingPackage.
+    A dict comes back with each of its values turned into bytes, and so does a list that makes no
+    array: one that holds a dict, or arrays of several shapes. Raises TypeError, MissingPackage.
     """
     numpy = _package("numpy")
 
@@ -38,7 +38,7 @@ def numpy_to_bytes(value: Any) -> Any:
 
 
 def bytes_to_numpy(data: Any) -> Any:
-    """The inverse of `numpy_to_bytes`, also on nests of dicts and lists.
+    """The inverse of `numpy_to_bytes`, on nests of dicts and lists too.
 
     Raises DataCorruptionError, TypeError for what is not bytes, MissingPackage.
     """
@@ -111,9 +111,9 @@ def torchmodel_to_bytes(model: Any) -> bytes:
 
 
 def bytes_to_torchmodel(data: bytes, model: Any = None) -> Any:
-    """The state dict in these bytes, or the model that was given, with that state loaded.
+    """The state dict in these bytes, or the given model with that state loaded.
 
-    Nothing but tensors and plain values is loaded: what needs a pickle is refused.
+    Only tensors and plain values are loaded: what needs a pickle is refused.
     Raises DataCorruptionError, TypeError for what is not bytes, MissingPackage.
     """
     torch = _package("torch")

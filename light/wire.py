@@ -1,37 +1,38 @@
 """What a task and its node say to each other, over a Unix stream socket.
 
-A frame is its length (4 bytes, little-endian) and a msgpack map whose "k" is the kind of
-message. A frame to the node has at most MAX_TO_NODE bytes, one to the task at most
-MAX_TO_TASK. A message that brings descriptors (SCM_RIGHTS, sent along with the frame's
-first byte) says how many under "fds". What breaks these rules costs its sender the
-connection.
+A frame is a length (4 bytes, little-endian) and a msgpack map whose "k" is the kind of message.
+A frame to the node has at most MAX_TO_NODE bytes, one to the task at most MAX_TO_TASK. A message
+that brings descriptors (SCM_RIGHTS, sent along with the frame's first byte) says how many under
+"fds". Whoever breaks these rules loses the connection.
 
 There are two kinds of connections, told apart by the 128-bit token of their first message.
 
 **The runtime's**, one for each task process::
 
-    to the node     runtime(token, version, pid)     first
+    to the node     runtime(token, version, pid)
+                                             first
                     ready(mode, why)         the module can be run: fork, resident or spawn
                     failed(error)            it can't: error is [kind, sentence, traceback]
-                    exited(round, status, end)
-                                             status as `subprocess` has it: negative for a signal;
-                                             end is empty where the round died, else a msgpack map
-                                             of computing, moving and output or error
-    to the runtime  welcome(fds=2)           first: stdout and stderr outside rounds
-                    run(round, token, brief, fds=4)  stdout, stderr, log socket and
-                                             connection of the round
-                    stop(round)              ask the round's code to end: SIGTERM
-                    cancel(round)            kill the round's process and all that it started
+                    exited(number, status, end)
+                                             status as `subprocess` has it, negative for a signal;
+                                             end is empty where the attempt died, else a msgpack
+                                             map of computing, moving and output or error
+    to the runtime  welcome(fds=2)           first: stdout and stderr outside attempts
+                    run(number, token, brief, fds=4)
+                                             stdout, stderr, log socket and connection of the
+                                             attempt with this number in the runtime, from 1
+                    stop(number)             ask the attempt's code to end: SIGTERM
+                    cancel(number)           kill the attempt's process and all that it started
                     close()                  end
                     refused(sentence)        instead of welcome: the token is not valid (any more)
 
-**A round's**, one for each request at a time. The first, channel 0, comes with the order; the
-process that runs the round opens others, and those that broke::
+**An attempt's**, one for each request at a time. The first, channel 0, comes with the order; the
+process that runs the attempt opens more, and replaces those that broke::
 
-    to the node     round(token, channel)    first, in one that was opened
-                    a request: one of `manta.node.task_server.requests`, with its n and fields
+    to the node     attempt(token, channel)  first, on a connection that the attempt opened
+                    a request                one of `manta.node.task_server.requests`, with its n
                     memory(n, size)          asks for a memfd to write a value into
-    to the round    answer(n, ...)           the outcome of request n, in one of these forms:
+    to the attempt  answer(n, ...)           the outcome of request n, in one of these forms:
                       plain                  anything msgpack has
                       data                   an encoded value
                       size, fds=1            an encoded value in a sealed memfd
@@ -43,14 +44,14 @@ process that runs the round opens others, and those that broke::
                     error(n, kind, sentence)
                     refused(sentence)        the token is not valid (any more)
 
-Requests of a channel are numbered from 1, one at a time; a round has as many channels as its
-threads ask at once, at most MAX_CHANNELS. When the node's service comes back
-after a failure, all connections are opened again: the runtime says again what it last said,
-the node orders again what it does not know to have ended, and the round sends each
-unanswered request under the same number; each side does a thing once. Values of at most
-INLINE_LIMIT encoded bytes ride along under "value"; a larger one is written into a memfd
-first, and "value" is the number that `memory` was answered with. Log records are
-datagrams of their own on the log socket: msgpack [seconds since the epoch, level, text].
+The requests of a channel are numbered from 1 and made one at a time. An attempt has as many
+channels as its threads make requests at once, at most MAX_CHANNELS. When the node's service comes
+back after a failure, all connections are opened again: the runtime repeats what it last said, the
+node orders again what it does not know to have ended, and the attempt sends each unanswered
+request again under its number; each side does a thing once. Values of at most INLINE_LIMIT encoded
+bytes ride along under "value". A larger one is written into a memfd first, and "value" is the
+number that `memory` was answered with. Log records are datagrams of their own on the log socket:
+msgpack [seconds since the epoch, level, text].
 """
 
 from __future__ import annotations
@@ -59,23 +60,26 @@ import array
 import os
 import socket
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-VERSION = 3
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION = 4
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024
 MAX_TO_NODE = 1024 * 1024
 MAX_TO_TASK = 16 * 1024 * 1024
 MAX_END = 256 * 1024
-"""What a round says at its end: a value of INLINE_LIMIT, or a traceback."""
+"""What an attempt leaves at its end: a value of INLINE_LIMIT, or a traceback."""
 MAX_FDS = 4
 MAX_CHANNELS = 64
 MAX_LOG_TEXT = 32 * 1024
 HEADER = struct.Struct("<I")
-_READ = 64 * 1024  # bytes at a time: more would be a mapping of its own each time
+_READ = 64 * 1024  # bytes at a time: malloc would map more anew each time
 
 _FD = array.array("i").itemsize
 _CTRUNC = int(socket.MSG_CTRUNC)  # the flag's own `&` is Python
@@ -91,8 +95,8 @@ def frame(message: dict[str, Any]) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def send_frame(sock: socket.socket, data: bytes, fds: tuple[int, ...] = ()) -> int:
-    """Send what the socket takes now, the descriptors with the first byte; bytes sent."""
+def send_frame(sock: socket.socket, data: bytes | memoryview, fds: Sequence[int] = ()) -> int:
+    """Sends what the socket takes now, descriptors with the first byte; returns how many bytes."""
     if not fds:
         return sock.send(data)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
@@ -100,7 +104,7 @@ def send_frame(sock: socket.socket, data: bytes, fds: tuple[int, ...] = ()) -> i
 
 
 def receive_bytes(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    """What has arrived, at most `size` bytes, and descriptors, which are the caller's."""
+    """What has arrived: at most `size` bytes, and descriptors, which the caller must close."""
     data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, content in ancillary:
@@ -143,7 +147,7 @@ class Frames:
         return body
 
     def take(self, count: int) -> list[int]:
-        """Descriptors of a frame that announced them; the caller's. Raises BrokenFrame."""
+        """Descriptors that a frame announced; the caller must close them. Raises BrokenFrame."""
         if count > len(self._fds):
             raise BrokenFrame("a message without the descriptors that it announces.")
         taken, self._fds = self._fds[:count], self._fds[count:]
@@ -155,15 +159,15 @@ class Frames:
         self._fds.clear()
 
 
-class Connection:
-    """Messages on a blocking socket, at the task's end."""
+class MessageSocket:
+    """Messages over a blocking socket, on the task's side."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._frames = Frames(MAX_TO_TASK)
 
     @classmethod
-    def to(cls, path: str) -> Connection:
+    def to(cls, path: str) -> MessageSocket:
         """Raises OSError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -174,8 +178,8 @@ class Connection:
         return cls(sock)
 
     @classmethod
-    def of(cls, fd: int) -> Connection:
-        """Of a descriptor that is connected; the connection's from here on."""
+    def of(cls, fd: int) -> MessageSocket:
+        """Takes over a connected descriptor."""
         return cls(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd))
 
     def fileno(self) -> int:
@@ -188,13 +192,13 @@ class Connection:
         self.send_data(frame(message), fds)
 
     def send_data(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
-        """A frame. Raises OSError."""
+        """Sends a whole frame. Raises OSError."""
         sent = send_frame(self.socket, data, fds)
         if sent < len(data):
             self.socket.sendall(memoryview(data)[sent:])
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message, awaited, and its descriptors; None when the other side has closed.
+        """Waits for the next message and its descriptors; None when the other side has closed.
 
         Raises OSError, BrokenFrame.
         """
@@ -206,13 +210,13 @@ class Connection:
                 return None
 
     def fill(self) -> bool:
-        """Read once; False at the stream's end."""
+        """Reads once; False at the stream's end."""
         data, fds = receive_bytes(self.socket, _READ)
         self._frames.feed(data, fds)
         return bool(data)
 
     def next(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message that has wholly arrived."""
+        """The next message that has arrived in full, if any."""
         body = self._frames.next()
         if body is None:
             return None
@@ -220,7 +224,7 @@ class Connection:
         return message, self._frames.take(message.get("fds", 0))
 
     def shut(self) -> None:
-        """Have whoever waits in `receive` find the stream's end; from any thread."""
+        """Makes whoever waits in `receive` find the stream's end; from any thread."""
         try:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:

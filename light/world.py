@@ -13,9 +13,9 @@ from manta.light.results import Results
 
 
 class World(Exchange):
-    """What a task knows of its swarm, and how it speaks to it.
+    """What a task knows of its swarm, and what it can ask of it.
 
-    Works on its own, without a Task: it speaks for the round that is running.
+    Works on its own, without a Task: it speaks for the attempt that is running.
     """
 
     @property
@@ -35,7 +35,7 @@ class World(Exchange):
         return Globals().get(tag, default)
 
     def set(self, tag: str, value: Any) -> None:
-        """Set a global. Raises TypeError for a value that can't be sent."""
+        """Sets a global. Raises TypeError for a value that can't be sent."""
         Globals()[tag] = value
 
     def get_global(self, tag: str, default: Any = None) -> Any:
@@ -49,14 +49,14 @@ class World(Exchange):
     # Results.
 
     def set_result(self, tag: str, value: Any) -> None:
-        """Write this instance's result in this iteration: `results.add`."""
+        """Writes this instance's result in this iteration: `results.add`."""
         Results().add(tag, value)
 
     def get_results(self, tag: str) -> list[Any]:
         """This iteration's results under a tag, by alias and rank."""
         return Results().get_results(tag)
 
-    # Which round this is.
+    # Who this is.
 
     @property
     def swarm_id(self) -> str:
@@ -65,7 +65,7 @@ class World(Exchange):
 
     @property
     def task_id(self) -> str:
-        """The id of this attempt: unlike that of any other instance, iteration or attempt."""
+        """The id of this attempt: no other instance, iteration or attempt has the same."""
         return current().brief.task_id
 
     @property
@@ -75,7 +75,7 @@ class World(Exchange):
 
     @property
     def iteration(self) -> int:
-        """Counts from 0."""
+        """The iteration's number, from 0."""
         return current().brief.iteration
 
     @property
@@ -95,10 +95,10 @@ class World(Exchange):
         node_ids: Iterable[str] | None = None,
         task_to_schedule_alias: str | None = None,
     ) -> None:
-        """Ask for another iteration, on these nodes, from the task with this alias.
+        """Asks for another iteration, on these nodes, from the task with this alias.
 
-        Without arguments, as the graph says. Raises UnknownPeer for a node, UnknownTask for an
-        alias that there is not, ValueError for an empty list of nodes.
+        Without arguments it is as the graph says. Raises UnknownPeer for a node and UnknownTask
+        for an alias that does not exist, ValueError for an empty list of nodes.
         """
         alias = task_to_schedule_alias
         if alias is not None:
@@ -116,20 +116,20 @@ class World(Exchange):
         current().call("schedule_next_iteration", node_ids=nodes or [], alias=alias)
 
     def stop_swarm(self) -> None:
-        """End the swarm, COMPLETED, after this iteration. Returns at once."""
+        """Ends the swarm, COMPLETED, after this iteration. Returns at once."""
         current().call("stop_swarm")
 
     # How it is going.
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Say how far this round is, from 0 to 1."""
+        """Tells how far this attempt is, from 0 to 1, with a message for people."""
         fraction = arguments.number("fraction", fraction)
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress() takes a fraction from 0 to 1, not {fraction}.")
         current().call("progress", fraction=fraction, message=arguments.text("message", message))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers by name; `step` counts within the round where there are several."""
+        """Logs numbers by name; `step` counts within the attempt where there are several."""
         if not isinstance(metrics, Mapping):
             raise TypeError(
                 f"log_metrics() takes a dict of numbers by name, not {type(metrics).__name__}."

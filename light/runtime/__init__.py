@@ -1,1 +1,1 @@
-"""The processes of a task on a node: the runtime, its worker and the rounds."""
+"""The processes of a task on a node: the runtime, its worker and their attempts."""

@@ -1,4 +1,4 @@
-"""A round's connection to its node."""
+"""What an attempt asks its node, over as many connections as its threads need at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import mmap
 import os
 import sys
 import time
-from _thread import get_ident  # importing threading costs each forked round a tenth
+from _thread import get_ident  # importing threading costs each forked attempt a tenth
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
-_OVER = "The round is over, and its threads can ask no more: have them end before it does."
-_NONE = encode(None).to_bytes()  # what most rounds return
+_OVER = "The attempt is over, and its threads can't ask any more: have them end before it does."
+_NONE = encode(None).to_bytes()  # what most attempts return
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 """A value may be larger than the memory: only what is written to needs any."""
 _UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -37,30 +37,29 @@ class _Closed(OSError):
     """The node closed the connection."""
 
 
-class RoundClient:
-    """Requests to the node: any thread may ask, and none waits for another's answer."""
+class AttemptClient:
+    """Sends requests to the node: any thread may ask, and none waits for another's answer."""
 
     def __init__(self, path: str, token: str, brief: Brief, fd: int) -> None:
-        """`fd`: the connection that came with the order, the client's from here on; `path`: where
-        to open others."""
+        """Takes over `fd`, the connection that came with the order; opens others at `path`."""
         self.brief = brief
         self.moving = 0.0
-        """Seconds that the round's own thread spent waiting for the node and moving values."""
+        """Seconds for which the attempt's own thread waited for the node and moved values."""
         self._path = path
         self._token = token
         self._owner = self._thread = 0
-        self._channels = [_Channel(path, token, 0, wire.Connection.of(fd))]
+        self._channels = [_Channel(path, token, 0, wire.MessageSocket.of(fd))]
         self._free = [*self._channels]
         self._numbers = count(1)  # threads, and handlers of signals, take from these atomically
         self._closed = False
 
     def open(self, owner: int) -> None:
-        """In the process, `owner`, and the thread that run the round."""
+        """Called in the process, `owner`, and the thread that run the attempt."""
         self._owner = owner
         self._thread = get_ident()
 
     def close(self) -> None:
-        """Whoever still waits for an answer gets none."""
+        """Ends all connections: whoever still waits for an answer gets none."""
         self._closed = True
         for channel in self._channels:
             channel.end(is_idle=channel in self._free)
@@ -69,13 +68,13 @@ class RoundClient:
         """Raises RequestFailed or its kin, NodeLost, TypeError."""
         if os.getpid() != self._owner:
             raise NotInTask(
-                "World, Local and Results belong to the process that runs the round: "
+                "World, Local and Results belong to the process that runs the attempt: "
                 "use them there, and pass values to the processes that you start."
             )
         return self._on_a_channel(lambda channel: channel.call(request, fields))
 
     def payload(self, value: Any) -> bytes | int:
-        """A value as requests carry it. Raises TypeError for one that can't be sent."""
+        """A value in the form that requests carry. Raises TypeError for one that can't be sent."""
         if value is None:
             return _NONE
         payload: bytes | int = self._on_a_channel(lambda channel: channel.payload(value))
@@ -112,13 +111,13 @@ class RoundClient:
 
 
 class _Channel:
-    """One request at a time, each carried out once even over a reconnect."""
+    """One request at a time; each is carried out once, even across a reconnect."""
 
     def __init__(
-        self, path: str, token: str, number: int, connection: wire.Connection | None = None
+        self, path: str, token: str, number: int, connection: wire.MessageSocket | None = None
     ) -> None:
         self._path = path
-        self._greeting = {"k": "round", "token": token, "channel": number}
+        self._greeting = {"k": "attempt", "token": token, "channel": number}
         self._number = 0
         self._connection = connection
         self._has_ended = False
@@ -160,11 +159,11 @@ class _Channel:
                 assert self._connection is not None
                 self._connection.send_data(data)
                 return self._answer(self._connection)
-            except LightError:  # the node's answer: Timeout among them is an OSError
+            except LightError:  # the node's answer; among them Timeout is an OSError
                 raise
             except (OSError, wire.BrokenFrame):
                 self._close()
-            except BaseException:  # a signal's: half a frame may have left, or an answer may come
+            except BaseException:  # a signal: half a frame may have left, or an answer may come
                 self._close()
                 raise
 
@@ -176,7 +175,7 @@ class _Channel:
             if self._has_ended:
                 raise NodeLost(_OVER)
             try:
-                connection = wire.Connection.to(self._path)
+                connection = wire.MessageSocket.to(self._path)
                 connection.send(self._greeting)
             except OSError as error:
                 if time.monotonic() > deadline:
@@ -191,7 +190,7 @@ class _Channel:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def end(self, is_idle: bool) -> None:
-        """Who waits in it, in another thread, wakes up and closes it."""
+        """Ends the channel; a thread that waits in it wakes up and closes it."""
         self._has_ended = True
         connection = self._connection
         if is_idle:
@@ -204,7 +203,7 @@ class _Channel:
             self._connection.close()
             self._connection = None
 
-    def _answer(self, connection: wire.Connection) -> Any:
+    def _answer(self, connection: wire.MessageSocket) -> Any:
         message, fds = self._receive(connection)
         if "plain" in message:
             return message["plain"]
@@ -214,11 +213,10 @@ class _Channel:
             return [_entry(*self._receive(connection)) for _ in range(message["count"])]
         return _value(message, fds)
 
-    def _receive(self, connection: wire.Connection) -> tuple[dict[str, Any], list[int]]:
-        """The next message about the present request.
+    def _receive(self, connection: wire.MessageSocket) -> tuple[dict[str, Any], list[int]]:
+        """The next message about the current request.
 
-        An exception raised by a signal can have cut an earlier request short: its
-        messages are passed over.
+        Messages about earlier requests, which a signal may have cut short, are skipped.
         """
         while True:
             received = connection.receive()
@@ -236,7 +234,7 @@ class _Channel:
 
 
 def _write(fd: int, data: memoryview) -> None:
-    """Into a memfd: several times faster than through a mapping, which faults page by page."""
+    """Writes into a memfd: much faster than a mapping, which faults page by page."""
     while data:
         data = data[os.write(fd, data) :]
 

@@ -1,4 +1,4 @@
-"""What went wrong in the user's code, in words and with its own lines only."""
+"""Tells what went wrong in the user's code, with a traceback of the user's own lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LONGEST_SENTENCE = 8_000
 _LONGEST_TRACEBACK = 32_000
 
 Failure = list[str]
-"""kind, sentence, traceback: the first three fields of `manta.protocol.node.TaskError`."""
+"""Kind, sentence and traceback: the first three fields of `manta.protocol.node.TaskError`."""
 
 
 def describe(error: BaseException, doing: str, folder: str) -> Failure:
-    """`doing` opens the sentence: who raised; `folder` holds the user's code."""
+    """`doing` begins the sentence and says who raised; `folder` holds the user's code."""
     if isinstance(error, NothingToRun):
         return ["NothingToRun", sendable(str(error)), ""]
     if isinstance(error, SystemExit):
@@ -48,7 +48,7 @@ def describe(error: BaseException, doing: str, folder: str) -> Failure:
 
 
 def sendable(sentence: str) -> str:
-    """As much of it as a node takes."""
+    """A sentence cut to what a node takes."""
     if len(sentence) > _LONGEST_SENTENCE:
         sentence = sentence[:_LONGEST_SENTENCE] + "..."
     return _printable(sentence)

@@ -1,8 +1,8 @@
 """Whether a process that has imported the user's module may be forked.
 
-A forked child has only the thread that forked. What another thread held or was about to
-do is lost, so a Python thread, or a native pool that does not expect it, makes the
-child hang. OpenBLAS does expect it: it ends its threads before a fork and starts them again.
+A forked child has only the thread that forked. What another thread held or was about to do is
+lost, so the child of a process with Python threads, or with a native pool that does not expect a
+fork, may hang. OpenBLAS expects it: it ends its threads before a fork and starts them again.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def _holds_gpu() -> bool:
         try:
             target = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
-            continue  # the listing's own
+            continue  # the descriptor of the listing itself
         if target.startswith(("/dev/nvidia", "/dev/kfd")):
             return True
     return False
 
 
 def _openblas_threads() -> int:
-    """How many threads the OpenBLAS libraries in this process can account for."""
+    """How many threads the OpenBLAS libraries in this process may have started."""
     with open("/proc/self/maps", errors="replace") as file:
         libraries = {
             line[line.index("/") :].strip()

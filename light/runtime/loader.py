@@ -1,7 +1,7 @@
-"""Import the user's module, and find what to run in it.
+"""Imports the user's module and finds what to run in it.
 
-`main` of the entry module is wrapped, so that a script which calls it while it is being
-imported, without `if __name__ == "__main__"`, has it run once a round and not twice.
+`main` of the entry module is wrapped, so that it runs once in an attempt, and not twice, where a
+script calls it while it is imported, without `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
 _NEEDED = ("asyncio", "faulthandler", "json", "logging", "random", "traceback", "numpy")
-"""What Manta imports by and by, and what these import in turn."""
+"""What Manta imports in the course of time, and what these import in turn."""
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without importing ast
 _WRAP = "main = __manta_main__(main)"
 
@@ -28,7 +28,7 @@ class NothingToRun(LightError):
 
 
 class CalledEarly(BaseException):
-    """main() was called while its module was imported outside a round."""
+    """main() was called while its module was imported outside an attempt."""
 
 
 class Main:
@@ -72,7 +72,7 @@ def _is_coroutine(value: Any) -> bool:
 
 
 def _awaited(value: Any) -> Any:
-    """What an `async def` returns in the end."""
+    """A value, or what a coroutine returns."""
     if not _is_coroutine(value):
         return value
     import asyncio
@@ -81,7 +81,7 @@ def _awaited(value: Any) -> Any:
 
 
 class _EntryLoader(SourceFileLoader):
-    """Compiles the entry with its main wrapped, from source, since a cache would lack that."""
+    """Compiles the entry from source with its main wrapped, which a cached one would lack."""
 
     def __init__(self, name: str, file: str, wrap: Callable[[Any], Main]) -> None:
         super().__init__(name, file)
@@ -141,11 +141,9 @@ class Program:
         self.module: ModuleType | None = None
         self.main: Main | None = None
 
-    def load(self, in_round: bool) -> None:
-        """Import it. Raises what its code raises, and CalledEarly.
-
-        Outside a round, main() must not be called.
-        """
+    def load(self, in_attempt: bool) -> None:
+        """Imports the module. Raises what its code raises, and CalledEarly where it calls main()
+        outside an attempt."""
         folders = dict.fromkeys((self.folder, path.dirname(self.file)))
         self._import_namesakes(folders)
         for folder in folders:
@@ -155,7 +153,7 @@ class Program:
 
         def wrap(function: Any) -> Main:
             self.main = Main(function)
-            self.main.allowed = in_round
+            self.main.allowed = in_attempt
             return self.main
 
         loader = _EntryLoader(self.name, self.file, wrap)
@@ -171,10 +169,10 @@ class Program:
             self.main.allowed = True
 
     def _import_namesakes(self, folders: Iterable[str]) -> None:
-        """What the user's files would hide, where that must not be.
+        """Imports libraries beforehand that the user's files would hide and must not.
 
-        A file wins over a library of its name where the user's code imports it, as in any script:
-        but not over what Manta needs. The entry itself is imported by nobody.
+        As in any script, a file wins over a library of the same name when the user's code imports
+        it, but not over what Manta needs. The entry itself is imported by nobody.
         """
         stems = {path.splitext(name)[0] for folder in folders for name in listdir(folder)}
         hidden = stems & sys.stdlib_module_names - sys.modules.keys() - {"this", "antigravity"}
@@ -185,10 +183,10 @@ class Program:
             try:
                 __import__(name)
             except ImportError:
-                continue  # it is not there, or was only in the way of a name
+                continue  # it is not installed, or was only in the way of a name
 
     def target(self, class_name: str | None) -> Target:
-        """What to run: that class; otherwise main(); otherwise the only Task class.
+        """What to run: the named class, else main(), else the only Task class.
 
         Raises NothingToRun.
         """
@@ -227,7 +225,7 @@ class Program:
         )
 
     def _classes(self) -> list[type]:
-        """Task classes that are the module's own, else imported ones, else look-alikes."""
+        """Task classes that are the module's own, else imported ones, else classes like them."""
         from manta.light.task import Task
 
         found = list(
@@ -255,7 +253,7 @@ def _is_runnable(kind: type) -> bool:
 
 
 class Target:
-    """A function or class of the user's, and how it is run."""
+    """A function or class of the user's and how it is run."""
 
     def __init__(self, target: Any) -> None:
         self._target = target
@@ -267,10 +265,10 @@ class Target:
                 f"Class {target.__name__} has neither run() nor execute(): give it one of them."
             )
         self.is_resident = is_class and not callable(getattr(target, "run", None))
-        """Whether the object lives on between rounds."""
+        """Whether the object lives on between attempts."""
 
     def run(self) -> Any:
-        """One round. Raises what the user's code raises."""
+        """Runs one attempt. Raises what the user's code raises."""
         if not isinstance(self._target, type):
             if isinstance(self._target, Main) and self._target.called:
                 return self._target.output
@@ -303,18 +301,18 @@ class Target:
 
 
 class UsedEarly(BaseException):
-    """World, Local or Results was used while the module was imported outside a round."""
+    """World, Local or Results was used while the module was imported outside an attempt."""
 
 
 class Probe:
-    """Sees whether a module can be imported before any round."""
+    """Finds out whether a module can be imported before any attempt."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._used = False
 
     def load(self) -> str | None:
-        """Import it; why it must be imported anew in each round, or None.
+        """Imports the module; returns why each attempt must import it anew, or None.
 
         Raises what its code raises.
         """
@@ -322,11 +320,11 @@ class Probe:
 
         usage.watch = self._note
         try:
-            self._program.load(in_round=False)
+            self._program.load(in_attempt=False)
         except (UsedEarly, CalledEarly):
             return self._reason()
         except Exception:
-            if self._used or self._called:  # its code caught ours, and failed by it
+            if self._used or self._called:  # its code caught our exception and failed of it
                 return self._reason()
             raise
         finally:

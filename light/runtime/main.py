@@ -1,7 +1,7 @@
-"""What a runtime does: it never runs user code, and so outlives whatever that does.
+"""The runtime: it never runs user code, and so outlives whatever that does.
 
-It speaks to the node, keeps a worker that holds the user's module, gives it one round at
-a time, kills what a round leaves behind, and at its own end everything below it: orphans
+It speaks to the node, keeps a worker that holds the user's module, and gives it one attempt at a
+time. It kills what an attempt leaves behind and, at its own end, everything below it: the orphans
 of all its descendants become its children.
 """
 
@@ -18,36 +18,36 @@ from typing import Any
 from manta.light import wire
 from manta.light.runtime import processes
 from manta.light.runtime.worker import Order, Settings, Shared, Worker, start, warm
-from manta.light.wire import BrokenFrame, Connection
+from manta.light.wire import BrokenFrame, MessageSocket
 
 _PAUSE = 0.05  # seconds between attempts to reach the node's service
 _NUDGES = (0.05, 0.2, 1.0)
-"""Seconds from asking a round to end to each nudge. Python looks for a signal before it begins to
-wait and when a signal interrupts the wait: one that comes in between is seen only with the next,
-which is SIGURG, since all may ignore it and code of its own may handle SIGTERM."""
+"""Seconds from asking an attempt to end to each nudge. Python looks for signals before it begins
+to wait and when one interrupts the wait: a signal in between is seen only with the next. That is
+SIGURG, because it is ignored by default and the user's code may handle SIGTERM itself."""
 
 
 class _Stop(Exception):
-    """Time to end."""
+    """The runtime is to end."""
 
 
 class Runtime:
-    """One task process and its rounds."""
+    """One task process and its attempts."""
 
     def __init__(self, settings: Settings, token: str) -> None:
         self._settings = settings
         self._token = token
-        self._control: Connection | None = None
+        self._control: MessageSocket | None = None
         self._lost_at = time.monotonic()
         self._worker: Worker | None = None
         self._is_deaf = False  # the worker has closed its connection
         self._is_importing = False
         self._mode: str | None = None
-        self._state: dict[str, Any] | None = None  # its last word on the module
+        self._state: dict[str, Any] | None = None  # what it last said of the module
         self._output: list[int] | None = None
         self._orders: list[Order] = []
         self._current: int | None = None
-        self._nudges: list[float] = []  # when the round is to be nudged
+        self._nudges: list[float] = []  # when the attempt is to be nudged
         self._exits: list[dict[str, Any]] = []
         self._seen = 0
         self._wake_up, self._wake_up_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -55,13 +55,13 @@ class Runtime:
         self._children = processes.OwnChildren()
 
     def run(self) -> None:
-        """Returns when the node closed the session, or is gone."""
+        """Returns when the node has closed the session or is gone."""
         signal.set_wakeup_fd(self._wake_up_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the node's affair
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the node
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_stop)
-        gc.freeze()  # all that there is lasts: what rounds bring need not be looked for in it
+        gc.freeze()  # what is there stays: the collector need not look through it again
         try:
             while not self._stopping:
                 if self._control is None:
@@ -92,14 +92,14 @@ class Runtime:
             sources[fd]()
         while self._nudges and time.monotonic() >= self._nudges[0]:
             self._nudges.pop(0)
-            self._signal_round(signal.SIGURG)
+            self._signal_attempt(signal.SIGURG)
         self._dispatch()
 
     # The node.
 
     def _connect(self) -> None:
         try:
-            self._control = Connection.to(self._settings.socket)
+            self._control = MessageSocket.to(self._settings.socket)
         except OSError as error:
             if time.monotonic() - self._lost_at > wire.PATIENCE:
                 sentence = f"The node's service can't be reached ({error}): the task ends.\n"
@@ -114,7 +114,7 @@ class Runtime:
             self._tell(exit_)
 
     def _tell(self, message: dict[str, Any]) -> None:
-        """What matters is said again after a reconnect."""
+        """Says it if there is a connection; what matters is said again after a reconnect."""
         if self._control is None:
             return
         try:
@@ -148,21 +148,21 @@ class Runtime:
         if kind == "welcome" and self._output is None:
             self._output = fds
             self._start(None)
-        elif kind == "run" and message["round"] > self._seen:
-            self._seen = message["round"]
+        elif kind == "run" and message["number"] > self._seen:
+            self._seen = message["number"]
             self._orders.append(order)
         elif kind in ("welcome", "run"):
-            order.close()  # said again
+            order.close()  # said again after a reconnect
         elif kind == "stop":
-            self._cancel(message["round"], kill=False)
+            self._cancel(message["number"], kill=False)
         elif kind == "cancel":
-            self._cancel(message["round"], kill=True)
+            self._cancel(message["number"], kill=True)
         else:  # close, refused
             raise _Stop
 
     def _cancel(self, number: int, *, kill: bool) -> None:
         for order in self._orders:
-            if order.message["round"] == number:
+            if order.message["number"] == number:
                 self._orders.remove(order)
                 order.close()
                 self._ended(number, -signal.SIGKILL, b"")
@@ -170,47 +170,47 @@ class Runtime:
         if self._current != number:
             return
         if kill:
-            if pid := self._round_pid():
+            if pid := self._attempt_pid():
                 processes.kill_tree({pid})
         else:
-            self._signal_round(signal.SIGTERM)
+            self._signal_attempt(signal.SIGTERM)
             now = time.monotonic()
             self._nudges = [now + after for after in _NUDGES]
 
-    def _round_pid(self) -> int:
-        """0 where no process is."""
-        pid = self._settings.shared.round_pid
+    def _attempt_pid(self) -> int:
+        """The process that runs the attempt, 0 where there is none."""
+        pid = self._settings.shared.attempt_pid
         return self._worker.pid if not pid and self._worker is not None else pid
 
-    def _signal_round(self, number: int) -> None:
-        if pid := self._round_pid():
+    def _signal_attempt(self, number: int) -> None:
+        if pid := self._attempt_pid():
             processes.send(pid, number)
 
-    # Rounds.
+    # Attempts.
 
     def _dispatch(self) -> None:
-        """Give the next round to a worker that can take it."""
+        """Gives the next attempt to a worker, if there is one that can take it."""
         if self._current is not None or self._is_importing or not self._orders:
             return
         if self._worker is None and self._mode in ("fork", "resident"):
             self._start(None)  # the last one was killed
             return
         order = self._orders.pop(0)
-        self._current = order.message["round"]
+        self._current = order.message["number"]
         if self._worker is None:
             warm(self._settings)
             self._start(order)
         else:
             try:
                 self._worker.connection.send(order.message, tuple(order.ends))
-            except OSError:  # it has just died: wait for its status
+            except OSError:  # it has just died: its status comes next
                 self._current = None
                 self._orders.insert(0, order)
                 return
         order.close()
 
     def _start(self, first: Order | None) -> None:
-        """Fork a worker."""
+        """Forks a worker, a template or one for the first attempt."""
         keep_out = [self._wake_up, self._wake_up_end]
         if self._control is not None:
             keep_out.append(self._control.fileno())
@@ -218,7 +218,7 @@ class Runtime:
             keep_out += order.ends
         self._is_importing = first is None
         self._is_deaf = False
-        self._settings.shared.round_pid = 0
+        self._settings.shared.attempt_pid = 0
         self._worker = start(self._settings, first, self._output or [], keep_out, self._children)
 
     def _on_worker(self) -> None:
@@ -236,7 +236,7 @@ class Runtime:
     def _on_report(self, report: dict[str, Any]) -> None:
         kind = report["k"]
         if kind == "exited":
-            self._round_ended(report["status"], report["resident"])
+            self._attempt_ended(report["status"], report["resident"])
         else:
             self._is_importing = False
             self._mode = report.get("mode")
@@ -261,7 +261,7 @@ class Runtime:
             self._kill_orphans()
 
     def _on_children(self) -> None:
-        """Some child has ended: the worker, or an orphan that was adopted."""
+        """A child has ended: the worker, or an adopted orphan."""
         try:
             os.read(self._wake_up, 4096)
         except BlockingIOError:
@@ -282,9 +282,9 @@ class Runtime:
             self._is_importing = False
             self._mode = None
             self._say({"k": "failed", "error": _import_died(self._settings.entry, code)})
-        self._round_ended(code, resident=False)
+        self._attempt_ended(code, resident=False)
 
-    def _round_ended(self, status: int, resident: bool) -> None:
+    def _attempt_ended(self, status: int, resident: bool) -> None:
         number, self._current = self._current, None
         self._nudges.clear()
         if number is None:
@@ -294,12 +294,12 @@ class Runtime:
         self._ended(number, status, self._settings.shared.take())
 
     def _ended(self, number: int, status: int, end: bytes) -> None:
-        message = {"k": "exited", "round": number, "status": status, "end": end}
+        message = {"k": "exited", "number": number, "status": status, "end": end}
         self._exits = [*self._exits[-7:], message]
         self._tell(message)
 
     def _kill_orphans(self) -> None:
-        """End what a round has left behind."""
+        """Ends what an attempt has left behind."""
         keep = frozenset(() if self._worker is None else (self._worker.pid,))
         if self._children.pids() - keep:
             processes.kill_descendants(keep)
@@ -313,7 +313,7 @@ def _import_died(entry: str, code: int) -> list[str]:
 
 
 def main() -> int:
-    """Run as `python -m manta.light`, with what to run in the environment."""
+    """Runs as `python -m manta.light`; the environment says what to run."""
     environment = os.environ
     environment.pop("PYTHONSAFEPATH", None)
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__))))

@@ -1,4 +1,4 @@
-"""Parents, descendants and deaths of processes, on Linux."""
+"""Finds the descendants of processes, and ends them, on Linux."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # by 
 
 
 def die_with_parent(sig: int, parent: int) -> None:
-    """Have the kernel send `sig` when the parent ends, and do so now if it has already."""
+    """Makes the kernel send `sig` when the parent ends; sends it now if it already has."""
     _prctl(_PR_SET_PDEATHSIG, sig)
     if os.getppid() != parent:
         os.kill(os.getpid(), sig)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of all descendants whose parents end, setsid or not."""
+    """Makes this process the parent of all descendants whose parents end, setsid or not."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 class OwnChildren:
-    """This process's children, for one of one thread that asks often."""
+    """The children of this process, which has one thread and asks often."""
 
     def __init__(self) -> None:
         pid = os.getpid()
@@ -45,13 +45,13 @@ class OwnChildren:
         return set(map(int, data.split()))
 
     def close(self) -> None:
-        """In a forked process, which has others."""
+        """Called in a forked process, whose children are others."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
 
-_libc = ctypes.CDLL(None, use_errno=True)  # once: loading it anew costs each round 0.15 ms
+_libc = ctypes.CDLL(None, use_errno=True)  # once: loading it anew costs each attempt 0.15 ms
 
 
 def _prctl(option: int, argument: int) -> None:
@@ -101,7 +101,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def marked(mark: str) -> set[int]:
-    """This user's processes that have `mark`, `NAME=value`, in their environment."""
+    """This user's processes with `mark`, `NAME=value`, in their environment."""
     found = set()
     for name in os.listdir("/proc"):
         if not name.isdecimal():
@@ -116,10 +116,10 @@ def marked(mark: str) -> set[int]:
 
 
 def kill_tree(roots: set[int]) -> None:
-    """End these processes and all their descendants.
+    """Ends these processes and all their descendants.
 
-    All are stopped before the first is killed: a stopped process starts no other,
-    and what a killed one leaves would have another parent.
+    All are stopped before the first is killed: a stopped process starts no other, and what a
+    killed one leaves behind has another parent.
     """
     stopped: set[int] = set()
     while True:
@@ -137,9 +137,9 @@ def kill_tree(roots: set[int]) -> None:
 
 
 def kill_descendants(keep: frozenset[int] = frozenset(), patience: float = 5.0) -> None:
-    """End and reap all that this process has started, but for `keep` and what is below it.
+    """Ends and reaps all that this process has started, except `keep` and what is below it.
 
-    This process must be the one that adopts orphans.
+    This process must be the one that adopts orphans. Gives up after `patience` seconds.
     """
     deadline = time.monotonic() + patience
     while living := children(os.getpid()) - keep:
@@ -150,7 +150,7 @@ def kill_descendants(keep: frozenset[int] = frozenset(), patience: float = 5.0) 
 
 
 def reap(pids: set[int], patience: float = 1.0) -> None:
-    """Wait for children that were killed."""
+    """Waits for children that were killed, at most `patience` seconds."""
     deadline = time.monotonic() + patience
     pause = 0.0002
     while True:
@@ -167,7 +167,7 @@ def reap(pids: set[int], patience: float = 1.0) -> None:
 
 
 def send(pid: int, sig: int) -> None:
-    """A signal, where the process is still there."""
+    """Sends a signal, if the process is still there."""
     try:
         os.kill(pid, sig)
     except (ProcessLookupError, PermissionError):
@@ -175,5 +175,5 @@ def send(pid: int, sig: int) -> None:
 
 
 def exit_code(status: int) -> int:
-    """As `subprocess` has it: negative for a signal."""
+    """The exit code as `subprocess` has it: negative for a signal."""
     return os.waitstatus_to_exitcode(status)

@@ -1,7 +1,7 @@
-"""The same random numbers for the same round, others for every other.
+"""Seeds random numbers: the same for an instance in an iteration, others for every other.
 
-All forked children would otherwise draw what their parent was about to draw. numpy and
-torch are seeded if they have been imported, and when they are imported later in the round.
+Forked children would otherwise all draw what their parent was about to draw. numpy and torch are
+seeded if they have been imported, and when they are imported later in the attempt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
-try:  # hashlib would first load OpenSSL, which takes longer than all else in a round
+try:  # hashlib would first load OpenSSL, which takes longer than all else in an attempt
     from _blake2 import blake2b
 except ImportError:
     from hashlib import blake2b
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 def seed_of(brief: Brief) -> int:
     """64 bits, from the swarm's seed, the task's instance, the node and the iteration.
 
-    The attempt is left out: a round that is tried again draws the same numbers.
+    The attempt is left out: an instance that is tried again draws the same numbers.
     """
     parts = (brief.seed, brief.alias, brief.index, brief.node_id, brief.iteration)
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
 
 
 def seed(brief: Brief) -> None:
-    """Seed `random`, numpy and torch for this round."""
+    """Seeds `random`, numpy and torch for this attempt."""
     for name, seeder in _SEEDERS.items():
         module = sys.modules.get(name)
         if module is not None:
@@ -43,12 +43,12 @@ def seed(brief: Brief) -> None:
 def _seed(seeder: Any, module: ModuleType, number: int) -> None:
     try:
         seeder(module, number)
-    except AttributeError:  # the user's own, of that name
+    except AttributeError:  # a module of the user's with that name
         return
 
 
 def await_imports() -> _Later:
-    """What seeds modules that are imported later in a round; there from the first call on."""
+    """Installs, once, what seeds modules that are imported later in an attempt."""
     finder = sys.meta_path[0] if sys.meta_path else None
     if isinstance(finder, _Later):
         return finder
@@ -66,11 +66,11 @@ _SEEDERS: dict[str, Any] = {
 
 
 class _Later:
-    """Finds these modules as they would have been found, and seeds them once imported."""
+    """Finds these modules as they would be found without it, and seeds them once imported."""
 
     def __init__(self) -> None:
         self.brief: Brief | None = None
-        """The round's; None while there is none."""
+        """The attempt's; None while there is none."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -91,7 +91,7 @@ class _Later:
 
 
 class _Seeding:
-    """A loader that seeds what it has loaded; all else is the true loader's."""
+    """A loader that seeds what it has loaded; all else is left to the module's own loader."""
 
     def __init__(self, loader: Any, seeder: Any, number: int) -> None:
         self._loader = loader

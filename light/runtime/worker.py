@@ -1,13 +1,13 @@
-"""The process that holds the user's module.
+"""The worker: the process that holds the user's module.
 
-It is forked from the runtime, which never runs user code. As a *template* it imports the
-module before any round and forks a child for each; a class with execute() runs in it
-instead, and so lives on. Where a round needs a process that has imported nothing yet, a
-worker is forked for that round, and imports the module in it.
+It is forked from the runtime, which never runs user code. As a *template* it imports the module
+before any attempt and forks a child for each; a class with execute() runs in the worker itself
+and so lives on. Where an attempt needs a process that has imported nothing yet, a worker is
+forked for that attempt and imports the module within it.
 
-To the runtime: imported(mode, why), failed(error), exited(status, resident).
-From it: run(token, brief, fds=4), as the node sent it. What costs a message too many lies in
-memory that all of them share (`Shared`).
+To the runtime it says imported(mode, why), failed(error) and exited(status, resident); from it
+comes run(number, token, brief, fds=4), as the node sent it. What would cost a message of its own
+lies in memory that all of them share (`Shared`).
 """
 
 from __future__ import annotations
@@ -23,53 +23,53 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 from manta.light.context import Brief
 from manta.light.runtime import processes
-from manta.light.wire import MAX_END, Connection
+from manta.light.wire import MAX_END, MessageSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from manta.light.runtime.attempt import Attempt
     from manta.light.runtime.loader import Target
-    from manta.light.runtime.rounds import Round
 
 WARM = ("logging", "traceback", "numpy")
-"""Imported beforehand once a round was seen to need them, so that the next finds them there."""
+"""Imported beforehand once an attempt was seen to need them, for the next to find them there."""
 
 _DESCRIPTORS = 65_536  # each large value that is mapped takes one, before Python 3.13
 _OOM_SCORE = b"500"  # user code goes before the runtime and the node do
 
 
 class Shared:
-    """What all processes of a runtime share: the round's process, how the round ended, and what
-    rounds needed."""
+    """Memory that all processes of a runtime share: which process runs the attempt, how it ended,
+    and what attempts have imported."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _END + MAX_END)
 
     @property
-    def round_pid(self) -> int:
-        """Of the forked round that runs; 0 where none does."""
+    def attempt_pid(self) -> int:
+        """The process of the forked attempt that runs, 0 where none does."""
         return int.from_bytes(self._memory[:4], "little")
 
-    @round_pid.setter
-    def round_pid(self, pid: int) -> None:
+    @attempt_pid.setter
+    def attempt_pid(self, pid: int) -> None:
         self._memory[:4] = pid.to_bytes(4, "little")
 
     @property
     def needed(self) -> list[str]:
-        """Those of WARM that rounds have imported."""
+        """Those of WARM that attempts have imported."""
         return [name for at, name in enumerate(WARM, _NEEDED) if self._memory[at]]
 
     def leave(self, end: bytes) -> None:
-        """In a round that is over: how it ended, and what it has imported."""
+        """Called in an attempt that is over: keeps how it ended and what it has imported."""
         for at, name in enumerate(WARM, _NEEDED):
             if name in sys.modules:
                 self._memory[at] = 1
         size = len(end)
         self._memory[_END : _END + size] = end
-        self._memory[4:8] = size.to_bytes(4, "little")  # last: it may be killed in between
+        self._memory[4:8] = size.to_bytes(4, "little")  # last: the process may die before
 
     def take(self) -> bytes:
-        """What a round has left; nothing where it died."""
+        """What an attempt has left, nothing where it died."""
         size = int.from_bytes(self._memory[4:8], "little")
         self._memory[4:8] = bytes(4)
         return self._memory[_END : _END + min(size, MAX_END)]
@@ -88,7 +88,7 @@ class Settings(NamedTuple):
 
 
 class Order(NamedTuple):
-    """A round to run, and its stdout, stderr, log socket and connection."""
+    """An attempt to run, with its stdout, stderr, log socket and connection."""
 
     message: dict[str, Any]
     ends: list[int]
@@ -100,10 +100,10 @@ class Order(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """The runtime's side."""
+    """A worker as its runtime sees it."""
 
     pid: int
-    connection: Connection
+    connection: MessageSocket
 
 
 def start(
@@ -113,9 +113,9 @@ def start(
     keep_out: list[int],
     runtimes_children: processes.OwnChildren,
 ) -> Worker:
-    """Fork a worker: a template, or one for this first round.
+    """Forks a worker: a template, or one for this first attempt.
 
-    `output` is where it prints outside rounds; `keep_out` stays the runtime's.
+    `output` is where it prints outside attempts; it closes `keep_out`, which is the runtime's.
     """
     import socket
 
@@ -124,7 +124,7 @@ def start(
     pid = os.fork()
     if pid:
         theirs.close()
-        return Worker(pid, Connection(ours))
+        return Worker(pid, MessageSocket(ours))
     try:
         ours.close()
         runtimes_children.close()
@@ -133,7 +133,7 @@ def start(
         for fd in (*keep_out, *output):
             os.close(fd)
         _become_users(parent)
-        _Process(settings, Connection(theirs)).serve(first)
+        _Process(settings, MessageSocket(theirs)).serve(first)
     except BaseException:
         import traceback
 
@@ -143,7 +143,7 @@ def start(
 
 
 def _become_users(parent: int) -> None:
-    """Set up a process that will run user code."""
+    """Sets up a process that will run user code."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
@@ -157,16 +157,16 @@ def _become_users(parent: int) -> None:
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
             file.write(_OOM_SCORE)
     except OSError:
-        return  # where /proc is read-only: the kernel chooses by size
+        return  # /proc is read-only: the kernel chooses by size
 
 
 def _stream(fd: int) -> TextIO:
-    """Lines as soon as they are whole, in UTF-8, wherever the descriptor leads."""
+    """A text stream in UTF-8 that passes each line on as soon as it is whole."""
     return open(fd, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
 
 
 class _Process:
-    def __init__(self, settings: Settings, connection: Connection) -> None:
+    def __init__(self, settings: Settings, connection: MessageSocket) -> None:
         self._settings = settings
         self._connection = connection
         self._runtimes_end = connection.fileno()
@@ -176,7 +176,7 @@ class _Process:
         self._targets: dict[str | None, Target] = {}
 
     def serve(self, first: Order | None) -> None:
-        """Returns when there is nothing more to do."""
+        """Runs attempts until the runtime has no more, or this process can run no more."""
         import faulthandler
 
         faulthandler.enable()
@@ -196,7 +196,7 @@ class _Process:
                 return
 
     def _import(self) -> bool:
-        """As a template; whether rounds can be run here."""
+        """Imports the module as a template; returns whether attempts can run here."""
         from manta.light.runtime.forksafe import obstacle
         from manta.light.runtime.loader import Probe
 
@@ -210,7 +210,7 @@ class _Process:
             from manta.light.runtime.failures import describe
 
             return self._fail(describe(error, f"Importing {entry}", self._program.folder))
-        self._flush()  # or every round would print what is left in the buffers
+        self._flush()  # or every attempt would print what is left in the buffers
         self._connection.send({"k": "imported", "mode": mode, "why": why or ""})
         return mode != "spawn"
 
@@ -223,7 +223,7 @@ class _Process:
         except NothingToRun:
             if not self._program.has_classes:
                 raise
-            return "fork"  # each round may name a class
+            return "fork"  # each attempt may name a class
 
     def _fail(self, error: list[str]) -> bool:
         self._flush()
@@ -232,7 +232,7 @@ class _Process:
 
     @staticmethod
     def _flush() -> None:
-        from manta.light.runtime.rounds import flush
+        from manta.light.runtime.attempt import flush
 
         flush()
 
@@ -249,21 +249,21 @@ class _Process:
         try:
             return self._target(class_name).is_resident
         except NothingToRun:
-            return False  # the child tells
+            return False  # the child says what is wrong
 
-    def _open(self, order: Order) -> Round:
-        from manta.light.runtime.rounds import Round
+    def _open(self, order: Order) -> Attempt:
+        from manta.light.runtime.attempt import Attempt
 
         token, fields = order.message["token"], order.message["brief"]
         brief = Brief(**fields, scratch=self._settings.scratch)
-        return Round(self._settings.socket, token, brief, self._program.folder, order.ends)
+        return Attempt(self._settings.socket, token, brief, self._program.folder, order.ends)
 
     def _run_afresh(self, order: Order) -> bool:
-        """Import within the round; whether its object lives on."""
+        """Imports within the attempt; returns whether its object lives on."""
         class_name = order.message["brief"]["class_name"]
 
         def prepare() -> Target:
-            self._program.load(in_round=True)
+            self._program.load(in_attempt=True)
             return self._target(class_name)
 
         stopped = self._run_here(order, prepare)
@@ -274,49 +274,49 @@ class _Process:
         return True
 
     def _run_here(self, order: Order, prepare: Callable[[], Target]) -> bool:
-        """Print to the round while it lasts; whether its code was asked to end."""
+        """Runs an attempt in this process; returns whether its code was asked to end."""
         self._flush()
-        from manta.light.runtime.rounds import heed_sigterm
+        from manta.light.runtime.attempt import heed_sigterm
 
         heed_sigterm()
         kept = os.dup(1), os.dup(2)
-        round_ = self._open(order)
+        attempt = self._open(order)
         try:
-            self._settings.shared.leave(round_.run(prepare))
+            self._settings.shared.leave(attempt.run(prepare))
         finally:
-            round_.close()
+            attempt.close()
         for number, fd in enumerate(kept, 1):
             os.dup2(fd, number)
             os.close(fd)
-        return round_.stopped
+        return attempt.stopped
 
     def _run(self, order: Order) -> bool:
-        """Whether there may be another round here: an object that was stopped in mid-work is
-        not used again."""
+        """Runs an attempt; returns whether there may be another here, since an object that was
+        stopped in the middle of its work is not used again."""
         class_name = order.message["brief"]["class_name"]
         if self._is_resident(class_name):
             if self._run_here(order, lambda: self._target(class_name)):
                 return False
             self._connection.send({"k": "exited", "status": 0, "resident": True})
             return True
-        template, round_ = os.getpid(), self._open(order)
+        template, attempt = os.getpid(), self._open(order)
         pid = os.fork()
         if not pid:
-            self._be_round(round_, class_name, template)
-        self._settings.shared.round_pid = pid
-        round_.close()
+            self._be_attempt(attempt, class_name, template)
+        self._settings.shared.attempt_pid = pid
+        attempt.close()
         status = processes.exit_code(os.waitpid(pid, 0)[1])
-        self._settings.shared.round_pid = 0
+        self._settings.shared.attempt_pid = 0
         self._connection.send({"k": "exited", "status": status, "resident": False})
         self._warm()
         return True
 
-    def _be_round(self, round_: Round, class_name: str | None, template: int) -> NoReturn:
+    def _be_attempt(self, attempt: Attempt, class_name: str | None, template: int) -> NoReturn:
         try:
             os.close(self._runtimes_end)
             os.setsid()
             processes.die_with_parent(signal.SIGKILL, template)
-            self._settings.shared.leave(round_.run(lambda: self._target(class_name)))
+            self._settings.shared.leave(attempt.run(lambda: self._target(class_name)))
         except BaseException:
             import traceback
 
@@ -326,7 +326,7 @@ class _Process:
 
     def _warm(self, always: bool = False) -> None:
         if always:
-            from manta.light.runtime.rounds import heed_sigterm
+            from manta.light.runtime.attempt import heed_sigterm
             from manta.light.runtime.seeding import await_imports
 
             heed_sigterm()
@@ -337,7 +337,7 @@ class _Process:
 
 
 def warm(settings: Settings) -> bool:
-    """Import what rounds were seen to need; whether there was anything to do."""
+    """Imports what attempts were seen to need; returns whether there was anything to import."""
     missing = [name for name in settings.shared.needed if name not in sys.modules]
     for name in missing:
         importlib.import_module(name)

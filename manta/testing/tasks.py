@@ -1,4 +1,4 @@
-"""One task in this process, debugger included: what a node would do, without a node."""
+"""Runs a task in this process, debugger included, as a node would but without one."""
 
 from __future__ import annotations
 
@@ -92,14 +92,12 @@ def run_task(
         scratch.mkdir()
         brief = Brief(
             swarm_id="test",
-            swarm_name="test",
             alias="task",
             index=0,
             iteration=iteration,
             attempt=0,
             task_id=f"test.task.0.{iteration}.0",
             node_id=NODE,
-            node_alias=NODE,
             size=1,
             seed=seed_,
             class_name=class_name,
@@ -109,7 +107,7 @@ def run_task(
         )
         with (
             _loaded(task, Path(folder)) as load,
-            _round(_Context(brief, run, given, heard, waiting)),
+            _attempt(_Context(brief, run, given, heard, waiting)),
         ):
             target = load(class_name)
             try:
@@ -121,7 +119,7 @@ def run_task(
 
 
 class _Context:
-    """A round whose node is this process's memory."""
+    """The context of an attempt whose node is this process's memory."""
 
     def __init__(
         self,
@@ -223,9 +221,9 @@ class _Context:
         return name
 
     def _receive(self, source: str, tag: str, number: int, timeout: float) -> Any:
-        letters = self._waiting.get((source, tag), ())
-        if number < len(letters):
-            return letters[number]
+        messages = self._waiting.get((source, tag), ())
+        if number < len(messages):
+            return messages[number]
         raise Timeout(
             f"No message {tag!r} has come from {source}: give it to "
             f"run_task(messages={{({source!r}, {tag!r}): [...]}})."
@@ -267,7 +265,7 @@ def _check_task(task: object) -> None:
 
 
 @contextmanager
-def _round(context: _Context) -> Iterator[None]:
+def _attempt(context: _Context) -> Iterator[None]:
     finders = list(sys.meta_path)
     before, usage.context = usage.context, context
     try:
@@ -282,7 +280,7 @@ def _round(context: _Context) -> Iterator[None]:
 def _loaded(
     task: type | str | os.PathLike[str], folder: Path
 ) -> Iterator[Callable[[str | None], Target]]:
-    """What finds the target, within the round. The module is forgotten afterwards."""
+    """Yields what finds the target within the attempt; forgets the module afterwards."""
     if isinstance(task, type):
         yield lambda class_name: Target(task)
         return
@@ -299,7 +297,7 @@ def _loaded(
     program = Program(str(file.parent), file.name)
 
     def load(class_name: str | None) -> Target:
-        program.load(in_round=True)
+        program.load(in_attempt=True)
         return program.target(class_name)
 
     modules, path, arguments = set(sys.modules), list(sys.path), list(sys.argv)

@@ -21,7 +21,7 @@ from manta.node.scheduling.reservations import Capacity
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.state import Identity, StateFolder, Status
 from manta.node.task_server.service import LightService
-from manta.node.task_server.sessions import Sessions
+from manta.node.task_server.sessions import RuntimeSessions
 from manta.node.wiring.addresses import MANAGER_LINK, ROOT
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import Leave
@@ -76,7 +76,7 @@ class Node:
             files = FileDepot(folder.values, sync=False)
             values = TieredDepot(MemoryDepot(room), files, largest=room // 8)
             undo.callback(values.close)
-            sessions = Sessions(values, folder.path / "light")
+            sessions = RuntimeSessions(values, folder.path / "light")
             undo.callback(sessions.close)
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)

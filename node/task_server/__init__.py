@@ -1,1 +1,1 @@
-"""The Unix socket that tasks talk to their node over."""
+"""Serves tasks over a Unix socket: the node's side of `manta.light.wire`."""

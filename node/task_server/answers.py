@@ -1,8 +1,10 @@
-"""Answers to requests, as tasks get them."""
+"""Turns the outcomes of requests into messages for tasks."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import msgspec
 
 from manta.node.task_server import requests
 from manta.node.task_server.requests import Error
@@ -18,43 +20,32 @@ _GIVING_A_VALUE = (
     requests.Receive,
     requests.Restore,
 )
+_GIVING_ENTRIES = (requests.Collect, requests.SelectResults)
+
+Entry = Contribution | ResultEntry
 
 
 def answer(request: requests.Body, value: Any) -> list[Message]:
-    """What a request's outcome looks like on the wire."""
+    """The messages that carry a request's outcome."""
     head = {"k": "answer", "n": request.n}
     if isinstance(request, _GIVING_A_VALUE):
         return [_with_value(head, value)]
-    if isinstance(request, requests.Collect):
-        parts: list[Contribution] = value
-        return [({**head, "count": len(parts)}, None), *(_part(request.n, p) for p in parts)]
-    if isinstance(request, requests.SelectResults):
-        entries: list[ResultEntry] = value
+    if isinstance(request, _GIVING_ENTRIES):
+        entries: list[Entry] = value
         return [({**head, "count": len(entries)}, None), *(_entry(request.n, e) for e in entries)]
     return [({**head, "plain": value}, None)]
 
 
 def failure(number: int, error: Error) -> Message:
-    """The answer to a request that could not be carried out."""
+    """The message that answers a request that could not be carried out."""
     kind, sentence = error
     return {"k": "error", "n": number, "kind": kind, "sentence": sentence}, None
 
 
-def _entry(number: int, entry: ResultEntry) -> Message:
-    head = {
-        "k": "entry",
-        "n": number,
-        "node_id": entry.node_id,
-        "alias": entry.alias,
-        "index": entry.index,
-        "iteration": entry.iteration,
-        "attempt": entry.attempt,
-    }
-    return _with_value(head, entry.value)
-
-
-def _part(number: int, part: Contribution) -> Message:
-    return _with_value({"k": "entry", "n": number, "rank": part.rank}, part.value)
+def _entry(number: int, entry: Entry) -> Message:
+    fields = msgspec.structs.asdict(entry)
+    value = fields.pop("value")
+    return _with_value({"k": "entry", "n": number, **fields}, value)
 
 
 def _with_value(head: dict[str, Any], value: Payload | None) -> Message:
@@ -66,5 +57,5 @@ def _with_value(head: dict[str, Any], value: Payload | None) -> Message:
 
 
 def blobs(messages: list[Message]) -> list[str]:
-    """Digests of the blobs that messages bring."""
+    """The digests of the blobs that go along with messages."""
     return [along.digest for _, along in messages if isinstance(along, BlobRef)]

@@ -1,4 +1,4 @@
-"""A thread around an epoll, which does what others post to it and nothing of its own."""
+"""A thread around epoll that calls handlers and does nothing of its own."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class _Entry(NamedTuple):
 class PollThread:
     """Calls handlers with what their sources are ready for, and `tick` after each turn.
 
-    Sources come and go with each round, so it is epoll itself: `selectors` keeps books of its own.
-    All but `start` and `stop` is for the thread itself.
+    Sources come and go with each attempt, and `selectors` would keep books of its own, so this uses
+    epoll directly. Everything but `start` and `stop` is for the thread itself.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class PollThread:
         self._thread.start()
 
     def stop(self, wake: Callable[[], None]) -> None:
-        """From another thread: end after this turn, and wait for it."""
+        """Ends the thread after this turn and waits for it; from another thread."""
         self.is_stopping = True
         wake()
         self._thread.join()
@@ -59,7 +59,7 @@ class PollThread:
         self._entries[fd] = _Entry(source, handler)
 
     def unregister(self, source: Any) -> None:
-        """Idempotent; before the source is closed."""
+        """Must come before the source is closed; idempotent."""
         fd = self._descriptors.pop(source, None)
         if fd is not None:
             del self._entries[fd]
@@ -80,8 +80,8 @@ class PollThread:
             while not self.is_stopping:
                 ready = self._epoll.poll(patience)
                 for entry, events in [(self._entries[fd], events) for fd, events in ready]:
-                    if entry.source in self._descriptors:  # an earlier handler may have dropped it
-                        # What is wrong with it, reading tells, or writing where it waits for that.
+                    if entry.source in self._descriptors:  # an earlier handler may drop it
+                        # An error is found by reading, or by writing where that is waited for.
                         entry.handler(events if events & (READ | WRITE) else READ | WRITE)
                 patience = self._tick()
         except BaseException as error:

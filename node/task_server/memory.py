@@ -29,9 +29,9 @@ class Memory:
 
 
 class Incoming:
-    """A value that memory should not hold: the task writes it to a socket, a thread to a file.
+    """A value too large for memory: the task writes it into a socket, and a thread into a file.
 
-    A file of the task's own would have to be copied, as nobody could keep it from changing it.
+    A file that the task wrote itself would have to be copied, since the task could change it.
     """
 
     def __init__(self, depot: TieredDepot, size: int) -> None:
@@ -43,14 +43,14 @@ class Incoming:
         threading.Thread(target=self._receive, name="manta-light-value", daemon=True).start()
 
     def finish(self) -> Future[str]:
-        """The task has written all: the digest, of a blob that is pinned."""
+        """Called when the task has written all; the digest is that of a pinned blob."""
         os.close(self.fd)
         self.fd = -1
         return self._digest
 
     def close(self) -> None:
-        """The round is over."""
-        if self.fd >= 0:  # and nobody wants it
+        """Called when the attempt is over."""
+        if self.fd >= 0:  # it was never handed in
             os.close(self.fd)
             self._digest.add_done_callback(self._let_go)
         with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ class Incoming:
                 self._digest.set_result(digest)
 
     def _drop(self) -> bool:
-        """What the task still writes of a value that finds no room: it hears when it asks."""
+        """Reads on though there is no room: the task hears of it when it hands the value in."""
         try:
             return bool(self._ours.recv(PIECE))
         except OSError:
@@ -81,7 +81,7 @@ class Incoming:
 
 
 def _memfd(size: int) -> int:
-    """A memfd of that size that nobody can cut short: whoever maps it would die of it.
+    """A memfd of that size, sealed against shrinking: whoever maps a shorter one would die.
 
     Raises OSError.
     """

@@ -1,9 +1,9 @@
 """What a TaskSupervisor and the LightService say to each other about one runtime.
 
-A *runtime* is a task process that outlives rounds; a *round* is one attempt of one
-instance, run in it. Requests of the task's code reach the TaskSupervisor as `Request`
-with a reply to be filled in; everything else that the runtime does arrives as an event.
-Values are payloads: what is large lies in the node's memory depot under its digest.
+A *runtime* is a task process that outlives attempts; an *attempt* is one run of an instance in it.
+What the task's code asks reaches the TaskSupervisor as a `requests.Request`; everything else that
+the runtime does arrives as an event. Values are payloads: what is large lies in the node's memory
+depot under its digest.
 """
 
 from __future__ import annotations
@@ -31,26 +31,25 @@ class OpenSession(msgspec.Struct, frozen=True):
 class SessionOpened(msgspec.Struct, frozen=True):
     token: str
     socket: str
-    """Path of the Unix socket; its folder is what a container mounts."""
+    """Path of the Unix socket, whose folder is what a container mounts."""
 
 
-# To `Sessions.tell`, from any thread: nothing is lost while the service is restarted.
+# To `RuntimeSessions.tell`, from any thread: nothing is lost while the service restarts.
 
 
 class CloseSession(msgspec.Struct, frozen=True):
     session: str
 
 
-class RunRound(msgspec.Struct, frozen=True):
+class RunAttempt(msgspec.Struct, frozen=True):
     session: str
     assignment: Assignment
-    node_alias: str
     datasets: dict[str, str]
     """Name -> path as the task sees it."""
 
 
-class CancelRound(msgspec.Struct, frozen=True):
-    """Asks the round's code to end, by SIGTERM; who says so kills a runtime that does not."""
+class CancelAttempt(msgspec.Struct, frozen=True):
+    """Asks the attempt's code to end, by SIGTERM; whoever asks kills a runtime that does not."""
 
     session: str
     instance: Instance
@@ -61,13 +60,13 @@ class CancelRound(msgspec.Struct, frozen=True):
 
 
 class RuntimeReady(msgspec.Struct, frozen=True):
-    """The module was imported (or will be, anew each round); rounds may be given."""
+    """The module was imported, or will be anew for each attempt: attempts may be given."""
 
     session: str
     mode: str
     """fork, resident or spawn."""
     why: str = ""
-    """What makes it spawn."""
+    """The reason, if it is spawn."""
 
 
 class RuntimeFailed(msgspec.Struct, frozen=True):
@@ -78,7 +77,7 @@ class RuntimeFailed(msgspec.Struct, frozen=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    """Lines that the round wrote; `stream` is stdout, stderr or a logging level."""
+    """Lines that the attempt wrote; `stream` is stdout, stderr or a level of logging."""
 
     session: str
     instance: Instance
@@ -86,21 +85,21 @@ class Output(msgspec.Struct, frozen=True):
     lines: tuple[tuple[float, str], ...]
 
 
-class RoundEnded(msgspec.Struct, frozen=True):
-    """`error` is None when it returned. All its output and requests came before."""
+class AttemptExited(msgspec.Struct, frozen=True):
+    """The attempt is over: all its output and requests came before. No error if it returned."""
 
     session: str
     instance: Instance
     output: Payload | None
     error: TaskError | None
     computing: float
-    """Seconds in the task's code, waiting for values left out."""
+    """Seconds in the task's code, without its waits for the node."""
     moving: float
     """Seconds that the task's code waited for the node."""
 
 
 class SessionLost(msgspec.Struct, frozen=True):
-    """The runtime's connection closed without being asked to."""
+    """The runtime closed its connection without being asked to."""
 
     session: str
     sentence: str

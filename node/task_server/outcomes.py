@@ -1,4 +1,4 @@
-"""How a round is described to its runtime, and how its end is to the user."""
+"""Describes an attempt to its runtime, and its end to the user."""
 
 from __future__ import annotations
 
@@ -9,71 +9,70 @@ from typing import Any
 import msgspec
 
 from manta.light.wire import BrokenFrame
-from manta.node.task_server.messages import RunRound
-from manta.node.task_server.sessions import Round
+from manta.node.task_server.messages import RunAttempt
+from manta.node.task_server.sessions import Attempt
 from manta.protocol.node import TaskError
 
-_TOLD = ("swarm_name", "task_id", "node_id", "size", "seed", "class_name", "timeout")
-"""What a round hears of its assignment, besides the instance that it runs."""
+_TOLD = ("task_id", "node_id", "size", "seed", "class_name", "timeout")
+"""What an attempt is told of its assignment, besides its instance."""
 
 
-def brief(order: RunRound) -> dict[str, Any]:
-    """What a round is told of itself: `manta.light.context.Brief` is made of it."""
+def brief(order: RunAttempt) -> dict[str, Any]:
+    """What an attempt is told of itself, for `manta.light.context.Brief`."""
     assignment = order.assignment
     return {
         **msgspec.structs.asdict(assignment.instance),
         **{name: getattr(assignment, name) for name in _TOLD},
-        "node_alias": order.node_alias,
         "datasets": order.datasets,
     }
 
 
 def failed(error: tuple[str, str, str], tail: Iterable[str]) -> TaskError:
-    """What the runtime says went wrong."""
+    """What went wrong, as the runtime tells it."""
     kind, sentence, traceback = error
     return TaskError(kind, sentence, traceback, tuple(tail))
 
 
-def cancelled(round_: Round) -> TaskError:
-    """A round that was to end, whatever it said at its end."""
-    assert round_.cancelled is not None
-    return TaskError("Cancelled", round_.cancelled, last_lines=tuple(round_.tail))
+def cancelled(attempt: Attempt) -> TaskError:
+    """The error of an attempt that was to end, whatever it said at its end."""
+    assert attempt.cancelled is not None
+    return TaskError("Cancelled", attempt.cancelled, last_lines=tuple(attempt.tail))
 
 
-def unkept(round_: Round, error: tuple[str, str]) -> TaskError:
-    """What a round returned found no room, or was damaged."""
+def unkept(attempt: Attempt, error: tuple[str, str]) -> TaskError:
+    """The error of an attempt whose output found no room or was damaged."""
     kind, sentence = error
-    sentence = f"What {round_.name} returned could not be kept: {sentence}"
-    return TaskError(kind, sentence, last_lines=tuple(round_.tail))
+    sentence = f"What {attempt.name} returned could not be kept: {sentence}"
+    return TaskError(kind, sentence, last_lines=tuple(attempt.tail))
 
 
-def unreadable(round_: Round, error: BrokenFrame) -> TaskError:
-    """What a round left at its end is not what a runtime writes: its code meddled with it."""
-    sentence = f"How {round_.name} ended can't be read: {error}"
-    return TaskError("DataCorruptionError", sentence, last_lines=tuple(round_.tail))
+def unreadable(attempt: Attempt, error: BrokenFrame) -> TaskError:
+    """The error of an attempt that left what no runtime writes: its code meddled with it."""
+    sentence = f"How {attempt.name} ended can't be read: {error}"
+    return TaskError("DataCorruptionError", sentence, last_lines=tuple(attempt.tail))
 
 
-def died(round_: Round, status: int) -> TaskError:
-    """A round whose process ended without a word."""
-    tail = tuple(round_.tail)
-    if round_.cancelled is not None:
-        return cancelled(round_)
+def died(attempt: Attempt, status: int) -> TaskError:
+    """The error of an attempt whose process ended without a word."""
+    tail = tuple(attempt.tail)
+    if attempt.cancelled is not None:
+        return cancelled(attempt)
     if status >= 0:
         sentence = (
-            f"{round_.name} ended its process with exit code {status} before its code returned: "
+            f"{attempt.name} ended its process with exit code {status} before its code returned: "
             f"return from main() or run() instead."
         )
         return TaskError("Exited", sentence, last_lines=tail)
     name = _signal_name(-status)
     if name == "SIGKILL":
         sentence = (
-            f"{round_.name} was killed (SIGKILL): if nobody did so on purpose, the machine ran "
+            f"{attempt.name} was killed (SIGKILL): if nobody did so on purpose, the machine ran "
             f"out of memory."
         )
     else:
-        sentence = f"{round_.name} was ended by {name}: its process crashed in native code."
+        sentence = f"{attempt.name} was ended by {name}: its process crashed in native code."
         if name not in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"):
-            sentence = f"{round_.name} was ended by {name}."
+            sentence = f"{attempt.name} was ended by {name}."
     return TaskError("Killed", sentence, last_lines=tail)
 
 

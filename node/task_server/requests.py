@@ -25,7 +25,7 @@ Count = Annotated[int, Meta(ge=0, lt=2**31)]
 Text = Annotated[str, Meta(max_length=64 * 1024)]
 Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 Wait = Annotated[float, Meta(gt=0, le=366 * 86400)]
-"""Seconds that a task is willing to wait."""
+"""Seconds for which a task is willing to wait."""
 
 if TYPE_CHECKING:
     Value = Payload
@@ -173,8 +173,8 @@ class ResolveNode(Numbered, frozen=True):
 
 
 class Receive(Numbered, frozen=True):
-    """The round's message of that number, from 0, from a node, by its id, under a tag; asked
-    again it is the same one -> Payload"""
+    """The message of that number, from 0, that the attempt receives from a node, by its id, under a
+    tag; asked again it is the same one -> Payload"""
 
     source: Name
     tag: Name
@@ -183,7 +183,7 @@ class Receive(Numbered, frozen=True):
 
 
 class ReturnClaims(Numbered, frozen=True):
-    """The round is over, and received no more than so many messages -> None"""
+    """The attempt is over and received only so many messages -> None"""
 
     source: Name
     tag: Name
@@ -200,7 +200,7 @@ class Contribute(Numbered, frozen=True):
 
 
 class Collect(Numbered, frozen=True):
-    """`partial`: when the time is over, what is there -> list[Contribution], blobs as above"""
+    """`partial`: at the timeout, whatever is there -> list[Contribution], blobs as above"""
 
     number: Count
     kind: Name
@@ -275,7 +275,7 @@ Error = tuple[str, str]
 
 
 class Reply:
-    """What a request is answered with: the first call is the one. From any thread."""
+    """Takes the answer to a request, from any thread. Only the first call counts."""
 
     def __init__(self, done: Callable[[Any, Error | None], None]) -> None:
         self._done = [done]  # list.pop is atomic
@@ -283,11 +283,11 @@ class Reply:
         """Whether a signal took the task out of the request: nobody waits for the answer."""
 
     def set(self, value: Any = None) -> None:
-        """The outcome, in the form that the request's docstring names."""
+        """Answers with the outcome, in the form that the request's docstring names."""
         self._answer(value, None)
 
     def fail(self, kind: str, sentence: str) -> None:
-        """`kind` names an exception of `manta.light.errors`; others become RequestFailed."""
+        """Refuses; `kind` names an exception of `manta.light.errors`, else it is RequestFailed."""
         self._answer(None, (kind, sentence))
 
     def _answer(self, value: Any, error: Error | None) -> None:

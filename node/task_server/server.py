@@ -1,9 +1,9 @@
 """The thread that speaks to all tasks, over one Unix socket.
 
-Theory of operation: tasks and owners both only ever post to this thread; it alone changes
-sessions and rounds. A task that breaks the protocol is cut off and its round cancelled. An
-owner that does not take its events at once stops its own tasks, by way of full pipes and
-unanswered requests, and nobody else's. `rounds` says what happens in rounds.
+Theory of operation: tasks and owners only ever post to this thread, and it alone changes sessions
+and attempts. A task that breaks the protocol is cut off and its attempt cancelled. An owner that
+does not take its events stops its own tasks, through full pipes and unanswered requests, and
+nobody else's. `attempts` has what concerns single attempts.
 """
 
 from __future__ import annotations
@@ -17,43 +17,52 @@ from typing import Any
 
 from manta.light.wire import PATIENCE, VERSION, BrokenFrame
 from manta.node.task_server import wire
+from manta.node.task_server.attempts import AttemptDesk
+from manta.node.task_server.connection import Gone, TaskConnection
 from manta.node.task_server.loop import READ, WRITE, PollThread
-from manta.node.task_server.messages import RunRound, RuntimeFailed, RuntimeReady, SessionLost
+from manta.node.task_server.messages import RunAttempt, RuntimeFailed, RuntimeReady, SessionLost
 from manta.node.task_server.outcomes import brief, failed
-from manta.node.task_server.peer import Gone, Peer
-from manta.node.task_server.rounds import RoundDesk
-from manta.node.task_server.sessions import TAIL, Channel, Message, Round, Session, Sessions
+from manta.node.task_server.sessions import (
+    TAIL,
+    Attempt,
+    Message,
+    RequestChannel,
+    RuntimeSession,
+    RuntimeSessions,
+)
 from manta.node.task_server.streams import Stream
 from manta.node.task_server.values import TaskValues
 from manta.protocol.node import Instance
 
 log = logging.getLogger("manta.node.light")
 
-_GREETING_TIME = 5.0  # seconds to say who one is
-_STRANGERS = 64  # connections that have not said it
-_SOON = 0.02  # seconds until an owner or a kernel that takes no more is tried again
-_ABANDONED = 60.0  # seconds without any incarnation of the owner
+_GREETING_TIME = 5.0  # seconds for a connection to say who it is
+_STRANGERS = 64  # connections that may not have said so yet
+_SOON = 0.02  # seconds until an owner or a kernel that took no more is tried again
+_ABANDONED = 60.0  # seconds that a session outlives its owner's last incarnation
 
 
 class TaskServer:
     """Serves `sessions` from `start` to `stop`.
 
-    `on_failure` is called, on the thread, when it ends by an error.
+    `on_failure` is called on the thread when an error ends it.
     """
 
-    def __init__(self, sessions: Sessions, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, sessions: RuntimeSessions, on_failure: Callable[[BaseException], None]
+    ) -> None:
         self._sessions = sessions
         self._values = TaskValues(sessions)
-        self.rounds = RoundDesk(sessions, self._values, self)
+        self.attempts = AttemptDesk(sessions, self._values, self)
         self._loop = PollThread("manta-light", self._begin, self._tick, self._finish, on_failure)
         self._listener: socket.socket | None = None
-        self._peers: set[Peer] = set()
-        self._runtimes: dict[Session, Peer] = {}
-        self._unsent: set[Peer] = set()
-        self._stuck: set[Session] = set()
+        self._connections: set[TaskConnection] = set()
+        self._runtimes: dict[RuntimeSession, TaskConnection] = {}
+        self._unsent: set[TaskConnection] = set()
+        self._stuck: set[RuntimeSession] = set()
 
     def start(self) -> None:
-        """Raises OSError when the socket can't be made."""
+        """Opens the socket and starts the thread. Raises OSError."""
         path = self._sessions.path
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -69,7 +78,7 @@ class TaskServer:
         self._loop.start()
 
     def stop(self) -> None:
-        """Close all connections; the sessions stay."""
+        """Closes all connections; the sessions stay."""
         self._loop.stop(self._sessions.wake)
         self._values.close()
 
@@ -85,31 +94,31 @@ class TaskServer:
         now = time.monotonic()
         for session in self._runtimes:
             session.waiting_since = now
-        for peer in list(self._peers):
-            self.close(peer)
+        for connection in list(self._connections):
+            self.close(connection)
         if self._listener is not None:
             self._listener.close()
 
     def _tick(self) -> float | None:
-        """What must be done now and then; seconds until the next time."""
+        """Does what is due; returns the seconds until the next time, None for no hurry."""
         for session in list(self._stuck):
             self.deliver(session)
-        for peer in [peer for peer in self._unsent if peer.is_throttled]:
-            self._flush(peer)
+        for connection in [connection for connection in self._unsent if connection.is_throttled]:
+            self._flush(connection)
         now = time.monotonic()
         strangers = self._strangers()
-        for peer in strangers:
-            if now - peer.since > _GREETING_TIME:
-                self.close(peer)
+        for connection in strangers:
+            if now - connection.since > _GREETING_TIME:
+                self.close(connection)
         is_waiting = False
         for session in list(self._sessions.by_id.values()):
             is_waiting |= session.waiting_since is not None
             self._expire(session, now)
-        if self._stuck or any(peer.is_throttled for peer in self._unsent):
+        if self._stuck or any(connection.is_throttled for connection in self._unsent):
             return _SOON
         return 1.0 if strangers or is_waiting else None
 
-    def _expire(self, session: Session, now: float) -> None:
+    def _expire(self, session: RuntimeSession, now: float) -> None:
         since = session.waiting_since
         if since is not None and now - since > PATIENCE + 5:
             session.waiting_since = None
@@ -125,46 +134,46 @@ class TaskServer:
 
     # Jobs that the LightService posts.
 
-    def run_round(self, order: RunRound) -> None:
+    def run_attempt(self, order: RunAttempt) -> None:
         session, instance = self._sessions.by_id.get(order.session), order.assignment.instance
         if session is None:
             log.warning("There is no session %s to run %s in.", order.session, instance)
             return
-        if any(r.instance == instance and not r.ended for r in session.rounds.values()):
-            return  # told twice, over a restart of the service
-        round_ = self._sessions.add_round(session, order)
+        if any(r.instance == instance and not r.ended for r in session.attempts.values()):
+            return  # told twice, across a restart of the service
+        attempt = self._sessions.add_attempt(session, order)
         ours, theirs = socket.socketpair()
-        round_.ends.append(theirs.detach())
-        self.rounds.connected(round_, 0, self._add_peer(ours))
+        attempt.ends.append(theirs.detach())
+        self.attempts.connected(attempt, 0, self._add_connection(ours))
         self.watch(session)
-        self.rounds.begin(session)
-        self._order(round_)
+        self.attempts.begin(session)
+        self._order(attempt)
 
-    def cancel_round(self, id: str, instance: Instance, reason: str) -> None:
+    def cancel_attempt(self, id: str, instance: Instance, reason: str) -> None:
         session = self._sessions.by_id.get(id)
-        for round_ in list(session.rounds.values()) if session else ():
-            if round_.instance == instance and not round_.ended:
-                self._stop(round_, reason)
+        for attempt in list(session.attempts.values()) if session else ():
+            if attempt.instance == instance and not attempt.ended:
+                self._stop(attempt, reason)
 
-    def close_session(self, session: Session) -> None:
-        peer = self._runtimes.get(session)
-        if peer is not None:
-            self.send(peer, ({"k": "close"}, None))
-            self.close(peer)
-        for round_ in list(session.rounds.values()):
-            self.rounds.drop(round_)
+    def close_session(self, session: RuntimeSession) -> None:
+        connection = self._runtimes.get(session)
+        if connection is not None:
+            self.send(connection, ({"k": "close"}, None))
+            self.close(connection)
+        for attempt in list(session.attempts.values()):
+            self.attempts.drop(attempt)
         self.unwatch(*session.streams)
         self._stuck.discard(session)
         self._sessions.remove(session)
 
     # Owners.
 
-    def tell(self, session: Session, event: Any) -> None:
+    def tell(self, session: RuntimeSession, event: Any) -> None:
         session.outbox.append(event)
         self.deliver(session)
 
-    def deliver(self, session: Session) -> None:
-        """Give the owner what it has not taken yet."""
+    def deliver(self, session: RuntimeSession) -> None:
+        """Gives the owner what it has not taken yet."""
         if session.deliver():
             if session in self._stuck:
                 self._stuck.remove(session)
@@ -172,13 +181,13 @@ class TaskServer:
         elif session not in self._stuck:
             self._stuck.add(session)
             self.unwatch(*session.streams)
-            for round_ in session.rounds.values():
-                self.unwatch(*round_.streams)
+            for attempt in session.attempts.values():
+                self.unwatch(*attempt.streams)
 
     # Connections.
 
-    def _strangers(self) -> list[Peer]:
-        return [peer for peer in self._peers if peer.role is None]
+    def _strangers(self) -> list[TaskConnection]:
+        return [connection for connection in self._connections if connection.role is None]
 
     def _accept(self, _: int) -> None:
         assert self._listener is not None
@@ -192,144 +201,143 @@ class TaskServer:
             return
         strangers = self._strangers()
         if len(strangers) >= _STRANGERS:
-            self.close(min(strangers, key=lambda peer: peer.since))
-        self._add_peer(sock)
+            self.close(min(strangers, key=lambda connection: connection.since))
+        self._add_connection(sock)
 
-    def _add_peer(self, sock: socket.socket) -> Peer:
-        sock.setblocking(False)
-        peer = Peer(sock, self._sessions.depot)
-        self._peers.add(peer)
-        self._loop.register(peer, lambda ready: self._on_peer(peer, ready))
-        return peer
+    def _add_connection(self, sock: socket.socket) -> TaskConnection:
+        connection = TaskConnection(sock, self._sessions.depot)
+        self._connections.add(connection)
+        self._loop.register(connection, lambda ready: self._on_ready(connection, ready))
+        return connection
 
-    def _on_peer(self, peer: Peer, ready: int) -> None:
+    def _on_ready(self, connection: TaskConnection, ready: int) -> None:
         if ready & WRITE:
-            self._flush(peer)
-        if not ready & READ or peer not in self._peers:
+            self._flush(connection)
+        if not ready & READ or connection not in self._connections:
             return
         try:
-            peer.read()
-            while peer in self._peers and (data := peer.next()) is not None:
-                self._on_message(peer, data)
+            connection.read()
+            while connection in self._connections and (data := connection.next()) is not None:
+                self._on_message(connection, data)
         except Gone:
-            self._lost(peer)
+            self._lost(connection)
         except BrokenFrame as error:
-            self._cut(peer, f"it broke the protocol: {error}")
+            self._cut(connection, f"it broke the protocol: {error}")
 
-    def _lost(self, peer: Peer) -> None:
-        """The other side has closed. What became of a round, its runtime tells."""
-        role = peer.role
-        self.close(peer)
-        if isinstance(role, Session):
+    def _lost(self, connection: TaskConnection) -> None:
+        """The other side has closed. The runtime tells what became of an attempt."""
+        role = connection.role
+        self.close(connection)
+        if isinstance(role, RuntimeSession):
             self.tell(role, SessionLost(role.id, "The runtime closed its connection."))
 
-    def _cut(self, peer: Peer, why: str) -> None:
-        """End a connection that misbehaves, and what it stands for."""
-        role = peer.role
+    def _cut(self, connection: TaskConnection, why: str) -> None:
+        """Ends a connection that misbehaves, and what it stands for."""
+        role = connection.role
         log.warning("A task's connection was cut, because %s", why)
-        self.close(peer)
-        if isinstance(role, Channel):
-            if not role.round.ended:
-                self.cancel(role.round, f"{role.round.name} was ended, because {why}")
+        self.close(connection)
+        if isinstance(role, RequestChannel):
+            if not role.attempt.ended:
+                self.cancel(role.attempt, f"{role.attempt.name} was ended, because {why}")
         elif role is not None:
             self.tell(role, SessionLost(role.id, f"The runtime was cut off, because {why}"))
 
-    def close(self, peer: Peer) -> None:
-        self._loop.unregister(peer)
-        self._peers.discard(peer)
-        self._unsent.discard(peer)
-        role = peer.role
-        if isinstance(role, Session) and self._runtimes.get(role) is peer:
+    def close(self, connection: TaskConnection) -> None:
+        self._loop.unregister(connection)
+        self._connections.discard(connection)
+        self._unsent.discard(connection)
+        role = connection.role
+        if isinstance(role, RuntimeSession) and self._runtimes.get(role) is connection:
             del self._runtimes[role]
-        elif isinstance(role, Channel):
-            self.rounds.disconnected(role, peer)
-        peer.close()
+        elif isinstance(role, RequestChannel):
+            self.attempts.disconnected(role, connection)
+        connection.close()
 
-    def send(self, peer: Peer, *messages: Message) -> None:
-        peer.send(*messages)
-        self._flush(peer)
+    def send(self, connection: TaskConnection, *messages: Message) -> None:
+        connection.send(*messages)
+        self._flush(connection)
 
-    def _flush(self, peer: Peer) -> None:
+    def _flush(self, connection: TaskConnection) -> None:
         try:
-            done = peer.flush()
+            done = connection.flush()
         except Gone:
-            return  # the reading side tells
-        if done == (peer in self._unsent):
-            (self._unsent.discard if done else self._unsent.add)(peer)
-            self._loop.want_write(peer, not done)
-        if done and peer.closing:
-            self.close(peer)
+            return  # reading finds out as well
+        if done == (connection in self._unsent):
+            (self._unsent.discard if done else self._unsent.add)(connection)
+            self._loop.want_write(connection, not done)
+        if done and connection.closing:
+            self.close(connection)
 
-    def _on_message(self, peer: Peer, data: bytes) -> None:
-        role = peer.role
+    def _on_message(self, connection: TaskConnection, data: bytes) -> None:
+        role = connection.role
         if role is None:
-            self._on_greeting(peer, wire.first(data))
-        elif isinstance(role, Session):
+            self._on_greeting(connection, wire.first(data))
+        elif isinstance(role, RuntimeSession):
             self._on_runtime(role, wire.from_runtime(data))
         else:
-            self.rounds.handle(role, peer, wire.from_round(data))
+            self.attempts.handle(role, connection, wire.from_attempt(data))
 
-    def _on_greeting(self, peer: Peer, first: wire.Runtime | wire.Round) -> None:
+    def _on_greeting(self, connection: TaskConnection, first: wire.Runtime | wire.Attempt) -> None:
         role = self._sessions.by_token.get(first.token)
-        wanted = Session if isinstance(first, wire.Runtime) else Round
+        wanted = RuntimeSession if isinstance(first, wire.Runtime) else Attempt
         if not isinstance(role, wanted):
-            self._refuse(peer, "The token is not valid, or the task has been ended.")
+            self._refuse(connection, "The token is not valid, or the task has been ended.")
         elif isinstance(first, wire.Runtime) and first.version != VERSION:
-            self._refuse(peer, f"This node speaks version {VERSION} of the task protocol.")
-        elif isinstance(first, wire.Round):
-            assert isinstance(role, Round)
-            self.rounds.connected(role, first.channel, peer)
+            self._refuse(connection, f"This node speaks version {VERSION} of the task protocol.")
+        elif isinstance(first, wire.Attempt):
+            assert isinstance(role, Attempt)
+            self.attempts.connected(role, first.channel, connection)
         else:
-            assert isinstance(role, Session)
-            peer.role = role
-            self._greet(role, peer)
+            assert isinstance(role, RuntimeSession)
+            connection.role = role
+            self._greet(role, connection)
 
-    def _refuse(self, peer: Peer, sentence: str) -> None:
-        peer.closing = True
-        self.send(peer, ({"k": "refused", "sentence": sentence}, None))
+    def _refuse(self, connection: TaskConnection, sentence: str) -> None:
+        connection.closing = True
+        self.send(connection, ({"k": "refused", "sentence": sentence}, None))
 
     # Runtimes.
 
-    def _greet(self, session: Session, peer: Peer) -> None:
+    def _greet(self, session: RuntimeSession, connection: TaskConnection) -> None:
         former = self._runtimes.pop(session, None)
         if former is not None:
             self.close(former)
-        self._runtimes[session] = peer
+        self._runtimes[session] = connection
         session.waiting_since = None
         if not session.streams:
             session.open_streams()
             self.watch(session)
-        self.send(peer, ({"k": "welcome"}, session.ends))
-        for round_ in list(session.rounds.values()):
-            self._order(round_)
-            if round_.cancelled is not None:
-                self._stop(round_, round_.cancelled)
+        self.send(connection, ({"k": "welcome"}, session.ends))
+        for attempt in list(session.attempts.values()):
+            self._order(attempt)
+            if attempt.cancelled is not None:
+                self._stop(attempt, attempt.cancelled)
 
-    def _order(self, round_: Round) -> None:
-        peer = self._runtimes.get(round_.session)
-        if peer is not None:
-            run = {"k": "run", "round": round_.number, "token": round_.token}
-            self.send(peer, ({**run, "brief": brief(round_.order)}, round_.ends))
+    def _order(self, attempt: Attempt) -> None:
+        connection = self._runtimes.get(attempt.session)
+        if connection is not None:
+            run = {"k": "run", "number": attempt.number, "token": attempt.token}
+            self.send(connection, ({**run, "brief": brief(attempt.order)}, attempt.ends))
 
-    def _stop(self, round_: Round, reason: str) -> None:
-        """Ask its code to end; who asked for it sees to it that it does."""
-        self._end_round("stop", round_, reason)
+    def _stop(self, attempt: Attempt, reason: str) -> None:
+        """Asks its code to end; whoever wants that sees to it that it does."""
+        self._end_attempt("stop", attempt, reason)
 
-    def cancel(self, round_: Round, reason: str) -> None:
-        """End its process at once."""
-        self._end_round("cancel", round_, reason)
+    def cancel(self, attempt: Attempt, reason: str) -> None:
+        """Ends its process at once."""
+        self._end_attempt("cancel", attempt, reason)
 
-    def _end_round(self, how: str, round_: Round, reason: str) -> None:
-        round_.cancelled = round_.cancelled or reason
-        peer = self._runtimes.get(round_.session)
-        if peer is not None:
-            self.send(peer, ({"k": how, "round": round_.number}, None))
+    def _end_attempt(self, how: str, attempt: Attempt, reason: str) -> None:
+        attempt.cancelled = attempt.cancelled or reason
+        connection = self._runtimes.get(attempt.session)
+        if connection is not None:
+            self.send(connection, ({"k": how, "number": attempt.number}, None))
 
-    def _on_runtime(self, session: Session, message: wire.FromRuntime) -> None:
+    def _on_runtime(self, session: RuntimeSession, message: wire.FromRuntime) -> None:
         if isinstance(message, wire.Exited):
-            round_ = session.rounds.get(message.round)
-            if round_ is not None:
-                self.rounds.exited(round_, message.status, message.end)
+            attempt = session.attempts.get(message.number)
+            if attempt is not None:
+                self.attempts.exited(attempt, message.status, message.end)
             return
         session.close_ends()
         if isinstance(message, wire.Failed):
@@ -339,7 +347,7 @@ class TaskServer:
             self.tell(session, RuntimeFailed(session.id, failed(message.error, tail)))
             return
         if message.mode == "spawn":
-            for stream in session.streams:  # each round prints it again
+            for stream in session.streams:  # each attempt prints it again
                 stream.drain()
             session.early.clear()
         if not session.is_ready:
@@ -349,32 +357,32 @@ class TaskServer:
 
     # What tasks print.
 
-    def watch(self, session: Session) -> None:
-        """Listen to a session's streams, unless its owner is behind."""
+    def watch(self, session: RuntimeSession) -> None:
+        """Listens to a session's streams, unless its owner is behind."""
         if session in self._stuck:
             return
         for stream in session.streams:
             self._watch(stream, session, None)
-        for round_ in session.rounds.values():
-            for stream in round_.streams:
-                self._watch(stream, session, round_)
+        for attempt in session.attempts.values():
+            for stream in attempt.streams:
+                self._watch(stream, session, attempt)
 
-    def _watch(self, stream: Stream, session: Session, round_: Round | None) -> None:
+    def _watch(self, stream: Stream, session: RuntimeSession, attempt: Attempt | None) -> None:
         if not stream.ended and stream not in self._loop:
-            self._loop.register(stream, lambda _: self._on_stream(stream, session, round_))
+            self._loop.register(stream, lambda _: self._on_stream(stream, session, attempt))
 
     def unwatch(self, *streams: Stream) -> None:
         for stream in streams:
             self._loop.unregister(stream)
 
-    def _on_stream(self, stream: Stream, session: Session, round_: Round | None) -> None:
+    def _on_stream(self, stream: Stream, session: RuntimeSession, attempt: Attempt | None) -> None:
         lines = stream.read()
         if stream.ended:
             self._loop.unregister(stream)
-        if round_ is None:
-            round_ = session.running
-        if round_ is None:
+        if attempt is None:
+            attempt = session.running
+        if attempt is None:
             session.early.extend(lines)
-        elif not round_.ended:
-            round_.emit(lines)
+        elif not attempt.ended:
+            attempt.emit(lines)
             self.deliver(session)

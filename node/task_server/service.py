@@ -1,4 +1,4 @@
-"""The actor that keeps a server for runtimes and their rounds."""
+"""The actor around the server of tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from manta.actors import Actor, ActorDead, ExitReason, InvalidMessage, Ref
 from manta.node.task_server.messages import OpenSession, SessionOpened
 from manta.node.task_server.server import TaskServer
-from manta.node.task_server.sessions import Sessions
+from manta.node.task_server.sessions import RuntimeSessions
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class LightService(Actor):
     """Serves tasks on a Unix socket.
 
     Hand the same `sessions`, made once for a node's life, to each incarnation, so that running
-    rounds survive a restart. What a server is to do is told to them (`Sessions.tell`). Owners are
-    told events at the path of the reference that OpenSession brought, whatever incarnation lives
-    there.
+    attempts survive a restart. Orders go to them (`RuntimeSessions.tell`), whether or not a server
+    runs. Owners receive events at the path of the reference that OpenSession brought, whichever
+    incarnation lives there.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: RuntimeSessions) -> None:
         self._sessions = sessions
         self._server: TaskServer | None = None
 
@@ -40,7 +40,7 @@ class LightService(Actor):
             self._server.stop()
 
     def _on_failure(self, error: BaseException) -> None:
-        """On the server's thread."""
+        """Called on the server's thread."""
         with contextlib.suppress(ActorDead):  # it ends for another reason
             self.ref.tell(_ServerFailed(error))
 
@@ -56,5 +56,5 @@ class LightService(Actor):
                 raise InvalidMessage(f"LightService does not know {type(message).__name__}.")
 
     def _at_path(self, owner: Ref) -> Ref:
-        """The owner's successors as well."""
+        """Reaches the owner's successors as well."""
         return self.system.ref(owner.address.path)

@@ -1,8 +1,8 @@
-"""What the node knows of its runtimes and their rounds.
+"""What the node knows of its runtimes and their attempts.
 
 It outlives a failure of the LightService, so that tasks notice nothing but a pause: tokens,
-requests and their answers, the reading ends of what they print, events that their owners
-have not taken yet. Everything here but what says otherwise belongs to the server thread.
+requests and their answers, the reading ends of what they print, and events that their owners have
+not taken yet. Everything here belongs to the server's thread unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.actors import ActorDead, MailboxFull
-from manta.node.task_server.messages import CancelRound, CloseSession, Output, RunRound
+from manta.node.task_server.messages import CancelAttempt, CloseSession, Output, RunAttempt
 from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream, grouped
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BulkError
@@ -35,49 +35,49 @@ SOCKET = "light"
 LONGEST_PATH = 100  # bytes; the kernel's limit is 107
 
 TAIL = 30  # lines kept for an error
-_EARLY = 1_000  # lines kept until there is a round to attribute them to
+_EARLY = 1_000  # lines kept until there is an attempt to attribute them to
 
 Message = tuple[dict[str, Any], "BlobRef | list[int] | None"]
-"""What goes to a task, and what goes along: a blob of the depot, or descriptors."""
+"""A message to a task and what goes along: a blob of the depot, or descriptors."""
 
 
 @dataclass(eq=False)
-class Channel:
-    """One request of a round at a time; it outlives its connections."""
+class RequestChannel:
+    """Carries one request of an attempt at a time. It outlives its connections."""
 
-    round: Round
+    attempt: Attempt
     last: int = 0
-    """Number of the latest request."""
+    """The number of the latest request."""
     reply: Reply | None = None
     """To the latest request."""
     answer: list[Message] | None = None
     pins: list[str] = field(default_factory=list)
-    """Blobs of the latest request and its answer, which must not go away."""
+    """Blobs of the latest request and its answer, which must not be deleted."""
 
 
 @dataclass(eq=False)
-class Round:
-    """One attempt of one instance, in one runtime."""
+class Attempt:
+    """One run of an instance in a runtime."""
 
-    session: Session
+    session: RuntimeSession
     number: int
-    order: RunRound
+    order: RunAttempt
     token: str = field(default_factory=lambda: os.urandom(16).hex())
     started: float | None = None
     streams: list[Stream] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    """What goes along with its order: the streams' writing ends, its end of the connection."""
+    """Descriptors that go along with its order: the streams' writing ends and its connection."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
-    channels: dict[int, Channel] = field(default_factory=dict)
-    """As many as its threads needed at a time."""
+    channels: dict[int, RequestChannel] = field(default_factory=dict)
+    """By number; as many as its threads needed at once."""
     abandoned: int = 0
-    """Requests under way whose answer the task does not wait for."""
+    """How many requests are under way whose answers the task does not wait for."""
     memories: dict[int, Memory | Incoming] = field(default_factory=dict)
-    """What was handed out, and not handed in."""
+    """What was handed out and has not been handed in, by number."""
     memory_count: int = 0
     cancelled: str | None = None
     exited: bool = False
-    """Its process is gone; what it returned may still be taken in."""
+    """Its process is gone, but what it returned may not be taken in yet."""
     ended: bool = False
 
     @property
@@ -107,7 +107,7 @@ class Round:
         self.memories.clear()
 
     def emit(self, lines: list[Line]) -> None:
-        """Tell the owner what the round wrote."""
+        """Queues for the owner what the attempt wrote."""
         self.tail.extend(text for _, _, text in lines)
         for stream, group in grouped(lines):
             event = Output(self.session.id, self.instance, stream, group)
@@ -115,30 +115,30 @@ class Round:
 
 
 @dataclass(eq=False)
-class Session:
-    """One runtime."""
+class RuntimeSession:
+    """The node's side of one runtime."""
 
     id: str
     owner: Ref
     token: str = field(default_factory=lambda: os.urandom(16).hex())
-    rounds: dict[int, Round] = field(default_factory=dict)
+    attempts: dict[int, Attempt] = field(default_factory=dict)
     count: int = 0
     outbox: deque[Any] = field(default_factory=deque)
     stuck_since: float | None = None
-    """When the owner began not to take events."""
+    """Since when the owner has taken no events."""
     is_dead: bool = False
-    """The owner had no incarnation at the last try."""
+    """Whether the owner had no incarnation at the last try."""
     is_ready: bool = False
     mode: str = ""
     why: str = ""
     streams: list[Stream] = field(default_factory=list)
-    """What is printed outside rounds, by importing above all."""
+    """What is printed outside attempts, mostly by importing."""
     ends: list[int] = field(default_factory=list)
     early: deque[Line] = field(default_factory=lambda: deque(maxlen=_EARLY))
     pins: list[str] = field(default_factory=list)
-    """Blobs of the latest round that ended."""
+    """Blobs of the latest attempt that ended."""
     waiting_since: float | None = None
-    """When the runtime's connection was lost by a failure of ours."""
+    """Since when the runtime is expected to come back, after its server ended."""
 
     def open_streams(self) -> None:
         pipes = PipeStream("stdout"), PipeStream("stderr")
@@ -151,21 +151,21 @@ class Session:
         self.ends.clear()
 
     @property
-    def running(self) -> Round | None:
-        """The round that what is printed now is attributed to: they run one after another."""
-        return next((r for r in self.rounds.values() if not r.ended), None)
+    def running(self) -> Attempt | None:
+        """The attempt that runs, and prints: they run one after another."""
+        return next((r for r in self.attempts.values() if not r.ended), None)
 
     def close(self) -> None:
         self.close_ends()
         for stream in self.streams:
             stream.close()
         self.streams.clear()
-        for round_ in self.rounds.values():
-            round_.close()
-        self.rounds.clear()
+        for attempt in self.attempts.values():
+            attempt.close()
+        self.attempts.clear()
 
     def deliver(self) -> bool:
-        """Give the owner its events, in order; False where some are left."""
+        """Gives the owner its events, in order; False if some are left."""
         while self.outbox:
             try:
                 self.owner.tell(self.outbox[0])
@@ -179,86 +179,87 @@ class Session:
         return True
 
 
-class Sessions:
-    """Make one for a node's life, and hand it to each incarnation of its LightService.
+class RuntimeSessions:
+    """The sessions of a node: one object for its life, handed to each LightService.
 
-    `folder` is where the socket lies, and is what a container mounts. Where its path is too
-    long for a socket, a folder of the system's temporary one is used instead.
+    `folder` holds the socket and is what a container mounts. If its path is too long for a socket,
+    a folder within the system's temporary one is used instead.
     """
 
     def __init__(self, depot: TieredDepot, folder: Path) -> None:
         self.depot = depot
         self.folder = _socket_folder(folder)
-        self.by_id: dict[str, Session] = {}
-        self.by_token: dict[str, Session | Round] = {}
+        self.by_id: dict[str, RuntimeSession] = {}
+        self.by_token: dict[str, RuntimeSession | Attempt] = {}
         self.wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._inbox: deque[Callable[[Any], None]] = deque()
         self._lock = threading.Lock()
         self._closed = False
-        self._leaving: set[Session] = set()
+        self._leaving: set[RuntimeSession] = set()
 
     @property
     def path(self) -> str:
         return str(self.folder / SOCKET)
 
-    def open(self, id: str, owner: Ref) -> Session:
-        """From any thread. A session that is open already gets a new owner."""
+    def open(self, id: str, owner: Ref) -> RuntimeSession:
+        """Opens a session, or gives an open one a new owner; from any thread."""
         with self._lock:
             session = self.by_id.get(id)
             if session is None:
-                session = self.by_id[id] = Session(id, owner)
+                session = self.by_id[id] = RuntimeSession(id, owner)
                 self.by_token[session.token] = session
             session.owner = owner
             return session
 
     def post(self, job: Callable[[Any], None]) -> None:
-        """Have the server do something on its thread; from any thread, also between servers."""
+        """Has the server do a job on its thread; from any thread, also between two servers."""
         self._inbox.append(job)
         self.wake()
 
     def wake(self) -> None:
-        """Have the server look up; from any thread."""
+        """Wakes the server up; from any thread."""
         with self._lock:
             if not self._closed:
                 os.eventfd_write(self.wake_up, 1)
 
-    def tell(self, message: RunRound | CancelRound | CloseSession) -> None:
-        """From any thread: what a server is to do, this one or the next."""
+    def tell(self, message: RunAttempt | CancelAttempt | CloseSession) -> None:
+        """Has this server, or the next, do something; from any thread."""
         match message:
-            case RunRound() as order:
-                self.post(lambda server: server.run_round(order))
-            case CancelRound(id, instance, reason):
-                self.post(lambda server: server.cancel_round(id, instance, reason))
+            case RunAttempt() as order:
+                self.post(lambda server: server.run_attempt(order))
+            case CancelAttempt(id, instance, reason):
+                self.post(lambda server: server.cancel_attempt(id, instance, reason))
             case CloseSession(id):
                 session = self.forget(id)
                 if session is not None:
                     self.post(lambda server: server.close_session(session))
 
     def jobs(self) -> Iterator[Callable[[Any], None]]:
-        """What was posted, one by one, so that a failure loses only the job that failed."""
+        """Posted jobs, taken one by one, so that a failure loses only the job that failed."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.wake_up)
         while self._inbox:
             yield self._inbox.popleft()
 
-    def add_round(self, session: Session, order: RunRound) -> Round:
+    def add_attempt(self, session: RuntimeSession, order: RunAttempt) -> Attempt:
         session.count += 1
-        round_ = Round(session, session.count, order)
-        round_.open_streams()
-        session.rounds[round_.number] = round_
-        self.by_token[round_.token] = round_
-        return round_
+        attempt = Attempt(session, session.count, order)
+        attempt.open_streams()
+        session.attempts[attempt.number] = attempt
+        self.by_token[attempt.token] = attempt
+        return attempt
 
-    def remove_round(self, round_: Round) -> None:
-        self.by_token.pop(round_.token, None)
-        round_.session.rounds.pop(round_.number, None)
-        round_.close()
-        self.unpin(round_.session.pins)
-        for channel in round_.channels.values():
-            round_.session.pins += channel.pins
+    def remove_attempt(self, attempt: Attempt) -> None:
+        self.by_token.pop(attempt.token, None)
+        attempt.session.attempts.pop(attempt.number, None)
+        attempt.close()
+        self.unpin(attempt.session.pins)
+        for channel in attempt.channels.values():
+            attempt.session.pins += channel.pins
 
-    def forget(self, id: str) -> Session | None:
-        """From any thread: no more is asked of it, and nobody can join; still to be removed."""
+    def forget(self, id: str) -> RuntimeSession | None:
+        """Takes a session out of use, so that nobody can join it; `remove` must follow. From any
+        thread."""
         with self._lock:
             session = self.by_id.pop(id, None)
             if session is not None:
@@ -266,11 +267,11 @@ class Sessions:
                 self._leaving.add(session)
             return session
 
-    def remove(self, session: Session) -> None:
-        """Close what is left of one that was forgotten."""
+    def remove(self, session: RuntimeSession) -> None:
+        """Closes what is left of a session that was forgotten."""
         self._leaving.discard(session)
-        for round_ in list(session.rounds.values()):
-            self.remove_round(round_)
+        for attempt in list(session.attempts.values()):
+            self.remove_attempt(attempt)
         self.unpin(session.pins)
         session.close()
 
@@ -281,7 +282,7 @@ class Sessions:
         digests.clear()
 
     def close(self) -> None:
-        """At the node's end, after the last LightService's."""
+        """Called at the node's end, when there is no LightService any more."""
         for id in list(self.by_id):
             self.forget(id)
         for session in list(self._leaving):
@@ -296,9 +297,9 @@ class Sessions:
 
 
 def _socket_folder(folder: Path) -> Path:
-    """Make the folder: only those who know a socket's name may use it."""
+    """Makes the folder, in which only those who know a socket's name can find it."""
     if len(os.fsencode(folder / SOCKET)) > LONGEST_PATH:
-        import tempfile  # rarely needed, and dear to import
+        import tempfile  # rarely needed, and slow to import
 
         name = blake2b(os.fsencode(folder.absolute()), digest_size=8).hexdigest()
         folder = Path(tempfile.gettempdir(), f"manta-{os.getuid()}-{name}")

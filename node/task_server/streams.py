@@ -1,7 +1,7 @@
 """What a task prints and logs, as lines.
 
-The node makes the pipes and hands their writing ends out, so that nobody else can make
-the reading ends block.
+The node makes the pipes and hands out only the writing ends, so that nobody else can make the
+reading ends block.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Stream(Protocol):
     def fileno(self) -> int: ...
 
     def read(self) -> list[Line]:
-        """Lines that have arrived; empty when there are none now."""
+        """Lines that have arrived, if any."""
 
     def drain(self) -> list[Line]:
-        """All that had been written when this was called, an unfinished line too."""
+        """All that has been written by now, an unfinished line too."""
 
     def close(self) -> None: ...
 
@@ -48,11 +48,11 @@ class Lines:
 
     @property
     def waiting(self) -> int:
-        """Bytes of a line that is not finished."""
+        """How many bytes of an unfinished line there are."""
         return len(self._rest)
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines that this completes."""
+        """Takes bytes in; returns the lines that they complete."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         while len(self._rest) > _LONGEST_LINE:
             lines.append(self._rest[:_LONGEST_LINE])
@@ -64,7 +64,7 @@ class Lines:
         ]
 
     def rest(self) -> str:
-        """The line that is not finished, which is then the last."""
+        """Takes out the unfinished line."""
         rest, self._rest = self._rest, b""
         return _text(rest)
 
@@ -114,7 +114,7 @@ class PipeStream:
 
 
 class LogStream:
-    """Records of the task's logger, one a datagram."""
+    """Records of the task's logger, each a datagram."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -150,7 +150,7 @@ class LogStream:
 
 
 def grouped(lines: list[Line]) -> list[tuple[str, tuple[tuple[float, str], ...]]]:
-    """Neighbours of one stream together."""
+    """Lines with neighbours of the same stream grouped."""
     return [
         (stream, tuple((at, text) for _, at, text in group))
         for stream, group in groupby(lines, key=lambda line: line[0])

@@ -1,4 +1,4 @@
-"""Values that come along with requests, made payloads: what is large is taken into the depot."""
+"""Turns values that come along with requests into payloads; large ones go into the depot."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from manta.light.wire import BrokenFrame
 from manta.node.task_server.memory import Incoming, Memory
 from manta.node.task_server.requests import Error
-from manta.node.task_server.sessions import Channel, Round, Sessions
+from manta.node.task_server.sessions import Attempt, RequestChannel, RuntimeSessions
 from manta.protocol.values import BlobRef, Inline, Payload
 from manta.transports.errors import BlobRefused, BulkError
 
 _DIRECTLY = 1024 * 1024  # bytes up to which a value is hashed at once
-_MOST = 7  # memories not handed in that a round may hold, besides one for each channel
+_MOST = 7  # memories not handed in that an attempt may hold, besides one for each channel
 
 Then = Callable[[Any, Payload | None, Error | None], None]
-"""Takes the server that there is by then, and the payload or the error."""
+"""Takes the server that there is by then, and a payload or an error."""
 
 
 class TaskValues:
-    """Hashing a large value takes a while: a thread of its own does it."""
+    """Hands memory out and takes values in; hashes large ones on a thread of its own."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: RuntimeSessions) -> None:
         self._sessions = sessions
         self._depot = sessions.depot
         self._sealer = ThreadPoolExecutor(1, "manta-light-seal")
@@ -31,27 +31,27 @@ class TaskValues:
     def close(self) -> None:
         self._sealer.shutdown()
 
-    def hand_out(self, round_: Round, size: int) -> tuple[int, int]:
-        """A number, and a descriptor that stays the round's. Raises OSError."""
-        if len(round_.memories) >= _MOST + len(round_.channels):
+    def hand_out(self, attempt: Attempt, size: int) -> tuple[int, int]:
+        """Memory for a value: its number, and a descriptor to lend out. Raises OSError."""
+        if len(attempt.memories) >= _MOST + len(attempt.channels):
             raise OSError("the task holds too much memory that it has not handed in")
         if not self._depot.has_room(size):
             raise OSError("the node's disk has no room for it; make room there")
         large = size > self._depot.largest
         memory = Incoming(self._depot, size) if large else Memory(size)
-        round_.memory_count += 1
-        round_.memories[round_.memory_count] = memory
-        return round_.memory_count, memory.fd
+        attempt.memory_count += 1
+        attempt.memories[attempt.memory_count] = memory
+        return attempt.memory_count, memory.fd
 
-    def take_in(self, channel: Channel, value: Any, then: Then, server: Any) -> None:
-        """Make a payload of a `requests.Value` as it arrived. Raises BrokenFrame.
+    def take_in(self, channel: RequestChannel, value: Any, then: Then, server: Any) -> None:
+        """Makes a payload of a `requests.Value` as it arrived, and pins its blob for the request.
 
-        A blob is pinned for the request.
+        `then` is called with it at once or later, on the server's thread. Raises BrokenFrame.
         """
         if not isinstance(value, int):
             then(server, None if value is None else Inline(value), None)
             return
-        memories = channel.round.memories
+        memories = channel.attempt.memories
         memory = memories.get(value)
         if memory is None or memory.fd < 0:
             raise BrokenFrame(f"memory {value} was not handed out.")

@@ -1,4 +1,4 @@
-"""What the node accepts from tasks, as types: `manta.light.wire` says what they mean.
+"""What else the node accepts from tasks, besides requests; `manta.light.wire` says what it means.
 
 Whatever is not of these types, in bounds, costs the task its connection.
 """
@@ -47,10 +47,10 @@ class Failed(FromTask, frozen=True):
 
 
 class Exited(FromTask, frozen=True):
-    round: Number
+    number: Number
     status: Annotated[int, Meta(ge=-1024, le=1024)]
     end: Annotated[bytes, Meta(max_length=MAX_END)] = b""
-    """An End, as the round's code wrote it: its runtime does not read it."""
+    """An End as the attempt's code wrote it; its runtime does not read it."""
 
 
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,10 +60,10 @@ class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: Failure | None = None
 
 
-# Of a round.
+# Of an attempt.
 
 
-class Round(FromTask, frozen=True):
+class Attempt(FromTask, frozen=True):
     token: Name
     channel: Count = 0
 
@@ -73,7 +73,7 @@ class Memory(Numbered, frozen=True):
 
 
 FromRuntime = Ready | Failed | Exited
-FromRound = Body | Memory
+FromAttempt = Body | Memory
 
 T = TypeVar("T")
 
@@ -90,9 +90,9 @@ class _Decoder(Generic[T]):
             raise BrokenFrame(f"{type(error).__name__}: {error}") from error
 
 
-first = _Decoder[Runtime | Round](Runtime | Round)
+first = _Decoder[Runtime | Attempt](Runtime | Attempt)
 from_runtime = _Decoder[FromRuntime](FromRuntime)
-from_round = _Decoder[FromRound](FromRound)
+from_attempt = _Decoder[FromAttempt](FromAttempt)
 end = _Decoder[End](End)
 log_record = _Decoder[tuple[float, str, str]](
     tuple[float, Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=MAX_LOG_TEXT)]]

@@ -98,7 +98,7 @@ class TaskSupervisor(Actor):
             case light.Output(_, instance, stream, lines):
                 kept = [LogLine(instance, at, stream, text) for at, text in lines]
                 self._context.journals.append_lines(instance.swarm_id, kept)
-            case light.RoundEnded(session, instance, output, error, computing, moving):
+            case light.AttemptExited(session, instance, output, error, computing, moving):
                 self._feed(events.Returned(session, instance, output, error, computing, moving))
             case Run(assignment, queued, at):
                 self._feed(events.Assigned(assignment, queued, at))
@@ -380,7 +380,7 @@ class TaskSupervisor(Actor):
         if self._is_image_alone:
             self._context.runtimes[self.ref.address.path].handle.kill()
         else:
-            self._context.sessions.tell(light.CancelRound(session, instance, reason))
+            self._context.sessions.tell(light.CancelAttempt(session, instance, reason))
 
     def _give_round(self, session: str, assignment: Assignment) -> None:
         self._is_image_alone = assignment.module.package is None
@@ -390,7 +390,7 @@ class TaskSupervisor(Actor):
         context = self._context
         left = context.runtimes.get(self.ref.address.path)
         datasets = left.handle.dataset_paths() if left else {}
-        order = light.RunRound(session, assignment, self._node_alias(), datasets)
+        order = light.RunAttempt(session, assignment, datasets)
         context.sessions.tell(order)
 
     # --- what the task asks ----------------------------------------------------------------

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from manta.node.journal.files import Journals
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
-    from manta.node.task_server.sessions import Sessions
+    from manta.node.task_server.sessions import RuntimeSessions
     from manta.transports.blobs.file_depot import FileDepot
     from manta.transports.blobs.interface import Depot
     from manta.transports.bulk.interface import Bulk
@@ -43,7 +43,7 @@ class NodeContext:
     spool: FileDepot
     runner: Runner
     make_bulk: Callable[[Depot], Bulk]
-    sessions: Sessions
+    sessions: RuntimeSessions
     make_light: Callable[[], Actor]
     finish: Callable[[int, str], None]
     """End the daemon with an exit code and a sentence; from any thread."""

@@ -64,7 +64,7 @@ def with_mark(mark: str) -> list[str]:
     return found
 
 
-def test_a_round_has_all_that_it_needs(node: Node, tmp_path: Path) -> None:
+def test_an_attempt_has_all_that_it_needs(node: Node, tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("a\nb\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "c").write_text("c")
@@ -97,7 +97,7 @@ def test_a_round_has_all_that_it_needs(node: Node, tmp_path: Path) -> None:
     assert len(node.value(node.globals["large"])) > INLINE_LIMIT
 
 
-def test_an_object_lives_on_and_fresh_rounds_share_nothing(node: Node) -> None:
+def test_an_object_lives_on_and_fresh_attempts_share_nothing(node: Node) -> None:
     resident = node.start(
         """
         class Worker:
@@ -269,7 +269,7 @@ def test_several_run_side_by_side(node: Node) -> None:
     ended: list[Any] = []
     while len(ended) < 3:
         event = node.events.get(timeout=20)
-        if isinstance(event, light.RoundEnded):
+        if isinstance(event, light.AttemptExited):
             ended.append(node.value(event.output))
     assert sorted(ended) == [0, 1, 2]
 

@@ -156,7 +156,7 @@ class Scenario:
         faults.reorder = random.choice([0.0, 0.0, 0.1, 0.5])
         faults.silence, faults.unreachable = 2.0, 1.0
         faults.retry = (0.0, random.choice([0.3, 0.3, 2.0]))
-        self.leases = random.choice([{}, {"ttl": 3.0, "grace": 2.0, "mercy": 8.0}])
+        self.leases = random.choice([{}, {"ttl": 3.0, "grace": 2.0, "restart_grace": 8.0}])
         self.disk = Disk()
         self.world.has_blob = self.disk.has
         self.nodes: dict[int, Node] = {}
@@ -370,7 +370,7 @@ class Scenario:
         )  # fmt: skip
         return (
             any(f"{alias} was lost" in reason for alias in aliases)
-            or (attempts >= 6 and "(try " in reason)
+            or (attempts >= 6 and "(attempt " in reason)
             or ("waited 60 s" in reason and self.troubled)
             or ("PeerLost" in reason and bool(self.checker.lost_nodes))
             or ("at its deadline" in reason)

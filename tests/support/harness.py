@@ -18,7 +18,7 @@ from manta.node.runners.process import ProcessRunner
 from manta.node.task_server import messages as light
 from manta.node.task_server import requests as ask
 from manta.node.task_server.service import LightService
-from manta.node.task_server.sessions import Sessions
+from manta.node.task_server.sessions import RuntimeSessions
 from manta.protocol.node import Assignment, Instance, ResultEntry
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
@@ -51,7 +51,7 @@ class Node:
         self.folder = folder
         files = FileDepot(folder / "values", sync=False)
         self.depot = TieredDepot(MemoryDepot(GIGABYTE), files, largest)
-        self.sessions = Sessions(self.depot, folder / "light")
+        self.sessions = RuntimeSessions(self.depot, folder / "light")
         self.launcher = Launcher()
         self.runner = runner or ProcessRunner(self.launcher)
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -155,9 +155,9 @@ class Node:
 
 
 class Ended:
-    """A round's end and all that came before it."""
+    """An attempt's end and all that came before it."""
 
-    def __init__(self, node: Node, event: light.RoundEnded, outputs: list[light.Output]) -> None:
+    def __init__(self, node: Node, event: light.AttemptExited, outputs: list[light.Output]) -> None:
         self.event = event
         self.error = event.error
         self.outputs = outputs
@@ -233,7 +233,6 @@ class Runtime:
     ) -> Instance:
         instance = Instance("swarm", "worker", index, iteration)
         fields: dict[str, Any] = {
-            "swarm_name": "a swarm",
             "task_id": f"worker-{iteration}",
             "size": 3,
             "seed": 7,
@@ -244,10 +243,10 @@ class Runtime:
         return instance
 
     def end(self, patience: float = PATIENCE) -> Ended:
-        """Wait for the round that runs; with all that it printed."""
+        """Wait for the attempt that runs; with all that it printed."""
         while True:
             event = self.node.events.get(timeout=patience)
-            if isinstance(event, light.RoundEnded):
+            if isinstance(event, light.AttemptExited):
                 outputs, self.outputs = self.outputs, []
                 return Ended(self.node, event, outputs)
             if isinstance(event, light.Output):
@@ -260,7 +259,7 @@ class Runtime:
         return self.end()
 
     def output(self, stream: str, text: str) -> light.Output:
-        """Wait until the round that runs has printed a line."""
+        """Wait until the attempt that runs has printed a line."""
         while True:
             event: light.Output = self.event(light.Output)
             self.outputs.append(event)
@@ -277,12 +276,11 @@ def order(
     session: str,
     instance: Instance,
     datasets: dict[str, str] | None = None,
-    node_alias: str = "node-1",
     **assignment: Any,
-) -> light.RunRound:
+) -> light.RunAttempt:
     fields = {"swarm_name": "", "node_id": "", "size": 1, **assignment}
     assigned = Assignment(instance, ModuleSpec("worker"), **fields)
-    return light.RunRound(session, assigned, node_alias, datasets or {})
+    return light.RunAttempt(session, assigned, datasets or {})
 
 
 def wait_until(condition: Callable[[], bool], patience: float = 10.0) -> None:

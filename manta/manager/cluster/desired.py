@@ -1,8 +1,11 @@
-"""What each node of a cluster shall run, under a version that grows by one with each change.
+"""What each node of a cluster should run: its desired state, in versions.
 
-A node that holds version v applies a change to v + 1, and in all other cases fetches the
-whole. So a lost, late or doubled message costs a round trip and nothing else. The whole is
-read in pages of one moment; a change that is more than a page leaves a gap, and is read so too.
+Theory of operation. Assignments and revocations gather until `flush`, which makes a new
+version of each node's desired state: the change to it is sent to the node. A node that holds
+version v applies the change to v + 1, and in all other cases fetches the whole state. So a
+lost, late or doubled message costs a round trip and nothing else. The whole state is read in
+pages of one version. A change that is larger than a page is not sent: its version is skipped,
+so that the node fetches the whole state.
 """
 
 from __future__ import annotations
@@ -24,15 +27,15 @@ class _Node:
     assigned: dict[Instance, Assignment] = field(default_factory=dict)
     revoked: dict[Instance, None] = field(default_factory=dict)
     swarms: tuple[str, ...] = ()
-    """As the last version had them; assigned and revoked are what came since."""
+    """The running swarms as of the last version; `assigned` and `revoked` came since."""
     killed: tuple[str, ...] = ()
-    """Since the last version. A node that misses it asks the tasks to end, and they do."""
+    """Swarms killed since the last version. A node that misses this asks their tasks to end."""
     whole: Desired | None = None
-    """Of which the node has not read all pages."""
+    """A version of which the node has not read all pages yet."""
 
 
 class DesiredStates:
-    """Merges all swarms of a cluster. Changes gather until `flush`."""
+    """Merges the assignments of all swarms of a cluster."""
 
     def __init__(self, page_bytes: int = PAGE_BYTES) -> None:
         self._page_bytes = page_bytes
@@ -40,11 +43,11 @@ class DesiredStates:
         self._swarms: dict[str, None] = {}
 
     def swarm_began(self, swarm_id: str) -> None:
-        """Its warm runtimes are to be kept."""
+        """From now on nodes keep the swarm's warm runtimes."""
         self._swarms[swarm_id] = None
 
     def swarm_ended(self, swarm_id: str, *, kill: bool = False) -> None:
-        """Drops what is left of its assignments; its warm runtimes are to be stopped."""
+        """Revokes what is left of its assignments; nodes stop its warm runtimes."""
         self._swarms.pop(swarm_id, None)
         for node_id, node in self._nodes.items():
             if kill:
@@ -56,20 +59,20 @@ class DesiredStates:
     def restore(
         self, swarm_id: str, wanted: Mapping[str, Iterable[Assignment]], node_ids: Iterable[str]
     ) -> None:
-        """What these nodes shall run of a swarm; whatever was known of it gives way."""
+        """Replaces the assignments of a swarm on these nodes by the wanted ones."""
         for node_id in node_ids:
-            shall = {assignment.instance: assignment for assignment in wanted.get(node_id, ())}
+            missing = {assignment.instance: assignment for assignment in wanted.get(node_id, ())}
             has = [at for at in self._node(node_id).assignments if at.swarm_id == swarm_id]
             for instance in has:
-                if shall.pop(instance, None) is None:
+                if missing.pop(instance, None) is None:
                     self.revoke(node_id, instance)
-            for assignment in shall.values():
+            for assignment in missing.values():
                 self.assign(node_id, assignment)
 
     def assign(self, node_id: str, assignment: Assignment) -> None:
         node = self._node(node_id)
         node.assignments[assignment.instance] = assignment
-        if assignment.instance in node.revoked:  # the node has it still
+        if assignment.instance in node.revoked:  # the node still has it
             del node.revoked[assignment.instance]
         else:
             node.assigned[assignment.instance] = assignment
@@ -82,7 +85,7 @@ class DesiredStates:
             node.revoked[instance] = None
 
     def flush(self) -> dict[str, DesiredChanged]:
-        """By node: what changed since the last flush, one version further."""
+        """By node: what changed since the last flush, as its next version."""
         changes = {}
         swarms = tuple(self._swarms)
         for node_id, node in self._nodes.items():
@@ -109,8 +112,11 @@ class DesiredStates:
         )
 
     def full(self, node_id: str, version: int = 0, after: int = 0) -> Desired:
-        """As of the last flush and all that came since: what gathered goes with it. Of a version
-        that is being read, what comes after so many assignments."""
+        """A page of the node's desired state, including what has not been flushed yet.
+
+        A node that is reading `version` gets the page that begins after `after` assignments of
+        it; any other gets the first page of the current one.
+        """
         node = self._node(node_id)
         if not (node.whole and after and node.whole.version == version):
             node.whole, after = self._whole(node), 0

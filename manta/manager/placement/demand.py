@@ -14,13 +14,13 @@ from manta.protocol.spec import ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
 
 @dataclass(frozen=True)
 class Demand:
-    """A task of one iteration that wants nodes.
+    """A task of one iteration, and what its placement depends on.
 
     within     nodes (ids or aliases) that schedule_next_iter named for it; empty: any
     kept       nodes of its first iteration, when the task is `fixed`
     previous   nodes that ran it in the previous iteration: their runtime is warm
     producers  nodes that wrote the result which its method `tag-<t>` names
-    replace    only these instances, anew; empty: the whole task
+    replace    only these instances, again; empty: the whole task
     avoid      nodes to take last: it failed there, or they run its other instances
     before     maximums of the random tasks that come before it in the swarm
     holding    the swarm's own attempts by node
@@ -41,7 +41,7 @@ class Demand:
 
 
 def by_id(demand: Demand, nodes: Sequence[NodeView]) -> Demand:
-    """With ids wherever it names nodes."""
+    """The same demand, with ids wherever it names nodes."""
     task = demand.task
     only, but = task.specified_ids, task.excepted_ids
     if not (only or but or demand.within):
@@ -55,7 +55,7 @@ def by_id(demand: Demand, nodes: Sequence[NodeView]) -> Demand:
 
 
 def datasets_of(task: TaskSpec, module: ModuleSpec) -> tuple[str, ...]:
-    """What the module and the task declare, each once."""
+    """The datasets that the module and the task declare, each once."""
     return tuple(dict.fromkeys((*module.datasets, *task.datasets)))
 
 

@@ -12,7 +12,7 @@ SHOWN = 6
 
 
 def ids_of(names: Iterable[str], nodes: Sequence[NodeView]) -> tuple[str, ...]:
-    """A name that fits no node, or several, stays as it is, and so is no node's id."""
+    """The ids of the named nodes. A name that fits no node, or several, stays as it is."""
     return tuple(_id_of(name, nodes) for name in names)
 
 
@@ -26,7 +26,7 @@ def _fitting(name: str, nodes: Sequence[NodeView]) -> list[str]:
 
 
 def misnamed(task: TaskSpec, nodes: Sequence[NodeView]) -> Iterator[str]:
-    """Sentences on names in specified_ids and excepted_ids that will not do."""
+    """Sentences on wrong names in specified_ids and excepted_ids."""
     known = {node.id for node in nodes}
     named: list[dict[str, str]] = []
     for argument, names in (
@@ -41,7 +41,7 @@ def misnamed(task: TaskSpec, nodes: Sequence[NodeView]) -> Iterator[str]:
                 some = ", ".join(fits[:3]) + ", ..." * (len(fits) > 3)
                 yield f"{head} may be any of {some}; give more of the id, or an alias."
             else:
-                yield f"{head} is no node of this cluster; correct it (manta node list)."
+                yield f"{head} is not a node of this cluster; correct it (manta node list)."
     only, but = named
     for id_ in only.keys() & but.keys():
         if only[id_] != but[id_]:  # else it is a flaw of the swarm, whatever nodes there are
@@ -52,6 +52,7 @@ def misnamed(task: TaskSpec, nodes: Sequence[NodeView]) -> Iterator[str]:
 
 
 def listed(names: Sequence[str], separator: str = ", ") -> str:
+    """The names as part of a sentence; of many, the first."""
     if len(names) <= SHOWN:
         return separator.join(names)
     return separator.join(names[: SHOWN - 1]) + f"{separator}and {len(names) - SHOWN + 1} more"

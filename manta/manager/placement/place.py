@@ -17,7 +17,7 @@ from manta.manager.placement.choice import choose
 from manta.manager.placement.demand import Demand, by_id
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.problems import cannot_be_placed, waits
-from manta.manager.placement.rules import RULES, Refusal, refusal_of, runs_plain_processes
+from manta.manager.placement.rules import RULES, judge, runs_plain_processes
 from manta.protocol.user import Verdict
 
 WINDOW = 256
@@ -46,13 +46,7 @@ def place(demand: Demand, nodes: Sequence[NodeView], window: int = WINDOW) -> Ou
     """`window`: of many replicas, how many each node is given at first."""
     alias = demand.task.alias
     demand = by_id(demand, nodes)
-    eligible: list[NodeView] = []
-    refused: list[Refusal] = []
-    for node in nodes:
-        if refusal := refusal_of(demand, node):
-            refused.append(refusal)
-        else:
-            eligible.append(node)
+    eligible, refused = judge(demand, nodes)
     verdicts = [
         Verdict(alias, node.id, node.alias, False, RULES[number].name, reason)
         for node, number, reason in refused

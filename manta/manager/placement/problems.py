@@ -64,7 +64,8 @@ def cannot_be_placed(
         if not any(node.id == name for node, _, _ in refused)
     ]
     if unknown:
-        sentence += f"; {quoted(unknown)} is no node of this cluster"
+        are = "is not a node" if len(unknown) == 1 else "are not nodes"
+        sentence += f"; {quoted(unknown)} {are} of this cluster"
     return f"{head}: {sentence}; {remedy}."
 
 

@@ -96,7 +96,7 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule("connected", _connected, "start a node of this cluster (manta_node start)"),
-    Rule("draining", _draining, "wait for another node, or start the draining one anew"),
+    Rule("draining", _draining, "wait for another node, or restart the draining one"),
     Rule(
         "specified", _specified, "correct specified_ids: ids or aliases of nodes (manta node list)"
     ),
@@ -111,6 +111,9 @@ RULES = (
 )
 
 
+_TESTS = tuple(rule.refuses for rule in RULES)
+
+
 class Refusal(NamedTuple):
     node: NodeView
     rule: int
@@ -118,12 +121,18 @@ class Refusal(NamedTuple):
     reason: str
 
 
-def refusal_of(demand: Demand, node: NodeView) -> Refusal | None:
-    """Why the node may not run the task; None when it may."""
-    for number, rule in enumerate(RULES):
-        if reason := rule.refuses(demand, node):
-            return Refusal(node, number, reason)
-    return None
+def judge(demand: Demand, nodes: Iterable[NodeView]) -> tuple[list[NodeView], list[Refusal]]:
+    """The nodes that may run the task, and why the others may not."""
+    eligible: list[NodeView] = []
+    refused: list[Refusal] = []
+    for node in nodes:
+        for number, refuses in enumerate(_TESTS):
+            if reason := refuses(demand, node):
+                refused.append(Refusal(node, number, reason))
+                break
+        else:
+            eligible.append(node)
+    return eligible, refused
 
 
 def quoted(names: Iterable[str]) -> str:

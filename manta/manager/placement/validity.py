@@ -1,4 +1,4 @@
-"""Is a swarm's description sound? The SDK checks too; a manager trusts no client."""
+"""Checks a swarm's description. The SDK checks it too, but the manager trusts no client."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from manta.protocol.spec import NetworkSpec, SwarmSpec, TaskSpec
 METHODS = ("all", "any", "random", "best_resources")
 CONDITIONS = ("FINISHED", "RESULT")
 MAX_REPLICAS = 1_000_000
-"""The manager remembers each of them: about 2 KB."""
+"""The manager remembers each of them, in about 2 KB."""
 
 
 def flaws(spec: SwarmSpec) -> tuple[str, ...]:
-    """Sentences that name what is wrong and the remedy; none of them depends on nodes."""
+    """Sentences that name what is wrong and the remedy. None of them depends on nodes."""
     return tuple(_flaws(spec))
 
 
@@ -35,7 +35,7 @@ def _flaws(spec: SwarmSpec) -> Iterator[str]:
             yield f"{head} runs the module {task.module!r}, which the swarm does not bring."
         for edge in task.after:
             if edge.alias not in aliases:
-                yield f"{head} comes after {edge.alias!r}, which is no task of the swarm."
+                yield f"{head} comes after {edge.alias!r}, which is not a task of the swarm."
             elif edge.alias not in seen:
                 yield (
                     f"{head} comes after {edge.alias!r}, which does not come before it: "
@@ -62,7 +62,7 @@ def _flaws_of_schedule(spec: SwarmSpec) -> Iterator[str]:
         if not named or not all(entry.aliases for entry in entries):
             yield f"An iteration of the schedule (number {number}) has an entry without a task."
         for alias in sorted(set(named) - aliases):
-            yield f"The schedule names {alias!r}, which is no task of the swarm."
+            yield f"The schedule names {alias!r}, which is not a task of the swarm."
         if len(set(named)) != len(named):
             yield "The schedule runs a task twice in one iteration; give it a second task."
 
@@ -73,15 +73,15 @@ def _flaws_of(task: TaskSpec) -> Iterator[str]:
         yield f"the method {task.method!r} is unknown; use {', '.join(METHODS)} or tag-<tag>."
     if isinstance(task.maximum, float):
         if not 0 < task.maximum <= 1:
-            yield f"maximum={task.maximum} is no fraction; give 0 < f <= 1, a count, or -1."
+            yield f"maximum={task.maximum} is not a fraction; give 0 < f <= 1, a count, or -1."
     elif task.maximum < 1 and task.maximum != -1:
-        yield f"maximum={task.maximum} is no count; give 1 or more, a fraction, or -1."
+        yield f"maximum={task.maximum} is not a count; give 1 or more, a fraction, or -1."
     if task.replicas is not None and not 1 <= task.replicas <= MAX_REPLICAS:
         yield f"replicas={task.replicas}; give 1 to {MAX_REPLICAS}, or leave it out."
     if task.retries < 0:
         yield f"retries={task.retries}; give 0 or more."
     if task.quorum is not None and not 0 < task.quorum <= 1:
-        yield f"quorum={task.quorum} is no fraction; give 0 < q <= 1."
+        yield f"quorum={task.quorum} is not a fraction; give 0 < q <= 1."
     for name, seconds in (("deadline", task.deadline), ("timeout", task.timeout)):
         if seconds is not None and not 0 < seconds < float("inf"):
             yield f"{name}={seconds:g}; give seconds above 0, or leave it out."

@@ -69,7 +69,7 @@ def end_iteration(step: Step) -> None:
     data, maximum = step.data, step.graph.ceiling
     if data.state is not SwarmState.ACTIVE or data.open_tasks:
         return
-    step.release([*data.exchange.iteration_over(), *data.forget_replaced()])
+    step.release([*data.exchange.end_iteration(), *data.forget_replaced()])
     step.tell("iteration", sentences.iteration_took(data.iteration, step.now - data.began_at))
     answered = [
         instance.last

@@ -18,7 +18,7 @@ def close(step: Step, attempt: Attempt, state: AttemptState) -> None:
     data.remove_live(attempt)
     step.act(Revoke(attempt.node_id, instance))
     counts = state is AttemptState.FINISHED
-    data.exchange.attempt_ended(instance, counts=counts)
+    data.exchange.end_attempt(instance, counts=counts)
     step.act(Woken())  # whoever waits for it may wait in vain
 
 

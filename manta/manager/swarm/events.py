@@ -1,11 +1,11 @@
-"""What a swarm's machine is told, and what it orders.
+"""The events that a swarm's machine handles, and the actions with which it answers.
 
-Events are stored before their orders are carried out: replaying the stored records
-gives the same state. Actions are not stored; what of them must outlive a crash is
-derived from the state (`SwarmMachine.desired`, `SwarmMachine.outstanding`).
+Events are stored before their actions are performed: replaying the stored records gives the
+same state. Actions are not stored; what must outlive a crash is derived from the state
+(`SwarmMachine.desired`, `SwarmMachine.outstanding`).
 
 A shell performs actions in order, once all records up to and including their event's are
-durable. That holds also of an event that changed nothing and is not stored: a repeated
+durable. This also holds for an event that changed nothing and is not stored: a repeated
 batch is acknowledged again, and the record of the first may not be on disk yet.
 """
 
@@ -29,11 +29,11 @@ from manta.protocol.values import BlobRef, Payload
 
 
 class Event(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
-    """Root of the events; the time at which each happened is kept beside it (`Record`)."""
+    """Base of the events. The time of each is kept beside it (`Record`)."""
 
 
 class Created(Event, frozen=True):
-    """The first of a swarm's events. `wait`: stay until it can be placed, however long."""
+    """The first of a swarm's events. `wait`: wait for nodes however long it takes."""
 
     spec: SwarmSpec
     wait: bool = False
@@ -44,24 +44,26 @@ class Started(Event, frozen=True):
 
 
 class Stopped(Event, frozen=True):
-    """A user stops it. `force`: what it runs is killed, not asked to end."""
+    """A user stops it. `force`: its tasks are killed, not asked to end."""
 
     by: str = "a user"
     force: bool = False
 
 
 class Paused(Event, frozen=True):
-    """A user pauses it: what runs goes on, nothing new is placed."""
+    """A user pauses it: running tasks continue, nothing new is placed."""
 
     by: str = "a user"
 
 
 class Resumed(Event, frozen=True):
+    """A user resumes it."""
+
     by: str = "a user"
 
 
 class GlobalSet(Event, frozen=True):
-    """A user writes a global."""
+    """A user sets a global."""
 
     tag: str
     value: Payload
@@ -81,7 +83,7 @@ class Placed(Event, frozen=True):
     number: int
     placements: tuple[Placement, ...]
     waiting: int = 0
-    """Further instances, which these nodes are given as their places come free."""
+    """Further instances, which these nodes are given as places become free."""
 
 
 class Unplaceable(Event, frozen=True):
@@ -92,7 +94,8 @@ class Unplaceable(Event, frozen=True):
 
 
 class EntriesReceived(Event, frozen=True):
-    """Entries first, first + 1, ... of this node's journal; all blobs that they name are held."""
+    """Entries `first`, `first` + 1, ... of this node's journal. All blobs that they name are
+    stored already."""
 
     node_id: str
     first: int
@@ -100,25 +103,25 @@ class EntriesReceived(Event, frozen=True):
 
 
 class NodeLost(Event, frozen=True):
-    """The node's lease has ended, or it was removed: what ran there is given up."""
+    """The node's lease has expired, or it was removed: its attempts are given up."""
 
     node_id: str
     reason: str
 
 
 class Ticked(Event, frozen=True):
-    """`next_deadline` has come."""
+    """The time `SwarmMachine.next_deadline` has come."""
 
 
 class ManagerRestarted(Event, frozen=True):
-    """Fed once after each replay: the time without a manager counts against no deadline."""
+    """Fed once after each replay: time without a manager counts against no deadline."""
 
 
 class Rewound(Event, frozen=True):
-    """The log comes from the backup of that id: what nodes told since is not in it.
+    """The log was restored from the backup of that id, and lacks what nodes have sent since.
 
-    Attempts that were under way are run anew, and each node's journal goes on at whatever
-    number it has reached.
+    Live attempts are run again, and each node's journal continues at whatever number it has
+    reached.
     """
 
     backup: str
@@ -158,12 +161,12 @@ def encode(event: SwarmEvent, at: float) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """Raises msgspec.ValidationError for what this version does not know."""
+    """Raises msgspec.DecodeError for what this version does not know."""
     return _decoder.decode(data)
 
 
 def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
-    """A whole log: numbers and bodies. Raises DamagedLog."""
+    """Decodes a whole log, given as numbers and bodies. Raises DamagedLog."""
     records: list[Record] = []
     for number, body in stored:
         if number != len(records) + 1:
@@ -184,10 +187,10 @@ def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
 
 @dataclass(frozen=True)
 class AskPlacement:
-    """Feed `swarm_queries.answer(machine, number, nodes)` back, if it is not None.
+    """Feed `reads.queries.answer(machine, number, nodes)` back, if it is not None.
 
-    It touches nothing outside the manager, so it need not wait for the event that
-    asked for it to be durable: event and answer can share one commit.
+    It touches nothing outside the manager, so it need not wait until the event that asked
+    for it is durable: event and answer can share one commit.
     """
 
     number: int
@@ -195,13 +198,15 @@ class AskPlacement:
 
 @dataclass(frozen=True)
 class Assign:
+    """The node runs a new attempt."""
+
     node_id: str
     assignment: Assignment
 
 
 @dataclass(frozen=True)
 class Revoke:
-    """The node is to end the attempt if it runs, and to forget it."""
+    """The node ends the attempt if it runs, and forgets it."""
 
     node_id: str
     instance: Instance
@@ -209,7 +214,7 @@ class Revoke:
 
 @dataclass(frozen=True)
 class Acknowledge:
-    """The node may cut its journal of this swarm up to and including `upto`."""
+    """The node may drop the entries of its journal of this swarm up to `upto`, inclusive."""
 
     node_id: str
     upto: int
@@ -217,7 +222,7 @@ class Acknowledge:
 
 @dataclass(frozen=True)
 class Publish:
-    """The feed has grown by this item: wake who polls it."""
+    """The feed has grown by this item: wake its readers."""
 
     feed: FeedName
     item: ResultItem | MetricsItem | EventItem
@@ -225,7 +230,7 @@ class Publish:
 
 @dataclass(frozen=True)
 class StateChanged:
-    """Of the swarm. A final state is the last one."""
+    """The swarm has entered this state. A final state is the last one."""
 
     state: SwarmState
     reason: str
@@ -234,18 +239,18 @@ class StateChanged:
 
 @dataclass(frozen=True)
 class Woken:
-    """What instances say to each other has changed there; the empty topic stands for all."""
+    """What instances exchange under this topic has changed; the empty topic stands for all."""
 
     topic: Topic = ()
 
 
 @dataclass(frozen=True)
 class Released:
-    """Nobody can read these blobs any more, but who was just told of them."""
+    """Nobody can read these blobs any more, except those who were just told of them."""
 
     blobs: tuple[BlobRef, ...]
     deleted: bool = False
-    """A user deleted them: nobody need be spared."""
+    """A user deleted them: they need not be kept for anybody."""
 
 
 Action = AskPlacement | Assign | Revoke | Acknowledge | Publish | StateChanged | Woken | Released

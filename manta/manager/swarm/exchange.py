@@ -1,22 +1,23 @@
-"""What the instances of a swarm say to each other: broadcasts, messages, collectives, locks.
+"""What the instances of a swarm exchange: broadcasts, messages, collectives, locks.
 
-Theory of operation. A part of the swarm's machine, fed with what nodes' journals tell (`said`),
-with how attempts end (`attempt_ended`) and with the end of each iteration (`iteration_over`).
-Reading it changes nothing (`exchange_queries`).
+Theory of operation. This part of the machine is fed with the entries of nodes' journals
+(`apply`), the end of each attempt (`end_attempt`) and of each iteration (`end_iteration`).
+It has no states of its own. Reading it changes nothing (`reads.exchange`).
 
-* A *broadcast* is the latest of each sender under a tag in an iteration.
+* Of a *broadcast*, the latest of each sender under a tag in an iteration is kept.
 * A *channel* (node, node, tag) holds letters in the order in which they were sent, and claims
   in the order in which they were made: the first claim without a letter gets the first letter
-  without a claim. A failed attempt's claims go, as do those that one did not get to receive
-  before it ended, and their letters are claimed anew. The k-th
-  letter of an instance is one letter, whichever attempt sent it: one that was taken stays what
-  it was, another takes the value of the latest attempt.
-* A *collective* is the n-th in which a task's instances take part in an iteration. Of several
-  attempts the first contribution of an instance counts, so that all see the same.
-* A *lock* is a queue, whose first holds it. The end of an attempt takes it out of all queues.
+  without a claim. The claims of a failed attempt are dropped, as are those whose letter an
+  attempt did not receive before it ended; their letters can be claimed again. The k-th letter
+  of an instance is one letter, whichever attempt sent it: until it is taken, its value is that
+  of the latest attempt.
+* A *collective* is the n-th call in which the instances of a task take part in an iteration.
+  Of several attempts the first contribution of an instance counts, so that all see the same.
+* A *lock* is a queue, and its first element holds the lock. An attempt that ends leaves all
+  queues.
 * A *checkpoint* is the last of an instance in an iteration, whichever attempt wrote it.
 
-Letters that nobody took outlive their iteration; all else ends with it, and the blobs are
+Letters that nobody took outlive their iteration. All else ends with it, and its blobs are
 released.
 """
 
@@ -41,11 +42,11 @@ from manta.protocol.exchange import (
 from manta.protocol.values import BlobRef, Payload
 
 Topic = tuple[str | int, ...]
-"""What a reader waits for; its first word is a kind."""
+"""What a reader waits for; its first element is a kind."""
 
 
 class Sender(NamedTuple):
-    """An instance, whichever of its attempts speaks."""
+    """An instance, whichever of its attempts sends."""
 
     iteration: int
     alias: str
@@ -53,7 +54,7 @@ class Sender(NamedTuple):
 
 
 class Route(NamedTuple):
-    """From a node to a node, by their ids, under a tag."""
+    """From one node to another, by their ids, under a tag."""
 
     source: str
     to: str
@@ -89,7 +90,7 @@ class Channel:
                 claim.letter.taken = True
 
     def give_back(self, claims: list[Claim]) -> None:
-        """What they had goes to those that are left, or to the next."""
+        """Drops these claims; their letters go to those that are left, or to the next."""
         for claim in claims:
             self.claims = [other for other in self.claims if other is not claim]
             if claim.letter is not None:
@@ -101,9 +102,9 @@ class Channel:
 @dataclass
 class Collective:
     kinds: dict[int, str] = field(default_factory=dict)
-    """By rank: what it called."""
+    """By rank: which operation it called."""
     parts: dict[tuple[int, int | None], Payload | None] = field(default_factory=dict)
-    """By rank, and the rank that it is for."""
+    """By rank, and the rank that the part is for; None stands for all."""
 
 
 class Broadcast(NamedTuple):
@@ -122,10 +123,10 @@ class Exchange:
     locks: dict[str, list[Instance]] = field(default_factory=dict)
     checkpoints: dict[Sender, Payload] = field(default_factory=dict)
     replaced: list[Payload] = field(default_factory=list)
-    """In this iteration, by later ones: nobody reads them any more."""
+    """Values that later ones took the place of in this iteration: nobody reads them any more."""
 
-    def said(self, node_id: str, entry: Said) -> Topic:
-        """The attempt is live. Whose wait this may end."""
+    def apply(self, node_id: str, entry: Said) -> Topic:
+        """Records what a live attempt sent, and returns the topic whose readers may be answered."""
         at = entry.instance
         sender = Sender(at.iteration, at.alias, at.index)
         match entry:
@@ -184,8 +185,8 @@ class Exchange:
         channel.match()
         return ("message",)
 
-    def attempt_ended(self, instance: Instance, *, counts: bool) -> None:
-        """It no longer waits, nor holds a lock; unless it counts, others get its letters."""
+    def end_attempt(self, instance: Instance, *, counts: bool) -> None:
+        """Ends its waits and releases its locks; unless it counts, others get its letters."""
         for name in [name for name, queue in self.locks.items() if instance in queue]:
             self._leave(name, instance)
         for channel in self.channels.values():
@@ -200,8 +201,8 @@ class Exchange:
         if not queue:
             self.locks.pop(name, None)
 
-    def iteration_over(self) -> list[BlobRef]:
-        """Forget what nobody can read any more; the blobs that are named no longer."""
+    def end_iteration(self) -> list[BlobRef]:
+        """Forgets what nobody can read any more, and returns the blobs that nothing names now."""
         before = set(self.blobs())
         self.broadcasts.clear()
         self.collectives.clear()
@@ -218,11 +219,11 @@ class Exchange:
         return sorted(before - set(self.blobs()), key=lambda blob: blob.digest)
 
     def clear(self) -> list[BlobRef]:
-        """The swarm is over."""
+        """Forgets everything, and returns the blobs that nothing names now: the swarm is over."""
         left = [letter for channel in self.channels.values() for letter in channel.letters]
         self.replaced += (letter.value for letter in left)
         self.channels.clear()
-        return self.iteration_over()
+        return self.end_iteration()
 
     def blobs(self) -> Iterator[BlobRef]:
         """Those that somebody may still read."""

@@ -9,7 +9,7 @@ from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec
 
 
 class Layout:
-    """What runs in an iteration, and what each comes after."""
+    """The tasks of an iteration, and those that each comes after."""
 
     def __init__(self, before: dict[str, tuple[Edge, ...]], sequential: Iterable[str] = ()) -> None:
         self.before = before
@@ -22,7 +22,7 @@ class Layout:
 
     @classmethod
     def of_entries(cls, entries: tuple[ScheduleEntry, ...]) -> Layout:
-        """Of an iteration of a schedule: each entry comes after the one before it."""
+        """For an iteration of a schedule: each entry comes after the one before it."""
         before: dict[str, tuple[Edge, ...]] = {}
         edges: tuple[Edge, ...] = ()
         for entry in entries:
@@ -32,7 +32,7 @@ class Layout:
 
 
 class Graph:
-    """A swarm's description, laid out for look-ups."""
+    """Looks up the parts of a swarm's description."""
 
     def __init__(self, spec: SwarmSpec) -> None:
         self.spec = spec
@@ -49,6 +49,6 @@ class Graph:
 
     @property
     def ceiling(self) -> int | None:
-        """How many iterations there are at most."""
+        """The maximal number of iterations; None when there is no limit."""
         limits = [limit for limit in (self.spec.max_iteration, len(self.spec.schedule)) if limit]
         return min(limits, default=None)

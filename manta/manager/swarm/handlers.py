@@ -1,6 +1,6 @@
-"""What each event does to a swarm, but for what nodes' journals tell (`journal`).
+"""What each event does to a swarm, apart from nodes' journals (`journal`).
 
-A handler is called only for an event that counts (`machine.counts`).
+A handler is called only for an event that changes something (`machine.changes_state`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from manta.protocol.node import TaskError
 from manta.protocol.states import AttemptState, SwarmState
 
 PATIENCE = 60.0
-"""Seconds for which a swarm that was placeable waits for nodes."""
+"""Seconds for which a swarm waits for nodes, unless it was created to wait."""
 RESTART_GRACE = {"deadline": 20.0, "again": 0.0, "patience": 60.0, "backstop": 90.0}
 """Seconds after a manager's restart in which no such timer ends: nodes must come back first,
 and one that does not is lost by its lease before an attempt on it counts as silent."""
@@ -72,7 +72,7 @@ def resumed(step: Step, event: Resumed) -> None:
 
 
 def _leave_out_the_pause(step: Step) -> None:
-    """Timers stood still in it, as far as it has gone."""
+    """Moves all timers by the time for which the swarm has been paused."""
     step.data.move_timers(step.now - step.data.paused_at)
     step.data.paused_at = step.now
 
@@ -145,7 +145,7 @@ def node_lost(step: Step, event: NodeLost) -> None:
 
 
 def hit_by_loss(data: SwarmData, node_id: str) -> list[tuple[TaskRun, int]]:
-    """Instances that run on the node, or are to run there again."""
+    """Instances that run on the node, or have to run there again."""
     return [
         (run, index)
         for run in data.runs[data.iteration].values()
@@ -193,7 +193,7 @@ def restarted(step: Step) -> None:
 
 
 def rewound(step: Step, backup: str) -> None:
-    """Part of what live attempts told may be lost, a result perhaps: none is believed."""
+    """Part of what live attempts sent may be lost, perhaps a result: all of them run again."""
     data = step.data
     data.backup = backup
     data.heard_since.clear()

@@ -1,9 +1,9 @@
-"""What nodes tell of a swarm: the entries of their journals, each applied once.
+"""Applies the entries of nodes' journals to a swarm, each once.
 
-Only the live attempt of an instance is listened to. What others still send is kept and
-marked (`counts=False`), and changes nothing. Entries are numbered by their node: numbers
-already applied and those beyond a gap are ignored, so entries are applied once and in
-order, whatever happened on the way.
+Only live attempts have an effect. The results of others are kept, marked with
+`counts=False`, and change nothing else. Entries are numbered by their node: those already
+applied and those beyond a gap are ignored, so entries are applied once and in order,
+whatever happened on the way.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from manta.protocol.states import AttemptState
 from manta.protocol.user import MetricsItem, ResultItem
 
 BACKSTOP = 60.0
-"""Seconds beyond twice its timeout after which a silent attempt is given up: its node
-enforces the timeout and may need long to deliver what the task wrote."""
+"""Seconds beyond twice its timeout after which a silent attempt is ended: its node enforces
+the timeout, and may take long to deliver what the task wrote."""
 PROGRESS_STEP, PROGRESS_PAUSE = 0.05, 1.0
-"""Progress is published when it grew by so much, or so many seconds after the last."""
+"""Progress is published when it has grown by this fraction, or after this many seconds."""
 
 
-def is_news(data: SwarmData, event: EntriesReceived) -> bool:
+def changes_state(data: SwarmData, event: EntriesReceived) -> bool:
     """Whether the event changes anything: a repeat, or what lies beyond a gap, does not."""
     if event.node_id in data.gone or _is_first_since_rewind(data, event.node_id):
         return True
@@ -133,13 +133,13 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
             | LockReleased()
             | Checkpointed()
         ):
-            _said(step, attempt, entry)
+            _exchanged(step, attempt, entry)
         case _:
             assert_never(entry)
 
 
 def _between(step: Step, attempt: Attempt, at: float) -> float:
-    """A node's clock may be off by minutes: believed within what can have been."""
+    """The time `at` on a node's clock, which may be off by minutes, limited to what is possible."""
     return min(max(at, attempt.started_at or attempt.placed_at), step.now)
 
 
@@ -180,14 +180,14 @@ def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> N
             placing.begin_if_ready(step, alias)
 
 
-def _said(step: Step, attempt: Attempt, entry: Said) -> None:
+def _exchanged(step: Step, attempt: Attempt, entry: Said) -> None:
     if isinstance(entry, Sent) and step.graph.tasks[attempt.instance.alias].network:
         at = attempt.instance
         allowed = may_hear(step.data, at.alias, at.index, at.iteration)
         if entry.to not in allowed:
             step.tell("ignored", sentences.no_neighbor(attempt, entry.to))
             return
-    step.act(Woken(step.data.exchange.said(attempt.node_id, entry)))
+    step.act(Woken(step.data.exchange.apply(attempt.node_id, entry)))
 
 
 def _progress(step: Step, attempt: Attempt, entry: Progressed) -> None:
@@ -203,7 +203,8 @@ _GIVEN_UP = (AttemptState.INTERRUPTED, AttemptState.TIMEOUT)
 
 
 def _ending(state: str) -> AttemptState:
-    """What a node calls an end; what it should not call one is the platform's fault."""
+    """The state in which an attempt ended; one that a node should not report is the platform's
+    fault."""
     if state in (AttemptState.FINISHED, AttemptState.FAILED, AttemptState.TIMEOUT):
         return AttemptState(state)
     if state == AttemptState.REFUSED:

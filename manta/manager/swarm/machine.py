@@ -1,23 +1,23 @@
 """Decides everything in the life of one swarm.
 
-Theory of operation. The machine is told events and answers with actions (`events`). What it
-remembers (`state`) follows from the events alone: replaying those that were stored gives the
-same state. An event that changes nothing is not stored. `counts` tells which those are, and
-only an event that counts reaches a handler, so nothing can change without being stored.
+Theory of operation. The machine handles events and answers with actions (`events`). Its state
+(`state`) follows from the events alone: replaying those that were stored gives the same state.
+An event that changes nothing is not stored. `changes_state` says which those are, and only the
+others reach a handler, so nothing can change without being stored.
 
-One thing leads to another inside a swarm: in each iteration every task of the graph goes
-WAITING -> PLACING -> RUNNING -> DONE (`placing`, `completion`), and each instance of a task
-that is RUNNING has attempts, one at a time (`attempts`). The swarm's own state:
+In each iteration every task of the graph goes through its phases (`placing`, `completion`),
+and each instance of a task that is RUNNING has attempts, one at a time (`attempts`). The
+swarm's own states:
 
-    PENDING                  --Started-->                              ACTIVE
-    ACTIVE                   --Paused-->                               PAUSED
-    PAUSED                   --Resumed-->                              ACTIVE
-    PENDING, ACTIVE, PAUSED  --Stopped-->                              STOPPED
+    PENDING                  --Started-->                                 ACTIVE
+    ACTIVE                   --Paused-->                                  PAUSED
+    PAUSED                   --Resumed-->                                 ACTIVE
+    PENDING, ACTIVE, PAUSED  --Stopped-->                                 STOPPED
     ACTIVE, PAUSED           --a task fails beyond retries and quorum-->  FAILED
-    ACTIVE                   --an iteration ends, and none follows-->  COMPLETED
+    ACTIVE                   --an iteration ends, and none follows-->     COMPLETED
 
-The last three are final: nothing runs, and only late results are still recorded.
-While PAUSED, what runs goes on and is listened to, but nothing new is placed.
+The last three are final: nothing runs, and only late results are still recorded. While the
+swarm is PAUSED, live attempts continue and are listened to, but nothing new is placed.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ class SwarmMachine:
     def __init__(self, swarm_id: str, cluster_id: str) -> None:
         self.data = SwarmData(swarm_id, cluster_id)
         self.revision = 0
-        """Grows with each event that changed something: only those need be stored."""
+        """Grows by one with each event that changes the state: only those have to be stored."""
 
     @classmethod
     def replay(cls, swarm_id: str, cluster_id: str, records: Iterable[Record]) -> SwarmMachine:
-        """The machine as it was; feed it ManagerRestarted next, then perform `outstanding`."""
+        """The machine as it was. Feed it ManagerRestarted next, then perform `outstanding`."""
         machine = cls(swarm_id, cluster_id)
         for record in records:
             machine.handle(record.event, record.at)
         return machine
 
     def handle(self, event: SwarmEvent, now: float) -> list[Action]:
-        """`now`: seconds since the epoch that never run backwards (wall clock at the
-        manager's start, or the last record's `at` if later, plus monotonic time since)."""
+        """Handles one event. `now` is in seconds since the epoch and never runs backwards: wall
+        clock at the manager's start, or the last record's `at` if later, plus monotonic time."""
         data = self.data
         step = Step(data, max(now, data.last))
-        if counts(data, event, step.now):
+        if changes_state(data, event, step.now):
             _apply(step, event)
             data.prune_timers()
             data.last = step.now
@@ -104,7 +104,7 @@ class SwarmMachine:
         return self.data.timers[0].due
 
     def desired(self) -> dict[str, tuple[Assignment, ...]]:
-        """What each node shall run now; empty once the swarm is in a final state."""
+        """What each node should run now; empty once the swarm is in a final state."""
         found: dict[str, list[Assignment]] = {}
         for attempt in self.data.live.values():
             found.setdefault(attempt.node_id, []).append(attempt.assignment)
@@ -122,7 +122,7 @@ class SwarmMachine:
         return demand_of(self.data, ask.alias, ask.replace)
 
     def applied(self, node_id: str) -> int:
-        """Number of the last journal entry applied of that node, durable or not.
+        """The number of the last journal entry of that node that was applied, durable or not.
 
         Registered.acknowledged must say only what was in an Acknowledge that was performed.
         """
@@ -137,11 +137,11 @@ class SwarmMachine:
         return tuple(sorted(self.data.globals))
 
 
-def counts(data: SwarmData, event: SwarmEvent, now: float) -> bool:
+def changes_state(data: SwarmData, event: SwarmEvent, now: float) -> bool:
     """Whether the event changes anything, and so has to be stored."""
     match event:
         case EntriesReceived():
-            return journal.is_news(data, event)
+            return journal.changes_state(data, event)
         case Created():
             return data.spec is None
         case Started():

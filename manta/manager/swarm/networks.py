@@ -1,9 +1,9 @@
-"""Who may talk to whom: the networks of a swarm. Pure.
+"""Who may talk to whom: the networks of a swarm.
 
-A network's members in an iteration are the instances of its tasks that are placed, ordered
-by task and rank. `full` joins all of them; `ring` each to the next, the last to the first;
-`star` all to the first; `edges` those on the nodes that are named in pairs. Instances of one
-node may always talk. A task without a network talks to those that have none either.
+The members of a network in an iteration are the instances of its tasks that are placed,
+ordered by task and rank. `full` joins all of them; `ring` joins each to the next, and the last
+to the first; `star` joins all to the first; `edges` joins those on the nodes that are named in
+pairs. Instances on one node may always talk, and so may all tasks without a network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Member(NamedTuple):
 
 
 def members(data: SwarmData, network: str | None, iteration: int) -> list[Member]:
-    """Placed instances of the network's tasks; of those without one, for None."""
+    """Placed instances of the network's tasks; with None, of the tasks without a network."""
     return [
         Member(alias, rank, instance.last.node_id, instance.last.node_alias)
         for alias, run in data.runs[iteration].items()
@@ -33,7 +33,7 @@ def members(data: SwarmData, network: str | None, iteration: int) -> list[Member
 
 
 def neighbors(spec: NetworkSpec, of: Member, all_: Sequence[Member]) -> set[str]:
-    """Ids of the nodes whose instances this one may talk to, its own among them."""
+    """Ids of the nodes whose instances this one may talk to, including its own."""
     found = {of.node_id}
     place = all_.index(of)
     if spec.topology == "full":
@@ -66,7 +66,7 @@ def may_hear(data: SwarmData, alias: str, rank: int, iteration: int) -> set[str]
 
 
 def is_connected(spec: NetworkSpec, all_: Sequence[Member], wanted: Sequence[Member]) -> bool:
-    """Does a way lead from each of `wanted` to each other?"""
+    """Whether a path leads from each of `wanted` to each other."""
     if not wanted or spec.topology != "edges":
         return True
     reached, todo = {wanted[0].node_id}, [wanted[0].node_id]

@@ -1,4 +1,14 @@
-"""How an iteration and its tasks begin: from a task that is ready to attempts on nodes."""
+"""How an iteration and its tasks begin: from a task that is ready to attempts on nodes.
+
+The phases of a task in an iteration:
+
+    WAITING  --the tasks before it are DONE, or have a first result-->  PLACING
+    PLACING  --it is placed-->                                          RUNNING
+    RUNNING  --enough instances have answered-->                        DONE
+
+A first result is enough for an edge with the condition RESULT. In PLACING, what cannot be
+placed is asked for again when nodes change.
+"""
 
 from __future__ import annotations
 

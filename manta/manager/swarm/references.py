@@ -1,4 +1,4 @@
-"""Which blobs a swarm needs: those that its events name. Pure."""
+"""The blobs that a swarm's events name."""
 
 from __future__ import annotations
 

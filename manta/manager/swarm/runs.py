@@ -16,7 +16,7 @@ from manta.protocol.values import Payload
 
 @dataclass
 class Attempt:
-    """One order to one node to run one instance."""
+    """One run of an instance on a node."""
 
     assignment: Assignment
     node_alias: str
@@ -33,7 +33,7 @@ class Attempt:
     nexts: list[NextIteration] = field(default_factory=list)
     stops: bool = False
     written: list[int] = field(default_factory=list)
-    """Where its results stand in the feed."""
+    """Positions of its results in the feed."""
 
     @property
     def instance(self) -> Instance:
@@ -60,17 +60,17 @@ class InstanceRun:
 
     @property
     def is_open(self) -> bool:
-        """It may still answer."""
+        """Whether it may still answer."""
         return not self.given_up and self.last.state is not AttemptState.FINISHED
 
     @property
     def idle(self) -> bool:
-        """It has neither answered nor been given up, and nothing runs for it."""
+        """Whether it may still answer, and nothing runs for it."""
         return self.is_open and self.last.state.final
 
 
 class Phase(StrEnum):
-    """WAITING for the tasks before it -> PLACING -> RUNNING -> DONE."""
+    """Of a task in an iteration; the table is in `placing`."""
 
     WAITING = "WAITING"
     PLACING = "PLACING"
@@ -88,15 +88,15 @@ class TaskRun:
     phase: Phase = Phase.WAITING
     instances: list[InstanceRun] = field(default_factory=list)
     queued: deque[Placement] = field(default_factory=deque)
-    """Of a sequential task: those whose turn has not come."""
+    """Nodes of the next instances of a sequential task, whose turn has not come."""
     waiting: int = 0
-    """Of many replicas: those after `queued`, which have no node yet."""
+    """Further instances of a task with many replicas, which have no node yet."""
     nodes: tuple[Placement, ...] = ()
-    """Where those may run."""
+    """Where the waiting instances may run."""
     max_open: int = 1
-    """How many may be open at once, while others wait or are in line."""
+    """How many instances may be open at once while others are queued or waiting."""
     shares: tuple[float, ...] = ()
-    """Of the work, by rank."""
+    """Parts of the work, by rank."""
     placed_at: float = 0.0
     overdue: bool = False
     finished: int = 0
@@ -104,7 +104,7 @@ class TaskRun:
     has_results: bool = False
 
     def place(self, placements: Sequence[Placement], waiting: int, now: float) -> None:
-        """Its nodes are known; `waiting` instances more than these have none yet."""
+        """Takes over the nodes that were found; `waiting` further instances have none yet."""
         self.phase, self.placed_at = Phase.RUNNING, now
         if self.sequential:
             self.queued.extend(placements)
@@ -118,7 +118,7 @@ class TaskRun:
 
     @property
     def bound(self) -> bool:
-        """Are its instances tied to their nodes? Others run anywhere."""
+        """Whether its instances are tied to their nodes; others may run anywhere."""
         return self.spec.method == "all" and self.spec.replicas is None
 
     @property
@@ -127,5 +127,5 @@ class TaskRun:
 
     @property
     def has_queued(self) -> bool:
-        """There are instances whose turn has not come."""
+        """Whether there are instances whose turn has not come."""
         return bool(self.queued or self.waiting)

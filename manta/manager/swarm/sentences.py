@@ -1,4 +1,4 @@
-"""The sentences in which a swarm's life is told: for `manta run`, reasons and errors."""
+"""The sentences that users read of a swarm: in `manta run`, reasons and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from manta.manager.swarm.state import Ask, SwarmData
 from manta.protocol.node import Instance, Progressed, TaskError
 from manta.protocol.states import AttemptState, SwarmState
 
-RESTORED = "the manager was restored from a backup, and what the task told since is lost"
+RESTORED = "the manager was restored from a backup, and what the task sent since then is lost"
 
 
 def task_id(instance: Instance) -> str:
@@ -27,7 +27,7 @@ def task_id(instance: Instance) -> str:
 
 
 def label(attempt: Attempt) -> str:
-    """`worker.1`, or `aggregator` when there is but one."""
+    """`worker.1`, or `aggregator` when there is only one."""
     instance = attempt.instance
     if attempt.assignment.size == 1:
         return instance.alias
@@ -40,12 +40,12 @@ def state(data: SwarmData) -> str:
 
 
 def waiting(asks: Iterable[Ask]) -> str:
-    """The reason of a swarm that is active and cannot go on."""
+    """Why an active swarm cannot continue, or nothing."""
     return next((ask.problem for ask in asks if ask.problem), "")
 
 
 def out_of_patience(ask: Ask, patience: float) -> str:
-    """Without a full stop, as all reasons to give an instance up."""
+    """Without a full stop, like all reasons to give an instance up."""
     return f"{ask.problem.rstrip('.')} (waited {patience:g} s for it)"
 
 
@@ -59,10 +59,9 @@ def placed(ask: Ask, placements: Sequence[Placement], waiting: int) -> str:
 
 
 def started(attempt: Attempt) -> str:
-    tries = attempt.instance.attempt
-    return f"{label(attempt)} started on {attempt.node_alias}" + (
-        f" (try {tries + 1})." if tries else "."
-    )
+    number = attempt.instance.attempt + 1
+    again = f" (attempt {number})" if number > 1 else ""
+    return f"{label(attempt)} started on {attempt.node_alias}{again}."
 
 
 def no_neighbor(attempt: Attempt, node_id: str) -> str:
@@ -83,7 +82,7 @@ def finished(attempt: Attempt) -> str:
 
 
 def failure(attempt: Attempt) -> str:
-    """What went wrong with an attempt, without a full stop."""
+    """What went wrong with an attempt; without a full stop."""
     who = label(attempt)
     node = f"{attempt.node_alias} in iteration {attempt.instance.iteration}"
     why = because(attempt.error)
@@ -108,7 +107,7 @@ def because(error: TaskError | None) -> str:
 
 def tried(what: str, instance: InstanceRun) -> str:
     count = len(instance.attempts)
-    return f"{what} (try {count} of {count})" if count > 1 else what
+    return f"{what} (attempt {count} of {count})" if count > 1 else what
 
 
 def retried(what: str, pause: float) -> str:
@@ -130,7 +129,7 @@ def straggler(attempt: Attempt) -> str:
 
 
 def enough(run: TaskRun, size: int) -> str:
-    """Why those who have not answered are not waited for."""
+    """Why those that have not answered are not waited for."""
     when = f" at its deadline of {run.spec.deadline:g} s" if run.overdue else ""
     return (
         f"{run.finished} of {size} had answered{when}, enough for its quorum of {run.spec.quorum:g}"
@@ -148,7 +147,8 @@ def cancelled(attempt: Attempt, why: str) -> TaskError:
 
 
 def cancelled_too(here: TaskError, there: TaskError | None) -> TaskError:
-    """What we ended, with its last lines, unless its code had failed by itself."""
+    """The error of an attempt that we ended, with its last lines; or its own, if it had failed by
+    itself."""
     if there is None:
         return here
     if there.kind != here.kind:
@@ -161,7 +161,7 @@ def left_out(run: TaskRun) -> list[str]:
 
 
 def done(run: TaskRun, size: int, now: float) -> str:
-    """`size`: with those whose turn did not come."""
+    """`size` includes those whose turn did not come."""
     took = seconds(now - run.placed_at)
     absent = left_out(run)
     if size > run.size:
@@ -214,15 +214,15 @@ def wrong_alias(attempt: Attempt, alias: str, known: Iterable[str]) -> str:
     instance = attempt.instance
     return (
         f"{instance.alias} on {attempt.node_alias} called schedule_next_iter for {alias!r} in "
-        f"iteration {instance.iteration}, which is no task of this swarm; name one of "
+        f"iteration {instance.iteration}, which is not a task of this swarm; name one of "
         f"{listed(list(known))}."
     )
 
 
 def nobody_wrote(alias: str, tag: str, iteration: int) -> str:
     return (
-        f"Task {alias!r} runs where the result {tag!r} was written, and by iteration {iteration} "
-        f"no node has written it; let a task before it call results.add({tag!r}, ...)."
+        f"Task {alias!r} runs where the result {tag!r} was written, and no node has written it by "
+        f"iteration {iteration}; let a task before it call results.add({tag!r}, ...)."
     )
 
 

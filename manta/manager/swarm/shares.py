@@ -1,19 +1,19 @@
-"""What part of the work each instance of a task should take, by how fast it was. Pure."""
+"""What part of the work each instance of a task should take, by how fast it was."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 SHORTEST = 1e-6
-"""Seconds; less is no measure."""
+"""Seconds; a shorter time measures nothing."""
 
 
 def shares(size: int, before: Sequence[float], took: Sequence[float | None]) -> tuple[float, ...]:
-    """By rank; they add up to 1.
+    """The shares by rank; they add up to 1.
 
-    `before` are the shares of the iteration before, `took` the seconds that each computed in
-    it: an instance that did a share s in t seconds does s / t in one. Those that were not
-    measured are taken for as fast as the others on average; without a measure all are equal.
+    `before` are the shares of the previous iteration, `took` the seconds that each instance
+    computed in it: one that did a share s in t seconds does s / t in one. Those that were not
+    measured are taken to be as fast as the others on average; without a measure all are equal.
     """
     speeds: list[float | None] = []
     for rank in range(size):

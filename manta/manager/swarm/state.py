@@ -1,4 +1,4 @@
-"""What a swarm's machine remembers: all of it follows from the events, in their order."""
+"""The state of a swarm's machine. All of it follows from the events, in their order."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from manta.protocol.user import EventItem, MetricsItem, ResultItem
 from manta.protocol.values import BlobRef, Inline, Payload
 
 _NOTHING = Inline(b"")
-"""The value of a result that was deleted."""
+"""The value of a deleted result."""
 
 
 @dataclass
 class Ask:
-    """A placement that is wanted: of a whole task, or of one of its instances anew."""
+    """A placement that is wanted: of a whole task, or of one of its instances again."""
 
     alias: str
     replace: tuple[int, ...] = ()
@@ -36,9 +36,11 @@ class Ask:
 
 
 class Timer(NamedTuple):
+    """What it means shows in `SwarmData.is_valid`, and what it does in `handlers.ticked`."""
+
     due: float
     kind: str
-    """patience, deadline, backstop, again"""
+    """patience, deadline, backstop or again"""
     key: tuple[int | str, ...]
 
 
@@ -57,7 +59,7 @@ class SwarmData:
     state: SwarmState = SwarmState.PENDING
     reason: str = ""
     last: float = 0.0
-    """When the last event that changed something was handled."""
+    """When the last stored event was handled."""
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
@@ -74,34 +76,35 @@ class SwarmData:
     """Live attempts by node."""
     asks: dict[int, Ask] = field(default_factory=dict)
     asked: int = 0
+    """How many placements were ever asked for; the last number given out."""
     timers: list[Timer] = field(default_factory=list)
     within: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Nodes that schedule_next_iter named for this iteration, by alias."""
     kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Nodes of the first iteration of fixed tasks."""
+    """Nodes of fixed tasks, as of their first iteration."""
     gone: set[str] = field(default_factory=set)
-    """Nodes that were lost and have not been heard since."""
+    """Nodes that were lost and have not been heard from since."""
     self_scheduled: bool = False
-    """A task has called schedule_next_iter: from then on the swarm goes on only by that."""
+    """A task has called schedule_next_iter: from then on only such calls begin an iteration."""
 
     applied: dict[str, int] = field(default_factory=dict)
+    """By node: the number of the last journal entry that was applied."""
     backup: str = ""
-    """Of the backup that this log was last restored from."""
+    """Id of the backup that the log was last restored from."""
     heard_since: set[str] = field(default_factory=set)
-    """Nodes that have told something since then."""
+    """Nodes that have sent entries since then."""
     globals: dict[str, Global] = field(default_factory=dict)
     replaced: list[BlobRef] = field(default_factory=list)
-    """Values of globals that were overwritten in this iteration: its attempts may be reading
-    them."""
+    """Values of globals that were overwritten in this iteration: attempts may still read them."""
     exchange: Exchange = field(default_factory=Exchange)
     results: list[ResultItem] = field(default_factory=list)
     by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     """Positions in `results` by iteration and tag."""
     deleted: set[int] = field(default_factory=set)
-    """Positions of results that a user deleted: their values are gone, their places stay, as
-    positions are cursors; who wrote them is still known."""
+    """Positions of results that a user deleted. They stay in `results` without their values, as
+    positions are cursors, and who wrote them is still needed."""
     lasting: Counter[str] = field(default_factory=Counter)
-    """Digest -> how often it is named by what stays as long as the swarm is there."""
+    """By digest: how often a blob is named by what stays as long as the swarm exists."""
     metrics: list[MetricsItem] = field(default_factory=list)
     events: list[EventItem] = field(default_factory=list)
 
@@ -116,7 +119,7 @@ class SwarmData:
         return self.runs[self.iteration][alias]
 
     def attempt_of(self, instance: Instance, node_id: str) -> Attempt | None:
-        """The attempt, if this node was ever ordered to run it."""
+        """The attempt, if it was ever assigned to this node."""
         if instance.swarm_id != self.swarm_id or not 0 <= instance.iteration < len(self.runs):
             return None
         run = self.runs[instance.iteration].get(instance.alias)
@@ -129,7 +132,7 @@ class SwarmData:
         return attempt if attempt.node_id == node_id else None
 
     def needs_attempt(self, run: TaskRun, index: int) -> bool:
-        """Nothing runs for the instance, and no placement is asked for."""
+        """Whether nothing runs for the instance, and no placement of it is asked for."""
         return run.instances[index].idle and not any(
             ask.alias == run.spec.alias and index in ask.replace for ask in self.asks.values()
         )
@@ -154,12 +157,13 @@ class SwarmData:
         self.globals[tag] = Global(value, old.version + 1 if old else 1)
 
     def forget_replaced(self) -> list[BlobRef]:
-        """The iteration is over: the blobs that nobody reads any more."""
+        """Ends the protection of overwritten globals, and returns their blobs."""
         replaced, self.replaced = self.replaced, []
         self._drop(replaced)
         return replaced
 
     def keep(self, value: Payload | None) -> None:
+        """If the value is a blob, the swarm needs it from now on."""
         if isinstance(value, BlobRef):
             self.lasting[value.digest] += 1
 
@@ -170,7 +174,7 @@ class SwarmData:
                 del self.lasting[blob.digest]
 
     def needed(self, blobs: Iterable[BlobRef]) -> set[str]:
-        """Digests of those of them that something still names."""
+        """Digests of those blobs that something still names."""
         asked = {blob.digest for blob in blobs}
         lasting = {digest for digest in asked if digest in self.lasting}
         if lasting == asked:
@@ -178,6 +182,7 @@ class SwarmData:
         return lasting | asked.intersection(blob.digest for blob in self.exchange.blobs())
 
     def add_result(self, item: ResultItem) -> int:
+        """Returns its position in the feed."""
         self.keep(item.value)
         self.results.append(item)
         position = len(self.results) - 1
@@ -185,7 +190,7 @@ class SwarmData:
         return position
 
     def results_of(self, tag: str | None, iteration: int | None) -> list[int]:
-        """Positions of those that are there."""
+        """Positions of the results that are not deleted; None stands for all."""
         return [
             position
             for (at, name), positions in self.by_tag.items()
@@ -195,7 +200,7 @@ class SwarmData:
         ]
 
     def delete_results(self, positions: Iterable[int]) -> list[BlobRef]:
-        """The blobs that these held."""
+        """Deletes the values of these results, and returns their blobs."""
         blobs: list[BlobRef] = []
         for position in positions:
             item = self.results[position]
@@ -207,16 +212,16 @@ class SwarmData:
         return blobs
 
     def disavow(self, attempt: Attempt) -> None:
-        """What it wrote stays readable and counts no more."""
+        """The results that the attempt wrote stay readable, but no longer count."""
         for position in attempt.written:
             self.results[position] = msgspec.structs.replace(self.results[position], counts=False)
 
     def counting(self, iteration: int, tag: str) -> list[ResultItem]:
-        """One result of each instance that has one which counts, by alias and index."""
+        """One result of each instance that has one which counts, ordered by alias and index."""
         return self._counting(iteration, tag, self.deleted)
 
     def written(self, iteration: int, tag: str) -> list[ResultItem]:
-        """The same, with those that were deleted since: without their values."""
+        """The same, including results that were deleted since, without their values."""
         return self._counting(iteration, tag, ())
 
     def _counting(self, iteration: int, tag: str, gone: Container[int]) -> list[ResultItem]:
@@ -235,18 +240,19 @@ class SwarmData:
         heapq.heapify(self.timers)
 
     def delay_timers(self, now: float, at_least: Mapping[str, float]) -> None:
-        """None ends sooner than so many seconds from now, by its kind."""
+        """Lets no timer end sooner than so many seconds from now, by its kind."""
         self.timers = [
             timer._replace(due=max(timer.due, now + at_least[timer.kind])) for timer in self.timers
         ]
         heapq.heapify(self.timers)
 
     def is_due(self, now: float) -> bool:
-        """A timer has come; while the swarm is paused, none does."""
+        """Whether a timer has ended; while the swarm is paused, none does."""
         timers = self.timers
         return self.state is SwarmState.ACTIVE and bool(timers) and timers[0].due <= now
 
     def is_valid(self, timer: Timer) -> bool:
+        """Whether what the timer waits for can still happen."""
         match timer.kind, timer.key:
             case "patience", (int(number),):
                 ask = self.asks.get(number)
@@ -263,6 +269,6 @@ class SwarmData:
         return False
 
     def prune_timers(self) -> None:
-        """The first timer is one that still means something, or there is none."""
+        """Afterwards the first timer is valid, or there is none."""
         while self.timers and (self.state.final or not self.is_valid(self.timers[0])):
             heapq.heappop(self.timers)

@@ -1,4 +1,4 @@
-"""A round's client against a node that the test plays."""
+"""An attempt's client against a node that the test plays."""
 
 from __future__ import annotations
 
@@ -17,20 +17,18 @@ import pytest
 
 from manta.light.context import Brief
 from manta.light.errors import NodeLost
-from manta.light.runtime.client import RoundClient
-from manta.light.wire import MAX_TO_NODE, Connection, frame
+from manta.light.runtime.client import AttemptClient
+from manta.light.wire import MAX_TO_NODE, MessageSocket, frame
 from manta.transports.codec.values import encode
 
 BRIEF = Brief(
     swarm_id="s",
-    swarm_name="s",
     alias="worker",
     index=0,
     iteration=0,
     attempt=0,
     task_id="t",
     node_id="n",
-    node_alias="n",
     size=1,
     seed=0,
     class_name=None,
@@ -52,20 +50,20 @@ class PlayedNode:
         self._listener.settimeout(10)
         ours, theirs = socket.socketpair()
         ours.settimeout(10)
-        self.first = Connection(ours)
+        self.first = MessageSocket(ours)
         self.connections = [self.first]
         self.handed_in = theirs.detach()
 
-    def accept(self) -> Connection:
+    def accept(self) -> MessageSocket:
         sock, _ = self._listener.accept()
         sock.settimeout(10)
-        self.connections.append(Connection(sock))
-        greeting = self.expect(self.connections[-1], "round")
+        self.connections.append(MessageSocket(sock))
+        greeting = self.expect(self.connections[-1], "attempt")
         assert (greeting["token"], greeting["channel"]) == ("token", 0)
         return self.connections[-1]
 
     @staticmethod
-    def expect(connection: Connection, kind: str) -> dict[str, Any]:
+    def expect(connection: MessageSocket, kind: str) -> dict[str, Any]:
         received = connection.receive()
         assert received is not None
         assert received[0]["k"] == kind
@@ -85,8 +83,8 @@ def node(tmp_path: Path) -> Iterator[PlayedNode]:
 
 
 @pytest.fixture
-def client(node: PlayedNode, tmp_path: Path) -> Iterator[RoundClient]:
-    client = RoundClient(str(tmp_path / "light"), "token", BRIEF, node.handed_in)
+def client(node: PlayedNode, tmp_path: Path) -> Iterator[AttemptClient]:
+    client = AttemptClient(str(tmp_path / "light"), "token", BRIEF, node.handed_in)
     client.open(os.getpid())
     yield client
     client.close()
@@ -107,13 +105,13 @@ def cut_off_soon() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def is_closed(connection: Connection) -> bool:
+def is_closed(connection: MessageSocket) -> bool:
     while data := connection.socket.recv(65536):
         assert data
     return True
 
 
-def answers(node: PlayedNode, client: RoundClient, number: int) -> None:
+def answers(node: PlayedNode, client: AttemptClient, number: int) -> None:
     """The next request goes over a connection of its own, and is understood."""
     value = {"k": "answer", "n": number, "data": encode("whole").to_bytes()}
 
@@ -131,7 +129,7 @@ def answers(node: PlayedNode, client: RoundClient, number: int) -> None:
 
 
 def test_a_request_that_a_signal_cut_in_its_answer_has_its_connection_closed(
-    node: PlayedNode, client: RoundClient
+    node: PlayedNode, client: AttemptClient
 ) -> None:
     first = node.first
     half = frame({"k": "answer", "n": 1, "data": b"x" * 1000})[:500]
@@ -144,7 +142,7 @@ def test_a_request_that_a_signal_cut_in_its_answer_has_its_connection_closed(
 
 
 def test_a_request_that_a_signal_cut_on_its_way_has_its_connection_closed(
-    node: PlayedNode, client: RoundClient
+    node: PlayedNode, client: AttemptClient
 ) -> None:
     first = node.first
     with cut_off_soon():  # more than the socket takes, and nobody reads it
@@ -153,16 +151,16 @@ def test_a_request_that_a_signal_cut_on_its_way_has_its_connection_closed(
     answers(node, client, 2)
 
 
-def test_a_round_that_is_over_asks_no_more(node: PlayedNode, client: RoundClient) -> None:
+def test_an_attempt_that_is_over_asks_no_more(node: PlayedNode, client: AttemptClient) -> None:
     first = node.first
     client.close()
     assert is_closed(first)
-    with pytest.raises(NodeLost, match="The round is over"):
+    with pytest.raises(NodeLost, match="The attempt is over"):
         client.call("get_global", tag="x")
 
 
 def test_an_answer_to_a_request_that_was_given_up_is_passed_over(
-    node: PlayedNode, client: RoundClient
+    node: PlayedNode, client: AttemptClient
 ) -> None:
     """It may come over the new connection, before the node has read what is asked there."""
     with cut_off_soon():

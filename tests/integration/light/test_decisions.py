@@ -57,7 +57,7 @@ def test_a_thread_at_import_makes_it_spawn_and_say_so(start: Start) -> None:
 
 
 @pytest.mark.parametrize("extra", ["", "import numpy\n"])
-def test_reads_of_world_at_module_level_see_each_rounds_values(start: Start, extra: str) -> None:
+def test_reads_of_world_at_module_level_see_each_attempts_values(start: Start, extra: str) -> None:
     runtime = start("    " + extra + USES_WORLD)
     assert runtime.ready().mode == "spawn"
     first, second = runtime.run(0), runtime.run(1)
@@ -144,7 +144,7 @@ DRAW = """
 
 
 @pytest.mark.parametrize("module_level", [False, True])
-def test_random_numbers_differ_per_round_and_are_repeatable(
+def test_random_numbers_differ_per_attempt_and_are_repeatable(
     start: Start, module_level: bool
 ) -> None:
     source = DRAW

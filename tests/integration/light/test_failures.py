@@ -58,7 +58,7 @@ def test_a_module_that_cannot_be_imported(
     assert event.error.kind == kind
     assert event.error.sentence.startswith(sentence)
     assert not dies or "before" in event.error.last_lines
-    assert runtime.run().error.kind == kind  # a round tries, and says the same
+    assert runtime.run().error.kind == kind  # an attempt tries, and says the same
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_module_that_cannot_be_imported(
         ),
     ],
 )
-def test_a_round_that_fails(start: Start, body: str, kind: str, sentence: str) -> None:
+def test_an_attempt_that_fails(start: Start, body: str, kind: str, sentence: str) -> None:
     runtime = start(main(f"print('last words')\n{body}"))
     runtime.ready()
     for iteration in range(2):  # the runtime survives
@@ -182,11 +182,11 @@ def test_a_segfault_says_where(start: Start) -> None:
     assert any("line 5 in main" in line for line in error.last_lines)
 
 
-def test_a_round_that_never_returns_is_cancelled(start: Start, node: Any) -> None:
+def test_an_attempt_that_never_returns_is_cancelled(start: Start, node: Any) -> None:
     runtime = start(main("print('in')\nwhile True:\n    time.sleep(1)"))
     instance = runtime.begin()
     runtime.output("stdout", "in")
-    node.sessions.tell(light.CancelRound(runtime.id, instance, "worker.0 ran longer than 1 s."))
+    node.sessions.tell(light.CancelAttempt(runtime.id, instance, "worker.0 ran longer than 1 s."))
     ended = runtime.end()
     assert (ended.error.kind, ended.error.sentence) == (
         "Cancelled",
@@ -196,7 +196,7 @@ def test_a_round_that_never_returns_is_cancelled(start: Start, node: Any) -> Non
     runtime.output("stdout", "in")
 
 
-def test_a_resident_round_is_cancelled(start: Start, node: Any) -> None:
+def test_a_resident_attempt_is_cancelled(start: Start, node: Any) -> None:
     runtime = start("""
         import time
         class Worker:
@@ -212,24 +212,24 @@ def test_a_resident_round_is_cancelled(start: Start, node: Any) -> None:
     assert runtime.run(0).output == 1
     instance = runtime.begin(1)
     runtime.output("stdout", "in")
-    node.sessions.tell(light.CancelRound(runtime.id, instance, "enough"))
+    node.sessions.tell(light.CancelAttempt(runtime.id, instance, "enough"))
     assert runtime.end().error.sentence == "enough"
     assert runtime.run(2).output == 1
 
 
-def test_a_round_is_cancelled_while_it_waits_for_another(start: Start, node: Any) -> None:
+def test_an_attempt_is_cancelled_while_it_waits_for_another(start: Start, node: Any) -> None:
     runtime = start(main("print('in')\ntime.sleep(0.3)"))
     runtime.begin(0)
     runtime.output("stdout", "in")
     waiting = runtime.begin(1)
-    node.sessions.tell(light.CancelRound(runtime.id, waiting, "not wanted"))
+    node.sessions.tell(light.CancelAttempt(runtime.id, waiting, "not wanted"))
     ends = [runtime.end().event, runtime.end().event]
     by_iteration = {event.instance.iteration: event.error for event in ends}
     assert by_iteration[0] is None
     assert by_iteration[1].sentence == "not wanted"
 
 
-# What a round leaves behind.
+# What an attempt leaves behind.
 
 DAEMON = """
 if os.fork() == 0:
@@ -268,7 +268,7 @@ def left_behind(runtime: Any) -> int:
 
 
 @pytest.mark.parametrize("leave", [DAEMON, CHILD])
-def test_what_a_round_leaves_behind_ends_with_it(start: Start, leave: str) -> None:
+def test_what_an_attempt_leaves_behind_ends_with_it(start: Start, leave: str) -> None:
     runtime = start(main(leave + "\nreturn 1"))
     assert runtime.run().output == 1
     pid = left_behind(runtime)
@@ -276,13 +276,13 @@ def test_what_a_round_leaves_behind_ends_with_it(start: Start, leave: str) -> No
 
 
 @pytest.mark.parametrize("leave", [DAEMON, CHILD])
-def test_what_a_cancelled_round_started_ends_with_it(start: Start, node: Any, leave: str) -> None:
+def test_what_a_cancelled_attempt_started_ends_with_it(start: Start, node: Any, leave: str) -> None:
     runtime = start(main(leave + "\nprint('in')\nwhile True:\n    time.sleep(1)"))
     instance = runtime.begin()
     runtime.output("stdout", "in")
     pid = left_behind(runtime)
     assert is_alive(pid)
-    node.sessions.tell(light.CancelRound(runtime.id, instance, "enough"))
+    node.sessions.tell(light.CancelAttempt(runtime.id, instance, "enough"))
     runtime.end()
     wait_until(lambda: not is_alive(pid), 5)
 

@@ -19,11 +19,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from manta.light.wire import MAX_CHANNELS, MAX_TO_NODE, VERSION, Connection
+from manta.light.wire import MAX_CHANNELS, MAX_TO_NODE, VERSION, MessageSocket
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.task_server import messages as light
-from manta.node.task_server.rounds import MAX_ABANDONED
-from manta.node.task_server.sessions import LONGEST_PATH, Sessions
+from manta.node.task_server.attempts import MAX_ABANDONED
+from manta.node.task_server.sessions import LONGEST_PATH, RuntimeSessions
 from manta.protocol.node import Instance
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
@@ -33,14 +33,14 @@ Start = Callable[..., Any]
 
 
 class Task:
-    """A runtime and its round, played by the test."""
+    """A runtime and its attempt, played by the test."""
 
     def __init__(self, node: Any, id: str = "hostile") -> None:
         self.node = node
         self.id = id
         request = light.OpenSession(id, node.owner)
         self.opened = node.light.ask(request, timeout=10)
-        self.connections: list[Connection] = []
+        self.connections: list[MessageSocket] = []
         self.runtime = self.connect(
             {"k": "runtime", "token": self.opened.token, "version": VERSION, "pid": 1}
         )
@@ -49,17 +49,17 @@ class Task:
         self.instance = Instance("swarm", "worker", 0, 0)
         node.sessions.tell(order(id, self.instance))
         self.order = self.expect(self.runtime, "run")
-        self.round = self.connect({"k": "round", "token": self.order["token"]})
+        self.attempt = self.connect({"k": "attempt", "token": self.order["token"]})
 
-    def connect(self, *messages: dict[str, Any]) -> Connection:
-        connection = Connection.to(self.opened.socket)
+    def connect(self, *messages: dict[str, Any]) -> MessageSocket:
+        connection = MessageSocket.to(self.opened.socket)
         connection.socket.settimeout(10)
         self.connections.append(connection)
         for message in messages:
             connection.send(message)
         return connection
 
-    def expect(self, connection: Connection, kind: str) -> dict[str, Any]:
+    def expect(self, connection: MessageSocket, kind: str) -> dict[str, Any]:
         received = connection.receive()
         assert received is not None
         message, fds = received
@@ -87,7 +87,7 @@ def task(node: Any) -> Iterator[Task]:
     answers(node)
 
 
-def is_cut(connection: Connection) -> bool:
+def is_cut(connection: MessageSocket) -> bool:
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
         return connection.receive() is None
     return True
@@ -96,8 +96,8 @@ def is_cut(connection: Connection) -> bool:
 def answers(node: Any) -> None:
     """The node still serves others."""
     other = Task(node, "other")
-    other.round.send({"k": "list_global_tags", "n": 1})
-    other.expect(other.round, "answer")
+    other.attempt.send({"k": "list_global_tags", "n": 1})
+    other.expect(other.attempt, "answer")
     other.close()
 
 
@@ -128,39 +128,39 @@ BAD = [
 
 
 @pytest.mark.parametrize("body", BAD, ids=range(len(BAD)))
-def test_a_bad_message_cuts_the_round_off_and_cancels_it(task: Task, body: bytes) -> None:
-    task.round.socket.sendall(struct.pack("<I", len(body)) + body)
-    assert is_cut(task.round)
-    assert task.expect(task.runtime, "cancel")["round"] == task.order["round"]
-    task.runtime.send({"k": "exited", "round": task.order["round"], "status": -9})
-    error = task.event(light.RoundEnded).error
+def test_a_bad_message_cuts_the_attempt_off_and_cancels_it(task: Task, body: bytes) -> None:
+    task.attempt.socket.sendall(struct.pack("<I", len(body)) + body)
+    assert is_cut(task.attempt)
+    assert task.expect(task.runtime, "cancel")["number"] == task.order["number"]
+    task.runtime.send({"k": "exited", "number": task.order["number"], "status": -9})
+    error = task.event(light.AttemptExited).error
     assert error.kind == "Cancelled"
     assert error.sentence.startswith("worker.0 was ended, because it broke the protocol: ")
 
 
 def test_a_frame_that_is_too_long_is_not_waited_for(task: Task) -> None:
-    task.round.socket.sendall(struct.pack("<I", MAX_TO_NODE + 1))
-    assert is_cut(task.round)
+    task.attempt.socket.sendall(struct.pack("<I", MAX_TO_NODE + 1))
+    assert is_cut(task.attempt)
 
 
 def test_a_bad_message_of_the_runtime_ends_its_session(task: Task) -> None:
-    task.runtime.send({"k": "exited", "round": 1, "status": 99999})
+    task.runtime.send({"k": "exited", "number": 1, "status": 99999})
     assert is_cut(task.runtime)
     assert "broke the protocol" in task.event(light.SessionLost).sentence
 
 
-def test_an_end_of_a_round_that_there_is_not_is_nothing(task: Task) -> None:
-    task.runtime.send({"k": "exited", "round": 77, "status": 0})
-    task.round.send({"k": "stop_swarm", "n": 1})
-    task.expect(task.round, "answer")
+def test_an_end_of_an_attempt_that_there_is_not_is_nothing(task: Task) -> None:
+    task.runtime.send({"k": "exited", "number": 77, "status": 0})
+    task.attempt.send({"k": "stop_swarm", "n": 1})
+    task.expect(task.attempt, "answer")
 
 
 @pytest.mark.parametrize(
     "greeting",
     [
         {"k": "runtime", "token": "0" * 32, "version": VERSION, "pid": 1},
-        {"k": "round", "token": "0" * 32},
-        {"k": "round", "token": ""},
+        {"k": "attempt", "token": "0" * 32},
+        {"k": "attempt", "token": ""},
         {"k": "stop_swarm", "n": 1},
         {},
     ],
@@ -177,7 +177,7 @@ def test_a_wrong_greeting(task: Task, greeting: dict[str, Any]) -> None:
 
 
 def test_a_token_of_the_other_kind(task: Task) -> None:
-    task.expect(task.connect({"k": "round", "token": task.opened.token}), "refused")
+    task.expect(task.connect({"k": "attempt", "token": task.opened.token}), "refused")
     greeting = {"k": "runtime", "token": task.order["token"], "version": VERSION, "pid": 1}
     task.expect(task.connect(greeting), "refused")
     greeting = {"k": "runtime", "token": task.opened.token, "version": 99, "pid": 1}
@@ -188,7 +188,7 @@ def test_tokens_end_with_the_session(task: Task) -> None:
     task.node.sessions.tell(light.CloseSession(task.id))
     task.expect(task.runtime, "close")
     assert is_cut(task.runtime)
-    task.expect(task.connect({"k": "round", "token": task.order["token"]}), "refused")
+    task.expect(task.connect({"k": "attempt", "token": task.order["token"]}), "refused")
 
 
 def test_strangers_who_say_nothing_make_room(task: Task) -> None:
@@ -199,7 +199,7 @@ def test_strangers_who_say_nothing_make_room(task: Task) -> None:
 
 def test_random_and_mutated_bytes(task: Task) -> None:
     source = random.Random(1)
-    whole = msgpack.packb({"k": "round", "token": task.order["token"]})
+    whole = msgpack.packb({"k": "attempt", "token": task.order["token"]})
     for _ in range(300):
         body = bytearray(source.choice([whole, source.randbytes(40)]))
         body[source.randrange(len(body))] = source.randrange(256)
@@ -219,17 +219,17 @@ def test_descriptors_that_nobody_asked_for_are_closed(task: Task, node: Any) -> 
         for n in range(1, 20):
             body = msgpack.packb({"k": "stop_swarm", "n": n})
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-            task.round.socket.sendmsg([struct.pack("<I", len(body)) + body], ancillary)
-            task.expect(task.round, "answer")
+            task.attempt.socket.sendmsg([struct.pack("<I", len(body)) + body], ancillary)
+            task.expect(task.attempt, "answer")
         many = array.array("i", [file.fileno()] * 50)
-        task.round.socket.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, many)])
-        assert is_cut(task.round)
+        task.attempt.socket.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, many)])
+        assert is_cut(task.attempt)
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_memory_cannot_be_cut_short(task: Task) -> None:
-    task.round.send({"k": "memory", "n": 1, "size": 100_000})
-    received = task.round.receive()
+    task.attempt.send({"k": "memory", "n": 1, "size": 100_000})
+    received = task.attempt.receive()
     assert received is not None
     message, (fd,) = received
     assert message["memory"] == 1
@@ -237,20 +237,20 @@ def test_memory_cannot_be_cut_short(task: Task) -> None:
         os.ftruncate(fd, 10)
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 200_000)
-    # Kept mapped for writing, it is refused, and the round goes on.
+    # Kept mapped for writing, it is refused, and the attempt goes on.
     with mmap.mmap(fd, 100_000):
-        task.round.send({"k": "set_global", "n": 2, "tag": "x", "value": 1})
-        error = task.expect(task.round, "error")
+        task.attempt.send({"k": "set_global", "n": 2, "tag": "x", "value": 1})
+        error = task.expect(task.attempt, "error")
     assert error["kind"] == "ResourceExhaustionError"
     assert "unmap" in error["sentence"]
     # A tampered value is the reader's affair: it is taken in, and sealed.
-    task.round.send({"k": "memory", "n": 3, "size": 100_000})
-    received = task.round.receive()
+    task.attempt.send({"k": "memory", "n": 3, "size": 100_000})
+    received = task.attempt.receive()
     assert received is not None
     message, (other,) = received
     assert message["memory"] == 2
-    task.round.send({"k": "set_global", "n": 4, "tag": "x", "value": 2})
-    task.expect(task.round, "answer")
+    task.attempt.send({"k": "set_global", "n": 4, "tag": "x", "value": 2})
+    task.expect(task.attempt, "answer")
     with pytest.raises(PermissionError):
         os.pwrite(other, b"x", 0)
     assert fcntl.fcntl(other, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
@@ -259,22 +259,22 @@ def test_memory_cannot_be_cut_short(task: Task) -> None:
 
 
 def test_memory_has_limits(task: Task) -> None:
-    task.round.send({"k": "memory", "n": 1, "size": 1 << 50})
-    assert task.expect(task.round, "error")["kind"] == "ResourceExhaustionError"
+    task.attempt.send({"k": "memory", "n": 1, "size": 1 << 50})
+    assert task.expect(task.attempt, "error")["kind"] == "ResourceExhaustionError"
     for n in range(2, 10):
-        task.round.send({"k": "memory", "n": n, "size": 10})
-        task.expect(task.round, "answer")
-    task.round.send({"k": "memory", "n": 10, "size": 10})
-    assert "not handed in" in task.expect(task.round, "error")["sentence"]
+        task.attempt.send({"k": "memory", "n": n, "size": 10})
+        task.expect(task.attempt, "answer")
+    task.attempt.send({"k": "memory", "n": 10, "size": 10})
+    assert "not handed in" in task.expect(task.attempt, "error")["sentence"]
 
 
 def test_a_task_that_a_signal_took_out_of_its_request_may_ask_again(task: Task) -> None:
     task.node.hold = True
-    task.round.send({"k": "stop_swarm", "n": 1})
-    task.round.send({"k": "stop_swarm", "n": 2})
+    task.attempt.send({"k": "stop_swarm", "n": 1})
+    task.attempt.send({"k": "stop_swarm", "n": 2})
     task.node.hold = False
-    task.round.send({"k": "stop_swarm", "n": 4})  # the third never left
-    while task.expect(task.round, "answer")["n"] != 4:
+    task.attempt.send({"k": "stop_swarm", "n": 4})  # the third never left
+    while task.expect(task.attempt, "answer")["n"] != 4:
         continue
 
 
@@ -282,15 +282,15 @@ def test_requests_whose_answers_are_not_waited_for_are_bounded(task: Task) -> No
     task.node.hold = True
     with contextlib.suppress(OSError):  # cut off in mid-flood
         for n in range(1, MAX_ABANDONED + 3):
-            task.round.send({"k": "stop_swarm", "n": n})
-    assert is_cut(task.round)
+            task.attempt.send({"k": "stop_swarm", "n": n})
+    assert is_cut(task.attempt)
     task.node.hold = False
 
 
-def test_channels_of_a_round_answer_by_themselves(task: Task) -> None:
-    greeting = {"k": "round", "token": task.order["token"], "channel": 1}
+def test_channels_of_an_attempt_answer_by_themselves(task: Task) -> None:
+    greeting = {"k": "attempt", "token": task.order["token"], "channel": 1}
     task.node.hold = True
-    task.round.send({"k": "stop_swarm", "n": 1})
+    task.attempt.send({"k": "stop_swarm", "n": 1})
     wait_until(lambda: len(task.node.held) == 1)
     task.node.hold = False
     other = task.connect(greeting, {"k": "stop_swarm", "n": 1})
@@ -300,16 +300,16 @@ def test_channels_of_a_round_answer_by_themselves(task: Task) -> None:
     assert is_cut(other)
     assert len(task.node.requests) == 2
     task.node.held.pop().reply.set(None)
-    task.expect(task.round, "answer")
+    task.expect(task.attempt, "answer")
 
 
-def test_a_round_has_so_many_channels_and_no_more(task: Task) -> None:
-    greeting = {"k": "round", "token": task.order["token"]}
+def test_an_attempt_has_so_many_channels_and_no_more(task: Task) -> None:
+    greeting = {"k": "attempt", "token": task.order["token"]}
     for number in range(1, MAX_CHANNELS):
         channel = task.connect({**greeting, "channel": number}, {"k": "stop_swarm", "n": 1})
         task.expect(channel, "answer")
     assert is_cut(task.connect({**greeting, "channel": MAX_CHANNELS}))
-    assert task.expect(task.runtime, "cancel")["round"] == task.order["round"]
+    assert task.expect(task.runtime, "cancel")["number"] == task.order["number"]
 
 
 @pytest.mark.parametrize(
@@ -325,31 +325,31 @@ def test_a_round_has_so_many_channels_and_no_more(task: Task) -> None:
     ],
     ids=str,
 )
-def test_a_bad_end_fails_its_round_and_costs_nobody_else(task: Task, end: Any) -> None:
-    number = task.order["round"]
-    message = {"k": "exited", "round": number, "status": 0, "end": msgpack.packb(end)}
+def test_a_bad_end_fails_its_attempt_and_costs_nobody_else(task: Task, end: Any) -> None:
+    number = task.order["number"]
+    message = {"k": "exited", "number": number, "status": 0, "end": msgpack.packb(end)}
     task.runtime.send(message)
     task.runtime.send(message)  # told again
-    error = task.event(light.RoundEnded).error
+    error = task.event(light.AttemptExited).error
     assert error.kind == "DataCorruptionError"
     assert error.sentence.startswith("How worker.0 ended can't be read: ")
     task.node.sessions.tell(order(task.id, task.instance))
-    assert task.expect(task.runtime, "run")["round"] == number + 1  # its runtime serves on
+    assert task.expect(task.runtime, "run")["number"] == number + 1  # its runtime serves on
 
 
 def test_an_end_that_is_told_again_while_its_output_is_hashed_counts_once(task: Task) -> None:
     size = 8 * 1024 * 1024
-    task.round.send({"k": "memory", "n": 1, "size": size})
-    received = task.round.receive()
+    task.attempt.send({"k": "memory", "n": 1, "size": size})
+    received = task.attempt.receive()
     assert received is not None
     message, (fd,) = received
     os.pwrite(fd, b"x" * size, 0)
     os.close(fd)
     end = msgpack.packb({"computing": 1.0, "moving": 0.0, "output": message["memory"]})
-    exited = {"k": "exited", "round": task.order["round"], "status": 0, "end": end}
+    exited = {"k": "exited", "number": task.order["number"], "status": 0, "end": end}
     for _ in range(3):
         task.runtime.send(exited)
-    ended = task.event(light.RoundEnded)
+    ended = task.event(light.AttemptExited)
     assert ended.error is None
     assert ended.output.size == size
 
@@ -357,9 +357,9 @@ def test_an_end_that_is_told_again_while_its_output_is_hashed_counts_once(task: 
 def test_a_reader_that_does_not_read_costs_only_itself(task: Task, node: Any) -> None:
     node.globals["x"] = node.payload(b"x" * 60_000)
     for n in range(1, 50):
-        task.round.send({"k": "get_global", "n": n, "tag": "x"})
+        task.attempt.send({"k": "get_global", "n": n, "tag": "x"})
         if n < 49:
-            task.expect(task.round, "answer")
+            task.expect(task.attempt, "answer")
     answers(node)
 
 
@@ -369,16 +369,16 @@ def test_a_bad_log_record_ends_the_log_only(task: Task, node: Any) -> None:
     received = other.runtime.receive()
     assert received is not None
     _, (out, err, log, connection) = received
-    round_ = Connection.of(connection)
-    other.connections.append(round_)
+    attempt = MessageSocket.of(connection)
+    other.connections.append(attempt)
     with socket.socket(fileno=log) as sink:
         sink.send(msgpack.packb([1.0, "info", "good"]))
         sink.send(b"nonsense")
     os.write(out, b"still here\n")
     end = msgpack.packb({"computing": 0.0, "moving": 0.0})
-    other.runtime.send({"k": "exited", "round": received[0]["round"], "status": 0, "end": end})
+    other.runtime.send({"k": "exited", "number": received[0]["number"], "status": 0, "end": end})
     lines = []
-    while not isinstance(event := node.events.get(timeout=10), light.RoundEnded):
+    while not isinstance(event := node.events.get(timeout=10), light.AttemptExited):
         if isinstance(event, light.Output):
             lines += [(event.stream, text) for _, text in event.lines]
     assert sorted(lines) == [
@@ -399,9 +399,9 @@ def test_the_socket_is_open_to_all_but_cannot_be_listed(node: Any) -> None:
 def test_a_long_path_is_replaced_by_a_short_one(tmp_path: Path) -> None:
     depot = TieredDepot(MemoryDepot(1000), FileDepot(tmp_path / "values"), 1000)
     folder = tmp_path / ("x" * 120)
-    sessions = Sessions(depot, folder)
+    sessions = RuntimeSessions(depot, folder)
     assert len(sessions.path) <= LONGEST_PATH
-    again = Sessions(depot, folder)
+    again = RuntimeSessions(depot, folder)
     assert again.folder == sessions.folder
     again.close()
     sessions.close()
@@ -413,9 +413,9 @@ def test_a_session_without_an_owner_ends(node: Any, monkeypatch: pytest.MonkeyPa
     task = Task(node)
     node.owner.stop()
     node.owner.wait(10)
-    task.round.send({"k": "stop_swarm", "n": 1})
+    task.attempt.send({"k": "stop_swarm", "n": 1})
     started = time.monotonic()
-    assert is_cut(task.round)
+    assert is_cut(task.attempt)
     assert 0.2 <= time.monotonic() - started < 5
     wait_until(lambda: not node.sessions.by_id)
     task.close()

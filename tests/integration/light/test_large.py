@@ -113,9 +113,9 @@ def test_a_task_that_hands_in_less_than_it_announced(node: Node, written: int) -
     task = Task(node)
     fd = taken(task, 1, 200_000)
     os.write(fd, b"x" * written)
-    task.round.send({"k": "set_global", "n": 2, "tag": "x", "value": 1})
+    task.attempt.send({"k": "set_global", "n": 2, "tag": "x", "value": 1})
     os.close(fd)
-    error = task.expect(task.round, "error")
+    error = task.expect(task.attempt, "error")
     assert "too soon" in error["sentence"]
     task.close()
     answers(node)
@@ -123,17 +123,17 @@ def test_a_task_that_hands_in_less_than_it_announced(node: Node, written: int) -
     wait_until(lambda: descriptors() <= before)
 
 
-def test_a_task_that_writes_for_ever_or_never_costs_its_own_round(node: Node) -> None:
+def test_a_task_that_writes_for_ever_or_never_costs_its_own_attempt(node: Node) -> None:
     task = Task(node)
     silent = taken(task, 1, 1 << 28)
     talker = taken(task, 2, 200_000)
     os.write(talker, b"x" * 200_000)
-    task.round.send({"k": "set_global", "n": 3, "tag": "x", "value": 2})
-    task.expect(task.round, "answer")  # although it still holds the descriptor
-    task.round.send({"k": "set_global", "n": 4, "tag": "x", "value": 1})  # of which nothing came
+    task.attempt.send({"k": "set_global", "n": 3, "tag": "x", "value": 2})
+    task.expect(task.attempt, "answer")  # although it still holds the descriptor
+    task.attempt.send({"k": "set_global", "n": 4, "tag": "x", "value": 1})  # of which nothing came
     answers(node)
-    task.round.send({"k": "set_global", "n": 5, "tag": "x", "value": 1})  # handed in twice
-    assert is_cut(task.round)
+    task.attempt.send({"k": "set_global", "n": 5, "tag": "x", "value": 1})  # handed in twice
+    assert is_cut(task.attempt)
     node.sessions.tell(light.CloseSession(task.id))
     os.close(silent)
     os.close(talker)
@@ -155,8 +155,8 @@ def test_what_was_written_and_not_handed_in_is_let_go(node: Node) -> None:
 
 def taken(task: Task, number: int, size: int) -> int:
     """The descriptor of a memory of that size."""
-    task.round.send({"k": "memory", "n": number, "size": size})
-    received = task.round.receive()
+    task.attempt.send({"k": "memory", "n": number, "size": size})
+    received = task.attempt.receive()
     assert received is not None
     message, (fd,) = received
     assert message["memory"] == number

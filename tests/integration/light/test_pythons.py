@@ -102,7 +102,7 @@ def test_failures(foreign: Node) -> None:
     instance = foreign.start("def main():\n    print('in')\n    while True:\n        pass\n")
     order = instance.begin(1)
     instance.output("stdout", "in")
-    foreign.sessions.tell(light.CancelRound(instance.id, order, "enough"))
+    foreign.sessions.tell(light.CancelAttempt(instance.id, order, "enough"))
     cancelled = instance.end().error
     assert cancelled is not None
     assert cancelled.kind == "Cancelled"

@@ -1,4 +1,4 @@
-"""The node's service fails and comes back, or the node dies, while rounds run."""
+"""The node's service fails and comes back, or the node dies, while attempts run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.harness import wait_until
 Start = Callable[..., Any]
 
 
-def test_a_computing_round_notices_nothing(start: Start, node: Any) -> None:
+def test_a_computing_attempt_notices_nothing(start: Start, node: Any) -> None:
     runtime = start("""
         import time
         from manta.light import World
@@ -88,15 +88,15 @@ def test_orders_given_before_the_runtime_is_back(start: Start, node: Any) -> Non
     first = runtime.begin(0)
     runtime.output("stdout", "in")
     node.restart_service()
-    node.sessions.tell(light.CancelRound(runtime.id, first, "enough"))
+    node.sessions.tell(light.CancelAttempt(runtime.id, first, "enough"))
     assert runtime.end().error.sentence == "enough"
     runtime.begin(1)
-    node.sessions.tell(light.CancelRound(runtime.id, first, "it has been read"))
+    node.sessions.tell(light.CancelAttempt(runtime.id, first, "it has been read"))
     node.restart_service()
     runtime.output("stdout", "in")
 
 
-def test_a_round_that_dies_while_nobody_serves(start: Start, node: Any) -> None:
+def test_an_attempt_that_dies_while_nobody_serves(start: Start, node: Any) -> None:
     runtime = start("""
         import os, time
         def main():
@@ -146,10 +146,10 @@ def test_an_owner_that_was_replaced_gets_what_comes(start: Start, node: Any) -> 
         def receive(self, message: Any) -> None:
             events.append(message)
 
-    time.sleep(0.7)  # the round ends while it has no owner
+    time.sleep(0.7)  # the attempt ends while it has no owner
     node.system.spawn(ChildSpec("owner", Successor))
     wait_until(lambda: bool(events))
-    assert isinstance(events[-1], light.RoundEnded)
+    assert isinstance(events[-1], light.AttemptExited)
 
 
 def test_a_failure_of_the_thread_is_the_actors(start: Start, node: Any, caplog: Any) -> None:
@@ -173,7 +173,7 @@ from pathlib import Path
 from manta.actors import Actor, ActorSystem, ChildSpec
 from manta.node.task_server import messages as light
 from manta.node.task_server.service import LightService
-from manta.node.task_server.sessions import Sessions
+from manta.node.task_server.sessions import RuntimeSessions
 from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
 from manta.protocol.node import Assignment, Instance
@@ -189,14 +189,14 @@ folder = Path(sys.argv[1])
 system = ActorSystem("node")
 owner = system.spawn(ChildSpec("owner", Owner))
 depot = TieredDepot(MemoryDepot(1000), FileDepot(folder / "v"), 1000)
-sessions = Sessions(depot, folder / "l")
+sessions = RuntimeSessions(depot, folder / "l")
 service = system.spawn(ChildSpec("light", lambda: LightService(sessions)))
 opened = service.ask(light.OpenSession("s", owner), timeout=10)
 (folder / "scratch").mkdir()
 spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")
 handle = ProcessRunner().start(spec, print)
 instance, module = Instance("swarm", "worker", 0, 0), ModuleSpec("worker")
-sessions.tell(light.RunRound("s", Assignment(instance, module, "", "", 1), "", {}))
+sessions.tell(light.RunAttempt("s", Assignment(instance, module, "", "", 1), {}))
 print(handle.pid, flush=True)
 time.sleep(60)
 """
@@ -243,7 +243,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_round_that_is_ordered_twice_runs_once(start: Start, node: Any) -> None:
+def test_an_attempt_that_is_ordered_twice_runs_once(start: Start, node: Any) -> None:
     """Who ordered it cannot know whether the service that failed had heard it."""
     runtime = start("""
         import time

@@ -1,4 +1,4 @@
-"""Threads of a round ask the node at the same time, and none waits for another's answer."""
+"""Threads of an attempt ask the node at the same time, and none waits for another's answer."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_too_many_threads_that_wait_are_told_so(start: Start, node: Any) -> None
 
 
 @pytest.mark.parametrize("form", ["script", "object"])
-def test_a_thread_that_still_waits_when_its_round_ends_is_let_go(
+def test_a_thread_that_still_waits_when_its_attempt_ends_is_let_go(
     start: Start, node: Any, form: str
 ) -> None:
     node.hold = True
@@ -146,8 +146,8 @@ def test_a_thread_that_still_waits_when_its_round_ends_is_let_go(
     node.hold = False
     node.globals["never"] = node.globals["now"] = node.payload(2)
     ended = runtime.run(1)
-    if form == "object":  # the thread of the round before has heard
-        assert any("round" in str(said) for said in ended.output), ended.output
+    if form == "object":  # the thread of the attempt before has heard
+        assert any("attempt is over" in str(said) for said in ended.output), ended.output
 
 
 def test_a_lock_is_held_by_one_thread_at_a_time(start: Start) -> None:
@@ -191,7 +191,7 @@ def test_a_lock_is_held_by_one_thread_at_a_time(start: Start) -> None:
     assert seen == [1] * 5
     assert told == [
         "Waited 0.05 s in vain: the lock 'file' is held by another thread of worker.0.",
-        "This round holds the lock 'file' already: it would wait for itself for ever.",
+        "This attempt holds the lock 'file' already: it would wait for itself forever.",
     ]
 
 

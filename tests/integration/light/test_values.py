@@ -316,7 +316,7 @@ def test_what_is_printed_and_logged_arrives_live_and_whole(start: Start) -> None
     assert runtime.run(4).lines("stdout")[0] == "out 4"
 
 
-def test_what_importing_prints_belongs_to_the_first_round(start: Start) -> None:
+def test_what_importing_prints_belongs_to_the_first_attempt(start: Start) -> None:
     runtime = start("print('importing')\ndef main():\n    print('main')\n")
     assert runtime.run(0).lines("stdout") == ["importing", "main"]
     assert runtime.run(1).lines("stdout") == ["main"]

@@ -263,7 +263,7 @@ def test_nodes_are_named_by_id_alias_and_unique_beginning(api: UserAPI) -> None:
     with pytest.raises(errors.Unplaceable, match=r"'node-' in excepted_ids, which may be any of"):
         api.deploy_swarm(CLUSTER, One(Task(WORKER, excepted_ids=["node-"])))
     for argument in ("specified_ids", "excepted_ids"):
-        with pytest.raises(errors.Unplaceable, match=f"'nod-9' in {argument}, which is no node"):
+        with pytest.raises(errors.Unplaceable, match=f"'nod-9' in {argument}, which is not a node"):
             api.deploy_swarm(CLUSTER, One(Task(WORKER, **{argument: ["nod-9", "node-1"]})))  # type: ignore[arg-type]
 
 

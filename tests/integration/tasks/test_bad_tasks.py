@@ -244,7 +244,9 @@ def test_a_global_that_all_set_at_once_is_one_of_theirs(api: UserAPI) -> None:
 def test_an_alias_that_there_is_not_in_schedule_next_iter(api: UserAPI) -> None:
     done = ended(api, first(main("World().schedule_next_iter([World().node_id], 'nope')")))
     assert done.status == "FAILED"
-    assert "UnknownTask: schedule_next_iter was called for 'nope', which is no task" in done.reason
+    assert (
+        "UnknownTask: schedule_next_iter was called for 'nope', which is not a task" in done.reason
+    )
     assert "name one of code" in done.reason
 
 

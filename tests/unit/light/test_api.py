@@ -25,14 +25,12 @@ class Recorder:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.brief = Brief(
             swarm_id="swarm",
-            swarm_name="a swarm",
             alias="worker",
             index=1,
             iteration=4,
             attempt=0,
             task_id="task",
             node_id="node",
-            node_alias="node-1",
             size=3,
             seed=7,
             class_name=None,

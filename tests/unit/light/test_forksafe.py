@@ -1,9 +1,10 @@
-"""What a GPU's driver leaves in a process: no machine of the tests need have one."""
+"""What keeps a process from being forked; no machine of the tests need have a GPU."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -38,3 +39,15 @@ def test_cuda_by_torch(monkeypatch: pytest.MonkeyPatch, initialised: bool, why: 
     cuda = SimpleNamespace(is_initialized=lambda: initialised)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     assert forksafe.obstacle() == why
+
+
+def test_a_thread_is_an_obstacle_to_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # count what there is
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert forksafe.obstacle() == "importing it started a thread"
+    finally:
+        done.set()
+        thread.join()

@@ -26,7 +26,7 @@ def _restored(tmp_path: Path) -> Iterator[None]:
 def load(folder: Path, source: str, name: str = "a_module.py") -> Program:
     (folder / name).write_text(textwrap.dedent(source))
     program = Program(str(folder), name)
-    program.load(in_round=True)
+    program.load(in_attempt=True)
     return program
 
 
@@ -170,7 +170,7 @@ def test_a_file_beside_the_entry_hides_nothing_from_manta(tmp_path: Path) -> Non
     code = (
         "from manta.light.runtime.loader import Program\n"
         f"program = Program({str(tmp_path)!r}, 'worker.py')\n"
-        "program.load(in_round=True)\n"
+        "program.load(in_attempt=True)\n"
         "print(program.target(None).run())\n"
     )  # in a process that has imported none of them
     done = subprocess.run(

@@ -1,7 +1,7 @@
-"""What a task that waits for others is told: what it waits for, for whom, or why it never comes.
+"""What a task that waits for others is told: the value, whom it waits for, or why none comes.
 
-Reading changes nothing. An answer is `ready`, or tells whom is waited for, or has an `error`:
-a kind of `manta.light.errors`, when the wait can never end.
+Reading changes nothing. An answer is `ready`, or says who is waited for, or has an `error`, a
+kind of `manta.light.errors`, when the wait can never end.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from manta.manager.swarm import networks
 from manta.manager.swarm.exchange import Collective, Route, Sender, Topic
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.runs import Phase, TaskRun
+from manta.manager.swarm.state import SwarmData
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
@@ -35,12 +36,9 @@ from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.states import AttemptState
 from manta.protocol.values import Inline, Payload
 
-SHOWN = 6
-"""Instances named in one sentence."""
-
 
 def topic_of(read: ExchangeRead) -> Topic:
-    """What may end the wait for it."""
+    """The topic whose change may end the wait."""
     at = read.instance
     match read:
         case ReadBroadcast(tag=tag):
@@ -58,52 +56,53 @@ def topic_of(read: ExchangeRead) -> Topic:
 
 
 def answer(machine: SwarmMachine, read: ExchangeRead) -> Exchanged | PeerInstances | Checkpoint:
-    """Raises Refused."""
-    at = read.instance
-    if at not in machine.data.live:
+    """What the waiting task is told as things stand. Raises Refused."""
+    data, at = machine.data, read.instance
+    if at not in data.live:
         sentence = f"{at} was ended: it waits for nothing any more."
         if isinstance(read, ReadPeers | ReadCheckpoint):
             raise Refused(Code.WRONG_STATE, sentence)
         return _never("SwarmStopped", sentence)
     match read:
         case ReadPeers():
-            return PeerInstances(_peers(machine, at))
+            return PeerInstances(_peers(data, at))
         case ReadCheckpoint():
             key = Sender(at.iteration, at.alias, at.index)
-            return Checkpoint(machine.data.exchange.checkpoints.get(key))
+            return Checkpoint(data.exchange.checkpoints.get(key))
         case ReadBroadcast():
-            return _broadcast(machine, read)
+            return _broadcast(data, read)
         case ReadMessage():
-            return _message(machine, read)
+            return _message(data, read)
         case ReadContributions():
-            return _contributions(machine, read)
+            return _contributions(data, read)
         case ReadLock():
-            return _lock(machine, read)
+            return _lock(data, read)
         case _:
             assert_never(read)
 
 
 def check_peer(machine: SwarmMachine, at: Instance, node_id: str, alias: str) -> None:
-    """May the instance talk to that node? Raises Refused."""
-    network = machine.graph.tasks[at.alias].network
-    if network is None or at not in machine.data.live:
+    """Raises Refused if the instance may not talk to that node."""
+    data = machine.data
+    network = data.graph.tasks[at.alias].network
+    if network is None or at not in data.live:
         return
-    allowed = networks.may_hear(machine.data, at.alias, at.index, at.iteration)
+    allowed = networks.may_hear(data, at.alias, at.index, at.iteration)
     if node_id not in allowed:
-        spec = machine.graph.networks[network]
+        spec = data.graph.networks[network]
         raise Refused(
             Code.NOT_A_NEIGHBOR,
-            f"{_label(machine, at)} may not talk to {alias}: in the network {network!r} "
-            f"({spec.topology}) they are no neighbors.",
+            f"{_label(data, at)} may not talk to {alias}: in the network {network!r} "
+            f"({spec.topology}) they are not neighbors.",
         )
 
 
 def check_next(machine: SwarmMachine, alias: str | None) -> None:
-    """May the next iteration begin with that task? Raises Refused."""
+    """Raises Refused if the next iteration cannot begin with that task."""
     if alias is not None and alias not in machine.graph.tasks:
         raise Refused(
             Code.UNKNOWN_TASK,
-            f"schedule_next_iter was called for {alias!r}, which is no task of this swarm; name "
+            f"schedule_next_iter was called for {alias!r}, which is not a task of this swarm; name "
             f"one of {listed(sorted(machine.graph.tasks))}.",
         )
 
@@ -119,17 +118,17 @@ def _given(value: Payload | None, rank: int = -1) -> Exchanged:
 # Broadcasts and messages.
 
 
-def _broadcast(machine: SwarmMachine, read: ReadBroadcast) -> Exchanged:
-    data, at = machine.data, read.instance
+def _broadcast(data: SwarmData, read: ReadBroadcast) -> Exchanged:
+    at = read.instance
     latest = data.exchange.broadcasts.get((at.iteration, read.tag), {})
     if latest:
-        network = machine.graph.tasks[at.alias].network
+        network = data.graph.tasks[at.alias].network
         allowed = networks.may_hear(data, at.alias, at.index, at.iteration)
         for sender, said in reversed(latest.items()):
-            same = machine.graph.tasks[sender.alias].network == network
+            same = data.graph.tasks[sender.alias].network == network
             if same and (network is None or said.node_id in allowed):
                 return _given(said.value, sender.rank)
-    others = list(_may_still_speak(machine, at))
+    others = list(_may_still_send(data, at))
     if not others:
         return _never(
             "NothingSent",
@@ -137,19 +136,19 @@ def _broadcast(machine: SwarmMachine, read: ReadBroadcast) -> Exchanged:
             "who could: look at the tag, and at who runs at the same time.",
         )
     return Exchanged(
-        False, sentence=f"nobody has broadcast {read.tag!r} yet; {_listed(others)} still may"
+        False, sentence=f"nobody has broadcast {read.tag!r} yet; {listed(others)} still may"
     )
 
 
-def _message(machine: SwarmMachine, read: ReadMessage) -> Exchanged:
-    data, at = machine.data, read.instance
+def _message(data: SwarmData, read: ReadMessage) -> Exchanged:
+    at = read.instance
     node_id = data.live[at].node_id
     route = Route(read.source, node_id, read.tag)
     channel = data.exchange.channels.get(route)
     mine = [claim for claim in channel.claims if claim.instance == at] if channel else []
     if read.number < len(mine) and (letter := mine[read.number].letter) is not None:
         return _given(letter.value)
-    others = list(_may_still_speak(machine, at, read.source))
+    others = list(_may_still_send(data, at, read.source))
     if not others:
         return _never(
             "PeerLost",
@@ -157,18 +156,15 @@ def _message(machine: SwarmMachine, read: ReadMessage) -> Exchanged:
             "that could send one.",
         )
     return Exchanged(
-        False, sentence=f"no message {read.tag!r} has come from {read.source}: {_listed(others)}"
+        False, sentence=f"no message {read.tag!r} has come from {read.source}: {listed(others)}"
     )
 
 
-def _may_still_speak(
-    machine: SwarmMachine, at: Instance, node_id: str | None = None
-) -> Iterator[str]:
-    """Who may say something in this iteration, apart from the reader and what follows it."""
-    data = machine.data
+def _may_still_send(data: SwarmData, at: Instance, node_id: str | None = None) -> Iterator[str]:
+    """Who may still send in this iteration, apart from the reader and the tasks after it."""
     if at.iteration != data.iteration:
         return
-    after = _downstream(machine, at.alias)
+    after = _downstream(data, at.alias)
     for alias, run in data.runs[at.iteration].items():
         if run.phase is Phase.PLACING or (run.phase is Phase.WAITING and alias not in after):
             yield f"{alias} (not placed yet)"
@@ -180,11 +176,11 @@ def _may_still_speak(
                 is_other = last.instance != at and not instance.given_up
                 may = last.instance in data.live or last.state is not AttemptState.FINISHED
                 if is_other and may and node_id in (None, last.node_id):
-                    yield f"{_label(machine, last.instance)} on {last.node_alias}"
+                    yield f"{_label(data, last.instance)} on {last.node_alias}"
 
 
-def _downstream(machine: SwarmMachine, alias: str) -> set[str]:
-    after = machine.graph.layout(machine.data.iteration).after
+def _downstream(data: SwarmData, alias: str) -> set[str]:
+    after = data.graph.layout(data.iteration).after
     found: set[str] = set()
     todo = [alias]
     while todo:
@@ -198,18 +194,18 @@ def _downstream(machine: SwarmMachine, alias: str) -> set[str]:
 # Collectives.
 
 
-def _contributions(machine: SwarmMachine, read: ReadContributions) -> Exchanged:
-    data, at = machine.data, read.instance
+def _contributions(data: SwarmData, read: ReadContributions) -> Exchanged:
+    at = read.instance
     run = data.runs[at.iteration][at.alias]
     key = (at.iteration, at.alias, read.number)
     collective = data.exchange.collectives.get(key) or Collective()
-    if problem := _cannot_meet(machine, at, run):
+    if problem := _cannot_meet(data, at, run):
         return _never("CollectiveError", problem)
     for rank, kind in collective.kinds.items():
         if kind != read.kind:
             return _never(
                 "CollectiveError",
-                f"{_label(machine, at)} called {read.kind} where {at.alias}.{rank} called {kind}: "
+                f"{_label(data, at)} called {read.kind} where {at.alias}.{rank} called {kind}: "
                 f"all instances of {at.alias!r} must make the same calls in the same order.",
             )
     wanted = read.ranks or tuple(range(run.size))
@@ -221,20 +217,20 @@ def _contributions(machine: SwarmMachine, read: ReadContributions) -> Exchanged:
     if read.on_loss == "continue" and lost and len(there) + len(lost) == len(wanted):
         return _page(collective, at, there, read.after, lost)
     if lost and (read.on_loss == "raise" and len(wanted) - len(lost) < enough):
-        named = _listed(_standing(machine, run, rank) for rank in lost)
+        named = listed([_standing(run, rank) for rank in lost])
         return _never("PeerLost", f"{read.kind} waits for {named} in vain.")
     missing = (rank for rank in wanted if rank not in there)
-    named = _listed(_standing(machine, run, rank) for rank in missing)
+    named = listed([_standing(run, rank) for rank in missing])
     return Exchanged(False, sentence=f"{read.kind} waits for {named}")
 
 
 def _part_for(collective: Collective, rank: int, reader: int) -> tuple[int, int | None] | None:
-    """Where a rank's part for the reader is: one for it alone, or one for all."""
+    """The key of a rank's part for the reader: one for it alone, or one for all."""
     keys: tuple[tuple[int, int | None], ...] = ((rank, reader), (rank, None))
     return next((key for key in keys if key in collective.parts), None)
 
 
-def _cannot_meet(machine: SwarmMachine, at: Instance, run: TaskRun) -> str:
+def _cannot_meet(data: SwarmData, at: Instance, run: TaskRun) -> str:
     if run.sequential and run.size > 1:
         return (
             f"The instances of {at.alias!r} run one after another (sequential), so they cannot "
@@ -248,9 +244,9 @@ def _cannot_meet(machine: SwarmMachine, at: Instance, run: TaskRun) -> str:
     network = run.spec.network
     if network is None:
         return ""
-    all_ = networks.members(machine.data, network, at.iteration)
+    all_ = networks.members(data, network, at.iteration)
     mine = [member for member in all_ if member.alias == at.alias]
-    if networks.is_connected(machine.graph.networks[network], all_, mine):
+    if networks.is_connected(data.graph.networks[network], all_, mine):
         return ""
     return (
         f"The edges of the network {network!r} do not join all instances of {at.alias!r}, so they "
@@ -259,7 +255,7 @@ def _cannot_meet(machine: SwarmMachine, at: Instance, run: TaskRun) -> str:
 
 
 def _lost_ranks(run: TaskRun, wanted: Iterable[int], there: Iterable[int]) -> list[int]:
-    """Who will never answer."""
+    """Ranks that will never contribute."""
     answered = set(there)
     lost = []
     for rank in wanted:
@@ -274,7 +270,7 @@ def _lost_ranks(run: TaskRun, wanted: Iterable[int], there: Iterable[int]) -> li
 def _page(
     collective: Collective, at: Instance, ranks: list[int], after: int, lost: list[int]
 ) -> Exchanged:
-    """As many as fit into a message."""
+    """As many contributions as fit into a message."""
     found: list[Contribution] = []
     size = 0
     for rank in ranks[after:]:
@@ -290,22 +286,22 @@ def _page(
 # Locks and peers.
 
 
-def _lock(machine: SwarmMachine, read: ReadLock) -> Exchanged:
-    queue = machine.data.exchange.locks.get(read.name, [])
+def _lock(data: SwarmData, read: ReadLock) -> Exchanged:
+    queue = data.exchange.locks.get(read.name, [])
     if read.instance not in queue:
         return _never("NothingSent", f"The lock {read.name!r} was not asked for.")
     if queue[0] == read.instance:
         return _given(None)
-    holder = machine.data.live.get(queue[0])
+    holder = data.live.get(queue[0])
     where = f" on {holder.node_alias}" if holder else ""
     return Exchanged(
         False,
-        sentence=f"the lock {read.name!r} is held by {_label(machine, queue[0])}{where}",
+        sentence=f"the lock {read.name!r} is held by {_label(data, queue[0])}{where}",
     )
 
 
-def _peers(machine: SwarmMachine, at: Instance) -> tuple[PeerInstance, ...]:
-    run = machine.data.runs[at.iteration][at.alias]
+def _peers(data: SwarmData, at: Instance) -> tuple[PeerInstance, ...]:
+    run = data.runs[at.iteration][at.alias]
     if run.nodes:
         return tuple(
             PeerInstance(rank, one.last.node_id, one.last.node_alias, run.shares[rank])
@@ -323,12 +319,12 @@ def _peers(machine: SwarmMachine, at: Instance) -> tuple[PeerInstance, ...]:
 # Sentences.
 
 
-def _label(machine: SwarmMachine, instance: Instance) -> str:
-    size = machine.data.runs[instance.iteration][instance.alias].size
+def _label(data: SwarmData, instance: Instance) -> str:
+    size = data.runs[instance.iteration][instance.alias].size
     return instance.alias if size == 1 else f"{instance.alias}.{instance.index}"
 
 
-def _standing(machine: SwarmMachine, run: TaskRun, rank: int) -> str:
+def _standing(run: TaskRun, rank: int) -> str:
     name = f"{run.spec.alias}.{rank}"
     if rank >= len(run.instances):
         return f"{name} (not placed yet)"
@@ -338,9 +334,3 @@ def _standing(machine: SwarmMachine, run: TaskRun, rank: int) -> str:
     if instance.last.state is AttemptState.FINISHED:
         return f"{name} on {instance.last.node_alias} (it has finished without that call)"
     return f"{name} on {instance.last.node_alias} ({instance.last.state.lower()})"
-
-
-def _listed(names: Iterable[str]) -> str:
-    all_ = list(names)
-    more = f" and {len(all_) - SHOWN} more" if len(all_) > SHOWN else ""
-    return ", ".join(all_[:SHOWN]) + more

@@ -1,4 +1,4 @@
-"""What users and nodes may read of a swarm, and how its placements are answered."""
+"""What users and nodes read of a swarm, and the answers to its placements."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def answer(
 
 def check_filters(machine: SwarmMachine, read: ReadFeed, nodes: Mapping[str, str]) -> None:
     """Raises Refused for a task that the swarm does not have, or a node (id -> alias) that is
-    not in its cluster: nothing would ever be read."""
+    not in its cluster: such a read would never return anything."""
     tasks = [task.alias for task in machine.graph.spec.tasks]
     if read.task is not None and read.task not in tasks:
         raise Refused(
@@ -69,7 +69,7 @@ def check_filters(machine: SwarmMachine, read: ReadFeed, nodes: Mapping[str, str
 
 
 def deletable(machine: SwarmMachine, tag: str | None, iteration: int | None) -> int:
-    """How many results that are. Raises Refused for a tag of which the swarm has none."""
+    """How many results would be deleted. Raises Refused if the swarm has none of that tag."""
     data = machine.data
     if tag is not None and not data.results_of(tag, None):
         tags = sorted({data.results[position].tag for position in data.results_of(None, None)})
@@ -100,7 +100,7 @@ def info(machine: SwarmMachine) -> SwarmInfo:
 
 
 def tasks(machine: SwarmMachine, iteration: int | None = None, after: int = 0) -> Tasks:
-    """Every attempt, in the order of iteration, graph, index and attempt."""
+    """All attempts, ordered by iteration, place in the graph, index and attempt."""
     runs = machine.data.runs
     if iteration is not None:
         runs = runs[iteration : iteration + 1] if iteration >= 0 else []
@@ -141,11 +141,12 @@ def page(
     *,
     end: int | None = None,
 ) -> FeedPage:
-    """Of the feeds results, metrics and events; logs are the store's. Never waits.
+    """A page of the results, metrics or events; logs are in the store. Never waits.
 
-    The cursor counts the feed's items, also those that were passed over: of other tags, deleted.
-    Items from `end` on are not shown. A page ends before PAGE_BYTES, unless with its first
-    item: small values ride in it, and a message has a limit.
+    The cursor counts all items of the feed, including those that are left out because they
+    have another tag or were deleted. Items from `end` on are not shown. A page holds its first
+    item, and further ones up to PAGE_BYTES: small values are part of it, and a message has a
+    limit.
     """
     items: Sequence[ResultItem | MetricsItem | EventItem]
     match feed:
@@ -178,7 +179,7 @@ def page(
 
 
 def _bytes(item: ResultItem | MetricsItem | EventItem) -> int:
-    """About what an item takes in a message."""
+    """About how many bytes an item takes in a message."""
     match item:
         case ResultItem(value=Inline(data)):
             return ITEM_BYTES + len(data)
@@ -193,7 +194,8 @@ def _bytes(item: ResultItem | MetricsItem | EventItem) -> int:
 def select_results(
     machine: SwarmMachine, tag: str, iteration: int, after: int = 0
 ) -> ResultEntries:
-    """For tasks: one result of each instance that has one which counts, by alias and index."""
+    """For tasks: one result of each instance that has one which counts, ordered by alias and
+    index."""
     results = islice(machine.data.counting(iteration, tag), after, None)
     shown, more = fitting(results, _bytes)
     return ResultEntries(
@@ -218,7 +220,7 @@ def _attempt_bytes(attempt: Attempt) -> int:
 def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
     """Where each task of this iteration runs, or why it does not, node by node.
 
-    Of replicas that are handed out bit by bit, those that have not answered.
+    Of many replicas, which are handed out bit by bit, only those that have not answered.
     """
     data = machine.data
     placements: list[PlacedInstance] = []

@@ -1,18 +1,18 @@
-"""One round, in the process that runs it."""
+"""An attempt, in the process that runs it."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from _thread import get_ident  # importing threading costs each forked round a tenth
+from _thread import get_ident  # importing threading costs each forked attempt a tenth
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgpack
 
 from manta.light.context import Brief, usage
 from manta.light.errors import LightError
-from manta.light.runtime.client import RoundClient
+from manta.light.runtime.client import AttemptClient
 from manta.light.runtime.seeding import seed
 
 if TYPE_CHECKING:
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from manta.light.runtime.failures import Failure
     from manta.light.runtime.loader import Target
 else:
-    import _signal as signal  # the other makes enums of all, which each forked round pays for
+    import _signal as signal  # `signal` makes enums of all, which each forked attempt would pay for
 
 
-class Round:
-    """Made in the template where there is one: what a fork finds done it need not do, and each
-    page that it touches is copied."""
+class Attempt:
+    """An attempt is made in the template where there is one, before the fork: the child has less
+    to do and writes to fewer pages, each of which would be copied."""
 
     def __init__(self, path: str, token: str, brief: Brief, folder: str, ends: list[int]) -> None:
-        """`ends`: stdout, stderr, log socket and connection, the round's from here on."""
+        """Takes over `ends`: stdout, stderr, log socket and connection."""
         self._folder = folder
         self._brief = brief
         *self._streams, connection = ends
-        self._client = RoundClient(path, token, brief, connection)
+        self._client = AttemptClient(path, token, brief, connection)
         self._started = 0.0
         self._owner = 0
         self.is_running = False
         self.stopped = False
-        """Its code was asked to end, and what it holds may be half done."""
+        """Whether its code was asked to end: what it holds may be half done."""
 
     def _begin(self) -> None:
-        """Before the user's code runs, so that all it prints belongs to this round."""
+        """Done before the user's code runs, so that all it prints belongs to this attempt."""
         stdout, stderr, log = self._streams
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
@@ -57,7 +57,7 @@ class Round:
         self._started = time.monotonic()
 
     def run(self, prepare: Callable[[], Target]) -> bytes:
-        """Run what `prepare` gives; how it ended, for the node."""
+        """Runs what `prepare` returns; returns how it ended, as a packed `End` for the node."""
         global _latest, _users_mask
         self._begin()
         owner = self._owner
@@ -80,7 +80,7 @@ class Round:
                 _end_fork(error.code)
             if self.stopped:
                 outcome = {"error": ["Killed", f"{self._brief.name} was ended by SIGTERM.", ""]}
-            elif error.code in (None, 0):  # the code says that all is well
+            elif error.code in (None, 0):  # by its own account all is well
                 outcome = self._kept(None)
             else:
                 outcome = {"error": self._describe(error)}
@@ -98,7 +98,7 @@ class Round:
         return packed
 
     def _return_claims(self) -> None:
-        """Of messages that a signal, or the end of its patience, kept from the task."""
+        """Returns claims to messages that a signal or a timeout kept from the task."""
         brief = self._brief
         for (source, tag), is_open in brief.receiving.items():
             if is_open:
@@ -121,7 +121,7 @@ class Round:
         return describe(error, self._brief.name, self._folder)
 
     def close(self) -> None:
-        """In a process that goes on: it ran the round, or has forked who does."""
+        """Called in a process that goes on: it ran the attempt, or forked the one that does."""
         usage.context = usage.log_sink = None
         self._client.close()
         for fd in self._streams:
@@ -131,8 +131,8 @@ class Round:
                 continue  # user code closed all descriptors that it did not know
 
     def ask_to_end(self) -> None:
-        """By SIGTERM, once: a second one only insists. Raises SystemExit in its code, so that
-        `finally` and `with` are run; one that comes when that is over comes too late."""
+        """Called on SIGTERM; a second one changes nothing. Raises SystemExit in the user's code, so
+        that `finally` and `with` run; when that code is over, it is too late."""
         if self._owner != os.getpid():  # in a process that the code has forked
             _die(signal.SIGTERM)
         elif not self.stopped:
@@ -149,19 +149,19 @@ _USERS_SIGNALS = (
     signal.SIGUSR2,
     signal.SIGINT,
 )
-"""Handlers of these that the round's code has set, and timers that it left running, must not raise
-in what is not its code: how it ended would be lost, or the object of a class with execute()."""
+"""Handlers of these that the user's code has set, and timers that it left running, must not raise
+outside that code: how the attempt ended would be lost, or the object of a class with execute()."""
 
 _users_mask: set[signal.Signals] | set[int] | None = None
-"""What the code of the round before had blocked."""
+"""What the code of the previous attempt had blocked."""
 
-_latest: Round | None = None
-"""Of this process, which may have ended."""
+_latest: Attempt | None = None
+"""The latest attempt of this process, which may have ended."""
 
 
 def heed_sigterm() -> None:
-    """Have it ask this process's rounds to end; a handler that the user's code has set itself is
-    left alone. A template does so before it forks."""
+    """Makes SIGTERM ask this process's attempts to end, unless the user's code has set a handler
+    of its own. A template does this before it forks."""
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
         signal.signal(signal.SIGURG, _on_nudge)
@@ -175,7 +175,7 @@ _masks: dict[int, set[int]] = {}
 
 
 def _before_fork() -> None:
-    """Python forgets signals that came to a process which it has just forked: they are to wait."""
+    """Holds SIGTERM back: Python forgets signals that reach a process it has just forked."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     _masks[get_ident()] = set(blocked)
 
@@ -185,10 +185,10 @@ def _after_fork() -> None:
 
 
 def _in_fork() -> None:
-    """What a round forks dies of SIGTERM at once: a handler would be called once the process comes
+    """What an attempt forks dies of SIGTERM at once: a handler runs only when the process comes
     back to Python, never if the signal came just before it began to wait for a lock."""
-    of_round = _latest is not None and _latest.is_running
-    if of_round and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+    of_attempt = _latest is not None and _latest.is_running
+    if of_attempt and signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _after_fork()
 
@@ -201,23 +201,23 @@ def _on_sigterm(number: int, frame: object) -> None:
 
 
 def _on_nudge(number: int, frame: object) -> None:
-    """What the process waited in was interrupted: that is all, `runtime` says what for."""
+    """Does nothing: interrupting what the process waits in is all that it is for."""
 
 
 def _die(number: int) -> None:
-    """As if there were no handler."""
+    """Dies as if there were no handler."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def _end_fork(code: object) -> NoReturn:
-    """A process that the user's code forked came back from it: it is not the round's."""
+    """Ends a process that the user's code forked and that came back from that code."""
     flush()
     os._exit(code & 0xFF if isinstance(code, int) else 0 if code is None else 1)
 
 
 def flush() -> None:
-    """Write out what user code printed; it may have closed or replaced the streams."""
+    """Writes out what user code printed; it may have closed or replaced the streams."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -225,7 +225,7 @@ def test_any_walk_keeps_the_invariants_ends_and_replays(bench, make, random, ste
     walk.to_the_end()
     walk.check()
     b = walk.b
-    for length, data in copies.items():  # R17: at any prefix
+    for length, data in copies.items():  # at any prefix
         machine = SwarmMachine.replay("s", "c", b.records[:length])
         assert machine.data == data
     machine = b.replayed()
@@ -320,8 +320,6 @@ def in_order(b):
 @settings(max_examples=40)
 @given(random=st.randoms(use_true_random=False))
 def test_every_message_tripled_and_reordered_changes_nothing(bench, make, random):
-    """R18"""
-
     def tripled(b):
         batches = []
         for node, entries in b.journal.items():

@@ -1,4 +1,4 @@
-"""One task's connection, at the node's end."""
+"""A task's connection, at the node's end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes
+from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes, send_frame
 from manta.node.task_server.answers import failure
-from manta.node.task_server.sessions import Channel, Message, Session
+from manta.node.task_server.sessions import Message, RequestChannel, RuntimeSession
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobMissing
 
@@ -24,21 +24,22 @@ _LATER = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)
 
 
 class Gone(Exception):
-    """The task's end is closed."""
+    """The task has closed its end."""
 
 
-class Peer:
-    """Bytes, descriptors and frames; what they mean is the server's business."""
+class TaskConnection:
+    """Moves bytes, descriptors and frames; the server knows what they mean."""
 
     def __init__(self, sock: socket.socket, depot: TieredDepot) -> None:
+        sock.setblocking(False)
         self.socket = sock
         self.since = time.monotonic()
-        self.role: Session | Channel | None = None
-        """Who it is, once its token was accepted."""
+        self.role: RuntimeSession | RequestChannel | None = None
+        """Who is at the other end, once its token was accepted."""
         self.closing = False
-        """To be closed as soon as all is sent."""
+        """Whether to close as soon as all is sent."""
         self.is_throttled = False
-        """The kernel takes no more descriptors for now: try again soon."""
+        """Whether the kernel takes no more descriptors for now: try again soon."""
         self._frames = Frames(MAX_TO_NODE)
         self._depot = depot
         self._queue: deque[Message] = deque()
@@ -55,7 +56,7 @@ class Peer:
             return
         except OSError as error:
             raise Gone from error
-        for fd in fds:  # tasks have no business sending any
+        for fd in fds:  # tasks have none to send
             os.close(fd)
         if not data:
             raise Gone
@@ -66,16 +67,16 @@ class Peer:
         return self._frames.next()
 
     def send(self, *messages: Message) -> None:
-        """Queue them; `flush` sends."""
+        """Queues messages; `flush` sends them."""
         self._queue.extend(messages)
 
     def flush(self) -> bool:
-        """Send what the socket takes; False when something is left. Raises Gone."""
+        """Sends what the socket takes; False when something is left. Raises Gone."""
         self.is_throttled = False
         try:
             while self._rest is not None or self._queue:
                 if self._rest is not None:
-                    sent = self.socket.send(self._rest, socket.MSG_DONTWAIT)
+                    sent = self.socket.send(self._rest)
                     self._rest = self._rest[sent:] if sent < len(self._rest) else None
                 else:
                     self._send_next()
@@ -97,7 +98,7 @@ class Peer:
             elif along:
                 fds = along
             data = memoryview(frame({**message, "fds": len(fds)} if fds else message))
-            sent = self._send_first(data, fds)
+            sent = send_frame(self.socket, data, fds)
         except BlobMissing as error:
             number = message["n"]
             self._queue = deque(item for item in self._queue if item[0].get("n") != number)
@@ -108,16 +109,6 @@ class Peer:
                 os.close(opened)
         self._queue.popleft()
         self._rest = data[sent:] if sent < len(data) else None
-
-    def _send_first(self, data: memoryview, fds: list[int]) -> int:
-        if not fds:
-            return self.socket.send(data, socket.MSG_DONTWAIT)
-        rights = (
-            socket.SOL_SOCKET,
-            socket.SCM_RIGHTS,
-            b"".join(fd.to_bytes(4, "little") for fd in fds),
-        )
-        return self.socket.sendmsg([data], [rights], socket.MSG_DONTWAIT)
 
     def close(self) -> None:
         self._frames.close()

@@ -147,7 +147,7 @@ def test_who_was_gone_before_a_restart_is_not_expected_at_once():
     assert made.state("n1") is DISCONNECTED
 
 
-def test_mercy_after_a_restart():
+def test_grace_after_a_restart():
     made = Leases()
     assert made.restarted(["n0", "n1"], 100.0) == [
         NodeStateChanged("n0", DISCONNECTED),
@@ -168,7 +168,6 @@ def test_mercy_after_a_restart():
      (20, 10, False), (20, 11, True), (20, 20, True)],
 )  # fmt: skip
 def test_isolation(nodes, gone, isolated):
-    """R23"""
     made = leases(nodes)
     decided = [a for _, a in keep(made, [f"n{n}" for n in range(gone, nodes)], 300)]
     lost = [a for a in decided if isinstance(a, Lost)]

@@ -119,7 +119,7 @@ def test_the_modules_needs_count_too():
         (
             {"specified_ids": ("a", "zz")},
             [NodeView("1", "a", LARGE, connected=False), NodeView("2", "b", LARGE)],
-            "Task 'w' cannot be placed: b is not in specified_ids; 'zz' is no node of this "
+            "Task 'w' cannot be placed: b is not in specified_ids; 'zz' is not a node of this "
             "cluster; correct specified_ids: ids or aliases of nodes (manta node list).",
         ),
         (
@@ -222,7 +222,7 @@ def test_random_parts_are_disjoint_and_repeatable(seed, iteration, count, cut):
         assert not set(nodes_of(place(counted, nodes))) & set(first)
 
 
-def test_random_parts_of_the_specs_example():
+def test_random_parts_of_two_tasks_cover_all_nodes():
     worker, tester = demand("random", maximum=0.8), demand("random", maximum=0.2, before=(0.8,))
     reverse = demand("random", maximum=0.2), demand("random", maximum=0.8, before=(0.2,))
     for count, both in itertools.product(range(2, 40), ((worker, tester), reverse)):
@@ -231,7 +231,7 @@ def test_random_parts_of_the_specs_example():
         assert len(a | b) == count
 
 
-def test_random_draws_anew_each_iteration():
+def test_random_draws_again_in_each_iteration():
     draws = {
         tuple(nodes_of(place(demand("random", maximum=3, iteration=i), views(9))))
         for i in range(20)
@@ -336,7 +336,7 @@ def test_check_collects_every_problem_once():
     assert "Task 'w'" in plan.problems[0]
     assert "Task 'g'" in plan.problems[1]
     assert plan.problems[2] == (
-        "Task 'e' has 'typo' in excepted_ids, which is no node of this cluster; "
+        "Task 'e' has 'typo' in excepted_ids, which is not a node of this cluster; "
         "correct it (manta node list)."
     )
 
@@ -350,7 +350,7 @@ NAMED = [("ab1", "one"), ("ab2", "two"), ("b3", "beta")]
         ({"specified_ids": ("beta",)}, ""),
         ({"specified_ids": ("ab1",), "excepted_ids": ("b",)}, ""),
         ({"excepted_ids": ("ab",)}, "'ab' in excepted_ids, which may be any of ab1, ab2; give"),
-        ({"specified_ids": ("b", "c")}, "'c' in specified_ids, which is no node of this"),
+        ({"specified_ids": ("b", "c")}, "'c' in specified_ids, which is not a node of this"),
         (
             {"specified_ids": ("ab1", "beta"), "excepted_ids": ("b",)},
             "node b3 in specified_ids (as 'beta') and in excepted_ids (as 'b'); take it out",
@@ -380,16 +380,16 @@ def test_check_of_a_root_by_tag():
         ([], "has no task"),
         ([TaskSpec("a", "m"), TaskSpec("a", "m")], "'a' is used twice"),
         ([TaskSpec("a", "x")], "the module 'x', which the swarm does not bring"),
-        ([TaskSpec("a", "m", (Edge("b"),))], "after 'b', which is no task"),
+        ([TaskSpec("a", "m", (Edge("b"),))], "after 'b', which is not a task"),
         ([TaskSpec("a", "m", (Edge("b"),)), TaskSpec("b", "m", (Edge("a"),))], "a cycle"),
         ([TaskSpec("a", "m", (Edge("a"),))], "a cycle"),
         ([TaskSpec("b", "m"), TaskSpec("a", "m", (Edge("b", "LATER"),))], "condition 'LATER'"),
         ([TaskSpec("a", "m", method="some")], "the method 'some' is unknown"),
         ([TaskSpec("a", "m", method="tag-")], "the method 'tag-' is unknown"),
-        ([TaskSpec("a", "m", maximum=0)], "maximum=0 is no count"),
-        ([TaskSpec("a", "m", maximum=-2)], "maximum=-2 is no count"),
-        ([TaskSpec("a", "m", maximum=1.5)], "maximum=1.5 is no fraction"),
-        ([TaskSpec("a", "m", maximum=float("nan"))], "is no fraction"),
+        ([TaskSpec("a", "m", maximum=0)], "maximum=0 is not a count"),
+        ([TaskSpec("a", "m", maximum=-2)], "maximum=-2 is not a count"),
+        ([TaskSpec("a", "m", maximum=1.5)], "maximum=1.5 is not a fraction"),
+        ([TaskSpec("a", "m", maximum=float("nan"))], "is not a fraction"),
         ([TaskSpec("a", "m", replicas=0)], "replicas=0"),
         ([TaskSpec("a", "m", retries=-1)], "retries=-1"),
         ([TaskSpec("a", "m", quorum=1.1)], "quorum=1.1"),

@@ -9,12 +9,7 @@ import pytest
 from manta.manager.swarm import references
 from manta.manager.swarm.events import Created, EntriesReceived, GlobalSet
 from manta.protocol.exchange import Broadcasted, Checkpointed, Contributed, Sent
-from manta.protocol.node import (
-    GlobalWritten,
-    Instance,
-    ResultWritten,
-    TaskEnded,
-)
+from manta.protocol.node import GlobalWritten, Instance, ResultWritten, TaskEnded
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.values import BlobRef, Inline
 

@@ -14,7 +14,7 @@ FIRST, SECOND, THIRD = (BlobRef(letter * 64, 1) for letter in "abc")
 
 
 @pytest.fixture
-def rounds(bench, make):
+def iterations(bench, make):
     """Two tasks, one after the other, in three iterations."""
     return bench(
         make.task("worker", method="any"),
@@ -36,8 +36,8 @@ def write(b, alias: str, *entries: tuple[str, BlobRef]) -> None:
     b.end(at, entries=[GlobalWritten(at, tag, blob) for tag, blob in entries])
 
 
-def test_it_goes_when_its_iteration_is_over_and_not_before(rounds):
-    b = rounds
+def test_it_goes_when_its_iteration_is_over_and_not_before(iterations):
+    b = iterations
     write(b, "worker", ("model", SECOND))
     assert released(b) == []  # who runs beside it may have been told of it
     write(b, "last", ("model", THIRD))
@@ -48,8 +48,8 @@ def test_it_goes_when_its_iteration_is_over_and_not_before(rounds):
     assert b.replayed().data == b.machine.data
 
 
-def test_the_value_that_counts_stays(rounds):
-    b = rounds
+def test_the_value_that_counts_stays(iterations):
+    b = iterations
     for _ in range(3):
         b.finish("worker", "last")
     assert b.state == "COMPLETED"
@@ -57,23 +57,23 @@ def test_the_value_that_counts_stays(rounds):
     assert b.machine.data.needed([FIRST]) == {FIRST.digest}
 
 
-def test_one_that_is_written_again_stays(rounds):
-    b = rounds
+def test_one_that_is_written_again_stays(iterations):
+    b = iterations
     write(b, "worker", ("model", SECOND), ("model", FIRST))
     b.finish("last")
     assert released(b) == [SECOND]
 
 
-def test_what_was_overwritten_by_a_small_value_goes_too(rounds, make):
-    b = rounds
+def test_what_was_overwritten_by_a_small_value_goes_too(iterations, make):
+    b = iterations
     b.feed(GlobalSet("model", make.value(1)))
     b.finish("worker", "last")
     assert released(b) == [FIRST]
 
 
 @pytest.mark.parametrize("by", ["result", "global", "output"])
-def test_what_something_else_names_stays(rounds, by):
-    b = rounds
+def test_what_something_else_names_stays(iterations, by):
+    b = iterations
     at = b.running("worker")[0]
     if by == "result":
         b.say(at, ResultWritten(at, "r", FIRST))
@@ -85,8 +85,8 @@ def test_what_something_else_names_stays(rounds, by):
     assert released(b) == []
 
 
-def test_what_is_said_too_goes_once(rounds):
-    b = rounds
+def test_what_is_said_too_goes_once(iterations):
+    b = iterations
     at = b.running("worker")[0]
     b.say(at, Broadcasted(at, "model", FIRST), GlobalWritten(at, "model", SECOND))
     b.end(at)
@@ -94,16 +94,16 @@ def test_what_is_said_too_goes_once(rounds):
     assert released(b) == [FIRST]
 
 
-def test_it_goes_with_the_swarm_that_ends_in_mid_iteration(rounds):
-    b = rounds
+def test_it_goes_with_the_swarm_that_ends_in_mid_iteration(iterations):
+    b = iterations
     write(b, "worker", ("model", SECOND))
     b.end(b.running("last")[0], "FAILED", "broken")
     assert b.state == "FAILED"
     assert released(b) == [FIRST]
 
 
-def test_a_paused_iteration_is_not_over(rounds):
-    b = rounds
+def test_a_paused_iteration_is_not_over(iterations):
+    b = iterations
     write(b, "worker", ("model", SECOND))
     b.feed(Paused())
     b.finish("last")
@@ -112,8 +112,8 @@ def test_a_paused_iteration_is_not_over(rounds):
     assert released(b) == [FIRST]
 
 
-def test_what_the_machine_passes_over_is_needed_by_nobody(rounds):
-    b = rounds
+def test_what_the_machine_passes_over_is_needed_by_nobody(iterations):
+    b = iterations
     at = b.running("worker")[0]
     elsewhere = next(node.id for node in b.nodes if node.id != b.node_of(at))
     strange = EntriesReceived(elsewhere, 1, (GlobalWritten(at, "model", SECOND),))

@@ -22,7 +22,7 @@ from manta.manager.swarm.events import (
     encode,
 )
 from manta.manager.swarm.machine import SwarmMachine
-from manta.manager.swarm.reads.queries import answer
+from manta.manager.swarm.reads.queries import answer, page, tasks
 from manta.protocol.node import (
     Capabilities,
     DatasetInfo,
@@ -124,6 +124,12 @@ class Bench:
 
     def sentences(self, *kinds):
         return [e.sentence for e in self.machine.data.events if not kinds or e.kind in kinds]
+
+    def tasks(self, iteration=None):
+        return tasks(self.machine, iteration).tasks
+
+    def items(self, feed):
+        return page(self.machine, feed, 0).items
 
     def replayed(self):
         return SwarmMachine.replay("s", "c", self.records)

@@ -153,7 +153,7 @@ def test_while_paused_nobody_s_turn_comes(bench, make):
 @pytest.mark.parametrize(
     ("schedule", "words"),
     [
-        (((ScheduleEntry(("wrker",)),),), "'wrker', which is no task"),
+        (((ScheduleEntry(("wrker",)),),), "'wrker', which is not a task"),
         (((ScheduleEntry(()),),), "an entry without a task"),
         (((WORKERS, WORKERS),), "runs a task twice"),
     ],

@@ -1,0 +1,40 @@
+"""What the pages for those who carry Manta on name is there, and their pictures are as drawn."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+INTERNALS = ROOT / "docs" / "internals"
+PAGES = [*INTERNALS.rglob("*.md"), ROOT / "CONTRIBUTING.md"]
+ROOMS = ("actors", "light", "manta", "node", "tests", "transports", ".ci")
+
+
+def named_paths(page: Path) -> set[str]:
+    """Paths in backticks that begin with a room."""
+    names = re.findall(r"`([\w./-]+(?:\.py|/))`", page.read_text())
+    return {name for name in names if name.split("/")[0] in ROOMS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_that_a_page_names_exist(page: Path) -> None:
+    missing = {name for name in named_paths(page) if not (ROOT / name).exists()}
+    assert missing == set()
+
+
+def test_paths_are_found() -> None:
+    assert "transports/codec/values.py" in named_paths(INTERNALS / "rooms" / "transports.md")
+    assert "light/task.py" in named_paths(INTERNALS / "rooms" / "tasks.md")
+
+
+def test_pictures_are_drawn_from_their_text(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / ".ci" / "draw.py", tmp_path], check=True)
+    drawn = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    kept = {file.name: file.read_text() for file in INTERNALS.glob("*.svg")}
+    assert "house.svg" in drawn
+    assert drawn == kept, "run `make generate`"
