@@ -312,8 +312,10 @@ def a_node_of_another_manager(place: Place) -> str:
         return place.node("astray", where, key)
 
 
-@pytest.mark.timeout(90)
-def test_what_is_said_is_what_the_page_quotes(place: Place) -> None:
+def test_what_is_said_is_what_the_page_quotes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manta.apis.connect.session.FIRST_CONTACT", 5.0)
     wrong = {}
     with ThreadPoolExecutor() as threads:
         slow = threads.submit(somebody_who_says_nothing, place)
