@@ -30,8 +30,7 @@ def connects(function: Command) -> Command:
     """The same for a command that may do without: it gets what opens the UserAPI."""
 
     @as_json_option
-    @click.option("--host", help="The manager's host (MANTA_HOST).")
-    @click.option("--port", type=click.IntRange(1, 65535), help="Its user port (MANTA_PORT).")
+    @address_options
     @click.option("--token", help="A user's token (MANTA_TOKEN); better not on a command line.")
     @click.option("--profile", help="Which profile of ~/.manta to use.")
     @functools.wraps(function)
@@ -44,6 +43,13 @@ def connects(function: Command) -> Command:
         return function(lambda: usage(lambda: UserAPI(token, host, port, profile)), **options)
 
     return command
+
+
+def address_options(function: Command) -> Command:
+    """Where the manager is: --host and --port."""
+    host = click.option("--host", help="The manager's host (MANTA_HOST).")
+    port = click.option("--port", type=click.IntRange(1, 65535), help="Its user port (MANTA_PORT).")
+    return host(port(function))
 
 
 NAMES = {

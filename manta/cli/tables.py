@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from manta.console import json_form, text
 from manta.console.terminal import Screen
+
+Item = TypeVar("Item")
 
 
 class Record(Protocol):
@@ -47,6 +49,16 @@ def emit(
     ids = [i for i, name in enumerate(names) if name == "id"]
     words = [i for i, name in enumerate(names) if name in _WORDS]
     screen.show(text.table(header, rows, room=screen.room, ids=ids, words=words))
+
+
+def emit_lines(items: Iterable[Item], line: Callable[[Item], str], *, as_json: bool) -> None:
+    """What comes one by one: a line each, in words or as JSON."""
+    screen = Screen()
+    for item in items:
+        if as_json:
+            json_form.show_line(item)
+        else:
+            screen.show([line(item)])
 
 
 def show_fields(record: Any, rows: Sequence[tuple[str, str]], *, as_json: bool) -> None:

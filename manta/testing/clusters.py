@@ -6,10 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from manta.apis.connect.profiles import Target
-from manta.apis.connect.session import Session
 from manta.apis.user_api import UserAPI
-from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.console.interrupts import Interrupts
 
 START_TIMEOUT = 30.0
@@ -32,10 +30,7 @@ def running(cluster: type[LocalCluster], nodes: int, **datasets: str) -> Iterato
 
 def client(cluster: LocalCluster) -> UserAPI:
     """The SDK, signed in with the cluster's user key."""
-    key = cluster.manager_keys.public
-    return UserAPI.over(
-        Session(Target(HOST, cluster.user_port, "test", server_key=key), cluster.keys)
-    )
+    return cluster.connect()
 
 
 def wait_for_nodes(api: UserAPI, count: int, timeout: float = START_TIMEOUT) -> None:

@@ -152,7 +152,7 @@ class Chatty(Swarm):
 
 
 class LateFollower(Follower):
-    """Its reader of metrics sleeps until the end of a round was shown."""
+    """Its reader of metrics sleeps until the end of an iteration was shown."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -164,12 +164,12 @@ class LateFollower(Follower):
 
     def _take(self, happening: Happening, lines: list[str]) -> bool:
         ended = super()._take(happening, lines)
-        if any(line.startswith("round") for line in map(click.unstyle, lines)):
+        if any(line.startswith("iteration") for line in map(click.unstyle, lines)):
             self.shown.set()
         return ended
 
 
-def test_what_is_said_of_a_round_covers_all_of_its_metrics(
+def test_what_is_said_of_an_iteration_covers_all_of_its_metrics(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (shell.folder / "chatty.py").write_text(CHATTY)

@@ -14,14 +14,18 @@ from manta.apis.errors import ManagerFault, NoAnswer
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.user import (
+    EventItem,
     FeedItem,
     FeedName,
     FeedPage,
     FindMissingBlobs,
+    LogItem,
+    MetricsItem,
     MissingBlobs,
     Plan,
     Planned,
     ReadFeed,
+    ResultItem,
 )
 from manta.protocol.values import BlobRef, Inline, Payload
 
@@ -42,7 +46,15 @@ TRANSFER = 600.0
 """Seconds without an end after which a transfer is given up."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
+FEEDS: dict[type[Any], FeedName] = {
+    EventItem: "events",
+    LogItem: "logs",
+    MetricsItem: "metrics",
+    ResultItem: "results",
+}
+
 Reply = TypeVar("Reply")
+Fed = TypeVar("Fed", bound=FeedItem)
 Item = TypeVar("Item")
 
 
@@ -211,10 +223,18 @@ class AsyncConnection:
                 return
 
     async def items(
-        self, swarm: str, feed: FeedName, *, tag: str | None = None, follow: bool
-    ) -> AsyncIterator[FeedItem]:
-        async for page in self.pages(swarm, feed, tag=tag, follow=follow):
+        self,
+        swarm: str,
+        kind: type[Fed],
+        *,
+        node: str | None = None,
+        task: str | None = None,
+        follow: bool,
+    ) -> AsyncIterator[Fed]:
+        """The same, item by item."""
+        async for page in self.pages(swarm, FEEDS[kind], node=node, task=task, follow=follow):
             for item in page.items:
+                assert isinstance(item, kind)
                 yield item
 
     # --- values --------------------------------------------------------------------------

@@ -37,10 +37,8 @@ class AsyncOutputs(AsyncClient):
 
     async def stream_events(self, swarm: SwarmId) -> AsyncIterator[EventOverview]:
         """What happens to the swarm, from its beginning to its end."""
-        async for item in self.connection.items(
-            checks.identity("swarm", swarm), "events", follow=True
-        ):
-            assert isinstance(item, EventItem)
+        name = checks.identity("swarm", swarm)
+        async for item in self.connection.items(name, EventItem, follow=True):
             yield EventOverview.of(item)
 
     # --- results, globals, metrics -----------------------------------------------------------
@@ -89,13 +87,9 @@ class AsyncOutputs(AsyncClient):
 
     async def list_result_tags(self, swarm: SwarmId) -> list[str]:
         """The tags under which there are results so far, in order of appearance."""
-        tags: dict[str, None] = {}
-        async for item in self.connection.items(
-            checks.identity("swarm", swarm), "results", follow=False
-        ):
-            assert isinstance(item, ResultItem)
-            tags[item.tag] = None
-        return list(tags)
+        name = checks.identity("swarm", swarm)
+        items = self.connection.items(name, ResultItem, follow=False)
+        return list(dict.fromkeys([item.tag async for item in items]))
 
     async def delete_results(
         self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
@@ -105,11 +99,9 @@ class AsyncOutputs(AsyncClient):
         Nobody reads them any more, neither users nor tasks. The swarm may run meanwhile: what
         it writes afterwards is kept. Raises NotFound for a tag of which there are none.
         """
-        if tag is not None:
-            checks.name("tag", tag)
         if iteration is not None:
             checks.integer("iteration", iteration, 0)
-        request = messages.DeleteResults(checks.identity("swarm", swarm), tag, iteration)
+        request = messages.DeleteResults(checks.identity("swarm", swarm), _tag(tag), iteration)
         return (await self._ask(request, messages.DeletedResults)).count
 
     async def select_global(self, swarm: SwarmId, tag: str) -> Any:
@@ -192,24 +184,19 @@ class AsyncOutputs(AsyncClient):
         return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
 
     async def _metrics(self, swarm: SwarmId, *, follow: bool) -> AsyncIterator[MetricsOverview]:
-        async for item in self.connection.items(
-            checks.identity("swarm", swarm), "metrics", follow=follow
-        ):
-            assert isinstance(item, MetricsItem)
+        name = checks.identity("swarm", swarm)
+        async for item in self.connection.items(name, MetricsItem, follow=follow):
             yield MetricsOverview.of(item)
 
     async def _logs(
         self, swarm: SwarmId, node: NodeId | None, task: str | None, *, follow: bool
     ) -> AsyncIterator[LogOverview]:
         name = checks.identity("swarm", swarm)
-        of = {
-            "node": checks.optional_identity("node", node),
-            "task": None if task is None else checks.name("task", task),
-        }
-        async for page in self.connection.pages(name, "logs", follow=follow, **of):
-            for item in page.items:
-                assert isinstance(item, LogItem)
-                yield LogOverview.of(item)
+        of = checks.optional_identity("node", node)
+        if task is not None:
+            checks.name("task", task)
+        async for item in self.connection.items(name, LogItem, node=of, task=task, follow=follow):
+            yield LogOverview.of(item)
 
 
 def _tag(tag: object) -> str | None:

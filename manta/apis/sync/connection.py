@@ -15,14 +15,18 @@ from manta.apis.sync.waiting import in_thread, outcome, pause
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.user import (
+    EventItem,
     FeedItem,
     FeedName,
     FeedPage,
     FindMissingBlobs,
+    LogItem,
+    MetricsItem,
     MissingBlobs,
     Plan,
     Planned,
     ReadFeed,
+    ResultItem,
 )
 from manta.protocol.values import BlobRef, Inline, Payload
 
@@ -43,7 +47,15 @@ TRANSFER = 600.0
 """Seconds without an end after which a transfer is given up."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
+FEEDS: dict[type[Any], FeedName] = {
+    EventItem: "events",
+    LogItem: "logs",
+    MetricsItem: "metrics",
+    ResultItem: "results",
+}
+
 Reply = TypeVar("Reply")
+Fed = TypeVar("Fed", bound=FeedItem)
 Item = TypeVar("Item")
 
 
@@ -212,10 +224,19 @@ class Connection:
                 return
 
     def items(
-        self, swarm: str, feed: FeedName, *, tag: str | None = None, follow: bool
-    ) -> Iterator[FeedItem]:
-        for page in self.pages(swarm, feed, tag=tag, follow=follow):
-            yield from page.items
+        self,
+        swarm: str,
+        kind: type[Fed],
+        *,
+        node: str | None = None,
+        task: str | None = None,
+        follow: bool,
+    ) -> Iterator[Fed]:
+        """The same, item by item."""
+        for page in self.pages(swarm, FEEDS[kind], node=node, task=task, follow=follow):
+            for item in page.items:
+                assert isinstance(item, kind)
+                yield item
 
     # --- values --------------------------------------------------------------------------
 

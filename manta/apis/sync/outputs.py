@@ -38,8 +38,8 @@ class Outputs(Client):
 
     def stream_events(self, swarm: SwarmId) -> Iterator[EventOverview]:
         """What happens to the swarm, from its beginning to its end."""
-        for item in self.connection.items(checks.identity("swarm", swarm), "events", follow=True):
-            assert isinstance(item, EventItem)
+        name = checks.identity("swarm", swarm)
+        for item in self.connection.items(name, EventItem, follow=True):
             yield EventOverview.of(item)
 
     # --- results, globals, metrics -----------------------------------------------------------
@@ -87,11 +87,9 @@ class Outputs(Client):
 
     def list_result_tags(self, swarm: SwarmId) -> list[str]:
         """The tags under which there are results so far, in order of appearance."""
-        tags: dict[str, None] = {}
-        for item in self.connection.items(checks.identity("swarm", swarm), "results", follow=False):
-            assert isinstance(item, ResultItem)
-            tags[item.tag] = None
-        return list(tags)
+        name = checks.identity("swarm", swarm)
+        items = self.connection.items(name, ResultItem, follow=False)
+        return list(dict.fromkeys([item.tag for item in items]))
 
     def delete_results(
         self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
@@ -101,11 +99,9 @@ class Outputs(Client):
         Nobody reads them any more, neither users nor tasks. The swarm may run meanwhile: what
         it writes afterwards is kept. Raises NotFound for a tag of which there are none.
         """
-        if tag is not None:
-            checks.name("tag", tag)
         if iteration is not None:
             checks.integer("iteration", iteration, 0)
-        request = messages.DeleteResults(checks.identity("swarm", swarm), tag, iteration)
+        request = messages.DeleteResults(checks.identity("swarm", swarm), _tag(tag), iteration)
         return (self._ask(request, messages.DeletedResults)).count
 
     def select_global(self, swarm: SwarmId, tag: str) -> Any:
@@ -184,24 +180,19 @@ class Outputs(Client):
         return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
 
     def _metrics(self, swarm: SwarmId, *, follow: bool) -> Iterator[MetricsOverview]:
-        for item in self.connection.items(
-            checks.identity("swarm", swarm), "metrics", follow=follow
-        ):
-            assert isinstance(item, MetricsItem)
+        name = checks.identity("swarm", swarm)
+        for item in self.connection.items(name, MetricsItem, follow=follow):
             yield MetricsOverview.of(item)
 
     def _logs(
         self, swarm: SwarmId, node: NodeId | None, task: str | None, *, follow: bool
     ) -> Iterator[LogOverview]:
         name = checks.identity("swarm", swarm)
-        of = {
-            "node": checks.optional_identity("node", node),
-            "task": None if task is None else checks.name("task", task),
-        }
-        for page in self.connection.pages(name, "logs", follow=follow, **of):
-            for item in page.items:
-                assert isinstance(item, LogItem)
-                yield LogOverview.of(item)
+        of = checks.optional_identity("node", node)
+        if task is not None:
+            checks.name("task", task)
+        for item in self.connection.items(name, LogItem, node=of, task=task, follow=follow):
+            yield LogOverview.of(item)
 
 
 def _tag(tag: object) -> str | None:

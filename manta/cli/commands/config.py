@@ -42,11 +42,7 @@ def list_(as_json: bool) -> None:
     used = profiles.settings()["profile"].value
     records = [
         {
-            "name": name,
-            "host": found.host,
-            "port": found.port,
-            "email": found.email,
-            "server_key": found.server_key,
+            **_record(name, found),
             "signed_in": (folder / "credentials" / f"{name}.json").exists(),
             "used": name == used,
         }

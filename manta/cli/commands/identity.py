@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.options import password_option, usage, with_api
+from manta.cli.options import address_options, password_option, usage, with_api
 from manta.cli.prompts import secret
 from manta.cli.tables import show_fields
 from manta.console import text
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 @click.command("sign-in")
 @click.option("--email", prompt=True, help="Who signs in; asked for if left out.")
 @password_option
-@click.option("--host", help="The manager's host.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
+@address_options
 @click.option("--server-key", help="Its public key, unless it runs on this machine.")
 @click.option("--profile", help="Where to remember it; `default` if left out.")
 @as_json_option
@@ -66,8 +65,7 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--host", help="The manager's host.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
+@address_options
 @click.option("--profile", help="Where to keep it; `default` if left out.")
 @as_json_option
 def use(host: str | None, port: int | None, profile: str | None, as_json: bool) -> None:

@@ -122,8 +122,8 @@ def _of_manager(connect: Callable[[], UserAPI], swarm: str) -> History:
 
     with connect() as api:
         found = api.get_swarm(swarm)
-        items = api.connection.items(found.swarm_id, "events", follow=found.ended)
-        events = [EventOverview.of(item) for item in items if isinstance(item, EventItem)]
+        items = api.connection.items(found.swarm_id, EventItem, follow=found.ended)
+        events = [EventOverview.of(item) for item in items]
         errors = api.collect_errors(found) if found.status == "FAILED" else []
         return History(found, events, api.get_metrics(found), api.collect_logs(found), errors)
 

@@ -12,7 +12,6 @@ from manta.apis.errors import ApiClosed, ConnectionFailed, ModuleError
 from manta.cli.exit_codes import of_status
 from manta.cli.local.cluster import (
     CLUSTER,
-    HOST,
     Child,
     ClusterDied,
     LocalCluster,
@@ -79,8 +78,7 @@ def run(
             interrupts.begin()
             running.show_start(0)
             cluster.start_or_say()
-            swarm = _load(target, parameters)
-            code = running.run(swarm, logs=logs)
+            code = running.run(_load(target, parameters), logs=logs)
         except Interrupted as interrupted:
             screen.show([])
             interrupted.tell(": stopping all that was started.")
@@ -122,15 +120,11 @@ class Run:
     def run(self, swarm: Swarm, *, logs: bool) -> int:
         """Deploy and follow the swarm; returns the exit code."""
         from manta.apis.compile import spec
-        from manta.apis.connect.profiles import Target
-        from manta.apis.connect.session import Session
-        from manta.apis.user_api import UserAPI
         from manta.cli.live.following import Follower
         from manta.cli.live.view import SwarmView
 
         cluster = self.cluster
-        target = Target(HOST, cluster.user_port, "run", server_key=cluster.manager_keys.public)
-        api = self._api = UserAPI.over(Session(target, cluster.keys))
+        api = self._api = cluster.connect()
         cluster.wait_for_nodes(api, self.show_start)
         cluster.watch(self._died_early)
         try:

@@ -8,7 +8,7 @@ import click
 
 from manta.cli.options import follow_option, with_api
 from manta.cli.plans import plan_lines
-from manta.cli.tables import age, brief, emit, field, ident, state
+from manta.cli.tables import age, brief, emit, emit_lines, field, ident, state
 from manta.console import json_form
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
@@ -81,13 +81,8 @@ def logs(
     """Show what the tasks of SWARM wrote; with --json, an object a line."""
     from manta.cli.live.view import log_line
 
-    screen = Screen()
     lines = (api.stream_logs if follow else api.collect_logs)(swarm, node, task)
-    for line in lines:
-        if as_json:
-            json_form.show_line(line)
-        else:
-            screen.show([log_line(line)])
+    emit_lines(lines, log_line, as_json=as_json)
 
 
 @click.command()

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from manta.cli.options import follow_option, with_api
-from manta.cli.tables import brief, emit, field
-from manta.console import json_form, text
-from manta.console.terminal import Screen
+from manta.cli.tables import brief, emit, emit_lines, field
+from manta.console import text
 
 if TYPE_CHECKING:
     from manta.apis.overviews import MetricsOverview
@@ -34,12 +33,8 @@ def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
 @with_api
 def metrics(api: UserAPI, swarm: str, follow: bool, as_json: bool) -> None:
     """Show what the tasks of SWARM logged with log_metrics; with --json, an object a line."""
-    screen = Screen()
-    for item in api.stream_metrics(swarm) if follow else api.get_metrics(swarm):
-        if as_json:
-            json_form.show_line(item)
-        else:
-            screen.show([_line(item)])
+    items = (api.stream_metrics if follow else api.get_metrics)(swarm)
+    emit_lines(items, _line, as_json=as_json)
 
 
 def _line(item: MetricsOverview) -> str:

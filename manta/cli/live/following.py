@@ -5,12 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from manta.apis.errors import ApiClosed
 from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview, SwarmOverview
-from manta.apis.sync.connection import LONG_POLL
 from manta.protocol.user import EventItem, FeedName, FeedPage, LogItem, MetricsItem, ReadFeed
 
 if TYPE_CHECKING:
@@ -100,15 +99,11 @@ class Follower:
         except Exception as error:
             self._happenings.put(error)
 
-    def _page(self, feed: FeedName, after: int, wait: float) -> FeedPage:
-        request = ReadFeed(self._swarm.swarm_id, feed, after, wait=wait)
-        return self._api.connection.ask(request, FeedPage, again=True, wait=wait)
+    def _pages(self, feed: FeedName) -> Iterator[FeedPage]:
+        return self._api.connection.pages(self._swarm.swarm_id, feed, follow=True)
 
     def _read(self, feed: FeedName) -> None:
-        cursor, ended = 0, False
-        while not ended:
-            page = self._page(feed, cursor, LONG_POLL)
-            cursor, ended = page.cursor, page.ended
+        for page in self._pages(feed):
             if any(isinstance(item, EventItem) and item.kind == "iteration" for item in page.items):
                 self._catch_up()
             self._happenings.put(page)
@@ -117,18 +112,16 @@ class Follower:
         """Read the metrics that are there by now, all of them."""
         with self._metrics_lock:
             while True:
-                page = self._page("metrics", self._metrics_cursor, 0.0)
+                request = ReadFeed(self._swarm.swarm_id, "metrics", self._metrics_cursor)
+                page = self._api.connection.ask(request, FeedPage, again=True)
                 self._put_metrics(page, False)
                 if page.ended or not page.items:
                     return
 
     def _read_metrics(self, feed: FeedName) -> None:
-        cursor, ended = 0, False
-        while not ended:
-            page = self._page(feed, cursor, LONG_POLL)
-            cursor, ended = page.cursor, page.ended
+        for page in self._pages(feed):
             with self._metrics_lock:
-                self._put_metrics(page, ended)
+                self._put_metrics(page, page.ended)
 
     def _put_metrics(self, page: FeedPage, ended: bool) -> None:
         """Pass on what the other thread has not passed on yet."""

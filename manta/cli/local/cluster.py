@@ -195,6 +195,17 @@ class LocalCluster:
                 f"Manager and nodes could not be started from {self.folder}: {error}."
             ) from error
 
+    def connect(self) -> UserAPI:
+        """The SDK, signed in with this cluster's user key."""
+        from manta.apis.connect.profiles import Target
+        from manta.apis.connect.session import Session
+        from manta.apis.user_api import UserAPI
+
+        key = self.manager_keys.public
+        return UserAPI.over(
+            Session(Target(HOST, self.user_port, "local", server_key=key), self.keys)
+        )
+
     def wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
         """Until all are connected; `show` is told how many are. Raises ClusterDied.
 
