@@ -1,4 +1,4 @@
-"""Checks of arguments, each with a sentence that names the argument and the remedy."""
+"""Checks of arguments; each error names the argument and the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
 MAX_NAME = 200
 LONGEST = 1e9
-"""Seconds; whoever would wait longer waits so long."""
+"""Seconds; longer times are cut to this."""
 
 
 def shown(value: object) -> str:
@@ -24,7 +24,7 @@ def shown(value: object) -> str:
 
 
 def name(where: str, value: object) -> str:
-    """A text of 1 to 200 characters without line breaks."""
+    """Checks a text of 1 to 200 printable characters."""
     if not isinstance(value, str):
         raise InvalidArgument(f"{where} is {shown(value)}: give a text.")
     if not value.strip() or len(value) > MAX_NAME or not value.isprintable():
@@ -35,18 +35,18 @@ def name(where: str, value: object) -> str:
 
 
 def identity(kind: str, thing: object) -> str:
-    """The id of a cluster, node, swarm, ...: of an overview that has one, or as it is given."""
+    """Returns the id of a cluster, node, swarm, ...: that of an overview, or what was given."""
     found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
     return name(f"The {kind}", found)
 
 
 def optional_identity(kind: str, thing: object) -> str | None:
-    """The same of what may be left out."""
+    """Does the same for what may be left out."""
     return None if thing is None else identity(kind, thing)
 
 
 def names(where: str, value: object) -> tuple[str, ...]:
-    """A list of texts; a single text stands for a list of one."""
+    """Checks a list of texts; a single text stands for a list of one."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -76,12 +76,12 @@ def integer(where: str, value: object, least: int, most: int | None = None) -> i
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    """An int or float, numpy's too; no bool."""
+    """Whether it is an int or float, numpy's included, but no bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def seconds(where: str, value: object) -> float:
-    """A finite number of seconds above zero, numpy's too."""
+    """Checks a finite number of seconds above zero."""
     if not _is_number(value) or not 0 < value < math.inf:
         raise InvalidArgument(f"{where} is {shown(value)}: give seconds, more than 0.")
     return min(float(value), LONGEST)
@@ -96,7 +96,7 @@ def fraction(where: str, value: object) -> float:
 
 
 def size(where: str, value: object) -> int:
-    """Bytes, as a number or as a text such as "512 MiB"."""
+    """Returns bytes, given as a number or as a text such as "512 MiB"."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -125,7 +125,7 @@ _RESOURCES: dict[object, Callable[[str, object], int | float]] = {
 
 
 def resources(where: str, value: object) -> dict[str, Any] | None:
-    """A mapping with any of cpu (cores), memory, disk (bytes) and gpu (count)."""
+    """Checks a mapping with any of cpu (cores), memory, disk (bytes) and gpu (count)."""
     if value is None:
         return None
     if not isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""What the manager tells of clusters, nodes, swarms and tasks, as users see it.
+"""Clusters, nodes, swarms, tasks, users and modules, as the API returns them.
 
-Each answers `overview["field"]` as well as `overview.field`. Times are seconds since the
+Fields can be read as `overview.field` and as `overview["field"]`. Times are seconds since the
 epoch, sizes are bytes, usage is a fraction from 0 to 1.
 """
 
@@ -27,7 +27,7 @@ from manta.protocol.users import ModuleInfo, UserInfo
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """Fields by name and by key."""
+    """A record whose fields can be read by name and by key."""
 
     def __getitem__(self, key: str) -> Any:
         if key in self.keys():
@@ -41,11 +41,11 @@ class Overview(msgspec.Struct, frozen=True):
         return iter(self.keys())
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The field, or the default where there is none of that name."""
+        """Returns the field, or the default if there is none of that name."""
         return getattr(self, key) if key in self.keys() else default
 
     def keys(self) -> tuple[str, ...]:
-        """The fields; with `[]` this makes `dict(overview)` work."""
+        """Returns the names of the fields, so that `dict(overview)` works."""
         return self.__struct_fields__
 
 
@@ -64,7 +64,7 @@ class ClusterOverview(Overview, frozen=True):
 
 
 class NodeResources(Overview, frozen=True):
-    """What the node has, and has left now. Sizes in bytes."""
+    """What the node has and what of it is free. Sizes in bytes."""
 
     cpu_count: int
     cpu_memory: int
@@ -127,12 +127,12 @@ class SwarmOverview(Overview, frozen=True):
 
     @property
     def id(self) -> str:
-        """`swarm_id`, as clusters and nodes have an `id`."""
+        """The same as `swarm_id`."""
         return self.swarm_id
 
     @property
     def ended(self) -> bool:
-        """Whether it is COMPLETED, STOPPED or FAILED: nothing changes any more."""
+        """Whether it is COMPLETED, STOPPED or FAILED; none of these changes again."""
         return self.status in _FINAL
 
     @classmethod
@@ -146,8 +146,9 @@ _FINAL = frozenset(state.value for state in SwarmState if state.final)
 class TaskOverview(Overview, frozen=True):
     """One attempt of one instance of a task. `status` is an AttemptState.
 
-    `index` counts the task's instances in an iteration, `attempt` the tries of one, from 0.
-    `output` is what its code returned, `timings` the seconds on its node by what they went to.
+    `index` numbers the task's instances in an iteration and `attempt` the attempts of one, both
+    from 0. `output` is what the code returned, `timings` the seconds that each phase took on the
+    node.
     """
 
     task_id: str
@@ -185,7 +186,7 @@ class TaskOverview(Overview, frozen=True):
 
 
 class ErrorOverview(Overview, frozen=True):
-    """Why an attempt failed; `traceback` is of the task's own code."""
+    """Why an attempt failed; `traceback` shows the task's own code only."""
 
     alias: str
     index: int
@@ -206,7 +207,7 @@ class ErrorOverview(Overview, frozen=True):
 
 
 class LogOverview(Overview, frozen=True):
-    """A line that a task wrote; `stream` is stdout, stderr or a logging level."""
+    """A line that a task logged; `stream` is stdout, stderr or a logging level."""
 
     at: float
     node_id: str
@@ -227,7 +228,7 @@ class LogOverview(Overview, frozen=True):
 
 
 class MetricsOverview(Overview, frozen=True):
-    """What a task gave to `world.log_metrics`."""
+    """Numbers that a task logged with `world.log_metrics`."""
 
     at: float
     node_id: str
@@ -247,7 +248,7 @@ class MetricsOverview(Overview, frozen=True):
 
 class EventOverview(Overview, frozen=True):
     """What happened to a swarm. `kind`: state, iteration, placed, started, finished, failed,
-    quorum (a task is done and instances were left out), retried, lost, progress."""
+    quorum (a task is done without all of its instances), retried, lost, progress."""
 
     at: float
     kind: str
@@ -276,7 +277,7 @@ class GrantOverview(Overview, frozen=True):
 
 
 class UserOverview(Overview, frozen=True):
-    """`admin`: of the whole platform, with every right in every cluster."""
+    """A user. `admin` means every right in every cluster."""
 
     id: str
     email: str
@@ -291,7 +292,7 @@ class UserOverview(Overview, frozen=True):
 
 
 class RoleOverview(Overview, frozen=True):
-    """`builtin`: owner, operator, researcher and viewer can't be changed."""
+    """A role. `builtin` ones (owner, operator, researcher, viewer) cannot be changed."""
 
     name: str
     rights: tuple[str, ...]
@@ -299,9 +300,9 @@ class RoleOverview(Overview, frozen=True):
 
 
 class ModuleOverview(Overview, frozen=True):
-    """A registered module. `digest` and `size` (bytes) are those of its package, None and 0 of
-    an image alone; `version` is None for one that is known by its digest. `updated_at` is when
-    its content was last sent."""
+    """A registered module. `digest` and `size` (bytes) describe its package, and are None and 0
+    for an image without a program; `version` is None for a module without one. `updated_at` is
+    when its content was last sent."""
 
     id: str
     name: str
@@ -335,7 +336,7 @@ class ModuleOverview(Overview, frozen=True):
         )
 
 
-# How users name things: by an overview, an id, a unique beginning of one, or a name.
+# What names a thing in a call: its overview, its id, a unique beginning of that, or its name.
 ClusterId = str | ClusterOverview
 NodeId = str | NodeOverview
 SwarmId = str | SwarmOverview

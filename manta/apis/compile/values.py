@@ -1,4 +1,4 @@
-"""From a value to what travels: inline in a message, or a blob beside it."""
+"""Encodes values to be sent: inline in a message, or as a blob beside it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from manta.transports.errors import ValueNotSerializable
 
 
 def payload(value: Any, blobs: dict[str, Encoded], what: str, limit: int = INLINE_LIMIT) -> Payload:
-    """The value as it travels; one that is over the limit is added to the blobs.
+    """Encodes a value; one that is over the limit (bytes) is added to the blobs.
 
-    Raises InvalidValue that starts with `what`.
+    Raises InvalidValue, whose message starts with `what`.
     """
     try:
         encoded = encode(value)
@@ -27,7 +27,7 @@ def payload(value: Any, blobs: dict[str, Encoded], what: str, limit: int = INLIN
 
 
 def to_blob(encoded: Encoded, blobs: dict[str, Encoded]) -> BlobRef:
-    """Add an encoded value to the blobs, which are kept by digest."""
+    """Adds an encoded value to the blobs under its digest."""
     hasher = blake3()
     for part in encoded.parts():
         hasher.update(part)

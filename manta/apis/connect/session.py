@@ -1,7 +1,7 @@
 """One connection to one manager: requests, blobs, and the state of the link.
 
-Everything is answered by futures, whose errors are the SDK's own, so that the synchronous and
-the asynchronous API wait for them each in its way. Thread-safe.
+Answers are futures with the SDK's own errors, so that the synchronous and the asynchronous API
+can each wait in their own way. Thread-safe.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ _HOPELESS = {
     DownReason.VERSION,
     DownReason.PROTOCOL,
 }
-"""What another try would not change."""
+"""States in which another attempt would not help."""
 _ABSENT = {DownReason.UNREACHABLE, DownReason.UNKNOWN_HOST}
-"""Nobody is there; one that was there is waited for."""
+"""Nobody answers; a manager that was reachable before is waited for."""
 FIRST_CONTACT = 20.0
-"""Seconds for which one that accepts and says nothing may be a manager that is starting."""
+"""Seconds to wait for a manager that accepts connections but says nothing: it may be starting."""
 
 
 class NotSent(errors.ManagerUnreachable):
-    """The request never left: it may be sent again, whatever it is."""
+    """The request was not sent, so any request can safely be sent again."""
 
 
 class Session:
-    """Opened by the first use. `target.server_key` must be known by then."""
+    """Opens on first use, which needs `target.server_key`."""
 
     def __init__(self, target: Target, keys: KeyPair) -> None:
         self.target = target
@@ -79,11 +79,11 @@ class Session:
         return self._state
 
     def up(self, timeout: float) -> Future[None]:
-        """Done once the link is up.
+        """Completes once the link is up.
 
-        Fails at once with what no other try would change and, if the manager was never reached,
-        as soon as nobody answers, or after FIRST_CONTACT seconds when somebody accepts and says
-        nothing; else with ManagerUnreachable after `timeout` seconds.
+        Fails at once when another attempt would not help and, if the manager was never reached,
+        when nobody answers or, after FIRST_CONTACT seconds, when whoever accepts says nothing;
+        otherwise with ManagerUnreachable after `timeout` seconds.
         """
         future: Future[None] = Future()
         self._check_process()
@@ -104,7 +104,7 @@ class Session:
         return future
 
     def ask(self, message: Message, timeout: float) -> Future[Any]:
-        """The manager's answer. Fails with NotSent, NoAnswer, RequestRefused or their kinds."""
+        """Completes with the answer. Fails with NotSent, NoAnswer or RequestRefused."""
         self._check_process()
         with self._lock:
             self._open()
@@ -113,21 +113,21 @@ class Session:
         return _translated(asked, lambda error: self._error(error, message, timeout))
 
     def push(self, address: str, ref: BlobRef, encoded: Encoded, timeout: float) -> Future[None]:
-        """Move a value to the manager, whose bulk plane is at `address`."""
+        """Sends a value to the manager, whose bulk plane is at `address`."""
         self._spool.offer(ref.digest, encoded)
         moved = self._peer(address).push(ref.digest, ref.size, timeout=timeout)
         moved.add_done_callback(lambda _: self._spool.withdraw(ref.digest, encoded))
         return _translated(moved, _transfer_error)
 
     def fetch(self, address: str, ref: BlobRef, timeout: float) -> Future[memoryview]:
-        """The bytes of a blob of the manager's, which may be written to."""
+        """Fetches a blob from the manager; the bytes are writable."""
         moved = self._peer(address).fetch(ref.digest, ref.size, timeout=timeout)
         return _translated(moved, _transfer_error, lambda _: self._spool.take(ref.digest))
 
     def close(self) -> None:
-        """Hang up. What still waits fails with ApiClosed."""
+        """Closes the link. Requests that still wait fail with ApiClosed."""
         if os.getpid() != self._pid:
-            return  # it is the other process's still
+            return  # it still belongs to the parent process
         with self._lock:
             if self._closed:
                 return
@@ -148,7 +148,7 @@ class Session:
     # --- inside ----------------------------------------------------------------------------
 
     def _check_process(self) -> None:
-        """A fork has no threads that would bring an answer, and may hold locks for ever."""
+        """Refuses use after a fork, which has no I/O threads and may hold locks for ever."""
         if os.getpid() != self._pid:
             raise errors.ApiClosed(
                 "This API object was made before this process was forked, and belongs to the "
@@ -163,7 +163,7 @@ class Session:
                 timer.cancel()
 
     def _open(self) -> None:
-        """Start dialling. Called under the lock."""
+        """Starts dialling. Called with the lock held."""
         if self._closed:
             raise _closed()
         if self._connection is not None:
@@ -220,7 +220,7 @@ class Session:
                 _fail(future, failure)
 
     def _failure(self, state: DownReason) -> errors.ConnectionFailed | None:
-        """The error of a state that is not worth waiting in."""
+        """Returns the error of a state in which waiting is pointless."""
         if state in _HOPELESS or (state in _ABSENT and not self._was_up):
             return self._down_error(state)
         return None
@@ -322,7 +322,7 @@ def _translated(
     translate: Callable[[BaseException], BaseException],
     convert: Callable[[Any], Any] | None = None,
 ) -> Future[Any]:
-    """A future that follows another; cancelling it cancels the other."""
+    """Returns a future that follows another; cancelling it cancels the other."""
     target: Future[Any] = Future()
 
     def follow(done: Future[Any]) -> None:
@@ -346,11 +346,11 @@ def _finish(future: Future[Any], value: Any = None) -> None:
     try:
         future.set_result(value)
     except InvalidStateError:
-        return  # who waited gave up
+        return  # nobody waits any more
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:
     try:
         future.set_exception(error)
     except InvalidStateError:
-        return  # who waited gave up
+        return  # nobody waits any more
