@@ -26,7 +26,8 @@ class Modules(Client):
     """
 
     def send_module(self, module: Module) -> ModuleOverview:
-        """Registers a module. Sending the same content again returns the same module.
+        """Registers a module. Sending the same content again returns the same module; without a
+        version, any content is accepted.
 
         Paths are relative to the working folder. Raises ModuleError; raises NameTaken when that
         name and version has other content, or the name's versions belong to another user.

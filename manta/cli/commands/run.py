@@ -1,4 +1,4 @@
-"""`manta run`: a swarm on this machine, with a manager and nodes of its own."""
+"""`manta run`: a swarm on this machine, with its own manager and nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from manta.cli.live.view import SwarmView
 
 _OWN_REGISTRY = (
-    "`manta run` has a manager of its own, whose registry is empty: give the module's file or "
+    "`manta run` starts its own manager, whose registry is empty: give the module's file or "
     "folder, or register the module with a manager that stays (manta up, manta module push) and "
     "run the swarm there (manta deploy)."
 )
@@ -44,11 +44,11 @@ _OWN_REGISTRY = (
     type=click.Choice(["process", "docker"]),
     default="process",
     show_default=True,
-    help="docker: every task in a container, of its module's image.",
+    help="docker runs every task in a container of its module's image.",
 )
-@click.option("--logs/--no-logs", default=True, help="Show what tasks write (default: yes).")
-@click.option("--keep", is_flag=True, help="Keep the folder with state and logs of all processes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, and only that.")
+@click.option("--logs/--no-logs", default=True, help="Show the tasks' logs (default: yes).")
+@click.option("--keep", is_flag=True, help="Keep the folder with the processes' state and logs.")
+@click.option("--json", "as_json", is_flag=True, help="Print only the outcome, as JSON.")
 def run(
     target: str,
     parameters: Sequence[str],
@@ -59,10 +59,10 @@ def run(
     keep: bool,
     as_json: bool,
 ) -> int:
-    """Run the swarm in FILE: manager and nodes are started, used and removed again.
+    """Run the swarm in FILE on a manager and nodes that are started for it and removed again.
 
-    CLASS names one where FILE has several swarms.
-    The exit code is 0 for COMPLETED, 1 for FAILED; `manta deploy` takes the same FILE to a
+    CLASS selects a swarm where FILE has several.
+    The exit code is 0 for COMPLETED and 1 for FAILED; `manta deploy` takes the same FILE to a
     cluster. Code runs as this user, without a sandbox: run only what you trust.
     """
     began = time.time()
@@ -118,7 +118,7 @@ class Run:
         self.outcome: dict[str, Any] = {}
 
     def run(self, swarm: Swarm, *, logs: bool) -> int:
-        """Deploy and follow the swarm; returns the exit code."""
+        """Deploys and follows the swarm; returns the exit code."""
         from manta.apis.compile import spec
         from manta.cli.live.following import Follower
         from manta.cli.live.view import SwarmView
@@ -164,7 +164,7 @@ class Run:
             self.outcome["seconds"] = {k: round(v, 4) for k, v in self._parts.items()}
 
     def time_table(self) -> list[str]:
-        """Where the time went."""
+        """Shows where the time went."""
         if not self._parts:
             return []
         total = sum(self._parts.values())
@@ -184,12 +184,12 @@ class Run:
         self._screen.show([], [click.style(words, dim=True)])
 
     def _died_early(self, child: Child) -> None:
-        """Before there is a swarm: whoever waits for the manager shall not wait on."""
+        """Ends waiting for a manager that died before the swarm was deployed."""
         if child is self.cluster.children[0] and self._api is not None:
             self._api.close()
 
     def _died(self, child: Child) -> None:
-        """The manager is indispensable; without a node, the swarm decides."""
+        """Gives up without the manager or any node; otherwise the swarm goes on."""
         if child is self.cluster.children[0] or len(self.cluster.dead) >= len(self.cluster.aliases):
             raise ClusterDied(child.obituary())
         self._screen.show([click.style(child.obituary(), fg="yellow")])

@@ -1,4 +1,4 @@
-"""`manta globals`, `metrics`: numbers and values of swarms."""
+"""`manta globals` and `manta metrics`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @click.command("globals")
 @click.argument("swarm")
-@click.option("--tag", help="Only this one.")
+@click.option("--tag", help="Only this tag.")
 @with_api
 def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
-    """Show the globals of SWARM as they are now; large arrays by type and shape."""
+    """Show the current globals of SWARM; large arrays as type and shape."""
     tags = api.list_global_tags(swarm) if tag is None else [tag]
     records = [{"tag": name, "value": api.select_global(swarm, name)} for name in tags]
     columns = {"tag": field("tag"), "value": lambda record: brief(record["value"])}
@@ -32,7 +32,7 @@ def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
 @follow_option
 @with_api
 def metrics(api: UserAPI, swarm: str, follow: bool, as_json: bool) -> None:
-    """Show what the tasks of SWARM logged with log_metrics; with --json, an object a line."""
+    """Show what the tasks of SWARM logged with log_metrics; with --json, an object per line."""
     items = (api.stream_metrics if follow else api.get_metrics)(swarm)
     emit_lines(items, _line, as_json=as_json)
 
