@@ -136,7 +136,7 @@ def somebody_else(place: Place) -> str:
         return place.stranger(port(place.lab.file.users), key)
 
 
-@says("A manager runs in")
+@says("A manager already runs in")
 def a_second_manager(place: Place) -> str:
     return manta("manager", "start", "--home", place.folder / "manager").stderr
 
