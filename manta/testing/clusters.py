@@ -1,4 +1,4 @@
-"""A real manager and real nodes, as `manta run` starts them, for tests and benchmarks."""
+"""Local clusters for tests and benchmarks: a real manager and real nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ START_TIMEOUT = 30.0
 
 @contextmanager
 def running(cluster: type[LocalCluster], nodes: int, **datasets: str) -> Iterator[LocalCluster]:
-    """Started, with all nodes connected; stopped and removed in the end."""
+    """Starts a cluster and waits for its nodes; stops and removes it at the end."""
     interrupts = Interrupts()
     interrupts.finish()
     local = cluster(nodes, datasets, interrupts)
@@ -29,7 +29,7 @@ def running(cluster: type[LocalCluster], nodes: int, **datasets: str) -> Iterato
 
 
 def client(cluster: LocalCluster) -> UserAPI:
-    """The SDK, signed in with the cluster's user key."""
+    """Opens the SDK, signed in with the cluster's user key."""
     return cluster.connect()
 
 

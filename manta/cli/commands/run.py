@@ -77,7 +77,7 @@ def run(
             running = Run(cluster, screen, began)
             interrupts.begin()
             running.show_start(0)
-            cluster.start_or_say()
+            cluster.start()
             code = running.run(_load(target, parameters), logs=logs)
         except Interrupted as interrupted:
             screen.show([])
@@ -88,7 +88,7 @@ def run(
             dead = running.cluster.dead if running is not None else []
             keep = keep or bool(dead)
             if isinstance(error, ApiClosed | ConnectionFailed) and dead:
-                raise ClusterDied(dead[0].obituary()) from None
+                raise ClusterDied(dead[0].describe_end()) from None
             raise
         finally:
             interrupts.finish()
@@ -191,8 +191,8 @@ class Run:
     def _died(self, child: Child) -> None:
         """Gives up without the manager or any node; otherwise the swarm goes on."""
         if child is self.cluster.children[0] or len(self.cluster.dead) >= len(self.cluster.aliases):
-            raise ClusterDied(child.obituary())
-        self._screen.show([click.style(child.obituary(), fg="yellow")])
+            raise ClusterDied(child.describe_end())
+        self._screen.show([click.style(child.describe_end(), fg="yellow")])
 
     def _account(
         self, ended: SwarmOverview, tasks: Iterable[TaskOverview], view: SwarmView

@@ -98,7 +98,7 @@ def _run(
         up_state.write(home, found)  # from here on, `clear` knows what to take away
         interrupts.begin()
         screen.show([], [click.style("starting ...", dim=True)])
-        cluster.start_or_say()
+        cluster.start()
         found = replace(found, port=cluster.user_port)
         _open(home, cluster)
         up_state.write(home, found)
@@ -107,7 +107,7 @@ def _run(
         screen.show(_welcome(found))
         cluster.watch(died.put)
         while True:
-            _mourn(died.get(), cluster, screen)
+            _report_end(died.get(), cluster, screen)
     except Interrupted as interrupted:
         screen.show([f"{interrupted}: stopping all that was started."])
         code = interrupted.exit
@@ -137,11 +137,11 @@ def _open(home: Path, cluster: LocalCluster) -> None:
     profiles.use_profile(home, up_state.PROFILE)
 
 
-def _mourn(child: Child, cluster: LocalCluster, screen: Screen) -> None:
+def _report_end(child: Child, cluster: LocalCluster, screen: Screen) -> None:
     """Gives up without the manager; goes on without a node. Raises ClusterDied."""
     if child is cluster.children[0]:
-        raise ClusterDied(child.obituary())
-    screen.show([click.style(child.obituary(), fg="yellow")])
+        raise ClusterDied(child.describe_end())
+    screen.show([click.style(child.describe_end(), fg="yellow")])
 
 
 def _words(found: up_state.Up) -> str:
