@@ -262,7 +262,7 @@ def test_pull_and_verify(shell: Shell, finished: str) -> None:
         "extra is not in the manifest.",
         "logs.ndjson has changed since it was pulled.",
     ]
-    assert "there already" in shell.attempt("pull", finished, folder).stderr
+    assert "already exists" in shell.attempt("pull", finished, folder).stderr
 
 
 def test_a_new_project_runs_at_once(shell: Shell) -> None:
