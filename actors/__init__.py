@@ -1,7 +1,8 @@
 """Supervised actors, near and far."""
 
-from manta.actors.actor import Actor, Monitor
+from manta.actors.actor import Actor
 from manta.actors.address import Address
+from manta.actors.cell import LocalRef
 from manta.actors.clock import Clock, SystemClock
 from manta.actors.errors import (
     ActorCrashed,
@@ -17,11 +18,15 @@ from manta.actors.errors import (
     Unreachable,
     WouldDeadlock,
 )
+from manta.actors.exits import NORMAL, SHUTDOWN, ExitKind, ExitReason
 from manta.actors.mailbox import MailboxPolicy, Timer
-from manta.actors.refs import LocalRef, Origin, PathRef, Ref, Reply
-from manta.actors.signals import NORMAL, SHUTDOWN, ChildExited, Down, ExitKind, ExitReason
+from manta.actors.refs import Origin, Ref
+from manta.actors.registry import PathRef, Registry, TreeNode
+from manta.actors.replies import Reply
+from manta.actors.signals import ChildExited, Down, Monitor
 from manta.actors.specs import (
     AutoShutdown,
+    ChildInfo,
     ChildSpec,
     ChildType,
     Phase,
@@ -29,14 +34,13 @@ from manta.actors.specs import (
     Strategy,
 )
 from manta.actors.supervisor import (
-    ChildInfo,
     RestartChild,
     StartChild,
     StopChild,
     Supervisor,
     WhichChildren,
 )
-from manta.actors.system import ActorSystem, TreeNode
+from manta.actors.system import ActorSystem
 
 __all__ = [
     "NORMAL",
@@ -69,6 +73,7 @@ __all__ = [
     "Phase",
     "Ref",
     "Refused",
+    "Registry",
     "Reply",
     "Restart",
     "RestartChild",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from collections.abc import Callable, MutableMapping, Sequence
+from concurrent.futures import Future
+from typing import Any, ClassVar, NoReturn, TypeVar, overload
 
-from manta.actors.errors import InvalidMessage
+from manta.actors.cell import Cell, LocalRef
+from manta.actors.clock import Clock
+from manta.actors.errors import ActorDead, InvalidMessage, MailboxFull, Unreachable
+from manta.actors.exits import NORMAL, ActorExit, ExitReason
 from manta.actors.mailbox import MailboxPolicy, Timer
-from manta.actors.refs import LocalRef, Ref, Reply
-from manta.actors.signals import NORMAL, ActorExit, ExitReason
+from manta.actors.refs import Origin, Ref
+from manta.actors.registry import Registry
+from manta.actors.replies import Reply
+from manta.actors.signals import Monitor
+from manta.actors.specs import ChildInfo
 
-if TYPE_CHECKING:
-    from manta.actors.clock import Clock
-    from manta.actors.refs import Origin
-    from manta.actors.runtime import Cell
-    from manta.actors.system import ActorSystem
+T = TypeVar("T")
 
 
 class ActorLog(logging.LoggerAdapter[logging.Logger]):
@@ -25,23 +28,6 @@ class ActorLog(logging.LoggerAdapter[logging.Logger]):
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
         return f"{self.extra['actor']}: {msg}" if self.extra else msg, kwargs
-
-
-class Monitor:
-    """A standing wish to hear of an actor's end."""
-
-    __slots__ = ("_cancel", "active", "ref")
-
-    def __init__(self, ref: Ref) -> None:
-        self.ref = ref
-        self.active = True
-        self._cancel: Callable[[], None] | None = None
-
-    def cancel(self) -> None:
-        """No Down arrives after this, not even one that was on its way."""
-        self.active = False
-        if self._cancel is not None:
-            self._cancel()
 
 
 class Actor:
@@ -57,7 +43,7 @@ class Actor:
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
 
     ref: LocalRef
-    system: ActorSystem
+    system: Registry
     clock: Clock
     log: ActorLog
     _cell: Cell
@@ -75,6 +61,44 @@ class Actor:
     def after(self, delay: float, message: Any) -> Timer[Any]:
         """Send `message` to this actor `delay` seconds from now."""
         return self._cell.after(delay, message)
+
+    def notify(self, target: Ref | str, message: Any) -> bool:
+        """Tell the actor at a reference or path, where it is no error that nobody takes it.
+
+        False, with a line in the debug log, when it is dead, full or out of reach. May be called
+        from any thread.
+        """
+        try:
+            ref = self.system.ref(target) if isinstance(target, str) else target
+            ref.tell(message)
+        except (ActorDead, MailboxFull, Unreachable) as error:
+            self.log.debug("%s was not delivered: %s", type(message).__name__, error)
+            return False
+        return True
+
+    @overload
+    def pipe(
+        self, future: Future[T], then: Callable[[T | None, BaseException | None], object]
+    ) -> None: ...
+
+    @overload
+    def pipe(self, future: Future[T], then: Callable[[T], object], *, reply: Reply) -> None: ...
+
+    def pipe(
+        self, future: Future[Any], then: Callable[..., object], *, reply: Reply | None = None
+    ) -> None:
+        """Call `then(value, error)` in this actor's thread when the future is done.
+
+        With `reply`, a deferred one, `then(value)` is called for a result only. What the future
+        raised counts as raised in a handler, as does what `then` raises: Refused fails the
+        reply, or is logged where there is none; anything else crashes the actor.
+
+        The outcome waits in the mailbox in its turn, like a message that no origin has. It is
+        queued even in a full mailbox, because nobody is there to send it again: the futures
+        that an actor waits for at one time are its own to bound. It is dropped only when the
+        actor has ended.
+        """
+        self._cell.pipe(future, then, reply)
 
     def monitor(self, ref: Ref) -> Monitor:
         """Have one Down(ref, reason) arrive when the actor ends, or ended already."""
@@ -120,3 +144,6 @@ class Actor:
 
     def _parental(self, event: Any) -> None:
         raise TypeError(f"{type(self).__name__} is no supervisor, yet heard of a child: {event!r}")
+
+    def _child_infos(self) -> Sequence[ChildInfo]:
+        return ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.actors.signals import SHUTDOWN, ExitReason
+from manta.actors.exits import SHUTDOWN, ExitReason
 from manta.actors.specs import ChildSpec
 
 # --- events ---------------------------------------------------------------------------

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from manta.actors.address import ANY
+from manta.actors.cell import Host
 from manta.actors.errors import Unreachable
 from manta.actors.remote import Peer, RemoteRef
 from manta.transports.errors import DownReason, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from manta.actors.system import ActorSystem
-    from manta.transports.interface import Buffer, Link, Listener, Transport
-    from manta.transports.security.admission import Admission
+    from manta.transports.interface import Buffer, Link
 
 log = logging.getLogger("manta.actors")
 
@@ -25,7 +24,7 @@ class Connection:
 
     def __init__(
         self,
-        system: ActorSystem,
+        system: Host,
         on_state: Callable[[DownReason | None], None] | None,
         published: frozenset[str],
     ) -> None:
@@ -98,7 +97,7 @@ class Connection:
 class Acceptor:
     """The peers of one listener."""
 
-    def __init__(self, system: ActorSystem, published: frozenset[str]) -> None:
+    def __init__(self, system: Host, published: frozenset[str]) -> None:
         self._system = system
         self._published = published
         self._peers: dict[Link, Peer] = {}  # of the I/O thread alone
@@ -123,38 +122,6 @@ class Acceptor:
             del self._peers[link]
             link.close()
             peer.down(DownReason.PROTOCOL)
-
-
-def listen(
-    system: ActorSystem,
-    address: str,
-    admission: Admission,
-    fd: int | None,
-    published: frozenset[str],
-) -> Listener:
-    """See ActorSystem.listen."""
-    return _transport(system).listen(address, Acceptor(system, published), admission, fd=fd)
-
-
-def dial(
-    system: ActorSystem,
-    address: str,
-    server_key: str,
-    on_state: Callable[[DownReason | None], None] | None,
-    published: frozenset[str],
-) -> Connection:
-    """See ActorSystem.dial."""
-    connection = Connection(system, on_state, published)
-    connection.peer.link = _transport(system).dial(address, server_key, connection)
-    return connection
-
-
-def _transport(system: ActorSystem) -> Transport:
-    if system.transport is None:
-        raise Unreachable(
-            f"the actor system {system.name} has no transport: give it one to reach other processes"
-        )
-    return system.transport
 
 
 def _log_violation(link: Link, error: RemoteProtocolError) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from manta.actors import wire
 from manta.actors.address import ANY, Address
+from manta.actors.cell import Cell, Host, refuse_if_abandoned
 from manta.actors.errors import (
     ActorCrashed,
     ActorDead,
@@ -28,21 +29,13 @@ from manta.actors.errors import (
     MailboxFull,
     Unreachable,
 )
-from manta.actors.refs import (
-    Envelope,
-    FutureReply,
-    Reply,
-    Slot,
-    refuse_the_dead,
-    valid_seconds,
-)
-from manta.actors.signals import ExitKind, ExitReason
+from manta.actors.exits import ExitKind, ExitReason
+from manta.actors.refs import Envelope
+from manta.actors.replies import BlockingReply, FutureReply, Reply, valid_seconds
 from manta.transports.codec.decoders import msgpack_decoder
 from manta.transports.errors import DownReason, PeerError, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from manta.actors.runtime import Cell
-    from manta.actors.system import ActorSystem
     from manta.transports.interface import Buffer, Link
 
 log = logging.getLogger("manta.actors")
@@ -55,7 +48,7 @@ ASKS_PER_LINK = 10_000  # unanswered at one time; handlers may defer
 class Peer:
     """One link's traffic: our asks and monitors over there, theirs here. Also their Origin."""
 
-    def __init__(self, system: ActorSystem, published: frozenset[str]) -> None:
+    def __init__(self, system: Host, published: frozenset[str]) -> None:
         self.system = system
         self.published = published
         self._link: Link | None = None
@@ -336,18 +329,18 @@ class RemoteRef:
 
     def tell(self, message: Any, *, ttl: float = TELL_TTL) -> None:
         """Send; raises Unreachable. What the receiver then cannot take, it reports to our log."""
-        refuse_the_dead()
+        refuse_if_abandoned()
         path, incarnation = self.address.path, self.address.incarnation
         body = msgspec.Raw(wire.encode(_struct(message)))
         self._peer.send(wire.encode(wire.Tell(path, incarnation, valid_seconds(ttl), body)))
 
     def ask(self, message: Any, *, timeout: float) -> Any:
         """Send and wait for the answer, decoded as the message's `reply`."""
-        refuse_the_dead()
-        slot = Slot()
-        id = self._peer.ask(_struct(message), self.address, timeout, slot)
+        refuse_if_abandoned()
+        reply = BlockingReply()
+        id = self._peer.ask(_struct(message), self.address, timeout, reply)
         try:
-            return slot.wait(timeout, self.address)
+            return reply.wait(timeout, self.address)
         finally:
             self._peer.forget(id)
 
@@ -355,13 +348,13 @@ class RemoteRef:
         """Send; every outcome is in the future, which the I/O thread resolves."""
         peer, reply = self._peer, FutureReply()
         try:
-            refuse_the_dead()
+            refuse_if_abandoned()
             id = peer.ask(_struct(message), self.address, timeout, reply)
         except ActorError as error:
             reply.fail(error)
         else:
             reply.on_done = lambda _: peer.forget(id)
-            reply.expire(peer.system, timeout, self.address)
+            reply.expire(peer.system.deadlines, timeout, self.address)
             reply.end_with_future()
         return reply.future
 

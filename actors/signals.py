@@ -1,65 +1,34 @@
-"""How lives end, and who is told."""
+"""What the runtime says to an actor, about its own end, its children and those it monitors."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from typing import Any
 
 import msgspec
 
 from manta.actors.address import Address
-
-if TYPE_CHECKING:
-    from manta.actors.refs import Ref
-
-
-class ExitKind(StrEnum):
-    """Why an actor is no more."""
-
-    NORMAL = "normal"  # it was done
-    SHUTDOWN = "shutdown"  # it was told to stop
-    GAVE_UP = "gave-up"  # a supervisor whose children failed too often; a form of shutdown
-    CRASHED = "crashed"  # it raised
-    ABANDONED = "abandoned"  # it did not stop in time; its thread may still run
-    UNKNOWN = "unknown"  # nobody lived there when the monitor was set
-    DISCONNECTED = "disconnected"  # the link to its process went down: it may still live
+from manta.actors.exits import ExitReason
+from manta.actors.refs import Ref
+from manta.actors.replies import Reply
 
 
-class ExitReason(msgspec.Struct, frozen=True, eq=False):
-    """Why an actor ended; `error` is there for crashes in this process only, and not compared."""
+class Monitor:
+    """A standing wish to hear of an actor's end."""
 
-    kind: ExitKind
-    sentence: str = ""
-    error: BaseException | None = None
+    __slots__ = ("_cancel", "active", "ref")
 
-    @property
-    def is_normal(self) -> bool:
-        """True for what a transient child is not restarted after."""
-        return self.kind in (ExitKind.NORMAL, ExitKind.SHUTDOWN, ExitKind.GAVE_UP)
+    def __init__(self, ref: Ref) -> None:
+        self.ref = ref
+        self.active = True
+        self._cancel: Callable[[], None] | None = None
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ExitReason):
-            return NotImplemented
-        return (self.kind, self.sentence) == (other.kind, other.sentence)
-
-    def __hash__(self) -> int:
-        return hash((self.kind, self.sentence))
-
-    def __repr__(self) -> str:
-        return f"ExitReason({self.kind!r}, {self.sentence!r})"
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.sentence}" if self.sentence else str(self.kind)
-
-
-NORMAL = ExitReason(ExitKind.NORMAL)
-SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
-
-
-def crashed(error: BaseException, where: str = "") -> ExitReason:
-    """The reason of an actor that raised `error`."""
-    sentence = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return ExitReason(ExitKind.CRASHED, f"{where}{sentence}", error)
+    def cancel(self) -> None:
+        """No Down arrives after this, not even one that was on its way."""
+        self.active = False
+        if self._cancel is not None:
+            self._cancel()
 
 
 class Down(msgspec.Struct, frozen=True):
@@ -101,15 +70,31 @@ class Crash(Signal, frozen=True):
     error: BaseException
 
 
+class DownSignal(Signal, frozen=True):
+    """Becomes a Down, unless the monitor was cancelled meanwhile."""
+
+    monitor: Monitor
+    reason: ExitReason
+
+
+class FutureDone(Signal, frozen=True):
+    """A future that the actor gave to `pipe` is done."""
+
+    future: Future[Any]
+    then: Callable[..., object]
+    reply: Reply | None
+
+    def call(self) -> None:
+        """Hand the outcome to `then`; with a reply only a result is, and an error is raised."""
+        future = self.future
+        if self.reply is not None:
+            self.then(future.result())
+            return
+        error = CancelledError() if future.cancelled() else future.exception()
+        self.then(None if error is not None else future.result(), error)
+
+
 class Parental(Signal, frozen=True):
     """News of a child, or the supervisor's own note to itself."""
 
     event: Any
-
-
-class ActorExit(BaseException):
-    """Unwinds an actor that ends by itself; not an Exception, so that no handler swallows it."""
-
-    def __init__(self, reason: ExitReason) -> None:
-        super().__init__(str(reason))
-        self.reason = reason

@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+from manta.actors.address import Address
+from manta.actors.exits import ExitReason
+
 
 class Strategy(StrEnum):
     """Who else is restarted with a child."""
@@ -81,3 +84,15 @@ class Phase(StrEnum):
     RUNNING = "running"
     STOPPING = "stopping"
     RETRYING = "retrying"  # its last start failed; a Retry is on its way
+
+
+class ChildInfo(msgspec.Struct, frozen=True):
+    """One child as its supervisor sees it."""
+
+    id: str
+    phase: Phase
+    type: ChildType
+    restart: Restart
+    restarts: int
+    address: Address | None
+    last_exit: ExitReason | None

@@ -62,7 +62,7 @@ from manta.actors.events import (
     Start,
     Started,
 )
-from manta.actors.signals import SHUTDOWN, ExitKind, ExitReason
+from manta.actors.exits import SHUTDOWN, ExitKind, ExitReason
 from manta.actors.specs import AutoShutdown, ChildSpec, Phase, Restart, Strategy
 
 

@@ -12,21 +12,14 @@ import msgspec
 from manta.actors import events as ev
 from manta.actors.actor import Actor
 from manta.actors.address import Address
+from manta.actors.cell import Cell, LocalRef
 from manta.actors.errors import ActorDead, NameTaken, Refused
+from manta.actors.exits import SHUTDOWN, ActorExit, ExitKind, ExitReason, crashed
 from manta.actors.mailbox import Timer
-from manta.actors.refs import Envelope, LocalRef, Reply
-from manta.actors.runtime import Cell
-from manta.actors.signals import (
-    SHUTDOWN,
-    ActorExit,
-    ChildExited,
-    ChildStarted,
-    ExitKind,
-    ExitReason,
-    Parental,
-    crashed,
-)
-from manta.actors.specs import AutoShutdown, ChildSpec, ChildType, Phase, Restart, Strategy
+from manta.actors.replies import Reply
+from manta.actors.runtime import prepare
+from manta.actors.signals import ChildExited, ChildStarted, Parental
+from manta.actors.specs import AutoShutdown, ChildInfo, ChildSpec, Phase, Restart, Strategy
 from manta.actors.supervision import Child, Supervision
 
 
@@ -50,18 +43,6 @@ class RestartChild(msgspec.Struct, frozen=True):
 
 class WhichChildren(msgspec.Struct, frozen=True):
     """Answered with a list of ChildInfo, in start order."""
-
-
-class ChildInfo(msgspec.Struct, frozen=True):
-    """One child as its supervisor sees it."""
-
-    id: str
-    phase: Phase
-    type: ChildType
-    restart: Restart
-    restarts: int
-    address: Address | None
-    last_exit: ExitReason | None
 
 
 class _TimeUp(msgspec.Struct, frozen=True):
@@ -139,7 +120,7 @@ class Supervisor(Actor):
             case StopChild(id):
                 self._feed(ev.Remove(id, self.defer()))
             case WhichChildren():
-                return self._infos()
+                return self._child_infos()
             case _:
                 return self.receive(message)
         return None
@@ -213,7 +194,7 @@ class Supervisor(Actor):
         finally:
             self._feeding = False
 
-    def _infos(self) -> list[ChildInfo]:
+    def _child_infos(self) -> list[ChildInfo]:
         """The children as they stand; for any thread."""
         if not self._is_up:
             return []
@@ -254,7 +235,7 @@ class Supervisor(Actor):
     def _start(self, spec: ChildSpec) -> None:
         path = f"{self.ref.address.path}/{spec.id}"
         try:
-            cell = self.system._prepare(spec, path, _ParentOf(self._cell))
+            cell = prepare(self.system, spec, path, _ParentOf(self._cell))
         except (ActorDead, NameTaken) as error:
             self._note(ev.Exited(spec.id, crashed(error)))
             return
@@ -268,8 +249,8 @@ class Supervisor(Actor):
             return
         cell.ref.stop(SHUTDOWN)
         if seconds < math.inf:
-            note = Envelope(Parental(_TimeUp(id, cell.address.incarnation)))
-            self._timers[id] = self._cell.inbox.schedule(self.clock.now() + seconds, note)
+            note = Parental(_TimeUp(id, cell.address.incarnation))
+            self._timers[id] = self.after(seconds, note)
 
     def _abandon(self, id: str, seconds: float) -> None:
         cell = self._cells.get(id)
@@ -292,7 +273,7 @@ class Supervisor(Actor):
 
     def _note(self, event: ev.Event) -> None:
         """To ourselves, behind what waits already; a stop overtakes it."""
-        self._cell.inbox.put_unbounded(Envelope(Parental(event)))
+        self._cell.post(Parental(event), urgent=False)
 
 
 class _ParentOf:
@@ -304,13 +285,7 @@ class _ParentOf:
         self._cell = cell
 
     def child_started(self, event: ChildStarted) -> None:
-        self._tell(event)
+        self._cell.post(Parental(event))
 
     def child_exited(self, event: ChildExited) -> None:
-        self._tell(event)
-
-    def _tell(self, event: ChildStarted | ChildExited) -> None:
-        try:
-            self._cell.inbox.put_urgent(Envelope(Parental(event)))
-        except ActorDead:
-            return  # the supervisor crashed: its own end takes the children along
+        self._cell.post(Parental(event))

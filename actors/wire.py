@@ -20,8 +20,8 @@ from manta.actors.errors import (
     MailboxFull,
     Refused,
 )
-from manta.actors.refs import LONGEST
-from manta.actors.signals import ExitKind, ExitReason
+from manta.actors.exits import ExitKind, ExitReason
+from manta.actors.replies import LONGEST
 
 PATH_MAX = 512
 

@@ -12,42 +12,27 @@ if TYPE_CHECKING:
 
 
 class Brief:
-    """A round as the node describes it: `RoundBrief` of `manta.node.task_server.session`."""
+    """The round that runs here: what the node says of it (`manta.node.task_server.outcomes.brief`),
+    where its scratch folder lies, and what it counts itself."""
 
-    def __init__(
-        self,
-        *,
-        swarm_id: str,
-        swarm_name: str,
-        alias: str,
-        index: int,
-        iteration: int,
-        attempt: int,
-        task_id: str,
-        node_id: str,
-        node_alias: str,
-        size: int,
-        seed: int,
-        class_name: str | None,
-        datasets: Mapping[str, str],
-        timeout: float | None,
-        scratch: str,
-    ) -> None:
-        self.swarm_id = swarm_id
-        self.swarm_name = swarm_name
-        self.alias = alias
-        self.index = index
-        self.iteration = iteration
-        self.attempt = attempt
-        self.task_id = task_id
-        self.node_id = node_id
-        self.node_alias = node_alias
-        self.size = size
-        self.seed = seed
-        self.class_name = class_name
-        self.datasets = datasets
-        self.timeout = timeout
-        self.scratch = scratch
+    swarm_id: str
+    swarm_name: str
+    alias: str
+    index: int
+    iteration: int
+    attempt: int
+    task_id: str
+    node_id: str
+    node_alias: str
+    size: int
+    seed: int
+    class_name: str | None
+    datasets: Mapping[str, str]
+    timeout: float | None
+    scratch: str
+
+    def __init__(self, **told: Any) -> None:
+        self.__dict__.update(told)
         self.collectives = 0
         """How many this round has taken part in."""
         self.locks: dict[str, RLock] = {}
@@ -100,10 +85,10 @@ class Context(Protocol):
     @property
     def brief(self) -> Brief: ...
 
-    def call(self, kind: str, **fields: Any) -> Any:
+    def call(self, request: str, /, **fields: Any) -> Any:
         """Ask the node for something; `value` among the fields is any value that can be sent.
 
-        `kind` and fields are those of `manta.node.task_server.session`, the kind in snake case.
+        The requests are those of `manta.node.task_server.requests`, in snake case.
         Answers a plain object, a value (or MISSING), or a list of Entry or Part.
         """
 

@@ -246,7 +246,7 @@ class Exchange:
     def barrier(self, timeout: float | None = None) -> None:
         """Wait until all instances of this task have come here. Raises PeerLost, Timeout."""
         number = _next_number(1)
-        current().call("contribute", number=number, what="barrier", to=None)
+        current().call("contribute", number=number, kind="barrier", to=None)
         _collect(number, "barrier", timeout)
 
     @contextmanager
@@ -325,7 +325,7 @@ def _next_number(count: int) -> int:
 
 
 def _contribute(number: int, kind: str, value: Any, to: int | None = None) -> None:
-    current().call("contribute", number=number, what=kind, to=to, value=value)
+    current().call("contribute", number=number, kind=kind, to=to, value=value)
 
 
 def _collect(
@@ -341,7 +341,7 @@ def _collect(
     parts: list[Part] = current().call(
         "collect",
         number=number,
-        what=kind,
+        kind=kind,
         ranks=list(ranks),
         enough=enough,
         partial=partial,

@@ -29,7 +29,7 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
 process that runs the round opens others, and those that broke::
 
     to the node     round(token, channel)    first, in one that was opened
-                    a request: a kind of `manta.node.task_server.session`'s, n, and its fields
+                    a request: one of `manta.node.task_server.requests`, with its n and fields
                     memory(n, size)          asks for a memfd to write a value into
     to the round    answer(n, ...)           the outcome of request n, in one of these forms:
                       plain                  anything msgpack has

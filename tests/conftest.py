@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 
-from tests.engine import docker_host, engine
+from tests.support.engine import docker_host, engine
 
 __all__ = ["docker_host", "engine"]  # fixtures of all folders
 

@@ -65,14 +65,14 @@ class RoundClient:
         for channel in self._channels:
             channel.end(is_idle=channel in self._free)
 
-    def call(self, kind: str, **fields: Any) -> Any:
+    def call(self, request: str, /, **fields: Any) -> Any:
         """Raises RequestFailed or its kin, NodeLost, TypeError."""
         if os.getpid() != self._owner:
             raise NotInTask(
                 "World, Local and Results belong to the process that runs the round: "
                 "use them there, and pass values to the processes that you start."
             )
-        return self._on_a_channel(lambda channel: channel.call(kind, fields))
+        return self._on_a_channel(lambda channel: channel.call(request, fields))
 
     def payload(self, value: Any) -> bytes | int:
         """A value as requests carry it. Raises TypeError for one that can't be sent."""
@@ -123,10 +123,10 @@ class _Channel:
         self._connection = connection
         self._has_ended = False
 
-    def call(self, kind: str, fields: dict[str, Any]) -> Any:
+    def call(self, request: str, fields: dict[str, Any]) -> Any:
         if "value" in fields:
             fields["value"] = self.payload(fields["value"])
-        return self.exchange({"k": kind, **fields})
+        return self.exchange({"k": request, **fields})
 
     def payload(self, value: Any) -> bytes | int:
         encoded = encode(value)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -15,13 +14,10 @@ from manta.actors import Actor, ActorDead, Refused, Reply
 from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.home import Home, RestoredFile
-from manta.manager.placement.place import NodeView
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
-from manta.manager.swarm.state import SwarmData
-from manta.protocol.clusters import NodeInfo
-from manta.protocol.user import SwarmInfo
-from manta.transports.blobs.depots import FileDepot
+from manta.manager.views import ClusterView
+from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 
@@ -32,8 +28,6 @@ STORE = f"{ROOT}/store"
 BLOBS = f"{ROOT}/blobs"
 GATEWAY = f"{ROOT}/gateway"
 
-HEARTBEAT_INTERVAL = 3.0
-
 
 def cluster_path(cluster_id: str) -> str:
     return f"{ROOT}/clusters/{cluster_id}"
@@ -41,39 +35,6 @@ def cluster_path(cluster_id: str) -> str:
 
 def swarm_path(cluster_id: str, swarm_id: str) -> str:
     return f"{cluster_path(cluster_id)}/{swarm_id}"
-
-
-@dataclass
-class Board:
-    """What a cluster's swarms and the Gateway may know of it at any moment.
-
-    The ClusterSupervisor writes, but for `held`, and replaces what it writes, but for `nodes`,
-    which is read by key: readers need no lock.
-    """
-
-    views: tuple[NodeView, ...] = ()
-    nodes: dict[str, NodeInfo] = field(default_factory=dict)
-    aliases: dict[str, str] = field(default_factory=dict)
-    stopped: bool = False
-    connected: int = 0
-    swarms: dict[str, SwarmInfo] = field(default_factory=dict)
-    active_swarms: int = 0
-    notice: str = ""
-    """What is wrong with the cluster as a whole."""
-    held: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By swarm and node: live attempts. Each swarm's own counts, which it alone changes, so that
-    swarms that are placed at the same time see each other before anything is stored."""
-
-    def views_for(self, swarm_id: str) -> tuple[NodeView, ...]:
-        """Placement wants to know what other swarms run where."""
-        others: Counter[str] = Counter()
-        for id_, counts in self.held.copy().items():
-            if id_ != swarm_id:
-                others.update(counts.copy())
-        return tuple(
-            replace(view, assigned=others[view.id]) if view.id in others else view
-            for view in self.views
-        )
 
 
 class Listening(msgspec.Struct, frozen=True):
@@ -106,18 +67,11 @@ class Context:
     """The backup that the store came from."""
     bulk_admission: Admission = field(default_factory=Admission)
     principals: Principals = field(default_factory=Principals)
-    boards: dict[str, Board] = field(default_factory=dict)
+    clusters: dict[str, ClusterView] = field(default_factory=dict)
     revisions: AllRevisions = field(default_factory=AllRevisions)
 
-    def board(self, cluster_id: str) -> Board:
-        return self.boards.setdefault(cluster_id, Board())
-
-    def unknown_past(self, swarm: SwarmData) -> str | None:
-        """The backup's id, when the swarm's log was restored and nobody has told the swarm yet."""
-        found = self.restored
-        if found is None or swarm.backup == found.backup or swarm.created_at > found.made_at:
-            return None
-        return found.backup
+    def cluster(self, cluster_id: str) -> ClusterView:
+        return self.clusters.setdefault(cluster_id, ClusterView())
 
     def holds(self, digest: str) -> bool:
         """Whether the blob is here; who asks is about to name it, so it is not swept away."""

@@ -8,9 +8,7 @@ from manta.actors import Ref
 from manta.manager.auth.principals import Principal
 from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
-from manta.manager.swarm.events import Assign, Revoke
-from manta.protocol.node import Assignment, Instance, Message, Register, ToNode
-from manta.protocol.user import SwarmInfo
+from manta.protocol.node import Instance, Message, Register
 
 # From the Gateway, which has checked who asks.
 
@@ -105,47 +103,6 @@ class NodesLeft(msgspec.Struct, frozen=True):
     """They said goodbye, were lost, or did not come back in time."""
 
     node_ids: tuple[str, ...]
-
-
-# Between a cluster and its swarms.
-
-
-class Restored(msgspec.Struct, frozen=True):
-    """A swarm has read its log: this is how it stands."""
-
-    swarm_id: str
-    info: SwarmInfo
-    desired: dict[str, tuple[Assignment, ...]]
-    applied: dict[str, int]
-
-
-class Orders(msgspec.Struct, frozen=True):
-    """What a swarm's durable events ask of the nodes; in this order."""
-
-    swarm_id: str
-    changes: tuple[Assign | Revoke, ...] = ()
-    messages: tuple[tuple[str, ToNode], ...] = ()
-    info: SwarmInfo | None = None
-    """When it changed."""
-    kill: bool = False
-    """It has ended, and what it runs is not to be asked to end first."""
-
-
-class NodeGone(msgspec.Struct, frozen=True):
-    """To a swarm: give up what it ran there. Asked when someone must know that it was heard."""
-
-    node_id: str
-    reason: str
-
-
-class NodesMoved(msgspec.Struct, frozen=True):
-    """To a swarm: a node came, came back or changed."""
-
-
-class ClusterStopped(msgspec.Struct, frozen=True):
-    """To a swarm."""
-
-    by: str
 
 
 # To Blobs.

@@ -24,7 +24,7 @@ from manta.manager.store.sqlite import SqliteStore
 from manta.manager.supervisor import ManagerSupervisor
 from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
-from manta.transports.blobs.depots import FileDepot
+from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair, make_private_folder, read_private, write_private
 from manta.transports.zeromq.sockets import join_address, split_address

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from manta.actors.supervisor import ChildInfo
-from manta.actors.system import TreeNode
+from manta.actors import ChildInfo, TreeNode
 from manta.protocol import pages
 from manta.protocol.base import Message
 

@@ -138,10 +138,10 @@ class _Context:
         self._waiting = waiting
         self._parts: dict[tuple[int, str], Any] = {}
 
-    def call(self, kind: str, **fields: Any) -> Any:
+    def call(self, request: str, /, **fields: Any) -> Any:
         if "value" in fields:
             fields["value"] = _through(fields["value"])
-        return getattr(self, f"_{kind}")(**fields)
+        return getattr(self, f"_{request}")(**fields)
 
     def _get_global(self, tag: str) -> Any:
         return _through(self._run.globals[tag]) if tag in self._run.globals else MISSING
@@ -234,13 +234,13 @@ class _Context:
     def _return_claims(self, source: str, tag: str, received: int) -> None:
         """Nobody else could take them."""
 
-    def _contribute(self, number: int, what: str, to: int | None, value: Any = MISSING) -> None:
-        self._parts[number, what] = value
+    def _contribute(self, number: int, kind: str, to: int | None, value: Any = MISSING) -> None:
+        self._parts[number, kind] = value
 
-    def _collect(self, number: int, what: str, **_: Any) -> list[Part]:
-        if (number, what) not in self._parts:
-            raise CollectiveError(f"{what} waits for a rank that run_task() does not have.")
-        return [Part(0, self._parts[number, what])]
+    def _collect(self, number: int, kind: str, **_: Any) -> list[Part]:
+        if (number, kind) not in self._parts:
+            raise CollectiveError(f"{kind} waits for a rank that run_task() does not have.")
+        return [Part(0, self._parts[number, kind])]
 
     def _lock(self, name: str, timeout: float) -> None:
         """Nobody else could hold it."""

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from manta.testing.memory.transport import Faults, MemoryNetwork, MemoryTransport
+from manta.testing.memory.medium import Faults
+from manta.testing.memory.network import MemoryNetwork
+from manta.testing.memory.transport import MemoryTransport
 from manta.transports.errors import DownReason
 from manta.transports.security.keys import KeyPair
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from manta.transports.blobs.io import FileSource
+from manta.transports.blobs.sources import FileSource
 from manta.transports.errors import BlobMissing
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
-    from manta.transports.blobs.depots import FileDepot
-    from manta.transports.bulk.interface import Sink, Source
+    from manta.transports.blobs.file_depot import FileDepot
+    from manta.transports.blobs.interface import Sink, Source
 
 
 class NodeDepot:

@@ -12,14 +12,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from manta.transports.blobs.io import PIECE, FileSource
+from manta.transports.blobs.sources import FileSource
+from manta.transports.blobs.writer import PIECE
 from manta.transports.errors import BlobMissing, DepotFull
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manta.transports.blobs.depots import FileDepot, MemoryDepot
-    from manta.transports.bulk.interface import Sink, Source
+    from manta.transports.blobs.file_depot import FileDepot
+    from manta.transports.blobs.interface import Sink, Source
+    from manta.transports.blobs.memory_depot import MemoryDepot
     from manta.transports.interface import Buffer
 
 

@@ -9,7 +9,7 @@ import click
 
 from manta.console.commands import Group, as_json_option, show_example
 from manta.console.exit_codes import Exit
-from manta.node import places
+from manta.node.daemon import places
 from manta.node.errors import Flaw, NoConfig, UnknownName
 
 MOST = 256
@@ -49,8 +49,8 @@ class _Count(click.Argument):
 @as_json_option
 def ask(count: int, name: str, as_json: bool) -> int:
     """Ask for the configuration of each of N nodes, then start them."""
-    from manta.node import cluster as nodes
     from manta.node.cli import init as config_init
+    from manta.node.daemon import cluster as nodes
 
     for number in range(1, count + 1):
         own = f"{name}-{number}"
@@ -85,15 +85,15 @@ def start(count: int, name: str, as_json: bool) -> int:
     CLUSTER --uses N`). In paths of datasets {i} counts them from 0, {alias} is a node's alias.
     Those that run already go on.
     """
-    from manta.node import cluster as nodes
+    from manta.node.daemon import cluster as nodes
 
     return _start(nodes.of_one_configuration(name, count), as_json)
 
 
 def _start(planned: list[Any], as_json: bool) -> int:
     from manta.console import json_form
-    from manta.node import background
-    from manta.node import cluster as nodes
+    from manta.node.daemon import background
+    from manta.node.daemon import cluster as nodes
 
     nodes.check_token(planned, nodes.now())
     there = set(nodes.running({node.name: node.member for node in planned}))
@@ -121,7 +121,7 @@ def _start(planned: list[Any], as_json: bool) -> int:
 def stop(name: str | None, as_json: bool) -> int:
     """Stop all nodes that `manta_node cluster` started."""
     from manta.console import json_form
-    from manta.node import cluster as nodes
+    from manta.node.daemon import cluster as nodes
 
     if name is not None:
         places.config_path(name)

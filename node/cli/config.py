@@ -14,10 +14,10 @@ import click
 
 from manta.console.commands import Group, as_json_option, say, show_example
 from manta.console.exit_codes import Exit
-from manta.node import places
+from manta.node.daemon import places
+from manta.node.daemon.exit_codes import of_error
+from manta.node.daemon.places import config_of, config_path
 from manta.node.errors import ConfigError, Flaw, NoConfig, NodeError, OperatorError
-from manta.node.exit_codes import of_error
-from manta.node.places import config_of, config_path
 
 if TYPE_CHECKING:
     from manta.node.state import StateFolder
@@ -119,7 +119,7 @@ def config_show(name: str, as_json: bool) -> None:
 def config_validate(name: str, as_json: bool) -> int:
     """Check a configuration, and that its datasets are there; all that is wrong is said."""
     from manta.console import json_form
-    from manta.node import datasets
+    from manta.node.capabilities import datasets
 
     path = config_path(name)
     try:
@@ -160,7 +160,7 @@ def config_list(as_json: bool) -> None:
 @as_json_option
 def config_edit(name: str, as_json: bool) -> None:
     """Change a configuration in $VISUAL or $EDITOR; it is replaced once it is valid."""
-    from manta.node import datasets
+    from manta.node.capabilities import datasets
     from manta.node.config import parse
     from manta.transports.security.keys import write_private
 

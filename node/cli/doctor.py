@@ -9,7 +9,7 @@ import click
 from manta.console.commands import as_json_option
 from manta.console.exit_codes import Exit
 from manta.node.cli.config import NAME
-from manta.node.places import state_folder
+from manta.node.daemon.places import state_folder
 
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 

@@ -49,7 +49,7 @@ def make(name: str, path: Path, answers: dict[str, Any]) -> None:
     """
     import os
 
-    from manta.node import datasets
+    from manta.node.capabilities import datasets
     from manta.node.config import parse
     from manta.transports.security.keys import write_private
 

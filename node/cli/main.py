@@ -13,8 +13,15 @@ from manta.console.exit_codes import Exit
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
+from manta.node.daemon.places import (
+    config_of,
+    config_path,
+    members,
+    must_be_known,
+    names,
+    state_folder,
+)
 from manta.node.errors import OperatorError
-from manta.node.places import config_of, config_path, members, must_be_known, names, state_folder
 from manta.protocol.version import VERSION
 
 if TYPE_CHECKING:
@@ -45,7 +52,7 @@ def start(name: str, background: bool, as_json: bool) -> None:
     if not background:
         _start_here(found, folder)
         return
-    from manta.node import background as daemons
+    from manta.node.daemon import background as daemons
 
     status = daemons.start(found, folder)
     sentence = f"The node {name} runs (process {status.pid}). {status.sentence}"
@@ -53,7 +60,7 @@ def start(name: str, background: bool, as_json: bool) -> None:
 
 
 def _start_here(config: NodeConfig, folder: StateFolder) -> None:
-    from manta.node import background, daemon, logs
+    from manta.node.daemon import background, logs, process
     from manta.transports.security.keys import make_private_folder
 
     background.must_not_run(config.name, folder)
@@ -64,7 +71,7 @@ def _start_here(config: NodeConfig, folder: StateFolder) -> None:
         limit=config.log_rotation,
         console=config.log_to_console,
     )
-    daemon.run(config, folder.path)
+    process.run(config, folder.path)
 
 
 def _configure_from_environment(path: Path) -> None:
@@ -85,7 +92,7 @@ def _configure_from_environment(path: Path) -> None:
 @as_json_option
 def stop(name: str, as_json: bool) -> None:
     """Stop the node: its tasks are ended, the manager is told."""
-    from manta.node import background as daemons
+    from manta.node.daemon import background as daemons
 
     must_be_known(name)
     folder = state_folder(name)
@@ -106,7 +113,7 @@ def status(name: str, all_: bool, as_json: bool) -> int:
     Exits with 0 when it is connected, with 6 when it was denied, else with 7.
     """
     from manta.console import json_form, text
-    from manta.node import background as daemons
+    from manta.node.daemon import background as daemons
 
     several = names() if all_ else _nodes_of(name)
     if not (several or all_):
@@ -210,7 +217,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def tell(error: Exception) -> Exit:
     """Say what went wrong, on stderr; returns the exit code."""
     from manta.console.terminal import say_error
-    from manta.node.exit_codes import of_error, sentence_of
+    from manta.node.daemon.exit_codes import of_error, sentence_of
 
     say_error(sentence_of(error))
     return of_error(error)

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from manta.console.text import seconds, size
-from manta.node import datasets
+from manta.node.capabilities import datasets
 from manta.node.doctor import machine, manager
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import ConfigError, EngineError, NodeError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Finding]:
     """All that can be said of the node NAME, the machine's part included."""
-    from manta.node.places import config_of
+    from manta.node.daemon.places import config_of
 
     config = None
     try:
@@ -84,7 +84,7 @@ def _secrets(folder: StateFolder) -> Iterator[Finding]:
 
 
 def _daemon(folder: StateFolder) -> Status | None:
-    from manta.node.background import current_status
+    from manta.node.daemon.background import current_status
 
     return current_status(folder)
 

@@ -148,7 +148,7 @@ def _gpus() -> Finding:
             "There is an NVIDIA driver, but not the package nvidia-ml-py.",
             f"{sys.executable} -m pip install nvidia-ml-py, or set containers.gpu_enabled = false.",
         )
-    from manta.node.metrics import find_gpus
+    from manta.node.capabilities.metrics import find_gpus
 
     found = find_gpus()
     if not found:

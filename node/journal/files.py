@@ -20,16 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.node.errors import StorageError
-from manta.node.journal.journal import (
-    Begin,
-    Journal,
-    KeptEntry,
-    KeptLine,
-    Outbox,
-    blob_of,
-    encode,
-)
+from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile, sync
+from manta.node.journal.records import Begin, KeptEntry, KeptLine, encode
+from manta.node.journal.swarm import Journal, blob_of
 from manta.protocol.exchange import Said
 from manta.protocol.node import (
     GlobalWritten,
@@ -49,7 +43,7 @@ from manta.transports.errors import BlobMissing, BlobRefused
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
-    from manta.transports.blobs.depots import FileDepot
+    from manta.transports.blobs.file_depot import FileDepot
 
 log = logging.getLogger(__name__)
 

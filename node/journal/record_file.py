@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from manta.node.journal.journal import Record, decode
+from manta.node.journal.records import Record, decode
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from manta.actors import Actor, ActorError, Ref, Refused, Timer
-from manta.node.context import MANAGER_LINK, PEER_HUB, later, tell
+from manta.actors import Actor, Ref, Refused, Timer
 from manta.node.journal.files import Journals
 from manta.node.link.peer_hub import BLOB_LOST, Push
+from manta.node.wiring.addresses import MANAGER_LINK, PEER_HUB
 from manta.protocol import node as protocol
 from manta.protocol.values import BlobRef
 
@@ -89,18 +89,11 @@ class JournalDrain:
             self._resend_timer = self._actor.after(delay, Drain(Why.RESEND))
 
     def tell(self, message: Any) -> bool:
-        if self.gateway is None:
-            return False
-        try:
-            self.gateway.tell(message)
-        except ActorError as error:
-            self._actor.log.debug("%s not sent: %s", type(message).__name__, error)
-            return False
-        return True
+        return self.gateway is not None and self._actor.notify(self.gateway, message)
 
     def _journal_grown(self) -> None:
         """In the thread of who appended."""
-        tell(self._actor, MANAGER_LINK, Drain(Why.GROWN))
+        self._actor.notify(MANAGER_LINK, Drain(Why.GROWN))
 
     def _grown(self) -> None:
         if self.gateway is None:
@@ -150,4 +143,4 @@ class JournalDrain:
                 self.send_due()
 
         future = self._actor.system.ref(PEER_HUB).ask_future(Push(blob), timeout=3600.0)
-        later(self._actor, future, ended)
+        self._actor.pipe(future, ended)

@@ -12,8 +12,9 @@ import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
 from manta.node.blobs.depot import NodeDepot
-from manta.node.context import MANAGER_LINK, Later, NodeContext, later, tell
-from manta.node.messages import BlobMoved
+from manta.node.wiring.addresses import MANAGER_LINK
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.messages import BlobMoved
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
 
@@ -62,7 +63,7 @@ class PeerHub(Actor):
         self._moving: dict[Fetch | Push, list[Reply]] = {}
 
     def on_start(self) -> None:
-        tell(self, MANAGER_LINK, WhereIsBulk())
+        self.notify(MANAGER_LINK, WhereIsBulk())
 
     def on_stop(self, reason: ExitReason) -> None:
         if self._bulk is not None:
@@ -79,8 +80,6 @@ class PeerHub(Actor):
                 self._move(message, self.defer())
             case BulkAddress():
                 self._connect(message)
-            case Later():
-                message()
             case _:
                 return super().receive(message)
         return None
@@ -115,11 +114,11 @@ class PeerHub(Actor):
             if error is not None and manager != self._manager:
                 return  # started anew with the manager's other address
             if error is None and blob.size >= MEASURED:
-                tell(self, MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))
+                self.notify(MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))
             for reply in self._moving.pop(wanted, ()):
                 reply.fail(_refusal(wanted, error)) if error else reply.set(None)
 
-        later(self, future, ended)
+        self.pipe(future, ended)
 
 
 def _refusal(wanted: Fetch | Push, error: BaseException) -> BaseException:

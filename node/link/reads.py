@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 
 from manta.actors import Actor, ActorError, Ref, Refused, Reply
-from manta.node.context import later
 from manta.node.journal.files import Journals
-from manta.node.messages import AskManager
+from manta.node.wiring.messages import AskManager
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution, Exchanged
 from manta.protocol.node import ResultEntries, ResultEntry
@@ -66,7 +65,7 @@ class ManagerReads:
                 request = msgspec.structs.replace(request, after=count)
             wait = getattr(request, "wait", 0.0)
             future = self.gateway.ask_future(request, timeout=ASK_TIMEOUT + wait)
-            later(self._actor, future, partial(self._answered, read))
+            self._actor.pipe(future, partial(self._answered, read))
 
     def _answered(self, read: _Read, value: Any, error: BaseException | None) -> None:
         if isinstance(value, ResultEntries):

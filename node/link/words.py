@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from manta.console.exit_codes import Exit
 from manta.protocol.codes import Code
 from manta.transports.errors import DownReason
 
@@ -28,8 +29,14 @@ PERMANENT = frozenset(
     }
 )
 """Refusals that waiting does not heal: the daemon says so and ends."""
+_REFUSED = (Code.ALIAS_TAKEN, Code.INVALID)
 
 _KEEPS_TRYING = "the node keeps trying"
+
+
+def exit_code(code: str) -> Exit:
+    """The daemon's, for what the manager said to a node that wanted to join."""
+    return Exit.REFUSED if code in _REFUSED else Exit.DENIED
 
 
 def at_the_wrong_port(standing: Standing, config: NodeConfig) -> str:

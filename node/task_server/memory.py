@@ -1,37 +1,27 @@
-"""Large values of tasks: memory that is handed out, filled, and taken in as blobs."""
+"""Memory that tasks write their large values into."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
-from manta.light.wire import BrokenFrame
-from manta.node.task_server import requests
-from manta.node.task_server.sessions import Channel, Round, Sessions
-from manta.protocol.values import BlobRef, Inline, Payload
-from manta.transports.blobs.io import PIECE
-from manta.transports.errors import BlobRefused, BulkError
+from manta.transports.blobs.writer import PIECE
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
-
-_DIRECTLY = 1024 * 1024  # bytes up to which a value is hashed at once
-_MOST = 7  # memories not handed in that a round may hold, besides one for each channel
-
-Then = Callable[[Any, Payload | None, tuple[str, str] | None], None]
-"""Takes the server that there is by then, the payload, or the error's kind and sentence."""
 
 
 class Memory:
     """A memfd that the task writes its value into."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
+    def __init__(self, size: int) -> None:
+        """Raises OSError."""
+        self.fd = _memfd(size)
         self.size = size
 
     def close(self) -> None:
@@ -90,73 +80,18 @@ class Incoming:
             return False
 
 
-class TaskMemory:
-    """Hashing a large value takes a while: a thread of its own does it."""
+def _memfd(size: int) -> int:
+    """A memfd of that size that nobody can cut short: whoever maps it would die of it.
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-        self._depot = sessions.depot
-        self._sealer = ThreadPoolExecutor(1, "manta-light-seal")
-
-    def close(self) -> None:
-        self._sealer.shutdown()
-
-    def hand_out(self, round_: Round, size: int) -> tuple[int, int]:
-        """A number, and a descriptor that stays the round's. Raises OSError."""
-        if len(round_.memories) >= _MOST + len(round_.channels):
-            raise OSError("the task holds too much memory that it has not handed in")
-        if not self._depot.has_room(size):
-            raise OSError("the node's disk has no room for it; make room there")
-        large = size > self._depot.largest
-        memory = Incoming(self._depot, size) if large else Memory(requests.memory(size), size)
-        round_.memory_count += 1
-        round_.memories[round_.memory_count] = memory
-        return round_.memory_count, memory.fd
-
-    def take_in(self, channel: Channel, value: bytes | int | None, then: Then, server: Any) -> None:
-        """Make a payload of what came along with a request. Raises BrokenFrame.
-
-        A blob is pinned for the request.
-        """
-        if not isinstance(value, int):
-            then(server, None if value is None else Inline(value), None)
-            return
-        memories = channel.round.memories
-        memory = memories.get(value)
-        if memory is None or memory.fd < 0:
-            raise BrokenFrame(f"memory {value} was not handed out.")
-        size = memory.size
-
-        if isinstance(memory, Memory):
-            del memories[value]
-
-        def done(server: Any, future: Future[str]) -> None:
-            error = future.exception()
-            if error is None:
-                channel.pins.append(future.result())
-                then(server, BlobRef(future.result(), size), None)
-                return
-            kind = "ResourceExhaustionError" if isinstance(error, BlobRefused) else "BulkError"
-            then(server, None, (kind, f"{error}."))
-
-        if isinstance(memory, Memory) and size <= _DIRECTLY:
-            future: Future[str] = Future()
-            try:
-                future.set_result(self._adopt(memory))
-            except BulkError as error:
-                future.set_exception(error)
-            done(server, future)
-            return
-        if isinstance(memory, Incoming):
-            future = memory.finish()
-            future.add_done_callback(lambda _: memories.pop(value, None))
-        else:
-            future = self._sealer.submit(self._adopt, memory)
-        future.add_done_callback(
-            lambda future: self._sessions.post(lambda server: done(server, future))
-        )
-
-    def _adopt(self, memory: Memory) -> str:
-        digest = self._depot.adopt(memory.fd, memory.size)
-        self._depot.pin(digest)
-        return digest
+    Raises OSError.
+    """
+    if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise OSError("it is larger than this machine's memory")
+    fd = os.memfd_create("manta-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -6,30 +6,25 @@ import signal
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from manta.light.wire import BrokenFrame
-from manta.node.task_server.session import RoundBrief
+from manta.node.task_server.messages import RunRound
 from manta.node.task_server.sessions import Round
 from manta.protocol.node import TaskError
 
+_TOLD = ("swarm_name", "task_id", "node_id", "size", "seed", "class_name", "timeout")
+"""What a round hears of its assignment, besides the instance that it runs."""
 
-def brief_fields(brief: RoundBrief) -> dict[str, Any]:
-    """The fields of `manta.light.context.Brief`, but for `scratch`."""
-    instance = brief.instance
+
+def brief(order: RunRound) -> dict[str, Any]:
+    """What a round is told of itself: `manta.light.context.Brief` is made of it."""
+    assignment = order.assignment
     return {
-        "swarm_id": instance.swarm_id,
-        "swarm_name": brief.swarm_name,
-        "alias": instance.alias,
-        "index": instance.index,
-        "iteration": instance.iteration,
-        "attempt": instance.attempt,
-        "task_id": brief.task_id,
-        "node_id": brief.node_id,
-        "node_alias": brief.node_alias,
-        "size": brief.size,
-        "seed": brief.seed,
-        "class_name": brief.class_name,
-        "datasets": brief.datasets,
-        "timeout": brief.timeout,
+        **msgspec.structs.asdict(assignment.instance),
+        **{name: getattr(assignment, name) for name in _TOLD},
+        "node_alias": order.node_alias,
+        "datasets": order.datasets,
     }
 
 

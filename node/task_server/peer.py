@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes
-from manta.node.task_server.requests import failure
+from manta.node.task_server.answers import failure
 from manta.node.task_server.sessions import Channel, Message, Session
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobMissing

@@ -1,18 +1,274 @@
-"""Requests of tasks as their supervisors know them, and answers as tasks do."""
+"""What a task's code may ask of its node, each request declared once.
+
+A request is decoded into the very object that the task's supervisor matches on: its fields are
+those of `manta.light.context.Context.call`, its kind the class's name in snake case. Whatever
+is not of these types, in bounds, costs the task its connection.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import os
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from manta.node.task_server import session as ask
-from manta.node.task_server import wire
-from manta.node.task_server.sessions import Message
-from manta.protocol.exchange import Contribution
-from manta.protocol.node import ResultEntry
-from manta.protocol.values import BlobRef, Inline, Payload
+import msgspec
+from msgspec import Meta
+
+from manta.light.wire import INLINE_LIMIT
+
+if TYPE_CHECKING:
+    from manta.protocol.node import Instance
+    from manta.protocol.values import Payload
+
+Number = Annotated[int, Meta(ge=1, lt=2**53)]
+Count = Annotated[int, Meta(ge=0, lt=2**31)]
+Text = Annotated[str, Meta(max_length=64 * 1024)]
+Name = Annotated[str, Meta(min_length=1, max_length=1024)]
+Wait = Annotated[float, Meta(gt=0, le=366 * 86400)]
+"""Seconds that a task is willing to wait."""
+
+if TYPE_CHECKING:
+    Value = Payload
+else:
+    # As it arrives: an encoded value, or the number of the memory that it was written into.
+    # The server puts the payload in its place before anybody else sees the request.
+    Value = Annotated[bytes, Meta(max_length=INLINE_LIMIT)] | Number
+
+
+class FromTask(
+    msgspec.Struct,
+    frozen=True,
+    tag_field="k",
+    tag=lambda name: re.sub("(?<!^)(?=[A-Z])", "_", name).lower(),
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """Root of all messages of tasks; the tag is the class's name in snake case."""
+
+
+class Numbered(FromTask, frozen=True, kw_only=True):
+    n: Number
+    """Counts the requests of a channel."""
+
+
+# Globals and results.
+
+
+class GetGlobal(Numbered, frozen=True):
+    """-> Payload | None"""
+
+    tag: Name
+
+
+class SetGlobal(Numbered, frozen=True):
+    """-> None"""
+
+    tag: Name
+    value: Value
+
+
+class ListGlobalTags(Numbered, frozen=True):
+    """-> list[str]"""
+
+
+class AddResult(Numbered, frozen=True):
+    """-> None"""
+
+    tag: Name
+    value: Value
+
+
+class SelectResults(Numbered, frozen=True):
+    """-> list[ResultEntry], blobs already in the memory depot"""
+
+    tag: Name
+    iteration: int | None
+
+
+# The swarm's course.
+
+
+class ScheduleNextIteration(Numbered, frozen=True):
+    """-> None"""
+
+    node_ids: Annotated[tuple[Name, ...], Meta(max_length=100_000)]
+    alias: Name | None
+
+
+class StopSwarm(Numbered, frozen=True):
+    """-> None"""
+
+
+class LogMetrics(Numbered, frozen=True):
+    """-> None"""
+
+    metrics: dict[Name, float]
+    step: int | None
+
+
+class Progress(Numbered, frozen=True):
+    """-> None"""
+
+    fraction: Annotated[float, Meta(ge=0, le=1)]
+    message: Text
+
+
+# The node.
+
+
+class GetState(Numbered, frozen=True):
+    """Kept on the node for the swarm -> Payload | None"""
+
+    key: Name
+
+
+class SetState(Numbered, frozen=True):
+    """-> None"""
+
+    key: Name
+    value: Value
+
+
+class GetResources(Numbered, frozen=True):
+    """-> dict, as `Local.get_resources` documents it"""
+
+
+class GetPerformance(Numbered, frozen=True):
+    """-> dict, as `Local.get_performance_metrics` documents it"""
+
+
+class GetNetworkQuality(Numbered, frozen=True):
+    """-> a number from 0 to 1"""
+
+
+# What instances say to each other.
+
+
+class Broadcast(Numbered, frozen=True):
+    """-> None"""
+
+    tag: Name
+    value: Value
+
+
+class GetBroadcast(Numbered, frozen=True):
+    """-> Payload"""
+
+    tag: Name
+    timeout: Wait
+
+
+class Send(Numbered, frozen=True):
+    """`to` is a node's id or alias -> None"""
+
+    to: Name
+    tag: Name
+    value: Value
+
+
+class ResolveNode(Numbered, frozen=True):
+    """`name` is a node's id or alias -> its id"""
+
+    name: Name
+
+
+class Receive(Numbered, frozen=True):
+    """The round's message of that number, from 0, from a node, by its id, under a tag; asked
+    again it is the same one -> Payload"""
+
+    source: Name
+    tag: Name
+    number: Count
+    timeout: Wait
+
+
+class ReturnClaims(Numbered, frozen=True):
+    """The round is over, and received no more than so many messages -> None"""
+
+    source: Name
+    tag: Name
+    received: Count
+
+
+class Contribute(Numbered, frozen=True):
+    """-> None"""
+
+    number: Count
+    kind: Name
+    to: Count | None
+    value: Value | None = None
+
+
+class Collect(Numbered, frozen=True):
+    """`partial`: when the time is over, what is there -> list[Contribution], blobs as above"""
+
+    number: Count
+    kind: Name
+    ranks: Annotated[tuple[int, ...], Meta(max_length=100_000)]
+    enough: Annotated[int, Meta(ge=0)] | None
+    partial: bool
+    on_loss: Literal["raise", "continue"]
+    timeout: Wait
+
+
+class Lock(Numbered, frozen=True):
+    """-> None"""
+
+    name: Name
+    timeout: Wait
+
+
+class Unlock(Numbered, frozen=True):
+    """-> None"""
+
+    name: Name
+
+
+class ListPeers(Numbered, frozen=True):
+    """-> list of [rank, node_id, node_alias, share]"""
+
+
+class Checkpoint(Numbered, frozen=True):
+    """-> None"""
+
+    value: Value
+
+
+class Restore(Numbered, frozen=True):
+    """-> Payload | None"""
+
+
+Body = (
+    GetGlobal
+    | SetGlobal
+    | ListGlobalTags
+    | AddResult
+    | SelectResults
+    | ScheduleNextIteration
+    | StopSwarm
+    | LogMetrics
+    | Progress
+    | GetState
+    | SetState
+    | GetResources
+    | GetPerformance
+    | GetNetworkQuality
+    | Broadcast
+    | GetBroadcast
+    | Send
+    | ResolveNode
+    | Receive
+    | ReturnClaims
+    | Contribute
+    | Collect
+    | Lock
+    | Unlock
+    | ListPeers
+    | Checkpoint
+    | Restore
+)
+
+# How a request reaches the task's supervisor.
 
 Error = tuple[str, str]
 """Kind and sentence."""
@@ -42,149 +298,10 @@ class Reply:
         done(value, error)
 
 
-_GIVING_A_VALUE = (
-    wire.GetGlobal,
-    wire.GetState,
-    wire.GetBroadcast,
-    wire.Receive,
-    wire.Restore,
-)
+class Request(msgspec.Struct, frozen=True):
+    """One call of the task's code, for its supervisor to answer by `reply`, once."""
 
-
-def body(request: wire.Ask, value: Payload | None) -> Any:
-    """The request as `session` has it; `value` replaces the one on the wire."""
-    match request:
-        case wire.GetGlobal():
-            return ask.GetGlobal(request.tag)
-        case wire.SetGlobal():
-            return ask.SetGlobal(request.tag, _given(value))
-        case wire.ListGlobalTags():
-            return ask.ListGlobalTags()
-        case wire.AddResult():
-            return ask.AddResult(request.tag, _given(value))
-        case wire.SelectResults():
-            return ask.SelectResults(request.tag, request.iteration)
-        case wire.ScheduleNextIteration():
-            return ask.ScheduleNextIteration(request.node_ids, request.alias)
-        case wire.StopSwarm():
-            return ask.StopSwarm()
-        case wire.LogMetrics():
-            return ask.LogMetrics(request.metrics, request.step)
-        case wire.Progress():
-            return ask.Progress(request.fraction, request.message)
-        case wire.GetState():
-            return ask.GetState(request.key)
-        case wire.SetState():
-            return ask.SetState(request.key, _given(value))
-        case wire.GetResources():
-            return ask.GetResources()
-        case wire.GetPerformance():
-            return ask.GetPerformance()
-        case wire.GetNetworkQuality():
-            return ask.GetNetworkQuality()
-        case wire.Broadcast():
-            return ask.Broadcast(request.tag, _given(value))
-        case wire.GetBroadcast():
-            return ask.GetBroadcast(request.tag, request.timeout)
-        case wire.Send():
-            return ask.Send(request.to, request.tag, _given(value))
-        case wire.Receive():
-            return ask.Receive(request.source, request.tag, request.number, request.timeout)
-        case wire.ReturnClaims():
-            return ask.ReturnClaims(request.source, request.tag, request.received)
-        case wire.ResolveNode():
-            return ask.ResolveNode(request.name)
-        case wire.Contribute():
-            return ask.Contribute(request.number, request.what, request.to, value)
-        case wire.Collect():
-            return ask.Collect(
-                request.number,
-                request.what,
-                request.ranks,
-                request.enough,
-                request.partial,
-                request.on_loss,
-                request.timeout,
-            )
-        case wire.Lock():
-            return ask.Lock(request.name, request.timeout)
-        case wire.Unlock():
-            return ask.Unlock(request.name)
-        case wire.ListPeers():
-            return ask.ListPeers()
-        case wire.Checkpoint():
-            return ask.Checkpoint(_given(value))
-        case wire.Restore():
-            return ask.Restore()
-
-
-def _given(value: Payload | None) -> Payload:
-    assert value is not None
-    return value
-
-
-def answer(request: wire.Ask, value: Any) -> list[Message]:
-    """What a request's outcome looks like on the wire."""
-    head = {"k": "answer", "n": request.n}
-    if isinstance(request, _GIVING_A_VALUE):
-        return [_with_value(head, value)]
-    if isinstance(request, wire.Collect):
-        parts: list[Contribution] = value
-        return [({**head, "count": len(parts)}, None), *(_part(request.n, p) for p in parts)]
-    if isinstance(request, wire.SelectResults):
-        entries: list[ResultEntry] = value
-        return [({**head, "count": len(entries)}, None), *(_entry(request.n, e) for e in entries)]
-    return [({**head, "plain": value}, None)]
-
-
-def failure(number: int, error: Error) -> Message:
-    """The answer to a request that could not be carried out."""
-    kind, sentence = error
-    return {"k": "error", "n": number, "kind": kind, "sentence": sentence}, None
-
-
-def _entry(number: int, entry: ResultEntry) -> Message:
-    head = {
-        "k": "entry",
-        "n": number,
-        "node_id": entry.node_id,
-        "alias": entry.alias,
-        "index": entry.index,
-        "iteration": entry.iteration,
-        "attempt": entry.attempt,
-    }
-    return _with_value(head, entry.value)
-
-
-def _part(number: int, part: Contribution) -> Message:
-    return _with_value({"k": "entry", "n": number, "rank": part.rank}, part.value)
-
-
-def _with_value(head: dict[str, Any], value: Payload | None) -> Message:
-    if value is None:
-        return head, None
-    if isinstance(value, Inline):
-        return {**head, "data": value.data}, None
-    return {**head, "size": value.size}, value
-
-
-def blobs(messages: list[Message]) -> list[str]:
-    """Digests of the blobs that messages bring."""
-    return [along.digest for _, along in messages if isinstance(along, BlobRef)]
-
-
-def memory(size: int) -> int:
-    """A memfd of that size that nobody can cut short: whoever maps it would die of it.
-
-    Raises OSError.
-    """
-    if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-        raise OSError("it is larger than this machine's memory")
-    fd = os.memfd_create("manta-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    session: str
+    instance: Instance
+    body: Body
+    reply: Reply

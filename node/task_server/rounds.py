@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from manta.light.wire import MAX_CHANNELS, BrokenFrame
-from manta.node.task_server import requests, wire
+from manta.node.task_server import wire
+from manta.node.task_server.answers import answer, blobs, failure
+from manta.node.task_server.messages import RoundEnded
 from manta.node.task_server.outcomes import cancelled, died, failed, unkept, unreadable
-from manta.node.task_server.requests import Error, failure
-from manta.node.task_server.session import Request, RoundEnded
+from manta.node.task_server.requests import Body, Error, Reply, Request
 from manta.node.task_server.sessions import Channel, Message, Round, Session, Sessions
 from manta.protocol.node import TaskError
 from manta.protocol.values import Payload
 from manta.transports.errors import BulkError
 
 if TYPE_CHECKING:
-    from manta.node.task_server.memory import TaskMemory
     from manta.node.task_server.peer import Peer
-    from manta.node.task_server.server import TaskServer
+    from manta.node.task_server.streams import Stream
+    from manta.node.task_server.values import TaskValues
 
 MAX_ABANDONED = 100
 """Requests of a round under way at a time whose answer it does not wait for."""
 
 
+class Server(Protocol):
+    """What deals with the connections and owners of the rounds."""
+
+    rounds: RoundDesk
+
+    def send(self, peer: Peer, *messages: Message) -> None: ...
+
+    def close(self, peer: Peer) -> None: ...
+
+    def tell(self, session: Session, event: Any) -> None: ...
+
+    def deliver(self, session: Session) -> None: ...
+
+    def unwatch(self, *streams: Stream) -> None: ...
+
+
 class RoundDesk:
     """The part of a TaskServer that deals with rounds; on its thread."""
 
-    def __init__(self, sessions: Sessions, memory: TaskMemory, server: TaskServer) -> None:
+    def __init__(self, sessions: Sessions, values: TaskValues, server: Server) -> None:
         self._sessions = sessions
-        self._memory = memory
+        self._values = values
         self._server = server
         self._peers: dict[Channel, Peer] = {}
 
@@ -90,10 +109,10 @@ class RoundDesk:
             return
         value = getattr(message, "value", None)
 
-        def then(server: TaskServer, payload: Payload | None, error: Error | None) -> None:
+        def then(server: Server, payload: Payload | None, error: Error | None) -> None:
             server.rounds.go_on(channel, message, payload, error)
 
-        self._memory.take_in(channel, value, then, self._server)
+        self._values.take_in(channel, value, then, self._server)
 
     @staticmethod
     def _abandoned(channel: Channel, number: int) -> None:
@@ -108,7 +127,7 @@ class RoundDesk:
     def go_on(
         self,
         channel: Channel,
-        message: wire.Ask,
+        message: Body,
         payload: Payload | None,
         error: Error | None,
     ) -> None:
@@ -121,35 +140,35 @@ class RoundDesk:
             else:
                 channel.round.abandoned -= 1
         else:
-            self._ask(channel, message, payload)
+            if payload is not None:
+                message = msgspec.structs.replace(message, value=payload)
+            self._ask(channel, message)
 
     def _hand_out(self, channel: Channel, message: wire.Memory) -> None:
         try:
-            number, fd = self._memory.hand_out(channel.round, message.size)
+            number, fd = self._values.hand_out(channel.round, message.size)
         except OSError as error:
             sentence = f"No memory for a value of {message.size} bytes: {error}."
             self._answer(channel, [failure(message.n, ("ResourceExhaustionError", sentence))])
             return
         self._answer(channel, [({"k": "answer", "n": message.n, "memory": number}, [fd])])
 
-    def _ask(self, channel: Channel, message: wire.Ask, value: Payload | None) -> None:
+    def _ask(self, channel: Channel, message: Body) -> None:
         def answered(value: Any, error: Error | None) -> None:
-            def job(server: TaskServer) -> None:
+            def job(server: Server) -> None:
                 server.rounds.answered(channel, message, value, error)
 
             self._sessions.post(job)
 
-        session, instance = channel.round.session, channel.round.brief.instance
-        body, reply = requests.body(message, value), requests.Reply(answered)
+        session, instance = channel.round.session, channel.round.instance
+        reply = Reply(answered)
         if channel.last == message.n:
             channel.reply = reply
         else:
             reply.abandoned = True
-        self._server.tell(session, Request(session.id, instance, body, reply))
+        self._server.tell(session, Request(session.id, instance, message, reply))
 
-    def answered(
-        self, channel: Channel, message: wire.Ask, value: Any, error: Error | None
-    ) -> None:
+    def answered(self, channel: Channel, message: Body, value: Any, error: Error | None) -> None:
         """The owner has answered."""
         if channel.last != message.n:
             channel.round.abandoned -= 1
@@ -159,9 +178,9 @@ class RoundDesk:
         if error is not None:
             self._answer(channel, [failure(message.n, error)])
             return
-        messages = requests.answer(message, value)
+        messages = answer(message, value)
         try:
-            for digest in requests.blobs(messages):
+            for digest in blobs(messages):
                 self._sessions.depot.pin(digest)
                 channel.pins.append(digest)
         except BulkError as missing:
@@ -190,10 +209,10 @@ class RoundDesk:
         try:
             end = wire.end(said)
 
-            def then(server: TaskServer, output: Payload | None, error: Error | None) -> None:
+            def then(server: Server, output: Payload | None, error: Error | None) -> None:
                 server.rounds.returned(round_, end, output, error)
 
-            self._memory.take_in(round_.channels[0], end.output, then, self._server)
+            self._values.take_in(round_.channels[0], end.output, then, self._server)
         except BrokenFrame as error:
             self._ended(round_, None, unreadable(round_, error), 0.0, 0.0)
 
@@ -218,7 +237,7 @@ class RoundDesk:
         computing: float,
         moving: float,
     ) -> None:
-        session, instance = round_.session, round_.brief.instance
+        session, instance = round_.session, round_.instance
         event = RoundEnded(session.id, instance, output, error, computing, moving)
         self._server.tell(session, event)
         self.drop(round_)

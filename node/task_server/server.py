@@ -3,7 +3,7 @@
 Theory of operation: tasks and owners both only ever post to this thread; it alone changes
 sessions and rounds. A task that breaks the protocol is cut off and its round cancelled. An
 owner that does not take its events at once stops its own tasks, by way of full pipes and
-unanswered requests, and nobody else's. `light_rounds` says what happens in rounds.
+unanswered requests, and nobody else's. `rounds` says what happens in rounds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from manta.light.wire import PATIENCE, VERSION, BrokenFrame
 from manta.node.task_server import wire
 from manta.node.task_server.loop import READ, WRITE, PollThread
-from manta.node.task_server.memory import TaskMemory
-from manta.node.task_server.outcomes import brief_fields, failed
+from manta.node.task_server.messages import RunRound, RuntimeFailed, RuntimeReady, SessionLost
+from manta.node.task_server.outcomes import brief, failed
 from manta.node.task_server.peer import Gone, Peer
 from manta.node.task_server.rounds import RoundDesk
-from manta.node.task_server.session import RoundBrief, RuntimeFailed, RuntimeReady, SessionLost
 from manta.node.task_server.sessions import TAIL, Channel, Message, Round, Session, Sessions
 from manta.node.task_server.streams import Stream
+from manta.node.task_server.values import TaskValues
 from manta.protocol.node import Instance
 
 log = logging.getLogger("manta.node.light")
@@ -43,8 +43,8 @@ class TaskServer:
 
     def __init__(self, sessions: Sessions, on_failure: Callable[[BaseException], None]) -> None:
         self._sessions = sessions
-        self._memory = TaskMemory(sessions)
-        self.rounds = RoundDesk(sessions, self._memory, self)
+        self._values = TaskValues(sessions)
+        self.rounds = RoundDesk(sessions, self._values, self)
         self._loop = PollThread("manta-light", self._begin, self._tick, self._finish, on_failure)
         self._listener: socket.socket | None = None
         self._peers: set[Peer] = set()
@@ -71,7 +71,7 @@ class TaskServer:
     def stop(self) -> None:
         """Close all connections; the sessions stay."""
         self._loop.stop(self._sessions.wake)
-        self._memory.close()
+        self._values.close()
 
     def _begin(self) -> None:
         assert self._listener is not None
@@ -125,14 +125,14 @@ class TaskServer:
 
     # Jobs that the LightService posts.
 
-    def run_round(self, id: str, brief: RoundBrief) -> None:
-        session = self._sessions.by_id.get(id)
+    def run_round(self, order: RunRound) -> None:
+        session, instance = self._sessions.by_id.get(order.session), order.assignment.instance
         if session is None:
-            log.warning("There is no session %s to run %s in.", id, brief.instance)
+            log.warning("There is no session %s to run %s in.", order.session, instance)
             return
-        if any(r.brief.instance == brief.instance and not r.ended for r in session.rounds.values()):
+        if any(r.instance == instance and not r.ended for r in session.rounds.values()):
             return  # told twice, over a restart of the service
-        round_ = self._sessions.add_round(session, brief)
+        round_ = self._sessions.add_round(session, order)
         ours, theirs = socket.socketpair()
         round_.ends.append(theirs.detach())
         self.rounds.connected(round_, 0, self._add_peer(ours))
@@ -143,7 +143,7 @@ class TaskServer:
     def cancel_round(self, id: str, instance: Instance, reason: str) -> None:
         session = self._sessions.by_id.get(id)
         for round_ in list(session.rounds.values()) if session else ():
-            if round_.brief.instance == instance and not round_.ended:
+            if round_.instance == instance and not round_.ended:
                 self._stop(round_, reason)
 
     def close_session(self, session: Session) -> None:
@@ -308,8 +308,8 @@ class TaskServer:
     def _order(self, round_: Round) -> None:
         peer = self._runtimes.get(round_.session)
         if peer is not None:
-            order = {"k": "run", "round": round_.number, "token": round_.token}
-            self.send(peer, ({**order, "brief": brief_fields(round_.brief)}, round_.ends))
+            run = {"k": "run", "round": round_.number, "token": round_.token}
+            self.send(peer, ({**run, "brief": brief(round_.order)}, round_.ends))
 
     def _stop(self, round_: Round, reason: str) -> None:
         """Ask its code to end; who asked for it sees to it that it does."""

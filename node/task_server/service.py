@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from manta.actors import Actor, ActorDead, ExitReason, InvalidMessage, Ref
+from manta.node.task_server.messages import OpenSession, SessionOpened
 from manta.node.task_server.server import TaskServer
-from manta.node.task_server.session import OpenSession, SessionOpened
 from manta.node.task_server.sessions import Sessions
 
 

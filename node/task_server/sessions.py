@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.actors import ActorDead, MailboxFull
-from manta.node.task_server.session import CancelRound, CloseSession, Output, RunRound
+from manta.node.task_server.messages import CancelRound, CloseSession, Output, RunRound
 from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream, grouped
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BulkError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.task_server.memory import Incoming, Memory
     from manta.node.task_server.requests import Reply
-    from manta.node.task_server.session import RoundBrief
+    from manta.protocol.node import Instance
 
 SOCKET = "light"
 LONGEST_PATH = 100  # bytes; the kernel's limit is 107
@@ -61,7 +61,7 @@ class Round:
 
     session: Session
     number: int
-    brief: RoundBrief
+    order: RunRound
     token: str = field(default_factory=lambda: os.urandom(16).hex())
     started: float | None = None
     streams: list[Stream] = field(default_factory=list)
@@ -81,8 +81,12 @@ class Round:
     ended: bool = False
 
     @property
+    def instance(self) -> Instance:
+        return self.order.assignment.instance
+
+    @property
     def name(self) -> str:
-        instance = self.brief.instance
+        instance = self.instance
         return f"{instance.alias}.{instance.index}"
 
     def open_streams(self) -> None:
@@ -106,7 +110,7 @@ class Round:
         """Tell the owner what the round wrote."""
         self.tail.extend(text for _, _, text in lines)
         for stream, group in grouped(lines):
-            event = Output(self.session.id, self.brief.instance, stream, group)
+            event = Output(self.session.id, self.instance, stream, group)
             self.session.outbox.append(event)
 
 
@@ -221,8 +225,8 @@ class Sessions:
     def tell(self, message: RunRound | CancelRound | CloseSession) -> None:
         """From any thread: what a server is to do, this one or the next."""
         match message:
-            case RunRound(id, brief):
-                self.post(lambda server: server.run_round(id, brief))
+            case RunRound() as order:
+                self.post(lambda server: server.run_round(order))
             case CancelRound(id, instance, reason):
                 self.post(lambda server: server.cancel_round(id, instance, reason))
             case CloseSession(id):
@@ -237,9 +241,9 @@ class Sessions:
         while self._inbox:
             yield self._inbox.popleft()
 
-    def add_round(self, session: Session, brief: RoundBrief) -> Round:
+    def add_round(self, session: Session, order: RunRound) -> Round:
         session.count += 1
-        round_ = Round(session, session.count, brief)
+        round_ = Round(session, session.count, order)
         round_.open_streams()
         session.rounds[round_.number] = round_
         self.by_token[round_.token] = round_

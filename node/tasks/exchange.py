@@ -12,7 +12,7 @@ from typing import Any, assert_never
 import msgspec
 
 from manta.actors import Actor
-from manta.node.task_server import session as light
+from manta.node.task_server import requests as light
 from manta.protocol import exchange
 from manta.protocol.exchange import Contribution, Exchanged, ExchangeRead
 from manta.protocol.node import Instance, JournalEntry

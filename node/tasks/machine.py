@@ -1,6 +1,6 @@
 """One task's life on a node: a runtime that is started once, and the rounds run in it.
 
-What it is told and answers with is in `task_events`. The machine belongs to one task
+What it is told and answers with is in `events`. The machine belongs to one task
 supervisor: one task of a swarm, one index. Rounds are attempts; they come one after
 another, and each that was assigned is told ended exactly once. A runtime has a session of
 its own, so that what an old one still says is ignored.

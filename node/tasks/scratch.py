@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor
-from manta.node.context import NodeContext, tell
+from manta.node.wiring.context import NodeContext
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ class Scratch(Actor):
                     "MB are allowed on this node: remove what is not needed any more, or have the "
                     "node's operator raise resources.scratch_mb."
                 )
-                tell(self, path, ScratchFull(left.session, sentence))
+                self.notify(path, ScratchFull(left.session, sentence))
         self.after(max(EVERY, 20 * (self.clock.now() - began)), _Look())
         return None
 

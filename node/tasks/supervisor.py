@@ -14,34 +14,35 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+from typing import Any, ClassVar, assert_never
 
 import msgspec
 
 from manta.actors import (
     Actor,
     ActorDead,
-    ActorError,
     ExitKind,
     ExitReason,
     MailboxPolicy,
     Refused,
     Timer,
 )
-from manta.node.context import DATASETS, LIGHT, PEER_HUB, ROOT, Later, NodeContext, later, tell
-from manta.node.datasets import FindDatasets
+from manta.node.capabilities.datasets import FindDatasets
 from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
 from manta.node.link.peer_hub import Fetch
-from manta.node.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.state import remove_folder
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
+from manta.node.task_server.requests import Request
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
-from manta.node.tasks.image_rounds import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
+from manta.node.tasks.image_attempts import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
+from manta.node.wiring.addresses import DATASETS, LIGHT, PEER_HUB, ROOT
+from manta.node.wiring.context import LeftRuntime, NodeContext
+from manta.node.wiring.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
 from manta.protocol.node import (
     Assignment,
     Instance,
@@ -53,9 +54,6 @@ from manta.protocol.node import (
 from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
 
-if TYPE_CHECKING:
-    from manta.node.runners.interface import RuntimeHandle
-
 SIBLING_TIMEOUT = 30.0
 FETCH_TIMEOUT = 600.0
 RETRIES, RETRY_AFTER = 50, 0.1
@@ -66,14 +64,6 @@ Then = Callable[[Any, BaseException | None], None]
 
 class _Retry(msgspec.Struct, frozen=True):
     ask: Callable[[], None]
-
-
-class LeftRuntime(msgspec.Struct):
-    """What is to be ended, whoever started it."""
-
-    session: str
-    handle: RuntimeHandle
-    scratch: Path
 
 
 class TaskSupervisor(Actor):
@@ -93,7 +83,7 @@ class TaskSupervisor(Actor):
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
         self._end_runtime()
-        tell(self, ROOT, TaskUp(*self._lane))
+        self.notify(ROOT, TaskUp(*self._lane))
 
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
@@ -103,7 +93,7 @@ class TaskSupervisor(Actor):
 
     def receive(self, message: Any) -> Any:
         match message:
-            case light.Request():
+            case Request():
                 self._serve(message)
             case light.Output(_, instance, stream, lines):
                 kept = [LogLine(instance, at, stream, text) for at, text in lines]
@@ -114,10 +104,8 @@ class TaskSupervisor(Actor):
                 self._feed(events.Assigned(assignment, queued, at))
             case Revoke(instance):
                 self._feed(events.Revoked(instance))
-            case Later():
-                message()
             case light.RuntimeReady(session, mode):
-                tell(self, ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
+                self.notify(ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
                 self._feed(events.Ready(session))
             case light.RuntimeFailed(session, error):
                 self._feed(events.Failed(session, error))
@@ -179,7 +167,7 @@ class TaskSupervisor(Actor):
                 self._prepare(session, assignment)
             case events.StartRuntime(session, assignment):
                 if assignment.module.package is None:
-                    tell(self, ROOT, RoundsAreFresh(*self._lane, True))
+                    self.notify(ROOT, RoundsAreFresh(*self._lane, True))
                     self._events.append(events.Ready(session))  # each round starts its own
                 else:
                     self._open_session(session, assignment)
@@ -200,7 +188,7 @@ class TaskSupervisor(Actor):
         if isinstance(entry, TaskEnded):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
-            tell(self, ROOT, AttemptEnded(entry.instance))
+            self.notify(ROOT, AttemptEnded(entry.instance))
             self._requests.round_ended()
 
     # --- preparing ---------------------------------------------------------------------
@@ -215,7 +203,7 @@ class TaskSupervisor(Actor):
             else:
                 then(value, error)
 
-        later(self, self.system.ref(path).ask_future(message, timeout=timeout), answered)
+        self.pipe(self.system.ref(path).ask_future(message, timeout=timeout), answered)
 
     def _prepare(self, session: str, assignment: Assignment) -> None:
         names = tuple(dict.fromkeys((*assignment.module.datasets, *assignment.datasets)))
@@ -241,7 +229,7 @@ class TaskSupervisor(Actor):
                 self._not_prepared(session, kind, error)
 
         tell = partial(self._say, assignment, "info")
-        later(self, self._context.runner.prepare(assignment.module.image, tell), ready)
+        self.pipe(self._context.runner.prepare(assignment.module.image, tell), ready)
 
     def _fetch_module(self, session: str, assignment: Assignment) -> None:
         module = assignment.module
@@ -302,7 +290,7 @@ class TaskSupervisor(Actor):
         self.ask(LIGHT, request, SIBLING_TIMEOUT, opened)
 
     def _launch(self, session: str, assignment: Assignment, opened: light.SessionOpened) -> None:
-        context, ref = self._context, self.ref
+        context = self._context
         scratch = context.state.tasks / session
         folder, entry = self._module
         resources = assignment.resources
@@ -322,10 +310,7 @@ class TaskSupervisor(Actor):
         )
 
         def on_exit(exit: RuntimeExit) -> None:
-            try:
-                ref.tell(exit)
-            except ActorError:
-                return  # the successor has killed it
+            self.notify(self.ref, exit)  # should we have crashed, our successor has killed it
 
         try:
             scratch.mkdir(mode=0o700)
@@ -404,23 +389,13 @@ class TaskSupervisor(Actor):
             return
         context = self._context
         left = context.runtimes.get(self.ref.address.path)
-        brief = light.RoundBrief(
-            instance=assignment.instance,
-            swarm_name=assignment.swarm_name,
-            task_id=assignment.task_id,
-            node_id=assignment.node_id,
-            node_alias=self._node_alias(),
-            size=assignment.size,
-            seed=assignment.seed,
-            class_name=assignment.class_name,
-            datasets=left.handle.dataset_paths() if left else {},
-            timeout=assignment.timeout,
-        )
-        self._context.sessions.tell(light.RunRound(session, brief))
+        datasets = left.handle.dataset_paths() if left else {}
+        order = light.RunRound(session, assignment, self._node_alias(), datasets)
+        context.sessions.tell(order)
 
     # --- what the task asks ----------------------------------------------------------------
 
-    def _serve(self, request: light.Request) -> None:
+    def _serve(self, request: Request) -> None:
         if request.session != self._machine.session or request.instance != self._machine.current:
             request.reply.fail("SwarmStopped", f"{request.instance} was ended by the node.")
             return

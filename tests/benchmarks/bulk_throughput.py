@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 
 import zmq
 
-from manta.transports.blobs.depots import MemoryDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair

@@ -1,6 +1,6 @@
 """`manta run` of a hello on one node, cold: as a plain process, and in a container.
 
-The engine is the tests' own (`tests/engine.py`), so this needs root and Debian's docker.io.
+The engine is the tests' own (`tests/support/engine.py`), so this needs root and Debian's docker.io.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks._measure import spread, wall
-from tests.engine import running_engine
+from tests.support.engine import running_engine
 
 MANTA = Path(sys.executable).with_name("manta")
 SWARM = """

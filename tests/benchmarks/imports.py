@@ -17,7 +17,7 @@ BUDGETS = {
     "import manta": 100,
     "import manta.light": 60,
     "import manta.cli.main, manta.cli.commands.run": 120,
-    "import manta.node.daemon": 160,
+    "import manta.node.daemon.process": 160,
     "import manta.manager.daemon": 350,
 }
 RUNS = 11

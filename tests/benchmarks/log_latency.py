@@ -20,7 +20,7 @@ from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.testing.clusters import client, running
 from manta.transports.security.keys import write_private
 from tests.benchmarks._measure import spread
-from tests.children import Child
+from tests.support.children import Child
 
 PRINTING = """
 import time

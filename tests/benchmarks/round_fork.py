@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks._measure import python, wall
-from tests.integration.light.harness import Node
+from tests.support.harness import Node
 
 ROUNDS = 60
 STARTS = 15

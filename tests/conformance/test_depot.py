@@ -14,7 +14,9 @@ import threading
 import pytest
 
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.transports.blobs.depots import FileDepot, MemoryDepot, digest_of
+from manta.transports.blobs.digests import digest_of
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused
 
 BLOB = bytes(range(256)) * 5000
@@ -172,7 +174,7 @@ def test_drafts_of_a_crashed_process_are_deleted_and_live_ones_kept(tmp_path):
 def test_a_killed_writer_leaves_no_half_blob(tmp_path):
     code = f"""
 import os, signal
-from manta.transports.blobs.depots import FileDepot
+from manta.transports.blobs.file_depot import FileDepot
 sink = FileDepot({str(tmp_path)!r}).sink({DIGEST!r}, {len(BLOB)})
 sink.write(bytes(100_000))
 os.kill(os.getpid(), signal.SIGKILL)

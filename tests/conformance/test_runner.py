@@ -19,8 +19,8 @@ from manta.node.runners.docker import DockerRunner
 from manta.node.runners.interface import ImageSpec, Runner, RuntimeExit
 from manta.node.runners.process import ProcessRunner
 from manta.node.runners.runtime_copy import runtime_copy
-from manta.node.task_server import session as light
-from tests.integration.light.harness import Node, wait_until
+from manta.node.task_server import messages as light
+from tests.support.harness import Node, wait_until
 
 
 @pytest.fixture(scope="module", params=["process", "docker"])

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from manta.testing.memory.transport import public_key_of
+from manta.testing.memory.network import public_key_of
 from manta.testing.transports import Harness, MemoryHarness, RecordingHandler, ZmqHarness, echo
 from manta.transports.errors import (
     AddressInUse,

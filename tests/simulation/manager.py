@@ -11,7 +11,7 @@ import msgspec
 from manta.actors import Refused
 from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.lease import Away, Isolated, Leases, Lost, NodeStateChanged
-from manta.manager.placement.place import NodeView
+from manta.manager.placement.nodes import NodeView
 from manta.manager.swarm import references
 from manta.manager.swarm.events import (
     Acknowledge,

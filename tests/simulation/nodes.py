@@ -6,7 +6,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from manta.node.journal import journal as journals
+from manta.node.journal import records
+from manta.node.journal.swarm import Journal
 from manta.node.scheduling.observed import Cancel, Fetch, Observed, StopRuntimes, Take
 from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
 from manta.node.tasks.events import (
@@ -51,7 +52,7 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
-from manta.testing.memory.transport import public_key_of
+from manta.testing.memory.network import public_key_of
 from manta.transports.errors import DownReason, LinkDown
 from manta.transports.interface import Link
 from tests.simulation.manager import HEARTBEAT, pack, unpack
@@ -97,7 +98,7 @@ class Node:
         self.tasks: dict[tuple[str, str, int], TaskMachine] = {}
         self.rounds: dict[str, Round] = {}
         self.timers: dict[str, Due] = {}
-        self.journals: dict[str, journals.Journal] = {}
+        self.journals: dict[str, Journal] = {}
         self.link: Link | None = None
         self.ups = 0
         self.registered = False
@@ -125,14 +126,14 @@ class Node:
     def start(self) -> None:
         self.note("starts")
         for swarm_id, file in self.disk.files.items():
-            records, length = journals.decode(bytes(file))
+            found, length = records.decode(bytes(file))
             del file[length:]
             self.disk.synced[swarm_id] = length
-            journal = journals.Journal.recover(records)
+            journal = Journal.recover(found)
             if journal is None:
                 file.clear()
-                file += journals.encode(journals.Begin(swarm_id))
-                journal = journals.Journal(journals.Begin(swarm_id))
+                file += records.encode(records.Begin(swarm_id))
+                journal = Journal(records.Begin(swarm_id))
             self.journals[swarm_id] = journal
             for kept in journal.entries:
                 for observer in self.observers:
@@ -312,13 +313,13 @@ class Node:
         swarm_id = entry.instance.swarm_id
         journal = self.journals.get(swarm_id)
         if journal is None:
-            begin = journals.Begin(swarm_id, self.acknowledged.get(swarm_id, 0))
-            journal = self.journals[swarm_id] = journals.Journal(begin)
-            self.disk.files[swarm_id] = bytearray(journals.encode(begin))
+            begin = records.Begin(swarm_id, self.acknowledged.get(swarm_id, 0))
+            journal = self.journals[swarm_id] = Journal(begin)
+            self.disk.files[swarm_id] = bytearray(records.encode(begin))
             self.disk.synced[swarm_id] = 0
         number = journal.append(entry, 100)
         self.last_writes[entry.instance] = number
-        self.disk.files[swarm_id] += journals.encode(journals.KeptEntry(number, entry))
+        self.disk.files[swarm_id] += records.encode(records.KeptEntry(number, entry))
         if not self.sync_due:
             self.sync_due = True
             self.world.after(self.world.between(*self.slow), self.sync)
@@ -381,13 +382,13 @@ class Node:
             return
         journal.acknowledge(upto, (), self.world.now)
         # The file is written anew now and then; here, each time.
-        file = bytearray(journals.encode(journal.begin()))
+        file = bytearray(records.encode(journal.begin()))
         unsynced = False
         for kept in journal.entries:
             if kept.number > journal.entries.synced and not unsynced:
                 unsynced = True
                 self.disk.synced[swarm_id] = len(file)
-            file += journals.encode(journals.KeptEntry(kept.number, kept.item))
+            file += records.encode(records.KeptEntry(kept.number, kept.item))
         if not unsynced:
             self.disk.synced[swarm_id] = len(file)
         self.disk.files[swarm_id] = file

@@ -7,13 +7,9 @@ from hashlib import blake2b
 from random import Random
 
 from manta.protocol.values import BlobRef
-from manta.testing.memory.transport import (
-    Faults,
-    MemoryNetwork,
-    MemoryTransport,
-    VirtualClock,
-    public_key_of,
-)
+from manta.testing.memory.medium import Faults, VirtualClock
+from manta.testing.memory.network import MemoryNetwork, public_key_of
+from manta.testing.memory.transport import MemoryTransport
 from manta.transports.security.admission import Admission
 
 STEPS = 40_000

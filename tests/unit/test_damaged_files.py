@@ -11,7 +11,7 @@ import pytest
 from manta.apis.connect.profiles import local_server_key
 from manta.manager.home import Home
 from manta.node.errors import IdentityError
-from manta.node.journal import journal
+from manta.node.journal import records
 from manta.node.state import StateFolder
 
 JUNK = [b"", b"{", b"\xff\xfe", b'{"node_id": "\xff"}', b'"\xc3"', b"[1, 2]", b"\x00" * 50]
@@ -26,7 +26,7 @@ def test_node(tmp_path: Path, junk: bytes) -> None:
         state.read_identity()
     assert state.read_status() is None
     framed = struct.pack("<II", len(junk), zlib.crc32(junk)) + junk
-    assert journal.decode(framed) == ([], 0)
+    assert records.decode(framed) == ([], 0)
 
 
 @pytest.mark.parametrize("junk", JUNK)

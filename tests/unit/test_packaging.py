@@ -16,7 +16,7 @@ import msgpack
 import pytest
 from setuptools import find_packages
 
-from tests.pythons import PYTHONS
+from tests.support.pythons import PYTHONS
 
 ROOT = Path(__file__).parents[2]
 

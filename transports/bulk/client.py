@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from manta.transports.bulk.interface import Depot, Operation
+    from manta.transports.blobs.interface import Depot
+    from manta.transports.bulk.interface import Operation
     from manta.transports.bulk.options import BulkOptions
     from manta.transports.interface import Buffer
 

@@ -37,7 +37,8 @@ from manta.transports.zeromq.sockets import SocketFactory, is_literal, join_addr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.transports.bulk.interface import BulkPeer, Depot, Operation
+    from manta.transports.blobs.interface import Depot
+    from manta.transports.bulk.interface import BulkPeer, Operation
     from manta.transports.bulk.wire import BulkMessage
     from manta.transports.interface import Buffer
     from manta.transports.security.admission import Admission

@@ -30,7 +30,8 @@ from manta.transports.security.admission import Standing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.transports.bulk.interface import Depot, Operation
+    from manta.transports.blobs.interface import Depot
+    from manta.transports.bulk.interface import Operation
     from manta.transports.bulk.options import BulkOptions
     from manta.transports.bulk.transfers import Statistics
     from manta.transports.interface import Buffer

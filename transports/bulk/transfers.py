@@ -10,8 +10,8 @@ from manta.transports.bulk.wire import Chunk, Credit, compress, pack, payload_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from manta.transports.blobs.interface import Sink, Source
     from manta.transports.bulk.flow import Allowance
-    from manta.transports.bulk.interface import Sink, Source
     from manta.transports.interface import Buffer
 
     Send = Callable[[list[Buffer]], bool]

@@ -28,7 +28,7 @@ from manta.transports.errors import (
 )
 
 if TYPE_CHECKING:
-    from manta.transports.bulk.interface import Source
+    from manta.transports.blobs.interface import Source
     from manta.transports.interface import Buffer
 
 VERSION = 1

@@ -1,7 +1,6 @@
 """Who holds a key. Pure.
 
-The key that the handshake proved is the identity; no message says who sent it. What he
-may ask for is in `rights`.
+The key that the handshake proved is the identity; no message says who sent it.
 """
 
 from __future__ import annotations

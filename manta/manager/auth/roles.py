@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Principal
-from manta.manager.auth.rights import Right, Row
+from manta.manager.auth.rights import Right
 from manta.manager.store.records import ClusterRecord, GrantRecord, RoleRecord
 from manta.protocol.codes import Code
 
@@ -39,7 +39,7 @@ class Roles:
         return self.rights_of_role(self.grants.get((who.id, cluster_id), ""))
 
     def sees(self, who: Principal, cluster_id: str) -> bool:
-        """Whether the cluster exists as far as he is concerned."""
+        """Whether the cluster exists as far as the user is concerned."""
         return who.admin or (who.id, cluster_id) in self.grants
 
     def of_user(self, user_id: str) -> dict[str, str]:
@@ -53,27 +53,27 @@ class Roles:
             if cluster == cluster_id and role == OWNER
         }
 
-    def check(self, who: Principal, row: Row, cluster: ClusterRecord, name: str) -> None:
-        """Raises Refused unless he has the row's right in the cluster."""
-        if row.right is None or row.right in self.rights(who, cluster.id):
+    def check(self, who: Principal, right: Right, cluster: ClusterRecord, name: str) -> None:
+        """Raises Refused, to the message of that name, unless the user has the right there."""
+        if right in self.rights(who, cluster.id):
             return
         role = self.grants.get((who.id, cluster.id), "no role")
         raise Refused(
             Code.FORBIDDEN,
-            f"{name} needs the right {row.right} in the cluster {cluster.name!r}, and as {role} "
+            f"{name} needs the right {right} in the cluster {cluster.name!r}, and as {role} "
             "you do not have it; an owner of the cluster or an administrator can grant a role "
             "that has (manta role grant).",
         )
 
-    def check_anywhere(self, who: Principal, row: Row, name: str) -> None:
-        """Raises Refused unless he has the row's right in some cluster."""
+    def check_anywhere(self, who: Principal, right: Right, name: str) -> None:
+        """Raises Refused unless the user has the right in some cluster."""
         own = self.of_user(who.id)
-        if who.admin or any(row.right in self.rights_of_role(role) for role in own.values()):
+        if who.admin or any(right in self.rights_of_role(role) for role in own.values()):
             return
         has = f"as {', '.join(sorted(set(own.values())))}" if own else "without a role"
         raise Refused(
             Code.FORBIDDEN,
-            f"{name} needs the right {row.right} in some cluster, and {has} you do not have it; "
+            f"{name} needs the right {right} in some cluster, and {has} you do not have it; "
             "an owner of a cluster or an administrator can grant a role that has "
             "(manta role grant).",
         )

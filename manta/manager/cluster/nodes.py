@@ -36,11 +36,13 @@ from manta.manager.cluster.lease import (
     NodeStateChanged,
     Reunited,
 )
-from manta.manager.context import GATEWAY, HEARTBEAT_INTERVAL, Board, Context
-from manta.manager.messages import CutNodes, NodeCame, NodesLeft, Orders, Restored
-from manta.manager.placement.place import NodeView
+from manta.manager.context import GATEWAY, Context
+from manta.manager.messages import CutNodes, NodeCame, NodesLeft
+from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign
+from manta.manager.swarm.messages import Orders, Restored
+from manta.manager.views import ClusterView
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.codes import Code
 from manta.protocol.node import (
@@ -59,6 +61,7 @@ from manta.protocol.tree import ReadTree, Tree
 from manta.transports.errors import LocalTransportError
 
 LINK = "node/manager-link"
+HEARTBEAT_INTERVAL = 3.0  # seconds
 STOP_TIMEOUT = 10.0
 """Seconds in which a node answers to StopNode."""
 
@@ -85,7 +88,7 @@ class ClusterNodes:
         self,
         actor: Supervisor,
         context: Context,
-        board: Board,
+        view: ClusterView,
         records: Iterable[NodeRecord],
         *,
         on_lost: Callable[[str, str], None],
@@ -93,16 +96,16 @@ class ClusterNodes:
     ) -> None:
         self._actor = actor
         self._context = context
-        self._board = board
+        self._view = view
         self._on_lost = on_lost
         self._on_moved = on_moved
         self._nodes = {record.id: _Node(record) for record in records}
         self._desired = DesiredStates()
         self._leases = Leases()
         self._running: set[str] = set()
-        self._views: dict[str, NodeView] = {}
+        self._node_views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
-        board.notice, board.nodes = "", {}
+        view.notice, view.nodes = "", {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
         self._obey(self._leases.restarted(self._nodes, self._now(), gone=gone))
 
@@ -154,9 +157,9 @@ class ClusterNodes:
         elif now >= node.asked_to_stop + STOP_TIMEOUT:  # what it was told has not reached it
             back += self._leases.undrained(node_id, now)
         self._obey(back)
-        # Each node beats every few seconds: no more of the board is made anew than its load.
-        self._views[node_id] = replace(self._views[node_id], load=message.load)
-        self._board.views = tuple(self._views.values())
+        # Each node beats every few seconds: only its load is replaced.
+        self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
+        self._view.node_views = tuple(self._node_views.values())
         self._tell_watchers(node_id)
         if back:  # it was silent for long, and its link held; or it drains or does no more
             self._on_moved()
@@ -191,10 +194,10 @@ class ClusterNodes:
         if node.monitor is not None:
             node.monitor.cancel()
         self._desired.forget(node_id)
-        self._views.pop(node_id, None)
+        self._node_views.pop(node_id, None)
         self._obey(self._leases.removed(node_id, self._now()))
         self._publish()
-        self._board.nodes.pop(node_id, None)
+        self._view.nodes.pop(node_id, None)
         self._context.revisions.nodes.forget(node_id)
         self._context.revisions.clusters.changed(node.record.cluster_id)
 
@@ -204,7 +207,7 @@ class ClusterNodes:
         if node is None or node.link is None:
             raise Refused(
                 Code.WRONG_STATE,
-                f"The node {self._board.aliases.get(node_id, node_id)!r} is not connected; "
+                f"The node {self._view.aliases.get(node_id, node_id)!r} is not connected; "
                 "stop it where it runs (manta_node stop).",
             )
         # Whether it drains or stops: what it ends on its way out is not to come back to it.
@@ -219,7 +222,7 @@ class ClusterNodes:
         """Raises Refused."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
-            alias = self._board.aliases.get(node_id, node_id)
+            alias = self._view.aliases.get(node_id, node_id)
             raise Refused(
                 Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree can't be had."
             )
@@ -250,10 +253,10 @@ class ClusterNodes:
                     self._on_moved()
                 case Isolated(sentence=sentence):
                     self._actor.log.error("%s", sentence)
-                    self._board.notice = sentence
+                    self._view.notice = sentence
                 case Reunited(sentence):
                     self._actor.log.warning("%s", sentence)
-                    self._board.notice = ""
+                    self._view.notice = ""
                 case _:
                     assert_never(action)
         self._set_timer()
@@ -351,7 +354,7 @@ class ClusterNodes:
         if node is None:
             return
         state = self._state(node_id)
-        self._views[node_id] = NodeView(
+        self._node_views[node_id] = NodeView(
             id=node_id,
             alias=node.record.alias,
             capabilities=node.record.capabilities,
@@ -365,14 +368,14 @@ class ClusterNodes:
 
     def _tell_watchers(self, node_id: str) -> None:
         info = self.info(node_id)
-        if info is not None and info != self._board.nodes.get(node_id):
-            self._board.nodes[node_id] = info
+        if info is not None and info != self._view.nodes.get(node_id):
+            self._view.nodes[node_id] = info
             self._context.revisions.nodes.changed(node_id)
 
     def _publish(self) -> None:
-        self._board.views = tuple(self._views.values())
-        self._board.aliases = {view.id: view.alias for view in self._board.views}
-        self._board.connected = sum(view.connected for view in self._board.views)
+        self._view.node_views = tuple(self._node_views.values())
+        self._view.aliases = {node.id: node.alias for node in self._view.node_views}
+        self._view.connected = sum(node.connected for node in self._view.node_views)
 
     def _state(self, node_id: str) -> NodeState:
         try:

@@ -29,32 +29,28 @@ from manta.manager.errors import StoreError
 from manta.manager.ids import new_id
 from manta.manager.messages import (
     ClusterChanged,
-    ClusterStopped,
     FromNode,
     FromUser,
     LoadSwarm,
     NodeAdded,
     NodeCame,
-    NodeGone,
     NodeRemoved,
-    NodesMoved,
     NodeTreeRequested,
-    Orders,
-    Restored,
     StopNodeRequested,
     SwarmCreated,
     SwarmRemoved,
     Sweep,
 )
-from manta.manager.placement import place
-from manta.manager.placement.place import NodeView
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.plan import check, refusal
 from manta.manager.placement.validity import flaws
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
-from manta.manager.swarm import plans, references, words
+from manta.manager.swarm import plans, references
 from manta.manager.swarm.events import Created, decode_log, encode
 from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.supervisor import SwarmSupervisor
 from manta.protocol import clusters, pages, user
@@ -100,11 +96,11 @@ class ClusterSupervisor(Supervisor):
 
     def on_start(self) -> None:
         reader = self._context.reader
-        self._board = board = self._context.board(self._id)
+        self._view = view = self._context.cluster(self._id)
         self._writer = Writer(self, STORE)
         record = reader.get(ClusterRecord, self._id)
-        board.stopped = record is not None and record.status == ClusterState.STOPPED
-        board.swarms = {}
+        view.stopped = record is not None and record.status == ClusterState.STOPPED
+        view.swarms = {}
         self._changes: list[Reply] = []
         """Of the cluster, that are not in effect yet."""
         for swarm in reader.all(SwarmRecord):
@@ -113,13 +109,13 @@ class ClusterSupervisor(Supervisor):
         self._nodes = ClusterNodes(
             self,
             self._context,
-            board,
+            view,
             [record for record in reader.all(NodeRecord) if record.cluster_id == self._id],
             on_lost=self._node_lost,
             on_moved=self._nodes_moved,
         )
         self._unread = {
-            id_ for id_, info in board.swarms.items() if not SwarmState(info.status).final
+            id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final
         }
         """Swarms that must read their logs before it is known what nodes shall run."""
         self._waiting: list[tuple[NodeCame, Reply]] = []
@@ -203,7 +199,7 @@ class ClusterSupervisor(Supervisor):
             why = str(error)
         reason = f"its event log cannot be read: {why}; restore a backup, or remove the swarm."
         self._unread.discard(swarm_id)
-        info = self._board.swarms.get(swarm_id)
+        info = self._view.swarms.get(swarm_id)
         if info is not None and not SwarmState(info.status).final:
             self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
         self._register_waiting()
@@ -212,7 +208,7 @@ class ClusterSupervisor(Supervisor):
     def _load(self, swarm_id: str, reply: Reply) -> None:
         if self.child(swarm_id) is not None:
             reply.set(None)
-        elif swarm_id not in self._board.swarms:
+        elif swarm_id not in self._view.swarms:
             reply.fail(Refused(Code.UNKNOWN_SWARM, f"There is no swarm {swarm_id!r}."))
         else:
             self._start_swarm(swarm_id, reply)
@@ -222,7 +218,7 @@ class ClusterSupervisor(Supervisor):
             # Idle: its spec is made anew when somebody asks for it.
             self.stop_child(id, lambda *_: None)
             return
-        info = self._board.swarms.get(id)
+        info = self._view.swarms.get(id)
         if info is not None and not SwarmState(info.status).final:
             self._unread.add(id)
             self._nodes.cut_all()
@@ -232,14 +228,14 @@ class ClusterSupervisor(Supervisor):
         self._show(message.info)
         self._nodes.restored(message, runs=SwarmState(message.info.status) in _RUNS)
         self._register_waiting()
-        if self._board.stopped:  # it was not there when it was told, or its answer was not kept
+        if self._view.stopped:  # it was not there when it was told, or its answer was not kept
             self._tell_swarm(message.swarm_id, _STOPPED)
 
     def _orders(self, orders: Orders) -> None:
-        if orders.swarm_id not in self._board.swarms:
+        if orders.swarm_id not in self._view.swarms:
             return  # removed meanwhile
         if orders.info is not None:
-            before = self._board.swarms[orders.swarm_id].status
+            before = self._view.swarms[orders.swarm_id].status
             self._show(orders.info)
             state = SwarmState(orders.info.status)
             if state in _RUNS and before == SwarmState.PENDING:
@@ -251,18 +247,18 @@ class ClusterSupervisor(Supervisor):
             self._nodes.obey(orders)
 
     def _show(self, info: SwarmInfo) -> None:
-        swarms = {**self._board.swarms, info.swarm_id: info}
+        swarms = {**self._view.swarms, info.swarm_id: info}
         self._show_all(swarms)
         self._context.revisions.swarms.changed(info.swarm_id)
 
     def _show_all(self, swarms: dict[str, SwarmInfo]) -> None:
-        self._board.swarms = swarms
-        self._board.active_swarms = sum(info.status in _RUNS for info in swarms.values())
+        self._view.swarms = swarms
+        self._view.active_swarms = sum(info.status in _RUNS for info in swarms.values())
         if self._changes:
             self._answer_changes()
 
     def _tell_swarms(self, message: object) -> None:
-        for swarm_id in self._board.swarms:
+        for swarm_id in self._view.swarms:
             self._tell_swarm(swarm_id, message)
 
     def _tell_swarm(self, swarm_id: str, message: object) -> None:
@@ -321,7 +317,7 @@ class ClusterSupervisor(Supervisor):
 
     def _remove_node(self, node_id: str, reply: Reply) -> None:
         self._nodes.removed(node_id)
-        swarms = [ref for id_ in self._board.swarms if (ref := self.child(id_)) is not None]
+        swarms = [ref for id_ in self._view.swarms if (ref := self.child(id_)) is not None]
         if not swarms:
             reply.set(None)
         # What the node sent before may wait in their mailboxes: answered when that is over.
@@ -369,15 +365,15 @@ class ClusterSupervisor(Supervisor):
 
     def _changed(self, record: ClusterRecord, reply: Reply) -> None:
         """Answered once it is in effect: a cluster that is stopped runs nothing."""
-        self._board.stopped = record.status == ClusterState.STOPPED
+        self._view.stopped = record.status == ClusterState.STOPPED
         self._changes.append(reply)
-        if self._board.stopped:
+        if self._view.stopped:
             self._tell_swarms(_STOPPED)
         self._answer_changes()
 
     def _answer_changes(self) -> None:
-        swarms = self._board.swarms.values()
-        if self._board.stopped and not all(SwarmState(info.status).final for info in swarms):
+        swarms = self._view.swarms.values()
+        if self._view.stopped and not all(SwarmState(info.status).final for info in swarms):
             return
         changes, self._changes = self._changes, []
         for reply in changes:
@@ -386,18 +382,18 @@ class ClusterSupervisor(Supervisor):
     def _check(self, request: FromUser, reply: Reply) -> None:
         message = request.message
         assert isinstance(message, user.CheckSwarm | user.SendSwarm)
-        if self._board.stopped:
+        if self._view.stopped:
             sentence = (
                 f"The cluster {message.cluster!r} is stopped; start it (manta cluster start)."
             )
             reply.fail(Refused(Code.WRONG_STATE, sentence))
             return
-        spec, views = message.spec, self._board.views
+        spec, nodes = message.spec, self._view.node_views
         work(
             self,
             self._context.workers,
-            lambda: (flaws(spec), place.check(spec, views), self._missing(spec)),
-            lambda found: self._checked(request, reply, views, *found),
+            lambda: (flaws(spec), check(spec, nodes), self._missing(spec)),
+            lambda found: self._checked(request, reply, nodes, *found),
             reply,
         )
 
@@ -410,16 +406,16 @@ class ClusterSupervisor(Supervisor):
         self,
         request: FromUser,
         reply: Reply,
-        views: tuple[NodeView, ...],
+        nodes: tuple[NodeView, ...],
         flawed: tuple[str, ...],
         plan: Plan,
         missing: list[str],
     ) -> None:
         message = request.message
-        if plan.problems and not flawed and any(view.returning for view in views):
+        if plan.problems and not flawed and any(node.returning for node in nodes):
             # They may be back in a moment, or are already: no answer to give a user now.
             self._unchecked.append((request, reply))
-            if not any(view.returning for view in self._board.views):
+            if not any(node.returning for node in self._view.node_views):
                 self._check_again()
             return
         if isinstance(message, user.CheckSwarm):
@@ -427,9 +423,9 @@ class ClusterSupervisor(Supervisor):
             return
         assert isinstance(message, user.SendSwarm)
         if flawed:
-            raise words.refusal(Code.INVALID, flawed)
+            raise refusal(Code.INVALID, flawed)
         if plan.problems and not message.wait:
-            raise words.refusal(Code.UNPLACEABLE, plan.problems)
+            raise refusal(Code.UNPLACEABLE, plan.problems)
         if missing:
             raise Refused(
                 Code.BLOB_MISSING,
@@ -463,7 +459,7 @@ class ClusterSupervisor(Supervisor):
         )
 
     def _remove_swarm(self, swarm_id: str, reply: Reply) -> None:
-        info = self._board.swarms.get(swarm_id)
+        info = self._view.swarms.get(swarm_id)
         if info is None:
             raise Refused(Code.UNKNOWN_SWARM, f"There is no swarm {swarm_id!r}.")
         if info.status in _RUNS:
@@ -477,7 +473,7 @@ class ClusterSupervisor(Supervisor):
             if error is not None:
                 reply.fail(Refused(Code.STORAGE, f"The swarm was not removed: {error}"))
                 return
-            self._show_all({id_: i for id_, i in self._board.swarms.items() if id_ != swarm_id})
+            self._show_all({id_: i for id_, i in self._view.swarms.items() if id_ != swarm_id})
             self._context.revisions.swarms.forget(swarm_id)
             self._unread.discard(swarm_id)
             self._nodes.swarm_ended(swarm_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
@@ -16,7 +16,9 @@ from manta.manager.context import BLOBS, ROOT, Context, cluster_path
 from manta.manager.directory import Directory
 from manta.manager.errors import StoreError
 from manta.manager.gateway.enrolment import Enrolment
-from manta.manager.gateway.relay import Relay
+from manta.manager.gateway.forwarder import Forwarder
+from manta.manager.gateway.listeners import Listeners
+from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
 from manta.manager.store.actor import Writer
@@ -47,18 +49,17 @@ class Clusters:
         roles: Roles,
         enrolment: Enrolment,
         writer: Writer,
-        relay: Relay,
-        cut: Callable[[str], None],
+        forwarder: Forwarder,
+        listeners: Listeners,
     ) -> None:
-        """`cut` ends the links of a key."""
         self._actor = actor
         self._context = context
         self._directory = directory
         self._roles = roles
         self._enrolment = enrolment
         self._writer = writer
-        self._relay = relay
-        self._cut = cut
+        self._forwarder = forwarder
+        self._listeners = listeners
 
     def info(self, record: ClusterRecord) -> ClusterInfo:
         return _info(record, len(self._directory.nodes_of(record.id)))
@@ -75,10 +76,10 @@ class Clusters:
         shows = record is not None and Right.CLUSTER_READ in self._roles.rights(who, cluster_id)
         return self.info(record) if record is not None and shows else None
 
-    def create(self, name: str, who: Principal) -> None:
+    def create(self, request: Request[clusters.CreateCluster, None]) -> None:
+        name, who, reply = request.message.name, request.who, request.defer()
         self._directory.check_cluster_name(name)
         record = ClusterRecord(new_id(), name, who.id, self._actor.clock.wall())
-        reply = self._actor.defer()
         self._directory.clusters[record.id] = record
         self._roles.grants[who.id, record.id] = OWNER
 
@@ -91,14 +92,18 @@ class Clusters:
             self._actor.log.info("cluster %s (%s) created", name, record.id)
             self._context.revisions.clusters.changed(record.id)
             start = StartChild(cluster_spec(self._context, record.id))
-            self._relay.ask(ROOT, start, reply, lambda _: self.info(record))
+            self._forwarder.ask(ROOT, start, reply, lambda _: self.info(record))
 
         owner = GrantRecord(who.id, record.id, OWNER)
         self._writer.write(Put(record), Put(owner), then=then)
 
-    def change(self, record: ClusterRecord, status: ClusterState) -> None:
+    def change(
+        self,
+        request: Request[clusters.StartCluster | clusters.StopCluster, ClusterRecord],
+        status: ClusterState,
+    ) -> None:
+        record, reply = request.target, request.defer()
         changed = msgspec.structs.replace(record, status=status)
-        reply = self._actor.defer()
 
         def then(error: StoreError | None) -> None:
             if error is not None:
@@ -107,18 +112,18 @@ class Clusters:
             self._directory.clusters[record.id] = changed
             self._context.revisions.clusters.changed(record.id)
             path = cluster_path(record.id)
-            self._relay.ask(path, ClusterChanged(changed), reply, lambda _: self.info(changed))
+            self._forwarder.ask(path, ClusterChanged(changed), reply, lambda _: self.info(changed))
 
         self._writer.write(Put(changed), then=then)
 
-    def delete(self, record: ClusterRecord) -> None:
-        if active := self._context.board(record.id).active_swarms:
+    def delete(self, request: Request[clusters.DeleteCluster, ClusterRecord]) -> None:
+        record, reply = request.target, request.defer()
+        if active := self._context.cluster(record.id).active_swarms:
             raise Refused(
                 Code.WRONG_STATE,
                 f"{active} swarm{'s run' if active > 1 else ' runs'} in the cluster "
                 f"{record.name!r}; stop the cluster (manta cluster stop) before you delete it.",
             )
-        reply = self._actor.defer()
         nodes = self._directory.nodes_of(record.id)
         tokens = self._enrolment.tokens_of(record.id)
         swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
@@ -146,19 +151,19 @@ class Clusters:
                 self._roles.grants.pop((grant.user_id, grant.cluster_id), None)
             self._enrolment.forget_tokens(tokens)
             self._directory.clusters.pop(record.id, None)
-            self._context.boards.pop(record.id, None)
+            self._context.clusters.pop(record.id, None)
             self._context.revisions.clusters.forget(record.id)
             self._context.revisions.nodes.forget(*(one.id for one in nodes))
             self._context.revisions.swarms.forget(*(swarm.id for swarm in swarms))
             self._actor.log.info("cluster %s (%s) deleted", record.name, record.id)
-            self._relay.tell(BLOBS, Sweep())
+            self._forwarder.tell(BLOBS, Sweep())
             stop = StopChild(cluster_spec(self._context, record.id).id)
-            self._relay.ask(ROOT, stop, reply, lambda _: Ok())
+            self._forwarder.ask(ROOT, stop, reply, lambda _: Ok())
 
         self._writer.write(*writes, then=then)
 
-    def remove_node(self, record: NodeRecord) -> None:
-        reply = self._actor.defer()
+    def remove_node(self, request: Request[clusters.RemoveNode, NodeRecord]) -> None:
+        record, reply = request.target, request.defer()
 
         def then(error: StoreError | None) -> None:
             if error is not None:
@@ -167,7 +172,7 @@ class Clusters:
             self._disown(record)
             self._actor.log.info("node %s (%s) removed", record.alias, record.id)
             path = cluster_path(record.cluster_id)
-            self._relay.ask(path, NodeRemoved(record.id), reply, lambda _: Ok())
+            self._forwarder.ask(path, NodeRemoved(record.id), reply, lambda _: Ok())
 
         self._writer.write(*self._removal(record), then=then)
 
@@ -180,7 +185,7 @@ class Clusters:
         """From here on nothing that the key sends is handled."""
         self._context.principals.learn(Principal(Kind.REMOVED, record.key, record.id))
         self._directory.nodes.pop(record.id, None)
-        self._cut(record.key)
+        self._listeners.cut(record.key)
 
 
 def _info(record: ClusterRecord, nodes: int) -> ClusterInfo:

@@ -7,19 +7,22 @@ two who present it at the same time do not both pass.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
 import msgspec
 
 from manta.actors import Actor, Refused, Reply
-from manta.manager.auth.principals import Kind, Principal, of_node
+from manta.manager.auth.principals import Kind, of_node
 from manta.manager.auth.tokens import LEEWAY, MAX_NODE_TTL, digest_of
-from manta.manager.context import Context
+from manta.manager.context import Context, cluster_path
 from manta.manager.directory import Directory
+from manta.manager.gateway.forwarder import Forwarder
+from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.registrar import Registrar, record_of
+from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
+from manta.manager.messages import NodeAdded
 from manta.manager.store.interface import Delete, Put
-from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, TokenRecord
+from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, TokenRecord
 from manta.protocol.clusters import CreateNodeToken, Token
 from manta.protocol.codes import Code
 from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
@@ -33,19 +36,18 @@ class Enrolment:
         context: Context,
         directory: Directory,
         registrar: Registrar,
-        *,
-        on_known: Callable[[str], None],
-        on_node: Callable[[NodeRecord], None],
+        listeners: Listeners,
+        forwarder: Forwarder,
     ) -> None:
-        """Told of each key that is a node's from here on, and of each node that enrolled."""
         self._actor = actor
         self._context = context
         self._directory = directory
         self._registrar = registrar
-        self._on_known = on_known
-        self._on_node = on_node
+        self._listeners = listeners
+        self._forwarder = forwarder
 
-    def enroll(self, message: Enroll, principal: Principal, reply: Reply) -> None:
+    def enroll(self, request: Request[Enroll, None]) -> None:
+        message, principal, reply = request.message, request.who, request.defer()
         if principal.kind is Kind.NODE:  # the answer to its first try was lost
             record = self._directory.nodes[principal.id]
             reply.set(Enrolled(record.id, record.cluster_id, record.alias))
@@ -78,8 +80,8 @@ class Enrolment:
 
         def stored() -> None:
             self._context.principals.learn(of_node(node))
-            self._on_known(key)
-            self._on_node(node)
+            self._listeners.admit(key)
+            self._forwarder.tell(cluster_path(node.cluster_id), NodeAdded(node))
             self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
             reply.set(Enrolled(node.id, node.cluster_id, node.alias))
 
@@ -91,8 +93,9 @@ class Enrolment:
         key_record = KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)
         self._registrar.write((Put(used), Put(node), Put(key_record)), stored, reply, not_stored)
 
-    def examine(self, message: ExamineToken, principal: Principal, reply: Reply) -> None:
+    def examine(self, request: Request[ExamineToken, None]) -> None:
         """As far as `enroll` would look at the token; nothing is used up."""
+        message, principal, reply = request.message, request.who, request.defer()
         self._registrar.limits.check_token(self._actor.clock.now())
 
         def then(claims: TokenClaims) -> None:
@@ -155,9 +158,8 @@ class Enrolment:
 
     # Tokens.
 
-    def create_token(
-        self, message: CreateNodeToken, cluster_id: str, by: Principal, reply: Reply
-    ) -> None:
+    def create_token(self, request: Request[CreateNodeToken, ClusterRecord]) -> None:
+        message, cluster_id, reply = request.message, request.target.id, request.defer()
         if message.ttl > MAX_NODE_TTL:
             raise Refused(
                 Code.INVALID,
@@ -181,7 +183,7 @@ class Enrolment:
 
         self._registrar.work(
             "issuing a token",
-            by.key,
+            request.who.key,
             lambda now: self._context.authority.issue(
                 NODE_AUDIENCE, cluster_id, now=now, ttl=message.ttl, uses=message.uses
             ),

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from manta.actors import Actor, Refused, Reply
 from manta.manager.auth.principals import Principal
 from manta.manager.context import BLOBS, Context, work
+from manta.manager.gateway.forwarder import Forwarder
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.gateway.registry import Registry, check, described
-from manta.manager.gateway.relay import Relay
+from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import Sweep
 from manta.manager.store.interface import Delete, Put, Reference, Release, Write
@@ -28,42 +29,32 @@ from manta.protocol.users import ModuleInfo
 
 
 class Modules:
-    def __init__(self, actor: Actor, context: Context, registrar: Registrar, relay: Relay) -> None:
+    def __init__(
+        self, actor: Actor, context: Context, registrar: Registrar, forwarder: Forwarder
+    ) -> None:
         self._actor = actor
         self._context = context
         self._registrar = registrar
-        self._relay = relay
+        self._forwarder = forwarder
         self._registry = Registry(context.reader.all(ModuleRecord))
         self._revisions = context.revisions.modules
         self._revisions.changed(*self._registry.modules)
 
-    def handle(self, message: users.ModuleRequest, who: Principal, reply: Reply) -> None:
-        registry = self._registry
-        match message:
-            case users.ListModules(after):
-                found, more = pages.after(
-                    map(_info, registry.modules.values()), lambda one: one.id, after, pages.encoded
-                )
-                reply.set(users.Modules(found, more))
-            case users.GetModule(name, version):
-                reply.set(_info(registry.get(name, version, who)))
-            case users.ResolveModule(name, version):
-                self._resolve(registry.resolve(name, version, who), reply)
-            case users.SendModule(spec):
-                registry.accept(spec, who)
-                self._with_package(spec, reply, lambda: self._send(spec, who, reply))
-            case users.UpdateModule(name, spec):
-                registry.own(name, None, who)
-                self._with_package(spec, reply, lambda: self._update(name, spec, who, reply))
-            case users.RemoveModule(name, version):
-                self._remove(registry.own(name, version, who), who, reply)
+    def page(self, after: str) -> users.Modules:
+        infos = map(_info, self._registry.modules.values())
+        return users.Modules(*pages.after(infos, lambda one: one.id, after, pages.encoded))
+
+    def get(self, name: str, version: str | None, who: Principal) -> ModuleInfo:
+        return _info(self._registry.get(name, version, who))
 
     def info(self, module_id: str) -> ModuleInfo | None:
         record = self._registry.modules.get(module_id)
         return None if record is None else _info(record)
 
-    def _resolve(self, record: ModuleRecord, reply: Reply) -> None:
+    def resolve(self, request: Request[users.ResolveModule, None]) -> None:
         """Even if it is removed meanwhile, its package stays until it has been named."""
+        message, reply = request.message, request.defer()
+        record = self._registry.resolve(message.name, message.version, request.who)
 
         def job() -> ModuleInfo:
             if record.spec.package is not None:
@@ -74,6 +65,17 @@ class Modules:
             reply.set(info)
 
         work(self._actor, self._context.workers, job, then, reply)
+
+    def send(self, request: Request[users.SendModule, None]) -> None:
+        spec, who, reply = request.message.spec, request.who, request.defer()
+        self._registry.accept(spec, who)
+        self._with_package(spec, reply, lambda: self._send(spec, who, reply))
+
+    def update(self, request: Request[users.UpdateModule, None]) -> None:
+        name, spec = request.message.module, request.message.spec
+        who, reply = request.who, request.defer()
+        self._registry.own(name, None, who)
+        self._with_package(spec, reply, lambda: self._update(name, spec, who, reply))
 
     def _with_package(self, spec: ModuleSpec, reply: Reply, then: Callable[[], None]) -> None:
         def job() -> None:
@@ -123,7 +125,7 @@ class Modules:
             self._actor.log.info("%s the module %s", done, described(record))
             self._revisions.changed(record.id)
             if before is not None and before.spec.package != record.spec.package:
-                self._relay.tell(BLOBS, Sweep())
+                self._forwarder.tell(BLOBS, Sweep())
             reply.set(_info(record))
 
         def not_stored() -> None:
@@ -134,13 +136,15 @@ class Modules:
 
         self._registrar.write((Put(record), *writes), stored, reply, not_stored)
 
-    def _remove(self, record: ModuleRecord, who: Principal, reply: Reply) -> None:
+    def remove(self, request: Request[users.RemoveModule, None]) -> None:
+        message, who, reply = request.message, request.who, request.defer()
+        record = self._registry.own(message.module, message.version, who)
         self._registry.pop(record)
 
         def stored() -> None:
             self._actor.log.warning("%s removed the module %s", who.name, described(record))
             self._revisions.forget(record.id)
-            self._relay.tell(BLOBS, Sweep())
+            self._forwarder.tell(BLOBS, Sweep())
             reply.set(Ok())
 
         writes = (Delete(ModuleRecord, record.id), *_releases(record))

@@ -6,7 +6,7 @@ told that he is somebody before it is durable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -25,6 +25,8 @@ from manta.manager.auth.tokens import (
 )
 from manta.manager.context import Context, work
 from manta.manager.errors import StoreError
+from manta.manager.gateway.listeners import Listeners
+from manta.manager.gateway.requests import Request
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import Delete, Put, Write
 from manta.manager.store.records import (
@@ -34,7 +36,7 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.protocol.codes import Code
-from manta.protocol.sign_in import Bind, SignedIn, SignIn
+from manta.protocol.sign_in import Bind, RotateToken, SignedIn, SignIn
 from manta.protocol.tokens import USER_AUDIENCE, TokenClaims
 
 T = TypeVar("T")
@@ -58,17 +60,12 @@ class Registrar:
         actor: Actor,
         context: Context,
         writer: Writer,
-        *,
-        on_known: Callable[[str], None],
-        on_gone: Callable[[Iterable[str], str], None],
+        listeners: Listeners,
     ) -> None:
-        """Told of each key that is somebody's from here on, and of keys that are nobody's any
-        more."""
         self._actor = actor
         self._context = context
         self._writer = writer
-        self._on_known = on_known
-        self._on_gone = on_gone
+        self._listeners = listeners
         self.limits = GuestLimits()
         self.users = {record.id: record for record in context.reader.all(UserRecord)}
         self.tokens = {record.digest: record for record in context.reader.all(TokenRecord)}
@@ -81,11 +78,12 @@ class Registrar:
 
     # Users.
 
-    def sign_in(self, message: SignIn, principal: Principal, reply: Reply) -> None:
+    def sign_in(self, request: Request[SignIn, None]) -> None:
+        message, reply = request.message, request.defer()
         email = message.email.strip().lower()
         self.limits.check_sign_in(email, self._actor.clock.now())
         user = next((user for user in self.users.values() if user.email == email), None)
-        key, authority = principal.key, self._context.authority
+        key, authority = request.who.key, self._context.authority
 
         def job(now: float) -> tuple[UserRecord, str, TokenClaims]:
             if not passwords.verify_password(user.password if user else None, message.password):
@@ -106,9 +104,9 @@ class Registrar:
 
         self.work(f"sign-in as {email}", key, job, then, reply)
 
-    def bind(self, message: Bind, principal: Principal, reply: Reply) -> None:
+    def bind(self, request: Request[Bind, None]) -> None:
+        message, key, reply = request.message, request.who.key, request.defer()
         self.limits.check_token(self._actor.clock.now())
-        key = principal.key
 
         def then(claims: TokenClaims) -> None:
             record = self.tokens.get(digest_of(claims.id))
@@ -155,7 +153,7 @@ class Registrar:
                 reply.fail(_revoked("it was ended while you signed in"))
                 return
             self._context.principals.learn(of_user(user, key))
-            self._on_known(key)
+            self._listeners.admit(key)
             self._actor.log.info("%s signed in", user.email)
             reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
@@ -177,8 +175,9 @@ class Registrar:
 
     # The ends of keys and tokens.
 
-    def rotate(self, principal: Principal, reply: Reply) -> None:
+    def rotate(self, request: Request[RotateToken, None]) -> None:
         """A new token for the key; the old one is worth nothing once this is answered."""
+        principal, reply = request.who, request.defer()
         key = principal.key
 
         def then(issued: tuple[str, TokenClaims]) -> None:
@@ -232,7 +231,7 @@ class Registrar:
             self._actor.log.warning(
                 "a rotated token of %s was shown again: %d keys were cut", user.email, len(end.keys)
             )
-            self._on_gone([one.key for one in end.keys], key)
+            self._listeners.withdraw([one.key for one in end.keys], key)
             reply.fail(refusal)
 
         self.write(end.writes, stored, reply, end.undo)

@@ -7,7 +7,7 @@ back if it was not stored. The answer goes out once nothing of a withdrawn key i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
@@ -16,13 +16,17 @@ from manta.manager.auth import passwords
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import BUILTIN, OWNER, Roles
+from manta.manager.context import Context
 from manta.manager.directory import Directory
+from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.registrar import Registrar
+from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.store.interface import Delete, Put, Write
 from manta.manager.store.records import (
     ADMIN_ROLE,
     USER_ROLE,
+    ClusterRecord,
     GrantRecord,
     KeyRecord,
     RoleRecord,
@@ -39,62 +43,18 @@ class Users:
     def __init__(
         self,
         actor: Actor,
+        context: Context,
         registrar: Registrar,
         roles: Roles,
         directory: Directory,
-        *,
-        on_gone: Callable[[Iterable[str], str], None],
-        on_granted: Callable[[str], None],
+        listeners: Listeners,
     ) -> None:
-        """`on_gone` is told of keys that are nobody's from here on, and of who asked for it;
-        `on_granted` of a cluster of which somebody may see more now, or less."""
         self._actor = actor
+        self._context = context
         self._registrar = registrar
         self._roles = roles
         self._directory = directory
-        self._on_gone = on_gone
-        self._on_granted = on_granted
-
-    def handle(
-        self,
-        message: users.UserRequest | sign_in.Logout,
-        who: Principal,
-        seen: Directory,
-        reply: Reply,
-    ) -> None:
-        """`seen` is what there is, as far as `who` is concerned."""
-        match message:
-            case users.GetUser(name):
-                reply.set(self._info(self._get(name, who), who))
-            case users.ListUsers(after):
-                infos = (self._info(one, who) for one in self._registrar.users.values())
-                found = pages.after(infos, lambda one: one.id, after, pages.encoded)
-                reply.set(users.Users(*found))
-            case users.AddUser():
-                self._add(message, who, reply)
-            case users.ChangePassword():
-                self._change_password(message, who, reply)
-            case users.DeleteUser(name):
-                self._delete(self._find(name), who, reply)
-            case users.RevokeTokens(name):
-                self._revoke_tokens(self._find(name), who, reply)
-            case users.GrantRole(name, cluster, role):
-                self._set_role(self._find(name), seen.cluster(cluster).id, role, who, reply)
-            case users.RevokeRole(name, cluster):
-                self._set_role(self._find(name), seen.cluster(cluster).id, None, who, reply)
-            case users.CreateRoleDefinition():
-                self._define(message, reply)
-            case users.DeleteRoleDefinition(name):
-                self._undefine(name, reply)
-            case users.ListRoles(after):
-                builtin = (_role(name, rights, True) for name, rights in BUILTIN.items())
-                own = (_role(name, rights) for name, rights in self._roles.defined.items())
-                roles, more = pages.after(
-                    (*builtin, *own), lambda one: _place(one.name), _place(after), pages.encoded
-                )
-                reply.set(users.Roles(roles, more))
-            case sign_in.Logout(everywhere):
-                self._logout(who, everywhere, reply)
+        self._listeners = listeners
 
     # Who there is.
 
@@ -120,15 +80,20 @@ class Users:
             f"There is no user {name!r}; an administrator sees them all with `manta user list`.",
         )
 
-    def _get(self, name: str | None, who: Principal) -> UserRecord:
+    def get(self, name: str | None, who: Principal) -> users.UserInfo:
+        """None is the user who asks."""
         if name is None or name in (who.id, who.name):
-            return self._registrar.users[who.id]
+            return self._info(self._registrar.users[who.id], who)
         if not who.admin:
             raise Refused(
                 Code.FORBIDDEN,
                 "GetUser was refused: only an administrator sees other users; ask one.",
             )
-        return self._find(name)
+        return self._info(self._find(name), who)
+
+    def page(self, after: str, who: Principal) -> users.Users:
+        infos = (self._info(one, who) for one in self._registrar.users.values())
+        return users.Users(*pages.after(infos, lambda one: one.id, after, pages.encoded))
 
     def _info(self, record: UserRecord, who: Principal) -> users.UserInfo:
         """With the roles in those clusters that he who asks sees."""
@@ -142,7 +107,8 @@ class Users:
 
     # Users.
 
-    def _add(self, message: users.AddUser, who: Principal, reply: Reply) -> None:
+    def add(self, request: Request[users.AddUser, None]) -> None:
+        message, who, reply = request.message, request.who, request.defer()
         email = message.email.strip().lower()
         name, at, domain = email.partition("@")
         if not (name and at and domain) or any(map(str.isspace, email)) or len(email) > 200:
@@ -179,7 +145,8 @@ class Users:
         if any(one.email == email for one in self._registrar.users.values()):
             raise Refused(Code.NAME_TAKEN, f"There is a user {email!r} already; choose another.")
 
-    def _change_password(self, message: users.ChangePassword, who: Principal, reply: Reply) -> None:
+    def change_password(self, request: Request[users.ChangePassword, None]) -> None:
+        message, who, reply = request.message, request.who, request.defer()
         _check_password(message.new)
         before = self._registrar.users[who.id]
         self._registrar.check_sign_in(before.email)
@@ -205,7 +172,8 @@ class Users:
 
         self._registrar.work("changing a password", who.key, job, then, reply)
 
-    def _delete(self, record: UserRecord, who: Principal, reply: Reply) -> None:
+    def delete(self, request: Request[users.DeleteUser, None]) -> None:
+        record, who, reply = self._find(request.message.user), request.who, request.defer()
         everybody = self._registrar.users
         admins = [one for one in everybody.values() if one.role == ADMIN_ROLE]
         if admins == [record]:
@@ -239,7 +207,8 @@ class Users:
 
         self._registrar.write(tuple(writes), stored, reply, not_stored)
 
-    def _logout(self, who: Principal, everywhere: bool, reply: Reply) -> None:
+    def log_out(self, request: Request[sign_in.Logout, None]) -> None:
+        who, everywhere, reply = request.who, request.message.everywhere, request.defer()
         end = self._registrar.ending(who.id, None if everywhere else who.key)
 
         def stored() -> None:
@@ -248,7 +217,8 @@ class Users:
 
         self._registrar.write(end.writes, stored, reply, end.undo)
 
-    def _revoke_tokens(self, record: UserRecord, who: Principal, reply: Reply) -> None:
+    def revoke_tokens(self, request: Request[users.RevokeTokens, None]) -> None:
+        record, who, reply = self._find(request.message.user), request.who, request.defer()
         end = self._registrar.ending(record.id)
 
         def stored() -> None:
@@ -258,15 +228,20 @@ class Users:
         self._registrar.write(end.writes, stored, reply, end.undo)
 
     def _gone(self, keys: Iterable[KeyRecord], who: Principal, reply: Reply) -> None:
-        self._on_gone([one.key for one in keys], who.key)
+        self._listeners.withdraw([one.key for one in keys], who.key)
         reply.set(Ok())
 
     # Roles.
 
-    def _set_role(
-        self, record: UserRecord, cluster_id: str, role: str | None, who: Principal, reply: Reply
+    def set_role(
+        self,
+        request: Request[users.GrantRole | users.RevokeRole, ClusterRecord],
+        role: str | None,
     ) -> None:
-        roles, place = self._roles, (record.id, cluster_id)
+        """None: the user has no role there any more."""
+        record, who, cluster = self._find(request.message.user), request.who, request.target
+        roles, cluster_id, reply = self._roles, cluster.id, request.defer()
+        place = record.id, cluster_id
         before = roles.grants.get(place)
         if role is not None and role not in BUILTIN and role not in roles.defined:
             known = ", ".join([*BUILTIN, *sorted(roles.defined)])
@@ -289,7 +264,7 @@ class Users:
                 roles.grants.pop(place, None)
             else:
                 roles.grants[place] = value
-            self._on_granted(cluster_id)
+            self._reveal(cluster_id)
 
         enter(role)
         grant = GrantRecord(record.id, cluster_id, role or "")
@@ -297,11 +272,18 @@ class Users:
 
         def stored() -> None:
             said = f"is {role}" if role else "has no role any more"
-            cluster = self._directory.clusters[cluster_id].name
-            self._actor.log.info("%s %s in %s, by %s", record.email, said, cluster, who.name)
+            self._actor.log.info("%s %s in %s, by %s", record.email, said, cluster.name, who.name)
             reply.set(self._info(record, who))
 
         self._registrar.write((write,), stored, reply, lambda: enter(before))
+
+    def _reveal(self, cluster_id: str) -> None:
+        """Who watches a list looks again: somebody may see more of this cluster now, or less."""
+        revisions = self._context.revisions
+        revisions.clusters.changed(cluster_id)
+        revisions.swarms.changed(*self._context.cluster(cluster_id).swarms)
+        revisions.nodes.changed()
+        revisions.modules.changed()
 
     def _check_not_last_owner(self, record: UserRecord, cluster_id: str) -> None:
         if self._roles.owners(cluster_id) == {record.id}:
@@ -312,8 +294,18 @@ class Users:
                 f"owner first (manta role grant), or delete the cluster.",
             )
 
-    def _define(self, message: users.CreateRoleDefinition, reply: Reply) -> None:
-        name, rights = message.name, frozenset(message.rights)
+    def roles(self, after: str) -> users.Roles:
+        """A page: the built-in ones come first."""
+        builtin = (_role(name, rights, True) for name, rights in BUILTIN.items())
+        own = (_role(name, rights) for name, rights in self._roles.defined.items())
+        found = pages.after(
+            (*builtin, *own), lambda one: _place(one.name), _place(after), pages.encoded
+        )
+        return users.Roles(*found)
+
+    def define_role(self, request: Request[users.CreateRoleDefinition, None]) -> None:
+        name, rights = request.message.name, frozenset(request.message.rights)
+        reply = request.defer()
         if unknown := rights - set(Right):
             raise Refused(
                 Code.INVALID,
@@ -334,7 +326,8 @@ class Users:
         put = Put(RoleRecord(name, info.rights))
         self._registrar.write((put,), lambda: reply.set(info), reply, not_stored)
 
-    def _undefine(self, name: str, reply: Reply) -> None:
+    def delete_role(self, request: Request[users.DeleteRoleDefinition, None]) -> None:
+        name, reply = request.message.name, request.defer()
         if name in BUILTIN:
             raise Refused(Code.INVALID, f"The role {name!r} is built in and stays.")
         rights = self._roles.defined.get(name)

@@ -1,15 +1,11 @@
-"""How a swarm names nodes: by id, alias, or the unique beginning of an id. Pure."""
+"""How a swarm names nodes: by id, alias, or the unique beginning of an id."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
+from manta.manager.placement.nodes import NodeView
 from manta.protocol.spec import NetworkSpec, TaskSpec
-
-if TYPE_CHECKING:
-    from manta.manager.placement.place import NodeView
-
 
 SHOWN = 6
 """Names listed in one sentence; more are counted."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from manta.manager.swarm.state import Graph, SwarmData
+from manta.manager.swarm.state import SwarmData
 from manta.protocol.spec import NetworkSpec
 
 
@@ -22,12 +22,12 @@ class Member(NamedTuple):
     node_alias: str
 
 
-def members(data: SwarmData, graph: Graph, network: str | None, iteration: int) -> list[Member]:
+def members(data: SwarmData, network: str | None, iteration: int) -> list[Member]:
     """Placed instances of the network's tasks; of those without one, for None."""
     return [
         Member(alias, rank, instance.last.node_id, instance.last.node_alias)
         for alias, run in data.runs[iteration].items()
-        if graph.tasks[alias].network == network
+        if data.graph.tasks[alias].network == network
         for rank, instance in enumerate(run.instances)
     ]
 
@@ -55,14 +55,14 @@ def neighbors(spec: NetworkSpec, of: Member, all_: Sequence[Member]) -> set[str]
     return found
 
 
-def may_hear(data: SwarmData, graph: Graph, alias: str, rank: int, iteration: int) -> set[str]:
+def may_hear(data: SwarmData, alias: str, rank: int, iteration: int) -> set[str]:
     """Ids of the nodes that an instance may talk to."""
-    network = graph.tasks[alias].network
-    all_ = members(data, graph, network, iteration)
+    network = data.graph.tasks[alias].network
+    all_ = members(data, network, iteration)
     if network is None:
         return {member.node_id for member in all_}
     of = next(member for member in all_ if (member.alias, member.rank) == (alias, rank))
-    return neighbors(graph.networks[network], of, all_)
+    return neighbors(data.graph.networks[network], of, all_)
 
 
 def is_connected(spec: NetworkSpec, all_: Sequence[Member], wanted: Sequence[Member]) -> bool:

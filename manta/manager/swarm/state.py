@@ -3,187 +3,25 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 
-from manta.manager.placement.place import Placement, random_before
 from manta.manager.swarm.exchange import Exchange
-from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
-from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec, TaskSpec
-from manta.protocol.states import AttemptState, SwarmState
+from manta.manager.swarm.graph import Graph
+from manta.manager.swarm.runs import Attempt, Phase, TaskRun
+from manta.protocol.node import Instance
+from manta.protocol.spec import SwarmSpec
+from manta.protocol.states import SwarmState
 from manta.protocol.user import EventItem, MetricsItem, ResultItem
 from manta.protocol.values import BlobRef, Inline, Payload
 
 _NOTHING = Inline(b"")
 """The value of a result that was deleted."""
-
-
-class Layout:
-    """What runs in an iteration, and what each comes after."""
-
-    def __init__(self, before: dict[str, tuple[Edge, ...]], sequential: Iterable[str] = ()) -> None:
-        self.before = before
-        self.sequential = frozenset(sequential)
-        self.roots = tuple(alias for alias, edges in before.items() if not edges)
-        self.after: dict[str, list[str]] = {alias: [] for alias in before}
-        for alias, edges in before.items():
-            for edge in edges:
-                self.after[edge.alias].append(alias)
-
-    @classmethod
-    def of_entries(cls, entries: tuple[ScheduleEntry, ...]) -> Layout:
-        """Of an iteration of a schedule: each entry comes after the one before it."""
-        before: dict[str, tuple[Edge, ...]] = {}
-        edges: tuple[Edge, ...] = ()
-        for entry in entries:
-            before.update(dict.fromkeys(entry.aliases, edges))
-            edges = tuple(Edge(alias) for alias in entry.aliases)
-        return cls(before, (alias for e in entries if e.sequential for alias in e.aliases))
-
-
-class Graph:
-    """A swarm's description, laid out for look-ups."""
-
-    def __init__(self, spec: SwarmSpec) -> None:
-        self.spec = spec
-        self.tasks = {task.alias: task for task in spec.tasks}
-        self.modules = {module.name: module for module in spec.modules}
-        self.before_random = {alias: random_before(spec, alias) for alias in self.tasks}
-        self.networks = {network.name: network for network in spec.networks}
-        self._always = Layout({task.alias: task.after for task in spec.tasks})
-        self._scheduled = {entries: Layout.of_entries(entries) for entries in set(spec.schedule)}
-
-    def layout(self, iteration: int) -> Layout:
-        schedule = self.spec.schedule
-        return self._scheduled[schedule[iteration]] if schedule else self._always
-
-    @property
-    def ceiling(self) -> int | None:
-        """How many iterations there are at most."""
-        limits = [limit for limit in (self.spec.max_iteration, len(self.spec.schedule)) if limit]
-        return min(limits, default=None)
-
-
-@dataclass
-class Attempt:
-    """One order to one node to run one instance."""
-
-    assignment: Assignment
-    node_alias: str
-    placed_at: float
-    state: AttemptState = AttemptState.PLACED
-    started_at: float | None = None
-    ended_at: float | None = None
-    output: Payload | None = None
-    error: TaskError | None = None
-    timings: Timings | None = None
-    progress: float | None = None
-    told: tuple[float, float] = (-1.0, 0.0)
-    """Fraction and time of the progress last published."""
-    nexts: list[NextIteration] = field(default_factory=list)
-    stops: bool = False
-    written: list[int] = field(default_factory=list)
-    """Where its results stand in the feed."""
-
-    @property
-    def instance(self) -> Instance:
-        return self.assignment.instance
-
-    @property
-    def node_id(self) -> str:
-        return self.assignment.node_id
-
-
-@dataclass
-class InstanceRun:
-    """One instance of a task in one iteration, through all its attempts."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-    failures: int = 0
-    interruptions: int = 0
-    given_up: str = ""
-    """Why it will not answer any more."""
-
-    @property
-    def last(self) -> Attempt:
-        return self.attempts[-1]
-
-    @property
-    def is_open(self) -> bool:
-        """It may still answer."""
-        return not self.given_up and self.last.state is not AttemptState.FINISHED
-
-    @property
-    def idle(self) -> bool:
-        """It has neither answered nor been given up, and nothing runs for it."""
-        return self.is_open and self.last.state.final
-
-
-class Phase(StrEnum):
-    """WAITING for the tasks before it -> PLACING -> RUNNING -> DONE."""
-
-    WAITING = "WAITING"
-    PLACING = "PLACING"
-    RUNNING = "RUNNING"
-    DONE = "DONE"
-
-
-@dataclass
-class TaskRun:
-    """One task in one iteration."""
-
-    spec: TaskSpec
-    before: tuple[Edge, ...] = ()
-    sequential: bool = False
-    phase: Phase = Phase.WAITING
-    instances: list[InstanceRun] = field(default_factory=list)
-    in_line: deque[Placement] = field(default_factory=deque)
-    """Of a sequential task: those whose turn has not come."""
-    waiting: int = 0
-    """Of many replicas: those after `in_line`, which have no node yet."""
-    nodes: tuple[Placement, ...] = ()
-    """Where those may run."""
-    width: int = 1
-    """How many may be open at once, while others wait or are in line."""
-    shares: tuple[float, ...] = ()
-    """Of the work, by rank."""
-    placed_at: float = 0.0
-    overdue: bool = False
-    finished: int = 0
-    given_up: int = 0
-    has_results: bool = False
-
-    def place(self, placements: Sequence[Placement], waiting: int, now: float) -> None:
-        """Its nodes are known; `waiting` instances more than these have none yet."""
-        self.phase, self.placed_at = Phase.RUNNING, now
-        if self.sequential:
-            self.in_line.extend(placements)
-        else:
-            self.instances = [InstanceRun() for _ in placements]
-            self.width = len(placements)
-        if waiting:
-            self.waiting = waiting
-            first = {placed.node_id: placed for placed in reversed(placements)}
-            self.nodes = tuple(sorted(first.values(), key=lambda placed: placed.index))
-
-    @property
-    def bound(self) -> bool:
-        """Are its instances tied to their nodes? Others run anywhere."""
-        return self.spec.method == "all" and self.spec.replicas is None
-
-    @property
-    def size(self) -> int:
-        return len(self.instances) + len(self.in_line) + self.waiting
-
-    @property
-    def has_later(self) -> bool:
-        """There are instances whose turn has not come."""
-        return bool(self.in_line or self.waiting)
 
 
 @dataclass
@@ -267,6 +105,13 @@ class SwarmData:
     metrics: list[MetricsItem] = field(default_factory=list)
     events: list[EventItem] = field(default_factory=list)
 
+    @cached_property
+    def graph(self) -> Graph:
+        """Raises RuntimeError before Created."""
+        if self.spec is None:
+            raise RuntimeError(f"swarm {self.swarm_id} was never created: feed it Created")
+        return Graph(self.spec)
+
     def run_of(self, alias: str) -> TaskRun:
         return self.runs[self.iteration][alias]
 
@@ -289,15 +134,17 @@ class SwarmData:
             ask.alias == run.spec.alias and index in ask.replace for ask in self.asks.values()
         )
 
-    def hold(self, attempt: Attempt) -> None:
+    def add_live(self, attempt: Attempt) -> None:
+        node_id = attempt.node_id
         self.live[attempt.instance] = attempt
-        self.held[attempt.node_id] = self.held.get(attempt.node_id, 0) + 1
+        self.held[node_id] = self.held.get(node_id, 0) + 1
 
-    def release(self, attempt: Attempt) -> None:
+    def remove_live(self, attempt: Attempt) -> None:
+        node_id = attempt.node_id
         del self.live[attempt.instance]
-        self.held[attempt.node_id] -= 1
-        if not self.held[attempt.node_id]:
-            del self.held[attempt.node_id]
+        self.held[node_id] -= 1
+        if not self.held[node_id]:
+            del self.held[node_id]
 
     def set_global(self, tag: str, value: Payload) -> None:
         self.keep(value)
@@ -393,6 +240,11 @@ class SwarmData:
             timer._replace(due=max(timer.due, now + at_least[timer.kind])) for timer in self.timers
         ]
         heapq.heapify(self.timers)
+
+    def is_due(self, now: float) -> bool:
+        """A timer has come; while the swarm is paused, none does."""
+        timers = self.timers
+        return self.state is SwarmState.ACTIVE and bool(timers) and timers[0].due <= now
 
     def is_valid(self, timer: Timer) -> bool:
         match timer.kind, timer.key:

@@ -22,18 +22,7 @@ from msgspec.structs import replace
 from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, Refused, Timer
 from manta.manager.context import BLOBS, STORE, Context, Done, cluster_path, finish
 from manta.manager.errors import StoreError
-from manta.manager.messages import (
-    CheckPeer,
-    ClusterStopped,
-    FromNode,
-    FromUser,
-    NodeGone,
-    NodesMoved,
-    Orders,
-    Restored,
-    Sweep,
-    SweepLater,
-)
+from manta.manager.messages import CheckPeer, FromNode, FromUser, Sweep, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.records import SwarmRecord
 from manta.manager.swarm import plans, references
@@ -64,6 +53,7 @@ from manta.manager.swarm.events import (
 )
 from manta.manager.swarm.exchange import Topic
 from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
 from manta.manager.swarm.reads import exchange as exchange_queries
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.reads.feeds import Feeds, PollExpired
@@ -116,13 +106,13 @@ class SwarmSupervisor(Actor):
         self._swarm_id = swarm_id
 
     def on_start(self) -> None:
-        self._board = self._context.board(self._cluster_id)
+        self._view = self._context.cluster(self._cluster_id)
         self._cluster = self.system.ref(cluster_path(self._cluster_id))
         self._writer = Writer(self, STORE)
         reader = self._context.reader
         records = decode_log(reader.events(self._swarm_id))
         self._machine = SwarmMachine.replay(self._swarm_id, self._cluster_id, records)
-        self._board.held[self._swarm_id] = self._machine.data.held
+        self._view.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), records[-1].at) - self.clock.now()
         record = reader.get(SwarmRecord, self._swarm_id)
         self._commits = Commits(
@@ -140,7 +130,7 @@ class SwarmSupervisor(Actor):
         self._lines = Lines(
             self,
             self._context,
-            self._board,
+            self._view,
             self._swarm_id,
             self._writer,
             self._feeds,
@@ -161,12 +151,19 @@ class SwarmSupervisor(Actor):
         elif self._machine.state is not SwarmState.PENDING:
             self.log.info("goes on after %d events: %s", len(records), self._commits.info.status)
             self._feed(ManagerRestarted())
-            if (backup := self._context.unknown_past(self._machine.data)) is not None:
+            if (backup := self._unknown_backup()) is not None:
                 self._feed(Rewound(backup))
             self._place_outstanding()
 
+    def _unknown_backup(self) -> str | None:
+        """The backup that the swarm's log was restored from, unless the log says so already."""
+        restored, data = self._context.restored, self._machine.data
+        if restored is None or data.backup == restored.backup:
+            return None
+        return restored.backup if data.created_at <= restored.made_at else None
+
     def on_stop(self, reason: ExitReason) -> None:
-        self._board.held.pop(self._swarm_id, None)
+        self._view.held.pop(self._swarm_id, None)
 
     def receive(self, message: object) -> object:
         if self._writer.handle(message):
@@ -266,7 +263,7 @@ class SwarmSupervisor(Actor):
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None when it is no longer wanted."""
-        nodes = self._board.views_for(self._swarm_id)
+        nodes = self._view.node_views_for(self._swarm_id)
         return queries.answer(self._machine, asked.number, nodes)
 
     def _place_outstanding(self) -> None:
@@ -365,7 +362,7 @@ class SwarmSupervisor(Actor):
         match request.message:
             case user.StartSwarm():
                 self._expect("started", SwarmState.PENDING)
-                if self._board.stopped:
+                if self._view.stopped:
                     raise Refused(
                         Code.WRONG_STATE,
                         "The cluster of this swarm is stopped; start it (manta cluster start).",
@@ -395,7 +392,7 @@ class SwarmSupervisor(Actor):
             case user.GetSwarm():
                 return self._commits.shown
             case user.ExplainSwarm():
-                plan = queries.explain(machine, self._board.views_for(self._swarm_id))
+                plan = queries.explain(machine, self._view.node_views_for(self._swarm_id))
                 plans.answer(self, self._context, plan, self.defer())
             case user.GetTasks(iteration=iteration, after=after):
                 return queries.tasks(machine, iteration, after)
@@ -406,7 +403,7 @@ class SwarmSupervisor(Actor):
             case user.WaitSwarm() as wait:
                 self._feeds.serve(self._feeds.open(wait))
             case user.ReadFeed() as read:
-                queries.check_filters(machine, read, self._board.aliases)
+                queries.check_filters(machine, read, self._view.aliases)
                 poll = self._feeds.open(read)
                 self._lines.read(poll) if read.feed == "logs" else self._feeds.serve(poll)
             case _:

@@ -1,291 +1,344 @@
-"""The control plane in memory, in virtual time, with faults: for tests and simulations.
-
-All deliveries lie in one heap and are run, in order of time, by whoever calls
-`MemoryNetwork.step`, `run_until` or `run_while`; there are no threads. The same
-seed and the same calls give the same run. What can go wrong is what goes wrong
-over TCP: connections break, lag, stall in a partition and vanish in a crash; loss,
-duplication and reordering of single messages exist to stress the layers above.
-"""
+"""The memory transport of one process, and its links and listeners."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import heapq
-import itertools
-import random
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from manta.testing.memory.links import Connection, MemoryLink, MemoryListener
 from manta.transports import frames
-from manta.transports.errors import AddressInUse, DownReason, LocalTransportError
-from manta.transports.frames import Limits
-from manta.transports.security.keys import KeyPair, check_key
+from manta.transports.errors import (
+    AddressInUse,
+    DownReason,
+    LinkDown,
+    LinkOverflow,
+    LocalTransportError,
+    RemoteProtocolError,
+)
+from manta.transports.security.admission import Decision
+from manta.transports.security.keys import check_key
 
 if TYPE_CHECKING:
-    from manta.transports.interface import LinkHandler
+    from manta.testing.memory.medium import Medium
+    from manta.transports.frames import Limits
+    from manta.transports.interface import Buffer, LinkHandler, Message
     from manta.transports.security.admission import Admission
 
-_B85 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
-_Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
-_TO_Z85 = bytes.maketrans(_B85, _Z85)
+_log = logging.getLogger(__name__)
 
 
-class Clock(Protocol):
-    def now(self) -> float: ...
+class MemoryListener:
+    """A bound address."""
+
+    def __init__(
+        self, transport: MemoryTransport, handler: LinkHandler, admission: Admission
+    ) -> None:
+        self.address = ""
+        self.transport = transport
+        self.handler = handler
+        self.admission = admission
+        self.closed = False
+
+    def links(self, peer_key: str) -> list[MemoryLink]:
+        with self.transport.medium.lock:
+            return [link for link in self._accepted() if link.peer_key == peer_key]
+
+    def cut(self, peer_key: str) -> int:
+        self.admission.deny(peer_key)
+        with self.transport.medium.lock:
+            cut = self.links(peer_key)
+            for link in cut:
+                link.end(DownReason.REVOKED, DownReason.LOST)
+        return len(cut)
+
+    def close(self) -> None:
+        with self.transport.medium.lock:
+            if self.closed:
+                return
+            self.closed = True
+            self.transport.unbind(self)
+            for link in self._accepted():
+                link.close()
+
+    def _accepted(self) -> list[MemoryLink]:
+        return [link for link in self.transport.links if link.listener is self]
 
 
-class VirtualClock:
-    """Stands still but when the network moves it. Any clock with `advance` will do instead."""
+class Connection:
+    """What lies between the two ends of a link, while it lasts."""
 
-    def __init__(self, now: float = 0.0) -> None:
-        self._now = now
+    def __init__(self, dialler: MemoryLink, listener: MemoryLink) -> None:
+        self.dialler = dialler
+        self.listener = listener
+        self.medium = dialler.transport.medium
+        self.alive = True
+        self._last_arrival = {dialler: 0.0, listener: 0.0}
+        self._held: list[Callable[[], None]] = []
 
-    def now(self) -> float:
-        return self._now
+    def other(self, end: MemoryLink) -> MemoryLink:
+        return self.listener if end is self.dialler else self.dialler
 
-    def advance(self, seconds: float) -> None:
-        self._now += seconds
+    def carry(self, sender: MemoryLink, what: Callable[[], None], *, faulty: bool = False) -> None:
+        """Run `what` at the other end, after all that the sender sent before."""
+        medium, faults = self.medium, self.medium.faults
+        if faulty and medium.chance(faults.loss):
+            self.snap(DownReason.LOST)
+            return
+        if faulty and medium.chance(faults.drop):
+            medium.log(f"drop {sender}")
+            return
+        for _ in range(2 if faulty and medium.chance(faults.duplicate) else 1):
+            arrival = medium.clock.now() + medium.draw(faults.delay)
+            if faulty and medium.chance(faults.reorder):
+                arrival += medium.rng.uniform(0.0, 5 * faults.delay[1])
+            else:
+                arrival = max(arrival, self._last_arrival[sender])
+                self._last_arrival[sender] = arrival
+            medium.call_later(arrival - medium.clock.now(), lambda: self._arrive(what))
+
+    def _arrive(self, what: Callable[[], None]) -> None:
+        if not self.alive:
+            return
+        if self.medium.is_partitioned(self.dialler.key, self.listener.key):
+            self._held.append(what)
+        else:
+            what()
+
+    def release(self) -> None:
+        """Deliver what a partition held back."""
+        held, self._held = self._held, []
+        for what in held:
+            self.medium.call_later(0.0, lambda what=what: self._arrive(what))  # type: ignore[misc]
+
+    def snap(self, reason: DownReason, delay: float | None = None) -> None:
+        """Break: nothing arrives any more, and each end is told, each in its time."""
+        if not self.alive:
+            return
+        self.alive = False
+        medium = self.medium
+        medium.log(f"break {self.dialler} {reason}")
+        for end in (self.dialler, self.listener):
+            after = medium.draw(medium.faults.delay) if delay is None else delay
+            medium.call_later(after, lambda end=end: end.lost(self, reason))  # type: ignore[misc]
 
 
-@dataclass
-class Faults:
-    """What the network does to messages; may be changed while it runs. Times in seconds."""
-
-    delay: tuple[float, float] = (0.0005, 0.0005)  # one way, from .. to
-    loss: float = 0.0  # share of messages at which the connection breaks
-    drop: float = 0.0  # share of messages that vanish: TCP does not do this
-    duplicate: float = 0.0  # share of messages that arrive twice: nor this
-    reorder: float = 0.0  # share of messages that may be overtaken: nor this
-    retry: tuple[float, float] = (0.1, 0.5)  # between two attempts of a dialled link
-    silence: float = 5.0  # until a partition, or a frozen peer, is noticed
-    unreachable: float = 4.0  # until an attempt into a partition is given up
-    notice: float = 0.01  # until the crash of a process is noticed
-
-
-def public_key_of(name: str) -> str:
-    """A key that a test can name: the same for the same name, and nobody's."""
-    digest = hashlib.blake2b(name.encode(), digest_size=32).digest()
-    return base64.b85encode(digest).translate(_TO_Z85).decode("ascii")
-
-
-class MemoryNetwork:
-    """The world that its transports share.
-
-    `clock` may have `advance(seconds)`: then the network moves time itself,
-    else it runs what is due and leaves time to its owner.
-    """
+class MemoryLink:
+    """One end. A dialled end lives through many connections, an accepted one through one."""
 
     def __init__(
         self,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
-        faults: Faults | None = None,
-        *,
-        trace: Callable[[float, str], None] | None = None,
-        raise_errors: bool = False,
+        transport: MemoryTransport,
+        peer_key: str,
+        address: str,
+        handler: LinkHandler,
+        listener: MemoryListener | None = None,
     ) -> None:
-        self.clock: Clock = clock or VirtualClock()
-        self.rng = rng or random.Random(0)
-        self.faults = faults or Faults()
-        self.raise_errors = raise_errors  # of handlers, to the caller of `step`
-        self.lock = threading.RLock()
-        self._advance: Callable[[float], None] | None = getattr(self.clock, "advance", None)
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
-        self._ports = itertools.count(40000)
-        self._trace = trace
-        self._partitions: dict[frozenset[str], int] = {}
-        self._listeners: dict[str, MemoryListener] = {}
-        self._transports: list[MemoryTransport] = []
+        self.transport = transport
+        self.key = transport.public_key
+        self.listener = listener
+        self.connection: Connection | None = None
+        self._medium = transport.medium
+        self._peer_key = peer_key
+        self._address = address
+        self._handler = handler
+        self._state: DownReason | None = DownReason.CONNECTING
+        self._ended = False
+        self._peer_version = ""
+        self._in_flight = 0
+        self._limits = transport.limits
+        self._window = transport.window
 
-    def transport(
-        self,
-        who: str | KeyPair,
-        *,
-        limits: Limits | None = None,
-        window: int = 8 * 1024 * 1024,
-        major: int = frames.MAJOR,
-    ) -> MemoryTransport:
-        """A process's transport; a second one with the same name is the same process restarted."""
-        key = who.public if isinstance(who, KeyPair) else public_key_of(who)
-        name = key[:8] if isinstance(who, KeyPair) else who
-        transport = MemoryTransport(self, name, key, limits or Limits(), window, major)
-        self._transports.append(transport)
-        return transport
-
-    # --- time ----------------------------------------------------------------------------
-
-    def call_later(self, delay: float, call: Callable[[], None]) -> None:
-        """Run `call` in `delay` seconds, in order with the deliveries."""
-        with self.lock:
-            entry = (self.clock.now() + max(0.0, delay), next(self._numbers), call)
-            heapq.heappush(self._heap, entry)
+    def __repr__(self) -> str:
+        return f"<{self.transport.name} {'->' if self._address else '<-'} {self._peer_key[:8]}>"
 
     @property
-    def next_time(self) -> float | None:
-        """When the next event is due."""
-        with self.lock:
-            return self._heap[0][0] if self._heap else None
+    def peer_key(self) -> str:
+        return self._peer_key
 
-    def step(self, until: float | None = None) -> bool:
-        """Run the next event, moving time to it; False if there is none (before `until`)."""
-        with self.lock:
-            if not self._heap:
-                return False
-            at = self._heap[0][0]
-            if (until is not None and at > until) or not self._move_to(at):
-                return False
-            call = heapq.heappop(self._heap)[2]
-        call()
-        return True
+    @property
+    def address(self) -> str:
+        return self._address
 
-    def run_until(self, time: float) -> None:
-        """Run all that is due until then, and leave the clock at that time."""
-        while self.step(time):
-            pass
-        self._move_to(time)
+    @property
+    def state(self) -> DownReason | None:
+        return self._state
 
-    def run_for(self, seconds: float) -> None:
-        self.run_until(self.clock.now() + seconds)
+    @property
+    def peer_version(self) -> str:
+        return self._peer_version
 
-    def run_while(self, condition: Callable[[], bool], timeout: float = 60.0) -> bool:
-        """Run until `condition` is false; False if it still holds after `timeout` seconds."""
-        end = self.clock.now() + timeout
-        while condition():
-            if not self.step(end):
-                self._move_to(end)
-                return not condition()
-        return True
-
-    def _move_to(self, time: float) -> bool:
-        ahead = time - self.clock.now()
-        if ahead <= 0:
-            return True
-        if self._advance is None:
-            return False
-        self._advance(ahead)
-        return True
-
-    def log(self, text: str) -> None:
-        if self._trace is not None:
-            self._trace(self.clock.now(), text)
-
-    def draw(self, span: tuple[float, float]) -> float:
-        low, high = span
-        return low if low == high else self.rng.uniform(low, high)
-
-    def chance(self, share: float) -> bool:
-        return share > 0 and self.rng.random() < share
-
-    # --- faults --------------------------------------------------------------------------
-
-    def partition(self, a: MemoryTransport, b: MemoryTransport) -> None:
-        """Nothing passes between the two any more; both notice after `faults.silence`."""
-        with self.lock:
-            pair = frozenset((a.public_key, b.public_key))
-            if pair in self._partitions:
-                return
-            mark = self._partitions[pair] = next(self._numbers)
-            self.log(f"partition {a.name} | {b.name}")
-
-        def noticed() -> None:
-            if self._partitions.get(pair) == mark:
-                for connection in list(self._connections()):
-                    if {connection.dialler.key, connection.listener.key} == pair:
-                        connection.snap(DownReason.SILENT)
-
-        self.call_later(self.faults.silence, noticed)
-
-    def heal(self, a: MemoryTransport, b: MemoryTransport) -> None:
-        """End a partition: what it held back is delivered."""
-        with self.lock:
-            pair = frozenset((a.public_key, b.public_key))
-            if self._partitions.pop(pair, None) is None:
-                return
-            self.log(f"heal {a.name} | {b.name}")
-            for connection in list(self._connections()):
-                if {connection.dialler.key, connection.listener.key} == pair:
-                    connection.release()
-
-    def isolate(self, transport: MemoryTransport) -> None:
-        """Partition one from all others that are there now."""
-        for other in list(self._transports):
-            if other is not transport and not other.closed:
-                self.partition(transport, other)
-
-    def rejoin(self, transport: MemoryTransport) -> None:
-        for other in list(self._transports):
-            if other is not transport:
-                self.heal(transport, other)
-
-    def is_partitioned(self, a: str, b: str) -> bool:
-        """Of two public keys."""
-        return frozenset((a, b)) in self._partitions
-
-    def break_links(self, a: MemoryTransport, b: MemoryTransport | None = None) -> None:
-        """Break the connections of one, or between two: what is on its way is lost."""
-        for connection in list(self._connections()):
-            keys = {connection.dialler.key, connection.listener.key}
-            if a.public_key in keys and (b is None or b.public_key in keys):
-                connection.snap(DownReason.LOST)
-
-    def crash(self, transport: MemoryTransport) -> None:
-        """Kill a process: its own handlers hear nothing, its peers that the connection broke."""
-        with self.lock:
-            self.log(f"crash {transport.name}")
-            transport.closed = transport.crashed = True
-            for listener in list(transport.listeners):
-                self._listeners.pop(listener.address, None)
-            for connection in list(self._connections()):
-                if transport in (connection.dialler.transport, connection.listener.transport):
-                    connection.snap(DownReason.LOST, self.faults.notice)
-
-    def _connections(self) -> Iterator[Connection]:
-        for transport in self._transports:
-            for link in transport.links:
-                if link.connection is not None and link.connection.dialler is link:
-                    yield link.connection
-
-    # --- names ---------------------------------------------------------------------------
-
-    def bind(self, address: str, listener: MemoryListener) -> str:
-        with self.lock:
-            host, _, port = address.rpartition(":")
-            if port in ("0", "*"):
-                address = f"{host}:{next(self._ports)}"
-            if address in self._listeners:
-                raise AddressInUse(
-                    f"cannot listen on {address}: another process listens there; stop it, or "
-                    "choose another port"
+    def send(self, message: Message) -> None:
+        with self._medium.lock:
+            if self._state is not None or self.transport.closed:
+                reason = self._state or DownReason.CLOSED
+                raise LinkDown(f"the link to {self._peer_key} is down: {reason}", reason)
+            # Encoded, so that both transports refuse the same and the sender's buffers are free.
+            encoded, size = frames.encode(message, self._limits)
+            if self._in_flight + size > self._window:
+                raise LinkOverflow(
+                    f"the peer {self._peer_key} has not taken {self._in_flight} bytes: "
+                    "it reads slower than this side sends"
                 )
-            self._listeners[address] = listener
-            return address
+            connection = self.connection
+            if connection is None or not connection.alive:
+                return  # `lost` is on its way
+            self._in_flight += size
+            parts: list[Buffer] = [bytes(part) for part in message]
+            peer = connection.other(self)
+            self._medium.log(f"send {self} {len(encoded)} {size}")
 
-    def unbind(self, address: str) -> None:
-        with self.lock:
-            self._listeners.pop(address, None)
+            def arrived() -> None:
+                if self.connection is connection:
+                    self._in_flight = max(0, self._in_flight - size)
+                peer.deliver(connection, list(parts))
 
-    def listener_at(self, address: str) -> MemoryListener | None:
-        return self._listeners.get(address)
+            connection.carry(self, arrived, faulty=True)
+
+    def close(self) -> None:
+        with self._medium.lock:
+            self.end(DownReason.CLOSED, DownReason.CLOSED)
+
+    # --- what happens to it ----------------------------------------------------------------
+
+    def attempt(self) -> None:
+        """Dial once."""
+        if self._ended or self.transport.closed:
+            return
+        listener = self.transport.listener_at(self._address)
+        faults = self._medium.faults
+        if listener is not None and self._medium.is_partitioned(
+            self.key, listener.transport.public_key
+        ):
+            self._medium.call_later(
+                faults.unreachable, lambda: self._failed(DownReason.UNREACHABLE)
+            )
+            return
+        refusal = self._refusal(listener)
+        if listener is None or refusal is not None:
+            self._failed(refusal or DownReason.UNREACHABLE)
+            return
+        accepted = MemoryLink(listener.transport, self.key, "", listener.handler, listener)
+        listener.transport.links[accepted] = None
+        connection = Connection(self, accepted)
+        self.connection = accepted.connection = connection
+        limits = frames.common(self.transport.limits, listener.transport.limits)
+        window = min(self.transport.window, listener.transport.window)
+        for end in (self, accepted):
+            end._limits, end._window, end._in_flight = limits, window, 0
+
+        def answered() -> None:
+            self._up(connection)
+
+        def greeted() -> None:
+            connection.carry(accepted, answered)
+            accepted._up(connection)
+
+        connection.carry(self, greeted)
+
+    def deliver(self, connection: Connection, parts: list[Buffer]) -> None:
+        if self._state is None and self.connection is connection and not self.transport.closed:
+            self._medium.log(f"receive {self} {sum(map(len, parts))}")
+            self._call(lambda: self._handler.received(self, parts))
+
+    def lost(self, connection: Connection, reason: DownReason) -> None:
+        """The connection is no more; a dialled link tries again."""
+        if self.connection is not connection or self._ended or self.transport.closed:
+            return
+        if self._address:
+            self._failed(reason)
+        else:
+            self.end(reason, reason)
+
+    def end(self, reason: DownReason, told: DownReason) -> None:
+        """For good; the other side hears `told`."""
+        if self._ended:
+            return
+        self._ended = True
+        self.transport.links.pop(self, None)
+        connection, self.connection = self.connection, None
+        if connection is not None and connection.alive:
+            peer = connection.other(self)
+
+            def hung_up() -> None:
+                connection.alive = False
+                peer.lost(connection, told)
+
+            connection.carry(self, hung_up)
+        self._down(reason, later=True)
+
+    def _refusal(self, listener: MemoryListener | None) -> DownReason | None:
+        if listener is None:
+            return DownReason.UNREACHABLE
+        if listener.transport.public_key != self._peer_key:
+            return DownReason.WRONG_KEY
+        decision = listener.admission.decide(self.key)
+        if decision is Decision.DENY:
+            return DownReason.DENIED
+        if decision is Decision.BUSY:
+            return DownReason.BUSY
+        if listener.transport.major != self.transport.major:
+            self._peer_version = f"{listener.transport.major}.0"
+            return DownReason.VERSION
+        return None
+
+    def _failed(self, reason: DownReason) -> None:
+        if self._ended or self.transport.closed:
+            return
+        self.connection = None
+        self._medium.call_later(self._medium.draw(self._medium.faults.retry), self.attempt)
+        self._down(reason)
+
+    def _up(self, connection: Connection) -> None:
+        if self.connection is connection and not self._ended and not self.transport.closed:
+            self._state = None
+            self._medium.log(f"up {self}")
+            self._call(lambda: self._handler.link_up(self))
+
+    def _down(self, reason: DownReason, *, later: bool = False) -> None:
+        told = self._state is reason
+        self._state = reason
+        if told or self.transport.closed:
+            return
+        self._medium.log(f"down {self} {reason}")
+
+        def tell() -> None:
+            self._call(lambda: self._handler.link_down(self, reason))
+
+        if later:  # this is inside a call of the owner's
+            self._medium.call_later(0.0, tell)
+        else:
+            tell()
+
+    def _call(self, call: Callable[[], None]) -> None:
+        if self.transport.crashed:
+            return
+        try:
+            call()
+        except Exception as error:
+            if self._medium.raise_errors and not isinstance(error, RemoteProtocolError):
+                raise
+            _log.exception("a handler of %r failed: it loses the link", self)
+            if self._address:
+                if self.connection is not None:
+                    self.connection.snap(DownReason.PROTOCOL)
+            else:
+                self.end(DownReason.PROTOCOL, DownReason.PROTOCOL)
 
 
 class MemoryTransport:
-    """One process's control plane in a `MemoryNetwork`."""
+    """One process's control plane; `bound` are the listeners of all, by address."""
 
     def __init__(
         self,
-        network: MemoryNetwork,
+        medium: Medium,
+        bound: dict[str, MemoryListener],
         name: str,
         key: str,
         limits: Limits,
         window: int,
         major: int,
     ) -> None:
-        self.network = network
+        self.medium = medium
         self.name = name
         self.limits = limits
         self.window = window
@@ -295,6 +348,7 @@ class MemoryTransport:
         self.links: dict[MemoryLink, None] = {}  # ordered, unlike a set
         self.listeners: dict[MemoryListener, None] = {}
         self._key = key
+        self._bound = bound
 
     @property
     def public_key(self) -> str:
@@ -310,21 +364,21 @@ class MemoryTransport:
     ) -> MemoryListener:
         self._check_open()
         listener = MemoryListener(self, handler, admission)
-        listener.address = self.network.bind(address, listener)
+        listener.address = self._bind(address, listener)
         self.listeners[listener] = None
         return listener
 
     def dial(self, address: str, server_key: str, handler: LinkHandler) -> MemoryLink:
         self._check_open()
         check_key(server_key, "server's public key")
-        with self.network.lock:
+        with self.medium.lock:
             link = MemoryLink(self, server_key, address, handler)
             self.links[link] = None
-            self.network.call_later(self.network.draw(self.network.faults.delay), link.attempt)
+            self.medium.call_later(self.medium.draw(self.medium.faults.delay), link.attempt)
         return link
 
     def close(self) -> None:
-        with self.network.lock:
+        with self.medium.lock:
             if self.closed:
                 return
             for listener in list(self.listeners):
@@ -334,8 +388,29 @@ class MemoryTransport:
             self.closed = True
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        """Run `call` as the network does the handlers: soon, in order."""
-        self.network.call_later(0.0, call)
+        """Run `call` as the medium does the handlers: soon, in order."""
+        self.medium.call_later(0.0, call)
+
+    def listener_at(self, address: str) -> MemoryListener | None:
+        return self._bound.get(address)
+
+    def unbind(self, listener: MemoryListener) -> None:
+        with self.medium.lock:
+            self._bound.pop(listener.address, None)
+            self.listeners.pop(listener, None)
+
+    def _bind(self, address: str, listener: MemoryListener) -> str:
+        with self.medium.lock:
+            host, _, port = address.rpartition(":")
+            if port in ("0", "*"):
+                address = f"{host}:{next(self.medium.ports)}"
+            if address in self._bound:
+                raise AddressInUse(
+                    f"cannot listen on {address}: another process listens there; stop it, or "
+                    "choose another port"
+                )
+            self._bound[address] = listener
+            return address
 
     def _check_open(self) -> None:
         if self.closed:

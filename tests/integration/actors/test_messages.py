@@ -317,3 +317,37 @@ def test_settle_says_who_is_busy(slow: LocalRef, system: ActorSystem) -> None:
     with pytest.raises(TimeoutError, match="root/slow"):
         settle(system, timeout=0.05)
     gate.set()
+
+
+class Herald(Actor):
+    """Notifies whom it is told to, and answers whether it was taken."""
+
+    def receive(self, message: Any) -> Any:
+        return self.notify(*message)
+
+
+def test_a_notification_is_a_tell_by_reference_or_path(system: ActorSystem, slow: LocalRef) -> None:
+    herald = system.spawn(ChildSpec("herald", Herald))
+    for number, target in enumerate((slow, "root/slow", system.ref("root/slow"))):
+        assert herald.ask((target, f"news {number}"), timeout=5)
+    assert slow.ask("handled", timeout=5)[:3] == ["news 0", "news 1", "news 2"]
+
+
+def test_a_notification_that_nobody_takes_is_no_error(
+    system: ActorSystem, slow: LocalRef, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    herald = system.spawn(ChildSpec("herald", Herald))
+    gate = threading.Event()
+    slow.tell(gate)
+    until_taken(slow)
+    for _ in range(3):
+        slow.tell("x")
+    assert not herald.ask((slow, "one too many"), timeout=5)
+    assert "herald: str was not delivered: test:root/slow" in caplog.text
+    gate.set()
+    crash(slow)
+    slow.wait(5)
+    assert not herald.ask((slow, "for the dead"), timeout=5)
+    assert not herald.ask(("root/nobody", "anyone?"), timeout=5)
+    assert "nobody lives at test:root/nobody" in caplog.text

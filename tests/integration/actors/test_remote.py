@@ -35,7 +35,7 @@ from manta.actors import (
     wire,
 )
 from manta.testing import crash
-from manta.testing.memory.transport import MemoryNetwork
+from manta.testing.memory.network import MemoryNetwork
 from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
 from manta.transports.security.admission import Admission
@@ -404,6 +404,23 @@ def test_a_server_that_breaks_the_protocol_is_left(pair: Pair) -> None:
     assert pair.connection.state is DownReason.PROTOCOL
     with pytest.raises(Unreachable):
         ref.tell(Do("x"))
+
+
+def test_a_notification_does_not_mind_that_the_link_is_down(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Herald(Actor):
+        def receive(self, message: Any) -> Any:
+            return self.notify(*message)
+
+    caplog.set_level("DEBUG")
+    herald = pair.client.spawn(ChildSpec("herald", Herald))
+    ref = pair.connection.ref("server")
+    assert herald.ask((ref, Do("listen")), timeout=5)
+    until(lambda: Do("listen") in pair.heard)
+    pair.connection.close()
+    assert not herald.ask((ref, Do("listen")), timeout=5)
+    assert "herald: Do was not delivered" in caplog.text
 
 
 class Watcher(Actor):

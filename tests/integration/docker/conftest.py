@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from manta import Module, Swarm, Task
-from tests.engine import TestEngine
 from tests.integration.node.conftest import Lab
+from tests.support.engine import TestEngine
 
 
 class DockerLab(Lab):

@@ -10,7 +10,7 @@ from manta.node.config import parse
 from manta.node.errors import LaunchError
 from manta.node.runners.choice import choose_runner
 from manta.node.state import StateFolder
-from tests.engine import TestEngine
+from tests.support.engine import TestEngine
 
 BOTH, CONTAINERS, PROCESSES = ("docker", "process"), ("docker",), ("process",)
 NOWHERE = "unix:///nowhere/docker.sock"

@@ -12,8 +12,8 @@ import pytest
 
 from manta import Module
 from manta.node.doctor.configuration import examine
-from tests.engine import running_engine
 from tests.integration.docker.conftest import DockerLab
+from tests.support.engine import running_engine
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from manta import Module
-from tests.engine import tool
 from tests.integration.docker.conftest import DockerLab
+from tests.support.engine import tool
 
 ROOT = Path(__file__).parents[3]
 

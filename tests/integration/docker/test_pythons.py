@@ -6,7 +6,7 @@ import pytest
 
 from manta import Module
 from tests.integration.docker.conftest import DockerLab
-from tests.pythons import PYTHONS
+from tests.support.pythons import PYTHONS
 
 pytestmark = pytest.mark.timeout(240)
 

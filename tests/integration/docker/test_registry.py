@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from manta import Module
-from tests.engine import TestEngine, tool
 from tests.integration.docker.conftest import DockerLab
 from tests.integration.node.conftest import wait_until
+from tests.support.engine import TestEngine, tool
 
 pytestmark = pytest.mark.timeout(120)
 

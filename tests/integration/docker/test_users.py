@@ -9,8 +9,8 @@ import pytest
 
 from manta import Module
 from manta.console.exit_codes import Exit
-from tests.engine import tool
 from tests.integration.docker.conftest import DockerLab
+from tests.support.engine import tool
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.light.harness import Node, Runtime
+from tests.support.harness import Node, Runtime
 
 
 @pytest.fixture

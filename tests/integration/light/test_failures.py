@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from manta.node.task_server import session as light
-from tests.integration.light.harness import wait_until
+from manta.node.task_server import messages as light
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 

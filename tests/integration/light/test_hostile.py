@@ -21,12 +21,13 @@ import pytest
 
 from manta.light.wire import MAX_CHANNELS, MAX_TO_NODE, VERSION, Connection
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
 from manta.node.task_server.rounds import MAX_ABANDONED
 from manta.node.task_server.sessions import LONGEST_PATH, Sessions
 from manta.protocol.node import Instance
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
-from tests.integration.light.harness import wait_until
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
+from tests.support.harness import order, wait_until
 
 Start = Callable[..., Any]
 
@@ -46,8 +47,7 @@ class Task:
         self.expect(self.runtime, "welcome")
         self.runtime.send({"k": "ready", "mode": "fork", "why": ""})
         self.instance = Instance("swarm", "worker", 0, 0)
-        brief = light.RoundBrief(self.instance, "", "", "", "", 1, 0, None, {}, None)
-        node.sessions.tell(light.RunRound(id, brief))
+        node.sessions.tell(order(id, self.instance))
         self.order = self.expect(self.runtime, "run")
         self.round = self.connect({"k": "round", "token": self.order["token"]})
 
@@ -333,8 +333,7 @@ def test_a_bad_end_fails_its_round_and_costs_nobody_else(task: Task, end: Any) -
     error = task.event(light.RoundEnded).error
     assert error.kind == "DataCorruptionError"
     assert error.sentence.startswith("How worker.0 ended can't be read: ")
-    brief = light.RoundBrief(task.instance, "", "", "", "", 1, 0, None, {}, None)
-    task.node.sessions.tell(light.RunRound(task.id, brief))
+    task.node.sessions.tell(order(task.id, task.instance))
     assert task.expect(task.runtime, "run")["round"] == number + 1  # its runtime serves on
 
 
@@ -366,8 +365,7 @@ def test_a_reader_that_does_not_read_costs_only_itself(task: Task, node: Any) ->
 
 def test_a_bad_log_record_ends_the_log_only(task: Task, node: Any) -> None:
     other = Task(node, "logs")
-    brief = light.RoundBrief(Instance("s", "w", 0, 1), "", "", "", "", 1, 0, None, {}, None)
-    node.sessions.tell(light.RunRound("logs", brief))
+    node.sessions.tell(order("logs", Instance("s", "w", 0, 1)))
     received = other.runtime.receive()
     assert received is not None
     _, (out, err, log, connection) = received

@@ -9,9 +9,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from manta.node.task_server import session as light
-from tests.integration.light.harness import Node
-from tests.pythons import PYTHONS
+from manta.node.task_server import messages as light
+from tests.support.harness import Node
+from tests.support.pythons import PYTHONS
 
 ROOT = Path(__file__).parents[3]
 

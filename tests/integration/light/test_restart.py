@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from manta.actors import Actor, ChildSpec
-from manta.node.task_server import session as light
-from tests.children import Child
-from tests.integration.light.harness import wait_until
+from manta.node.task_server import messages as light
+from manta.node.task_server import requests as ask
+from tests.support.children import Child
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -59,7 +60,7 @@ def test_an_unanswered_request_is_carried_out_once(start: Start, node: Any) -> N
         node.restart_service(pause)
         if pause:
             time.sleep(0.2)  # it has come back and asked again
-        request.reply.set(node.payload(7) if isinstance(request.body, light.GetGlobal) else None)
+        request.reply.set(node.payload(7) if isinstance(request.body, ask.GetGlobal) else None)
     assert runtime.end().output == 7
     assert [type(body).__name__ for body in node.requests] == [
         "AddResult",
@@ -170,14 +171,16 @@ NODE = """
 import sys, time
 from pathlib import Path
 from manta.actors import Actor, ActorSystem, ChildSpec
-from manta.node.task_server import session as light
+from manta.node.task_server import messages as light
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import Sessions
 from manta.node.runners.interface import RuntimeSpec
 from manta.node.runners.process import ProcessRunner
-from manta.protocol.node import Instance
+from manta.protocol.node import Assignment, Instance
+from manta.protocol.spec import ModuleSpec
 from manta.node.blobs.tiered_depot import TieredDepot
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 class Owner(Actor):
     def receive(self, message):
         if isinstance(message, light.Output):
@@ -192,8 +195,8 @@ opened = service.ask(light.OpenSession("s", owner), timeout=10)
 (folder / "scratch").mkdir()
 spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")
 handle = ProcessRunner().start(spec, print)
-brief = light.RoundBrief(Instance("swarm", "worker", 0, 0), "", "", "", "", 1, 0, None, {}, None)
-sessions.tell(light.RunRound("s", brief))
+instance, module = Instance("swarm", "worker", 0, 0), ModuleSpec("worker")
+sessions.tell(light.RunRound("s", Assignment(instance, module, "", "", 1), "", {}))
 print(handle.pid, flush=True)
 time.sleep(60)
 """

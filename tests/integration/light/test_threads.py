@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from manta.node.task_server import session as light
-from tests.integration.light.harness import wait_until
+from manta.node.task_server import requests as ask
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -52,9 +52,9 @@ def test_one_waits_while_others_read_write_and_log(start: Start, node: Any) -> N
     """
     )
     runtime.begin()
-    wait_until(lambda: any(isinstance(held.body, light.GetGlobal) for held in node.held))
+    wait_until(lambda: any(isinstance(held.body, ask.GetGlobal) for held in node.held))
     node.hold = False
-    (awaited,) = (held for held in node.held if isinstance(held.body, light.GetGlobal))
+    (awaited,) = (held for held in node.held if isinstance(held.body, ask.GetGlobal))
     for other in node.held:
         if other is not awaited:
             other.reply.set(None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta.node.task_server import session as light
+from manta.node.task_server import requests as ask
 from manta.protocol.values import BlobRef, Inline
 
 Start = Callable[..., Any]
@@ -85,11 +85,11 @@ return [world.node_id, world.iteration, world.swarm_id, world.task_id, world.ran
     ended = runtime.run(5)
     assert ended.output == ["node-id", 5, "swarm", "worker-5", 0, 3]
     assert node.requests == [
-        light.Progress(0.5, "half"),
-        light.LogMetrics({"loss": 0.5, "n": 3.0}, 2),
-        light.ScheduleNextIteration(("a", "b"), "worker"),
-        light.ScheduleNextIteration((), None),
-        light.StopSwarm(),
+        ask.Progress(0.5, "half", n=1),
+        ask.LogMetrics({"loss": 0.5, "n": 3.0}, 2, n=2),
+        ask.ScheduleNextIteration(("a", "b"), "worker", n=3),
+        ask.ScheduleNextIteration((), None, n=4),
+        ask.StopSwarm(n=5),
     ]
     assert ended.lines("stdout") == [
         "progress() takes a fraction from 0 to 1, not 2.0.",

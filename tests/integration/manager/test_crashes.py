@@ -202,7 +202,7 @@ def test_a_log_that_cannot_be_read_costs_its_own_swarm_only(
     admin.ask(StartSwarm(good))
     check(admin, good, 3)
     [broken] = [
-        s for s in bench.manager.context.board(cluster.id).swarms.values() if s.swarm_id == bad
+        s for s in bench.manager.context.cluster(cluster.id).swarms.values() if s.swarm_id == bad
     ]
     assert broken.status == "FAILED"
     assert "cannot be read" in broken.reason

@@ -43,7 +43,7 @@ from manta.protocol.user import (
 )
 from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, FakeNode, wait_until
-from manta.transports.blobs.depots import FileDepot
+from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.keys import KeyPair
 
 ROUNDS = 20

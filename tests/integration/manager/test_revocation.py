@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from manta.actors import ActorError
 from manta.apis.connect.spool import Spool
+from manta.manager.auth.principals import Kind
 from manta.manager.gateway.gateway import Gateway
 from manta.protocol.clusters import GetCluster, RemoveNode
 from manta.protocol.codes import Code
@@ -33,11 +34,12 @@ class Witness:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.handled: list[tuple[float, str]] = []
         self.sent: list[tuple[float, ZmqLink]] = []
-        from_user, send = Gateway._from_user, ZmqLink.send
+        handle, send = Gateway._handle_request, ZmqLink.send
 
         def handling(gateway, message, who):
-            answer = from_user(gateway, message, who)  # raises Refused: not handled
-            self.handled.append((time.perf_counter(), who.key))
+            answer = handle(gateway, message, who)  # raises Refused: not handled
+            if who.kind is Kind.USER:
+                self.handled.append((time.perf_counter(), who.key))
             return answer
 
         def sending(link, message):
@@ -45,7 +47,7 @@ class Witness:
             if isinstance(link, AcceptedLink):
                 self.sent.append((time.perf_counter(), link))
 
-        monkeypatch.setattr(Gateway, "_from_user", handling)
+        monkeypatch.setattr(Gateway, "_handle_request", handling)
         monkeypatch.setattr(ZmqLink, "send", sending)
 
     def links_of(self, key: str) -> set[ZmqLink]:
@@ -224,15 +226,15 @@ def test_a_removed_nodes_link_is_cut_within_a_second(
 ) -> None:
     """R35 for nodes, while it sends a hundred messages a second."""
     handled: list[float] = []
-    from_node = Gateway._from_node
+    handle = Gateway._handle_request
 
     def handling(gateway, message, who):
-        answer = from_node(gateway, message, who)  # raises Refused: not handled
-        if who.id == victim.node_id:
+        answer = handle(gateway, message, who)  # raises Refused: not handled
+        if who.kind is Kind.NODE and who.id == victim.node_id:
             handled.append(time.monotonic())
         return answer
 
-    monkeypatch.setattr(Gateway, "_from_node", handling)
+    monkeypatch.setattr(Gateway, "_handle_request", handling)
     victim, other = bench.node(1), bench.node(2)
     assert victim.registered.wait(10)
     assert other.registered.wait(10)

@@ -13,8 +13,8 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.node.state import StateFolder
-from tests.children import Child
 from tests.integration.node.conftest import Command
+from tests.support.children import Child
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -233,7 +233,7 @@ def test_the_home_of_another_user_is_not_taken_for_an_empty_one(call: Call, tmp_
         pytest.skip("only root can be another user")
     code = (
         "import os, manta.node.state\n"
-        "from manta.node import places\n"
+        "from manta.node.daemon import places\n"
         "os.seteuid(65534)\n"
         "for find in (places.names, places.members):\n"
         "    try: print(find())\n"

@@ -16,12 +16,12 @@ import sys
 import pytest
 
 from manta.apis.errors import Unplaceable
-from manta.node import metrics
+from manta.node.capabilities import metrics
 from manta.node.config import load
 from manta.node.state import hardware_id
 from manta.protocol.node import GpuInfo
-from tests.children import Child
 from tests.integration.node.conftest import Command, port
+from tests.support.children import Child
 
 CLUSTER = "lab"
 

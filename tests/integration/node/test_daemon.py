@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from manta.node.config import toml_value
-from tests.children import Child
 from tests.integration.node.conftest import Command
+from tests.support.children import Child
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -14,7 +14,7 @@ import pytest
 
 from manta.actors import Actor, ActorSystem, ChildSpec, Refused, Supervisor
 from manta.node.config import parse
-from manta.node.journal import journal
+from manta.node.journal import outbox
 from manta.node.service import Node
 from manta.node.state import StateFolder
 from manta.protocol import node as protocol
@@ -22,7 +22,7 @@ from manta.protocol.codes import Code
 from manta.protocol.node import Instance
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef
-from manta.transports.blobs.depots import MemoryDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.codec.values import encode
 from manta.transports.security.admission import Admission
@@ -186,7 +186,7 @@ def test_a_lost_blob_is_pushed_again_before_its_entry(wait_until, manager: Manag
 def test_what_nobody_acknowledges_is_sent_again(
     wait_until, manager: Manager, start, monkeypatch
 ) -> None:
-    monkeypatch.setattr(journal, "RESEND_AFTER", 0.2)
+    monkeypatch.setattr(outbox, "RESEND_AFTER", 0.2)
     node = start()
     wait_until(lambda: status(node) == "connected")
     instance = Instance(SWARM, "task", 0, 0)

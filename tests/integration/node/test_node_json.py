@@ -10,8 +10,8 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.node.cli.main import cli
+from tests.integration.cli.test_json import leaves, nested, parsed, table
 from tests.integration.node.conftest import Command, port
-from tests.integration.test_cli_json import leaves, nested, parsed, table
 
 pytestmark = pytest.mark.timeout(90)
 

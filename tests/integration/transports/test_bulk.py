@@ -15,7 +15,9 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from manta.transports.blobs.depots import FileDepot, MemoryDepot, digest_of
+from manta.transports.blobs.digests import digest_of
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.options import BulkOptions
 from manta.transports.errors import (
@@ -368,7 +370,8 @@ def test_cut_connections_are_resumed(sides, operation):
 
 FROZEN = """
 import os, sys, threading
-from manta.transports.blobs.depots import MemoryDepot, digest_of
+from manta.transports.blobs.memory_depot import MemoryDepot
+from manta.transports.blobs.digests import digest_of
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.security.keys import KeyPair
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from manta.actors import events as ev
-from manta.actors.signals import ExitKind, ExitReason
+from manta.actors.exits import ExitKind, ExitReason
 from manta.actors.specs import AutoShutdown, ChildSpec, Phase, Restart, Strategy
 from manta.actors.supervision import Supervision
 

@@ -63,7 +63,7 @@ def test_r16_no_ask_without_timeout() -> None:
 def test_what_is_overridden_exists_in_pykka() -> None:
     for name in ("_create_actor_inbox", "_actor_loop"):
         assert callable(getattr(PykkaActor, name))
-        assert name in vars(runtime.Cell)
+        assert name in vars(runtime.ThreadedCell)
     assert isinstance(inspect.getattr_static(PykkaActor, "_create_actor_inbox"), staticmethod)
     assert callable(pykka.ThreadingActor._start_actor_loop)
     assert pykka.ThreadingActor.use_daemon_thread is False, "ours says True"

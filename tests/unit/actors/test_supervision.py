@@ -8,7 +8,7 @@ import random
 import pytest
 
 from manta.actors import events as ev
-from manta.actors.signals import NORMAL, SHUTDOWN, ExitKind, ExitReason
+from manta.actors.exits import NORMAL, SHUTDOWN, ExitKind, ExitReason
 from manta.actors.specs import AutoShutdown, ChildSpec, ChildType, Phase, Restart, Strategy
 from manta.actors.supervision import Supervision
 

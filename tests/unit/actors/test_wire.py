@@ -12,9 +12,9 @@ import pytest
 from manta.actors import ActorDead, AskTimeout, InvalidMessage, MailboxFull, Refused, wire
 from manta.actors.address import Address
 from manta.actors.clock import SystemClock
+from manta.actors.exits import ExitKind, ExitReason, crashed
 from manta.actors.mailbox import Mailbox
 from manta.actors.remote import Peer
-from manta.actors.signals import ExitKind, ExitReason, crashed
 from manta.transports.errors import RemoteProtocolError
 
 

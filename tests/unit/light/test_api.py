@@ -41,9 +41,9 @@ class Recorder:
             scratch=str(tmp_path),
         )
 
-    def call(self, kind: str, **fields: Any) -> Any:
-        self.calls.append((kind, fields))
-        return self.answers.get(kind)
+    def call(self, request: str, /, **fields: Any) -> Any:
+        self.calls.append((request, fields))
+        return self.answers.get(request)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from collections import defaultdict, deque
 
 import pytest
 
-from manta.manager.placement.place import WINDOW, NodeView
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.place import WINDOW
 from manta.manager.swarm.events import (
     Acknowledge,
     AskPlacement,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from manta.manager.placement.place import WINDOW, check
+from manta.manager.placement.place import WINDOW
+from manta.manager.placement.plan import check
 from manta.manager.placement.validity import MAX_REPLICAS, flaws
 from manta.manager.swarm.events import NodeLost, Paused, Resumed, encode
 from manta.manager.swarm.reads.exchange import answer as exchanged

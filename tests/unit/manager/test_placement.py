@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.manager.placement.place import RULES, Demand, NodeView, check, place
+from manta.manager.placement.demand import Demand
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.place import place
+from manta.manager.placement.plan import check
+from manta.manager.placement.rules import RULES
 from manta.manager.placement.validity import flaws
 from manta.protocol.node import Capabilities, DatasetInfo, GpuInfo, Load
 from manta.protocol.spec import Edge, ModuleSpec, ResourceSpec, SwarmSpec, TaskSpec
@@ -87,7 +91,7 @@ def test_each_rule_refuses_with_its_reason(rule, asked, bad, reason):
     alone = place(demand(**asked), [bad_node])
     assert alone.placements == ()
     assert alone.problems[0].startswith("Task 'w' cannot be placed: ")
-    remedy = next(remedy for name, _, remedy in RULES if name == rule)
+    remedy = next(one.remedy for one in RULES if one.name == rule)
     assert alone.problems[0].endswith(f"; {remedy}.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from manta.actors import Refused
-from manta.manager.swarm.course import quorum_of
+from manta.manager.swarm.completion import quorum_of
 from manta.manager.swarm.events import Paused, Resumed
 from manta.manager.swarm.reads.exchange import check_next
 from manta.protocol.node import NextIteration, StopRequested, TaskEnded

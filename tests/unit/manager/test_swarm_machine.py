@@ -7,7 +7,7 @@ import math
 import pytest
 
 from manta.manager.cluster.lease import Leases
-from manta.manager.swarm import entries as swarm_entries
+from manta.manager.swarm import journal
 from manta.manager.swarm.events import (
     Created,
     EntriesReceived,
@@ -289,7 +289,7 @@ def test_a_silent_attempt_is_given_up_in_the_end(bench, make):
     (w,) = b.running("w").values()
     assert b.machine.next_deadline() is None  # it may queue as long as it must
     b.say(w, TaskStarted(w, b.now))
-    assert b.machine.next_deadline() == b.now + 2 * 10 + swarm_entries.BACKSTOP
+    assert b.machine.next_deadline() == b.now + 2 * 10 + journal.BACKSTOP
     b.tick()
     assert b.state == SwarmState.FAILED
     assert b.reason == "w ran longer than its timeout of 10 s on node-1 in iteration 0."
@@ -424,7 +424,7 @@ def test_lost_while_it_waits_for_another_try(bench, make):
     [(0.8, 4, 4), (0.75, 4, 3), (0.5, 3, 2), (0.01, 4, 1), (1.0, 7, 7), (0.6, 5, 3), (0.7, 10, 7)],
 )
 def test_quorum_counts(fraction, size, need):
-    from manta.manager.swarm.course import quorum_of
+    from manta.manager.swarm.completion import quorum_of
 
     assert quorum_of(fraction, size) == need
 

@@ -237,6 +237,29 @@ def test_any_walk_keeps_the_invariants_ends_and_replays(bench, make, random, ste
 
 
 @settings(max_examples=40)
+@given(random=st.randoms(use_true_random=False), steps=st.integers(0, 40))
+def test_an_event_is_stored_when_it_changes_something_and_only_then(bench, make, random, steps):
+    walk = Walk(bench, make, random)
+    b, handle = walk.b, walk.b.handle
+
+    def watched(event):
+        before, revision = copy.deepcopy(b.machine.data), b.machine.revision
+        actions = handle(event)
+        after = b.machine.data
+        if b.machine.revision == revision:
+            assert after == before
+        elif not isinstance(event, ManagerRestarted):  # the clock is another one from there on
+            before.last = after.last
+            assert after != before
+        return actions
+
+    b.handle = watched
+    for _ in range(steps):
+        walk.step()
+    walk.to_the_end()
+
+
+@settings(max_examples=40)
 @given(random=st.randoms(use_true_random=False), cut=st.floats(0, 1))
 def test_a_manager_that_restarts_anywhere_goes_on(bench, make, random, cut):
     walk = Walk(bench, make, random, ending=("FINISHED",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manta.manager.placement.place import check
+from manta.manager.placement.plan import check
 from manta.manager.placement.validity import flaws
 from manta.manager.swarm.events import NodeLost, Paused, Resumed
 from manta.manager.swarm.reads.queries import explain, info

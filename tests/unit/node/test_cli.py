@@ -10,8 +10,8 @@ import click
 import pytest
 
 from manta.console.exit_codes import Exit
-from manta.node import places
 from manta.node.cli import main as cli
+from manta.node.daemon import places
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from manta.actors import Refused
-from manta.node import datasets
+from manta.node.capabilities import datasets
 from manta.protocol.node import DatasetInfo
 
 

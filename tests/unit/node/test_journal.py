@@ -4,17 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.journal.journal import (
-    Batch,
-    Begin,
-    Journal,
-    KeptEntry,
-    KeptLine,
-    Outbox,
-    Record,
-    decode,
-    encode,
-)
+from manta.node.journal.outbox import Batch, Outbox
+from manta.node.journal.records import Begin, KeptEntry, KeptLine, Record, decode, encode
+from manta.node.journal.swarm import Journal
 from manta.protocol.node import (
     Instance,
     JournalEntry,
@@ -81,7 +73,7 @@ def test_a_damaged_byte_ends_the_file_there(position: int, flip: int) -> None:
 
 
 def test_what_is_valid_but_no_record_ends_the_file() -> None:
-    from manta.node.journal import journal as module
+    from manta.node.journal import records as module
 
     body = b"\x93\x01\x02\x03"
     import zlib

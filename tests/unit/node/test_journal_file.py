@@ -24,7 +24,8 @@ from manta.protocol.node import (
 )
 from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Inline
-from manta.transports.blobs.depots import FileDepot, MemoryDepot
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
 
 I0 = Instance("s", "worker", 0, 0)
 STARTED = TaskStarted(I0, 1.0)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from manta.node.daemon.logs import RotatingFile
 from manta.node.errors import IdentityError, StateInUse
-from manta.node.logs import RotatingFile
 from manta.node.state import (
     Identity,
     StateFolder,

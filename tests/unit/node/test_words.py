@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from manta.node.link import words as link_words
-from manta.node.link.manager_link import bulk_address
+from manta.node.link.manager import bulk_address
 from manta.transports.errors import DownReason
 
 

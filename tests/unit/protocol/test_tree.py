@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from manta.actors.address import Address
-from manta.actors.system import TreeNode
+from manta.actors import Address, TreeNode
 from manta.protocol import pages
 from manta.protocol.tree import tree_of
 

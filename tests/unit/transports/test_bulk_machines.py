@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from manta.transports.blobs.depots import digest_of
+from manta.transports.blobs.digests import digest_of
 from manta.transports.bulk.client import BulkClient, Request
 from manta.transports.bulk.flow import Patience
 from manta.transports.bulk.options import BulkOptions

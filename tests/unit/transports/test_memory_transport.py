@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from manta.testing import FakeClock
-from manta.testing.memory.transport import Faults, MemoryNetwork, public_key_of
+from manta.testing.memory.medium import Faults
+from manta.testing.memory.network import MemoryNetwork, public_key_of
 from manta.testing.transports import RecordingHandler, echo
 from manta.transports.errors import DownReason
 from manta.transports.security.admission import Admission

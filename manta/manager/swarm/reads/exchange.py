@@ -12,9 +12,9 @@ from typing import assert_never
 from manta.actors.errors import Refused
 from manta.manager.placement.names import listed
 from manta.manager.swarm import networks
-from manta.manager.swarm.course import Course
 from manta.manager.swarm.exchange import Collective, Route, Sender, Topic
-from manta.manager.swarm.state import Phase, TaskRun
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.runs import Phase, TaskRun
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
@@ -57,54 +57,54 @@ def topic_of(read: ExchangeRead) -> Topic:
             assert_never(read)
 
 
-def answer(course: Course, read: ExchangeRead) -> Exchanged | PeerInstances | Checkpoint:
+def answer(machine: SwarmMachine, read: ExchangeRead) -> Exchanged | PeerInstances | Checkpoint:
     """Raises Refused."""
     at = read.instance
-    if at not in course.data.live:
+    if at not in machine.data.live:
         sentence = f"{at} was ended: it waits for nothing any more."
         if isinstance(read, ReadPeers | ReadCheckpoint):
             raise Refused(Code.WRONG_STATE, sentence)
         return _never("SwarmStopped", sentence)
     match read:
         case ReadPeers():
-            return PeerInstances(_peers(course, at))
+            return PeerInstances(_peers(machine, at))
         case ReadCheckpoint():
             key = Sender(at.iteration, at.alias, at.index)
-            return Checkpoint(course.data.exchange.checkpoints.get(key))
+            return Checkpoint(machine.data.exchange.checkpoints.get(key))
         case ReadBroadcast():
-            return _broadcast(course, read)
+            return _broadcast(machine, read)
         case ReadMessage():
-            return _message(course, read)
+            return _message(machine, read)
         case ReadContributions():
-            return _contributions(course, read)
+            return _contributions(machine, read)
         case ReadLock():
-            return _lock(course, read)
+            return _lock(machine, read)
         case _:
             assert_never(read)
 
 
-def check_peer(course: Course, at: Instance, node_id: str, alias: str) -> None:
+def check_peer(machine: SwarmMachine, at: Instance, node_id: str, alias: str) -> None:
     """May the instance talk to that node? Raises Refused."""
-    network = course.graph.tasks[at.alias].network
-    if network is None or at not in course.data.live:
+    network = machine.graph.tasks[at.alias].network
+    if network is None or at not in machine.data.live:
         return
-    allowed = networks.may_hear(course.data, course.graph, at.alias, at.index, at.iteration)
+    allowed = networks.may_hear(machine.data, at.alias, at.index, at.iteration)
     if node_id not in allowed:
-        spec = course.graph.networks[network]
+        spec = machine.graph.networks[network]
         raise Refused(
             Code.NOT_A_NEIGHBOR,
-            f"{_label(course, at)} may not talk to {alias}: in the network {network!r} "
+            f"{_label(machine, at)} may not talk to {alias}: in the network {network!r} "
             f"({spec.topology}) they are no neighbors.",
         )
 
 
-def check_next(course: Course, alias: str | None) -> None:
+def check_next(machine: SwarmMachine, alias: str | None) -> None:
     """May the next iteration begin with that task? Raises Refused."""
-    if alias is not None and alias not in course.graph.tasks:
+    if alias is not None and alias not in machine.graph.tasks:
         raise Refused(
             Code.UNKNOWN_TASK,
             f"schedule_next_iter was called for {alias!r}, which is no task of this swarm; name "
-            f"one of {listed(sorted(course.graph.tasks))}.",
+            f"one of {listed(sorted(machine.graph.tasks))}.",
         )
 
 
@@ -119,17 +119,17 @@ def _given(value: Payload | None, rank: int = -1) -> Exchanged:
 # Broadcasts and messages.
 
 
-def _broadcast(course: Course, read: ReadBroadcast) -> Exchanged:
-    data, at = course.data, read.instance
+def _broadcast(machine: SwarmMachine, read: ReadBroadcast) -> Exchanged:
+    data, at = machine.data, read.instance
     latest = data.exchange.broadcasts.get((at.iteration, read.tag), {})
     if latest:
-        network = course.graph.tasks[at.alias].network
-        allowed = networks.may_hear(data, course.graph, at.alias, at.index, at.iteration)
+        network = machine.graph.tasks[at.alias].network
+        allowed = networks.may_hear(data, at.alias, at.index, at.iteration)
         for sender, said in reversed(latest.items()):
-            same = course.graph.tasks[sender.alias].network == network
+            same = machine.graph.tasks[sender.alias].network == network
             if same and (network is None or said.node_id in allowed):
                 return _given(said.value, sender.rank)
-    others = list(_may_still_speak(course, at))
+    others = list(_may_still_speak(machine, at))
     if not others:
         return _never(
             "NothingSent",
@@ -141,15 +141,15 @@ def _broadcast(course: Course, read: ReadBroadcast) -> Exchanged:
     )
 
 
-def _message(course: Course, read: ReadMessage) -> Exchanged:
-    data, at = course.data, read.instance
+def _message(machine: SwarmMachine, read: ReadMessage) -> Exchanged:
+    data, at = machine.data, read.instance
     node_id = data.live[at].node_id
     route = Route(read.source, node_id, read.tag)
     channel = data.exchange.channels.get(route)
     mine = [claim for claim in channel.claims if claim.instance == at] if channel else []
     if read.number < len(mine) and (letter := mine[read.number].letter) is not None:
         return _given(letter.value)
-    others = list(_may_still_speak(course, at, read.source))
+    others = list(_may_still_speak(machine, at, read.source))
     if not others:
         return _never(
             "PeerLost",
@@ -161,28 +161,30 @@ def _message(course: Course, read: ReadMessage) -> Exchanged:
     )
 
 
-def _may_still_speak(course: Course, at: Instance, node_id: str | None = None) -> Iterator[str]:
+def _may_still_speak(
+    machine: SwarmMachine, at: Instance, node_id: str | None = None
+) -> Iterator[str]:
     """Who may say something in this iteration, apart from the reader and what follows it."""
-    data = course.data
+    data = machine.data
     if at.iteration != data.iteration:
         return
-    after = _downstream(course, at.alias)
+    after = _downstream(machine, at.alias)
     for alias, run in data.runs[at.iteration].items():
         if run.phase is Phase.PLACING or (run.phase is Phase.WAITING and alias not in after):
             yield f"{alias} (not placed yet)"
         elif run.phase is Phase.RUNNING:
-            if run.has_later and (alias != at.alias or not run.sequential):
+            if run.has_queued and (alias != at.alias or not run.sequential):
                 yield f"{alias} (whose turn has not come)"
             for instance in run.instances:
                 last = instance.last
                 is_other = last.instance != at and not instance.given_up
                 may = last.instance in data.live or last.state is not AttemptState.FINISHED
                 if is_other and may and node_id in (None, last.node_id):
-                    yield f"{_label(course, last.instance)} on {last.node_alias}"
+                    yield f"{_label(machine, last.instance)} on {last.node_alias}"
 
 
-def _downstream(course: Course, alias: str) -> set[str]:
-    after = course.graph.layout(course.data.iteration).after
+def _downstream(machine: SwarmMachine, alias: str) -> set[str]:
+    after = machine.graph.layout(machine.data.iteration).after
     found: set[str] = set()
     todo = [alias]
     while todo:
@@ -196,18 +198,18 @@ def _downstream(course: Course, alias: str) -> set[str]:
 # Collectives.
 
 
-def _contributions(course: Course, read: ReadContributions) -> Exchanged:
-    data, at = course.data, read.instance
+def _contributions(machine: SwarmMachine, read: ReadContributions) -> Exchanged:
+    data, at = machine.data, read.instance
     run = data.runs[at.iteration][at.alias]
     key = (at.iteration, at.alias, read.number)
     collective = data.exchange.collectives.get(key) or Collective()
-    if problem := _cannot_meet(course, at, run):
+    if problem := _cannot_meet(machine, at, run):
         return _never("CollectiveError", problem)
     for rank, kind in collective.kinds.items():
         if kind != read.kind:
             return _never(
                 "CollectiveError",
-                f"{_label(course, at)} called {read.kind} where {at.alias}.{rank} called {kind}: "
+                f"{_label(machine, at)} called {read.kind} where {at.alias}.{rank} called {kind}: "
                 f"all instances of {at.alias!r} must make the same calls in the same order.",
             )
     wanted = read.ranks or tuple(range(run.size))
@@ -219,10 +221,10 @@ def _contributions(course: Course, read: ReadContributions) -> Exchanged:
     if read.on_loss == "continue" and lost and len(there) + len(lost) == len(wanted):
         return _page(collective, at, there, read.after, lost)
     if lost and (read.on_loss == "raise" and len(wanted) - len(lost) < enough):
-        named = _listed(_standing(course, run, rank) for rank in lost)
+        named = _listed(_standing(machine, run, rank) for rank in lost)
         return _never("PeerLost", f"{read.kind} waits for {named} in vain.")
     missing = (rank for rank in wanted if rank not in there)
-    named = _listed(_standing(course, run, rank) for rank in missing)
+    named = _listed(_standing(machine, run, rank) for rank in missing)
     return Exchanged(False, sentence=f"{read.kind} waits for {named}")
 
 
@@ -232,7 +234,7 @@ def _part_for(collective: Collective, rank: int, reader: int) -> tuple[int, int 
     return next((key for key in keys if key in collective.parts), None)
 
 
-def _cannot_meet(course: Course, at: Instance, run: TaskRun) -> str:
+def _cannot_meet(machine: SwarmMachine, at: Instance, run: TaskRun) -> str:
     if run.sequential and run.size > 1:
         return (
             f"The instances of {at.alias!r} run one after another (sequential), so they cannot "
@@ -246,9 +248,9 @@ def _cannot_meet(course: Course, at: Instance, run: TaskRun) -> str:
     network = run.spec.network
     if network is None:
         return ""
-    all_ = networks.members(course.data, course.graph, network, at.iteration)
+    all_ = networks.members(machine.data, network, at.iteration)
     mine = [member for member in all_ if member.alias == at.alias]
-    if networks.is_connected(course.graph.networks[network], all_, mine):
+    if networks.is_connected(machine.graph.networks[network], all_, mine):
         return ""
     return (
         f"The edges of the network {network!r} do not join all instances of {at.alias!r}, so they "
@@ -288,22 +290,22 @@ def _page(
 # Locks and peers.
 
 
-def _lock(course: Course, read: ReadLock) -> Exchanged:
-    queue = course.data.exchange.locks.get(read.name, [])
+def _lock(machine: SwarmMachine, read: ReadLock) -> Exchanged:
+    queue = machine.data.exchange.locks.get(read.name, [])
     if read.instance not in queue:
         return _never("NothingSent", f"The lock {read.name!r} was not asked for.")
     if queue[0] == read.instance:
         return _given(None)
-    holder = course.data.live.get(queue[0])
+    holder = machine.data.live.get(queue[0])
     where = f" on {holder.node_alias}" if holder else ""
     return Exchanged(
         False,
-        sentence=f"the lock {read.name!r} is held by {_label(course, queue[0])}{where}",
+        sentence=f"the lock {read.name!r} is held by {_label(machine, queue[0])}{where}",
     )
 
 
-def _peers(course: Course, at: Instance) -> tuple[PeerInstance, ...]:
-    run = course.data.runs[at.iteration][at.alias]
+def _peers(machine: SwarmMachine, at: Instance) -> tuple[PeerInstance, ...]:
+    run = machine.data.runs[at.iteration][at.alias]
     if run.nodes:
         return tuple(
             PeerInstance(rank, one.last.node_id, one.last.node_alias, run.shares[rank])
@@ -311,7 +313,7 @@ def _peers(course: Course, at: Instance) -> tuple[PeerInstance, ...]:
             if one.is_open or rank == at.index
         )
     nodes = [(one.last.node_id, one.last.node_alias) for one in run.instances]
-    nodes += [(placement.node_id, placement.node_alias) for placement in run.in_line]
+    nodes += [(placement.node_id, placement.node_alias) for placement in run.queued]
     return tuple(
         PeerInstance(rank, node_id, alias, share)
         for (rank, (node_id, alias)), share in zip(enumerate(nodes), run.shares, strict=True)
@@ -321,12 +323,12 @@ def _peers(course: Course, at: Instance) -> tuple[PeerInstance, ...]:
 # Sentences.
 
 
-def _label(course: Course, instance: Instance) -> str:
-    size = course.data.runs[instance.iteration][instance.alias].size
+def _label(machine: SwarmMachine, instance: Instance) -> str:
+    size = machine.data.runs[instance.iteration][instance.alias].size
     return instance.alias if size == 1 else f"{instance.alias}.{instance.index}"
 
 
-def _standing(course: Course, run: TaskRun, rank: int) -> str:
+def _standing(machine: SwarmMachine, run: TaskRun, rank: int) -> str:
     name = f"{run.spec.alias}.{rank}"
     if rank >= len(run.instances):
         return f"{name} (not placed yet)"

@@ -11,12 +11,13 @@ from collections.abc import Callable
 import msgspec
 
 from manta.actors import Actor
-from manta.manager.context import Board, Context, work
+from manta.manager.context import Context, work
 from manta.manager.errors import StoreError
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, StoredLine
 from manta.manager.swarm.reads.feeds import Feeds, Poll
 from manta.manager.swarm.reads.queries import ITEM_BYTES
+from manta.manager.views import ClusterView
 from manta.protocol.node import LogAck, LogBatch, LogLine
 from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.user import FeedPage, LogItem, ReadFeed, SwarmInfo
@@ -30,7 +31,7 @@ class Lines:
         self,
         actor: Actor,
         context: Context,
-        board: Board,
+        view: ClusterView,
         swarm_id: str,
         writer: Writer,
         feeds: Feeds,
@@ -38,7 +39,7 @@ class Lines:
     ) -> None:
         self._actor = actor
         self._context = context
-        self._board = board
+        self._view = view
         self._swarm_id = swarm_id
         self._writer = writer
         self._feeds = feeds
@@ -83,7 +84,7 @@ class Lines:
 
     def read(self, poll: Poll) -> None:
         """Answer the poll, or park it until there are lines."""
-        read, aliases, version = poll.message, self._board.aliases, self._version
+        read, aliases, version = poll.message, self._view.aliases, self._version
         assert isinstance(read, ReadFeed)
         info = self._feeds.info()
         # Asked before the lines are read: what is not there by then comes too late to wait for.

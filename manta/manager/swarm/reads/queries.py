@@ -8,11 +8,13 @@ from typing import assert_never
 
 from manta.actors import Refused
 from manta.manager.placement.names import listed
-from manta.manager.placement.place import WINDOW, NodeView, place
-from manta.manager.swarm import words
+from manta.manager.placement.nodes import NodeView
+from manta.manager.placement.place import WINDOW, place
+from manta.manager.swarm import sentences
 from manta.manager.swarm.events import Placed, Unplaceable
 from manta.manager.swarm.machine import SwarmMachine
-from manta.manager.swarm.state import Attempt, Phase, TaskRun
+from manta.manager.swarm.placing import demand_of
+from manta.manager.swarm.runs import Attempt, Phase, TaskRun
 from manta.protocol.codes import Code
 from manta.protocol.node import ResultEntries, ResultEntry
 from manta.protocol.pages import PAGE_BYTES, fitting
@@ -224,7 +226,7 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
     problems: list[str] = []
     waiting: dict[str, int] = {}
     if data.state.final:
-        problems.append(words.state(data))
+        problems.append(sentences.state(data))
     for alias in data.runs[data.iteration] if data.iteration >= 0 else machine.graph.tasks:
         run = data.run_of(alias) if data.iteration >= 0 else None
         placements += (
@@ -240,7 +242,7 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
         if run is not None and run.phase is Phase.WAITING:
             problems.append(_waits(machine, run))
         if run is None or run.phase in (Phase.WAITING, Phase.PLACING) or wanted:
-            outcome = place(machine.demand_of(alias, wanted[0] if wanted else ()), nodes)
+            outcome = place(demand_of(data, alias, wanted[0] if wanted else ()), nodes)
             verdicts += outcome.verdicts
             if outcome.waiting:
                 waiting[alias] = outcome.waiting

@@ -1,66 +1,9 @@
 from __future__ import annotations
 
-from typing import get_args
-
-import pytest
-
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import GuestLimits, Kind, Principal, Principals
-from manta.manager.auth.rights import RIGHTS, check_right
 from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
 from manta.protocol.codes import Code
-from manta.protocol.node import Enroll, ExamineToken, FromNode, Goodbye, Inquire, Message
-from manta.protocol.sign_in import Bind, SignIn, WhoAmI
-from manta.protocol.user import FromUser
-
-FROM_NODE, FROM_USER = set(get_args(FromNode)), set(get_args(FromUser))
-TO_BECOME_SOMEBODY = {Enroll, SignIn, Bind}
-QUESTIONS = {Inquire, ExamineToken}
-"""They change nothing."""
-
-
-def may(kind: Kind, message: type[Message]) -> bool:
-    return kind in RIGHTS[message].kinds
-
-
-def test_every_message_has_a_row_and_every_row_a_message() -> None:
-    assert set(RIGHTS) == FROM_NODE | FROM_USER
-    assert all(row.kinds for row in RIGHTS.values())
-
-
-def test_guests_may_become_somebody_and_nothing_else() -> None:
-    assert {message for message in RIGHTS if may(Kind.GUEST, message)} == (
-        TO_BECOME_SOMEBODY | QUESTIONS
-    )
-
-
-def test_a_removed_node_may_enrol_and_nothing_else() -> None:
-    assert {message for message in RIGHTS if may(Kind.REMOVED, message)} == ({Enroll} | QUESTIONS)
-
-
-def test_nodes_send_what_nodes_send_and_users_what_users_send() -> None:
-    assert {message for message in RIGHTS if may(Kind.NODE, message)} == FROM_NODE
-    assert {message for message in RIGHTS if may(Kind.USER, message)} == FROM_USER
-
-
-@pytest.mark.parametrize(
-    ("kind", "message", "code"),
-    [
-        (Kind.GUEST, Goodbye(), Code.NOT_SIGNED_IN),
-        (Kind.GUEST, WhoAmI(), Code.NOT_SIGNED_IN),
-        (Kind.REMOVED, Goodbye(), Code.NODE_REMOVED),
-        (Kind.REMOVED, WhoAmI(), Code.NODE_REMOVED),
-        (Kind.NODE, WhoAmI(), Code.FORBIDDEN),
-        (Kind.NODE, SignIn("a", "b"), Code.FORBIDDEN),
-        (Kind.USER, Goodbye(), Code.FORBIDDEN),
-        (Kind.USER, Enroll("t", "a"), Code.FORBIDDEN),
-    ],
-)
-def test_a_refusal_says_what_to_do(kind: Kind, message: Message, code: Code) -> None:
-    with pytest.raises(Refused) as caught:
-        check_right(Principal(kind, "k" * 40), message)
-    assert caught.value.code == code
-    assert caught.value.sentence.endswith(".")
 
 
 def test_keys_are_looked_up_in_what_the_store_holds() -> None:

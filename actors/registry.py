@@ -1,0 +1,208 @@
+"""What an actor sees of its system: who lives at which path, and the way to other processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from manta.actors.address import Address
+from manta.actors.cell import Cell, Closeable, LocalRef, current
+from manta.actors.clock import Clock
+from manta.actors.deadlines import Deadlines
+from manta.actors.errors import ActorDead, NameTaken, Unreachable
+from manta.actors.exits import ExitKind, ExitReason
+from manta.actors.links import Acceptor, Connection
+from manta.actors.specs import ChildInfo
+
+if TYPE_CHECKING:
+    from manta.transports.errors import DownReason
+    from manta.transports.interface import Listener, Transport
+    from manta.transports.security.admission import Admission
+
+C = TypeVar("C", bound=Closeable)
+
+
+class TreeNode(msgspec.Struct, frozen=True):
+    """One actor, and what hangs below it, at one moment."""
+
+    address: Address
+    actor_class: str
+    waiting: int
+    seconds: float
+    info: ChildInfo | None
+    children: tuple[TreeNode | ChildInfo, ...] = ()
+
+
+class Registry:
+    """The living actors by path, and the links to other processes."""
+
+    def __init__(self, name: str, clock: Clock, transport: Transport | None) -> None:
+        self.name = name
+        self.clock = clock
+        self.transport = transport
+        self.deadlines = Deadlines(clock, f"{name}-deadlines")
+        self._lock = threading.Lock()
+        self._cells: dict[str, Cell] = {}
+        self._roots: list[Cell] = []
+        self._threads: list[Cell] = []  # every cell whose thread may still run
+        self._stopping = False
+
+    # --- actors of this process --------------------------------------------------------
+
+    def find(self, path: str) -> LocalRef:
+        """Who lives at the path now; raises ActorDead if nobody does."""
+        cell = self._cells.get(path)
+        if cell is None:
+            raise ActorDead(f"nobody lives at {self.name}:{path}")
+        return cell.ref
+
+    def ref(self, path: str) -> PathRef:
+        """Whoever lives at the path at the moment of each send."""
+        return PathRef(self, path)
+
+    def watch(self, path: str, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
+        """Call `notify` once, at the end of who lives at the path now; returns what undoes it."""
+        cell = self._cells.get(path)
+        if cell is None:
+            sentence = f"nobody lives at {self.name}:{path}"
+            notify(ExitReason(ExitKind.UNKNOWN, sentence))
+            return lambda: None
+        return cell.watch(notify)
+
+    def tree(self) -> list[TreeNode]:
+        """The supervision trees as they stand; asks nobody, so a busy actor does not delay it."""
+        with self._lock:
+            roots = list(self._roots)
+        return [self._node(cell, None) for cell in roots if cell.exit_reason is None]
+
+    def _node(self, cell: Cell, info: ChildInfo | None) -> TreeNode:
+        below: list[TreeNode | ChildInfo] = []
+        for child in cell.child_infos():
+            living = self._cells.get(f"{cell.address.path}/{child.id}")
+            below.append(child if living is None else self._node(living, child))
+        seconds = self.clock.now() - cell.begun_at
+        return TreeNode(
+            cell.address, cell.actor_class, len(cell.inbox), seconds, info, tuple(below)
+        )
+
+    # --- the runtime's side ----------------------------------------------------------------
+
+    def register(self, cell: Cell) -> None:
+        """Raises NameTaken, or ActorDead for a root of a system that is stopping."""
+        path = cell.address.path
+        with self._lock:
+            if self._stopping and "/" not in path:
+                raise ActorDead(f"the actor system {self.name} is stopping")
+            if path in self._cells:
+                raise NameTaken(
+                    f"{self._cells[path].address} lives already: stop it, or take another id"
+                )
+            self._cells[path] = cell
+            self._threads = [other for other in self._threads if other.may_run]
+            self._threads.append(cell)
+
+    def forget(self, cell: Cell) -> None:
+        with self._lock:
+            if self._cells.get(cell.address.path) is cell:
+                del self._cells[cell.address.path]
+            if cell in self._roots:
+                self._roots.remove(cell)
+
+    def _cells_now(self) -> list[Cell]:
+        with self._lock:
+            return list(self._cells.values())
+
+    # --- the way to other processes --------------------------------------------------------
+
+    def listen(
+        self,
+        address: str,
+        admission: Admission,
+        *,
+        fd: int | None = None,
+        published: Collection[str],
+    ) -> Listener:
+        """Let peers reach the published paths; closed at the end of the actor that calls this."""
+        acceptor = Acceptor(self, frozenset(published))
+        return self._owned(self._transport().listen(address, acceptor, admission, fd=fd))
+
+    def dial(
+        self,
+        address: str,
+        server_key: str,
+        *,
+        on_state: Callable[[DownReason | None], None] | None = None,
+        published: Collection[str] = (),
+    ) -> Connection:
+        """Open a link to another process; closed at the end of the actor that calls this.
+
+        `on_state` is called with None when the link is up, else with why it is
+        not, on the I/O thread: let it tell an actor and return.
+        """
+        connection = Connection(self, on_state, frozenset(published))
+        connection.peer.link = self._transport().dial(address, server_key, connection)
+        return self._owned(connection)
+
+    def _transport(self) -> Transport:
+        if self.transport is None:
+            raise Unreachable(
+                f"the actor system {self.name} has no transport: give it one to reach other "
+                "processes"
+            )
+        return self.transport
+
+    def _owned(self, closeable: C) -> C:
+        if current.cell is not None and current.cell.host is self:
+            current.cell.own(closeable)
+        return closeable
+
+
+class PathRef:
+    """Whoever lives at a path at the moment of each send: outlives restarts.
+
+    Between two incarnations a send raises ActorDead; the sender decides whether to try again.
+    """
+
+    __slots__ = ("_registry", "address")
+
+    def __init__(self, registry: Registry, path: str) -> None:
+        self._registry = registry
+        self.address = Address(registry.name, path)
+
+    def _find(self) -> LocalRef:
+        return self._registry.find(self.address.path)
+
+    def tell(self, message: Any) -> None:
+        self._find().tell(message)
+
+    def ask(self, message: Any, *, timeout: float) -> Any:
+        return self._find().ask(message, timeout=timeout)
+
+    def ask_future(self, message: Any, *, timeout: float) -> Future[Any]:
+        try:
+            ref = self._find()
+        except ActorDead as error:
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
+        return ref.ask_future(message, timeout=timeout)
+
+    def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
+        return self._registry.watch(self.address.path, notify)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, PathRef)
+            and other.address == self.address
+            and other._registry is self._registry
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+    def __repr__(self) -> str:
+        return f"<PathRef {self.address}>"

@@ -1,0 +1,86 @@
+"""The manager's two listeners, and which keys they and the bulk listener admit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from manta.actors import Actor
+from manta.manager.auth.principals import Kind
+from manta.manager.context import GATEWAY, Context, Listening
+from manta.transports.interface import Link, Listener
+from manta.transports.security.admission import Admission
+
+FAREWELL = 0.3
+"""Seconds that a client has to take the answer to its own signing out."""
+
+
+class _Farewell(msgspec.Struct, frozen=True):
+    key: str
+    links: list[Link]
+
+
+class Listeners:
+    """The actor passes what it receives to `handle` first."""
+
+    def __init__(self, actor: Actor, context: Context) -> None:
+        self._actor = actor
+        self._context = context
+        self._admissions: list[Admission] = []
+        self._listeners: list[Listener] = []
+
+    def open(self) -> None:
+        """From here on messages may come."""
+        context = self._context
+        known = context.principals.keys()
+        context.bulk_admission.replace_known(known)
+        guests = [Admission(known, guests=True) for _ in range(2)]
+        self._admissions = [*guests, context.bulk_admission]
+        self._listeners = [
+            self._listen(context.nodes, guests[0]),
+            self._listen(context.users, guests[1]),
+        ]
+
+    def _listen(self, where: Listening, admission: Admission) -> Listener:
+        return self._actor.system.listen(where.address, admission, fd=where.fd, published={GATEWAY})
+
+    def handle(self, message: object) -> bool:
+        """Whether the message was for this part."""
+        if not isinstance(message, _Farewell):
+            return False
+        if self._context.principals.of(message.key).kind is Kind.GUEST:
+            for link in message.links:
+                link.close()
+        return True
+
+    def admit(self, key: str) -> None:
+        """The key belongs to somebody now."""
+        for admission in self._admissions:
+            admission.allow(key)
+
+    def withdraw(self, keys: Iterable[str], asked_by: str) -> None:
+        """These keys belong to nobody any more: nothing that they send is handled from here on,
+        and none of their polls is answered.
+
+        Their links are closed; those of the key that asked for it only a moment later, when it
+        has its answer. Links that it has opened since are a guest's, and stay.
+        """
+        for key in keys:
+            self._context.principals.forget(key)
+            if key == asked_by:
+                links = [link for one in self._listeners for link in one.links(key)]
+                self._actor.after(FAREWELL, _Farewell(key, links))
+                self._forget(key)
+            else:
+                self.cut(key)
+
+    def cut(self, key: str) -> None:
+        """Close the key's links."""
+        for listener in self._listeners:
+            listener.cut(key)
+        self._forget(key)  # cutting denies it as well; as a guest it is told why it is refused
+
+    def _forget(self, key: str) -> None:
+        for admission in self._admissions:
+            admission.forget(key)

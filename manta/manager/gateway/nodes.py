@@ -1,0 +1,116 @@
+"""What the Gateway does for nodes: registration, their links, and what they deliver."""
+
+from __future__ import annotations
+
+import msgspec
+
+from manta.actors import Actor, ActorDead, MailboxFull
+from manta.manager.auth.principals import Kind, Principal
+from manta.manager.cluster.nodes import LINK
+from manta.manager.context import Context, cluster_path, swarm_path
+from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.errors import StoreError
+from manta.manager.gateway.forwarder import Forwarder, as_refusal
+from manta.manager.gateway.requests import Request
+from manta.manager.messages import FromNode, NodeCame
+from manta.manager.store.actor import Writer
+from manta.manager.store.interface import Put
+from manta.manager.store.records import NodeRecord
+from manta.protocol.node import JournalBatch, LogBatch, Register, Standing
+from manta.protocol.version import VERSION
+from manta.transports.interface import Link
+
+
+class Nodes:
+    def __init__(
+        self,
+        actor: Actor,
+        context: Context,
+        directory: Directory,
+        writer: Writer,
+        forwarder: Forwarder,
+    ) -> None:
+        self._actor = actor
+        self._context = context
+        self._directory = directory
+        self._writer = writer
+        self._forwarder = forwarder
+        self._links: dict[str, Link] = {}
+        """By node: the one that it registered over last."""
+
+    def standing(self, who: Principal) -> Standing:
+        """Whose key it is, and where the manager listens."""
+        context = self._context
+        return Standing(
+            who.id if who.kind is Kind.NODE else "",
+            who.kind is Kind.REMOVED,
+            self._actor.clock.wall(),
+            VERSION,
+            context.nodes.address,
+            context.users.address,
+            context.bulk.address,
+        )
+
+    def register(self, request: Request[Register, None]) -> None:
+        message = request.message
+        record = self._directory.nodes[request.who.id]
+        self._directory.check_alias(message.alias, record.cluster_id, node_id=record.id)
+        current = msgspec.structs.replace(
+            record, alias=message.alias, capabilities=message.capabilities, here=True
+        )
+        origin = self._actor.origin
+        assert origin is not None
+        self._links[record.id] = origin.link
+        came = NodeCame(current, message, origin.ref(LINK))
+        path, reply = cluster_path(record.cluster_id), request.defer()
+        if current == record:
+            self._forwarder.ask(path, came, reply)
+            return
+        self._directory.nodes[record.id] = current
+
+        def then(error: StoreError | None) -> None:
+            # It can work all the same: what is stored is for the time after a restart.
+            if error is not None:
+                self._actor.log.warning(
+                    "what node %s has now is not stored: %s", current.alias, error
+                )
+            self._forwarder.ask(path, came, reply)
+
+        self._writer.write(Put(current), then=then)
+
+    def left(self, node_ids: tuple[str, ...]) -> None:
+        """After a restart these are not waited for."""
+        left: list[NodeRecord] = []
+        for node_id in node_ids:
+            record = self._directory.nodes.get(node_id)
+            if record is not None and record.here:
+                left.append(msgspec.structs.replace(record, here=False))
+        for record in left:
+            self._directory.nodes[record.id] = record
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:
+                self._actor.log.warning("that nodes left is not stored: %s", error)
+
+        if left:
+            self._writer.write(*map(Put, left), then=then)
+
+    def cut(self, node_ids: tuple[str, ...]) -> None:
+        """Close the links of these nodes, so that they register anew."""
+        for node_id in node_ids:
+            if link := self._links.pop(node_id, None):
+                link.close()
+
+    def deliver(self, request: Request[JournalBatch | LogBatch, SwarmEntry | None]) -> None:
+        """To the swarm; what is not delivered is not acknowledged, and so is sent again."""
+        message, entry = FromNode(request.message, request.who.id), request.target
+        if entry is None:
+            self._forwarder.tell(cluster_path(request.who.cluster_id), message)
+            return
+        path = swarm_path(entry.cluster_id, entry.id)
+        try:
+            self._actor.system.find(path).tell(message)
+        except ActorDead:
+            self._forwarder.load(entry, lambda: self._forwarder.tell(path, message), lambda _: None)
+        except MailboxFull as error:
+            raise as_refusal(error) from error

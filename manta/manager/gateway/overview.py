@@ -1,0 +1,70 @@
+"""What the Gateway answers about the manager as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from manta.actors import Actor
+from manta.manager.context import STORE, Context, work
+from manta.manager.gateway.forwarder import Forwarder
+from manta.manager.gateway.requests import Request
+from manta.manager.store.actor import GetHealth
+from manta.protocol import pages
+from manta.protocol.tree import Tree, tree_of
+from manta.protocol.user import (
+    FindMissingBlobs,
+    GetManagerStatus,
+    ManagerStatus,
+    MissingBlobs,
+    SwarmInfo,
+    Swarms,
+)
+from manta.protocol.version import VERSION
+
+
+class Overview:
+    def __init__(self, actor: Actor, context: Context, forwarder: Forwarder) -> None:
+        self._actor = actor
+        self._context = context
+        self._forwarder = forwarder
+
+    def swarms(self, cluster_ids: Iterable[str], after: str) -> Swarms:
+        """A page of the swarms of these clusters."""
+        infos = self._infos(cluster_ids)
+        return Swarms(*pages.after(infos, lambda one: one.swarm_id, after, pages.encoded))
+
+    def _infos(self, cluster_ids: Iterable[str]) -> Iterator[SwarmInfo]:
+        for id_ in cluster_ids:
+            yield from self._context.cluster(id_).swarms.values()
+
+    def tree(self, after: str) -> Tree:
+        return tree_of(self._actor.system.tree(), after)
+
+    def missing_blobs(self, request: Request[FindMissingBlobs, None]) -> None:
+        blobs, holds, reply = request.message.blobs, self._context.holds, request.defer()
+
+        def job() -> MissingBlobs:
+            return MissingBlobs(tuple(blob for blob in blobs if not holds(blob.digest)))
+
+        def then(missing: MissingBlobs) -> None:
+            reply.set(missing)
+
+        work(self._actor, self._context.workers, job, then, reply)
+
+    def status(self, request: Request[GetManagerStatus, None]) -> None:
+        views = {
+            record.name: self._context.cluster(id_) for id_, record in request.seen.clusters.items()
+        }
+        notices = {name: view.notice for name, view in views.items() if view.notice}
+
+        def answer(trouble: object) -> ManagerStatus:
+            return ManagerStatus(
+                version=VERSION,
+                started_at=self._context.started_at,
+                clusters=len(views),
+                nodes_connected=sum(view.connected for view in views.values()),
+                swarms_active=sum(view.active_swarms for view in views.values()),
+                health={"store": str(trouble or "ok"), **notices},
+            )
+
+        self._forwarder.ask(STORE, GetHealth(), request.defer(), answer)

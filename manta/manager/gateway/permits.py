@@ -1,0 +1,83 @@
+"""Who may ask what, and what a user sees of the platform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from manta.actors.errors import Refused
+from manta.manager.auth.principals import Kind, Principal, Principals
+from manta.manager.auth.rights import Right, Rule
+from manta.manager.auth.roles import Roles
+from manta.manager.directory import Directory
+from manta.manager.gateway.requests import Request
+from manta.manager.store.records import ClusterRecord
+from manta.protocol.codes import Code
+
+
+class Permits:
+    def __init__(self, principals: Principals, roles: Roles, directory: Directory) -> None:
+        self._principals = principals
+        self._roles = roles
+        self._directory = directory
+
+    def seen_by(self, who: Principal) -> Directory:
+        """What exists as far as the sender is concerned."""
+        if who.kind is not Kind.USER or who.admin:
+            return self._directory
+        return self._directory.within(lambda cluster_id: self._roles.sees(who, cluster_id))
+
+    def check_platform(self, who: Principal, rule: Rule, name: str) -> None:
+        """Raises Refused, to the message of that name, unless the sender has the right that it
+        takes apart from any one cluster."""
+        if rule.admin and not who.admin:
+            raise Refused(
+                Code.FORBIDDEN,
+                f"{name} was refused: only an administrator of the platform may; ask one.",
+            )
+        if rule.anywhere and rule.right is not None:
+            self._roles.check_anywhere(who, rule.right, name)
+
+    def check_cluster(self, who: Principal, rule: Rule, cluster_id: str | None, name: str) -> None:
+        """Raises Refused unless the sender has the right in the cluster, if there is one."""
+        if rule.right is not None and cluster_id is not None:
+            self._roles.check(who, rule.right, self._directory.clusters[cluster_id], name)
+
+    def recheck(self, request: Request[Any, Any]) -> None:
+        """Raises Refused unless the request, which has waited, could still be made."""
+        who, rule, cluster_id = request.who, request.rule, request.cluster_id
+        if self._principals.of(who.key).id != who.id:
+            raise Refused(Code.NOT_SIGNED_IN, "This key was signed out; sign in again.")
+        if rule.anywhere and rule.right is not None:
+            self._roles.check_anywhere(who, rule.right, type(request.message).__name__)
+        if cluster_id is None:
+            return
+        if cluster_id not in self._directory.clusters:
+            raise Refused(Code.UNKNOWN_CLUSTER, "The cluster was deleted meanwhile.")
+        if rule.right not in self._roles.rights(who, cluster_id):
+            raise Refused(Code.FORBIDDEN, f"Your right {rule.right} was withdrawn meanwhile.")
+
+    def if_still(self, request: Request[Any, Any]) -> Callable[[object], object]:
+        """Passes an answer on, if it may still be given."""
+
+        def answer(result: object) -> object:
+            self.recheck(request)
+            return result
+
+        return answer
+
+    def readable(self, who: Principal) -> list[str]:
+        """The clusters whose swarms the user may read."""
+        return [
+            id_
+            for id_ in self._directory.clusters
+            if Right.SWARM_READ in self._roles.rights(who, id_)
+        ]
+
+    def visible(self, who: Principal) -> list[ClusterRecord]:
+        """The clusters that the user may read."""
+        return [
+            record
+            for record in self._directory.clusters.values()
+            if Right.CLUSTER_READ in self._roles.rights(who, record.id)
+        ]

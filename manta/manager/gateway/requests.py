@@ -1,0 +1,45 @@
+"""A message on its way to whoever answers it, with what was found out about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from manta.actors import Reply
+from manta.manager.auth.principals import Principal
+from manta.manager.auth.rights import Rule
+from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.store.records import ClusterRecord, NodeRecord
+
+M_co = TypeVar("M_co", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[M_co, T_co]):
+    """A message whose sender has met the rule of its route."""
+
+    message: M_co
+    who: Principal
+    rule: Rule
+    target: T_co
+    """What the message is about."""
+    seen: Directory
+    """What exists as far as the sender is concerned."""
+    defer: Callable[[], Reply]
+    """Call it to answer later: what the handler returns is no answer then."""
+
+    @property
+    def cluster_id(self) -> str | None:
+        """Of the target."""
+        return cluster_id_of(self.target)
+
+
+def cluster_id_of(target: object) -> str | None:
+    match target:
+        case ClusterRecord():
+            return target.id
+        case NodeRecord() | SwarmEntry():
+            return target.cluster_id
+    return None

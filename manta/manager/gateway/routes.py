@@ -1,0 +1,384 @@
+"""The one table of what the Gateway accepts.
+
+A row says of a message who may send it, what it is about, and who answers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from manta.actors.errors import Refused
+from manta.manager.auth.principals import Kind, Principal
+from manta.manager.auth.rights import Right, Rule
+from manta.manager.context import cluster_path
+from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.gateway.parts import Parts
+from manta.manager.gateway.requests import Request
+from manta.manager.messages import (
+    CheckPeer,
+    FromNode,
+    FromUser,
+    NodeTreeRequested,
+    StopNodeRequested,
+)
+from manta.manager.store.records import ClusterRecord, NodeRecord
+from manta.protocol import clusters, exchange, node, sign_in, user, users
+from manta.protocol.base import Instance, Message
+from manta.protocol.codes import Code
+from manta.protocol.states import ClusterState
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Route(Generic[M, T]):
+    message: type[M]
+    rule: Rule
+    target: Callable[[M, Directory, Principal], T]
+    """What the message is about, of all that the sender sees. Raises Refused."""
+    handler: Callable[[Parts, Request[M, T]], object]
+    """Returns the answer, or None when another actor or a later event gives it."""
+
+
+# What messages are about.
+
+
+class _NamesCluster(Protocol):
+    @property
+    def cluster(self) -> str: ...
+
+
+class _MayNameCluster(Protocol):
+    @property
+    def cluster(self) -> str | None: ...
+
+
+class _NamesNode(Protocol):
+    @property
+    def node(self) -> str: ...
+
+
+class _NamesSwarm(Protocol):
+    @property
+    def swarm(self) -> str: ...
+
+
+class _HasSwarmId(Protocol):
+    @property
+    def swarm_id(self) -> str: ...
+
+
+class _HasInstance(Protocol):
+    @property
+    def instance(self) -> Instance: ...
+
+
+def nothing(message: object, seen: Directory, who: Principal) -> None:
+    """The platform, or the sender."""
+
+
+def cluster(message: _NamesCluster, seen: Directory, who: Principal) -> ClusterRecord:
+    return seen.cluster(message.cluster)
+
+
+def any_cluster(message: _MayNameCluster, seen: Directory, who: Principal) -> ClusterRecord | None:
+    """The cluster that it names, or all that the user sees."""
+    return None if message.cluster is None else seen.cluster(message.cluster)
+
+
+def a_node(message: _NamesNode, seen: Directory, who: Principal) -> NodeRecord:
+    return seen.node(message.node, getattr(message, "cluster", None))
+
+
+def node_or_manager(message: user.GetTree, seen: Directory, who: Principal) -> NodeRecord | None:
+    return None if message.node is None else seen.node(message.node)
+
+
+def swarm(message: _NamesSwarm, seen: Directory, who: Principal) -> SwarmEntry:
+    return seen.swarm(message.swarm)
+
+
+def swarm_or_removed(message: _HasSwarmId, seen: Directory, who: Principal) -> SwarmEntry | None:
+    """Of the node's cluster; None when there is no such swarm, or no more."""
+    entry = seen.swarms.get(message.swarm_id)
+    return entry if entry is not None and entry.cluster_id == who.cluster_id else None
+
+
+def swarm_by_id(message: _HasSwarmId, seen: Directory, who: Principal) -> SwarmEntry:
+    """Of the node's cluster."""
+    entry = swarm_or_removed(message, seen, who)
+    if entry is None:
+        raise Refused(
+            Code.UNKNOWN_SWARM, f"There is no swarm {message.swarm_id!r} in this node's cluster."
+        )
+    return entry
+
+
+def swarm_of_instance(message: _HasInstance, seen: Directory, who: Principal) -> SwarmEntry:
+    return swarm_by_id(message.instance, seen, who)
+
+
+# Who answers, if it is not the Gateway.
+
+
+def _to_node_cluster(at: Parts, request: Request[Any, None]) -> None:
+    """The node's own."""
+    who = request.who
+    path = cluster_path(who.cluster_id)
+    at.forwarder.ask(path, FromNode(request.message, who.id), request.defer())
+
+
+def _tell_node_cluster(at: Parts, request: Request[Any, None]) -> None:
+    who = request.who
+    at.forwarder.tell(cluster_path(who.cluster_id), FromNode(request.message, who.id))
+
+
+def _from_node_to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
+    message = FromNode(request.message, request.who.id)
+    wait = getattr(request.message, "wait", 0.0)
+    at.forwarder.ask_swarm(request.target, message, request.defer(), wait=wait)
+
+
+def _resolve_peer(at: Parts, request: Request[exchange.ResolvePeer, SwarmEntry]) -> None:
+    peer = request.seen.node(request.message.name, request.who.cluster_id)
+    question = CheckPeer(request.message.instance, peer.id, peer.alias)
+    at.forwarder.ask_swarm(request.target, question, request.defer())
+
+
+def _check_next(at: Parts, request: Request[exchange.CheckNext, SwarmEntry]) -> None:
+    request.seen.nodes_named(request.message.node_ids, request.who.cluster_id)
+    _from_node_to_swarm(at, request)
+
+
+def _to_cluster(at: Parts, request: Request[Any, ClusterRecord]) -> None:
+    message = FromUser(request.message, request.who)
+    at.forwarder.ask(cluster_path(request.target.id), message, request.defer())
+
+
+def _to_cluster_of(at: Parts, request: Request[Any, NodeRecord], message: object) -> None:
+    at.forwarder.ask(cluster_path(request.target.cluster_id), message, request.defer())
+
+
+def _get_node(at: Parts, request: Request[clusters.GetNode, NodeRecord]) -> None:
+    _to_cluster_of(at, request, FromUser(clusters.GetNode(request.target.id), request.who))
+
+
+def _stop_node(at: Parts, request: Request[clusters.RequestNodeStop, NodeRecord]) -> None:
+    _to_cluster_of(at, request, StopNodeRequested(request.target.id, request.message.drain))
+
+
+def _tree(at: Parts, request: Request[user.GetTree, NodeRecord | None]) -> object:
+    after, target = request.message.after, request.target
+    if target is None:
+        return at.overview.tree(after)
+    message = NodeTreeRequested(target.id, after)
+    at.forwarder.ask(cluster_path(target.cluster_id), message, request.defer())
+    return None
+
+
+def _remove_swarm(at: Parts, request: Request[user.RemoveSwarm, SwarmEntry]) -> None:
+    entry = request.target
+    message = FromUser(request.message, request.who, entry.id)
+    at.forwarder.ask(cluster_path(entry.cluster_id), message, request.defer())
+
+
+def _to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
+    message = FromUser(request.message, request.who, request.target.id)
+    at.forwarder.ask_swarm(request.target, message, request.defer())
+
+
+def _poll_swarm(at: Parts, request: Request[user.ReadFeed | user.WaitSwarm, SwarmEntry]) -> None:
+    """What has waited is answered only if it could still be asked."""
+    message = FromUser(request.message, request.who, request.target.id)
+    answer, wait = at.permits.if_still(request), request.message.wait
+    at.forwarder.ask_swarm(request.target, message, request.defer(), answer, wait)
+
+
+def _list_swarms(at: Parts, request: Request[user.ListSwarms, ClusterRecord | None]) -> object:
+    one = request.target
+    where = at.permits.readable(request.who) if one is None else [one.id]
+    return at.overview.swarms(where, request.message.after)
+
+
+# The rows.
+
+_NEW_NODES = frozenset({Kind.GUEST, Kind.NODE, Kind.REMOVED})
+_NEW_USERS = frozenset({Kind.GUEST, Kind.USER})
+_NODES = frozenset({Kind.NODE})
+_USERS = frozenset({Kind.USER})
+
+
+def _of_nodes(
+    message: type[M],
+    target: Callable[[M, Directory, Principal], T],
+    handler: Callable[[Parts, Request[M, T]], object],
+    kinds: frozenset[Kind] = _NODES,
+) -> Route[M, T]:
+    return Route(message, Rule(kinds), target, handler)
+
+
+def _of_users(
+    message: type[M],
+    handler: Callable[[Parts, Request[M, None]], object],
+    kinds: frozenset[Kind] = _USERS,
+) -> Route[M, None]:
+    """Every user may send it."""
+    return Route(message, Rule(kinds), nothing, handler)
+
+
+def _of_admins(
+    message: type[M], handler: Callable[[Parts, Request[M, None]], object]
+) -> Route[M, None]:
+    return Route(message, Rule(_USERS, admin=True), nothing, handler)
+
+
+def _about(
+    message: type[M],
+    right: Right,
+    target: Callable[[M, Directory, Principal], T],
+    handler: Callable[[Parts, Request[M, T]], object],
+) -> Route[M, T]:
+    """Users may send it who have the right in the target's cluster."""
+    return Route(message, Rule(_USERS, right), target, handler)
+
+
+def _of_modules(
+    message: type[M], right: Right, handler: Callable[[Parts, Request[M, None]], object]
+) -> Route[M, None]:
+    """Users may send it who have the right in some cluster."""
+    return Route(message, Rule(_USERS, right, anywhere=True), nothing, handler)
+
+
+_ROWS = (  # without a type of their own, so that each row is checked
+    # To become a node, or a user.
+    _of_nodes(node.Enroll, nothing, lambda at, r: at.enrolment.enroll(r), _NEW_NODES),
+    _of_nodes(node.Inquire, nothing, lambda at, r: at.nodes.standing(r.who), _NEW_NODES),
+    _of_nodes(node.ExamineToken, nothing, lambda at, r: at.enrolment.examine(r), _NEW_NODES),
+    _of_users(sign_in.SignIn, lambda at, r: at.registrar.sign_in(r), _NEW_USERS),
+    _of_users(sign_in.Bind, lambda at, r: at.registrar.bind(r), _NEW_USERS),
+    # Nodes.
+    _of_nodes(node.Register, nothing, lambda at, r: at.nodes.register(r)),
+    _of_nodes(node.Heartbeat, nothing, _to_node_cluster),
+    _of_nodes(node.FetchDesired, nothing, _to_node_cluster),
+    _of_nodes(node.Goodbye, nothing, _tell_node_cluster),
+    _of_nodes(node.JournalBatch, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
+    _of_nodes(node.LogBatch, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
+    _of_nodes(node.ReadGlobal, swarm_by_id, _from_node_to_swarm),
+    _of_nodes(node.ListGlobals, swarm_by_id, _from_node_to_swarm),
+    _of_nodes(node.SelectResults, swarm_by_id, _from_node_to_swarm),
+    _of_nodes(exchange.ResolvePeer, swarm_of_instance, _resolve_peer),
+    _of_nodes(exchange.CheckNext, swarm_of_instance, _check_next),
+    _of_nodes(exchange.ReadBroadcast, swarm_of_instance, _from_node_to_swarm),
+    _of_nodes(exchange.ReadMessage, swarm_of_instance, _from_node_to_swarm),
+    _of_nodes(exchange.ReadContributions, swarm_of_instance, _from_node_to_swarm),
+    _of_nodes(exchange.ReadLock, swarm_of_instance, _from_node_to_swarm),
+    _of_nodes(exchange.ReadPeers, swarm_of_instance, _from_node_to_swarm),
+    _of_nodes(exchange.ReadCheckpoint, swarm_of_instance, _from_node_to_swarm),
+    # Users, about themselves and the platform.
+    _of_users(sign_in.WhoAmI, lambda at, r: at.registrar.who_am_i(r.who)),
+    _of_users(sign_in.RotateToken, lambda at, r: at.registrar.rotate(r)),
+    _of_users(sign_in.Logout, lambda at, r: at.users.log_out(r)),
+    _of_users(users.GetUser, lambda at, r: at.users.get(r.message.user, r.who)),
+    _of_users(users.ChangePassword, lambda at, r: at.users.change_password(r)),
+    _of_users(users.ListRoles, lambda at, r: at.users.roles(r.message.after)),
+    _of_users(user.FindMissingBlobs, lambda at, r: at.overview.missing_blobs(r)),
+    _of_users(user.GetManagerStatus, lambda at, r: at.overview.status(r)),
+    Route(user.GetTree, Rule(_USERS, admin=True), node_or_manager, _tree),
+    _of_admins(users.ListUsers, lambda at, r: at.users.page(r.message.after, r.who)),
+    _of_admins(users.AddUser, lambda at, r: at.users.add(r)),
+    _of_admins(users.DeleteUser, lambda at, r: at.users.delete(r)),
+    _of_admins(users.RevokeTokens, lambda at, r: at.users.revoke_tokens(r)),
+    _of_admins(users.CreateRoleDefinition, lambda at, r: at.users.define_role(r)),
+    _of_admins(users.DeleteRoleDefinition, lambda at, r: at.users.delete_role(r)),
+    # Clusters.
+    _of_users(clusters.CreateCluster, lambda at, r: at.clusters.create(r)),
+    _of_users(
+        clusters.ListClusters,
+        lambda at, r: at.clusters.page(at.permits.visible(r.who), r.message.after),
+    ),
+    _of_users(clusters.WatchClusters, lambda at, r: at.watches.open(r)),
+    _about(
+        clusters.GetCluster,
+        Right.CLUSTER_READ,
+        cluster,
+        lambda at, r: at.clusters.info(r.target),
+    ),
+    _about(
+        clusters.StartCluster,
+        Right.CLUSTER_MANAGE,
+        cluster,
+        lambda at, r: at.clusters.change(r, ClusterState.RUNNING),
+    ),
+    _about(
+        clusters.StopCluster,
+        Right.CLUSTER_MANAGE,
+        cluster,
+        lambda at, r: at.clusters.change(r, ClusterState.STOPPED),
+    ),
+    _about(
+        clusters.DeleteCluster,
+        Right.CLUSTER_DELETE,
+        cluster,
+        lambda at, r: at.clusters.delete(r),
+    ),
+    _about(
+        users.GrantRole,
+        Right.ROLE_GRANT,
+        cluster,
+        lambda at, r: at.users.set_role(r, r.message.role),
+    ),
+    _about(users.RevokeRole, Right.ROLE_GRANT, cluster, lambda at, r: at.users.set_role(r, None)),
+    # The nodes of a cluster.
+    _about(
+        clusters.CreateNodeToken,
+        Right.NODE_ENROL,
+        cluster,
+        lambda at, r: at.enrolment.create_token(r),
+    ),
+    _about(clusters.ListNodes, Right.NODE_READ, cluster, _to_cluster),
+    _about(clusters.WatchNodes, Right.NODE_READ, cluster, lambda at, r: at.watches.open(r)),
+    _about(clusters.GetNode, Right.NODE_READ, a_node, _get_node),
+    _about(clusters.RequestNodeStop, Right.NODE_MANAGE, a_node, _stop_node),
+    _about(
+        clusters.RemoveNode, Right.NODE_MANAGE, a_node, lambda at, r: at.clusters.remove_node(r)
+    ),
+    # Swarms.
+    _about(user.CheckSwarm, Right.SWARM_DEPLOY, cluster, _to_cluster),
+    _about(user.SendSwarm, Right.SWARM_DEPLOY, cluster, _to_cluster),
+    _about(user.StartSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
+    _about(user.StopSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
+    _about(user.PauseSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
+    _about(user.ResumeSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
+    _about(user.RemoveSwarm, Right.SWARM_DEPLOY, swarm, _remove_swarm),
+    _about(user.SetGlobal, Right.SWARM_DEPLOY, swarm, _to_swarm),
+    _about(user.DeleteResults, Right.SWARM_DEPLOY, swarm, _to_swarm),
+    _about(user.GetSwarm, Right.SWARM_READ, swarm, _to_swarm),
+    _about(user.ExplainSwarm, Right.SWARM_READ, swarm, _to_swarm),
+    _about(user.GetTasks, Right.SWARM_READ, swarm, _to_swarm),
+    _about(user.SelectGlobal, Right.SWARM_READ, swarm, _to_swarm),
+    _about(user.ListGlobalTags, Right.SWARM_READ, swarm, _to_swarm),
+    _about(user.ReadFeed, Right.SWARM_READ, swarm, _poll_swarm),
+    _about(user.WaitSwarm, Right.SWARM_READ, swarm, _poll_swarm),
+    _about(user.ListSwarms, Right.SWARM_READ, any_cluster, _list_swarms),
+    _about(user.WatchSwarms, Right.SWARM_READ, any_cluster, lambda at, r: at.watches.open(r)),
+    # Modules.
+    _of_modules(
+        users.GetModule,
+        Right.MODULE_READ,
+        lambda at, r: at.modules.get(r.message.module, r.message.version, r.who),
+    ),
+    _of_modules(users.ResolveModule, Right.MODULE_READ, lambda at, r: at.modules.resolve(r)),
+    _of_modules(
+        users.ListModules, Right.MODULE_READ, lambda at, r: at.modules.page(r.message.after)
+    ),
+    _of_modules(users.WatchModules, Right.MODULE_READ, lambda at, r: at.watches.open(r)),
+    _of_modules(users.SendModule, Right.MODULE_WRITE, lambda at, r: at.modules.send(r)),
+    _of_modules(users.UpdateModule, Right.MODULE_WRITE, lambda at, r: at.modules.update(r)),
+    _of_modules(users.RemoveModule, Right.MODULE_WRITE, lambda at, r: at.modules.remove(r)),
+)
+
+ROWS: tuple[Route[Any, Any], ...] = _ROWS
+ROUTES: dict[type[Message], Route[Any, Any]] = {row.message: row for row in ROWS}

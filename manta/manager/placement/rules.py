@@ -1,0 +1,136 @@
+"""Why a node may not run a task: one function for each rule, which gives the reason or nothing.
+
+A node is judged by the rules of `RULES` in order; the first that refuses it gives the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from manta.manager.placement.demand import Demand, datasets_of, resources_of, tag_of
+from manta.manager.placement.nodes import NodeView
+
+
+def _connected(demand: Demand, node: NodeView) -> str:
+    return "" if node.connected else "is not connected"
+
+
+def _draining(demand: Demand, node: NodeView) -> str:
+    return "is draining" if node.draining else ""
+
+
+def _specified(demand: Demand, node: NodeView) -> str:
+    named = demand.task.specified_ids
+    return "" if named is None or node.id in named else "is not in specified_ids"
+
+
+def _excepted(demand: Demand, node: NodeView) -> str:
+    return "is in excepted_ids" if node.id in (demand.task.excepted_ids or ()) else ""
+
+
+def _scheduled(demand: Demand, node: NodeView) -> str:
+    if not demand.within or node.id in demand.within:
+        return ""
+    return "was not named in schedule_next_iter"
+
+
+def _fixed(demand: Demand, node: NodeView) -> str:
+    if not demand.kept or node.id in demand.kept:
+        return ""
+    return "did not run it in the first iteration (fixed=True)"
+
+
+def _datasets(demand: Demand, node: NodeView) -> str:
+    wanted = datasets_of(demand.task, demand.module)
+    if not wanted:
+        return ""
+    held = {dataset.name for dataset in node.capabilities.datasets}
+    missing = [name for name in wanted if name not in held]
+    if not missing:
+        return ""
+    return f"has no dataset {quoted(missing)} (it has {quoted(sorted(held)) or 'none'})"
+
+
+def _gpu(demand: Demand, node: NodeView) -> str:
+    return "has no GPU" if demand.task.gpu and not node.capabilities.gpus else ""
+
+
+def _resources(demand: Demand, node: NodeView) -> str:
+    wanted = resources_of(demand.task, demand.module)
+    if wanted is None:
+        return ""
+    has = node.capabilities
+    if wanted.cpu is not None and wanted.cpu > has.cores:
+        return f"has {has.cores} cores, {wanted.cpu:g} are asked for"
+    if wanted.memory is not None and wanted.memory > has.memory:
+        return f"has {_in_bytes(has.memory)} of memory, {_in_bytes(wanted.memory)} are asked for"
+    if wanted.disk is not None and wanted.disk > has.disk:
+        return f"has {_in_bytes(has.disk)} of disk, {_in_bytes(wanted.disk)} are asked for"
+    if wanted.gpu is not None and wanted.gpu > len(has.gpus):
+        return f"has {len(has.gpus)} GPUs, {wanted.gpu} are asked for"
+    return ""
+
+
+def _runner(demand: Demand, node: NodeView) -> str:
+    if demand.module.package is not None or not runs_plain_processes(node):
+        return ""
+    return f"runs plain processes, and module {demand.module.name!r} is an image alone"
+
+
+def runs_plain_processes(node: NodeView) -> bool:
+    return node.capabilities.runners == ("process",)
+
+
+def _tag(demand: Demand, node: NodeView) -> str:
+    tag = tag_of(demand.task)
+    return "" if tag is None or node.id in demand.producers else f"wrote no result {tag!r}"
+
+
+class Rule(NamedTuple):
+    name: str
+    refuses: Callable[[Demand, NodeView], str]
+    remedy: str
+    """What to do when it leaves no node."""
+
+
+RULES = (
+    Rule("connected", _connected, "start a node of this cluster (manta_node start)"),
+    Rule("draining", _draining, "wait for another node, or start the draining one anew"),
+    Rule(
+        "specified", _specified, "correct specified_ids: ids or aliases of nodes (manta node list)"
+    ),
+    Rule("excepted", _excepted, "take a node out of excepted_ids, or add nodes"),
+    Rule("scheduled", _scheduled, "name nodes in schedule_next_iter that can run it"),
+    Rule("fixed", _fixed, "bring the nodes of the first iteration back, or leave out fixed=True"),
+    Rule("datasets", _datasets, "correct the name, or map it in [datasets] of a node"),
+    Rule("gpu", _gpu, "add a node with a GPU, or leave out gpu=True"),
+    Rule("resources", _resources, "ask for less, or add a larger node"),
+    Rule("runner", _runner, "add a node with a container engine, or give the module a program"),
+    Rule("tag", _tag, "let a task before it write that result"),
+)
+
+
+class Refusal(NamedTuple):
+    node: NodeView
+    rule: int
+    """Its place in RULES."""
+    reason: str
+
+
+def refusal_of(demand: Demand, node: NodeView) -> Refusal | None:
+    """Why the node may not run the task; None when it may."""
+    for number, rule in enumerate(RULES):
+        if reason := rule.refuses(demand, node):
+            return Refusal(node, number, reason)
+    return None
+
+
+def quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _in_bytes(size: int) -> str:
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    step = min(len(units) - 1, max(0, size.bit_length() - 1) // 10)
+    return f"{size / 1024**step:.4g} {units[step]}"

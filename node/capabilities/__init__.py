@@ -1,0 +1,1 @@
+"""What a node has to offer: its machine, and the datasets that its operator maps."""

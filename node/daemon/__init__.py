@@ -1,0 +1,1 @@
+"""Daemons of nodes: the process itself, and what starts, watches and stops it from outside."""

@@ -1,0 +1,101 @@
+"""The node as a process: `python -m manta.node --config FILE --state DIR [--log FILE]`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.console.exit_codes import Exit
+from manta.node.config import NodeConfig, instance, load
+from manta.node.daemon import logs
+from manta.node.daemon.exit_codes import of_error, sentence_of
+from manta.node.errors import DaemonEnded
+from manta.node.service import Node
+from manta.transports.descriptors import raise_descriptor_limit
+
+if TYPE_CHECKING:
+    import argparse
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds: by Python's default of 5 ms, one busy thread would slow all actors down."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    try:
+        config = load(options.config)
+        if options.number is not None:
+            config = instance(config, options.number)
+        logs.configure(
+            config.log_level,
+            file=options.log,
+            limit=config.log_rotation,
+            console=options.log is None or options.console,
+        )
+        run(config, options.state)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # nobody listens any more
+            sys.stderr.write(f"{sentence_of(error)}\n")
+        return of_error(error)
+    return Exit.OK
+
+
+def run(config: NodeConfig, state: Path) -> None:
+    """Until a signal or the node itself ends it; the log is configured.
+
+    Raises DaemonEnded, and what Node raises.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    raise_descriptor_limit()
+    end = _End()
+    with Node(config, state, on_finish=end.finish):
+        code, sentence = end.wait()
+    if code:
+        raise DaemonEnded(sentence, code)
+
+
+class _End:
+    """What ends the process: a signal, or the node. The first counts."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._why: tuple[int, str] | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
+                signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, _: object) -> None:
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)  # who presses Ctrl-C twice will not wait
+        self.finish(Exit.OK, f"told to stop by {signal.Signals(number).name}")
+
+    def finish(self, code: int, sentence: str) -> None:
+        """From any thread, also from a signal's handler."""
+        if self._why is None:
+            self._why = code, sentence
+            os.write(self._write, b".")
+
+    def wait(self) -> tuple[int, str]:
+        while self._why is None:
+            select.select([self._read], [], [])
+        return self._why
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m manta.node", description="Run a Manta node in the foreground."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="its configuration (TOML)")
+    parser.add_argument("--number", type=int, help="which node of those that it describes")
+    parser.add_argument("--state", type=Path, required=True, help="its state folder")
+    parser.add_argument("--log", type=Path, help="log to this file, not to the console")
+    parser.add_argument("--console", action="store_true", help="log to the console as well")
+    return parser.parse_args(arguments)

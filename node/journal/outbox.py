@@ -1,0 +1,136 @@
+"""Numbered items on their way to the manager: kept until acknowledged, sent in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+RESEND_AFTER = 5.0
+"""Seconds without an acknowledgement."""
+
+
+class Numbered(msgspec.Struct, Generic[T], frozen=True):
+    number: int
+    item: T
+    size: int
+
+
+class Batch(msgspec.Struct, Generic[T], frozen=True):
+    first: int
+    items: tuple[T, ...]
+
+
+class Outbox(Generic[T]):
+    """Numbered items on their way to the manager; no clock, no disk."""
+
+    def __init__(
+        self,
+        upto: int = 0,
+        *,
+        batch_items: int = 256,
+        batch_bytes: int = 256 * 1024,
+        window_bytes: int = 4 * 1024 * 1024,
+        resend_after: float | None = None,
+    ) -> None:
+        self.acknowledged = upto
+        self.last = upto
+        self.synced = upto
+        self.pending_bytes = 0
+        self._items: deque[Numbered[T]] = deque()
+        self._batch_items = batch_items
+        self._batch_bytes = batch_bytes
+        self._window_bytes = window_bytes
+        self._resend_after = RESEND_AFTER if resend_after is None else resend_after
+        self._sent = upto
+        self._sent_bytes = 0
+        self._sent_at = 0.0
+
+    def __iter__(self) -> Iterator[Numbered[T]]:
+        """What is not acknowledged yet."""
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def unsent(self) -> bool:
+        return self._sent < self.last
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an acknowledgement is to be expected."""
+        return self._sent > self.acknowledged
+
+    def append(self, item: T, size: int) -> int:
+        self.last += 1
+        self._items.append(Numbered(self.last, item, size))
+        self.pending_bytes += size
+        return self.last
+
+    def drop_first(self) -> T | None:
+        """Forget the oldest as though it were acknowledged."""
+        if not self._items:
+            return None
+        item = self._items[0].item
+        self.acknowledge(self.acknowledged + 1)
+        return item
+
+    def replace(self, number: int, item: T) -> None:
+        """Another item under a number that is not acknowledged."""
+        index = number - self.acknowledged - 1
+        self._items[index] = Numbered(number, item, self._items[index].size)
+
+    def due(self, now: float, upto: int | None = None) -> list[Batch[T]]:
+        """What to send now, none of it beyond `upto`; counts as sent from here."""
+        limit = self.synced if upto is None else min(upto, self.synced)
+        batches: list[Batch[T]] = []
+        while self._sent < limit and self._sent_bytes < self._window_bytes:
+            start = self._sent - self.acknowledged
+            items: list[T] = []
+            size = 0
+            for index in range(start, len(self._items)):
+                kept = self._items[index]
+                if kept.number > limit or len(items) >= self._batch_items:
+                    break
+                if items and size + kept.size > self._batch_bytes:
+                    break
+                items.append(kept.item)
+                size += kept.size
+            batches.append(Batch(self._sent + 1, tuple(items)))
+            self._sent += len(items)
+            self._sent_bytes += size
+            self._sent_at = now
+        return batches
+
+    def acknowledge(self, upto: int) -> list[T]:
+        """Cuts what the manager holds, and returns it."""
+        if upto > self.last:  # the files are older than the manager's memory: go on after it
+            self.last = self.synced = upto
+        cut: list[T] = []
+        while self._items and self._items[0].number <= upto:
+            kept = self._items.popleft()
+            self.pending_bytes -= kept.size
+            if kept.number <= self._sent:
+                self._sent_bytes -= kept.size
+            cut.append(kept.item)
+        self.acknowledged = max(self.acknowledged, upto)
+        self._sent = max(self._sent, self.acknowledged)
+        return cut
+
+    def heard(self, now: float) -> None:
+        """The manager acknowledges something: it is not deaf."""
+        self._sent_at = now
+
+    def send_again(self) -> None:
+        """The connection is another one, or what was sent is lost."""
+        self._sent = self.acknowledged
+        self._sent_bytes = 0
+
+    def resend_at(self) -> float | None:
+        """When to call `send_again` unless an acknowledgement comes."""
+        return self._sent_at + self._resend_after if self.in_flight else None

@@ -1,0 +1,177 @@
+"""What a node has to tell about one swarm: its entries and the blobs that they name. Pure.
+
+An entry is sent when it is synced to disk and the blobs that it names, and those of all
+entries before it, have reached the manager. What was sent is sent again after a new
+connection and when no acknowledgement has come for `resend_after` seconds; the manager
+ignores what it has applied. An acknowledgement is cumulative, and may name blobs that the
+manager lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from manta.node.journal.outbox import Batch, Outbox
+from manta.node.journal.records import Begin, KeptEntry, Record
+from manta.protocol.exchange import (
+    Broadcasted,
+    Checkpointed,
+    ClaimsReturned,
+    Contributed,
+    LockReleased,
+    LockWanted,
+    Receiving,
+    Sent,
+)
+from manta.protocol.node import (
+    GlobalWritten,
+    Instance,
+    JournalEntry,
+    ResultWritten,
+    TaskEnded,
+    TaskError,
+    TaskStarted,
+)
+from manta.protocol.states import AttemptState
+from manta.protocol.values import BlobRef, Payload
+
+
+class Journal:
+    """One swarm's entries with the blobs that they name, and its attempts under way."""
+
+    def __init__(self, begin: Begin, *, resend_after: float | None = None) -> None:
+        self.swarm_id = begin.swarm_id
+        self.entries: Outbox[JournalEntry] = Outbox(begin.upto, resend_after=resend_after)
+        self._open: dict[Instance, None] = dict.fromkeys(begin.open)
+        self._blobs: dict[int, BlobRef] = {}
+        """By the number of the entry that names it, in order."""
+        self._pushed: set[str] = set()
+
+    @classmethod
+    def recover(cls, records: list[Record], *, resend_after: float | None = None) -> Journal | None:
+        """From a file's records; None when not even its beginning is there."""
+        if not records or not isinstance(records[0], Begin):
+            return None
+        journal = cls(records[0], resend_after=resend_after)
+        for record in records[1:]:
+            if not isinstance(record, KeptEntry) or record.number != journal.entries.last + 1:
+                break
+            journal.append(record.entry, 0)
+        journal.entries.synced = journal.entries.last
+        return journal
+
+    @property
+    def open(self) -> tuple[Instance, ...]:
+        """Started, and their end is not in the journal."""
+        return tuple(self._open)
+
+    @property
+    def unacknowledged_ends(self) -> tuple[Instance, ...]:
+        entries = [kept.item for kept in self.entries]
+        return tuple(entry.instance for entry in entries if isinstance(entry, TaskEnded))
+
+    def begin(self) -> Begin:
+        """The first record of a file that holds what is not acknowledged.
+
+        An attempt that such an entry starts, or had started, is open as of before it.
+        """
+        started = {k.item.instance for k in self.entries if isinstance(k.item, TaskStarted)}
+        live = dict.fromkeys((*self._open, *self.unacknowledged_ends))
+        before = tuple(instance for instance in live if instance not in started)
+        return Begin(self.swarm_id, self.entries.acknowledged, before)
+
+    def append(self, entry: JournalEntry, size: int) -> int:
+        if isinstance(entry, TaskStarted):
+            self._open[entry.instance] = None
+        elif isinstance(entry, TaskEnded):
+            self._open.pop(entry.instance, None)
+        number = self.entries.append(entry, size)
+        if (blob := blob_of(entry)) is not None:
+            self._blobs[number] = blob
+        return number
+
+    def last_write(self, instance: Instance) -> int:
+        """Number of the attempt's last entry that others may read and that is not
+        acknowledged, or 0."""
+        last = 0
+        for kept in self.entries:
+            if isinstance(kept.item, WITH_A_VALUE | WITHOUT):
+                last = kept.number if kept.item.instance == instance else last
+        return last
+
+    def blobs(self) -> Iterator[BlobRef]:
+        """All that entries name, not acknowledged ones."""
+        yield from self._blobs.values()
+
+    def blobs_to_push(self) -> list[BlobRef]:
+        """Each once, in order; those whose push is under way among them."""
+        wanted = {blob.digest: blob for blob in self.blobs() if blob.digest not in self._pushed}
+        return list(wanted.values())
+
+    def pushed(self, digest: str) -> None:
+        self._pushed.add(digest)
+
+    def due(self, now: float) -> list[Batch[JournalEntry]]:
+        return self.entries.due(now, self._sendable())
+
+    def acknowledge(self, upto: int, missing: tuple[BlobRef, ...], now: float) -> list[BlobRef]:
+        """Returns the blobs that this journal no longer names."""
+        self.entries.acknowledge(upto)
+        self.entries.heard(now)
+        cut = [self._blobs.pop(number) for number in [n for n in self._blobs if n <= upto]]
+        if missing:
+            self._pushed.difference_update(blob.digest for blob in missing)
+            self.entries.send_again()
+        still = {blob.digest for blob in self.blobs()}
+        freed = {blob.digest: blob for blob in cut if blob.digest not in still}
+        self._pushed.difference_update(freed)
+        return list(freed.values())
+
+    def blob_lost(self, digest: str, at: float) -> list[Instance]:
+        """The blob is not on this disk any more: whose attempts are told INTERRUPTED instead.
+
+        Other entries of the attempt follow; the manager holds to the end that it heard first.
+        """
+        lost: list[Instance] = []
+        for kept in list(self.entries):
+            blob = blob_of(kept.item)
+            if blob is None or blob.digest != digest:
+                continue
+            sentence = (
+                f"A value of {blob.size} bytes that {kept.item.instance} wrote was lost on its "
+                "node before it reached the manager; the task is to be run again."
+            )
+            ended = TaskEnded(
+                kept.item.instance,
+                AttemptState.INTERRUPTED,
+                at,
+                error=TaskError("BlobLost", sentence),
+            )
+            self._open.pop(kept.item.instance, None)
+            self.entries.replace(kept.number, ended)
+            del self._blobs[kept.number]
+            lost.append(kept.item.instance)
+        return lost
+
+    def _sendable(self) -> int:
+        for number, blob in self._blobs.items():
+            if blob.digest not in self._pushed:
+                return number - 1
+        return self.entries.last
+
+
+WITH_A_VALUE = ResultWritten | GlobalWritten | Broadcasted | Sent | Contributed | Checkpointed
+WITHOUT = Receiving | ClaimsReturned | LockWanted | LockReleased
+"""Entries that reads of tasks rest on, with a value and without."""
+
+
+def blob_of(entry: JournalEntry) -> BlobRef | None:
+    """The blob that must be at the manager before the entry is."""
+    value: Payload | None
+    if isinstance(entry, WITH_A_VALUE):
+        value = entry.value
+    elif isinstance(entry, TaskEnded) and entry.output is not None:
+        value = entry.output
+    else:
+        return None
+    return value if isinstance(value, BlobRef) else None

@@ -1,0 +1,444 @@
+"""The node's connection to its manager: enrols, registers, beats; carries journal and reads.
+
+Whatever is lost with a connection, or with this actor, is made good by the next
+registration: it brings the whole of what the node shall run and what the manager holds of
+the journal. Reads of tasks wait here while the manager is away, and until it has applied
+what the same attempt wrote before them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, ClassVar
+
+import msgspec
+
+from manta.actors import (
+    Actor,
+    ActorError,
+    ExitKind,
+    ExitReason,
+    MailboxPolicy,
+    Ref,
+    Refused,
+    Timer,
+)
+from manta.console.exit_codes import Exit
+from manta.node.capabilities.datasets import SurveyDatasets
+from manta.node.capabilities.metrics import Describe
+from manta.node.link import words as link_words
+from manta.node.link.drain import Drain, JournalDrain
+from manta.node.link.peer_hub import BulkAddress, WhereIsBulk
+from manta.node.link.probe import LinkProbe
+from manta.node.link.reads import ManagerReads, Relay
+from manta.node.state import Identity, Status, hardware_id
+from manta.node.wiring.addresses import DATASETS, MANAGER_LINK, METRICS, PEER_HUB, ROOT
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.messages import (
+    AskManager,
+    BlobMoved,
+    FetchFailed,
+    FetchWhole,
+    HeardVersion,
+    Leave,
+    ReadNetworkQuality,
+    WholeDesired,
+)
+from manta.protocol import node as protocol
+from manta.protocol.codes import Code
+from manta.protocol.tree import ReadTree, tree_of
+from manta.transports.errors import DownReason
+
+ASK_TIMEOUT = 30.0
+PORT_TIMEOUT = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+BUSINESS_AS_USUAL = "connected"
+
+
+class _LinkState(msgspec.Struct, frozen=True):
+    reason: DownReason | None
+
+
+class _Beat(msgspec.Struct, frozen=True):
+    registration: int
+
+
+class _Begin(msgspec.Struct, frozen=True):
+    """Enrol or register; of that connection."""
+
+    connection: int
+
+
+class ManagerLink(Actor):
+    accepts: ClassVar[Any] = protocol.ToNode
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy(bound=100_000)
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._connection_count = 0
+        self._registration = 0
+        self._wrong_port: str | None = None
+        """What to say of the port that we dialled; None until the manager was asked."""
+        self._registered = False
+        self._enrol_again = True
+        self._pause = FIRST_PAUSE
+        self._interval = 3.0
+        self._missed_beats = 0
+        self._load = protocol.Load()
+        self._bulk: BulkAddress | None = None
+        self._reads = ManagerReads(self, context.journals)
+        self._drain = JournalDrain(self, context.journals)
+        self._probe = LinkProbe(self, self._ask_small)
+        self._begin_timer: Timer[Any] | None = None
+        self._status: Status | None = None
+
+    def on_start(self) -> None:
+        address = self._context.config.manager_address
+
+        def on_state(reason: DownReason | None) -> None:
+            self.notify(self.ref, _LinkState(reason))
+
+        connection = self.system.dial(
+            address,
+            self._context.manager_key,
+            on_state=on_state,
+            published=(MANAGER_LINK,),
+        )
+        self._gateway: Ref = connection.ref("manager/gateway")
+        self._drain.watch()
+        self._say("connecting", link_words.down(DownReason.CONNECTING, address, self._config))
+
+    def on_stop(self, reason: ExitReason) -> None:
+        if reason.kind is ExitKind.CRASHED:
+            return
+        if self._registered:
+            self._drain.send_due()
+            self._drain.tell(protocol.Goodbye("the node's daemon stops"))
+        if self._status is None or self._status.state != "refused":  # that stays to be read
+            self._say("stopped", "The daemon was stopped.")
+
+    @property
+    def _config(self) -> str:
+        return str(self._context.config.path)
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case protocol.JournalAck():
+                self._drain.acknowledged(message)
+                self._reads.relay()
+            case protocol.LogAck():
+                self._drain.lines_acknowledged(message)
+            case protocol.DesiredChanged():
+                self.notify(ROOT, message)
+            case Drain():
+                self._drain.handle(message)
+            case AskManager():
+                self._reads.ask(message, self.defer())
+            case Relay():
+                self._reads.relay()
+            case ReadNetworkQuality():
+                if not self._registered:
+                    return 0.0
+                self._probe.read(self.defer())
+            case BlobMoved(size, seconds):
+                self._probe.window.moved(size, seconds)
+            case _Beat(registration):
+                if registration == self._registration and self._registered:
+                    self._beat()
+            case protocol.Load():
+                self._load = message
+            case _LinkState(reason):
+                self._link_moved(reason)
+            case _Begin(connection):
+                if connection == self._connection_count and not self._registered:
+                    self._begin()
+            case FetchWhole(version, after):
+                self._fetch_whole(protocol.FetchDesired(version, after))
+            case WhereIsBulk():
+                if self._bulk is not None:
+                    self.notify(PEER_HUB, self._bulk)
+            case ReadTree(after):
+                return tree_of(self.system.tree(), after)
+            case protocol.StopNode():
+                self._context.draining = True  # before a heartbeat can say otherwise
+                self.notify(ROOT, message)
+                return protocol.Ok()
+            case Leave():
+                self._leave()
+            case _:
+                return super().receive(message)
+        return None
+
+    # --- up and down -------------------------------------------------------------------
+
+    def _link_moved(self, reason: DownReason | None) -> None:
+        self._connection_count += 1
+        self._disconnected()
+        self._drain.link_moved()
+        if reason is None:
+            self._pause = FIRST_PAUSE
+            self._begin()
+            return
+        enrolled = self._context.identity is not None
+        address = self._context.config.manager_address
+        words = link_words.down(reason, address, self._config, enrolled=enrolled)
+        self._say(str(reason), words)
+        if reason is DownReason.WRONG_KEY and not enrolled:
+            # Its token is of another manager: waiting won't heal it.
+            self._context.finish(Exit.UNREACHABLE, words)
+
+    def _disconnected(self) -> None:
+        self._registered = False
+        self._reads.gateway = self._drain.gateway = None
+        self._probe.lost()
+
+    def _begin(self) -> None:
+        if self._wrong_port is None:
+            self._look_at_the_port()
+        elif self._context.identity is None:
+            self._enrol()
+        else:
+            self._register()
+
+    def _look_at_the_port(self) -> None:
+        """A manager serves nodes at its port for users too, which is not meant for them."""
+        connection = self._connection_count
+
+        def answered(standing: Any, error: BaseException | None) -> None:
+            if connection != self._connection_count:
+                return
+            self._wrong_port = ""
+            if error is None:
+                self._wrong_port = link_words.at_the_wrong_port(standing, self._context.config)
+            self._begin()
+
+        self.pipe(self._gateway.ask_future(protocol.Inquire(), timeout=PORT_TIMEOUT), answered)
+
+    def _enrol(self) -> None:
+        config = self._context.config
+        mode = config.id_mode
+        request = protocol.Enroll(
+            config.token,
+            config.alias,
+            mode,
+            hardware_id(config.name) if mode == "hardware" else "",
+        )
+        self._ask(request, self._enrolled)
+
+    def _enrolled(self, answer: protocol.Enrolled) -> None:
+        self._remember(
+            Identity(self._context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
+        )
+        self.log.info("enrolled as %s (%s)", answer.alias, answer.node_id)
+        self._register()
+
+    def _remember(self, identity: Identity) -> None:
+        if identity != self._context.identity:
+            self._context.state.write_identity(identity)
+            self._context.identity = identity
+
+    def _register(self) -> None:
+        """Ask siblings what this node is and holds, then tell the manager."""
+        connection = self._connection_count
+        found: dict[str, Any] = {}
+        questions = {METRICS: Describe(), DATASETS: SurveyDatasets()}
+
+        def answered(path: str, value: Any, error: BaseException | None) -> None:
+            if connection != self._connection_count:
+                return
+            if error is not None:
+                self.log.warning("%s did not answer: %s", path, error)
+                self._begin_later()
+                return
+            found[path] = value
+            if len(found) == len(questions):
+                capabilities = msgspec.structs.replace(found[METRICS], datasets=found[DATASETS])
+                request = protocol.Register(
+                    self._context.config.alias,
+                    capabilities,
+                    self._load_now(),
+                    self._context.draining,
+                )
+                self._ask(request, self._was_registered)
+
+        for path, question in questions.items():
+            future = self.system.ref(path).ask_future(question, timeout=ASK_TIMEOUT)
+            self.pipe(future, partial(answered, path))
+
+    def _was_registered(self, answer: protocol.Registered) -> None:
+        context = self._context
+        self._registered = True
+        self._reads.gateway = self._drain.gateway = self._gateway
+        self._registration += 1
+        self._pause = FIRST_PAUSE
+        self._interval = max(0.05, answer.heartbeat_interval)
+        self._missed_beats = 0
+        self._remember(
+            Identity(context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
+        )
+        self._drain.registered(answer.acknowledged)
+        self.notify(ROOT, WholeDesired(answer.desired, fresh=True))
+        address = bulk_address(answer.bulk_address, context.config.manager_host)
+        self._bulk = BulkAddress(address, context.manager_key)
+        self.notify(PEER_HUB, self._bulk)
+        connected = (
+            f"Connected to the manager at {context.config.manager_address} as {answer.alias}."
+        )
+        if self._wrong_port:
+            self.log.warning("%s", self._wrong_port)
+            connected += f" {self._wrong_port}"
+        self._say(BUSINESS_AS_USUAL, connected)
+        # Spread: nodes that come back together must not beat together.
+        self.after(random.uniform(0, self._interval), _Beat(self._registration))
+        self._drain.send_due()
+        self._reads.relay()
+
+    def _ask(self, request: Any, then: Any) -> None:
+        """Ask the manager in the course of registering."""
+        connection = self._connection_count
+
+        def answered(value: Any, error: BaseException | None) -> None:
+            if connection != self._connection_count:
+                return
+            if isinstance(error, Refused):
+                self._refused(request, error)
+            elif isinstance(error, ActorError):
+                self.log.warning("%s was not answered: %s", type(request).__name__, error)
+                self._begin_later()
+            elif error is not None:
+                raise error
+            else:
+                then(value)
+
+        self.pipe(self._gateway.ask_future(request, timeout=ASK_TIMEOUT), answered)
+
+    def _refused(self, request: Any, error: Refused) -> None:
+        unknown = error.code in (Code.NODE_REMOVED, Code.UNKNOWN_NODE, Code.NOT_SIGNED_IN)
+        registering = isinstance(request, protocol.Register)
+        if registering and unknown and self._context.config.token and self._enrol_again:
+            self._enrol_again = False
+            self._context.identity = None
+            self._enrol()
+            return
+        if error.code in link_words.PERMANENT or (registering and unknown):
+            self._say("refused", error.sentence)
+            self._context.finish(link_words.exit_code(error.code), error.sentence)
+        else:
+            self._say(DownReason.BUSY.value, error.sentence)
+            self._begin_later()
+
+    def _begin_later(self) -> None:
+        if self._begin_timer is not None:
+            self._begin_timer.cancel()
+        delay = self._pause * random.uniform(0.5, 1.0)
+        self._begin_timer = self.after(delay, _Begin(self._connection_count))
+        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+
+    # --- heartbeats and what the node shall run -----------------------------------------
+
+    def _beat(self) -> None:
+        context, registration, sent = self._context, self._registration, self.clock.now()
+        self.after(self._interval, _Beat(registration))
+
+        def answered(reply: Any, error: BaseException | None) -> None:
+            if registration != self._registration or not self._registered:
+                return
+            self._probe.took(sent, error)
+            if error is None:
+                self._missed_beats = 0
+                self.notify(ROOT, HeardVersion(reply.desired_version))
+                connected = f"Connected to the manager at {context.config.manager_address}."
+                self._say(BUSINESS_AS_USUAL, connected, update=True)
+                return
+            self.log.warning("a heartbeat was not answered: %s", error)
+            self._missed_beats += 1
+            if isinstance(error, Refused) or self._missed_beats >= 3:
+                # It does not know us any more, or hangs: begin anew on this connection.
+                self._disconnected()
+                self._begin_later()
+
+        self.pipe(self._heartbeat(max(1.0, 2 * self._interval)), answered)
+
+    def _leave(self) -> None:
+        self._context.draining = True
+        if not self._registered:
+            return
+        reply = self.defer()
+
+        def told(_: Any, __: BaseException | None) -> None:
+            reply.set(None)
+
+        self.pipe(self._heartbeat(ASK_TIMEOUT), told)
+
+    def _load_now(self) -> protocol.Load:
+        context = self._context
+        return msgspec.structs.replace(
+            self._load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
+        )
+
+    def _heartbeat(self, timeout: float) -> Future[Any]:
+        context = self._context
+        heartbeat = protocol.Heartbeat(context.desired_version, self._load_now(), context.draining)
+        return self._gateway.ask_future(heartbeat, timeout=timeout)
+
+    def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:
+        self.pipe(self._heartbeat(timeout), lambda _, error: then(error))
+
+    def _fetch_whole(self, request: protocol.FetchDesired) -> None:
+        def answered(desired: Any, error: BaseException | None) -> None:
+            if error is None:
+                self.notify(ROOT, WholeDesired(desired, fresh=False))
+            else:
+                self.log.warning("what to run could not be fetched: %s", error)
+                self.notify(ROOT, FetchFailed())
+
+        future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
+        self.pipe(future, answered)
+
+    # --- what the operator sees ----------------------------------------------------------
+
+    def _say(self, state: str, sentence: str, *, update: bool = False) -> None:
+        """`update`: nothing new but the counts."""
+        context, before = self._context, self._status
+        if before is not None and (update or before.state == state):
+            since = before.since
+            sentence = before.sentence if update else sentence
+        else:
+            since = self.clock.wall()
+        identity = context.identity or Identity(context.manager_key)
+        status = Status(
+            context.pid,
+            context.config.path.stem,
+            state,
+            sentence,
+            context.config.manager_address,
+            identity.alias or context.config.alias,
+            since,
+            identity.node_id,
+            identity.cluster_id,
+            context.tasks_running,
+            context.tasks_queued,
+        )
+        if status == before:
+            return
+        if before is None or (before.state, before.sentence) != (state, sentence):
+            calm = (BUSINESS_AS_USUAL, "connecting", "stopped")
+            level = self.log.info if state in calm else self.log.warning
+            level("%s", sentence)
+        self._status = status
+        try:
+            context.state.write_status(status)
+        except OSError as error:
+            self.log.error("the status cannot be written: %s", error.strerror)
+
+
+def bulk_address(announced: str, host: str) -> str:
+    """The manager may have bound all its addresses: then the one that we dialled is good."""
+    scheme, _, rest = announced.rpartition("://")
+    name, _, port = rest.rpartition(":")
+    if name in ("", "*", "0.0.0.0", "[::]"):
+        return f"{scheme or 'tcp'}://{host}:{port}"
+    return announced

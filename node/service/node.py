@@ -1,0 +1,195 @@
+"""One node in this process: its state folder, its depots, its tree of actors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.actors import ActorError, ActorSystem, ChildSpec, ExitReason, SystemClock
+from manta.console.exit_codes import Exit
+from manta.node.blobs.tiered_depot import TieredDepot
+from manta.node.capabilities import datasets
+from manta.node.errors import TokenError
+from manta.node.journal.files import Journals
+from manta.node.runners.choice import choose_runner
+from manta.node.scheduling.reservations import Capacity
+from manta.node.service.supervisor import NodeSupervisor
+from manta.node.state import Identity, StateFolder, Status
+from manta.node.task_server.service import LightService
+from manta.node.task_server.sessions import Sessions
+from manta.node.wiring.addresses import MANAGER_LINK, ROOT
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.messages import Leave
+from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
+from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.blobs.memory_depot import MemoryDepot
+from manta.transports.zeromq.transport import ZmqTransport
+
+if TYPE_CHECKING:
+    from manta.node.config import NodeConfig
+    from manta.node.runners.interface import Runner
+    from manta.transports.blobs.interface import Depot
+    from manta.transports.bulk.interface import Bulk
+    from manta.transports.interface import Transport
+    from manta.transports.security.keys import KeyPair
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 20.0
+LEAVE_TIMEOUT = 2.0
+
+
+class Node:
+    """Starts when it is made; raises NodeError or TransportError.
+
+    `on_finish` is called, on another thread, with an exit code and a sentence when the node
+    is to end: what it was told to, or cannot go on without. It must then be stopped.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        state: Path,
+        *,
+        on_finish: Callable[[int, str], None],
+        transport: Callable[[KeyPair], Transport] = ZmqTransport,
+        make_runner: Callable[[NodeConfig, StateFolder, str], Runner] = choose_runner,
+        make_bulk: Callable[[KeyPair, Depot], Bulk] | None = None,
+    ) -> None:
+        datasets.check(config)
+        folder = StateFolder(state)
+        with contextlib.ExitStack() as undo:
+            undo.callback(folder.open().release)
+            folder.announce(_starting(config))
+            identity, manager_key = belongs_to(config, folder)
+            keys = folder.key()
+            runner = make_runner(config, folder, keys.public)
+            undo.callback(runner.close)
+            for sentence in runner.recover():
+                log.warning("%s", sentence)
+            room = config.value_memory or _memory() // 4
+            files = FileDepot(folder.values, sync=False)
+            values = TieredDepot(MemoryDepot(room), files, largest=room // 8)
+            undo.callback(values.close)
+            sessions = Sessions(values, folder.path / "light")
+            undo.callback(sessions.close)
+            spool = FileDepot(folder.spool, sync=False)
+            journals = Journals(folder.journal, spool, SystemClock().now)
+            undo.callback(journals.close)
+            open_bulk = make_bulk or _curve_bulk
+            self.context = NodeContext(
+                config=config,
+                state=folder,
+                identity=identity,
+                manager_key=manager_key,
+                journals=journals,
+                values=values,
+                spool=spool,
+                runner=runner,
+                make_bulk=lambda depot: open_bulk(keys, depot),
+                sessions=sessions,
+                make_light=lambda: LightService(sessions),
+                finish=on_finish,
+                pid=os.getpid(),
+                cpu_share=_cpu_share(config),
+            )
+            capacity = Capacity(
+                config.max_concurrent_tasks,
+                float(os.cpu_count() or 1),
+                max(0, _memory() - config.reserve_memory),
+            )
+            self.system = ActorSystem(ROOT, transport=transport(keys))
+            undo.callback(self.system.stop, STOP_TIMEOUT)
+            root = self.system.spawn(
+                ChildSpec(ROOT, lambda: NodeSupervisor(self.context, capacity))
+            )
+
+            def ended(reason: ExitReason) -> None:
+                on_finish(Exit.INTERNAL, f"The node's actors gave up: {reason}; see the log.")
+
+            undo.callback(root.watch(ended))
+            undo.callback(self._leave)
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        """In good order: tasks are ended and told INTERRUPTED, the manager hears goodbye."""
+        self._undo.close()
+
+    def _leave(self) -> None:
+        """Before it ends what it runs: else that may come back to it."""
+        try:
+            self.system.ref(MANAGER_LINK).ask(Leave(), timeout=LEAVE_TIMEOUT)
+        except ActorError as error:
+            log.info("the manager was not told beforehand that the node stops: %s", error)
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None, str]:
+    """Who the node is, if it has enrolled, and its manager's key. Raises IdentityError, TokenError.
+
+    A token of another manager than before is a wish to move there.
+    """
+    identity = folder.read_identity()
+    if not config.token:
+        if identity is not None:
+            return identity, identity.manager_key
+        missing = (
+            f"the environment variable {config.token_variable} is not set"
+            if config.token_variable
+            else "identity.secured_token is empty"
+        )
+        raise TokenError(
+            f"This node has no token and has not enrolled before: {missing} ({config.path}); get "
+            "a token with `manta node token CLUSTER`."
+        )
+    try:
+        claims = peek(config.token)
+    except UnreadableToken as error:
+        if identity is not None:
+            return identity, identity.manager_key
+        raise TokenError(f"{config.path}, identity.secured_token: {error}") from error
+    if identity is not None and identity.manager_key == claims.manager_key:
+        return identity, identity.manager_key
+    if claims.audience != NODE_AUDIENCE:
+        raise TokenError(
+            f"{config.path}, identity.secured_token: this is not a node's token but one for "
+            f"{claims.audience!r}; get one with `manta node token CLUSTER`."
+        )
+    return None, claims.manager_key
+
+
+def _starting(config: NodeConfig) -> Status:
+    return Status(
+        pid=os.getpid(),
+        name=config.name,
+        state="starting",
+        sentence=f"The node {config.name} is starting.",
+        manager=config.manager_address,
+        alias=config.alias,
+        since=time.time(),
+    )
+
+
+def _curve_bulk(keys: KeyPair, depot: Depot) -> Bulk:
+    from manta.transports.bulk.curve import CurveBulk  # costs a thread: at the first transfer
+
+    return CurveBulk(keys, depot)
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cpu_share(config: NodeConfig) -> float:
+    cores = (os.cpu_count() or 1) * (1 - config.reserve_cpu_percent / 100)
+    return max(1.0, cores // max(1, config.max_concurrent_tasks))

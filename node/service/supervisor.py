@@ -1,0 +1,301 @@
+"""The root of a node: what the manager wants against what runs, and who runs it.
+
+Two machines decide: `Observed` what is to be taken and ended, `Reservations` what may run
+now, `Lanes` which task supervisor runs it. These are children that come and go. One that
+crashed says so when it is back (`TaskUp`): what it had begun is told INTERRUPTED, what it had
+not is given to it again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, ClassVar, assert_never
+
+import msgspec
+
+from manta.actors import ChildSpec, ExitReason, LocalRef, Refused, Restart, Supervisor
+from manta.node.capabilities.datasets import Datasets
+from manta.node.capabilities.metrics import Metrics
+from manta.node.link.manager import ManagerLink
+from manta.node.link.peer_hub import PeerHub
+from manta.node.scheduling import observed as obs
+from manta.node.scheduling import reservations as res
+from manta.node.scheduling.lanes import Lane, Lanes
+from manta.node.tasks.machine import interrupted
+from manta.node.tasks.scratch import Scratch
+from manta.node.tasks.supervisor import TaskSupervisor
+from manta.node.wiring.addresses import MANAGER_LINK, ROOT, task_id
+from manta.node.wiring.context import NodeContext
+from manta.node.wiring.messages import (
+    AttemptEnded,
+    FetchFailed,
+    FetchWhole,
+    HeardVersion,
+    Revoke,
+    RoundsAreFresh,
+    Run,
+    TaskUp,
+    WholeDesired,
+)
+from manta.protocol.node import (
+    DesiredChanged,
+    Instance,
+    StopNode,
+    TaskEnded,
+    TaskError,
+)
+from manta.protocol.states import AttemptState
+
+
+class _Task(msgspec.Struct):
+    """A task supervisor and what it is to run."""
+
+    lane: Lane
+    is_up: bool = False
+    stopping: bool = False
+    granted: dict[Instance, res.Start] = {}
+    revoked: set[Instance] = set()
+
+    @property
+    def id(self) -> str:
+        return task_id(*self.lane)
+
+
+class NodeSupervisor(Supervisor):
+    intensity: ClassVar[int] = 20
+    period: ClassVar[float] = 60.0
+
+    def __init__(self, context: NodeContext, capacity: res.Capacity) -> None:
+        self._context = context
+        self._observed = obs.Observed()
+        self._reservations = res.Reservations(capacity)
+        self._lanes = Lanes()
+        self._tasks: dict[Lane, _Task] = {}
+
+    def on_start(self) -> None:
+        journals = self._context.journals
+        cause = "The node's daemon ended while it ran."
+        for entry in interrupted(journals.all_open(), self.clock.wall(), cause):
+            journals.append(entry)
+        self._observed.remember(journals.unacknowledged_ends())
+
+    def children(self) -> list[ChildSpec]:
+        """The link comes last: whoever it tells of is there. It ends after all tasks."""
+        context = self._context
+        return [
+            ChildSpec("datasets", partial(Datasets, context.config.datasets)),
+            ChildSpec("metrics", partial(Metrics, context)),
+            ChildSpec("scratch", partial(Scratch, context)),
+            ChildSpec("light", context.make_light),
+            ChildSpec("peer-hub", partial(PeerHub, context)),
+            ChildSpec("manager-link", partial(ManagerLink, context)),
+        ]
+
+    def receive(self, message: Any) -> Any:
+        match message:
+            case DesiredChanged():
+                self._obey(self._observed.changed(message))
+            case AttemptEnded(instance):
+                self._ended(instance)
+            case HeardVersion(version):
+                self._obey(self._observed.heard_version(version))
+                if version == self._observed.version:
+                    self._context.journals.keep_only(self._observed.swarms)
+            case WholeDesired(desired, fresh):
+                apply = self._observed.registered if fresh else self._observed.fetched
+                self._obey(apply(desired))
+            case FetchFailed():
+                self._observed.fetch_failed()
+            case TaskUp(swarm_id, alias, lane):
+                self._task_up((swarm_id, alias, lane))
+            case RoundsAreFresh(swarm_id, alias, lane, fresh):
+                self._lanes.rounds_are_fresh((swarm_id, alias, lane), fresh)
+            case StopNode(drain):
+                self._stop_node(drain)
+            case _Gone(task):
+                self._task_gone(task)
+            case _:
+                return super().receive(message)
+        return None
+
+    # --- what the manager wants ----------------------------------------------------------
+
+    def _obey(self, actions: Iterable[obs.ObservedAction]) -> None:
+        for action in actions:
+            match action:
+                case obs.Take(assignment):
+                    self._admit(self._reservations.offer(assignment, self.clock.now()))
+                case obs.Cancel(instance):
+                    self._cancel(instance)
+                case obs.StopRuntimes(swarm_id, kill):
+                    self._swarm_over(swarm_id, kill)
+                case obs.Fetch(version, after):
+                    self.notify(MANAGER_LINK, FetchWhole(version, after))
+                case _:
+                    assert_never(action)
+        self._show()
+
+    def _admit(self, actions: Iterable[res.ReservationAction]) -> None:
+        for action in actions:
+            match action:
+                case res.Start():
+                    self._give(action)
+                case res.Refuse(assignment, sentence):
+                    error = TaskError("Refused", sentence)
+                    self._tell_end(assignment.instance, AttemptState.REFUSED, error)
+                case _:
+                    assert_never(action)
+
+    def _cancel(self, instance: Instance) -> None:
+        if self._reservations.is_waiting(instance):
+            self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
+            return
+        task = self._task_of(instance)
+        if task is not None and instance in task.granted:
+            task.revoked.add(instance)
+            if task.is_up:
+                self.notify(f"{ROOT}/{task.id}", Revoke(instance))
+
+    def _swarm_over(self, swarm_id: str, kill: bool) -> None:
+        """Its rounds have been cancelled: each runtime is stopped once they have ended."""
+        for task in [task for task in self._tasks.values() if task.lane[0] == swarm_id]:
+            if not task.stopping and (kill or not task.granted):
+                self._stop_task(task)
+        self._reservations.swarm_gone(swarm_id)
+        warned = self._context.warned
+        warned -= {said for said in warned if said[0] == swarm_id}
+        self._forget_if_over(swarm_id)
+
+    def _stop_task(self, task: _Task) -> None:
+        task.stopping = True
+        self.stop_child(task.id, partial(self._task_stopped, task))
+
+    def _forget_if_over(self, swarm_id: str) -> None:
+        """What its tasks kept, once none of them is left."""
+        if swarm_id in self._observed.swarms or any(lane[0] == swarm_id for lane in self._tasks):
+            return
+        shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
+        if not self._observed.swarms and not self._tasks:
+            for digest in self._context.values:  # nobody reads it any more
+                self._context.values.delete(digest)
+
+    # --- task supervisors ----------------------------------------------------------------
+
+    def _give(self, start: res.Start) -> None:
+        instance = start.assignment.instance
+        lane = self._lanes.take(instance)
+        task = self._tasks.get(lane)
+        if task is None:
+            task = self._tasks[lane] = _Task(lane)
+            self._start_task(task)
+        task.granted[instance] = start
+        if task.is_up:
+            self._run(task, start)
+
+    def _task_of(self, instance: Instance) -> _Task | None:
+        lane = self._lanes.of(instance)
+        return None if lane is None else self._tasks.get(lane)
+
+    def _start_task(self, task: _Task) -> None:
+        spec = ChildSpec(
+            task.id,
+            partial(TaskSupervisor, self._context, *task.lane),
+            restart=Restart.TRANSIENT,
+            shutdown=15.0,
+        )
+        self.start_child(spec, partial(self._task_started, task))
+
+    def _task_started(self, task: _Task, ref: LocalRef | None, refusal: Refused | None) -> None:
+        if refusal is None:
+            return
+        self.log.error("%s cannot be started: %s", task.id, refusal)
+        self._tasks.pop(task.lane, None)
+        cause = f"Its supervisor on the node could not be started ({refusal})."
+        for entry in interrupted(list(task.granted), self.clock.wall(), cause):
+            self._context.journals.append(entry)
+            self._ended(entry.instance)
+
+    def _task_up(self, lane: Lane) -> None:
+        task = self._tasks.get(lane)
+        if task is None:
+            return
+        task.is_up = True
+        journals = self._context.journals
+        ended, begun = set(journals.unacknowledged_ends()), set(journals.open_of(lane[0]))
+        for instance, start in list(task.granted.items()):
+            if instance in begun:
+                cause = "Its supervisor on the node failed."
+                for entry in interrupted([instance], self.clock.wall(), cause):
+                    journals.append(entry)
+                self._ended(instance)
+            elif instance in ended:  # its predecessor could not tell us any more
+                self._ended(instance)
+            elif instance in task.revoked:
+                self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
+            else:
+                self._run(task, start)
+
+    def _run(self, task: _Task, start: res.Start) -> None:
+        self.notify(f"{ROOT}/{task.id}", Run(start.assignment, start.queued, start.at))
+
+    def on_child_exited(self, id: str, reason: ExitReason) -> None:
+        for task in self._tasks.values():
+            if task.id == id:
+                task.is_up = False
+
+    def _task_stopped(self, task: _Task, ref: LocalRef | None, refusal: Refused | None) -> None:
+        if refusal is not None:
+            self.log.warning("%s was not stopped: %s", task.id, refusal)
+        # What it told before it ended waits in our mailbox: handled before the next line is.
+        self.ref.tell(_Gone(task))
+
+    def _task_gone(self, task: _Task) -> None:
+        del self._tasks[task.lane]
+        self._lanes.close(task.lane)
+        if task.granted:  # the swarm is wanted again
+            again = self._tasks[task.lane] = _Task(task.lane, granted=task.granted)
+            self._start_task(again)
+        self._forget_if_over(task.lane[0])
+
+    # --- ends ------------------------------------------------------------------------------
+
+    def _tell_end(self, instance: Instance, state: AttemptState, error: TaskError) -> None:
+        self._context.journals.append(TaskEnded(instance, state, self.clock.wall(), error=error))
+        self._ended(instance)
+
+    def _ended(self, instance: Instance) -> None:
+        task = self._task_of(instance)
+        self._lanes.leave(instance)
+        if task is not None:
+            task.granted.pop(instance, None)
+            task.revoked.discard(instance)
+            over = task.lane[0] not in self._observed.swarms
+            if over and not task.granted and not task.stopping:
+                self._stop_task(task)
+        self._observed.ended(instance)
+        self._admit(self._reservations.ended(instance, self.clock.now()))
+        self._show()
+
+    def _stop_node(self, drain: bool) -> None:
+        self._context.draining = True
+        if not drain:
+            self._context.finish(0, "the manager asked the node to stop")
+        self._show()
+
+    def _show(self) -> None:
+        context = self._context
+        context.desired_version = self._observed.version
+        context.tasks_running = self._reservations.running
+        context.tasks_queued = self._reservations.queued
+        if context.draining and not self._observed.live:
+            context.finish(0, "the node was drained")
+
+
+class _Gone(msgspec.Struct, frozen=True):
+    task: _Task
+
+
+def _cancelled(instance: Instance) -> TaskError:
+    return TaskError("Cancelled", f"{instance} was ended: the manager cancelled it.")

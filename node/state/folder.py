@@ -1,0 +1,197 @@
+"""A node's state folder: who it is, whom it belongs to, what it must not forget.
+
+```
+node.key        the node's CURVE key pair
+identity.json   its manager's public key; node_id, cluster_id and alias once registered
+lock            held by the daemon that runs; its process id inside
+status.json     what that daemon last said of itself
+member.json     of which cluster of this machine's nodes it is one, if of any
+journal/        what is to be told to the manager, one file per swarm
+spool/          blobs that the journal names
+values/         values that tasks read or write, and that memory should not hold
+modules/        unpacked modules, by digest
+kept/           what tasks keep for their swarm (`set_state`)
+tasks/          scratch folders
+runtime/        what containers mount of Manta
+```
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from manta.node.errors import IdentityError, StorageError
+from manta.node.state.lock import StateLock
+from manta.node.state.records import Identity, Member, Status
+from manta.node.state.removal import remove_folder
+from manta.transports.codec.decoders import json_decoder
+from manta.transports.errors import remedied
+
+if TYPE_CHECKING:
+    from manta.transports.security.keys import KeyPair
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    path: Path
+
+    @property
+    def key_file(self) -> Path:
+        return self.path / "node.key"
+
+    @property
+    def identity_file(self) -> Path:
+        return self.path / "identity.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def member_file(self) -> Path:
+        return self.path / "member.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    @property
+    def values(self) -> Path:
+        return self.path / "values"
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "spool"
+
+    @property
+    def modules(self) -> Path:
+        return self.path / "modules"
+
+    @property
+    def kept(self) -> Path:
+        return self.path / "kept"
+
+    def kept_of(self, swarm_id: str) -> Path:
+        return self.kept / hashlib.sha256(swarm_id.encode()).hexdigest()[:32]
+
+    @property
+    def tasks(self) -> Path:
+        return self.path / "tasks"
+
+    @property
+    def runtime(self) -> Path:
+        return self.path / "runtime"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "node.log"
+
+    def open(self) -> StateLock:
+        """Make the folder and take it for this process.
+
+        Raises StateInUse, KeyFileError, StorageError.
+        """
+        from manta.transports.security.keys import make_private_folder
+
+        make_private_folder(self.path)
+        lock = None
+        try:
+            lock = StateLock(self.path)
+            remove_folder(self.tasks)  # scratch of tasks that are gone
+            for folder in (self.journal, self.modules, self.kept, self.tasks):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            if lock is not None:
+                lock.release()
+            raise self._unwritable(error) from error
+        return lock
+
+    def announce(self, status: Status) -> None:
+        """The first word of a daemon, which shows that the folder can be written.
+
+        Raises StorageError.
+        """
+        try:
+            self.write_status(status)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StorageError:
+        return StorageError(f"The state folder {self.path} cannot be written: {remedied(error)}.")
+
+    def key(self) -> KeyPair:
+        """The node's own, made when there is none. Raises KeyFileError."""
+        from manta.transports.security.keys import KeyPair
+
+        if self.key_file.exists():
+            return KeyPair.load(self.key_file)
+        pair = KeyPair.generate()
+        pair.save(self.key_file)
+        return pair
+
+    def read_identity(self) -> Identity | None:
+        """None when the node has not enrolled. Raises IdentityError."""
+        try:
+            return json_decoder(Identity).decode(self.identity_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise IdentityError(
+                f"{self.identity_file} cannot be read ({error}); restore it, or delete it and "
+                "enrol the node with a new token."
+            ) from error
+
+    def write_identity(self, identity: Identity) -> None:
+        """Raises KeyFileError."""
+        from manta.transports.security.keys import write_private
+
+        text = msgspec.json.format(msgspec.json.encode(identity)).decode()
+        write_private(self.identity_file, text + "\n", replace=True)
+
+    def read_status(self) -> Status | None:
+        """What the last daemon said; says nothing on whether it still runs."""
+        try:
+            return json_decoder(Status).decode(self.status_file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write_status(self, status: Status) -> None:
+        """Readers see the old one or the whole new one. Raises OSError."""
+        draft = self.status_file.with_suffix(".new")
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(status)))
+        os.replace(draft, self.status_file)
+
+    def read_member(self) -> Member | None:
+        """None for a node that stands for itself."""
+        try:
+            return json_decoder(Member).decode(self.member_file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write_member(self, member: Member) -> None:
+        """Raises KeyFileError."""
+        from manta.transports.security.keys import write_private
+
+        write_private(self.member_file, msgspec.json.encode(member).decode() + "\n", replace=True)
+
+    def running_pid(self) -> int | None:
+        """The daemon that holds the folder."""
+        try:
+            fd = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+            return int(text) if text.isdecimal() else None
+        finally:
+            os.close(fd)
+        return None

@@ -1,0 +1,48 @@
+"""What a state folder says of its node: who it is, how it stands, of which cluster it is one."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """`identity.json`. Only the manager's key is needed to connect."""
+
+    manager_key: str
+    """CURVE public key, Z85: what the connection pins."""
+    node_id: str = ""
+    cluster_id: str = ""
+    alias: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`status.json`. `state` is a DownReason's word, or starting, connected, refused, stopped."""
+
+    pid: int
+    name: str
+    state: str
+    sentence: str
+    manager: str
+    alias: str
+    since: float
+    """When `state` began, in seconds since the epoch."""
+    node_id: str = ""
+    cluster_id: str = ""
+    tasks_running: int = 0
+    tasks_queued: int = 0
+
+
+class Member(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`member.json`: a node that `manta_node cluster` started."""
+
+    cluster: str
+    """What its nodes are called, before the dash and their number."""
+    number: int
+    config: str
+    """The configuration, which all of them share or which is the node's own."""
+    is_shared: bool = False
+
+
+def is_status_of(status: Status | None, pid: int | None) -> bool:
+    """Whether the daemon with that process id said it."""
+    return status is not None and pid is not None and status.pid == pid

@@ -1,0 +1,126 @@
+"""Rounds of an image that runs its own entry point: one container for each attempt.
+
+Its exit code says whether the attempt FINISHED, and what it prints are its logs. What a task would
+ask Manta for, it finds in variables of its environment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from manta.actors import ActorError, LocalRef, MailboxFull
+from manta.node.runners.interface import ImageSpec, RuntimeExit
+from manta.node.task_server.messages import Output
+from manta.node.task_server.sessions import TAIL
+from manta.node.tasks import events
+from manta.node.tasks import machine as task_machine
+from manta.protocol.node import Assignment, Instance, TaskError
+
+_PAUSE = 0.02  # seconds until a supervisor that is behind is told again
+
+
+class ImageEnded(msgspec.Struct, frozen=True):
+    """To the task supervisor: the container is gone."""
+
+    instance: Instance
+    exit: RuntimeExit
+    tail: tuple[str, ...]
+    running: float
+
+
+class ImageRound:
+    """What the container's thread calls."""
+
+    def __init__(self, owner: LocalRef, session: str, assignment: Assignment) -> None:
+        self._owner = owner
+        self._instance = assignment.instance
+        self._session = session
+        self._tail: deque[str] = deque(maxlen=TAIL)
+        self._began = time.monotonic()
+
+    def on_output(self, stream: str, lines: Sequence[tuple[float, str]]) -> None:
+        self._tail.extend(text for _, text in lines)
+        self._tell(Output(self._session, self._instance, stream, tuple(lines)))
+
+    def on_exit(self, exit_: RuntimeExit) -> None:
+        running = time.monotonic() - self._began
+        self._tell(ImageEnded(self._instance, exit_, tuple(self._tail), running))
+
+    def _tell(self, message: object) -> None:
+        while True:
+            try:
+                self._owner.tell(message)
+            except MailboxFull:
+                time.sleep(_PAUSE)
+            except ActorError:
+                return  # its successor ends the container
+            else:
+                return
+
+
+def image_spec(
+    session: str,
+    assignment: Assignment,
+    node_alias: str,
+    scratch: Path,
+    datasets: dict[str, Path],
+) -> ImageSpec:
+    instance, resources = assignment.instance, assignment.resources
+    image = assignment.module.image
+    assert image is not None
+    return ImageSpec(
+        session=session,
+        image=image,
+        scratch=scratch,
+        environment={
+            "MANTA_SWARM_ID": instance.swarm_id,
+            "MANTA_SWARM_NAME": assignment.swarm_name,
+            "MANTA_TASK_ID": assignment.task_id,
+            "MANTA_TASK": instance.alias,
+            "MANTA_INDEX": str(instance.index),
+            "MANTA_SIZE": str(assignment.size),
+            "MANTA_ITERATION": str(instance.iteration),
+            "MANTA_ATTEMPT": str(instance.attempt),
+            "MANTA_SEED": str(assignment.seed),
+            "MANTA_NODE_ID": assignment.node_id,
+            "MANTA_NODE_ALIAS": node_alias,
+        },
+        datasets=datasets,
+        memory=resources.memory if resources else None,
+        gpu=wants_gpu(assignment),
+        task=f"{instance.swarm_id}.{instance.alias}",
+    )
+
+
+def wants_gpu(assignment: Assignment) -> bool:
+    resources = assignment.resources
+    return assignment.gpu or bool(resources and resources.gpu)
+
+
+def outcome(ended: ImageEnded) -> events.Returned | events.Exited:
+    """How the attempt ended."""
+    exit_ = ended.exit
+    if exit_.platform:
+        return events.Exited(exit_.session, exit_.code, "", exit_.sentence, platform=True)
+    error: TaskError | None = None
+    if exit_.code != 0:
+        sentence = exit_.sentence or f"{_name(ended.instance)} failed: {_words(exit_.code)}"
+        error = TaskError("ImageFailed", sentence, last_lines=ended.tail)
+    return events.Returned(exit_.session, ended.instance, None, error, ended.running)
+
+
+def _name(instance: Instance) -> str:
+    return f"{instance.alias}.{instance.index}"
+
+
+def _words(code: int | None) -> str:
+    if code is None:
+        return "nobody knows how its container ended."
+    if code < 0:
+        return f"its container was ended by {task_machine.signal_name(-code)}."
+    return f"its image's entry point exited with code {code}."

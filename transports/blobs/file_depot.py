@@ -1,0 +1,240 @@
+"""Blobs as files of a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manta.transports.blobs.digests import DIGEST, check_digest, digest_of
+from manta.transports.blobs.sources import ViewSource, mapped
+from manta.transports.blobs.writer import PIECE, BlobWriter, write_all
+from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from manta.transports.blobs.interface import Sink, Source
+    from manta.transports.interface import Buffer
+
+
+class FileDepot:
+    """Blobs as files of one folder: `ab/abcd...`, and drafts in `incoming`.
+
+    May be used from any thread, and one folder by several processes. With `sync` a published
+    blob survives a loss of power. Drafts that a crashed process left are deleted by the next
+    one that opens the folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, sync: bool = True) -> None:
+        self._folder = Path(folder)
+        self._drafts = self._folder / "incoming"
+        self._sync = sync
+        self._drafts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for draft in self._drafts.iterdir():
+            self._delete_abandoned(draft)
+
+    def path(self, digest: str) -> Path:
+        """Where the blob is, or would be."""
+        return self._folder / check_digest(digest)[:2] / digest
+
+    @property
+    def free(self) -> int:
+        """Bytes that its disk has left."""
+        found = os.statvfs(self._drafts)
+        return found.f_bavail * found.f_frsize
+
+    def __contains__(self, digest: str) -> bool:
+        return self.path(digest).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        """The digests of all blobs."""
+        for shard in sorted(self._folder.glob("[0-9a-f][0-9a-f]")):
+            for path in sorted(shard.iterdir()):
+                if DIGEST.fullmatch(path.name):
+                    yield path.name
+
+    def size(self, digest: str) -> int:
+        """In bytes. Raises BlobMissing."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            raise self._missing(digest) from None
+
+    def source(self, digest: str) -> Source:
+        fd = self.open(digest)
+        try:
+            return ViewSource(mapped(fd, os.fstat(fd).st_size))
+        finally:
+            os.close(fd)
+
+    def open(self, digest: str) -> int:
+        """A descriptor to read; the caller closes it. Raises BlobMissing."""
+        try:
+            return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise self._missing(digest) from None
+
+    def sink(self, digest: str, size: int) -> Sink | None:
+        return None if digest in self else self._draft(digest, size)
+
+    def put(self, *parts: Buffer) -> str:
+        """Keep a blob made of these buffers; returns its digest. Raises BlobRefused."""
+        digest = digest_of(*parts)
+        write_all(self.sink(digest, sum(memoryview(part).nbytes for part in parts)), parts)
+        return digest
+
+    def put_file(self, path: str | os.PathLike[str]) -> str:
+        """Keep a copy of a file; returns the digest of what was copied. Raises BlobRefused."""
+        with open(path, "rb", buffering=0) as file:
+            return self.put_stream(file.read, os.fstat(file.fileno()).st_size)
+
+    def put_stream(self, read: Callable[[int], bytes | None], size: int) -> str:
+        """Keep the `size` bytes that `read(most)` gives; returns their digest.
+
+        Raises BlobRefused, and BlobCorrupt where there are fewer.
+        """
+        draft = self._draft("", size)
+        try:
+            left = size
+            while left:
+                piece = read(min(PIECE, left))
+                if not piece:
+                    raise BlobCorrupt(f"a blob of {size} bytes ended {left} bytes too soon")
+                draft.write(piece)
+                left -= len(piece)
+        except BaseException:
+            draft.abort()
+            raise
+        draft.digest = draft.hashed
+        if draft.digest in self:
+            draft.abort()
+        else:
+            draft.publish()
+        return draft.digest
+
+    def put_sealed(self, fd: int, digest: str, size: int) -> None:
+        """Keep a copy of a sealed descriptor's bytes, whose digest is known to be right.
+
+        The kernel copies. Raises BlobRefused.
+        """
+        if digest in self:
+            return
+        draft = self._draft(digest, size)
+        try:
+            offset = 0
+            while offset < size:
+                copied = os.sendfile(draft.fd, fd, offset, size - offset)
+                if not copied:
+                    raise BlobCorrupt(f"the blob {digest[:12]} has fewer than its {size} bytes")
+                offset += copied
+        except OSError as error:
+            draft.abort()
+            raise self.refusal(digest, size, error) from error
+        except BaseException:
+            draft.abort()
+            raise
+        draft.publish()
+
+    def put_link(self, other: FileDepot, digest: str) -> None:
+        """Keep another depot's blob as well: the same file, where the file system allows it.
+
+        Raises BlobMissing, BlobRefused.
+        """
+        target = self.path(digest)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            os.link(other.path(digest), target)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            raise other._missing(digest) from None
+        except OSError:  # on another disk, or one that knows no links
+            self.put_file(other.path(digest))
+
+    def delete(self, digest: str) -> bool:
+        """Whether the blob was there. Whoever reads it now may read on."""
+        try:
+            self.path(digest).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _missing(self, digest: str) -> BlobMissing:
+        return BlobMissing(f"the blob {digest[:12]} is not in {self._folder}")
+
+    def _draft(self, digest: str, size: int) -> BlobWriter:
+        import tempfile  # dear to import, and not needed to start a daemon
+
+        if size > self.free:
+            raise BlobRefused(
+                f"no room for a blob of {size} bytes in {self._folder}: {self.free} bytes are "
+                "free; make room there"
+            )
+        while True:
+            try:
+                fd, path = tempfile.mkstemp(dir=self._drafts)
+            except OSError as error:
+                raise self.refusal(digest, size, error) from error
+            # Held as long as it is written; a process that opens the folder in between may
+            # have deleted the file before it was locked.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                writer = BlobWriter(self, fd, digest, size)
+                writer.path = path
+                return writer
+            os.close(fd)
+
+    @staticmethod
+    def _delete_abandoned(draft: Path) -> None:
+        try:
+            fd = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.unlink(missing_ok=True)
+        except BlockingIOError:
+            pass  # another process is writing it
+        finally:
+            os.close(fd)
+
+    def publish(self, writer: BlobWriter) -> None:
+        """The writer's side; not for others."""
+        target = self.path(writer.digest)
+        try:
+            if self._sync:
+                os.fsync(writer.fd)
+            is_new = not target.parent.exists()
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            os.replace(writer.path, target)
+            if self._sync:
+                _sync_folder(target.parent)
+                if is_new:
+                    _sync_folder(self._folder)
+        except OSError as error:
+            raise self.refusal(writer.digest, writer.size, error) from error
+        writer.path = ""
+        os.close(writer.fd)
+        writer.fd = -1
+
+    def discard(self, writer: BlobWriter) -> None:
+        """The writer's side; not for others."""
+        if writer.path:
+            Path(writer.path).unlink(missing_ok=True)
+
+    def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
+        """The writer's side; not for others."""
+        return BlobRefused(
+            f"could not keep the blob {digest[:12]} of {size} bytes in {self._folder}: "
+            f"{error.strerror}; make room there, or choose another folder"
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,230 @@
+"""Blobs in sealed memory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from manta.transports.blobs.digests import check_digest, digest_of
+from manta.transports.blobs.sources import ViewSource, mapped
+from manta.transports.blobs.writer import BlobWriter, write_all
+from manta.transports.errors import BlobMissing, BlobRefused, DepotFull, LocalTransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from manta.transports.blobs.file_depot import FileDepot
+    from manta.transports.blobs.interface import Sink, Source
+    from manta.transports.interface import Buffer
+
+
+class _Entry:
+    __slots__ = ("fd", "pins", "size", "view")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self.size = size
+        self.pins = 0
+        self.view: memoryview | None = None
+
+
+class MemoryDepot:
+    """Blobs in sealed memfds, at most `budget` bytes of them; Linux only.
+
+    May be used from any thread. The least recently used blob makes room for a new one, unless
+    it is pinned. Whoever has a blob open or mapped keeps its memory, evicted or not.
+    """
+
+    def __init__(self, budget: int) -> None:
+        if not hasattr(os, "memfd_create"):
+            raise LocalTransportError("a MemoryDepot needs Linux: use a FileDepot here")
+        self._budget = budget
+        self._used = 0  # with what is being written
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
+        self._lock = threading.Lock()
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        """The digests of all blobs."""
+        with self._lock:
+            return iter(list(self._entries))
+
+    @property
+    def used(self) -> int:
+        """Bytes of all blobs, and of those that are being written."""
+        return self._used
+
+    def size(self, digest: str) -> int:
+        """In bytes. Raises BlobMissing."""
+        with self._lock:
+            return self._entry(digest).size
+
+    def source(self, digest: str) -> Source:
+        with self._lock:
+            entry = self._entry(digest)
+            if entry.view is None:  # kept, because each mapping faults its pages in anew
+                entry.view = mapped(entry.fd, entry.size)
+            return ViewSource(entry.view)
+
+    def sink(self, digest: str, size: int) -> Sink | None:
+        check_digest(digest)
+        with self._lock:
+            if digest in self._entries:
+                self._entries.move_to_end(digest)
+                return None
+            self._make_room(size)
+            self._used += size
+        try:
+            fd = os.memfd_create("manta-blob", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            with self._lock:
+                self._used -= size
+            raise self.refusal(digest, size, error) from error
+        return BlobWriter(self, fd, digest, size)
+
+    def put(self, *parts: Buffer) -> str:
+        """Keep a blob made of these buffers; returns its digest. Raises BlobRefused."""
+        digest = digest_of(*parts)
+        write_all(self.sink(digest, sum(memoryview(part).nbytes for part in parts)), parts)
+        return digest
+
+    def adopt(self, fd: int, size: int) -> str:
+        """Seal a memfd that somebody else filled and keep it; returns its digest.
+
+        Takes the descriptor over, whatever happens. Raises BlobRefused when it is no memfd of
+        that size, when somebody still has it mapped for writing, or when there is no room.
+        """
+        try:
+            try:
+                fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+            except OSError as error:
+                raise BlobRefused("the descriptor is not of a memfd: share another") from error
+            _seal(fd)
+            if os.fstat(fd).st_size != size:
+                raise BlobRefused(
+                    f"the memfd has {os.fstat(fd).st_size} bytes, and {size} were announced"
+                )
+            digest = digest_of(mapped(fd, size))
+            with self._lock:
+                if digest in self._entries:
+                    self._entries.move_to_end(digest)
+                    return digest
+                self._make_room(size)
+                self._used += size
+                self._entries[digest] = _Entry(fd, size)
+                fd = -1
+            return digest
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def open(self, digest: str) -> int:
+        """A descriptor of the sealed memfd, for a Unix socket; the caller closes it.
+
+        Raises BlobMissing.
+        """
+        with self._lock:
+            return os.dup(self._entry(digest).fd)
+
+    def pin(self, digest: str) -> None:
+        """Keep the blob until as many calls of `unpin`. Raises BlobMissing."""
+        with self._lock:
+            self._entry(digest).pins += 1
+
+    def unpin(self, digest: str) -> None:
+        """Raises BlobMissing."""
+        with self._lock:
+            self._entry(digest).pins -= 1
+
+    def delete(self, digest: str) -> bool:
+        """Whether the blob was there. Pinned or not, it goes."""
+        with self._lock:
+            if digest not in self._entries:
+                return False
+            self._drop(digest)
+            return True
+
+    def trim(self, size: int) -> None:
+        """Forget what is not pinned, least recently used first, until `size` bytes are left."""
+        with self._lock:
+            for digest in [digest for digest, entry in self._entries.items() if not entry.pins]:
+                if self._used <= size:
+                    return
+                self._drop(digest)
+
+    def copy_to(self, depot: FileDepot, digest: str) -> None:
+        """Keep the blob in a folder as well. Raises BlobMissing, BlobRefused."""
+        fd = self.open(digest)
+        try:
+            depot.put_sealed(fd, digest, os.fstat(fd).st_size)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Forget all blobs."""
+        with self._lock:
+            for digest in list(self._entries):
+                self._drop(digest)
+
+    def _entry(self, digest: str) -> _Entry:
+        entry = self._entries.get(digest)
+        if entry is None:
+            raise BlobMissing(f"the blob {digest[:12]} is not in memory")
+        self._entries.move_to_end(digest)
+        return entry
+
+    def _make_room(self, size: int) -> None:
+        while self._used + size > self._budget:
+            victim = next((d for d, entry in self._entries.items() if not entry.pins), None)
+            if victim is None:
+                raise DepotFull(
+                    f"no room for a blob of {size} bytes in memory: {self._used} of "
+                    f"{self._budget} bytes are in use; try again later, or raise the limit"
+                )
+            self._drop(victim)
+
+    def _drop(self, digest: str) -> None:
+        entry = self._entries.pop(digest)
+        self._used -= entry.size
+        os.close(entry.fd)
+
+    def publish(self, writer: BlobWriter) -> None:
+        """The writer's side; not for others."""
+        _seal(writer.fd)
+        with self._lock:
+            if writer.digest in self._entries:  # somebody else was faster
+                os.close(writer.fd)
+                self._used -= writer.size
+            else:
+                self._entries[writer.digest] = _Entry(writer.fd, writer.size)
+            writer.fd = -1
+
+    def discard(self, writer: BlobWriter) -> None:
+        """The writer's side; not for others."""
+        with self._lock:
+            self._used -= writer.size
+
+    def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
+        """The writer's side; not for others."""
+        return BlobRefused(
+            f"could not keep the blob {digest[:12]} of {size} bytes in memory: {error.strerror}"
+        )
+
+
+def _seal(fd: int) -> None:
+    """Nobody changes the memory from here on. Raises BlobRefused."""
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & seals == seals:
+        return
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
+    except OSError as error:
+        raise BlobRefused(
+            f"the memfd cannot be sealed ({error.strerror}): whoever filled it must unmap it "
+            "first, and the memfd must allow sealing"
+        ) from error

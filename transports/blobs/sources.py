@@ -1,0 +1,65 @@
+"""Blobs that are being read: from memory, mapped or not, and from files."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING
+
+from manta.transports.errors import BlobCorrupt
+
+if TYPE_CHECKING:
+    from manta.transports.interface import Buffer
+
+
+def mapped(fd: int, size: int) -> memoryview:
+    """The descriptor's bytes, read-only; they stay mapped while the view, or a part of it, lives.
+
+    Private, because a shared mapping of what is sealed against writing is refused by Linux
+    before 6.7, although it is read-only.
+    """
+    if not size:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
+
+
+class ViewSource:
+    """A Source over memory."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.size = len(view)
+        self._view = view
+
+    def read(self, offset: int, length: int) -> Buffer:
+        return self._view[offset : offset + length]
+
+    def close(self) -> None:
+        self._view = memoryview(b"")
+
+
+class FileSource:
+    """A Source over a descriptor that is its own from here on; nothing of it is mapped."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.size = os.fstat(fd).st_size
+
+    def read(self, offset: int, length: int) -> Buffer:
+        """Raises BlobCorrupt when somebody has cut the file short."""
+        length = min(length, self.size - offset)
+        data = bytearray()
+        while len(data) < length:
+            piece = os.pread(self._fd, length - len(data), offset + len(data))
+            if not piece:
+                raise BlobCorrupt(f"a blob of {self.size} bytes was cut short")
+            if len(piece) == length:
+                return piece
+            data += piece
+        return data
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    __del__ = close

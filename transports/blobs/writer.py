@@ -1,0 +1,97 @@
+"""A blob that is being written: hashed as it goes, published whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from blake3 import blake3
+
+from manta.transports.errors import BlobCorrupt, BlobRefused
+
+if TYPE_CHECKING:
+    from manta.transports.blobs.interface import Sink
+    from manta.transports.interface import Buffer
+
+PIECE = 1 << 20  # bytes copied at a time
+
+
+class Keeper(Protocol):
+    """The depot's side of a blob that is being written."""
+
+    def publish(self, writer: BlobWriter) -> None:
+        """Take the writer's descriptor over. Raises BlobRefused, and then has not."""
+
+    def discard(self, writer: BlobWriter) -> None:
+        """Free what the writer took."""
+
+    def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused: ...
+
+
+class BlobWriter:
+    """A Sink over a descriptor; what becomes of it at the end is its depot's business."""
+
+    def __init__(self, depot: Keeper, fd: int, digest: str, size: int) -> None:
+        self._depot = depot
+        self.fd = fd
+        self.digest = digest
+        self.size = size
+        self.path = ""  # of a file that has no place yet
+        self._written = 0
+        self._hasher = blake3()
+
+    def write(self, data: Buffer) -> None:
+        """Raises BlobRefused when there is no room, BlobCorrupt when the blob is overlong."""
+        view = memoryview(data)
+        if self._written + len(view) > self.size:
+            raise BlobCorrupt(f"the blob {self.digest[:12]} has more than its {self.size} bytes")
+        self._hasher.update(view)
+        self._written += len(view)
+        try:
+            while view:
+                view = view[os.write(self.fd, view) :]
+        except OSError as error:
+            raise self._depot.refusal(self.digest, self.size, error) from error
+
+    @property
+    def hashed(self) -> str:
+        """The digest of what was written so far."""
+        return self._hasher.hexdigest()
+
+    def commit(self) -> None:
+        found = self.hashed
+        if self._written != self.size or found != self.digest:
+            self.abort()
+            raise BlobCorrupt(
+                f"the blob {self.digest[:12]} of {self.size} bytes arrived as {found[:12]} of "
+                f"{self._written} bytes, and was thrown away: fetch it from elsewhere"
+            )
+        self.publish()
+
+    def publish(self) -> None:
+        """Publish what was written, whose digest is known to be right."""
+        try:
+            self._depot.publish(self)
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        if self.fd >= 0:
+            self._depot.discard(self)
+            os.close(self.fd)
+            self.fd = -1
+
+
+def write_all(sink: Sink | None, parts: tuple[Buffer, ...]) -> None:
+    if sink is None:
+        return
+    try:
+        for part in parts:
+            view = memoryview(part).cast("B")
+            for start in range(0, len(view), PIECE):
+                sink.write(view[start : start + PIECE])
+    except BaseException:
+        sink.abort()
+        raise
+    sink.commit()
