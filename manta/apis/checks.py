@@ -26,7 +26,7 @@ def shown(value: object) -> str:
 def name(where: str, value: object) -> str:
     """Checks a text of 1 to 200 printable characters."""
     if not isinstance(value, str):
-        raise InvalidArgument(f"{where} is {shown(value)}: give a text.")
+        raise InvalidArgument(f"{where} is {shown(value)}: give a string.")
     if not value.strip() or len(value) > MAX_NAME or not value.isprintable():
         raise InvalidArgument(
             f"{where} is {shown(value)}: give 1 to {MAX_NAME} printable characters."
@@ -52,7 +52,7 @@ def names(where: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (name(where, value),)
     if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):
-        raise InvalidArgument(f"{where} is {shown(value)}: give a list of texts.")
+        raise InvalidArgument(f"{where} is {shown(value)}: give a list of strings.")
     found = tuple(name(f"an entry of {where}", item) for item in value)
     for item in found:
         if found.count(item) > 1:
@@ -101,7 +101,9 @@ def size(where: str, value: object) -> int:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise InvalidArgument(f'{where} is {shown(value)}: give bytes, or a text such as "2 GiB".')
+        raise InvalidArgument(
+            f'{where} is {shown(value)}: give bytes, or a string such as "2 GiB".'
+        )
     unit = (match[2] or "").capitalize()
     return int(float(match[1]) * _UNITS[unit])
 

@@ -173,11 +173,11 @@ def topological_order(after: Mapping[str, Sequence[str]]) -> list[str]:
             if not waiting[child]:
                 heapq.heappush(ready, rank[child])
     if len(order) < len(after):
-        circle = _cycle(after, {name for name, count in waiting.items() if count})
+        cycle = _cycle(after, {name for name, count in waiting.items() if count})
         raise GraphError(
-            f"The tasks run in a circle, {' -> '.join(circle)}: a task runs once in an iteration. "
-            f"Remove a call that closes the circle, or make a second Task of the same module; "
-            "to go round again, use max_iteration or world.schedule_next_iter()."
+            f"The tasks form a cycle, {' -> '.join(cycle)}: a task runs once in an iteration. "
+            "Remove a call from the cycle, or make a second Task of the same module; "
+            "to repeat tasks, use max_iteration or world.schedule_next_iter()."
         )
     return order
 
@@ -189,6 +189,6 @@ def _cycle(after: Mapping[str, Sequence[str]], stuck: set[str]) -> list[str]:
     while name not in path:
         path.append(name)
         name = next(parent for parent in after[name] if parent in stuck)
-    circle = path[path.index(name) :][::-1]
-    first = circle.index(next(name for name in after if name in circle))
-    return [*circle[first:], *circle[: first + 1]]
+    cycle = path[path.index(name) :][::-1]
+    first = cycle.index(next(name for name in after if name in cycle))
+    return [*cycle[first:], *cycle[: first + 1]]

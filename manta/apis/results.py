@@ -129,7 +129,7 @@ class Results(Sequence[Result]):
         """Selects by the first of these fields that fits; a node id may be cut short."""
         what = " or ".join(["tag"] * ("tag" in fields) + ["node"] * ("node_id" in fields))
         if not isinstance(name, str):
-            raise InvalidArgument(f"Results were asked for the {what} {name!r}: give a text.")
+            raise InvalidArgument(f"Results were asked for the {what} {name!r}: give a string.")
         for field in fields:
             found = Results(result for result in self if getattr(result, field) == name)
             if found:

@@ -172,11 +172,11 @@ def definition_of(swarm: Swarm) -> Definition:
     """Returns the swarm's definition. Raises InvalidArgument if it is not a swarm."""
     if isinstance(swarm, type) and issubclass(swarm, Swarm):
         raise InvalidArgument(
-            f"{swarm.__name__} is a class of swarms: give a swarm, {swarm.__name__}()."
+            f"{swarm.__name__} is a class, not a swarm: give an object, {swarm.__name__}()."
         )
     if not isinstance(swarm, Swarm):
         raise InvalidArgument(
-            f"{checks.shown(swarm)} is no swarm: give an object of a Swarm class."
+            f"{checks.shown(swarm)} is not a swarm: give an object of a Swarm class."
         )
     state = swarm._manta
     return Definition(
@@ -236,7 +236,7 @@ def _network(topology: object) -> Network:
     edges = []
     for pair in topology:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InvalidArgument(f"{checks.shown(pair)} is no pair of nodes: {remedy}.")
+            raise InvalidArgument(f"{checks.shown(pair)} is not a pair of nodes: {remedy}.")
         one, other = (
             checks.name("A node of add_network", getattr(node, "id", node)) for node in pair
         )

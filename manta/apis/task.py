@@ -199,7 +199,7 @@ def flattened(value: object, where: str) -> list[Task]:
                 visit(child)
         else:
             raise InvalidArgument(
-                f"{where} {checks.shown(item)}, which is no task: give tasks or lists of tasks."
+                f"{where} {checks.shown(item)}, which is not a task: give tasks or lists of tasks."
             )
 
     visit(value)

@@ -86,7 +86,7 @@ class AsyncModules(AsyncClient):
     ) -> ModuleOverview:
         if not isinstance(module, Module):
             raise InvalidArgument(
-                f"{checks.shown(module)} is no module: give a Module, such as Module('worker.py')."
+                f"{checks.shown(module)} is not a module: give a Module, as in Module('a.py')."
             )
         from manta.apis.compile.spec import compile_module
 

@@ -153,7 +153,7 @@ def _take(root: Path, module: Module, files: dict[str, bytes]) -> None:
     for path, file in _files(root, module):
         if file.is_symlink() and not file.resolve().is_relative_to(root):
             raise ModuleError(
-                f"Module {module.name!r} holds {file}, a link that leads out of {root}: "
+                f"Module {module.name!r} contains {file}, a link that leads out of {root}: "
                 "put a copy there, or use include=."
             )
         content = _read(file, module)
@@ -161,12 +161,12 @@ def _take(root: Path, module: Module, files: dict[str, bytes]) -> None:
         if size > MAX_PACKAGE_BYTES or len(files) >= MAX_PACKAGE_FILES:
             raise ModuleError(
                 f"Module {module.name!r} is too large at {file}: a package has up to "
-                f"{MAX_PACKAGE_BYTES >> 20} MiB in {MAX_PACKAGE_FILES} files; what is data belongs "
+                f"{MAX_PACKAGE_BYTES >> 20} MiB in {MAX_PACKAGE_FILES} files; data belongs "
                 "into a dataset or a global."
             )
         if files.setdefault(path, content) != content:
             raise ModuleError(
-                f"Module {module.name!r} would hold two different files {path}: "
+                f"Module {module.name!r} would contain two different files {path}: "
                 f"rename {file}, or leave it out of include."
             )
         if path.endswith(".py"):
@@ -183,7 +183,7 @@ def _files(root: Path, module: Module) -> Iterator[tuple[str, Path]]:
             continue
         if path.is_symlink() and path.is_dir():
             raise ModuleError(
-                f"Module {module.name!r} holds {path}, a link to a folder, which is not packed: "
+                f"Module {module.name!r} contains {path}, a link to a folder, which is not packed: "
                 "put a copy there, or use include=."
             )
         for inside, file in _files(path, module):
@@ -193,7 +193,7 @@ def _files(root: Path, module: Module) -> Iterator[tuple[str, Path]]:
 def _read(file: Path, module: Module) -> bytes:
     if not file.is_file():
         raise ModuleError(
-            f"Module {module.name!r} holds {file}, which is no regular file: remove it."
+            f"Module {module.name!r} contains {file}, which is not a regular file: remove it."
         )
     try:
         return file.read_bytes()

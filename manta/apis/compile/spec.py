@@ -100,7 +100,7 @@ def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded]]:
     if module.is_range:
         raise ModuleError(
             f"Module {module.name!r} has the range {module.version!r}: "
-            'what is sent has one version, such as "1.0.0", or none.'
+            'a module that is sent has one version, such as "1.0.0", or none.'
         )
     blobs: dict[str, Encoded] = {}
     source = locate(module, folders)
@@ -210,7 +210,7 @@ def _of_registry(module: Module, known: ModuleSpec) -> ModuleSpec:
     """Takes what was registered, except for what the module sets itself."""
     if module.include:
         raise ModuleError(
-            f"Module {module.name!r} is a registered one, which is packed already: "
+            f"Module {module.name!r} is registered, and so packed already: "
             "leave include out, and send it with what it needs."
         )
     return ModuleSpec(

@@ -284,11 +284,11 @@ def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
         raise ProfileError(
             f"There is no profile {name!r} in {path.parent}: "
             f"there {'are ' + ', '.join(there) if there else 'is none yet'}. "
-            f"`manta sign-in --profile {name}` makes it."
+            f"`manta sign-in --profile {name}` creates it."
         ) from None
     except ValueError as error:
         raise ProfileError(
-            f"The profile {path} is not valid ({error}): mend or delete it."
+            f"The profile {path} is not valid ({error}): correct or delete it."
         ) from None
     except OSError as error:
         raise ProfileError(f"The profile {path} can't be read: {error.strerror}.") from None
@@ -334,7 +334,7 @@ def _unsealed(sealed: Sealed, path: Path, keys: KeyPair, environment: Mapping[st
         if sealed.salt is not None:
             remedy = f"set {PASSPHRASE} to the right passphrase"
         raise ProfileError(
-            f"The credentials {path} were sealed with something else than this profile's key"
+            f"The credentials {path} were not sealed with this profile's key"
             f"{' and this passphrase' * (sealed.salt is not None)}, or were changed: {remedy}, "
             "or delete them and sign in again."
         ) from None

@@ -152,7 +152,7 @@ class Session:
         if os.getpid() != self._pid:
             raise errors.ApiClosed(
                 "This API object was made before this process was forked, and belongs to the "
-                "other one: make a new one here."
+                "parent process: make a new one here."
             )
 
     def _no_longer_waits(self, future: Future[None]) -> None:
@@ -237,10 +237,10 @@ class Session:
         match state:
             case DownReason.WRONG_KEY:
                 return errors.WrongServerKey(
-                    f"Who listens at {where} does not hold the manager's key that is expected "
-                    "there (`manta config show --origin` says by what): check host and port, or "
-                    "sign in again with its server key if it is another manager, or was set up "
-                    "anew."
+                    f"Whoever listens at {where} does not hold the manager's key that is expected "
+                    "there (`manta config show --origin` says where it comes from): check host "
+                    "and port or, if it is another manager or was set up again, sign in with its "
+                    "server key."
                 )
             case DownReason.DENIED:
                 return errors.Denied(
@@ -260,8 +260,8 @@ class Session:
                 )
             case DownReason.SILENT:
                 return errors.ManagerUnreachable(
-                    f"{where} accepts connections and stays silent, as no manager does: check the "
-                    "port, which is that for users, and whether the manager hangs."
+                    f"{where} accepts connections but says nothing, unlike a manager: check that "
+                    "this is its port for users, and that the manager does not hang."
                 )
             case DownReason.PROTOCOL:
                 return errors.ProtocolViolation(
@@ -270,7 +270,7 @@ class Session:
                 )
             case DownReason.UNKNOWN_HOST:
                 return errors.ManagerUnreachable(
-                    f"The host name {self.target.host!r} is not known here: correct it, or give "
+                    f"The host name {self.target.host!r} cannot be resolved: correct it, or give "
                     "the manager's IP address."
                 )
             case _:
@@ -291,7 +291,7 @@ class Session:
             case AskTimeout():
                 return _unknown(f"The manager did not answer {what} within {timeout:g} s")
             case ActorCrashed():
-                return _unknown(f"A part of the manager crashed over {what} and starts anew")
+                return _unknown(f"A part of the manager crashed while it handled {what}")
             case Unreachable():
                 return NotSent(f"{what} could not be sent: {error}.")
             case ActorError():
@@ -310,7 +310,7 @@ def _transfer_error(error: BaseException) -> BaseException:
 
 
 def _unknown(what: str) -> errors.NoAnswer:
-    return errors.NoAnswer(f"{what}: it may have been carried out, look before you repeat it.")
+    return errors.NoAnswer(f"{what}: it may have been carried out, check before you repeat it.")
 
 
 def _closed() -> errors.ApiClosed:
