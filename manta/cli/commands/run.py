@@ -78,7 +78,10 @@ def run(
             interrupts.begin()
             running.show_start(0)
             cluster.start()
-            code = running.run(_load(target, parameters), logs=logs)
+            from manta.cli.loading import load_swarm, parse_parameters
+
+            swarm = load_swarm(target, parse_parameters(parameters))
+            code = running.run(swarm, logs=logs)
         except Interrupted as interrupted:
             screen.show([])
             interrupted.tell(": stopping all that was started.")
@@ -218,17 +221,11 @@ class Run:
 
 
 _WHAT = {
-    "set-up": "processes up and connected, file loaded, swarm sent",
-    "placing": "deciding, telling nodes, hearing from them",
+    "set-up": "starting and connecting processes, loading and sending the swarm",
+    "placing": "choosing nodes, and messages to and from them",
     "starting": "on nodes: queueing, unpacking, starting the runtime",
     "computing": "in the tasks' own code",
-    "moving": "tasks waiting for values and results on their way",
-    "telling": "the last feeds and figures",
-    "stopping": "processes ended, folder removed",
+    "moving": "tasks waiting for values and results to arrive",
+    "telling": "reading the last results, metrics and logs",
+    "stopping": "ending processes, removing the folder",
 }
-
-
-def _load(target: str, parameters: Sequence[str]) -> Swarm:
-    from manta.cli.loading import load_swarm, parse_parameters
-
-    return load_swarm(target, parse_parameters(parameters))
