@@ -7,11 +7,11 @@ epoch, sizes are bytes, usage is a fraction from 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
-from manta.protocol.clusters import ClusterInfo, NodeInfo
+from manta.protocol.clusters import NodeInfo
 from manta.protocol.node import (
     Capabilities,
     DatasetInfo,
@@ -22,8 +22,8 @@ from manta.protocol.node import (
 )
 from manta.protocol.spec import ResourceSpec
 from manta.protocol.states import SwarmState
-from manta.protocol.user import EventItem, LogItem, MetricsItem, SwarmInfo, TaskInfo
-from manta.protocol.users import ModuleInfo, UserInfo
+from manta.protocol.user import LogItem, MetricsItem, TaskInfo
+from manta.protocol.users import ModuleInfo
 
 
 class Overview(msgspec.Struct, frozen=True):
@@ -49,7 +49,15 @@ class Overview(msgspec.Struct, frozen=True):
         return self.__struct_fields__
 
 
-class ClusterOverview(Overview, frozen=True):
+class _Same(Overview, frozen=True):
+    """An overview with the same fields as a message."""
+
+    @classmethod
+    def of(cls, info: msgspec.Struct) -> Self:
+        return msgspec.convert(info, cls, from_attributes=True)
+
+
+class ClusterOverview(_Same, frozen=True):
     """`status` is RUNNING or STOPPED; `node_count` counts the nodes that have enrolled."""
 
     id: str
@@ -57,10 +65,6 @@ class ClusterOverview(Overview, frozen=True):
     status: str
     owner_id: str
     node_count: int
-
-    @classmethod
-    def of(cls, info: ClusterInfo) -> ClusterOverview:
-        return cls(info.id, info.name, info.status, info.owner_id, info.node_count)
 
 
 class NodeResources(Overview, frozen=True):
@@ -110,7 +114,7 @@ class NodeOverview(Overview, frozen=True):
         )
 
 
-class SwarmOverview(Overview, frozen=True):
+class SwarmOverview(_Same, frozen=True):
     """`status` is a SwarmState; `iteration` counts from 0, -1 before the first."""
 
     swarm_id: str
@@ -134,10 +138,6 @@ class SwarmOverview(Overview, frozen=True):
     def ended(self) -> bool:
         """Whether it is COMPLETED, STOPPED or FAILED; none of these changes again."""
         return self.status in _FINAL
-
-    @classmethod
-    def of(cls, info: SwarmInfo) -> SwarmOverview:
-        return cls(**{field: getattr(info, field) for field in cls.__struct_fields__})
 
 
 _FINAL = frozenset(state.value for state in SwarmState if state.final)
@@ -246,7 +246,7 @@ class MetricsOverview(Overview, frozen=True):
         return cls(*where, item.metrics, item.step)
 
 
-class EventOverview(Overview, frozen=True):
+class EventOverview(_Same, frozen=True):
     """What happened to a swarm. `kind`: state, iteration, placed, started, finished, failed,
     quorum (a task is done without all of its instances), retried, lost, progress."""
 
@@ -259,16 +259,12 @@ class EventOverview(Overview, frozen=True):
     node_alias: str
     fraction: float | None
 
-    @classmethod
-    def of(cls, item: EventItem) -> EventOverview:
-        return cls(**{field: getattr(item, field) for field in cls.__struct_fields__})
-
 
 def _place(instance: Instance) -> tuple[str, int, int, int]:
     return instance.alias, instance.index, instance.iteration, instance.attempt
 
 
-class GrantOverview(Overview, frozen=True):
+class GrantOverview(_Same, frozen=True):
     """A role in a cluster."""
 
     cluster_id: str
@@ -276,7 +272,7 @@ class GrantOverview(Overview, frozen=True):
     role: str
 
 
-class UserOverview(Overview, frozen=True):
+class UserOverview(_Same, frozen=True):
     """A user. `admin` means every right in every cluster."""
 
     id: str
@@ -285,13 +281,8 @@ class UserOverview(Overview, frozen=True):
     created_at: float
     grants: tuple[GrantOverview, ...]
 
-    @classmethod
-    def of(cls, info: UserInfo) -> UserOverview:
-        grants = (GrantOverview(g.cluster_id, g.cluster_name, g.role) for g in info.grants)
-        return cls(info.id, info.email, info.admin, info.created_at, tuple(grants))
 
-
-class RoleOverview(Overview, frozen=True):
+class RoleOverview(_Same, frozen=True):
     """A role. `builtin` ones (owner, operator, researcher, viewer) cannot be changed."""
 
     name: str

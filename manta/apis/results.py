@@ -51,17 +51,7 @@ class Result:
 
     @classmethod
     def of(cls, item: ResultItem, load: Callable[[], Any]) -> Result:
-        return cls(
-            iteration=item.iteration,
-            tag=item.tag,
-            node_id=item.node_id,
-            node_alias=item.node_alias,
-            alias=item.alias,
-            index=item.index,
-            attempt=item.attempt,
-            counts=item.counts,
-            load=load,
-        )
+        return cls(load=load, **{name: getattr(item, name) for name in _COLUMNS[:-1]})
 
     @cached_property
     def value(self) -> Any:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from blake3 import blake3
-
 from manta.apis.errors import InvalidValue
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
+from manta.transports.blobs.digests import digest_of
 from manta.transports.codec.values import Encoded, encode
 from manta.transports.errors import ValueNotSerializable
 
@@ -28,9 +27,6 @@ def payload(value: Any, blobs: dict[str, Encoded], what: str, limit: int = INLIN
 
 def to_blob(encoded: Encoded, blobs: dict[str, Encoded]) -> BlobRef:
     """Adds an encoded value to the blobs under its digest."""
-    hasher = blake3()
-    for part in encoded.parts():
-        hasher.update(part)
-    digest = hasher.hexdigest()
+    digest = digest_of(*encoded.parts())
     blobs[digest] = encoded
     return BlobRef(digest, encoded.nbytes)

@@ -84,15 +84,14 @@ class Accounts(Client):
         found = self.connection.listed(
             users.ListRoles, users.Roles, lambda page: page.roles, lambda one: one.name
         )
-        return [RoleOverview(role.name, role.rights, role.builtin) for role in found]
+        return [RoleOverview.of(role) for role in found]
 
     def create_role_definition(self, name: str, rights: str | Iterable[str]) -> RoleOverview:
         """Defines a role: a name for a set of rights. Raises NameTaken."""
         request = users.CreateRoleDefinition(
             checks.name("name", name), checks.names("rights", rights)
         )
-        role = self._ask(request, users.RoleInfo)
-        return RoleOverview(role.name, role.rights, role.builtin)
+        return RoleOverview.of(self._ask(request, users.RoleInfo))
 
     def delete_role_definition(self, name: str) -> None:
         """Deletes a role that you defined and nobody has any more. Raises NotFound."""
