@@ -87,19 +87,16 @@ def usage(make: Callable[[], T]) -> T:
 
 def swarm_file(function: Command) -> Command:
     """Adds the file of a swarm, and the parameters of its class."""
-    target = click.argument("target", metavar="FILE[:CLASS]")
-    return target(parameters_option(function))
+    words = "A parameter of the swarm's class."
+    pairs = click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help=words)
+    return click.argument("target", metavar="FILE[:CLASS]")(pairs(function))
 
 
-parameters_option = click.option(
-    "-p", "parameters", metavar="KEY=VALUE", multiple=True, help="A parameter of the swarm's class."
-)
 cluster_option = click.option("--cluster", required=True, help="The cluster's name or id.")
 follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until the swarm ends.")
 password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input."
 )
-
 manager_home_option = click.option(
     "--home", help="The manager's folder.  [default: ~/.manta/manager]"
 )
