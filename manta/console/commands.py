@@ -13,7 +13,7 @@ import click
 
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
-from manta.console.terminal import say_error
+from manta.console.terminal import Screen, say_error
 
 
 class ReaderGone(Exception):
@@ -78,7 +78,7 @@ def say(record: Any, sentence: str, *, as_json: bool) -> None:
 
         json_form.show(record)
     else:
-        click.echo(sentence)
+        Screen().show([sentence])
 
 
 def show_example(command: click.Command, example: str) -> None:
