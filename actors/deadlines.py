@@ -1,4 +1,4 @@
-"""Ends waits that nobody blocks on: one thread per system, started when first needed."""
+"""Ends the waits of asks by future, which no thread blocks on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from manta.actors.mailbox import Mailbox, Timer
 
 
 class Deadlines:
-    """Calls functions at their time, on the injected clock; they must be short."""
+    """Calls short functions when their time has come by the system's clock.
+
+    One thread per system does so; it starts with the first call of `add`.
+    """
 
     def __init__(self, clock: Clock, name: str) -> None:
         self._clock = clock
@@ -22,7 +25,10 @@ class Deadlines:
         self.inbox: Mailbox[Callable[[], Any]] = Mailbox(clock)
 
     def add(self, seconds: float, expire: Callable[[], Any]) -> Timer[Any]:
-        """Call `expire` in `seconds` unless the timer is cancelled; raises ActorDead."""
+        """Calls `expire` after `seconds`, unless the timer is cancelled.
+
+        Raises ActorDead once the system has stopped.
+        """
         timer = self.inbox.schedule(self._clock.now() + seconds, expire)
         if self._thread is None:
             with self._lock:

@@ -1,4 +1,4 @@
-"""Clients and nodes for tests of a manager: they speak the protocol and decide nothing."""
+"""Clients and nodes for tests of a manager: they only speak the protocol."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any, ClassVar
 from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused
 from manta.protocol import node as protocol
 from manta.protocol.node import Assignment, Instance, JournalEntry
+from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.states import AttemptState
 from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair
-
-GATEWAY = "manager/gateway"
-LINK = "node/manager-link"
 
 Script = Callable[[Assignment], list[JournalEntry]]
 
@@ -28,7 +26,7 @@ def zmq(keys: KeyPair) -> Transport:
 
 
 class Client:
-    """Whoever holds a key: a user once signed in, before that a guest."""
+    """A client with a key: a guest until it signs in, then a user."""
 
     def __init__(
         self,
@@ -43,7 +41,7 @@ class Client:
         self.system = ActorSystem(name, transport=transport(self.keys))
         self._up = threading.Event()
         self.states: list[DownReason | None] = []
-        """All that its link has been, as in `on_state` of `dial`."""
+        """Every state of its link so far, as `on_state` of `dial` gives them."""
         self.connection = self.system.dial(address, server_key, on_state=self._changed)
         self.gateway = self.connection.ref(GATEWAY)
 
@@ -55,7 +53,7 @@ class Client:
             self._up.clear()
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        """The answer; waits for the link, and asks again while the manager is restarting."""
+        """Returns the answer. Waits for the link, and asks again while the manager restarts."""
         deadline = time.monotonic() + timeout
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -72,7 +70,7 @@ class Client:
             time.sleep(0.02)
 
     def refusal(self, message: Any, timeout: float = 10.0) -> Refused:
-        """Why the manager will not."""
+        """Returns the refusal of the message; fails if it was answered."""
         try:
             answer = self.ask(message, timeout)
         except Refused as refusal:
@@ -135,7 +133,7 @@ class FakeNode:
         self.registered = threading.Event()
         self.draining = False
         self.deaf = False
-        """It does not hear that it is to stop."""
+        """Whether it ignores StopNode."""
         self.system = ActorSystem(alias, transport=transport(self.keys))
         self.link = self.system.spawn(ChildSpec("node", lambda: _Root(self, address, server_key)))
 
@@ -149,18 +147,18 @@ class FakeNode:
         self.close()
 
     def say(self, swarm_id: str, *entries: JournalEntry) -> None:
-        """Append to the journal and send."""
-        self.system.find(LINK).tell(_Say(swarm_id, entries))
+        """Appends to the journal and sends."""
+        self.system.find(MANAGER_LINK).tell(_Say(swarm_id, entries))
 
     def log(self, swarm_id: str, *lines: protocol.LogLine) -> None:
-        self.system.find(LINK).tell(_Log(swarm_id, lines))
+        self.system.find(MANAGER_LINK).tell(_Log(swarm_id, lines))
 
     def tell(self, message: Any) -> None:
-        """Send as it is, bypassing the journal."""
-        self.system.find(LINK).tell(_Tell(message))
+        """Sends the message without the journal."""
+        self.system.find(MANAGER_LINK).tell(_Tell(message))
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        return self.system.find(LINK).ask(_Ask(message), timeout=timeout)
+        return self.system.find(MANAGER_LINK).ask(_Ask(message), timeout=timeout)
 
 
 class _Say:
@@ -188,11 +186,6 @@ class _Up:
 
 class _Beat:
     pass
-
-
-class _Answer:
-    def __init__(self, value: Any, error: BaseException | None) -> None:
-        self.value, self.error = value, error
 
 
 def _Root(node: FakeNode, address: str, server_key: str) -> Actor:  # noqa: N802
@@ -223,7 +216,7 @@ class _Link(Actor):
                 self._node.registered.clear()
 
         self._connection = self.system.dial(
-            self._address, self._server_key, on_state=on_state, published=(LINK,)
+            self._address, self._server_key, on_state=on_state, published=(MANAGER_LINK,)
         )
         self._gateway = self._connection.ref(GATEWAY)
         self._version = -1
@@ -235,8 +228,6 @@ class _Link(Actor):
         match message:
             case _Up():
                 self._begin()
-            case _Answer(value=value, error=error):
-                self._answered(value, error)
             case _Beat():
                 self._beat()
             case _Say(swarm_id=swarm_id, entries=entries):
@@ -249,11 +240,10 @@ class _Link(Actor):
             case _Ask(message=inner):
                 reply = self.defer()
 
-                def done(future: Any) -> None:
-                    error = future.exception()
-                    reply.fail(error) if error else reply.set(future.result())
+                def answered(value: Any, error: BaseException | None) -> None:
+                    reply.fail(error) if error else reply.set(value)
 
-                self._gateway.ask_future(inner, timeout=10).add_done_callback(done)
+                self.pipe(self._gateway.ask_future(inner, timeout=10), answered)
             case _Tell(message=inner):
                 self._send(inner)
             case protocol.DesiredChanged():
@@ -290,16 +280,7 @@ class _Link(Actor):
             self._ask(protocol.Register(node.alias, node.capabilities, draining=node.draining))
 
     def _ask(self, message: Any) -> None:
-        ref = self.ref
-
-        def done(future: Any) -> None:
-            error = future.exception()
-            try:
-                ref.tell(_Answer(None if error else future.result(), error))
-            except ActorError:
-                return
-
-        self._gateway.ask_future(message, timeout=10).add_done_callback(done)
+        self.pipe(self._gateway.ask_future(message, timeout=10), self._answered)
 
     def _answered(self, value: Any, error: BaseException | None) -> None:
         node = self._node
@@ -361,10 +342,7 @@ class _Link(Actor):
         self._send(protocol.JournalBatch(swarm_id, first, entries))
 
     def _send(self, message: Any) -> None:
-        try:
-            self._gateway.tell(message)
-        except ActorError:
-            return  # sent again after the next registration
+        self.notify(self._gateway, message)  # if lost it is sent again after the next registration
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:

@@ -44,8 +44,6 @@ class Server(Protocol):
 
     def tell(self, session: RuntimeSession, event: Any) -> None: ...
 
-    def deliver(self, session: RuntimeSession) -> None: ...
-
     def unwatch(self, *streams: Stream) -> None: ...
 
 
@@ -86,13 +84,12 @@ class AttemptDesk:
         attempt.started = time.monotonic()
         if session.mode == "spawn" and session.why:
             sentence = f"The module is imported anew for each attempt, because {session.why}."
-            attempt.emit([("info", time.time(), sentence)])
+            self._sessions.emit(attempt, [("info", time.time(), sentence)])
             session.why = ""
         for stream in session.streams:
             session.early.extend(stream.read())
-        attempt.emit(list(session.early))
+        self._sessions.emit(attempt, list(session.early))
         session.early.clear()
-        self._server.deliver(session)
 
     # Requests.
 
@@ -263,7 +260,6 @@ class AttemptDesk:
         self._server.unwatch(*attempt.streams)
         self._sessions.remove_attempt(attempt)
 
-    @staticmethod
-    def _drain(attempt: Attempt) -> None:
+    def _drain(self, attempt: Attempt) -> None:
         for stream in attempt.streams:
-            attempt.emit(stream.drain())
+            self._sessions.emit(attempt, stream.drain())

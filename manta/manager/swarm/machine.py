@@ -4,8 +4,8 @@ Theory of operation. The machine handles events and answers with actions (`event
 (`state`) follows from the events alone: replaying those that were stored gives the same state.
 An event that changes nothing is not stored: `_apply` says which those are.
 
-In each iteration every task of the graph goes through its phases (`placing`, `completion`),
-and each instance of a task that is RUNNING has attempts, one at a time (`attempts`). The
+In each iteration every task of the graph goes through its phases (`phases`), and
+each instance of a task that is RUNNING has attempts, one at a time (`attempts`). The
 swarm's own states:
 
     PENDING                  --Started-->                                 ACTIVE

@@ -202,7 +202,7 @@ class Ask:
 
 
 class Timer(NamedTuple):
-    """What it means shows in `SwarmData.is_valid`, and what it does in `handlers.ticked`."""
+    """What it means shows in `SwarmData.is_valid`, and what it does in `machine`."""
 
     due: float
     kind: str

@@ -64,8 +64,8 @@ class MemoryListener:
         return [link for link in self.transport.links if link.listener is self]
 
 
-class Connection:
-    """What lies between the two ends of a link, while it lasts."""
+class MemoryConnection:
+    """One connection between the two ends of a link."""
 
     def __init__(self, dialler: MemoryLink, listener: MemoryLink) -> None:
         self.dialler = dialler
@@ -79,7 +79,7 @@ class Connection:
         return self.listener if end is self.dialler else self.dialler
 
     def carry(self, sender: MemoryLink, what: Callable[[], None], *, faulty: bool = False) -> None:
-        """Run `what` at the other end, after all that the sender sent before."""
+        """Run `what` at the other end, after all that `sender` sent before."""
         medium, faults = self.medium, self.medium.faults
         if faulty and medium.chance(faults.loss):
             self.snap(DownReason.LOST)
@@ -111,7 +111,7 @@ class Connection:
             self.medium.call_later(0.0, lambda what=what: self._arrive(what))  # type: ignore[misc]
 
     def snap(self, reason: DownReason, delay: float | None = None) -> None:
-        """Break: nothing arrives any more, and each end is told, each in its time."""
+        """Break: nothing arrives any more, and each end is told after a delay of its own."""
         if not self.alive:
             return
         self.alive = False
@@ -123,7 +123,7 @@ class Connection:
 
 
 class MemoryLink:
-    """One end. A dialled end lives through many connections, an accepted one through one."""
+    """One end of a link. A dialled one has many connections, an accepted one a single one."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class MemoryLink:
         self.transport = transport
         self.key = transport.public_key
         self.listener = listener
-        self.connection: Connection | None = None
+        self.connection: MemoryConnection | None = None
         self._medium = transport.medium
         self._peer_key = peer_key
         self._address = address
@@ -198,7 +198,7 @@ class MemoryLink:
         with self._medium.lock:
             self.end(DownReason.CLOSED, DownReason.CLOSED)
 
-    # --- what happens to it ----------------------------------------------------------------
+    # --- events ----------------------------------------------------------------
 
     def attempt(self) -> None:
         """Dial once."""
@@ -219,7 +219,7 @@ class MemoryLink:
             return
         accepted = MemoryLink(listener.transport, self.key, "", listener.handler, listener)
         listener.transport.links[accepted] = None
-        connection = Connection(self, accepted)
+        connection = MemoryConnection(self, accepted)
         self.connection = accepted.connection = connection
         limits = frames.common(self.transport.limits, listener.transport.limits)
         window = min(self.transport.window, listener.transport.window)
@@ -235,13 +235,13 @@ class MemoryLink:
 
         connection.carry(self, greeted)
 
-    def deliver(self, connection: Connection, parts: list[Buffer]) -> None:
+    def deliver(self, connection: MemoryConnection, parts: list[Buffer]) -> None:
         if self._state is None and self.connection is connection and not self.transport.closed:
             self._medium.log(f"receive {self} {sum(map(len, parts))}")
             self._call(lambda: self._handler.received(self, parts))
 
-    def lost(self, connection: Connection, reason: DownReason) -> None:
-        """The connection is no more; a dialled link tries again."""
+    def lost(self, connection: MemoryConnection, reason: DownReason) -> None:
+        """The connection is lost; a dialled link tries again."""
         if self.connection is not connection or self._ended or self.transport.closed:
             return
         if self._address:
@@ -250,7 +250,7 @@ class MemoryLink:
             self.end(reason, reason)
 
     def end(self, reason: DownReason, told: DownReason) -> None:
-        """For good; the other side hears `told`."""
+        """End the link for good; the other end is told `told`."""
         if self._ended:
             return
         self._ended = True
@@ -288,7 +288,7 @@ class MemoryLink:
         self._medium.call_later(self._medium.draw(self._medium.faults.retry), self.attempt)
         self._down(reason)
 
-    def _up(self, connection: Connection) -> None:
+    def _up(self, connection: MemoryConnection) -> None:
         if self.connection is connection and not self._ended and not self.transport.closed:
             self._state = None
             self._medium.log(f"up {self}")
@@ -326,7 +326,7 @@ class MemoryLink:
 
 
 class MemoryTransport:
-    """One process's control plane; `bound` are the listeners of all, by address."""
+    """One process's transport; `bound` are the listeners of all, by address."""
 
     def __init__(
         self,
@@ -386,10 +386,6 @@ class MemoryTransport:
             for link in list(self.links):
                 link.close()
             self.closed = True
-
-    def call_soon(self, call: Callable[[], None]) -> None:
-        """Run `call` as the medium does the handlers: soon, in order."""
-        self.medium.call_later(0.0, call)
 
     def listener_at(self, address: str) -> MemoryListener | None:
         return self._bound.get(address)
