@@ -18,15 +18,13 @@ from manta.actors.clock import Clock
 from manta.actors.deadlines import Deadlines
 from manta.actors.errors import ActorCrashed, ActorDead, ActorError, WouldDeadlock
 from manta.actors.exits import SHUTDOWN, ExitKind, ExitReason
-from manta.actors.mailbox import Mailbox, Timer
-from manta.actors.refs import Envelope, Origin, Ref
-from manta.actors.replies import BlockingReply, FutureReply, NoReply, Reply, valid_seconds
+from manta.actors.mailbox import Mailbox
+from manta.actors.refs import Envelope, Origin
+from manta.actors.replies import BlockingReply, FutureReply, Reply, valid_seconds
 from manta.actors.signals import (
     ChildExited,
     ChildStarted,
-    DownSignal,
-    FutureDone,
-    Monitor,
+    Parent,
     Signal,
     Stop,
 )
@@ -36,20 +34,6 @@ log = logging.getLogger("manta.actors")
 
 ORPHANS_GRACE = 1.0
 """Seconds that the children of an abandoned supervisor have to stop, together."""
-
-
-class Parent(Protocol):
-    """Who is told of an actor's start and end: its supervisor, or the system for a root."""
-
-    def child_started(self, event: ChildStarted) -> None: ...
-
-    def child_exited(self, event: ChildExited) -> None: ...
-
-
-class Closeable(Protocol):
-    """What is closed at the end of the actor that opened it."""
-
-    def close(self) -> None: ...
 
 
 class Host(Protocol):
@@ -141,7 +125,8 @@ class LocalRef:
 
     def wait(self, timeout: float | None = None) -> ExitReason | None:
         """Block until the actor's end, `timeout` real seconds at most; None if it lives on."""
-        return self._cell.wait(timeout)
+        self._cell.gone.wait(timeout)
+        return self._cell.exit_reason
 
     @property
     def is_alive(self) -> bool:
@@ -150,12 +135,6 @@ class LocalRef:
     @property
     def exit_reason(self) -> ExitReason | None:
         return self._cell.exit_reason
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LocalRef) and other.address == self.address
-
-    def __hash__(self) -> int:
-        return hash(self.address)
 
     def __repr__(self) -> str:
         return f"<LocalRef {self.address}>"
@@ -187,14 +166,14 @@ class Cell:
         self.started = False
         self.exit_reason: ExitReason | None = None
         self.begun_at = host.clock.now()
+        self.gone = threading.Event()
         self._parent = parent
         self._lock = threading.Lock()  # of exit_reason, _watchers, _owned
         self._watchers: dict[object, Callable[[ExitReason], None]] = {}
-        self._owned: list[Closeable] = []
+        self._owned: list[Callable[[], object]] = []
         self._links: dict[LocalRef, Callable[[], None]] = {}
         self._reply: Reply | None = None  # of the ask that is being handled
         self._deferred: set[Reply] = set()
-        self._gone = threading.Event()
 
     def child_infos(self) -> Sequence[ChildInfo]:
         """A supervisor's children as they stand; for any thread."""
@@ -211,16 +190,13 @@ class Cell:
 
     def announce_start(self) -> None:
         self.started = True
-        self._parent.child_started(ChildStarted(self.address))
-
-    def after(self, delay: float, message: Any) -> Timer[Any]:
-        return self.inbox.schedule(self.host.clock.now() + delay, Envelope(message))
+        self._parent(ChildStarted(self.address))
 
     def defer(self) -> Reply:
         reply = self._reply
         if reply is None:
             # A tell: nobody waits, yet the handler may be written for both.
-            return NoReply()
+            return Reply()
         self._reply = None
         self._deferred.add(reply)
         chained = reply.on_done
@@ -233,23 +209,10 @@ class Cell:
         reply.on_done = done
         return reply
 
-    def pipe(self, future: Future[Any], then: Callable[..., object], reply: Reply | None) -> None:
-        future.add_done_callback(
-            lambda future: self.post(FutureDone(future, then, reply), urgent=False)
-        )
-
-    def monitor(self, ref: Ref) -> Monitor:
-        monitor = Monitor(ref)
-
-        def notify(reason: ExitReason) -> None:
-            # In turn: what it said before it died is heard before.
-            self.post(DownSignal(monitor, reason), urgent=False)
-
-        monitor._cancel = ref.watch(notify)
-        return monitor
-
     def link(self, ref: LocalRef) -> None:
-        other = _cell_of(ref)
+        if not isinstance(ref, LocalRef):
+            raise TypeError(f"{ref!r} is no LocalRef: links are local, monitor it instead.")
+        other = ref._cell
         if other is self or ref in self._links:
             return
         self._links[ref] = other.watch(lambda reason: self._linked_exit(ref, reason))
@@ -276,13 +239,13 @@ class Cell:
         except ActorDead:
             return
 
-    def own(self, closeable: Closeable) -> None:
-        """Close it at the actor's end, whatever that is."""
+    def own(self, close: Callable[[], object]) -> None:
+        """Call `close` at the actor's end, whatever that is."""
         with self._lock:
             if self.exit_reason is None:
-                self._owned.append(closeable)
+                self._owned.append(close)
                 return
-        closeable.close()
+        close()
 
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
         """Call `notify` once, at the end or now; returns what calls that off."""
@@ -298,15 +261,10 @@ class Cell:
         with self._lock:
             self._watchers.pop(token, None)
 
-    def wait(self, timeout: float | None) -> ExitReason | None:
-        """Block until its end, `timeout` real seconds at most; None if it lives on."""
-        self._gone.wait(timeout)
-        return self.exit_reason
-
     def end(self, reason: ExitReason, seconds: float) -> None:
         """Stop it and wait; abandon it when `seconds` were not enough."""
         self.ref.stop(reason)
-        if self.wait(min(seconds, threading.TIMEOUT_MAX)) is None:
+        if self.ref.wait(min(seconds, threading.TIMEOUT_MAX)) is None:
             self.abandon(ExitReason(ExitKind.ABANDONED, f"it did not stop within {seconds:g} s"))
 
     def abandon(self, reason: ExitReason) -> None:
@@ -365,15 +323,15 @@ class Cell:
             watchers = list(self._watchers.values())
             self._watchers.clear()
             owned, self._owned = self._owned, []
-        for closeable in reversed(owned):
-            self._attempt(closeable.close)
+        for close in reversed(owned):
+            self._attempt(close)
         self._fail_open_asks(reason)
         self._close_inbox(reason)
         self.host.forget(self)
         for notify in watchers:
             self._attempt(notify, reason)
-        self._gone.set()
-        self._parent.child_exited(ChildExited(self.address, reason))
+        self.gone.set()
+        self._parent(ChildExited(self.address, reason))
 
     def _attempt(self, call: Callable[..., object], *arguments: object) -> None:
         """An error in telling one must not keep the others from being told."""
@@ -381,12 +339,6 @@ class Cell:
             call(*arguments)
         except Exception as error:
             log.error("%s, at its end: %s failed", self.address, call, exc_info=error)
-
-
-def _cell_of(ref: object) -> Cell:
-    if not isinstance(ref, LocalRef):
-        raise TypeError(f"{ref!r} is no LocalRef: links are local, monitor it instead.")
-    return ref._cell
 
 
 def _by_link(ref: LocalRef, reason: ExitReason) -> ExitReason:

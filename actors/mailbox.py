@@ -105,9 +105,7 @@ class Mailbox(Generic[T]):
             if self._closed is not None:
                 raise ActorDead(self._closed)
             lane.append(item)
-            if self._waiting:
-                self._waiting = False
-                self._wakeup.release()
+            self._rouse()
 
     def schedule(self, deadline: float, item: T) -> Timer[T]:
         """Serve `item` when the clock shows `deadline`; raises ActorDead."""
@@ -117,9 +115,8 @@ class Mailbox(Generic[T]):
                 raise ActorDead(self._closed)
             first = not self._timers or deadline < self._timers[0][0]
             heapq.heappush(self._timers, (deadline, next(self._sequence), timer))
-            if first and self._waiting:
-                self._waiting = False
-                self._wakeup.release()
+            if first:
+                self._rouse()
         return timer
 
     def cancel(self, timer: Timer[T]) -> None:
@@ -136,9 +133,13 @@ class Mailbox(Generic[T]):
     def wake(self) -> None:
         """Look at the clock again."""
         with self._lock:
-            if self._waiting:
-                self._waiting = False
-                self._wakeup.release()
+            self._rouse()
+
+    def _rouse(self) -> None:
+        """Wake who waits; called under the lock."""
+        if self._waiting:
+            self._waiting = False
+            self._wakeup.release()
 
     def get(self) -> T:
         """The next item; waits for it. Raises ActorDead once closed."""
@@ -191,9 +192,7 @@ class Mailbox(Generic[T]):
             self._urgent.clear()
             self._normal.clear()
             self._timers.clear()
-            if self._waiting:
-                self._waiting = False
-                self._wakeup.release()
+            self._rouse()
             return left
 
     def empty(self) -> bool:

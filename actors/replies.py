@@ -54,7 +54,7 @@ class Reply:
         return True
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
-        raise NotImplementedError
+        """To nobody: the answer to a tell."""
 
 
 class BlockingReply(Reply):
@@ -131,12 +131,3 @@ class FutureReply(Reply):
                 self.future.set_exception(error)
         except InvalidStateError:
             pass  # the asker cancelled it: nobody waits
-
-
-class NoReply(Reply):
-    """Where the answers to a tell go."""
-
-    __slots__ = ()
-
-    def _deliver(self, value: Any, error: BaseException | None) -> None:
-        pass

@@ -233,9 +233,9 @@ class Supervisor(Actor):
                 assert_never(action)
 
     def _start(self, spec: ChildSpec) -> None:
-        path = f"{self.ref.address.path}/{spec.id}"
+        path, own = f"{self.ref.address.path}/{spec.id}", self._cell
         try:
-            cell = prepare(self.system, spec, path, _ParentOf(self._cell))
+            cell = prepare(self.system, spec, path, lambda news: own.post(Parental(news)))
         except (ActorDead, NameTaken) as error:
             self._note(ev.Exited(spec.id, crashed(error)))
             return
@@ -274,18 +274,3 @@ class Supervisor(Actor):
     def _note(self, event: ev.Event) -> None:
         """To ourselves, behind what waits already; a stop overtakes it."""
         self._cell.post(Parental(event), urgent=False)
-
-
-class _ParentOf:
-    """Carries a child's news to its supervisor's mailbox."""
-
-    __slots__ = ("_cell",)
-
-    def __init__(self, cell: Cell) -> None:
-        self._cell = cell
-
-    def child_started(self, event: ChildStarted) -> None:
-        self._cell.post(Parental(event))
-
-    def child_exited(self, event: ChildExited) -> None:
-        self._cell.post(Parental(event))
