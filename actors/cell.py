@@ -21,13 +21,7 @@ from manta.actors.exits import SHUTDOWN, ExitKind, ExitReason
 from manta.actors.mailbox import Mailbox
 from manta.actors.refs import Envelope, Origin
 from manta.actors.replies import BlockingReply, FutureReply, Reply, valid_seconds
-from manta.actors.signals import (
-    ChildExited,
-    ChildStarted,
-    Parent,
-    Signal,
-    Stop,
-)
+from manta.actors.signals import ChildExited, ChildStarted, Parent, Signal, Stop
 from manta.actors.specs import ChildInfo, ChildSpec
 
 log = logging.getLogger("manta.actors")
@@ -39,11 +33,8 @@ ORPHANS_GRACE = 1.0
 class Host(Protocol):
     """What cells and links need of the system that they belong to."""
 
-    @property
-    def clock(self) -> Clock: ...
-
-    @property
-    def deadlines(self) -> Deadlines: ...
+    clock: Clock
+    deadlines: Deadlines
 
     def find(self, path: str) -> LocalRef: ...
 
@@ -265,10 +256,11 @@ class Cell:
         """Stop it and wait; abandon it when `seconds` were not enough."""
         self.ref.stop(reason)
         if self.ref.wait(min(seconds, threading.TIMEOUT_MAX)) is None:
-            self.abandon(ExitReason(ExitKind.ABANDONED, f"it did not stop within {seconds:g} s"))
+            self.abandon(seconds)
 
-    def abandon(self, reason: ExitReason) -> None:
-        """Declare it dead from another thread, because its own cannot be killed."""
+    def abandon(self, seconds: float) -> None:
+        """Declare it dead from another thread, since its own cannot be killed, after `seconds`."""
+        reason = ExitReason(ExitKind.ABANDONED, f"it did not stop within {seconds:g} s")
         self._close_inbox(reason)
         self.abandoned = True
         log.error(

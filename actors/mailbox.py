@@ -195,15 +195,8 @@ class Mailbox(Generic[T]):
             self._rouse()
             return left
 
-    def empty(self) -> bool:
-        return not (self._urgent or self._normal)
-
     def __len__(self) -> int:
         return len(self._urgent) + len(self._normal)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed is not None
 
     @property
     def idle(self) -> bool:

@@ -217,8 +217,8 @@ class Supervisor(Actor):
             case ev.Halt(id, seconds):
                 self._halt(id, seconds)
             case ev.Abandon(id):
-                seconds = self._machine.children[id].spec.seconds_to_stop
-                self._abandon(id, seconds)
+                if id in self._cells:
+                    self._cells[id].abandon(self._machine.children[id].spec.seconds_to_stop)
             case ev.Retry(id):
                 self._note(ev.RetryDue(id))
             case ev.Answer(token, id, code, sentence):
@@ -251,12 +251,6 @@ class Supervisor(Actor):
         if seconds < math.inf:
             note = Parental(_TimeUp(id, cell.address.incarnation))
             self._timers[id] = self.after(seconds, note)
-
-    def _abandon(self, id: str, seconds: float) -> None:
-        cell = self._cells.get(id)
-        if cell is not None:
-            sentence = f"it did not stop within {seconds:g} s"
-            cell.abandon(ExitReason(ExitKind.ABANDONED, sentence))
 
     def _answer(self, token: object, id: str, code: str, sentence: str) -> None:
         ref = self.child(id)

@@ -211,7 +211,8 @@ class AttemptDesk:
         if attempt.exited:  # told again
             return
         attempt.exited = True
-        self._drain(attempt)
+        for stream in attempt.streams:
+            attempt.emit(stream.drain())
         if not said:
             computing = 0.0 if attempt.started is None else time.monotonic() - attempt.started
             self._ended(attempt, None, died(attempt, status), computing, 0.0)
@@ -262,8 +263,3 @@ class AttemptDesk:
                 self._server.close(connection)
         self._server.unwatch(*attempt.streams)
         self._sessions.remove_attempt(attempt)
-
-    @staticmethod
-    def _drain(attempt: Attempt) -> None:
-        for stream in attempt.streams:
-            attempt.emit(stream.drain())

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from manta.actors import Actor, ActorDead, ExitReason, InvalidMessage, Ref
+from manta.actors import Actor, ActorDead, ExitReason, InvalidMessage
 from manta.node.task_server.messages import OpenSession, SessionOpened
 from manta.node.task_server.server import TaskServer
 from manta.node.task_server.sessions import RuntimeSessions
@@ -48,13 +48,10 @@ class LightService(Actor):
         sessions = self._sessions
         match message:
             case OpenSession(session, owner):
-                opened = sessions.open(session, self._at_path(owner))
+                # By path, which reaches the owner's successors as well.
+                opened = sessions.open(session, self.system.ref(owner.address.path))
                 return SessionOpened(opened.token, sessions.path)
             case _ServerFailed(error):
                 raise error
             case _:
                 raise InvalidMessage(f"LightService does not know {type(message).__name__}.")
-
-    def _at_path(self, owner: Ref) -> Ref:
-        """Reaches the owner's successors as well."""
-        return self.system.ref(owner.address.path)

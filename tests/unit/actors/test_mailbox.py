@@ -13,7 +13,7 @@ from manta.testing import FakeClock
 
 def drained(mailbox: Mailbox) -> list:
     items = []
-    while not mailbox.empty():
+    while len(mailbox):
         items.append(mailbox.get())
     return items
 
