@@ -196,25 +196,23 @@ class _Link(Actor):
         self._beating = False
 
     def receive(self, message: Any) -> Any:
+        if callable(message):
+            return message(self)
         node = self._node
+        node.heard.append(message)
         match message:
-            case _ if callable(message):
-                return message(self)
             case protocol.DesiredChanged():
-                node.heard.append(message)
                 if message.version == self._version + 1:
                     self._version = message.version
                     self._take(message.assign)
                 else:
                     self._ask(protocol.FetchDesired())
             case protocol.JournalAck():
-                node.heard.append(message)
                 held = node.acknowledged.get(message.swarm_id, 0)
                 node.acknowledged[message.swarm_id] = max(held, message.upto)
             case protocol.LogAck():
-                node.heard.append(message)
+                pass
             case protocol.StopNode():
-                node.heard.append(message)
                 if node.deaf:
                     self.defer()
                     return None

@@ -36,8 +36,6 @@ MAX_ABANDONED = 100
 class Server(Protocol):
     """What a desk needs of its server, which keeps the connections and tells the owners."""
 
-    attempts: AttemptDesk
-
     def send(self, connection: TaskConnection, *messages: Message) -> None: ...
 
     def close(self, connection: TaskConnection) -> None: ...
@@ -115,12 +113,12 @@ class AttemptDesk:
         if isinstance(message, wire.Memory):
             self._hand_out(channel, message)
             return
-        value = getattr(message, "value", None)
-
-        def then(server: Server, payload: Payload | None, error: Error | None) -> None:
-            server.attempts.go_on(channel, message, payload, error)
-
-        self._values.take_in(channel, value, then, self._server)
+        self._values.take_in(
+            channel,
+            getattr(message, "value", None),
+            lambda desk, payload, error: desk.go_on(channel, message, payload, error),
+            self,
+        )
 
     @staticmethod
     def _abandoned(channel: RequestChannel, number: int) -> None:
@@ -163,10 +161,9 @@ class AttemptDesk:
 
     def _ask(self, channel: RequestChannel, message: Body) -> None:
         def answered(value: Any, error: Error | None) -> None:
-            def job(server: Server) -> None:
-                server.attempts.answered(channel, message, value, error)
-
-            self._sessions.post(job)
+            self._sessions.post(
+                lambda server: server.attempts.answered(channel, message, value, error)
+            )
 
         session, instance = channel.attempt.session, channel.attempt.instance
         reply = Reply(answered)
@@ -219,11 +216,12 @@ class AttemptDesk:
             return
         try:
             end = wire.end(said)
-
-            def then(server: Server, output: Payload | None, error: Error | None) -> None:
-                server.attempts.returned(attempt, end, output, error)
-
-            self._values.take_in(attempt.channels[0], end.output, then, self._server)
+            self._values.take_in(
+                attempt.channels[0],
+                end.output,
+                lambda desk, output, error: desk.returned(attempt, end, output, error),
+                self,
+            )
         except BrokenFrame as error:
             self._ended(attempt, None, unreadable(attempt, error), 0.0, 0.0)
 

@@ -77,15 +77,9 @@ class Incoming:
                 digest = self._depot.put_stream(self._ours.recv, self.size)
                 self._depot.pin(digest)
             except BaseException as error:
-                while self._drop():
-                    continue
+                with contextlib.suppress(OSError):
+                    while self._ours.recv(PIECE):
+                        continue  # though there is no room: the task hears so when it hands it in
                 self._digest.set_exception(error)
             else:
                 self._digest.set_result(digest)
-
-    def _drop(self) -> bool:
-        """Reads on though there is no room: the task hears of it when it hands the value in."""
-        try:
-            return bool(self._ours.recv(PIECE))
-        except OSError:
-            return False

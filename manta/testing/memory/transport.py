@@ -121,31 +121,24 @@ class Connection:
             medium.call_later(after, lambda end=end: end.lost(self, reason))  # type: ignore[misc]
 
 
+@dataclass(eq=False, repr=False)
 class MemoryLink:
     """One end. A dialled end lives through many connections, an accepted one through one."""
 
-    def __init__(
-        self,
-        transport: MemoryTransport,
-        peer_key: str,
-        address: str,
-        handler: LinkHandler,
-        listener: MemoryListener | None = None,
-    ) -> None:
-        self.transport = transport
-        self.key = transport.public_key
-        self.listener = listener
-        self.connection: Connection | None = None
-        self._medium = transport.medium
-        self.peer_key = peer_key
-        self.address = address
-        self.state: DownReason | None = DownReason.CONNECTING
-        self.peer_version = ""
-        self._handler = handler
-        self._ended = False
-        self._in_flight = 0
-        self._limits = transport.limits
-        self._window = transport.window
+    transport: MemoryTransport
+    peer_key: str
+    address: str
+    handler: LinkHandler
+    listener: MemoryListener | None = None
+    connection: Connection | None = None
+    state: DownReason | None = DownReason.CONNECTING
+    peer_version: str = ""
+    _ended: bool = False
+    _in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self.key, self._medium = self.transport.public_key, self.transport.medium
+        self._limits, self._window = self.transport.limits, self.transport.window
 
     def __repr__(self) -> str:
         return f"<{self.transport.name} {'->' if self.address else '<-'} {self.peer_key[:8]}>"
@@ -221,7 +214,7 @@ class MemoryLink:
     def deliver(self, connection: Connection, parts: list[Buffer]) -> None:
         if self.state is None and self.connection is connection and not self.transport.closed:
             self._medium.log(f"receive {self} {sum(map(len, parts))}")
-            self._call(lambda: self._handler.received(self, parts))
+            self._call(lambda: self.handler.received(self, parts))
 
     def lost(self, connection: Connection, reason: DownReason) -> None:
         """The connection is no more; a dialled link tries again."""
@@ -273,7 +266,7 @@ class MemoryLink:
         if self.connection is connection and not self._ended and not self.transport.closed:
             self.state = None
             self._medium.log(f"up {self}")
-            self._call(lambda: self._handler.link_up(self))
+            self._call(lambda: self.handler.link_up(self))
 
     def _down(self, reason: DownReason, *, later: bool = False) -> None:
         told = self.state is reason
@@ -283,7 +276,7 @@ class MemoryLink:
         self._medium.log(f"down {self} {reason}")
 
         def tell() -> None:
-            self._call(lambda: self._handler.link_down(self, reason))
+            self._call(lambda: self.handler.link_down(self, reason))
 
         if later:  # this is inside a call of the owner's
             self._medium.call_later(0.0, tell)
