@@ -15,10 +15,9 @@ from typing import Any, Protocol
 
 from manta.actors.address import Address
 from manta.actors.clock import Clock
-from manta.actors.deadlines import Deadlines
 from manta.actors.errors import ActorCrashed, ActorDead, ActorError, WouldDeadlock
 from manta.actors.exits import SHUTDOWN, ExitKind, ExitReason
-from manta.actors.mailbox import Mailbox
+from manta.actors.mailbox import Deadlines, Mailbox
 from manta.actors.refs import Envelope, Origin
 from manta.actors.replies import BlockingReply, FutureReply, Reply, valid_seconds
 from manta.actors.signals import ChildExited, ChildStarted, Parent, Signal, Stop

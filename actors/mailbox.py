@@ -12,7 +12,8 @@ import heapq
 import itertools
 import threading
 from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -208,3 +209,46 @@ class Mailbox(Generic[T]):
         with self._lock:
             live = [entry[0] for entry in self._timers if not entry[2].cancelled]
             return min(live, default=None)
+
+
+class Deadlines:
+    """Calls functions at their time, for waits that nobody blocks on; they must be short.
+
+    One thread per system, started when first needed.
+    """
+
+    def __init__(self, clock: Clock, name: str) -> None:
+        self._clock = clock
+        self._name = name
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.inbox: Mailbox[Callable[[], Any]] = Mailbox(clock)
+
+    def add(self, seconds: float, expire: Callable[[], Any]) -> Timer[Any]:
+        """Call `expire` in `seconds` unless the timer is cancelled; raises ActorDead."""
+        timer = self.inbox.schedule(self._clock.now() + seconds, expire)
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._serve, name=self._name, daemon=True
+                    )
+                    self._thread.start()
+        return timer
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                expire = self.inbox.get()
+            except ActorDead:
+                return
+            expire()
+
+    def close(self) -> None:
+        self.inbox.close("the actor system has stopped")
+        if self._thread is not None:
+            self._thread.join()

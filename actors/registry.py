@@ -13,10 +13,10 @@ import msgspec
 from manta.actors.address import Address
 from manta.actors.cell import Cell, LocalRef, current
 from manta.actors.clock import Clock, SystemClock
-from manta.actors.deadlines import Deadlines
 from manta.actors.errors import ActorDead, NameTaken, Unreachable
 from manta.actors.exits import ExitKind, ExitReason
 from manta.actors.links import Acceptor, Connection
+from manta.actors.mailbox import Deadlines
 from manta.actors.specs import ChildInfo
 
 if TYPE_CHECKING:

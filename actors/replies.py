@@ -8,9 +8,8 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
 
 from manta.actors.address import Address
-from manta.actors.deadlines import Deadlines
 from manta.actors.errors import ActorDead, AskTimeout
-from manta.actors.mailbox import Timer
+from manta.actors.mailbox import Deadlines, Timer
 
 LONGEST = 1e7  # seconds
 

@@ -242,8 +242,6 @@ class _Process:
         return self._targets[class_name]
 
     def _is_resident(self, class_name: str | None) -> bool:
-        if class_name in self._targets:
-            return self._targets[class_name].is_resident
         from manta.light.runtime.loader import NothingToRun
 
         try:

@@ -280,16 +280,13 @@ class TaskServer:
 
     def _on_greeting(self, connection: TaskConnection, first: wire.Runtime | wire.Attempt) -> None:
         role = self._sessions.by_token.get(first.token)
-        wanted = RuntimeSession if isinstance(first, wire.Runtime) else Attempt
-        if not isinstance(role, wanted):
-            self._refuse(connection, "The token is not valid, or the task has been ended.")
-        elif isinstance(first, wire.Runtime) and first.version != VERSION:
-            self._refuse(connection, f"This node speaks version {VERSION} of the task protocol.")
-        elif isinstance(first, wire.Attempt):
-            assert isinstance(role, Attempt)
+        if isinstance(first, wire.Attempt) and isinstance(role, Attempt):
             self.attempts.connected(role, first.channel, connection)
+        elif not (isinstance(first, wire.Runtime) and isinstance(role, RuntimeSession)):
+            self._refuse(connection, "The token is not valid, or the task has been ended.")
+        elif first.version != VERSION:
+            self._refuse(connection, f"This node speaks version {VERSION} of the task protocol.")
         else:
-            assert isinstance(role, RuntimeSession)
             connection.role = role
             self._greet(role, connection)
 
