@@ -1,8 +1,10 @@
 PYTHON ?= python3
+# A file's tests stay together. In order: small files at the end keep all processes busy.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 STAMP := .venv/.stamp
 
-.PHONY: setup demo docs generate lint test bench clean
+.PHONY: setup demo docs generate lint test test-fast bench clean
 
 setup: $(STAMP)
 
@@ -22,6 +24,7 @@ docs: setup
 
 generate: setup
 	@$(BIN)/python .ci/generate.py
+	@$(BIN)/python .ci/draw.py
 
 lint: setup
 	@$(BIN)/ruff check --quiet .
@@ -30,7 +33,11 @@ lint: setup
 	@report=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$report"; exit 1; }
 
 test: lint
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(PARALLEL) --durations=20
+
+# What needs no cluster and no container engine.
+test-fast: setup
+	@MANTA_TEST_ENGINE=off $(BIN)/pytest $(PARALLEL) tests/conformance tests/simulation tests/unit
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks

@@ -1,4 +1,4 @@
-"""Supervised actors, near and far."""
+"""Supervised actors, in this process and over links to others; see `docs/actors.md`."""
 
 from manta.actors.actor import Actor
 from manta.actors.address import Address

@@ -1,4 +1,4 @@
-"""What an actor is to who writes one."""
+"""The base class of actors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class ActorLog(logging.LoggerAdapter[logging.Logger]):
-    """Puts the actor's path before what it logs."""
+    """Puts the actor's path in front of what it logs."""
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
@@ -31,15 +31,15 @@ class ActorLog(logging.LoggerAdapter[logging.Logger]):
 
 
 class Actor:
-    """One thread, one mailbox, one message at a time. Subclass it and write `receive`.
+    """Handles one message at a time, in a thread of its own. Subclass it and write `receive`.
 
     The constructor runs in the actor's thread too, before `ref`, `system`,
-    `clock` and `log` are there. `on_stop` is called whenever `on_start` had
-    returned, after a crash as well.
+    `clock` and `log` are set. `on_stop` is called after a crash as well, but
+    only if `on_start` had returned.
     """
 
     accepts: ClassVar[Any] = None
-    """The closed union of Structs that a remote peer may send; None: no remote peer may."""
+    """The closed union of Structs that remote peers may send; None: they may send nothing."""
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
 
     ref: LocalRef
@@ -49,24 +49,24 @@ class Actor:
     _cell: Cell
 
     def on_start(self) -> None:
-        """Acquire what the actor needs; it counts as started when this returns."""
+        """Acquires what the actor needs; the actor has started when this returns."""
 
     def on_stop(self, reason: ExitReason) -> None:
-        """Release it; nothing is received any more."""
+        """Releases what the actor holds; nothing is received any more."""
 
     def receive(self, message: Any) -> Any:
-        """Handle one message; what it returns answers an ask."""
+        """Handles one message; what it returns answers an ask."""
         raise InvalidMessage(f"{type(self).__name__} does not handle {type(message).__name__}.")
 
     def after(self, delay: float, message: Any) -> Timer[Any]:
-        """Send `message` to this actor `delay` seconds from now."""
+        """Sends `message` to this actor after `delay` seconds of the system's clock."""
         return self._cell.inbox.schedule(self.clock.now() + delay, Envelope(message))
 
     def notify(self, target: Ref | str, message: Any) -> bool:
-        """Tell the actor at a reference or path, where it is no error that nobody takes it.
+        """Tells the actor at a reference or path, where it is no error that nobody takes it.
 
-        False, with a line in the debug log, when it is dead, full or out of reach. May be called
-        from any thread.
+        Returns False, and leaves a line in the debug log, when that actor is dead, its mailbox
+        full, or its process out of reach. May be called from any thread.
         """
         try:
             ref = self.system.find(target) if isinstance(target, str) else target
@@ -87,16 +87,16 @@ class Actor:
     def pipe(
         self, future: Future[Any], then: Callable[..., object], *, reply: Reply | None = None
     ) -> None:
-        """Call `then(value, error)` in this actor's thread when the future is done.
+        """Calls `then(value, error)` in this actor's thread when the future is done.
 
-        With `reply`, a deferred one, `then(value)` is called for a result only. What the future
-        raised counts as raised in a handler, as does what `then` raises: Refused fails the
-        reply, or is logged where there is none; anything else crashes the actor.
+        With `reply`, which the actor has deferred, only a result is passed on, to `then(value)`,
+        and an error of the future is raised in the actor. What is raised here or by `then` has
+        the effect that it has in `receive`: Refused fails the reply, or is logged where there is
+        none; anything else crashes the actor.
 
-        The outcome waits in the mailbox in its turn, like a message that no origin has. It is
-        queued even in a full mailbox, because nobody is there to send it again: the futures
-        that an actor waits for at one time are its own to bound. It is dropped only when the
-        actor has ended.
+        The outcome waits in the mailbox in its turn, like a message of this process. It is
+        queued even when the mailbox is full, since nobody would send it again: an actor bounds
+        the futures that it waits for itself. It is dropped only when the actor has ended.
         """
         cell = self._cell
         future.add_done_callback(
@@ -104,7 +104,7 @@ class Actor:
         )
 
     def monitor(self, ref: Ref) -> Monitor:
-        """Have one Down(ref, reason) arrive when the actor ends, or ended already."""
+        """Has one Down(ref, reason) arrive when that actor ends, or at once if it has."""
         monitor, cell = Monitor(ref), self._cell
         # In turn: what it said before it died is heard before.
         monitor._cancel = ref.watch(
@@ -113,33 +113,34 @@ class Actor:
         return monitor
 
     def link(self, ref: LocalRef) -> None:
-        """Share its fate: whichever of the two ends first, unless normally, takes the other along.
+        """Links the two actors: when one ends, unless NORMAL, the other ends too.
 
-        Only within a process: a peer must not be able to end our actors. Monitor it instead.
+        Links are local, because a peer must not be able to end actors here. Remote actors can
+        be monitored.
         """
         self._cell.link(ref)
 
     def unlink(self, ref: LocalRef) -> None:
-        """Share it no more."""
+        """Undoes `link`."""
         self._cell.unlink(ref)
 
     def defer(self) -> Reply:
-        """Take the answer to the current message upon oneself: what `receive` returns is ignored.
+        """Returns the Reply to the current message, to be answered later, from any thread.
 
-        Should the actor end first, the asker is told so.
+        What `receive` returns is then ignored. If the actor ends first, the asker is told.
         """
         return self._cell.defer()
 
     def stop(self, reason: ExitReason = NORMAL) -> NoReturn:
-        """End now: the rest of the handler is not executed."""
+        """Ends the actor now: the rest of the handler is not executed."""
         raise ActorExit(reason)
 
     @property
     def origin(self) -> Origin | None:
-        """Who sent the current message, if it came over a link."""
+        """The peer that sent the current message, if it came over a link."""
         return self._cell.origin
 
-    # --- how the runtime drives an actor; a Supervisor does these its own way -----------
+    # --- called by the runtime; a Supervisor overrides these ----------------------------
 
     def _started(self) -> None:
         self._cell.announce_start()
@@ -147,10 +148,10 @@ class Actor:
     def _handle(self, message: Any) -> Any:
         return self.receive(message)
 
-    def _stop_asked(self, reason: ExitReason) -> None:
+    def _on_stop_requested(self, reason: ExitReason) -> None:
         raise ActorExit(reason)
 
-    def _parental(self, event: Any) -> None:
+    def _on_supervisor_event(self, event: Any) -> None:
         raise TypeError(f"{type(self).__name__} is no supervisor, yet heard of a child: {event!r}")
 
     def _child_infos(self) -> Sequence[ChildInfo]:

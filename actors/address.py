@@ -1,4 +1,4 @@
-"""Where an actor is: node, path and incarnation."""
+"""Names an actor: the system it lives in, its path there, and its incarnation."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import itertools
 import os
 from typing import NamedTuple
 
-ANY = 0  # an address that names a path, whoever lives there now
+ANY = 0
+"""The incarnation of an address that means whoever lives at the path."""
 
 
 class Address(NamedTuple):
-    """One life of one actor. A restart keeps node and path and changes the incarnation."""
+    """One incarnation of an actor. A restart keeps node and path and changes the incarnation."""
 
     node: str
     path: str
     incarnation: int = ANY
 
     def __str__(self) -> str:
-        life = f"#{self.incarnation & 0xFFFFF:x}" if self.incarnation else ""
-        return f"{self.node}:{self.path}{life}"
+        incarnation = f"#{self.incarnation & 0xFFFFF:x}" if self.incarnation else ""
+        return f"{self.node}:{self.path}{incarnation}"
 
 
-# Unique across the restarts of a process too: an address that a peer kept from before
-# a crash must not reach whoever lives at its path afterwards.
+# Random where it begins, so that numbers do not repeat when the process is restarted: an address
+# that a peer has kept from before must not reach the actor that lives at its path afterwards.
 _incarnations = itertools.count((int.from_bytes(os.urandom(4), "big") << 20) + 1)
 
 
 def next_incarnation() -> int:
-    """A number that no other incarnation has."""
+    """Returns a number that no other incarnation has."""
     return next(_incarnations)

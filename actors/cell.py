@@ -1,7 +1,7 @@
-"""One incarnation of an actor, and the reference to it: all but the thread that runs it.
+"""One incarnation of an actor as other threads see it, and the reference to it.
 
-This is where other threads meet an actor: they send to its mailbox, watch it, and declare it
-dead when it does not stop in time. The thread is added in `runtime`.
+They send to its mailbox, watch it, stop it, and declare it dead when it does not stop in
+time. `runtime` adds the thread that runs the actor.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ current = _Current()
 
 
 def refuse_if_abandoned() -> None:
-    """Raise ActorDead in the thread of an abandoned actor, which runs on: it may not send."""
+    """Raises ActorDead in the thread of an abandoned actor, which runs on but may not send."""
     cell = current.cell
     if cell is not None and cell.abandoned:
         raise ActorDead(f"{cell.address} was abandoned: it did not stop in time, and may not send")
@@ -66,12 +66,12 @@ class LocalRef:
         self._inbox = cell.inbox
 
     def tell(self, message: Any) -> None:
-        """Queue a message; raises MailboxFull or ActorDead."""
+        """Queues a message; raises MailboxFull or ActorDead."""
         refuse_if_abandoned()
         self._inbox.put(Envelope(message))
 
     def ask(self, message: Any, *, timeout: float) -> Any:
-        """Queue a message and block for the answer, `timeout` real seconds at most.
+        """Queues a message and blocks for the answer, `timeout` real seconds at most.
 
         Raises what the handler raised, MailboxFull, ActorDead, AskTimeout, or WouldDeadlock.
         """
@@ -90,7 +90,7 @@ class LocalRef:
         return reply.wait(timeout, self.address)
 
     def ask_future(self, message: Any, *, timeout: float) -> Future[Any]:
-        """Queue a message; the answer, or any of `ask`'s errors, is in the future.
+        """Queues a message; the future gets the answer, or the error that `ask` would raise.
 
         `timeout` is in seconds of the system's clock.
         """
@@ -110,11 +110,11 @@ class LocalRef:
         return self._cell.watch(notify)
 
     def stop(self, reason: ExitReason = SHUTDOWN) -> None:
-        """Ask it to end, before all that waits in its mailbox; its supervisor may restart it."""
+        """Asks it to end before all that waits in its mailbox; its supervisor may restart it."""
         self._cell.post(Stop(reason))
 
     def wait(self, timeout: float | None = None) -> ExitReason | None:
-        """Block until the actor's end, `timeout` real seconds at most; None if it lives on."""
+        """Blocks until the actor's end, `timeout` real seconds at most; None if it lives on."""
         self._cell.gone.wait(timeout)
         return self._cell.exit_reason
 
@@ -131,7 +131,7 @@ class LocalRef:
 
 
 class Cell:
-    """One incarnation: its address, mailbox, watchers, open asks, and its end."""
+    """One incarnation of an actor: its mailbox, watchers, open asks, and its end."""
 
     def __init__(
         self,
@@ -158,15 +158,15 @@ class Cell:
         self.begun_at = host.clock.now()
         self.gone = threading.Event()
         self._parent = parent
-        self._lock = threading.Lock()  # of exit_reason, _watchers, _owned
+        self._lock = threading.Lock()  # guards exit_reason, _watchers and _owned
         self._watchers: dict[object, Callable[[ExitReason], None]] = {}
         self._owned: list[Callable[[], object]] = []
         self._links: dict[LocalRef, Callable[[], None]] = {}
-        self._reply: Reply | None = None  # of the ask that is being handled
+        self._reply: Reply | None = None  # to the ask that is being handled
         self._deferred: set[Reply] = set()
 
     def child_infos(self) -> Sequence[ChildInfo]:
-        """A supervisor's children as they stand; for any thread."""
+        """Returns a supervisor's children as they stand; for any thread."""
         return ()
 
     @property
@@ -176,7 +176,7 @@ class Cell:
             return self.exit_reason is None
         return self.thread.is_alive()
 
-    # --- what an actor asks of it, in its own thread ---------------------------------------
+    # --- called in the actor's own thread -----------------------------------------------
 
     def announce_start(self) -> None:
         self.started = True
@@ -185,7 +185,7 @@ class Cell:
     def defer(self) -> Reply:
         reply = self._reply
         if reply is None:
-            # A tell: nobody waits, yet the handler may be written for both.
+            # A tell. Handlers need not know whether somebody waits.
             return Reply()
         self._reply = None
         self._deferred.add(reply)
@@ -219,10 +219,13 @@ class Cell:
         if reason.kind is not ExitKind.NORMAL:
             self.post(Stop(_by_link(ref, reason)))
 
-    # --- what others ask of it, from any thread -----------------------------------------------
+    # --- called from any thread ---------------------------------------------------------
 
     def post(self, signal: Signal, *, urgent: bool = True) -> None:
-        """Queue a signal, before all else or in turn, whatever waits; nothing once it has ended."""
+        """Queues a signal, before all messages or in turn, without bound.
+
+        Does nothing when the actor has ended.
+        """
         put = self.inbox.put_urgent if urgent else self.inbox.put_unbounded
         try:
             put(Envelope(signal))
@@ -230,7 +233,7 @@ class Cell:
             return
 
     def own(self, close: Callable[[], object]) -> None:
-        """Call `close` at the actor's end, whatever that is."""
+        """Calls `close` at the actor's end, however that comes."""
         with self._lock:
             if self.exit_reason is None:
                 self._owned.append(close)
@@ -238,7 +241,7 @@ class Cell:
         close()
 
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
-        """Call `notify` once, at the end or now; returns what calls that off."""
+        """Calls `notify` once, at the end, or now if it has ended; returns what undoes this."""
         token = object()
         with self._lock:
             if self.exit_reason is None:
@@ -252,13 +255,13 @@ class Cell:
             self._watchers.pop(token, None)
 
     def end(self, reason: ExitReason, seconds: float) -> None:
-        """Stop it and wait; abandon it when `seconds` were not enough."""
+        """Stops it and waits; abandons it if it does not end within `seconds`."""
         self.ref.stop(reason)
         if self.ref.wait(min(seconds, threading.TIMEOUT_MAX)) is None:
             self.abandon(seconds)
 
     def abandon(self, seconds: float) -> None:
-        """Declare it dead from another thread, since its own cannot be killed, after `seconds`."""
+        """Declares it dead, from another thread, because its own did not end within `seconds`."""
         reason = ExitReason(ExitKind.ABANDONED, f"it did not stop within {seconds:g} s")
         self._close_inbox(reason)
         self.abandoned = True
@@ -275,10 +278,10 @@ class Cell:
         for child in reversed(children):
             child.end(SHUTDOWN, max(0.0, deadline - time.monotonic()))
 
-    # --- the end, in whichever thread comes first ---------------------------------------------
+    # --- the end, in its own thread, or in one that abandons it -------------------------
 
     def _fail_open_asks(self, reason: ExitReason) -> None:
-        """Tell those who wait for an answer: the ask that is being handled, and the deferred."""
+        """Fails the ask that is being handled, and those that are deferred."""
         replies = [self._reply] if self._reply is not None else []
         self._reply = None
         replies += list(self._deferred)
@@ -292,7 +295,7 @@ class Cell:
         return ActorDead(f"{self.address} ended ({reason}) without an answer")
 
     def _close_inbox(self, reason: ExitReason) -> None:
-        """Receive nothing more; tell those who wait for an answer to what is left unread."""
+        """Closes the mailbox and fails the asks that are left unread in it."""
         sentence = (
             f"{self.address} is dead ({reason}); its successor, if any, is another incarnation"
         )
@@ -306,7 +309,7 @@ class Cell:
             log.warning("%s ended with %d messages unread", self.address, dropped)
 
     def _exit(self, reason: ExitReason) -> None:
-        """Tell everybody, once."""
+        """Tells watchers and the parent, once."""
         with self._lock:
             if self.exit_reason is not None:
                 return
@@ -325,7 +328,7 @@ class Cell:
         self._parent(ChildExited(self.address, reason))
 
     def _attempt(self, call: Callable[..., object], *arguments: object) -> None:
-        """An error in telling one must not keep the others from being told."""
+        """Logs what `call` raises, so that the others are told all the same."""
         try:
             call(*arguments)
         except Exception as error:

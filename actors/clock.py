@@ -1,4 +1,4 @@
-"""Time as an argument, so that tests own it."""
+"""The clock that an actor system goes by; tests pass one that they control."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What time it is, and how long a thread must sleep for it to be later."""
+    """Tells the time, and how long a thread must sleep until a later one."""
 
     def now(self) -> float:
-        """Monotonic seconds: for durations and deadlines."""
+        """Monotonic seconds, for durations and deadlines."""
 
     def wall(self) -> float:
-        """Seconds since the epoch: for people only."""
+        """Seconds since the epoch, for people to read."""
 
     def real_seconds_until(self, deadline: float) -> float | None:
-        """How long to wait for `deadline`; None when only a wake-up can bring it nearer."""
+        """How long to sleep until `deadline`; None when only a call of `wake` brings it nearer."""
 
     def subscribe(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called when time jumps. Bound methods are held weakly."""
+        """Calls `wake`, a bound method that is held weakly, each time the clock jumps."""
 
 
 class SystemClock:
@@ -36,4 +36,4 @@ class SystemClock:
         return max(0.0, deadline - time.monotonic())
 
     def subscribe(self, wake: Callable[[], None]) -> None:
-        """It never jumps."""
+        """Does nothing: this clock never jumps."""

@@ -1,4 +1,4 @@
-"""Every error that this package raises, split by whose fault it is."""
+"""The errors of this package, in one tree."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ class ActorError(Exception):
 
 
 class MailboxFull(ActorError):
-    """The receiver's mailbox is at its bound: nothing was queued."""
+    """The receiver's mailbox is full; the message was not queued."""
 
 
 class ActorDead(ActorError):
-    """The address's incarnation is gone; its successor, if any, has another one."""
+    """The actor has ended; its successor, if any, is another incarnation."""
 
 
 class StartFailed(ActorDead):
-    """The actor did not come up: its constructor or on_start raised."""
+    """The actor did not start: its constructor or on_start raised, or took too long."""
 
 
 class NameTaken(ActorError):
-    """Another actor lives at that path."""
+    """Another actor lives at the path."""
 
 
 class WouldDeadlock(ActorError):
-    """A blocking ask of oneself, or of one of one's supervisors, who may be waiting for us."""
+    """An actor may not block on itself, or on a supervisor of its own, which may wait for it."""
 
 
 class ActorCrashed(ActorDead):
@@ -38,7 +38,7 @@ class Unreachable(ActorError):
 
 
 class AnswerLost(Unreachable):
-    """The link went down after the request was handed over: it may have been carried out."""
+    """The link went down before the answer came; the request may have been carried out."""
 
 
 class AskTimeout(ActorError, TimeoutError):
@@ -46,14 +46,14 @@ class AskTimeout(ActorError, TimeoutError):
 
 
 class InvalidMessage(ActorError):
-    """The receiver does not accept this message; over the wire, it costs the sender its link."""
+    """The receiver does not accept the message; a peer that sends one loses its link."""
 
 
 class Refused(ActorError):
-    """An actor's considered no to a request: crosses the wire as it is.
+    """An actor turns a request down. Crosses the wire as it is.
 
-    `code` is stable and machine-readable, `sentence` says what was wrong,
-    where, and the remedy; `data` holds plain msgpack values.
+    `code` is stable and for programs; `sentence` says what is wrong, where, and
+    the remedy; `data` holds plain msgpack values.
     """
 
     def __init__(self, code: str, sentence: str, data: dict[str, Any] | None = None) -> None:

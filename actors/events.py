@@ -1,4 +1,4 @@
-"""What the supervision machine is told, and what it wants done."""
+"""The events that the supervision machine handles, and the actions that it returns."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ class Boot(msgspec.Struct, frozen=True):
 
 
 class Started(msgspec.Struct, frozen=True):
-    """The child is ready."""
+    """The child has started."""
 
     id: str
 
 
 class Exited(msgspec.Struct, frozen=True):
-    """The child's current incarnation is gone."""
+    """The child's current incarnation has ended."""
 
     id: str
     reason: ExitReason
 
 
 class Overdue(msgspec.Struct, frozen=True):
-    """The child had its time to stop."""
+    """The child's time to stop is over."""
 
     id: str
 
 
 class RetryDue(msgspec.Struct, frozen=True):
-    """What Retry asked for came back through the mailbox."""
+    """The RetryDue that Retry asked for has come through the mailbox."""
 
     id: str
 
@@ -47,7 +47,7 @@ class Add(msgspec.Struct, frozen=True):
 
 
 class Revive(msgspec.Struct, frozen=True):
-    """Start a child that ended: OTP's restart_child."""
+    """Start a child that has ended: OTP's restart_child."""
 
     id: str
     token: object = None
@@ -72,21 +72,21 @@ Event = Boot | Started | Exited | Overdue | RetryDue | Add | Revive | Remove | S
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Start the child; answer Started or Exited."""
+    """Start the child; report Started or Exited."""
 
     spec: ChildSpec
     restarting: bool = False
 
 
 class Halt(msgspec.Struct, frozen=True):
-    """Tell the child to stop; answer Exited, or Overdue once `seconds` are over."""
+    """Stop the child; report Exited, or Overdue when it has not ended after `seconds`."""
 
     id: str
     seconds: float
 
 
 class Abandon(msgspec.Struct, frozen=True):
-    """Declare the child dead though its thread may run on; answer Exited."""
+    """Declare the child dead, though its thread may run on; report Exited."""
 
     id: str
 
@@ -98,7 +98,7 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """To who asked with this token: done, or a refusal's code and sentence."""
+    """Answer the event with this token: done, or refused with code and sentence."""
 
     token: object
     id: str
@@ -107,11 +107,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Booted(msgspec.Struct, frozen=True):
-    """All children run."""
+    """All children run: the supervisor has started."""
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """All children are down: the supervisor's end."""
+    """All children are down: end the supervisor."""
 
     reason: ExitReason
 

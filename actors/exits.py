@@ -1,4 +1,4 @@
-"""Why an actor ended."""
+"""Why an actor ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import msgspec
 
 
 class ExitKind(StrEnum):
-    """Why an actor is no more."""
+    """How an actor ended, or why it can no longer be seen."""
 
-    NORMAL = "normal"  # it was done
+    NORMAL = "normal"  # it had nothing left to do
     SHUTDOWN = "shutdown"  # it was told to stop
-    GAVE_UP = "gave-up"  # a supervisor whose children failed too often; a form of shutdown
+    GAVE_UP = "gave-up"  # a supervisor: its children failed too often
     CRASHED = "crashed"  # it raised
     ABANDONED = "abandoned"  # it did not stop in time; its thread may still run
     UNKNOWN = "unknown"  # nobody lived there when the monitor was set
@@ -20,7 +20,7 @@ class ExitKind(StrEnum):
 
 
 class ExitReason(msgspec.Struct, frozen=True, eq=False):
-    """Why an actor ended; `error` is there for crashes in this process only, and not compared."""
+    """Why an actor ended. `error` is set for crashes in this process; comparisons ignore it."""
 
     kind: ExitKind
     sentence: str = ""
@@ -28,7 +28,7 @@ class ExitReason(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def is_normal(self) -> bool:
-        """True for what a transient child is not restarted after."""
+        """Whether a transient child is left alone after this, instead of restarted."""
         return self.kind in (ExitKind.NORMAL, ExitKind.SHUTDOWN, ExitKind.GAVE_UP)
 
     def __eq__(self, other: object) -> bool:
@@ -51,13 +51,16 @@ SHUTDOWN = ExitReason(ExitKind.SHUTDOWN)
 
 
 def crashed(error: BaseException, where: str = "") -> ExitReason:
-    """The reason of an actor that raised `error`."""
+    """The reason for the end of an actor that raised `error`."""
     sentence = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return ExitReason(ExitKind.CRASHED, f"{where}{sentence}", error)
 
 
 class ActorExit(BaseException):
-    """Unwinds an actor that ends by itself; not an Exception, so that no handler swallows it."""
+    """Unwinds the stack of an actor that ends itself.
+
+    It is no Exception, so that `except Exception` in a handler lets it through.
+    """
 
     def __init__(self, reason: ExitReason) -> None:
         super().__init__(str(reason))

@@ -1,4 +1,4 @@
-"""Who may send us what: connections that we dialled, and peers that dialled us."""
+"""Links to other processes: those dialled from here, and those accepted by a listener."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ log = logging.getLogger("manta.actors")
 
 
 class Connection:
-    """A dialled link, as long as it is wanted: it goes up and down with the network."""
+    """A dialled link. It goes up and down with the network until it is closed."""
 
     def __init__(
         self,
-        system: Host,
+        host: Host,
         on_state: Callable[[DownReason | None], None] | None,
         published: frozenset[str],
     ) -> None:
-        self.peer = Peer(system, published)
+        self.peer = Peer(host, published)
         self._on_state = on_state
         self._cut: DownReason | None = None
         self._up = threading.Event()
@@ -39,7 +39,7 @@ class Connection:
 
     @property
     def state(self) -> DownReason | None:
-        """None while up, else why not."""
+        """None while the link is up, else why it is down."""
         return self._cut or self.peer.link.state
 
     def ref(self, path: str, incarnation: int = ANY) -> RemoteRef:
@@ -47,7 +47,10 @@ class Connection:
         return self.peer.ref(path, incarnation)
 
     def wait_up(self, timeout: float) -> Connection:
-        """Block until the link is up; raises Unreachable with why it is not. Returns itself."""
+        """Blocks until the link is up, `timeout` real seconds at most, and returns itself.
+
+        Raises Unreachable, which says why it is not up.
+        """
         if not self._up.wait(timeout):
             raise Unreachable(
                 f"no link to {self.peer.link.address} after {timeout:g} s: {self.state}"
@@ -55,7 +58,7 @@ class Connection:
         return self
 
     def close(self) -> None:
-        """Say goodbye; whoever waits for the other side is told."""
+        """Closes the link for good; whoever waits for the other side is told."""
         if self._cut is None:
             self._cut = DownReason.CLOSED
         self._up.clear()
@@ -95,15 +98,15 @@ class Connection:
 
 
 class Acceptor:
-    """The peers of one listener."""
+    """Handles the links of one listener: one Peer each."""
 
-    def __init__(self, system: Host, published: frozenset[str]) -> None:
-        self._system = system
+    def __init__(self, host: Host, published: frozenset[str]) -> None:
+        self._host = host
         self._published = published
         self._peers: dict[Link, Peer] = {}  # of the I/O thread alone
 
     def link_up(self, link: Link) -> None:
-        peer = self._peers[link] = Peer(self._system, self._published)
+        peer = self._peers[link] = Peer(self._host, self._published)
         peer.link = link
 
     def link_down(self, link: Link, reason: DownReason) -> None:
@@ -114,7 +117,7 @@ class Acceptor:
     def received(self, link: Link, message: list[Buffer]) -> None:
         peer = self._peers.get(link)
         if peer is None:
-            return  # cut a moment ago
+            return  # it broke the protocol a moment ago
         try:
             peer.received(message)
         except RemoteProtocolError as error:

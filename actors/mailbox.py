@@ -1,9 +1,9 @@
-"""What waits for an actor: urgent before timers before the rest, bounded, closable.
+"""The mailbox of an actor: urgent messages first, then due timers, then the others in order.
 
-Putting never blocks: what finds no room, or nobody, is an error to the sender.
-Timers are a heap inside, served by the thread that waits for messages, so that
-they need no threads of their own. The waiter sleeps on a bare lock, which costs
-a third of a Condition.
+Putting never blocks: when the mailbox is full or closed, the sender gets an
+error. Timers are kept in a heap and served by the thread that waits for
+messages, so they need no thread of their own. That thread sleeps on a bare
+lock, which costs a third of a Condition.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from manta.actors.errors import ActorDead, MailboxFull
 T = TypeVar("T")
 
 BOUND = 10_000
+"""Messages that may wait, unless a MailboxPolicy says otherwise."""
 
 
 class MailboxPolicy(msgspec.Struct, frozen=True):
-    """How much may wait. What overflows is refused: the sender gets MailboxFull."""
+    """How many messages may wait. The sender of one more gets MailboxFull."""
 
     bound: int = BOUND
 
@@ -36,7 +37,7 @@ class MailboxPolicy(msgspec.Struct, frozen=True):
 
 
 class Timer(Generic[T]):
-    """A message to come; `cancel` takes it back unless it was already handled."""
+    """A message that is due later; `cancel` prevents it unless it was handled before."""
 
     __slots__ = ("_mailbox", "cancelled", "deadline", "item")
 
@@ -51,7 +52,7 @@ class Timer(Generic[T]):
 
 
 class Mailbox(Generic[T]):
-    """Two lanes and a heap of timers; any thread puts, one thread gets."""
+    """Two lanes and a heap of timers. Any thread may put; one thread gets."""
 
     def __init__(self, clock: Clock | None = None, bound: int = BOUND) -> None:
         self._lock = threading.Lock()
@@ -71,7 +72,7 @@ class Mailbox(Generic[T]):
         self.configure(clock or self._clock, bound)
 
     def configure(self, clock: Clock, bound: int, owner: str = "actor") -> None:
-        """Set what is not known yet where the mailbox is made."""
+        """Sets what is not known yet when the mailbox is made."""
         if clock is not self._clock:
             self._clock = clock
             clock.subscribe(self.wake)
@@ -79,7 +80,7 @@ class Mailbox(Generic[T]):
         self.owner = owner
 
     def put(self, item: T) -> None:
-        """To the normal lane; raises MailboxFull or ActorDead."""
+        """Puts into the normal lane; raises MailboxFull or ActorDead."""
         with self._lock:
             if self._closed is not None:
                 raise ActorDead(self._closed)
@@ -94,11 +95,14 @@ class Mailbox(Generic[T]):
                 self._wakeup.release()
 
     def put_unbounded(self, item: T) -> None:
-        """To the normal lane whatever waits there: must arrive, is bounded elsewhere."""
+        """Puts into the normal lane even when it is full; raises ActorDead.
+
+        For what must arrive, and is bounded elsewhere.
+        """
         self._put(self._normal, item)
 
     def put_urgent(self, item: T) -> None:
-        """Before all else."""
+        """Puts into the urgent lane, which is served first and has no bound; raises ActorDead."""
         self._put(self._urgent, item)
 
     def _put(self, lane: deque[T], item: T) -> None:
@@ -109,7 +113,7 @@ class Mailbox(Generic[T]):
             self._rouse()
 
     def schedule(self, deadline: float, item: T) -> Timer[T]:
-        """Serve `item` when the clock shows `deadline`; raises ActorDead."""
+        """Serves `item` once the clock shows `deadline`; raises ActorDead."""
         timer = Timer(self, deadline, item)
         with self._lock:
             if self._closed is not None:
@@ -132,7 +136,7 @@ class Mailbox(Generic[T]):
                 self._cancelled = 0
 
     def wake(self) -> None:
-        """Look at the clock again."""
+        """Has the waiting thread look at the clock again."""
         with self._lock:
             self._rouse()
 
@@ -143,7 +147,7 @@ class Mailbox(Generic[T]):
             self._wakeup.release()
 
     def get(self) -> T:
-        """The next item; waits for it. Raises ActorDead once closed."""
+        """Waits for the next item and returns it; raises ActorDead once the mailbox is closed."""
         while True:
             with self._lock:
                 found, item, deadline = self._next()
@@ -164,14 +168,14 @@ class Mailbox(Generic[T]):
                     self._wakeup.acquire()
 
     def _next(self) -> tuple[bool, T | None, float | None]:
-        """(found, item, next deadline); called under the lock."""
+        """Returns (found, item, next deadline); called under the lock."""
         if self._urgent:
             return True, self._urgent.popleft(), None
         timers = self._timers
         while timers and timers[0][2].cancelled:
             heapq.heappop(timers)
             self._cancelled -= 1
-        # A timer that is always due again must not starve the normal lane: one each.
+        # In turns, so that a timer that is always due again does not starve the normal lane.
         turn = timers and not (self._timer_served and self._normal)
         if turn and timers[0][0] <= self._clock.now():
             timer = heapq.heappop(timers)[2]
@@ -184,7 +188,7 @@ class Mailbox(Generic[T]):
         return False, None, timers[0][0] if timers else None
 
     def close(self, sentence: str) -> list[T]:
-        """Refuse from now on with ActorDead(sentence); returns what was waiting."""
+        """Refuses everything from now on with ActorDead(sentence); returns what was waiting."""
         with self._lock:
             if self._closed is not None:
                 return []
@@ -201,7 +205,7 @@ class Mailbox(Generic[T]):
 
     @property
     def idle(self) -> bool:
-        """Closed, or its owner sleeps and nothing is due."""
+        """Whether it is closed, or its thread sleeps until something comes or falls due."""
         with self._lock:
             return self._closed is not None or self._waiting
 
@@ -212,9 +216,9 @@ class Mailbox(Generic[T]):
 
 
 class Deadlines:
-    """Calls functions at their time, for waits that nobody blocks on; they must be short.
+    """Calls short functions at their time by the system's clock, for asks that no thread waits in.
 
-    One thread per system, started when first needed.
+    One thread per system does so; it starts with the first call of `add`.
     """
 
     def __init__(self, clock: Clock, name: str) -> None:
@@ -225,7 +229,10 @@ class Deadlines:
         self.inbox: Mailbox[Callable[[], Any]] = Mailbox(clock)
 
     def add(self, seconds: float, expire: Callable[[], Any]) -> Timer[Any]:
-        """Call `expire` in `seconds` unless the timer is cancelled; raises ActorDead."""
+        """Calls `expire` after `seconds`, unless the timer is cancelled.
+
+        Raises ActorDead once the system has stopped.
+        """
         timer = self.inbox.schedule(self._clock.now() + seconds, expire)
         if self._thread is None:
             with self._lock:

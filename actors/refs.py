@@ -1,4 +1,4 @@
-"""How an actor is addressed, and what is sent to it."""
+"""What every reference to an actor can do, and what travels to a mailbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Ref(Protocol):
-    """A way to one actor, near or far."""
+    """A reference to an actor of this process or of another."""
 
     @property
     def address(self) -> Address: ...
@@ -27,11 +27,11 @@ class Ref(Protocol):
     def ask_future(self, message: Any, *, timeout: float) -> Future[Any]: ...
 
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
-        """Call `notify` once, at the actor's end or now; returns what calls that off."""
+        """Calls `notify` once, when the actor ends, or now if it has; returns what undoes this."""
 
 
 class Origin(Protocol):
-    """Who sent the message that is being handled, when it came over a link."""
+    """The peer that sent a message over a link."""
 
     @property
     def peer_key(self) -> str: ...
@@ -40,14 +40,15 @@ class Origin(Protocol):
     def link(self) -> Link: ...
 
     @property
-    def is_revoked(self) -> bool: ...
+    def is_revoked(self) -> bool:
+        """Whether this process has cut the peer off since."""
 
     def ref(self, path: str, incarnation: int = ANY) -> Ref:
-        """An actor that the sender's process has published to us."""
+        """An actor that the peer has published to this process."""
 
 
 class Envelope:
-    """A message and what belongs to it."""
+    """A message in a mailbox, with the reply to it, its origin and its deadline."""
 
     __slots__ = ("deadline", "message", "origin", "reply")
 
@@ -61,4 +62,4 @@ class Envelope:
         self.message = message
         self.reply = reply
         self.origin = origin
-        self.deadline = deadline  # on the system's clock; None: as long as the asker waits
+        self.deadline = deadline  # by the system's clock; None: it does not expire

@@ -1,4 +1,4 @@
-"""What an actor sees of its system: who lives at which path, and the way to other processes."""
+"""What actors use of their system: it finds actors by path, and links to other processes."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ if TYPE_CHECKING:
 
 
 class TreeNode(msgspec.Struct, frozen=True):
-    """One actor, and what hangs below it, at one moment."""
+    """One actor and those below it, at one moment."""
 
     address: Address
     actor_class: str
     waiting: int
+    """Messages in its mailbox."""
     seconds: float
+    """Since it was started."""
     info: ChildInfo | None
+    """What its supervisor knows of it; None for a root."""
     children: tuple[TreeNode | ChildInfo, ...] = ()
 
 
 class Registry:
-    """The living actors by path, and the links to other processes."""
+    """The living actors of one system by path, and its links to other processes."""
 
     def __init__(
         self, name: str, *, clock: Clock | None = None, transport: Transport | None = None
@@ -55,18 +58,18 @@ class Registry:
     # --- actors of this process --------------------------------------------------------
 
     def find(self, path: str) -> LocalRef:
-        """Who lives at the path now; raises ActorDead if nobody does."""
+        """Returns the actor that lives at the path now; raises ActorDead if none does."""
         cell = self._cells.get(path)
         if cell is None:
             raise ActorDead(f"nobody lives at {self.name}:{path}")
         return cell.ref
 
     def ref(self, path: str) -> PathRef:
-        """Whoever lives at the path at the moment of each send."""
+        """Returns a reference to whoever lives at the path at the moment of each send."""
         return PathRef(self, Address(self.name, path))
 
     def tree(self) -> list[TreeNode]:
-        """The supervision trees as they stand; asks nobody, so a busy actor does not delay it."""
+        """Returns the supervision trees as they stand. It asks no actor, so none delays it."""
         with self._lock:
             roots = list(self._roots)
         return [self._node(cell, None) for cell in roots if cell.exit_reason is None]
@@ -81,10 +84,10 @@ class Registry:
             cell.address, cell.actor_class, len(cell.inbox), seconds, info, tuple(below)
         )
 
-    # --- the runtime's side ----------------------------------------------------------------
+    # --- called by the runtime --------------------------------------------------------------
 
     def register(self, cell: Cell) -> None:
-        """Raises NameTaken, or ActorDead for a root of a system that is stopping."""
+        """Enters a new cell; raises NameTaken, or ActorDead for a root once the system stops."""
         path = cell.address.path
         with self._lock:
             if self._stopping and "/" not in path:
@@ -98,6 +101,7 @@ class Registry:
             self._threads.append(cell)
 
     def forget(self, cell: Cell) -> None:
+        """Removes a cell that has ended."""
         with self._lock:
             if self._cells.get(cell.address.path) is cell:
                 del self._cells[cell.address.path]
@@ -108,7 +112,7 @@ class Registry:
         with self._lock:
             return list(self._cells.values())
 
-    # --- the way to other processes --------------------------------------------------------
+    # --- links to other processes ----------------------------------------------------------
 
     def listen(
         self,
@@ -118,7 +122,10 @@ class Registry:
         fd: int | None = None,
         published: Collection[str],
     ) -> Listener:
-        """Let peers reach the published paths; closed at the end of the actor that calls this."""
+        """Listens, and lets peers reach the published paths.
+
+        Closed at the end of the actor that calls this. Raises Unreachable without a transport.
+        """
         acceptor = Acceptor(self, frozenset(published))
         listener = self._transport().listen(address, acceptor, admission, fd=fd)
         self._at_callers_end(listener.close)
@@ -132,10 +139,11 @@ class Registry:
         on_state: Callable[[DownReason | None], None] | None = None,
         published: Collection[str] = (),
     ) -> Connection:
-        """Open a link to another process; closed at the end of the actor that calls this.
+        """Opens a link to another process, which may reach the published paths.
 
-        `on_state` is called with None when the link is up, else with why it is
-        not, on the I/O thread: let it tell an actor and return.
+        `on_state` is called on the I/O thread with None when the link is up, and with the
+        reason when it is down; it should tell an actor and return. Closed at the end of the
+        actor that calls this. Raises Unreachable without a transport.
         """
         connection = Connection(self, on_state, frozenset(published))
         connection.peer.link = self._transport().dial(address, server_key, connection)
@@ -157,9 +165,9 @@ class Registry:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PathRef:
-    """Whoever lives at a path at the moment of each send: outlives restarts.
+    """Whoever lives at a path at the moment of each send, restarts or not.
 
-    Between two incarnations a send raises ActorDead; the sender decides whether to try again.
+    A send between two incarnations raises ActorDead.
     """
 
     _registry: Registry

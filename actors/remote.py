@@ -1,10 +1,10 @@
-"""Actors of other processes, over the links of `manta.transports`.
+"""References to actors of other processes, and the traffic of one link.
 
 Everything that arrives is handled on the transport's I/O thread, which never
-blocks: requests go into mailboxes, answers straight to who waits for them. A
-message that the protocol or its receiver's `accepts` does not allow costs its
-sender the link. Only published paths can be reached, and an unpublished one
-looks like one where nobody lives.
+blocks: requests go into mailboxes, and answers directly to whoever waits. A peer
+that sends what the protocol or the receiver's `accepts` does not allow loses its
+link. Only published paths can be reached; any other looks like a path where
+nobody lives.
 """
 
 from __future__ import annotations
@@ -41,24 +41,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("manta.actors")
 
-TELL_TTL = 30.0  # seconds that a told message may wait in the receiver's mailbox
+TELL_TTL = 30.0  # seconds that a told message may wait, by default
 WATCHES_PER_LINK = 10_000
-ASKS_PER_LINK = 10_000  # unanswered at one time; handlers may defer
+ASKS_PER_LINK = 10_000  # that are unanswered at one time
 
 
 class Peer:
-    """One link's traffic: our asks and monitors over there, theirs here. Also their Origin."""
+    """The traffic of one link: our asks and watches at the peer, and the peer's here.
 
-    def __init__(self, system: Host, published: frozenset[str]) -> None:
-        self.system = system
+    It is the Origin of what the peer sends.
+    """
+
+    def __init__(self, host: Host, published: frozenset[str]) -> None:
+        self.host = host
         self.published = published
         self._link: Link | None = None
         self._lock = threading.Lock()
         self._last_id = 0
         self._asks: dict[int, tuple[Reply, Any]] = {}
-        self._watches: dict[int, Callable[[ExitReason], None]] = {}
-        self._watched: dict[int, Callable[[], None]] = {}
-        self._owed: set[int] = set()  # their asks that have no answer yet
+        self._watches: dict[int, Callable[[ExitReason], None]] = {}  # of actors there
+        self._watched: dict[int, Callable[[], None]] = {}  # actors here, and how to unwatch them
+        self._owed: set[int] = set()  # the peer's asks that have no answer yet
 
     @property
     def link(self) -> Link:
@@ -76,11 +79,11 @@ class Peer:
 
     @property
     def is_revoked(self) -> bool:
-        """Whether this side cut the peer off: what it sent before is not handled any more."""
+        """Whether this side has cut the peer off: what it sent before is no longer handled."""
         return self._link is not None and self._link.state is DownReason.REVOKED
 
     def ref(self, path: str, incarnation: int = ANY) -> RemoteRef:
-        """An actor that the peer has published to us."""
+        """Returns a reference to an actor that the peer has published."""
         if not 0 < len(path) <= wire.PATH_MAX:
             raise ValueError(f"A path has 1 to {wire.PATH_MAX} characters, not {len(path)}.")
         return RemoteRef(self, Address(self.peer_key[:8], path, incarnation))
@@ -88,7 +91,7 @@ class Peer:
     # --- what we send ------------------------------------------------------------------
 
     def send(self, message: bytes) -> None:
-        """Raises Unreachable."""
+        """Sends one frame; raises Unreachable."""
         try:
             self.link.send([message])
         except PeerError as error:
@@ -100,6 +103,7 @@ class Peer:
             return self._last_id
 
     def ask(self, message: Any, ref: Address, timeout: float, reply: Reply) -> int:
+        """Sends an ask and returns its id; `reply` gets the answer. Raises Unreachable."""
         valid_seconds(timeout)
         body = msgspec.Raw(wire.encode(message))
         id = self._next_id()
@@ -130,7 +134,7 @@ class Peer:
         return unwatch
 
     def _try_send(self, message: wire.Wire) -> None:
-        """For news that a lost link tells as well."""
+        """Sends what does not matter once the link is lost, for then the peer knows."""
         try:
             self.send(wire.encode(message))
         except Unreachable as error:
@@ -139,7 +143,7 @@ class Peer:
     # --- what arrives, on the I/O thread -------------------------------------------------
 
     def received(self, message: list[Buffer]) -> None:
-        """Raises RemoteProtocolError."""
+        """Handles one message; raises RemoteProtocolError."""
         if len(message) != 1:
             raise RemoteProtocolError(f"{len(message)} frames where a message has one")
         header = self._decode(wire.decode, message[0], "header")
@@ -149,7 +153,7 @@ class Peer:
             case wire.Answer(id, body):
                 self._answered(id, body)
             case wire.Tell(path, incarnation, ttl, body):
-                self._deliver(path, incarnation, ttl, body, Receipt(self, path))
+                self._deliver(path, incarnation, ttl, body, TellReply(self, path))
             case wire.Failure(id):
                 self._check_id(id)
                 ask = self._asks.pop(id, None)
@@ -184,7 +188,7 @@ class Peer:
     def _find(self, path: str, incarnation: int) -> Cell:
         if path not in self.published:
             raise ActorDead(f"nobody lives at {path}")
-        cell = self.system.find(path)._cell
+        cell = self.host.find(path)._cell
         if incarnation not in (ANY, cell.address.incarnation):
             raise ActorDead(f"that incarnation of {path} is dead")
         if cell.accepts is None:
@@ -194,7 +198,7 @@ class Peer:
     def _asked(self, id: int, path: str, incarnation: int, ttl: float, body: msgspec.Raw) -> None:
         if id in self._owed:
             raise RemoteProtocolError(f"ask {id} is still unanswered, yet asked again")
-        reply = WireReply(self, id)
+        reply = RemoteReply(self, id)
         if len(self._owed) >= ASKS_PER_LINK:
             reply.fail(MailboxFull(f"{ASKS_PER_LINK} asks of this link wait for their answers"))
             return
@@ -202,18 +206,18 @@ class Peer:
         self._deliver(path, incarnation, ttl, body, reply)
 
     def answer(self, id: int, answer: bytes) -> None:
-        """Raises Unreachable."""
+        """Sends the answer to one of the peer's asks; raises Unreachable."""
         self._owed.discard(id)
         self.send(answer)
 
     def _deliver(
-        self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: _Owed
+        self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: _PeerReply
     ) -> None:
         try:
             cell = self._find(path, incarnation)
             message = self._decode(msgpack_decoder(cell.accepts).decode, body, f"message to {path}")
             reply.address, reply.expected = cell.address, reply_type(message)
-            deadline = self.system.clock.now() + ttl
+            deadline = self.host.clock.now() + ttl
             cell.inbox.put(Envelope(message, reply, self, deadline))
         except ActorError as error:
             reply.fail(error)
@@ -222,7 +226,7 @@ class Peer:
         self._check_id(id)
         ask = self._asks.pop(id, None)
         if ask is None:
-            return  # it came too late
+            return  # its asker has given up
         reply, expected = ask
         try:
             answer = self._decode(msgpack_decoder(expected).decode, body, "answer")
@@ -250,7 +254,7 @@ class Peer:
             self._watched[id] = cancel
 
     def down(self, reason: DownReason) -> None:
-        """The link is gone: whoever waits for it is told now."""
+        """Tells everyone who waits for the peer that the link is down."""
         sentence = f"the link is down: {reason}"
         for id in list(self._asks):
             ask = self._asks.pop(id, None)
@@ -267,8 +271,8 @@ class Peer:
                 cancel()
 
 
-class _Owed(Reply):
-    """What a peer is told of its message; the address and the type of the answer come later."""
+class _PeerReply(Reply):
+    """Tells a peer what became of its message; address and type of the answer are set later."""
 
     __slots__ = ("address", "expected", "peer")
 
@@ -279,8 +283,8 @@ class _Owed(Reply):
         self.expected: Any = None
 
 
-class WireReply(_Owed):
-    """The answer owed to a remote asker."""
+class RemoteReply(_PeerReply):
+    """Sends the answer to a peer's ask."""
 
     __slots__ = ("id",)
 
@@ -293,15 +297,13 @@ class WireReply(_Owed):
             self.peer.answer(self.id, self._encode(value, error))
         except Unreachable as unreachable:
             log.warning("%s could not answer: %s", self.address, unreachable)
-        except (
-            Exception
-        ) as failed:  # the answer cannot be sent: our own fault, and the asker's news
+        except Exception as failed:  # the handler's fault: what it answered cannot be sent
             self.peer._owed.discard(self.id)
             self.peer._try_send(wire.failure(self.id, failed))
             raise
 
     def _encode(self, value: Any, error: BaseException | None) -> bytes:
-        if isinstance(error, ActorCrashed):  # what it says is the business of our log
+        if isinstance(error, ActorCrashed):  # the details stay in our log
             error = ActorCrashed(f"{self.address} crashed; the log of its process says why")
         if error is not None:
             return wire.encode(wire.failure(self.id, error))
@@ -309,8 +311,8 @@ class WireReply(_Owed):
         return wire.encode(wire.Answer(self.id, msgspec.Raw(wire.encode(value))))
 
 
-class Receipt(_Owed):
-    """For a remote tell: says only what went wrong."""
+class TellReply(_PeerReply):
+    """Reports to a peer why its tell was not handled; sends nothing otherwise."""
 
     __slots__ = ("path",)
 
@@ -327,20 +329,26 @@ class Receipt(_Owed):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RemoteRef:
-    """An actor of another process, by path; by incarnation too, where one is given."""
+    """An actor of another process: whoever lives at a path, or one incarnation."""
 
     _peer: Peer
     address: Address
 
     def tell(self, message: Any, *, ttl: float = TELL_TTL) -> None:
-        """Send; raises Unreachable. What the receiver then cannot take, it reports to our log."""
+        """Sends a message that expires after `ttl` seconds; raises Unreachable.
+
+        When it is not handled, the peer says why, and that is logged here.
+        """
         refuse_if_abandoned()
         path, incarnation = self.address.path, self.address.incarnation
         body = msgspec.Raw(wire.encode(_struct(message)))
         self._peer.send(wire.encode(wire.Tell(path, incarnation, valid_seconds(ttl), body)))
 
     def ask(self, message: Any, *, timeout: float) -> Any:
-        """Send and wait for the answer, decoded as the message's `reply`."""
+        """Sends a message and blocks for the answer, decoded as the message's `reply`.
+
+        `timeout` is in real seconds. Raises Unreachable, AskTimeout, or what the actor raised.
+        """
         refuse_if_abandoned()
         reply = BlockingReply()
         id = self._peer.ask(_struct(message), self.address, timeout, reply)
@@ -350,7 +358,10 @@ class RemoteRef:
             self._peer.forget(id)
 
     def ask_future(self, message: Any, *, timeout: float) -> Future[Any]:
-        """Send; every outcome is in the future, which the I/O thread resolves."""
+        """Sends a message; the I/O thread resolves the future with the answer or the error.
+
+        `timeout` is in seconds of the system's clock.
+        """
         peer, reply = self._peer, FutureReply()
         try:
             refuse_if_abandoned()
@@ -359,8 +370,8 @@ class RemoteRef:
             reply.fail(error)
         else:
             reply.on_done = lambda _: peer.forget(id)
-            reply.expire(peer.system.deadlines, timeout, self.address)
-            reply.end_with_future()
+            reply.expire(peer.host.deadlines, timeout, self.address)
+            reply.fail_when_cancelled()
         return reply.future
 
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
@@ -383,7 +394,7 @@ def reply_type(message: Any) -> Any:
 
 
 def _check_answer(value: Any, expected: Any) -> None:
-    """Better a crash here, with a traceback, than a link lost over there."""
+    """Raises TypeError for an answer that would cost this process its link over there."""
     of_struct = isinstance(expected, type) and issubclass(expected, msgspec.Struct)
     if of_struct and not isinstance(value, expected):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The answers owed to those who ask."""
+"""Replies: each delivers the answer to one ask to whoever waits for it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from manta.actors.address import Address
 from manta.actors.errors import ActorDead, AskTimeout
 from manta.actors.mailbox import Deadlines, Timer
 
-LONGEST = 1e7  # seconds
+LONGEST = 1e7
+"""The longest timeout, in seconds."""
 
 
 def valid_seconds(timeout: float) -> float:
-    """The time that a message is given, checked: there is no such thing as for ever."""
+    """Returns the timeout; raises ValueError unless it is a number of seconds up to LONGEST."""
     if not 0 <= timeout <= LONGEST:
         raise ValueError(f"A timeout is between 0 and {LONGEST:.0e} seconds, not {timeout!r}.")
     return timeout
 
 
 class Reply:
-    """The answer owed to one ask: the first `set` or `fail`, from any thread, is the one."""
+    """The answer to one ask. The first `set` or `fail` counts; any thread may call them."""
 
     __slots__ = ("_open", "on_done")
 
@@ -35,11 +36,11 @@ class Reply:
         return not self._open
 
     def set(self, value: Any = None) -> bool:
-        """Answer; False when someone did before, or the asker gave up."""
+        """Answers; returns False when it was answered before, or the asker gave up."""
         return self._resolve(value, None)
 
     def fail(self, error: BaseException) -> bool:
-        """Answer with an error; False when someone did before, or the asker gave up."""
+        """Answers with an error; returns False as `set` does."""
         return self._resolve(None, error)
 
     def _resolve(self, value: Any, error: BaseException | None) -> bool:
@@ -57,7 +58,7 @@ class Reply:
 
 
 class BlockingReply(Reply):
-    """For an asker that blocks: a bare lock is the cheapest thing to wait for."""
+    """For an asker that blocks. It waits for a bare lock, the cheapest thing there is."""
 
     __slots__ = ("_error", "_lock", "_value")
 
@@ -74,6 +75,7 @@ class BlockingReply(Reply):
         self._lock.release()
 
     def wait(self, timeout: float, address: Address) -> Any:
+        """Blocks for the answer, `timeout` real seconds at most; raises the error it gets."""
         if not self._lock.acquire(timeout=timeout):
             sentence = (
                 f"{address} did not answer within {timeout:g} s; it may still do what it was "
@@ -90,7 +92,7 @@ class BlockingReply(Reply):
 
 
 class FutureReply(Reply):
-    """For an asker that goes on with other things."""
+    """For an asker that goes on meanwhile: resolves a future."""
 
     __slots__ = ("_timer", "future")
 
@@ -100,7 +102,7 @@ class FutureReply(Reply):
         self._timer: Timer[Any] | None = None
 
     def expire(self, deadlines: Deadlines, timeout: float, address: Address) -> None:
-        """Fail when the time is over, whatever the receiver is doing."""
+        """Fails it after `timeout` seconds with AskTimeout, whatever the receiver is doing."""
         error = AskTimeout(f"{address} did not answer within {timeout:g} s")
         try:
             self._timer = deadlines.add(timeout, lambda: self.fail(error))
@@ -110,14 +112,14 @@ class FutureReply(Reply):
         if self.done:
             self._timer.cancel()
 
-    def end_with_future(self) -> None:
-        """Nothing of it is kept once the asker cancels its future."""
+    def fail_when_cancelled(self) -> None:
+        """Fails it when the asker cancels the future, so that nothing of it is kept."""
 
-        def given_up(future: Future[Any]) -> None:
+        def done(future: Future[Any]) -> None:
             if future.cancelled():
                 self.fail(CancelledError())
 
-        self.future.add_done_callback(given_up)
+        self.future.add_done_callback(done)
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
         timer = self._timer

@@ -1,10 +1,10 @@
-"""Runs actors on pykka's threads. The only module that knows pykka.
+"""Runs actors on pykka's threads. No other module imports pykka.
 
-Taken from pykka: the actor's thread and its inbox seam. Replaced, for the
-reasons in `docs/actors.md`: the inbox (lanes, bound, timers, closing under a
-lock) and the loop (every way to end comes out at one place, once). pykka's
-global registry is never told of our actors, because its `stop_all` would reach
-those of every system in the process.
+pykka provides the thread, and the hook that makes its inbox. The inbox itself
+and the loop are replaced, for the reasons in `docs/actors.md`: the inbox has
+lanes, a bound and timers and can be closed; the loop ends in one place, once,
+however the actor ends. Actors are not entered in pykka's global registry, whose
+`stop_all` would stop those of every system in the process.
 """
 
 from __future__ import annotations
@@ -24,16 +24,25 @@ from manta.actors.mailbox import Mailbox
 from manta.actors.refs import Envelope
 from manta.actors.registry import Registry
 from manta.actors.replies import Reply
-from manta.actors.signals import Crash, Down, DownSignal, FutureDone, Parent, Parental, Signal, Stop
+from manta.actors.signals import (
+    Crash,
+    Down,
+    DownSignal,
+    ForSupervisor,
+    FutureDone,
+    Parent,
+    Signal,
+    Stop,
+)
 from manta.actors.specs import ChildInfo, ChildSpec
 
 log = logging.getLogger("manta.actors")
 
 
 class ThreadedCell(pykka.ThreadingActor, Cell):
-    """A cell with the thread that runs its Actor."""
+    """A Cell with the thread that runs its Actor."""
 
-    # An abandoned thread must not keep the process from ending; System.stop joins the others.
+    # An abandoned thread must not keep the process from ending; ActorSystem.stop joins the others.
     use_daemon_thread = True
 
     actor_inbox: Mailbox[Envelope]  # type: ignore[assignment]
@@ -49,7 +58,7 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
         return Mailbox()
 
     def launch(self) -> None:
-        """Start the thread; what becomes of it comes through the parent."""
+        """Starts the thread; the parent is told what becomes of it."""
         try:
             self._start_actor_loop()
         except RuntimeError as error:  # no more threads to be had
@@ -129,13 +138,13 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
                 continue
             origin = envelope.origin
             if origin is not None and origin.is_revoked:
-                continue  # cut off while this waited: nothing of it is handled any more
+                continue  # its peer was cut off while it waited
             self._reply = reply
             self.origin = origin
             try:
                 answer = handle(message)
             except Refused as refusal:
-                # Whoever deferred has promised an answer; a refusal is one.
+                # Also when the handler has deferred: a refusal is an answer.
                 _refuse(actor, message, refusal, reply)
             else:
                 if reply is not None and self._reply is not None:
@@ -158,7 +167,7 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
     def _signal(self, actor: Actor, signal: Signal) -> None:
         match signal:
             case Stop(reason):
-                actor._stop_asked(reason)
+                actor._on_stop_requested(reason)
             case Crash(error):
                 raise error
             case FutureDone(reply=reply):
@@ -166,8 +175,8 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
                     signal.call()
                 except Refused as refusal:
                     _refuse(actor, signal, refusal, reply)
-            case Parental(event):
-                actor._parental(event)
+            case ForSupervisor(event):
+                actor._on_supervisor_event(event)
             case _:
                 raise TypeError(f"unknown signal {signal!r}")
 
@@ -181,7 +190,7 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
                     reason = in_stop
                 else:
                     log.error("%s: %s", self.address, in_stop, exc_info=error)
-        # A supervisor has stopped its children in due form by now, unless it crashed itself.
+        # A supervisor has stopped its children in order by now, unless it crashed.
         for child in reversed(list(self.children.values())):
             child.end(SHUTDOWN, child.spec.seconds_to_stop)
         return reason
@@ -195,9 +204,9 @@ def _refuse(actor: Actor, message: object, refusal: Refused, reply: Reply | None
 
 
 def prepare(system: Registry, spec: ChildSpec, path: str, parent: Parent) -> ThreadedCell:
-    """A registered cell that does not run yet, though it can be sent to.
+    """Registers a cell that does not run yet; messages to it wait.
 
-    Raises NameTaken, or ActorDead when the system is stopping.
+    Raises NameTaken, or ActorDead for a root once the system stops.
     """
     cell = ThreadedCell(system, spec, Address(system.name, path, next_incarnation()), parent)
     system.register(cell)

@@ -1,4 +1,4 @@
-"""What the runtime says to an actor, about its own end, its children and those it monitors."""
+"""What the runtime tells an actor: to end, and what became of children, monitors and futures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from manta.actors.replies import Reply
 
 
 class Monitor:
-    """A standing wish to hear of an actor's end."""
+    """A request to be told of an actor's end."""
 
     __slots__ = ("_cancel", "active", "ref")
 
@@ -25,27 +25,27 @@ class Monitor:
         self._cancel: Callable[[], None] | None = None
 
     def cancel(self) -> None:
-        """No Down arrives after this, not even one that was on its way."""
+        """Cancels it: no Down arrives any more, not even one that is in the mailbox already."""
         self.active = False
         if self._cancel is not None:
             self._cancel()
 
 
 class Down(msgspec.Struct, frozen=True):
-    """To who monitors: the actor behind `ref` ended, or cannot be seen any more."""
+    """A monitored actor has ended, or can no longer be seen."""
 
     ref: Ref
     reason: ExitReason
 
 
 class ChildStarted(msgspec.Struct, frozen=True):
-    """To the parent: the child is ready."""
+    """A child has started."""
 
     address: Address
 
 
 class ChildExited(msgspec.Struct, frozen=True):
-    """To the parent, exactly once per incarnation."""
+    """A child has ended; told exactly once per incarnation."""
 
     address: Address
     reason: ExitReason
@@ -59,37 +59,37 @@ Parent = Callable[[ChildStarted | ChildExited], None]
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """What the runtime itself says to an actor."""
+    """A message of the runtime's own, which `receive` does not see."""
 
 
 class Stop(Signal, frozen=True):
-    """End with this reason."""
+    """The actor is to end with this reason."""
 
     reason: ExitReason
 
 
 class Crash(Signal, frozen=True):
-    """Raise this: fault injection, and the death of a linked actor."""
+    """The actor is to raise this error; tests inject faults with it."""
 
     error: BaseException
 
 
 class DownSignal(Signal, frozen=True):
-    """Becomes a Down, unless the monitor was cancelled meanwhile."""
+    """Becomes a Down for `receive`, unless the monitor is cancelled before."""
 
     monitor: Monitor
     reason: ExitReason
 
 
 class FutureDone(Signal, frozen=True):
-    """A future that the actor gave to `pipe` is done."""
+    """A future that was given to `Actor.pipe` is done."""
 
     future: Future[Any]
     then: Callable[..., object]
     reply: Reply | None
 
     def call(self) -> None:
-        """Hand the outcome to `then`; with a reply only a result is, and an error is raised."""
+        """Calls `then(value, error)`; with a reply `then(value)`, or raises the future's error."""
         future = self.future
         if self.reply is not None:
             self.then(future.result())
@@ -98,7 +98,7 @@ class FutureDone(Signal, frozen=True):
         self.then(None if error is not None else future.result(), error)
 
 
-class Parental(Signal, frozen=True):
-    """News of a child, or the supervisor's own note to itself."""
+class ForSupervisor(Signal, frozen=True):
+    """News of a child, or a supervisor's note to itself."""
 
     event: Any

@@ -1,4 +1,4 @@
-"""What a supervisor is told of its children, in OTP's words."""
+"""How supervisors treat their children, in OTP's terms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from manta.actors.exits import ExitReason
 
 
 class Strategy(StrEnum):
-    """Who else is restarted with a child."""
+    """Which siblings are restarted with a child."""
 
     ONE_FOR_ONE = "one_for_one"
     ONE_FOR_ALL = "one_for_all"
@@ -22,7 +22,7 @@ class Strategy(StrEnum):
 
 
 class Restart(StrEnum):
-    """Which exits a child is restarted after."""
+    """After which exits a child is restarted."""
 
     PERMANENT = "permanent"  # all
     TRANSIENT = "transient"  # abnormal ones
@@ -30,7 +30,7 @@ class Restart(StrEnum):
 
 
 class ChildType(StrEnum):
-    """What a child is, as the tree shows it; a supervisor gets all the time it needs to stop."""
+    """What a child is. By default, a supervisor has unlimited time to stop."""
 
     WORKER = "worker"
     SUPERVISOR = "supervisor"
@@ -47,10 +47,9 @@ class AutoShutdown(StrEnum):
 class ChildSpec(msgspec.Struct, frozen=True):
     """How to start, restart and stop one child.
 
-    `start` returns a new Actor, its constructor's arguments bound; it is called
-    in the child's own thread, anew for each restart. `shutdown` is how many
-    seconds the child has to stop before it is abandoned: 5 for a worker and
-    without limit for a supervisor, unless given.
+    `start` returns a new Actor; it is called in the child's own thread, for each
+    restart again. `shutdown` is how many seconds the child has to stop before it
+    is abandoned; the default is 5 for a worker, and no limit for a supervisor.
     """
 
     id: str
@@ -77,17 +76,17 @@ class ChildSpec(msgspec.Struct, frozen=True):
 
 
 class Phase(StrEnum):
-    """Where a child is in its life."""
+    """The state of a child."""
 
     DOWN = "down"
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
-    RETRYING = "retrying"  # its last start failed; a Retry is on its way
+    RETRYING = "retrying"  # its last start failed, and the next one is about to be tried
 
 
 class ChildInfo(msgspec.Struct, frozen=True):
-    """One child as its supervisor sees it."""
+    """A child as its supervisor sees it."""
 
     id: str
     phase: Phase

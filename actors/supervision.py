@@ -3,11 +3,11 @@
 Theory of operation. Starting and stopping take time, during which the
 supervisor stays responsive. So there is at most one *operation* under way: a
 list of children to stop, one after another, then a list to start, one after
-another, then a goal that says what it was for. Whatever else happens meanwhile
-waits in a backlog and is handled in the order of arrival, as it would be in the
-mailbox of OTP's supervisor, which blocks; with one exception: a shutdown
-replaces the operation. Events in, actions out; the shell performs each action
-and reports back.
+another, and a goal that says what it is for. Events that come meanwhile wait in
+a backlog and are handled in the order of arrival, as they would be in the
+mailbox of OTP's supervisor, which blocks. Only a shutdown does not wait: it
+replaces the operation. The supervisor performs each action and reports back
+with an event.
 
     event              child's phase      what is done
     Started            STARTING           RUNNING; the next of the operation
@@ -68,7 +68,7 @@ class _Operation(msgspec.Struct):
 
 
 class Child(msgspec.Struct):
-    """One spec and what became of it."""
+    """A child's spec and its state."""
 
     spec: ChildSpec
     phase: Phase = Phase.DOWN
@@ -77,7 +77,7 @@ class Child(msgspec.Struct):
 
 
 class Supervision:
-    """The machine; see the module's theory of operation."""
+    """The supervision machine; see the module's theory of operation."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Supervision:
             self.children[spec.id] = Child(spec)
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
-        """What to do about `event`; what the shell reports goes in here too."""
+        """Returns what to do about `event`; reports on earlier actions are events too."""
         actions: list[ev.Action] = []
         if self.ended:
             if isinstance(event, _Request):
@@ -191,7 +191,7 @@ class Supervision:
         return None
 
     def _shut_down(self, reason: ExitReason, actions: list[ev.Action]) -> None:
-        """The one thing that does not wait for the operation under way."""
+        """Stops all children; replaces the operation under way."""
         if self._operation is not None:
             if self._operation.goal is _Goal.SHUTDOWN:
                 return
@@ -200,10 +200,10 @@ class Supervision:
         for event in self._backlog:
             if isinstance(event, _Request):
                 actions.append(_stopping(event))
-        # Who died meanwhile needs no stopping.
+        # Children that ended meanwhile need no stopping.
         self._backlog = deque(event for event in self._backlog if isinstance(event, ev.Exited))
         order = list(reversed(self.children))
-        # One at a time: who is being stopped already is waited for first.
+        # One at a time, so a child that is being stopped already comes first.
         order.sort(key=lambda id: self.children[id].phase is not Phase.STOPPING)
         self._run(_Operation(_Goal.SHUTDOWN, deque(order), reason=reason), actions)
 
@@ -235,7 +235,7 @@ class Supervision:
         stops = deque(reversed([other for other in affected if other != id]))
         self._run(_Operation(_Goal.RESTART, stops, deque(affected), id), actions)
 
-    # --- what an operation is told ---------------------------------------------------
+    # --- reports on children ---------------------------------------------------------
 
     def _started(self, id: str, actions: list[ev.Action]) -> None:
         child = self.children.get(id)
@@ -256,8 +256,8 @@ class Supervision:
                 child.phase = Phase.DOWN
                 self._advance(actions)
             case Phase.RUNNING if self._operation is not None:
-                # It stays RUNNING until its turn: either the operation stops it, finding it
-                # dead, or this comes up again from the backlog.
+                # It stays RUNNING until the operation is to stop it and finds it dead, or the
+                # backlog is handled.
                 self._backlog.append(ev.Exited(id, reason))
             case Phase.RUNNING:
                 self._ended_by_itself(child, reason, now, actions)
@@ -308,26 +308,26 @@ class Supervision:
                 actions.append(ev.Answer(operation.token, id, "start_failed", sentence))
                 self._operation = None
             case _Goal.SHUTDOWN:
-                pass  # gone before its turn to be stopped
+                pass  # it ended before its turn to be stopped
             case _Goal.REMOVE:
                 raise AssertionError("removing starts nothing")
             case _:
                 assert_never(operation.goal)
 
-    # --- carrying it out -------------------------------------------------------------
+    # --- the operation ---------------------------------------------------------------
 
     def _run(self, operation: _Operation, actions: list[ev.Action]) -> None:
         self._operation = operation
         self._advance(actions)
 
     def _advance(self, actions: list[ev.Action]) -> None:
-        """Take the operation's next step, or finish it."""
+        """Takes the operation's next step, or finishes it."""
         operation = self._operation
         if operation is None:
             return
         for id in _drain(operation.stops):
             child = self.children[id]
-            if child.phase is Phase.RUNNING and self._is_dead(id):
+            if child.phase is Phase.RUNNING and self._take_exit(id):
                 child.phase = Phase.DOWN
             if child.phase in (Phase.STARTING, Phase.RUNNING):
                 child.phase = Phase.STOPPING
@@ -369,8 +369,8 @@ class Supervision:
             case _:
                 assert_never(operation.goal)
 
-    def _is_dead(self, id: str) -> bool:
-        """Whether the child's exit waits in the backlog; takes it from there."""
+    def _take_exit(self, id: str) -> bool:
+        """Removes the child's exit from the backlog; returns whether there was one."""
         for event in self._backlog:
             if isinstance(event, ev.Exited) and event.id == id:
                 self._backlog.remove(event)
@@ -392,7 +392,7 @@ def _stopping(event: _Request) -> ev.Answer:
 
 
 def _drain(ids: deque[str]) -> Iterator[str]:
-    """Each id; it leaves the queue when the next one is asked for."""
+    """Yields each id, which stays in the queue until the next one is asked for."""
     while ids:
         yield ids[0]
         if ids:

@@ -1,4 +1,4 @@
-"""The actor around the supervision machine."""
+"""The base class of supervisors: the actor that owns a supervision machine."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from manta.actors.exits import SHUTDOWN, ActorExit, ExitKind, ExitReason, crashe
 from manta.actors.mailbox import Timer
 from manta.actors.replies import Reply
 from manta.actors.runtime import prepare
-from manta.actors.signals import ChildExited, ChildStarted, Parental
+from manta.actors.signals import ChildExited, ChildStarted, ForSupervisor
 from manta.actors.specs import AutoShutdown, ChildInfo, ChildSpec, Phase, Restart, Strategy
 from manta.actors.supervision import Child, Supervision
 
 
 class StartChild(msgspec.Struct, frozen=True):
-    """Add a child; answered with its LocalRef once it started, else Refused."""
+    """Adds a child; answered with its LocalRef once it has started, else Refused."""
 
     spec: ChildSpec
 
 
 class StopChild(msgspec.Struct, frozen=True):
-    """Stop a child and forget its spec; answered when it is down."""
+    """Stops a child and forgets its spec; answered when it is down."""
 
     id: str
 
 
 class RestartChild(msgspec.Struct, frozen=True):
-    """Start a child that ended and whose spec was kept; answered with its LocalRef."""
+    """Starts a child that has ended and whose spec is kept; answered with its LocalRef."""
 
     id: str
 
@@ -45,7 +45,7 @@ class WhichChildren(msgspec.Struct, frozen=True):
     """Answered with a list of ChildInfo, in start order."""
 
 
-class _TimeUp(msgspec.Struct, frozen=True):
+class _StopOverdue(msgspec.Struct, frozen=True):
     id: str
     incarnation: int
 
@@ -54,10 +54,10 @@ Then = Callable[[LocalRef | None, Refused | None], None]
 
 
 class Supervisor(Actor):
-    """Starts children in order, watches over them, stops them in reverse.
+    """Starts children in order, restarts them when they fail, and stops them in reverse.
 
-    Subclasses set the class attributes, return specs from `children`, and may
-    override `receive` for messages of their own and the two hooks for news.
+    Subclasses set the class attributes and return specs from `children`. They
+    may override `receive` for messages of their own, and the two `on_child_` hooks.
     """
 
     strategy: ClassVar[Strategy] = Strategy.ONE_FOR_ONE
@@ -65,7 +65,7 @@ class Supervisor(Actor):
     period: ClassVar[float] = 5.0
     auto_shutdown: ClassVar[AutoShutdown] = AutoShutdown.NEVER
 
-    _machine: Supervision  # once on_start returned
+    _machine: Supervision  # this and the next are set once on_start has returned
     _cells: dict[str, Cell]
     _timers: dict[str, Timer[Any]]
     _events: deque[ev.Event]
@@ -73,29 +73,29 @@ class Supervisor(Actor):
     _feeding = False
 
     def children(self) -> list[ChildSpec]:
-        """The children to start with, in order; called after `on_start`."""
+        """Returns the children to start with, in order; called after `on_start`."""
         return []
 
     def on_child_started(self, id: str, ref: LocalRef) -> None:
-        """A child is ready, for the first time or again."""
+        """Called when a child has started, for the first time or again."""
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
-        """A child is gone; what is done about it is decided already."""
+        """Called when a child has ended, once it is decided what to do about it."""
 
     def child(self, id: str) -> LocalRef | None:
-        """The child's current incarnation; None while it has none."""
+        """Returns the child's current incarnation; None while it has none."""
         cell = self._cells.get(id) if self._is_up else None
         return cell.ref if cell is not None and cell.exit_reason is None else None
 
     def start_child(self, spec: ChildSpec, then: Then | None = None) -> None:
-        """Like StartChild, from inside: returns at once, calls `then(ref, refusal)` when done."""
+        """Does what StartChild does. Returns at once; calls `then(ref, refusal)` when done."""
         self._feed(ev.Add(spec, then))
 
     def stop_child(self, id: str, then: Then | None = None) -> None:
-        """Like StopChild, from inside: returns at once."""
+        """Does what StopChild does. Returns at once; calls `then` when done."""
         self._feed(ev.Remove(id, then))
 
-    # --- driven by the runtime ---------------------------------------------------------
+    # --- called by the runtime ---------------------------------------------------------
 
     def _started(self) -> None:
         self._machine = Supervision(
@@ -125,10 +125,10 @@ class Supervisor(Actor):
                 return self.receive(message)
         return None
 
-    def _stop_asked(self, reason: ExitReason) -> None:
+    def _on_stop_requested(self, reason: ExitReason) -> None:
         self._feed(ev.Shutdown(reason))
 
-    def _parental(self, event: Any) -> None:
+    def _on_supervisor_event(self, event: Any) -> None:
         match event:
             case ChildStarted(address):
                 id = self._current(address)
@@ -143,16 +143,16 @@ class Supervisor(Actor):
                     self._forget(id)
                     try:
                         self._feed(ev.Exited(id, reason))
-                    finally:  # the last child's exit may be our own
+                    finally:  # also when the exit of the last child ends this supervisor
                         self.on_child_exited(id, reason)
             case ev.RetryDue() | ev.Exited():
                 self._feed(event)
-            case _TimeUp(id, incarnation):
+            case _StopOverdue(id, incarnation):
                 cell = self._cells.get(id)
                 if cell is not None and cell.address.incarnation == incarnation:
                     self._feed(ev.Overdue(id))
             case _:
-                super()._parental(event)
+                super()._on_supervisor_event(event)
 
     def _current(self, address: Address) -> str | None:
         id = address.path.removeprefix(f"{self.ref.address.path}/")
@@ -183,7 +183,7 @@ class Supervisor(Actor):
                 "to start with in children()."
             )
         self._events.append(event)
-        if self._feeding:  # from a hook: the machine's actions are performed in order
+        if self._feeding:  # called from a hook: the loop below goes on with it
             return
         self._feeding = True
         try:
@@ -195,7 +195,7 @@ class Supervisor(Actor):
             self._feeding = False
 
     def _child_infos(self) -> list[ChildInfo]:
-        """The children as they stand; for any thread."""
+        """See Cell.child_infos."""
         if not self._is_up:
             return []
         return [self._info(child) for child in list(self._machine.children.values())]
@@ -235,7 +235,7 @@ class Supervisor(Actor):
     def _start(self, spec: ChildSpec) -> None:
         path, own = f"{self.ref.address.path}/{spec.id}", self._cell
         try:
-            cell = prepare(self.system, spec, path, lambda news: own.post(Parental(news)))
+            cell = prepare(self.system, spec, path, lambda news: own.post(ForSupervisor(news)))
         except (ActorDead, NameTaken) as error:
             self._note(ev.Exited(spec.id, crashed(error)))
             return
@@ -249,7 +249,7 @@ class Supervisor(Actor):
             return
         cell.ref.stop(SHUTDOWN)
         if seconds < math.inf:
-            note = Parental(_TimeUp(id, cell.address.incarnation))
+            note = ForSupervisor(_StopOverdue(id, cell.address.incarnation))
             self._timers[id] = self.after(seconds, note)
 
     def _answer(self, token: object, id: str, code: str, sentence: str) -> None:
@@ -266,5 +266,5 @@ class Supervisor(Actor):
             self.log.warning("%s", refusal)
 
     def _note(self, event: ev.Event) -> None:
-        """To ourselves, behind what waits already; a stop overtakes it."""
-        self._cell.post(Parental(event), urgent=False)
+        """Posts an event to this supervisor, in turn; a stop overtakes it."""
+        self._cell.post(ForSupervisor(event), urgent=False)

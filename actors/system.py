@@ -1,4 +1,4 @@
-"""The actors of one process: starts the roots of their trees, and stops everything."""
+"""The actor system: starts the roots of supervision trees, and stops everything."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ STOP_TIMEOUT = 10.0
 
 
 class ActorSystem(Registry):
-    """Trees of actors under one clock, with one way to other processes.
-
-    It owns the transport that it was given: `stop` closes it.
-    """
+    """Supervision trees with one clock and one transport, which `stop` closes."""
 
     def spawn(self, spec: ChildSpec, *, timeout: float = START_TIMEOUT) -> LocalRef:
-        """Start a root and wait until it runs; raises StartFailed or NameTaken."""
+        """Starts a root and blocks until it runs, `timeout` real seconds at most.
+
+        Raises StartFailed, NameTaken, or ActorDead once the system stops.
+        """
         settled = threading.Event()
 
         def heard(news: ChildStarted | ChildExited) -> None:
@@ -50,7 +50,11 @@ class ActorSystem(Registry):
         return cell.ref
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> list[Address]:
-        """Stop the roots, last first, then the transport; returns whom it had to abandon."""
+        """Stops the roots, last first, then closes the transport.
+
+        Actors that do not end within `timeout` real seconds are abandoned; returns their
+        addresses.
+        """
         if current.cell is not None and current.cell.host is self:
             raise WouldDeadlock(f"{current.cell.address} cannot stop the system that it lives in")
         deadline = time.monotonic() + timeout
@@ -71,7 +75,7 @@ class ActorSystem(Registry):
             cells = [cell for cell in self._threads if cell.may_run]
         for cell in cells:
             if cell.thread is not None and cell.thread is not threading.current_thread():
-                # An ended actor's thread needs a moment to unwind; an abandoned one may never.
+                # An ended actor's thread needs a moment; an abandoned one's may run for ever.
                 cell.thread.join(0.0 if cell.abandoned else 1.0)
         return [cell.address for cell in cells if cell.abandoned]
 

@@ -1,7 +1,7 @@
-"""What crosses a link: a header of this closed union, the user's message inside it as it is.
+"""What crosses a link: headers of one closed union, with the user's message inside.
 
-A message is one frame. The body stays undecoded until the header has named the
-actor, whose `accepts` then says what may come; both decoders validate.
+A message is one frame. Its body is decoded only when the header has named the
+actor, whose `accepts` says what may come. Both decoders validate.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unkno
 
 
 class Tell(_Wire, frozen=True, tag=0):
-    """A message that wants no answer."""
+    """A message that gets no answer. It expires after `ttl` seconds."""
 
     path: Path
     incarnation: Id
@@ -46,7 +46,7 @@ class Tell(_Wire, frozen=True, tag=0):
 
 
 class Ask(_Wire, frozen=True, tag=1):
-    """A message that wants one within `ttl` seconds."""
+    """A message that gets an Answer or a Failure with its id. It expires after `ttl` seconds."""
 
     id: Id
     path: Path
@@ -63,7 +63,7 @@ class Answer(_Wire, frozen=True, tag=2):
 
 
 class Failure(_Wire, frozen=True, tag=3):
-    """Why there is no answer; `refused` has a code and data of its own."""
+    """The error instead of an answer; of kind `refused`, it has a code and data."""
 
     id: Id
     kind: Word
@@ -73,7 +73,7 @@ class Failure(_Wire, frozen=True, tag=3):
 
 
 class Undelivered(_Wire, frozen=True, tag=4):
-    """A tell that nobody handled."""
+    """A Tell was not handled."""
 
     path: Path
     kind: Word
@@ -81,7 +81,7 @@ class Undelivered(_Wire, frozen=True, tag=4):
 
 
 class Watch(_Wire, frozen=True, tag=5):
-    """Say Gone when this actor ends, or ended already."""
+    """A request for a Gone when the actor ends, or at once if it has."""
 
     id: Id
     path: Path
@@ -89,13 +89,13 @@ class Watch(_Wire, frozen=True, tag=5):
 
 
 class Unwatch(_Wire, frozen=True, tag=6):
-    """No need any more."""
+    """The Watch with this id is withdrawn."""
 
     id: Id
 
 
 class Gone(_Wire, frozen=True, tag=7):
-    """The end of a watched actor."""
+    """A watched actor has ended."""
 
     id: Id
     kind: ExitKind
@@ -118,7 +118,7 @@ _ERRORS: dict[str, type[ActorError]] = {  # in order: a crash is a death too
 
 
 def failure(id: int, error: BaseException) -> Failure:
-    """An error as it crosses the wire."""
+    """Returns the Failure that stands for an error."""
     if isinstance(error, Refused):
         sentence, data = error.sentence[:4096], error.data
         return Failure(id, "refused", sentence, error.code[:64], data)
@@ -129,14 +129,14 @@ def failure(id: int, error: BaseException) -> Failure:
 
 
 def error_of(failure: Failure) -> ActorError:
-    """The other way."""
+    """Returns the error that a Failure stands for."""
     if failure.kind == "refused":
         return Refused(failure.code, failure.sentence, failure.data)
     return _ERRORS.get(failure.kind, ActorDead)(failure.sentence)
 
 
 def gone(id: int, reason: ExitReason) -> Gone:
-    """A reason as it crosses the wire."""
+    """Returns the Gone for a reason; of an error it tells the type only."""
     sentence = reason.sentence
     if reason.error is not None:
         sentence = type(reason.error).__name__

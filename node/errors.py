@@ -68,10 +68,6 @@ class StateInUse(OperatorError):
     """Another daemon has the state folder."""
 
 
-class DatasetError(NodeError):
-    """A dataset that cannot be given to a task."""
-
-
 class PackageError(NodeError):
     """A module's package that cannot be unpacked: broken, or made to harm."""
 

@@ -1,4 +1,4 @@
-"""Every error that this package raises, split by whose fault it is."""
+"""The errors that this package raises, divided by whose fault they are."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from enum import Enum
 
 
 class DownReason(str, Enum):  # StrEnum is not in Python 3.10
-    """Why a link is not up. The text goes to `status` as it stands."""
+    """Why a link is not up. `status` shows the text as it is."""
 
-    CONNECTING = "connecting"  # not tried to the end yet
-    CLOSED = "closed"  # one side said goodbye
+    CONNECTING = "connecting"  # the first attempt is not over
+    CLOSED = "closed"  # one side closed it
     UNREACHABLE = "unreachable"  # nobody listens there
     UNKNOWN_HOST = "unknown-host"  # the name service knows no such name, or does not answer
     SILENT = "silent"  # heartbeats were missed
     LOST = "lost"  # the connection broke off
     DENIED = "denied"  # the handshake refused our key
     BUSY = "busy"  # the other side cannot decide now
-    WRONG_KEY = "wrong-key"  # the server does not hold the key that we pinned
+    WRONG_KEY = "wrong-key"  # the server does not hold the pinned key
     REVOKED = "revoked"  # this side cut the peer off
     PROTOCOL = "protocol"  # the peer broke the protocol
     VERSION = "version"  # the peer speaks another major version
@@ -39,7 +39,7 @@ class AddressInUse(LocalTransportError):
 
 
 class ValueNotSerializable(LocalTransportError, TypeError):
-    """A value that cannot be sent; names the place inside it and the remedy."""
+    """A value that cannot be sent; the message names the place in it and the remedy."""
 
 
 class MissingPackage(LocalTransportError, ImportError):
@@ -47,7 +47,7 @@ class MissingPackage(LocalTransportError, ImportError):
 
 
 class MessageTooLarge(LocalTransportError):
-    """A message beyond what the link takes; nothing was sent."""
+    """A message beyond the limits of the link; nothing was sent."""
 
 
 class KeyFileError(LocalTransportError):
@@ -55,7 +55,7 @@ class KeyFileError(LocalTransportError):
 
 
 class RemoteProtocolError(TransportError):
-    """The peer sent what the protocol forbids: it costs the peer its connection."""
+    """The peer broke the protocol, which costs it the connection."""
 
 
 class VersionMismatch(RemoteProtocolError):
@@ -63,18 +63,15 @@ class VersionMismatch(RemoteProtocolError):
 
 
 class CorruptValue(RemoteProtocolError):
-    """Bytes that are not a value, or that break its limits."""
+    """Bytes that are not a value, or exceed its limits."""
 
 
 class PeerError(TransportError):
-    """The peer cannot be reached or does not keep up: nobody's protocol fault."""
+    """The peer cannot be reached, or does not keep up."""
 
 
 class LinkDown(PeerError):
-    """A message could not be handed to the peer.
-
-    `reason` tells why the link is down.
-    """
+    """The link is down, for `reason`: the message was not sent."""
 
     def __init__(self, sentence: str, reason: DownReason) -> None:
         super().__init__(sentence)
@@ -82,7 +79,7 @@ class LinkDown(PeerError):
 
 
 class LinkOverflow(PeerError):
-    """The peer's byte budget is spent: it reads slower than this side sends."""
+    """The peer's window is full: it reads slower than this side sends."""
 
 
 class BulkError(PeerError):
@@ -102,11 +99,11 @@ class BlobRefused(BulkError):
 
 
 class DepotFull(BlobRefused):
-    """What a depot holds is in use, and leaves no room."""
+    """The depot has no room: what it holds is in use."""
 
 
 class BulkTimeout(BulkError, TimeoutError):
-    """The blob was not moved in time; tells what was waited for."""
+    """The blob was not moved in time; the message says what was waited for."""
 
 
 _REMEDIES = {

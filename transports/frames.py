@@ -1,4 +1,4 @@
-"""Control messages on the wire; pure.
+"""The wire format of links. Pure.
 
 A message is a first frame, the *head*, and the frames that it declares:
 
@@ -14,7 +14,7 @@ A message is a first frame, the *head*, and the frames that it declares:
 Sizes and count are checked against `Limits` before a part is touched. Small
 messages travel in the head alone: each zmq frame costs a CURVE box of its own.
 A peer of another major version is told so by a BYE, whose four bytes any
-version can read. A newer minor version may append to HELLO's body and sends
+version can read. A newer minor version may append to HELLO's body, and sends
 nothing else that an older one does not know.
 """
 
@@ -40,7 +40,7 @@ _HEAD_ONE = struct.Struct("!BBBBHI")
 _PREFIX_BYTES = 4  # of a head, the same in every version
 _COUNTED = struct.Struct("!Q")
 _HELLO = struct.Struct("!IHIII")
-_USUAL = bytes((MAJOR, MINOR, 5, 1, 0, 1))  # one part, in the head
+_SINGLE = bytes((MAJOR, MINOR, 5, 1, 0, 1))  # one part, in the head
 _MAX_UINT32 = 0xFFFFFFFF
 
 
@@ -58,7 +58,7 @@ class Bye(IntEnum):
     CLOSING = 0
     VERSION = 1
     PROTOCOL = 2
-    STRANGER = 3  # it does not know this connection: a new one is needed
+    NO_LINK = 3  # the peer has no link for this connection: dial again
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,15 @@ class Limits:
 
 
 class Hello(NamedTuple):
-    """What each side says first."""
+    """The first message of each side."""
 
     limits: Limits
-    window: int  # bytes that may be on their way, see `cost`
-    silence_ms: int  # when this side gives up on a peer that it does not hear
+    window: int  # bytes that may be in flight, see `cost`
+    silence_ms: int  # after which this side gives up a silent peer
 
 
 class Head(NamedTuple):
-    """A first frame that was found to be right."""
+    """A valid first frame."""
 
     kind: int
     detail: int
@@ -95,7 +95,7 @@ class Head(NamedTuple):
 
 
 def cost(sizes: Sequence[int]) -> int:
-    """What a message counts for in the window: its bytes, and what it takes to hold it."""
+    """What a message takes of the window: its bytes, and the overhead of holding it."""
     return 128 + 64 * len(sizes) + sum(sizes)
 
 
@@ -118,10 +118,10 @@ def encode(message: Sequence[Buffer], limits: Limits) -> tuple[list[Buffer], int
 
 
 def decode_head(head: bytes, limits: Limits) -> Head:
-    """Check a first frame.
+    """Decode and check a first frame.
 
     Raises VersionMismatch for another major version's HELLO, and
-    RemoteProtocolError for all else that is not to be.
+    RemoteProtocolError for anything else that is invalid.
     """
     length = len(head)
     if length < _PREFIX_BYTES:
@@ -130,7 +130,7 @@ def decode_head(head: bytes, limits: Limits) -> Head:
     if kind == Kind.BYE:
         return Head(kind, detail, minor, (), [])
     if major != MAJOR:
-        if kind != Kind.HELLO:  # as any version would begin
+        if kind != Kind.HELLO:  # with which any version begins
             raise RemoteProtocolError("this is not a message of the protocol")
         raise VersionMismatch(
             f"the peer speaks version {major}.{minor}, this side {MAJOR}.{MINOR}: update the older"
@@ -166,9 +166,9 @@ def decode_head(head: bytes, limits: Limits) -> Head:
     return Head(kind, detail, minor, sizes, parts)
 
 
-def usual_part(head: bytes, limits: Limits) -> bytes | None:
-    """The part, if this is a right DATA message of one part in its head, as nearly all are."""
-    if head[:6] != _USUAL:
+def single_part(head: bytes, limits: Limits) -> bytes | None:
+    """The part of a valid DATA message of one part in its head, as nearly all are; else None."""
+    if head[:6] != _SINGLE:
         return None
     size = len(head) - 10
     if size != int.from_bytes(head[6:10], "big"):
@@ -177,7 +177,7 @@ def usual_part(head: bytes, limits: Limits) -> bytes | None:
 
 
 def check_parts(head: Head, received: Sequence[int]) -> None:
-    """Do the frames after the head have the declared sizes? Raises RemoteProtocolError."""
+    """Raises RemoteProtocolError unless the frames after the head have the declared sizes."""
     declared = head.sizes if head.parts is None else ()
     if tuple(received) != declared:
         raise RemoteProtocolError(
@@ -203,24 +203,24 @@ def decode_hello(head: Head) -> Hello:
     try:
         limits = Limits(frame, count, message)
     except ValueError as error:
-        raise RemoteProtocolError(f"a HELLO whose limits cannot be: {error}") from None
+        raise RemoteProtocolError(f"a HELLO with impossible limits: {error}") from None
     if window < 1 or silence < 1:
-        raise RemoteProtocolError("a HELLO without a window or without patience")
+        raise RemoteProtocolError("a HELLO whose window or silence is zero")
     return Hello(limits, window, silence)
 
 
 def encode_ping(received: int) -> bytes:
-    """A PING says how much the sender has received (see `cost`), and asks for a PONG."""
+    """A PING tells how much its sender has received (see `cost`), and asks for a PONG."""
     return _small(Kind.PING, _COUNTED.pack(received))
 
 
 def encode_pong(received: int) -> bytes:
-    """A PONG says it too; it also comes unasked, to open the window."""
+    """A PONG tells it too; it is also sent unasked, to open the window."""
     return _small(Kind.PONG, _COUNTED.pack(received))
 
 
-def decode_counted(head: Head) -> int:
-    """What the peer has received, from its PING or PONG. Raises RemoteProtocolError."""
+def decode_received(head: Head) -> int:
+    """What the peer has received, by its PING or PONG. Raises RemoteProtocolError."""
     parts = head.parts
     if not parts or len(parts[0]) < _COUNTED.size:
         raise RemoteProtocolError("a PING or PONG without its count")
@@ -233,7 +233,7 @@ def encode_bye(reason: Bye) -> bytes:
 
 
 def version_of(head: bytes) -> str:
-    """As every version writes it into every first frame."""
+    """The version, which every first frame of every version begins with."""
     return f"{head[0]}.{head[1]}"
 
 

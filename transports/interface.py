@@ -1,8 +1,8 @@
-"""What moves messages between processes, as the layers above see it.
+"""Links, which move messages between processes, as the layers above see them.
 
 A *link* carries messages, in order, between this process and one peer whose
 public key the handshake has proved. A link that was dialled heals itself: the
-same object goes up and down many times. A link that was accepted lives once.
+same object goes up and down many times. An accepted link lasts for one connection.
 Handlers run on the transport's I/O thread: they must be short and never block.
 """
 
@@ -28,42 +28,41 @@ class Link(Protocol):
 
     @property
     def address(self) -> str:
-        """Where the peer was dialled, or "" on an accepted link."""
+        """The address that was dialled, "" on an accepted link."""
 
     @property
     def state(self) -> DownReason | None:
-        """None while up, else why it is down."""
+        """None while the link is up, else why it is down."""
 
     @property
     def peer_version(self) -> str:
-        """The peer's version of the protocol, once it refused us for ours; else ""."""
+        """The peer's version of the protocol, once it refused this side's; else ""."""
 
     def send(self, message: Message) -> None:
         """Queue a message; thread-safe, never blocks.
 
         Raises LinkDown when the link is not up, LinkOverflow when the peer's
-        byte budget is spent, MessageTooLarge when it could never go. What was
-        queued is delivered, or the link's `down` event says that it may have
-        been lost.
+        window is full, MessageTooLarge when the message can never be sent. What
+        was queued is delivered, unless the link goes down.
         """
 
     def close(self) -> None:
-        """Say goodbye and forget the peer; a dialled link stops dialling.
+        """End the link; a dialled one stops dialling.
 
         Nothing is received after it; a last `link_down` follows, with CLOSED.
         """
 
 
 class LinkHandler(Protocol):
-    """The owner's side of a link; called on the I/O thread, never from inside a call of its own.
+    """The owner of links. Called on the I/O thread, never from inside a call that it makes itself.
 
-    An exception costs the link: it is logged, and the peer is told PROTOCOL.
+    An exception is logged and costs the link, and the peer is told PROTOCOL.
     """
 
     def link_up(self, link: Link) -> None: ...
 
     def link_down(self, link: Link, reason: DownReason) -> None:
-        """Also called, once per change of reason, while a dialled link cannot come up."""
+        """Also called, once for each change of reason, while a dialled link cannot come up."""
 
     def received(self, link: Link, message: list[Buffer]) -> None: ...
 
@@ -73,23 +72,23 @@ class Listener(Protocol):
 
     @property
     def address(self) -> str:
-        """`tcp://host:port` with the port that was taken."""
+        """`tcp://host:port`, with the port that was taken."""
 
     def links(self, peer_key: str) -> Sequence[Link]:
-        """Those of the peer that are up."""
+        """The peer's links that are up."""
 
     def cut(self, peer_key: str) -> int:
-        """Deny the key in the listener's Admission and close its live links; returns how many.
+        """Deny the key in the listener's Admission and end its links; returns how many.
 
-        Nothing is handled or sent after it returns. `allow` or `forget` of the
-        Admission lifts the denial.
+        Nothing of the peer is handled, and nothing sent to it, after this returns.
+        `allow` or `forget` of the Admission lifts the denial.
         """
 
     def close(self) -> None: ...
 
 
 class Transport(Protocol):
-    """One process's control plane: `zmq` in earnest, `memory` under test."""
+    """Makes the links of one process."""
 
     @property
     def public_key(self) -> str: ...
@@ -104,13 +103,12 @@ class Transport(Protocol):
     ) -> Listener:
         """Accept links at `tcp://host:port` (port 0 takes a free one).
 
-        `fd` is a listening TCP socket that the parent process opened
-        (socket activation); `address` then only names it.
+        `fd` is a TCP socket that already listens; `address` then only names it.
         Raises AddressInUse.
         """
 
     def dial(self, address: str, server_key: str, handler: LinkHandler) -> Link:
-        """Open a link to a server whose public key is known; returns at once."""
+        """Open a link to a server with a known public key; returns at once."""
 
     def close(self) -> None:
-        """Close everything within the linger limit."""
+        """Close all links and listeners, within the linger limit."""

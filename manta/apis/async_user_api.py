@@ -1,4 +1,4 @@
-"""A user's way to a manager, for asynchronous code."""
+"""`AsyncUserAPI`, for asynchronous code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, each with a sentence that names the argument and the remedy."""
+"""Checks of arguments; each error names the argument and the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
 MAX_NAME = 200
 LONGEST = 1e9
-"""Seconds; whoever would wait longer waits so long."""
+"""Seconds; longer times are cut to this."""
 
 
 def shown(value: object) -> str:
@@ -24,9 +24,9 @@ def shown(value: object) -> str:
 
 
 def name(where: str, value: object) -> str:
-    """A text of 1 to 200 characters without line breaks."""
+    """Checks a text of 1 to 200 printable characters."""
     if not isinstance(value, str):
-        raise InvalidArgument(f"{where} is {shown(value)}: give a text.")
+        raise InvalidArgument(f"{where} is {shown(value)}: give a string.")
     if not value.strip() or len(value) > MAX_NAME or not value.isprintable():
         raise InvalidArgument(
             f"{where} is {shown(value)}: give 1 to {MAX_NAME} printable characters."
@@ -35,24 +35,24 @@ def name(where: str, value: object) -> str:
 
 
 def identity(kind: str, thing: object) -> str:
-    """The id of a cluster, node, swarm, ...: of an overview that has one, or as it is given."""
+    """Returns the id of a cluster, node, swarm, ...: that of an overview, or what was given."""
     found = getattr(thing, f"{kind}_id", None) or getattr(thing, "id", thing)
     return name(f"The {kind}", found)
 
 
 def optional_identity(kind: str, thing: object) -> str | None:
-    """The same of what may be left out."""
+    """Does the same for what may be left out."""
     return None if thing is None else identity(kind, thing)
 
 
 def names(where: str, value: object) -> tuple[str, ...]:
-    """A list of texts; a single text stands for a list of one."""
+    """Checks a list of texts; a single text stands for a list of one."""
     if value is None:
         return ()
     if isinstance(value, str):
         return (name(where, value),)
     if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):
-        raise InvalidArgument(f"{where} is {shown(value)}: give a list of texts.")
+        raise InvalidArgument(f"{where} is {shown(value)}: give a list of strings.")
     found = tuple(name(f"an entry of {where}", item) for item in value)
     for item in found:
         if found.count(item) > 1:
@@ -76,12 +76,12 @@ def integer(where: str, value: object, least: int, most: int | None = None) -> i
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    """An int or float, numpy's too; no bool."""
+    """Whether it is an int or float, numpy's included, but no bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def seconds(where: str, value: object) -> float:
-    """A finite number of seconds above zero, numpy's too."""
+    """Checks a finite number of seconds above zero."""
     if not _is_number(value) or not 0 < value < math.inf:
         raise InvalidArgument(f"{where} is {shown(value)}: give seconds, more than 0.")
     return min(float(value), LONGEST)
@@ -96,12 +96,14 @@ def fraction(where: str, value: object) -> float:
 
 
 def size(where: str, value: object) -> int:
-    """Bytes, as a number or as a text such as "512 MiB"."""
+    """Returns bytes, given as a number or as a text such as "512 MiB"."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise InvalidArgument(f'{where} is {shown(value)}: give bytes, or a text such as "2 GiB".')
+        raise InvalidArgument(
+            f'{where} is {shown(value)}: give bytes, or a string such as "2 GiB".'
+        )
     unit = (match[2] or "").capitalize()
     return int(float(match[1]) * _UNITS[unit])
 
@@ -125,7 +127,7 @@ _RESOURCES: dict[object, Callable[[str, object], int | float]] = {
 
 
 def resources(where: str, value: object) -> dict[str, Any] | None:
-    """A mapping with any of cpu (cores), memory, disk (bytes) and gpu (count)."""
+    """Checks a mapping with any of cpu (cores), memory, disk (bytes) and gpu (count)."""
     if value is None:
         return None
     if not isinstance(value, Mapping):

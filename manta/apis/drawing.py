@@ -1,7 +1,7 @@
-"""What a notebook shows of a swarm, a graph and results: HTML that stands alone. Pure.
+"""HTML for notebooks: graphs as SVG, and tables. Pure.
 
-A graph is drawn as SVG, left to right: a task's column is the longest way to it. Lines and
-letters take the notebook's own colour, so that they can be read on dark and on light.
+A graph is drawn from left to right: the column of a task is the length of the longest path to it.
+Lines and text take the notebook's own colour, to be readable in dark and light themes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from manta.apis.task import Condition
 
 MOST_TASKS = 100
-"""A graph of more is shown as text: nobody could read the drawing."""
+"""A larger graph is shown as text, since its drawing would be unreadable."""
 _LETTERS = 22
 _WIDTH, _HEIGHT = 190, 46
 _COLUMN, _ROW = 250, 66
@@ -29,7 +29,7 @@ class Box(NamedTuple):
 
 
 def graph(boxes: Sequence[Box], otherwise: str) -> str:
-    """`boxes` come in a topological order; of too many, the text `otherwise` is shown."""
+    """Draws boxes, given in topological order; too many are shown as the text `otherwise`."""
     return text(otherwise) if len(boxes) > MOST_TASKS else _svg(boxes)
 
 
@@ -43,7 +43,7 @@ def text(content: str) -> str:
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], more: int) -> str:
-    """Rows below a header; `more` of them are left out."""
+    """Makes a table, and says how many `more` rows were left out."""
     if not rows:
         return f"<div>{escape(title)}</div>"
     lines = [_row("th", header), *(_row("td", row) for row in rows)]
@@ -101,7 +101,7 @@ def _box(box: Box, corner: tuple[int, int]) -> str:
 
 
 def _edge(start: tuple[int, int], end: tuple[int, int], condition: Condition) -> str:
-    """A curve with an arrow; broken where the first result is enough."""
+    """Draws an arrow; a dashed one where the first result is enough."""
     x0, y0 = start[0] + _WIDTH, start[1] + _HEIGHT // 2
     x1, y1 = end[0], end[1] + _HEIGHT // 2
     bend = (_COLUMN - _WIDTH) // 2

@@ -1,6 +1,6 @@
-"""Every error that the SDK raises, in one tree, split by whose fault it is.
+"""The errors that the SDK raises: one tree, split by whose fault it is.
 
-Each is one sentence that says what was wrong, where, and the remedy.
+Each message is one sentence that says what is wrong, where, and what to do.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ class MantaError(Exception):
     """Root of the SDK's errors."""
 
 
-# The swarm, as it is written.
+# The swarm.
 
 
 class InvalidSwarm(MantaError, ValueError):
-    """The swarm cannot be deployed as it is written."""
+    """The swarm is not valid and cannot be deployed."""
 
 
 class InvalidArgument(InvalidSwarm, TypeError):
-    """An argument of a wrong type, out of range, or in conflict with another."""
+    """An argument has the wrong type, is out of range, or conflicts with another."""
 
 
 class InvalidValue(InvalidSwarm, TypeError):
-    """A value that cannot be sent: names the place inside it and the remedy."""
+    """A value cannot be sent; the message names the place in it and the remedy."""
 
 
 class GraphError(InvalidSwarm):
-    """A cycle, an unconnected task, an alias used twice."""
+    """The graph has a cycle, an unconnected task, or an alias that is used twice."""
 
 
 class ModuleError(InvalidSwarm):
-    """A module that is not there, cannot be read or packaged, or has a syntax error."""
+    """A module is missing, cannot be read or packaged, or has a syntax error."""
 
 
 # This machine.
 
 
 class ProfileError(MantaError):
-    """A profile, key or credential under `~/.manta` that is missing, malformed or exposed."""
+    """A profile, key or token under `~/.manta` is missing, malformed, or readable by others."""
 
 
 class DatasetMissing(MantaError):
-    """A path that was given as a dataset does not exist."""
+    """The path of a dataset does not exist."""
 
 
-# The way to the manager.
+# The connection to the manager.
 
 
 class ConnectionFailed(MantaError, ConnectionError):
-    """The manager could not be talked to."""
+    """The manager could not be reached, or the connection to it failed."""
 
 
 class ManagerUnreachable(ConnectionFailed):
@@ -60,8 +60,8 @@ class ManagerUnreachable(ConnectionFailed):
 
 
 class WrongServerKey(ConnectionFailed):
-    """Who answers does not hold the key that is expected there: by the token, the
-    profile or a manager of this machine."""
+    """Whoever answers does not hold the manager's key that the token, the profile or the
+    manager of this machine names."""
 
 
 class Denied(ConnectionFailed):
@@ -69,42 +69,42 @@ class Denied(ConnectionFailed):
 
 
 class ManagerBusy(ConnectionFailed):
-    """The manager cannot take the request now: ask again."""
+    """The manager is overloaded: try again later."""
 
 
 class VersionMismatch(ConnectionFailed):
-    """The manager speaks another major version."""
+    """The manager speaks another major version of the protocol."""
 
 
 class NoAnswer(ConnectionFailed, TimeoutError):
-    """The request was sent and not answered: it may have been carried out."""
+    """The request was sent but not answered: it may have been carried out."""
 
 
 class ProtocolViolation(ConnectionFailed):
-    """The manager sent what the protocol forbids."""
+    """The manager sent something that the protocol does not allow."""
 
 
 class TransferFailed(ConnectionFailed):
-    """A large value did not arrive whole."""
+    """A large value did not arrive complete."""
 
 
 class MissingPackage(MantaError, ImportError):
-    """A package that this form needs is not installed."""
+    """A package that this call needs is not installed."""
 
 
 class WaitTimeout(MantaError, TimeoutError):
-    """What was waited for did not happen in the time given."""
+    """What was waited for did not happen in time."""
 
 
 class ApiClosed(MantaError):
-    """The API object was closed and is still used."""
+    """The API object was used after it was closed."""
 
 
 # What the manager refuses.
 
 
 class RequestRefused(MantaError):
-    """The manager's no. `code` is stable (`manta.protocol.codes`), `data` holds plain values."""
+    """The manager refused. `code` is stable (`manta.protocol.codes`), `data` has plain values."""
 
     def __init__(self, sentence: str, code: str = "", data: dict[str, Any] | None = None) -> None:
         super().__init__(sentence)
@@ -113,19 +113,19 @@ class RequestRefused(MantaError):
 
 
 class NotAuthenticated(RequestRefused):
-    """Not signed in, wrong credentials, or a token that does not serve."""
+    """Not signed in, wrong credentials, or a token that is not valid."""
 
 
 class TokenRefused(NotAuthenticated):
-    """A token that is missing, malformed, expired, used, foreign or bound to another key."""
+    """A token is missing, malformed, expired, used up, foreign, or bound to another key."""
 
 
 class Forbidden(RequestRefused):
-    """This user may not do this."""
+    """This user is not allowed to do this."""
 
 
 class RateLimited(RequestRefused):
-    """Too many attempts: wait."""
+    """Too many attempts: wait before the next one."""
 
 
 class NotFound(RequestRefused, LookupError):
@@ -133,19 +133,19 @@ class NotFound(RequestRefused, LookupError):
 
 
 class Ambiguous(RequestRefused, LookupError):
-    """The prefix fits more than one."""
+    """The beginning of an id, or the name, fits more than one."""
 
 
 class NameTaken(RequestRefused):
-    """Another one has this name or alias."""
+    """The name or alias is taken."""
 
 
 class WrongState(RequestRefused):
-    """Not possible in the state in which the cluster or swarm is."""
+    """The cluster or swarm is in a state in which this is not possible."""
 
 
 class Unplaceable(RequestRefused):
-    """No node can run one of the tasks; `problems` names each task, the reason and the remedy."""
+    """No node can run one of the tasks; `problems` gives each task, the reason and the remedy."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -154,11 +154,11 @@ class Unplaceable(RequestRefused):
 
 
 class InvalidRequest(RequestRefused, ValueError):
-    """The manager does not accept a value in the request."""
+    """The manager rejected a value in the request."""
 
 
 class ManagerFault(RequestRefused):
-    """The manager's disk or one of its parts does not serve now."""
+    """The manager's disk, or a part of the manager, is not working right now."""
 
 
 _BY_CODE: dict[str, type[RequestRefused]] = {
@@ -198,5 +198,5 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
 
 
 def refusal(code: str, sentence: str, data: dict[str, Any]) -> RequestRefused:
-    """The typed form of the manager's no; a code of a newer manager is the plain form."""
+    """Returns the error for the manager's code; codes of newer managers give RequestRefused."""
     return _BY_CODE.get(code, RequestRefused)(sentence, code, data)

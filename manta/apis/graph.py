@@ -1,7 +1,7 @@
 """The graph of a swarm: which task runs after which. Pure.
 
-`build` makes it of the calls that tasks noted: it gives aliases, and a topological order in which
-tasks that could swap keep the order in which they were made.
+`build` makes it from the calls of tasks. It assigns aliases and a topological order; ties keep the
+order in which the tasks were created.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Graph(NamedTuple):
         )
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
+        """Draws the graph in notebooks."""
         from manta.apis import drawing
 
         boxes = [drawing.Box(v.alias, placing(v.task), v.after) for v in self.vertices]
@@ -60,7 +60,7 @@ class Graph(NamedTuple):
 
 
 def placing(task: Task) -> str:
-    """Where a task runs, in words."""
+    """Says where a task runs."""
     if task.replicas is not None:
         return f"{task.replicas} replicas"
     if task.method.startswith("tag-"):
@@ -81,10 +81,10 @@ def placing(task: Task) -> str:
 def build(
     last: Sequence[Task], wiring: Wiring, attributes: Mapping[Task, str], swarm: str
 ) -> Graph:
-    """The graph that ends in `last`.
+    """Builds the graph that ends in `last`.
 
-    `attributes` names the swarm's own tasks. Raises GraphError for a cycle, an alias
-    used twice, and a task that is known but that nothing returned comes after.
+    `attributes` names the swarm's own tasks. Raises GraphError for a cycle, an alias that is used
+    twice, or a task that nothing in `last` runs after.
     """
     after = _ancestry(last, wiring)
     for task in {**dict.fromkeys(attributes), **wiring.known}:
@@ -127,7 +127,7 @@ def _ancestry(last: Sequence[Task], wiring: Wiring) -> dict[Task, dict[Task, Con
 
 
 def unique_aliases(wanted: Iterable[tuple[str, bool]]) -> list[str]:
-    """Aliases for (alias, whether it is explicit): defaults are numbered around the others."""
+    """Makes aliases unique, given (alias, whether it is explicit): defaults are numbered."""
     wanted = list(wanted)
     explicit: set[str] = set()
     for alias, is_explicit in wanted:
@@ -152,9 +152,9 @@ def unique_aliases(wanted: Iterable[tuple[str, bool]]) -> list[str]:
 
 
 def topological_order(after: Mapping[str, Sequence[str]]) -> list[str]:
-    """The keys, each after those that it maps to; ties keep the mapping's order.
+    """Sorts the keys so that each comes after those it maps to; ties keep the mapping's order.
 
-    Raises GraphError that names a cycle.
+    Raises GraphError, which names a cycle.
     """
     rank = {name: position for position, name in enumerate(after)}
     waiting = {name: len(set(parents)) for name, parents in after.items()}
@@ -173,22 +173,22 @@ def topological_order(after: Mapping[str, Sequence[str]]) -> list[str]:
             if not waiting[child]:
                 heapq.heappush(ready, rank[child])
     if len(order) < len(after):
-        circle = _cycle(after, {name for name, count in waiting.items() if count})
+        cycle = _cycle(after, {name for name, count in waiting.items() if count})
         raise GraphError(
-            f"The tasks run in a circle, {' -> '.join(circle)}: a task runs once in an iteration. "
-            f"Remove a call that closes the circle, or make a second Task of the same module; "
-            "to go round again, use max_iteration or world.schedule_next_iter()."
+            f"The tasks form a cycle, {' -> '.join(cycle)}: a task runs once in an iteration. "
+            "Remove a call from the cycle, or make a second Task of the same module; "
+            "to repeat tasks, use max_iteration or world.schedule_next_iter()."
         )
     return order
 
 
 def _cycle(after: Mapping[str, Sequence[str]], stuck: set[str]) -> list[str]:
-    """Some cycle, in the order in which its tasks would run; each of `stuck` waits for another."""
+    """Finds a cycle, in the order in which its tasks would run; all of `stuck` wait for another."""
     path: list[str] = []
     name = next(name for name in after if name in stuck)
     while name not in path:
         path.append(name)
         name = next(parent for parent in after[name] if parent in stuck)
-    circle = path[path.index(name) :][::-1]
-    first = circle.index(next(name for name in after if name in circle))
-    return [*circle[first:], *circle[: first + 1]]
+    cycle = path[path.index(name) :][::-1]
+    first = cycle.index(next(name for name in after if name in cycle))
+    return [*cycle[first:], *cycle[: first + 1]]

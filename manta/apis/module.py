@@ -1,4 +1,4 @@
-"""A module: the code that a task runs, and what it needs."""
+"""A module: the code of a task, and what it needs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 UNNAMED = "module"
-"""What source text without a name is called."""
+"""The name of source text without one."""
 
 
 class Module:
-    """Code for a task.
+    """The code of a task, and what it needs.
 
-    `python_program` is source text (it has a newline), or the path of a file or of a package
-    folder, relative to the swarm's file and then to the working folder, or a name: of a
-    registered module (`UserAPI.send_module`), else `NAME.py` or `NAME/` beside the swarm's file.
-    None is for an image that runs its own entry point.
-    `image`: "pytorch" means manta_light:pytorch, any other is taken as it is.
-    `datasets`: names that a node must map to run this. `version`: MAJOR.MINOR.PATCH, whose
-    content never changes once it was sent; a range of them, in PEP 440's grammar (">=1.0,<2",
-    "~=1.2", "==1.*"), names the highest registered one that it allows. `requirements`: as in a
-    requirements file. `resources`: of one instance, any
-    of cpu (cores), memory, disk (bytes, or a text such as "2 GiB") and gpu (count).
+    `python_program` is source text (it has a newline), or the path of a file or package folder,
+    relative to the swarm's file or else to the working folder, or the name of a registered
+    module (`UserAPI.send_module`), or else of `NAME.py` or `NAME/` beside the swarm's file.
+    It is None for an image that runs its own entry point.
+    `image`: a name without ":" or "/", such as "pytorch", means manta_light:pytorch.
+    `datasets`: names of datasets that a node must have to run this. `version`:
+    MAJOR.MINOR.PATCH, whose content never changes once it was sent; or a range in the grammar of
+    PEP 440 (">=1.0,<2", "~=1.2", "==1.*"), which selects the highest registered version in it.
+    `requirements`: as in a requirements file. `resources`: what one instance needs, any of cpu
+    (cores), memory, disk (bytes, or a text such as "2 GiB") and gpu (count).
     `include`: more files and folders, packed beside the program under their own names.
 
-    Raises InvalidArgument. Files are looked for when the swarm is compiled.
+    Raises InvalidArgument. Files are looked up when the swarm is compiled.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class Module:
 
     @property
     def is_source(self) -> bool:
-        """Whether `python_program` is source text, not a path or a name."""
+        """Whether `python_program` is source text and not a path or name."""
         return self.python_program is not None and "\n" in self.python_program
 
     @property
     def is_range(self) -> bool:
-        """Whether `version` is a range: then only a registered module is meant."""
+        """Whether `version` is a range, which only registered modules can have."""
         return self.version is not None and not versions.is_version(self.version)
 
     def _default_name(self) -> str:

@@ -1,17 +1,17 @@
-"""What the manager tells of clusters, nodes, swarms and tasks, as users see it.
+"""Clusters, nodes, swarms, tasks, users and modules, as the API returns them.
 
-Each answers `overview["field"]` as well as `overview.field`. Times are seconds since the
+Fields can be read as `overview.field` and as `overview["field"]`. Times are seconds since the
 epoch, sizes are bytes, usage is a fraction from 0 to 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
-from manta.protocol.clusters import ClusterInfo, NodeInfo
+from manta.protocol.clusters import NodeInfo
 from manta.protocol.node import (
     Capabilities,
     DatasetInfo,
@@ -22,12 +22,12 @@ from manta.protocol.node import (
 )
 from manta.protocol.spec import ResourceSpec
 from manta.protocol.states import SwarmState
-from manta.protocol.user import EventItem, LogItem, MetricsItem, SwarmInfo, TaskInfo
-from manta.protocol.users import ModuleInfo, UserInfo
+from manta.protocol.user import LogItem, MetricsItem, TaskInfo
+from manta.protocol.users import ModuleInfo
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """Fields by name and by key."""
+    """A record whose fields can be read by name and by key."""
 
     def __getitem__(self, key: str) -> Any:
         if key in self.keys():
@@ -41,15 +41,23 @@ class Overview(msgspec.Struct, frozen=True):
         return iter(self.keys())
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The field, or the default where there is none of that name."""
+        """Returns the field, or the default if there is none of that name."""
         return getattr(self, key) if key in self.keys() else default
 
     def keys(self) -> tuple[str, ...]:
-        """The fields; with `[]` this makes `dict(overview)` work."""
+        """Returns the names of the fields, so that `dict(overview)` works."""
         return self.__struct_fields__
 
 
-class ClusterOverview(Overview, frozen=True):
+class _Same(Overview, frozen=True):
+    """An overview with the same fields as a message."""
+
+    @classmethod
+    def of(cls, info: msgspec.Struct) -> Self:
+        return msgspec.convert(info, cls, from_attributes=True)
+
+
+class ClusterOverview(_Same, frozen=True):
     """`status` is RUNNING or STOPPED; `node_count` counts the nodes that have enrolled."""
 
     id: str
@@ -58,13 +66,9 @@ class ClusterOverview(Overview, frozen=True):
     owner_id: str
     node_count: int
 
-    @classmethod
-    def of(cls, info: ClusterInfo) -> ClusterOverview:
-        return cls(info.id, info.name, info.status, info.owner_id, info.node_count)
-
 
 class NodeResources(Overview, frozen=True):
-    """What the node has, and has left now. Sizes in bytes."""
+    """What the node has and what of it is free. Sizes in bytes."""
 
     cpu_count: int
     cpu_memory: int
@@ -110,7 +114,7 @@ class NodeOverview(Overview, frozen=True):
         )
 
 
-class SwarmOverview(Overview, frozen=True):
+class SwarmOverview(_Same, frozen=True):
     """`status` is a SwarmState; `iteration` counts from 0, -1 before the first."""
 
     swarm_id: str
@@ -127,17 +131,13 @@ class SwarmOverview(Overview, frozen=True):
 
     @property
     def id(self) -> str:
-        """`swarm_id`, as clusters and nodes have an `id`."""
+        """The same as `swarm_id`."""
         return self.swarm_id
 
     @property
     def ended(self) -> bool:
-        """Whether it is COMPLETED, STOPPED or FAILED: nothing changes any more."""
+        """Whether it is COMPLETED, STOPPED or FAILED; none of these changes again."""
         return self.status in _FINAL
-
-    @classmethod
-    def of(cls, info: SwarmInfo) -> SwarmOverview:
-        return cls(**{field: getattr(info, field) for field in cls.__struct_fields__})
 
 
 _FINAL = frozenset(state.value for state in SwarmState if state.final)
@@ -146,8 +146,9 @@ _FINAL = frozenset(state.value for state in SwarmState if state.final)
 class TaskOverview(Overview, frozen=True):
     """One attempt of one instance of a task. `status` is an AttemptState.
 
-    `index` counts the task's instances in an iteration, `attempt` the tries of one, from 0.
-    `output` is what its code returned, `timings` the seconds on its node by what they went to.
+    `index` numbers the task's instances in an iteration and `attempt` the attempts of one, both
+    from 0. `output` is what the code returned, `timings` the seconds that each phase took on the
+    node.
     """
 
     task_id: str
@@ -185,7 +186,7 @@ class TaskOverview(Overview, frozen=True):
 
 
 class ErrorOverview(Overview, frozen=True):
-    """Why an attempt failed; `traceback` is of the task's own code."""
+    """Why an attempt failed; `traceback` shows the task's own code only."""
 
     alias: str
     index: int
@@ -206,7 +207,7 @@ class ErrorOverview(Overview, frozen=True):
 
 
 class LogOverview(Overview, frozen=True):
-    """A line that a task wrote; `stream` is stdout, stderr or a logging level."""
+    """A line that a task logged; `stream` is stdout, stderr or a logging level."""
 
     at: float
     node_id: str
@@ -227,7 +228,7 @@ class LogOverview(Overview, frozen=True):
 
 
 class MetricsOverview(Overview, frozen=True):
-    """What a task gave to `world.log_metrics`."""
+    """Numbers that a task logged with `world.log_metrics`."""
 
     at: float
     node_id: str
@@ -245,9 +246,9 @@ class MetricsOverview(Overview, frozen=True):
         return cls(*where, item.metrics, item.step)
 
 
-class EventOverview(Overview, frozen=True):
+class EventOverview(_Same, frozen=True):
     """What happened to a swarm. `kind`: state, iteration, placed, started, finished, failed,
-    quorum (a task is done and instances were left out), retried, lost, progress."""
+    quorum (a task is done without all of its instances), retried, lost, progress."""
 
     at: float
     kind: str
@@ -258,16 +259,12 @@ class EventOverview(Overview, frozen=True):
     node_alias: str
     fraction: float | None
 
-    @classmethod
-    def of(cls, item: EventItem) -> EventOverview:
-        return cls(**{field: getattr(item, field) for field in cls.__struct_fields__})
-
 
 def _place(instance: Instance) -> tuple[str, int, int, int]:
     return instance.alias, instance.index, instance.iteration, instance.attempt
 
 
-class GrantOverview(Overview, frozen=True):
+class GrantOverview(_Same, frozen=True):
     """A role in a cluster."""
 
     cluster_id: str
@@ -275,8 +272,8 @@ class GrantOverview(Overview, frozen=True):
     role: str
 
 
-class UserOverview(Overview, frozen=True):
-    """`admin`: of the whole platform, with every right in every cluster."""
+class UserOverview(_Same, frozen=True):
+    """A user. `admin` means every right in every cluster."""
 
     id: str
     email: str
@@ -284,14 +281,9 @@ class UserOverview(Overview, frozen=True):
     created_at: float
     grants: tuple[GrantOverview, ...]
 
-    @classmethod
-    def of(cls, info: UserInfo) -> UserOverview:
-        grants = (GrantOverview(g.cluster_id, g.cluster_name, g.role) for g in info.grants)
-        return cls(info.id, info.email, info.admin, info.created_at, tuple(grants))
 
-
-class RoleOverview(Overview, frozen=True):
-    """`builtin`: owner, operator, researcher and viewer can't be changed."""
+class RoleOverview(_Same, frozen=True):
+    """A role. `builtin` ones (owner, operator, researcher, viewer) cannot be changed."""
 
     name: str
     rights: tuple[str, ...]
@@ -299,9 +291,9 @@ class RoleOverview(Overview, frozen=True):
 
 
 class ModuleOverview(Overview, frozen=True):
-    """A registered module. `digest` and `size` (bytes) are those of its package, None and 0 of
-    an image alone; `version` is None for one that is known by its digest. `updated_at` is when
-    its content was last sent."""
+    """A registered module. `digest` and `size` (bytes) describe its package, and are None and 0
+    for an image without a program; `version` is None for a module without one. `updated_at` is
+    when its content was last sent."""
 
     id: str
     name: str
@@ -335,7 +327,7 @@ class ModuleOverview(Overview, frozen=True):
         )
 
 
-# How users name things: by an overview, an id, a unique beginning of one, or a name.
+# What names a thing in a call: its overview, its id, a unique beginning of that, or its name.
 ClusterId = str | ClusterOverview
 NodeId = str | NodeOverview
 SwarmId = str | SwarmOverview

@@ -1,4 +1,4 @@
-"""What tasks wrote with `world.results`, and how to choose among it."""
+"""Results that tasks wrote with `world.results`, and how to select among them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """One value that one instance of a task wrote under a tag in one iteration.
+    """A value that an instance of a task wrote under a tag in an iteration.
 
     `counts` is False for what a failed attempt wrote. `value` is decoded when it is first
-    asked for; arrays are views of what was received, so large ones cost memory as they are read.
+    accessed; arrays are views of what was received, so large ones take memory only as they are
+    read.
     """
 
     def __init__(
@@ -50,21 +51,11 @@ class Result:
 
     @classmethod
     def of(cls, item: ResultItem, load: Callable[[], Any]) -> Result:
-        return cls(
-            iteration=item.iteration,
-            tag=item.tag,
-            node_id=item.node_id,
-            node_alias=item.node_alias,
-            alias=item.alias,
-            index=item.index,
-            attempt=item.attempt,
-            counts=item.counts,
-            load=load,
-        )
+        return cls(load=load, **{name: getattr(item, name) for name in _COLUMNS[:-1]})
 
     @cached_property
     def value(self) -> Any:
-        """What was written; decoded when it is first asked for."""
+        """The value that was written, decoded when it is first accessed."""
         return self._load()
 
     def __repr__(self) -> str:
@@ -78,10 +69,10 @@ class Result:
 class Results(Sequence[Result]):
     """Results in the order in which they arrived.
 
-    Called with an iteration, a list of iterations, a tag, or a node's id or alias, it gives
-    those; several narrow further: `results("accuracy", 3)`, `results([0, 1])("node-1")`. By
-    name, `results(tag="left")`, it is clear which is meant where a tag and a node share one.
-    `values()` has the values alone, `by_node()` maps nodes to them.
+    Call it with an iteration, a list of iterations, a tag, or a node's id or alias to select
+    results, and with several to narrow them down: `results("accuracy", 3)`,
+    `results([0, 1])("node-1")`. Use a keyword, `results(tag="left")`, where a tag and a node have
+    the same name. `values()` returns the values, `by_node()` maps nodes to them.
     """
 
     def __init__(self, results: Iterable[Result] = ()) -> None:
@@ -94,7 +85,7 @@ class Results(Sequence[Result]):
         node_id: str | None = None,
         tag: str | None = None,
     ) -> Results:
-        """Raises NotFound, with what there is, when nothing fits."""
+        """Selects results. Raises NotFound, listing what there is, when nothing fits."""
         found = self
         for selector in selectors:
             found = found._narrowed(selector)
@@ -125,10 +116,10 @@ class Results(Sequence[Result]):
         return found
 
     def _named(self, name: object, fields: tuple[str, ...]) -> Results:
-        """By the first of these fields that fits; a node also by a unique beginning of its id."""
+        """Selects by the first of these fields that fits; a node id may be cut short."""
         what = " or ".join(["tag"] * ("tag" in fields) + ["node"] * ("node_id" in fields))
         if not isinstance(name, str):
-            raise InvalidArgument(f"Results were asked for the {what} {name!r}: give a text.")
+            raise InvalidArgument(f"Results were asked for the {what} {name!r}: give a string.")
         for field in fields:
             found = Results(result for result in self if getattr(result, field) == name)
             if found:
@@ -165,7 +156,7 @@ class Results(Sequence[Result]):
 
     @property
     def iterations(self) -> list[int]:
-        """The iterations that have results, ascending."""
+        """The iterations that have results, in ascending order."""
         return sorted({result.iteration for result in self})
 
     @property
@@ -175,17 +166,17 @@ class Results(Sequence[Result]):
 
     @property
     def node_ids(self) -> list[str]:
-        """The ids of the nodes that wrote, in order of arrival."""
+        """The ids of the nodes that wrote results, in order of arrival."""
         return list(dict.fromkeys(result.node_id for result in self))
 
     def values(self) -> list[Any]:
-        """In the order of iteration, task and instance."""
+        """Returns the values, ordered by iteration, tag, task and instance."""
         return [result.value for result in sorted(self, key=_rank)]
 
     def by_node(self) -> dict[str, Any]:
-        """{node_id: value}; keyed `node_id/alias.k` where a node has several.
+        """Returns {node_id: value}; the key is `node_id/alias.k` where a node has several.
 
-        For one tag of one iteration: raises InvalidArgument over more.
+        Raises InvalidArgument unless the results are of one tag and one iteration.
         """
         if len(self.tags) > 1 or len(self.iterations) > 1:
             raise InvalidArgument(
@@ -201,10 +192,10 @@ class Results(Sequence[Result]):
         }
 
     def to_pandas(self) -> DataFrame:
-        """A row for each result, in the order of iteration, tag, task and instance.
+        """Returns a data frame with a row per result, by iteration, tag, task and instance.
 
         Columns: iteration, tag, node_id, node_alias, alias, index, attempt, counts, value.
-        Values are as they are: an array is one object in its cell. Raises MissingPackage.
+        Values are not converted: an array is one object in its cell. Raises MissingPackage.
         """
         pandas = _package("pandas", "to_pandas()")
         frame: DataFrame = pandas.DataFrame(
@@ -214,11 +205,11 @@ class Results(Sequence[Result]):
         return frame
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write a table of the same rows; numbers, texts and bytes stay what they are.
+        """Writes a table with the rows of `to_pandas`; numbers, texts and bytes keep their type.
 
-        Other values are JSON, arrays in it as nested lists; `value_type` says which each is:
-        number, text, bytes, json or array (with its dtype). Raises MissingPackage, and NotFound
-        when there are no results: an empty file would read as success.
+        Other values become JSON, arrays nested lists; `value_type` says what each was: number,
+        text, bytes, json or array (with its dtype). Raises MissingPackage, and NotFound when
+        there are no results, since an empty file would look like success.
         """
         pyarrow = _package("pyarrow", "to_parquet()")
         parquet = _package("pyarrow.parquet", "to_parquet()")
@@ -238,11 +229,11 @@ class Results(Sequence[Result]):
         parquet.write_table(pyarrow.table(arrays), os.fspath(path))
 
     def to_npz(self, path: str | os.PathLike[str]) -> None:
-        """Write the arrays and numbers as one .npz file.
+        """Writes arrays and numbers to one .npz file.
 
-        Keys are `iteration/tag/node/alias.k`, with `/key` behind for each entry of a dict or
-        list. Raises InvalidArgument for a value that is no array, and NotFound when there are
-        no results: an empty file would read as success.
+        Keys are `iteration/tag/node/alias.k`, followed by `/key` for each entry of a dict or
+        list. Raises InvalidArgument for a value that is not an array, and NotFound when there are
+        no results, since an empty file would look like success.
         """
         self._require_some(path)
         import numpy
@@ -283,7 +274,7 @@ class Results(Sequence[Result]):
         return f"<Results: {len(self)} of {shown}, {where}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the first rows as a table."""
+        """Shows the first rows as a table in notebooks."""
         from manta.apis import drawing
 
         rows = [_cells(result) for result in self[:MOST_ROWS]]
@@ -291,7 +282,7 @@ class Results(Sequence[Result]):
 
 
 MOST_ROWS = 20
-"""Results that a notebook shows."""
+"""Results that a notebook shows at most."""
 _HEADER = ("iteration", "tag", "node", "task", "value")
 
 
@@ -337,11 +328,11 @@ def _package(name: str, what: str) -> Any:
 
 
 _EXACT = 2**53
-"""Whole numbers up to it are what they are as floats as well."""
+"""Integers up to this are exact as floats."""
 
 
 def _flat(result: Result) -> tuple[str, Any]:
-    """What a table holds of a value, and what it is."""
+    """Returns the kind of a value and what a table stores of it."""
     value = result.value
     if getattr(value, "shape", None) == ():  # what a mean or a sum gives
         value = value.item()

@@ -2,9 +2,9 @@
 
     self.schedule = [("worker", "parallel"), ("aggregator", "sequential")] * 10
 
-A name is an attribute of the swarm: a task, or a list or dict of tasks that run side by side.
-Entries run in order; a repeat of the first one starts the next iteration. A name that comes
-twice in one iteration stands for a second task there, on the same module.
+A name is an attribute of the swarm: a task, or a list or dict of tasks that run in parallel.
+Entries run in order; a repeat of the first one starts the next iteration. A name that occurs
+twice in an iteration stands for a second task on the same module.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MODES = ("parallel", "sequential")
 
 
 class Entry(NamedTuple):
-    """Tasks that run side by side; `sequential`: the instances of each one after another."""
+    """Tasks that run in parallel; `sequential` runs the instances of each one after another."""
 
     aliases: tuple[str, ...]
     sequential: bool
 
 
 class Schedule(NamedTuple):
-    """`graph` has the tasks, none after another; `iterations` say what runs when."""
+    """`graph` has the tasks without edges; `iterations` says what runs when."""
 
     graph: Graph
     iterations: tuple[tuple[Entry, ...], ...]
@@ -46,7 +46,7 @@ class Schedule(NamedTuple):
         return "\n".join([*lines, *numbered])
 
     def _repr_html_(self) -> str:
-        """One iteration is drawn if all are alike; else the schedule is text."""
+        """Draws one iteration if all are alike, else shows text."""
         from manta.apis import drawing
 
         if len(set(self.iterations)) > 1:
@@ -65,7 +65,7 @@ class Schedule(NamedTuple):
 
 
 def build(written: object, attributes: Mapping[str, Sequence[Task]], swarm: str) -> Schedule:
-    """`attributes` are the swarm's own, in order of assignment. Raises InvalidSwarm, GraphError."""
+    """Builds a schedule; `attributes` are the swarm's. Raises InvalidSwarm, GraphError."""
     entries = _entries(written, attributes, swarm)
     iterations: list[list[tuple[str, str]]] = []
     for entry in entries:

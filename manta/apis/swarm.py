@@ -25,7 +25,7 @@ class Network(NamedTuple):
 
 
 class _State:
-    """What a swarm knows of itself; apart, so that no attribute of a user's can meet it."""
+    """A swarm's own state, kept apart so that it never clashes with a user's attributes."""
 
     __slots__ = ("cluster", "globals", "max_iteration", "networks", "seed")
 
@@ -38,16 +38,16 @@ class _State:
 
 
 class Swarm:
-    """Subclass it, make Tasks in `__init__`, and say in `execute()` what runs after what.
+    """The base class of swarms: make Tasks in `__init__`, and connect them in `execute()`.
 
     The graph runs once, or `max_iteration` times, or as long as a task calls
-    `schedule_next_iter`, up to `max_iteration`. `seed` fixes every random choice.
-    Instead of `execute()`, `schedule` may say what runs in which iteration:
+    `schedule_next_iter`, but at most `max_iteration` times. `seed` fixes every random choice.
+    Instead of `execute()`, an attribute `schedule` can say what runs in which iteration:
     `[("worker", "parallel"), ("aggregator", "sequential")] * 10`. Names are attributes;
     `parallel` starts all instances of a task at once, `sequential` one after another; entries
     run in order, and a repeat of the first starts the next iteration. With neither, the
-    attributes that are tasks run in order of assignment.
-    `super().__init__()` may be left out when both defaults will do.
+    attributes that are tasks run in the order in which they were assigned.
+    `super().__init__()` may be omitted when both defaults are fine.
     """
 
     name: str = ""
@@ -64,7 +64,7 @@ class Swarm:
 
     @property
     def max_iteration(self) -> int | None:
-        """How many times the graph runs at most; None leaves it to the tasks."""
+        """How often the graph runs at most; None leaves that to the tasks."""
         return self._manta.max_iteration
 
     @max_iteration.setter
@@ -75,7 +75,7 @@ class Swarm:
 
     @property
     def seed(self) -> int:
-        """What every random choice of the swarm follows from, 0 to 2**63 - 1."""
+        """The seed of every random choice, 0 to 2**63 - 1."""
         return self._manta.seed
 
     @seed.setter
@@ -83,16 +83,16 @@ class Swarm:
         self._manta.seed = checks.integer("Swarm's seed", value, 0, 2**63 - 1)
 
     def execute(self) -> Task | list[Any]:
-        """Connect the tasks; returns the last one, or a list of those that nothing comes after."""
+        """Connects the tasks; returns the last one, or a list of all that nothing runs after."""
         return _in_order(self)
 
     def set_global(self, tag: str, value: Any) -> None:
-        """A value that all tasks read and write as `world.globals[tag]`.
+        """Sets a global, which all tasks can read and write as `world.globals[tag]`.
 
-        The value as it is at deployment counts. Raises InvalidValue when it cannot be sent.
+        What is sent is the value at the time of deployment. Raises InvalidValue.
         """
         checks.name("The tag of set_global", tag)
-        # Here only to fail at the line that is at fault: arrays are not copied by this.
+        # Only to fail at the line that is wrong; arrays are not copied.
         from manta.transports.codec.values import encode
         from manta.transports.errors import ValueNotSerializable
 
@@ -103,11 +103,11 @@ class Swarm:
         self._manta.globals[tag] = value
 
     def add_network(self, name: str, topology: str | Iterable[tuple[str, str]] = "full") -> None:
-        """A network, for tasks made with `Task(network=name)`: only neighbors in it may talk.
+        """Adds a network: instances of `Task(network=name)` can talk to their neighbors only.
 
-        `topology`: "full"; "ring", each instance with the next, the last with the first;
-        "star", all with the first; or pairs of nodes, by id or alias. Instances count in the
-        order of the tasks and of their ranks. Raises InvalidArgument.
+        `topology` is "full"; "ring", each instance with the next and the last with the first;
+        "star", all with the first; or pairs of nodes, by id or alias. Instances are ordered by
+        task and rank. Raises InvalidArgument.
         """
         checks.name("The name of add_network", name)
         if name in self._manta.networks:
@@ -115,7 +115,7 @@ class Swarm:
         self._manta.networks[name] = _network(topology)
 
     def set_cluster(self, cluster: Any) -> None:
-        """Where `deploy_swarm(swarm)` deploys: a cluster, its id or its name."""
+        """Sets where `deploy_swarm(swarm)` deploys: a cluster, its id or its name."""
         self._manta.cluster = checks.identity("cluster", cluster)
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ class Swarm:
         return "\n  ".join([_title(self, schedule), *graph.splitlines(), *_notes(self)])
 
     def _repr_html_(self) -> str:
-        """For notebooks: the graph, drawn; a swarm that is not valid says why."""
+        """Draws the graph in notebooks, or says why the swarm is not valid."""
         from manta.apis import drawing
 
         schedule = None
@@ -158,7 +158,7 @@ def _notes(swarm: Swarm) -> list[str]:
 
 
 class Definition(NamedTuple):
-    """A swarm's own part of what is deployed."""
+    """What the swarm itself contributes to its specification."""
 
     name: str
     globals: dict[str, Any]
@@ -169,14 +169,14 @@ class Definition(NamedTuple):
 
 
 def definition_of(swarm: Swarm) -> Definition:
-    """Raises InvalidArgument for what is no swarm."""
+    """Returns the swarm's definition. Raises InvalidArgument if it is not a swarm."""
     if isinstance(swarm, type) and issubclass(swarm, Swarm):
         raise InvalidArgument(
-            f"{swarm.__name__} is a class of swarms: give a swarm, {swarm.__name__}()."
+            f"{swarm.__name__} is a class, not a swarm: give an object, {swarm.__name__}()."
         )
     if not isinstance(swarm, Swarm):
         raise InvalidArgument(
-            f"{checks.shown(swarm)} is no swarm: give an object of a Swarm class."
+            f"{checks.shown(swarm)} is not a swarm: give an object of a Swarm class."
         )
     state = swarm._manta
     return Definition(
@@ -194,7 +194,7 @@ def name_of(swarm: Swarm) -> str:
 
 
 def graph_of(swarm: Swarm) -> Graph:
-    """Call `execute()` and check what it says. Raises GraphError, InvalidArgument."""
+    """Calls `execute()` and builds the graph. Raises GraphError, InvalidArgument."""
     name = name_of(swarm)
     attributes = {task: attribute for attribute, tasks in _attributes(swarm) for task in tasks}
     with Wiring() as wiring:
@@ -211,7 +211,7 @@ def graph_of(swarm: Swarm) -> Graph:
 
 
 def schedule_of(swarm: Swarm) -> Schedule | None:
-    """What the swarm's `schedule` says, if it has one. Raises InvalidSwarm, GraphError."""
+    """Returns the swarm's schedule, if it has one. Raises InvalidSwarm, GraphError."""
     written = getattr(swarm, "schedule", None)
     if written is None:
         return None
@@ -236,7 +236,7 @@ def _network(topology: object) -> Network:
     edges = []
     for pair in topology:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InvalidArgument(f"{checks.shown(pair)} is no pair of nodes: {remedy}.")
+            raise InvalidArgument(f"{checks.shown(pair)} is not a pair of nodes: {remedy}.")
         one, other = (
             checks.name("A node of add_network", getattr(node, "id", node)) for node in pair
         )
@@ -249,7 +249,7 @@ def _network(topology: object) -> Network:
 
 
 def _attributes(swarm: Swarm) -> Iterable[tuple[str, list[Task]]]:
-    """The swarm's attributes that hold tasks, in order of assignment."""
+    """Yields the attributes that hold tasks, in order of assignment."""
     for attribute, value in vars(swarm).items():
         items = value.values() if isinstance(value, Mapping) else value
         if isinstance(value, Task):

@@ -23,23 +23,23 @@ _created = itertools.count()
 
 
 class Condition(StrEnum):
-    """When a task starts: once the other has finished, or with its first result."""
+    """When a task starts: once the one before has finished, or with its first result."""
 
     FINISHED = "FINISHED"
     RESULT = "RESULT"
 
 
 class Task:
-    """One vertex of a swarm's graph.
+    """A vertex of a swarm's graph.
 
-    `module` is a Module, or what a Module is made of. `method` chooses among the nodes that can
+    `module` is a Module, or what a Module is made of. `method` selects among the nodes that can
     run it: "all", "any", "random" (by the swarm's seed), "best_resources", or "tag-<t>" for those
-    whose previous task produced result `<t>`. `fixed` keeps the nodes of the first iteration.
-    `maximum` limits the instances: a count, a fraction of those nodes, or -1; "any" takes 1
-    unless it says otherwise. `replicas` is the total number of instances instead, whatever the
+    whose previous task wrote the result `<t>`. `fixed` keeps the nodes of the first iteration.
+    `maximum` limits the instances: a count, a fraction of those nodes, or -1 for no limit; with
+    "any" the default is 1. `replicas` sets the total number of instances instead, whatever the
     method. `specified_ids` and `excepted_ids` name nodes: overviews, ids, unique beginnings of
-    ids, or aliases. `timeout` and `deadline` are seconds; with `quorum` the task counts as done
-    once that fraction has answered. `alias` defaults to the module's name.
+    ids, or aliases. `timeout` and `deadline` are seconds; with `quorum` the task is done once
+    that fraction of its instances has finished. `alias` defaults to the module's name.
 
     Raises InvalidArgument.
     """
@@ -99,19 +99,19 @@ class Task:
         self.collect = checks.name("Task's collect", collect)
         self._check_conflicts(maximum)
         self.wired: dict[Task, Condition] = {}
-        """What it runs after, as far as that was said outside of `execute()`."""
+        """The tasks it runs after, as far as calls outside of `execute()` said so."""
         self.order = next(_created)
-        """By time of construction: decides who keeps the plain name among default aliases."""
+        """Order of construction: the first of several default aliases stays unnumbered."""
         Wiring.note_created(self)
 
     @property
     def alias(self) -> str:
-        """As given, else the module's name; a swarm with several of those numbers the others."""
+        """The alias given, else the module's name; a swarm numbers defaults that clash."""
         return self._explicit_alias or self.module.name
 
     @property
     def has_alias(self) -> bool:
-        """Whether an alias was given, so that it may not be numbered."""
+        """Whether an alias was given; such an alias is never numbered."""
         return self._explicit_alias is not None
 
     def __call__(
@@ -119,9 +119,9 @@ class Task:
         *after: Task | Sequence[Any],
         condition: Condition | str = Condition.FINISHED,
     ) -> Self:
-        """Run this task after others, or as a root; lists may be nested.
+        """Makes this task run after others, or as a root; lists may be nested.
 
-        Returns the task, to be given to the tasks that come after it. Raises InvalidArgument.
+        Returns the task, to be passed to the tasks that run after it. Raises InvalidArgument.
         """
         if condition not in (Condition.FINISHED, Condition.RESULT):
             raise InvalidArgument(
@@ -155,7 +155,7 @@ class Task:
 
 
 class Wiring:
-    """What is created and called while one `execute()` runs, in this thread or async task."""
+    """Records the tasks that are created and called during one run of `execute()`."""
 
     _current: ContextVar[Wiring | None] = ContextVar("wiring", default=None)
 
@@ -188,7 +188,7 @@ class Wiring:
 
 
 def flattened(value: object, where: str) -> list[Task]:
-    """The tasks in nested lists, each once, in order. Raises InvalidArgument."""
+    """Returns the tasks in nested lists, each once, in order. Raises InvalidArgument."""
     found: dict[Task, None] = {}
 
     def visit(item: object) -> None:
@@ -199,7 +199,7 @@ def flattened(value: object, where: str) -> list[Task]:
                 visit(child)
         else:
             raise InvalidArgument(
-                f"{where} {checks.shown(item)}, which is no task: give tasks or lists of tasks."
+                f"{where} {checks.shown(item)}, which is not a task: give tasks or lists of tasks."
             )
 
     visit(value)

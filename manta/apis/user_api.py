@@ -1,4 +1,4 @@
-"""A user's way to a manager: `UserAPI`, and `AsyncUserAPI` for asynchronous code."""
+"""`UserAPI`, and `AsyncUserAPI` for asynchronous code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and ids that a shell completes, asked of the manager, which must not keep it waiting."""
+"""Shell completion of names and ids, which are asked of the manager."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
 
 PATIENCE = 0.8
-"""Seconds after which nothing is offered."""
+"""Seconds after which completion gives up."""
 
 Given = Mapping[str, Any]
-"""What the command line has said so far, by the names of parameters."""
+"""The parameters given so far, by name."""
 Names = Callable[["UserAPI", Given], list[CompletionItem]]
 
 
@@ -33,7 +33,7 @@ def clusters(api: UserAPI, _: Given) -> list[CompletionItem]:
 
 
 def nodes(api: UserAPI, given: Given) -> list[CompletionItem]:
-    """Of the cluster that was given, or of that of the swarm, or of all."""
+    """Completes nodes of the given cluster, of the swarm's cluster, or of all."""
     if swarm := given.get("swarm"):
         where = [api.get_swarm(swarm).cluster_id]
     elif cluster := given.get("cluster"):
@@ -89,14 +89,14 @@ OF_MANAGER: dict[str, Names] = {
     "results tag": result_tags,
     "globals tag": global_tags,
 }
-"""By the name of a parameter, `name` being that of what the group is about; of a tag, by its
-command's as well."""
+"""By the name of the parameter; `name` stands for the name of its group, and `tag` has the name
+of its command in front."""
 CREATES = {"create", "add", "set", "push"}
-"""Commands whose `name` is a new one."""
+"""Commands whose `name` does not exist yet."""
 
 
 def equip(command: click.Command, group: str = "") -> None:
-    """Have the parameters of the command, and of those below it, complete what there is."""
+    """Makes the parameters of a command and its subcommands complete what exists."""
     if isinstance(command, click.Group):
         for below in command.commands.values():
             equip(below, str(command.name))
@@ -119,13 +119,13 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 def _profiles(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     try:
         return _fitting(profiles(), incomplete)
-    except Exception:  # as below: nobody is there to read it
+    except Exception:  # as below
         return []
 
 
 def _asking(names: Names) -> Completer:
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Nobody is there to read an error; the shell goes on as if there were nothing."""
+        """Completes nothing on an error, since nobody would read it."""
         signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         from manta.apis.user_api import UserAPI
@@ -143,7 +143,7 @@ def _asking(names: Names) -> Completer:
 
 
 def _given(ctx: click.Context) -> Given:
-    """Behind an option whose value is still to come, click has not yet named the arguments."""
+    """Names the arguments, which click does not before the value of an option is complete."""
     arguments = [str(p.name) for p in ctx.command.params if isinstance(p, click.Argument)]
     named = {name: value for name, value in ctx.params.items() if value is not None}
     return {**dict(zip(arguments, ctx.args, strict=False)), **named}

@@ -1,4 +1,4 @@
-"""What exit code `manta` ends with: for what went wrong, and for how a swarm ended."""
+"""The exit codes of `manta`: of errors, and of how a swarm ended."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from manta.console.exit_codes import Exit
 
 
 class LocalError(click.ClickException):
-    """What is wrong on this machine: a file, a folder, a process."""
+    """Something is wrong on this machine: a file, a folder, a process."""
 
     exit_code = Exit.LOCAL
 
 
 def of_error(error: BaseException) -> Exit:
-    """The code of one of the SDK's errors."""
+    """Returns the exit code of an error."""
     from manta.apis import errors
     from manta.transports.errors import KeyFileError
 
@@ -38,5 +38,5 @@ def of_error(error: BaseException) -> Exit:
 
 
 def of_status(status: str) -> Exit:
-    """The code of a swarm's final state."""
+    """Returns the exit code of a swarm's final state."""
     return {"FAILED": Exit.SWARM_FAILED, "STOPPED": Exit.SWARM_STOPPED}.get(status, Exit.OK)

@@ -1,4 +1,4 @@
-"""From `FILE[:Class]` and `-p key=value` to a swarm."""
+"""Loads a swarm from `FILE[:Class]` and `-p key=value`."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from manta.apis.errors import InvalidSwarm
 from manta.apis.swarm import Swarm, graph_of, schedule_of
 
 MODULE = "__manta_swarm__"
-"""What a swarm's file is called while it is loaded."""
+"""The module name of a swarm's file."""
 
 T = TypeVar("T")
 
 
 def load_swarm(target: str, parameters: Mapping[str, str]) -> Swarm:
-    """Raises InvalidSwarm; what the file itself raises is told with its own traceback."""
+    """Loads a swarm. Raises InvalidSwarm, with the traceback of what the file itself raises."""
     path, class_name = split_target(target)
     kind = _swarm_class(_load(path), path, class_name)
     arguments = _arguments(kind, parameters)
     swarm = of_the_user(lambda: kind(**arguments), f"{kind.__name__}() in {path}")
-    # It is the user's code too, and from within the SDK its faults would pass for Manta's.
+    # User code as well: later its errors would look like bugs of Manta.
     of_the_user(lambda: schedule_of(swarm) or graph_of(swarm), f"{kind.__name__}.execute()")
     return swarm
 
 
 def split_target(target: str) -> tuple[Path, str | None]:
-    """`FILE`, `FILE:Class`."""
+    """Splits `FILE` or `FILE:Class`."""
     name, colon, class_name = target.rpartition(":")
     if colon and class_name.isidentifier() and name and not os.path.exists(target):
         return Path(name), class_name
@@ -43,7 +43,7 @@ def split_target(target: str) -> tuple[Path, str | None]:
 
 
 def parse_parameters(pairs: Sequence[str]) -> dict[str, str]:
-    """`key=value`, each key once. Raises InvalidSwarm."""
+    """Parses `key=value` pairs; each key may occur once. Raises InvalidSwarm."""
     found: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -69,19 +69,19 @@ def _load(path: Path) -> ModuleType:
         raise InvalidSwarm(f"{path} is not a Python file: its name must end with .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[MODULE] = module
-    # As for `python FILE`: what lies beside it can be imported.
+    # As with `python FILE`, what lies beside it can be imported.
     sys.path.insert(0, str(path.parent))
     of_the_user(lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
     return module
 
 
 def _package(path: Path) -> tuple[Path, str] | None:
-    """Where the package of a file with relative imports lies, and the file's name in it."""
+    """Returns where the package of a file with relative imports lies, and its name in it."""
     try:
         nodes = ast.walk(ast.parse(path.read_bytes()))
         level = max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return None  # loading it will tell
+        return None  # loading reports it
     if not level:
         return None
     names = [] if path.name == "__init__.py" else [path.stem]
@@ -97,10 +97,10 @@ def _load_within(path: Path, root: Path, name: str) -> ModuleType:
     there = sys.modules.get(top)
     if there is not None and str(root / top) not in getattr(there, "__path__", ()):
         raise InvalidSwarm(
-            f"{path} has relative imports, and its package would be called {top!r}, as one that "
-            f"Python has imported already: give the folder {root / top} another name."
+            f"{path} has relative imports, and its package would be called {top!r}, like one that "
+            f"Python has already imported: rename the folder {root / top}."
         )
-    # As for `python -m`, and what lies beside the file can be imported still.
+    # As with `python -m`, and what lies beside the file can be imported too.
     sys.path[:0] = [str(root), str(path.parent)]
     return of_the_user(lambda: importlib.import_module(name), str(path))
 
@@ -160,7 +160,7 @@ def _arguments(kind: type[Swarm], parameters: Mapping[str, str]) -> dict[str, An
 
 
 def _hints(kind: type[Swarm]) -> dict[str, Any]:
-    """The types that the class gives its parameters, as far as they can be known."""
+    """Returns the types of the parameters, as far as they can be resolved."""
     try:
         signature = inspect.signature(kind, eval_str=True)
     except (NameError, SyntaxError, TypeError, AttributeError):
@@ -173,7 +173,7 @@ _CHECKED |= {dict: "a dict", tuple: "a tuple"}
 
 
 def _typed(kind: type[Swarm], key: str, text: str, annotation: Any) -> Any:
-    """Raises InvalidSwarm for a value that the parameter's type does not take."""
+    """Converts a value. Raises InvalidSwarm if the parameter's type does not accept it."""
     value = _value(text, annotation)
     allowed = {get_origin(one) or one for one in get_args(annotation) or (annotation,)}
     if get_origin(annotation) in _CHECKED:
@@ -192,7 +192,7 @@ def _typed(kind: type[Swarm], key: str, text: str, annotation: Any) -> Any:
 
 
 def _value(text: str, annotation: object) -> Any:
-    """A Python literal, true, false or null; else, or where a str is asked for, the text."""
+    """Parses a Python literal, true, false or null; anything else, or a str, stays text."""
     if annotation in (str, "str"):
         return text
     words: dict[str, Any] = {"true": True, "false": False, "null": None, "none": None}
@@ -205,14 +205,14 @@ def _value(text: str, annotation: object) -> Any:
 
 
 def of_the_user(work: Callable[[], T], where: str) -> T:
-    """Run the user's code; what it raises becomes a sentence with the user's own frames."""
+    """Runs user code; turns what it raises into InvalidSwarm with the user's own frames."""
     try:
         return work()
     except InvalidSwarm:
         raise
     except SystemExit as error:
         raise InvalidSwarm(
-            f"{where} called sys.exit({error.code!r}): a swarm's file must not, "
+            f"{where} called sys.exit({error.code!r}), which a swarm's file must not: "
             'put it under if __name__ == "__main__".'
         ) from None
     except SyntaxError as error:
@@ -235,7 +235,7 @@ def of_the_user(work: Callable[[], T], where: str) -> T:
 
 
 def _own_frames(error: Exception) -> list[traceback.FrameSummary]:
-    """Without those of importing and of Manta's own code."""
+    """Returns the frames of user code, without importlib's and Manta's."""
     here = str(Path(__file__).parent.parent)
     return [
         frame

@@ -15,7 +15,7 @@ from manta.console.exit_codes import Exit
 COMMANDS = {
     "run": (
         "run",
-        "Run a swarm on this machine: manager and nodes included.",
+        "Run a swarm on this machine, with its own manager and nodes.",
         "manta run swarm.py -p rounds=3 --nodes 4 --dataset digits='shards/node{i}.npz'",
     ),
     "up": (
@@ -23,10 +23,10 @@ COMMANDS = {
         "Start a manager and nodes on this machine.",
         "manta up --nodes 4 --dataset digits='shards/node{i}.npz'",
     ),
-    "new": ("new", "Make a project that runs at once.", "manta new my-swarm"),
+    "new": ("new", "Create a project that runs right away.", "manta new my-swarm"),
     "check": (
         "deploy",
-        "Say where a swarm's tasks would run, or why not.",
+        "Show where a swarm's tasks would run, or why they cannot.",
         "manta check --cluster lab swarm.py",
     ),
     "deploy": (
@@ -37,12 +37,12 @@ COMMANDS = {
     "ps": ("swarms", "List swarms.", "manta ps --cluster lab --json"),
     "explain": (
         "swarms",
-        "Say, node by node, why tasks run where they do, or don't.",
+        "Explain, node by node, why tasks run where they do.",
         "manta explain 3f2a",
     ),
     "logs": (
         "swarms",
-        "Show what a swarm's tasks wrote.",
+        "Show the logs of a swarm's tasks.",
         "manta logs -f 3f2a --task worker",
     ),
     "results": (
@@ -57,34 +57,34 @@ COMMANDS = {
     ),
     "metrics": (
         "values",
-        "Show what a swarm's tasks measured.",
+        "Show the metrics that a swarm's tasks logged.",
         "manta metrics -f 3f2a",
     ),
     "stop": ("changes", "Stop a swarm.", "manta stop 3f2a"),
     "pause": (
         "changes",
-        "Pause a swarm: nothing new is started.",
+        "Pause a swarm: running tasks go on, no new ones start.",
         "manta pause 3f2a",
     ),
-    "resume": ("changes", "Let a paused swarm go on.", "manta resume 3f2a"),
+    "resume": ("changes", "Resume a paused swarm.", "manta resume 3f2a"),
     "rm": (
         "changes",
-        "Forget swarms that have ended.",
+        "Remove swarms that have ended.",
         "manta rm --stop 3f2a 77c0",
     ),
     "pull": (
         "pull",
-        "Copy all that a swarm wrote into a folder.",
+        "Copy everything a swarm wrote into a folder.",
         "manta pull 3f2a results/",
     ),
     "replay": (
         "replay",
-        "Show a swarm's history again.",
+        "Replay a swarm's history.",
         "manta replay 3f2a --speed 10",
     ),
     "module": (
         "module",
-        "Register modules, for swarms to name.",
+        "Register modules that swarms can use by name.",
         "manta module push worker.py --version 1.0.0",
     ),
     "cluster": (
@@ -94,7 +94,7 @@ COMMANDS = {
     ),
     "node": (
         "node",
-        "List and remove nodes, and make tokens for new ones.",
+        "List and remove nodes, and create tokens for new ones.",
         "manta node token lab --uses 2",
     ),
     "user": (
@@ -114,7 +114,7 @@ COMMANDS = {
     ),
     "sign-out": (
         "identity",
-        "Forget this machine's key and token.",
+        "Sign out: revoke and delete this machine's key and token.",
         "manta sign-out",
     ),
     "token": (
@@ -124,7 +124,7 @@ COMMANDS = {
     ),
     "config": (
         "config",
-        "Profiles, and where each setting comes from.",
+        "Manage profiles, and show where each setting comes from.",
         "manta config show --origin",
     ),
     "completion": (
@@ -134,7 +134,7 @@ COMMANDS = {
     ),
     "tree": (
         "tree",
-        "Show who supervises whom, and what has crashed.",
+        "Show a supervision tree, and which actors crashed.",
         "manta tree --node node-1",
     ),
     "manager": (
@@ -143,8 +143,8 @@ COMMANDS = {
         "manta manager start --background",
     ),
 }
-"""Name -> module (its attribute is the name, `-` as `_`; a builtin's has a `_` behind it), what
-`--help` says of it, and an example."""
+"""Name -> module (its attribute is the name with `_` for `-`, and a `_` appended where that is a
+builtin), help, and an example."""
 
 
 class LazyGroup(Group):

@@ -1,4 +1,4 @@
-"""Options that several commands have: the way to the manager, swarms, nodes and datasets."""
+"""Options that several commands share: the manager, swarms, nodes and datasets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Command = Callable[..., Any]
 
 
 def with_api(function: Command) -> Command:
-    """Add --json, --host, --port, --token and --profile; the command gets an open UserAPI first."""
+    """Adds --json, --host, --port, --token, --profile; passes an open UserAPI first."""
 
     @connects
     @functools.wraps(function)
@@ -27,13 +27,12 @@ def with_api(function: Command) -> Command:
 
 
 def connects(function: Command) -> Command:
-    """The same for a command that may do without: it gets what opens the UserAPI."""
+    """Does the same, but passes a function that opens the UserAPI."""
 
     @as_json_option
-    @click.option("--host", help="The manager's host (MANTA_HOST).")
-    @click.option("--port", type=click.IntRange(1, 65535), help="Its user port (MANTA_PORT).")
-    @click.option("--token", help="A user's token (MANTA_TOKEN); better not on a command line.")
-    @click.option("--profile", help="Which profile of ~/.manta to use.")
+    @address_options
+    @click.option("--token", help="A user's token; prefer the variable MANTA_TOKEN.")
+    @click.option("--profile", help="The profile in ~/.manta to use (MANTA_PROFILE).")
     @functools.wraps(function)
     def command(
         host: str | None, port: int | None, token: str | None, profile: str | None, **options: Any
@@ -46,17 +45,24 @@ def connects(function: Command) -> Command:
     return command
 
 
+def address_options(function: Command) -> Command:
+    """Adds --host and --port of the manager."""
+    host = click.option("--host", help="The manager's host (MANTA_HOST).")
+    port = click.option("--port", type=click.IntRange(1, 65535), help="Its user port (MANTA_PORT).")
+    return host(port(function))
+
+
 NAMES = {
     "cluster": "The cluster", "email": "The e-mail address", "module": "The module",
     "name": "The name", "node": "The node", "role_": "The role", "swarm": "The swarm",
     "swarms": "The swarm", "tag": "The tag", "task": "The task", "user": "The user",
     "user_": "The user",
 }  # fmt: skip
-"""Parameters that name something, and how a sentence begins that is about one."""
+"""Parameters that name something, and how a sentence about it begins."""
 
 
 def _check_names(options: Mapping[str, Any]) -> None:
-    """Before anybody is asked about them. Raises click.UsageError."""
+    """Checks names before the manager is asked about them. Raises click.UsageError."""
     from manta.apis import checks
 
     def check() -> None:
@@ -70,7 +76,7 @@ def _check_names(options: Mapping[str, Any]) -> None:
 
 
 def usage(make: Callable[[], T]) -> T:
-    """Make an API; an argument that it does not take was one of the command line."""
+    """Calls the SDK; an invalid argument is a usage error of the command line."""
     from manta.apis.errors import InvalidArgument
 
     try:
@@ -80,27 +86,24 @@ def usage(make: Callable[[], T]) -> T:
 
 
 def swarm_file(function: Command) -> Command:
-    """The file of a swarm, and what its class is called with."""
-    target = click.argument("target", metavar="FILE[:CLASS]")
-    return target(parameters_option(function))
+    """Adds the file of a swarm, and the parameters of its class."""
+    words = "A parameter of the swarm's class."
+    pairs = click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help=words)
+    return click.argument("target", metavar="FILE[:CLASS]")(pairs(function))
 
 
-parameters_option = click.option(
-    "-p", "parameters", metavar="KEY=VALUE", multiple=True, help="For the swarm's class."
-)
-cluster_option = click.option("--cluster", required=True, help="Its name or id.")
-follow_option = click.option(
-    "-f", "--follow", is_flag=True, help="Go on until the swarm has ended."
-)
+cluster_option = click.option("--cluster", required=True, help="The cluster's name or id.")
+follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until the swarm ends.")
 password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input."
 )
-
-manager_home_option = click.option("--home", help="Its folder; ~/.manta/manager if left out.")
+manager_home_option = click.option(
+    "--home", help="The manager's folder.  [default: ~/.manta/manager]"
+)
 
 
 def nodes_option(least: int) -> Callable[[Command], Command]:
-    """How many nodes a local cluster has."""
+    """Makes the option for the number of nodes of a local cluster."""
     return click.option(
         "--nodes",
         default=2,
@@ -120,7 +123,7 @@ dataset_option = click.option(
 
 
 def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
-    """NAME=PATH, each name once."""
+    """Parses NAME=PATH pairs; each name may occur once."""
     found: dict[str, str] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")

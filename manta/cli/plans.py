@@ -1,4 +1,4 @@
-"""Where a swarm's tasks run, or why they do not, in words."""
+"""Shows plans: where a swarm's tasks run, or why they do not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def plan_lines(plan: Plan, room: int | None, labels: Mapping[str, str] | None = None) -> list[str]:
-    """A plan in words: problems first, then where instances are, then the nodes that are not.
+    """Shows problems first, then where instances run, then the nodes that were rejected.
 
-    `labels` are those of nodes, by alias.
+    `labels` are those of the nodes, by alias.
     """
     lines = [
         click.style(line, fg="yellow")
@@ -31,7 +31,7 @@ def plan_lines(plan: Plan, room: int | None, labels: Mapping[str, str] | None = 
             for at in plan.placements
         ]
         lines += ["", *text.table(header, [row[: len(names)] for row in rows], room=room)]
-    lines += [f"{n} more of {task} wait for free places." for task, n in plan.waiting.items()]
+    lines += [f"{n} more of {task} wait for a free place." for task, n in plan.waiting.items()]
     refused = [verdict for verdict in plan.verdicts if not verdict.accepted]
     if refused:
         header = [click.style(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]

@@ -11,24 +11,24 @@ import click
 from manta.console.exit_codes import Exit
 
 TRIES = 3
-"""How often a secret is asked for when nothing is typed."""
+"""How often to ask again when nothing is typed."""
 
 
 class NotGiven(click.ClickException):
-    """What was asked for was not answered."""
+    """A prompt was not answered."""
 
     exit_code = Exit.USAGE
 
 
 def secret(what: str, *, from_stdin: bool) -> str:
-    """A password or token, typed where nobody sees it, or the next line of standard input.
+    """Reads a password or token without echo, or the next line of standard input.
 
     Raises NotGiven.
     """
     if from_stdin:
         if line := sys.stdin.readline().rstrip("\n"):
             return line
-        raise NotGiven(f"Standard input has no {what.lower()}: give it as a line of its own.")
+        raise NotGiven(f"Standard input has no {what.lower()}: pass it on a line of its own.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)
@@ -39,6 +39,6 @@ def secret(what: str, *, from_stdin: bool) -> str:
         click.echo(err=True)  # the cursor is behind the question
     except getpass.GetPassWarning:
         raise NotGiven(
-            f"There is no terminal to ask for the {what.lower()}: give it on standard input."
+            f"There is no terminal to ask for the {what.lower()}: pass it on standard input."
         ) from None
     raise NotGiven(f"No {what.lower()} was given.")

@@ -1,15 +1,17 @@
-"""Lists and single things, as tables or as JSON."""
+"""Prints lists and single things, as tables or JSON."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from manta.console import json_form, text
 from manta.console.terminal import Screen
+
+Item = TypeVar("Item")
 
 
 class Record(Protocol):
@@ -19,11 +21,11 @@ class Record(Protocol):
 
 
 Cell = Callable[[Any], str]
-"""What a column shows of a record."""
+"""Returns what a column shows of a record."""
 Columns = Mapping[str, Cell]
 
 _WORDS = {"reason", "rights", "roles", "datasets"}
-"""Columns that are folded where the terminal is narrow; others are cut."""
+"""Columns that are wrapped on a narrow terminal; others are cut."""
 
 
 def emit(
@@ -33,7 +35,7 @@ def emit(
     as_json: bool,
     nothing: str,
 ) -> None:
-    """A list as a table with these columns, or in full as JSON; `nothing` stands for no table."""
+    """Prints a table with these columns, or full JSON; `nothing` is printed for an empty table."""
     if as_json:
         json_form.show(records)
         return
@@ -49,8 +51,18 @@ def emit(
     screen.show(text.table(header, rows, room=screen.room, ids=ids, words=words))
 
 
+def emit_lines(items: Iterable[Item], line: Callable[[Item], str], *, as_json: bool) -> None:
+    """Prints a line per item as it arrives, or its JSON."""
+    screen = Screen()
+    for item in items:
+        if as_json:
+            json_form.show_line(item)
+        else:
+            screen.show([line(item)])
+
+
 def show_fields(record: Any, rows: Sequence[tuple[str, str]], *, as_json: bool) -> None:
-    """One thing: a line for each of its fields, or all of it as JSON."""
+    """Prints a line per field, or the record as JSON."""
     if as_json:
         json_form.show(record)
     else:
@@ -58,13 +70,13 @@ def show_fields(record: Any, rows: Sequence[tuple[str, str]], *, as_json: bool) 
 
 
 def show_record(record: Record, columns: Columns, *, as_json: bool) -> None:
-    """One thing: a line for each of these columns, or all of it as JSON."""
+    """Prints a line per column, or the record as JSON."""
     rows = [(label, cell(record)) for label, cell in columns.items()]
     show_fields(record, rows, as_json=as_json)
 
 
 def field(name: str) -> Cell:
-    """A column that shows one field."""
+    """Makes a column that shows one field."""
     return lambda record: "" if record[name] is None else str(record[name])
 
 
@@ -73,22 +85,22 @@ _STATES |= {"FAILED": "red", "LOST": "red", "DISCONNECTED": "red"}
 
 
 def state(name: str) -> Cell:
-    """A column that shows a state in its colour; what waits for somebody is yellow."""
+    """Makes a column that shows a state in its colour; states that wait are yellow."""
     return lambda record: click.style(record[name], fg=_STATES.get(record[name], "yellow"))
 
 
 def ident(name: str) -> Cell:
-    """A column of ids: there to be copied, not to be read."""
+    """Makes a dimmed column of ids."""
     return lambda record: click.style(record[name], dim=True)
 
 
 def age(name: str) -> Cell:
-    """A column that shows how long ago a time was."""
+    """Makes a column that shows how long ago a time was."""
     return lambda record: text.seconds(max(0.0, time.time() - record[name])) if record[name] else ""
 
 
 def brief(value: Any) -> str:
-    """A value in one line."""
+    """Shows a value in one line."""
     if hasattr(value, "dtype") and hasattr(value, "shape") and value.shape:
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, float):

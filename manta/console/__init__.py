@@ -1,1 +1,1 @@
-"""What both commands, `manta` and `manta_node`, show and how: exit codes, screens, tables, JSON."""
+"""What the commands `manta` and `manta_node` share: exit codes, signals, screens, tables, JSON."""

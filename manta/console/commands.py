@@ -1,4 +1,4 @@
-"""What both command lines, `manta` and `manta_node`, have in common."""
+"""Click as both commands use it, and how they run and exit."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import click
 
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
-from manta.console.terminal import say_error
+from manta.console.terminal import Screen, say_error
 
 
 class ReaderGone(Exception):
-    """Who read our output went away, as in `manta ps | head`: nothing more to say to it."""
+    """The reader of the output has gone, as in `manta ps | head`."""
 
 
-UNCUT = 1000
+_UNCUT = 1000  # characters
 
 
 class Group(click.Group):
-    """Commands; for one that does not exist, the one that was probably meant is named."""
+    """Commands; for one that does not exist, suggests the one that was probably meant."""
 
     group_class = type
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         try:
             return super().make_context(*arguments, **options)
-        except BrokenPipeError as error:  # of --help; click itself would exit with 1
+        except BrokenPipeError as error:  # from --help; click itself would exit with 1
             raise ReaderGone from error
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -41,11 +41,15 @@ class Group(click.Group):
             raise ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Whole lines, folded where they are long; click itself cuts them."""
+        """Fold long lines, which click itself would cut."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(
-                [(name, command.get_short_help_str(UNCUT)) for name, command in commands if command]
+                [
+                    (name, command.get_short_help_str(_UNCUT))
+                    for name, command in commands
+                    if command
+                ]
             )
 
     def resolve_command(
@@ -74,11 +78,11 @@ def say(record: Any, sentence: str, *, as_json: bool) -> None:
 
         json_form.show(record)
     else:
-        click.echo(sentence)
+        Screen().show([sentence])
 
 
 def show_example(command: click.Command, example: str) -> None:
-    """At the end of the command's help."""
+    """Add an example at the end of a command's help."""
     command.epilog = f"\b\nExample:\n  {example}"
 
 
@@ -87,12 +91,12 @@ def run(
 ) -> NoReturn:
     """Run a command and exit; a user never sees a traceback of Manta's own code.
 
-    `tell` says what an error means, and with which code to exit.
+    `tell` shows what an error means, and returns the exit code.
     """
     try:
         with Interrupts() as interrupts:
             code = _outcome(cli, arguments, name, tell, interrupts)
-    except click.exceptions.Exit as exit_:  # by a signal while something was being told
+    except click.exceptions.Exit as exit_:  # by a signal, while something was being shown
         code = exit_.exit_code
     except Interrupted as interrupted:
         code = interrupted.exit
@@ -108,7 +112,7 @@ def _outcome(
 ) -> int:
     code: int = Exit.OK
     _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):  # rather a `?` than no answer
+    for stream in (sys.stdout, sys.stderr):  # a `?` rather than an error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -123,7 +127,7 @@ def _outcome(
         code = error.exit_code
     except click.Abort as error:
         if isinstance(error.__context__, EOFError):
-            click.echo(err=True)  # the cursor is behind the question
+            click.echo(err=True)  # ends the line of the question
             say_error("The input ended before it was answered: see --help for the option.")
             code = Exit.USAGE
         else:
@@ -133,13 +137,13 @@ def _outcome(
         interrupts.finish()
         interrupted.tell()
         code = interrupted.exit
-    except KeyboardInterrupt:  # raised by code of the user's
+    except KeyboardInterrupt:  # raised by the user's code
         click.echo("Interrupted.", err=True)
         code = Exit.INTERRUPTED
     except (ReaderGone, BrokenPipeError):
         _discard_output()
     except OSError as error:
-        if (sentence := _of_the_machine(error)) is not None:
+        if (sentence := _machine_fault(error)) is not None:
             say_error(sentence)
             code = Exit.LOCAL
             _discard_output()
@@ -157,8 +161,8 @@ _FOLDER = {
 }  # fmt: skip
 
 
-def _of_the_machine(error: OSError) -> str | None:
-    """What is wrong with this machine's folders and disks, and not with Manta."""
+def _machine_fault(error: OSError) -> str | None:
+    """A sentence for an error of this machine's folders and disks, else None."""
     if error.filename is not None and error.errno in _FOLDER | _DISK:
         return f"{error.filename} cannot be read or written: {error.strerror}."
     if error.errno in _DISK:
@@ -167,16 +171,16 @@ def _of_the_machine(error: OSError) -> str | None:
 
 
 def _open_closed_streams() -> None:
-    """Of who started us with `>&-`: else the next file that is opened would be taken for them."""
+    """Open the standard streams that were closed (`>&-`), whose numbers other files would get."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _discard_output() -> None:
-    """What cannot be written any more; at its end Python would complain of it."""
+    """Drop what can no longer be written, of which Python would complain at its exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""What exit codes say. docs/exit-codes.md is this table; a test compares them."""
+"""Exit codes and their meaning. docs/exit-codes.md is this table; a test compares them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,28 @@ class Exit(IntEnum):
 
 
 MEANING = {
-    Exit.OK: "Done; a swarm that was followed is COMPLETED.",
+    Exit.OK: "Success; a swarm that was followed is COMPLETED.",
     Exit.SWARM_FAILED: "The swarm that was run or followed is FAILED; its reason was shown.",
-    Exit.USAGE: "The command line is wrong: an unknown command or option, a missing argument.",
+    Exit.USAGE: "The command line is wrong: an unknown command or option, or a missing argument.",
     Exit.SWARM_STOPPED: "The swarm that was run or followed was STOPPED by a user.",
     Exit.INVALID_SWARM: "The swarm's file or the swarm itself is not valid; nothing was deployed.",
     Exit.NOT_FOUND: (
-        "No such cluster, node, swarm, tag, result, configuration; or a prefix of several."
+        "No such cluster, node, swarm, tag, result or configuration, or an ambiguous name."
     ),
-    Exit.DENIED: "Not signed in, not allowed, or a token that does not serve.",
-    Exit.UNREACHABLE: "The manager is not there, has another key or version; or no node connected.",
-    Exit.REFUSED: "The manager refused the request; the sentence says why.",
+    Exit.DENIED: "Not signed in, not allowed, or a token that is not valid.",
+    Exit.UNREACHABLE: (
+        "The manager cannot be reached, or has another key or version; or no node connected."
+    ),
+    Exit.REFUSED: "The manager refused the request; the message says why.",
     Exit.UNPLACEABLE: "No node can run one of the swarm's tasks; nothing was deployed.",
     Exit.TIMEOUT: "What was waited for did not happen in time.",
-    Exit.LOCAL: "This machine: a profile, configuration, key, port, a process that died.",
-    Exit.INTERNAL: "A fault of Manta's own; the message names the file with the details.",
-    Exit.INTERRUPTED: (
-        "Ctrl-C, or no to a question; everything that the command had started was stopped."
+    Exit.LOCAL: (
+        "A problem of this machine: a profile, configuration, key, port, or a process that died."
     ),
-    Exit.TERMINATED: "SIGTERM or SIGHUP; likewise.",
+    Exit.INTERNAL: "A bug in Manta; the message names the file with the details.",
+    Exit.INTERRUPTED: (
+        "Ctrl-C, or a question answered with no; "
+        "everything that the command had started was stopped."
+    ),
+    Exit.TERMINATED: "SIGTERM or SIGHUP; everything that the command had started was stopped.",
 }

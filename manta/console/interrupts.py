@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP as exceptions that arrive only where they do no harm."""
+"""Ctrl-C, SIGTERM and SIGHUP as exceptions that are raised only where they do no harm."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from manta.console.exit_codes import Exit
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REPEAT = 0.3
-"""Seconds after which Interrupted is raised again unless it came through: Python drops what
-is raised inside a finalizer or a weak reference's callback, and imports are full of them."""
+"""Seconds after which Interrupted is raised again unless it was caught: Python drops what is
+raised inside a finalizer or a weak reference's callback, and imports are full of them."""
 
 
 class Interrupted(BaseException):
-    """The command was asked to end. Like KeyboardInterrupt, no Exception: nobody handles it."""
+    """The command was asked to end. No Exception, so that nobody catches it by accident."""
 
     def __init__(self, number: int) -> None:
         super().__init__("Interrupted" if number == signal.SIGINT else "Terminated")
         self.exit = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
 
     def tell(self, then: str = ".") -> None:
-        """On stderr, below the `^C` that a terminal has shown."""
+        """Say so on stderr, below the `^C` that a terminal has shown."""
         newline = "\n" if self.exit is Exit.INTERRUPTED and sys.stderr.isatty() else ""
         click.echo(f"{newline}{self}{then}", err=True)
 
@@ -35,10 +35,9 @@ class Interrupted(BaseException):
 class Interrupts:
     """Between `begin` and `finish`, a signal raises Interrupted in the main thread.
 
-    Not inside of `held()`, but at its end; one that came before `begin`, there. Later ones only
-    set `insisted`: what was started is then ended without being asked. Interrupted that nobody
-    caught is the command's end, with its exit code. What whoever started us has ignored stays
-    ignored: nohup.
+    Inside `held()` it waits for the end of that, before `begin` for `begin`. Later signals only
+    set `insisted`, and what was started is then killed. An Interrupted that nobody catches ends
+    the command with its exit code. A signal that was ignored (nohup) stays ignored.
     """
 
     def __init__(self) -> None:
@@ -68,13 +67,13 @@ class Interrupts:
             raise click.exceptions.Exit(error.exit) from None
 
     def begin(self) -> None:
-        """Whoever is interrupted knows by now what there is to remove."""
+        """From here on the command can be interrupted, and knows what to clean up."""
         self._held -= 1
         self.check()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What must be done as a whole: a signal waits for its end."""
+        """Do something as a whole: a signal waits for its end."""
         self._held += 1
         try:
             yield
@@ -83,19 +82,20 @@ class Interrupts:
         self.check()
 
     def finish(self) -> None:
-        """From here on the command is ending anyway: signals raise nothing more."""
+        """The command is ending: signals raise nothing more."""
         self._finished = True
         if self._told:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def check(self) -> None:
+        """Raise Interrupted if a signal is pending and may be raised now."""
         if self._pending is not None and not self._held and not self._finished:
             self._told = True
             signal.setitimer(signal.ITIMER_REAL, _REPEAT)
             raise Interrupted(self._pending)
 
     def _unraisable(self, unraisable: sys.UnraisableHookArgs, /) -> None:
-        """Where Python dropped Interrupted it would print a traceback; it is raised again."""
+        """No traceback where Python drops Interrupted, which is raised again."""
         if not isinstance(unraisable.exc_value, Interrupted):
             self._report(unraisable)
 

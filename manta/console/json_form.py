@@ -1,4 +1,4 @@
-"""What `--json` prints. docs/json.md has the shapes; a test compares."""
+"""The output of `--json`. docs/json.md has the shapes; a test compares them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-MOST_ITEMS = 1000
-"""An array with more items is described, not printed."""
+_MAX_ITEMS = 1000
+"""A larger array is described, not printed."""
 
 
 def jsonable(value: Any) -> Any:
-    """The same of what JSON can hold: NaN and the infinities are null, large arrays
-    `{"dtype", "shape"}`, bytes `{"bytes": how many}`, other things their text."""
+    """A value as JSON can hold it: NaN and the infinities are null, large arrays
+    `{"dtype", "shape"}`, bytes `{"bytes": length}`, other things their text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -29,7 +29,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"bytes": len(value)}
     if hasattr(value, "tolist") and hasattr(value, "shape"):
-        if math.prod(value.shape) <= MOST_ITEMS:
+        if math.prod(value.shape) <= _MAX_ITEMS:
             return jsonable(value.tolist())
         return {"dtype": str(value.dtype), "shape": list(value.shape)}
     return str(value)
@@ -40,10 +40,10 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 
 def show(value: Any) -> None:
-    """One document."""
+    """Print one document."""
     click.echo(dumps(value, indent=2))
 
 
 def show_line(value: Any) -> None:
-    """One of many: an object a line, as they come."""
+    """Print one object of many, on a line of its own."""
     click.echo(dumps(value))

@@ -1,4 +1,4 @@
-"""Lines that stay and lines that are redrawn below them; plain lines where there is no terminal."""
+"""Lines that stay, with live lines below them; without a terminal, plain lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Screen:
 
     @property
     def columns(self) -> int:
-        """What fits into a line; 100 where there is no terminal."""
+        """The width of a line; 100 without a terminal."""
         if not self.is_terminal:
             return 100
         told = os.environ.get("COLUMNS", "")
@@ -37,11 +37,11 @@ class Screen:
 
     @property
     def room(self) -> int | None:
-        """Columns that a table may take; where there is no terminal, nothing is cut."""
+        """Columns that a table may take; None, without limit, when there is no terminal."""
         return self.columns if self.is_terminal else None
 
     def show(self, lines: Sequence[str], live: Sequence[str] = ()) -> None:
-        """Print `lines` for good, then `live` lines, in place of the last ones."""
+        """Print `lines` for good, then `live` lines, which replace the previous ones."""
         if self.quiet:
             return
         parts = []

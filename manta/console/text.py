@@ -33,7 +33,7 @@ def size(count: float) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits that matter: 0.9123, 12.5, 1.234e-07."""
+    """Four significant digits: 0.9123, 12.5, 1.234e-07."""
     if value != value or value in (float("inf"), float("-inf")):
         return str(value)
     if value == int(value) and abs(value) < 1e6:
@@ -44,7 +44,7 @@ def number(value: float) -> str:
 
 
 def numbers(values: Sequence[float | None]) -> list[str]:
-    """The same number of decimals in all of them, as few as will do; "" for None."""
+    """All with the same number of decimals, as few as possible; "" for None."""
     there = [value for value in values if value is not None]
     shown = [_trimmed(number(value)) for value in there]
     if any("e" in text or "n" in text for text in shown):
@@ -66,7 +66,7 @@ def width(text: str) -> int:
 
 
 def clipped(text: str, columns: int, mark: str = "…") -> str:
-    """Cut to a width, the mark included; colours are kept up to the cut."""
+    """Cut text to a width, which includes the mark; colours are kept up to the cut."""
     if width(text) <= columns:
         return text
     kept, room = [], max(0, columns - len(mark))
@@ -79,14 +79,14 @@ def clipped(text: str, columns: int, mark: str = "…") -> str:
     return "".join(kept) + mark
 
 
-NARROWEST = 8
-"""Columns that a column of a table keeps, however narrow the terminal; enough of an id."""
-FOLDED = 20
-"""Columns below which words are cut, not folded."""
+_MIN_WIDTH = 8
+"""Of a table's column, however narrow the terminal; enough for an id."""
+_MIN_FOLDED = 20
+"""Width below which words are cut, not folded."""
 
 
 def folded(words: str, columns: int | None) -> list[str]:
-    """Lines of at most so many columns, broken between words; one line for None."""
+    """Lines of at most `columns`, broken between words; one line for None."""
     if columns is None or width(words) <= columns:
         return [words]
     return textwrap.wrap(words, max(columns, 1), break_on_hyphens=False) or [""]
@@ -103,8 +103,8 @@ def table(
 ) -> list[str]:
     """Aligned lines, the header first; `right` are the columns with numbers.
 
-    What is wider than `room` is narrowed: columns of `ids` to their beginnings, columns of
-    plain `words` by folding them, and then the widest, whose cells are cut.
+    A table wider than `room` is narrowed: first the columns of `ids` are cut, then those of
+    `words` folded, then the cells of the widest columns cut.
     """
     lines = [list(header), *map(list, rows)]
     widths = [max(width(line[column]) for line in lines) for column in range(len(header))]
@@ -114,18 +114,18 @@ def table(
 
     if excess() > 0:
         for column in ids:
-            widths[column] = min(widths[column], NARROWEST)
+            widths[column] = min(widths[column], _MIN_WIDTH)
     for column in words:
-        if excess() > 0 and widths[column] > FOLDED:
-            widths[column] = max(FOLDED, widths[column] - excess())
+        if excess() > 0 and widths[column] > _MIN_FOLDED:
+            widths[column] = max(_MIN_FOLDED, widths[column] - excess())
     while excess() > 0:
         widest = max(range(len(widths)), key=lambda column: widths[column])
-        if widths[widest] <= NARROWEST:
+        if widths[widest] <= _MIN_WIDTH:
             break
         widths[widest] -= 1
 
     def cell(text: str, column: int) -> list[str]:
-        if column in words and widths[column] >= FOLDED:
+        if column in words and widths[column] >= _MIN_FOLDED:
             parts = folded(text, widths[column])
         else:
             parts = [clipped(text, widths[column], mark="" if column in ids else "…")]

@@ -1,8 +1,8 @@
-"""Backups of a manager's folder: one file, made while the manager runs.
+"""Makes, verifies and restores backups of a manager's folder, also while the manager runs.
 
-A backup is a tar archive, mode 0600. Its first member, `manifest.json`, names all others
-with size and BLAKE3 digest: the keys, the database as SQLite's own backup interface copied
-it at one moment, and each blob that this database names.
+A backup is one tar archive with mode 0600. Its first member, `manifest.json`, lists all others
+with size and BLAKE3 digest: the keys, the database as SQLite's backup interface copied it at
+one moment, and each blob that this database names.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ KEYS = ("manager.key", "signing.key")
 PIECE = 1 << 20
 MOST_MANIFEST = 1 << 30
 TRIES = 5
-"""A blob may be released and deleted between the copy of the database and its own."""
+"""A blob may be deleted after the database was copied and before the blob is."""
 
 
 class BackupError(ManagerError):
-    """The sentence says which file and what to do."""
+    """The message says which file and what to do."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class Manifest(msgspec.Struct, frozen=True):
     id: str
     made_at: float
     version: str
-    """Of the Manta that made it."""
+    """The version of Manta that made it."""
     members: dict[str, Member]
     format: int = FORMAT
 
@@ -67,7 +67,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was looked at, and a sentence for each thing that is wrong with it."""
+    """What was verified, with a sentence for each flaw."""
 
     path: Path
     blobs: int
@@ -76,7 +76,7 @@ class Verdict:
 
 
 def backup(home: Home, target: Path) -> Manifest:
-    """Raises BackupError; the target is whole or not there."""
+    """Writes a backup, whole or not at all. Raises BackupError."""
     _check_home(home)
     if target.exists():
         raise BackupError(f"{target} is there already: name another file.")
@@ -84,7 +84,7 @@ def backup(home: Home, target: Path) -> Manifest:
     try:
         with tempfile.TemporaryDirectory(prefix=".manta-backup-", dir=target.parent) as folder:
             manifest = _write_patiently(home, draft, Path(folder))
-        os.link(draft, target)  # fails if it has come meanwhile
+        os.link(draft, target)  # fails if the target exists by now
     except FileExistsError:
         raise BackupError(f"{target} is there already: name another file.") from None
     except OSError as error:
@@ -120,7 +120,7 @@ def _check_home(home: Home) -> None:
 
 
 def _write(home: Home, draft: Path, copy: Path) -> Manifest:
-    """Raises FileNotFoundError for a blob that went away since the database was copied."""
+    """Raises FileNotFoundError for a blob that was deleted since the database was copied."""
     _copy_database(home.database, copy)
     sources = {name: home.path / name for name in KEYS}
     sources[DATABASE] = copy
@@ -154,7 +154,7 @@ def _add(archive: tarfile.TarFile, name: str, content: IO[bytes] | _Hashing, siz
 
 
 class _Hashing:
-    """A file that is hashed as it is read."""
+    """Hashes a file while it is read."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
@@ -181,7 +181,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def _named(database: Path) -> set[str]:
-    """The digests of all blobs that a swarm needs. Raises sqlite3.Error."""
+    """Returns the digests of all blobs that are needed. Raises sqlite3.Error."""
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         rows = connection.execute("SELECT DISTINCT digest FROM blob_references")
         return {digest for (digest,) in rows}
@@ -191,7 +191,7 @@ def _named(database: Path) -> set[str]:
 
 
 def verify_home(home: Home) -> Verdict:
-    """Raises BackupError when there is nothing to look at."""
+    """Raises BackupError if there is no manager's folder."""
     _check_home(home)
     flaws = list(_database_flaws(home.database))
     try:
@@ -216,7 +216,7 @@ def verify_home(home: Home) -> Verdict:
 
 
 def verify_file(file: Path) -> Verdict:
-    """Raises BackupError for what is no backup at all."""
+    """Raises BackupError if the file is not a backup at all."""
     with _opened(file) as (archive, manifest), tempfile.TemporaryDirectory() as folder:
         flaws = list(_unpack(archive, manifest, file, Path(folder), keep={DATABASE}))
         database = Path(folder) / DATABASE
@@ -251,7 +251,7 @@ def _unpack(
     folder: Path,
     keep: Iterable[str] | None = None,
 ) -> Iterator[str]:
-    """Write members (of `keep`, or all) below the folder; yields what is wrong with them."""
+    """Writes the members (those of `keep`, or all) into the folder; yields their flaws."""
     left = dict(manifest.members)
     try:
         for info in archive:
@@ -314,7 +314,7 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, Manifest]]:
 
 
 def _check_names(file: Path, manifest: Manifest) -> None:
-    """Nothing is written outside of the folder, and nothing is missing from the start."""
+    """Checks that no name leads out of the folder and that none is missing. Raises BackupError."""
     digests = {name: name.rpartition("/")[2] for name in manifest.members}
     known = {f"blobs/{digest[:2]}/{digest}" for digest in digests.values() if len(digest) == 64}
     strange = manifest.members.keys() - known - {DATABASE, *KEYS}
@@ -327,7 +327,7 @@ def _check_names(file: Path, manifest: Manifest) -> None:
 
 
 def restore(file: Path, home: Home, *, replace: bool = False) -> tuple[Manifest, Path | None]:
-    """Make the folder anew from the backup; returns also where the old one, if any, is kept.
+    """Creates the folder from the backup; also returns where the old one, if any, is kept.
 
     Raises BackupError: when a manager runs there, when the folder is not empty unless
     `replace`, and when the backup is damaged: then nothing has changed.
@@ -363,7 +363,7 @@ def restore(file: Path, home: Home, *, replace: bool = False) -> tuple[Manifest,
 
 
 def _put_in_place(draft: Home, home: Home) -> Path | None:
-    """No manager can start in the old folder from the look at its lock until it is gone."""
+    """Holds the old folder's lock until it is moved, so that no manager can start in it."""
     if not home.path.exists():
         draft.path.rename(home.path)
         return None

@@ -1,4 +1,4 @@
-"""The actor that owns the bulk listener, and clears away what nobody needs."""
+"""The actor that owns the bulk listener and deletes the blobs that nobody needs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from functools import partial
 
 from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.manager.auth.principals import Kind
-from manta.manager.context import Context, Done, finish, work
+from manta.manager.context import Context
 from manta.manager.messages import Sweep, SweepLater
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.interface import Operation
 
 GRACE = 900.0
-"""Seconds for which a blob may lie unnamed: it is pushed first and named then."""
+"""Seconds for which a blob may stay unnamed: it is pushed before it is named."""
 INTERVAL = 3600.0
 
 
@@ -38,22 +38,20 @@ class Blobs(Actor):
         self._bulk.close()
 
     def _may(self, key: str, operation: Operation, digest: str) -> bool:
-        """Asked on the bulk thread. Whoever knows a digest may have what it stands for."""
+        """Called on the bulk thread. Every node and user that knows a digest may have the blob."""
         return self._context.principals.of(key).kind in (Kind.NODE, Kind.USER)
 
     def receive(self, message: object) -> object:
         match message:
             case Sweep():
-                # Pushes are not named at once, so what seems unwanted now is looked at again.
+                # A blob that is not named yet is looked at again.
                 self._sweep_after(GRACE)
                 reply = self.defer()
-                then = partial(self._swept, reply)
-                work(self, self._context.workers, self._sweep, then, reply)
+                swept = self._context.workers.submit(self._sweep)
+                self.pipe(swept, partial(self._swept, reply), reply=reply)
             case SweepLater():
                 if self._sweep_due is None or self._sweep_due.deadline > self.clock.now() + GRACE:
                     self._sweep_after(GRACE)
-            case Done():
-                finish(message)
             case _:
                 return super().receive(message)
         return None
@@ -64,7 +62,7 @@ class Blobs(Actor):
         self._sweep_due = self.after(delay, Sweep())
 
     def _sweep(self) -> tuple[int, int]:
-        """On a worker: how many blobs were deleted, and how many may be later."""
+        """Runs on a worker; returns how many blobs were deleted and how many may be later."""
         context = self._context
         deleted = left = 0
         for digest in context.reader.unreferenced(context.depot):

@@ -1,8 +1,8 @@
-"""What an empty store is given at the first start: an administrator, and whatever else is known.
+"""Fills an empty store at the first start.
 
-`manta run` knows all keys before anything runs, and passes them in a file; then nobody
-needs a token. Without one, an administrator with a random password is made, who is
-told of only once.
+`manta run` knows all keys before anything runs and passes them in a file, so that nobody
+needs a token. Without a file, one administrator with a random password is created; the
+password is shown only once.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def apply(store: Store, content: Bootstrap) -> None:
 
 
 def first_admin(store: Store) -> str:
-    """Make the administrator; returns the password, which is kept nowhere."""
+    """Creates the administrator; returns the password, which is kept nowhere."""
     password = random_password()
     store.commit([Put(UserRecord(new_id(), ADMIN, hash_password(password), time.time()))])
     return password

@@ -22,7 +22,7 @@ STOPPED, CANNOT_START, GAVE_UP = 0, 11, 70
 """Exit codes of docs/exit-codes.md, since `manta manager start` becomes this process."""
 
 SWITCH_INTERVAL = 0.0005
-"""Seconds: by Python's default of 5 ms, one busy thread would slow all actors down."""
+"""Seconds. With Python's default of 5 ms, one busy thread would slow down all actors."""
 
 log = logging.getLogger("manta.manager")
 
@@ -67,7 +67,7 @@ def _announce(manager: Manager) -> None:
     )  # fmt: skip
     if manager.first_password:
         port = file.users.rpartition(":")[2]
-        # On stdout and not in the log: it is said once and kept nowhere.
+        # On stdout and not in the log, so that it is kept nowhere.
         sys.stdout.write(
             "\nThis manager has one user, an administrator. Sign in with\n\n"
             f"    manta sign-in --email {ADMIN} --host localhost --port {port} "
@@ -75,7 +75,7 @@ def _announce(manager: Manager) -> None:
             f"and the password  {manager.first_password}  which is shown only now.\n\n"
         )
         sys.stdout.flush()
-    # Nothing more is said there: whoever reads it, and waits for its end, may go on.
+    # Nothing more is written there: a reader that waits for the end of stdout may go on.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""What there is, by id, by unique prefix of an id, and by name. Pure."""
+"""Finds clusters, nodes and swarms by id, unique prefix of an id, or name. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Directory:
         self.swarms = {entry.id: entry for entry in swarms}
 
     def within(self, sees: Callable[[str], bool]) -> Directory:
-        """What belongs to the clusters that somebody sees: for him there is nothing else."""
+        """Only the clusters that somebody sees, with their nodes and swarms."""
         clusters = {id_ for id_ in self.clusters if sees(id_)}
         return Directory(
             (self.clusters[id_] for id_ in clusters),
@@ -41,7 +41,7 @@ class Directory:
             (one for one in self.swarms.values() if one.cluster_id in clusters),
         )
 
-    # Each raises Refused, and says what there is.
+    # Each raises Refused, which names what there is.
 
     def cluster(self, name: str) -> ClusterRecord:
         names = {id_: record.name for id_, record in self.clusters.items()}
@@ -56,7 +56,7 @@ class Directory:
         return _find("node", Code.UNKNOWN_NODE, name, nodes, aliases)
 
     def nodes_named(self, names: Iterable[str], cluster: str) -> list[NodeRecord]:
-        """Raises Refused with those that there are."""
+        """Raises Refused, which names the nodes that there are."""
         nodes = {record.id: record for record in self.nodes_of(cluster)}
         aliases = {id_: record.alias for id_, record in nodes.items()}
         try:
@@ -80,7 +80,7 @@ class Directory:
         return [record for record in self.nodes.values() if record.cluster_id == cluster_id]
 
     def check_alias(self, alias: str, cluster_id: str, *, node_id: str = "") -> None:
-        """Raises Refused when another node of the cluster has the alias."""
+        """Raises Refused if another node of the cluster has the alias."""
         for record in self.nodes_of(cluster_id):
             if record.alias == alias and record.id != node_id:
                 raise Refused(
@@ -90,7 +90,7 @@ class Directory:
                 )
 
     def check_cluster_name(self, name: str) -> None:
-        """Raises Refused when another cluster has the name, or it looks like one's id."""
+        """Raises Refused if another cluster has this name or id."""
         for record in self.clusters.values():
             if name in (record.name, record.id):
                 raise Refused(

@@ -1,4 +1,4 @@
-"""Every error that this package raises of its own; a no to a request is `manta.actors.Refused`."""
+"""The manager's own errors. A request that is refused raises `manta.actors.Refused`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class ManagerError(Exception):
 
 
 class StartError(ManagerError):
-    """The manager cannot start; the sentence says why and what to do."""
+    """The manager cannot start; the message says why and what to do."""
 
 
 class StoreError(ManagerError):
@@ -16,16 +16,16 @@ class StoreError(ManagerError):
 
 
 class StorageUnavailable(StoreError):
-    """The disk is full, read-only or failing: nothing was written, a later try may succeed."""
+    """The disk is full, read-only or failing: nothing was written; a later try may succeed."""
 
 
 class StoreConflict(StoreError):
-    """An event leaves a gap, or another one has its number: nothing of it was written."""
+    """An event leaves a gap, or another event has its number: nothing was written."""
 
 
 class DamagedLog(StoreError):
-    """A swarm's events are not what was stored."""
+    """A swarm's event log cannot be read."""
 
 
 class StoreVersion(StoreError):
-    """A later version of Manta has written the database."""
+    """The database was written by a later version of Manta."""

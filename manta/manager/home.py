@@ -13,7 +13,7 @@ from manta.transports.codec.decoders import json_decoder
 
 
 class ManagerFile(msgspec.Struct, frozen=True):
-    """`manager.json`: there while a manager runs; written after binding."""
+    """`manager.json`: written once the manager listens, removed when it stops."""
 
     pid: int
     nodes: str
@@ -27,12 +27,12 @@ class ManagerFile(msgspec.Struct, frozen=True):
 
 
 class RestoredFile(msgspec.Struct, frozen=True):
-    """`restored.json`: there once the folder was made from a backup."""
+    """`restored.json`: there if the folder was made from a backup."""
 
     backup: str
     """Id of the backup."""
     made_at: float
-    """When it was made: swarms that were created before have a past that it may not know."""
+    """When the backup was made: it may lack part of the past of swarms created before."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Home:
         return self.path / "restored.json"
 
     def read_restored_file(self) -> RestoredFile | None:
-        """Of the last restoration; None when there was none."""
+        """Describes the last restoration; None if there was none. Raises ValueError."""
         try:
             return json_decoder(RestoredFile).decode(self.restored_file.read_bytes())
         except FileNotFoundError:
@@ -80,7 +80,8 @@ class Home:
             ) from error
 
     def read_manager_file(self) -> ManagerFile | None:
-        """None when no manager has left one. Says nothing on whether that manager still runs."""
+        """None if there is no file. Does not tell whether that manager still runs. Raises
+        ValueError."""
         try:
             return json_decoder(ManagerFile).decode(self.manager_file.read_bytes())
         except FileNotFoundError:
@@ -91,7 +92,7 @@ class Home:
             ) from error
 
     def is_in_use(self) -> bool:
-        """Whether a manager runs here: the kernel lets go of its lock however it ends."""
+        """Whether a manager runs here. The kernel releases its lock however it ends."""
         try:
             lock = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -105,15 +106,15 @@ class Home:
         return False
 
     def running(self) -> ManagerFile | None:
-        """What the manager that runs here has written.
+        """The file of the manager that runs here; None if none runs.
 
-        A file alone proves nothing: after a crash its process id may be a stranger's.
+        The file alone proves nothing: after a crash another process may have its process id.
         """
         found = self.read_manager_file()
         return found if found is not None and self.is_in_use() else None
 
     def write_manager_file(self, content: ManagerFile) -> None:
-        """Readers see the old file or the whole new one."""
+        """Writes it atomically: readers see the old file or the whole new one."""
         draft = self.manager_file.with_suffix(".new")
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
         os.replace(draft, self.manager_file)

@@ -1,4 +1,4 @@
-"""Ids of what the manager makes: short enough to type a part of, random enough to be unique."""
+"""Random ids, short enough that a user can type a prefix."""
 
 from __future__ import annotations
 

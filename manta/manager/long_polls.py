@@ -1,4 +1,4 @@
-"""Requests that wait until there is something to say, or their time is over."""
+"""Requests that wait until there is an answer or their time is over."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ K = TypeVar("K", bound=Hashable)
 class Poll(Generic[K]):
     """One request that waits.
 
-    `answer(last)` is called each time there may be something to say, and with `last` when the
-    time is over. It returns whether the poll is done with; with `last` it has to be.
+    `answer(last)` is called whenever there may be an answer, and with `last` once the time is
+    over. It returns False to go on waiting, which it may not with `last`.
     """
 
     key: K
@@ -36,7 +36,7 @@ class _Expired(msgspec.Struct, frozen=True):
 
 
 class LongPolls(Generic[K]):
-    """The polls of one actor, by what they wait for. It passes what it receives to `handle`."""
+    """The polls of one actor, which passes what it receives to `handle`."""
 
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
@@ -50,14 +50,14 @@ class LongPolls(Generic[K]):
         return key in self._waiting
 
     def open(self, key: K, reply: Reply, wait: float, answer: Callable[[bool], bool]) -> None:
-        """Have it answered now or as soon as there is something to say, after `wait` seconds
+        """Has the request answered now or as soon as there is an answer, after `wait` seconds
         at the latest."""
         poll = Poll(key, reply, self._actor.clock.now() + wait, answer)
         if not self._try(poll, last=not wait):
             self.park(poll)
 
     def park(self, poll: Poll[K]) -> None:
-        """Let it wait for what is left of its time."""
+        """Lets it wait for the rest of its time."""
         left = poll.expires - self._actor.clock.now()
         if left <= 0:
             self._try(poll, last=True)
@@ -66,7 +66,7 @@ class LongPolls(Generic[K]):
         self._waiting.setdefault(poll.key, []).append(poll)
 
     def wake(self, *keys: K) -> None:
-        """There may be something to say to who waits for these."""
+        """Tries to answer the polls that wait for these."""
         for key in keys:
             for poll in self._waiting.pop(key, ()):
                 if not self._try(poll, last=False):
@@ -91,5 +91,5 @@ class LongPolls(Generic[K]):
         return True
 
     def _try(self, poll: Poll[K], *, last: bool) -> bool:
-        """An asker that has gone is done with."""
+        """A poll whose asker is gone is not answered."""
         return poll.reply.done or poll.answer(last)

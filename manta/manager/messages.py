@@ -1,4 +1,4 @@
-"""What the manager's actors say to each other; none of it crosses the wire."""
+"""Messages between the manager's actors; none of them crosses the wire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol.node import Instance, Message, Register
 
-# From the Gateway, which has checked who asks.
+# From the Gateway, which has checked the sender.
 
 
 class FromUser(msgspec.Struct, frozen=True):
@@ -19,18 +19,18 @@ class FromUser(msgspec.Struct, frozen=True):
     message: Message
     user: Principal
     swarm_id: str = ""
-    """What the name in the message stands for."""
+    """The swarm that the message names."""
 
 
 class FromNode(msgspec.Struct, frozen=True):
-    """Told or asked, as the message itself."""
+    """Told or asked, as the message itself is."""
 
     message: Message
     node_id: str
 
 
 class CheckPeer(msgspec.Struct, frozen=True):
-    """Asked; answered with Peer, or refused when the two are no neighbors."""
+    """Asked; answered with ResolvedPeer, or refused if the two are not neighbors."""
 
     instance: Instance
     node_id: str
@@ -50,7 +50,7 @@ class NodeAdded(msgspec.Struct, frozen=True):
 
 
 class NodeRemoved(msgspec.Struct, frozen=True):
-    """Asked; answered once nothing of the node is handled any more."""
+    """Asked; answered once no message of the node will be handled any more."""
 
     node_id: str
 
@@ -70,13 +70,13 @@ class NodeTreeRequested(msgspec.Struct, frozen=True):
 
 
 class ClusterChanged(msgspec.Struct, frozen=True):
-    """Asked; answered when it has taken effect."""
+    """Asked; answered once it has taken effect."""
 
     record: ClusterRecord
 
 
 class LoadSwarm(msgspec.Struct, frozen=True):
-    """Asked; answered once the swarm's actor runs: it may end when nobody asks for it."""
+    """Asked; answered once the swarm's actor runs. It may have ended because nobody used it."""
 
     swarm_id: str
 
@@ -93,14 +93,14 @@ class SwarmRemoved(msgspec.Struct, frozen=True):
 
 
 class CutNodes(msgspec.Struct, frozen=True):
-    """Their links are closed, so that they register anew and send again what is not
-    acknowledged: how nodes and a restarted actor agree again."""
+    """Closes the links of these nodes, so that they register again and resend what was not
+    acknowledged. That is how nodes and a restarted actor come to agree again."""
 
     node_ids: tuple[str, ...]
 
 
 class NodesLeft(msgspec.Struct, frozen=True):
-    """They said goodbye, were lost, or did not come back in time."""
+    """These nodes said goodbye, were lost, or did not come back in time."""
 
     node_ids: tuple[str, ...]
 
@@ -109,8 +109,8 @@ class NodesLeft(msgspec.Struct, frozen=True):
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """Delete what nobody needs."""
+    """Asked or told: deletes the blobs that nobody needs. Answered with their number."""
 
 
 class SweepLater(msgspec.Struct, frozen=True):
-    """Something was released: sweep as soon as what lies unnamed may go."""
+    """A blob was released: sweep as soon as an unnamed blob may be deleted."""

@@ -1,4 +1,4 @@
-"""When the things of a list changed last, so that who has read it is told what is new since."""
+"""Remembers when each item of a list last changed, so that a reader is told only what is new."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from manta.manager.ids import new_id
 
 
 class Revisions:
-    """Of one list. A revision is text: whose count it is, and a number that grows with each
-    change; to another process's count all is new. For any thread."""
+    """The changes of one list. May be used from any thread.
+
+    A revision is text: the id of this count, and a number that grows with each change. After a
+    restart the count has another id, and everything is new.
+    """
 
     def __init__(self) -> None:
         self._epoch = new_id()
         self._lock = threading.Lock()
         self._number = 0
         self._changes: dict[str, int] = {}
-        """By key, in the order of the numbers."""
-        self._on_change: Callable[[], None] | None = None
+        """The last change of each key, oldest first."""
+        self._on_change: Callable[[], object] | None = None
 
     def changed(self, *keys: str) -> None:
-        """Call it once whoever reads the list sees the change; without keys, to have all that
-        waits look again."""
+        """Call it once readers of the list see the change; without keys, it only makes those
+        who wait look again."""
         with self._lock:
             for key in keys:
                 self._number += 1
@@ -34,14 +37,14 @@ class Revisions:
             on_change()
 
     def forget(self, *keys: str) -> None:
-        """They are in the list no more."""
+        """These are no longer in the list."""
         with self._lock:
             for key in keys:
                 self._changes.pop(key, None)
         self.changed()
 
     def since(self, revision: str) -> list[tuple[str, str]]:
-        """Keys and the revisions at which they changed last, in that order."""
+        """The keys that changed since, each with the revision of its last change, oldest first."""
         epoch, _, number = revision.partition(".")
         seen = int(number) if epoch == self._epoch and number.isdecimal() else 0
         found = []
@@ -52,15 +55,16 @@ class Revisions:
                 found.append((key, f"{self._epoch}.{at}"))
         return found[::-1]
 
-    def tell_next(self, on_change: Callable[[], None]) -> None:
-        """Call `on_change` at the next change, once, on whatever thread that is. One at a time."""
+    def tell_next(self, on_change: Callable[[], object]) -> None:
+        """Calls `on_change` once, at the next change, on the thread that makes it. Replaces the
+        one before."""
         with self._lock:
             self._on_change = on_change
 
 
 @dataclass(frozen=True)
 class AllRevisions:
-    """Of the lists that users watch."""
+    """The lists that users watch."""
 
     clusters: Revisions = field(default_factory=Revisions)
     nodes: Revisions = field(default_factory=Revisions)

@@ -1,4 +1,4 @@
-"""One manager in this process: its folder, its store, its tree of actors."""
+"""Runs one manager in this process: its folder, its store and its tree of actors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from manta.manager.store.sqlite import SqliteStore
 from manta.manager.supervisor import ManagerSupervisor
 from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
+from manta.transports.addresses import join_address, split_address
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair, make_private_folder, read_private, write_private
-from manta.transports.zeromq.sockets import join_address, split_address
 from manta.transports.zeromq.transport import ZmqTransport
 
 LOCK_PATIENCE = 0.5  # seconds
@@ -38,22 +38,22 @@ BACKLOG = 1024
 
 @dataclass(frozen=True)
 class Settings:
-    """Addresses are `tcp://host:port`; port 0 takes a free one."""
+    """Addresses are `tcp://host:port`; port 0 takes any free one."""
 
     home: Path
     nodes: str = "tcp://0.0.0.0:50051"
     users: str = "tcp://0.0.0.0:50052"
     bulk: str = "tcp://0.0.0.0:50053"
     fds: tuple[int | None, int | None, int | None] = (None, None, None)
-    """Listening sockets that the parent process opened at these addresses."""
+    """Sockets that the parent process already listens on at these addresses."""
     bootstrap: Path | None = None
 
 
 class Manager:
-    """Starts when it is made; raises StartError, StoreError or TransportError.
+    """The constructor starts it; raises StartError, StoreError or TransportError.
 
-    `open_store` gives the store another form, `transport` the control plane; `on_end` is
-    called, on another thread, when the tree ends by itself.
+    `open_store` and `transport` replace the SQLite store and the ZeroMQ control plane. `on_end`
+    is called on another thread when the tree of actors ends by itself.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Manager:
     ) -> None:
         self.home = home = Home(settings.home)
         self.first_password = ""
-        """Of `bootstrap.ADMIN`, if this is the first start; it is kept nowhere else."""
+        """The password of `bootstrap.ADMIN` if this is the first start; kept nowhere else."""
         with contextlib.ExitStack() as undo:
             make_private_folder(home.path)
             self._lock(undo)
@@ -90,7 +90,7 @@ class Manager:
                 started_at=time.time(),
                 restored=_restored(home),
             )
-            # After all that may be refused: a start that fails would lose the password for good.
+            # Last, because a start that failed after it would lose the password for good.
             self._populate(reader, settings.bootstrap)
             self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
@@ -116,7 +116,7 @@ class Manager:
         )
 
     def stop(self) -> None:
-        """In good order: nothing that was acknowledged is lost. Idempotent."""
+        """Stops it in order: nothing that was acknowledged is lost. Idempotent."""
         self._undo.close()
 
     def __enter__(self) -> Manager:
@@ -126,7 +126,7 @@ class Manager:
         self.stop()
 
     def _lock(self, undo: contextlib.ExitStack) -> None:
-        """Two managers on one database would each know half of what happened."""
+        """Keeps a second manager off the database: each would know only half of what happened."""
         try:
             lock = os.open(self.home.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, lock)
@@ -143,7 +143,7 @@ class Manager:
 
     @staticmethod
     def _wait_for(lock: int) -> None:
-        """Who asks whether a manager runs holds the lock for a moment. Raises BlockingIOError."""
+        """Waits a moment: `Home.is_in_use` takes the lock briefly. Raises BlockingIOError."""
         deadline = time.monotonic() + LOCK_PATIENCE
         while True:
             try:
@@ -174,7 +174,7 @@ def _listen(address: str, fd: int | None, undo: contextlib.ExitStack) -> Listeni
             ("" if host == "*" else host, port), family=family, backlog=BACKLOG
         )
     except OSError as error:
-        words = str(error.strerror or error).partition(" (while")[0]  # the address is said already
+        words = str(error.strerror or error).partition(" (while")[0]  # the address is named already
         remedy = {
             errno.EADDRINUSE: "stop what listens there, or choose another port",
             errno.EACCES: "choose a port from 1024 on",
@@ -208,7 +208,7 @@ def _signing_seed(home: Home) -> bytes:
         if len(seed) == 32:
             return seed
     except ValueError:
-        pass  # said below, and without the cause, which could quote the secret
+        pass  # refused below, without the cause, which could quote the secret
     raise StartError(
         f"{home.signing_key} is damaged: restore it from a backup, or delete it; then all tokens "
         "must be issued anew."

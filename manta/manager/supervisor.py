@@ -21,7 +21,7 @@ class ManagerSupervisor(Supervisor):
         self._context = context
 
     def children(self) -> list[ChildSpec]:
-        """The Gateway last: whoever comes in finds all others running."""
+        """The Gateway is last, so that messages from outside find all others running."""
         context = self._context
         clusters = context.reader.all(ClusterRecord)
         return [

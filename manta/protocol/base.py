@@ -1,4 +1,4 @@
-"""What all messages are made of."""
+"""What all messages have in common."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import msgspec
 
 Seconds = float
 Wait = Annotated[float, msgspec.Meta(ge=0, le=60)]
-"""Seconds for which a long poll may be held back."""
+"""Seconds after which a long poll is answered in any case."""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
-    """Root of the messages; `reply` names the answer of those that are asked."""
+    """Root of the messages; `reply` is the type of a request's answer."""
 
     reply: ClassVar[type[msgspec.Struct] | None] = None
 
@@ -29,7 +29,7 @@ class Ok(Message, frozen=True):
 
 
 class Instance(msgspec.Struct, frozen=True, array_like=True, order=True):
-    """`index` counts a task's instances in one iteration, `attempt` the tries of one."""
+    """`index` counts the instances of a task in an iteration, `attempt` the attempts at one."""
 
     swarm_id: str
     alias: str

@@ -1,4 +1,4 @@
-"""Clusters and their nodes, as a user's SDK asks for them."""
+"""Messages about clusters and their nodes, from the SDK to the manager."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class CreateCluster(Message, frozen=True):
 
 
 class ListClusters(Message, frozen=True):
-    """In order of ids; `after` is the last that was received already. So in all lists."""
+    """In order of ids; `after` is the last id that was received. As in all lists."""
 
     after: str = ""
 
 
 class Clusters(Message, frozen=True):
-    """As many as fit into a message; `more`: ask for those after them. So in all lists."""
+    """As many as fit into a message; `more` says that others follow. As in all lists."""
 
     clusters: tuple[ClusterInfo, ...]
     more: bool = False
@@ -39,16 +39,16 @@ class Clusters(Message, frozen=True):
 
 
 class WatchClusters(Message, frozen=True):
-    """What changed after `since`, the revision that was told last, "" for all: at once if
-    something did, else when it does or after `wait` seconds. In the order of the changes; what
-    is gone is not told. So with all that is watched."""
+    """What changed after the revision `since`, or everything when that is "": at once if
+    something did, else when it does or after `wait` seconds. In the order of the changes, without
+    what was removed. As in all watches."""
 
     since: str = ""
     wait: Wait = 0.0
 
 
 class GetCluster(Message, frozen=True):
-    """`cluster` is an id, a unique prefix of one, or a name; so in all messages here."""
+    """`cluster` is an id, a unique prefix of one, or a name. As in all messages here."""
 
     cluster: str
 

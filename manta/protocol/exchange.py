@@ -1,7 +1,7 @@
-"""What the instances of a swarm say to each other, relayed by the manager.
+"""What the instances of a swarm exchange, relayed by the manager.
 
-What a task says goes through its node's journal like all else; what it waits for it reads by
-long poll, which changes nothing.
+What a task says goes through its node's journal, like everything else; what it waits for, it
+reads by long poll, which changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from manta.protocol.values import Payload
 
 
 class Broadcasted(Message, frozen=True):
-    """The latest of a tag in an iteration is what `get_broadcast` gives."""
+    """`get_broadcast` returns the latest value of a tag in an iteration."""
 
     instance: Instance
     tag: str
@@ -25,8 +25,8 @@ class Broadcasted(Message, frozen=True):
 
 
 class Sent(Message, frozen=True):
-    """To the node with the id `to`. The k-th that an instance sends there under a tag is one
-    message, whichever attempt sent it: a retry does not send twice."""
+    """To the node with the id `to`. The k-th message that an instance sends there under a tag is
+    the same in each attempt: a retry does not send twice."""
 
     instance: Instance
     to: str
@@ -35,7 +35,7 @@ class Sent(Message, frozen=True):
 
 
 class Receiving(Message, frozen=True):
-    """Claims the next message from the node `source` under the tag, read by ReadMessage.
+    """Claims the next message from the node `source` under the tag, for a ReadMessage.
 
     When the attempt fails, what it had claimed goes to the next claim.
     """
@@ -56,10 +56,10 @@ class ClaimsReturned(Message, frozen=True):
 
 
 class Contributed(Message, frozen=True):
-    """This instance's part in the task's collective of that number in this iteration, from 0.
+    """An instance's part in a collective of its task; `number` counts these from 0 in an iteration.
 
-    `to` is the rank that it is for, None for all. Of several attempts the first that
-    contributed counts, so that all see the same. `value` is None in a barrier.
+    `to` is the rank that it is for, None for all. Of several attempts, the first to contribute
+    counts, so that all see the same. `value` is None in a barrier.
     """
 
     instance: Instance
@@ -70,7 +70,7 @@ class Contributed(Message, frozen=True):
 
 
 class LockWanted(Message, frozen=True):
-    """Queues for the swarm's lock of that name; the end of the attempt releases it."""
+    """Queues for a named lock of the swarm, which the end of the attempt releases."""
 
     instance: Instance
     name: str
@@ -82,7 +82,7 @@ class LockReleased(Message, frozen=True):
 
 
 class Checkpointed(Message, frozen=True):
-    """Of this instance in this iteration: what a later attempt restores. The last one counts."""
+    """What a later attempt of this instance in this iteration restores. The last one counts."""
 
     instance: Instance
     value: Payload
@@ -98,9 +98,9 @@ Said = (
     | LockReleased
     | Checkpointed
 )
-"""What an instance says to others, or claims: entries of the journal."""
+"""What an instance tells others, or claims; entries of the journal."""
 
-# Reads. `wait`: seconds after which it is answered all the same.
+# Reads. `wait`: seconds after which they are answered in any case.
 
 Wait = Annotated[float, msgspec.Meta(ge=0, le=25)]
 
@@ -113,13 +113,13 @@ class ResolvePeer(Message, frozen=True):
     name: str
 
 
-class Peer(Message, frozen=True):
+class ResolvedPeer(Message, frozen=True, tag="Peer"):
     node_id: str
     alias: str
 
 
 class CheckNext(Message, frozen=True):
-    """May the next iteration be on these nodes (ids or aliases), from the task with this alias?
+    """May the next iteration run on these nodes (ids or aliases), from the task with this alias?
 
     Refused when there is no such node in the instance's cluster, or no such task in its swarm.
     """
@@ -154,7 +154,7 @@ class ReadBroadcast(Message, frozen=True):
 
 
 class ReadMessage(Message, frozen=True):
-    """The `number`-th message (from 0) that this attempt claimed from `source` under the tag."""
+    """The `number`-th message, from 0, that this attempt claimed from `source` under the tag."""
 
     instance: Instance
     source: str
@@ -166,9 +166,9 @@ class ReadMessage(Message, frozen=True):
 class ReadContributions(Message, frozen=True):
     """What `ranks` (empty: all) contributed for this instance to a collective.
 
-    Ready when all have answered, or `enough` of them. `partial` asks for what is there now,
-    ready or not. `on_loss`: "raise" makes a lost peer an end of the wait, "continue" goes on
-    without it. `after` entries were received already.
+    Ready when all have contributed, or `enough` of them. `partial` asks for what is there now,
+    ready or not. With `on_loss` "raise" a lost peer ends the wait, with "continue" it is left
+    out. `after` entries were received already.
     """
 
     instance: Instance
@@ -183,7 +183,7 @@ class ReadContributions(Message, frozen=True):
 
 
 class ReadLock(Message, frozen=True):
-    """Ready once this attempt holds the lock that it asked for."""
+    """Ready once this attempt holds the lock that it queued for."""
 
     instance: Instance
     name: str
@@ -208,9 +208,9 @@ class Contribution(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Exchanged(Message, frozen=True):
-    """`ready`: `values` are what was asked for. Else `error` names a kind of
-    `manta.light.errors` when the wait can never end, and `sentence` says of whom; without it,
-    `sentence` names whom is waited for. `missing` ranks will never answer."""
+    """When `ready`, `values` are what was asked for. Else, when the wait can never end, `error`
+    names a class of `manta.light.errors` and `sentence` says why; without `error`, `sentence`
+    says who is waited for. `missing` ranks will never answer."""
 
     ready: bool
     values: tuple[Contribution, ...] = ()
@@ -220,7 +220,7 @@ class Exchanged(Message, frozen=True):
     sentence: str = ""
 
 
-ResolvePeer.reply = Peer
+ResolvePeer.reply = ResolvedPeer
 CheckNext.reply = Ok
 ReadPeers.reply = PeerInstances
 ReadBroadcast.reply = Exchanged
@@ -232,4 +232,4 @@ ReadCheckpoint.reply = Checkpoint
 ExchangeRead = (
     ReadBroadcast | ReadMessage | ReadContributions | ReadLock | ReadPeers | ReadCheckpoint
 )
-"""Answered by the swarm; `ResolvePeer` and `CheckNext` by the Gateway and the swarm."""
+"""Answered by the swarm. The Gateway has a part in `ResolvePeer` and `CheckNext`."""

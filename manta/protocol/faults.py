@@ -1,4 +1,4 @@
-"""What a command says of an exception that nobody expected: one sentence, the rest in a file."""
+"""What a command says about an unexpected exception: one sentence, the traceback in a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import traceback
 
 
 def sentence(error: BaseException) -> str:
-    """Writes the traceback to a file, and names it."""
+    """Write the traceback to a file, and say which."""
     report = "".join(traceback.format_exception(error))
     return (
         f"a fault of Manta's own, {type(error).__name__}: {error}. "
@@ -16,7 +16,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _kept(report: str) -> str:
-    """Where the report lies; the report itself, where it can't be written."""
+    """The file of the report, or the report itself when it can't be written."""
     try:
         fd, path = tempfile.mkstemp(prefix="manta-error-", suffix=".txt")
         with open(fd, "w") as file:

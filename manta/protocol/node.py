@@ -1,10 +1,10 @@
-"""What a node and its manager say to each other.
+"""Messages between a node and its manager.
 
-The node dials. It speaks to `manager/gateway`, the manager to `node/manager-link`.
-State is level-triggered: the manager holds each node's desired assignments under a
-version, the node applies changes that continue its version and otherwise fetches the
-whole. Everything that a node has to tell about a swarm is numbered in that swarm's
-journal, sent until acknowledged, and applied once.
+The node dials. It speaks to the manager's Gateway, the manager to its ManagerLink (`paths`).
+State is level-triggered: the manager keeps each node's desired assignments under a
+version; the node applies changes that continue its version, and otherwise fetches the
+whole. What a node reports about a swarm is numbered in that swarm's journal, sent until
+acknowledged, and applied once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GpuInfo(msgspec.Struct, frozen=True):
 
 
 class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Found at start-up. Sizes in bytes, frequency in MHz."""
+    """What a node found out about itself at its start. Sizes in bytes, frequency in MHz."""
 
     hostname: str = ""
     architecture: str = ""
@@ -59,7 +59,7 @@ class Capabilities(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Load(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Now. Usage is a fraction 0 to 1; memory and disk in bytes."""
+    """The current load. Usage is a fraction from 0 to 1; memory and disk are in bytes."""
 
     cpu_usage: float = 0.0
     memory_available: int = 0
@@ -79,7 +79,7 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     swarm_name: str
     node_id: str
     size: int
-    """How many instances the task has in this iteration."""
+    """The number of the task's instances in this iteration."""
     class_name: str | None = None
     datasets: tuple[str, ...] = ()
     resources: ResourceSpec | None = None
@@ -94,7 +94,7 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Enroll(Message, frozen=True):
-    """From a key that is not known yet: a one-time token makes it a node's key."""
+    """From an unknown key, which the token makes the key of a node."""
 
     token: str
     alias: Name
@@ -103,24 +103,24 @@ class Enroll(Message, frozen=True):
 
 
 class Inquire(Message, frozen=True):
-    """Who am I to you, and who are you? From any node or unknown key; it changes nothing."""
+    """Asks what the manager knows of the sender's key, known or not; changes nothing."""
 
 
 class Standing(Message, frozen=True):
     node_id: str
-    """Of the node whose key asked; "" for an unknown or removed one."""
+    """The node of the key that asked; "" for an unknown or removed one."""
     removed: bool
     wall: Seconds
     """The manager's clock, since the epoch."""
     version: str
     nodes: str
-    """Where it listens for nodes, as are `users` and `bulk`; the host is as the manager sees it."""
+    """Its address for nodes, as are `users` and `bulk`; the host is as the manager sees it."""
     users: str
     bulk: str
 
 
 class ExamineToken(Message, frozen=True):
-    """Would it let the node of this key in? Answered by Ok or a refusal; it is not used up."""
+    """Would the token admit the sender's key? Answered by Ok or a refusal; it is not used up."""
 
     token: str
 
@@ -132,7 +132,7 @@ class Enrolled(Message, frozen=True):
 
 
 class Register(Message, frozen=True):
-    """First message after each connect."""
+    """The first message on each connection."""
 
     alias: Name
     capabilities: Capabilities
@@ -148,11 +148,11 @@ class Registered(Message, frozen=True):
     bulk_address: str
     desired: Desired
     acknowledged: dict[str, int] = {}
-    """By swarm: the last journal entry that the manager holds."""
+    """By swarm: the number of the last journal entry that the manager holds."""
 
 
 class Heartbeat(Message, frozen=True):
-    """`draining`: it was told to drain or to stop, and takes no new work."""
+    """`draining`: the node was told to drain or to stop, and takes no new work."""
 
     desired_version: int
     load: Load
@@ -164,16 +164,17 @@ class HeartbeatReply(Message, frozen=True):
 
 
 class FetchDesired(Message, frozen=True):
-    """Of the version of which `after` assignments were received, the rest; else the whole."""
+    """The rest of a `version` of which `after` assignments were received; else the whole."""
 
     version: int = 0
     after: int = 0
 
 
 class Desired(Message, frozen=True):
-    """All that the node shall run. Warm runtimes of swarms not in `swarms` are to be stopped.
+    """All that the node is to run. It stops warm runtimes of swarms that are not in `swarms`.
 
-    As many assignments as fit into a message, `after` so many; `more`: ask for the rest.
+    As many assignments as fit into a message, from the one at `after`; `more` says that others
+    follow.
     """
 
     version: int
@@ -189,7 +190,7 @@ class ReadGlobal(Message, frozen=True):
 
 
 class GlobalValue(Message, frozen=True):
-    """`value` is None when nobody has set the tag."""
+    """`value` is None when the tag was never set."""
 
     value: Payload | None
     version: int = 0
@@ -222,16 +223,16 @@ class ResultEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ResultEntries(Message, frozen=True):
-    """Ordered by alias and index; only those of attempts that count.
+    """In order of alias and index, without those of attempts that do not count.
 
-    As many as fit into a message; `more`: ask for those after them.
+    As many as fit into a message; `more` says that others follow.
     """
 
     entries: tuple[ResultEntry, ...]
     more: bool = False
 
 
-# Journal entries: what happened to an instance, in the order in which it happened.
+# Journal entries: what happened to an instance, in that order.
 
 
 class TaskError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -244,7 +245,7 @@ class TaskError(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Timings(msgspec.Struct, frozen=True, array_like=True):
-    """Seconds of one attempt on its node, by what they went to."""
+    """Seconds that an attempt spent on its node, by phase."""
 
     queued: Seconds = 0.0
     preparing: Seconds = 0.0
@@ -285,7 +286,7 @@ class Progressed(Message, frozen=True):
 
 
 class NextIteration(Message, frozen=True):
-    """A task called `schedule_next_iter`; empty means: as the graph says."""
+    """A task called `schedule_next_iter`; empty fields mean what the graph says."""
 
     instance: Instance
     node_ids: tuple[str, ...] = ()
@@ -299,7 +300,7 @@ class StopRequested(Message, frozen=True):
 
 
 class TaskEnded(Message, frozen=True):
-    """Exactly one for each assignment that was taken; `state` is a final AttemptState."""
+    """Exactly one for each assignment that was accepted; `state` is a final AttemptState."""
 
     instance: Instance
     state: str
@@ -323,7 +324,7 @@ JournalEntry = (
 
 
 class JournalBatch(Message, frozen=True):
-    """Entries first, first + 1, ... of this swarm on this node; blobs were pushed before."""
+    """Entries `first`, `first` + 1, ... of a swarm on this node, whose blobs were pushed before."""
 
     swarm_id: str
     first: Annotated[int, msgspec.Meta(ge=1)]
@@ -340,7 +341,7 @@ class LogLine(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LogBatch(Message, frozen=True):
-    """Log lines are numbered apart, so that they never wait for blobs."""
+    """Log lines have numbers of their own, so that they never wait for blobs."""
 
     swarm_id: str
     first: Annotated[int, msgspec.Meta(ge=1)]
@@ -348,7 +349,7 @@ class LogBatch(Message, frozen=True):
 
 
 class Goodbye(Message, frozen=True):
-    """The daemon stops in good order."""
+    """The daemon stops."""
 
     reason: str = ""
 
@@ -357,11 +358,11 @@ class Goodbye(Message, frozen=True):
 
 
 class DesiredChanged(Message, frozen=True):
-    """Applies on top of `version - 1`; a node elsewhere fetches the whole. What is too much for
-    a message is not sent: the version leaves a gap.
+    """Applies to `version - 1`; a node with another version fetches the whole. What is too large
+    for a message is not sent, which leaves a gap in the versions.
 
-    Tasks of swarms that are not in `swarms` any more are asked to end, those of swarms in
-    `killed` are not asked.
+    Tasks of swarms that are no longer in `swarms` are asked to end, those of swarms in `killed`
+    are killed.
     """
 
     version: int
@@ -372,7 +373,7 @@ class DesiredChanged(Message, frozen=True):
 
 
 class JournalAck(Message, frozen=True):
-    """All up to and including `upto` is durable; `missing` blobs must be pushed again."""
+    """Everything up to and including `upto` is durable; `missing` blobs must be pushed again."""
 
     swarm_id: str
     upto: int

@@ -1,7 +1,7 @@
-"""What may be too much for one message is read in pages. Pure.
+"""Pages of what may be too large for one message. Pure.
 
-A list is read in order of its keys, each page after the last key of the one before: so
-what stays is told once and only once, whatever comes and goes meanwhile.
+A list is read in order of its keys, each page after the last key of the page before: so an
+item that stays is read exactly once, whatever comes and goes meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAGE_BYTES = 1024 * 1024
 def after(
     items: Iterable[T], key: Callable[[T], str], cursor: str, size: Callable[[T], int]
 ) -> tuple[tuple[T, ...], bool]:
-    """A page of those whose keys come after the cursor; are there more?"""
+    """A page of the items whose keys come after the cursor, and whether there are more."""
     rest = sorted((item for item in items if key(item) > cursor), key=key)
     shown, more = fitting(rest, size)
     return tuple(shown), more
@@ -28,7 +28,7 @@ def after(
 def fitting(
     items: Iterable[T], size: Callable[[T], int], room: int | None = None
 ) -> tuple[list[T], bool]:
-    """The first of them, as many as fit into the room, a page, and at least one; are there more?"""
+    """The first items that fit into `room` bytes, or a page, but at least one; are there more?"""
     shown: list[T] = []
     room = PAGE_BYTES if room is None else room
     for item in items:
@@ -40,7 +40,7 @@ def fitting(
 
 
 def encoded(item: object) -> int:
-    """The bytes that it takes in a message."""
+    """The bytes that an item takes in a message."""
     return len(_encoder.encode(item))
 
 

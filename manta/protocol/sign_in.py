@@ -1,4 +1,4 @@
-"""Who asks: how a key becomes a user's, and ceases to be."""
+"""Messages about identity: how a key becomes a user's, and ceases to be."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from manta.protocol.base import Message, Ok, requests
 
 
 class SignIn(Message, frozen=True):
-    """From any key: on success the key is the user's until it is revoked."""
+    """From any key, which becomes the user's until it is revoked."""
 
     email: str
     password: str
 
 
 class Bind(Message, frozen=True):
-    """From any key: a user's token, bound to this key at its first use."""
+    """From any key, to which the first use binds the user's token."""
 
     token: str
 
@@ -32,12 +32,12 @@ class WhoAmI(Message, frozen=True):
 
 
 class RotateToken(Message, frozen=True):
-    """A new token takes the old one's place. Whoever shows the old one afterwards revokes the
-    whole family: it was stolen, or its owner is."""
+    """Replaces the token. A later use of the old one revokes all that followed from it: one of
+    the two who hold them is a thief."""
 
 
 class Logout(Message, frozen=True):
-    """This key and its token are worth nothing from now on; `everywhere`: all of the user's."""
+    """Revokes this key and its token; with `everywhere`, all of the user's."""
 
     everywhere: bool = False
 

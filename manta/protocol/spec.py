@@ -1,4 +1,4 @@
-"""A swarm as the manager stores it: the SDK compiles to this, nothing else describes one."""
+"""A swarm as the SDK compiles it and the manager stores it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from manta.protocol.values import BlobRef, Payload
 
 MAX_PACKAGE_BYTES = 256 * 1024 * 1024
 MAX_PACKAGE_FILES = 10_000
-"""Of a module's package: nodes unpack no more."""
+"""Limits of a module's package: nodes unpack no more."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -25,7 +25,7 @@ class ResourceSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ModuleSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Code by its digest. `package` is None for an image that runs its own entry point."""
+    """Code. `package` is None for an image that runs its own entry point."""
 
     name: Name
     package: BlobRef | None = None
@@ -37,7 +37,7 @@ class ModuleSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Edge(msgspec.Struct, frozen=True, array_like=True):
-    """The task starts after `alias`: when it FINISHED, or with its first RESULT."""
+    """The task starts after the task `alias`: when it FINISHED, or with its first RESULT."""
 
     alias: Name
     condition: str = "FINISHED"
@@ -79,14 +79,14 @@ class NetworkSpec(msgspec.Struct, frozen=True):
 
 
 class ScheduleEntry(msgspec.Struct, frozen=True, array_like=True):
-    """Tasks that run side by side; `sequential` starts their instances one after another."""
+    """Tasks that run in parallel; `sequential` starts their instances one after another."""
 
     aliases: tuple[Name, ...]
     sequential: bool = False
 
 
 class SwarmSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tasks come in a topological order."""
+    """`tasks` are in topological order."""
 
     name: Name
     tasks: tuple[TaskSpec, ...]

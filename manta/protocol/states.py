@@ -1,4 +1,4 @@
-"""The states that users see, and the words for how a task's attempt ended."""
+"""The states that users see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class SwarmState(StrEnum):
-    """PENDING until it is started; then ACTIVE or PAUSED until one of the last three."""
+    """PENDING until it is started, then ACTIVE or PAUSED; the last three are final."""
 
     PENDING = "PENDING"
     ACTIVE = "ACTIVE"
@@ -22,7 +22,7 @@ class SwarmState(StrEnum):
 
 class NodeState(StrEnum):
     CONNECTED = "CONNECTED"
-    DISCONNECTED = "DISCONNECTED"  # within its lease's grace
+    DISCONNECTED = "DISCONNECTED"  # within the grace of its lease
     LOST = "LOST"
     DRAINING = "DRAINING"
 
@@ -33,7 +33,7 @@ class ClusterState(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """One attempt of one task instance. The first three live, the others are final."""
+    """Of one attempt of one task instance. The first three are live, the others final."""
 
     PLACED = "PLACED"
     QUEUED = "QUEUED"
@@ -44,7 +44,7 @@ class AttemptState(StrEnum):
     REFUSED = "REFUSED"  # the node would not run it
     CANCELLED = "CANCELLED"  # the manager revoked it
     INTERRUPTED = "INTERRUPTED"  # the platform lost it: no fault of its code
-    SUPERSEDED = "SUPERSEDED"  # answered after it had been given up
+    SUPERSEDED = "SUPERSEDED"  # answered after it was given up
 
     @property
     def final(self) -> bool:

@@ -1,8 +1,8 @@
-"""What nodes and clients read from a token that they carry: nothing here is verified.
+"""What nodes and clients read from a token, without verifying it.
 
-A token is a JWT, signed by the manager alone and verified by the manager alone
-(`manta.manager.auth.tokens`). Who carries it needs from it only where it belongs: the
-manager's public key, which the connection pins, and what it is good for.
+A token is a JWT that only the manager signs and verifies (`manta.manager.auth.tokens`). Its
+holder needs from it only the manager's public key, which the connection pins, and what the
+token is for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_TOKEN_LENGTH = 4096
 
 
 class UnreadableToken(ValueError):
-    """Not a token of a manager; `code` is that of the refusal which it would meet."""
+    """Not a token of a manager; `code` is the one of the refusal that it would get."""
 
     def __init__(self, code: Code, sentence: str) -> None:
         super().__init__(sentence)
@@ -30,7 +30,7 @@ class UnreadableToken(ValueError):
 
 
 class Confirmation(msgspec.Struct, frozen=True):
-    """RFC 7800: the key that whoever presents the token must hold."""
+    """RFC 7800: the key that the token's presenter must hold."""
 
     curve: str
 
@@ -64,11 +64,11 @@ class TokenClaims(msgspec.Struct, frozen=True, rename=_CLAIMS):
     """The manager's CURVE public key, Z85."""
     confirmation: Confirmation | None = None
     uses: int | None = None
-    """How many nodes it may enrol, of a node token; the manager counts them."""
+    """How many nodes a node token may enrol; the manager counts them."""
 
     @property
     def bound_to(self) -> str | None:
-        """The only key that may use it, if it was bound when it was issued."""
+        """The only key that may use the token, if it was bound when it was issued."""
         return None if self.confirmation is None else self.confirmation.curve
 
 
@@ -76,7 +76,7 @@ _decoder = msgspec.json.Decoder(TokenClaims)
 
 
 def fingerprint(public_key: str) -> str:
-    """Short enough to compare by eye: a manager's name in its tokens."""
+    """The manager's name in its tokens, short enough to compare by eye."""
     return hashlib.sha256(public_key.encode()).hexdigest()[:32]
 
 

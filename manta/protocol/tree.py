@@ -12,13 +12,13 @@ from manta.protocol.base import Message
 
 
 class TreeActor(msgspec.Struct, frozen=True):
-    """One actor; its place in the tree is in its path."""
+    """One actor; its path says where it is in the tree."""
 
     path: str
     actor: str
-    """Its class; "" for one that does not live."""
+    """Its class; "" for one that is not running."""
     state: str
-    """running, starting, stopping, or how else its supervisor sees it."""
+    """running, starting, stopping, or another phase that its supervisor knows."""
     restarts: int
     last_exit: str
     """Why its last incarnation ended; "" for the first."""
@@ -29,8 +29,7 @@ class TreeActor(msgspec.Struct, frozen=True):
 
 
 class Tree(Message, frozen=True):
-    """In order of paths, each before those that it supervises; `more`: ask for those after
-    them."""
+    """In order of paths, each before those that it supervises; `more` says that others follow."""
 
     actors: tuple[TreeActor, ...]
     more: bool = False
@@ -46,13 +45,13 @@ ReadTree.reply = Tree
 
 
 def tree_of(roots: Sequence[TreeNode], after: str = "") -> Tree:
-    """A page of it."""
+    """The page of the tree after a path."""
     actors = (actor for root in roots for actor in _flat(root))
     return Tree(*pages.after(actors, lambda one: _place(one.path), _place(after), pages.encoded))
 
 
 def _place(path: str) -> str:
-    """Sorts a subtree behind its root, whatever characters names have."""
+    """A sort key that keeps a subtree behind its root, whatever characters names have."""
     return path.replace("/", "\0")
 
 

@@ -1,8 +1,8 @@
-"""What a user's SDK asks of the manager, and what it is answered.
+"""Messages about swarms, from the SDK to the manager.
 
-Streams are read by cursor: `ReadFeed` answers at once when there is something after
-the cursor, else when there is or when `wait` seconds have passed. A feed of a swarm
-ends (`ended`) once the swarm is in a final state and everything was read.
+Feeds are read by cursor: `ReadFeed` answers at once when there is something after the
+cursor, else when there is or when `wait` seconds have passed. A feed ends (`ended`) once the
+swarm is in a final state and everything was read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SwarmInfo(Message, frozen=True, omit_defaults=False):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What one placement rule says of one node for one task."""
+    """What a placement rule says about a node for a task."""
 
     task: str
     node_id: str
@@ -64,12 +64,12 @@ class Plan(Message, frozen=True):
     verdicts: tuple[Verdict, ...] = ()
     problems: tuple[str, ...] = ()
     waiting: dict[str, int] = {}
-    """By task: instances beside these, which are given to nodes as places come free."""
+    """By task: the number of further instances, which are placed as nodes become free."""
 
 
 class Planned(Message, frozen=True):
-    """One of the two: a plan that is too much for a message is a blob, whose value is the
-    packed Plan."""
+    """Either a plan or, when that is too large for a message, a blob whose value is the packed
+    Plan."""
 
     plan: Plan | None = None
     blob: BlobRef | None = None
@@ -83,7 +83,7 @@ class CheckSwarm(Message, frozen=True):
 class SendSwarm(Message, frozen=True):
     """Module packages and globals that are blobs were pushed before.
 
-    Refused when it can never be placed, unless `wait`.
+    Refused when the swarm can never be placed, unless `wait`.
     """
 
     cluster: str
@@ -96,7 +96,7 @@ class MissingBlobs(Message, frozen=True):
 
 
 class FindMissingBlobs(Message, frozen=True):
-    """Which of these must be pushed before they can be named."""
+    """Asks which of these must be pushed before they can be named."""
 
     blobs: tuple[BlobRef, ...]
 
@@ -173,13 +173,13 @@ class GetTasks(Message, frozen=True):
 
 
 class Tasks(Message, frozen=True):
-    """As many as fit into a message; `more`: ask for those after them."""
+    """As many as fit into a message; `more` says that others follow."""
 
     tasks: tuple[TaskInfo, ...]
     more: bool = False
 
 
-# Feeds: everything that a swarm produces, in order, by cursor.
+# Feeds: what a swarm produces, in order.
 
 
 class ResultItem(msgspec.Struct, frozen=True, tag="result"):
@@ -191,7 +191,7 @@ class ResultItem(msgspec.Struct, frozen=True, tag="result"):
     index: int
     attempt: int
     counts: bool
-    """False for what a failed or superseded attempt wrote."""
+    """False when a failed or superseded attempt wrote it."""
     value: Payload
 
 
@@ -250,7 +250,7 @@ class FeedPage(Message, frozen=True):
 
 
 class DeleteResults(Message, frozen=True):
-    """Of one tag or all, of one iteration or all. Refused for a tag of which there are none."""
+    """Of one tag or all, of one iteration or all. Refused for a tag without results."""
 
     swarm: str
     tag: str | None = None
@@ -285,7 +285,7 @@ class SelectedGlobal(Message, frozen=True):
 
 
 class WaitSwarm(Message, frozen=True):
-    """Answers when the swarm is in a final state, or after `wait` seconds."""
+    """Answered when the swarm is in a final state, or after `wait` seconds."""
 
     swarm: str
     wait: Wait
@@ -305,7 +305,7 @@ class GetManagerStatus(Message, frozen=True):
 
 
 class GetTree(Message, frozen=True):
-    """The manager's supervision tree, or that of a node; `after` is the last path received."""
+    """The supervision tree of the manager or a node; `after` is the last path received."""
 
     node: str | None = None
     after: str = ""

@@ -1,4 +1,4 @@
-"""Users, roles and modules, as a user's SDK asks for them."""
+"""Messages about users, roles and modules, from the SDK to the manager."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class UserInfo(Message, frozen=True):
-    """`admin`: of the whole platform, with every right in every cluster."""
+    """An `admin` has every right on the platform and in every cluster."""
 
     id: str
     email: str
@@ -30,7 +30,7 @@ class UserInfo(Message, frozen=True):
 
 
 class GetUser(Message, frozen=True):
-    """`user` is an id, a unique prefix of one, or an email; None is who asks."""
+    """`user` is an id, a unique prefix of one, or an email; None is the sender."""
 
     user: str | None = None
 
@@ -56,19 +56,19 @@ class ChangePassword(Message, frozen=True):
 
 
 class DeleteUser(Message, frozen=True):
-    """His keys and tokens end at once; clusters that he alone owns are refused first."""
+    """The user's keys and tokens end at once. Refused while clusters have no other owner."""
 
     user: str
 
 
 class RevokeTokens(Message, frozen=True):
-    """All tokens and keys of the user end at once: a new sign-in is needed, everywhere."""
+    """All tokens and keys of the user end at once: every client must sign in again."""
 
     user: str
 
 
 class GrantRole(Message, frozen=True):
-    """One role per user and cluster: a new one takes the old one's place."""
+    """A user has one role in a cluster: a new one replaces the old one."""
 
     user: str
     cluster: str
@@ -81,7 +81,7 @@ class RevokeRole(Message, frozen=True):
 
 
 class RoleInfo(Message, frozen=True):
-    """`builtin`: owner, operator, researcher and viewer can't be changed."""
+    """The `builtin` roles owner, operator, researcher and viewer can't be changed."""
 
     name: str
     rights: tuple[str, ...]
@@ -108,12 +108,12 @@ class Roles(Message, frozen=True):
     more: bool = False
 
 
-# Modules: code under a name, sent once.
+# Modules: code under a name.
 
 
 class ModuleInfo(Message, frozen=True):
-    """`spec.version` is None for a module that is known by its digest alone; `updated_at` is
-    when its content was last sent."""
+    """`spec.version` is None for a module without a version; `updated_at` is when its content was
+    last sent."""
 
     id: str
     spec: ModuleSpec
@@ -130,16 +130,17 @@ class SendModule(Message, frozen=True):
 
 
 class GetModule(Message, frozen=True):
-    """`module` is an id, a unique prefix of one or of a package's digest, or a name; of a name
-    as ResolveModule says."""
+    """`module` is an id, a unique prefix of one or of a package's digest, or a name, which is
+    resolved as ResolveModule says."""
 
     module: str
     version: str | None = None
 
 
 class ResolveModule(Message, frozen=True):
-    """What a swarm means by a name: the highest version that `version` (one, or a range) allows,
-    else the last that was sent; one's own before those of others. It is about to be used."""
+    """The module that a swarm means by a name: the highest version that `version` (one, or a
+    range) allows, else the last that was sent; the user's own before those of others. It is
+    about to be used."""
 
     name: str
     version: str | None = None
@@ -161,14 +162,14 @@ class WatchModules(Message, frozen=True):
 
 
 class UpdateModule(Message, frozen=True):
-    """Other content under the same id and name; refused for a module with a version."""
+    """Replaces the content under the same id and name; refused for a module with a version."""
 
     module: str
     spec: ModuleSpec
 
 
 class RemoveModule(Message, frozen=True):
-    """Swarms that were sent with it keep what they need. A name must fit one module."""
+    """Swarms that were sent with it keep what they need. A name must mean one module."""
 
     module: str
     version: str | None = None

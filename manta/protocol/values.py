@@ -1,4 +1,4 @@
-"""What values look like on the wire: small ones ride along, large ones are blobs."""
+"""Values in messages: small ones are inline, large ones are blobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 INLINE_LIMIT = 64 * 1024
-"""Bytes up to which an encoded value rides in the message itself."""
+"""Bytes up to which an encoded value is part of the message."""
 
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 """BLAKE3 of the blob's bytes."""
@@ -20,7 +20,7 @@ class Inline(msgspec.Struct, frozen=True, tag="inline", array_like=True):
 
 
 class BlobRef(msgspec.Struct, frozen=True, tag="blob", array_like=True):
-    """A content-addressed blob; it moves over the bulk plane, never in a message."""
+    """A content-addressed blob, which moves over the bulk plane, never in a message."""
 
     digest: Digest
     size: Annotated[int, msgspec.Meta(ge=0)]

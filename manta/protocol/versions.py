@@ -16,12 +16,12 @@ def is_version(text: str) -> bool:
 
 
 def order(version: str) -> tuple[int, ...]:
-    """What versions are sorted by."""
+    """The sort key of a version."""
     return tuple(map(int, version.split(".")))
 
 
 def allowed(text: str) -> Callable[[str], bool]:
-    """Which versions a version or a range allows. Raises ValueError for what is neither."""
+    """A test for the versions that a version or a range allows. Raises ValueError for neither."""
     if is_version(text):
         return text.__eq__
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # 30 ms, and rarely needed

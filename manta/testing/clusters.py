@@ -1,4 +1,4 @@
-"""A real manager and real nodes, as `manta run` starts them, for tests and benchmarks."""
+"""Local clusters for tests and benchmarks: a real manager and real nodes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from manta.apis.connect.profiles import Target
-from manta.apis.connect.session import Session
 from manta.apis.user_api import UserAPI
-from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
+from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.console.interrupts import Interrupts
 
 START_TIMEOUT = 30.0
@@ -17,7 +15,7 @@ START_TIMEOUT = 30.0
 
 @contextmanager
 def running(cluster: type[LocalCluster], nodes: int, **datasets: str) -> Iterator[LocalCluster]:
-    """Started, with all nodes connected; stopped and removed in the end."""
+    """Starts a cluster and waits for its nodes; stops and removes it at the end."""
     interrupts = Interrupts()
     interrupts.finish()
     local = cluster(nodes, datasets, interrupts)
@@ -31,11 +29,8 @@ def running(cluster: type[LocalCluster], nodes: int, **datasets: str) -> Iterato
 
 
 def client(cluster: LocalCluster) -> UserAPI:
-    """The SDK, signed in with the cluster's user key."""
-    key = cluster.manager_keys.public
-    return UserAPI.over(
-        Session(Target(HOST, cluster.user_port, "test", server_key=key), cluster.keys)
-    )
+    """Opens the SDK, signed in with the cluster's user key."""
+    return cluster.connect()
 
 
 def wait_for_nodes(api: UserAPI, count: int, timeout: float = START_TIMEOUT) -> None:

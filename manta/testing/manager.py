@@ -1,4 +1,4 @@
-"""Clients and nodes for tests of a manager: they speak the protocol and decide nothing."""
+"""Clients and nodes for tests of a manager: they only speak the protocol."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any, ClassVar, Self
 from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused, Supervisor
 from manta.protocol import node as protocol
 from manta.protocol.node import Assignment, Instance, JournalEntry
+from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.states import AttemptState
 from manta.transports.errors import DownReason
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair
-
-GATEWAY = "manager/gateway"
-LINK = "node/manager-link"
 
 Script = Callable[[Assignment], list[JournalEntry]]
 
@@ -28,7 +26,7 @@ def zmq(keys: KeyPair) -> Transport:
 
 
 class _Process:
-    """Has a system of actors of its own, which ends with it."""
+    """Owns a system of actors, which ends with it."""
 
     system: ActorSystem
 
@@ -43,7 +41,7 @@ class _Process:
 
 
 class Client(_Process):
-    """Whoever holds a key: a user once signed in, before that a guest."""
+    """A client with a key: a guest until it signs in, then a user."""
 
     def __init__(
         self,
@@ -58,7 +56,7 @@ class Client(_Process):
         self.system = ActorSystem(name, transport=transport(self.keys))
         self._up = threading.Event()
         self.states: list[DownReason | None] = []
-        """All that its link has been, as in `on_state` of `dial`."""
+        """Every state of its link so far, as `on_state` of `dial` gives them."""
         self.connection = self.system.dial(address, server_key, on_state=self._changed)
         self.gateway = self.connection.ref(GATEWAY)
 
@@ -70,7 +68,7 @@ class Client(_Process):
             self._up.clear()
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        """The answer; waits for the link, and asks again while the manager is restarting."""
+        """Returns the answer. Waits for the link, and asks again while the manager restarts."""
         deadline = time.monotonic() + timeout
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -87,7 +85,7 @@ class Client(_Process):
             time.sleep(0.02)
 
     def refusal(self, message: Any, timeout: float = 10.0) -> Refused:
-        """Why the manager will not."""
+        """Returns the refusal of the message; fails if it was answered."""
         try:
             answer = self.ask(message, timeout)
         except Refused as refusal:
@@ -141,23 +139,27 @@ class FakeNode(_Process):
         self.registered = threading.Event()
         self.draining = False
         self.deaf = False
-        """It does not hear that it is to stop."""
+        """Whether it ignores StopNode."""
         self.system = ActorSystem(alias, transport=transport(self.keys))
         self.link = self.system.spawn(ChildSpec("node", lambda: _Root(self, address, server_key)))
 
     def say(self, swarm_id: str, *entries: JournalEntry) -> None:
-        """Append to the journal and send."""
-        self.system.find(LINK).tell(lambda link: link.append(swarm_id, *entries))
+        """Appends to the journal and sends."""
+        self._tell(lambda link: link.append(swarm_id, *entries))
 
     def log(self, swarm_id: str, *lines: protocol.LogLine) -> None:
-        self.system.find(LINK).tell(lambda link: link.log_lines(swarm_id, lines))
+        self._tell(lambda link: link.log_lines(swarm_id, lines))
 
     def tell(self, message: Any) -> None:
-        """Send as it is, bypassing the journal."""
-        self.system.find(LINK).tell(lambda link: link.send(message))
+        """Sends the message without the journal."""
+        self._tell(lambda link: link.send(message))
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        return self.system.find(LINK).ask(lambda link: link.forward(message), timeout=timeout)
+        link = self.system.find(MANAGER_LINK)
+        return link.ask(lambda link: link.forward(message), timeout=timeout)
+
+    def _tell(self, call: Callable[[_Link], object]) -> None:
+        self.system.find(MANAGER_LINK).tell(call)
 
 
 class _Root(Supervisor):
@@ -188,7 +190,7 @@ class _Link(Actor):
                 self._node.registered.clear()
 
         self._connection = self.system.dial(
-            self._address, self._server_key, on_state=on_state, published=(LINK,)
+            self._address, self._server_key, on_state=on_state, published=(MANAGER_LINK,)
         )
         self._gateway = self._connection.ref(GATEWAY)
         self._version = -1
@@ -306,10 +308,7 @@ class _Link(Actor):
         self.send(protocol.JournalBatch(swarm_id, first, entries))
 
     def send(self, message: Any) -> None:
-        try:
-            self._gateway.tell(message)
-        except ActorError:
-            return  # sent again after the next registration
+        self.notify(self._gateway, message)  # if lost it is sent again after the next registration
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:

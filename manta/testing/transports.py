@@ -1,4 +1,4 @@
-"""Transports under test: handlers that remember, and one harness over zmq and memory."""
+"""For tests of transports: a recording handler, and one harness over zmq and memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class RecordingHandler:
-    """A LinkHandler that remembers what it was told, and then calls `on_message`."""
+    """A LinkHandler that records its calls, and passes messages to `on_message`."""
 
     def __init__(self, on_message: Callable[[Link, list[Buffer]], None] | None = None) -> None:
-        self.links: list[Link] = []  # each time one came up
+        self.links: list[Link] = []  # one for each time that a link came up
         self.downs: list[tuple[Link, DownReason]] = []
         self.messages: list[list[bytes]] = []
         self.on_message = on_message
@@ -43,7 +43,7 @@ class RecordingHandler:
 
     @property
     def link(self) -> Link:
-        """The one that came up last."""
+        """The link that came up last."""
         return self.links[-1]
 
     @property
@@ -52,25 +52,25 @@ class RecordingHandler:
 
 
 def echo(link: Link, message: list[Buffer]) -> None:
-    """An `on_message` that sends back what comes."""
+    """An `on_message` that sends messages back."""
     link.send(message)
 
 
 class Harness(Protocol):
-    """What the conformance suite needs of a transport's surroundings."""
+    """The environment of the transports under test."""
 
     def transport(self, keys: KeyPair | None = None) -> Transport:
-        """That of a new process, with this identity."""
+        """The transport of a new process, with this identity."""
 
     def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
-        """Let things happen until `condition`; fails after `timeout` seconds."""
+        """Run until `condition`; fails after `timeout` seconds."""
 
     def rest(self, seconds: float) -> None:
-        """Let things happen for so long."""
+        """Run for `seconds`."""
 
     @contextmanager
     def frozen(self, transport: Transport) -> Iterator[None]:
-        """A process that does nothing for a while, its connections intact."""
+        """Freeze the process, its connections intact."""
 
     def close(self) -> None:
         """Close all transports."""

@@ -1,4 +1,4 @@
-"""The datasets that the operator maps: where they lie, how large they are, what they are."""
+"""The datasets that the operator maps: their paths, sizes and formats."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from manta.node.errors import ConfigError, Flaw
 from manta.protocol.node import DatasetInfo
 
 SURVEY_BOUND = 100_000
-"""Files of a folder that are counted; a size beyond that is a lower bound."""
+"""Files of a folder that are counted at most: its size is a lower bound if it has more."""
 
 
 class FindDatasets(msgspec.Struct, frozen=True):
-    """Answered with {name: path}, or Refused with a sentence that names what is missing."""
+    """Answered with {name: path}, or refused in a sentence that names what is missing."""
 
     names: tuple[str, ...]
 
 
 class SurveyDatasets(msgspec.Struct, frozen=True):
-    """Answered with a tuple of DatasetInfo, of those that are there now."""
+    """Answered with a tuple of DatasetInfo for the datasets that exist now."""
 
 
 class Datasets(Actor):
@@ -43,7 +43,7 @@ class Datasets(Actor):
 
 
 def check(config: NodeConfig) -> None:
-    """Raises ConfigError, with all mappings that lead nowhere."""
+    """Raises ConfigError, which lists every mapping that leads nowhere."""
     if found := flaws(config):
         raise ConfigError(config.path, *found)
 

@@ -1,4 +1,4 @@
-"""What the machine is, and how busy it is."""
+"""The machine's capabilities and its load."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor
-from manta.node.wiring.addresses import MANAGER_LINK
 from manta.node.wiring.context import NodeContext
 from manta.protocol.node import Capabilities, GpuInfo, Load
+from manta.protocol.paths import MANAGER_LINK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,7 +134,7 @@ def disk_free(folder: Path) -> int:
 
 
 def find_gpus() -> tuple[GpuInfo, ...]:
-    """NVIDIA's, as its driver tells; none where there is no driver."""
+    """Returns the NVIDIA GPUs that the driver reports; none where there is no driver."""
     if not os.path.exists("/dev/nvidiactl"):
         return ()  # without importing what would find nothing
     try:

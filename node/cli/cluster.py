@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ COUNT = click.IntRange(1, MOST)
 
 
 class ClusterGroup(Group):
-    """`cluster 3` stands for the command that asks for each node's configuration."""
+    """Resolves `cluster 3` to the command that asks for each node's configuration."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -31,13 +32,13 @@ class ClusterGroup(Group):
 def cluster() -> None:
     """Run several nodes on this machine: each has a state folder, a key and an id of its own.
 
-    `manta_node cluster N` asks for the configuration of each of N nodes, as far as they have
-    none, then starts them.
+    `manta_node cluster N` asks for the configuration of each of N nodes that has none, then
+    starts them all.
     """
 
 
 class _Count(click.Argument):
-    """Stands in the command's own name, so that its usage does not show it again."""
+    """An argument that is part of the command's name, so that its usage omits it."""
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         return "'N'"
@@ -45,7 +46,7 @@ class _Count(click.Argument):
 
 @click.command()
 @click.argument("count", cls=_Count, metavar="", type=COUNT)
-@click.option("--name", default="node", show_default=True, help="They are NAME-1 to NAME-N.")
+@click.option("--name", default="node", show_default=True, help="The nodes are NAME-1 to NAME-N.")
 @as_json_option
 def ask(count: int, name: str, as_json: bool) -> int:
     """Ask for the configuration of each of N nodes, then start them."""
@@ -75,15 +76,15 @@ def ask(count: int, name: str, as_json: bool) -> int:
     default="default",
     show_default=True,
     metavar="NAME",
-    help="The configuration of all of them.",
+    help="The configuration that they share.",
 )
 @as_json_option
 def start(count: int, name: str, as_json: bool) -> int:
     """Start N nodes of one configuration, in the background.
 
-    Their ids and aliases end in -1 to -N; the token must serve for N nodes (`manta node token
-    CLUSTER --uses N`). In paths of datasets {i} counts them from 0, {alias} is a node's alias.
-    Those that run already go on.
+    Their ids and aliases end in -1 to -N; the token must be good for N nodes (`manta node token
+    CLUSTER --uses N`). In the paths of datasets, {i} counts the nodes from 0 and {alias} is a
+    node's alias. Nodes that run already are left alone.
     """
     from manta.node.daemon import cluster as nodes
 
@@ -95,7 +96,7 @@ def _start(planned: list[Any], as_json: bool) -> int:
     from manta.node.daemon import background
     from manta.node.daemon import cluster as nodes
 
-    nodes.check_token(planned, nodes.now())
+    nodes.check_token(planned, time.time())
     there = set(nodes.running({node.name: node.member for node in planned}))
     records, codes = [], []
     for name, error, code in nodes.start(planned):
@@ -116,7 +117,9 @@ def _start(planned: list[Any], as_json: bool) -> int:
 
 
 @cluster.command()
-@click.option("--config", "name", metavar="NAME", help="Of that cluster; of all if left out.")
+@click.option(
+    "--config", "name", metavar="NAME", help="Only this cluster; without it, all of them."
+)
 @as_json_option
 def stop(name: str | None, as_json: bool) -> int:
     """Stop all nodes that `manta_node cluster` started."""
@@ -136,7 +139,7 @@ def stop(name: str | None, as_json: bool) -> int:
     if as_json:
         json_form.show(records)
     elif not records:
-        click.echo("No node of a cluster runs.")
+        click.echo("No node of a cluster is running.")
     for record in [] if as_json else records:
         click.echo(f"{record['name']}: {record['error'] or 'was stopped.'}")
     return Exit.LOCAL if any(record["error"] for record in records) else Exit.OK

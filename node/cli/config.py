@@ -1,19 +1,22 @@
-"""`manta_node config`: make, look at, check, change and delete configurations."""
+"""`manta_node config`: make, show, check, change and delete configurations."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from manta.console.commands import Group, as_json_option, say, show_example
 from manta.console.exit_codes import Exit
+from manta.node.config import KEYS, Key
 from manta.node.daemon import places
 from manta.node.daemon.exit_codes import of_error
 from manta.node.daemon.places import config_of, config_path
@@ -28,64 +31,52 @@ NAME = click.argument("name", default=DEFAULT, metavar="[NAME]")
 
 @click.group(cls=Group)
 def config() -> None:
-    """Make and look at configurations."""
+    """Make, show, check, change and delete configurations."""
+
+
+def _one_for_each_key(command: Callable[..., None]) -> Callable[..., None]:
+    """Add an option for each key; the command receives `answers` by the keys' paths."""
+
+    @functools.wraps(command)
+    def with_answers(**given: Any) -> None:
+        answers = {path: given.pop(_parameter(key)) for path, key in KEYS.items()}
+        command(**given, answers=answers)
+
+    command_with_options: Callable[..., None] = with_answers
+    for key in reversed(KEYS.values()):
+        command_with_options = _option(key)(command_with_options)
+    return command_with_options
+
+
+def _parameter(key: Key) -> str:
+    return key.path.replace(".", "_")
+
+
+def _option(key: Key) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    default = f"  [default: {key.shown_default}]" if key.shown_default else ""
+    option = key.option
+    how: dict[str, Any] = {"metavar": key.metavar, "help": key.help + default}
+    if key.type is dict:
+        how["multiple"] = True
+    elif key.type is bool:
+        option = f"{option}/--no-{option[2:]}"
+        how["default"] = None
+    elif key.choices:
+        how["type"] = click.Choice(key.choices)
+    elif key.type is int:
+        how["type"] = click.IntRange(key.low, key.high)
+    elif key.type is float:
+        how["type"] = click.FloatRange(key.low, key.high)
+    return click.option(option, _parameter(key), **how)
 
 
 @config.command("init")
 @NAME
-@click.option("--token", help="To enrol; better left to the variable MANTA_NODE_TOKEN.")
-@click.option("--alias", help="What the node is called in its cluster.")
-@click.option(
-    "--id",
-    "id_mode",
-    type=click.Choice(["hardware", "random", "alias"]),
-    help="Where its id comes from.  [default: hardware]",
-)
-@click.option("--manager-host", metavar="HOST", help="[default: localhost]")
-@click.option(
-    "--manager-port", type=click.IntRange(1, 65535), help="That for nodes.  [default: 50051]"
-)
-@click.option(
-    "--max-concurrent-tasks",
-    type=click.IntRange(0, 10_000),
-    help="[default: one per core, at least 2]",
-)
-@click.option(
-    "--reserve-cpu-percent", type=click.FloatRange(0, 100), help="Kept from tasks.  [default: 5]"
-)
-@click.option(
-    "--reserve-memory-mb", type=click.IntRange(0), help="Kept from tasks.  [default: 256]"
-)
-@click.option("--value-memory-mb", type=click.IntRange(0), help="For what tasks exchange.")
-@click.option("--scratch-mb", type=click.IntRange(1), help="What a task may keep in its scratch.")
-@click.option(
-    "--runner",
-    type=click.Choice(["auto", "docker", "process"]),
-    help="What tasks run in.  [default: auto]",
-)
-@click.option("--default-image", metavar="IMAGE", help="Of modules that name none.")
-@click.option(
-    "--gpu-enabled/--no-gpu-enabled", default=None, help="Tasks may use GPUs.  [default: yes]"
-)
-@click.option(
-    "--allow-unsandboxed/--no-allow-unsandboxed",
-    default=None,
-    help="Tasks may run as plain processes.  [default: yes, with a warning]",
-)
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH", help="May be repeated.")
-@click.option("--label", "labels", multiple=True, metavar="NAME=TEXT", help="May be repeated.")
-@click.option(
-    "--log-level",
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
-    help="[default: INFO]",
-)
-@click.option("--debug-mode/--no-debug-mode", default=None, help="Log at level DEBUG.")
-@click.option("--log-to-console/--no-log-to-console", default=None, help="In the foreground.")
-@click.option("--log-rotation", "rotation", metavar="SIZE", help="As 10 MB; three are kept.")
-@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
+@_one_for_each_key
+@click.option("--force", is_flag=True, help="Replace an existing configuration.")
 @as_json_option
-def config_init(name: str, force: bool, as_json: bool, **answers: object) -> None:
-    """Make a configuration: asks on a terminal what no option answers."""
+def config_init(name: str, force: bool, as_json: bool, answers: dict[str, Any]) -> None:
+    """Make a configuration; on a terminal, asks for what no option answers."""
     from manta.node.cli import init
 
     path = config_path(name)
@@ -117,7 +108,7 @@ def config_show(name: str, as_json: bool) -> None:
 @NAME
 @as_json_option
 def config_validate(name: str, as_json: bool) -> int:
-    """Check a configuration, and that its datasets are there; all that is wrong is said."""
+    """Check a configuration and its datasets; everything that is wrong is listed."""
     from manta.console import json_form
     from manta.node.capabilities import datasets
 
@@ -152,7 +143,7 @@ def config_list(as_json: bool) -> None:
     for path in paths:
         click.echo(path.stem)
     if not paths:
-        click.echo("There is none yet; `manta_node config init` makes one.", err=True)
+        click.echo("There are none yet; `manta_node config init` makes one.", err=True)
 
 
 @config.command("edit")
@@ -184,8 +175,8 @@ def config_edit(name: str, as_json: bool) -> None:
             click.echo(f"Error: {error}", err=True)
             if not (sys.stdin.isatty() and click.confirm("Edit it again", default=True)):
                 raise OperatorError(
-                    f"{path} is as it was; what you wrote is in {draft}, and the next "
-                    f"`manta_node config edit {name}` goes on with it."
+                    f"{path} is unchanged; what you wrote is in {draft}, and the next "
+                    f"`manta_node config edit {name}` continues with it."
                 ) from None
     if text == path.read_text(encoding="utf-8", errors="replace"):
         draft.unlink()
@@ -204,7 +195,7 @@ def config_edit(name: str, as_json: bool) -> None:
 @config.command("delete")
 @NAME
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--state", is_flag=True, help="Its key, journal and logs too.")
+@click.option("--state", is_flag=True, help="Delete its key, journal and logs too.")
 @as_json_option
 def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
     """Delete a configuration; refused while its node runs."""
@@ -228,7 +219,7 @@ def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
 
 
 def _delete_state(state: StateFolder) -> None:
-    """The key last: as long as something cannot be removed, the node is still itself.
+    """Delete a state folder, the key last: until all else is gone the node keeps its identity.
 
     Raises OperatorError.
     """
@@ -242,8 +233,8 @@ def _delete_state(state: StateFolder) -> None:
     left = [path for path in state.path.iterdir() if path != state.key_file]
     if left:
         raise OperatorError(
-            f"{left[0]} could not be removed whole: remove it, as the user whose files are in it, "
-            "and delete again. The configuration and the node's key are still there."
+            f"{left[0]} could not be removed completely: remove it, as the user whose files are in "
+            "it, and delete again. The configuration and the node's key are still there."
         )
     remove_folder(state.path)
 

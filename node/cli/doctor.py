@@ -19,9 +19,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 @click.option("--offline", is_flag=True, help="Do not ask the manager.")
 @as_json_option
 def doctor(name: str, offline: bool, as_json: bool) -> int:
-    """Check this machine and the configuration NAME, and say what to do about what is wrong.
+    """Check this machine and the configuration NAME, and say how to put right what is wrong.
 
-    Nothing is changed. Exits with 0 unless there is a fault, else with 11; warnings are none.
+    Changes nothing. Exits with 11 if there is a fault, else with 0; warnings are not faults.
     """
     from manta.console import json_form, text
     from manta.console.terminal import Screen

@@ -1,4 +1,4 @@
-"""The node `default` made from MANTA_NODE_* variables, where nobody has configured one."""
+"""Makes the configuration `default` from MANTA_NODE_* variables."""
 
 from __future__ import annotations
 
@@ -7,72 +7,53 @@ from difflib import get_close_matches
 from typing import Any
 
 from manta.node.cli.init import TOKEN, render, unanswered
+from manta.node.config import KEYS, PREFIX, Key, converted
 from manta.node.errors import VariableError
 
-PREFIX = "MANTA_NODE_"
-_TEXTS = {"ALIAS": "alias", "ID": "id_mode", "MANAGER_HOST": "manager_host", "RUNNER": "runner"}
-_TEXTS |= {
-    "LOG_LEVEL": "log_level",
-    "LOG_ROTATION": "rotation",
-    "DEFAULT_IMAGE": "default_image",
-    "MAX_CONCURRENT_TASKS": "max_concurrent_tasks",
-}
-_NUMBERS = {
-    "MANAGER_PORT": "manager_port",
-    "RESERVE_CPU_PERCENT": "reserve_cpu_percent",
-    "RESERVE_MEMORY_MB": "reserve_memory_mb",
-    "VALUE_MEMORY_MB": "value_memory_mb",
-    "SCRATCH_MB": "scratch_mb",
-}
-_SWITCHES = {"GPU_ENABLED": "gpu_enabled", "ALLOW_UNSANDBOXED": "allow_unsandboxed"}
-_SWITCHES |= {"DEBUG_MODE": "debug_mode", "LOG_TO_CONSOLE": "log_to_console"}
-_LISTS = {"DATASETS": "datasets", "LABELS": "labels"}
-_KNOWN = {"TOKEN", *_TEXTS, *_NUMBERS, *_SWITCHES, *_LISTS}
+_KEYS = {key.variable: key for key in KEYS.values()}
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def from_environment(environment: Mapping[str, str]) -> str | None:
-    """A configuration as TOML, or None when no variable asks for one.
+    """Returns a configuration as TOML, or None if no variable asks for one.
 
     `MANTA_NODE_DATASETS` and `MANTA_NODE_LABELS` hold NAME=VALUE, separated by commas. The
     token is not copied: the file names its variable. Raises VariableError.
     """
     given = {
-        name.removeprefix(PREFIX): value.strip()
+        name: value.strip()
         for name, value in environment.items()
         if name.startswith(PREFIX) and value.strip()
     }
     if not given:
         return None
-    if unknown := sorted(given.keys() - _KNOWN):
-        raise VariableError(_unknown(unknown[0]))
-    texts = {**_TEXTS, **_NUMBERS, **_SWITCHES}
-    answers = {**unanswered(), "token": TOKEN}
-    for variable, key in texts.items():
-        if variable in given:
-            answers[key] = _read(variable, given[variable])
-    for variable, key in _LISTS.items():
-        answers[key] = [item.strip() for item in given.get(variable, "").split(",") if item.strip()]
-        for item in answers[key]:
-            if "=" not in item.strip("="):
-                raise VariableError(
-                    f"{PREFIX}{variable} has {item!r}: give NAME=VALUE, separated by commas."
-                )
+    answers = unanswered()
+    for variable, text in sorted(given.items()):
+        if variable not in _KEYS:
+            raise VariableError(_unknown(variable))
+        answers[_KEYS[variable].path] = _read(_KEYS[variable], text)
+    answers["identity.secured_token"] = TOKEN
     return render("default", answers)
 
 
-def _read(variable: str, text: str) -> Any:
-    if variable in _NUMBERS:
-        if not text.isdecimal():
-            raise VariableError(f"{PREFIX}{variable} is {text!r}: give a whole number.")
-        return int(text)
-    if variable in _SWITCHES:
-        if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise VariableError(f"{PREFIX}{variable} is {text!r}: give true or false.")
-        return text.lower() in ("true", "1", "yes")
-    return text
+def _read(key: Key, text: str) -> Any:
+    if key.type is dict:
+        items = [item.strip() for item in text.split(",") if item.strip()]
+        for item in items:
+            if "=" not in item.strip("="):
+                raise VariableError(
+                    f"{key.variable} has {item!r}: give NAME=VALUE, separated by commas."
+                )
+        return items
+    value = _WORDS.get(text.lower()) if key.type is bool else converted(text, key.type)
+    if not isinstance(value, key.type):
+        raise VariableError(f"{key.variable} is {text!r}: give {_WANTED[key.type]}.")
+    return value
 
 
-def _unknown(name: str) -> str:
-    near = get_close_matches(name, _KNOWN, n=1)
+def _unknown(variable: str) -> str:
+    known = [name.removeprefix(PREFIX) for name in _KEYS]
+    near = get_close_matches(variable.removeprefix(PREFIX), known, n=1)
     meant = f"did you mean {PREFIX}{near[0]}?" if near else "docs/node.md lists those that are."
-    return f"{PREFIX}{name} is no variable of a node's: {meant}"
+    return f"{variable} is not a variable that a node knows: {meant}"

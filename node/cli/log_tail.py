@@ -1,4 +1,4 @@
-"""The ends of daemons' logs, and what is added to them, across the moment a log is put aside."""
+"""Reads the ends of daemons' logs and follows them across rotations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) (\w+) +(.*)")
 
 
 class _Tail:
-    """One log; it need not be there yet."""
+    """The end of one log, which need not exist yet."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -22,7 +22,7 @@ class _Tail:
         self._rest = b""
 
     def more(self) -> list[str]:
-        """The whole lines since the last call."""
+        """Returns the complete lines since the last call."""
         lines = self._read()
         if self._turned():
             lines += self._read()  # what came between the two looks
@@ -40,7 +40,7 @@ class _Tail:
         return [line.decode("utf-8", "replace") for line in lines]
 
     def _turned(self) -> bool:
-        """Whether another file has its name by now."""
+        """Whether the log was rotated since it was opened."""
         if self._file is None:
             return False
         try:
@@ -55,7 +55,7 @@ class _Tail:
 
 
 def read(paths: Mapping[str, Path], last: int, *, follow: bool) -> Iterator[tuple[str, str]]:
-    """(name, line): the `last` lines of each log (0: all), then, with `follow`, each new one."""
+    """Yield (name, line) for the `last` lines of each log, 0 for all; `follow` adds new ones."""
     tails = {name: _Tail(path) for name, path in paths.items()}
     try:
         for name, tail in tails.items():
@@ -71,7 +71,7 @@ def read(paths: Mapping[str, Path], last: int, *, follow: bool) -> Iterator[tupl
 
 
 def parsed(line: str) -> dict[str, Any]:
-    """`at`, `level` and `text`; the first two are None in the further lines of an entry."""
+    """Returns `at`, `level` and `text`; the first two are None after an entry's first line."""
     match = _LINE.fullmatch(line)
     if match is None:
         return {"at": None, "level": None, "text": line}

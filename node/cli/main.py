@@ -1,4 +1,4 @@
-"""The `manta_node` command. Each command's module is imported when the command is called."""
+"""The `manta_node` command. What a command needs is imported when it is called."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def cli() -> None:
 
 @cli.command()
 @NAME
-@click.option("--background", is_flag=True, help="Return once the node runs.")
+@click.option("--background", is_flag=True, help="Return once the node is running.")
 @click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
 def start(name: str, background: bool, as_json: bool) -> None:
     """Start the node; in the foreground, Ctrl-C stops it."""
     if as_json and not background:
-        raise click.UsageError("--json is for --background: else the node's log is what is shown.")
+        raise click.UsageError("--json goes with --background: without it the node's log is shown.")
     if name == DEFAULT:
         _configure_from_environment(config_path(name))
     found = config_of(name)
@@ -75,7 +75,7 @@ def _start_here(config: NodeConfig, folder: StateFolder) -> None:
 
 
 def _configure_from_environment(path: Path) -> None:
-    """Where there is no configuration and MANTA_NODE_* variables ask for one: in containers."""
+    """Make the configuration from MANTA_NODE_* variables if it does not exist: in containers."""
     if path.exists():
         return
     from manta.node.cli.environment import from_environment
@@ -84,14 +84,14 @@ def _configure_from_environment(path: Path) -> None:
     text = from_environment(os.environ)
     if text is not None:
         write_private(path, text)
-        click.echo(f"{path} is made from the MANTA_NODE_* variables.", err=True)
+        click.echo(f"{path} was made from the MANTA_NODE_* variables.", err=True)
 
 
 @cli.command()
 @NAME
 @as_json_option
 def stop(name: str, as_json: bool) -> None:
-    """Stop the node: its tasks are ended, the manager is told."""
+    """Stop the node; its tasks end, and the manager is told."""
     from manta.node.daemon import background as daemons
 
     must_be_known(name)
@@ -105,12 +105,12 @@ def stop(name: str, as_json: bool) -> None:
 
 @cli.command()
 @NAME
-@click.option("--all", "all_", is_flag=True, help="Of all nodes of this machine.")
+@click.option("--all", "all_", is_flag=True, help="All nodes of this machine.")
 @as_json_option
 def status(name: str, all_: bool, as_json: bool) -> int:
-    """Say how the node stands, or the nodes of the cluster NAME.
+    """Show the state of the node, or of the nodes of the cluster NAME.
 
-    Exits with 0 when it is connected, with 6 when it was denied, else with 7.
+    Exits with 0 if it is connected, with 6 if it was denied, with 7 otherwise.
     """
     from manta.console import json_form, text
     from manta.node.daemon import background as daemons
@@ -143,7 +143,7 @@ def status(name: str, all_: bool, as_json: bool) -> int:
 
 
 def _nodes_of(cluster: str) -> list[str]:
-    """Of this machine; with the node of the same name, should it run as well."""
+    """Returns the cluster's nodes on this machine, and the node of the same name if it runs."""
     found = list(members(cluster))
     return [cluster, *found] if found and state_folder(cluster).running_pid() else found
 
@@ -172,9 +172,11 @@ def _lines(record: dict[str, Any]) -> list[str]:
 
 @cli.command()
 @NAME
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now.")
-@click.option("-n", "--lines", default=100, type=click.IntRange(0), help="Of the end; 0: all.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
+@click.option("-f", "--follow", is_flag=True, help="Keep showing new lines.")
+@click.option(
+    "-n", "--lines", default=100, type=click.IntRange(0), help="How many of the last lines; 0: all."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
     """Show the node's own log, or those of the nodes of the cluster NAME."""
     from manta.console import json_form
@@ -210,12 +212,12 @@ for _command, _example in {
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit; what is wrong is said in a sentence, never by a traceback."""
+    """Run a command and exit. Errors are sentences, never tracebacks."""
     run(cli, arguments, "manta_node", tell)
 
 
 def tell(error: Exception) -> Exit:
-    """Say what went wrong, on stderr; returns the exit code."""
+    """Print what went wrong to stderr, and return the exit code."""
     from manta.console.terminal import say_error
     from manta.node.daemon.exit_codes import of_error, sentence_of
 

@@ -1,29 +1,22 @@
 """A node's configuration."""
 
-from manta.node.config.reading import (
-    NAME,
-    SCHEMA,
-    NodeConfig,
-    host_name,
-    instance,
-    line_of,
-    load,
-    parse,
-    render,
-    toml_key,
-    toml_value,
-)
+from manta.node.config.reading import converted, load, parse
+from manta.node.config.schema import KEYS, NAME, PREFIX, Key, NodeConfig, host_name, instance
+from manta.node.config.toml import line_of, render, toml_lines, toml_value
 
 __all__ = [
+    "KEYS",
     "NAME",
-    "SCHEMA",
+    "PREFIX",
+    "Key",
     "NodeConfig",
+    "converted",
     "host_name",
     "instance",
     "line_of",
     "load",
     "parse",
     "render",
-    "toml_key",
+    "toml_lines",
     "toml_value",
 ]

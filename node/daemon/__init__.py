@@ -1,1 +1,1 @@
-"""Daemons of nodes: the process itself, and what starts, watches and stops it from outside."""
+"""Nodes' daemons: the process itself, and what starts, watches and stops it from outside."""

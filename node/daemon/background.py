@@ -1,4 +1,4 @@
-"""Daemons of nodes in the background: started, watched until they say how they stand, stopped."""
+"""Starts and stops daemons in the background, and reads how they stand."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from manta.node.state import StateFolder, Status
 
 START_PATIENCE = 6.0
-"""Seconds that a daemon has to connect; it is left to go on trying after them."""
+"""Seconds to wait for a daemon to connect; after them it goes on trying by itself."""
 SILENCE = 6.0
-"""Seconds more after which one that has said nothing at all counts as failed."""
+"""More seconds after which a daemon without any status counts as failed."""
 STOP_PATIENCE = 30.0
 
 
@@ -33,11 +33,14 @@ class Started:
     folder: StateFolder
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
-    """Its standard error; in memory, since a disk that is full is one reason to fail."""
+    """Its standard error, in memory because a full disk is one reason to fail."""
     launched_at: float
 
     def wait(self, patience: float = START_PATIENCE) -> Status:
-        """What it says once it is connected, or after `patience`. Raises DaemonEnded."""
+        """Returns its status once it is connected, or after `patience` seconds.
+
+        Raises DaemonEnded.
+        """
         try:
             return self._wait(patience)
         finally:
@@ -57,8 +60,8 @@ class Started:
             if now > deadline + SILENCE:
                 self.process.returncode = 0
                 raise DaemonEnded(
-                    f"The node {self.name} (process {self.process.pid}) says nothing; see "
-                    f"{self.folder.log_file}.",
+                    f"The node {self.name} (process {self.process.pid}) does not report "
+                    f"how it stands; see {self.folder.log_file}.",
                     Exit.TIMEOUT,
                 )
             time.sleep(0.05)
@@ -69,14 +72,14 @@ class Started:
         return said or f"exit code {self.process.returncode}."
 
     def abandon(self) -> None:
-        """Nobody waits for it any more: end it, and wait until it has ended."""
+        """End the daemon and wait until it has ended."""
         self.process.returncode = None
         self.process.terminate()
         self.process.wait()
 
 
 def start(config: NodeConfig, folder: StateFolder) -> Status:
-    """Launch a daemon and wait for it; it is ended where that is interrupted.
+    """Launch a daemon and wait for it. An interrupt ends the daemon as well.
 
     Raises what `launch` and `wait` raise.
     """
@@ -120,9 +123,10 @@ def must_not_run(name: str, folder: StateFolder) -> None:
 
 
 def ask_to_stop(folder: StateFolder) -> int | None:
-    """Its process id, or None where no daemon runs.
+    """Returns its process id, or None if no daemon runs.
 
-    Only who holds the folder's lock is told: after a crash its process id may be a stranger's.
+    Signals only the process that holds the folder's lock: after a crash the recorded id may
+    belong to another process.
     Raises OperatorError.
     """
     pid = folder.running_pid()
@@ -144,7 +148,7 @@ def ask_to_stop(folder: StateFolder) -> int | None:
 
 
 def wait_for_end(name: str, folder: StateFolder, pid: int) -> None:
-    """Raises OperatorError when it takes too long."""
+    """Raises OperatorError if it takes too long."""
     deadline = time.monotonic() + STOP_PATIENCE
     while folder.running_pid() == pid:
         if time.monotonic() > deadline:
@@ -156,7 +160,7 @@ def wait_for_end(name: str, folder: StateFolder, pid: int) -> None:
 
 
 def current_status(folder: StateFolder) -> Status | None:
-    """Of the daemon that runs, if one does and has said something."""
+    """Returns the status of the daemon that runs; None if there is none, or none yet."""
     from manta.node.state import is_status_of
 
     found = folder.read_status()
@@ -164,7 +168,7 @@ def current_status(folder: StateFolder) -> Status | None:
 
 
 def record(name: str, folder: StateFolder) -> dict[str, Any]:
-    """How a node stands, with all the fields of a Status whether or not it runs."""
+    """Returns a node's state as a dict with all fields of a Status, whether or not it runs."""
     from manta.node.state import Status
 
     pid = folder.running_pid()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
     from manta.node.config import NodeConfig
 
 A_NODE_MORE = 1.0
-"""Seconds that each further node adds to what all of them have to connect."""
+"""Seconds that each node adds to the time to connect."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A node that is to be started."""
+    """A node that will be started."""
 
     config: NodeConfig
     member: Member
@@ -40,7 +39,7 @@ class Planned:
 
 
 def of_one_configuration(name: str, count: int) -> list[Planned]:
-    """Nodes 1 to `count` that NAME describes. Raises ConfigError, OperatorError."""
+    """Plans nodes 1 to `count` of one configuration. Raises ConfigError, OperatorError."""
     config = load(places.config_path(name))
     planned = [
         Planned(instance(config, number), Member(name, number, name, is_shared=True))
@@ -56,7 +55,7 @@ def of_one_configuration(name: str, count: int) -> list[Planned]:
 
 
 def of_own_configurations(cluster: str, count: int) -> list[Planned]:
-    """Nodes that have each its own. Raises ConfigError."""
+    """Plans nodes that each have a configuration. Raises ConfigError."""
     names = [f"{cluster}-{number}" for number in range(1, count + 1)]
     return [
         Planned(load(places.config_path(name)), Member(cluster, number, name))
@@ -65,7 +64,7 @@ def of_own_configurations(cluster: str, count: int) -> list[Planned]:
 
 
 def check_token(planned: Iterable[Planned], now: float) -> None:
-    """As far as its claims tell: whether it lets all of them in that have not enrolled.
+    """Check by its claims that the token lets in all nodes that have not enrolled yet.
 
     Raises TokenError.
     """
@@ -91,7 +90,7 @@ def check_token(planned: Iterable[Planned], now: float) -> None:
 
 
 def _has_enrolled(node: Planned) -> bool:
-    """With the manager of its token."""
+    """Whether the node has enrolled with the manager of its token."""
     try:
         identity = node.folder.read_identity()
         return identity is not None and identity.manager_key == peek(node.config.token).manager_key
@@ -100,9 +99,9 @@ def _has_enrolled(node: Planned) -> bool:
 
 
 def start(planned: list[Planned]) -> Iterator[tuple[str, str | None, int | None]]:
-    """Start those that do not run, all at once: (name, what went wrong, its exit code) of each.
+    """Start those that do not run, all at once, and yield (name, error, exit code) for each.
 
-    One that fails to start keeps no other from starting.
+    A node that fails to start does not keep the others from starting.
     """
     launched: dict[str, background.Started | Exception | None] = {}
     patience = background.START_PATIENCE + A_NODE_MORE * len(planned)
@@ -131,7 +130,7 @@ def start(planned: list[Planned]) -> Iterator[tuple[str, str | None, int | None]
 
 
 def _launched(node: Planned) -> background.Started | Exception | None:
-    """What went wrong, if something did; None for one that runs already."""
+    """Returns the daemon, or why it could not be launched; None if it runs already."""
     folder = node.folder
     try:
         if folder.running_pid() is not None:
@@ -143,7 +142,7 @@ def _launched(node: Planned) -> background.Started | Exception | None:
 
 
 def stop(names: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """All at once: for each its name, process id, whether it was stopped, and what went wrong."""
+    """Stop all at once, and yield a record for each: name, pid, stopped, error."""
     told: dict[str, int | None] = {}
     errors: dict[str, str] = {}
     for name in names:
@@ -164,7 +163,3 @@ def stop(names: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def running(names: Mapping[str, Member]) -> list[str]:
     return [name for name in names if places.state_folder(name).running_pid() is not None]
-
-
-def now() -> float:
-    return time.time()

@@ -1,4 +1,4 @@
-"""The exit code of `manta_node`, and of a node's daemon, for what went wrong, and its sentence."""
+"""The exit code and the sentence for an error of `manta_node` or of a daemon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def of_error(error: BaseException) -> Exit:
 
 
 def sentence_of(error: BaseException) -> str:
-    """What a person is told of it; a fault of Manta's own goes to a file, which is named."""
+    """Returns what a person reads. A fault of Manta's own is written to a file, which is named."""
     if of_error(error) is Exit.INTERNAL:
         from manta.protocol.faults import sentence
 

@@ -1,4 +1,4 @@
-"""Where a daemon's log goes: the console, or a file that is put aside when it grows large."""
+"""A daemon's log: to the console, or to a file that is rotated by size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 class RotatingFile(logging.Handler):
     """Appends lines to `path`; at `limit` bytes it becomes `path.1`, and that one `path.2`.
 
-    The standard library's imports pickle and sockets, 10 ms of them.
+    The standard library's handler takes 10 ms to import, for pickle and sockets.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -54,7 +54,7 @@ class RotatingFile(logging.Handler):
 
 
 def configure(level: str, *, file: Path | None, limit: int, console: bool) -> None:
-    """Of the whole process."""
+    """Configure logging for the whole process."""
     handlers: list[logging.Handler] = []
     if file is not None:
         handlers.append(RotatingFile(file, limit))

@@ -1,4 +1,4 @@
-"""Where configurations and state of this user's nodes lie; `MANTA_HOME` moves both."""
+"""Where this user's nodes have their configurations and state; `MANTA_HOME` moves both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def config_path(name: str) -> Path:
 
     if not NAME.fullmatch(name):
         raise click.BadParameter(
-            f"{name!r} is no name of a configuration: letters, digits, dots, dashes, underscores."
+            f"{name!r} is not a name for a configuration: use letters, digits, dots, dashes "
+            "and underscores."
         )
     return home() / "nodes" / f"{name}.toml"
 
@@ -37,7 +38,7 @@ def state_folder(name: str) -> StateFolder:
 
 
 def config_of(name: str) -> NodeConfig:
-    """Its own, or its part of one that the nodes of a cluster share. Raises ConfigError."""
+    """Returns the node's own configuration, or its share of a cluster's. Raises ConfigError."""
     from manta.node.config import instance, load
 
     path = config_path(name)
@@ -48,7 +49,7 @@ def config_of(name: str) -> NodeConfig:
 
 
 def must_be_known(name: str) -> None:
-    """Raises UnknownName for a node that has neither a configuration nor a state."""
+    """Raises UnknownName if the node has neither a configuration nor a state."""
     config_path(name)
     if name not in names() and name not in members():
         raise UnknownName(
@@ -58,7 +59,7 @@ def must_be_known(name: str) -> None:
 
 
 def names() -> list[str]:
-    """Of all nodes of this user's that are configured or have a state.
+    """Returns the names of this user's nodes that are configured or have a state.
 
     Raises PermissionError in the home of another user.
     """
@@ -69,7 +70,7 @@ def names() -> list[str]:
 
 
 def members(cluster: str | None = None) -> dict[str, Member]:
-    """The nodes of that cluster, or of all clusters, by name, in the order of their numbers."""
+    """Returns the nodes of a cluster, or of all clusters, in the order of their numbers."""
     from manta.node.state import StateFolder
 
     found = {}
@@ -81,7 +82,7 @@ def members(cluster: str | None = None) -> dict[str, Member]:
 
 
 def _within(folder: Path) -> list[Path]:
-    """`Path.glob` would take what may not be read for what is not there."""
+    """Unlike `Path.glob`, raises PermissionError for a folder that may not be read."""
     try:
         return list(folder.iterdir())
     except FileNotFoundError:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import argparse
 
 SWITCH_INTERVAL = 0.0005
-"""Seconds: by Python's default of 5 ms, one busy thread would slow all actors down."""
+"""Seconds. With Python's default of 5 ms, one busy thread slows all actors down."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(config: NodeConfig, state: Path) -> None:
-    """Until a signal or the node itself ends it; the log is configured.
+    """Run a node until a signal or the node itself ends it.
 
     Raises DaemonEnded, and what Node raises.
     """
@@ -61,7 +61,7 @@ def run(config: NodeConfig, state: Path) -> None:
 
 
 class _End:
-    """What ends the process: a signal, or the node. The first counts."""
+    """Waits for what ends the process: a signal or the node, whichever comes first."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -76,7 +76,7 @@ class _End:
         self.finish(Exit.OK, f"told to stop by {signal.Signals(number).name}")
 
     def finish(self, code: int, sentence: str) -> None:
-        """From any thread, also from a signal's handler."""
+        """May be called from any thread and from a signal handler."""
         if self._why is None:
             self._why = code, sentence
             os.write(self._write, b".")

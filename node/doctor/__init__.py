@@ -1,4 +1,4 @@
-"""What `manta_node doctor` looks at. Nothing here changes anything."""
+"""The checks of `manta_node doctor`. They change nothing."""
 
 from manta.node.doctor.report import Finding, Level
 

@@ -1,4 +1,4 @@
-"""A node's configuration and state folder: validity, secrets, token, datasets, daemon, paths."""
+"""Checks a node's configuration and state folder, and the rest by way of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Finding]:
-    """All that can be said of the node NAME, the machine's part included."""
+    """Yield all findings about the node NAME and its machine."""
     from manta.node.daemon.places import config_of
 
     config = None
@@ -37,8 +37,7 @@ def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Findin
     except ConfigError as error:
         for flaw in error.flaws:
             line = f", line {flaw.line}" if flaw.line else ""
-            remedy = f"{flaw.remedy[:1].upper()}{flaw.remedy[1:]}"
-            yield fault("configuration", f"{error.path}{line}: {flaw.wrong}.", f"{remedy}.")
+            yield fault("configuration", f"{error.path}{line}: {flaw.wrong}.", f"{flaw.remedy}.")
     yield from machine.examine(config, folder.path)
     yield _socket_path(folder)
     secrets = list(_secrets(folder))
@@ -65,7 +64,7 @@ def _socket_path(folder: StateFolder) -> Finding:
 
 
 def _secrets(folder: StateFolder) -> Iterator[Finding]:
-    """R8: a secret that others can read is none."""
+    """Secrets that other users can read are faults."""
     found = [path for path in (folder.key_file, folder.identity_file) if path.exists()]
     if not found:
         return
@@ -78,7 +77,7 @@ def _secrets(folder: StateFolder) -> Iterator[Finding]:
         folder.read_identity()
     except (KeyFileError, NodeError) as error:
         sentence, _, remedy = str(error).rpartition(": " if ": run" in str(error) else "; ")
-        yield fault("secrets", f"{sentence or error}.", f"{remedy[:1].upper()}{remedy[1:]}.")
+        yield fault("secrets", f"{sentence or error}.", f"{remedy}.")
         return
     yield ok("secrets", f"The key in {folder.path} is this user's alone.")
 
@@ -105,7 +104,7 @@ def _running(name: str, status: Status | None, folder: StateFolder) -> Finding:
 
 
 def _left_behind(name: str, folder: StateFolder) -> Iterator[Finding]:
-    """Containers of a daemon that was killed: they end by themselves, and are not removed."""
+    """Look for containers of a killed daemon: they end by themselves, but stay."""
     if engine.problem() is not None or not folder.key_file.exists():
         return
     try:
@@ -128,9 +127,7 @@ def _left_behind(name: str, folder: StateFolder) -> Iterator[Finding]:
 def _datasets(config: NodeConfig) -> Iterator[Finding]:
     for flaw in datasets.flaws(config):
         line = f"{config.path}, line {flaw.line}"
-        yield fault(
-            "datasets", f"{line}: {flaw.wrong}.", f"{flaw.remedy[:1].upper()}{flaw.remedy[1:]}."
-        )
+        yield fault("datasets", f"{line}: {flaw.wrong}.", f"{flaw.remedy}.")
     found = datasets.survey(config.datasets)
     for one in found:
         path = config.datasets[one.name]
@@ -154,7 +151,7 @@ def _membership(
         except UnreadableToken as error:
             sentence, _, remedy = str(error).partition("; ")
             what = warning if identity else fault
-            yield what("token", f"{sentence}.", f"{remedy[:1].upper()}{remedy[1:]}")
+            yield what("token", f"{sentence}.", remedy)
     moves = (
         claims is not None and identity is not None and claims.manager_key != identity.manager_key
     )

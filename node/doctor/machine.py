@@ -1,4 +1,4 @@
-"""This machine: Python and packages, disk, memory, descriptors, sandbox, container engine, GPUs."""
+"""Checks the machine: Python, disk, memory, descriptors, sandbox, container engine, GPUs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("blake3", "click", "lz4", "msgpack", "msgspec", "nacl", "pykka", "zmq", "psutil", "tomli")
 FEW_BYTES = 1024**3
-"""Of disk or memory: below that a node gets into trouble soon."""
+"""Bytes of disk or memory below which a node gets into trouble soon."""
 FEW_DESCRIPTORS = 4096
 
 
@@ -66,7 +66,7 @@ def _disk(state: Path) -> Finding:
 
 
 def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """Returns the path, or the nearest folder above it that exists."""
     return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 

@@ -1,7 +1,7 @@
-"""The manager, asked over the network: is it there, is it the one, would it let this node in?
+"""Asks the manager over the network: is it there, is it the right one, will it admit this node?
 
-The node's own key is used while no daemon does: a manager knows one connection of a key. Else,
-and where there is none yet, a key made for the moment, which is nobody's.
+The node's own key is used only while no daemon uses it, because a manager keeps one connection
+per key. Otherwise, or if there is no key yet, a temporary key is used.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.link import words as link_words
 from manta.protocol import node as protocol
+from manta.protocol.paths import GATEWAY
 from manta.protocol.version import VERSION
 from manta.transports.errors import DownReason
 
@@ -51,7 +52,7 @@ def examine(
         moved.wait(PATIENCE)
         reason = states[-1] if states else DownReason.SILENT
         if reason is None:
-            gateway = connection.ref("manager/gateway")
+            gateway = connection.ref(GATEWAY)
             yield from _ask(gateway, config, keys, enrolled=enrolled, token=token)
             return
         if reason is DownReason.CONNECTING:
@@ -69,7 +70,7 @@ def _down(reason: DownReason, config: NodeConfig, *, enrolled: bool) -> Finding:
     return fault(
         "manager",
         f"{reason}: {sentence}.",
-        f"{remedy[:1].upper()}{remedy[1:]}." if remedy else "Look at the manager's log.",
+        f"{remedy}." if remedy else "Look at the manager's log.",
     )
 
 
@@ -108,7 +109,7 @@ def _ask(
         except Refused as error:
             sentence, _, remedy = error.sentence.partition("; ")
             what = warning if enrolled else fault
-            yield what("token", f"{sentence}.", f"{remedy[:1].upper()}{remedy[1:]}")
+            yield what("token", f"{sentence}.", remedy)
         except ActorError as error:
             yield warning("token", f"The manager did not look at the token: {error}", "Try again.")
 
@@ -117,7 +118,7 @@ def _port(standing: protocol.Standing, config: NodeConfig) -> Finding:
     where = f"manager {standing.version} at {config.manager_address}"
     if wrong := link_words.at_the_wrong_port(standing, config):
         sentence, _, remedy = wrong.partition(": ")
-        return fault("manager", f"{sentence}.", f"{remedy[:1].upper()}{remedy[1:]}")
+        return fault("manager", f"{sentence}.", remedy)
     if standing.version.split(".")[0] != VERSION.split(".")[0]:
         return warning(
             "manager",

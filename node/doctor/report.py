@@ -1,4 +1,4 @@
-"""One line of the doctor's report."""
+"""Findings, the lines of the doctor's report."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Level(StrEnum):
 @dataclass(frozen=True)
 class Finding:
     check: str
-    """What was looked at."""
+    """The name of the check."""
     level: Level
     sentence: str
     remedy: str = ""
-    """"" where nothing is to be done."""
+    """What to do about it; "" for nothing."""
 
 
 def ok(check: str, sentence: str) -> Finding:
@@ -27,8 +27,12 @@ def ok(check: str, sentence: str) -> Finding:
 
 
 def warning(check: str, sentence: str, remedy: str) -> Finding:
-    return Finding(check, Level.WARNING, sentence, remedy)
+    return Finding(check, Level.WARNING, sentence, _capital(remedy))
 
 
 def fault(check: str, sentence: str, remedy: str) -> Finding:
-    return Finding(check, Level.FAULT, sentence, remedy)
+    return Finding(check, Level.FAULT, sentence, _capital(remedy))
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

@@ -1,1 +1,1 @@
-"""What a node has to tell its manager, kept until that is acknowledged."""
+"""What a node reports to its manager, kept until it is acknowledged."""

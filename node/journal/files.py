@@ -1,6 +1,6 @@
-"""The journals of a node on disk, shared by those who append and the one who sends.
+"""A node's journals on disk, for several threads that append and one that sends.
 
-Task supervisors append from their own threads, the manager's link syncs, sends and cuts.
+Task supervisors and the server of tasks append; the manager's link syncs, sends and cuts.
 An entry is in its file when `append` returns; it is synced, together with all that came
 meanwhile, before it is sent. A blob that an entry names is copied to the spool first and
 deleted from there when no entry names it any more. When the disk takes nothing more,
@@ -54,7 +54,7 @@ LINES_BOUND = 64 * 1024 * 1024
 
 
 def linger(entry: JournalEntry, *, expecting: bool = False) -> float:
-    """Seconds that an entry may wait for company: one sync and one message for all.
+    """Returns how many seconds an entry may wait, to share a sync and a message with others.
 
     One that names a blob is sent when that has been pushed, so it waits without harm. For
     what is said to other instances these wait already. An end waits if others are to be
@@ -87,7 +87,7 @@ class _Swarm:
 
     @property
     def idle(self) -> bool:
-        """Nothing to send, nothing under way."""
+        """Whether nothing is to be sent and no attempt is under way."""
         return not (len(self.journal.entries) or len(self.lines) or self.journal.open)
 
     def records(self) -> list[bytes]:
@@ -100,7 +100,7 @@ class _Swarm:
 
 
 class Journals:
-    """All journals of a node. Any thread may call it."""
+    """All journals of a node. May be used from any thread."""
 
     def __init__(self, folder: Path, spool: FileDepot, monotonic: Callable[[], float]) -> None:
         self._folder = folder
@@ -137,7 +137,7 @@ class Journals:
                 self._release(blob.digest)
 
     def append_lines(self, swarm_id: str, lines: Iterable[LogLine]) -> None:
-        """Keep log lines for the manager; what finds no room is counted and told later."""
+        """Keep log lines for the manager. Lines beyond LINES_BOUND are only counted."""
         with self._lock:
             swarm = self._swarm(swarm_id)
             records = []
@@ -154,19 +154,24 @@ class Journals:
             swarm.lines.synced = swarm.lines.last
             self._will_send(LINES_LINGER)
 
+    def append_output(self, instance: Instance, output: Iterable[tuple[str, float, str]]) -> None:
+        """Keep what an attempt wrote: stream, seconds since the epoch, text of each line."""
+        lines = [LogLine(instance, at, stream, text) for stream, at, text in output]
+        self.append_lines(instance.swarm_id, lines)
+
     def open_of(self, swarm_id: str) -> tuple[Instance, ...]:
-        """Attempts of a swarm that started and were not told ended."""
+        """Returns the attempts of a swarm that started and whose end was not reported."""
         with self._lock:
             swarm = self._swarms.get(swarm_id)
             return tuple(swarm.journal.open) if swarm else ()
 
     def all_open(self) -> tuple[Instance, ...]:
-        """Every attempt that started and was not told ended."""
+        """Returns every attempt that started and whose end was not reported."""
         with self._lock:
             return tuple(i for swarm in self._swarms.values() for i in swarm.journal.open)
 
     def last_write(self, instance: Instance) -> int:
-        """Number of the attempt's last result or global that the manager has yet to apply."""
+        """Returns the number of the attempt's last write that is not acknowledged, or 0."""
         with self._lock:
             swarm = self._swarms.get(instance.swarm_id)
             return swarm.journal.last_write(instance) if swarm else 0
@@ -179,13 +184,13 @@ class Journals:
     # --- sending: the manager's link alone ------------------------------------------------
 
     def on_grown(self, grown: Callable[[], None]) -> None:
-        """Call this, from any thread, when `due_at` has come nearer or a blob is to be pushed."""
+        """Have `grown` called, from any thread, when `due_at` is sooner or a blob is due."""
         with self._lock:
             self._grown = grown
 
     @property
     def due_at(self) -> float | None:
-        """When what waits is to be sent at the latest; None when nothing new does."""
+        """When the entries that wait must be sent at the latest; None if there are none."""
         return self._due
 
     def unacknowledged_ends(self) -> tuple[Instance, ...]:
@@ -194,7 +199,7 @@ class Journals:
             return tuple(i for s in swarms for i in s.journal.unacknowledged_ends)
 
     def sync(self) -> None:
-        """Everything appended so far survives a loss of power when this returns."""
+        """Make everything that was appended so far survive a loss of power."""
         with self._lock:
             self._due = None
             dirty = [
@@ -213,7 +218,7 @@ class Journals:
                 swarm.journal.entries.synced = last
 
     def due(self) -> list[JournalBatch | LogBatch]:
-        """What is to be sent now, in order; it counts as sent."""
+        """Returns what to send now, in order; it counts as sent."""
         now = self._now()
         messages: list[JournalBatch | LogBatch] = []
         with self._lock:
@@ -226,7 +231,7 @@ class Journals:
 
     @property
     def unsent(self) -> bool:
-        """Whether `due` would find something."""
+        """Whether anything has not been sent yet."""
         with self._lock:
             return any(
                 swarm.journal.entries.unsent or swarm.lines.unsent
@@ -239,7 +244,7 @@ class Journals:
         return list({blob.digest: blob for blob in wanted}.values())
 
     def pushed(self, digest: str) -> None:
-        """The manager holds the blob."""
+        """The manager has the blob."""
         with self._lock:
             for swarm in self._swarms.values():
                 swarm.journal.pushed(digest)
@@ -251,14 +256,14 @@ class Journals:
                     log.error("a value that %s wrote is not on this disk any more", instance)
 
     def send_again(self) -> None:
-        """The connection is another one."""
+        """There is a new connection: send everything again that is not acknowledged."""
         with self._lock:
             for swarm in self._swarms.values():
                 swarm.journal.entries.send_again()
                 swarm.lines.send_again()
 
     def send_overdue_again(self) -> None:
-        """What was sent and is not acknowledged in time is due again."""
+        """Make due again what was not acknowledged in time."""
         now = self._now()
         with self._lock:
             for swarm in self._swarms.values():
@@ -277,7 +282,7 @@ class Journals:
         return min((at for at in times if at is not None), default=None)
 
     def registered(self, acknowledged: dict[str, int]) -> None:
-        """What the manager holds, by swarm."""
+        """`acknowledged`: how much of each swarm's journal the manager has."""
         for swarm_id, upto in acknowledged.items():
             with self._lock:
                 known = swarm_id in self._swarms
@@ -305,7 +310,7 @@ class Journals:
                 self._compact(swarm.lines_file, swarm.line_records)
 
     def keep_only(self, swarms: frozenset[str]) -> None:
-        """Delete the files of other swarms once nothing of theirs is to be told."""
+        """Delete the files of other swarms once nothing of theirs is to be sent."""
         with self._lock:
             for swarm_id in [s for s in self._swarms if s not in swarms]:
                 swarm = self._swarms[swarm_id]

@@ -1,4 +1,4 @@
-"""Numbered items on their way to the manager: kept until acknowledged, sent in order."""
+"""Keeps numbered items until the manager has acknowledged them, and sends them in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 T = TypeVar("T")
 
 RESEND_AFTER = 5.0
-"""Seconds without an acknowledgement."""
+"""Seconds without an acknowledgement after which items are sent again."""
 
 
 class Numbered(msgspec.Struct, Generic[T], frozen=True):
@@ -26,7 +26,7 @@ class Batch(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Outbox(Generic[T]):
-    """Numbered items on their way to the manager; no clock, no disk."""
+    """Numbered items on their way to the manager. Pure."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Outbox(Generic[T]):
         self._sent_at = 0.0
 
     def __iter__(self) -> Iterator[Numbered[T]]:
-        """What is not acknowledged yet."""
+        """Iterates over what is not acknowledged yet."""
         return iter(self._items)
 
     def __len__(self) -> int:
@@ -72,21 +72,13 @@ class Outbox(Generic[T]):
         self.pending_bytes += size
         return self.last
 
-    def drop_first(self) -> T | None:
-        """Forget the oldest as though it were acknowledged."""
-        if not self._items:
-            return None
-        item = self._items[0].item
-        self.acknowledge(self.acknowledged + 1)
-        return item
-
     def replace(self, number: int, item: T) -> None:
-        """Another item under a number that is not acknowledged."""
+        """Put another item under a number that is not acknowledged yet."""
         index = number - self.acknowledged - 1
         self._items[index] = Numbered(number, item, self._items[index].size)
 
     def due(self, now: float, upto: int | None = None) -> list[Batch[T]]:
-        """What to send now, none of it beyond `upto`; counts as sent from here."""
+        """Returns what to send now, up to item `upto`; it counts as sent."""
         limit = self.synced if upto is None else min(upto, self.synced)
         batches: list[Batch[T]] = []
         while self._sent < limit and self._sent_bytes < self._window_bytes:
@@ -108,7 +100,7 @@ class Outbox(Generic[T]):
         return batches
 
     def acknowledge(self, upto: int) -> list[T]:
-        """Cuts what the manager holds, and returns it."""
+        """Remove what the manager has, and return it."""
         if upto > self.last:  # the files are older than the manager's memory: go on after it
             self.last = self.synced = upto
         cut: list[T] = []
@@ -123,14 +115,14 @@ class Outbox(Generic[T]):
         return cut
 
     def heard(self, now: float) -> None:
-        """The manager acknowledges something: it is not deaf."""
+        """The manager acknowledged something: do not send again yet."""
         self._sent_at = now
 
     def send_again(self) -> None:
-        """The connection is another one, or what was sent is lost."""
+        """There is a new connection, or what was sent is lost."""
         self._sent = self.acknowledged
         self._sent_bytes = 0
 
     def resend_at(self) -> float | None:
-        """When to call `send_again` unless an acknowledgement comes."""
+        """Returns when to call `send_again` unless an acknowledgement comes."""
         return self._sent_at + self._resend_after if self.in_flight else None

@@ -1,4 +1,4 @@
-"""One file of a journal's records, written at its end."""
+"""An append-only file of a journal's records."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class RecordFile:
         self.size = 0
         self.dirty = False
         self.stale = True
-        """The file lacks something: it must be written anew before it is added to."""
+        """Records are missing in the file: rewrite it before adding more."""
         self._fd = -1
 
     def read(self) -> list[Record]:
-        """All that is whole; a torn tail is cut off."""
+        """Returns the intact records and cuts off a torn tail."""
         data = self.path.read_bytes()
         records, length = decode(data)
         if length < len(data):
@@ -36,7 +36,7 @@ class RecordFile:
         return records
 
     def add(self, data: bytes) -> None:
-        """Raises OSError, and then the file is as it was, or stale."""
+        """Raises OSError; the file is then as it was before, or stale."""
         if self._fd < 0:
             self._open()
         try:
@@ -54,7 +54,7 @@ class RecordFile:
         self.dirty = True
 
     def rewrite(self, records: Iterable[bytes]) -> None:
-        """Replace the file as a whole. Raises OSError, and then the old one stands."""
+        """Replace the whole file. Raises OSError; the old file then stays."""
         draft = self.path.with_name(f"{self.path.name}.new")
         try:
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -71,7 +71,7 @@ class RecordFile:
         self.size, self.stale = size, False
 
     def descriptor(self) -> int:
-        """To be synced and closed by the caller, while others may rewrite the file."""
+        """Returns a descriptor that the caller syncs and closes, even if the file is rewritten."""
         self.dirty = False
         return os.dup(self._fd)
 

@@ -25,7 +25,7 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     swarm_id: str
     upto: int = 0
     open: tuple[Instance, ...] = ()
-    """Attempts that had started before and not ended."""
+    """Attempts that had started and not ended by then."""
 
 
 class KeptEntry(msgspec.Struct, frozen=True, tag=True):
@@ -50,7 +50,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> tuple[list[Record], int]:
-    """The records up to the first that is torn or damaged, and how many bytes they take."""
+    """Returns the records before the first torn or damaged one, and their size in bytes."""
     records: list[Record] = []
     offset = 0
     while offset + _HEAD.size <= len(data):

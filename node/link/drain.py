@@ -1,4 +1,4 @@
-"""Sends the journal to the manager: synced, in windows, again until it is acknowledged.
+"""Sends the journal to the manager: synced, in windows, and again until it is acknowledged.
 
 An entry that names a blob waits until that has been pushed. What is lost with a connection
 is sent again after the next registration, which says what the manager holds.
@@ -14,8 +14,9 @@ import msgspec
 from manta.actors import Actor, Ref, Refused, Timer
 from manta.node.journal.files import Journals
 from manta.node.link.peer_hub import BLOB_LOST, Push
-from manta.node.wiring.addresses import MANAGER_LINK, PEER_HUB
+from manta.node.wiring.addresses import PEER_HUB
 from manta.protocol import node as protocol
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
 
 
@@ -46,7 +47,7 @@ class JournalDrain:
         self._journals.on_grown(self._journal_grown)
 
     def link_moved(self) -> None:
-        """Pushes over the connection that was have ended, or will."""
+        """Pushes over the former connection have ended, or will."""
         self._connections += 1
         self._pushing.clear()
 
@@ -75,7 +76,7 @@ class JournalDrain:
         self._send_rest()
 
     def send_due(self) -> None:
-        """Sync what came, then send what may be sent."""
+        """Sync what was appended, then send what is due."""
         if self.gateway is None:
             return
         self._journals.sync()
@@ -92,7 +93,7 @@ class JournalDrain:
         return self.gateway is not None and self._actor.notify(self.gateway, message)
 
     def _journal_grown(self) -> None:
-        """In the thread of who appended."""
+        """Called in the thread that appends."""
         self._actor.notify(MANAGER_LINK, Drain(Why.GROWN))
 
     def _grown(self) -> None:
@@ -114,7 +115,7 @@ class JournalDrain:
             self._flush_timer = self._actor.after(delay, Drain(Why.FLUSH))
 
     def _send_rest(self) -> None:
-        """What is beyond a window, or must be pushed again; what lingers may go along."""
+        """Send what the window or a missing blob held back, and whatever lingers with it."""
         if self._journals.unsent:
             self.send_due()
 

@@ -1,9 +1,10 @@
-"""The node's connection to its manager: enrols, registers, beats; carries journal and reads.
+"""The node's connection to its manager: it enrols, registers and sends heartbeats, and carries
+the journal and the reads of tasks.
 
-Whatever is lost with a connection, or with this actor, is made good by the next
-registration: it brings the whole of what the node shall run and what the manager holds of
-the journal. Reads of tasks wait here while the manager is away, and until it has applied
-what the same attempt wrote before them.
+The next registration makes good whatever is lost with a connection, or with this actor: it
+brings all that the node shall run, and how much of the journal the manager has. Reads of tasks
+wait here while the manager is away, and until it has applied what the same attempt wrote before
+them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from manta.node.link.peer_hub import BulkAddress, WhereIsBulk
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
 from manta.node.state import Identity, Status, hardware_id
-from manta.node.wiring.addresses import DATASETS, MANAGER_LINK, METRICS, PEER_HUB, ROOT
+from manta.node.wiring.addresses import DATASETS, METRICS, PEER_HUB, ROOT
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import (
     AskManager,
@@ -49,6 +50,7 @@ from manta.node.wiring.messages import (
 )
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
+from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.tree import ReadTree, tree_of
 from manta.transports.errors import DownReason
 
@@ -67,7 +69,7 @@ class _Beat(msgspec.Struct, frozen=True):
 
 
 class _Begin(msgspec.Struct, frozen=True):
-    """Enrol or register; of that connection."""
+    """Enrol or register, if that connection is still the current one."""
 
     connection: int
 
@@ -81,7 +83,7 @@ class ManagerLink(Actor):
         self._connection_count = 0
         self._registration = 0
         self._wrong_port: str | None = None
-        """What to say of the port that we dialled; None until the manager was asked."""
+        """What is wrong with the port that was dialled; None until the manager was asked."""
         self._registered = False
         self._enrol_again = True
         self._pause = FIRST_PAUSE
@@ -107,7 +109,7 @@ class ManagerLink(Actor):
             on_state=on_state,
             published=(MANAGER_LINK,),
         )
-        self._gateway: Ref = connection.ref("manager/gateway")
+        self._gateway: Ref = connection.ref(GATEWAY)
         self._drain.watch()
         self._say("connecting", link_words.down(DownReason.CONNECTING, address, self._config))
 
@@ -192,7 +194,8 @@ class ManagerLink(Actor):
 
     def _disconnected(self) -> None:
         self._registered = False
-        self._reads.gateway = self._drain.gateway = None
+        self._drain.gateway = None
+        self._reads.disconnected()
         self._probe.lost()
 
     def _begin(self) -> None:
@@ -204,7 +207,7 @@ class ManagerLink(Actor):
             self._register()
 
     def _look_at_the_port(self) -> None:
-        """A manager serves nodes at its port for users too, which is not meant for them."""
+        """Ask which port this is: a manager answers nodes at its port for users, too."""
         connection = self._connection_count
 
         def answered(standing: Any, error: BaseException | None) -> None:
@@ -241,7 +244,7 @@ class ManagerLink(Actor):
             self._context.identity = identity
 
     def _register(self) -> None:
-        """Ask siblings what this node is and holds, then tell the manager."""
+        """Ask siblings for the node's capabilities, then register with the manager."""
         connection = self._connection_count
         found: dict[str, Any] = {}
         questions = {METRICS: Describe(), DATASETS: SurveyDatasets()}
@@ -271,7 +274,7 @@ class ManagerLink(Actor):
     def _was_registered(self, answer: protocol.Registered) -> None:
         context = self._context
         self._registered = True
-        self._reads.gateway = self._drain.gateway = self._gateway
+        self._drain.gateway = self._gateway
         self._registration += 1
         self._pause = FIRST_PAUSE
         self._interval = max(0.05, answer.heartbeat_interval)
@@ -294,10 +297,10 @@ class ManagerLink(Actor):
         # Spread: nodes that come back together must not beat together.
         self.after(random.uniform(0, self._interval), _Beat(self._registration))
         self._drain.send_due()
-        self._reads.relay()
+        self._reads.registered(self._gateway)
 
     def _ask(self, request: Any, then: Any) -> None:
-        """Ask the manager in the course of registering."""
+        """Ask the manager something while registering."""
         connection = self._connection_count
 
         def answered(value: Any, error: BaseException | None) -> None:
@@ -401,7 +404,7 @@ class ManagerLink(Actor):
     # --- what the operator sees ----------------------------------------------------------
 
     def _say(self, state: str, sentence: str, *, update: bool = False) -> None:
-        """`update`: nothing new but the counts."""
+        """Show and log the state. With `update` only the counts change."""
         context, before = self._context, self._status
         if before is not None and (update or before.state == state):
             since = before.since
@@ -436,7 +439,7 @@ class ManagerLink(Actor):
 
 
 def bulk_address(announced: str, host: str) -> str:
-    """The manager may have bound all its addresses: then the one that we dialled is good."""
+    """Replaces an announced wildcard address by the host that was dialled."""
     scheme, _, rest = announced.rpartition("://")
     name, _, port = rest.rpartition(":")
     if name in ("", "*", "0.0.0.0", "[::]"):

@@ -1,6 +1,6 @@
-"""Moves blobs between this node and its peers: today, the manager alone.
+"""Moves blobs between this node and its peers; today the manager is the only one.
 
-The data plane starts at the first transfer. What several want at a time moves once.
+The data plane starts at the first transfer. A blob that several ask for at a time moves once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
 from manta.node.blobs.depot import NodeDepot
-from manta.node.wiring.addresses import MANAGER_LINK
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import BlobMoved
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
 
@@ -25,11 +25,11 @@ TRANSFER_TIMEOUT = 900.0
 """Seconds; a transfer is resumed over reconnects until then."""
 
 BLOB_LOST = "blob-lost"
-"""Code of a refusal: this node no longer has the blob that is to be pushed."""
+"""Code of a refusal: this node no longer has the blob that was to be pushed."""
 
 
 MEASURED = 256 * 1024
-"""Bytes from which on a transfer says something of the link."""
+"""Bytes from which on a transfer measures the link."""
 
 
 class Fetch(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Measures the link to the manager: by its heartbeats, and by questions when somebody asks."""
+"""Measures the link to the manager by heartbeats, and by extra questions on demand."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 TIMEOUT = 1.0
 PATIENCE = 2.5
-"""Seconds after which few measurements have to do."""
+"""Seconds after which few measurements suffice."""
 
 
 class LinkProbe:
-    """`ask(timeout, then)` asks the manager anything small."""
+    """`ask(timeout, then)` asks the manager for a small answer."""
 
     def __init__(
         self,
@@ -33,20 +33,20 @@ class LinkProbe:
         self._since = 0.0
 
     def took(self, sent: float, error: BaseException | None) -> None:
-        """A question sent then was answered, also with a refusal, or was not."""
+        """A question that was sent at `sent` was answered, or failed with `error`."""
         now = self._actor.clock.now()
         answered = error is None or isinstance(error, Refused)
         self.window.asked(now - sent if answered else None, now)
 
     def read(self, reply: Reply) -> None:
-        """Answered with the quality, 0 to 1, as soon as enough was measured."""
+        """Answers with the quality, 0 to 1, once there are enough measurements."""
         self._waiting.append(reply)
         if len(self._waiting) == 1:
             self._since = self._actor.clock.now()
             self._go_on()
 
     def lost(self) -> None:
-        """The link is down: whoever asks need not wait."""
+        """The link is down: answers everybody who waits."""
         self._probing += 1
         self.window = link_quality.LinkWindow()
         self._answer(0.0)

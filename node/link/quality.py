@@ -17,15 +17,15 @@ HALF_AT_ROUND_TRIP = 0.2
 LOSS_EXPONENT = 8
 HALF_AT_THROUGHPUT = 125_000.0
 LATE = 0.2
-"""Seconds above the shortest round trip: Linux's shortest retransmission time-out."""
+"""Seconds above the shortest round trip; Linux's shortest retransmission time-out."""
 ENOUGH = 100
 FEWEST = 10
 SECONDS = 60.0
-"""What is older says nothing of the link as it is."""
+"""Measurements that are older no longer count."""
 
 
 def quality(round_trip: float, loss: float, throughput: float | None = None) -> float:
-    """Seconds, a fraction, bytes a second (None: not known) -> 0 (no use) to 1."""
+    """Returns 0 (useless) to 1 for seconds, a fraction and bytes a second (None: unknown)."""
     found = (1 - loss) ** LOSS_EXPONENT / (1 + round_trip / HALF_AT_ROUND_TRIP)
     if throughput is not None:
         found *= throughput / (throughput + HALF_AT_THROUGHPUT)
@@ -33,7 +33,7 @@ def quality(round_trip: float, loss: float, throughput: float | None = None) -> 
 
 
 class LinkWindow:
-    """The last measurements of one link."""
+    """The latest measurements of one link."""
 
     def __init__(self) -> None:
         self._trips: deque[tuple[float, float | None]] = deque(maxlen=ENOUGH)
@@ -43,22 +43,22 @@ class LinkWindow:
         return len(self._trips)
 
     def asked(self, seconds: float | None, now: float) -> None:
-        """A question was answered after `seconds`; None: it was not."""
+        """A question was answered after `seconds`, or not at all (None)."""
         self._trips.append((now, seconds))
 
     def moved(self, size: int, seconds: float) -> None:
-        """Bytes that went over the link at once."""
+        """A transfer of `size` bytes took `seconds`."""
         measured = size / max(seconds, 1e-6)
         before = self._throughput
         self._throughput = measured if before is None else (before + measured) / 2
 
     def forget(self, now: float) -> None:
-        """What is too old."""
+        """Forget measurements that are too old."""
         while self._trips and self._trips[0][0] < now - SECONDS:
             self._trips.popleft()
 
     def quality(self) -> float:
-        """0 when nothing was ever answered."""
+        """Returns 0 if no question was answered."""
         answered = [seconds for _, seconds in self._trips if seconds is not None]
         if not answered:
             return 0.0

@@ -1,7 +1,8 @@
 """What tasks read of the manager: relayed when it is there, again when an answer is lost.
 
 A read sees what the same attempt wrote before it: it waits until the manager has applied
-that part of the journal.
+that part of the journal. Reads of the same global share a fetch, but never join one that was
+sent before they asked: what any task has written by then is in what they get.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from manta.actors import Actor, ActorError, Ref, Refused, Reply
 from manta.node.journal.files import Journals
 from manta.node.wiring.messages import AskManager
 from manta.protocol.codes import Code
-from manta.protocol.exchange import Contribution, Exchanged
-from manta.protocol.node import ResultEntries, ResultEntry
+from manta.protocol.exchange import Exchanged
+from manta.protocol.node import ReadGlobal, ResultEntries
 
 ASK_TIMEOUT = 30.0
 AGAIN_AFTER = 0.5
 
 
 class Relay(msgspec.Struct, frozen=True):
-    """To the link itself: try what waits."""
+    """To the link itself: send the reads that wait, if they may be sent."""
 
 
 class _Read(msgspec.Struct):
@@ -31,64 +32,87 @@ class _Read(msgspec.Struct):
     after: int
     """Entry of the journal that the manager must have applied."""
     reply: Reply
-    entries: tuple[ResultEntry, ...] = ()
-    """Those of the pages that came already."""
-    contributions: tuple[Contribution, ...] = ()
-    """Likewise."""
+    came: tuple[Any, ...] = ()
+    """What former pages brought."""
+
+    def whole(self, value: Any) -> Any:
+        """Returns the answer with all its pages; None while some are missing."""
+        if isinstance(value, ResultEntries):
+            self.came += value.entries
+            return None if value.more else ResultEntries(self.came)
+        if isinstance(value, Exchanged):
+            self.came += value.values
+            return None if value.more else msgspec.structs.replace(value, values=self.came)
+        return value
 
 
 class ManagerReads:
     def __init__(self, actor: Actor, journals: Journals) -> None:
-        self.gateway: Ref | None = None
-        """None while the node is not registered."""
+        self._gateway: Ref | None = None
         self._actor = actor
         self._journals = journals
         self._waiting: list[_Read] = []
+        self._fetching: set[Any] = set()
+        """Reads of globals that the manager has not answered yet."""
+
+    def registered(self, gateway: Ref) -> None:
+        self._gateway = gateway
+        self.relay()
+
+    def disconnected(self) -> None:
+        """Later reads do not wait for answers that may never come."""
+        self._gateway = None
+        self._fetching.clear()
 
     def ask(self, ask: AskManager, reply: Reply) -> None:
         self._waiting.append(_Read(ask, self._journals.last_write(ask.instance), reply))
         self.relay()
 
     def relay(self) -> None:
-        """Something has changed: a connection, an acknowledgement."""
-        if self.gateway is None or not self._waiting:
+        """Send the reads that may be sent now."""
+        if self._gateway is None or not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
+        fetches: dict[ReadGlobal, list[_Read]] = {}
         for read in waiting:
+            request = read.ask.request
             if read.reply.done:
                 continue  # the asker gave up
             if self._journals.acknowledged(read.ask.instance.swarm_id) < read.after:
                 self._waiting.append(read)
-                continue
-            request = read.ask.request
-            if count := len(read.entries) or len(read.contributions):
-                request = msgspec.structs.replace(request, after=count)
-            wait = getattr(request, "wait", 0.0)
-            future = self.gateway.ask_future(request, timeout=ASK_TIMEOUT + wait)
-            self._actor.pipe(future, partial(self._answered, read))
-
-    def _answered(self, read: _Read, value: Any, error: BaseException | None) -> None:
-        if isinstance(value, ResultEntries):
-            read.entries += value.entries
-            if value.more:
+            elif not isinstance(request, ReadGlobal):
+                self._send(request, [read])
+            elif request in self._fetching:
                 self._waiting.append(read)
-                self.relay()
-                return
-            value = ResultEntries(read.entries)
-        elif isinstance(value, Exchanged) and value.more:
-            read.contributions += value.values
-            self._waiting.append(read)
-            self.relay()
-            return
-        elif isinstance(value, Exchanged) and read.contributions:
-            value = msgspec.structs.replace(value, values=read.contributions + value.values)
-        if error is None:
-            read.reply.set(value)
-        elif isinstance(error, ActorError) and (
+            else:
+                fetches.setdefault(request, []).append(read)
+        for request, reads in fetches.items():
+            self._fetching.add(request)
+            self._send(request, reads)
+
+    def _send(self, request: Any, reads: list[_Read]) -> None:
+        """`reads` are a single one, or several of the same global."""
+        assert self._gateway is not None
+        if count := len(reads[0].came):
+            request = msgspec.structs.replace(request, after=count)
+        wait = getattr(request, "wait", 0.0)
+        future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT + wait)
+        self._actor.pipe(future, partial(self._answered, reads))
+
+    def _answered(self, reads: list[_Read], value: Any, error: BaseException | None) -> None:
+        self._fetching.discard(reads[0].ask.request)
+        if isinstance(error, ActorError) and (
             not isinstance(error, Refused) or error.code == Code.UNAVAILABLE
         ):
             self._actor.log.warning("a read was not answered: %s; it is asked again", error)
-            self._waiting.append(read)
+            self._waiting += reads
             self._actor.after(AGAIN_AFTER, Relay())
-        else:
-            read.reply.fail(error)
+            return
+        for read in reads:
+            if error is not None:
+                read.reply.fail(error)
+            elif (whole := read.whole(value)) is not None:
+                read.reply.set(whole)
+            else:
+                self._waiting.append(read)
+        self.relay()

@@ -1,4 +1,4 @@
-"""What the operator is told of the connection to the manager."""
+"""The sentences that tell an operator about the connection to the manager."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ PERMANENT = frozenset(
         Code.INVALID,
     }
 )
-"""Refusals that waiting does not heal: the daemon says so and ends."""
+"""Refusals that waiting does not heal: the daemon ends."""
 _REFUSED = (Code.ALIAS_TAKEN, Code.INVALID)
 
 _KEEPS_TRYING = "the node keeps trying"
 
 
 def exit_code(code: str) -> Exit:
-    """The daemon's, for what the manager said to a node that wanted to join."""
+    """Returns the daemon's exit code for a refusal to let the node join."""
     return Exit.REFUSED if code in _REFUSED else Exit.DENIED
 
 
 def at_the_wrong_port(standing: Standing, config: NodeConfig) -> str:
-    """What to say of a node that came in by the manager's port for users; "" if it did not."""
+    """Returns a sentence if the node dialled the manager's port for users, else ""."""
     nodes, users = (int(each.rpartition(":")[2]) for each in (standing.nodes, standing.users))
     if config.manager_port != users or users == nodes:
         return ""
@@ -51,7 +51,7 @@ def at_the_wrong_port(standing: Standing, config: NodeConfig) -> str:
 
 
 def down(reason: DownReason, address: str, config: str, *, enrolled: bool = True) -> str:
-    """One sentence: what is wrong with the connection, and what to do."""
+    """Returns what is wrong with the connection and what to do about it."""
     where = f"{config}: network.manager_host and manager_port"
     match reason:
         case DownReason.CONNECTING:

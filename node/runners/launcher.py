@@ -7,13 +7,10 @@ not is killed after a grace time with all its descendants.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import queue
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -60,13 +57,10 @@ class Launcher:
     """Starts its thread at once; `close` ends all children, then the thread."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._wake_up = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._children: dict[int, Child] = {}
         self._is_closed = False
-        self._lock = threading.Lock()
         self._loop = PollThread(
-            "manta-launcher", self._begin, self._tick, self._finish, self._on_failure
+            "manta-launcher", lambda: None, self._tick, self._finish, self._on_failure
         )
         self._loop.start()
 
@@ -78,11 +72,12 @@ class Launcher:
         `on_exit` is called once, from the launcher thread. Raises LaunchError.
         """
         started: Future[Child] = Future()
+        stopping = LaunchError("The node is stopping: nothing is started any more.")
 
         def job() -> None:
             try:
                 if self._is_closed:
-                    raise LaunchError("The node is stopping: nothing is started any more.")
+                    raise stopping
                 started.set_result(self._launch(command, env, cwd, on_exit))
             except (OSError, ValueError) as error:
                 sentence = f"{command[0]} could not be started: {error}."
@@ -90,9 +85,8 @@ class Launcher:
             except LaunchError as error:
                 started.set_exception(error)
 
-        if self._is_closed:
-            raise LaunchError("The node is stopping: nothing is started any more.")
-        self.post(job)
+        if not self._loop.post(job):
+            raise stopping
         return started.result()
 
     def close(self) -> None:
@@ -112,34 +106,12 @@ class Launcher:
         deadline = time.monotonic() + _CLOSING_TIME
         while self._children and time.monotonic() < deadline:
             time.sleep(0.005)
-        self._loop.stop(self._wake)
-        with self._lock:
-            os.close(self._wake_up)
-            self._wake_up = -1
+        self._loop.stop()
 
     def post(self, job: Callable[[], None]) -> None:
-        self._jobs.put(job)
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._lock:
-            if self._wake_up >= 0:
-                os.eventfd_write(self._wake_up, 1)
+        self._loop.post(job)
 
     # The thread.
-
-    def _begin(self) -> None:
-        self._loop.register(self._wake_up, self._work)
-
-    def _work(self, _: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake_up)
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except queue.Empty:
-                return
-            job()
 
     def _tick(self) -> float | None:
         now = time.monotonic()

@@ -1,8 +1,8 @@
 """Which supervisor, with its warm runtime, runs an instance of a task. Pure.
 
-A task of a swarm has lanes, one supervisor each. A module whose rounds start afresh may
+A task of a swarm has lanes, one supervisor each. A module whose attempts start afresh may
 run any instance in any lane that is free, so that a thousand instances need no more
-runtimes than the node has places. One that keeps an object between its rounds has a lane
+runtimes than the node has places. One that keeps an object between its attempts has a lane
 for each index, where that object lives. Which of the two it is shows when the first
 runtime has imported it; until then each index has its own.
 """
@@ -49,8 +49,8 @@ class Lanes:
         if lane is not None and (task := self._tasks.get(lane[:2])) is not None:
             task.lanes.get(lane[2], set()).discard(instance)
 
-    def rounds_are_fresh(self, lane: Lane, fresh: bool) -> None:
-        """A runtime of the lane is ready: what it keeps between rounds is known."""
+    def attempts_are_fresh(self, lane: Lane, fresh: bool) -> None:
+        """A runtime of the lane is ready: what it keeps between attempts is known."""
         self._tasks.setdefault(lane[:2], _Task()).fresh = fresh
 
     def close(self, lane: Lane) -> None:

@@ -35,7 +35,7 @@ class Cancel(msgspec.Struct, frozen=True):
 
 
 class StopRuntimes(msgspec.Struct, frozen=True):
-    """The swarm is over: its warm runtimes and what they keep are of no use once its rounds
+    """The swarm is over: its warm runtimes and what they keep are of no use once its attempts
     have ended, or at once with `kill`."""
 
     swarm_id: str

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +21,11 @@ from manta.node.runners.choice import choose_runner
 from manta.node.scheduling.reservations import Capacity
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.state import Identity, StateFolder, Status
-from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import RuntimeSessions
-from manta.node.wiring.addresses import MANAGER_LINK, ROOT
+from manta.node.wiring.addresses import ROOT
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import Leave
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
@@ -32,10 +33,8 @@ from manta.transports.zeromq.transport import ZmqTransport
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
-    from manta.node.runners.interface import Runner
     from manta.transports.blobs.interface import Depot
     from manta.transports.bulk.interface import Bulk
-    from manta.transports.interface import Transport
     from manta.transports.security.keys import KeyPair
 
 log = logging.getLogger(__name__)
@@ -45,21 +44,14 @@ LEAVE_TIMEOUT = 2.0
 
 
 class Node:
-    """Starts when it is made; raises NodeError or TransportError.
+    """Starts when it is made. Raises NodeError or TransportError.
 
-    `on_finish` is called, on another thread, with an exit code and a sentence when the node
-    is to end: what it was told to, or cannot go on without. It must then be stopped.
+    `on_finish` is called, on another thread, with an exit code and a sentence when the node has
+    to end: it was told to, or cannot go on. It must then be stopped.
     """
 
     def __init__(
-        self,
-        config: NodeConfig,
-        state: Path,
-        *,
-        on_finish: Callable[[int, str], None],
-        transport: Callable[[KeyPair], Transport] = ZmqTransport,
-        make_runner: Callable[[NodeConfig, StateFolder, str], Runner] = choose_runner,
-        make_bulk: Callable[[KeyPair, Depot], Bulk] | None = None,
+        self, config: NodeConfig, state: Path, *, on_finish: Callable[[int, str], None]
     ) -> None:
         datasets.check(config)
         folder = StateFolder(state)
@@ -68,7 +60,7 @@ class Node:
             folder.announce(_starting(config))
             identity, manager_key = belongs_to(config, folder)
             keys = folder.key()
-            runner = make_runner(config, folder, keys.public)
+            runner = choose_runner(config, folder, keys.public)
             undo.callback(runner.close)
             for sentence in runner.recover():
                 log.warning("%s", sentence)
@@ -76,12 +68,11 @@ class Node:
             files = FileDepot(folder.values, sync=False)
             values = TieredDepot(MemoryDepot(room), files, largest=room // 8)
             undo.callback(values.close)
-            sessions = RuntimeSessions(values, folder.path / "light")
-            undo.callback(sessions.close)
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)
             undo.callback(journals.close)
-            open_bulk = make_bulk or _curve_bulk
+            sessions = RuntimeSessions(values, folder.path / "light", journals.append_output)
+            undo.callback(sessions.close)
             self.context = NodeContext(
                 config=config,
                 state=folder,
@@ -91,9 +82,8 @@ class Node:
                 values=values,
                 spool=spool,
                 runner=runner,
-                make_bulk=lambda depot: open_bulk(keys, depot),
+                make_bulk=partial(_curve_bulk, keys),
                 sessions=sessions,
-                make_light=lambda: LightService(sessions),
                 finish=on_finish,
                 pid=os.getpid(),
                 cpu_share=_cpu_share(config),
@@ -103,7 +93,7 @@ class Node:
                 float(os.cpu_count() or 1),
                 max(0, _memory() - config.reserve_memory),
             )
-            self.system = ActorSystem(ROOT, transport=transport(keys))
+            self.system = ActorSystem(ROOT, transport=ZmqTransport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             root = self.system.spawn(
                 ChildSpec(ROOT, lambda: NodeSupervisor(self.context, capacity))
@@ -117,11 +107,11 @@ class Node:
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
-        """In good order: tasks are ended and told INTERRUPTED, the manager hears goodbye."""
+        """End all tasks, report them INTERRUPTED, and say goodbye to the manager."""
         self._undo.close()
 
     def _leave(self) -> None:
-        """Before it ends what it runs: else that may come back to it."""
+        """Tell the manager first, or it may place the tasks that end now on this node again."""
         try:
             self.system.ref(MANAGER_LINK).ask(Leave(), timeout=LEAVE_TIMEOUT)
         except ActorError as error:
@@ -135,9 +125,9 @@ class Node:
 
 
 def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None, str]:
-    """Who the node is, if it has enrolled, and its manager's key. Raises IdentityError, TokenError.
+    """Returns the node's identity, None before it enrols, and its manager's key.
 
-    A token of another manager than before is a wish to move there.
+    A token of another manager means that the node moves there. Raises IdentityError, TokenError.
     """
     identity = folder.read_identity()
     if not config.token:

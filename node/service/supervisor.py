@@ -1,9 +1,9 @@
-"""The root of a node: what the manager wants against what runs, and who runs it.
+"""The root of a node's actors. It compares what the manager wants with what runs.
 
-Two machines decide: `Observed` what is to be taken and ended, `Reservations` what may run
-now, `Lanes` which task supervisor runs it. These are children that come and go. One that
-crashed says so when it is back (`TaskUp`): what it had begun is told INTERRUPTED, what it had
-not is given to it again.
+Three machines decide: `Observed` what is taken and what is ended, `Reservations` what may run
+now, `Lanes` which task supervisor runs it. Task supervisors come and go. One that crashed
+sends `TaskUp` when it is back: attempts that had begun are reported INTERRUPTED, and the
+others are given to it again.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from manta.node.link.peer_hub import PeerHub
 from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
+from manta.node.task_server.service import LightService
 from manta.node.tasks.machine import interrupted
 from manta.node.tasks.scratch import Scratch
 from manta.node.tasks.supervisor import TaskSupervisor
-from manta.node.wiring.addresses import MANAGER_LINK, ROOT, task_id
+from manta.node.wiring.addresses import ROOT, task_id
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import (
     AttemptEnded,
+    AttemptsAreFresh,
     FetchFailed,
     FetchWhole,
     HeardVersion,
     Revoke,
-    RoundsAreFresh,
     Run,
     TaskUp,
     WholeDesired,
@@ -46,11 +47,12 @@ from manta.protocol.node import (
     TaskEnded,
     TaskError,
 )
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.states import AttemptState
 
 
 class _Task(msgspec.Struct):
-    """A task supervisor and what it is to run."""
+    """A task supervisor and its assignments."""
 
     lane: Lane
     is_up: bool = False
@@ -82,13 +84,13 @@ class NodeSupervisor(Supervisor):
         self._observed.remember(journals.unacknowledged_ends())
 
     def children(self) -> list[ChildSpec]:
-        """The link comes last: whoever it tells of is there. It ends after all tasks."""
+        """The link starts last, because the others must be there when it tells them something."""
         context = self._context
         return [
             ChildSpec("datasets", partial(Datasets, context.config.datasets)),
             ChildSpec("metrics", partial(Metrics, context)),
             ChildSpec("scratch", partial(Scratch, context)),
-            ChildSpec("light", context.make_light),
+            ChildSpec("light", partial(LightService, context.sessions)),
             ChildSpec("peer-hub", partial(PeerHub, context)),
             ChildSpec("manager-link", partial(ManagerLink, context)),
         ]
@@ -96,22 +98,22 @@ class NodeSupervisor(Supervisor):
     def receive(self, message: Any) -> Any:
         match message:
             case DesiredChanged():
-                self._obey(self._observed.changed(message))
+                self._apply(self._observed.changed(message))
             case AttemptEnded(instance):
                 self._ended(instance)
             case HeardVersion(version):
-                self._obey(self._observed.heard_version(version))
+                self._apply(self._observed.heard_version(version))
                 if version == self._observed.version:
                     self._context.journals.keep_only(self._observed.swarms)
             case WholeDesired(desired, fresh):
-                apply = self._observed.registered if fresh else self._observed.fetched
-                self._obey(apply(desired))
+                observe = self._observed.registered if fresh else self._observed.fetched
+                self._apply(observe(desired))
             case FetchFailed():
                 self._observed.fetch_failed()
             case TaskUp(swarm_id, alias, lane):
                 self._task_up((swarm_id, alias, lane))
-            case RoundsAreFresh(swarm_id, alias, lane, fresh):
-                self._lanes.rounds_are_fresh((swarm_id, alias, lane), fresh)
+            case AttemptsAreFresh(swarm_id, alias, lane, fresh):
+                self._lanes.attempts_are_fresh((swarm_id, alias, lane), fresh)
             case StopNode(drain):
                 self._stop_node(drain)
             case _Gone(task):
@@ -122,7 +124,7 @@ class NodeSupervisor(Supervisor):
 
     # --- what the manager wants ----------------------------------------------------------
 
-    def _obey(self, actions: Iterable[obs.ObservedAction]) -> None:
+    def _apply(self, actions: Iterable[obs.ObservedAction]) -> None:
         for action in actions:
             match action:
                 case obs.Take(assignment):
@@ -159,7 +161,7 @@ class NodeSupervisor(Supervisor):
                 self.notify(f"{ROOT}/{task.id}", Revoke(instance))
 
     def _swarm_over(self, swarm_id: str, kill: bool) -> None:
-        """Its rounds have been cancelled: each runtime is stopped once they have ended."""
+        """Its attempts have been cancelled; a runtime stops once they have ended."""
         for task in [task for task in self._tasks.values() if task.lane[0] == swarm_id]:
             if not task.stopping and (kill or not task.granted):
                 self._stop_task(task)
@@ -173,7 +175,7 @@ class NodeSupervisor(Supervisor):
         self.stop_child(task.id, partial(self._task_stopped, task))
 
     def _forget_if_over(self, swarm_id: str) -> None:
-        """What its tasks kept, once none of them is left."""
+        """Delete what its tasks kept, once none of them is left."""
         if swarm_id in self._observed.swarms or any(lane[0] == swarm_id for lane in self._tasks):
             return
         shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)

@@ -114,7 +114,7 @@ class StateFolder:
         return lock
 
     def announce(self, status: Status) -> None:
-        """The first word of a daemon, which shows that the folder can be written.
+        """Write a daemon's first status, which shows that the folder is writable.
 
         Raises StorageError.
         """
@@ -127,7 +127,7 @@ class StateFolder:
         return StorageError(f"The state folder {self.path} cannot be written: {remedied(error)}.")
 
     def key(self) -> KeyPair:
-        """The node's own, made when there is none. Raises KeyFileError."""
+        """Returns the node's key pair; makes it if there is none. Raises KeyFileError."""
         from manta.transports.security.keys import KeyPair
 
         if self.key_file.exists():
@@ -137,7 +137,7 @@ class StateFolder:
         return pair
 
     def read_identity(self) -> Identity | None:
-        """None when the node has not enrolled. Raises IdentityError."""
+        """Returns None if the node has not enrolled. Raises IdentityError."""
         try:
             return json_decoder(Identity).decode(self.identity_file.read_bytes())
         except FileNotFoundError:
@@ -156,20 +156,20 @@ class StateFolder:
         write_private(self.identity_file, text + "\n", replace=True)
 
     def read_status(self) -> Status | None:
-        """What the last daemon said; says nothing on whether it still runs."""
+        """Returns the last daemon's status, whether or not that daemon still runs."""
         try:
             return json_decoder(Status).decode(self.status_file.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
 
     def write_status(self, status: Status) -> None:
-        """Readers see the old one or the whole new one. Raises OSError."""
+        """Replace the status atomically. Raises OSError."""
         draft = self.status_file.with_suffix(".new")
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(status)))
         os.replace(draft, self.status_file)
 
     def read_member(self) -> Member | None:
-        """None for a node that stands for itself."""
+        """Returns None for a node that belongs to no cluster of this machine."""
         try:
             return json_decoder(Member).decode(self.member_file.read_bytes())
         except (FileNotFoundError, ValueError):
@@ -182,7 +182,7 @@ class StateFolder:
         write_private(self.member_file, msgspec.json.encode(member).decode() + "\n", replace=True)
 
     def running_pid(self) -> int | None:
-        """The daemon that holds the folder."""
+        """Returns the process id of the daemon that holds the folder, or None."""
         try:
             fd = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""An id of this machine."""
+"""Identifies this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def hardware_id(name: str) -> str:
-    """This machine and the configuration's name, hashed; "" where the machine has no id."""
+    """Returns a hash of the machine's id and the configuration's name; "" if it has no id."""
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
             machine = Path(path).read_text().strip()

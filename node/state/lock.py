@@ -1,4 +1,4 @@
-"""Keeps a state folder to one daemon."""
+"""A lock that lets one daemon at a time use a state folder."""
 
 from __future__ import annotations
 

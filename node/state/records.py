@@ -1,4 +1,4 @@
-"""What a state folder says of its node: who it is, how it stands, of which cluster it is one."""
+"""The records in a state folder: identity, status, membership of a cluster."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
     """`member.json`: a node that `manta_node cluster` started."""
 
     cluster: str
-    """What its nodes are called, before the dash and their number."""
+    """The name of its nodes, without the dash and the number."""
     number: int
     config: str
     """The configuration, which all of them share or which is the node's own."""
@@ -44,5 +44,5 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def is_status_of(status: Status | None, pid: int | None) -> bool:
-    """Whether the daemon with that process id said it."""
+    """Whether the daemon with that process id wrote it."""
     return status is not None and pid is not None and status.pid == pid

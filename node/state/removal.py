@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 def remove_folder(folder: Path) -> None:
-    """With all below it, also what a task of this user has locked. What cannot go stays."""
+    """Remove a folder with everything in it, folders that a task has locked included.
+
+    Whatever cannot be removed stays.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         return
@@ -21,7 +24,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def _unlock(folder: Path) -> None:
-    """Follows no link: what that leads to is not ours to change."""
+    """Make a folder writable. Does not follow links, which may lead out of it."""
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:

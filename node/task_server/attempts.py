@@ -42,8 +42,6 @@ class Server(Protocol):
 
     def tell(self, session: RuntimeSession, event: Any) -> None: ...
 
-    def deliver(self, session: RuntimeSession) -> None: ...
-
     def unwatch(self, *streams: Stream) -> None: ...
 
 
@@ -84,13 +82,12 @@ class AttemptDesk:
         attempt.started = time.monotonic()
         if session.mode == "spawn" and session.why:
             sentence = f"The module is imported anew for each attempt, because {session.why}."
-            attempt.emit([("info", time.time(), sentence)])
+            self._sessions.emit(attempt, [("info", time.time(), sentence)])
             session.why = ""
         for stream in session.streams:
             session.early.extend(stream.read())
-        attempt.emit(list(session.early))
+        self._sessions.emit(attempt, list(session.early))
         session.early.clear()
-        self._server.deliver(session)
 
     # Requests.
 
@@ -209,7 +206,7 @@ class AttemptDesk:
             return
         attempt.exited = True
         for stream in attempt.streams:
-            attempt.emit(stream.drain())
+            self._sessions.emit(attempt, stream.drain())
         if not said:
             computing = 0.0 if attempt.started is None else time.monotonic() - attempt.started
             self._ended(attempt, None, died(attempt, status), computing, 0.0)

@@ -8,16 +8,18 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from manta.transports.jobs import Job, JobQueue
+
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 Handler = Callable[[int], None]
 
 
 class PollThread:
-    """Calls handlers with what their sources are ready for, and `tick` after each turn.
+    """Calls handlers with what their sources are ready for, and `tick` in each turn.
 
     Sources come and go with each attempt, and `selectors` would keep books of its own, so this uses
-    epoll directly. Everything but `start` and `stop` is for the thread itself.
+    epoll directly. Everything but `start`, `post` and `stop` is for the thread itself.
     """
 
     def __init__(
@@ -35,16 +37,19 @@ class PollThread:
         self._epoll = select.epoll()
         self._descriptors: dict[Any, int] = {}
         self._entries: dict[int, tuple[Any, Handler]] = {}
-        self.is_stopping = False
+        self._jobs = JobQueue()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, wake: Callable[[], None]) -> None:
+    def post(self, job: Job) -> bool:
+        """Has a job run soon; False, and it is not run, at the end. From any thread."""
+        return self._jobs.post(job)
+
+    def stop(self) -> None:
         """Ends the thread after this turn and waits for it; from another thread."""
-        self.is_stopping = True
-        wake()
+        self._jobs.stop()
         self._thread.join()
 
     def register(self, source: Any, handler: Handler) -> None:
@@ -71,16 +76,21 @@ class PollThread:
     def _main(self) -> None:
         try:
             self._begin()
-            patience = self._tick()
-            while not self.is_stopping:
-                ready = self._epoll.poll(patience)
+            self.register(self._jobs.fd, lambda _: None)
+            while not self._jobs.stopped:
+                for job in self._jobs.take():
+                    job()
+                patience = self._tick()
+                ready = self._epoll.poll(patience if self._jobs.idle else 0)
                 for source, handler, events in [(*self._entries[fd], ev) for fd, ev in ready]:
                     if source in self._descriptors:  # an earlier handler may drop it
                         # An error is found by reading, or by writing where that is waited for.
                         handler(events if events & (READ | WRITE) else READ | WRITE)
-                patience = self._tick()
+            for job in self._jobs.take():
+                job()
         except BaseException as error:
+            self._jobs.stop()
             self._on_failure(error)
         finally:
-            with contextlib.closing(self._epoll):
+            with contextlib.closing(self._epoll), contextlib.closing(self._jobs):
                 self._finish()

@@ -13,25 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from manta.actors import Ref
     from manta.protocol.node import Assignment, Instance, TaskError
     from manta.protocol.values import Payload
-
-
-# To the LightService.
-
-
-class OpenSession(msgspec.Struct, frozen=True):
-    """Answered with SessionOpened."""
-
-    session: str
-    owner: Ref
-
-
-class SessionOpened(msgspec.Struct, frozen=True):
-    token: str
-    socket: str
-    """Path of the Unix socket, whose folder is what a container mounts."""
 
 
 # To `RuntimeSessions.tell`, from any thread: nothing is lost while the service restarts.
@@ -74,15 +57,6 @@ class RuntimeFailed(msgspec.Struct, frozen=True):
 
     session: str
     error: TaskError
-
-
-class Output(msgspec.Struct, frozen=True):
-    """Lines that the attempt wrote; `stream` is stdout, stderr or a level of logging."""
-
-    session: str
-    instance: Instance
-    stream: str
-    lines: tuple[tuple[float, str], ...]
 
 
 class AttemptExited(msgspec.Struct, frozen=True):

@@ -3,7 +3,8 @@
 Theory of operation: tasks and owners only ever post to this thread, and it alone changes sessions
 and attempts. A task that breaks the protocol is cut off and its attempt cancelled. An owner that
 does not take its events stops its own tasks, through full pipes and unanswered requests, and
-nobody else's. `attempts` has what concerns single attempts.
+nobody else's. What tasks print goes to the journal from this thread, as it is read, so that
+nothing queues in between. `attempts` has what concerns single attempts.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class TaskServer:
 
     def stop(self) -> None:
         """Closes all connections; the sessions stay."""
-        self._loop.stop(self._sessions.wake)
+        self._loop.stop()
         self._values.close()
 
     def _begin(self) -> None:
@@ -375,5 +376,4 @@ class TaskServer:
         if attempt is None:
             session.early.extend(lines)
         elif not attempt.ended:
-            attempt.emit(lines)
-            self.deliver(session)
+            self._sessions.emit(attempt, lines)

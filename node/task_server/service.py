@@ -6,8 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from manta.actors import Actor, ActorDead, ExitReason, InvalidMessage
-from manta.node.task_server.messages import OpenSession, SessionOpened
+from manta.actors import Actor, ActorDead, ExitReason
 from manta.node.task_server.server import TaskServer
 from manta.node.task_server.sessions import RuntimeSessions
 
@@ -21,9 +20,8 @@ class LightService(Actor):
     """Serves tasks on a Unix socket.
 
     Hand the same `sessions`, made once for a node's life, to each incarnation, so that running
-    attempts survive a restart. Orders go to them (`RuntimeSessions.tell`), whether or not a server
-    runs. Owners receive events at the path of the reference that OpenSession brought, whichever
-    incarnation lives there.
+    attempts survive a restart. Sessions are opened and orders given there (`open`, `tell`),
+    whether or not a server runs.
     """
 
     def __init__(self, sessions: RuntimeSessions) -> None:
@@ -45,13 +43,8 @@ class LightService(Actor):
             self.ref.tell(_ServerFailed(error))
 
     def receive(self, message: Any) -> Any:
-        sessions = self._sessions
         match message:
-            case OpenSession(session, owner):
-                # By path, which reaches the owner's successors as well.
-                opened = sessions.open(session, self.system.ref(owner.address.path))
-                return SessionOpened(opened.token, sessions.path)
             case _ServerFailed(error):
                 raise error
             case _:
-                raise InvalidMessage(f"LightService does not know {type(message).__name__}.")
+                return super().receive(message)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.actors import ActorDead, MailboxFull
-from manta.node.task_server.messages import CancelAttempt, CloseSession, Output, RunAttempt
-from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream, grouped
+from manta.node.task_server.messages import CancelAttempt, CloseSession, RunAttempt
+from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BulkError
 
@@ -117,13 +117,6 @@ class Attempt(_Printer):
             memory.close()
         self.memories.clear()
 
-    def emit(self, lines: list[Line]) -> None:
-        """Queues for the owner what the attempt wrote."""
-        self.tail.extend(text for _, _, text in lines)
-        for stream, group in grouped(lines):
-            event = Output(self.session.id, self.instance, stream, group)
-            self.session.outbox.append(event)
-
 
 @dataclass(eq=False)
 class RuntimeSession(_Printer):
@@ -181,11 +174,18 @@ class RuntimeSessions:
     """The sessions of a node: one object for its life, handed to each LightService.
 
     `folder` holds the socket and is what a container mounts. If its path is too long for a socket,
-    a folder within the system's temporary one is used instead.
+    a folder within the system's temporary one is used instead. `keep_output` takes what attempts
+    write, on the server's thread: nothing more is read while it runs.
     """
 
-    def __init__(self, depot: TieredDepot, folder: Path) -> None:
+    def __init__(
+        self,
+        depot: TieredDepot,
+        folder: Path,
+        keep_output: Callable[[Instance, list[Line]], None],
+    ) -> None:
         self.depot = depot
+        self._keep_output = keep_output
         self.folder = _socket_folder(folder)
         self.by_id: dict[str, RuntimeSession] = {}
         self.by_token: dict[str, RuntimeSession | Attempt] = {}
@@ -200,7 +200,10 @@ class RuntimeSessions:
         return str(self.folder / SOCKET)
 
     def open(self, id: str, owner: Ref) -> RuntimeSession:
-        """Opens a session, or gives an open one a new owner; from any thread."""
+        """Opens a session, or gives an open one a new owner; from any thread.
+
+        `owner` receives the events. A reference by path reaches its successors as well.
+        """
         with self._lock:
             session = self.by_id.get(id)
             if session is None:
@@ -246,6 +249,12 @@ class RuntimeSessions:
         session.attempts[attempt.number] = attempt
         self.by_token[attempt.token] = attempt
         return attempt
+
+    def emit(self, attempt: Attempt, lines: list[Line]) -> None:
+        """Keep what the attempt wrote."""
+        if lines:
+            attempt.tail.extend(text for _, _, text in lines)
+            self._keep_output(attempt.instance, lines)
 
     def remove_attempt(self, attempt: Attempt) -> None:
         self.by_token.pop(attempt.token, None)

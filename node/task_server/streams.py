@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from itertools import groupby
 from typing import Protocol
 
 from manta.light.wire import MAX_LOG_TEXT, BrokenFrame
@@ -147,14 +146,6 @@ class LogStream:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def grouped(lines: list[Line]) -> list[tuple[str, tuple[tuple[float, str], ...]]]:
-    """Lines with neighbours of the same stream grouped."""
-    return [
-        (stream, tuple((at, text) for _, at, text in group))
-        for stream, group in groupby(lines, key=lambda line: line[0])
-    ]
 
 
 def _text(line: bytes) -> str:

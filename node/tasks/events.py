@@ -1,4 +1,4 @@
-"""What a task machine is told, and what it answers with."""
+"""The events and actions of a task machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Assigned(msgspec.Struct, frozen=True):
     assignment: Assignment
     queued: float = 0.0
     at: float = 0.0
-    """When it was let in: with another one it is not the same again, but wanted once more."""
+    """When it was admitted; the same instance with another time is to be run once more."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ class PrepareFailed(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The runtime takes rounds."""
+    """The runtime takes attempts."""
 
     session: str
 
@@ -49,7 +49,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Returned(msgspec.Struct, frozen=True):
-    """The round is over; `error` is None when its code returned."""
+    """The attempt is over; `error` is None when its code returned."""
 
     session: str
     instance: Instance
@@ -73,7 +73,7 @@ class Exited(msgspec.Struct, frozen=True):
 
 
 class Disconnected(msgspec.Struct, frozen=True):
-    """The runtime no longer talks to the node: its process ends soon, or is made to."""
+    """The runtime's connection closed: its process ends soon, or is killed."""
 
     session: str
     sentence: str
@@ -87,14 +87,14 @@ class Revoked(msgspec.Struct, frozen=True):
 
 
 class Overrun(msgspec.Struct, frozen=True):
-    """The runtime takes more than it may: what runs fails with this, and the runtime ends."""
+    """The runtime exceeds a limit: the attempt fails with this error, and the runtime ends."""
 
     session: str
     error: TaskError
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """The swarm is over or the node stops: end all rounds as `state` and the runtime."""
+    """The swarm is over or the node stops: end all attempts as `state` and the runtime."""
 
     state: AttemptState
     reason: str
@@ -134,27 +134,27 @@ class StartRuntime(msgspec.Struct, frozen=True):
     assignment: Assignment
 
 
-class GiveRound(msgspec.Struct, frozen=True):
+class RunAttempt(msgspec.Struct, frozen=True):
     session: str
     assignment: Assignment
 
 
-class CancelRound(msgspec.Struct, frozen=True):
+class CancelAttempt(msgspec.Struct, frozen=True):
     session: str
     instance: Instance
     reason: str
 
 
 class KillRuntime(msgspec.Struct, frozen=True):
-    """With all that it started; nothing of the session is heard any more."""
+    """Kill it with all that it started; later events of the session are ignored."""
 
     session: str
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Append to the journal. After a TaskEnded the attempt's place is free."""
+    """Append the entry to the journal. After a TaskEnded the attempt's place is free."""
 
     entry: TaskStarted | TaskEnded
 
 
-TaskAction = Prepare | StartRuntime | GiveRound | CancelRound | KillRuntime | Report
+TaskAction = Prepare | StartRuntime | RunAttempt | CancelAttempt | KillRuntime | Report

@@ -1,7 +1,7 @@
-"""What a task says to other instances of its swarm, and how it waits for them.
+"""How a task exchanges values with other instances of its swarm.
 
-What it says goes into the journal, as a result does; what it waits for is asked of the
-manager by long poll, again and again until the task's patience ends.
+What it sends goes into the journal, like a result. What it waits for is asked of the manager by
+long polls, until it is there or the task's timeout has passed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from manta.protocol.node import Instance, JournalEntry
 from manta.protocol.values import Payload
 
 POLL = 20.0
-"""Seconds that one long poll waits at most."""
+"""The longest that one long poll waits, in seconds."""
 
 Exchange = (
     light.Broadcast
@@ -40,14 +40,14 @@ Then = Callable[[Any], None]
 
 
 class _Poll:
-    """What a task waits for, asked of the manager again and again; a reply to those questions."""
+    """A wait of a task, and the reply to the polls that serve it."""
 
     def __init__(self, request: light.Request, timeout: float, deadline: float) -> None:
         self.request = request
         self.timeout = timeout
         self.deadline = deadline
         self.answered_by = 0.0
-        """When the manager answers the question under way at the latest."""
+        """When the manager answers the poll under way, at the latest."""
 
     def fail(self, kind: str, sentence: str) -> None:
         self.request.reply.fail(kind, sentence)
@@ -76,7 +76,7 @@ class TaskExchange:
         """How many messages it has claimed, by node and tag."""
         self._polls: dict[ExchangeRead, _Poll] = {}
 
-    def round_ended(self) -> None:
+    def attempt_ended(self) -> None:
         self._peers.clear()
         self._claims.clear()
         self._polls.clear()
@@ -135,14 +135,14 @@ class TaskExchange:
             then(self._peers[key])
             return
 
-        def found(peer: exchange.Peer) -> None:
+        def found(peer: exchange.ResolvedPeer) -> None:
             self._peers[key] = self._peers[request.instance, peer.node_id] = peer.node_id
             then(peer.node_id)
 
         self._read(request, exchange.ResolvePeer(request.instance, name), found)
 
     def _receive(self, request: light.Request, body: light.Receive) -> None:
-        """A claim stands until the task has received its message: asked again, it is the same."""
+        """A claim stands until the task has received its message; asking again repeats it."""
         at, source, tag = request.instance, body.source, body.tag
         claimed = self._claims.get((at, source, tag), 0)
         if body.number > claimed:
@@ -181,7 +181,7 @@ class TaskExchange:
         then: Callable[[light.Request, Exchanged], None],
         last: ExchangeRead | None = None,
     ) -> None:
-        """Poll until it is ready or can never be; when the time is over, ask `last` if given."""
+        """Poll until it is ready or can never be; after the timeout ask `last`, if given."""
         now = self._actor.clock.now()
         poll = self._polls.get(read)
         if poll and poll.request.reply.abandoned and now + timeout >= poll.answered_by:
@@ -229,7 +229,7 @@ def _peers(request: light.Request, found: Any) -> None:
 
 
 def _unless_over(request: light.Request, found: Any, then: Callable[[], None]) -> None:
-    """The manager tells an attempt that was ended so, whatever it asked."""
+    """Whatever an attempt that has ended asks, the manager answers with that."""
     if isinstance(found, Exchanged):
         request.reply.fail(found.error, found.sentence)
     else:

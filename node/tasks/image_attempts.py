@@ -1,4 +1,4 @@
-"""Rounds of an image that runs its own entry point: one container for each attempt.
+"""Attempts of an image that runs its own entry point: one container for each.
 
 Its exit code says whether the attempt FINISHED, and what it prints are its logs. What a task would
 ask Manta for, it finds in variables of its environment.
@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from manta.actors import ActorError, LocalRef, MailboxFull
 from manta.node.runners.interface import ImageSpec, RuntimeExit
-from manta.node.task_server.messages import Output
 from manta.node.task_server.sessions import TAIL
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
 from manta.protocol.node import Assignment, Instance, TaskError
-
-_PAUSE = 0.02  # seconds until a supervisor that is behind is told again
 
 
 class ImageEnded(msgspec.Struct, frozen=True):
@@ -33,34 +29,28 @@ class ImageEnded(msgspec.Struct, frozen=True):
     running: float
 
 
-class ImageRound:
-    """What the container's thread calls."""
+class ImageAttempt:
+    """Keeps the container's output and reports its end; called on the container's thread."""
 
-    def __init__(self, owner: LocalRef, session: str, assignment: Assignment) -> None:
-        self._owner = owner
+    def __init__(
+        self,
+        assignment: Assignment,
+        keep_output: Callable[[Instance, list[tuple[str, float, str]]], None],
+        tell: Callable[[ImageEnded], object],
+    ) -> None:
         self._instance = assignment.instance
-        self._session = session
+        self._keep_output = keep_output
+        self._tell = tell
         self._tail: deque[str] = deque(maxlen=TAIL)
         self._began = time.monotonic()
 
     def on_output(self, stream: str, lines: Sequence[tuple[float, str]]) -> None:
         self._tail.extend(text for _, text in lines)
-        self._tell(Output(self._session, self._instance, stream, tuple(lines)))
+        self._keep_output(self._instance, [(stream, at, text) for at, text in lines])
 
     def on_exit(self, exit_: RuntimeExit) -> None:
         running = time.monotonic() - self._began
         self._tell(ImageEnded(self._instance, exit_, tuple(self._tail), running))
-
-    def _tell(self, message: object) -> None:
-        while True:
-            try:
-                self._owner.tell(message)
-            except MailboxFull:
-                time.sleep(_PAUSE)
-            except ActorError:
-                return  # its successor ends the container
-            else:
-                return
 
 
 def image_spec(
@@ -103,7 +93,7 @@ def wants_gpu(assignment: Assignment) -> bool:
 
 
 def outcome(ended: ImageEnded) -> events.Returned | events.Exited:
-    """How the attempt ended."""
+    """Returns how the attempt ended."""
     exit_ = ended.exit
     if exit_.platform:
         return events.Exited(exit_.session, exit_.code, "", exit_.sentence, platform=True)

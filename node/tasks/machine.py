@@ -1,9 +1,8 @@
-"""One task's life on a node: a runtime that is started once, and the rounds run in it.
+"""One task's life on a node: a runtime that is started once, and the attempts run in it.
 
-What it is told and answers with is in `events`. The machine belongs to one task
-supervisor: one task of a swarm, one index. Rounds are attempts; they come one after
-another, and each that was assigned is told ended exactly once. A runtime has a session of
-its own, so that what an old one still says is ignored.
+Its events and actions are in `events`. The machine belongs to one task supervisor: one lane
+of a task. Attempts run one after another, and the end of each that was assigned is reported
+exactly once. A runtime has a session of its own, so that what an old one still says is ignored.
 
 | state     | while                          | leaves when                                     |
 |-----------|--------------------------------|-------------------------------------------------|
@@ -11,11 +10,11 @@ its own, so that what an old one still says is ignored.
 | PREPARING | module, datasets are fetched   | prepared -> STARTING; failed -> COLD            |
 | STARTING  | the runtime imports the module | ready -> RUNNING or WARM; failed, gone -> COLD  |
 | WARM      | the runtime waits              | assigned -> RUNNING; gone -> COLD               |
-| RUNNING   | a round runs                   | ended -> RUNNING or WARM; gone -> COLD          |
+| RUNNING   | an attempt runs                | ended -> RUNNING or WARM; gone -> COLD          |
 | STOPPED   | for good                       |                                                 |
 
-A failure in COLD, PREPARING or STARTING is that of the round they were for; the next one
-that waits tries anew. A round that is cancelled or out of time is asked to end, and after
+A failure in COLD, PREPARING or STARTING is that of the attempt they were for; the next one
+that waits tries anew. An attempt that is cancelled or out of time is asked to end, and after
 `grace` seconds its runtime is killed. Each step up to WARM has a time limit of its own.
 """
 
@@ -30,11 +29,10 @@ import msgspec
 
 from manta.node.tasks.events import (
     Assigned,
-    CancelRound,
+    CancelAttempt,
     Disconnected,
     Exited,
     Failed,
-    GiveRound,
     KillRuntime,
     Overrun,
     Prepare,
@@ -44,6 +42,7 @@ from manta.node.tasks.events import (
     Report,
     Returned,
     Revoked,
+    RunAttempt,
     StartRuntime,
     Stop,
     TaskAction,
@@ -77,10 +76,10 @@ class Limits(msgspec.Struct, frozen=True):
     prepare: float = 600.0
     start: float = 120.0
     grace: float = 5.0
-    """From asking a round to end, or from a closed connection, to killing its runtime."""
+    """From asking an attempt to end, or from a closed connection, to killing its runtime."""
 
 
-class _Round(msgspec.Struct):
+class _Attempt(msgspec.Struct):
     assignment: Assignment
     queued: float
     at: float
@@ -88,7 +87,7 @@ class _Round(msgspec.Struct):
     starting: float = 0.0
     began: float = 0.0
     verdict: tuple[AttemptState, TaskError | None] | None = None
-    """How it ends, whatever it still says: it was asked to end."""
+    """How it ends, whatever it reports: it was asked to end."""
 
     @property
     def instance(self) -> Instance:
@@ -105,8 +104,8 @@ class TaskMachine:
         self._name = name
         self._limits = limits or Limits()
         self._sessions = 0
-        self._round: _Round | None = None
-        self._waiting: deque[_Round] = deque()
+        self._attempt: _Attempt | None = None
+        self._waiting: deque[_Attempt] = deque()
         self._ended: deque[tuple[Instance, float]] = deque(maxlen=100)
         self._since = 0.0
         self._lost = ""
@@ -116,13 +115,13 @@ class TaskMachine:
     @property
     def current(self) -> Instance | None:
         """The attempt that runs: only its requests are served."""
-        return self._round.instance if self._round and self.state is State.RUNNING else None
+        return self._attempt.instance if self._attempt and self.state is State.RUNNING else None
 
     @property
     def live(self) -> tuple[Instance, ...]:
-        """Assigned, and not told ended."""
-        rounds = (self._round, *self._waiting) if self._round else tuple(self._waiting)
-        return tuple(round_.instance for round_ in rounds if round_)
+        """Attempts that were assigned and whose end was not reported."""
+        attempts = (self._attempt, *self._waiting) if self._attempt else tuple(self._waiting)
+        return tuple(attempt.instance for attempt in attempts if attempt)
 
     def handle(self, event: TaskEvent, now: float, wall: float) -> list[TaskAction]:
         self._now, self._wall, self._actions = now, wall, []
@@ -157,54 +156,54 @@ class TaskMachine:
         instance = event.assignment.instance
         if instance in self.live or (instance, event.at) in self._ended:
             return  # told again: it was not known whether we had heard
-        round_ = _Round(event.assignment, event.queued, event.at)
+        attempt = _Attempt(event.assignment, event.queued, event.at)
         if self.state is State.STOPPED:
             error = TaskError("NodeStopping", f"{instance} came when its runtime was stopping.")
-            self._end(round_, AttemptState.INTERRUPTED, error)
+            self._end(attempt, AttemptState.INTERRUPTED, error)
             return
-        self._waiting.append(round_)
+        self._waiting.append(attempt)
         if self.state in (State.COLD, State.WARM):
             self._next()
 
     def _next(self) -> None:
-        """Nothing runs: begin what waits."""
-        if self._round is None and self._waiting:
-            self._round = self._waiting.popleft()
-        round_ = self._round
-        if round_ is None:
+        """Begin the next attempt that waits; nothing runs now."""
+        if self._attempt is None and self._waiting:
+            self._attempt = self._waiting.popleft()
+        attempt = self._attempt
+        if attempt is None:
             self.deadline = None
         elif self.state is State.WARM:
             self.state = State.RUNNING
-            round_.began = self._now
-            timeout = round_.assignment.timeout
+            attempt.began = self._now
+            timeout = attempt.assignment.timeout
             self.deadline = None if timeout is None else self._now + timeout
-            self._actions.append(Report(TaskStarted(round_.instance, self._wall)))
-            self._actions.append(GiveRound(self.session, round_.assignment))
+            self._actions.append(Report(TaskStarted(attempt.instance, self._wall)))
+            self._actions.append(RunAttempt(self.session, attempt.assignment))
         elif self.state is State.COLD:
             self._sessions += 1
             self.session = f"{self._name}-{self._sessions}"
             self.state, self._since, self._lost = State.PREPARING, self._now, ""
             self.deadline = self._now + self._limits.prepare
-            self._actions.append(Prepare(self.session, round_.assignment))
+            self._actions.append(Prepare(self.session, attempt.assignment))
 
     def _prepared(self) -> None:
         if self.state is not State.PREPARING:
             return
-        if self._round is None and self._waiting:
-            self._round = self._waiting.popleft()
-        if self._round is None:  # revoked meanwhile
+        if self._attempt is None and self._waiting:
+            self._attempt = self._waiting.popleft()
+        if self._attempt is None:  # revoked meanwhile
             self.state, self.session, self.deadline = State.COLD, "", None
             return
-        self._round.preparing = self._now - self._since
+        self._attempt.preparing = self._now - self._since
         self.state, self._since = State.STARTING, self._now
         self.deadline = self._now + self._limits.start
-        self._actions.append(StartRuntime(self.session, self._round.assignment))
+        self._actions.append(StartRuntime(self.session, self._attempt.assignment))
 
     def _ready(self) -> None:
         if self.state is not State.STARTING:
             return
-        if self._round is not None:
-            self._round.starting = self._now - self._since
+        if self._attempt is not None:
+            self._attempt.starting = self._now - self._since
         self.state = State.WARM
         self._next()
 
@@ -214,15 +213,15 @@ class TaskMachine:
         self._give_up(AttemptState.INTERRUPTED if platform else AttemptState.FAILED, error)
 
     def _returned(self, event: Returned) -> None:
-        round_ = self._round
-        if self.state is not State.RUNNING or round_ is None or round_.instance != event.instance:
+        attempt = self._attempt
+        if self.state is not State.RUNNING or attempt is None or attempt.instance != event.instance:
             return
         error, output = event.error, event.output
         state = AttemptState.FAILED if error else AttemptState.FINISHED
-        if round_.verdict is not None:
-            (state, error), output = round_.verdict, None
-        self._end(round_, state, error, output, event.computing, event.moving)
-        self._round = None
+        if attempt.verdict is not None:
+            (state, error), output = attempt.verdict, None
+        self._end(attempt, state, error, output, event.computing, event.moving)
+        self._attempt = None
         self.state = State.WARM
         if self._lost:  # its last words came after the connection had closed
             self._give_up(AttemptState.INTERRUPTED, None)
@@ -250,34 +249,34 @@ class TaskMachine:
 
     def _revoked(self, instance: Instance, reason: str) -> None:
         error = TaskError("Cancelled", f"{instance} was ended: {reason}.")
-        for round_ in self._waiting:
-            if round_.instance == instance:
-                self._waiting.remove(round_)
-                self._end(round_, AttemptState.CANCELLED, error)
+        for attempt in self._waiting:
+            if attempt.instance == instance:
+                self._waiting.remove(attempt)
+                self._end(attempt, AttemptState.CANCELLED, error)
                 return
-        if self._round is None or self._round.instance != instance:
+        if self._attempt is None or self._attempt.instance != instance:
             return
         if self.state is State.RUNNING:
             self._ask_to_end(AttemptState.CANCELLED, error, reason)
-        else:  # what it began goes on: the next round is served sooner
-            self._end(self._round, AttemptState.CANCELLED, error)
-            self._round = self._waiting.popleft() if self._waiting else None
+        else:  # what it began goes on: the next attempt is served sooner
+            self._end(self._attempt, AttemptState.CANCELLED, error)
+            self._attempt = self._waiting.popleft() if self._waiting else None
 
     def _ask_to_end(self, state: AttemptState, error: TaskError, reason: str) -> None:
-        assert self._round is not None
-        if self._round.verdict is None:
-            self._round.verdict = (state, error)
+        assert self._attempt is not None
+        if self._attempt.verdict is None:
+            self._attempt.verdict = (state, error)
             self.deadline = self._now + self._limits.grace
-            self._actions.append(CancelRound(self.session, self._round.instance, reason))
+            self._actions.append(CancelAttempt(self.session, self._attempt.instance, reason))
 
     def _stop(self, state: AttemptState, reason: str) -> None:
         if self.state is State.STOPPED:
             return
-        for round_ in [self._round, *self._waiting]:
-            if round_ is not None:
-                verdict = round_.verdict or (state, _stopped(round_.instance, reason))
-                self._end(round_, *verdict)
-        self._round = None
+        for attempt in [self._attempt, *self._waiting]:
+            if attempt is not None:
+                verdict = attempt.verdict or (state, _stopped(attempt.instance, reason))
+                self._end(attempt, *verdict)
+        self._attempt = None
         self._waiting.clear()
         self._kill()
         self.state = State.STOPPED
@@ -285,8 +284,8 @@ class TaskMachine:
     def _ticked(self) -> None:
         if self.deadline is None or self._now < self.deadline or self.state is State.STOPPED:
             return
-        round_ = self._round
-        name = str(round_.instance) if round_ else "a task"
+        attempt = self._attempt
+        name = str(attempt.instance) if attempt else "a task"
         if self._lost:
             sentence = f"{name} was ended: {self._lost}"
             self._give_up(AttemptState.INTERRUPTED, TaskError("RuntimeLost", sentence))
@@ -302,10 +301,10 @@ class TaskMachine:
                 "move long work out of module level."
             )
             self._give_up(AttemptState.FAILED, TaskError("StartTimeout", sentence))
-        elif round_ is not None and round_.verdict is not None:  # it would not end
-            self._give_up(*round_.verdict)
-        elif round_ is not None:
-            timeout = round_.assignment.timeout
+        elif attempt is not None and attempt.verdict is not None:  # it would not end
+            self._give_up(*attempt.verdict)
+        elif attempt is not None:
+            timeout = attempt.assignment.timeout
             sentence = (
                 f"{name} ran longer than its timeout of {timeout:g} s: it was ended; raise "
                 "`timeout` in its Task, or give it less to do."
@@ -315,15 +314,15 @@ class TaskMachine:
             )
 
     def _give_up(self, state: AttemptState, error: TaskError | None) -> None:
-        """End the current round and the runtime; go on with the next."""
-        round_ = self._round
+        """End the current attempt and the runtime; go on with the next."""
+        attempt = self._attempt
         self._kill()
         self.state = State.COLD
-        self._round = None
-        if round_ is not None:
-            verdict = round_.verdict or (state, error)
-            running = self._now - round_.began if round_.began else 0.0
-            self._end(round_, *verdict, computing=running)
+        self._attempt = None
+        if attempt is not None:
+            verdict = attempt.verdict or (state, error)
+            running = self._now - attempt.began if attempt.began else 0.0
+            self._end(attempt, *verdict, computing=running)
         self._next()
 
     def _kill(self) -> None:
@@ -333,21 +332,21 @@ class TaskMachine:
 
     def _end(
         self,
-        round_: _Round,
+        attempt: _Attempt,
         state: AttemptState,
         error: TaskError | None,
         output: Payload | None = None,
         computing: float = 0.0,
         moving: float = 0.0,
     ) -> None:
-        self._ended.append((round_.instance, round_.at))
-        timings = Timings(round_.queued, round_.preparing, round_.starting, computing, moving)
-        ended = TaskEnded(round_.instance, state, self._wall, output, error, timings)
+        self._ended.append((attempt.instance, attempt.at))
+        timings = Timings(attempt.queued, attempt.preparing, attempt.starting, computing, moving)
+        ended = TaskEnded(attempt.instance, state, self._wall, output, error, timings)
         self._actions.append(Report(ended))
 
 
 def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:
-    """For attempts whose supervisor or daemon went away under them."""
+    """Returns the ends of attempts whose supervisor or daemon is gone."""
     return [
         TaskEnded(
             instance,

@@ -1,4 +1,4 @@
-"""Unpack a module's package into a folder, trusting nothing of it.
+"""Unpacks a module's package, without trusting anything in it.
 
 A package is an encoded dict of relative path -> bytes, and under `__entry__` what is run.
 """
@@ -26,9 +26,9 @@ MAX_DEPTH = 32
 
 
 def unpacked(folder: Path) -> str | None:
-    """The entry of a package that was unpacked to `folder`.
+    """Returns the entry of the package that was unpacked to `folder`.
 
-    None when it was not, or is not what it was: a plain process may write to its own module.
+    None if there is none, or if it was changed: a plain process may write to its own module.
     """
     try:
         kept, _, entry = (folder / ENTRY_FILE).read_text(encoding="utf-8").partition("\n")

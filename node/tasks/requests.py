@@ -1,4 +1,4 @@
-"""What a task's code asks of its node, answered without ever blocking the supervisor."""
+"""Answers what a task's code asks of its node, without blocking the supervisor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from manta.node.errors import StorageError
 from manta.node.link.peer_hub import Fetch
 from manta.node.task_server import requests as light
 from manta.node.tasks.exchange import TaskExchange
-from manta.node.wiring.addresses import MANAGER_LINK, METRICS, PEER_HUB
+from manta.node.wiring.addresses import METRICS, PEER_HUB
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import AskManager, ReadNetworkQuality
 from manta.protocol import exchange
@@ -23,6 +23,7 @@ from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution
 from manta.protocol.node import Instance, ResultEntry
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
 from manta.transports.errors import BlobMissing, BlobRefused
 
@@ -33,7 +34,7 @@ READ_TIMEOUT = 3600.0
 """Seconds that a read waits for a manager that is away; the task's own timeout ends it sooner."""
 SIBLING_TIMEOUT = 30.0
 CACHE, FILE_CACHE = 256 << 20, 16 << 30
-"""Bytes of values that stay in memory, and in files, between rounds: the next one may read them
+"""Bytes of values that stay in memory, and in files, between attempts: the next one may read them
 again."""
 
 
@@ -88,19 +89,19 @@ class TaskRequests:
             case _:
                 self._exchange.serve(request, request.body)
 
-    def round_ended(self) -> None:
-        """What the round read need not stay in memory."""
+    def attempt_ended(self) -> None:
+        """Release the values that the attempt read."""
         for digest in self._pinned:
             try:
                 self._context.values.unpin(digest)
             except BlobMissing:
                 continue
         self._pinned.clear()
-        self._exchange.round_ended()
+        self._exchange.attempt_ended()
         self._context.values.trim(CACHE, FILE_CACHE)
 
     def _schedule(self, request: light.Request, call: protocol.NextIteration) -> None:
-        """What names nothing that there is, is an exception where it was called."""
+        """Names that do not exist raise an exception in the task."""
         if not call.node_ids and call.alias is None:
             self._keep(request, call)
             return
@@ -158,7 +159,7 @@ class TaskRequests:
     def _fetch(
         self, blobs: tuple[BlobRef, ...], request: light.Request, then: Callable[[], None]
     ) -> None:
-        """All at once into the memory depot, where they stay until the round ends."""
+        """Fetch all at once into the depot, where they stay until the attempt ends."""
         missing = {blob for blob in blobs if not self._pin(blob)}
         if not missing:
             then()

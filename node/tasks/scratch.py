@@ -1,4 +1,4 @@
-"""Tasks' scratch folders are kept within their quota.
+"""Keeps tasks' scratch folders within their quota.
 
 Nothing stops a plain process from writing, so the folders are measured now and then; a task
 whose folder holds more than it may is ended, and its folder removed. A file that was removed
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EVERY = 1.0
-"""Seconds between looks; longer where looking takes longer than a twentieth of that."""
+"""Seconds between measurements, or twenty times as long as one takes."""
 
 
 class ScratchFull(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class Scratch(Actor):
 
 
 def size_of(folder: Path) -> int:
-    """Bytes that all below the folder take on the disk; a file with several names counts once."""
+    """Returns the bytes that a folder takes on the disk; hard links to a file count once."""
     total = 0
     seen: set[tuple[int, int]] = set()
     todo = [os.fspath(folder)]

@@ -1,9 +1,9 @@
 """The shell around a TaskMachine: one lane of a task on this node, with its warm runtime.
 
-It prepares the module and the datasets, starts the runtime, gives it rounds, serves what
-the task's code asks, and puts what happens into the journal. Nothing that it must not
-forget lives in it: a successor ends the runtime that was left; the node's supervisor reads from
-the journal which attempts were under way, tells them INTERRUPTED, and gives it the others.
+It prepares the module and the datasets, starts the runtime, gives it attempts, answers the
+requests of the task's code, and journals what happens. It may crash at any time: its successor
+ends the runtime that was left, and the node's supervisor reads in the journal which attempts
+were under way, reports them INTERRUPTED, and gives the others to the successor.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from manta.node.task_server import messages as light
 from manta.node.task_server.requests import Request
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
-from manta.node.tasks.image_attempts import ImageEnded, ImageRound, image_spec, outcome, wants_gpu
+from manta.node.tasks.image_attempts import ImageAttempt, ImageEnded, image_spec, outcome, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
-from manta.node.wiring.addresses import DATASETS, LIGHT, PEER_HUB, ROOT
+from manta.node.wiring.addresses import DATASETS, PEER_HUB, ROOT
 from manta.node.wiring.context import LeftRuntime, NodeContext
-from manta.node.wiring.messages import AttemptEnded, Revoke, RoundsAreFresh, Run, TaskUp
+from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh, Revoke, Run, TaskUp
 from manta.protocol.node import (
     Assignment,
     Instance,
@@ -57,7 +57,7 @@ from manta.transports.errors import BlobMissing
 SIBLING_TIMEOUT = 30.0
 FETCH_TIMEOUT = 600.0
 RETRIES, RETRY_AFTER = 50, 0.1
-"""A sibling that is being restarted is asked again."""
+"""How often, and after how many seconds, a sibling that is being restarted is asked again."""
 
 Then = Callable[[Any, BaseException | None], None]
 
@@ -95,9 +95,6 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case light.Output(_, instance, stream, lines):
-                kept = [LogLine(instance, at, stream, text) for at, text in lines]
-                self._context.journals.append_lines(instance.swarm_id, kept)
             case light.AttemptExited(session, instance, output, error, computing, moving):
                 self._feed(events.Returned(session, instance, output, error, computing, moving))
             case Run(assignment, queued, at):
@@ -105,7 +102,7 @@ class TaskSupervisor(Actor):
             case Revoke(instance):
                 self._feed(events.Revoked(instance))
             case light.RuntimeReady(session, mode):
-                self.notify(ROOT, RoundsAreFresh(*self._lane, mode != "resident"))
+                self.notify(ROOT, AttemptsAreFresh(*self._lane, mode != "resident"))
                 self._feed(events.Ready(session))
             case light.RuntimeFailed(session, error):
                 self._feed(events.Failed(session, error))
@@ -157,20 +154,20 @@ class TaskSupervisor(Actor):
         match action:
             case events.Report(entry):
                 self._report(entry)
-            case events.GiveRound(session, assignment):
-                self._give_round(session, assignment)
-            case events.CancelRound(session, instance, reason):
-                self._cancel_round(session, instance, reason)
+            case events.RunAttempt(session, assignment):
+                self._run_attempt(session, assignment)
+            case events.CancelAttempt(session, instance, reason):
+                self._cancel_attempt(session, instance, reason)
             case events.KillRuntime():
                 self._end_runtime()
             case events.Prepare(session, assignment):
                 self._prepare(session, assignment)
             case events.StartRuntime(session, assignment):
                 if assignment.module.package is None:
-                    self.notify(ROOT, RoundsAreFresh(*self._lane, True))
-                    self._events.append(events.Ready(session))  # each round starts its own
+                    self.notify(ROOT, AttemptsAreFresh(*self._lane, True))
+                    self._events.append(events.Ready(session))  # each attempt starts its own
                 else:
-                    self._open_session(session, assignment)
+                    self._launch(session, assignment)
             case _:
                 assert_never(action)
 
@@ -189,12 +186,12 @@ class TaskSupervisor(Actor):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
             self.notify(ROOT, AttemptEnded(entry.instance))
-            self._requests.round_ended()
+            self._requests.attempt_ended()
 
     # --- preparing ---------------------------------------------------------------------
 
     def ask(self, path: str, message: Any, timeout: float, then: Then, tries: int = 0) -> None:
-        """Ask a sibling, whichever incarnation is there; again while it is being restarted."""
+        """Ask whatever incarnation of a sibling is there; ask again while it is being restarted."""
 
         def answered(value: Any, error: BaseException | None) -> None:
             if isinstance(error, ActorDead) and tries < RETRIES:
@@ -266,7 +263,7 @@ class TaskSupervisor(Actor):
         self.ask(PEER_HUB, Fetch(package), FETCH_TIMEOUT, fetched)
 
     def _not_prepared(self, session: str, kind: str, error: BaseException) -> None:
-        """A module or dataset that is no good is the swarm's fault or the operator's."""
+        """A bad module or dataset is the fault of the swarm or the operator."""
         faults = (Refused, NodeError)
         platform = isinstance(error, StorageError | LaunchError) or not isinstance(error, faults)
         sentence = error.sentence if isinstance(error, Refused) else str(error)
@@ -274,30 +271,17 @@ class TaskSupervisor(Actor):
 
     # --- the runtime -------------------------------------------------------------------
 
-    def _open_session(self, session: str, assignment: Assignment) -> None:
-        def opened(answer: Any, error: BaseException | None) -> None:
-            if session != self._machine.session:
-                self._context.sessions.tell(light.CloseSession(session))
-            elif error is not None:
-                sentence = f"The node's service for tasks did not answer: {error}"
-                self._feed(
-                    events.Failed(session, TaskError("LaunchError", sentence), platform=True)
-                )
-            else:
-                self._launch(session, assignment, answer)
-
-        request = light.OpenSession(session, self.ref)
-        self.ask(LIGHT, request, SIBLING_TIMEOUT, opened)
-
-    def _launch(self, session: str, assignment: Assignment, opened: light.SessionOpened) -> None:
+    def _launch(self, session: str, assignment: Assignment) -> None:
         context = self._context
+        successors_too = self.system.ref(self.ref.address.path)
+        opened = context.sessions.open(session, successors_too)
         scratch = context.state.tasks / session
         folder, entry = self._module
         resources = assignment.resources
         spec = RuntimeSpec(
             session=session,
             module_folder=folder,
-            socket=Path(opened.socket),
+            socket=Path(context.sessions.path),
             token=opened.token,
             scratch=scratch,
             entry=entry,
@@ -337,14 +321,14 @@ class TaskSupervisor(Actor):
             )
 
     def _warn_once(self, assignment: Assignment, text: str) -> None:
-        """Once in a swarm, to whoever reads its logs."""
+        """Write a warning to the swarm's log, once."""
         said = (assignment.instance.swarm_id, text)
         if said not in self._context.warned:
             self._context.warned.add(said)
             self._say(assignment, "warning", text)
 
     def _say(self, assignment: Assignment, level: str, text: str) -> None:
-        """To whoever reads the swarm's logs; from any thread."""
+        """Write a line to the swarm's log. May be called from any thread."""
         line = LogLine(assignment.instance, self.clock.wall(), level, text)
         self._context.journals.append_lines(assignment.instance.swarm_id, [line])
 
@@ -361,28 +345,30 @@ class TaskSupervisor(Actor):
         return identity.alias if identity and identity.alias else self._context.config.alias
 
     def _run_image(self, session: str, assignment: Assignment) -> None:
-        """A round of an image that runs its own entry point."""
+        """Run an attempt of an image that has its own entry point."""
         context = self._context
         scratch = context.state.tasks / session
         spec = image_spec(session, assignment, self._node_alias(), scratch, self._found)
-        round_ = ImageRound(self.ref, session, assignment)
+        attempt = ImageAttempt(
+            assignment, context.journals.append_output, partial(self.notify, self.ref)
+        )
         try:
             scratch.mkdir(mode=0o777, exist_ok=True)
             scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
-            handle = context.runner.start_image(spec, round_.on_output, round_.on_exit)
+            handle = context.runner.start_image(spec, attempt.on_output, attempt.on_exit)
         except (NodeError, OSError) as error:
             exit_ = RuntimeExit(session, None, "", str(error), platform=True)
             self._events.append(outcome(ImageEnded(assignment.instance, exit_, (), 0.0)))
             return
         context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch)
 
-    def _cancel_round(self, session: str, instance: Instance, reason: str) -> None:
+    def _cancel_attempt(self, session: str, instance: Instance, reason: str) -> None:
         if self._is_image_alone:
             self._context.runtimes[self.ref.address.path].handle.kill()
         else:
             self._context.sessions.tell(light.CancelAttempt(session, instance, reason))
 
-    def _give_round(self, session: str, assignment: Assignment) -> None:
+    def _run_attempt(self, session: str, assignment: Assignment) -> None:
         self._is_image_alone = assignment.module.package is None
         if self._is_image_alone:
             self._run_image(session, assignment)

@@ -1,4 +1,4 @@
-"""What the actors of one node have in common: made once, before the first of them starts."""
+"""What a node's actors share. It is made once, before the first of them starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manta.actors import Actor
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
     from manta.node.journal.files import Journals
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LeftRuntime:
-    """A runtime that is to be ended, whoever started it."""
+    """A runtime that runs: its supervisor, or the successor of one that crashed, ends it."""
 
     session: str
     handle: RuntimeHandle
@@ -35,27 +34,26 @@ class NodeContext:
     config: NodeConfig
     state: StateFolder
     identity: Identity | None
-    """None until the node has enrolled. The manager's link alone replaces it."""
+    """None until the node has enrolled. Only the manager's link replaces it."""
     manager_key: str
-    """What the connection pins: of the identity, or of the token."""
+    """The key that the connection pins; from the identity, or from the token."""
     journals: Journals
     values: TieredDepot
     spool: FileDepot
     runner: Runner
     make_bulk: Callable[[Depot], Bulk]
     sessions: RuntimeSessions
-    make_light: Callable[[], Actor]
     finish: Callable[[int, str], None]
-    """End the daemon with an exit code and a sentence; from any thread."""
+    """Ends the daemon with an exit code and a sentence. May be called from any thread."""
     pid: int
     cpu_share: float = 1.0
     """Cores that a task may count on when it asked for none."""
     runtimes: dict[str, LeftRuntime] = field(default_factory=dict)
-    """By path of its supervisor: so that a successor can end what a crashed one has left."""
+    """By the path of the supervisor."""
     warned: set[tuple[str, str]] = field(default_factory=set)
-    """Swarms, and what each was warned of already."""
+    """Swarms, and the warnings that each has had."""
     draining: bool = False
-    """The node is to end, now or when it has nothing to do: it wants no new work."""
+    """The node takes no new work: it ends now, or once it has nothing left to do."""
     desired_version: int = -1
     tasks_running: int = 0
     tasks_queued: int = 0

@@ -1,4 +1,4 @@
-"""What the actors of a node say to each other, apart from `session` and each actor's own."""
+"""Messages between a node's actors, besides those that an actor's own module declares."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from manta.protocol.node import (
 
 
 class WholeDesired(msgspec.Struct, frozen=True):
-    """`fresh`: of a registration; else the answer to a fetch."""
+    """All that the node shall run. `fresh`: a registration brought it, not a fetch."""
 
     desired: Desired
     fresh: bool
 
 
 class FetchFailed(msgspec.Struct, frozen=True):
-    """The whole could not be fetched."""
+    """All that the node shall run could not be fetched."""
 
 
 class HeardVersion(msgspec.Struct, frozen=True):
-    """The manager's version of what this node shall run."""
+    """A heartbeat told which version of the node's assignments the manager has."""
 
     version: int
 
 
 class TaskUp(msgspec.Struct, frozen=True):
-    """A task supervisor runs, for the first time or again: give it what it is to run."""
+    """A task supervisor has started, or started again, and asks for its assignments."""
 
     swarm_id: str
     alias: str
     lane: int
 
 
-class RoundsAreFresh(msgspec.Struct, frozen=True):
-    """A runtime is ready: whether each of its rounds starts afresh, or an object lives on."""
+class AttemptsAreFresh(msgspec.Struct, frozen=True):
+    """A runtime is ready. `fresh`: nothing lives on from one of its attempts to the next."""
 
     swarm_id: str
     alias: str
@@ -52,7 +52,7 @@ class RoundsAreFresh(msgspec.Struct, frozen=True):
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
-    """Its TaskEnded is in the journal."""
+    """The attempt's TaskEnded is in the journal."""
 
     instance: Instance
 
@@ -74,9 +74,9 @@ class Revoke(msgspec.Struct, frozen=True):
 
 
 class AskManager(msgspec.Struct, frozen=True):
-    """Relayed to the manager, now or when it is back; answered with its answer.
+    """Asks the manager, now or when it is back, and is answered with its answer.
 
-    It sees what `instance` wrote before.
+    The answer includes what `instance` wrote before.
     """
 
     request: ReadGlobal | ListGlobals | SelectResults | ResolvePeer | CheckNext | ExchangeRead
@@ -88,18 +88,18 @@ class ReadNetworkQuality(msgspec.Struct, frozen=True):
 
 
 class BlobMoved(msgspec.Struct, frozen=True):
-    """Between this node and its manager, in so many seconds."""
+    """A blob moved between this node and its manager."""
 
     size: int
     seconds: float
 
 
 class Leave(msgspec.Struct, frozen=True):
-    """The node is about to stop: answered once the manager knows, if it can be reached."""
+    """The node is about to stop. Answered once the manager knows, if it can be reached."""
 
 
 class FetchWhole(msgspec.Struct, frozen=True):
-    """Ask the manager for all that the node shall run, as `FetchDesired`."""
+    """Asks for all that the node shall run; the fields are those of `FetchDesired`."""
 
     version: int
     after: int

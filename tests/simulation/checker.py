@@ -144,7 +144,7 @@ class Checker:
     def check_end(self, world: Any, nodes: list) -> None:
         manager = self.manager
         for node in nodes:
-            assert not node.rounds, f"{node.alias} still runs {node.rounds}"
+            assert not node.attempts, f"{node.alias} still runs {node.attempts}"
             assert node.observed.held == (), f"{node.alias} still holds {node.observed.held}"
             assert node.reservations.running == node.reservations.queued == 0
             assert node.observed.version == manager.desired.version(node.id)

@@ -1,4 +1,4 @@
-"""A node around its pure machines: journal, assignments, places, tasks and their rounds."""
+"""A node around its pure machines: journal, assignments, places, tasks and their attempts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from manta.node.scheduling.observed import Cancel, Fetch, Observed, StopRuntimes
 from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
 from manta.node.tasks.events import (
     Assigned,
-    CancelRound,
+    CancelAttempt,
     Exited,
     Failed,
-    GiveRound,
     KillRuntime,
     Prepare,
     Prepared,
@@ -23,6 +22,7 @@ from manta.node.tasks.events import (
     Report,
     Returned,
     Revoked,
+    RunAttempt,
     StartRuntime,
     Stop,
     Ticked,
@@ -80,7 +80,7 @@ class Disk:
 
 
 @dataclass
-class Round:
+class Attempt:
     session: str
     assignment: Assignment
     steps: Generator
@@ -96,7 +96,7 @@ class Node:
         self.observed = Observed()
         self.reservations = Reservations(Capacity(2))
         self.tasks: dict[tuple[str, str, int], TaskMachine] = {}
-        self.rounds: dict[str, Round] = {}
+        self.attempts: dict[str, Attempt] = {}
         self.timers: dict[str, Due] = {}
         self.journals: dict[str, Journal] = {}
         self.link: Link | None = None
@@ -151,8 +151,8 @@ class Node:
         self.world.crash(self.id)
         for timer in self.timers.values():
             timer.cancelled = True
-        for round_ in self.rounds.values():
-            round_.cancelled = True
+        for attempt in self.attempts.values():
+            attempt.cancelled = True
 
     # What it is to run.
 
@@ -210,15 +210,15 @@ class Node:
                     failed = Failed(session, TaskError("LaunchError", "no launch"), platform=True)
                     fails = self.world.chance(0.02)
                     self.later((0.01, 0.8), key, failed if fails else Ready(session))
-                case GiveRound(session, assignment):
+                case RunAttempt(session, assignment):
                     self.give(key, session, assignment)
-                case CancelRound(session, instance):
+                case CancelAttempt(session, instance):
                     self.later((0.0, 0.5), key, Returned(session, instance))
-                    if session in self.rounds:
-                        self.rounds[session].cancelled = True
+                    if session in self.attempts:
+                        self.attempts[session].cancelled = True
                 case KillRuntime(session):
-                    if session in self.rounds:
-                        self.rounds.pop(session).cancelled = True
+                    if session in self.attempts:
+                        self.attempts.pop(session).cancelled = True
                 case Report(TaskStarted() as entry):
                     self.append(entry)
                 case Report(TaskEnded() as entry):
@@ -252,60 +252,60 @@ class Node:
     def give(self, key: tuple, session: str, assignment: Assignment) -> None:
         self.note(f"runs {assignment.instance}")
         context = Context(assignment, self.broken, self.pace)
-        round_ = Round(session, assignment, program_of(assignment)(context))
-        self.rounds[session] = round_
+        attempt = Attempt(session, assignment, program_of(assignment)(context))
+        self.attempts[session] = attempt
         for observer in self.observers:
             observer.runs(self, assignment)
-        self.go_on(key, round_, None)
+        self.go_on(key, attempt, None)
 
-    def go_on(self, key: tuple, round_: Round, given: Any) -> None:
-        if round_.cancelled or not self.alive:
+    def go_on(self, key: tuple, attempt: Attempt, given: Any) -> None:
+        if attempt.cancelled or not self.alive:
             return
-        instance = round_.assignment.instance
+        instance = attempt.assignment.instance
         try:
-            step = round_.steps.send(given)
+            step = attempt.steps.send(given)
         except StopIteration:
-            self.rounds.pop(round_.session, None)
-            self.task(key, Returned(round_.session, instance))
+            self.attempts.pop(attempt.session, None)
+            self.task(key, Returned(attempt.session, instance))
             return
         except RuntimeError as error:
-            self.rounds.pop(round_.session, None)
+            self.attempts.pop(attempt.session, None)
             sentence = f"{type(error).__name__}: {error}"
-            self.task(key, Returned(round_.session, instance, None, TaskError("E", sentence)))
+            self.task(key, Returned(attempt.session, instance, None, TaskError("E", sentence)))
             return
         match step:
             case Sleep(seconds):
-                self.world.after(seconds, self.go_on, key, round_, None)
+                self.world.after(seconds, self.go_on, key, attempt, None)
             case ReadGlobal() | SelectResults():
-                self.read(key, round_, step)
+                self.read(key, attempt, step)
             case FetchBlob(blob):
-                self.world.after(self.world.between(0.0, 2.0), self.fetch, key, round_, blob)
+                self.world.after(self.world.between(0.0, 2.0), self.fetch, key, attempt, blob)
             case _ if isinstance(step, ExchangeRead):
-                self.read_exchange(key, round_, step)
+                self.read_exchange(key, attempt, step)
             case "exit":
-                self.rounds.pop(round_.session, None)
-                self.task(key, Exited(round_.session, -11))
+                self.attempts.pop(attempt.session, None)
+                self.task(key, Exited(attempt.session, -11))
             case entry:
                 self.append(entry)
-                self.when_synced(instance.swarm_id, lambda: self.go_on(key, round_, None))
+                self.when_synced(instance.swarm_id, lambda: self.go_on(key, attempt, None))
 
-    def fetch(self, key: tuple, round_: Round, blob: BlobRef) -> None:
-        self.go_on(key, round_, self.world.has_blob(blob))
+    def fetch(self, key: tuple, attempt: Attempt, blob: BlobRef) -> None:
+        self.go_on(key, attempt, self.world.has_blob(blob))
 
-    def read(self, key: tuple, round_: Round, question: Any) -> None:
+    def read(self, key: tuple, attempt: Attempt, question: Any) -> None:
         def again() -> None:
-            self.world.after(0.5, self.read, key, round_, question)
+            self.world.after(0.5, self.read, key, attempt, question)
 
-        if not round_.cancelled and self.alive:
-            self.ask(question, lambda found: self.go_on(key, round_, found), again)
+        if not attempt.cancelled and self.alive:
+            self.ask(question, lambda found: self.go_on(key, attempt, found), again)
 
-    def read_exchange(self, key: tuple, round_: Round, question: ExchangeRead) -> None:
+    def read_exchange(self, key: tuple, attempt: Attempt, question: ExchangeRead) -> None:
         """Once the manager has applied what the attempt wrote before."""
         at = question.instance
         if self.acknowledged.get(at.swarm_id, 0) >= self.last_writes.get(at, 0):
-            self.read(key, round_, question)
-        elif not round_.cancelled and self.alive:
-            self.world.after(0.1, self.read_exchange, key, round_, question)
+            self.read(key, attempt, question)
+        elif not attempt.cancelled and self.alive:
+            self.world.after(0.1, self.read_exchange, key, attempt, question)
 
     # The journal.
 

@@ -3,7 +3,8 @@
 Its data, and the images that are built once, lie in a cache outside the repository; one test run
 at a time uses such a folder, others take the next. Its socket and all else is temporary. No
 registry is needed: the base image is a Debian by debootstrap. Where there is no engine to
-be had the tests are skipped, unless MANTA_TEST_ENGINE=required, with which they fail.
+be had the tests are skipped, unless MANTA_TEST_ENGINE=required, with which they fail; with
+MANTA_TEST_ENGINE=off none is started.
 """
 
 from __future__ import annotations
@@ -257,6 +258,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 @contextlib.contextmanager
 def running_engine() -> Iterator[TestEngine]:
     """Over the first data folder that no other engine uses."""
+    if os.environ.get("MANTA_TEST_ENGINE") == "off":
+        unavailable("MANTA_TEST_ENGINE=off")
     if sys.platform != "linux" or os.getuid() != 0:
         unavailable("dockerd is started by root, on Linux")
     with contextlib.ExitStack() as undo:

@@ -7,6 +7,8 @@ import secrets
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from manta.node.task_server import messages as light
 from manta.node.task_server import requests as ask
 from manta.node.task_server.service import LightService
 from manta.node.task_server.sessions import RuntimeSessions
+from manta.node.task_server.streams import Line
 from manta.protocol.node import Assignment, Instance, ResultEntry
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
@@ -44,6 +47,15 @@ class Owner(Actor):
             self._node.events.put(message)
 
 
+@dataclass(frozen=True)
+class Output:
+    """Lines that an attempt wrote to one stream."""
+
+    instance: Instance
+    stream: str
+    lines: tuple[tuple[float, str], ...]
+
+
 class Node:
     """What surrounds runtimes on a node."""
 
@@ -51,7 +63,7 @@ class Node:
         self.folder = folder
         files = FileDepot(folder / "values", sync=False)
         self.depot = TieredDepot(MemoryDepot(GIGABYTE), files, largest)
-        self.sessions = RuntimeSessions(self.depot, folder / "light")
+        self.sessions = RuntimeSessions(self.depot, folder / "light", self._wrote)
         self.launcher = Launcher()
         self.runner = runner or ProcessRunner(self.launcher)
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -65,6 +77,12 @@ class Node:
         self.system = ActorSystem("node")
         self.owner = self.system.spawn(ChildSpec("owner", lambda: Owner(self)))
         self.light = self.start_service()
+
+    def _wrote(self, instance: Instance, lines: list[Line]) -> None:
+        """By way of the owner, to come in order with its events."""
+        for stream, group in groupby(lines, key=lambda line: line[0]):
+            output = Output(instance, stream, tuple((at, text) for _, at, text in group))
+            self.owner.tell(output)
 
     def start_service(self) -> LocalRef:
         def create() -> LightService:
@@ -157,7 +175,7 @@ class Node:
 class Ended:
     """An attempt's end and all that came before it."""
 
-    def __init__(self, node: Node, event: light.AttemptExited, outputs: list[light.Output]) -> None:
+    def __init__(self, node: Node, event: light.AttemptExited, outputs: list[Output]) -> None:
         self.event = event
         self.error = event.error
         self.outputs = outputs
@@ -194,14 +212,13 @@ class Runtime:
             file = module / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(textwrap.dedent(text))
-        request = light.OpenSession(self.id, node.owner)
-        opened: light.SessionOpened = node.light.ask(request, timeout=PATIENCE)
+        opened = node.sessions.open(self.id, node.system.ref("owner"))
         self.token = opened.token
         self.exits: queue.SimpleQueue[RuntimeExit] = queue.SimpleQueue()
         self.spec = RuntimeSpec(
             session=self.id,
             module_folder=module,
-            socket=Path(opened.socket),
+            socket=Path(node.sessions.path),
             token=opened.token,
             scratch=scratch,
             entry=entry,
@@ -211,7 +228,7 @@ class Runtime:
         )
         self.handle: Any = node.runner.start(self.spec, self.exits.put)
         self.module = module
-        self.outputs: list[light.Output] = []
+        self.outputs: list[Output] = []
         self.scratch = scratch
 
     def event(self, kind: type[Any], patience: float = PATIENCE) -> Any:
@@ -219,7 +236,8 @@ class Runtime:
         while True:
             event = self.node.events.get(timeout=patience)
             is_early = isinstance(event, light.RuntimeReady) and kind is not light.RuntimeReady
-            if event.session == self.id and not is_early:
+            is_ours = isinstance(event, Output) or event.session == self.id
+            if is_ours and not is_early:
                 break
         assert isinstance(event, kind), event
         return event
@@ -249,7 +267,7 @@ class Runtime:
             if isinstance(event, light.AttemptExited):
                 outputs, self.outputs = self.outputs, []
                 return Ended(self.node, event, outputs)
-            if isinstance(event, light.Output):
+            if isinstance(event, Output):
                 self.outputs.append(event)
             else:
                 assert isinstance(event, light.RuntimeReady), event
@@ -258,10 +276,10 @@ class Runtime:
         self.begin(iteration, **brief)
         return self.end()
 
-    def output(self, stream: str, text: str) -> light.Output:
+    def output(self, stream: str, text: str) -> Output:
         """Wait until the attempt that runs has printed a line."""
         while True:
-            event: light.Output = self.event(light.Output)
+            event: Output = self.event(Output)
             self.outputs.append(event)
             if event.stream == stream and any(text in line for _, line in event.lines):
                 return event

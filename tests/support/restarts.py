@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from manta.cli.local.cluster import Child, LocalCluster, node_config
 
@@ -50,6 +51,16 @@ class Restartable(LocalCluster):
         state = self.folder / "state" / alias
         self._spawn(alias, alias, ["manta.node", "--config", str(config), "--state", str(state)])
         return self.child(alias)
+
+
+class QuickToGiveUp(Restartable):
+    """Its manager takes a node for lost after six seconds instead of twenty."""
+
+    def command(self, log_name: str, arguments: list[str]) -> list[str]:
+        python, option, *rest = super().command(log_name, arguments)
+        if log_name != "manager":
+            return [python, option, *rest]
+        return [python, str(Path(__file__).with_name("quick_leases.py")), *rest]
 
 
 def until(what: Callable[[], object], timeout: float = 30) -> None:

@@ -32,7 +32,11 @@ def at_terminal(
     **environment: object,
 ) -> Shown:
     """Run a command; `typed` is what is typed once something is shown: (shown, typed)."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("MANTA_") and key not in ("COLUMNS", "LINES")
+    }
     kept |= {"TERM": "xterm", **{key: str(value) for key, value in environment.items()}}
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))

@@ -1,4 +1,4 @@
-"""Digests: what blobs are known by."""
+"""Digests, which name blobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def digest_of(*parts: Buffer) -> str:
-    """The digest of these buffers, one after the other."""
+    """The digest of the concatenated buffers."""
     hasher = blake3()
     for part in parts:
         hasher.update(part)
@@ -24,7 +24,7 @@ def digest_of(*parts: Buffer) -> str:
 
 
 def check_digest(digest: str) -> str:
-    """The digest, if it is one; file names are made of it. Raises BlobRefused."""
+    """The digest, if it is one: it becomes a file name. Raises BlobRefused."""
     if not DIGEST.fullmatch(digest):
         raise BlobRefused(f"{digest[:80]!r} is no digest: expected 64 hexadecimal characters")
     return digest

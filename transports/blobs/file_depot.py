@@ -41,7 +41,7 @@ class FileDepot:
 
     @property
     def free(self) -> int:
-        """Bytes that its disk has left."""
+        """Free bytes of its disk."""
         found = os.statvfs(self._drafts)
         return found.f_bavail * found.f_frsize
 
@@ -70,7 +70,7 @@ class FileDepot:
             os.close(fd)
 
     def open(self, digest: str) -> int:
-        """A descriptor to read; the caller closes it. Raises BlobMissing."""
+        """A descriptor for reading, which the caller closes. Raises BlobMissing."""
         try:
             return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class FileDepot:
         return None if digest in self else self._draft(digest, size)
 
     def put(self, *parts: Buffer) -> str:
-        """Keep a blob made of these buffers; returns its digest. Raises BlobRefused."""
+        """Keep the concatenated buffers as a blob; returns its digest. Raises BlobRefused."""
         digest = digest_of(*parts)
         write_all(self.sink(digest, sum(memoryview(part).nbytes for part in parts)), parts)
         return digest
@@ -91,9 +91,9 @@ class FileDepot:
             return self.put_stream(file.read, os.fstat(file.fileno()).st_size)
 
     def put_stream(self, read: Callable[[int], bytes | None], size: int) -> str:
-        """Keep the `size` bytes that `read(most)` gives; returns their digest.
+        """Keep the `size` bytes that `read(most)` returns, piece by piece; returns their digest.
 
-        Raises BlobRefused, and BlobCorrupt where there are fewer.
+        Raises BlobRefused, and BlobCorrupt when there are fewer.
         """
         draft = self._draft("", size)
         try:
@@ -115,9 +115,9 @@ class FileDepot:
         return draft.digest
 
     def put_sealed(self, fd: int, digest: str, size: int) -> None:
-        """Keep a copy of a sealed descriptor's bytes, whose digest is known to be right.
+        """Have the kernel copy a sealed descriptor, whose digest is known to be right.
 
-        The kernel copies. Raises BlobRefused.
+        Raises BlobRefused.
         """
         if digest in self:
             return
@@ -138,7 +138,7 @@ class FileDepot:
         draft.publish()
 
     def put_link(self, other: FileDepot, digest: str) -> None:
-        """Keep another depot's blob as well: the same file, where the file system allows it.
+        """Keep another depot's blob too: as a hard link, where the file system allows it.
 
         Raises BlobMissing, BlobRefused.
         """
@@ -154,7 +154,7 @@ class FileDepot:
             self.put_file(other.path(digest))
 
     def delete(self, digest: str) -> bool:
-        """Whether the blob was there. Whoever reads it now may read on."""
+        """Delete a blob; False when it was not here. Open sources stay readable."""
         try:
             self.path(digest).unlink()
         except FileNotFoundError:
@@ -165,7 +165,7 @@ class FileDepot:
         return BlobMissing(f"the blob {digest[:12]} is not in {self._folder}")
 
     def _draft(self, digest: str, size: int) -> BlobWriter:
-        import tempfile  # dear to import, and not needed to start a daemon
+        import tempfile  # slow to import, and not needed to start a daemon
 
         if size > self.free:
             raise BlobRefused(
@@ -177,8 +177,8 @@ class FileDepot:
                 fd, path = tempfile.mkstemp(dir=self._drafts)
             except OSError as error:
                 raise self.refusal(digest, size, error) from error
-            # Held as long as it is written; a process that opens the folder in between may
-            # have deleted the file before it was locked.
+            # Locked while it is written; a process that opened the folder meanwhile may have
+            # deleted the file before it was locked.
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:
                 writer = BlobWriter(self, fd, digest, size)
@@ -201,7 +201,7 @@ class FileDepot:
             os.close(fd)
 
     def publish(self, writer: BlobWriter) -> None:
-        """The writer's side; not for others."""
+        """For the writer only."""
         target = self.path(writer.digest)
         try:
             if self._sync:
@@ -220,12 +220,12 @@ class FileDepot:
         writer.fd = -1
 
     def discard(self, writer: BlobWriter) -> None:
-        """The writer's side; not for others."""
+        """For the writer only."""
         if writer.path:
             Path(writer.path).unlink(missing_ok=True)
 
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
-        """The writer's side; not for others."""
+        """For the writer only."""
         return BlobRefused(
             f"could not keep the blob {digest[:12]} of {size} bytes in {self._folder}: "
             f"{error.strerror}; make room there, or choose another folder"

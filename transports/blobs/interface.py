@@ -1,4 +1,4 @@
-"""Where blobs are kept, as those see it who read and write them.
+"""Depots, where a process keeps blobs, as the layers above see them.
 
 A blob is known by its digest, BLAKE3 of its bytes as 64 hexadecimal characters, and
 never changes. A depot publishes a blob whole or not at all.
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """A sealed blob that is being read."""
+    """A blob that is being read."""
 
     size: int
 
@@ -23,25 +23,25 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """A blob that is being written, front to back."""
+    """A blob that is being written, from front to back."""
 
     def write(self, data: Buffer) -> None: ...
 
     def commit(self) -> None:
-        """Check the digest and publish. Raises BlobCorrupt, and then nothing is published.
+        """Check the digest and publish the blob; the last call.
 
-        Either way it is the last call.
+        Raises BlobCorrupt, and then nothing is published.
         """
 
     def abort(self) -> None:
-        """Throw away what was written."""
+        """Discard what was written; the last call."""
 
 
 class Depot(Protocol):
-    """Where a process keeps blobs. Called on the bulk thread."""
+    """Keeps blobs. The bulk plane calls it on its own thread."""
 
     def source(self, digest: str) -> Source:
         """Raises BlobMissing."""
 
     def sink(self, digest: str, size: int) -> Sink | None:
-        """None when the blob is already here. Raises BlobRefused when there is no room."""
+        """None when the depot holds the blob. Raises BlobRefused when there is no room."""

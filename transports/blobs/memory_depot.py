@@ -42,7 +42,7 @@ class MemoryDepot:
         if not hasattr(os, "memfd_create"):
             raise LocalTransportError("a MemoryDepot needs Linux: use a FileDepot here")
         self._budget = budget
-        self._used = 0  # with what is being written
+        self._used = 0  # including what is being written
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
@@ -56,7 +56,7 @@ class MemoryDepot:
 
     @property
     def used(self) -> int:
-        """Bytes of all blobs, and of those that are being written."""
+        """Bytes of all blobs, including those that are being written."""
         return self._used
 
     def size(self, digest: str) -> int:
@@ -67,7 +67,7 @@ class MemoryDepot:
     def source(self, digest: str) -> Source:
         with self._lock:
             entry = self._entry(digest)
-            if entry.view is None:  # kept, because each mapping faults its pages in anew
+            if entry.view is None:  # kept, because each new mapping faults its pages in again
                 entry.view = mapped(entry.fd, entry.size)
             return ViewSource(entry.view)
 
@@ -88,16 +88,16 @@ class MemoryDepot:
         return BlobWriter(self, fd, digest, size)
 
     def put(self, *parts: Buffer) -> str:
-        """Keep a blob made of these buffers; returns its digest. Raises BlobRefused."""
+        """Keep the concatenated buffers as a blob; returns its digest. Raises BlobRefused."""
         digest = digest_of(*parts)
         write_all(self.sink(digest, sum(memoryview(part).nbytes for part in parts)), parts)
         return digest
 
     def adopt(self, fd: int, size: int) -> str:
-        """Seal a memfd that somebody else filled and keep it; returns its digest.
+        """Seal and keep a memfd that somebody else filled; returns its digest.
 
-        Takes the descriptor over, whatever happens. Raises BlobRefused when it is no memfd of
-        that size, when somebody still has it mapped for writing, or when there is no room.
+        Owns the descriptor from here on, even on an error. Raises BlobRefused when it is not a
+        memfd of that size, is still mapped for writing, or when there is no room.
         """
         try:
             try:
@@ -124,15 +124,12 @@ class MemoryDepot:
                 os.close(fd)
 
     def open(self, digest: str) -> int:
-        """A descriptor of the sealed memfd, for a Unix socket; the caller closes it.
-
-        Raises BlobMissing.
-        """
+        """A descriptor of the sealed memfd, which the caller closes. Raises BlobMissing."""
         with self._lock:
             return os.dup(self._entry(digest).fd)
 
     def pin(self, digest: str) -> None:
-        """Keep the blob until as many calls of `unpin`. Raises BlobMissing."""
+        """Keep the blob until `unpin` was called as often. Raises BlobMissing."""
         with self._lock:
             self._entry(digest).pins += 1
 
@@ -142,7 +139,7 @@ class MemoryDepot:
             self._entry(digest).pins -= 1
 
     def delete(self, digest: str) -> bool:
-        """Whether the blob was there. Pinned or not, it goes."""
+        """Delete a blob, pinned or not; False when it was not here."""
         with self._lock:
             if digest not in self._entries:
                 return False
@@ -150,7 +147,7 @@ class MemoryDepot:
             return True
 
     def trim(self, size: int) -> None:
-        """Forget what is not pinned, least recently used first, until `size` bytes are left."""
+        """Drop unpinned blobs, least recently used first, until `size` bytes are left."""
         with self._lock:
             for digest in [digest for digest, entry in self._entries.items() if not entry.pins]:
                 if self._used <= size:
@@ -158,7 +155,7 @@ class MemoryDepot:
                 self._drop(digest)
 
     def copy_to(self, depot: FileDepot, digest: str) -> None:
-        """Keep the blob in a folder as well. Raises BlobMissing, BlobRefused."""
+        """Copy the blob into another depot. Raises BlobMissing, BlobRefused."""
         fd = self.open(digest)
         try:
             depot.put_sealed(fd, digest, os.fstat(fd).st_size)
@@ -166,7 +163,7 @@ class MemoryDepot:
             os.close(fd)
 
     def close(self) -> None:
-        """Forget all blobs."""
+        """Drop all blobs."""
         with self._lock:
             for digest in list(self._entries):
                 self._drop(digest)
@@ -194,10 +191,10 @@ class MemoryDepot:
         os.close(entry.fd)
 
     def publish(self, writer: BlobWriter) -> None:
-        """The writer's side; not for others."""
+        """For the writer only."""
         _seal(writer.fd)
         with self._lock:
-            if writer.digest in self._entries:  # somebody else was faster
+            if writer.digest in self._entries:  # another writer was faster
                 os.close(writer.fd)
                 self._used -= writer.size
             else:
@@ -205,19 +202,19 @@ class MemoryDepot:
             writer.fd = -1
 
     def discard(self, writer: BlobWriter) -> None:
-        """The writer's side; not for others."""
+        """For the writer only."""
         with self._lock:
             self._used -= writer.size
 
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
-        """The writer's side; not for others."""
+        """For the writer only."""
         return BlobRefused(
             f"could not keep the blob {digest[:12]} of {size} bytes in memory: {error.strerror}"
         )
 
 
 def _seal(fd: int) -> None:
-    """Nobody changes the memory from here on. Raises BlobRefused."""
+    """Make a memfd immutable. Raises BlobRefused."""
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
     if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & seals == seals:
         return

@@ -1,4 +1,4 @@
-"""Blobs that are being read: from memory, mapped or not, and from files."""
+"""Sources: blobs in memory, mapped or not, and in files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def mapped(fd: int, size: int) -> memoryview:
-    """The descriptor's bytes, read-only; they stay mapped while the view, or a part of it, lives.
+    """A read-only mapping of a descriptor; it lasts as long as the view or a part of it.
 
-    Private, because a shared mapping of what is sealed against writing is refused by Linux
-    before 6.7, although it is read-only.
+    Private, because Linux before 6.7 refuses a shared mapping of a memfd that is sealed
+    against writing, even a read-only one.
     """
     if not size:
         return memoryview(b"")
@@ -38,14 +38,14 @@ class ViewSource:
 
 
 class FileSource:
-    """A Source over a descriptor that is its own from here on; nothing of it is mapped."""
+    """A Source that owns and reads a descriptor, and maps nothing."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.size = os.fstat(fd).st_size
 
     def read(self, offset: int, length: int) -> Buffer:
-        """Raises BlobCorrupt when somebody has cut the file short."""
+        """Raises BlobCorrupt when the file was truncated."""
         length = min(length, self.size - offset)
         data = bytearray()
         while len(data) < length:

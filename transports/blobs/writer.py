@@ -1,4 +1,4 @@
-"""A blob that is being written: hashed as it goes, published whole or not at all."""
+"""The sink of both depots: hashes what it writes, and has its depot publish it."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
     from manta.transports.blobs.interface import Sink
     from manta.transports.interface import Buffer
 
-PIECE = 1 << 20  # bytes copied at a time
+PIECE = 1 << 20  # bytes copied at once
 
 
-class Keeper(Protocol):
-    """The depot's side of a blob that is being written."""
+class Publisher(Protocol):
+    """The depot of a blob that is being written."""
 
     def publish(self, writer: BlobWriter) -> None:
-        """Take the writer's descriptor over. Raises BlobRefused, and then has not."""
+        """Take over the writer's descriptor. Raises BlobRefused, and then has not."""
 
     def discard(self, writer: BlobWriter) -> None:
-        """Free what the writer took."""
+        """Release what the writer occupied."""
 
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused: ...
 
 
 class BlobWriter:
-    """A Sink over a descriptor; what becomes of it at the end is its depot's business."""
+    """A Sink over a descriptor, which its depot publishes or discards at the end."""
 
-    def __init__(self, depot: Keeper, fd: int, digest: str, size: int) -> None:
+    def __init__(self, depot: Publisher, fd: int, digest: str, size: int) -> None:
         self._depot = depot
         self.fd = fd
         self.digest = digest
         self.size = size
-        self.path = ""  # of a file that has no place yet
+        self.path = ""  # of a file that is not published yet
         self._written = 0
         self._hasher = blake3()
 
     def write(self, data: Buffer) -> None:
-        """Raises BlobRefused when there is no room, BlobCorrupt when the blob is overlong."""
+        """Raises BlobRefused when there is no room, BlobCorrupt when the blob is too long."""
         view = memoryview(data)
         if self._written + len(view) > self.size:
             raise BlobCorrupt(f"the blob {self.digest[:12]} has more than its {self.size} bytes")
@@ -55,7 +55,7 @@ class BlobWriter:
 
     @property
     def hashed(self) -> str:
-        """The digest of what was written so far."""
+        """The digest of what has been written so far."""
         return self._hasher.hexdigest()
 
     def commit(self) -> None:
@@ -69,7 +69,7 @@ class BlobWriter:
         self.publish()
 
     def publish(self) -> None:
-        """Publish what was written, whose digest is known to be right."""
+        """Publish the blob, whose digest is known to be right."""
         try:
             self._depot.publish(self)
         except BaseException:

@@ -1,1 +1,1 @@
-"""The data plane: blobs between processes, beside the control plane."""
+"""The bulk plane: blobs between processes, apart from messages."""

@@ -1,7 +1,7 @@
-"""The side of bulk transfers that dials; told of messages and of time, knows no sockets.
+"""The dialling side of bulk transfers. Pure but for the depot: messages and time in, messages out.
 
-A request lives through any number of connections: each time the peer is there again, the
-transfer is opened again, and goes on from where the receiver stands.
+A request survives lost connections: whenever the peer is connected again, the transfer is
+reopened and resumes at the receiver's position.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, assert_never
 
-from manta.transports.bulk.flow import Allowance, Budget, Patience
+from manta.transports.bulk.flow import Allowance, Budget, RequestTimer
 from manta.transports.bulk.transfers import Inbound, Outbound, Statistics
 from manta.transports.bulk.wire import (
     Accept,
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class Request:
-    """A push or a fetch that somebody waits for."""
+    """A push or a fetch, and the future of its outcome."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Request:
         size: int,
         timeout: float,
         future: Future[None],
-        patience: Patience,
+        timer: RequestTimer,
     ) -> None:
         self.id = os.urandom(16)
         self.operation = operation
@@ -64,7 +64,7 @@ class Request:
         self.size = size
         self.timeout = timeout
         self.future = future
-        self.patience = patience
+        self.timer = timer
         self.flow: Inbound | Outbound | None = None
 
     def settle(self, error: BaseException | None = None) -> None:
@@ -100,16 +100,16 @@ class BulkClient:
 
     @property
     def busy(self) -> bool:
-        """Is anybody waiting for anything?"""
+        """Is any request open or waiting?"""
         return bool(self._open or self._waiting)
 
     def start(self, request: Request) -> None:
-        """Begin, or wait for others to end."""
+        """Open the transfer, now or once others have ended."""
         self._waiting.append(request)
         self._begin_more()
 
     def forget(self, request: Request) -> None:
-        """Nobody waits for it any longer."""
+        """Cancel a request."""
         if request in self._waiting:
             self._waiting.remove(request)
         elif request.id in self._open:
@@ -128,11 +128,11 @@ class BulkClient:
                 request.flow.sender.pause()
 
     def received(self, message: BulkMessage, payload: Buffer | None, now: float) -> None:
-        """Raises RemoteProtocolError, for which the connection is to be given up."""
+        """Handle a message. Raises RemoteProtocolError, which costs the peer the connection."""
         request = self._open.get(message.id)
         if request is None:
-            return  # cancelled meanwhile
-        request.patience.heard(now)
+            return  # it was cancelled
+        request.timer.heard(now)
         flow = request.flow
         match message:
             case Accept():
@@ -164,19 +164,19 @@ class BulkClient:
                 assert_never(message)
 
     def tick(self, now: float) -> None:
-        """Ask again where the peer is silent, and give up what has taken too long."""
+        """Repeat what a silent peer was asked, and give up what has taken too long."""
         for request in [*self._open.values(), *self._waiting]:
-            match request.patience.due(now):
+            match request.timer.due(now):
                 case "give up":
                     error = self._timeout(request)
                     self.forget(request)
                     request.settle(error)
-                case "ask again":
+                case "repeat":
                     if self.down is None and request.id in self._open:
                         self._ask(request)
 
     def fail(self, error: Exception) -> None:
-        """All requests end with this error."""
+        """End all requests with this error."""
         requests = [*self._open.values(), *self._waiting]
         self._waiting.clear()
         for request in requests:
@@ -203,7 +203,7 @@ class BulkClient:
                 self._ask(request)
 
     def _begin(self, request: Request) -> bool:
-        """False if there is nothing to move. Raises BulkError."""
+        """False when the blob is already here. Raises BulkError."""
         options, size = self._options, request.size
         if request.operation == "push":
             source = self._depot.source(request.digest)
@@ -219,7 +219,7 @@ class BulkClient:
             return False
         window = options.window_of(size)
         request.flow = Inbound(request.id, request.digest, size, sink, window, self._total)
-        if self._budget.ask(request.id, window):
+        if self._budget.request(request.id, window):
             request.flow.receiver.grant()
         return True
 
@@ -229,10 +229,8 @@ class BulkClient:
             flow.sender.pause()
             self._tell(OpenPush(request.id, request.digest, request.size))
         elif isinstance(flow, Inbound):
-            stand = flow.receiver.stand()
-            self._tell(
-                OpenFetch(request.id, request.digest, request.size, stand.received, stand.limit)
-            )
+            at = flow.receiver.position()
+            self._tell(OpenFetch(request.id, request.digest, request.size, at.received, at.limit))
 
     def _chunk(self, request: Request, flow: Inbound, message: Chunk, payload: Buffer) -> None:
         try:
@@ -265,12 +263,12 @@ class BulkClient:
         if request.flow is not None:
             request.flow.close()
         if isinstance(request.flow, Inbound):
-            for turn in self._budget.free(request.id):
-                flow = self._open[turn].flow
+            for granted in self._budget.release(request.id):
+                flow = self._open[granted].flow
                 assert isinstance(flow, Inbound)
                 flow.receiver.grant()
-                stand = flow.receiver.stand()
-                self._tell(Credit(turn, stand.received, stand.limit))
+                position = flow.receiver.position()
+                self._tell(Credit(granted, position.received, position.limit))
         self._begin_more()
         self._pump()
 
@@ -288,5 +286,5 @@ class BulkClient:
         )
 
     def _tell(self, message: BulkMessage) -> None:
-        # What does not get through is asked for again.
+        # What does not get through is repeated.
         self._send([pack(message)])

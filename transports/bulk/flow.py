@@ -1,11 +1,10 @@
 """The rules of one blob's transfer, as pure machines: no socket, no clock, no bytes.
 
 The receiver grants credit: "I hold `received` bytes, send up to `limit`". The sender
-sends chunks in order, never beyond the limit, and never has more under way to one peer
-than that peer's `Allowance`, whatever was granted. So neither side keeps more for a
-frozen peer than these bounds. The receiver takes the chunk that it waits for and ignores
-any other; after a lost connection the opener says, or is told, where the receiver stands,
-and the sender goes on from there.
+sends chunks in order, never beyond the limit, and never has more in flight to one peer
+than that peer's `Allowance`, whatever was granted. So neither side holds more than these
+bounds for a frozen peer. The receiver takes the chunk that comes next and ignores any
+other; after a lost connection the sender resumes from the receiver's position.
 
     Sender    paused --start--> sending --credit: all received--> done
               sending --pause (connection lost, or asked again)--> paused
@@ -25,7 +24,7 @@ from manta.transports.errors import RemoteProtocolError
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-Who = TypeVar("Who", bound="Hashable")
+Key = TypeVar("Key", bound="Hashable")
 
 
 class FlowViolation(RemoteProtocolError):
@@ -34,29 +33,29 @@ class FlowViolation(RemoteProtocolError):
 
 @dataclass(frozen=True)
 class Piece:
-    """To be sent: this part of the blob."""
+    """A part of the blob, to be sent as one chunk."""
 
     offset: int
     length: int
 
 
 @dataclass(frozen=True)
-class Credit:
-    """To be told to the sender: what is here, and up to where it may send."""
+class Position:
+    """What the receiver holds, and up to where it may be sent more."""
 
     received: int
     limit: int
 
 
 class Allowance:
-    """Bytes that may be under way to one peer, over all transfers."""
+    """Bytes that may be in flight to one peer, over all transfers."""
 
     def __init__(self, total: int) -> None:
         self._total = total
         self.used = 0
 
     def take(self, length: int) -> bool:
-        """One chunk is always allowed, however large."""
+        """Whether so many more may be sent; one chunk always may, however large."""
         if self.used and self.used + length > self._total:
             return False
         self.used += length
@@ -66,13 +65,13 @@ class Allowance:
         self.used -= length
 
 
-class Budget(Generic[Who]):
-    """Windows that one peer's transfers have been granted, first come first served."""
+class Budget(Generic[Key]):
+    """Grants windows to one peer's transfers, first come, first served."""
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._granted: dict[Who, int] = {}
-        self._waiting: deque[tuple[Who, int]] = deque()
+        self._granted: dict[Key, int] = {}
+        self._waiting: deque[tuple[Key, int]] = deque()
 
     @property
     def granted(self) -> int:
@@ -80,34 +79,34 @@ class Budget(Generic[Who]):
 
     @property
     def waiting(self) -> bool:
-        """Is anybody's turn yet to come?"""
+        """Does any transfer wait for a window?"""
         return bool(self._waiting)
 
-    def ask(self, who: Who, window: int) -> bool:
-        """Whether it is granted now; else `free` will name it one day."""
-        self._waiting.append((who, window))
-        return who in self._admit()
+    def request(self, key: Key, window: int) -> bool:
+        """Whether it is granted now; else a later `release` returns the key."""
+        self._waiting.append((key, window))
+        return key in self._grant()
 
-    def free(self, who: Who) -> list[Who]:
-        """A transfer is over, or gives up waiting; returns those whose turn it is now."""
-        if self._granted.pop(who, None) is None:
-            self._waiting = deque(entry for entry in self._waiting if entry[0] != who)
-        return self._admit()
+    def release(self, key: Key) -> list[Key]:
+        """End a transfer, or its waiting; returns those that are granted a window now."""
+        if self._granted.pop(key, None) is None:
+            self._waiting = deque(entry for entry in self._waiting if entry[0] != key)
+        return self._grant()
 
-    def _admit(self) -> list[Who]:
-        admitted = []
+    def _grant(self) -> list[Key]:
+        granted = []
         while self._waiting:
-            who, window = self._waiting[0]
+            key, window = self._waiting[0]
             if self._granted and self.granted + window > self._total:
                 break
             self._waiting.popleft()
-            self._granted[who] = window
-            admitted.append(who)
-        return admitted
+            self._granted[key] = window
+            granted.append(key)
+        return granted
 
 
 class Sender:
-    """One blob on its way out."""
+    """Sends one blob."""
 
     def __init__(self, size: int, chunk: int, allowance: Allowance) -> None:
         self._size = size
@@ -120,11 +119,11 @@ class Sender:
 
     @property
     def done(self) -> bool:
-        """Has the receiver got it all?"""
+        """Does the receiver hold all of it?"""
         return not self.paused and self.acknowledged == self._size
 
     def start(self, received: int, limit: int) -> None:
-        """The receiver stands there: go on from there. Raises FlowViolation."""
+        """Resume at the receiver's position. Raises FlowViolation."""
         if not received <= limit <= self._size:
             raise FlowViolation(f"start at {received} of {self._size}, limit {limit}")
         self.pause()
@@ -143,7 +142,7 @@ class Sender:
         self._limit = max(self._limit, limit)
 
     def take(self) -> Piece | None:
-        """The next chunk, as soon as there is credit for one; it counts as sent."""
+        """The next chunk, if there is credit for one; it counts as sent."""
         length = min(self._chunk, self._limit - self._next)
         if self.paused or length <= 0 or not self._allowance.take(length):
             return None
@@ -152,14 +151,14 @@ class Sender:
         return piece
 
     def pause(self) -> None:
-        """What is under way may be lost: send nothing before `start`. Also at the end."""
+        """Send nothing until `start`: what is in flight may be lost. Also called at the end."""
         self._allowance.give(self._next - self.acknowledged)
         self._next = self.acknowledged
         self.paused = True
 
 
 class Receiver:
-    """One blob on its way in."""
+    """Receives one blob."""
 
     def __init__(self, size: int, window: int) -> None:
         self._size = size
@@ -167,7 +166,6 @@ class Receiver:
         self._limit = 0
         self._granted = False
         self.received = 0
-        self.ignored = 0
 
     @property
     def complete(self) -> bool:
@@ -177,46 +175,42 @@ class Receiver:
         """The budget has room for the window."""
         self._granted = True
 
-    def stand(self) -> Credit:
-        """What to tell the sender after each chunk, and when the transfer is opened again.
+    def position(self) -> Position:
+        """What the sender is told after each chunk, and whenever the transfer is opened.
 
-        Were it told less often, senders could wait for an allowance that transfers use up
-        whose receivers wait for more.
+        Told less often, two peers could block each other: the bytes of transfers whose
+        receivers wait for more would use up the allowance of all others.
         """
-        self._raise_limit()
-        return Credit(self.received, self._limit)
+        if self._granted:
+            self._limit = min(self._size, self.received + self._window)
+        return Position(self.received, self._limit)
 
     def chunk(self, offset: int, length: int) -> bool:
-        """Whether the chunk is the one to be written. Raises FlowViolation."""
+        """Whether the chunk is the next one, to be written. Raises FlowViolation."""
         if length <= 0 or offset + length > self._limit:
             raise FlowViolation(f"chunk {offset}+{length} beyond the limit {self._limit}")
         if offset != self.received:  # sent twice, or after one that was lost
-            self.ignored += length
             return False
         self.received += length
         return True
 
-    def _raise_limit(self) -> None:
-        if self._granted:
-            self._limit = min(self._size, self.received + self._window)
 
+class RequestTimer:
+    """Says when to repeat a request to a silent peer, and when to give it up."""
 
-class Patience:
-    """When to ask a silent peer again, and when to give up."""
-
-    def __init__(self, now: float, timeout: float, ask_again: float) -> None:
+    def __init__(self, now: float, timeout: float, repeat_after: float) -> None:
         self._deadline = now + timeout
-        self._ask_again = ask_again
+        self._repeat_after = repeat_after
         self._quiet_since = now
 
     def heard(self, now: float) -> None:
-        """The peer said something, or was asked."""
+        """The peer answered, or was asked again."""
         self._quiet_since = now
 
-    def due(self, now: float) -> Literal["give up", "ask again"] | None:
+    def due(self, now: float) -> Literal["give up", "repeat"] | None:
         if now >= self._deadline:
             return "give up"
-        if now >= self._quiet_since + self._ask_again:
+        if now >= self._quiet_since + self._repeat_after:
             self._quiet_since = now
-            return "ask again"
+            return "repeat"
         return None

@@ -1,4 +1,4 @@
-"""The numbers of bulk transfers."""
+"""Limits and times of bulk transfers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class BulkOptions:
 
     chunk: int = 512 * 1024
     window: int = 2 * MIB  # of one transfer; what a lost connection may cost
-    peer_budget: int = 8 * MIB  # under way from or to one peer, over all its transfers
+    peer_budget: int = 8 * MIB  # in flight from or to one peer, over all its transfers
     max_served: int = 64  # transfers that one peer may have open
-    max_opened: int = 16  # transfers opened at one peer, the others wait here
-    ask_again: float = 5.0  # after so long a silence
-    idle: float = 60.0  # after which a transfer or a connection is given up
-    backoff: float = 0.1  # before the second attempt to connect, then twice as long, ...
+    max_opened: int = 16  # transfers opened at one peer; the others wait here
+    repeat_after: float = 5.0  # of silence, a request is repeated
+    idle: float = 60.0  # of silence, a transfer or a connection is given up
+    backoff: float = 0.1  # before the second attempt to connect, doubled each time
     backoff_max: float = 2.0
     io_threads: int = 2
     sockets: SocketOptions = field(
@@ -29,5 +29,5 @@ class BulkOptions:
     )
 
     def window_of(self, size: int) -> int:
-        """What a blob of that size needs of the budget."""
+        """The window of a blob's transfer."""
         return max(1, min(self.window, size))

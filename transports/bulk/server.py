@@ -1,7 +1,7 @@
-"""The side of bulk transfers that listens; told of messages and of time, knows no sockets.
+"""The listening side of bulk transfers. Pure but for the depot: messages and time in, messages out.
 
-Whatever belongs to one peer is found by its authenticated key, so that a transfer goes on
-over the peer's next connection, and ends when the peer is no longer admitted.
+What belongs to a peer is found by its authenticated key: so a transfer continues over the
+peer's next connection, and ends when the peer is no longer admitted.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class _Served:
         self.heard = now
 
 
-class _Desk:
-    """All that is done for one peer."""
+class _Peer:
+    """The transfers of one peer."""
 
     def __init__(self, key: str, options: BulkOptions) -> None:
         self.key = key
@@ -81,78 +81,78 @@ class BulkServer:
         self._send = send
         self._options = options
         self._total = total
-        self._desks: dict[str, _Desk] = {}
+        self._peers: dict[str, _Peer] = {}
 
     @property
     def busy(self) -> bool:
         """Is any transfer open?"""
-        return bool(self._desks)
+        return bool(self._peers)
 
     def received(
         self, route: bytes, key: str, message: BulkMessage, payload: Buffer | None, now: float
     ) -> None:
-        """Raises RemoteProtocolError, for which the peer is to be dropped."""
+        """Handle a message. Raises RemoteProtocolError, for which the peer is to be dropped."""
         if self._admission.standing(key) is not Standing.KNOWN:
             self.drop(key)
             return
-        desk = self._desks.get(key)
-        if desk is None:
-            desk = self._desks[key] = _Desk(key, self._options)
+        peer = self._peers.get(key)
+        if peer is None:
+            peer = self._peers[key] = _Peer(key, self._options)
         try:
-            served = desk.transfers.get(message.id)
+            served = peer.transfers.get(message.id)
             if served is not None:
                 served.route = route
                 served.heard = now
             match message:
                 case OpenPush() | OpenFetch():
-                    self._open(desk, served, route, message, now)
+                    self._open(peer, served, route, message, now)
                 case Chunk():
                     if payload is None:
                         raise RemoteProtocolError("a chunk without its bytes")
-                    self._chunk(desk, served, message, payload)
+                    self._chunk(peer, served, message, payload)
                 case Credit():
-                    self._credit(desk, served, message)
+                    self._credit(peer, served, message)
                 case Cancel():
                     if served is not None:
-                        self._close(desk, message.id)
+                        self._close(peer, message.id)
                 case Accept() | Done() | Failed():
                     raise RemoteProtocolError(f"{type(message).__name__} from a client")
                 case _:
                     assert_never(message)
         finally:
-            self._forget_if_idle(desk)
+            self._forget_if_idle(peer)
 
     def tick(self, now: float) -> None:
         """Give up transfers whose peers have been silent for long or were denied."""
-        for desk in list(self._desks.values()):
-            if self._admission.standing(desk.key) is not Standing.KNOWN:
-                self.drop(desk.key)
+        for peer in list(self._peers.values()):
+            if self._admission.standing(peer.key) is not Standing.KNOWN:
+                self.drop(peer.key)
                 continue
-            for transfer, served in list(desk.transfers.items()):
+            for transfer, served in list(peer.transfers.items()):
                 missing = self._is_missing(served, now)
                 idle = now - served.heard >= self._options.idle
-                # The peer's other transfers shall not wait for what is lost.
-                if idle or (missing and desk.budget.waiting):
-                    self._close(desk, transfer)
+                # Other transfers of the peer must not wait for a lost one.
+                if idle or (missing and peer.budget.waiting):
+                    self._close(peer, transfer)
                 elif missing and isinstance(served.flow, Outbound):
                     served.flow.sender.pause()
-            self._pump(desk)
-            self._forget_if_idle(desk)
+            self._pump(peer)
+            self._forget_if_idle(peer)
 
     def drop(self, key: str) -> None:
-        """Forget the peer and its transfers."""
-        desk = self._desks.pop(key, None)
-        if desk is not None:
-            for served in desk.transfers.values():
+        """Discard the peer's transfers."""
+        peer = self._peers.pop(key, None)
+        if peer is not None:
+            for served in peer.transfers.values():
                 served.flow.close()
 
     def close(self) -> None:
-        for key in list(self._desks):
+        for key in list(self._peers):
             self.drop(key)
 
     def _open(
         self,
-        desk: _Desk,
+        peer: _Peer,
         served: _Served | None,
         route: bytes,
         message: OpenPush | OpenFetch,
@@ -164,10 +164,10 @@ class BulkServer:
             if not same or inbound != isinstance(message, OpenPush):
                 raise RemoteProtocolError("two transfers under one id")
         else:
-            if not self._has_room(desk, now):
-                return  # it will ask again
+            if not self._has_room(peer, now):
+                return  # the peer will repeat it
             try:
-                served = self._serve(desk, route, message, now)
+                served = self._serve(peer, route, message, now)
             except BulkError as error:
                 self._tell(route, failed(message.id, error))
                 return
@@ -177,38 +177,38 @@ class BulkServer:
         flow = served.flow
         if isinstance(flow, Inbound):
             if flow.receiver.complete:  # an empty blob
-                self._complete(desk, served, flow)
+                self._complete(peer, served, flow)
                 return
-            stand = flow.receiver.stand()
-            self._tell(route, Accept(flow.id, stand.received, stand.limit))
+            position = flow.receiver.position()
+            self._tell(route, Accept(flow.id, position.received, position.limit))
         elif isinstance(message, OpenFetch):
             flow.sender.start(message.received, message.limit)
             self._tell(route, Accept(flow.id, message.received, message.limit))
-            self._pump(desk)
+            self._pump(peer)
             if flow.sender.done:
-                self._close(desk, flow.id)
+                self._close(peer, flow.id)
 
-    def _has_room(self, desk: _Desk, now: float) -> bool:
-        """Whether the peer may open another transfer; those that it has left make room."""
-        if len(desk.transfers) >= self._options.max_served:
-            for transfer, served in list(desk.transfers.items()):
+    def _has_room(self, peer: _Peer, now: float) -> bool:
+        """Whether the peer may open another transfer; those that it abandoned make room."""
+        if len(peer.transfers) >= self._options.max_served:
+            for transfer, served in list(peer.transfers.items()):
                 if self._is_missing(served, now):
-                    self._close(desk, transfer)
-        return len(desk.transfers) < self._options.max_served
+                    self._close(peer, transfer)
+        return len(peer.transfers) < self._options.max_served
 
     def _is_missing(self, served: _Served, now: float) -> bool:
-        """Whoever waits asks again: has the peer, or its connection, gone?"""
-        return now - served.heard >= 2 * self._options.ask_again
+        """Whether the peer, or its connection, seems gone: one that waits repeats its request."""
+        return now - served.heard >= 2 * self._options.repeat_after
 
     def _serve(
-        self, desk: _Desk, route: bytes, message: OpenPush | OpenFetch, now: float
+        self, peer: _Peer, route: bytes, message: OpenPush | OpenFetch, now: float
     ) -> _Served | None:
-        """Begin a transfer; None when there is nothing to move. Raises BulkError."""
+        """Begin a transfer; None when the blob is already here. Raises BulkError."""
         digest, size = message.digest, message.size
         operation: Operation = "push" if isinstance(message, OpenPush) else "fetch"
         options = self._options
         try:
-            if not self._authorize(desk.key, operation, digest):
+            if not self._authorize(peer.key, operation, digest):
                 raise BlobRefused(f"this peer may not {operation} the blob {digest[:12]}")
             flow: Inbound | Outbound
             if isinstance(message, OpenPush):
@@ -216,7 +216,7 @@ class BulkServer:
                 if sink is None:
                     return None
                 flow = Inbound(message.id, digest, size, sink, options.window_of(size), self._total)
-                if desk.budget.ask(flow.id, options.window_of(size)):
+                if peer.budget.request(flow.id, options.window_of(size)):
                     flow.receiver.grant()
             else:
                 source = self._depot.source(digest)
@@ -225,53 +225,53 @@ class BulkServer:
                     raise BlobCorrupt(
                         f"the blob {digest[:12]} has {source.size} bytes here, not {size}"
                     )
-                flow = Outbound(message.id, source, options.chunk, desk.allowance, self._total)
+                flow = Outbound(message.id, source, options.chunk, peer.allowance, self._total)
         except BulkError:
             raise
         except Exception as error:
             _log.exception("could not %s the blob %s", operation, digest)
             raise BulkError(f"the peer could not {operation} the blob {digest[:12]}") from error
-        served = desk.transfers[message.id] = _Served(flow, digest, route, now)
+        served = peer.transfers[message.id] = _Served(flow, digest, route, now)
         return served
 
-    def _chunk(self, desk: _Desk, served: _Served | None, message: Chunk, payload: Buffer) -> None:
+    def _chunk(self, peer: _Peer, served: _Served | None, message: Chunk, payload: Buffer) -> None:
         if served is None:
-            return  # of a transfer that failed meanwhile
+            return  # its transfer has failed
         flow = served.flow
         if not isinstance(flow, Inbound):
             raise RemoteProtocolError("a chunk for a blob that is being fetched")
         try:
             credit = flow.chunk(message, payload)
         except BulkError as error:
-            self._fail(desk, served, error)
+            self._fail(peer, served, error)
             return
         if flow.receiver.complete:
-            self._complete(desk, served, flow)
+            self._complete(peer, served, flow)
         elif credit is not None:
             self._tell(served.route, credit)
 
-    def _complete(self, desk: _Desk, served: _Served, flow: Inbound) -> None:
+    def _complete(self, peer: _Peer, served: _Served, flow: Inbound) -> None:
         try:
             flow.commit()
         except BulkError as error:
-            self._fail(desk, served, error)
+            self._fail(peer, served, error)
             return
-        self._finish(desk, served)
-        # Others that push the same blob can stop.
-        for other in list(self._desks.values()):
+        self._finish(peer, served)
+        # Whoever else pushes the same blob is done as well.
+        for other in list(self._peers.values()):
             for twin in list(other.transfers.values()):
                 if twin.digest == served.digest and isinstance(twin.flow, Inbound):
                     self._finish(other, twin)
 
-    def _finish(self, desk: _Desk, served: _Served) -> None:
+    def _finish(self, peer: _Peer, served: _Served) -> None:
         self._tell(served.route, Done(served.flow.id))
-        self._close(desk, served.flow.id)
+        self._close(peer, served.flow.id)
 
-    def _fail(self, desk: _Desk, served: _Served, error: BulkError) -> None:
+    def _fail(self, peer: _Peer, served: _Served, error: BulkError) -> None:
         self._tell(served.route, failed(served.flow.id, error))
-        self._close(desk, served.flow.id)
+        self._close(peer, served.flow.id)
 
-    def _credit(self, desk: _Desk, served: _Served | None, message: Credit) -> None:
+    def _credit(self, peer: _Peer, served: _Served | None, message: Credit) -> None:
         if served is None:
             return
         flow = served.flow
@@ -279,29 +279,29 @@ class BulkServer:
             raise RemoteProtocolError("credit for a blob that is being pushed")
         flow.sender.credit(message.received, message.limit)
         if flow.sender.done:
-            self._close(desk, flow.id)
-        self._pump(desk)
+            self._close(peer, flow.id)
+        self._pump(peer)
 
-    def _pump(self, desk: _Desk) -> None:
-        for served in desk.transfers.values():
+    def _pump(self, peer: _Peer) -> None:
+        for served in peer.transfers.values():
             if isinstance(served.flow, Outbound):
                 route = served.route
                 served.flow.pump(lambda frames, route=route: self._send(route, frames))  # type: ignore[misc]
 
-    def _close(self, desk: _Desk, transfer: bytes) -> None:
-        served = desk.transfers.pop(transfer)
+    def _close(self, peer: _Peer, transfer: bytes) -> None:
+        served = peer.transfers.pop(transfer)
         served.flow.close()
-        for turn in desk.budget.free(transfer):
-            next_one = desk.transfers[turn]
+        for granted in peer.budget.release(transfer):
+            next_one = peer.transfers[granted]
             assert isinstance(next_one.flow, Inbound)
             next_one.flow.receiver.grant()
-            stand = next_one.flow.receiver.stand()
-            self._tell(next_one.route, Credit(turn, stand.received, stand.limit))
+            position = next_one.flow.receiver.position()
+            self._tell(next_one.route, Credit(granted, position.received, position.limit))
 
-    def _forget_if_idle(self, desk: _Desk) -> None:
-        if not desk.transfers:
-            self._desks.pop(desk.key, None)
+    def _forget_if_idle(self, peer: _Peer) -> None:
+        if not peer.transfers:
+            self._peers.pop(peer.key, None)
 
     def _tell(self, route: bytes, message: BulkMessage) -> None:
-        # What does not get through is asked for again.
+        # What does not get through is repeated.
         self._send(route, [pack(message)])

@@ -1,4 +1,4 @@
-"""One transfer's bytes: from a source into chunks, and from chunks into a sink."""
+"""One transfer: a source is sent as chunks, and chunks are written into a sink."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 
 
 class Statistics:
-    """Bytes of blobs, before compression, since the start."""
+    """Bytes of blobs that were moved since the start, before compression."""
 
     def __init__(self) -> None:
         self.sent = 0
         self.received = 0
-        self.ignored = 0  # received twice, or after a gap
 
 
 class Outbound:
-    """A blob that leaves."""
+    """A blob that is sent."""
 
     def __init__(
         self, transfer: bytes, source: Source, chunk: int, allowance: Allowance, total: Statistics
@@ -40,7 +39,7 @@ class Outbound:
         self._compresses: bool | None = None
 
     def pump(self, send: Send) -> None:
-        """Send what may be sent now; pause if the connection does not take it."""
+        """Send what may be sent now; pause if the connection takes no more."""
         while (piece := self.sender.take()) is not None:
             data = self._source.read(piece.offset, piece.length)
             if self._compresses is None:
@@ -58,7 +57,7 @@ class Outbound:
 
 
 class Inbound:
-    """A blob that arrives."""
+    """A blob that is received."""
 
     def __init__(
         self, transfer: bytes, digest: str, size: int, sink: Sink, window: int, total: Statistics
@@ -71,18 +70,17 @@ class Inbound:
         self._total = total
 
     def chunk(self, message: Chunk, payload: Buffer) -> Credit | None:
-        """Write it if it is the next one; returns what to tell the sender, if anything.
+        """Write a chunk if it is the next one; returns the credit to answer it with, if any.
 
         Raises RemoteProtocolError, and BulkError when it can't be written.
         """
         assert self._sink is not None
         if not self.receiver.chunk(message.offset, message.length):
-            self._total.ignored += message.length
             return None
         self._sink.write(payload_of(message, payload))
         self._total.received += message.length
-        stand = self.receiver.stand()
-        return Credit(self.id, stand.received, stand.limit)
+        position = self.receiver.position()
+        return Credit(self.id, position.received, position.limit)
 
     def commit(self) -> None:
         """Raises BulkError, and then nothing is published."""
@@ -91,7 +89,7 @@ class Inbound:
         sink.commit()
 
     def close(self) -> None:
-        """Throw away what was not committed."""
+        """Discard what was not committed."""
         if self._sink is not None:
             sink, self._sink = self._sink, None
             sink.abort()

@@ -1,8 +1,8 @@
-"""What the two ends of a bulk connection say: messages, versions, compressed chunks.
+"""The wire format of bulk transfers: messages, versions, compressed chunks.
 
 A message is one frame: the version byte, then msgpack. A chunk's bytes are a second
-frame. Whoever opens a transfer chooses its id, and opens it again, under that id, after
-a lost connection.
+frame. Whoever opens a transfer chooses its id, and reopens it under that id after a
+lost connection.
 
     push    OpenPush ->  <- Accept   Chunk... ->  <- Credit...   <- Done | Failed
     fetch   OpenFetch -> <- Accept   <- Chunk...   Credit... ->  (all received) | <- Failed
@@ -35,8 +35,7 @@ VERSION = 1
 MAX_CHUNK = 1 << 20
 MAX_HEADER = 4096
 _SAMPLE = 16 * 1024
-# CURVE costs more than lz4 a byte; this much has to be saved to pay for the compression.
-_PAYS = 0.75
+_PAYS = 0.75  # a byte costs CURVE more than lz4: the compressed share up to which lz4 pays
 
 TransferId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -44,7 +43,7 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
 
 
 class OpenPush(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """I have this blob for you."""
+    """The peer is to take this blob."""
 
     id: TransferId
     digest: Digest
@@ -52,7 +51,7 @@ class OpenPush(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class OpenFetch(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Send me this blob; so much I have, up to there you may send."""
+    """The peer is to send this blob, from `received` up to `limit`."""
 
     id: TransferId
     digest: Digest
@@ -62,7 +61,7 @@ class OpenFetch(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Accept(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """The answer to either: so much the receiver has, up to there you may send."""
+    """Answers either: the receiver holds `received` bytes and takes them up to `limit`."""
 
     id: TransferId
     received: Bytes
@@ -79,7 +78,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Credit(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """So much I have, up to there you may send."""
+    """The receiver holds `received` bytes and takes them up to `limit`."""
 
     id: TransferId
     received: Bytes
@@ -87,13 +86,13 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """The blob is published here."""
+    """The receiver has published the blob."""
 
     id: TransferId
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """This transfer is over."""
+    """The transfer failed; `text` is for the user."""
 
     id: TransferId
     code: str
@@ -101,7 +100,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=7):
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    """I want it no longer."""
+    """The transfer is no longer wanted."""
 
     id: TransferId
 
@@ -148,7 +147,7 @@ def error_of(message: Failed) -> BulkError:
 
 
 def pays_to_compress(source: Source) -> bool:
-    """Try samples from the beginning, the middle and the end."""
+    """Compresses samples from the beginning, the middle and the end."""
     if source.size < _SAMPLE:
         return False
     starts = {0, (source.size - _SAMPLE) // 2, source.size - _SAMPLE}
@@ -158,7 +157,7 @@ def pays_to_compress(source: Source) -> bool:
 
 
 def compress(data: Buffer) -> Buffer | None:
-    """None where it does not get smaller."""
+    """None when it would not be smaller."""
     compressed: bytes = lz4.block.compress(data, store_size=False)
     return compressed if len(compressed) < len(data) else None
 

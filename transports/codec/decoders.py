@@ -1,8 +1,8 @@
-"""Decoders of msgspec that are made while other threads run, each once.
+"""msgspec decoders, each made once, safely while other threads run.
 
-What msgspec knows of a type it builds when a decoder is first made of it; a thread that makes one
-of the same type meanwhile gets it half built, and the process crashes (seen with 0.22, from two
-threads on). So they are made one at a time. A decoder that is made may be used by any thread.
+msgspec builds its description of a type when the first decoder of that type is made; a second
+thread that makes one meanwhile gets a half-built description, and the process crashes (seen with
+0.22). So decoders are made one at a time. Any thread may use them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,6 @@ def json_decoder(of: type[T]) -> msgspec.json.Decoder[T]:
 
 
 def convert(value: Any, to: type[T]) -> T:
-    """What was read from another format. Raises msgspec.ValidationError."""
-    json_decoder(to)  # what msgspec knows of the type is there from here on
+    """Validate what was read from another format. Raises msgspec.ValidationError."""
+    json_decoder(to)  # builds the description of the type
     return msgspec.convert(value, to)

@@ -1,4 +1,4 @@
-"""The value codec's types that msgpack lacks: arrays, tensors, time; and its refusals.
+"""The types that msgpack lacks: arrays, tensors, datetimes; and what cannot be encoded.
 
 numpy and torch are never imported to encode, and only to decode what needs them.
 """
@@ -74,7 +74,7 @@ _REMEDIES = {
 
 
 class Refused(Exception):
-    """A value that can't be sent: what it is, and what to send instead."""
+    """A value that can't be encoded: what it is, and what to send instead."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -83,23 +83,20 @@ class Refused(Exception):
 
     @classmethod
     def of_type(cls, value: Any) -> Refused:
-        """The refusal of a type that is no value."""
+        """The refusal of an unsupported type."""
         kind = type(value)
         name = kind.__qualname__ if kind.__module__ == "builtins" else _full_name(kind)
         return cls(f"is of type {name}, which can't be sent", _remedy(value))
 
 
 class Piece(Protocol):
-    """Bytes that are written to the container when its place is known."""
+    """Bytes that lie outside the container's head."""
 
     @property
     def nbytes(self) -> int: ...
 
-    def write(self, target: memoryview) -> None:
-        """Fill the target, which has `nbytes` bytes."""
-
     def view(self) -> Buffer:
-        """The same bytes, uncopied if they lie in one run."""
+        """The bytes, not copied if they are contiguous."""
 
 
 class BytesPiece:
@@ -110,9 +107,6 @@ class BytesPiece:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.nbytes = len(data)
-
-    def write(self, target: memoryview) -> None:
-        target[:] = self._data
 
     def view(self) -> Buffer:
         return self._data
@@ -125,12 +119,6 @@ class _ArrayPiece:
         self._numpy = numpy
         self._array = array  # to be written in C order
         self.nbytes: int = array.nbytes
-
-    def write(self, target: memoryview) -> None:
-        if self.nbytes:
-            array = self._array
-            whole = self._numpy.ndarray(array.shape, array.dtype, buffer=target)
-            self._numpy.copyto(whole, array, casting="no")
 
     def view(self) -> Buffer:
         if not self.nbytes:
@@ -147,15 +135,12 @@ class _TensorPiece:
         self._tensor = tensor
         self.nbytes: int = tensor.numel() * tensor.element_size()
 
-    def write(self, target: memoryview) -> None:
-        if self.nbytes:
-            flat = self._torch.frombuffer(target, dtype=self._tensor.dtype)
-            flat.view(self._tensor.shape).copy_(self._tensor)
-
     def view(self) -> Buffer:
         # A tensor has no buffer protocol; its .numpy() lacks some dtypes.
         buffer = bytearray(self.nbytes)
-        self.write(memoryview(buffer))
+        if buffer:
+            flat = self._torch.frombuffer(buffer, dtype=self._tensor.dtype)
+            flat.view(self._tensor.shape).copy_(self._tensor)
         return buffer
 
 
@@ -260,7 +245,7 @@ def pack_datetime(value: datetime) -> bytes:
 
 
 def unpack_datetime(data: bytes) -> datetime:
-    """The inverse. Raises CorruptValue, MissingPackage."""
+    """The inverse of `pack_datetime`. Raises CorruptValue, MissingPackage."""
     if len(data) < _DATETIME.size:
         raise CorruptValue("a datetime of too few bytes")
     year, month, day, hour, minute, second, micro, fold, zone = _DATETIME.unpack_from(data)
@@ -282,10 +267,10 @@ def find_refused(
 ) -> ValueNotSerializable:
     """The error that names the first place in `value` that can't be encoded, and the remedy.
 
-    `check` raises Refused for a leaf that can't; `error` is what encoding met, and is told
-    when no place is found.
+    `check` raises Refused for a leaf that can't; `error` is what encoding raised, for the
+    message when no place is found.
     """
-    # What is on the way to the present item, as (its place, the rest of its children, its id).
+    # The containers around the current item: (place, remaining children, id).
     path: list[tuple[str, Iterator[tuple[str, Any]], int]] = [("", iter([("value", value)]), 0)]
     while path:
         place, children, _ = path[-1]
@@ -317,7 +302,7 @@ _LEAVES = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def _children(item: Any) -> Iterator[tuple[str, Any]] | None:
-    """The keys and values in a container, each with its place, or None for a leaf."""
+    """The children of a container, each with its place; None for a leaf."""
     kind = type(item)
     if kind in _LEAVES:
         return iter(())

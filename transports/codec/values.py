@@ -1,4 +1,4 @@
-"""The value codec: what user code may send, as one run of bytes.
+"""The value codec: encodes what user code may send.
 
 Values are None, bool, int of any size, float, str, bytes, list, tuple, dict,
 datetime, numpy arrays and scalars, torch tensors, and nests of them. They come
@@ -70,28 +70,28 @@ if TYPE_CHECKING:
 __all__ = ["MAX_DEPTH", "Encoded", "decode", "encode"]
 
 MAX_DEPTH = 200  # containers within containers
-OUT_OF_BAND = 16 * 1024  # bytes and str of this length get a buffer of their own
+OUT_OF_BAND = 16 * 1024  # bytes and str of this length or more get a buffer of their own
 
 _MAGIC = b"\x93MV\x01"
 _PREFIX = struct.Struct("<4sIII")
 _ALIGNMENT = 64
-_MAX_HEAD = (1 << 31) - 1  # what msgpack's Unpacker takes
+_MAX_HEAD = (1 << 31) - 1  # the limit of msgpack's Unpacker
 _MAX_BUFFERS = 1 << 24
-_UNSCANNED = 256  # so short a head can't claim much, and the scan has its price
-# msgpack's C form makes room for an array when it reads its header, so that nested headers
-# could claim the length times the depth; the Python form does not.
+_UNSCANNED = 256  # a head up to this length can't claim much; scanning it would cost more
+# msgpack's C form allocates an array when it reads its header, so that nested headers could
+# claim the length times the depth; its Python form does not.
 _CLAIMS_AHEAD = "cmsgpack" in msgpack.Unpacker.__module__
 _HAS_TUPLES = 1
 _TUPLE, _INT, _DATETIME, _BYTES, _STR, _ARRAY, _SCALAR, _TENSOR = range(1, 9)
 _TUPLE_MARK = msgpack.ExtType(_TUPLE, b"")
 _PLAIN = frozenset({type(None), bool, int, float})
-# What msgpack would take, but would not give back as it was.
+# What msgpack accepts, but does not give back unchanged.
 _MSGPACK_ONLY = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
 _DICTS = frozenset({dict, OrderedDict, defaultdict, Counter})
 
 
 class Encoded:
-    """A value ready to be written; arrays are read, and copied, only then."""
+    """A value ready to be sent; arrays are read only then."""
 
     __slots__ = ("_layout", "nbytes")
 
@@ -104,21 +104,8 @@ class Encoded:
             end = start + piece.nbytes
         self.nbytes = end
 
-    def write_into(self, buffer: bytearray | memoryview) -> None:
-        """Write the container at the start of a writable buffer of `nbytes` or more."""
-        target = memoryview(buffer).cast("B")
-        end = 0
-        for start, part in self._layout:
-            target[end:start] = bytes(start - end)
-            if isinstance(part, bytes):
-                end = start + len(part)
-                target[start:end] = part
-            else:
-                end = start + part.nbytes
-                part.write(target[start:end])
-
     def parts(self) -> list[Buffer]:
-        """The container as buffers to be sent one after the other, uncopied where possible."""
+        """The container as buffers, to be sent one after the other; copied only where needed."""
         parts: list[Buffer] = []
         end = 0
         for start, part in self._layout:
@@ -163,10 +150,10 @@ def encode(value: Any) -> Encoded:
 
 
 def decode(buffer: Buffer | Any) -> Any:
-    """Decode one container, which fills the buffer (anything with the buffer protocol).
+    """Decode one container, which fills the buffer (any object with the buffer protocol).
 
-    Raises CorruptValue for bytes that are no value, MissingPackage for a value that
-    needs numpy, torch or a time zone that is not here.
+    Raises CorruptValue for bytes that are not a value, MissingPackage for a value that
+    needs numpy, torch or a time zone that is not installed.
     """
     view = memoryview(buffer).cast("B")
     if len(view) < _PREFIX.size:
@@ -210,7 +197,7 @@ def _aligned(offset: int) -> int:
 
 
 def _scan(value: Any) -> bool:
-    """Whether there are long bytes or str. Raises Refused where nested too deeply, as cycles are.
+    """Whether there are long bytes or str. Raises Refused for deep nesting, such as a cycle.
 
     Level by level, each container once, so that aliases and cycles cost nothing.
     """
@@ -262,7 +249,7 @@ def _lifted(value: Any) -> Any:
 
 
 class _Packer:
-    """Turns what msgpack has no type for into what it has."""
+    """Converts what msgpack has no type for."""
 
     __slots__ = ("flags", "pieces")
 
@@ -303,7 +290,7 @@ class _Packer:
 
 
 class _Unpacker:
-    """Builds what the head describes, over the container's buffers."""
+    """Builds the value that a head describes, over the container's buffers."""
 
     __slots__ = ("buffers", "taken")
 

@@ -1,6 +1,6 @@
 """Who may connect: a snapshot of public keys in memory, replaced as a whole.
 
-Reading takes no lock, so that the ZAP thread can answer at any time (R2).
+Reading takes no lock, so that the ZAP thread can always answer.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ class Decision(Enum):
 
     ALLOW = "allow"
     DENY = "deny"
-    BUSY = "busy"  # cannot decide now: the peer is to ask again
+    BUSY = "busy"  # cannot decide now: the peer should ask again
 
 
 class Standing(Enum):
-    """What is known of a key."""
+    """What a key may do."""
 
     KNOWN = "known"
-    GUEST = "guest"  # let in to enrol or sign in, and for nothing else
+    GUEST = "guest"  # may enrol or sign in, and nothing else
     DENIED = "denied"
 
 
 class TokenBucket:
-    """At most `burst` at once and `rate` a second in the long run. Pure: time is an argument."""
+    """Allows `burst` at once and `rate` a second in the long run. Pure: time is an argument."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
@@ -58,8 +58,8 @@ class Admission:
     """The keys that a listener admits.
 
     With `guests`, unknown keys pass the handshake too, `guest_rate` of them a
-    second after a first `guest_burst`; the layer above asks `standing` and
-    lets guests enrol or sign in only.
+    second after a first `guest_burst`; the layer above checks their `standing`
+    and lets them enrol or sign in only.
     """
 
     def __init__(
@@ -84,19 +84,19 @@ class Admission:
             self._snapshot = _Snapshot(old.known | {key}, old.denied - {key})
 
     def forget(self, key: str) -> None:
-        """Make a key unknown: a guest where guests are let in, else denied."""
+        """Make a key unknown: a guest where guests are admitted, else denied."""
         with self._writing:
             old = self._snapshot
             self._snapshot = _Snapshot(old.known - {key}, old.denied - {key})
 
     def deny(self, key: str) -> None:
-        """Refuse a key, also as a guest. Live links are cut by `Listener.cut`."""
+        """Refuse a key, also as a guest. `Listener.cut` ends its links as well."""
         with self._writing:
             old = self._snapshot
             self._snapshot = _Snapshot(old.known - {key}, old.denied | {key})
 
     def replace_known(self, keys: Iterable[str]) -> None:
-        """Put another set of known keys in place, atomically; denials stay."""
+        """Replace the set of known keys, atomically; denials remain."""
         with self._writing:
             old = self._snapshot
             self._snapshot = replace(old, known=frozenset(keys) - old.denied)
@@ -110,14 +110,14 @@ class Admission:
         return Standing.GUEST if self._guests else Standing.DENIED
 
     def denies(self, key: str) -> bool:
-        """Is this its standing now? To be asked with every message: ZAP speaks only once."""
+        """Is the key denied now? To be asked for every message: ZAP decides only once."""
         snapshot = self._snapshot
         if key in snapshot.denied:
             return True
         return not self._guests and key not in snapshot.known
 
     def decide(self, key: str) -> Decision:
-        """Answer a handshake. A guest's costs a token, so call it once for each."""
+        """Answer a handshake. A guest's takes a token: call it once for each."""
         standing = self.standing(key)
         if standing is Standing.KNOWN:
             return Decision.ALLOW

@@ -1,7 +1,7 @@
 """CURVE key pairs (RFC 26) and the files that keep them.
 
 A public key is 40 characters of Z85 (RFC 32) and is its owner's identity. The
-secret half lives in a file of mode 0600 in a folder of mode 0700, or nowhere.
+secret half is kept in a file of mode 0600 in a folder of mode 0700, or nowhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_key(key: str, what: str = "public key") -> str:
 
 @dataclass(frozen=True)
 class KeyPair:
-    """One identity. Both halves are Z85 text; the secret is in no repr."""
+    """One identity. Both halves are Z85 text; the repr omits the secret."""
 
     public: str
     secret: str = field(repr=False)
@@ -50,7 +50,7 @@ class KeyPair:
 
     @classmethod
     def from_secret(cls, secret: str) -> KeyPair:
-        """The pair whose secret half is known."""
+        """The pair of a secret key."""
         import zmq
 
         check_key(secret, "secret key")
@@ -72,7 +72,7 @@ class KeyPair:
             if fields["public"] != pair.public:
                 raise LocalTransportError("the two halves do not belong together")
         except (KeyError, LocalTransportError):
-            # Not the cause's own words, which could quote the secret.
+            # Without the cause, whose message could quote the secret.
             raise KeyFileError(
                 f"{path} is not a key file, or is damaged: restore it from a backup, "
                 "or delete it to get a new identity"
@@ -80,7 +80,7 @@ class KeyPair:
         return pair
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
-        """Write the pair, whole or not at all; the folder is made if need be.
+        """Write the pair, whole or not at all, and make the folder if need be.
 
         Raises KeyFileError when the file exists and `replace` is not set, or
         when the folder is open to other users.
@@ -103,7 +103,7 @@ def make_private_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def check_private_folder(folder: str | os.PathLike[str]) -> None:
-    """Raises KeyFileError unless only this user can enter the folder (R8)."""
+    """Raises KeyFileError unless only this user can enter the folder."""
     try:
         status = os.stat(folder)
     except FileNotFoundError:
@@ -118,10 +118,10 @@ def check_private_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def read_private(path: str | os.PathLike[str]) -> str:
-    """Read a secret file of mode 0600. Raises KeyFileError (R8)."""
+    """Read a secret file of mode 0600. Raises KeyFileError."""
     try:
-        # Checked on the open file, so that it cannot be exchanged in between.
-        # Not blocking, so that a FIFO at this path is an error and not a hang.
+        # Checked on the open file, so that it cannot be replaced in between.
+        # Non-blocking, so that a FIFO at this path is an error and not a hang.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise KeyFileError(

@@ -1,8 +1,8 @@
 """The ZAP handler (RFC 27): answers, for one zmq context, who may connect.
 
-Without a handler CURVE lets anybody in or nobody, so this thread must not die:
-every exception is caught, and every `PROBE_INTERVAL` it proves itself by
-answering a request of its own (R2). It decides from `Admission` snapshots.
+Without a handler CURVE admits anybody or nobody, so this thread must not die:
+every exception is caught, and every `PROBE_INTERVAL` seconds the handler proves itself
+by answering a request of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import zmq
 from zmq.utils import z85
 
 from manta.transports.errors import LocalTransportError
+from manta.transports.jobs import JobQueue
 from manta.transports.security.admission import Admission, Decision
 
 ENDPOINT = "inproc://zeromq.zap.01"
@@ -30,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 
 def answer(request: Sequence[bytes], domains: Mapping[str, Admission]) -> list[bytes]:
-    """One ZAP reply to one ZAP request; pure but for the guests' rate limit.
+    """The ZAP reply to a ZAP request. Pure but for the rate limit of guests.
 
-    300 is "cannot decide now", after which the peer asks again; 400 is "denied".
+    300 means "cannot decide now", after which the peer asks again; 400 means "denied".
     The User-Id of an admitted peer is its public key in Z85.
     """
     request_id = request[1] if len(request) > 1 else b""
@@ -67,19 +68,18 @@ class ZapServer:
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
-        self._stopping = False
         self._failure: BaseException | None = None
-        self.proved_at = float("-inf")  # by time.monotonic: when it last answered its own probe
-        self.restarts = 0  # after failures that should not be
-        # Its key is in nobody's hands, so the probe's domain admits no peer.
+        self.proved_at = float("-inf")  # by time.monotonic: when it last answered a probe
+        self.restarts = 0  # after failures that should not happen
+        # Nobody holds this key, so the probe's domain admits no peer.
         self._probe_key = os.urandom(32)
         self._domains = {_PROBE_DOMAIN: Admission([z85.encode(self._probe_key).decode("ascii")])}
-        self._wakeup = f"inproc://manta.zap.{id(self)}"
 
     def start(self) -> None:
-        """Returns once it answers. Raises LocalTransportError if the context has a handler."""
+        """Return once it answers. Raises LocalTransportError if the context has a handler."""
         if self._thread is not None:
             raise LocalTransportError("this ZAP handler was started before: make a new one")
+        self._jobs = JobQueue()
         self._thread = threading.Thread(target=self._run, name="manta-zap", daemon=True)
         self._thread.start()
         self._started.wait()
@@ -91,21 +91,12 @@ class ZapServer:
 
     def stop(self) -> None:
         """End the thread; needed before the context can be terminated. Idempotent."""
-        thread = self._thread
-        if thread is None or not thread.is_alive():
-            return
-        self._stopping = True
-        waker = self._context.socket(zmq.PUSH)
-        waker.linger = 0
-        try:
-            waker.connect(self._wakeup)
-            waker.send(b"", zmq.NOBLOCK)
-            thread.join()
-        finally:
-            waker.close()
+        if self._thread is not None:
+            self._jobs.stop()
+            self._thread.join()
 
     def register(self, domain: str, admission: Admission) -> None:
-        """Answer for a domain; one domain to a listener. Raises LocalTransportError."""
+        """Answer for a domain, of which each listener has its own. Raises LocalTransportError."""
         with self._changing:
             if not domain or domain in self._domains:
                 raise LocalTransportError(f"the ZAP domain {domain!r} is empty or taken already")
@@ -116,47 +107,47 @@ class ZapServer:
             self._domains = {k: v for k, v in self._domains.items() if k != domain}
 
     def serves(self, domain: str) -> bool:
-        """Would a peer of this domain be judged now?"""
+        """Would a peer of this domain be answered now?"""
         return domain in self._domains and self.healthy
 
     @property
     def healthy(self) -> bool:
-        """Did it answer its own probe lately?"""
-        alive = self._thread is not None and self._thread.is_alive() and not self._stopping
+        """Did it answer a probe recently?"""
+        alive = self._thread is not None and not self._jobs.stopped
         return alive and time.monotonic() - self.proved_at < _HEALTHY_FOR
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._jobs.stopped:
             try:
                 self._serve()
             except zmq.ContextTerminated:
                 break
-            except BaseException as error:  # an outage here is total and silent
+            except BaseException as error:  # without it, nobody could connect, silently
                 if not self._started.is_set():
                     self._failure = error
                     self._started.set()
                     break
                 self.restarts += 1
                 _log.exception("the ZAP handler failed and starts again")
-                time.sleep(0.05)  # not a spin, should it fail at once again
+                time.sleep(0.05)  # no busy loop, should it fail at once again
+        self._jobs.stop()
+        self._jobs.close()
 
     def _serve(self) -> None:
         handler = self._context.socket(zmq.ROUTER)
         prober = self._context.socket(zmq.DEALER)
-        wakeup = self._context.socket(zmq.PULL)
         try:
-            for socket in (handler, prober, wakeup):
-                socket.linger = 0
-            handler.bind(ENDPOINT)
-            wakeup.bind(self._wakeup)
-            prober.connect(ENDPOINT)
             poller = zmq.Poller()
-            for socket in (handler, prober, wakeup):
+            poller.register(self._jobs.fd, zmq.POLLIN)
+            for socket in (handler, prober):
+                socket.linger = 0
                 poller.register(socket, zmq.POLLIN)
+            handler.bind(ENDPOINT)
+            prober.connect(ENDPOINT)
             numbers = itertools.count()
             probe = b""
             next_probe = time.monotonic()
-            while not self._stopping:
+            while not self._jobs.stopped:
                 now = time.monotonic()
                 if now >= next_probe:
                     next_probe = now + PROBE_INTERVAL
@@ -175,7 +166,7 @@ class ZapServer:
                         self.proved_at = time.monotonic()
                         self._started.set()
         finally:
-            for socket in (handler, prober, wakeup):
+            for socket in (handler, prober):
                 socket.close()
 
     def _answer_one(self, handler: zmq.Socket[bytes]) -> None:
@@ -185,7 +176,7 @@ class ZapServer:
         try:
             reply = answer(request, self._domains)
         except Exception:
-            _log.exception("could not decide on a peer; it is asked to come back")
+            _log.exception("could not decide on a peer; it is asked to try again")
             request_id = request[1] if len(request) > 1 else b""
             reply = [_VERSION, request_id, b"300", b"the decision failed, ask again", b"", b""]
         handler.send_multipart(frames[:body] + reply, zmq.NOBLOCK)

@@ -1,1 +1,1 @@
-"""The control plane: links between processes over ZeroMQ with CURVE."""
+"""Links between processes over ZeroMQ with CURVE."""

@@ -1,15 +1,14 @@
-"""Links that this process dialled: one DEALER for each attempt, until `close`.
+"""Dialled links: one DEALER for each attempt, until `close`.
 
-A socket that was refused never comes back by itself, and what it has queued
-would reach a later connection that knows nothing of it. So every attempt has a
-socket of its own, and `dialling` tells what became of it.
+A socket that was refused never reconnects, and what it has queued would reach a later
+connection that knows nothing of it. So each attempt has a socket of its own, and
+`attempts` says what became of it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import socket as std_socket
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,29 +16,23 @@ from typing import TYPE_CHECKING
 import zmq
 
 from manta.transports import frames
+from manta.transports.addresses import join_address, resolve_later, split_address
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Bye, Kind
-from manta.transports.zeromq.dialling import (
-    GREETING_AFTER,
-    PATIENCE,
-    Attempt,
-    Event,
-    backoff,
-    parse_event,
-)
+from manta.transports.zeromq.attempts import GREETING_AFTER, PATIENCE, Attempt, Event, backoff
 from manta.transports.zeromq.greeting import GreetingProbe
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
-    Channel,
     LinkOptions,
+    LockedSocket,
     ZmqLink,
     fd_of,
     read,
     readable,
     send_part,
 )
-from manta.transports.zeromq.sockets import is_literal, join_address, split_address
+from manta.transports.zeromq.sockets import parse_event
 from manta.transports.zeromq.tcp import TcpConnection
 
 if TYPE_CHECKING:
@@ -72,7 +65,7 @@ class DialledLink(ZmqLink):
         self._address = address
         self._host, self._port = split_address(address)
         self._forget = forget
-        self._connection: _Connection | None = None
+        self._dealer: _Dealer | None = None
         self._failures = 0
         self._last_failure: DownReason | None = None
         self._retry: Timer | None = None
@@ -87,14 +80,14 @@ class DialledLink(ZmqLink):
             if self._ended:
                 return
             up = self._state is None
-            if up and self._channel is not None:
+            if up and self._socket is not None:
                 try:
                     self._transmit([frames.encode_bye(Bye.CLOSING)])
                 except zmq.ZMQError as error:
-                    _log.debug("no goodbye to %r: %s", self, error)
+                    _log.debug("no BYE to %r: %s", self, error)
             self._ended = True
             self._state = DownReason.CLOSED
-        self._tell_down(DownReason.CLOSED)
+        self._notify_down(DownReason.CLOSED)
         self._io.call(partial(self._abandon, linger=up))
 
     # --- on the I/O thread -------------------------------------------------------------------
@@ -104,61 +97,41 @@ class DialledLink(ZmqLink):
         self._retry = None
         if self._ended:
             return
-        if self._host == "localhost":
-            self._connect("127.0.0.1")
-        elif is_literal(self._host):
-            self._connect(self._host)
-        else:
-            # A thread, since the name service may take its time; libzmq would block all links.
-            name = f"manta-resolve-{self._host}"
-            threading.Thread(target=self._resolve, name=name, daemon=True).start()
-            self._waiting = self._io.call_later(PATIENCE, self._not_resolved)
+        self._waiting = self._io.call_later(PATIENCE, self._not_resolved)
+        resolve_later(self._host, self._io.call, self._resolved)  # libzmq would block all links
 
     def _not_resolved(self) -> None:
-        self._set_down(DownReason.UNREACHABLE)  # and go on waiting for the name service
+        self._set_down(DownReason.UNREACHABLE)  # the name service may still answer
 
-    def _resolve(self) -> None:
-        found: list[str] = []
-        try:
-            infos = std_socket.getaddrinfo(self._host, self._port, type=std_socket.SOCK_STREAM)
-            found = [str(info[4][0]) for info in infos]
-        except OSError as error:
-            _log.info("the name %s is not known: %s", self._host, error)
-        if found:
-            host = found[self._failures % len(found)]  # the next one after a failure
-            self._io.call(lambda: self._connect(host))
-        else:
-            self._io.call(self._unknown_name)
-
-    def _unknown_name(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-        self._failed(DownReason.UNKNOWN_HOST)
-
-    def _connect(self, host: str) -> None:
+    def _resolved(self, found: list[str]) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
         if self._ended:
             return
+        if found:
+            self._connect(found[self._failures % len(found)])  # the next one after a failure
+        else:
+            self._failed(DownReason.UNKNOWN_HOST)
+
+    def _connect(self, host: str) -> None:
         self._reset()
         self.tcp = None
-        connection = _Connection(self._io, self._lock, self)
+        dealer = _Dealer(self._io, self._lock, self)
         try:
-            connection.open(self._factory, host, self._port)
+            dealer.open(self._factory, host, self._port)
         except zmq.ZMQError as error:
-            connection.close(linger=False)
+            dealer.close(linger=False)
             _log.warning("cannot dial %s: %s", self._address, error)
             self._failed(DownReason.UNREACHABLE)
             return
-        self._connection = connection
+        self._dealer = dealer
         with self._lock:
-            self._channel = connection
-            self._transmit([self._hello()])  # waits in the socket for the handshake
-        connection.look()
+            self._socket = dealer
+            self._transmit([self._hello()])  # zmq sends it after the handshake
+        dealer.arm()
 
     def _transmit(self, encoded: list[Buffer]) -> None:
-        channel = self._channel
-        socket = channel.socket if channel is not None else None
+        socket = self._socket.socket if self._socket is not None else None
         if socket is None:
             raise zmq.ZMQError(zmq.EHOSTUNREACH)
         if len(encoded) == 1:
@@ -166,19 +139,19 @@ class DialledLink(ZmqLink):
         else:
             socket.send_multipart(encoded, NOBLOCK)
 
-    def _connection_lost(self, channel: Channel) -> None:
-        if channel is self._connection:
+    def _connection_lost(self, socket: LockedSocket) -> None:
+        if socket is self._dealer:
             self._give_up(DownReason.LOST)
 
-    def connection_failed(self, connection: _Connection, reason: DownReason) -> None:
-        if connection is self._connection:
+    def attempt_failed(self, dealer: _Dealer, reason: DownReason) -> None:
+        if dealer is self._dealer:
             self._give_up(reason)
 
-    def arrived(self, connection: _Connection, parts: list[zmq.Frame]) -> None:
-        """A message from the server."""
-        if self._ended or connection is not self._connection:
+    def arrived(self, dealer: _Dealer, parts: list[zmq.Frame]) -> None:
+        """Handle a message from the server."""
+        if self._ended or dealer is not self._dealer:
             return
-        if len(parts) == 1 and self._state is None and self._take_usual(parts[0].bytes):
+        if len(parts) == 1 and self._state is None and self._take_single(parts[0].bytes):
             return
         try:
             head, message = read(parts, 0, self._options.limits)
@@ -186,47 +159,47 @@ class DialledLink(ZmqLink):
                 reason = frames.decode_bye(head)
                 if reason is Bye.VERSION:
                     self._peer_version = frames.version_of(parts[0].bytes)
-                self._told_bye(reason)
+                self._on_bye(reason)
             elif self._state is None:
                 self._take(head, message)
             elif head.kind == Kind.HELLO:
                 self._agree(frames.decode_hello(head))
-                connection.attempt.answered = True
-                connection.answered()
+                dealer.attempt.answered = True
+                dealer.answered()
                 self._failures = 0
-                self._tell_up()
+                self._notify_up()
             else:
                 raise RemoteProtocolError("a message before HELLO")
         except RemoteProtocolError as error:
             self._violated(error)
 
-    def _told_bye(self, reason: Bye) -> None:
+    def _on_bye(self, reason: Bye) -> None:
         if reason is Bye.VERSION:
             self._give_up(DownReason.VERSION)
         elif reason is Bye.PROTOCOL:
             _log.warning("%r says that this side broke the protocol", self)
             self._give_up(DownReason.PROTOCOL)
-        elif reason is Bye.STRANGER:
+        elif reason is Bye.NO_LINK:
             self._give_up(DownReason.LOST)
         else:
             self._give_up(DownReason.CLOSED)
 
     def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
-        if self._ended or self._connection is None:
+        if self._ended or self._dealer is None:
             return
         if bye is not None:
-            self._say(frames.encode_bye(bye))
+            self._send_frame(frames.encode_bye(bye))
         self._failed(reason, linger=bye is not None)
 
     def _failed(self, reason: DownReason, *, linger: bool = False) -> None:
-        """Say so, once for each reason, and try again later."""
+        """Notify the owner, once for each reason, and try again later."""
         if self._ended:
             return
         self._abandon(linger=linger)
         self._failures += 1
-        chance = int.from_bytes(os.urandom(2), "big") / 0xFFFF  # `random` costs time to import
+        chance = int.from_bytes(os.urandom(2), "big") / 0xFFFF  # `random` is slow to import
         wait = backoff(reason, self._failures, chance)
-        # A server that closes in mid-handshake looks the same: so once more, at once.
+        # A server that closes during the handshake looks the same: so try again at once.
         suspicion = reason is DownReason.WRONG_KEY and self._last_failure is not reason
         self._last_failure = reason
         self._retry = self._io.call_later(0.05 if suspicion else wait, self.attempt)
@@ -238,16 +211,16 @@ class DialledLink(ZmqLink):
             if self._ended or self._state is reason:
                 return
             self._state = reason
-        self._tell_down(reason)
+        self._notify_down(reason)
 
     def _abandon(self, *, linger: bool) -> None:
-        """Close the connection; for good, if the link has ended."""
-        connection, self._connection = self._connection, None
+        """Close the connection; for good if the link has ended."""
+        dealer, self._dealer = self._dealer, None
         with self._lock:
-            self._channel = None
+            self._socket = None
             self._backlog.clear()
-        if connection is not None:
-            connection.close(linger=linger)
+        if dealer is not None:
+            dealer.close(linger=linger)
         if self._ended:
             for timer in (self._retry, self._waiting):
                 if timer is not None:
@@ -255,8 +228,8 @@ class DialledLink(ZmqLink):
             self._forget(self)
 
 
-class _Connection(Channel):
-    """One DEALER, its monitor, and what they tell."""
+class _Dealer(LockedSocket):
+    """One attempt to connect: a DEALER and its monitor."""
 
     def __init__(self, io: IoThread, lock: threading.Lock, link: DialledLink) -> None:
         super().__init__(io, lock)
@@ -276,17 +249,17 @@ class _Connection(Channel):
         self.io.add_reader(fd_of(self._monitor), self._drain_monitor)
         self._timers = [
             self.io.call_later(PATIENCE, self._out_of_patience),
-            self.io.call_later(GREETING_AFTER, self._look_for_greeting),
+            self.io.call_later(GREETING_AFTER, self._probe_greeting),
         ]
         factory.connect(self.socket, join_address(host, port))
 
-    def look(self) -> None:
-        """Read both, without which their descriptors do not begin to tell."""
+    def arm(self) -> None:
+        """Read both sockets, which arms their descriptors."""
         self.drain()
         self._drain_monitor()
 
     def answered(self) -> None:
-        """The link is up: nothing to wait for any more."""
+        """The link is up: stop all waiting."""
         for timer in self._timers:
             timer.cancel()
         if self._probe is not None:
@@ -321,11 +294,11 @@ class _Connection(Channel):
 
     def _failed(self, reason: DownReason | None) -> None:
         if reason is not None:
-            # Its last words, such as a BYE, may have come in before the connection ended.
+            # A BYE may have arrived before the connection ended.
             self.drain_all()
-            self._link.connection_failed(self, reason)
+            self._link.attempt_failed(self, reason)
 
-    def _look_for_greeting(self) -> None:
+    def _probe_greeting(self) -> None:
         if self.attempt.connected and not self.attempt.admitted:
 
             def greeted() -> None:

@@ -1,7 +1,7 @@
-"""Does a server speak ZMTP at all? (RFC 23: it sends its greeting unasked.)
+"""Does a server speak ZMTP? One that does sends its greeting unasked (RFC 23).
 
-A server that cannot decide now (ZAP 300) and one that is frozen look the same
-to a zmq client. The greeting tells them apart: only the first sends one.
+A server that cannot decide now (ZAP 300) and a frozen one look the same to a zmq
+client. The greeting tells them apart: only the first sends one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class GreetingProbe:
         if self._socket is None:
             return
         first = b""
-        with contextlib.suppress(OSError):  # it hung up: no greeting
+        with contextlib.suppress(OSError):  # the server hung up
             first = self._socket.recv(1)
         self.close()
         if first == _SIGNATURE:

@@ -1,7 +1,6 @@
-"""The thread that owns a process's control sockets: a poll loop with tasks and timers.
+"""The thread that owns a process's control sockets: a poll loop with jobs and timers.
 
-Other threads reach it through a deque and a wake-up, one write to a burst.
-Whatever a task, timer or handler raises is logged, and the loop goes on.
+Whatever a job, timer or reader raises is logged, and the loop goes on.
 """
 
 from __future__ import annotations
@@ -9,15 +8,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import os
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from manta.transports.errors import LocalTransportError
+from manta.transports.jobs import Job, JobQueue
 
 T = TypeVar("T")
 Call = Callable[[], None]
@@ -41,16 +39,12 @@ class IoThread:
     """`call` and `run` are for any thread, all else for calls that run on this one."""
 
     def __init__(self, name: str) -> None:
-        self._tasks: deque[Call] = deque()
+        self._jobs = JobQueue()
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._readers: dict[int, Call] = {}
         self._poller = _Poller()
-        self._wakeup = _Wakeup()
-        self._wake_sent = False
-        self._stopping = False
-        self._closed = False
-        self._poller.add(self._wakeup.fd)
+        self._poller.add(self._jobs.fd)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._id = 0
 
@@ -67,38 +61,31 @@ class IoThread:
 
     # --- for any thread --------------------------------------------------------------------
 
-    def call(self, task: Call) -> None:
-        """Run `task` there soon, in the order of the calls; it is dropped once stopped."""
-        self._tasks.append(task)
-        # The loop clears the mark before it empties the deque: if it is set, this task is seen.
-        if not self._wake_sent and threading.get_ident() != self._id and not self._closed:
-            self._wake_sent = True
-            self._wakeup.send()
+    def call(self, call: Job) -> bool:
+        """Run `call` there soon, in the order of the calls; False, and it is not, at the end."""
+        return self._jobs.post(call)
 
-    def run(self, task: Callable[[], T], timeout: float) -> T:
-        """Run `task` there and return what it does. Raises what it raises, and TimeoutError."""
+    def run(self, call: Callable[[], T], timeout: float) -> T:
+        """Run `call` there and return what it does. Raises what it raises, and TimeoutError."""
         if self.is_current():
-            return task()
+            return call()
         done = threading.Event()
         results: list[T] = []
         errors: list[BaseException] = []
 
         def both() -> None:
             try:
-                results.append(task())
+                results.append(call())
             except BaseException as error:  # goes to who waits
                 errors.append(error)
             done.set()
 
-        self.call(both)
-        deadline = time.monotonic() + timeout
-        while not done.wait(0.05):
-            if not self._thread.is_alive() and not done.is_set():
-                raise LocalTransportError("the transport is closed: make a new one")
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"the I/O thread did not answer in {timeout:g} s: a handler blocks it"
-                )
+        if not self.call(both):
+            raise LocalTransportError("the transport is closed: make a new one")
+        if not done.wait(timeout):
+            raise TimeoutError(
+                f"the I/O thread did not answer in {timeout:g} s: a handler blocks it"
+            )
         if errors:
             raise errors[0]
         return results[0]
@@ -106,8 +93,8 @@ class IoThread:
     # --- for the I/O thread ----------------------------------------------------------------
 
     def end(self) -> None:
-        """Let the loop end after this round."""
-        self._stopping = True
+        """Let the loop end after this turn."""
+        self._jobs.stop()
 
     def call_later(self, delay: float, call: Call) -> Timer:
         timer = Timer(call)
@@ -126,13 +113,11 @@ class IoThread:
 
     def _run(self) -> None:
         self._id = threading.get_ident()
-        tasks, readers, timers = self._tasks, self._readers, self._timers
-        poll, wakeup = self._poller.poll, self._wakeup.fd
+        jobs, readers, timers, poll = self._jobs, self._readers, self._timers, self._poller.poll
         try:
-            while not self._stopping:
-                # A snapshot of how many: a task that queues itself again does not starve the rest.
-                for _ in range(len(tasks)):
-                    _guarded(tasks.popleft())
+            while not jobs.stopped:
+                for job in jobs.take():  # one that posts itself again comes after all others
+                    _guarded(job)
                 wait = -1.0
                 if timers:
                     now = time.monotonic()
@@ -142,26 +127,21 @@ class IoThread:
                             _guarded(call)
                     if timers:
                         wait = max(0.0, timers[0][0] - now)
-                if tasks or self._stopping:
+                if not jobs.idle:
                     wait = 0.0
                 for fd, _ in poll(wait):
-                    if fd == wakeup:
-                        self._wakeup.clear()
-                        self._wake_sent = False
-                    else:
-                        reader = readers.get(fd)
-                        if reader is not None:  # removed by one before it in this burst
-                            try:
-                                reader()
-                            except BaseException:
-                                _log.exception("a call on the I/O thread failed")
+                    reader = readers.get(fd)
+                    if reader is not None:  # not the queue, nor removed by one before it
+                        _guarded(reader)
         finally:
-            self._closed = True
+            jobs.stop()
+            for job in jobs.take():
+                _guarded(job)
             self._poller.close()
-            self._wakeup.close()
+            jobs.close()
 
 
-def _guarded(call: Call) -> None:
+def _guarded(call: Job) -> None:
     try:
         call()
     except BaseException:  # one failure must not silence every link of the process
@@ -188,36 +168,3 @@ class _Poller:
     def close(self) -> None:
         if hasattr(self._poll, "close"):
             self._poll.close()
-
-
-class _Wakeup:
-    """A descriptor that another thread makes readable."""
-
-    def __init__(self) -> None:
-        if TYPE_CHECKING or hasattr(os, "eventfd"):
-            self.fd = self._other = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:
-            self.fd, self._other = os.pipe()
-            os.set_blocking(self.fd, False)
-            os.set_blocking(self._other, False)
-        self._closing = threading.Lock()
-        self._open = True
-
-    def send(self) -> None:
-        with self._closing:  # never into a descriptor that is somebody else's by now
-            if not self._open:
-                return
-            try:
-                os.write(self._other, b"\1\0\0\0\0\0\0\0")
-            except BlockingIOError:
-                return  # full: it is awake
-
-    def clear(self) -> None:
-        os.read(self.fd, 4096)
-
-    def close(self) -> None:
-        with self._closing:
-            self._open = False
-            os.close(self.fd)
-            if self._other != self.fd:
-                os.close(self._other)

@@ -1,8 +1,8 @@
-"""What both ends of a zmq link share: sending, the window, heartbeats, and what arrives.
+"""What both ends of a zmq link share: sending, the window, heartbeats, and receiving.
 
-A message is handed to zmq by the thread that sends it, under the lock of the
-link's socket: that saves two thread switches of four in a round trip. All else
-happens on the I/O thread, and the lock is never held while a handler runs.
+The thread that sends hands its message to zmq itself, under the lock of the link's
+socket: that saves two of four thread switches in a round trip. All else happens on
+the I/O thread, and the lock is never held while a handler runs.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ NOBLOCK = int(zmq.NOBLOCK)
 EVENTS = int(zmq.EVENTS)
 SNDMORE_NOBLOCK = int(zmq.SNDMORE | zmq.NOBLOCK)
 POLLIN = int(zmq.POLLIN)
-USUAL_COST = frames.cost([0])
+SINGLE_COST = frames.cost([0])
 BYE, DATA = int(Kind.BYE), int(Kind.DATA)
-COPY_BELOW = 65536  # bytes; larger parts are views of what zmq received
-BATCH = 256  # messages of one socket before the others have their turn
+COPY_BELOW = 65536  # bytes; larger parts are views of zmq's memory
+BATCH = 256  # messages of one socket before the other sockets have their turn
 FLUSH_INTERVAL = 0.005  # seconds; zmq does not tell when a ROUTER's peer has room again
 
 _log = logging.getLogger(__name__)
@@ -49,13 +49,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LinkOptions:
-    """Times in seconds, sizes in bytes. The window bounds what a slow peer costs (R10)."""
+    """Times in seconds, sizes in bytes. The window bounds what a slow peer costs."""
 
     limits: Limits = field(default_factory=Limits)
     window: int = 8 * 1024 * 1024
-    heartbeat: float = 1.0  # a PING after so long without a word from the peer
-    silence: float = 5.0  # the peer is given up after so long without a word
-    hello: float = 5.0  # a new peer is cut off after so long without a HELLO
+    heartbeat: float = 1.0  # of silence from the peer, a PING is sent
+    silence: float = 5.0  # of silence, the peer is given up
+    hello: float = 5.0  # in which a new peer must send HELLO
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat < self.silence:
@@ -65,17 +65,17 @@ class LinkOptions:
 
 
 def readable(socket: Socket) -> bool:
-    """Has a message arrived? Also makes the socket's descriptor tell of the next one."""
+    """Has a message arrived? Asking also rearms the socket's descriptor."""
     return bool(socket.get(EVENTS) & POLLIN)  # type: ignore[operator]  # it is an int
 
 
 def fd_of(socket: Socket) -> int:
-    """The descriptor that can be read when something *may* have happened."""
+    """The descriptor that is readable when something *may* have happened."""
     return int(socket.get(zmq.FD))
 
 
-class Channel:
-    """A socket and the lock of the threads that use it."""
+class LockedSocket:
+    """A zmq socket that any thread sends on, under the lock, and the I/O thread reads."""
 
     def __init__(self, io: IoThread, lock: threading.Lock) -> None:
         self.io = io
@@ -88,7 +88,7 @@ class Channel:
         raise NotImplementedError
 
     def drain(self) -> None:
-        """Take in what has arrived; on the I/O thread."""
+        """Read what has arrived; on the I/O thread."""
         lock = self.lock
         try:
             for _ in range(BATCH):
@@ -102,21 +102,21 @@ class Channel:
                     parts = receive_parts(socket)
                 self.arrived(parts)
         except BaseException:
-            self.io.call(self.drain)  # whatever failed, the next message is to be read
+            self.io.call(self.drain)  # whatever failed, the next message must be read
             raise
         self.io.call(self.drain)  # after the others have had their turn
 
     def drain_all(self) -> None:
-        """Take in what has arrived, were it several batches, for once; on the I/O thread."""
+        """Read several batches at once; on the I/O thread."""
         for _ in range(8):
             self.drain()
             if not self.draining:
                 return
 
     def sent(self) -> None:
-        """To be called, with the lock, after each send: it may have eaten the news of an arrival.
+        """Call it, with the lock, after each send, which may have cleared the descriptor.
 
-        Until a look at EVENTS finds nothing, the descriptor does not tell of the next.
+        The descriptor becomes readable again only after EVENTS was seen empty.
         """
         if not self.draining and self.socket is not None and readable(self.socket):
             self.io.call(self.drain)
@@ -137,7 +137,7 @@ def receive_parts(socket: Socket) -> list[zmq.Frame]:
 
 
 def read(parts: list[zmq.Frame], at: int, limits: Limits) -> tuple[Head, list[Buffer]]:
-    """Check a message whose head is at that place. Raises RemoteProtocolError."""
+    """Check a message whose head is at index `at`. Raises RemoteProtocolError."""
     if len(parts) <= at:
         raise RemoteProtocolError("a message without a head")
     head = frames.decode_head(parts[at].bytes, limits)
@@ -150,7 +150,7 @@ def read(parts: list[zmq.Frame], at: int, limits: Limits) -> tuple[Head, list[Bu
 
 
 class ZmqLink(ABC):
-    """One end of a link. `dialled` and `accepted` ones differ in how they come and go."""
+    """One end of a link. Dialled and accepted links differ in how they begin and end."""
 
     def __init__(
         self,
@@ -167,16 +167,16 @@ class ZmqLink(ABC):
         self._options = options
         self._state: DownReason | None = DownReason.CONNECTING
         self._ended = False
-        self._channel: Channel | None = None
+        self._socket: LockedSocket | None = None
         self._backlog: deque[list[Buffer]] = deque()
         self._flushing = False
-        self.tcp: TcpConnection | None = None  # where the system lets us know it
+        self.tcp: TcpConnection | None = None  # None while not known
         self._peer_version = ""
         self._reset()
 
     def _reset(self) -> None:
-        """For a new connection."""
-        self._limits = self._options.limits  # of what we send; the peer's are minded too
+        """Begin a new connection."""
+        self._limits = self._options.limits  # of what is sent, once HELLO came the peer's too
         self._window = self._options.window
         self._report_every = self._window // 4
         self._sent = 0  # see frames.cost
@@ -224,9 +224,9 @@ class ZmqLink(ABC):
             self._sent += size
 
     def _put(self, encoded: list[Buffer]) -> None:
-        """Hand to zmq, or keep what it has no room for; with the lock. Raises LinkDown."""
-        channel = self._channel
-        if channel is None:
+        """Hand frames to zmq, or queue what it has no room for; with the lock. Raises LinkDown."""
+        socket = self._socket
+        if socket is None:
             raise LinkDown(f"the link to {self} is down", self._state or DownReason.LOST)
         if self._backlog:
             self._backlog.append([bytes(part) for part in encoded])
@@ -234,25 +234,25 @@ class ZmqLink(ABC):
         try:
             self._transmit(encoded)
         except zmq.Again:
-            # Copied, since the sender's buffers are its own again once we return.
+            # Copied, since the sender may change its buffers once this returns.
             self._backlog.append([bytes(part) for part in encoded])
             self._flush_later()
         except zmq.ZMQError as error:  # EHOSTUNREACH: the peer's connection is gone
-            self._io.call(lambda: self._connection_lost(channel))
+            self._io.call(lambda: self._connection_lost(socket))
             raise LinkDown(
                 f"the connection of {self} broke off ({error.strerror})", DownReason.LOST
             ) from error
-        channel.sent()
+        socket.sent()
 
     @abstractmethod
     def close(self) -> None: ...
 
     @abstractmethod
     def _transmit(self, encoded: list[Buffer]) -> None:
-        """Raises zmq.Again when there is no room, ZMQError when there is no peer."""
+        """Hand frames to zmq. Raises zmq.Again when it has no room, ZMQError without a peer."""
 
     @abstractmethod
-    def _connection_lost(self, channel: Channel) -> None: ...
+    def _connection_lost(self, socket: LockedSocket) -> None: ...
 
     def _flush_later(self) -> None:
         def arm() -> None:
@@ -265,8 +265,8 @@ class ZmqLink(ABC):
     def _flush(self) -> None:
         with self._lock:
             self._flushing = False
-            channel = self._channel
-            if channel is None or self._state is not None:
+            socket = self._socket
+            if socket is None or self._state is not None:
                 return
             try:
                 while self._backlog:
@@ -275,11 +275,11 @@ class ZmqLink(ABC):
             except zmq.Again:
                 self._flush_later()
             except zmq.ZMQError:
-                self._io.call(lambda: self._connection_lost(channel))
-            channel.sent()
+                self._io.call(lambda: self._connection_lost(socket))
+            socket.sent()
 
-    def _say(self, frame: bytes) -> bool:
-        """Send a word of the link's own, which the window does not count; False if it is gone."""
+    def _send_frame(self, frame: bytes) -> bool:
+        """Send a control frame, which the window does not count; False when the link is down."""
         with self._lock:
             try:
                 self._put([frame])
@@ -295,7 +295,7 @@ class ZmqLink(ABC):
     # --- what arrives, on the I/O thread -----------------------------------------------------
 
     def _agree(self, hello: Hello) -> None:
-        """Mind the peer's limits as well as ours."""
+        """Apply the peer's limits besides this side's."""
         with self._lock:
             self._window = min(self._window, hello.window)
             ours = self._options.limits
@@ -303,12 +303,12 @@ class ZmqLink(ABC):
             self._limits = frames.common(frames.common(ours, most), hello.limits)
             self._report_every = max(1, self._window // 4)
 
-    def _take_usual(self, head: bytes) -> bool:
-        """Take a message if it is what nearly all are, on a link that is up."""
-        part = frames.usual_part(head, self._options.limits)
+    def _take_single(self, head: bytes) -> bool:
+        """Handle a DATA message of one inline part, as nearly all are; False for any other."""
+        part = frames.single_part(head, self._options.limits)
         if part is None:
             return False
-        self._take_data([part], USUAL_COST + len(part))
+        self._take_data([part], SINGLE_COST + len(part))
         return True
 
     def _take_data(self, message: list[Buffer], size: int) -> None:
@@ -324,30 +324,30 @@ class ZmqLink(ABC):
             self._handler_failed(error)
 
     def _take(self, head: Head, message: list[Buffer]) -> None:
-        """A message on a link that is up. Raises RemoteProtocolError."""
+        """Handle a message on a link that is up. Raises RemoteProtocolError."""
         self._heard = True
         if head.kind == DATA:
             self._take_data(message, frames.cost(head.sizes))
         elif head.kind == Kind.PING:
-            self._count(head)
+            self._acknowledge(head)
             self._report()
         elif head.kind == Kind.PONG:
-            self._count(head)
+            self._acknowledge(head)
         else:
             raise RemoteProtocolError("a second HELLO on one connection")
 
     def _report(self) -> None:
         self._reported = self._received
-        self._say(frames.encode_pong(self._received))
+        self._send_frame(frames.encode_pong(self._received))
 
-    def _count(self, head: Head) -> None:
-        counted = frames.decode_counted(head)
-        if not self._acknowledged <= counted <= self._sent:
-            raise RemoteProtocolError(f"the peer counts {counted} bytes, {self._sent} were sent")
-        self._acknowledged = counted
+    def _acknowledge(self, head: Head) -> None:
+        received = frames.decode_received(head)
+        if not self._acknowledged <= received <= self._sent:
+            raise RemoteProtocolError(f"the peer counts {received} bytes, {self._sent} were sent")
+        self._acknowledged = received
 
-    def beat(self, passed: float) -> None:
-        """So many seconds passed; on the I/O thread."""
+    def tick(self, passed: float) -> None:
+        """Notice that `passed` seconds passed; on the I/O thread."""
         if self._state is not None:
             return
         if self._heard:
@@ -355,18 +355,18 @@ class ZmqLink(ABC):
             self._silent_for = 0.0
             self._progress.reset()
             return
-        if self.tcp is not None and self._progress.look(self.tcp.received()):
+        if self.tcp is not None and self._progress.advance(self.tcp.received()):
             self._silent_for = 0.0
             if self._progress.excessive:
                 self._violated(RemoteProtocolError("a message without an end"))
             else:
-                self._report()  # its PINGs wait behind that message
+                self._report()  # the peer's PINGs wait behind that message
             return
         self._silent_for += passed
         if self._silent_for >= self._options.silence:
             self._give_up(DownReason.SILENT)
         elif self._silent_for >= self._options.heartbeat / 2:
-            self._say(frames.encode_ping(self._received))
+            self._send_frame(frames.encode_ping(self._received))
 
     @abstractmethod
     def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
@@ -380,7 +380,7 @@ class ZmqLink(ABC):
             self._give_up(DownReason.PROTOCOL, Bye.PROTOCOL)
 
     def _call(self, call: Callable[[], None]) -> None:
-        """Call the owner."""
+        """Call the owner's handler."""
         if self._ended:
             return
         try:
@@ -395,15 +395,15 @@ class ZmqLink(ABC):
         _log.error("a handler of %r failed: the connection is closed", self, exc_info=error)
         self._give_up(DownReason.PROTOCOL, Bye.PROTOCOL)
 
-    def _tell_up(self) -> None:
+    def _notify_up(self) -> None:
         with self._lock:
             if self._ended:
                 return
             self._state = None
         self._call(lambda: self._handler.link_up(self))
 
-    def _tell_down(self, reason: DownReason) -> None:
-        """The owner hears of it once, and not from inside a call of its own."""
+    def _notify_down(self, reason: DownReason) -> None:
+        """Notify the owner, not from inside a call of its own."""
 
         def tell() -> None:
             try:

@@ -1,8 +1,8 @@
 """A bound ROUTER and the links that it accepted.
 
-The key that CURVE proved comes with every message, as its User-Id, and is
-compared each time: a routing id is only a name that a peer may choose. A peer
-that is cut off loses its TCP connection too, for zmq has no way to say so.
+Every message carries the key that CURVE proved, as its User-Id, and it is compared
+each time: a routing id is only a name that a peer may choose. zmq cannot disconnect
+a peer, so one that is cut off loses its TCP connection instead.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from manta.transports import frames
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
 from manta.transports.security.admission import Admission
-from manta.transports.zeromq.dialling import parse_event
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
     SNDMORE_NOBLOCK,
-    Channel,
     LinkOptions,
+    LockedSocket,
     ZmqLink,
     fd_of,
     read,
     readable,
     send_part,
 )
+from manta.transports.zeromq.sockets import parse_event
 from manta.transports.zeromq.tcp import TcpConnection
 
 if TYPE_CHECKING:
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
     from manta.transports.zeromq.sockets import Socket, SocketFactory
 
 CUT_TIMEOUT = 10.0  # seconds that `cut` waits for the I/O thread
-_STRANGERS_BYTES = 1024 * 1024  # from a connection that has not said HELLO
-_LAST_WORDS = 0.2  # seconds from a BYE to the end of the connection
+_PENDING_BYTES = 1024 * 1024  # from a connection that has not sent HELLO
+_BYE_DELAY = 0.2  # seconds from a BYE to the end of the connection
 _MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 _UNBIND_TIMEOUT = 0.2  # seconds
-_PROBES = (0.001, 0.01, 0.2)  # seconds after the news of a disconnection: zmq closes it after that
+_PROBES = (0.001, 0.01, 0.2)  # seconds after a disconnection event, which comes before the end
 
 _log = logging.getLogger(__name__)
 
 
 class AcceptedLink(ZmqLink):
-    """The server's end; it lives for one connection."""
+    """The listening end of a link; it lasts for one connection."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class AcceptedLink(ZmqLink):
         self.routing_id = routing_id
         self.tcp = tcp
         self._listener = listener
-        self._channel = listener
+        self._socket = listener
 
     def close(self) -> None:
         self._end(DownReason.CLOSED, Bye.CLOSING)
@@ -77,26 +77,26 @@ class AcceptedLink(ZmqLink):
         socket = self._listener.socket
         if socket is None:
             raise zmq.ZMQError(zmq.EHOSTUNREACH)
-        # Only the first can fail: with MANDATORY, zmq then takes all of the message or nothing.
+        # Only this part can fail: with MANDATORY, zmq takes all of the message or nothing.
         send_part(socket, self.routing_id, SNDMORE_NOBLOCK)
         if len(encoded) == 1:
             send_part(socket, encoded[0], NOBLOCK)
         else:
             socket.send_multipart(encoded, NOBLOCK)
 
-    def _connection_lost(self, channel: Channel) -> None:
+    def _connection_lost(self, socket: LockedSocket) -> None:
         self._end(DownReason.LOST)
 
     # --- on the I/O thread, but for `close` ---------------------------------------------------
 
     def greet(self, hello: frames.Hello) -> None:
-        """The peer said HELLO."""
+        """Answer the peer's HELLO: the link is up."""
         self._agree(hello)
-        self._say(self._hello())
-        self._tell_up()
+        self._send_frame(self._hello())
+        self._notify_up()
 
     def is_up_for(self, key: object) -> bool:
-        """Is it up, and is this its peer's key?"""
+        """Is the link up, and is this its peer's key?"""
         if self._state is not None:
             return False
         if key == self._peer_key:
@@ -105,19 +105,19 @@ class AcceptedLink(ZmqLink):
         return False
 
     def take(self, parts: list[zmq.Frame]) -> None:
-        """A message, the routing id first."""
-        if len(parts) == 2 and self._take_usual(parts[1].bytes):
+        """Handle a message, whose first part is the routing id."""
+        if len(parts) == 2 and self._take_single(parts[1].bytes):
             return
         try:
             head, message = read(parts, 1, self._options.limits)
             if head.kind == BYE:
-                self._told_bye(frames.decode_bye(head))
+                self._on_bye(frames.decode_bye(head))
             else:
                 self._take(head, message)
         except RemoteProtocolError as error:
             self._violated(error)
 
-    def _told_bye(self, reason: Bye) -> None:
+    def _on_bye(self, reason: Bye) -> None:
         if reason is Bye.PROTOCOL:
             _log.warning("%r says that this side broke the protocol", self)
             self._end(DownReason.PROTOCOL)
@@ -125,13 +125,13 @@ class AcceptedLink(ZmqLink):
             self._end(DownReason.CLOSED)
 
     def probe(self) -> None:
-        """Is the connection still there?"""
+        """End the link if its connection is gone."""
         if not self._ended and self.tcp is not None and not self.tcp.is_open:
-            self._listener.drain_all()  # its last words may wait
+            self._listener.drain_all()  # a BYE may be waiting
             self._end(DownReason.LOST)
 
     def revoke(self) -> None:
-        """Stop at once: no last words, and what zmq still holds goes nowhere."""
+        """End the link at once: no BYE, and what zmq still holds is dropped."""
         self._end(DownReason.REVOKED)
         if self.tcp is not None:
             self.tcp.kill()
@@ -139,7 +139,7 @@ class AcceptedLink(ZmqLink):
     def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
         self._end(reason, bye)
         if bye is not None:
-            self._listener.condemn(self.routing_id, self.tcp)
+            self._listener.close_after_bye(self.routing_id, self.tcp)
         elif self.tcp is not None:
             self.tcp.kill()
 
@@ -151,16 +151,16 @@ class AcceptedLink(ZmqLink):
                 try:
                     self._transmit([frames.encode_bye(bye)])
                 except zmq.ZMQError as error:
-                    _log.debug("no goodbye to %r: %s", self, error)
+                    _log.debug("no BYE to %r: %s", self, error)
                 self._listener.sent()
             self._ended = True
             self._state = reason
             self._backlog.clear()
-        self._tell_down(reason)
+        self._notify_down(reason)
         self._io.call(partial(self._listener.forget, self))
 
 
-class ZmqListener(Channel):
+class ZmqListener(LockedSocket):
     """Accepts links at one address."""
 
     def __init__(
@@ -186,8 +186,8 @@ class ZmqListener(Channel):
         self._monitor: Socket | None = None
         self._links: dict[bytes, AcceptedLink] = {}
         self._by_fd: dict[int, AcceptedLink] = {}
-        self._strangers: dict[int, tuple[TcpConnection, float]] = {}  # accepted, no HELLO yet
-        self._condemned: set[bytes] = set()
+        self._pending: dict[int, tuple[TcpConnection, float]] = {}  # accepted, no HELLO yet
+        self._closing: set[bytes] = set()
 
     def open(self, address: str, fd: int | None) -> None:
         """Bind, on any thread. Raises AddressInUse and LocalTransportError."""
@@ -221,7 +221,7 @@ class ZmqListener(Channel):
         return self.io.run(cut, CUT_TIMEOUT)
 
     def close(self) -> None:
-        """Say goodbye to all and stop listening."""
+        """Close all links and stop listening."""
         if self.socket is not None:
             self.io.run(self.close_now, CUT_TIMEOUT)
 
@@ -240,7 +240,7 @@ class ZmqListener(Channel):
         self._forget(self)
 
     def _unbind(self, socket: Socket, monitor: Socket) -> None:
-        """Free the port before this returns: zmq does it by and by."""
+        """Unbind, and wait until zmq has freed the port."""
         with self.lock:
             socket.unbind(self.address)
         deadline = time.monotonic() + _UNBIND_TIMEOUT
@@ -250,14 +250,14 @@ class ZmqListener(Channel):
                 return
         _log.info("%s is not free yet", self.address)
 
-    def beat(self, passed: float) -> None:
+    def tick(self, passed: float) -> None:
         for link in list(self._links.values()):
-            link.beat(passed)
-        if self._strangers:
+            link.tick(passed)
+        if self._pending:
             now = time.monotonic()
-            for fd, (tcp, deadline) in list(self._strangers.items()):
-                if now > deadline or (tcp.received() or 0) > _STRANGERS_BYTES:
-                    del self._strangers[fd]
+            for fd, (tcp, deadline) in list(self._pending.items()):
+                if now > deadline or (tcp.received() or 0) > _PENDING_BYTES:
+                    del self._pending[fd]
                     tcp.kill()
 
     def forget(self, link: AcceptedLink) -> None:
@@ -266,16 +266,16 @@ class ZmqListener(Channel):
         if link.tcp is not None and self._by_fd.get(link.tcp.fd) is link:
             del self._by_fd[link.tcp.fd]
 
-    def condemn(self, routing_id: bytes, tcp: TcpConnection | None) -> None:
-        """Hear no more of a connection, and end it when its BYE has gone out."""
+    def close_after_bye(self, routing_id: bytes, tcp: TcpConnection | None) -> None:
+        """Ignore a connection, and end it once its BYE has had time to leave."""
 
-        def execute() -> None:
-            self._condemned.discard(routing_id)
+        def end() -> None:
+            self._closing.discard(routing_id)
             if tcp is not None:
                 tcp.kill()
 
-        self._condemned.add(routing_id)
-        self.io.call_later(_LAST_WORDS, execute)
+        self._closing.add(routing_id)
+        self.io.call_later(_BYE_DELAY, end)
 
     def arrived(self, parts: list[zmq.Frame]) -> None:
         name = parts[0]
@@ -283,7 +283,7 @@ class ZmqListener(Channel):
         try:
             key = name.get("User-Id")
         except zmq.ZMQError:
-            key = ""  # no handshake proved it: impossible behind CURVE, and refused all the same
+            key = ""  # impossible behind CURVE, and refused all the same
         denied = self._admission.denies(str(key))
         link = self._links.get(routing_id)
         if link is not None and link.is_up_for(key):
@@ -292,60 +292,62 @@ class ZmqListener(Channel):
             else:
                 link.take(parts)
         else:
-            self._from_stranger(routing_id, str(key), denied, parts)
+            self._without_link(routing_id, str(key), denied, parts)
 
-    def _from_stranger(
+    def _without_link(
         self, routing_id: bytes, key: str, denied: bool, parts: list[zmq.Frame]
     ) -> None:
-        """A message on a connection that has no link, or has one no more."""
-        if routing_id in self._condemned:
+        """Handle a message on a connection that has no link, or no longer has one."""
+        if routing_id in self._closing:
             return
         if denied or not key:
             self._kill(parts[0])
             return
         try:
             head, _ = read(parts, 1, self.link_options.limits)
-            self._met(routing_id, key, head, parts[0])
+            self._first_message(routing_id, key, head, parts[0])
         except RemoteProtocolError as error:
             self._refuse(routing_id, key, parts[0], error)
 
-    def _met(self, routing_id: bytes, key: str, head: frames.Head, name: zmq.Frame) -> None:
-        """A message on a connection that has no link. Raises RemoteProtocolError."""
+    def _first_message(
+        self, routing_id: bytes, key: str, head: frames.Head, name: zmq.Frame
+    ) -> None:
+        """Open a link if the message is a HELLO. Raises RemoteProtocolError."""
         tcp = _tcp_of(name)
         if head.kind == Kind.HELLO:
             if len(routing_id) != 5 or routing_id[0] != 0 or routing_id in self._links:
-                # Only ids that this ROUTER made are nobody else's, now and later.
+                # Only ids that this ROUTER generated are unique.
                 raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
             hello = frames.decode_hello(head)
             link = AcceptedLink(self, routing_id, key, tcp)
             self._links[routing_id] = link
             if tcp is not None:
                 before = self._by_fd.get(tcp.fd)
-                if before is not None:  # its connection is gone, or it would have the descriptor
+                if before is not None:  # its connection is gone: the descriptor was reused
                     self.io.call_later(_PROBES[0], before.probe)
                 self._by_fd[tcp.fd] = link
-                self._strangers.pop(tcp.fd, None)
+                self._pending.pop(tcp.fd, None)
             link.greet(hello)
         elif head.kind != Kind.BYE:
-            # We gave it up, and it does not know: it is to dial again.
-            self._last_words(routing_id, Bye.STRANGER, tcp)
+            # This side gave the link up, and the peer does not know.
+            self._send_bye(routing_id, Bye.NO_LINK, tcp)
 
     def _refuse(
         self, routing_id: bytes, key: str, name: zmq.Frame, error: RemoteProtocolError
     ) -> None:
         _log.warning("peer %s loses its connection: %s", key, error)
         bye = Bye.VERSION if isinstance(error, VersionMismatch) else Bye.PROTOCOL
-        self._last_words(routing_id, bye, _tcp_of(name))
+        self._send_bye(routing_id, bye, _tcp_of(name))
 
-    def _last_words(self, routing_id: bytes, bye: Bye, tcp: TcpConnection | None) -> None:
+    def _send_bye(self, routing_id: bytes, bye: Bye, tcp: TcpConnection | None) -> None:
         with self.lock:
             if self.socket is not None:
                 try:
                     self.socket.send_multipart([routing_id, frames.encode_bye(bye)], NOBLOCK)
                 except zmq.ZMQError as error:
-                    _log.debug("no goodbye to a stranger: %s", error)
+                    _log.debug("no BYE to a peer without a link: %s", error)
                 self.sent()
-        self.condemn(routing_id, tcp)
+        self.close_after_bye(routing_id, tcp)
 
     def _kill(self, name: zmq.Frame) -> None:
         tcp = _tcp_of(name)
@@ -357,7 +359,7 @@ class ZmqListener(Channel):
             return
         self.io.add_reader(fd_of(self.socket), self.drain)
         self.io.add_reader(fd_of(self._monitor), self._drain_monitor)
-        self.drain()  # what came before is not told again
+        self.drain()  # the descriptors do not report what came before
         self._drain_monitor()
 
     def _drain_monitor(self) -> None:
@@ -367,9 +369,9 @@ class ZmqListener(Channel):
                 tcp = TcpConnection.of(fd)
                 patience = self._factory.options.handshake / 1000 + self.link_options.hello
                 if tcp is not None and fd not in self._by_fd:
-                    self._strangers[fd] = tcp, time.monotonic() + patience
+                    self._pending[fd] = tcp, time.monotonic() + patience
             elif event == zmq.EVENT_DISCONNECTED:
-                self._strangers.pop(fd, None)
+                self._pending.pop(fd, None)
                 link = self._by_fd.get(fd)
                 if link is not None:
                     for delay in _PROBES:

@@ -1,26 +1,29 @@
-"""The one place where zmq sockets get their options (R1, R9).
+"""The one place where zmq sockets are made and get their options.
 
-Every wait has an end and every queue a bound. A server socket is made only
-where a live ZAP handler answers for its domain: CURVE alone admits anybody.
+Every wait ends and every queue is bounded. A server socket is made only where a
+live ZAP handler answers for its domain: CURVE alone admits anybody.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import socket as std_socket
+import struct
 from dataclasses import dataclass
 
 import zmq
 
+from manta.transports.addresses import join_address, resolve, split_address
 from manta.transports.errors import AddressInUse, LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
 from manta.transports.security.zap import ZapServer
 
 CURVE_OVERHEAD = 64  # bytes that CURVE adds to a frame (RFC 26: 33), and some
-# Milliseconds to the next attempt of a socket that is to make one only. Not -1: libzmq then drops
-# what has arrived as soon as the connection ends.
+# Milliseconds to the second attempt of a socket that should make only one. With -1, libzmq would
+# drop what has arrived as soon as the connection ends.
 NEVER = 3_600_000
+
+_EVENT = struct.Struct("=Hi")
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -44,33 +47,8 @@ class SocketOptions:
     backlog: int = 512  # connections that wait to be accepted
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """`tcp://host:port` in parts, an IPv6 host without its brackets."""
-    scheme, _, rest = address.partition("://")
-    host, colon, port = rest.rpartition(":")
-    if scheme != "tcp" or not colon or not host or not port.isascii() or not port.isdigit():
-        raise LocalTransportError(f"{address!r} is not an address: write tcp://HOST:PORT")
-    if int(port) > 65535:
-        raise LocalTransportError(f"{address!r} has no such port: ports end at 65535")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-
-
-def is_literal(host: str) -> bool:
-    """Is it an IP address, which needs no name service?"""
-    family = std_socket.AF_INET6 if ":" in host else std_socket.AF_INET
-    try:
-        std_socket.inet_pton(family, host.partition("%")[0])
-    except OSError:
-        return False
-    return True
-
-
 class SocketFactory:
-    """Makes the sockets of one identity in one context."""
+    """Makes the sockets of one key pair in one context."""
 
     def __init__(
         self,
@@ -98,14 +76,14 @@ class SocketFactory:
         return socket
 
     def client(self, kind: int, server_key: str) -> Socket:
-        """A CURVE client socket that talks to the holder of `server_key` only."""
+        """A CURVE client socket that connects only to the holder of `server_key`."""
         check_key(server_key, "server's public key")
         socket = self._make(kind)
         socket.setsockopt_string(zmq.CURVE_SERVERKEY, server_key)
         return socket
 
     def connect(self, socket: Socket, address: str) -> None:
-        """Returns at once; give it an IP address, since libzmq resolves names while it blocks."""
+        """Connect to an IP address; returns at once. (libzmq would block to resolve a name.)"""
         host, port = split_address(address)
         socket.setsockopt(zmq.IPV6, int(":" in host))
         try:
@@ -114,10 +92,10 @@ class SocketFactory:
             raise LocalTransportError(f"cannot dial {address}: {error.strerror}") from error
 
     def bind(self, socket: Socket, address: str, *, fd: int | None = None) -> str:
-        """Bind a socket that `server` made; returns the address with the port taken.
+        """Bind a socket that `server` made; returns the address with the port that was taken.
 
-        `fd` is a TCP socket that listens already; this process's copy of it
-        stays open. Raises AddressInUse or LocalTransportError.
+        `fd` is a TCP socket that already listens; the caller's descriptor stays open.
+        Raises AddressInUse or LocalTransportError.
         """
         domain = socket.getsockopt_string(zmq.ZAP_DOMAIN)
         if not socket.getsockopt(zmq.CURVE_SERVER) or not domain:
@@ -126,8 +104,14 @@ class SocketFactory:
             )
         self._check_zap(domain)
         host, port = split_address(address)
-        if host != "*" and not is_literal(host):
-            host = _resolve(host, address)
+        if host != "*":
+            try:
+                host = resolve(host)[0]
+            except OSError as error:
+                raise LocalTransportError(
+                    f"cannot listen on {address}: the name {host!r} is not known here; use an IP "
+                    f"address of this machine, or * for all"
+                ) from error
         socket.setsockopt(zmq.IPV6, int(":" in host))
         if fd is not None:
             own = os.dup(fd)  # libzmq closes its copy with the socket
@@ -167,7 +151,7 @@ class SocketFactory:
             ):
                 socket.setsockopt(option, value)
             if kind == zmq.ROUTER:
-                # A peer that is gone is an error, and nobody takes over another's routing id.
+                # Sending to a peer that is gone is an error; nobody takes over a routing id.
                 socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
                 socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
             socket.setsockopt_string(zmq.CURVE_PUBLICKEY, self._keys.public)
@@ -178,17 +162,10 @@ class SocketFactory:
         return socket
 
 
-def _resolve(host: str, address: str) -> str:
-    try:
-        found = std_socket.getaddrinfo(host, None, type=std_socket.SOCK_STREAM)
-    except OSError as error:
-        raise LocalTransportError(
-            f"cannot listen on {address}: the name {host!r} is not known here; use an IP "
-            f"address of this machine, or * for all"
-        ) from error
-    # IPv4 first: where both are there, a name mostly means both, and peers try IPv4.
-    found.sort(key=lambda info: info[0] != std_socket.AF_INET)
-    return str(found[0][4][0])
+def parse_event(message: list[bytes]) -> tuple[int, int]:
+    """Event and value of a monitor's message (pyzmq's own parser imports asyncio and ssl)."""
+    event, value = _EVENT.unpack(message[0])
+    return event, value
 
 
 def _bind_error(error: zmq.ZMQError, address: str) -> LocalTransportError:

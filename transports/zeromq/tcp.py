@@ -1,8 +1,8 @@
-"""The TCP connections under zmq's sockets: to end one, and to see what it brings.
+"""The TCP connections under zmq's sockets: how to end one, and how much it receives.
 
-zmq can neither disconnect one peer of a ROUTER nor tell what arrives before a
+zmq can neither disconnect one peer of a ROUTER nor report what arrives before a
 message is complete. The descriptors come from zmq (monitor events, SRCFD) and
-stay zmq's own; they are only ever used through a copy that is closed at once.
+remain its own; they are only used through a copy that is closed at once.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def _copy(fd: int) -> socket.socket:
 
 
 class TcpConnection(NamedTuple):
-    """One connection, told from a later one with the same descriptor."""
+    """One connection, distinguished from a later one with the same descriptor."""
 
     fd: int
     peer: object
 
     @classmethod
     def of(cls, fd: int) -> TcpConnection | None:
-        """What is behind the descriptor now; None if it is no connection any more."""
+        """The connection behind a descriptor; None if there is none any more."""
         with suppress(OSError), _copy(fd) as copy:
             return cls(fd, copy.getpeername())
         return None
@@ -45,14 +45,14 @@ class TcpConnection(NamedTuple):
         return TcpConnection.of(self.fd) == self
 
     def kill(self) -> None:
-        """End it, whatever is on its way."""
+        """End the connection, whatever is in flight."""
         with suppress(OSError), _copy(self.fd) as copy:
-            # Compared on the copy, which stays the same connection whatever zmq closes.
+            # Compared on the copy, which remains this connection whatever zmq closes.
             if copy.getpeername() == self.peer:
                 copy.shutdown(socket.SHUT_RDWR)
 
     def received(self) -> int | None:
-        """Bytes that came in so far; None where the system does not tell."""
+        """Bytes received so far; None where the system does not say."""
         if not hasattr(socket, "TCP_INFO"):
             return None
         with suppress(OSError, struct.error), _copy(self.fd) as copy:
@@ -63,15 +63,15 @@ class TcpConnection(NamedTuple):
 
 
 class Progress:
-    """What a connection brings while no message becomes complete.
+    """What a connection receives while no message becomes complete.
 
-    A large message over a slow line is a sign of life. One without an end is
-    an attack: zmq would hold all of it, beyond every limit of ours.
+    A large message on a slow line is a sign of life. An endless one is an attack: zmq
+    would hold all of it, beyond every limit.
     """
 
     def __init__(self, limit: int, least: int = 1024) -> None:
         self._limit = limit
-        self._least = least  # per look: more than zmq's own heartbeats, which say nothing of life
+        self._least = least  # in a tick; zmq's own heartbeats, which prove nothing, are fewer
         self._first: int | None = None
         self._last = 0
 
@@ -79,8 +79,8 @@ class Progress:
         """A message became complete."""
         self._first = None
 
-    def look(self, received: int | None) -> bool:
-        """Given all bytes so far: is a message on its way?"""
+    def advance(self, received: int | None) -> bool:
+        """Is a message arriving? `received` counts all bytes so far."""
         if received is None:
             return False
         if self._first is None:
@@ -92,5 +92,5 @@ class Progress:
 
     @property
     def excessive(self) -> bool:
-        """Did more come than any message may have?"""
+        """Did more arrive than any message may have?"""
         return self._first is not None and self._last - self._first > self._limit

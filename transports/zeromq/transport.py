@@ -1,4 +1,4 @@
-"""The control plane in earnest: CURVE over TCP, one ROUTER to a listener, one DEALER to a link."""
+"""Links over CURVE: one ROUTER for each listener, one DEALER for each dialled link."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import zmq
 
+from manta.transports.addresses import split_address
 from manta.transports.errors import LocalTransportError
-from manta.transports.frames import Limits
 from manta.transports.security.keys import KeyPair, check_key
 from manta.transports.security.zap import ZapServer
 from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.io_thread import IoThread
 from manta.transports.zeromq.links import LinkOptions
 from manta.transports.zeromq.listener import ZmqListener
-from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions, split_address
+from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,40 +35,32 @@ _log = logging.getLogger(__name__)
 
 
 class ZmqTransport:
-    """Implements `interface.Transport`; make one to a process.
+    """Implements `interface.Transport`; one for each process.
 
-    It owns its I/O thread, and its zmq context unless one is given. A context
-    that is given gets a ZAP handler, unless `zap` is the one that it has.
+    It owns its I/O thread, its zmq context and the context's ZAP handler.
     """
 
     def __init__(
         self,
         keys: KeyPair,
         *,
-        limits: Limits | None = None,
         options: LinkOptions | None = None,
         sockets: SocketOptions | None = None,
-        context: Context | None = None,
-        zap: ZapServer | None = None,
     ) -> None:
         self._keys = keys
         self._options = options or LinkOptions()
-        if limits is not None:
-            self._options = replace(self._options, limits=limits)
-        self._own_context = context is None
-        self._context: Context = zmq.Context() if context is None else context
-        self._own_zap = zap is None
-        self._zap = zap or ZapServer(self._context)
-        self._zap_started = not self._own_zap
+        self._context: Context = zmq.Context()
+        self._zap = ZapServer(self._context)
+        self._zap_started = False
         limits = self._options.limits
-        # Longer than ours: zmq takes a large message on a slow line for silence, we do not.
+        # Longer than a link's: zmq mistakes a large message on a slow line for silence.
         sockets = sockets or SocketOptions(heartbeat_timeout=30_000)
-        # A head may hold all parts, or the sizes of all.
+        # A head holds all parts, or the sizes of all.
         frame = max(limits.frame_bytes, 16384) + 4 * limits.parts + 64
         self._server_factory = SocketFactory(
             self._context, keys, zap=self._zap, options=replace(sockets, frame_bytes=frame)
         )
-        # A dialled link makes a new socket itself: see zmq_dialled.
+        # A dialled link makes a new socket itself: see `dialled`.
         dialling = replace(sockets, frame_bytes=frame, reconnect=NEVER, reconnect_max=0)
         self._client_factory = SocketFactory(self._context, keys, options=dialling)
         self._changing = threading.Lock()
@@ -78,8 +70,8 @@ class ZmqTransport:
         self._was_healthy = True
         self._io = IoThread("manta-io")
         self._io.start()
-        self._beat_at = time.monotonic()
-        self._io.call(self._beat_later)
+        self._ticked_at = time.monotonic()
+        self._io.call(self._tick_later)
 
     @property
     def public_key(self) -> str:
@@ -149,15 +141,13 @@ class ZmqTransport:
                 )
             self._closed = True
         self._io.call(self._close_all)
-        # Twice round, so that the handlers' last calls run before the thread ends.
+        # In the second turn, so that the handlers' last calls run before the thread ends.
         self._io.call(lambda: self._io.call(self._io.end))
         if not self._io.join(CLOSE_TIMEOUT):
             _log.error("a handler blocks the I/O thread: its sockets stay open until it ends")
             return
-        if self._own_zap:
-            self._zap.stop()
-        if self._own_context:
-            self._context.term()  # within the linger limit
+        self._zap.stop()
+        self._context.term()  # within the linger limit
 
     # --- on the I/O thread -------------------------------------------------------------------
 
@@ -167,26 +157,26 @@ class ZmqTransport:
         for listener in list(self._listeners):
             listener.close_now()
 
-    def _beat_later(self) -> None:
-        self._io.call_later(self._options.heartbeat / 2, self._beat)
+    def _tick_later(self) -> None:
+        self._io.call_later(self._options.heartbeat / 2, self._tick)
 
-    def _beat(self) -> None:
+    def _tick(self) -> None:
         now = time.monotonic()
         interval = self._options.heartbeat / 2
-        passed = now - self._beat_at
-        self._beat_at = now
+        passed = now - self._ticked_at
+        self._ticked_at = now
         if passed > 4 * interval:
-            # This process was held up: what the peers said meanwhile has yet to be read.
+            # This process was suspended: what its peers sent meanwhile has yet to be read.
             passed = 0.0
         if self.healthy != self._was_healthy and not self._closed:
             self._was_healthy = not self._was_healthy
             if not self._was_healthy:
                 _log.error("the ZAP handler does not answer: no peer can connect; restart")
         for link in list(self._links):
-            link.beat(passed)
+            link.tick(passed)
         for listener in list(self._listeners):
-            listener.beat(passed)
-        self._beat_later()
+            listener.tick(passed)
+        self._tick_later()
 
     def _forget_link(self, link: DialledLink) -> None:
         self._links.pop(link, None)

@@ -1,4 +1,4 @@
-"""What every part of the API stands on: requests over one connection."""
+"""The base of every part of the API: requests over one connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class AsyncClient:
-    """One user's requests to one manager."""
+    """Sends one user's requests to one manager."""
 
     connection: AsyncConnection
 
@@ -23,7 +23,7 @@ class AsyncClient:
         return await self.connection.ask(message, reply, again=again, wait=wait)
 
     async def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> AsyncIterator[Any]:
-        """Each of these, fetched one by one; what is gone by then is skipped."""
+        """Fetches each of these by id, one by one; what is gone by then is skipped."""
         for id_ in ids:
             try:
                 yield await get(id_)

@@ -19,22 +19,22 @@ class AsyncClusters(AsyncClient):
     """A cluster is given as an overview, an id, a unique beginning of one, or a name."""
 
     async def create_cluster(self, name: str) -> ClusterOverview:
-        """A new cluster, started. Raises NameTaken."""
+        """Creates and starts a cluster. Raises NameTaken."""
         return await self._cluster(messages.CreateCluster(checks.name("name", name)))
 
     async def list_clusters(self) -> list[ClusterOverview]:
-        """Those that this user may see, in order of creation."""
+        """Lists the clusters that this user may see, oldest first."""
         found = await self.connection.listed(
             messages.ListClusters, messages.Clusters, lambda page: page.clusters, lambda one: one.id
         )
         return [ClusterOverview.of(one) for one in sorted(found, key=lambda one: one.created_at)]
 
     async def list_cluster_ids(self) -> list[str]:
-        """As `list_clusters`, the ids alone."""
+        """Lists the ids of the clusters that this user may see, oldest first."""
         return [cluster.id for cluster in await self.list_clusters()]
 
     async def stream_clusters(self, *, follow: bool = False) -> AsyncIterator[ClusterOverview]:
-        """Each cluster; with `follow`, again when it has changed."""
+        """Yields each cluster; with `follow`, then each one that is new or changes."""
         checks.flag("follow", follow)
         async for cluster in self.connection.stream(
             await self.list_clusters(),
@@ -47,26 +47,26 @@ class AsyncClusters(AsyncClient):
             yield cluster
 
     async def stream_and_fetch_clusters(self) -> AsyncIterator[ClusterOverview]:
-        """Each cluster, fetched by its id."""
+        """Lists the ids and fetches each cluster; those deleted meanwhile are skipped."""
         async for one in self._fetched(await self.list_cluster_ids(), self.get_cluster):
             yield one
 
     async def get_cluster(self, cluster: ClusterId) -> ClusterOverview:
-        """Raises NotFound, and Ambiguous for a beginning that fits several."""
+        """Returns a cluster. Raises NotFound, or Ambiguous when several ids begin like that."""
         return await self._cluster(
             messages.GetCluster(checks.identity("cluster", cluster)), again=True
         )
 
     async def start_cluster(self, cluster: ClusterId) -> ClusterOverview:
-        """Let tasks be placed in it again. Raises NotFound."""
+        """Starts a stopped cluster: tasks can be placed in it again. Raises NotFound."""
         return await self._cluster(messages.StartCluster(checks.identity("cluster", cluster)))
 
     async def stop_cluster(self, cluster: ClusterId) -> ClusterOverview:
-        """Nothing is placed in it until it is started again; its swarms are stopped."""
+        """Stops a cluster and its swarms; nothing is placed in it until it is started again."""
         return await self._cluster(messages.StopCluster(checks.identity("cluster", cluster)))
 
     async def delete_cluster(self, cluster: ClusterId) -> None:
-        """Forget a cluster with its nodes and swarms; it must be stopped.
+        """Deletes a stopped cluster with its nodes and swarms.
 
         Raises NotFound, WrongState.
         """

@@ -1,4 +1,4 @@
-"""Requests that survive a manager's restart, and values that move beside them."""
+"""Requests that survive a restart of the manager, and the large values that go with them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from manta.apis.errors import ManagerFault, NoAnswer
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.user import (
+    EventItem,
     FeedItem,
     FeedName,
     FeedPage,
     FindMissingBlobs,
+    LogItem,
+    MetricsItem,
     MissingBlobs,
     Plan,
     Planned,
     ReadFeed,
+    ResultItem,
 )
 from manta.protocol.values import BlobRef, Inline, Payload
 
@@ -34,15 +38,23 @@ if TYPE_CHECKING:
     from manta.transports.codec.values import Encoded
 
 PATIENCE = 60.0
-"""Seconds for which a manager that was there may be away."""
+"""Seconds to wait for a manager that was reachable before."""
 ANSWER = 30.0
-"""Seconds that a request may take."""
+"""Seconds to wait for an answer."""
 LONG_POLL = 20.0
 TRANSFER = 600.0
-"""Seconds without an end after which a transfer is given up."""
+"""Seconds after which an unfinished transfer is given up."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
+FEEDS: dict[type[Any], FeedName] = {
+    EventItem: "events",
+    LogItem: "logs",
+    MetricsItem: "metrics",
+    ResultItem: "results",
+}
+
 Reply = TypeVar("Reply")
+Fed = TypeVar("Fed", bound=FeedItem)
 Item = TypeVar("Item")
 
 
@@ -61,7 +73,7 @@ Watched = TypeVar("Watched", bound=Revised)
 
 
 class AsyncConnection:
-    """One user's way to one manager; opened by the first request."""
+    """One user's connection to one manager, opened by the first request."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -71,7 +83,7 @@ class AsyncConnection:
         await in_thread(self.session.close)
 
     async def who(self) -> SignedIn:
-        """Who this key is to the manager; binds the token to the key if there is one."""
+        """Returns who this key belongs to; binds the token to it if there is one."""
         if self._who is None:
             token = self.session.target.token
             message = Bind(token) if token else WhoAmI()
@@ -86,17 +98,17 @@ class AsyncConnection:
         again: bool = False,
         wait: float = 0.0,
     ) -> Reply:
-        """Send a request and return its answer.
+        """Sends a request and returns its answer.
 
-        Over a restart of the manager, what was not sent is sent again, and what was sent but not
-        answered only if it may be asked `again`. `wait` is how long the manager may hold the
-        request back. Raises ConnectionFailed or RequestRefused, or one of their kinds.
+        When the manager restarts, a request that was not sent is sent again; one that was sent
+        but not answered is repeated only if `again` allows it. `wait` is how many seconds the
+        manager may hold the request. Raises ConnectionFailed or RequestRefused.
         """
         await self.who()
         return await self._ask(message, reply, again=again, wait=wait)
 
     async def sign_in(self, message: Message) -> SignedIn:
-        """Ask for a sign-in; its answer is who this key is from now on."""
+        """Signs in; from then on this key belongs to the user in the answer."""
         self._who = await self._ask(message, SignedIn)
         return self._who
 
@@ -105,7 +117,7 @@ class AsyncConnection:
     ) -> Reply:
         deadline, delay = time.monotonic() + PATIENCE, FIRST_PAUSE
         while True:
-            # Raises at once when there is nobody and never was.
+            # Raises at once when nobody answers and nobody ever has.
             await outcome(self.session.up(deadline - time.monotonic()))
             try:
                 answer = await outcome(self.session.ask(message, ANSWER + wait))
@@ -136,7 +148,7 @@ class AsyncConnection:
         items: Callable[[Page], Sequence[Item]],
         key: Callable[[Item], str],
     ) -> list[Item]:
-        """All of a list, page by page; `request` makes the one for what comes after a key."""
+        """Reads a whole list page by page; `request` asks for what comes after a key."""
         found: list[Item] = []
         more = True
         while more:
@@ -156,10 +168,10 @@ class AsyncConnection:
         *,
         follow: bool,
     ) -> AsyncIterator[Item]:
-        """What was listed; with `follow`, then what of it changes, without end.
+        """Yields what was listed and then, with `follow`, whatever changes, without end.
 
-        `request` makes the request for what changed after a revision, answered within so many
-        seconds; `like` leaves out of an item what makes no difference.
+        `request` asks for what changed after a revision, to be answered within some seconds;
+        `like` strips from an item what should not count as a change.
         """
         seen: dict[str, object] = {}
         for item in listed:
@@ -178,7 +190,7 @@ class AsyncConnection:
             revision = page.revision
 
     async def plan(self, request: CheckSwarm | ExplainSwarm) -> Plan:
-        """The answer to either, whatever its size."""
+        """Returns the plan, whatever its size."""
         planned = await self.ask(request, Planned, again=True)
         if planned.plan is not None:
             return planned.plan
@@ -197,7 +209,7 @@ class AsyncConnection:
         task: str | None = None,
         follow: bool,
     ) -> AsyncIterator[FeedPage]:
-        """What a swarm has produced so far; with `follow`, until the swarm has ended."""
+        """Yields what a swarm has produced so far; with `follow`, until the swarm ends."""
         cursor = 0
         while True:
             wait = LONG_POLL if follow else 0.0
@@ -211,16 +223,24 @@ class AsyncConnection:
                 return
 
     async def items(
-        self, swarm: str, feed: FeedName, *, tag: str | None = None, follow: bool
-    ) -> AsyncIterator[FeedItem]:
-        async for page in self.pages(swarm, feed, tag=tag, follow=follow):
+        self,
+        swarm: str,
+        kind: type[Fed],
+        *,
+        node: str | None = None,
+        task: str | None = None,
+        follow: bool,
+    ) -> AsyncIterator[Fed]:
+        """Yields the same as `pages`, item by item."""
+        async for page in self.pages(swarm, FEEDS[kind], node=node, task=task, follow=follow):
             for item in page.items:
+                assert isinstance(item, kind)
                 yield item
 
     # --- values --------------------------------------------------------------------------
 
     async def push(self, blobs: Mapping[str, Encoded]) -> None:
-        """Bring to the manager what it does not have of these, in parallel."""
+        """Sends the blobs that the manager lacks, in parallel."""
         if not blobs:
             return
         refs = tuple(BlobRef(digest, encoded.nbytes) for digest, encoded in blobs.items())
@@ -234,7 +254,7 @@ class AsyncConnection:
         await self._all(transfers)
 
     async def fetch(self, payloads: Iterable[Payload | None]) -> list[Any]:
-        """What decodes each payload when it is called; large ones are brought here first."""
+        """Returns a function per payload that decodes it; large ones are fetched first."""
         wanted = list(payloads)
         bulk = ""
         if any(isinstance(payload, BlobRef) for payload in wanted):
@@ -249,7 +269,7 @@ class AsyncConnection:
         return [_decoder(arrived.get(position, payload)) for position, payload in enumerate(wanted)]
 
     async def _all(self, futures: Sequence[Future[Any]]) -> list[Any]:
-        """Their results; after the first failure the others are given up."""
+        """Returns their results; after the first failure the others are cancelled."""
         try:
             return [await outcome(future) for future in futures]
         finally:
@@ -258,14 +278,14 @@ class AsyncConnection:
 
 
 def _decoder(content: Any) -> Any:
-    """A function that gives the value: of an Inline, a buffer, or None."""
+    """Returns a function that decodes an Inline, a buffer, or None."""
 
     def load() -> Any:
         from manta.transports.codec.values import decode
 
         if content is None:
             return None
-        # A copy that can be written to, so that arrays can be.
+        # A writable copy, so that arrays are writable.
         return decode(bytearray(content.data) if isinstance(content, Inline) else content)
 
     return load

@@ -25,22 +25,20 @@ from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, Tas
 
 
 class AsyncOutputs(AsyncClient):
-    """Swarms are given as an overview, an id, or a unique beginning of one."""
+    """A swarm is given as an overview, an id, or a unique beginning of one."""
 
     # --- tasks and events --------------------------------------------------------------------
 
     async def get_tasks(self, swarm: SwarmId, iteration: int | None = None) -> list[TaskOverview]:
-        """Every attempt of every task, of one iteration or of all."""
+        """Lists every attempt of every task, of one iteration or of all."""
         tasks = await self._tasks(swarm, iteration)
         outputs = await self.connection.fetch(task.output for task in tasks)
         return [TaskOverview.of(task, load()) for task, load in zip(tasks, outputs, strict=True)]
 
     async def stream_events(self, swarm: SwarmId) -> AsyncIterator[EventOverview]:
-        """What happens to the swarm, from its beginning to its end."""
-        async for item in self.connection.items(
-            checks.identity("swarm", swarm), "events", follow=True
-        ):
-            assert isinstance(item, EventItem)
+        """Yields what happens to the swarm, from its start to its end."""
+        name = checks.identity("swarm", swarm)
+        async for item in self.connection.items(name, EventItem, follow=True):
             yield EventOverview.of(item)
 
     # --- results, globals, metrics -----------------------------------------------------------
@@ -48,9 +46,9 @@ class AsyncOutputs(AsyncClient):
     async def get_swarm_results(
         self, swarm: SwarmId, tag: str | None = None, wait: bool = False
     ) -> Results:
-        """The results so far or, with `wait`, once the swarm has ended.
+        """Returns the results so far or, with `wait`, once the swarm has ended.
 
-        Raises NotFound when a swarm that has ended has none of that tag.
+        Raises NotFound when a swarm that has ended has none with that tag.
         """
         checks.flag("wait", wait)
         tag = _tag(tag)
@@ -70,7 +68,7 @@ class AsyncOutputs(AsyncClient):
         return Results(found)
 
     async def select_results(self, swarm: SwarmId, tag: str) -> Results:
-        """The results of one tag so far. Raises NotFound when there are none."""
+        """Returns the results of one tag so far. Raises NotFound when there are none."""
         found = await self.get_swarm_results(swarm, checks.name("tag", tag))
         if not found:
             raise NotFound(
@@ -80,7 +78,7 @@ class AsyncOutputs(AsyncClient):
         return found
 
     async def stream_results(self, swarm: SwarmId, tag: str | None = None) -> AsyncIterator[Result]:
-        """Each result, from the first on, until the swarm has ended."""
+        """Yields each result, from the first, until the swarm ends."""
         name = checks.identity("swarm", swarm)
         async for page in self.connection.pages(name, "results", tag=_tag(tag), follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
@@ -88,32 +86,26 @@ class AsyncOutputs(AsyncClient):
                 yield result
 
     async def list_result_tags(self, swarm: SwarmId) -> list[str]:
-        """The tags under which there are results so far, in order of appearance."""
-        tags: dict[str, None] = {}
-        async for item in self.connection.items(
-            checks.identity("swarm", swarm), "results", follow=False
-        ):
-            assert isinstance(item, ResultItem)
-            tags[item.tag] = None
-        return list(tags)
+        """Lists the tags that have results so far, in order of appearance."""
+        name = checks.identity("swarm", swarm)
+        items = self.connection.items(name, ResultItem, follow=False)
+        return list(dict.fromkeys([item.tag async for item in items]))
 
     async def delete_results(
         self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
     ) -> int:
-        """Delete the results of one tag, one iteration, or both, or all; how many they were.
+        """Deletes the results of one tag, one iteration, both, or all; returns how many.
 
-        Nobody reads them any more, neither users nor tasks. The swarm may run meanwhile: what
-        it writes afterwards is kept. Raises NotFound for a tag of which there are none.
+        Neither users nor tasks can read them any more. The swarm may be running: what it writes
+        afterwards is kept. Raises NotFound for a tag without results.
         """
-        if tag is not None:
-            checks.name("tag", tag)
         if iteration is not None:
             checks.integer("iteration", iteration, 0)
-        request = messages.DeleteResults(checks.identity("swarm", swarm), tag, iteration)
+        request = messages.DeleteResults(checks.identity("swarm", swarm), _tag(tag), iteration)
         return (await self._ask(request, messages.DeletedResults)).count
 
     async def select_global(self, swarm: SwarmId, tag: str) -> Any:
-        """The value of a global now. Raises NotFound."""
+        """Returns the current value of a global. Raises NotFound."""
         request = messages.SelectGlobal(checks.identity("swarm", swarm), checks.name("tag", tag))
         answer = await self._ask(request, messages.SelectedGlobal, again=True)
         if answer.value is None:
@@ -126,7 +118,7 @@ class AsyncOutputs(AsyncClient):
         return load()
 
     async def set_global(self, swarm: SwarmId, tag: str, value: Any) -> None:
-        """Write a global; tasks that read it from now on see this value."""
+        """Sets a global; tasks that read it from now on see this value. Raises InvalidValue."""
         from manta.apis.compile.values import payload
 
         checks.name("tag", tag)
@@ -138,16 +130,16 @@ class AsyncOutputs(AsyncClient):
         )
 
     async def list_global_tags(self, swarm: SwarmId) -> list[str]:
-        """The tags of the swarm's globals."""
+        """Lists the tags of the swarm's globals."""
         request = messages.ListGlobalTags(checks.identity("swarm", swarm))
         return list((await self._ask(request, messages.GlobalTags, again=True)).tags)
 
     async def get_metrics(self, swarm: SwarmId) -> list[MetricsOverview]:
-        """What tasks gave to `world.log_metrics` so far."""
+        """Lists what tasks logged with `world.log_metrics` so far."""
         return [item async for item in self._metrics(swarm, follow=False)]
 
     async def stream_metrics(self, swarm: SwarmId) -> AsyncIterator[MetricsOverview]:
-        """The same as it comes, until the swarm has ended."""
+        """Yields metrics as they are logged, until the swarm ends."""
         async for item in self._metrics(swarm, follow=True):
             yield item
 
@@ -156,21 +148,22 @@ class AsyncOutputs(AsyncClient):
     async def collect_logs(
         self, swarm: SwarmId, node: NodeId | None = None, task: str | None = None
     ) -> list[LogOverview]:
-        """What tasks wrote so far, of one node (id or alias) or task (alias) or of all.
+        """Lists the lines that tasks logged so far: of one node (id or alias), of one task (alias),
+        or of all.
 
-        Raises NotFound for a node or task that there is not.
+        Raises NotFound for a node or task that the swarm does not have.
         """
         return [item async for item in self._logs(swarm, node, task, follow=False)]
 
     async def stream_logs(
         self, swarm: SwarmId, node: NodeId | None = None, task: str | None = None
     ) -> AsyncIterator[LogOverview]:
-        """The same as it comes, until the swarm has ended."""
+        """Yields log lines as they are written, until the swarm ends; see `collect_logs`."""
         async for item in self._logs(swarm, node, task, follow=True):
             yield item
 
     async def collect_errors(self, swarm: SwarmId) -> list[ErrorOverview]:
-        """Why attempts failed, with traceback and last lines."""
+        """Lists why attempts failed, with their traceback and last lines."""
         tasks = await self._tasks(swarm, None)
         return [ErrorOverview.of(task, task.error) for task in tasks if task.error is not None]
 
@@ -192,24 +185,19 @@ class AsyncOutputs(AsyncClient):
         return [Result.of(item, load) for item, load in zip(items, loads, strict=True)]
 
     async def _metrics(self, swarm: SwarmId, *, follow: bool) -> AsyncIterator[MetricsOverview]:
-        async for item in self.connection.items(
-            checks.identity("swarm", swarm), "metrics", follow=follow
-        ):
-            assert isinstance(item, MetricsItem)
+        name = checks.identity("swarm", swarm)
+        async for item in self.connection.items(name, MetricsItem, follow=follow):
             yield MetricsOverview.of(item)
 
     async def _logs(
         self, swarm: SwarmId, node: NodeId | None, task: str | None, *, follow: bool
     ) -> AsyncIterator[LogOverview]:
         name = checks.identity("swarm", swarm)
-        of = {
-            "node": checks.optional_identity("node", node),
-            "task": None if task is None else checks.name("task", task),
-        }
-        async for page in self.connection.pages(name, "logs", follow=follow, **of):
-            for item in page.items:
-                assert isinstance(item, LogItem)
-                yield LogOverview.of(item)
+        of = checks.optional_identity("node", node)
+        if task is not None:
+            checks.name("task", task)
+        async for item in self.connection.items(name, LogItem, node=of, task=task, follow=follow):
+            yield LogOverview.of(item)
 
 
 def _tag(tag: object) -> str | None:

@@ -31,7 +31,7 @@ class AsyncSwarms(AsyncClient):
     """A swarm is given as an overview, an id, or a unique beginning of one."""
 
     async def check_swarm(self, cluster: ClusterId, swarm: Swarm) -> Plan:
-        """What would be placed where, or why not; nothing is deployed."""
+        """Returns what would be placed where, or why not; nothing is deployed."""
         compiled = await self._compiled(swarm)
         await self._check_versions(compiled.versioned)
         request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
@@ -40,10 +40,11 @@ class AsyncSwarms(AsyncClient):
     async def deploy_swarm(
         self, cluster: ClusterId | Swarm, swarm: Swarm | None = None, *, wait: bool = False
     ) -> SwarmOverview:
-        """Send a swarm and start it: `deploy_swarm(cluster, swarm)`, or `deploy_swarm(swarm)`
+        """Sends a swarm and starts it: `deploy_swarm(cluster, swarm)`, or `deploy_swarm(swarm)`
         after `swarm.set_cluster(cluster)`.
 
-        Raises InvalidSwarm, and Unplaceable unless it may `wait` for nodes.
+        Raises InvalidSwarm; raises Unplaceable if no node can run a task, unless `wait` lets it
+        wait for one.
         """
         sent = await self.send_swarm(cluster, swarm, wait=wait)
         return await self.start_swarm(sent)
@@ -51,10 +52,10 @@ class AsyncSwarms(AsyncClient):
     async def send_swarm(
         self, cluster: ClusterId | Swarm, swarm: Swarm | None = None, *, wait: bool = False
     ) -> SwarmOverview:
-        """Send a swarm to a cluster without starting it: it is PENDING.
+        """Sends a swarm to a cluster without starting it: it is PENDING.
 
-        Its modules that have a version are registered. Raises NameTaken when other content has
-        the name and version of one.
+        Modules with a version are registered. Raises NameTaken when one of them is registered
+        with other content.
         """
         checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
@@ -64,38 +65,37 @@ class AsyncSwarms(AsyncClient):
         return await self._swarm(messages.SendSwarm(where, compiled.spec, wait))
 
     async def start_swarm(self, swarm: SwarmId) -> SwarmOverview:
-        """Start a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
+        """Starts a swarm that was sent: it is ACTIVE. Raises NotFound, WrongState."""
         return await self._swarm(messages.StartSwarm(checks.identity("swarm", swarm)))
 
     async def stop_swarm(self, swarm: SwarmId, force: bool = False) -> SwarmOverview:
-        """End a swarm: it is STOPPED at once, and what still runs is asked to end.
+        """Stops a swarm: it is STOPPED at once, and its running tasks are asked to end.
 
-        In each running task SystemExit is raised (SIGTERM), so that `finally` and `with` are
-        run; what has not ended after 5 s is killed. With `force` nothing is asked: all is killed
-        at once.
+        SIGTERM raises SystemExit in each running task, so that `finally` and `with` blocks run;
+        tasks that have not ended after 5 s are killed. With `force` they are killed at once.
         """
         request = messages.StopSwarm(checks.identity("swarm", swarm), checks.flag("force", force))
         return await self._swarm(request, again=True)
 
     async def pause_swarm(self, swarm: SwarmId) -> SwarmOverview:
-        """What runs goes on, nothing new is started."""
+        """Pauses a swarm: running tasks go on, no new ones start. Raises NotFound, WrongState."""
         return await self._swarm(messages.PauseSwarm(checks.identity("swarm", swarm)))
 
     async def resume_swarm(self, swarm: SwarmId) -> SwarmOverview:
-        """Let a paused swarm go on. Raises NotFound, WrongState."""
+        """Resumes a paused swarm. Raises NotFound, WrongState."""
         return await self._swarm(messages.ResumeSwarm(checks.identity("swarm", swarm)))
 
     async def remove_swarm(self, swarm: SwarmId) -> None:
-        """Forget a swarm that has ended, with its results and logs."""
+        """Removes a swarm that has ended, with its results and logs."""
         await self._ask(messages.RemoveSwarm(checks.identity("swarm", swarm)), Ok)
 
     async def get_swarm(self, swarm: SwarmId) -> SwarmOverview:
-        """How the swarm stands now. Raises NotFound, Ambiguous."""
+        """Returns a swarm as it is now. Raises NotFound, Ambiguous."""
         return await self._swarm(messages.GetSwarm(checks.identity("swarm", swarm)), again=True)
 
     async def list_swarms(self, cluster: ClusterId | None = None) -> list[SwarmOverview]:
-        """Those of one cluster, or of all that this user may see, ended ones included; in the
-        order in which they were sent."""
+        """Lists the swarms of one cluster, or of all that this user may see, in the order in which
+        they were sent; those that have ended are included."""
         where = checks.optional_identity("cluster", cluster)
         found = await self.connection.listed(
             partial(messages.ListSwarms, where),
@@ -106,13 +106,13 @@ class AsyncSwarms(AsyncClient):
         return [SwarmOverview.of(swarm) for swarm in sorted(found, key=lambda one: one.created_at)]
 
     async def list_swarm_ids(self, cluster: ClusterId | None = None) -> list[str]:
-        """As `list_swarms`, the ids alone."""
+        """Lists the ids of swarms, in the order in which they were sent."""
         return [swarm.swarm_id for swarm in await self.list_swarms(cluster)]
 
     async def stream_swarms(
         self, cluster: ClusterId | None = None, *, follow: bool = False
     ) -> AsyncIterator[SwarmOverview]:
-        """Each swarm; with `follow`, again when it has changed."""
+        """Yields each swarm; with `follow`, then each one that is new or changes."""
         checks.flag("follow", follow)
         where = checks.optional_identity("cluster", cluster)
         async for swarm in self.connection.stream(
@@ -128,17 +128,17 @@ class AsyncSwarms(AsyncClient):
     async def stream_and_fetch_swarms(
         self, cluster: ClusterId | None = None
     ) -> AsyncIterator[SwarmOverview]:
-        """Each swarm, fetched by its id."""
+        """Lists the ids and fetches each swarm; those removed meanwhile are skipped."""
         ids = await self.list_swarm_ids(cluster)
         async for one in self._fetched(ids, self.get_swarm):
             yield one
 
     async def explain_swarm(self, swarm: SwarmId) -> Plan:
-        """Where each task runs or, node by node and rule by rule, why it does not."""
+        """Returns where each task runs or, node by node and rule by rule, why it does not."""
         return await self.connection.plan(messages.ExplainSwarm(checks.identity("swarm", swarm)))
 
     async def wait_swarm(self, swarm: SwarmId, timeout: float | None = None) -> SwarmOverview:
-        """The swarm, once it has ended. Raises WaitTimeout after `timeout` seconds."""
+        """Returns the swarm once it has ended. Raises WaitTimeout after `timeout` seconds."""
         if timeout is not None:
             timeout = checks.number("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -170,7 +170,7 @@ class AsyncSwarms(AsyncClient):
         return await in_thread(lambda: spec.finish(prepared, registered))
 
     async def _registered(self, wanted: Iterable[Wanted]) -> dict[Wanted, ModuleSpec | str]:
-        """What the registry has of these; a text says why it has none."""
+        """Looks these up in the registry of modules; a text says why it has nothing that fits."""
         found: dict[Wanted, ModuleSpec | str] = {}
         for name in wanted:
             request = users.ResolveModule(name.name, name.version)
@@ -183,7 +183,7 @@ class AsyncSwarms(AsyncClient):
         return found
 
     async def _check_versions(self, versioned: Iterable[ModuleSpec]) -> None:
-        """Raises NameTaken, as sending them would."""
+        """Raises NameTaken if sending these modules would."""
         for spec in versioned:
             request = users.ResolveModule(spec.name, spec.version)
             try:
@@ -195,13 +195,13 @@ class AsyncSwarms(AsyncClient):
                 raise NameTaken(versions.taken(spec.name, spec.version), Code.VERSION_TAKEN)
 
     async def _register(self, versioned: Iterable[ModuleSpec]) -> None:
-        """Modules that were pushed: from now on their versions never change."""
+        """Registers modules that were pushed; from now on their versions never change."""
         for spec in versioned:
             await self._ask(users.SendModule(spec), users.ModuleInfo, again=True)
 
 
 def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
-    """The two forms of `deploy_swarm`."""
+    """Returns cluster and swarm of either form of `deploy_swarm`."""
     from manta.apis.swarm import Swarm, definition_of
 
     if swarm is not None:

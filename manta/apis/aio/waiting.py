@@ -1,4 +1,4 @@
-"""How asynchronous code waits for the session's futures; `sync/waiting.py` is its twin."""
+"""How asynchronous code waits; `sync/waiting.py` has the same functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def outcome(future: Future[T]) -> T:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Do what may take long without holding up the event loop."""
+    """Does something slow without blocking the event loop."""
     return await asyncio.to_thread(work)
 
 

@@ -1,10 +1,9 @@
-"""From a Module to the files that travel: found, read, checked, in a fixed order.
+"""Packs a Module: finds, reads and checks its files, in a fixed order.
 
-A program is looked for as a path, then, as a name, among the registered modules, then as
-`NAME.py` (`locate`, `find_program`): what is to be looked up in the registry is asked between
-the two. A package is a dict of relative path -> bytes in sorted order, and under "__entry__"
-what is run of it: a file's path, or the name of a package folder. What is left out:
-`__pycache__`, compiled Python, and names that start with a dot.
+A program is looked up as a path (`locate`), then among the registered modules, then as `NAME.py`
+(`find_program`). A package is a dict of relative path -> bytes in sorted order, with its entry
+point under "__entry__": the path of a file, or the name of a package folder. `__pycache__`,
+compiled Python and names that start with a dot are left out.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ REQUIREMENTS = "requirements.txt"
 
 
 class Package(NamedTuple):
-    """`files` has the entry as well; `requirements` are those of a package folder."""
+    """`files` includes the entry point; `requirements` are those of a package folder."""
 
     files: dict[str, bytes | str]
     requirements: tuple[str, ...]
 
 
 class Wanted(NamedTuple):
-    """A registered module, by name and by a version or a range."""
+    """A registered module, by name and version or range."""
 
     name: str
     version: str | None
 
 
 def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Package | None:
-    """The files of a module; None for an image alone.
+    """Packs the files of a module; None for an image without a program.
 
-    `found` is its file or package folder, if it is not source text. What it includes is relative
+    `found` is its file or package folder, unless it is source text. Included paths are relative
     to `folders`, the first of which is the swarm's own. Raises ModuleError.
     """
     if module.python_program is None:
@@ -68,8 +67,8 @@ def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Pack
 
 
 def locate(module: Module, folders: Sequence[Path]) -> Path | Wanted | None:
-    """The module's file or package folder, or what to look up in the registry; None when the
-    program is source text, or there is none."""
+    """Returns the module's file or package folder, or what to look up in the registry; None for
+    source text or no program."""
     if module.python_program is None or module.is_source:
         return None
     if not module.is_range and (found := _first(_paths(module, folders), [])) is not None:
@@ -78,8 +77,8 @@ def locate(module: Module, folders: Sequence[Path]) -> Path | Wanted | None:
 
 
 def find_program(module: Module, folders: Sequence[Path], registry: str = "") -> Path:
-    """What is left to try when the registry does not have it. Raises ModuleError that lists what
-    was tried; `registry` says what the registry has, "" that it was not asked."""
+    """Finds a program that the registry does not have. Raises ModuleError, which lists what was
+    tried; `registry` says what the registry has, and is empty if it was not asked."""
     program = module.python_program
     assert program is not None
     if module.is_range:
@@ -113,9 +112,9 @@ def _paths(module: Module, folders: Sequence[Path]) -> list[Path]:
 
 
 def _first(candidates: Sequence[Path], tried: list[str]) -> Path | None:
-    """The first that is a .py file or a package folder; the others are added to `tried`."""
+    """Returns the first that is a .py file or package folder; adds the others to `tried`."""
     for candidate in dict.fromkeys(candidates):
-        # os.path: what is no path at all, such as a long line of source, is just not there.
+        # os.path takes what is no path at all, such as a long line of source, for missing.
         is_folder = os.path.isdir(candidate)
         if os.path.isfile(candidate / "__init__.py" if is_folder else candidate) and (
             is_folder or candidate.suffix == ".py"
@@ -149,12 +148,12 @@ def _find_include(name: str, module: Module, folders: Sequence[Path]) -> Path:
 
 
 def _take(root: Path, module: Module, files: dict[str, bytes]) -> None:
-    """Add a file, or all of a folder."""
+    """Adds a file, or all files of a folder."""
     size = sum(map(len, files.values()))
     for path, file in _files(root, module):
         if file.is_symlink() and not file.resolve().is_relative_to(root):
             raise ModuleError(
-                f"Module {module.name!r} holds {file}, a link that leads out of {root}: "
+                f"Module {module.name!r} contains {file}, a link that leads out of {root}: "
                 "put a copy there, or use include=."
             )
         content = _read(file, module)
@@ -162,12 +161,12 @@ def _take(root: Path, module: Module, files: dict[str, bytes]) -> None:
         if size > MAX_PACKAGE_BYTES or len(files) >= MAX_PACKAGE_FILES:
             raise ModuleError(
                 f"Module {module.name!r} is too large at {file}: a package has up to "
-                f"{MAX_PACKAGE_BYTES >> 20} MiB in {MAX_PACKAGE_FILES} files; what is data belongs "
+                f"{MAX_PACKAGE_BYTES >> 20} MiB in {MAX_PACKAGE_FILES} files; data belongs "
                 "into a dataset or a global."
             )
         if files.setdefault(path, content) != content:
             raise ModuleError(
-                f"Module {module.name!r} would hold two different files {path}: "
+                f"Module {module.name!r} would contain two different files {path}: "
                 f"rename {file}, or leave it out of include."
             )
         if path.endswith(".py"):
@@ -175,7 +174,7 @@ def _take(root: Path, module: Module, files: dict[str, bytes]) -> None:
 
 
 def _files(root: Path, module: Module) -> Iterator[tuple[str, Path]]:
-    """Path in the package and on disk; a folder keeps its own name."""
+    """Yields path in the package and path on disk; a folder keeps its name."""
     if not root.is_dir():
         yield root.name, root
         return
@@ -184,7 +183,7 @@ def _files(root: Path, module: Module) -> Iterator[tuple[str, Path]]:
             continue
         if path.is_symlink() and path.is_dir():
             raise ModuleError(
-                f"Module {module.name!r} holds {path}, a link to a folder, which is not packed: "
+                f"Module {module.name!r} contains {path}, a link to a folder, which is not packed: "
                 "put a copy there, or use include=."
             )
         for inside, file in _files(path, module):
@@ -194,7 +193,7 @@ def _files(root: Path, module: Module) -> Iterator[tuple[str, Path]]:
 def _read(file: Path, module: Module) -> bytes:
     if not file.is_file():
         raise ModuleError(
-            f"Module {module.name!r} holds {file}, which is no regular file: remove it."
+            f"Module {module.name!r} contains {file}, which is not a regular file: remove it."
         )
     try:
         return file.read_bytes()
@@ -208,7 +207,7 @@ def _read(file: Path, module: Module) -> bytes:
 def _check_syntax(module: Module, path: str, source: bytes, shown: str) -> None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the code's own, told where it runs
+            warnings.simplefilter("ignore")  # warnings about the code are shown where it runs
             compile(source, path, "exec", dont_inherit=True)
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.lineno else ""

@@ -1,7 +1,7 @@
-"""From a swarm to what is deployed: its specification and the blobs that it names.
+"""Compiles a swarm to its specification and the blobs that it names.
 
-The same swarm, files and values give the same bytes. Nothing is sent here: what a swarm names
-of the registry is read by `prepare`, looked up by who is connected, and given to `finish`.
+The same swarm, files and values give the same bytes. Nothing is sent here: `prepare` lists the
+registered modules that a swarm names, the caller looks them up and passes them to `finish`.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
     from manta.apis.task import Task
 
 INLINE_TOTAL = 1024 * 1024
-"""Bytes of values that ride in one specification; those beyond are blobs, however small."""
+"""Bytes of inline values in one specification; any beyond that are blobs, however small."""
 
 _NOT_YET = {
     "on_disconnect": None,
     "redundancy": None,
     "collect": "all",
 }
-"""Arguments of Task that this version accepts only at their defaults: none is ignored."""
+"""Arguments of Task that this version refuses unless they have their default value."""
 
 
 Registered = Mapping[Wanted, ModuleSpec | str]
-"""What the registry has; a text says why it has nothing that fits."""
+"""What the registry has of each; a text says why it has nothing that fits."""
 
 
 class Prepared(NamedTuple):
-    """A swarm whose graph is known; `sources` says where each module's program is."""
+    """A swarm with its graph; `sources` says where each module's program is."""
 
     definition: Definition
     graph: Graph
@@ -62,15 +62,15 @@ class Prepared(NamedTuple):
 
     @property
     def wanted(self) -> list[Wanted]:
-        """What to look up in the registry."""
+        """The modules to look up in the registry."""
         return list(
             {source: None for source in self.sources.values() if isinstance(source, Wanted)}
         )
 
 
 class Compiled(NamedTuple):
-    """`blobs` are the encoded values that the specification names, by digest; `versioned` are
-    its modules with a version that did not come from the registry."""
+    """`blobs` has the encoded values that the specification names, by digest; `versioned` its
+    modules with a version that did not come from the registry."""
 
     spec: SwarmSpec
     blobs: dict[str, Encoded]
@@ -78,7 +78,7 @@ class Compiled(NamedTuple):
 
 
 def prepare(swarm: Swarm) -> Prepared:
-    """Check the graph, and find the modules' programs. Raises InvalidSwarm and its kinds."""
+    """Checks the graph and finds the programs of the modules. Raises InvalidSwarm."""
     definition = definition_of(swarm)
     schedule = schedule_of(swarm)
     graph = schedule.graph if schedule else graph_of(swarm)
@@ -90,17 +90,17 @@ def prepare(swarm: Swarm) -> Prepared:
 
 
 def compile_swarm(swarm: Swarm) -> Compiled:
-    """Check and translate a swarm, without a registry. Raises InvalidSwarm and its kinds."""
+    """Compiles a swarm without a registry. Raises InvalidSwarm."""
     return finish(prepare(swarm), {})
 
 
 def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded]]:
-    """A module of its own, and its package. Paths start here. Raises ModuleError."""
+    """Compiles a single module; its paths start in the working folder. Raises ModuleError."""
     folders = [Path(os.getcwd())]
     if module.is_range:
         raise ModuleError(
             f"Module {module.name!r} has the range {module.version!r}: "
-            'what is sent has one version, such as "1.0.0", or none.'
+            'a module that is sent has one version, such as "1.0.0", or none.'
         )
     blobs: dict[str, Encoded] = {}
     source = locate(module, folders)
@@ -109,7 +109,7 @@ def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded]]:
 
 
 def finish(prepared: Prepared, registered: Registered) -> Compiled:
-    """Translate a swarm. Raises InvalidSwarm and its kinds."""
+    """Compiles a prepared swarm. Raises InvalidSwarm."""
     definition, graph, schedule, *_ = prepared
     blobs: dict[str, Encoded] = {}
     modules, names, versioned = _modules(prepared, registered, blobs)
@@ -162,9 +162,9 @@ def _globals(values: dict[str, Any], blobs: dict[str, Encoded]) -> dict[str, Pay
 def _modules(
     prepared: Prepared, registered: Registered, blobs: dict[str, Encoded]
 ) -> tuple[tuple[ModuleSpec, ...], dict[Module, str], tuple[ModuleSpec, ...]]:
-    """The specifications, each module's name among them, and those that the registry must learn.
+    """Returns the specifications, the name of each module in them, and those to register.
 
-    Modules alike are one; others that would share a name are numbered.
+    Equal modules are merged; different ones that would share a name are numbered.
     """
     specs: dict[ModuleSpec, ModuleSpec] = {}  # as written -> as named
     names: dict[Module, str] = {}
@@ -207,10 +207,10 @@ def _local(
 
 
 def _of_registry(module: Module, known: ModuleSpec) -> ModuleSpec:
-    """As it was registered, but for what the module says itself."""
+    """Takes what was registered, except for what the module sets itself."""
     if module.include:
         raise ModuleError(
-            f"Module {module.name!r} is a registered one, which is packed already: "
+            f"Module {module.name!r} is registered, and so packed already: "
             "leave include out, and send it with what it needs."
         )
     return ModuleSpec(
@@ -274,7 +274,7 @@ def _resources(resources: dict[str, Any] | None) -> ResourceSpec | None:
 
 
 def _folders(swarm: Swarm) -> list[Path]:
-    """Where paths start: beside the swarm's file, then its bases' files, then here."""
+    """Returns where paths start: the folders of the swarm's file and its bases', then this one."""
     folders = []
     for kind in type(swarm).__mro__:
         if kind is Swarm:

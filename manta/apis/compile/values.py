@@ -1,21 +1,20 @@
-"""From a value to what travels: inline in a message, or a blob beside it."""
+"""Encodes values to be sent: inline in a message, or as a blob beside it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from blake3 import blake3
-
 from manta.apis.errors import InvalidValue
 from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
+from manta.transports.blobs.digests import digest_of
 from manta.transports.codec.values import Encoded, encode
 from manta.transports.errors import ValueNotSerializable
 
 
 def payload(value: Any, blobs: dict[str, Encoded], what: str, limit: int = INLINE_LIMIT) -> Payload:
-    """The value as it travels; one that is over the limit is added to the blobs.
+    """Encodes a value; one that is over the limit (bytes) is added to the blobs.
 
-    Raises InvalidValue that starts with `what`.
+    Raises InvalidValue, whose message starts with `what`.
     """
     try:
         encoded = encode(value)
@@ -27,10 +26,7 @@ def payload(value: Any, blobs: dict[str, Encoded], what: str, limit: int = INLIN
 
 
 def to_blob(encoded: Encoded, blobs: dict[str, Encoded]) -> BlobRef:
-    """Add an encoded value to the blobs, which are kept by digest."""
-    hasher = blake3()
-    for part in encoded.parts():
-        hasher.update(part)
-    digest = hasher.hexdigest()
+    """Adds an encoded value to the blobs under its digest."""
+    digest = digest_of(*encoded.parts())
     blobs[digest] = encoded
     return BlobRef(digest, encoded.nbytes)

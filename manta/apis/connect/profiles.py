@@ -1,11 +1,11 @@
-"""Whom to talk to and as whom: arguments, environment, and what lies under `~/.manta`.
+"""Which manager to talk to, and as whom: arguments, environment, and files in `~/.manta`.
 
     profiles/NAME.json      host, port and the manager's public key
     credentials/NAME.json   the token, sealed (`sealing.py`), mode 0600
     keys/NAME.key           the key pair that the token is bound to, mode 0600
-    profiles/in-use         which profile is used where none is named
+    profiles/in-use         the profile to use when none is named
 
-`MANTA_HOME` moves the folder. What is said wins in this order: argument, environment
+`MANTA_HOME` moves the folder. Settings win in this order: argument, environment
 (`MANTA_HOST`, `MANTA_PORT`, `MANTA_TOKEN`, `MANTA_PROFILE`), profile, default.
 """
 
@@ -48,14 +48,14 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 
 class Credentials(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One of the two; `token` is how older versions kept it."""
+    """Has one of the two; older versions stored a plain `token`."""
 
     sealed: Sealed | None = None
     token: str | None = None
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A manager and an identity. `server_key` is None when nothing pins it yet."""
+    """A manager and who talks to it. `server_key` is None when nothing names it yet."""
 
     host: str
     port: int
@@ -74,7 +74,7 @@ def home(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """A value and where it came from, in words."""
+    """A value, and where it comes from in words."""
 
     value: str | int | None
     origin: str
@@ -87,7 +87,7 @@ def settings(
     profile: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> dict[str, Setting]:
-    """Put together what was said: `home`, `profile`, `host`, `port`, `token`, `server_key`.
+    """Collects the settings `home`, `profile`, `host`, `port`, `token` and `server_key`.
 
     Raises InvalidArgument, ProfileError, TokenRefused.
     """
@@ -142,7 +142,7 @@ def resolve(
     profile: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Target:
-    """The same as the Target that they make. Raises as `settings` does."""
+    """Returns the Target that the settings make. Raises what `settings` raises."""
     found = settings(token, host, port, profile, environment)
     values = {name: found[name].value for name in Target.__struct_fields__}
     return convert(values, Target)
@@ -163,7 +163,7 @@ class _Config(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 
 def used_profile(folder: Path) -> str | None:
-    """The one that `use_profile` named. Raises ProfileError."""
+    """Returns the profile that `use_profile` set. Raises ProfileError."""
     try:
         return json_decoder(_Config).decode((folder / CONFIG).read_bytes()).profile
     except FileNotFoundError:
@@ -175,20 +175,20 @@ def used_profile(folder: Path) -> str | None:
 
 
 def use_profile(folder: Path, name: str) -> None:
-    """What is used from now on where no profile is named. Raises ProfileError."""
+    """Sets the profile to use when none is named. Raises ProfileError."""
     if name != DEFAULT:
         load_profile(folder, _checked(name), required=True)
     _write(folder / CONFIG, _Config(name))
 
 
 def profiles(folder: Path) -> dict[str, Profile]:
-    """By name. Raises ProfileError."""
+    """Reads all profiles, by name. Raises ProfileError."""
     names = sorted(path.stem for path in (folder / "profiles").glob("*.json"))
     return {name: load_profile(folder, name, required=True) for name in names}
 
 
 def remove_profile(folder: Path, name: str) -> None:
-    """With its token and its key. Raises ProfileError."""
+    """Removes a profile with its token and key. Raises ProfileError."""
     load_profile(folder, _checked(name), required=True)
     forget(Target("", 0, name), {"MANTA_HOME": str(folder)})
     (folder / "profiles" / f"{name}.json").unlink(missing_ok=True)
@@ -203,7 +203,7 @@ def for_sign_in(
     server_key: str | None,
     environment: Mapping[str, str] = os.environ,
 ) -> tuple[Target, KeyPair]:
-    """Whom to sign in to, with which key: no token yet, and the profile may be new."""
+    """Returns where to sign in and with which key; the profile may be new."""
     folder = home(environment)
     name = _checked(str(_profile(folder, profile, environment).value))
     known = name if (folder / "profiles" / f"{name}.json").exists() else None
@@ -221,7 +221,7 @@ def for_sign_in(
 def remember(
     target: Target, email: str, token: str, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Keep a sign-in under the target's profile."""
+    """Saves a sign-in under the target's profile."""
     folder = home(environment)
     save_profile(
         folder, target.profile, Profile(target.host, target.port, claims(token).manager_key, email)
@@ -230,7 +230,7 @@ def remember(
 
 
 def forget(target: Target, environment: Mapping[str, str] = os.environ) -> None:
-    """The token and the key of a sign-in that is over; how to reach the manager stays."""
+    """Deletes the token and key of a sign-in; host, port and server key stay."""
     folder = home(environment)
     for path in (
         folder / "credentials" / f"{target.profile}.json",
@@ -240,7 +240,7 @@ def forget(target: Target, environment: Mapping[str, str] = os.environ) -> None:
 
 
 def claims(token: str) -> TokenClaims:
-    """What a user's token says. Raises TokenRefused for what is none."""
+    """Reads a user's token. Raises TokenRefused if it is not one."""
     try:
         found = peek(token)
     except UnreadableToken as error:
@@ -261,7 +261,7 @@ def check_host(host: object) -> None:
 
 
 def local_server_key(folder: Path) -> str | None:
-    """The key of a manager that runs under this home, so that its first user need not copy it."""
+    """Returns the key of a manager of this home, so that its first user need not copy it."""
     try:
         found = json_decoder(_Local).decode((folder / "manager" / "manager.json").read_bytes())
     except (OSError, ValueError):
@@ -284,11 +284,11 @@ def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
         raise ProfileError(
             f"There is no profile {name!r} in {path.parent}: "
             f"there {'are ' + ', '.join(there) if there else 'is none yet'}. "
-            f"`manta sign-in --profile {name}` makes it."
+            f"`manta sign-in --profile {name}` creates it."
         ) from None
     except ValueError as error:
         raise ProfileError(
-            f"The profile {path} is not valid ({error}): mend or delete it."
+            f"The profile {path} is not valid ({error}): correct or delete it."
         ) from None
     except OSError as error:
         raise ProfileError(f"The profile {path} can't be read: {error.strerror}.") from None
@@ -299,7 +299,7 @@ def save_profile(folder: Path, name: str, profile: Profile) -> None:
 
 
 def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """None when there is none. One that lies there unsealed is sealed. Raises ProfileError."""
+    """Returns the token, or None; seals one that is not sealed. Raises ProfileError."""
     path = folder / "credentials" / f"{name}.json"
     if not path.exists():
         return None
@@ -334,7 +334,7 @@ def _unsealed(sealed: Sealed, path: Path, keys: KeyPair, environment: Mapping[st
         if sealed.salt is not None:
             remedy = f"set {PASSPHRASE} to the right passphrase"
         raise ProfileError(
-            f"The credentials {path} were sealed with something else than this profile's key"
+            f"The credentials {path} were not sealed with this profile's key"
             f"{' and this passphrase' * (sealed.salt is not None)}, or were changed: {remedy}, "
             "or delete them and sign in again."
         ) from None
@@ -349,7 +349,7 @@ def save_token(
 
 
 def user_key(folder: Path, name: str) -> KeyPair:
-    """The key pair of a profile, made when it is first asked for. Raises ProfileError."""
+    """Returns the key pair of a profile; makes it the first time. Raises ProfileError."""
     path = folder / "keys" / f"{_checked(name)}.key"
     try:
         if not path.exists():

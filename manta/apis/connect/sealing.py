@@ -1,8 +1,8 @@
-"""How a token lies on the disk: sealed with a key that comes from the user's own key file.
+"""Seals tokens on disk with a key derived from the user's key file.
 
 `credentials/NAME.json` holds a SecretBox (XSalsa20-Poly1305) of the token. Its key is derived
-from the secret half of `keys/NAME.key`, so a copy of one file without the other is of no use;
-with a passphrase (`MANTA_PASSPHRASE`) argon2id of that goes into the key as well.
+from the secret half of `keys/NAME.key`, so one file is useless without the other;
+with a passphrase (`MANTA_PASSPHRASE`) argon2id of that is mixed into the key as well.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ _CONTEXT = "manta 2026 credentials of a profile"
 
 
 class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`salt` is that of the passphrase; None: there was none."""
+    """`salt` belongs to the passphrase, and is None without one."""
 
     box: bytes
     salt: bytes | None = None
 
 
 class CannotOpen(Exception):
-    """Another key, another passphrase, or changed bytes."""
+    """The key or passphrase is wrong, or the bytes were changed."""
 
 
 def seal(token: str, secret: str, passphrase: str) -> Sealed:
-    """`secret` is that of the user's key pair; an empty passphrase is none."""
+    """Seals a token with the secret key of the user; an empty passphrase means none."""
     from nacl.pwhash.argon2id import SALTBYTES
     from nacl.secret import SecretBox
     from nacl.utils import random
@@ -37,7 +37,7 @@ def seal(token: str, secret: str, passphrase: str) -> Sealed:
 
 
 def unseal(sealed: Sealed, secret: str, passphrase: str) -> str:
-    """The token. Raises CannotOpen."""
+    """Returns the token. Raises CannotOpen."""
     from nacl.exceptions import CryptoError
     from nacl.exceptions import ValueError as NaclValueError
     from nacl.secret import SecretBox

@@ -1,7 +1,7 @@
 """One connection to one manager: requests, blobs, and the state of the link.
 
-Everything is answered by futures, whose errors are the SDK's own, so that the synchronous and
-the asynchronous API wait for them each in its way. Thread-safe.
+Answers are futures with the SDK's own errors, so that the synchronous and the asynchronous API
+can each wait in their own way. Thread-safe.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from manta.actors.errors import (
 )
 from manta.apis import errors
 from manta.apis.connect.spool import Spool
+from manta.protocol.paths import GATEWAY
 from manta.transports.errors import BulkError, DownReason, TransportError
 from manta.transports.frames import MAJOR, MINOR
 
@@ -36,26 +37,25 @@ if TYPE_CHECKING:
     from manta.transports.codec.values import Encoded
     from manta.transports.security.keys import KeyPair
 
-GATEWAY = "manager/gateway"
 _HOPELESS = {
     DownReason.DENIED,
     DownReason.WRONG_KEY,
     DownReason.VERSION,
     DownReason.PROTOCOL,
 }
-"""What another try would not change."""
+"""States in which another attempt would not help."""
 _ABSENT = {DownReason.UNREACHABLE, DownReason.UNKNOWN_HOST}
-"""Nobody is there; one that was there is waited for."""
+"""Nobody answers; a manager that was reachable before is waited for."""
 FIRST_CONTACT = 20.0
-"""Seconds for which one that accepts and says nothing may be a manager that is starting."""
+"""Seconds to wait for a manager that accepts connections but says nothing: it may be starting."""
 
 
 class NotSent(errors.ManagerUnreachable):
-    """The request never left: it may be sent again, whatever it is."""
+    """The request was not sent, so any request can safely be sent again."""
 
 
 class Session:
-    """Opened by the first use. `target.server_key` must be known by then."""
+    """Opens on first use, which needs `target.server_key`."""
 
     def __init__(self, target: Target, keys: KeyPair) -> None:
         self.target = target
@@ -79,11 +79,11 @@ class Session:
         return self._state
 
     def up(self, timeout: float) -> Future[None]:
-        """Done once the link is up.
+        """Completes once the link is up.
 
-        Fails at once with what no other try would change and, if the manager was never reached,
-        as soon as nobody answers, or after FIRST_CONTACT seconds when somebody accepts and says
-        nothing; else with ManagerUnreachable after `timeout` seconds.
+        Fails at once when another attempt would not help and, if the manager was never reached,
+        when nobody answers or, after FIRST_CONTACT seconds, when whoever accepts says nothing;
+        otherwise with ManagerUnreachable after `timeout` seconds.
         """
         future: Future[None] = Future()
         self._check_process()
@@ -104,7 +104,7 @@ class Session:
         return future
 
     def ask(self, message: Message, timeout: float) -> Future[Any]:
-        """The manager's answer. Fails with NotSent, NoAnswer, RequestRefused or their kinds."""
+        """Completes with the answer. Fails with NotSent, NoAnswer or RequestRefused."""
         self._check_process()
         with self._lock:
             self._open()
@@ -113,21 +113,21 @@ class Session:
         return _translated(asked, lambda error: self._error(error, message, timeout))
 
     def push(self, address: str, ref: BlobRef, encoded: Encoded, timeout: float) -> Future[None]:
-        """Move a value to the manager, whose bulk plane is at `address`."""
+        """Sends a value to the manager, whose bulk plane is at `address`."""
         self._spool.offer(ref.digest, encoded)
         moved = self._peer(address).push(ref.digest, ref.size, timeout=timeout)
         moved.add_done_callback(lambda _: self._spool.withdraw(ref.digest, encoded))
         return _translated(moved, _transfer_error)
 
     def fetch(self, address: str, ref: BlobRef, timeout: float) -> Future[memoryview]:
-        """The bytes of a blob of the manager's, which may be written to."""
+        """Fetches a blob from the manager; the bytes are writable."""
         moved = self._peer(address).fetch(ref.digest, ref.size, timeout=timeout)
         return _translated(moved, _transfer_error, lambda _: self._spool.take(ref.digest))
 
     def close(self) -> None:
-        """Hang up. What still waits fails with ApiClosed."""
+        """Closes the link. Requests that still wait fail with ApiClosed."""
         if os.getpid() != self._pid:
-            return  # it is the other process's still
+            return  # it still belongs to the parent process
         with self._lock:
             if self._closed:
                 return
@@ -148,11 +148,11 @@ class Session:
     # --- inside ----------------------------------------------------------------------------
 
     def _check_process(self) -> None:
-        """A fork has no threads that would bring an answer, and may hold locks for ever."""
+        """Refuses use after a fork, which has no I/O threads and may hold locks for ever."""
         if os.getpid() != self._pid:
             raise errors.ApiClosed(
                 "This API object was made before this process was forked, and belongs to the "
-                "other one: make a new one here."
+                "parent process: make a new one here."
             )
 
     def _no_longer_waits(self, future: Future[None]) -> None:
@@ -163,7 +163,7 @@ class Session:
                 timer.cancel()
 
     def _open(self) -> None:
-        """Start dialling. Called under the lock."""
+        """Starts dialling. Called with the lock held."""
         if self._closed:
             raise _closed()
         if self._connection is not None:
@@ -220,7 +220,7 @@ class Session:
                 _fail(future, failure)
 
     def _failure(self, state: DownReason) -> errors.ConnectionFailed | None:
-        """The error of a state that is not worth waiting in."""
+        """Returns the error of a state in which waiting is pointless."""
         if state in _HOPELESS or (state in _ABSENT and not self._was_up):
             return self._down_error(state)
         return None
@@ -237,10 +237,10 @@ class Session:
         match state:
             case DownReason.WRONG_KEY:
                 return errors.WrongServerKey(
-                    f"Who listens at {where} does not hold the manager's key that is expected "
-                    "there (`manta config show --origin` says by what): check host and port, or "
-                    "sign in again with its server key if it is another manager, or was set up "
-                    "anew."
+                    f"Whoever listens at {where} does not hold the manager's key that is expected "
+                    "there (`manta config show --origin` says where it comes from): check host "
+                    "and port or, if it is another manager or was set up again, sign in with its "
+                    "server key."
                 )
             case DownReason.DENIED:
                 return errors.Denied(
@@ -260,8 +260,8 @@ class Session:
                 )
             case DownReason.SILENT:
                 return errors.ManagerUnreachable(
-                    f"{where} accepts connections and stays silent, as no manager does: check the "
-                    "port, which is that for users, and whether the manager hangs."
+                    f"{where} accepts connections but says nothing, unlike a manager: check that "
+                    "this is its port for users, and that the manager does not hang."
                 )
             case DownReason.PROTOCOL:
                 return errors.ProtocolViolation(
@@ -270,7 +270,7 @@ class Session:
                 )
             case DownReason.UNKNOWN_HOST:
                 return errors.ManagerUnreachable(
-                    f"The host name {self.target.host!r} is not known here: correct it, or give "
+                    f"The host name {self.target.host!r} cannot be resolved: correct it, or give "
                     "the manager's IP address."
                 )
             case _:
@@ -291,7 +291,7 @@ class Session:
             case AskTimeout():
                 return _unknown(f"The manager did not answer {what} within {timeout:g} s")
             case ActorCrashed():
-                return _unknown(f"A part of the manager crashed over {what} and starts anew")
+                return _unknown(f"A part of the manager crashed while it handled {what}")
             case Unreachable():
                 return NotSent(f"{what} could not be sent: {error}.")
             case ActorError():
@@ -310,7 +310,7 @@ def _transfer_error(error: BaseException) -> BaseException:
 
 
 def _unknown(what: str) -> errors.NoAnswer:
-    return errors.NoAnswer(f"{what}: it may have been carried out, look before you repeat it.")
+    return errors.NoAnswer(f"{what}: it may have been carried out, check before you repeat it.")
 
 
 def _closed() -> errors.ApiClosed:
@@ -322,7 +322,7 @@ def _translated(
     translate: Callable[[BaseException], BaseException],
     convert: Callable[[Any], Any] | None = None,
 ) -> Future[Any]:
-    """A future that follows another; cancelling it cancels the other."""
+    """Returns a future that follows another; cancelling it cancels the other."""
     target: Future[Any] = Future()
 
     def follow(done: Future[Any]) -> None:
@@ -346,11 +346,11 @@ def _finish(future: Future[Any], value: Any = None) -> None:
     try:
         future.set_result(value)
     except InvalidStateError:
-        return  # who waited gave up
+        return  # nobody waits any more
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:
     try:
         future.set_exception(error)
     except InvalidStateError:
-        return  # who waited gave up
+        return  # nobody waits any more

@@ -1,8 +1,8 @@
-"""Where the SDK keeps large values on their way: a depot for the bulk plane.
+"""The SDK's depot for large values in transit on the bulk plane.
 
-What is to be pushed is read from the encoded value, without a copy of the whole. What is
-fetched is written to an unnamed file and handed out as a mapping of it: memory is used as
-the value is read, and the disk is freed with the last view.
+A value to push is read from its encoded parts, without a copy of the whole. What is fetched is
+written to an unnamed file and handed out as a memory map of it: memory is used only as the value
+is read, and the disk space is freed with the last view.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from manta.transports.interface import Buffer
 
 ARENA = 16 * 1024 * 1024
-"""Bytes of a file that several values share: each costs a descriptor as long as it is used."""
+"""Bytes of a file that small values share; each file costs a descriptor while it is used."""
 
 
 class Spool:
-    """Thread-safe. Each fetch of a blob has its own copy, so that views may be written to."""
+    """Thread-safe. Each fetch of a blob gets its own copy, so that its view is writable."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._offered: defaultdict[str, list[Encoded]] = defaultdict(list)
-        """By digest: one for each push that is under way."""
+        """By digest, one for each push in progress."""
         self._arrived: defaultdict[str, list[memoryview]] = defaultdict(list)
         self._arena: _Arena | None = None
 
     def offer(self, digest: str, encoded: Encoded) -> None:
-        """Let the blob be pushed; its arrays must not change until `withdraw`."""
+        """Allows the blob to be pushed; its arrays must not change until `withdraw`."""
         with self._lock:
             self._offered[digest].append(encoded)
 
     def withdraw(self, digest: str, encoded: Encoded) -> None:
-        """What others offer under this digest can be pushed still."""
+        """Ends one offer; other offers of this digest stay."""
         with self._lock:
             offered = self._offered.get(digest, [])
             for place, other in enumerate(offered):
@@ -54,7 +54,7 @@ class Spool:
                 self._offered.pop(digest, None)
 
     def take(self, digest: str) -> memoryview:
-        """One of the copies that were fetched; it is the caller's alone."""
+        """Returns one of the copies that were fetched, for the caller alone."""
         with self._lock:
             copies = self._arrived[digest]
             view = copies.pop()
@@ -63,7 +63,7 @@ class Spool:
             return view
 
     def close(self) -> None:
-        """Let go of what nobody took; values that were taken stay readable."""
+        """Drops what nobody took; values that were taken stay readable."""
         with self._lock:
             self._offered.clear()
             self._arrived.clear()
@@ -76,7 +76,7 @@ class Spool:
             offered = self._offered.get(digest)
         if not offered:
             raise BlobMissing(f"the blob {digest[:12]} is not offered by this process.")
-        return _PartsSource(offered[-1])  # as a rule the last to be withdrawn
+        return _PartsSource(offered[-1])  # usually the last to be withdrawn
 
     def sink(self, digest: str, size: int) -> _Region:
         with self._lock:
@@ -85,13 +85,13 @@ class Spool:
             return _Region(self, self._arena, self._arena.take(size), digest, size)
 
     def arrived(self, digest: str, view: memoryview) -> None:
-        """The region's side; not for others."""
+        """Called by a region when it is complete."""
         with self._lock:
             self._arrived[digest].append(view)
 
 
 class _Arena:
-    """A file without a name, given away front to back."""
+    """An unnamed file that is handed out from front to back."""
 
     def __init__(self, size: int) -> None:
         self._fd, path = tempfile.mkstemp(prefix="manta-")
@@ -102,7 +102,7 @@ class _Arena:
         self._map = mmap.mmap(self._fd, size)
 
     def __del__(self) -> None:
-        os.close(self._fd)  # the mapping has one of its own, as long as there are views
+        os.close(self._fd)  # the mapping has its own while there are views
 
     def has_room(self, size: int) -> bool:
         return self._next + size <= self._size
@@ -113,7 +113,7 @@ class _Arena:
         return offset
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Through the file: a full disk is an error there, and a crash through the mapping."""
+        """Writes through the file, where a full disk is an error; in the mapping it is a crash."""
         view = memoryview(data)
         while view:
             written = os.pwrite(self._fd, view, offset)
@@ -157,7 +157,7 @@ class _Region:
         self._spool.arrived(self._digest, self._arena.view(self._offset, self._size))
 
     def abort(self) -> None:
-        """The region stays unused until the arena goes."""
+        """Leaves the region unused until the arena is dropped."""
 
 
 class _PartsSource:

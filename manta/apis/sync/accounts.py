@@ -14,57 +14,57 @@ from manta.protocol.node import Ok
 
 
 class Accounts(Client):
-    """Users are given as an overview, an id, a unique beginning of one, or an email."""
+    """A user is given as an overview, an id, a unique beginning of one, or an email address."""
 
     def get_user(self, user: UserId | None = None) -> UserOverview:
-        """A user, or who this is to the manager: `.id`, `.email`, `.admin`, `.grants`."""
+        """Returns a user, or the one who is signed in: `.id`, `.email`, `.admin`, `.grants`."""
         request = users.GetUser(checks.optional_identity("user", user))
         return UserOverview.of(self._ask(request, users.UserInfo, again=True))
 
     def list_users(self) -> list[UserOverview]:
-        """All users, with their roles, by email. For administrators."""
+        """Lists all users with their roles, by email address. For administrators."""
         found = self.connection.listed(
             users.ListUsers, users.Users, lambda page: page.users, lambda one: one.id
         )
         return [UserOverview.of(user) for user in sorted(found, key=lambda one: one.email)]
 
     def list_user_ids(self) -> list[str]:
-        """As `list_users`, the ids alone."""
+        """Lists the ids of all users, by email address. For administrators."""
         return [user.id for user in self.list_users()]
 
     def stream_users(self) -> Iterator[UserOverview]:
-        """Each user there is."""
+        """Yields each user. For administrators."""
         yield from self.list_users()
 
     def stream_and_fetch_users(self) -> Iterator[UserOverview]:
-        """Each user there is, fetched one by one; who was deleted meanwhile is passed over."""
+        """Lists the ids and fetches each user; those deleted meanwhile are skipped."""
         yield from self._fetched(self.list_user_ids(), self.get_user)
 
     def add_user(self, email: str, password: str, admin: bool = False) -> UserOverview:
-        """A new user, without a role in any cluster. Raises NameTaken, Forbidden."""
+        """Adds a user without a role in any cluster. Raises NameTaken, Forbidden."""
         request = users.AddUser(checks.name("email", email), checks.name("password", password))
         if checks.flag("admin", admin):
             request = users.AddUser(request.email, request.password, True)
         return UserOverview.of(self._ask(request, users.UserInfo))
 
     def delete_user(self, user: UserId) -> None:
-        """The user's keys and tokens end at once."""
+        """Deletes a user, whose keys and tokens stop working at once."""
         self._ask(users.DeleteUser(checks.identity("user", user)), Ok)
 
     def revoke_tokens(self, user: UserId) -> None:
-        """All of a user's tokens and keys end at once: he must sign in again, everywhere.
+        """Revokes all of a user's tokens and keys at once: every machine must sign in again.
 
-        For administrators; `logout(everywhere=True)` is the same for oneself.
+        For administrators; `logout(everywhere=True)` does it for yourself.
         """
         self._ask(users.RevokeTokens(checks.identity("user", user)), Ok)
 
     def change_password(self, old: str, new: str) -> None:
-        """One's own."""
+        """Changes your own password. Raises NotAuthenticated when the old one is wrong."""
         request = users.ChangePassword(checks.name("old", old), checks.name("new", new))
         self._ask(request, Ok)
 
     def grant_role(self, user: UserId, cluster: ClusterId, role: str) -> UserOverview:
-        """Give a user a role in a cluster, in place of the one that he had there."""
+        """Gives a user a role in a cluster, replacing the one they had there."""
         request = users.GrantRole(
             checks.identity("user", user),
             checks.identity("cluster", cluster),
@@ -73,44 +73,43 @@ class Accounts(Client):
         return UserOverview.of(self._ask(request, users.UserInfo))
 
     def revoke_role(self, user: UserId, cluster: ClusterId) -> UserOverview:
-        """Take away what role a user has in a cluster."""
+        """Takes away the role that a user has in a cluster."""
         request = users.RevokeRole(
             checks.identity("user", user), checks.identity("cluster", cluster)
         )
         return UserOverview.of(self._ask(request, users.UserInfo))
 
     def list_roles(self) -> list[RoleOverview]:
-        """Roles that can be granted, and the rights of each: the built-in ones, then by name."""
+        """Lists the roles that can be granted, with their rights: first the built-in ones."""
         found = self.connection.listed(
             users.ListRoles, users.Roles, lambda page: page.roles, lambda one: one.name
         )
-        return [RoleOverview(role.name, role.rights, role.builtin) for role in found]
+        return [RoleOverview.of(role) for role in found]
 
     def create_role_definition(self, name: str, rights: str | Iterable[str]) -> RoleOverview:
-        """A role of one's own: a name for a set of rights. Raises NameTaken."""
+        """Defines a role: a name for a set of rights. Raises NameTaken."""
         request = users.CreateRoleDefinition(
             checks.name("name", name), checks.names("rights", rights)
         )
-        role = self._ask(request, users.RoleInfo)
-        return RoleOverview(role.name, role.rights, role.builtin)
+        return RoleOverview.of(self._ask(request, users.RoleInfo))
 
     def delete_role_definition(self, name: str) -> None:
-        """Forget a role of one's own; it must not be granted to anybody. Raises NotFound."""
+        """Deletes a role that you defined and nobody has any more. Raises NotFound."""
         self._ask(users.DeleteRoleDefinition(checks.name("name", name)), Ok)
 
     def rotate_token(self) -> str:
-        """A new token in place of this one, which is worth nothing from now on.
+        """Returns a new token, saved under the profile; the old one no longer works.
 
-        It is remembered under the profile. Whoever shows the old one afterwards revokes both.
+        If anybody uses the old one afterwards, both are revoked.
         """
         answer = self._ask(sign_in.RotateToken(), sign_in.SignedIn)
         profiles.remember(self.connection.session.target, answer.email, answer.token)
         return answer.token
 
     def logout(self, everywhere: bool = False) -> None:
-        """This machine's key and token are worth nothing any more, and are forgotten.
+        """Signs out: this machine's key and token are revoked and deleted here.
 
-        `everywhere`: all of this user's, on whatever machine.
+        `everywhere` revokes those of all of this user's machines.
         """
         self._ask(sign_in.Logout(checks.flag("everywhere", everywhere)), Ok)
         profiles.forget(self.connection.session.target)

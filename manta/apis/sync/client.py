@@ -1,5 +1,5 @@
 # Generated from manta/apis/aio/client.py by `make generate`: do not edit.
-"""What every part of the API stands on: requests over one connection."""
+"""The base of every part of the API: requests over one connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """One user's requests to one manager."""
+    """Sends one user's requests to one manager."""
 
     connection: Connection
 
@@ -24,7 +24,7 @@ class Client:
         return self.connection.ask(message, reply, again=again, wait=wait)
 
     def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> Iterator[Any]:
-        """Each of these, fetched one by one; what is gone by then is skipped."""
+        """Fetches each of these by id, one by one; what is gone by then is skipped."""
         for id_ in ids:
             try:
                 yield get(id_)

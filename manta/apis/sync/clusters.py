@@ -20,22 +20,22 @@ class Clusters(Client):
     """A cluster is given as an overview, an id, a unique beginning of one, or a name."""
 
     def create_cluster(self, name: str) -> ClusterOverview:
-        """A new cluster, started. Raises NameTaken."""
+        """Creates and starts a cluster. Raises NameTaken."""
         return self._cluster(messages.CreateCluster(checks.name("name", name)))
 
     def list_clusters(self) -> list[ClusterOverview]:
-        """Those that this user may see, in order of creation."""
+        """Lists the clusters that this user may see, oldest first."""
         found = self.connection.listed(
             messages.ListClusters, messages.Clusters, lambda page: page.clusters, lambda one: one.id
         )
         return [ClusterOverview.of(one) for one in sorted(found, key=lambda one: one.created_at)]
 
     def list_cluster_ids(self) -> list[str]:
-        """As `list_clusters`, the ids alone."""
+        """Lists the ids of the clusters that this user may see, oldest first."""
         return [cluster.id for cluster in self.list_clusters()]
 
     def stream_clusters(self, *, follow: bool = False) -> Iterator[ClusterOverview]:
-        """Each cluster; with `follow`, again when it has changed."""
+        """Yields each cluster; with `follow`, then each one that is new or changes."""
         checks.flag("follow", follow)
         yield from self.connection.stream(
             self.list_clusters(),
@@ -47,23 +47,23 @@ class Clusters(Client):
         )
 
     def stream_and_fetch_clusters(self) -> Iterator[ClusterOverview]:
-        """Each cluster, fetched by its id."""
+        """Lists the ids and fetches each cluster; those deleted meanwhile are skipped."""
         yield from self._fetched(self.list_cluster_ids(), self.get_cluster)
 
     def get_cluster(self, cluster: ClusterId) -> ClusterOverview:
-        """Raises NotFound, and Ambiguous for a beginning that fits several."""
+        """Returns a cluster. Raises NotFound, or Ambiguous when several ids begin like that."""
         return self._cluster(messages.GetCluster(checks.identity("cluster", cluster)), again=True)
 
     def start_cluster(self, cluster: ClusterId) -> ClusterOverview:
-        """Let tasks be placed in it again. Raises NotFound."""
+        """Starts a stopped cluster: tasks can be placed in it again. Raises NotFound."""
         return self._cluster(messages.StartCluster(checks.identity("cluster", cluster)))
 
     def stop_cluster(self, cluster: ClusterId) -> ClusterOverview:
-        """Nothing is placed in it until it is started again; its swarms are stopped."""
+        """Stops a cluster and its swarms; nothing is placed in it until it is started again."""
         return self._cluster(messages.StopCluster(checks.identity("cluster", cluster)))
 
     def delete_cluster(self, cluster: ClusterId) -> None:
-        """Forget a cluster with its nodes and swarms; it must be stopped.
+        """Deletes a stopped cluster with its nodes and swarms.
 
         Raises NotFound, WrongState.
         """

@@ -1,5 +1,5 @@
 # Generated from manta/apis/aio/connection.py by `make generate`: do not edit.
-"""Requests that survive a manager's restart, and values that move beside them."""
+"""Requests that survive a restart of the manager, and the large values that go with them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from manta.apis.sync.waiting import in_thread, outcome, pause
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.user import (
+    EventItem,
     FeedItem,
     FeedName,
     FeedPage,
     FindMissingBlobs,
+    LogItem,
+    MetricsItem,
     MissingBlobs,
     Plan,
     Planned,
     ReadFeed,
+    ResultItem,
 )
 from manta.protocol.values import BlobRef, Inline, Payload
 
@@ -35,15 +39,23 @@ if TYPE_CHECKING:
     from manta.transports.codec.values import Encoded
 
 PATIENCE = 60.0
-"""Seconds for which a manager that was there may be away."""
+"""Seconds to wait for a manager that was reachable before."""
 ANSWER = 30.0
-"""Seconds that a request may take."""
+"""Seconds to wait for an answer."""
 LONG_POLL = 20.0
 TRANSFER = 600.0
-"""Seconds without an end after which a transfer is given up."""
+"""Seconds after which an unfinished transfer is given up."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
+FEEDS: dict[type[Any], FeedName] = {
+    EventItem: "events",
+    LogItem: "logs",
+    MetricsItem: "metrics",
+    ResultItem: "results",
+}
+
 Reply = TypeVar("Reply")
+Fed = TypeVar("Fed", bound=FeedItem)
 Item = TypeVar("Item")
 
 
@@ -62,7 +74,7 @@ Watched = TypeVar("Watched", bound=Revised)
 
 
 class Connection:
-    """One user's way to one manager; opened by the first request."""
+    """One user's connection to one manager, opened by the first request."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -72,7 +84,7 @@ class Connection:
         in_thread(self.session.close)
 
     def who(self) -> SignedIn:
-        """Who this key is to the manager; binds the token to the key if there is one."""
+        """Returns who this key belongs to; binds the token to it if there is one."""
         if self._who is None:
             token = self.session.target.token
             message = Bind(token) if token else WhoAmI()
@@ -87,17 +99,17 @@ class Connection:
         again: bool = False,
         wait: float = 0.0,
     ) -> Reply:
-        """Send a request and return its answer.
+        """Sends a request and returns its answer.
 
-        Over a restart of the manager, what was not sent is sent again, and what was sent but not
-        answered only if it may be asked `again`. `wait` is how long the manager may hold the
-        request back. Raises ConnectionFailed or RequestRefused, or one of their kinds.
+        When the manager restarts, a request that was not sent is sent again; one that was sent
+        but not answered is repeated only if `again` allows it. `wait` is how many seconds the
+        manager may hold the request. Raises ConnectionFailed or RequestRefused.
         """
         self.who()
         return self._ask(message, reply, again=again, wait=wait)
 
     def sign_in(self, message: Message) -> SignedIn:
-        """Ask for a sign-in; its answer is who this key is from now on."""
+        """Signs in; from then on this key belongs to the user in the answer."""
         self._who = self._ask(message, SignedIn)
         return self._who
 
@@ -106,7 +118,7 @@ class Connection:
     ) -> Reply:
         deadline, delay = time.monotonic() + PATIENCE, FIRST_PAUSE
         while True:
-            # Raises at once when there is nobody and never was.
+            # Raises at once when nobody answers and nobody ever has.
             outcome(self.session.up(deadline - time.monotonic()))
             try:
                 answer = outcome(self.session.ask(message, ANSWER + wait))
@@ -137,7 +149,7 @@ class Connection:
         items: Callable[[Page], Sequence[Item]],
         key: Callable[[Item], str],
     ) -> list[Item]:
-        """All of a list, page by page; `request` makes the one for what comes after a key."""
+        """Reads a whole list page by page; `request` asks for what comes after a key."""
         found: list[Item] = []
         more = True
         while more:
@@ -157,10 +169,10 @@ class Connection:
         *,
         follow: bool,
     ) -> Iterator[Item]:
-        """What was listed; with `follow`, then what of it changes, without end.
+        """Yields what was listed and then, with `follow`, whatever changes, without end.
 
-        `request` makes the request for what changed after a revision, answered within so many
-        seconds; `like` leaves out of an item what makes no difference.
+        `request` asks for what changed after a revision, to be answered within some seconds;
+        `like` strips from an item what should not count as a change.
         """
         seen: dict[str, object] = {}
         for item in listed:
@@ -179,7 +191,7 @@ class Connection:
             revision = page.revision
 
     def plan(self, request: CheckSwarm | ExplainSwarm) -> Plan:
-        """The answer to either, whatever its size."""
+        """Returns the plan, whatever its size."""
         planned = self.ask(request, Planned, again=True)
         if planned.plan is not None:
             return planned.plan
@@ -198,7 +210,7 @@ class Connection:
         task: str | None = None,
         follow: bool,
     ) -> Iterator[FeedPage]:
-        """What a swarm has produced so far; with `follow`, until the swarm has ended."""
+        """Yields what a swarm has produced so far; with `follow`, until the swarm ends."""
         cursor = 0
         while True:
             wait = LONG_POLL if follow else 0.0
@@ -212,15 +224,24 @@ class Connection:
                 return
 
     def items(
-        self, swarm: str, feed: FeedName, *, tag: str | None = None, follow: bool
-    ) -> Iterator[FeedItem]:
-        for page in self.pages(swarm, feed, tag=tag, follow=follow):
-            yield from page.items
+        self,
+        swarm: str,
+        kind: type[Fed],
+        *,
+        node: str | None = None,
+        task: str | None = None,
+        follow: bool,
+    ) -> Iterator[Fed]:
+        """Yields the same as `pages`, item by item."""
+        for page in self.pages(swarm, FEEDS[kind], node=node, task=task, follow=follow):
+            for item in page.items:
+                assert isinstance(item, kind)
+                yield item
 
     # --- values --------------------------------------------------------------------------
 
     def push(self, blobs: Mapping[str, Encoded]) -> None:
-        """Bring to the manager what it does not have of these, in parallel."""
+        """Sends the blobs that the manager lacks, in parallel."""
         if not blobs:
             return
         refs = tuple(BlobRef(digest, encoded.nbytes) for digest, encoded in blobs.items())
@@ -234,7 +255,7 @@ class Connection:
         self._all(transfers)
 
     def fetch(self, payloads: Iterable[Payload | None]) -> list[Any]:
-        """What decodes each payload when it is called; large ones are brought here first."""
+        """Returns a function per payload that decodes it; large ones are fetched first."""
         wanted = list(payloads)
         bulk = ""
         if any(isinstance(payload, BlobRef) for payload in wanted):
@@ -249,7 +270,7 @@ class Connection:
         return [_decoder(arrived.get(position, payload)) for position, payload in enumerate(wanted)]
 
     def _all(self, futures: Sequence[Future[Any]]) -> list[Any]:
-        """Their results; after the first failure the others are given up."""
+        """Returns their results; after the first failure the others are cancelled."""
         try:
             return [outcome(future) for future in futures]
         finally:
@@ -258,14 +279,14 @@ class Connection:
 
 
 def _decoder(content: Any) -> Any:
-    """A function that gives the value: of an Inline, a buffer, or None."""
+    """Returns a function that decodes an Inline, a buffer, or None."""
 
     def load() -> Any:
         from manta.transports.codec.values import decode
 
         if content is None:
             return None
-        # A copy that can be written to, so that arrays can be.
+        # A writable copy, so that arrays are writable.
         return decode(bytearray(content.data) if isinstance(content, Inline) else content)
 
     return load

@@ -1,5 +1,5 @@
 # Generated from manta/apis/aio/modules.py by `make generate`: do not edit.
-"""The registry of modules: code under a name, sent once and used by any number of swarms."""
+"""The registry of modules: code that is sent once and used by any number of swarms."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ if TYPE_CHECKING:
 
 
 class Modules(Client):
-    """Registered modules are given as an overview, an id, a unique beginning of one or of a
-    package's digest, or a name, with a version or a range of versions where one name has several.
+    """A registered module is given as an overview, an id, a unique beginning of its id or of its
+    package's digest, or a name; where a name has several versions, with one or a range of them.
     """
 
     def send_module(self, module: Module) -> ModuleOverview:
-        """Register a module. The same content again is the same module; without a version, none
-        is refused.
+        """Registers a module. Sending the same content again returns the same module; without a
+        version, any content is accepted.
 
-        Paths start in the working folder. Raises ModuleError, and NameTaken when other content
-        has that name and version, or the name's versions are another user's.
+        Paths are relative to the working folder. Raises ModuleError; raises NameTaken when that
+        name and version has other content, or the name's versions belong to another user.
         """
         return self._sent(module, lambda spec: users.SendModule(spec))
 
     def get_module(self, module: ModuleId, version: str | None = None) -> ModuleOverview:
-        """Of a name, the highest version that `version` (one, or a range) allows, else the one
-        that was sent last. Raises NotFound, Ambiguous."""
+        """Returns a registered module. A name means the highest version that `version` (one, or a
+        range) allows; without `version`, the one sent last. Raises NotFound, Ambiguous."""
         request = users.GetModule(checks.identity("module", module), _range(version))
         return ModuleOverview.of(self._ask(request, users.ModuleInfo, again=True))
 
     def list_modules(self) -> list[ModuleOverview]:
-        """By name, then by version, then by the time at which they were sent."""
+        """Lists registered modules by name, version, and the time at which they were sent."""
         found = self.connection.listed(
             users.ListModules, users.Modules, lambda page: page.modules, lambda one: one.id
         )
         return sorted(map(ModuleOverview.of, found), key=_order)
 
     def update_module(self, module: ModuleId, content: Module) -> ModuleOverview:
-        """Other content for a module without a version; it keeps its id and its name.
+        """Replaces the content of a module without a version; it keeps its id and name.
 
-        Swarms that were sent keep what they have. Raises NameTaken for one with a version.
+        Swarms that were sent keep the old content. Raises NameTaken for a module with a version.
         """
         name = checks.identity("module", module)
         return self._sent(content, lambda spec: users.UpdateModule(name, spec))
 
     def remove_module(self, module: ModuleId, version: str | None = None) -> None:
-        """Swarms that were sent with it keep what they need. Raises Ambiguous when a name fits
-        several, Forbidden for what another user sent."""
+        """Removes a registered module; swarms that were sent with it keep it. Raises Ambiguous
+        when a name fits several, Forbidden for another user's."""
         self._ask(users.RemoveModule(checks.identity("module", module), _range(version)), Ok)
 
     def list_module_ids(self) -> list[str]:
-        """Of all modules, in the order of `list_modules`."""
+        """Lists the ids of registered modules, in the order of `list_modules`."""
         return [module.id for module in self.list_modules()]
 
     def stream_modules(self, *, follow: bool = False) -> Iterator[ModuleOverview]:
-        """Each module there is; with `follow`, also those that are new or were sent again."""
+        """Yields each registered module; with `follow`, then each one that is sent."""
         checks.flag("follow", follow)
         yield from self.connection.stream(
             self.list_modules(),
@@ -77,13 +77,13 @@ class Modules(Client):
         )
 
     def stream_and_fetch_modules(self) -> Iterator[ModuleOverview]:
-        """Each module there is, fetched one by one; what was removed meanwhile is passed over."""
+        """Lists the ids and fetches each module; those removed meanwhile are skipped."""
         yield from self._fetched(self.list_module_ids(), self.get_module)
 
     def _sent(self, module: Module, request: Callable[[ModuleSpec], Message]) -> ModuleOverview:
         if not isinstance(module, Module):
             raise InvalidArgument(
-                f"{checks.shown(module)} is no module: give a Module, such as Module('worker.py')."
+                f"{checks.shown(module)} is not a module: give a Module, as in Module('a.py')."
             )
         from manta.apis.compile.spec import compile_module
 

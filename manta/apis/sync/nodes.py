@@ -21,7 +21,7 @@ class Nodes(Client):
     """A node is given as an overview, an id, a unique beginning of one, or an alias."""
 
     def create_node_token(self, cluster: ClusterId, uses: int = 1, ttl: float = 900) -> str:
-        """A token with which `uses` nodes can enrol within `ttl` seconds."""
+        """Makes a token with which `uses` nodes can enrol within `ttl` seconds."""
         checks.integer("uses", uses, 1, 10_000)
         request = messages.CreateNodeToken(
             checks.identity("cluster", cluster), uses, checks.seconds("ttl", ttl)
@@ -29,7 +29,7 @@ class Nodes(Client):
         return (self._ask(request, messages.Token)).token
 
     def list_nodes(self, cluster: ClusterId) -> list[NodeOverview]:
-        """Those that have enrolled in the cluster, connected or not, by alias. Raises NotFound."""
+        """Lists the nodes of a cluster, connected or not, by alias. Raises NotFound."""
         request = partial(messages.ListNodes, checks.identity("cluster", cluster))
         found = self.connection.listed(
             request, messages.Nodes, lambda page: page.nodes, lambda one: one.id
@@ -37,17 +37,17 @@ class Nodes(Client):
         return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
 
     def list_node_ids(self, cluster: ClusterId) -> list[str]:
-        """As `list_nodes`, the ids alone."""
+        """Lists the ids of a cluster's nodes, by alias. Raises NotFound."""
         return [node.id for node in self.list_nodes(cluster)]
 
     def list_available_node_ids(self, cluster: ClusterId) -> list[str]:
-        """Of the nodes that are connected and take tasks."""
+        """Lists the ids of the nodes that are connected and take tasks."""
         nodes = self.list_nodes(cluster)
         return [node.id for node in nodes if node.status == "CONNECTED"]
 
     def stream_nodes(self, cluster: ClusterId, *, follow: bool = False) -> Iterator[NodeOverview]:
-        """Each node; with `follow`, again when its status, its load or what it is has changed.
-        That it was heard again is no change."""
+        """Yields each node; with `follow`, goes on and yields each one that is new or changes in
+        status, load or description (a new `last_seen` alone is no change)."""
         checks.flag("follow", follow)
         yield from self.connection.stream(
             self.list_nodes(cluster),
@@ -60,12 +60,12 @@ class Nodes(Client):
         )
 
     def stream_and_fetch_nodes(self, cluster: ClusterId) -> Iterator[NodeOverview]:
-        """Each node of the cluster, fetched by its id."""
+        """Lists the ids and fetches each node; those removed meanwhile are skipped."""
         ids = self.list_node_ids(cluster)
         yield from self._fetched(ids, partial(self.get_node, cluster=cluster))
 
     def get_node(self, node: NodeId, cluster: ClusterId | None = None) -> NodeOverview:
-        """By id, a unique beginning of it, or alias; aliases are unique within a `cluster`.
+        """Returns a node; an alias is unique only within a `cluster`.
 
         Raises NotFound, Ambiguous.
         """
@@ -74,15 +74,15 @@ class Nodes(Client):
         return NodeOverview.of(self._ask(request, messages.NodeInfo, again=True))
 
     def get_node_resources(self, node: NodeId, cluster: ClusterId | None = None) -> NodeResources:
-        """What the node has, and has left now. Sizes in bytes."""
+        """Returns what the node has and what of it is free now. Sizes in bytes."""
         return (self.get_node(node, cluster)).resources
 
     def stream_node_resources(
         self, node: NodeId, cluster: ClusterId | None = None, *, interval: float = 1.0
     ) -> Iterator[NodeResources]:
-        """Every `interval` seconds; it ends when the node is no longer connected or is removed.
+        """Yields the node's resources every `interval` seconds, until it disconnects or is removed.
 
-        Raises NotFound for a node that there never was.
+        Raises NotFound if there is no such node at the start.
         """
         checks.seconds("interval", interval)
         found = self.get_node(node, cluster)
@@ -95,15 +95,15 @@ class Nodes(Client):
                 return
 
     def stop_node(self, node: NodeId, drain: bool = False) -> None:
-        """End the node's daemon; with `drain`, once its running tasks have finished."""
+        """Stops the node's daemon; with `drain`, once its running tasks have finished."""
         self._ask(
             messages.RequestNodeStop(checks.identity("node", node), checks.flag("drain", drain)), Ok
         )
 
     def drain_node(self, node: NodeId) -> None:
-        """Let the node finish what it runs, take nothing new, and end its daemon."""
+        """Lets the node finish its running tasks, gives it no new ones, then stops its daemon."""
         self.stop_node(node, drain=True)
 
     def remove_node(self, node: NodeId) -> None:
-        """Forget the node and its key; it can come back only with a new token."""
+        """Removes the node and its key; it can come back only with a new token."""
         self._ask(messages.RemoveNode(checks.identity("node", node)), Ok)

@@ -1,5 +1,5 @@
 # Generated from manta/apis/aio/user_api.py by `make generate`: do not edit.
-"""What a user asks of a manager."""
+"""The API: everything that a user can ask of a manager."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from manta.protocol.user import GetTree
 
 
 class UserAPI(Clusters, Nodes, Swarms, Outputs, Modules, Accounts):
-    """A user's way to a manager.
+    """Talks to a manager on behalf of a user.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or
-    (clusters, nodes) a name. A token carries the manager's public key and is bound, at its
-    first use, to a key made under `~/.manta`. An argument wins over `MANTA_TOKEN`,
-    `MANTA_HOST` and `MANTA_PORT`, these over the profile, this over localhost and 50052.
+    (clusters, nodes) a name. A token carries the manager's public key and is bound, when it is
+    first used, to a key made under `~/.manta`. Arguments win over `MANTA_TOKEN`, `MANTA_HOST`
+    and `MANTA_PORT`, those over the profile, and the profile over localhost and 50052.
 
-    All methods raise ConnectionFailed when the manager cannot be talked to and RequestRefused
-    when it says no; both have kinds that tell what is the matter (`manta.apis.errors`).
+    All methods raise ConnectionFailed when the manager cannot be reached and RequestRefused when
+    it refuses; subclasses of both say why (`manta.apis.errors`).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class UserAPI(Clusters, Nodes, Swarms, Outputs, Modules, Accounts):
 
     @classmethod
     def over(cls, session: Session) -> Self:
-        """An API over a session that is made already; it closes it."""
+        """Makes an API over an existing session, and closes that at its end."""
         api = cls.__new__(cls)
         api.connection = Connection(session)
         return api
@@ -64,10 +64,10 @@ class UserAPI(Clusters, Nodes, Swarms, Outputs, Modules, Accounts):
         profile: str | None = None,
         server_key: str | None = None,
     ) -> Self:
-        """Sign in, remember it under the profile, and return the API.
+        """Signs in, saves that under the profile, and returns the API.
 
-        `server_key` is the manager's public key, needed the first time unless the manager runs
-        on this machine. Raises NotAuthenticated for a wrong email or password.
+        `server_key` is the manager's public key; it is needed the first time, unless the manager
+        runs on this machine. Raises NotAuthenticated for a wrong email address or password.
         """
         target, keys = profiles.for_sign_in(host, port, profile, server_key)
         api = cls.over(Session(target, keys))
@@ -91,11 +91,11 @@ class UserAPI(Clusters, Nodes, Swarms, Outputs, Modules, Accounts):
         self.close()
 
     def close(self) -> None:
-        """Hang up; the object cannot be used again."""
+        """Closes the connection; the object cannot be used again."""
         self.connection.close()
 
     def get_tree(self, node: NodeId | None = None) -> Tree:
-        """The supervision tree of the manager, or of a node; for administrators.
+        """Returns the supervision tree of the manager or of a node. For administrators.
 
         `.actors`: path, actor, state, restarts, last_exit, waiting and seconds of each.
         """

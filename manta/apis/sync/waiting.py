@@ -1,4 +1,4 @@
-"""How synchronous code waits for the session's futures; `aio/waiting.py` is its twin."""
+"""How synchronous code waits; `aio/waiting.py` has the same functions."""
 
 from __future__ import annotations
 

@@ -51,34 +51,34 @@ def show_user(api: UserAPI, name: str | None, as_json: bool) -> None:
 
 @user.command("add")
 @click.argument("email")
-@click.option("--admin", is_flag=True, help="With every right in every cluster.")
+@click.option("--admin", is_flag=True, help="Give every right in every cluster.")
 @password_option
 @with_api
 def add_user(api: UserAPI, email: str, admin: bool, password_stdin: bool, as_json: bool) -> None:
     """Add the user EMAIL, who then signs in with the password (`manta sign-in`)."""
     made = api.add_user(email, secret("Password", from_stdin=password_stdin), admin)
-    say(made, f"User {made.email} ({made.id}) is added.", as_json=as_json)
+    say(made, f"Added user {made.email} ({made.id}).", as_json=as_json)
 
 
 @user.command("rm")
 @click.argument("name", metavar="USER")
 @with_api
 def remove_user(api: UserAPI, name: str, as_json: bool) -> None:
-    """Delete USER: keys and tokens end at once."""
+    """Delete USER, whose keys and tokens stop working at once."""
     found = api.get_user(name)
     api.delete_user(found)
     gone = {"id": found.id, "email": found.email, "removed": True}
-    say(gone, f"User {found.email} is deleted.", as_json=as_json)
+    say(gone, f"Deleted user {found.email}.", as_json=as_json)
 
 
 @user.command("passwd")
-@click.option("--password-stdin", is_flag=True, help="Read the old and the new one from lines.")
+@click.option("--password-stdin", is_flag=True, help="Read both from standard input, a line each.")
 @with_api
 def passwd(api: UserAPI, password_stdin: bool, as_json: bool) -> None:
     """Change your own password."""
     old = secret("Old password", from_stdin=password_stdin)
     api.change_password(old, secret("New password", from_stdin=password_stdin))
-    say(api.get_user(), "The password is changed.", as_json=as_json)
+    say(api.get_user(), "Changed the password.", as_json=as_json)
 
 
 @click.group(cls=Group)
@@ -100,9 +100,9 @@ def list_roles(api: UserAPI, as_json: bool) -> None:
 @cluster_option
 @with_api
 def grant(api: UserAPI, user_: str, role_: str, cluster: str, as_json: bool) -> None:
-    """Give USER a ROLE in a cluster, in place of the one that he had there."""
+    """Give USER a ROLE in a cluster, replacing the one they had there."""
     found = api.grant_role(user_, cluster, role_)
-    say(found, f"User {found.email} is {role_} in {cluster}.", as_json=as_json)
+    say(found, f"{found.email} now has the role {role_} in {cluster}.", as_json=as_json)
 
 
 @role.command("revoke")
@@ -110,9 +110,9 @@ def grant(api: UserAPI, user_: str, role_: str, cluster: str, as_json: bool) -> 
 @cluster_option
 @with_api
 def revoke(api: UserAPI, user_: str, cluster: str, as_json: bool) -> None:
-    """Take away the role of USER in a cluster."""
+    """Take away the role that USER has in a cluster."""
     found = api.revoke_role(user_, cluster)
-    say(found, f"User {found.email} has no role in {cluster} any more.", as_json=as_json)
+    say(found, f"{found.email} no longer has a role in {cluster}.", as_json=as_json)
 
 
 @role.command("create")
@@ -120,15 +120,15 @@ def revoke(api: UserAPI, user_: str, cluster: str, as_json: bool) -> None:
 @click.argument("rights", nargs=-1, required=True, metavar="RIGHT...")
 @with_api
 def create(api: UserAPI, name: str, rights: tuple[str, ...], as_json: bool) -> None:
-    """Define a role NAME that has each RIGHT given (`manta role list` shows rights)."""
+    """Define the role NAME with each RIGHT given (`manta role list` shows rights)."""
     made = api.create_role_definition(name, rights)
-    say(made, f"Role {made.name}: {', '.join(made.rights)}.", as_json=as_json)
+    say(made, f"Created role {made.name}: {', '.join(made.rights)}.", as_json=as_json)
 
 
 @role.command("rm")
 @click.argument("name")
 @with_api
 def remove_role(api: UserAPI, name: str, as_json: bool) -> None:
-    """Delete the definition of the role NAME, which nobody may have."""
+    """Delete the role NAME, which nobody may still have."""
     api.delete_role_definition(name)
-    say({"name": name, "removed": True}, f"Role {name} is deleted.", as_json=as_json)
+    say({"name": name, "removed": True}, f"Deleted role {name}.", as_json=as_json)

@@ -18,12 +18,12 @@ from manta.console.exit_codes import Exit
 T = TypeVar("T")
 
 
-@click.command(short_help="Write all that a manager keeps into one file.")
+@click.command(short_help="Back up a manager into one file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @manager_home_option
 @as_json_option
 def backup(file: Path, home: str | None, as_json: bool) -> None:
-    """Write all that the manager of this machine keeps into FILE; it may run meanwhile.
+    """Back up everything that the manager of this machine keeps into FILE; it may be running.
 
     The file holds the manager's keys: whoever has it can be the manager.
     """
@@ -37,36 +37,36 @@ def backup(file: Path, home: str | None, as_json: bool) -> None:
     say(record, f"{file}: keys, database and {blobs}, {text.size(size)}.", as_json=as_json)
 
 
-@click.command(short_help="Make a manager's folder from a backup.")
+@click.command(short_help="Restore a manager's folder from a backup.")
 @click.argument("file", type=click.Path(path_type=Path))
 @manager_home_option
 @click.option("--replace", is_flag=True, help="Even if the folder is not empty; it is kept.")
 @as_json_option
 def restore(file: Path, home: str | None, replace: bool, as_json: bool) -> None:
-    """Make the manager's folder from the backup FILE; then `manta manager start` goes on.
+    """Restore the manager's folder from the backup FILE; then run `manta manager start`.
 
-    Swarms that ran when the backup was made go on from there: their tasks that were under way
-    are run anew. Nodes that enrolled later need a new token.
+    Swarms continue from where they were when the backup was made, and run again the tasks that
+    were running then. Nodes that enrolled later need a new token.
     """
     from manta.manager import backup as backups
 
     place = home_of(home)
     made, aside = _told(lambda: backups.restore(file, place, replace=replace))
     record = {"home": place.path, "id": made.id, "made_at": made.made_at, "kept": aside}
-    sentence = f"{place.path} is as it was when {file} was made."
+    sentence = f"Restored {place.path} from {file}."
     if aside is not None:
-        sentence += f" What was there before is in {aside}."
+        sentence += f" The previous folder is now {aside}."
     say(record, sentence, as_json=as_json)
 
 
-@click.command(short_help="Look whether a manager's data, or a backup, is whole.")
+@click.command(short_help="Check that a manager's data, or a backup, is intact.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @manager_home_option
 @as_json_option
 def verify(file: Path | None, home: str | None, as_json: bool) -> int:
-    """Look whether database, keys and blobs are whole: the manager's, or those of a backup FILE.
+    """Check that database, keys and blobs are intact: the manager's, or those of a backup FILE.
 
-    The exit code is 0 when they are, 11 when not; the manager may run meanwhile.
+    The exit code is 0 when they are and 11 when not; the manager may be running.
     """
     from manta.manager import backup as backups
 
@@ -76,7 +76,7 @@ def verify(file: Path | None, home: str | None, as_json: bool) -> int:
     record = {"path": found.path, "intact": not found.flaws, "flaws": found.flaws}
     record |= {"blobs": found.blobs, "size": found.size}
     blobs = text.count(found.blobs, "blob")
-    whole = f"{found.path} is whole: database, keys and {blobs}, {text.size(found.size)}."
+    whole = f"{found.path} is intact: database, keys and {blobs}, {text.size(found.size)}."
     say(record, "\n".join(found.flaws) or whole, as_json=as_json)
     return Exit.LOCAL if found.flaws else Exit.OK
 

@@ -1,4 +1,4 @@
-"""`manta stop`, `pause`, `resume`, `rm`: what is done to swarms."""
+"""`manta stop`, `pause`, `resume` and `rm`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("swarm")
-@click.option("--force", is_flag=True, help="Kill the tasks at once, do not ask them to end.")
+@click.option("--force", is_flag=True, help="Kill its tasks at once instead of asking them to end.")
 @with_api
 def stop(api: UserAPI, swarm: str, force: bool, as_json: bool) -> None:
-    """Stop SWARM: what it wrote so far stays."""
+    """Stop SWARM; what it has written stays."""
     _say(api.stop_swarm(swarm, force), as_json=as_json)
 
 
@@ -28,7 +28,7 @@ def stop(api: UserAPI, swarm: str, force: bool, as_json: bool) -> None:
 @click.argument("swarm")
 @with_api
 def pause(api: UserAPI, swarm: str, as_json: bool) -> None:
-    """Pause SWARM: what runs goes on, nothing new is started."""
+    """Pause SWARM: running tasks go on, no new ones start."""
     _say(api.pause_swarm(swarm), as_json=as_json)
 
 
@@ -36,16 +36,16 @@ def pause(api: UserAPI, swarm: str, as_json: bool) -> None:
 @click.argument("swarm")
 @with_api
 def resume(api: UserAPI, swarm: str, as_json: bool) -> None:
-    """Let SWARM, which was paused, go on."""
+    """Resume SWARM, which was paused."""
     _say(api.resume_swarm(swarm), as_json=as_json)
 
 
 @click.command()
 @click.argument("swarms", nargs=-1, required=True, metavar="SWARM...")
-@click.option("--stop", "stop_first", is_flag=True, help="Stop those that still run.")
+@click.option("--stop", "stop_first", is_flag=True, help="Stop swarms that are still running.")
 @with_api
 def rm(api: UserAPI, swarms: tuple[str, ...], stop_first: bool, as_json: bool) -> None:
-    """Forget each SWARM, which must have ended, with its results and logs."""
+    """Remove each SWARM, which must have ended, with its results and logs."""
     for name in swarms:
         swarm = api.get_swarm(name)
         if stop_first and not swarm.ended:
@@ -55,7 +55,7 @@ def rm(api: UserAPI, swarms: tuple[str, ...], stop_first: bool, as_json: bool) -
         if as_json:
             json_form.show_line(gone)
         else:
-            click.echo(f"Swarm {swarm.name} ({swarm.swarm_id}) is removed.")
+            click.echo(f"Removed swarm {swarm.name} ({swarm.swarm_id}).")
 
 
 def _say(swarm: SwarmOverview, *, as_json: bool) -> None:

@@ -24,7 +24,7 @@ _COLUMNS = {
 
 @click.group(cls=Group)
 def cluster() -> None:
-    """Create, list, start, stop and remove clusters; each is given by name or id."""
+    """Create, list, start, stop and delete clusters; a cluster is given by name or id."""
 
 
 @cluster.command()
@@ -43,7 +43,7 @@ def list_(api: UserAPI, as_json: bool) -> None:
         api.list_clusters(),
         _COLUMNS,
         as_json=as_json,
-        nothing="No clusters yet: make one with `manta cluster create NAME`.",
+        nothing="No clusters yet: create one with `manta cluster create NAME`.",
     )
 
 
@@ -81,7 +81,7 @@ def remove(api: UserAPI, name: str, as_json: bool) -> None:
     found = api.get_cluster(name)
     api.delete_cluster(found)
     gone = {"id": found.id, "name": found.name, "removed": True}
-    say(gone, f"Cluster {found.name} ({found.id}) is removed.", as_json=as_json)
+    say(gone, f"Deleted cluster {found.name} ({found.id}).", as_json=as_json)
 
 
 def _say(found: ClusterOverview, *, as_json: bool) -> None:

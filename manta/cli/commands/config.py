@@ -24,12 +24,12 @@ _PROFILES = {
 _SETTINGS = {"setting": field("setting"), "value": field("value")}
 _KEYS = ("host", "port", "server_key")
 
-profile_option = click.option("--profile", help="Which one; the one in use if left out.")
+profile_option = click.option("--profile", help="The profile.  [default: the one in use]")
 
 
 @click.group(cls=Group)
 def config() -> None:
-    """Profiles: which managers this machine knows, and as whom."""
+    """Manage profiles: the managers that this machine knows, and who uses them."""
 
 
 @config.command("list")
@@ -42,11 +42,7 @@ def list_(as_json: bool) -> None:
     used = profiles.settings()["profile"].value
     records = [
         {
-            "name": name,
-            "host": found.host,
-            "port": found.port,
-            "email": found.email,
-            "server_key": found.server_key,
+            **_record(name, found),
             "signed_in": (folder / "credentials" / f"{name}.json").exists(),
             "used": name == used,
         }
@@ -56,19 +52,19 @@ def list_(as_json: bool) -> None:
         records,
         _PROFILES,
         as_json=as_json,
-        nothing="No profiles yet: `manta sign-in` makes one.",
+        nothing="No profiles yet: `manta sign-in` creates one.",
     )
 
 
 @config.command()
 @profile_option
-@click.option("--origin", is_flag=True, help="Say where each value came from as well.")
+@click.option("--origin", is_flag=True, help="Also show where each value comes from.")
 @as_json_option
 def show(profile: str | None, origin: bool, as_json: bool) -> None:
-    """Show the settings that commands would use; of the token, only its user.
+    """Show the settings that commands use; of the token, only its user.
 
-    An argument wins over a variable (MANTA_HOST, MANTA_PORT, MANTA_TOKEN, MANTA_PROFILE), that
-    over the profile, that over the default.
+    An argument wins over a variable (MANTA_HOST, MANTA_PORT, MANTA_TOKEN, MANTA_PROFILE), a
+    variable over the profile, and the profile over the default.
     """
     from manta.apis.connect import profiles
 
@@ -88,7 +84,7 @@ def show(profile: str | None, origin: bool, as_json: bool) -> None:
 @profile_option
 @as_json_option
 def set_(key: str, value: str, profile: str | None, as_json: bool) -> None:
-    """Set KEY of a profile to VALUE; a profile that is not there is made."""
+    """Set KEY of a profile to VALUE; creates the profile if there is none."""
     from msgspec import ValidationError, convert
     from msgspec.structs import asdict
 
@@ -104,9 +100,9 @@ def set_(key: str, value: str, profile: str | None, as_json: bool) -> None:
     try:
         changed = convert({**asdict(there), key: value}, profiles.Profile, strict=False)
     except ValidationError:
-        raise click.UsageError(f"{value!r} is no port: give a number from 1 to 65535.") from None
+        raise click.UsageError(f"{value!r} is not a port: give a number from 1 to 65535.") from None
     usage(lambda: profiles.save_profile(folder, name, changed))
-    say(_record(name, changed), f"{key} of profile {name} is {value}.", as_json=as_json)
+    say(_record(name, changed), f"Set {key} of profile {name} to {value}.", as_json=as_json)
 
 
 def _check_key(value: str) -> None:
@@ -123,13 +119,13 @@ def _check_key(value: str) -> None:
 @click.argument("name")
 @as_json_option
 def use(name: str, as_json: bool) -> None:
-    """Use the profile NAME where none is named."""
+    """Use the profile NAME when no other is named."""
     from manta.apis.connect import profiles
 
     folder = profiles.home()
     usage(lambda: profiles.use_profile(folder, name))
     found = profiles.load_profile(folder, name, required=False)
-    say(_record(name, found), f"Profile {name} is in use.", as_json=as_json)
+    say(_record(name, found), f"Profile {name} is now in use.", as_json=as_json)
 
 
 @config.command()
@@ -137,11 +133,11 @@ def use(name: str, as_json: bool) -> None:
 @click.confirmation_option("--yes", prompt="Remove the profile, its token and its key?")
 @as_json_option
 def rm(name: str, as_json: bool) -> None:
-    """Remove the profile NAME, its token and its key; `manta sign-out` first ends the token."""
+    """Remove the profile NAME with its token and key; `manta sign-out` revokes the token first."""
     from manta.apis.connect import profiles
 
     usage(lambda: profiles.remove_profile(profiles.home(), name))
-    say({"name": name, "removed": True}, f"Profile {name} is removed.", as_json=as_json)
+    say({"name": name, "removed": True}, f"Removed profile {name}.", as_json=as_json)
 
 
 def _record(name: str, found: Profile) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`manta deploy`, `check`: a swarm to a cluster."""
+"""`manta check` and `manta deploy`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @cluster_option
 @with_api
 def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as_json: bool) -> int:
-    """Say where the tasks of the swarm in FILE would run, or why not; nothing is deployed.
+    """Show where the tasks of the swarm in FILE would run, or why they cannot; deploys nothing.
 
-    CLASS names one where FILE has several swarms.
-    The exit code is 0 when all of them can be placed, 9 when not.
+    CLASS selects a swarm where FILE has several.
+    The exit code is 0 when all tasks can be placed, 9 when not.
     """
     from manta.cli.loading import load_swarm, parse_parameters
 
@@ -43,8 +43,8 @@ def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as
 @click.command()
 @swarm_file
 @cluster_option
-@click.option("--follow", is_flag=True, help="Show its progress until it has ended.")
-@click.option("--logs/--no-logs", default=True, help="With --follow, show what tasks write.")
+@click.option("--follow", is_flag=True, help="Show its progress until it ends.")
+@click.option("--logs/--no-logs", default=True, help="With --follow, show the tasks' logs.")
 @click.option("--wait", is_flag=True, help="Deploy it even if no node can run it yet.")
 @with_api
 def deploy(
@@ -59,8 +59,8 @@ def deploy(
 ) -> int:
     """Deploy the swarm in FILE to a cluster, and print its id.
 
-    CLASS names one where FILE has several swarms.
-    With --follow, the exit code is 0 for COMPLETED, 1 for FAILED, 3 for STOPPED; Ctrl-C ends the
+    CLASS selects a swarm where FILE has several.
+    With --follow, the exit code is 0 for COMPLETED, 1 for FAILED and 3 for STOPPED; Ctrl-C stops
     following, not the swarm.
     """
     from manta.cli.loading import load_swarm, parse_parameters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.options import password_option, usage, with_api
+from manta.cli.options import address_options, password_option, usage, with_api
 from manta.cli.prompts import secret
 from manta.cli.tables import show_fields
 from manta.console import text
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 
 @click.command("sign-in")
-@click.option("--email", prompt=True, help="Who signs in; asked for if left out.")
+@click.option("--email", prompt=True, help="Your email address; asked for if omitted.")
 @password_option
-@click.option("--host", help="The manager's host.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
-@click.option("--server-key", help="Its public key, unless it runs on this machine.")
-@click.option("--profile", help="Where to remember it; `default` if left out.")
+@address_options
+@click.option("--server-key", help="The manager's public key, unless it runs on this machine.")
+@click.option("--profile", help="The profile to save it under.  [default: default]")
 @as_json_option
 def sign_in(
     email: str,
@@ -36,7 +35,7 @@ def sign_in(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    """Sign in to a manager; from then on commands need no token."""
+    """Sign in to a manager; after that, commands need no token."""
     from manta.apis.connect import profiles
     from manta.apis.user_api import UserAPI
 
@@ -50,10 +49,10 @@ def sign_in(
 
 
 @click.command("sign-out")
-@click.option("--everywhere", is_flag=True, help="On whatever machine this user is signed in.")
+@click.option("--everywhere", is_flag=True, help="On all machines where you are signed in.")
 @with_api
 def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
-    """Forget this machine's key and token; the manager refuses them from now on."""
+    """Sign out: revoke this machine's key and token and delete them here."""
     where, me = api.connection.session.target, api.get_user()
     api.logout(everywhere)
     sentence = f"Signed out of {where.host}:{where.port}."
@@ -62,16 +61,15 @@ def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
 
 @click.group(cls=Group)
 def token() -> None:
-    """Use, show and renew this machine's token; end those of a user."""
+    """Use, show and rotate this machine's token; revoke those of a user."""
 
 
 @token.command()
-@click.option("--host", help="The manager's host.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Its user port.")
-@click.option("--profile", help="Where to keep it; `default` if left out.")
+@address_options
+@click.option("--profile", help="The profile to save it under.  [default: default]")
 @as_json_option
 def use(host: str | None, port: int | None, profile: str | None, as_json: bool) -> None:
-    """Read a token from standard input, bind it to this machine's key, and keep it."""
+    """Read a token from standard input, bind it to this machine's key, and save it."""
     from manta.apis.connect import profiles
     from manta.apis.connect.session import Session
     from manta.apis.user_api import UserAPI
@@ -83,40 +81,40 @@ def use(host: str | None, port: int | None, profile: str | None, as_json: bool) 
     with UserAPI.over(Session(target, keys)) as api:
         email = api.get_user().email
     profiles.remember(target, email, given)
-    sentence = f"This machine is {email} at {target.host}:{target.port}."
+    sentence = f"Signed in to {target.host}:{target.port} as {email}."
     say(_identity(target, email), sentence, as_json=as_json)
 
 
 @token.command()
 @with_api
 def rotate(api: UserAPI, as_json: bool) -> None:
-    """Take a new token in place of this machine's; the old one is worth nothing any more."""
+    """Replace this machine's token with a new one; the old one stops working."""
     api.rotate_token()
     where = api.connection.session.target
-    sentence = "This machine has a new token; whoever shows the old one revokes both."
+    sentence = "This machine has a new token. If the old one is used again, both are revoked."
     say(_identity(where, api.get_user().email), sentence, as_json=as_json)
 
 
 @token.command()
 @click.argument("user", metavar="USER")
-@click.confirmation_option("--yes", prompt="End all of this user's tokens, on every machine?")
+@click.confirmation_option("--yes", prompt="Revoke all tokens of this user, on every machine?")
 @with_api
 def revoke(api: UserAPI, user: str, as_json: bool) -> None:
-    """End all tokens and keys of USER at once; for administrators.
+    """Revoke all tokens and keys of USER at once; for administrators.
 
     USER must sign in again on each machine. `manta sign-out --everywhere` does it for yourself.
     """
     found = api.get_user(user)
     api.revoke_tokens(found)
     ended = {"id": found.id, "email": found.email, "revoked": True}
-    say(ended, f"All tokens of {found.email} have ended.", as_json=as_json)
+    say(ended, f"Revoked all tokens of {found.email}.", as_json=as_json)
 
 
 @token.command()
-@click.option("--profile", help="Of which profile.")
+@click.option("--profile", help="The profile.  [default: the one in use]")
 @as_json_option
 def show(profile: str | None, as_json: bool) -> None:
-    """Say whose token this is and how long it serves; the token itself is not shown."""
+    """Show whose token this is and when it expires; the token itself is not shown."""
     from manta.apis.connect import profiles
     from manta.apis.errors import TokenRefused
 

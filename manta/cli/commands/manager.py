@@ -48,7 +48,7 @@ for command in (backup, restore, verify):
 @_port("--node-port", NODES, "Where nodes connect.")
 @_port("--user-port", USERS, "Where users connect.")
 @_port("--bulk-port", BULK, "Where large values move.")
-@click.option("--background", is_flag=True, help="Return once it serves; it logs to a file.")
+@click.option("--background", is_flag=True, help="Return once it is ready; it logs to a file.")
 @click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
 def start(
     home: str | None,
@@ -59,11 +59,11 @@ def start(
     background: bool,
     as_json: bool,
 ) -> None:
-    """Start a manager; the first start creates the first user and says how to sign in, once."""
+    """Start a manager; the first start creates the first user and shows how to sign in, once."""
     place = home_of(home)
     if (found := running(place)) is not None:
         raise LocalError(
-            f"A manager runs in {place.path} already (process {found.pid}): stop it first."
+            f"A manager already runs in {place.path} (process {found.pid}): stop it first."
         )
     command = daemon_command(place, host, node_port, user_port, bulk_port)
     if not background:
@@ -78,14 +78,16 @@ def start(
     click.echo(started.logged)
     if started.said:
         click.echo(started.said)
-    click.echo(f"It runs in the background as process {started.file.pid}, logs to {started.log}.")
+    click.echo(
+        f"It runs in the background as process {started.file.pid}, logging to {started.log}."
+    )
 
 
-@manager.command(short_help="Say whether a manager runs here, and where it listens.")
+@manager.command(short_help="Show whether a manager runs here, and where it listens.")
 @manager_home_option
 @as_json_option
 def status(home: str | None, as_json: bool) -> int:
-    """Say whether a manager runs here, and where it listens; exit code 7 if none does."""
+    """Show whether a manager runs here, and where it listens; the exit code is 7 if none does."""
     place = home_of(home)
     found = running(place)
     if found is None:
@@ -116,7 +118,7 @@ def _record(found: ManagerFile, home: Home) -> dict[str, object]:
 @manager_home_option
 @as_json_option
 def stop(home: str | None, as_json: bool) -> None:
-    """Stop the manager that runs here; nodes keep their tasks and wait for its return."""
+    """Stop the manager that runs here; nodes keep their tasks running and wait for it."""
     place = home_of(home)
     found = running(place)
     if found is None:
@@ -134,4 +136,4 @@ def stop(home: str | None, as_json: bool) -> None:
             )
         time.sleep(0.02)
     stopped = {"running": False, "home": place.path, "pid": found.pid}
-    say(stopped, "The manager has stopped.", as_json=as_json)
+    say(stopped, "Stopped the manager.", as_json=as_json)

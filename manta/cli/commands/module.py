@@ -23,19 +23,19 @@ _COLUMNS = {
     "image": field("image"),
     "sent": age("updated_at"),
 }
-_version_option = click.option("--version", help="One, or a range such as '>=1.0,<2'.")
+_version_option = click.option("--version", help="A version, or a range such as '>=1.0,<2'.")
 
 
 @click.group(cls=Group)
 def module() -> None:
-    """Register modules; one is given by name, id or the beginning of an id."""
+    """Register modules; a module is given by name, id, or the beginning of an id."""
 
 
 @module.command()
 @click.argument("program", metavar="PATH")
-@click.option("--name", help="Instead of the file's or folder's own.")
-@click.option("--version", help="MAJOR.MINOR.PATCH: what has one never changes.")
-@click.option("--image", help="The image that it runs in.")
+@click.option("--name", help="The module's name.  [default: that of the file or folder]")
+@click.option("--version", help="MAJOR.MINOR.PATCH, whose content never changes.")
+@click.option("--image", help="The container image to run it in.")
 @click.option("--dataset", "datasets", multiple=True, help="A dataset that it reads.")
 @click.option("--include", multiple=True, help="A file or folder to pack beside it.")
 @with_api
@@ -49,16 +49,17 @@ def push(
     include: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Register the file or package folder at PATH, for swarms to name.
+    """Register the file or package folder at PATH, so that swarms can use it by name.
 
-    Without --version, the same content again is the same module, and none is refused.
+    Pushing the same content again gives the same module. Without --version, any content is
+    accepted.
     """
     from manta.apis.module import Module
 
     made = Module(program, image, name, datasets, version, include=include)
     sent = api.send_module(made)
     named = f"{sent.name} {sent.version}" if sent.version else sent.name
-    say(sent, f"Module {named} ({sent.id}) is registered.", as_json=as_json)
+    say(sent, f"Registered module {named} ({sent.id}).", as_json=as_json)
 
 
 @module.command("list")
@@ -69,7 +70,7 @@ def list_(api: UserAPI, name: str | None, as_json: bool) -> None:
     records = [found for found in api.list_modules() if name in (None, found.name)]
     nothing = "No modules yet: register one with `manta module push PATH`."
     if name is not None:
-        nothing = f"No module is called {name}; `manta module list` shows those there are."
+        nothing = f"No module is called {name}; `manta module list` shows all."
     emit(records, _COLUMNS, as_json=as_json, nothing=nothing)
 
 
@@ -78,7 +79,7 @@ def list_(api: UserAPI, name: str | None, as_json: bool) -> None:
 @_version_option
 @with_api
 def show(api: UserAPI, name: str, version: str | None, as_json: bool) -> None:
-    """Show MODULE: of a name, the highest version that is allowed, else the last one sent."""
+    """Show MODULE: of a name, the highest version allowed, or the last one sent."""
     columns = {
         **_COLUMNS,
         "digest": field("digest"),
@@ -94,7 +95,7 @@ def show(api: UserAPI, name: str, version: str | None, as_json: bool) -> None:
 @_version_option
 @with_api
 def remove(api: UserAPI, name: str, version: str | None, as_json: bool) -> None:
-    """Remove MODULE; swarms that were sent with it keep what they need."""
+    """Remove MODULE; swarms that were sent with it keep it."""
     api.remove_module(name, version)
     gone = {"module": name, "version": version, "removed": True}
-    say(gone, f"Module {name}{f' {version}' if version else ''} is removed.", as_json=as_json)
+    say(gone, f"Removed module {name}{f' {version}' if version else ''}.", as_json=as_json)

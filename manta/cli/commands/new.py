@@ -1,4 +1,4 @@
-"""`manta new`: a project that runs at once."""
+"""`manta new`: a project that runs right away."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ README = """# {name}
 
     manta run {folder}/swarm.py --nodes 3
 
-runs it on this machine, with a manager and three nodes of its own. Then, on a cluster:
+runs it on this machine, with its own manager and three nodes. On a cluster:
 
     manta deploy --cluster NAME {folder}/swarm.py
 
-Each task by itself, in one process, where a debugger works:
+Test each task by itself, in one process, where a debugger works:
 
     pytest {folder}
 """
@@ -92,15 +92,15 @@ FILES = {
 @click.argument("folder", type=click.Path(path_type=Path))
 @as_json_option
 def new(folder: Path, as_json: bool) -> None:
-    """Make FOLDER, with a small swarm that runs at once."""
+    """Create FOLDER with a small swarm that runs right away."""
     words = re.findall(r"[A-Za-z0-9]+", folder.name)
     name = "".join(word[:1].upper() + word[1:] for word in words)
     if not name.isidentifier():
         raise click.UsageError(
-            f"{folder.name!r} gives no name for a class: begin it with a letter."
+            f"{folder.name!r} does not make a class name: begin it with a letter."
         )
     if folder.exists():
-        raise click.UsageError(f"{folder} is there already: name another folder.")
+        raise click.UsageError(f"{folder} already exists: name another folder.")
     try:
         folder.mkdir(parents=True)
         for file, template in FILES.items():
@@ -109,5 +109,5 @@ def new(folder: Path, as_json: bool) -> None:
         raise LocalError(
             f"{folder} cannot be written: {error.strerror}; name another folder."
         ) from error
-    sentence = f"{folder} is made. Run it: manta run {folder}/swarm.py --nodes 3"
+    sentence = f"Created {folder}. Run it: manta run {folder}/swarm.py --nodes 3"
     say({"folder": folder, "files": list(FILES)}, sentence, as_json=as_json)

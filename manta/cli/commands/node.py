@@ -37,7 +37,7 @@ _COLUMNS = {
 
 @click.group(cls=Group)
 def node() -> None:
-    """List and remove nodes, and make tokens for new ones; a node is given by alias or id."""
+    """List and remove nodes, and create tokens for new ones; a node is given by alias or id."""
 
 
 @node.command("list")
@@ -49,16 +49,16 @@ def list_(api: UserAPI, cluster: str, as_json: bool) -> None:
         api.list_nodes(cluster),
         _COLUMNS,
         as_json=as_json,
-        nothing=f"No nodes yet: `manta node token {cluster}` makes a token for one.",
+        nothing=f"No nodes yet: `manta node token {cluster}` creates a token for one.",
     )
 
 
 @node.command()
 @click.argument("name")
-@click.option("--cluster", help="Where to look, if several clusters have such a node.")
+@click.option("--cluster", help="The cluster, if several have a node of that name.")
 @with_api
 def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
-    """Show what the node NAME is and has."""
+    """Show the node NAME and its resources."""
     found = api.get_node(name, cluster)
     has = found.platform_info
     rows = [
@@ -72,7 +72,7 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
         ("gpus", ", ".join(f"{gpu.name} {text.size(gpu.memory)}" for gpu in has.gpus) or "none"),
         ("runners", f"{', '.join(has.runners)} (isolation: {has.isolation})"),
         ("python", f"{has.python}, manta {has.manta}"),
-        ("tasks", f"{found.load.tasks_running} of {has.max_concurrent_tasks} places taken"),
+        ("tasks", f"{found.load.tasks_running} of {has.max_concurrent_tasks} at most"),
         ("labels", ", ".join(f"{key}={value}" for key, value in has.labels.items()) or "none"),
         *(
             ("dataset", f"{dataset.name}: {dataset.format}, {text.size(dataset.size)}")
@@ -89,18 +89,18 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
     default=1,
     show_default=True,
     type=click.IntRange(1, 10_000),
-    help="How many nodes may enrol with it.",
+    help="How many nodes can enrol with it.",
 )
 @click.option(
     "--ttl",
     default=900.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds until it expires, a day (86400) at most.",
+    help="Seconds until it expires, at most a day (86400).",
 )
 @with_api
 def token(api: UserAPI, cluster: str, uses: int, ttl: float, as_json: bool) -> None:
-    """Print a token with which a new node enrols in CLUSTER (`MANTA_NODE_TOKEN`)."""
+    """Print a token with which new nodes enrol in CLUSTER (`MANTA_NODE_TOKEN`)."""
     made = api.create_node_token(cluster, uses, ttl)
     say({"token": made, "cluster": cluster, "uses": uses, "ttl": ttl}, made, as_json=as_json)
 
@@ -110,7 +110,7 @@ def token(api: UserAPI, cluster: str, uses: int, ttl: float, as_json: bool) -> N
 @click.option("--drain", is_flag=True, help="Let running tasks finish first.")
 @with_api
 def stop(api: UserAPI, name: str, drain: bool, as_json: bool) -> None:
-    """End the daemon of the node NAME."""
+    """Stop the daemon of the node NAME."""
     found = api.get_node(name)
     api.stop_node(found, drain)
     said = {"id": found.id, "alias": found.alias, "told": "drain" if drain else "stop"}
@@ -121,7 +121,7 @@ def stop(api: UserAPI, name: str, drain: bool, as_json: bool) -> None:
 @click.argument("name")
 @with_api
 def drain(api: UserAPI, name: str, as_json: bool) -> None:
-    """Let the node NAME finish what it runs, then end its daemon; it takes nothing new."""
+    """Let the node NAME finish its running tasks, without new ones, then stop its daemon."""
     found = api.get_node(name)
     api.drain_node(found)
     said = {"id": found.id, "alias": found.alias, "told": "drain"}
@@ -133,8 +133,8 @@ def drain(api: UserAPI, name: str, as_json: bool) -> None:
 @click.confirmation_option("--yes", prompt="Remove the node? It can come back only with a token.")
 @with_api
 def remove(api: UserAPI, name: str, as_json: bool) -> None:
-    """Forget the node NAME and its key."""
+    """Remove the node NAME and its key."""
     found = api.get_node(name)
     api.remove_node(found)
     gone = {"id": found.id, "alias": found.alias, "removed": True}
-    say(gone, f"Node {found.alias} ({found.id}) is removed.", as_json=as_json)
+    say(gone, f"Removed node {found.alias} ({found.id}).", as_json=as_json)

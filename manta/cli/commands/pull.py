@@ -1,6 +1,6 @@
-"""`manta pull`: a swarm as a folder, with a manifest that says what must be in it.
+"""`manta pull`: a swarm as a folder, with a manifest of its files.
 
-swarm.json               how it stands, and its tasks
+swarm.json               its state and its tasks
 results/N.npz|json       each result's value; `results.json` says what each is
 globals/TAG.npz|json
 logs.ndjson, metrics.ndjson, events.ndjson
@@ -35,21 +35,26 @@ MANIFEST = "manifest.json"
 @click.command()
 @click.argument("swarm")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
-@click.option("--verify", is_flag=True, help="Compare a folder that was pulled with its manifest.")
+@click.option("--verify", is_flag=True, help="Compare a pulled folder with its manifest.")
 @connects
 def pull(
     connect: Callable[[], UserAPI], swarm: str, folder: Path | None, verify: bool, as_json: bool
 ) -> int:
-    """Copy all that SWARM wrote into FOLDER (its name and id), which must not exist yet.
+    """Copy everything SWARM wrote into FOLDER, which must not exist yet.
 
-    Values are in the format in which Manta sends them (`manta.transports.codec.values.decode`);
-    what JSON can hold is JSON besides. manifest.json has every file's size and digest:
-    `manta pull --verify FOLDER` looks whether all is as it was.
+    Without FOLDER, it is named after the swarm and its id. Values are in the format in which
+    Manta sends them (`manta.transports.codec.values.decode`), and also in JSON where that can
+    hold them. manifest.json has the size and digest of every file: `manta pull --verify FOLDER`
+    checks that nothing has changed.
     """
     if verify:
         flaws = check(Path(swarm))
         record = {"folder": swarm, "intact": not flaws, "flaws": flaws}
-        say(record, "\n".join(flaws) or f"{swarm} is as it was pulled.", as_json=as_json)
+        say(
+            record,
+            "\n".join(flaws) or f"{swarm} is unchanged since it was pulled.",
+            as_json=as_json,
+        )
         return Exit.LOCAL if flaws else Exit.OK
     with connect() as api:
         record, sentence = _pulled(api, swarm, folder)
@@ -58,11 +63,11 @@ def pull(
 
 
 def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, object], str]:
-    """Raises LocalError; the folder is whole or not there."""
+    """Writes the folder, complete or not at all. Raises LocalError."""
     found = api.get_swarm(swarm)
     target = folder or Path(f"{found.name}-{found.swarm_id}")
     if target.exists():
-        raise click.UsageError(f"{target} is there already: name another folder.")
+        raise click.UsageError(f"{target} already exists: name another folder.")
     draft = target.with_name(f".{target.name}.part-{os.getpid()}")
     try:
         results, files = _write(api, found, draft)
@@ -83,12 +88,12 @@ def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, ob
     }
     sentence = f"{target}: {results} results, {files} files."
     if not found.ended:
-        sentence += f"\nThe swarm is {found.status}: what it writes from now on is not in it."
+        sentence += f"\nThe swarm is {found.status}: what it writes from now on is missing."
     return record, sentence
 
 
 def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
-    """How many results and files. Raises OSError."""
+    """Writes the files; returns how many results and files. Raises OSError."""
     for part in ("results", "globals"):
         (draft / part).mkdir(parents=True)
     tasks = [dict(task) for task in api.get_tasks(found)]
@@ -118,7 +123,7 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
 
 
 def check(folder: Path) -> list[str]:
-    """What is not as the manifest says: sentences; none when all is well."""
+    """Returns a sentence for each deviation from the manifest."""
     try:
         wanted = json.loads((folder / MANIFEST).read_text())["files"]
     except (OSError, ValueError, KeyError) as error:
@@ -129,12 +134,12 @@ def check(folder: Path) -> list[str]:
     flaws += [f"{name} is not in the manifest." for name in sorted(there.keys() - wanted.keys())]
     for name in sorted(wanted.keys() & there.keys()):
         if (wanted[name]["size"], wanted[name]["blake3"]) != there[name]:
-            flaws.append(f"{name} is not what was pulled.")
+            flaws.append(f"{name} has changed since it was pulled.")
     return flaws
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int, str]]:
-    """Name, size and digest of each file below, in order."""
+    """Yields name, size and digest of each file, in order."""
     from blake3 import blake3
 
     for path in sorted(folder.rglob("*")):
@@ -145,7 +150,7 @@ def _files(folder: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def _value(folder: Path, name: str, value: Any) -> str:
-    """Write a value; the name of its file."""
+    """Writes a value; returns the name of its file."""
     from manta.transports.codec.values import encode
 
     with open(folder / f"{name}.manta", "wb") as file:

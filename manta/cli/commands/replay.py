@@ -1,4 +1,4 @@
-"""`manta replay`: a swarm's history again, as it was seen live."""
+"""`manta replay`: a swarm's history, as it was seen live."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST = 5.0
-"""Seconds that one pause of a replay lasts at most, whatever the speed: nothing happened then."""
+"""Seconds that a pause of a replay lasts at most, whatever the speed."""
 REDRAW = 0.1
 
 
@@ -42,7 +42,7 @@ class History(NamedTuple):
     errors: list[ErrorOverview]
 
     def in_order(self) -> Iterator[tuple[str, Item]]:
-        """By time; of what happened at one time, the event that sums it up comes last."""
+        """Yields everything by time; an event comes after what happened at the same time."""
         feeds: list[tuple[str, Sequence[Item]]] = [
             ("metrics", self.metrics),
             ("logs", self.logs),
@@ -61,17 +61,17 @@ class History(NamedTuple):
 @click.option(
     "--speed",
     type=click.FloatRange(min=0, min_open=True),
-    help="1 is as fast as it was, 10 ten times that; at once if left out.",
+    help="1 is the original speed, 10 ten times that; without it, everything at once.",
 )
-@click.option("--logs/--no-logs", default=True, help="Show what tasks wrote (default: yes).")
+@click.option("--logs/--no-logs", default=True, help="Show the tasks' logs (default: yes).")
 @connects
 def replay(
     connect: Callable[[], UserAPI], swarm: str, speed: float | None, logs: bool, as_json: bool
 ) -> None:
-    """Show the history of SWARM again, from the manager's log, or from a FOLDER of `manta pull`.
+    """Replay the history of SWARM from the manager's log, or from a FOLDER of `manta pull`.
 
-    Events, metrics and logs in the order of time, as `manta run` showed them live; of a swarm that
-    still runs, as far as it has come. With --json, an object for each of them.
+    Events, metrics and logs are shown in order of time, as `manta run` showed them live; of a
+    running swarm, those so far. With --json, an object for each of them.
     """
     history = _of_folder(Path(swarm)) if Path(swarm).is_dir() else _of_manager(connect, swarm)
     if not logs:
@@ -102,7 +102,7 @@ def replay(
 def _paced(
     items: Iterable[tuple[str, Item]], speed: float | None, idle: Callable[[float], None]
 ) -> Iterator[tuple[str, Item]]:
-    """Each when its time has come; `idle` is told the time of the history in between."""
+    """Yields each item when it is due; calls `idle` in between with the time in the history."""
     last: float | None = None
     for feed, item in items:
         if speed is not None and last is not None:
@@ -122,8 +122,8 @@ def _of_manager(connect: Callable[[], UserAPI], swarm: str) -> History:
 
     with connect() as api:
         found = api.get_swarm(swarm)
-        items = api.connection.items(found.swarm_id, "events", follow=found.ended)
-        events = [EventOverview.of(item) for item in items if isinstance(item, EventItem)]
+        items = api.connection.items(found.swarm_id, EventItem, follow=found.ended)
+        events = [EventOverview.of(item) for item in items]
         errors = api.collect_errors(found) if found.status == "FAILED" else []
         return History(found, events, api.get_metrics(found), api.collect_logs(found), errors)
 

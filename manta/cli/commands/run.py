@@ -1,4 +1,4 @@
-"""`manta run`: a swarm on this machine, with a manager and nodes of its own."""
+"""`manta run`: a swarm on this machine, with its own manager and nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from manta.apis.errors import ApiClosed, ConnectionFailed, ModuleError
 from manta.cli.exit_codes import of_status
 from manta.cli.local.cluster import (
     CLUSTER,
-    HOST,
     Child,
     ClusterDied,
     LocalCluster,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from manta.cli.live.view import SwarmView
 
 _OWN_REGISTRY = (
-    "`manta run` has a manager of its own, whose registry is empty: give the module's file or "
+    "`manta run` starts its own manager, whose registry is empty: give the module's file or "
     "folder, or register the module with a manager that stays (manta up, manta module push) and "
     "run the swarm there (manta deploy)."
 )
@@ -45,11 +44,11 @@ _OWN_REGISTRY = (
     type=click.Choice(["process", "docker"]),
     default="process",
     show_default=True,
-    help="docker: every task in a container, of its module's image.",
+    help="docker runs every task in a container of its module's image.",
 )
-@click.option("--logs/--no-logs", default=True, help="Show what tasks write (default: yes).")
-@click.option("--keep", is_flag=True, help="Keep the folder with state and logs of all processes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, and only that.")
+@click.option("--logs/--no-logs", default=True, help="Show the tasks' logs (default: yes).")
+@click.option("--keep", is_flag=True, help="Keep the folder with the processes' state and logs.")
+@click.option("--json", "as_json", is_flag=True, help="Print only the outcome, as JSON.")
 def run(
     target: str,
     parameters: Sequence[str],
@@ -60,10 +59,10 @@ def run(
     keep: bool,
     as_json: bool,
 ) -> int:
-    """Run the swarm in FILE: manager and nodes are started, used and removed again.
+    """Run the swarm in FILE on a manager and nodes that are started for it and removed again.
 
-    CLASS names one where FILE has several swarms.
-    The exit code is 0 for COMPLETED, 1 for FAILED; `manta deploy` takes the same FILE to a
+    CLASS selects a swarm where FILE has several.
+    The exit code is 0 for COMPLETED and 1 for FAILED; `manta deploy` takes the same FILE to a
     cluster. Code runs as this user, without a sandbox: run only what you trust.
     """
     began = time.time()
@@ -78,8 +77,10 @@ def run(
             running = Run(cluster, screen, began)
             interrupts.begin()
             running.show_start(0)
-            cluster.start_or_say()
-            swarm = _load(target, parameters)
+            cluster.start()
+            from manta.cli.loading import load_swarm, parse_parameters
+
+            swarm = load_swarm(target, parse_parameters(parameters))
             code = running.run(swarm, logs=logs)
         except Interrupted as interrupted:
             screen.show([])
@@ -90,7 +91,7 @@ def run(
             dead = running.cluster.dead if running is not None else []
             keep = keep or bool(dead)
             if isinstance(error, ApiClosed | ConnectionFailed) and dead:
-                raise ClusterDied(dead[0].obituary()) from None
+                raise ClusterDied(dead[0].describe_end()) from None
             raise
         finally:
             interrupts.finish()
@@ -120,17 +121,13 @@ class Run:
         self.outcome: dict[str, Any] = {}
 
     def run(self, swarm: Swarm, *, logs: bool) -> int:
-        """Deploy and follow the swarm; returns the exit code."""
+        """Deploys and follows the swarm; returns the exit code."""
         from manta.apis.compile import spec
-        from manta.apis.connect.profiles import Target
-        from manta.apis.connect.session import Session
-        from manta.apis.user_api import UserAPI
         from manta.cli.live.following import Follower
         from manta.cli.live.view import SwarmView
 
         cluster = self.cluster
-        target = Target(HOST, cluster.user_port, "run", server_key=cluster.manager_keys.public)
-        api = self._api = UserAPI.over(Session(target, cluster.keys))
+        api = self._api = cluster.connect()
         cluster.wait_for_nodes(api, self.show_start)
         cluster.watch(self._died_early)
         try:
@@ -170,7 +167,7 @@ class Run:
             self.outcome["seconds"] = {k: round(v, 4) for k, v in self._parts.items()}
 
     def time_table(self) -> list[str]:
-        """Where the time went."""
+        """Shows where the time went."""
         if not self._parts:
             return []
         total = sum(self._parts.values())
@@ -190,15 +187,15 @@ class Run:
         self._screen.show([], [click.style(words, dim=True)])
 
     def _died_early(self, child: Child) -> None:
-        """Before there is a swarm: whoever waits for the manager shall not wait on."""
+        """Ends waiting for a manager that died before the swarm was deployed."""
         if child is self.cluster.children[0] and self._api is not None:
             self._api.close()
 
     def _died(self, child: Child) -> None:
-        """The manager is indispensable; without a node, the swarm decides."""
+        """Gives up without the manager or any node; otherwise the swarm goes on."""
         if child is self.cluster.children[0] or len(self.cluster.dead) >= len(self.cluster.aliases):
-            raise ClusterDied(child.obituary())
-        self._screen.show([click.style(child.obituary(), fg="yellow")])
+            raise ClusterDied(child.describe_end())
+        self._screen.show([click.style(child.describe_end(), fg="yellow")])
 
     def _account(
         self, ended: SwarmOverview, tasks: Iterable[TaskOverview], view: SwarmView
@@ -224,17 +221,11 @@ class Run:
 
 
 _WHAT = {
-    "set-up": "processes up and connected, file loaded, swarm sent",
-    "placing": "deciding, telling nodes, hearing from them",
+    "set-up": "starting and connecting processes, loading and sending the swarm",
+    "placing": "choosing nodes, and messages to and from them",
     "starting": "on nodes: queueing, unpacking, starting the runtime",
     "computing": "in the tasks' own code",
-    "moving": "tasks waiting for values and results on their way",
-    "telling": "the last feeds and figures",
-    "stopping": "processes ended, folder removed",
+    "moving": "tasks waiting for values and results to arrive",
+    "telling": "reading the last results, metrics and logs",
+    "stopping": "ending processes, removing the folder",
 }
-
-
-def _load(target: str, parameters: Sequence[str]) -> Swarm:
-    from manta.cli.loading import load_swarm, parse_parameters
-
-    return load_swarm(target, parse_parameters(parameters))

@@ -1,4 +1,4 @@
-"""`manta ps`, `explain`, `logs`, `results`: what swarms do and did."""
+"""`manta ps`, `explain`, `logs` and `results`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from manta.cli.options import follow_option, with_api
 from manta.cli.plans import plan_lines
-from manta.cli.tables import age, brief, emit, field, ident, state
+from manta.cli.tables import age, brief, emit, emit_lines, field, ident, state
 from manta.console import json_form
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
@@ -29,7 +29,7 @@ _SWARMS = {
 
 
 @click.command()
-@click.option("--cluster", help="Only those of this cluster.")
+@click.option("--cluster", help="Only swarms of this cluster.")
 @with_api
 def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
     """List swarms, the newest last."""
@@ -45,7 +45,7 @@ def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
 @click.argument("swarm")
 @with_api
 def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
-    """Say, node by node and rule by rule, why the tasks of SWARM run where they do, or don't."""
+    """Explain, node by node and rule by rule, why the tasks of SWARM run where they do."""
     plan = api.explain_swarm(swarm)
     if as_json:
         json_form.show(plan)
@@ -55,7 +55,7 @@ def explain(api: UserAPI, swarm: str, as_json: bool) -> None:
 
 
 def _labels(api: UserAPI, swarm: str) -> dict[str, str]:
-    """Of its cluster's nodes, by alias; none for who may not see nodes."""
+    """Returns the labels of the cluster's nodes, by alias; none if the user may not see nodes."""
     from manta.apis.errors import Forbidden
 
     try:
@@ -72,37 +72,32 @@ def _labels(api: UserAPI, swarm: str) -> dict[str, str]:
 @click.command()
 @click.argument("swarm")
 @follow_option
-@click.option("--node", help="Only of this node.")
-@click.option("--task", help="Only of this task.")
+@click.option("--node", help="Only those of this node.")
+@click.option("--task", help="Only those of this task.")
 @with_api
 def logs(
     api: UserAPI, swarm: str, follow: bool, node: str | None, task: str | None, as_json: bool
 ) -> None:
-    """Show what the tasks of SWARM wrote; with --json, an object a line."""
+    """Show the logs of the tasks of SWARM; with --json, an object per line."""
     from manta.cli.live.view import log_line
 
-    screen = Screen()
     lines = (api.stream_logs if follow else api.collect_logs)(swarm, node, task)
-    for line in lines:
-        if as_json:
-            json_form.show_line(line)
-        else:
-            screen.show([log_line(line)])
+    emit_lines(lines, log_line, as_json=as_json)
 
 
 @click.command()
 @click.argument("swarm")
-@click.option("--tag", help="Only of this tag.")
-@click.option("--iteration", type=int, help="Only of this iteration.")
-@click.option("--node", help="Only of this node.")
-@click.option("--wait", is_flag=True, help="Wait until the swarm has ended.")
+@click.option("--tag", help="Only those of this tag.")
+@click.option("--iteration", type=int, help="Only those of this iteration.")
+@click.option("--node", help="Only those of this node.")
+@click.option("--wait", is_flag=True, help="Wait until the swarm ends.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
-    help="With --wait: seconds after which to give up (exit code 10).",
+    help="With --wait, seconds after which to give up (exit code 10).",
 )
-@click.option("--delete", is_flag=True, help="Delete them instead: of --tag, --iteration, or all.")
-@click.option("--yes", is_flag=True, help="With --delete: do not ask.")
+@click.option("--delete", is_flag=True, help="Delete them: of --tag, --iteration, both, or all.")
+@click.option("--yes", is_flag=True, help="With --delete, do not ask.")
 @with_api
 def results(
     api: UserAPI,
@@ -118,15 +113,15 @@ def results(
 ) -> int:
     """Show the results of SWARM; large arrays by type and shape.
 
-    The exit code is 5 when there are none, so that a script takes nothing for success.
+    The exit code is 5 when there are none, so that scripts notice.
     """
     if timeout is not None and not wait:
-        raise click.UsageError("--timeout is for --wait: give both, or neither.")
+        raise click.UsageError("--timeout needs --wait.")
     if yes and not delete:
-        raise click.UsageError("--yes is for --delete: give both, or neither.")
+        raise click.UsageError("--yes needs --delete.")
     if delete:
         if node is not None or wait:
-            raise click.UsageError("--delete goes with --tag and --iteration alone.")
+            raise click.UsageError("--delete can be combined with --tag and --iteration only.")
         return _delete(api, swarm, tag, iteration, yes=yes, as_json=as_json)
     of = api.wait_swarm(swarm, timeout) if wait else api.get_swarm(swarm)
     found = api.get_swarm_results(of, tag)
@@ -167,7 +162,7 @@ def _delete(
         click.confirm(f"Delete all {which}?", abort=True, err=True)
     count = api.delete_results(of, tag, iteration)
     record = {"swarm_id": of.swarm_id, "name": of.name, "deleted": count}
-    say(record, f"{count} {which} deleted.", as_json=as_json)
+    say(record, f"Deleted {count} {which}.", as_json=as_json)
     return Exit.OK
 
 

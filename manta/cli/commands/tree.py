@@ -1,4 +1,4 @@
-"""`manta tree`: who supervises whom, and what has crashed."""
+"""`manta tree`: a supervision tree, and which actors crashed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _COLOURS = {"running": "green", "starting": "yellow", "stopping": "yellow"}
 
 
 @click.command()
-@click.option("--node", help="The tree of this node, by alias or id; else the manager's.")
+@click.option("--node", help="Show this node's tree (alias or id) instead of the manager's.")
 @with_api
 def tree(api: UserAPI, node: str | None, as_json: bool) -> None:
-    """Show a supervision tree: state, restarts and last exit of each actor; for administrators."""
+    """Show a supervision tree: state, restarts and last exit of each actor. For administrators."""
     found = api.get_tree(node)
     if as_json:
         json_form.show(found.actors)
@@ -32,7 +32,7 @@ def tree(api: UserAPI, node: str | None, as_json: bool) -> None:
 
 
 def lines(found: Tree, room: int | None) -> list[str]:
-    """A table, the paths drawn as a tree."""
+    """Makes a table with the paths drawn as a tree."""
     header = [click.style(name, bold=True) for name in ("ACTOR", "STATE", "UP FOR", "RESTARTS")]
     header.append(click.style("LAST EXIT", bold=True))
     names = _branches([actor.path for actor in found.actors])
@@ -48,7 +48,7 @@ def _cells(actor: TreeActor) -> list[str]:
 
 
 def _branches(paths: list[str]) -> Iterator[str]:
-    """`├─ name`, below the names of those that supervise it."""
+    """Yields `├─ name` for each path, below its supervisor."""
     known = set(paths)
     above = {path: _above(known, path) for path in paths}
     last = {parent: path for path, parent in above.items()}
@@ -64,7 +64,7 @@ def _branches(paths: list[str]) -> Iterator[str]:
 
 
 def _above(known: set[str], path: str) -> str:
-    """Who supervises it: a child's id may have slashes of its own."""
+    """Returns the supervisor's path; the id of a child may contain slashes."""
     while path := path.rpartition("/")[0]:
         if path in known:
             return path

@@ -1,4 +1,4 @@
-"""`manta up`: a manager and nodes on this machine, for as long as one works with them."""
+"""`manta up`: a manager and nodes on this machine, until they are stopped."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ STOPPED = 30.0
 @click.command()
 @nodes_option(0)
 @dataset_option
-@click.option("--background", is_flag=True, help="Return once they run; --stop ends them.")
-@click.option("--stop", "stopping", is_flag=True, help="End what runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, once they run.")
+@click.option("--background", is_flag=True, help="Return once they run; --stop stops them.")
+@click.option("--stop", "stopping", is_flag=True, help="Stop what `manta up` started.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON once they run.")
 def up(nodes: int, datasets: Sequence[str], background: bool, stopping: bool, as_json: bool) -> int:
-    """Start a manager and nodes on this machine; Ctrl-C ends all, and nothing of it is left.
+    """Start a manager and nodes on this machine; Ctrl-C stops and removes them.
 
-    Meanwhile the profile `up` is in use, so that `manta deploy --cluster local FILE` works in
-    the next terminal. Tasks run as this user, without a sandbox: run only what you trust.
+    While they run, the profile `up` is in use, so that `manta deploy --cluster local FILE` works
+    in another terminal. Tasks run as this user, without a sandbox: run only what you trust.
     """
     from manta.apis.connect.profiles import home
 
@@ -53,16 +53,16 @@ def up(nodes: int, datasets: Sequence[str], background: bool, stopping: bool, as
         return _stop(where, as_json)
     mapped = split_datasets(datasets)
     if (found := up_state.running(where)) is not None and found.port:
-        say(_record(found), f"It runs already: {_words(found)}", as_json=as_json)
+        say(_record(found), f"Already running: {_words(found)}", as_json=as_json)
         return Exit.OK
     if background:
         return _start_in_background(where, nodes, datasets, as_json)
     with Interrupts() as interrupts:
         held = up_state.lock(where)
         if held is None:
-            raise ClusterDied("Another `manta up` is starting or ending: try again in a moment.")
+            raise ClusterDied("Another `manta up` is starting or stopping: try again in a moment.")
         try:
-            up_state.clear(where)  # what a killed one left
+            up_state.clear(where)  # what a killed `manta up` left
             _must_be_free(where)
             return _run(where, nodes, mapped, interrupts, as_json)
         finally:
@@ -74,8 +74,8 @@ def up(nodes: int, datasets: Sequence[str], background: bool, stopping: bool, as
 def _must_be_free(home: Path) -> None:
     if (home / "profiles" / f"{up_state.PROFILE}.json").exists():
         raise ClusterDied(
-            f"There is a profile {up_state.PROFILE!r} that is not of `manta up`: "
-            f"remove it, with `manta config rm {up_state.PROFILE}`."
+            f"There is a profile {up_state.PROFILE!r} that `manta up` did not create: "
+            f"remove it with `manta config rm {up_state.PROFILE}`."
         )
 
 
@@ -98,7 +98,7 @@ def _run(
         up_state.write(home, found)  # from here on, `clear` knows what to take away
         interrupts.begin()
         screen.show([], [click.style("starting ...", dim=True)])
-        cluster.start_or_say()
+        cluster.start()
         found = replace(found, port=cluster.user_port)
         _open(home, cluster)
         up_state.write(home, found)
@@ -107,7 +107,7 @@ def _run(
         screen.show(_welcome(found))
         cluster.watch(died.put)
         while True:
-            _mourn(died.get(), cluster, screen)
+            _report_end(died.get(), cluster, screen)
     except Interrupted as interrupted:
         screen.show([f"{interrupted}: stopping all that was started."])
         code = interrupted.exit
@@ -124,7 +124,7 @@ def _run(
 
 
 def _open(home: Path, cluster: LocalCluster) -> None:
-    """Wait until the nodes are connected, sign the profile in, and use it."""
+    """Waits until the nodes are connected, then signs the profile in and uses it."""
     from manta.apis.connect import profiles
     from manta.apis.user_api import UserAPI
 
@@ -133,21 +133,21 @@ def _open(home: Path, cluster: LocalCluster) -> None:
     profiles.save_profile(home, up_state.PROFILE, profile)
     with UserAPI(host=HOST, port=cluster.user_port, profile=up_state.PROFILE) as api:
         cluster.wait_for_nodes(api, lambda connected: None)
-        api.rotate_token()  # the key is known: with a token it is a sign-in like any other
+        api.rotate_token()  # with a token this is a sign-in like any other
     profiles.use_profile(home, up_state.PROFILE)
 
 
-def _mourn(child: Child, cluster: LocalCluster, screen: Screen) -> None:
-    """Without the manager there is nothing to go on with; without a node there is."""
+def _report_end(child: Child, cluster: LocalCluster, screen: Screen) -> None:
+    """Gives up without the manager; goes on without a node. Raises ClusterDied."""
     if child is cluster.children[0]:
-        raise ClusterDied(child.obituary())
-    screen.show([click.style(child.obituary(), fg="yellow")])
+        raise ClusterDied(child.describe_end())
+    screen.show([click.style(child.describe_end(), fg="yellow")])
 
 
 def _words(found: up_state.Up) -> str:
     return (
         f"the manager at {found.host}:{found.port} with {text.count(len(found.nodes), 'node')} in "
-        f"the cluster {found.cluster} (process {found.pid}). `manta up --stop` ends it."
+        f"the cluster {found.cluster} (process {found.pid}). `manta up --stop` stops it."
     )
 
 
@@ -158,7 +158,7 @@ def _welcome(found: up_state.Up) -> list[str]:
         "",
         f"    manta deploy --cluster {found.cluster} FILE",
         "",
-        f"Logs are in {found.folder}/logs; Ctrl-C ends all and removes it.",
+        f"Logs are in {found.folder}/logs; Ctrl-C stops everything and removes it.",
     ]
 
 
@@ -192,7 +192,7 @@ def _start_in_background(home: Path, nodes: int, datasets: Sequence[str], as_jso
             process.wait()
             raise
         process.returncode = 0  # it lives on by itself
-    say(_record(found), f"It runs: {_words(found)}", as_json=as_json)
+    say(_record(found), f"Running: {_words(found)}", as_json=as_json)
     return Exit.OK
 
 
@@ -216,7 +216,7 @@ def _wait_for_start(home: Path, process: subprocess.Popen[bytes], said: IO[bytes
 def _stop(home: Path, as_json: bool) -> int:
     found = up_state.running(home)
     if found is None:
-        raise ClusterDied("Nothing of `manta up` runs here.")
+        raise ClusterDied("`manta up` is not running.")
     try:
         process = os.pidfd_open(found.pid)
     except ProcessLookupError:
@@ -230,7 +230,11 @@ def _stop(home: Path, as_json: bool) -> int:
     deadline = time.monotonic() + STOPPED
     while up_state.is_locked(home):
         if time.monotonic() > deadline:
-            raise ClusterDied(f"Process {found.pid} has not ended after {STOPPED:g} s.")
+            raise ClusterDied(
+                f"Process {found.pid} did not end within {STOPPED:g} s: "
+                f"end it with `kill -9 {found.pid}`."
+            )
         time.sleep(0.02)
-    say({**_record(found), "running": False}, "All was stopped.", as_json=as_json)
+    stopped = {**_record(found), "running": False}
+    say(stopped, "Stopped the manager and the nodes.", as_json=as_json)
     return Exit.OK

@@ -1,4 +1,4 @@
-"""`manta globals`, `metrics`: numbers and values of swarms."""
+"""`manta globals` and `manta metrics`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from manta.cli.options import follow_option, with_api
-from manta.cli.tables import brief, emit, field
-from manta.console import json_form, text
-from manta.console.terminal import Screen
+from manta.cli.tables import brief, emit, emit_lines, field
+from manta.console import text
 
 if TYPE_CHECKING:
     from manta.apis.overviews import MetricsOverview
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
 
 @click.command("globals")
 @click.argument("swarm")
-@click.option("--tag", help="Only this one.")
+@click.option("--tag", help="Only this tag.")
 @with_api
 def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
-    """Show the globals of SWARM as they are now; large arrays by type and shape."""
+    """Show the current globals of SWARM; large arrays as type and shape."""
     tags = api.list_global_tags(swarm) if tag is None else [tag]
     records = [{"tag": name, "value": api.select_global(swarm, name)} for name in tags]
     columns = {"tag": field("tag"), "value": lambda record: brief(record["value"])}
@@ -33,13 +32,9 @@ def globals_(api: UserAPI, swarm: str, tag: str | None, as_json: bool) -> None:
 @follow_option
 @with_api
 def metrics(api: UserAPI, swarm: str, follow: bool, as_json: bool) -> None:
-    """Show what the tasks of SWARM logged with log_metrics; with --json, an object a line."""
-    screen = Screen()
-    for item in api.stream_metrics(swarm) if follow else api.get_metrics(swarm):
-        if as_json:
-            json_form.show_line(item)
-        else:
-            screen.show([_line(item)])
+    """Show what the tasks of SWARM logged with log_metrics; with --json, an object per line."""
+    items = (api.stream_metrics if follow else api.get_metrics)(swarm)
+    emit_lines(items, _line, as_json=as_json)
 
 
 def _line(item: MetricsOverview) -> str:

@@ -1,1 +1,1 @@
-"""What is shown while a swarm runs."""
+"""Shows a running swarm."""

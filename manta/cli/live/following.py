@@ -1,16 +1,15 @@
-"""Follow a swarm's feeds to its end, on a screen."""
+"""Follows the feeds of a swarm to its end, on a screen."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from manta.apis.errors import ApiClosed
 from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview, SwarmOverview
-from manta.apis.sync.connection import LONG_POLL
 from manta.protocol.user import EventItem, FeedName, FeedPage, LogItem, MetricsItem, ReadFeed
 
 if TYPE_CHECKING:
@@ -19,13 +18,13 @@ if TYPE_CHECKING:
     from manta.console.terminal import Screen
 
 REDRAW = 0.1
-"""Seconds between two drawings of the lines that move, on a terminal."""
+"""Seconds between redraws of the live lines on a terminal."""
 
 Happening = FeedPage | Exception | Callable[[], None]
 
 
 class Follower:
-    """A thread for each feed reads; the caller's thread shows.
+    """Reads each feed in a thread of its own and shows them in the caller's.
 
     When an iteration's end is read, the metrics that came before it are read as well, so that
     its summary is complete.
@@ -42,11 +41,11 @@ class Follower:
         self._threads: list[threading.Thread] = []
 
     def interject(self, happening: Callable[[], None]) -> None:
-        """Have something else done by the thread that shows; from any thread."""
+        """Runs something in the thread that shows. Thread-safe."""
         self._happenings.put(happening)
 
     def run(self, *, logs: bool) -> SwarmOverview:
-        """Show what happens until the swarm has ended. Raises what the API raises."""
+        """Shows what happens until the swarm ends. Raises what the API raises."""
         feeds: list[FeedName] = ["events", "metrics"]
         if logs:
             feeds.append("logs")
@@ -71,12 +70,12 @@ class Follower:
         return self._api.get_swarm(self._swarm)
 
     def join(self) -> None:
-        """Wait for the threads; they end with the swarm, or when the API is closed."""
+        """Waits for the threads, which end with the swarm or when the API is closed."""
         for thread in self._threads:
             thread.join()
 
     def _take(self, happening: Happening, lines: list[str]) -> bool:
-        """Whether a feed has ended."""
+        """Shows something; returns whether a feed has ended with it."""
         if isinstance(happening, Exception):
             raise happening
         if not isinstance(happening, FeedPage):
@@ -96,42 +95,36 @@ class Follower:
         try:
             read(feed)
         except ApiClosed:
-            return  # whoever closed it knows
+            return
         except Exception as error:
             self._happenings.put(error)
 
-    def _page(self, feed: FeedName, after: int, wait: float) -> FeedPage:
-        request = ReadFeed(self._swarm.swarm_id, feed, after, wait=wait)
-        return self._api.connection.ask(request, FeedPage, again=True, wait=wait)
+    def _pages(self, feed: FeedName) -> Iterator[FeedPage]:
+        return self._api.connection.pages(self._swarm.swarm_id, feed, follow=True)
 
     def _read(self, feed: FeedName) -> None:
-        cursor, ended = 0, False
-        while not ended:
-            page = self._page(feed, cursor, LONG_POLL)
-            cursor, ended = page.cursor, page.ended
+        for page in self._pages(feed):
             if any(isinstance(item, EventItem) and item.kind == "iteration" for item in page.items):
                 self._catch_up()
             self._happenings.put(page)
 
     def _catch_up(self) -> None:
-        """Read the metrics that are there by now, all of them."""
+        """Reads all metrics that there are so far."""
         with self._metrics_lock:
             while True:
-                page = self._page("metrics", self._metrics_cursor, 0.0)
+                request = ReadFeed(self._swarm.swarm_id, "metrics", self._metrics_cursor)
+                page = self._api.connection.ask(request, FeedPage, again=True)
                 self._put_metrics(page, False)
                 if page.ended or not page.items:
                     return
 
     def _read_metrics(self, feed: FeedName) -> None:
-        cursor, ended = 0, False
-        while not ended:
-            page = self._page(feed, cursor, LONG_POLL)
-            cursor, ended = page.cursor, page.ended
+        for page in self._pages(feed):
             with self._metrics_lock:
-                self._put_metrics(page, ended)
+                self._put_metrics(page, page.ended)
 
     def _put_metrics(self, page: FeedPage, ended: bool) -> None:
-        """Pass on what the other thread has not passed on yet."""
+        """Passes on the metrics that the other thread has not passed on yet."""
         fresh = max(0, page.cursor - self._metrics_cursor)
         items = page.items[len(page.items) - fresh :] if fresh else ()
         self._metrics_cursor = max(self._metrics_cursor, page.cursor)

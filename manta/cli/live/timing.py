@@ -1,9 +1,8 @@
-"""Where a swarm's time went. Pure.
+"""Where a swarm's time went, along its critical path. Pure.
 
-Only what lies on the way to the end counts: from the end backwards, the attempt that ended
-last, then the one that ended last before that was placed, and so on. The time between them,
-and what an attempt's own figures leave unexplained, went to placing: deciding, telling the
-node, hearing from it.
+The path is followed backwards: from the attempt that ended last to the one that ended last before
+that was placed, and so on. The time between them, and whatever an attempt's own timings leave
+unexplained, counts as placing: deciding, telling the node, hearing from it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _TOLERANCE = 0.002  # seconds between a node's clock and the manager's
 
 
 class Span(NamedTuple):
-    """One attempt: seconds since the epoch, and its node's own figures."""
+    """One attempt: times in seconds since the epoch, and the timings from its node."""
 
     placed_at: float
     ended_at: float
@@ -26,7 +25,7 @@ class Span(NamedTuple):
 
 
 def shares(started_at: float, ended_at: float, attempts: Iterable[Span]) -> dict[str, float]:
-    """Seconds by part; they add up to `ended_at - started_at`."""
+    """Returns seconds per part, which add up to `ended_at - started_at`."""
     parts = dict.fromkeys(PARTS, 0.0)
     now = ended_at
     for span in sorted(attempts, key=lambda span: span.ended_at, reverse=True):

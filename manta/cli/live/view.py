@@ -1,4 +1,4 @@
-"""What a swarm's feeds look like to who follows them. Pure: items in, lines out."""
+"""Turns the items of a swarm's feeds into lines. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 MOST_ERRORS = 3
 """Errors that are shown of a swarm that failed."""
 SHOWN_ITERATIONS = 40
-"""Rows of the table of metrics; of more iterations, the first and the last are shown."""
+"""Rows of the table of metrics; of more iterations, the first and last are shown."""
 
 BAR = 40
-"""Columns of the bar that shows how far a swarm has come."""
+"""Columns of the progress bar."""
 
 _TROUBLE = {"failed": "red", "retried": "yellow", "lost": "yellow", "waiting": "yellow"}
 _TROUBLE |= {"ignored": "yellow", "quorum": "yellow"}
@@ -43,7 +43,7 @@ class _Iteration:
         self.took: float | None = None
 
     def stages(self) -> list[str]:
-        """`worker 3/4`, task by task."""
+        """Returns `worker 3/4` for each task."""
         stages = []
         for alias in self.tasks:
             instances = {instance for instance in self.started if instance[0] == alias}
@@ -61,7 +61,7 @@ class _Iteration:
 
 
 class SwarmView:
-    """`event` and `log` return lines that stay; `live` gives those that are redrawn."""
+    """`event` and `log` return lines that stay; `live` returns those that are redrawn."""
 
     def __init__(self, max_iteration: int | None = None) -> None:
         self._most = max_iteration
@@ -93,7 +93,7 @@ class SwarmView:
         return []
 
     def _ended(self, item: EventOverview, current: _Iteration) -> list[str]:
-        """An iteration is told twice: when it begins and when it is over."""
+        """Handles an event that comes twice: when an iteration begins and when it ends."""
         if not current.tasks:
             current.began_at = item.at
             return []
@@ -117,7 +117,7 @@ class SwarmView:
         return [log_line(item)]
 
     def live(self, now: float) -> list[str]:
-        """The iteration that is under way; `now` in seconds since the epoch."""
+        """Shows the current iteration; `now` is in seconds since the epoch."""
         if not self.iterations:
             return []
         iteration = max(self.iterations)
@@ -130,7 +130,7 @@ class SwarmView:
         return ["   ".join([*parts, *self.summary(iteration)]), *self._bar(iteration, now)]
 
     def _bar(self, iteration: int, now: float) -> list[str]:
-        """How far it has come, where an end is known, and for how long it has run."""
+        """Shows progress, if an end is known, and for how long the swarm has run."""
         if not self._most or self._most < 2:
             return []
         current = self.iterations[iteration]
@@ -142,7 +142,7 @@ class SwarmView:
         return [f"{bar} {share:>4.0%}   {ran}"]
 
     def summary(self, iteration: int) -> list[str]:
-        """`accuracy 0.912 (0.871 to 0.944)`, metric by metric."""
+        """Returns `accuracy 0.912 (0.871 to 0.944)` for each metric."""
         parts = []
         for name, series in self.metrics.items():
             values = [value for value in series.get(iteration, {}).values() if value == value]
@@ -155,7 +155,7 @@ class SwarmView:
         return parts
 
     def records(self) -> list[dict[str, Any]]:
-        """The metrics, one value each."""
+        """Returns the metrics, a record per value."""
         return [
             {"metric": name, "iteration": iteration, "node": node, "index": index, "value": value}
             for name, series in self.metrics.items()
@@ -164,7 +164,7 @@ class SwarmView:
         ]
 
     def table(self, columns: int) -> list[str]:
-        """Metrics by iteration and node, or by iteration alone where that is too wide."""
+        """Shows metrics by iteration and node, or by iteration alone where that is too wide."""
         if not self.metrics:
             return []
         lines = _metrics_table(self.metrics, by_node=True)
@@ -175,7 +175,7 @@ class SwarmView:
     def ending(
         self, swarm: SwarmOverview, errors: Sequence[ErrorOverview], columns: int
     ) -> list[str]:
-        """The metrics, what failed, and the outcome."""
+        """Shows the metrics, what failed, and the outcome."""
         lines = self.table(columns)
         if lines:
             lines = ["", *lines]
@@ -200,7 +200,7 @@ class SwarmView:
 
 
 def log_line(item: LogOverview) -> str:
-    """`node-1 worker.0 | text`, the name of the level where it matters."""
+    """Returns `node-1 worker.0 | text`, with the level of warnings and errors."""
     level = item.stream.upper() + " " if item.stream in ("warning", "error", "critical") else ""
     colour = {"stderr": "yellow", "warning": "yellow", "error": "red", "critical": "red"}
     who = click.style(f"{item.node_alias} {item.alias}.{item.index} |", dim=True)
@@ -252,7 +252,7 @@ def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
 def _by_node(
     series: dict[int, dict[tuple[str, int], float]], iterations: Sequence[int]
 ) -> dict[str, list[float | None]]:
-    """A column for each node, or for each instance where a node ran several at once."""
+    """Makes a column per node, or per instance where a node ran several at once."""
     several = any(len({node for node, _ in there}) < len(there) for there in series.values())
     labelled = {
         iteration: {
@@ -265,7 +265,7 @@ def _by_node(
 
 
 def _natural(label: str) -> list[tuple[int, str]]:
-    """node-2 before node-10."""
+    """Sorts node-2 before node-10."""
     return [
         (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", label)
     ]

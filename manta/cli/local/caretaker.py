@@ -1,8 +1,8 @@
-"""Cleans up behind a killed `manta run` or `up`: `python -m manta.cli.local.caretaker FOLDER HOME`.
+"""Cleans up after a killed `manta run` or `up`: `python -m manta.cli.local.caretaker FOLDER HOME`.
 
-Nobody tells a process that its parent was ended by SIGKILL, but a pipe does: its reading end
+A process is not told when its parent is ended by SIGKILL, but a pipe shows it: the reading end
 sees the end of the file when the last writer is gone. If that comes without the word `done`,
-this process ends all that was started with FOLDER as its MANTA_HOME, and removes the folder.
+this process ends everything that was started with FOLDER as its MANTA_HOME, and removes the folder.
 """
 
 from __future__ import annotations

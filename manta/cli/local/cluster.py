@@ -1,8 +1,8 @@
-"""A manager and nodes as processes of this machine, for as long as `manta run` lasts.
+"""A manager and nodes as processes of this machine, for `manta run` and `manta up`.
 
-All of it lies in one temporary folder: keys that are known from the start, so that nobody has
-to sign in or enrol; configurations; state; logs. The sockets are opened here and inherited by
-the manager, so that nodes and client can connect before it serves.
+Everything is in one temporary folder: keys that are known from the start, so that nobody has to
+sign in or enrol; configurations; state; logs. The sockets are opened here and inherited by the
+manager, so that nodes and client can connect before it is ready.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ CONCURRENT_TASKS = 8
 STOP_GRACE = 8.0
 """Seconds after which a process that was asked to stop is killed."""
 READY = 30.0
-"""Seconds that manager and nodes have to come up."""
+"""Seconds within which manager and nodes must be connected."""
 TAIL = 15
-"""Lines of a process's log that are shown when it died."""
+"""Lines of its log that are shown when a process dies."""
 
 
 @dataclass
@@ -60,8 +60,8 @@ class Child:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return text.splitlines()[-TAIL:]
 
-    def obituary(self) -> str:
-        """How it ended, and its last words."""
+    def describe_end(self) -> str:
+        """Says how it ended, with the last lines of its log."""
         code = self.process.returncode
         how = f"exit code {code}"
         if code is not None and code < 0:
@@ -71,11 +71,11 @@ class Child:
 
 
 class ClusterDied(LocalError):
-    """A process that one cannot do without has ended, or never began."""
+    """A process that is needed has ended, or could not be started."""
 
 
 class LocalCluster:
-    """`start` returns at once: who connects waits. `stop` leaves nothing behind."""
+    """`start` returns at once, since connecting waits; `stop` leaves nothing behind."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class LocalCluster:
         keys: KeyPair | None = None,
         home: Path | None = None,
     ) -> None:
-        """`keys` are its user's, `home` is where `manta up` keeps what must go with it."""
+        """`keys` are the user's; `home` is where `manta up` keeps its state."""
         self.aliases = [f"node-{i + 1}" for i in range(nodes)]
         self.keys = keys or KeyPair.generate()
         self.manager_keys = KeyPair.generate()
@@ -102,11 +102,11 @@ class LocalCluster:
         self._on_death: Callable[[Child], None] | None = None
         self._watchers: list[threading.Thread] = []
         with interrupts.held():
-            # A Unix socket's path ends at 107 bytes, and a node's is 40 longer than this folder's.
+            # The path of a Unix socket has at most 107 bytes; a node's is 40 longer than this one.
             parent = tempfile.gettempdir()
             parent = parent if len(os.fsencode(parent)) <= 60 else "/tmp"
             self.folder = Path(parent).resolve() / f"manta-{secrets.token_hex(6)}"
-            # Before there is a folder: killed in between, this process would leave it.
+            # First of all, so that the folder is removed even if this process is killed now.
             self._caretaker = subprocess.Popen(
                 [sys.executable, "-m", caretaker.__name__, str(self.folder), str(home or "")],
                 stdin=subprocess.PIPE,
@@ -117,7 +117,7 @@ class LocalCluster:
             try:
                 self.folder.mkdir(mode=0o700)
             except OSError:
-                self._dismiss_caretaker()  # what is there is not ours
+                self._dismiss_caretaker()  # the existing folder is not ours
                 raise
 
     def _dismiss_caretaker(self) -> None:
@@ -128,7 +128,15 @@ class LocalCluster:
         return self.folder / "logs"
 
     def start(self) -> None:
-        """Raises DatasetMissing, ClusterDied."""
+        """Starts all processes. Raises DatasetMissing, ClusterDied."""
+        try:
+            self._start()
+        except (OSError, KeyFileError) as error:
+            raise ClusterDied(
+                f"Manager and nodes could not be started from {self.folder}: {error}."
+            ) from error
+
+    def _start(self) -> None:
         check_installed()
         mappings = [dataset_paths(self._datasets, i, alias) for i, alias in enumerate(self.aliases)]
         self.log_folder.mkdir()
@@ -146,8 +154,8 @@ class LocalCluster:
                     {
                         "admin": {"email": "user@localhost", "key": self.keys.public},
                         "cluster": {"name": CLUSTER},
-                        # The alias as id: what is seeded by the node's id comes out the same
-                        # in every run.
+                        # The alias is the id, so that what a node's id seeds is the same in
+                        # every run.
                         "nodes": [
                             {"id": alias, "alias": alias, "key": keys.public}
                             for alias, keys in node_keys.items()
@@ -186,25 +194,27 @@ class LocalCluster:
                 alias, alias, ["manta.node", "--config", str(config), "--state", str(state)]
             )
 
-    def start_or_say(self) -> None:
-        """Raises DatasetMissing, ClusterDied."""
-        try:
-            self.start()
-        except (OSError, KeyFileError) as error:
-            raise ClusterDied(
-                f"Manager and nodes could not be started from {self.folder}: {error}."
-            ) from error
+    def connect(self) -> UserAPI:
+        """Opens the SDK, signed in with this cluster's user key."""
+        from manta.apis.connect.profiles import Target
+        from manta.apis.connect.session import Session
+        from manta.apis.user_api import UserAPI
+
+        key = self.manager_keys.public
+        return UserAPI.over(
+            Session(Target(HOST, self.user_port, "local", server_key=key), self.keys)
+        )
 
     def wait_for_nodes(self, api: UserAPI, show: Callable[[int], None]) -> None:
-        """Until all are connected; `show` is told how many are. Raises ClusterDied.
+        """Waits until all nodes are connected, and shows how many are. Raises ClusterDied.
 
-        The API is closed when a process ends meanwhile.
+        Closes the API when a process ends meanwhile.
         """
         self.watch(lambda _: api.close())
         try:
             self._wait_for_nodes(api, show)
         except ApiClosed:
-            raise ClusterDied(self.dead[0].obituary()) from None
+            raise ClusterDied(self.dead[0].describe_end()) from None
         finally:
             with self._lock:
                 self._on_death = None
@@ -249,7 +259,7 @@ class LocalCluster:
                 stderr=subprocess.STDOUT,
                 pass_fds=fds or (),
                 env=environment,
-                # Ctrl-C is for us alone: we stop them in good order.
+                # Ctrl-C must reach only this process, which then stops the others in order.
                 start_new_session=True,
             )
             child = Child(name, process, log)
@@ -259,7 +269,7 @@ class LocalCluster:
             self._watchers.append(thread)
 
     def command(self, log_name: str, arguments: list[str]) -> list[str]:
-        """How the process of a daemon's module is started."""
+        """Returns the command line of a daemon."""
         return [sys.executable, "-m", *arguments]
 
     def _watch(self, child: Child) -> None:
@@ -272,7 +282,7 @@ class LocalCluster:
             on_death(child)
 
     def watch(self, on_death: Callable[[Child], None]) -> None:
-        """Call `on_death`, from any thread, when a process ends that was not asked to."""
+        """Calls `on_death`, from any thread, when a process ends unexpectedly."""
         with self._lock:
             self._on_death = on_death
             dead = list(self._dead)
@@ -285,11 +295,11 @@ class LocalCluster:
             return list(self._dead)
 
     def stop(self, *, keep: bool) -> None:
-        """End all processes, by force where they don't, and remove the folder unless `keep`."""
+        """Ends all processes, if necessary by force, and removes the folder unless `keep`."""
         with self._lock:
             self._stopping = True
         deadline = time.monotonic() + STOP_GRACE
-        # The manager last: a node whose goodbye nobody takes any more lingers for a second.
+        # The manager last: a node that cannot say goodbye takes a second longer.
         for children in (self.children[1:], self.children[:1]):
             for child in children:
                 if not child.ended.is_set():
@@ -308,7 +318,7 @@ class LocalCluster:
 def node_config(
     alias: str, port: int, datasets: Mapping[str, Path], runner: str = "process"
 ) -> str:
-    """A node's TOML."""
+    """Returns the TOML configuration of a node."""
     mappings = "".join(
         f"{_quoted(name)} = {_quoted(str(path))}\n" for name, path in datasets.items()
     )
@@ -329,12 +339,12 @@ allow_unsandboxed = true
 
 
 def _quoted(text: str) -> str:
-    """A TOML string; a JSON string is one, and `${` would be a variable."""
+    """Quotes a TOML string, as JSON does; `${` would be a variable."""
     return json.dumps(text).replace("\x7f", "\\u007f").replace("${", "$${")
 
 
 def check_installed() -> None:
-    """Whether nodes can run here. Raises ClusterDied."""
+    """Checks that nodes can run here. Raises ClusterDied."""
     needed = ("psutil", "tomli")
     missing = [module for module in needed if not _is_there(module)]
     if missing:
@@ -347,12 +357,12 @@ def check_installed() -> None:
 def _is_there(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # imported, and not from a file
+    except ValueError:  # imported, but not from a file
         return sys.modules[module] is not None
 
 
 def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[str, Path]:
-    """What node number `index` maps. Raises DatasetMissing for a path that is not there."""
+    """Returns what node number `index` maps. Raises DatasetMissing."""
     paths = {}
     for name, pattern in datasets.items():
         text = pattern.replace("{i}", str(index)).replace("{alias}", alias)

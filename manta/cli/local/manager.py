@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
 
 STARTED = 15.0
-"""Seconds that a manager has to start."""
+"""Seconds within which a manager must start."""
 
 
 def home_of(path: str | None) -> Home:
-    """The folder that a command names, ~/.manta/manager if it names none."""
+    """Returns the manager's folder, by default ~/.manta/manager."""
     from manta.apis.connect.profiles import home
     from manta.manager.home import Home
 
@@ -57,7 +57,7 @@ class Started:
 
 
 def start_in_background(home: Home, command: list[str]) -> Started:
-    """Return when it serves. Raises LocalError."""
+    """Starts a manager; returns once it is ready. Raises LocalError."""
     from manta.transports.security.keys import make_private_folder
 
     make_private_folder(home.path)
@@ -68,7 +68,7 @@ def start_in_background(home: Home, command: list[str]) -> Started:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,  # for the first password, which no file may keep
+                stdout=subprocess.PIPE,  # has the first password, which must not go to a file
                 stderr=output,
                 start_new_session=True,
                 text=True,
@@ -78,14 +78,14 @@ def start_in_background(home: Home, command: list[str]) -> Started:
             found = _wait_for_start(home, process, log, begin)
             assert process.stdout is not None
             with process.stdout:
-                said = process.stdout.read()  # to its end: once it has started, it lets go of it
+                said = process.stdout.read()  # it closes its stdout once it has started
         except BaseException:
             interrupts.finish()
             process.terminate()
-            # Should it have made its first user by now: that is said only this once.
+            # It may have created its first user, whose password is shown only this once.
             click.echo(process.communicate()[0].rstrip(), nl=False)
             raise
-        process.returncode = 0  # it goes on without us: no warning that it was not waited for
+        process.returncode = 0  # it outlives us: no ResourceWarning
     return Started(found, log, _since(log, begin), said.rstrip())
 
 
@@ -107,7 +107,7 @@ def _since(log: Path, begin: int) -> str:
 
 
 def running(home: Home) -> ManagerFile | None:
-    """Where it listens; None while none runs. Raises LocalError."""
+    """Returns where the manager listens; None if none runs. Raises LocalError."""
     try:
         return home.running()
     except ValueError as error:
@@ -119,7 +119,7 @@ def running(home: Home) -> ManagerFile | None:
 def _forbidden(path: Path) -> str:
     try:
         theirs = path.stat().st_uid != os.getuid()
-    except PermissionError:  # the folder is not ours to look into
+    except PermissionError:  # not even the folder can be read
         theirs = True
     if theirs:
         return f"{path} is another user's: ask that user."

@@ -1,5 +1,5 @@
-"""What `manta up` leaves while it runs: a file, a lock that tells whether that still holds, and
-a profile that is in use meanwhile. `clear` takes all of it away again."""
+"""What `manta up` keeps on disk while it runs: a state file, a lock that shows that it still runs,
+and a profile that is in use meanwhile. `clear` removes all of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROFILE = "up"
 class Up(msgspec.Struct, frozen=True):
     pid: int
     folder: str
-    """Of manager, nodes and their logs."""
+    """The folder of the manager, the nodes and their logs."""
     host: str
     port: int
     """0 until it is known."""
@@ -33,7 +33,7 @@ def file(home: Path) -> Path:
 
 
 def lock(home: Path) -> int | None:
-    """A descriptor that holds the lock until it is closed; None while another process has it."""
+    """Takes the lock; closing the descriptor releases it. None if another process has it."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(home / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -45,7 +45,7 @@ def lock(home: Path) -> int | None:
 
 
 def read(home: Path) -> Up | None:
-    """Says nothing on whether it still runs."""
+    """Reads the state file, whether or not `manta up` still runs."""
     try:
         return json_decoder(Up).decode(file(home).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -53,7 +53,7 @@ def read(home: Path) -> Up | None:
 
 
 def running(home: Path) -> Up | None:
-    """What runs: a file alone proves nothing, its process id may be a stranger's by now."""
+    """Returns the state of a running `manta up`; the file alone may be stale."""
     return read(home) if is_locked(home) else None
 
 
@@ -77,7 +77,7 @@ def write(home: Path, up: Up) -> None:
 
 
 def clear(home: Path, folder: str | None = None) -> None:
-    """Remove the profile, and use the one of before; of the run in `folder` only, if given."""
+    """Removes the profile and restores the previous one; only for the run in `folder`, if given."""
     found = read(home)
     if found is not None and folder not in (None, found.folder):
         return
@@ -92,6 +92,6 @@ def clear(home: Path, folder: str | None = None) -> None:
 
 
 def leave(home: Path) -> None:
-    """The last thing that who holds the lock does before he lets go of it."""
+    """Removes log and lock; the last thing to do before releasing the lock."""
     for name in ("up.log", "up.lock"):
         (home / name).unlink(missing_ok=True)

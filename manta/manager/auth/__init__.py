@@ -1,1 +1,1 @@
-"""Who may do what: passwords, tokens, principals."""
+"""Passwords, tokens, principals, roles and rights."""

@@ -1,8 +1,8 @@
 """Passwords as argon2id hashes.
 
-A hash takes 64 MiB and about 0.15 s, on purpose. So no more than two are computed at a
-time, whoever asks: sign-ins in parallel would be an attack on memory. An unknown user
-costs as much as a wrong password, so that nobody learns which addresses exist.
+A hash takes 64 MiB and about 0.15 s on purpose. At most two are computed at a time, so that
+parallel sign-ins cannot exhaust memory. An unknown user costs as much as a wrong password,
+so that nobody learns which addresses exist.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOBODY = (
     "$argon2id$v=19$m=65536,t=3,p=1$SekYaIKPpekAQ+SuLUBPwA$"
     "tEZYiJCUrulKDqpHqJdnqQp9YagoRB2dAdffdfZh5Xo"
 )
-"""Nobody's hash: no password is known for it. A test holds its costs equal to ours."""
+"""A hash whose password nobody knows. A test checks that it costs as much as ours."""
 
 
 def hash_password(password: str) -> str:
@@ -31,7 +31,7 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(stored: str | None, password: str) -> bool:
-    """`stored` is None, or "", for who does not exist or has no password."""
+    """`stored` is None for an unknown user and "" for a user without a password."""
     from nacl.exceptions import InvalidkeyError
     from nacl.pwhash import argon2id
 
@@ -44,5 +44,5 @@ def verify_password(stored: str | None, password: str) -> bool:
 
 
 def random_password() -> str:
-    """96 bits, in groups that can be read out."""
+    """96 random bits, in groups that are easy to read out."""
     return "-".join(secrets.token_hex(3) for _ in range(4))

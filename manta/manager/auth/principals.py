@@ -1,6 +1,6 @@
-"""Who holds a key. Pure.
+"""Who a key belongs to. Pure.
 
-The key that the handshake proved is the identity; no message says who sent it.
+The key that the handshake proved is the identity; messages do not name their sender.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Principal(msgspec.Struct, frozen=True):
     kind: Kind
     key: str
     id: str = ""
-    """Of the user or node."""
+    """The user's or node's."""
     name: str = ""
-    """For sentences: the user's address, the node's alias."""
+    """The user's address or the node's alias, for sentences."""
     cluster_id: str = ""
     """The node's."""
     admin: bool = False
-    """A user with every right in every cluster."""
+    """Whether it is a user with every right in every cluster."""
 
 
 class Principals:
-    """Who holds which key. One actor writes; any thread may read."""
+    """Who each key belongs to. One actor writes; any thread may read."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, Principal] = {}
@@ -89,10 +89,10 @@ def of_user(record: UserRecord, key: str) -> Principal:
 
 
 class GuestLimits:
-    """How often guests may try. Pure: time is an argument.
+    """How often guests may try a token or a password.
 
-    By address as well: whoever guesses one user's password may make as many keys
-    as he likes. What is not known is not counted per key for the same reason.
+    Attempts are counted in total and by address, but not by key: an attacker can make as many
+    keys as wanted.
     """
 
     ADDRESSES = 1000

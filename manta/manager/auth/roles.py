@@ -1,6 +1,6 @@
-"""Which rights a user has in a cluster. Pure.
+"""The rights of a user in a cluster. Pure.
 
-One actor writes; any thread may read, so that an answer can be checked before it leaves.
+One actor writes; any thread may read, so that an answer can be checked before it is sent.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Roles:
         return self.rights_of_role(self.grants.get((who.id, cluster_id), ""))
 
     def sees(self, who: Principal, cluster_id: str) -> bool:
-        """Whether the cluster exists as far as the user is concerned."""
+        """Whether the user sees that the cluster exists."""
         return who.admin or (who.id, cluster_id) in self.grants
 
     def of_user(self, user_id: str) -> dict[str, str]:
-        """Role by cluster."""
+        """The user's role in each cluster."""
         return {cluster: role for (user, cluster), role in self.grants.items() if user == user_id}
 
     def owners(self, cluster_id: str) -> set[str]:
@@ -62,7 +62,7 @@ class Roles:
             Code.FORBIDDEN,
             f"{name} needs the right {right} in the cluster {cluster.name!r}, and as {role} "
             "you do not have it; an owner of the cluster or an administrator can grant a role "
-            "that has (manta role grant).",
+            "that includes it (manta role grant).",
         )
 
     def check_anywhere(self, who: Principal, right: Right, name: str) -> None:
@@ -74,6 +74,6 @@ class Roles:
         raise Refused(
             Code.FORBIDDEN,
             f"{name} needs the right {right} in some cluster, and {has} you do not have it; "
-            "an owner of a cluster or an administrator can grant a role that has "
+            "an owner of a cluster or an administrator can grant a role that includes it "
             "(manta role grant).",
         )

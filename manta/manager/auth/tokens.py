@@ -1,12 +1,12 @@
-"""Tokens: JWTs under EdDSA, which this manager alone signs and verifies.
+"""Tokens: JWTs with EdDSA, which only this manager signs and verifies.
 
-Their kinds differ by audience. A node token enrols up to `uses` nodes into its subject, a
-cluster. A user token makes a key its subject's, a user's; one that is bound names that
-key (`cnf`) and is worth nothing to another. Issuer and `mgr` are the manager's CURVE key,
-so that a token pins its server. What a signature cannot say, how often a token was used
-and to which key it was bound, is kept by the hash of its id (`store.records.TokenRecord`).
+The audience tells their kind. A node token enrols up to `uses` nodes into the cluster that is
+its subject. A user token makes the key that presents it a key of its subject, a user; a bound
+token names that key (`cnf`) and works with no other. Issuer and `mgr` are the manager's CURVE
+key, so that a token pins its server. How often a token was used and to which key it was bound
+is stored in a `TokenRecord`.
 
-Whoever wants a signature verified pays for the import of PyJWT and cryptography, once.
+PyJWT and cryptography are imported when the first signature is made or verified.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 ALGORITHM = "EdDSA"
 LEEWAY = 30.0
 """Seconds that the clocks of two machines may differ."""
-NODE_TTL = 900.0
 MAX_NODE_TTL = 86_400.0
 USER_TTL = 90 * 86_400.0
 _REQUIRED = ["iss", "sub", "aud", "exp", "iat", "jti", "mgr"]
@@ -45,7 +44,7 @@ def new_seed() -> bytes:
 
 
 def digest_of(token_id: str) -> str:
-    """Under which a token is stored; its id has 128 random bits, so no salt is needed."""
+    """The key of a token's record. Its id has 128 random bits, so no salt is needed."""
     return hashlib.sha256(token_id.encode()).hexdigest()
 
 
@@ -91,7 +90,7 @@ class TokenAuthority:
         return token, peek(token)
 
     def verify(self, token: str, audience: str, *, presented_by: str, now: float) -> TokenClaims:
-        """Raises Refused, with a code of its own for each fault."""
+        """Raises Refused, with a different code for each fault."""
         try:
             claims = peek(token)
         except UnreadableToken as error:
@@ -137,7 +136,7 @@ class TokenAuthority:
     def _check_signature(self, token: str) -> None:
         import jwt
 
-        # Times and audience are checked by the caller, each with a sentence of its own.
+        # The caller checks times and audience and has a sentence for each.
         unchecked = ("exp", "iat", "nbf", "aud", "iss", "sub", "jti")
         options: Any = {"require": _REQUIRED, **{f"verify_{claim}": False for claim in unchecked}}
         try:

@@ -1,7 +1,7 @@
-"""A cluster's nodes as its supervisor holds them: leases, links, loads, and what each shall run.
+"""Keeps the nodes of one cluster: their leases, links and loads, and what each shall run.
 
-A message to a node that is away is lost without harm: when the node registers it gets
-the whole, and sends again what was not acknowledged.
+A message to a node that is away may be lost: when the node registers it gets its whole desired
+state, and it sends again what was not acknowledged.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any, assert_never
 import msgspec
 
 from manta.actors import (
-    ActorDead,
     ActorError,
     Down,
-    MailboxFull,
     Monitor,
     Ref,
     Refused,
+    Reply,
     Supervisor,
     Timer,
     Unreachable,
@@ -36,7 +35,7 @@ from manta.manager.cluster.lease import (
     NodeStateChanged,
     Reunited,
 )
-from manta.manager.context import GATEWAY, Context
+from manta.manager.context import Context
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft
 from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
@@ -51,19 +50,19 @@ from manta.protocol.node import (
     HeartbeatReply,
     JournalAck,
     Load,
-    Ok,
     Registered,
     StopNode,
     ToNode,
 )
+from manta.protocol.paths import GATEWAY
 from manta.protocol.states import NodeState
-from manta.protocol.tree import ReadTree, Tree
+from manta.protocol.tree import ReadTree
 from manta.transports.errors import LocalTransportError
 
-LINK = "node/manager-link"
 HEARTBEAT_INTERVAL = 3.0  # seconds
 STOP_TIMEOUT = 10.0
-"""Seconds in which a node answers to StopNode."""
+"""Seconds in which a node answers StopNode."""
+TREE_TIMEOUT = 10.0  # seconds
 
 
 class LeaseTick(msgspec.Struct, frozen=True):
@@ -78,9 +77,9 @@ class _Node:
     load: Load = field(default_factory=Load)
     last_seen: float = 0.0
     asked_to_stop: float = -math.inf
-    """When it was, or to drain: from then on it says itself whether it does."""
+    """When it was last asked to stop or drain; later heartbeats say whether it does."""
     acknowledged: dict[str, int] = field(default_factory=dict)
-    """By running swarm: the last journal entry that is durable here."""
+    """The last durable journal entry of each running swarm."""
 
 
 class ClusterNodes:
@@ -107,12 +106,12 @@ class ClusterNodes:
         self._timer: Timer | None = None  # type: ignore[type-arg]
         view.notice, view.nodes = "", {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
-        self._obey(self._leases.restarted(self._nodes, self._now(), gone=gone))
+        self._apply(self._leases.restarted(self._nodes, self._now(), gone=gone))
 
     def _now(self) -> float:
         return self._actor.clock.now()
 
-    # Who is there.
+    # Nodes that come and go.
 
     def added(self, record: NodeRecord) -> None:
         if known := self._nodes.get(record.id):
@@ -120,10 +119,10 @@ class ClusterNodes:
         else:
             self._nodes[record.id] = _Node(record)
         self._show(record.id)
-        self._context.revisions.clusters.changed(record.cluster_id)  # it has one node more
+        self._context.revisions.clusters.changed(record.cluster_id)  # its number of nodes
 
     def came(self, message: NodeCame) -> Registered:
-        """The node has a new link; the one before, if any, is forgotten."""
+        """Registers the node with its new link; the one before, if any, is forgotten."""
         node_id, register = message.record.id, message.message
         node = self._nodes.setdefault(node_id, _Node(message.record))
         node.record = message.record
@@ -133,8 +132,8 @@ class ClusterNodes:
         node.monitor = self._actor.monitor(message.link)
         node.load, node.last_seen = register.load, self._actor.clock.wall()
         drains = self._leases.draining if register.draining else self._leases.undrained
-        self._obey(self._leases.connected(node_id, self._now()))
-        self._obey(drains(node_id, self._now()))
+        self._apply(self._leases.connected(node_id, self._now()))
+        self._apply(drains(node_id, self._now()))
         self._show(node_id)
         self._on_moved()
         return Registered(
@@ -154,14 +153,14 @@ class ClusterNodes:
         back = self._leases.heard(node_id, now)
         if message.draining:
             back += self._leases.draining(node_id, now)
-        elif now >= node.asked_to_stop + STOP_TIMEOUT:  # what it was told has not reached it
+        elif now >= node.asked_to_stop + STOP_TIMEOUT:  # it did not hear it
             back += self._leases.undrained(node_id, now)
-        self._obey(back)
-        # Each node beats every few seconds: only its load is replaced.
+        self._apply(back)
+        # Heartbeats are frequent: only the load is replaced.
         self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
         self._view.node_views = tuple(self._node_views.values())
         self._tell_watchers(node_id)
-        if back:  # it was silent for long, and its link held; or it drains or does no more
+        if back:  # it was silent for long, or began or ended draining
             self._on_moved()
         return HeartbeatReply(self._desired.version(node_id))
 
@@ -172,19 +171,19 @@ class ClusterNodes:
     def _registered(self, node_id: str) -> _Node:
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
-            # It registered with our predecessor.
+            # It registered before this actor started.
             raise Refused(Code.UNAVAILABLE, "The manager was restarted; register again.")
         return node
 
     def goodbye(self, node_id: str) -> None:
         self._tell_gateway(NodesLeft((node_id,)))
-        self._obey(self._leases.said_goodbye(node_id, self._now()))
+        self._apply(self._leases.said_goodbye(node_id, self._now()))
 
     def down(self, message: Down) -> None:
         for node_id, node in self._nodes.items():
             if node.link is message.ref:
                 node.link = node.monitor = None
-                self._obey(self._leases.disconnected(node_id, self._now()))
+                self._apply(self._leases.disconnected(node_id, self._now()))
                 return
 
     def removed(self, node_id: str) -> None:
@@ -195,13 +194,13 @@ class ClusterNodes:
             node.monitor.cancel()
         self._desired.forget(node_id)
         self._node_views.pop(node_id, None)
-        self._obey(self._leases.removed(node_id, self._now()))
+        self._apply(self._leases.removed(node_id, self._now()))
         self._publish()
         self._view.nodes.pop(node_id, None)
         self._context.revisions.nodes.forget(node_id)
         self._context.revisions.clusters.changed(node.record.cluster_id)
 
-    def stop(self, node_id: str, *, drain: bool) -> Future[Ok]:
+    def stop(self, node_id: str, reply: Reply, *, drain: bool) -> None:
         """Raises Refused."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
@@ -210,34 +209,30 @@ class ClusterNodes:
                 f"The node {self._view.aliases.get(node_id, node_id)!r} is not connected; "
                 "stop it where it runs (manta_node stop).",
             )
-        # Whether it drains or stops: what it ends on its way out is not to come back to it.
+        # Draining, so that what it ends on its way out is not placed there again.
         node.asked_to_stop = self._now()
-        self._obey(self._leases.draining(node_id, node.asked_to_stop))
-        answer: Future[Ok] = Future()
+        self._apply(self._leases.draining(node_id, node.asked_to_stop))
         asked = node.link.ask_future(StopNode(drain), timeout=STOP_TIMEOUT)
-        asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
-        return answer
+        asked.add_done_callback(lambda future: _pass_on(future, reply, node.record.alias))
 
-    def tree(self, node_id: str, after: str) -> Future[Tree]:
+    def tree(self, node_id: str, after: str, reply: Reply) -> None:
         """Raises Refused."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
             alias = self._view.aliases.get(node_id, node_id)
             raise Refused(
-                Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree can't be had."
+                Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree cannot be read."
             )
-        answer: Future[Tree] = Future()
-        asked = node.link.ask_future(ReadTree(after), timeout=10.0)
-        asked.add_done_callback(lambda future: _pass_on(future, answer, node.record.alias))
-        return answer
+        asked = node.link.ask_future(ReadTree(after), timeout=TREE_TIMEOUT)
+        asked.add_done_callback(lambda future: _pass_on(future, reply, node.record.alias))
 
     # Leases.
 
     def tick(self) -> None:
         self._timer = None
-        self._obey(self._leases.tick(self._now()))
+        self._apply(self._leases.tick(self._now()))
 
-    def _obey(self, actions: list[LeaseAction]) -> None:
+    def _apply(self, actions: list[LeaseAction]) -> None:
         for action in actions:
             match action:
                 case NodeStateChanged(node_id, state):
@@ -265,7 +260,7 @@ class ClusterNodes:
         due = self._leases.next_deadline()
         if self._timer is not None:
             if due is not None and due >= self._timer.deadline:
-                return  # it comes early enough, and looks again
+                return  # it comes early enough, and is then set again
             self._timer.cancel()
             self._timer = None
         if due is not None:
@@ -276,21 +271,18 @@ class ClusterNodes:
         return f"{node.record.alias} ({node_id})" if node else node_id
 
     def cut_all(self) -> None:
-        """Have all nodes register anew and send again what was not acknowledged."""
+        """Makes all nodes register again and resend what was not acknowledged."""
         linked = [node_id for node_id, node in self._nodes.items() if node.link is not None]
         self._tell_gateway(CutNodes(tuple(linked)))
 
-    def _tell_gateway(self, message: object) -> None:
-        try:
-            self._actor.system.find(GATEWAY).tell(message)
-        except (ActorDead, MailboxFull):
-            # Its links are cut by its restart; what else it would be told is not essential.
-            self._actor.log.debug("the Gateway was not told of %s", type(message).__name__)
+    def _tell_gateway(self, message: CutNodes | NodesLeft) -> None:
+        """A Gateway that is being restarted need not be told: its end has cut all links."""
+        self._actor.notify(GATEWAY, message)
 
     # What nodes shall run.
 
     def restored(self, message: Restored, *, runs: bool) -> None:
-        """Whatever was known of the swarm gives way to how it stands by its log."""
+        """Replaces what was known of the swarm by its state according to its log."""
         swarm_id = message.swarm_id
         if runs:
             self._running.add(swarm_id)
@@ -301,10 +293,10 @@ class ClusterNodes:
                 node.acknowledged[swarm_id] = upto
         self.flush()
 
-    def obey(self, orders: Orders) -> None:
+    def apply(self, orders: Orders) -> None:
         for change in orders.changes:
             if change.node_id not in self._nodes:
-                continue  # it was removed; the swarm is told, if it was not yet
+                continue  # it was removed, and the swarm is told so
             if isinstance(change, Assign):
                 self._desired.assign(change.node_id, change.assignment)
             else:
@@ -381,7 +373,7 @@ class ClusterNodes:
         try:
             return self._leases.state(node_id)
         except KeyError:
-            return NodeState.DISCONNECTED  # enrolled, and not here yet
+            return NodeState.DISCONNECTED  # enrolled, but not here yet
 
     def info(self, node_id: str) -> NodeInfo | None:
         node = self._nodes.get(node_id)
@@ -402,11 +394,12 @@ class ClusterNodes:
         return (info for info in found if info)
 
 
-def _pass_on(asked: Future[Any], answer: Future[Any], alias: str) -> None:
+def _pass_on(asked: Future[Any], reply: Reply, alias: str) -> None:
+    """Replies with what the node answered."""
     error = asked.exception()
     if isinstance(error, ActorError) and not isinstance(error, Refused):
         error = Refused(Code.UNAVAILABLE, f"The node {alias!r} did not answer: {error}; try again.")
     if error is not None:
-        answer.set_exception(error)
+        reply.fail(error)
     else:
-        answer.set_result(asked.result())
+        reply.set(asked.result())

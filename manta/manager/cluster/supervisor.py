@@ -1,21 +1,17 @@
-"""The supervisor of one cluster: its swarms are its children, its nodes are `ClusterNodes`."""
+"""Supervises the swarms of one cluster, and passes between them and its nodes."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from manta.actors import (
-    ActorDead,
     ChildSpec,
     ChildType,
     Down,
     ExitReason,
     LocalRef,
-    MailboxFull,
     MailboxPolicy,
     Refused,
     Reply,
@@ -23,7 +19,7 @@ from manta.actors import (
     Supervisor,
 )
 from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
-from manta.manager.context import BLOBS, GATEWAY, STORE, Context, Done, finish, work
+from manta.manager.context import BLOBS, STORE, Context
 from manta.manager.directory import SwarmEntry
 from manta.manager.errors import StoreError
 from manta.manager.ids import new_id
@@ -45,6 +41,7 @@ from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.plan import check, refusal
 from manta.manager.placement.validity import flaws
 from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
 from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
 from manta.manager.swarm import plans, references
@@ -65,6 +62,7 @@ from manta.protocol.node import (
     LogBatch,
     Ok,
 )
+from manta.protocol.paths import GATEWAY
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.states import ClusterState, SwarmState
 from manta.protocol.user import Plan, SwarmInfo
@@ -102,7 +100,7 @@ class ClusterSupervisor(Supervisor):
         view.stopped = record is not None and record.status == ClusterState.STOPPED
         view.swarms = {}
         self._changes: list[Reply] = []
-        """Of the cluster, that are not in effect yet."""
+        """Replies to changes of the cluster that are not in effect yet."""
         for swarm in reader.all(SwarmRecord):
             if swarm.info.cluster_id == self._id:
                 self._show(swarm.info)
@@ -117,10 +115,10 @@ class ClusterSupervisor(Supervisor):
         self._unread = {
             id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final
         }
-        """Swarms that must read their logs before it is known what nodes shall run."""
+        """Swarms that have to read their logs before it is known what nodes shall run."""
         self._waiting: list[tuple[NodeCame, Reply]] = []
         self._unchecked: list[tuple[FromUser, Reply]] = []
-        """Swarms that may be placeable once nodes are back whose links have just dropped."""
+        """Swarms that may be placeable once nodes come back whose links have just dropped."""
         self.ref.tell(_StartSwarms())
 
     def receive(self, message: object) -> object:
@@ -144,9 +142,9 @@ class ClusterSupervisor(Supervisor):
             case NodeRemoved(node_id):
                 self._remove_node(node_id, self.defer())
             case StopNodeRequested(node_id, drain):
-                self._pass_on(self._nodes.stop(node_id, drain=drain), self.defer())
+                self._nodes.stop(node_id, self.defer(), drain=drain)
             case NodeTreeRequested(node_id, after):
-                self._pass_on(self._nodes.tree(node_id, after), self.defer())
+                self._nodes.tree(node_id, after, self.defer())
             case ClusterChanged(record):
                 self._changed(record, self.defer())
             case Down():
@@ -156,8 +154,6 @@ class ClusterSupervisor(Supervisor):
             case _StartSwarms():
                 for swarm_id in tuple(self._unread):
                     self._start_swarm(swarm_id)
-            case Done():
-                finish(message)
             case _:
                 return super().receive(message)
         return None
@@ -190,7 +186,7 @@ class ClusterSupervisor(Supervisor):
         )
 
     def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
-        """Its log cannot be read: it must not take the others along."""
+        """Marks a swarm as FAILED whose log cannot be read, so that the others can go on."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
         why = refusal.sentence
         try:
@@ -203,7 +199,7 @@ class ClusterSupervisor(Supervisor):
         if info is not None and not SwarmState(info.status).final:
             self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
         self._register_waiting()
-        return Refused(Code.STORAGE, f"Of the swarm {swarm_id} nothing can be told: {reason}")
+        return Refused(Code.STORAGE, f"The swarm {swarm_id} cannot be read: {reason}")
 
     def _load(self, swarm_id: str, reply: Reply) -> None:
         if self.child(swarm_id) is not None:
@@ -215,7 +211,7 @@ class ClusterSupervisor(Supervisor):
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
         if reason.is_normal:
-            # Idle: its spec is made anew when somebody asks for it.
+            # Idle: it is started again when somebody asks for it.
             self.stop_child(id, lambda *_: None)
             return
         info = self._view.swarms.get(id)
@@ -228,7 +224,7 @@ class ClusterSupervisor(Supervisor):
         self._show(message.info)
         self._nodes.restored(message, runs=SwarmState(message.info.status) in _RUNS)
         self._register_waiting()
-        if self._view.stopped:  # it was not there when it was told, or its answer was not kept
+        if self._view.stopped:  # it may have missed the message, or not stored its effect
             self._tell_swarm(message.swarm_id, _STOPPED)
 
     def _orders(self, orders: Orders) -> None:
@@ -240,11 +236,11 @@ class ClusterSupervisor(Supervisor):
             state = SwarmState(orders.info.status)
             if state in _RUNS and before == SwarmState.PENDING:
                 self._nodes.swarm_began(orders.swarm_id)
-            self._nodes.obey(orders)
+            self._nodes.apply(orders)
             if state.final and before != state:
                 self._nodes.swarm_ended(orders.swarm_id, kill=orders.kill)
         else:
-            self._nodes.obey(orders)
+            self._nodes.apply(orders)
 
     def _show(self, info: SwarmInfo) -> None:
         swarms = {**self._view.swarms, info.swarm_id: info}
@@ -263,12 +259,9 @@ class ClusterSupervisor(Supervisor):
 
     def _tell_swarm(self, swarm_id: str, message: object) -> None:
         ref = self.child(swarm_id)
-        if ref is None:
-            return  # it will read how things stand when it starts
-        try:
-            ref.tell(message)
-        except (ActorDead, MailboxFull) as error:
-            self.log.warning("%s was not told: %s", swarm_id, error)
+        # A swarm that does not run reads the view when it starts.
+        if ref is not None and not self.notify(ref, message):
+            self.log.warning("%s was not told of %s", swarm_id, type(message).__name__)
 
     # Nodes.
 
@@ -277,7 +270,8 @@ class ClusterSupervisor(Supervisor):
         self._register_waiting()
 
     def _register_waiting(self) -> None:
-        """What they shall run, and what was acknowledged, is known once all logs are read."""
+        """Answers once all logs are read: only then it is known what nodes shall run and what was
+        acknowledged."""
         if self._unread:
             return
         waiting, self._waiting = self._waiting, []
@@ -294,7 +288,7 @@ class ClusterSupervisor(Supervisor):
             case Goodbye(reason):
                 self.log.info("node %s says goodbye: %s", node_id, reason or "it stops")
                 self._nodes.goodbye(node_id)
-            # Of a swarm that was removed: nobody wants it any more, so the node may forget it.
+            # Of a swarm that was removed: acknowledged, so that the node can forget it.
             case JournalBatch(swarm_id, first, entries):
                 self._nodes.send(node_id, JournalAck(swarm_id, first + len(entries) - 1))
             case LogBatch(swarm_id, first, lines):
@@ -320,28 +314,17 @@ class ClusterSupervisor(Supervisor):
         swarms = [ref for id_ in self._view.swarms if (ref := self.child(id_)) is not None]
         if not swarms:
             reply.set(None)
-        # What the node sent before may wait in their mailboxes: answered when that is over.
-        busy = [None] * len(swarms)
+        # Messages of the node may still wait in their mailboxes.
+        busy = set(swarms)
 
-        def passed(_: object) -> None:
-            busy.pop()
+        def passed(ref: LocalRef) -> None:
+            busy.discard(ref)
             if not busy:
                 reply.set(None)
 
         for ref in swarms:
-            ref.ask_future(NodesMoved(), timeout=5.0).add_done_callback(passed)
-
-    @staticmethod
-    def _pass_on(asked: Future[Any], reply: Reply) -> None:
-        """What a node answers."""
-
-        def answered(future: Future[Any]) -> None:
-            if error := future.exception():
-                reply.fail(error)
-            else:
-                reply.set(future.result())
-
-        asked.add_done_callback(answered)
+            asked = ref.ask_future(NodesMoved(), timeout=5.0)
+            self.pipe(asked, lambda _, __, ref=ref: passed(ref))  # type: ignore[misc]
 
     # What users ask.
 
@@ -364,7 +347,7 @@ class ClusterSupervisor(Supervisor):
         return None
 
     def _changed(self, record: ClusterRecord, reply: Reply) -> None:
-        """Answered once it is in effect: a cluster that is stopped runs nothing."""
+        """Answers once it is in effect: a stopped cluster runs nothing."""
         self._view.stopped = record.status == ClusterState.STOPPED
         self._changes.append(reply)
         if self._view.stopped:
@@ -389,13 +372,10 @@ class ClusterSupervisor(Supervisor):
             reply.fail(Refused(Code.WRONG_STATE, sentence))
             return
         spec, nodes = message.spec, self._view.node_views
-        work(
-            self,
-            self._context.workers,
-            lambda: (flaws(spec), check(spec, nodes), self._missing(spec)),
-            lambda found: self._checked(request, reply, nodes, *found),
-            reply,
+        found = self._context.workers.submit(
+            lambda: (flaws(spec), check(spec, nodes), self._missing(spec))
         )
+        self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
 
     def _missing(self, spec: SwarmSpec) -> list[str]:
         return [
@@ -413,7 +393,7 @@ class ClusterSupervisor(Supervisor):
     ) -> None:
         message = request.message
         if plan.problems and not flawed and any(node.returning for node in nodes):
-            # They may be back in a moment, or are already: no answer to give a user now.
+            # These nodes may be back in a moment: wait for them.
             self._unchecked.append((request, reply))
             if not any(node.returning for node in self._view.node_views):
                 self._check_again()
@@ -441,22 +421,21 @@ class ClusterSupervisor(Supervisor):
         machine.handle(created, now)
         info = queries.info(machine)
 
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The swarm was not stored: {error}"))
-                return
-            self._show(info)
-            self._unread.add(swarm_id)
-            self._tell(GATEWAY, SwarmCreated(SwarmEntry(swarm_id, info.name, self._id)))
-            self._start_swarm(swarm_id, reply, info)
-
         digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
-        self._writer.write(
+        change = Change(self._writer, "The swarm was not stored")
+        change.write(
             AppendEvents(swarm_id, 1, (encode(created, now),)),
             Reference(swarm_id, digests),
             Put(SwarmRecord(info, owner_id)),
-            then=then,
         )
+
+        def stored() -> None:
+            self._show(info)
+            self._unread.add(swarm_id)
+            self.notify(GATEWAY, SwarmCreated(SwarmEntry(swarm_id, info.name, self._id)))
+            self._start_swarm(swarm_id, reply, info)
+
+        change.commit(reply, stored)
 
     def _remove_swarm(self, swarm_id: str, reply: Reply) -> None:
         info = self._view.swarms.get(swarm_id)
@@ -469,26 +448,16 @@ class ClusterSupervisor(Supervisor):
                 "before you remove it.",
             )
 
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The swarm was not removed: {error}"))
-                return
+        change = Change(self._writer, "The swarm was not removed")
+        change.write(RemoveSwarm(swarm_id))
+
+        def stored() -> None:
             self._show_all({id_: i for id_, i in self._view.swarms.items() if id_ != swarm_id})
             self._context.revisions.swarms.forget(swarm_id)
             self._unread.discard(swarm_id)
             self._nodes.swarm_ended(swarm_id)
-            self._tell(GATEWAY, SwarmRemoved(swarm_id))
-            self._tell(BLOBS, Sweep())
+            self.notify(GATEWAY, SwarmRemoved(swarm_id))
+            self.notify(BLOBS, Sweep())
             reply.set(Ok())
 
-        def stopped(_: LocalRef | None, __: Refused | None) -> None:
-            self._writer.write(RemoveSwarm(swarm_id), then=then)
-
-        self.stop_child(swarm_id, stopped)
-
-    def _tell(self, path: str, message: object) -> None:
-        try:
-            self.system.find(path).tell(message)
-        except (ActorDead, MailboxFull):
-            # It is being restarted, and will read from the store what this would have told.
-            self.log.debug("%s was not told of %s", path, type(message).__name__)
+        self.stop_child(swarm_id, lambda _, __: change.commit(reply, stored))

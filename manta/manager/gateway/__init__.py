@@ -1,1 +1,1 @@
-"""The door of the manager: who is who, who may do what, and who answers."""
+"""Handles the messages that come from nodes and users."""

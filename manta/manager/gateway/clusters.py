@@ -1,4 +1,4 @@
-"""Clusters made, changed and deleted, and nodes removed, as users want them."""
+"""Creates, changes and deletes clusters, and removes nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from manta.manager.auth.roles import OWNER, Roles
 from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import BLOBS, ROOT, Context, cluster_path
 from manta.manager.directory import Directory
-from manta.manager.errors import StoreError
 from manta.manager.gateway.enrolment import Enrolment
 from manta.manager.gateway.forwarder import Forwarder
 from manta.manager.gateway.listeners import Listeners
@@ -22,6 +21,7 @@ from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
 from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
 from manta.manager.store.records import (
     ClusterRecord,
@@ -39,7 +39,7 @@ from manta.protocol.states import ClusterState
 
 
 class Clusters:
-    """The Gateway's part for them; each change is answered once it is stored and in effect."""
+    """Each change is answered once it is stored and in effect."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Clusters:
         return _info(record, len(self._directory.nodes_of(record.id)))
 
     def page(self, records: Iterable[ClusterRecord], after: str) -> clusters.Clusters:
-        """A page of these; nodes are counted once for all."""
+        """A page of these clusters."""
         counts = Counter(node.cluster_id for node in self._directory.nodes.values())
         infos = (_info(record, counts[record.id]) for record in records)
         return clusters.Clusters(*pages.after(infos, lambda one: one.id, after, pages.encoded))
 
     def shown(self, cluster_id: str, who: Principal) -> ClusterInfo | None:
-        """If there is such a cluster, and he may read it."""
+        """None if there is no such cluster, or the user may not read it."""
         record = self._directory.clusters.get(cluster_id)
         shows = record is not None and Right.CLUSTER_READ in self._roles.rights(who, cluster_id)
         return self.info(record) if record is not None and shows else None
@@ -80,22 +80,18 @@ class Clusters:
         name, who, reply = request.message.name, request.who, request.defer()
         self._directory.check_cluster_name(name)
         record = ClusterRecord(new_id(), name, who.id, self._actor.clock.wall())
-        self._directory.clusters[record.id] = record
-        self._roles.grants[who.id, record.id] = OWNER
+        change = Change(self._writer, "The cluster was not created")
+        change.put(self._directory.clusters, record)
+        change.set(self._roles.grants, (who.id, record.id), OWNER)
+        change.write(Put(GrantRecord(who.id, record.id, OWNER)))
 
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                del self._directory.clusters[record.id]
-                del self._roles.grants[who.id, record.id]
-                reply.fail(Refused(Code.STORAGE, f"The cluster was not created: {error}"))
-                return
+        def stored() -> None:
             self._actor.log.info("cluster %s (%s) created", name, record.id)
             self._context.revisions.clusters.changed(record.id)
             start = StartChild(cluster_spec(self._context, record.id))
             self._forwarder.ask(ROOT, start, reply, lambda _: self.info(record))
 
-        owner = GrantRecord(who.id, record.id, OWNER)
-        self._writer.write(Put(record), Put(owner), then=then)
+        change.commit(reply, stored)
 
     def change(
         self,
@@ -104,17 +100,16 @@ class Clusters:
     ) -> None:
         record, reply = request.target, request.defer()
         changed = msgspec.structs.replace(record, status=status)
+        change = Change(self._writer, "The cluster was not changed")
+        change.write(Put(changed))
 
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The cluster was not changed: {error}"))
-                return
+        def stored() -> None:
             self._directory.clusters[record.id] = changed
             self._context.revisions.clusters.changed(record.id)
             path = cluster_path(record.id)
             self._forwarder.ask(path, ClusterChanged(changed), reply, lambda _: self.info(changed))
 
-        self._writer.write(Put(changed), then=then)
+        change.commit(reply, stored)
 
     def delete(self, request: Request[clusters.DeleteCluster, ClusterRecord]) -> None:
         record, reply = request.target, request.defer()
@@ -127,22 +122,20 @@ class Clusters:
         nodes = self._directory.nodes_of(record.id)
         tokens = self._enrolment.tokens_of(record.id)
         swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
-        writes: list[Write] = [Delete(ClusterRecord, record.id)]
-        for one in nodes:
-            writes += self._removal(one)
-        writes += (Delete(TokenRecord, token.digest) for token in tokens)
-        writes += (RemoveSwarm(swarm.id) for swarm in swarms)
         grants = [
             GrantRecord(user_id, cluster_id, role)
             for (user_id, cluster_id), role in self._roles.grants.items()
             if cluster_id == record.id
         ]
-        writes += (Delete(GrantRecord, grant.key) for grant in grants)
+        change = Change(self._writer, "The cluster was not deleted")
+        change.write(Delete(ClusterRecord, record.id))
+        for one in nodes:
+            change.write(*self._removal(one))
+        change.write(*(Delete(TokenRecord, token.digest) for token in tokens))
+        change.write(*(RemoveSwarm(swarm.id) for swarm in swarms))
+        change.write(*(Delete(GrantRecord, grant.key) for grant in grants))
 
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The cluster was not deleted: {error}"))
-                return
+        def stored() -> None:
             for one in nodes:
                 self._disown(one)
             for swarm in swarms:
@@ -156,33 +149,32 @@ class Clusters:
             self._context.revisions.nodes.forget(*(one.id for one in nodes))
             self._context.revisions.swarms.forget(*(swarm.id for swarm in swarms))
             self._actor.log.info("cluster %s (%s) deleted", record.name, record.id)
-            self._forwarder.tell(BLOBS, Sweep())
+            self._actor.notify(BLOBS, Sweep())
             stop = StopChild(cluster_spec(self._context, record.id).id)
             self._forwarder.ask(ROOT, stop, reply, lambda _: Ok())
 
-        self._writer.write(*writes, then=then)
+        change.commit(reply, stored)
 
     def remove_node(self, request: Request[clusters.RemoveNode, NodeRecord]) -> None:
         record, reply = request.target, request.defer()
+        change = Change(self._writer, "The node was not removed")
+        change.write(*self._removal(record))
 
-        def then(error: StoreError | None) -> None:
-            if error is not None:
-                reply.fail(Refused(Code.STORAGE, f"The node was not removed: {error}"))
-                return
+        def stored() -> None:
             self._disown(record)
             self._actor.log.info("node %s (%s) removed", record.alias, record.id)
             path = cluster_path(record.cluster_id)
             self._forwarder.ask(path, NodeRemoved(record.id), reply, lambda _: Ok())
 
-        self._writer.write(*self._removal(record), then=then)
+        change.commit(reply, stored)
 
     def _removal(self, record: NodeRecord) -> tuple[Write, ...]:
-        """The key is kept, so that the node can be told why it is refused."""
+        """The key stays, so that the node can be told why it is refused."""
         key = KeyRecord(record.key, KeyKind.REMOVED, record.id, self._actor.clock.wall())
         return Delete(NodeRecord, record.id), Put(key)
 
     def _disown(self, record: NodeRecord) -> None:
-        """From here on nothing that the key sends is handled."""
+        """From here on no message of the node is handled."""
         self._context.principals.learn(Principal(Kind.REMOVED, record.key, record.id))
         self._directory.nodes.pop(record.id, None)
         self._listeners.cut(record.key)

@@ -1,7 +1,7 @@
-"""Makes keys into nodes: their tokens, enrolment, ids.
+"""Enrols nodes: issues and checks their tokens, and gives them ids.
 
-A token's use is reserved before it is stored and given back if it was not stored, so that
-two who present it at the same time do not both pass.
+The use of a token is counted before it is stored, so that of two nodes that present it at the
+same time only one gets the last use.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from manta.manager.auth.principals import Kind, of_node
 from manta.manager.auth.tokens import LEEWAY, MAX_NODE_TTL, digest_of
 from manta.manager.context import Context, cluster_path
 from manta.manager.directory import Directory
-from manta.manager.gateway.forwarder import Forwarder
 from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.registrar import Registrar, record_of
 from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import NodeAdded
+from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, TokenRecord
 from manta.protocol.clusters import CreateNodeToken, Token
@@ -35,16 +36,16 @@ class Enrolment:
         actor: Actor,
         context: Context,
         directory: Directory,
+        writer: Writer,
         registrar: Registrar,
         listeners: Listeners,
-        forwarder: Forwarder,
     ) -> None:
         self._actor = actor
         self._context = context
         self._directory = directory
+        self._writer = writer
         self._registrar = registrar
         self._listeners = listeners
-        self._forwarder = forwarder
 
     def enroll(self, request: Request[Enroll, None]) -> None:
         message, principal, reply = request.message, request.who, request.defer()
@@ -75,26 +76,29 @@ class Enrolment:
             enrolled_at=self._actor.clock.wall(),
         )
         used = msgspec.structs.replace(record, uses=record.uses - 1)
-        self._registrar.tokens[used.digest] = used
-        self._directory.nodes[node.id] = node
+        tokens = self._registrar.tokens
+
+        def give_back() -> None:
+            now = tokens[used.digest]
+            tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
+
+        change = Change(self._writer)
+        tokens[used.digest] = used
+        change.on_refusal(give_back)
+        change.put(self._directory.nodes, node)
+        change.write(Put(used), Put(KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)))
 
         def stored() -> None:
             self._context.principals.learn(of_node(node))
             self._listeners.admit(key)
-            self._forwarder.tell(cluster_path(node.cluster_id), NodeAdded(node))
+            self._actor.notify(cluster_path(node.cluster_id), NodeAdded(node))
             self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
             reply.set(Enrolled(node.id, node.cluster_id, node.alias))
 
-        def not_stored() -> None:
-            del self._directory.nodes[node.id]
-            now = self._registrar.tokens[used.digest]
-            self._registrar.tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
-
-        key_record = KeyRecord(key, KeyKind.NODE, node.id, node.enrolled_at)
-        self._registrar.write((Put(used), Put(node), Put(key_record)), stored, reply, not_stored)
+        change.commit(reply, stored)
 
     def examine(self, request: Request[ExamineToken, None]) -> None:
-        """As far as `enroll` would look at the token; nothing is used up."""
+        """Checks a token as `enroll` does, without using it up."""
         message, principal, reply = request.message, request.who, request.defer()
         self._registrar.limits.check_token(self._actor.clock.now())
 
@@ -113,7 +117,7 @@ class Enrolment:
         )
 
     def _serving(self, claims: TokenClaims) -> TokenRecord:
-        """Raises Refused unless the token lets one more node in."""
+        """Raises Refused unless the token can enrol one more node."""
         record = self._registrar.tokens.get(digest_of(claims.id))
         if record is None or record.uses < 1:
             raise Refused(
@@ -178,8 +182,9 @@ class Enrolment:
                     self._registrar.tokens.pop(digest, None)
                 reply.set(Token(token, claims.expires_at))
 
-            deletes = (Delete(TokenRecord, digest) for digest in expired)
-            self._registrar.write((Put(record), *deletes), stored, reply)
+            change = Change(self._writer)
+            change.write(Put(record), *(Delete(TokenRecord, digest) for digest in expired))
+            change.commit(reply, stored)
 
         self._registrar.work(
             "issuing a token",

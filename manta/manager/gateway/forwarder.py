@@ -1,4 +1,4 @@
-"""How the Gateway passes requests on: to the actor that lives at a path at that moment."""
+"""Passes requests on to the actors that answer them."""
 
 from __future__ import annotations
 
@@ -22,24 +22,17 @@ from manta.protocol.codes import Code
 from manta.transports.errors import LocalTransportError
 
 TIMEOUT = 30.0
-"""Seconds that an actor of this process has to answer, beyond what the message itself waits."""
+"""Seconds in which an actor has to answer, in addition to the wait of a long poll."""
 
 
 class Forwarder:
-    """Passes requests on to other actors, and their answers back."""
+    """Asks whichever actor lives at a path now, and passes its answer back."""
 
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
 
-    def tell(self, path: str, message: object) -> None:
-        try:
-            self._actor.system.find(path).tell(message)
-        except (ActorDead, MailboxFull) as error:
-            # State is level-triggered: it is told again, or read from the store.
-            self._actor.log.debug("%s was not told of %s: %s", path, type(message).__name__, error)
-
     def answer(self, reply: Reply, answer: object) -> None:
-        """On any thread. An answer that is too large is the asker's trouble, not ours."""
+        """May be called on any thread. An answer that is too large to send is only logged."""
         try:
             reply.set(answer)
         except LocalTransportError as error:
@@ -53,9 +46,9 @@ class Forwarder:
         answer: Callable[[Any], object] = lambda result: result,
         wait: float = 0.0,
     ) -> None:
-        """Answer with what `answer` makes of what the actor at the path answers.
+        """Replies with `answer(result)`, where the actor at the path returned `result`.
 
-        `answer` runs on that actor's thread; it may raise Refused.
+        `answer` runs on that actor's thread and may raise Refused.
         """
 
         def done(future: Future[Any]) -> None:
@@ -81,7 +74,7 @@ class Forwarder:
         answer: Callable[[Any], object] = lambda result: result,
         wait: float = 0.0,
     ) -> None:
-        """As `ask`; starts the swarm's actor first if it has ended."""
+        """Like `ask`, but starts the swarm's actor first if it has ended."""
         path = swarm_path(entry.cluster_id, entry.id)
 
         def ask() -> None:
@@ -97,10 +90,10 @@ class Forwarder:
     def load(
         self,
         entry: SwarmEntry,
-        then: Callable[[], None],
+        then: Callable[[], object],
         fail: Callable[[BaseException], object],
     ) -> None:
-        """Start the actor of a swarm: once the swarm is over it ends when nobody asks for it."""
+        """Starts the actor of a swarm that is over; such an actor ends when nobody uses it."""
 
         def done(future: Future[Any]) -> None:
             error = future.exception()

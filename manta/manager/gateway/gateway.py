@@ -1,9 +1,8 @@
-"""The one actor that messages from outside reach.
+"""The only actor that can be reached from outside.
 
-The key that the handshake proved says who sent a message, whichever port it came by; it is
-looked up for every message, so a key that was withdrawn is heard no more. Each message has
-one row in the table of routes. What another actor answers goes to whoever lives at its path,
-never to a kept reference.
+The key that the handshake proved says who sent a message, on whichever port. It is looked up
+for every message, so a withdrawn key takes effect at once. The table of routes then says
+whether the sender may send the message, and who answers it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import cast
 from manta.actors import Actor, MailboxPolicy
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.roles import Roles
-from manta.manager.context import STORE, Context, Done, finish
+from manta.manager.context import STORE, Context
 from manta.manager.directory import Directory, SwarmEntry
 from manta.manager.gateway.clusters import Clusters
 from manta.manager.gateway.enrolment import Enrolment
@@ -73,11 +72,11 @@ class Gateway(Actor):
         writer, listeners, forwarder = self._writer, self._listeners, Forwarder(self)
         permits = Permits(context.principals, roles, directory)
         registrar = Registrar(self, context, writer, listeners)
-        enrolment = Enrolment(self, context, directory, registrar, listeners, forwarder)
+        enrolment = Enrolment(self, context, directory, writer, registrar, listeners)
         clusters = Clusters(
             self, context, directory, roles, enrolment, writer, forwarder, listeners
         )
-        modules = Modules(self, context, registrar, forwarder)
+        modules = Modules(self, context, writer)
         return Parts(
             directory=directory,
             permits=permits,
@@ -86,7 +85,7 @@ class Gateway(Actor):
             enrolment=enrolment,
             nodes=Nodes(self, context, directory, writer, forwarder),
             clusters=clusters,
-            users=Users(self, context, registrar, roles, directory, listeners),
+            users=Users(self, context, writer, registrar, roles, directory, listeners),
             modules=modules,
             overview=Overview(self, context, forwarder),
             watches=Watches(self, context, permits, clusters, modules, forwarder),
@@ -104,8 +103,6 @@ class Gateway(Actor):
         if any(part.handle(message) for part in (self._writer, parts.watches, self._listeners)):
             return None
         match message:
-            case Done():
-                finish(message)
             case CutNodes(node_ids):
                 parts.nodes.cut(node_ids)
             case NodesLeft(node_ids):
@@ -119,7 +116,7 @@ class Gateway(Actor):
         return None
 
     def _handle_request(self, message: node.Message, who: Principal) -> object:
-        """Raises Refused for what the sender may not ask."""
+        """Returns the answer, or None if it comes later. Raises Refused."""
         route, name = ROUTES[type(message)], type(message).__name__
         rule, permits = route.rule, self._parts.permits
         rule.check_kind(who, name)

@@ -8,12 +8,13 @@ import msgspec
 
 from manta.actors import Actor
 from manta.manager.auth.principals import Kind
-from manta.manager.context import GATEWAY, Context, Listening
+from manta.manager.context import Context, Listening
+from manta.protocol.paths import GATEWAY
 from manta.transports.interface import Link, Listener
 from manta.transports.security.admission import Admission
 
 FAREWELL = 0.3
-"""Seconds that a client has to take the answer to its own signing out."""
+"""Seconds that a client has to receive the answer to its own sign-out."""
 
 
 class _Farewell(msgspec.Struct, frozen=True):
@@ -31,7 +32,7 @@ class Listeners:
         self._listeners: list[Listener] = []
 
     def open(self) -> None:
-        """From here on messages may come."""
+        """Starts listening."""
         context = self._context
         known = context.principals.keys()
         context.bulk_admission.replace_known(known)
@@ -55,16 +56,15 @@ class Listeners:
         return True
 
     def admit(self, key: str) -> None:
-        """The key belongs to somebody now."""
+        """The key now belongs to a user or node."""
         for admission in self._admissions:
             admission.allow(key)
 
     def withdraw(self, keys: Iterable[str], asked_by: str) -> None:
-        """These keys belong to nobody any more: nothing that they send is handled from here on,
-        and none of their polls is answered.
+        """Forgets these keys: from here on none of their messages is handled, nor a poll answered.
 
-        Their links are closed; those of the key that asked for it only a moment later, when it
-        has its answer. Links that it has opened since are a guest's, and stay.
+        Their links are closed; those of the key that asked for it only after FAREWELL, so that
+        it can receive the answer. Links that it has opened since are a guest's, and stay.
         """
         for key in keys:
             self._context.principals.forget(key)
@@ -76,10 +76,10 @@ class Listeners:
                 self.cut(key)
 
     def cut(self, key: str) -> None:
-        """Close the key's links."""
+        """Closes the key's links."""
         for listener in self._listeners:
             listener.cut(key)
-        self._forget(key)  # cutting denies it as well; as a guest it is told why it is refused
+        self._forget(key)  # `cut` also denies the key; as a guest it can be told why
 
     def _forget(self, key: str) -> None:
         for admission in self._admissions:

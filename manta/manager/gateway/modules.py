@@ -1,7 +1,7 @@
-"""The registry of modules, as users want it: each change is answered once it is stored.
+"""Registers, updates and removes modules; each change is answered once it is stored.
 
-What is sent has its effect before it is stored, so that of two who send other content under
-one name and version only one passes; it is taken back if it was not stored.
+A `Change` takes effect before it is stored, so that of two users who send different content
+under one name and version only one succeeds.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from manta.actors import Actor, Refused, Reply
 from manta.manager.auth.principals import Principal
-from manta.manager.context import BLOBS, Context, work
-from manta.manager.gateway.forwarder import Forwarder
-from manta.manager.gateway.registrar import Registrar
+from manta.manager.context import BLOBS, Context
 from manta.manager.gateway.registry import Registry, check, described
 from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import Sweep
+from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, Reference, Release, Write
 from manta.manager.store.records import ModuleRecord
 from manta.protocol import pages, users
@@ -29,13 +29,10 @@ from manta.protocol.users import ModuleInfo
 
 
 class Modules:
-    def __init__(
-        self, actor: Actor, context: Context, registrar: Registrar, forwarder: Forwarder
-    ) -> None:
+    def __init__(self, actor: Actor, context: Context, writer: Writer) -> None:
         self._actor = actor
         self._context = context
-        self._registrar = registrar
-        self._forwarder = forwarder
+        self._writer = writer
         self._registry = Registry(context.reader.all(ModuleRecord))
         self._revisions = context.revisions.modules
         self._revisions.changed(*self._registry.modules)
@@ -52,7 +49,7 @@ class Modules:
         return None if record is None else _info(record)
 
     def resolve(self, request: Request[users.ResolveModule, None]) -> None:
-        """Even if it is removed meanwhile, its package stays until it has been named."""
+        """The package stays for a while even if the module is removed before a swarm names it."""
         message, reply = request.message, request.defer()
         record = self._registry.resolve(message.name, message.version, request.who)
 
@@ -61,10 +58,7 @@ class Modules:
                 self._context.holds(record.spec.package.digest)
             return _info(record)
 
-        def then(info: ModuleInfo) -> None:
-            reply.set(info)
-
-        work(self._actor, self._context.workers, job, then, reply)
+        self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
 
     def send(self, request: Request[users.SendModule, None]) -> None:
         spec, who, reply = request.message.spec, request.who, request.defer()
@@ -85,7 +79,7 @@ class Modules:
                     f"The package of module {spec.name!r} was not pushed; push it first.",
                 )
 
-        work(self._actor, self._context.workers, job, lambda _: then(), reply)
+        self._actor.pipe(self._context.workers.submit(job), lambda _: then(), reply=reply)
 
     def _send(self, spec: ModuleSpec, who: Principal, reply: Reply) -> None:
         now = self._actor.clock.wall()
@@ -119,36 +113,35 @@ class Modules:
         done: str,
         reply: Reply,
     ) -> None:
-        self._registry.put(record)
+        registry, change = self._registry, Change(self._writer)
+        registry.put(record)
+        change.on_refusal(lambda: registry.put(before) if before else registry.pop(record))
+        change.write(Put(record), *writes)
 
         def stored() -> None:
             self._actor.log.info("%s the module %s", done, described(record))
             self._revisions.changed(record.id)
             if before is not None and before.spec.package != record.spec.package:
-                self._forwarder.tell(BLOBS, Sweep())
+                self._actor.notify(BLOBS, Sweep())
             reply.set(_info(record))
 
-        def not_stored() -> None:
-            if before is not None:
-                self._registry.put(before)
-            else:
-                self._registry.pop(record)
-
-        self._registrar.write((Put(record), *writes), stored, reply, not_stored)
+        change.commit(reply, stored)
 
     def remove(self, request: Request[users.RemoveModule, None]) -> None:
         message, who, reply = request.message, request.who, request.defer()
         record = self._registry.own(message.module, message.version, who)
+        change = Change(self._writer)
         self._registry.pop(record)
+        change.on_refusal(lambda: self._registry.put(record))
+        change.write(Delete(ModuleRecord, record.id), *_releases(record))
 
         def stored() -> None:
             self._actor.log.warning("%s removed the module %s", who.name, described(record))
             self._revisions.forget(record.id)
-            self._forwarder.tell(BLOBS, Sweep())
+            self._actor.notify(BLOBS, Sweep())
             reply.set(Ok())
 
-        writes = (Delete(ModuleRecord, record.id), *_releases(record))
-        self._registrar.write(writes, stored, reply, lambda: self._registry.put(record))
+        change.commit(reply, stored)
 
 
 def _info(record: ModuleRecord) -> ModuleInfo:

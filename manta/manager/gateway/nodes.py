@@ -1,4 +1,4 @@
-"""What the Gateway does for nodes: registration, their links, and what they deliver."""
+"""Registers nodes, keeps track of their links, and delivers their batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import msgspec
 
 from manta.actors import Actor, ActorDead, MailboxFull
 from manta.manager.auth.principals import Kind, Principal
-from manta.manager.cluster.nodes import LINK
 from manta.manager.context import Context, cluster_path, swarm_path
 from manta.manager.directory import Directory, SwarmEntry
 from manta.manager.errors import StoreError
@@ -16,7 +15,8 @@ from manta.manager.messages import FromNode, NodeCame
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import Put
 from manta.manager.store.records import NodeRecord
-from manta.protocol.node import JournalBatch, LogBatch, Register, Standing
+from manta.protocol.node import Goodbye, JournalBatch, LogBatch, Register, Standing
+from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.version import VERSION
 from manta.transports.interface import Link
 
@@ -36,10 +36,10 @@ class Nodes:
         self._writer = writer
         self._forwarder = forwarder
         self._links: dict[str, Link] = {}
-        """By node: the one that it registered over last."""
+        """The link over which each node registered last."""
 
     def standing(self, who: Principal) -> Standing:
-        """Whose key it is, and where the manager listens."""
+        """Tells the owner of a key, and where the manager listens."""
         context = self._context
         return Standing(
             who.id if who.kind is Kind.NODE else "",
@@ -61,7 +61,7 @@ class Nodes:
         origin = self._actor.origin
         assert origin is not None
         self._links[record.id] = origin.link
-        came = NodeCame(current, message, origin.ref(LINK))
+        came = NodeCame(current, message, origin.ref(MANAGER_LINK))
         path, reply = cluster_path(record.cluster_id), request.defer()
         if current == record:
             self._forwarder.ask(path, came, reply)
@@ -69,7 +69,7 @@ class Nodes:
         self._directory.nodes[record.id] = current
 
         def then(error: StoreError | None) -> None:
-            # It can work all the same: what is stored is for the time after a restart.
+            # The node can work all the same: the record matters only after a restart.
             if error is not None:
                 self._actor.log.warning(
                     "what node %s has now is not stored: %s", current.alias, error
@@ -78,8 +78,12 @@ class Nodes:
 
         self._writer.write(Put(current), then=then)
 
+    def goodbye(self, request: Request[Goodbye, None]) -> None:
+        who = request.who
+        self._actor.notify(cluster_path(who.cluster_id), FromNode(request.message, who.id))
+
     def left(self, node_ids: tuple[str, ...]) -> None:
-        """After a restart these are not waited for."""
+        """Notes that these nodes left, so that they are not waited for after a restart."""
         left: list[NodeRecord] = []
         for node_id in node_ids:
             record = self._directory.nodes.get(node_id)
@@ -96,21 +100,21 @@ class Nodes:
             self._writer.write(*map(Put, left), then=then)
 
     def cut(self, node_ids: tuple[str, ...]) -> None:
-        """Close the links of these nodes, so that they register anew."""
+        """Closes the links of these nodes, so that they register again."""
         for node_id in node_ids:
             if link := self._links.pop(node_id, None):
                 link.close()
 
     def deliver(self, request: Request[JournalBatch | LogBatch, SwarmEntry | None]) -> None:
-        """To the swarm; what is not delivered is not acknowledged, and so is sent again."""
+        """Delivers to the swarm. What is lost is not acknowledged, so the node sends it again."""
         message, entry = FromNode(request.message, request.who.id), request.target
         if entry is None:
-            self._forwarder.tell(cluster_path(request.who.cluster_id), message)
+            self._actor.notify(cluster_path(request.who.cluster_id), message)
             return
         path = swarm_path(entry.cluster_id, entry.id)
         try:
             self._actor.system.find(path).tell(message)
         except ActorDead:
-            self._forwarder.load(entry, lambda: self._forwarder.tell(path, message), lambda _: None)
+            self._forwarder.load(entry, lambda: self._actor.notify(path, message), lambda _: None)
         except MailboxFull as error:
             raise as_refusal(error) from error

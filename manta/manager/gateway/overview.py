@@ -1,11 +1,11 @@
-"""What the Gateway answers about the manager as a whole."""
+"""Answers questions about the manager as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 from manta.actors import Actor
-from manta.manager.context import STORE, Context, work
+from manta.manager.context import STORE, Context
 from manta.manager.gateway.forwarder import Forwarder
 from manta.manager.gateway.requests import Request
 from manta.manager.store.actor import GetHealth
@@ -46,10 +46,7 @@ class Overview:
         def job() -> MissingBlobs:
             return MissingBlobs(tuple(blob for blob in blobs if not holds(blob.digest)))
 
-        def then(missing: MissingBlobs) -> None:
-            reply.set(missing)
-
-        work(self._actor, self._context.workers, job, then, reply)
+        self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
 
     def status(self, request: Request[GetManagerStatus, None]) -> None:
         views = {

@@ -1,4 +1,4 @@
-"""The parts that the Gateway is made of."""
+"""The parts of the Gateway; each handles some of its messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask what, and what a user sees of the platform."""
+"""Decides who may ask what, and what a user sees of the platform."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Permits:
         self._directory = directory
 
     def seen_by(self, who: Principal) -> Directory:
-        """What exists as far as the sender is concerned."""
+        """The part of the platform that the sender sees."""
         if who.kind is not Kind.USER or who.admin:
             return self._directory
         return self._directory.within(lambda cluster_id: self._roles.sees(who, cluster_id))
 
     def check_platform(self, who: Principal, rule: Rule, name: str) -> None:
-        """Raises Refused, to the message of that name, unless the sender has the right that it
-        takes apart from any one cluster."""
+        """Raises Refused unless the sender meets what the rule asks apart from any one cluster.
+        `name` is the message's."""
         if rule.admin and not who.admin:
             raise Refused(
                 Code.FORBIDDEN,
@@ -44,7 +44,7 @@ class Permits:
             self._roles.check(who, rule.right, self._directory.clusters[cluster_id], name)
 
     def recheck(self, request: Request[Any, Any]) -> None:
-        """Raises Refused unless the request, which has waited, could still be made."""
+        """Raises Refused if the request, which has waited, could not be made any more."""
         who, rule, cluster_id = request.who, request.rule, request.cluster_id
         if self._principals.of(who.key).id != who.id:
             raise Refused(Code.NOT_SIGNED_IN, "This key was signed out; sign in again.")
@@ -58,7 +58,7 @@ class Permits:
             raise Refused(Code.FORBIDDEN, f"Your right {rule.right} was withdrawn meanwhile.")
 
     def if_still(self, request: Request[Any, Any]) -> Callable[[object], object]:
-        """Passes an answer on, if it may still be given."""
+        """Returns a function that passes the answer on if the request could still be made."""
 
         def answer(result: object) -> object:
             self.recheck(request)

@@ -1,40 +1,25 @@
-"""Makes keys into users: sign-in, binding, the ends of keys and tokens.
+"""Binds keys to users: sign-in, token binding and rotation, and the end of keys and tokens.
 
-What needs a signature or a password checked goes to a worker, and comes back. Nobody is
-told that he is somebody before it is durable.
+Signatures and passwords are checked on a worker. A sign-in is answered only once it is durable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from manta.actors import Actor, Refused, Reply
 from manta.manager.auth import passwords
-from manta.manager.auth.principals import (
-    GuestLimits,
-    Principal,
-    of_user,
-)
-from manta.manager.auth.tokens import (
-    USER_TTL,
-    bound_elsewhere,
-    digest_of,
-)
-from manta.manager.context import Context, work
-from manta.manager.errors import StoreError
+from manta.manager.auth.principals import GuestLimits, Principal, of_user
+from manta.manager.auth.tokens import USER_TTL, bound_elsewhere, digest_of
+from manta.manager.context import Context
 from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.requests import Request
 from manta.manager.store.actor import Writer
-from manta.manager.store.interface import Delete, Put, Write
-from manta.manager.store.records import (
-    KeyKind,
-    KeyRecord,
-    TokenRecord,
-    UserRecord,
-)
+from manta.manager.store.change import Change
+from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, RotateToken, SignedIn, SignIn
 from manta.protocol.tokens import USER_AUDIENCE, TokenClaims
@@ -46,21 +31,9 @@ U = TypeVar("U")
 ROTATED, ENDED = "rotated", "ended"
 
 
-class Ending(NamedTuple):
-    """Keys and tokens that are ending: in memory they have, `undo` gives them back."""
-
-    keys: list[KeyRecord]
-    writes: tuple[Write, ...]
-    undo: Callable[[], None]
-
-
 class Registrar:
     def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        writer: Writer,
-        listeners: Listeners,
+        self, actor: Actor, context: Context, writer: Writer, listeners: Listeners
     ) -> None:
         self._actor = actor
         self._context = context
@@ -74,7 +47,7 @@ class Registrar:
             for record in context.reader.all(KeyRecord)
             if record.kind == KeyKind.USER
         }
-        """Of users."""
+        """The keys of users."""
 
     # Users.
 
@@ -140,15 +113,15 @@ class Registrar:
     ) -> None:
         if user.id not in self.users:
             raise _revoked("its user was deleted")
-        before, before_key = self.tokens.get(record.digest), self._keys.get(key)
         family = record.family or record.digest
+        change = Change(self._writer)
+        change.put(self.tokens, record)
         key_record = KeyRecord(key, KeyKind.USER, user.id, self._actor.clock.wall(), family)
-        self.tokens[record.digest] = record
-        self._keys[key] = key_record
+        change.put(self._keys, key_record)
 
         def stored() -> None:
             held = self._keys.get(key)
-            # A key's first requests may run side by side, and each binds: one family, one end.
+            # Requests that a new key sends side by side each bind it, all to the same family.
             if held is None or (held.subject, held.family) != (user.id, family):
                 reply.fail(_revoked("it was ended while you signed in"))
                 return
@@ -157,26 +130,20 @@ class Registrar:
             self._actor.log.info("%s signed in", user.email)
             reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
-        def not_stored() -> None:
-            if self.tokens.get(record.digest) is record:
-                _put_back(self.tokens, record.digest, before)
-            if self._keys.get(key) is key_record:
-                _put_back(self._keys, key, before_key)
-
-        self.write((Put(record), Put(key_record)), stored, reply, not_stored)
+        change.commit(reply, stored)
 
     def who_am_i(self, principal: Principal) -> SignedIn:
         user = self.users[principal.id]
         return SignedIn(user.id, user.email, "", self._context.bulk.address)
 
     def check_sign_in(self, email: str) -> None:
-        """Raises Refused: a password is guessed at no higher rate by who is signed in."""
+        """Raises Refused. Also limits how fast a user who is signed in can guess a password."""
         self.limits.check_sign_in(email, self._actor.clock.now())
 
-    # The ends of keys and tokens.
+    # The end of keys and tokens.
 
     def rotate(self, request: Request[RotateToken, None]) -> None:
-        """A new token for the key; the old one is worth nothing once this is answered."""
+        """Issues a new token for the key; the old one is invalid once this is answered."""
         principal, reply = request.who, request.defer()
         key = principal.key
 
@@ -189,23 +156,17 @@ class Registrar:
             old = [one for one in self._family(family) if not one.revoked]
             record = record_of(claims, bound_to=key)
             record = msgspec.structs.replace(record, family=family or record.digest)
-            now_key = msgspec.structs.replace(held, family=record.family)
-            rotated = [msgspec.structs.replace(one, revoked=ROTATED) for one in old]
-            for one in (*rotated, record):
-                self.tokens[one.digest] = one
-            self._keys[key] = now_key
+            change = Change(self._writer)
+            for one in old:
+                change.put(self.tokens, msgspec.structs.replace(one, revoked=ROTATED))
+            change.put(self.tokens, record)
+            change.put(self._keys, msgspec.structs.replace(held, family=record.family))
 
             def stored() -> None:
                 self._actor.log.info("%s has a new token", user.email)
                 reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
-            def not_stored() -> None:
-                self.tokens.pop(record.digest, None)
-                for one in old:
-                    self.tokens[one.digest] = one
-                self._keys[key] = held
-
-            self.write((*map(Put, (*rotated, record)), Put(now_key)), stored, reply, not_stored)
+            change.commit(reply, stored)
 
         self.work(
             "rotating a token",
@@ -218,26 +179,26 @@ class Registrar:
         )
 
     def _shown_again(self, record: TokenRecord, user: UserRecord, key: str, reply: Reply) -> None:
-        """A rotated token was stolen, or its owner is: whoever got in by its family goes."""
+        """A rotated token is shown again, so it or its successor was stolen: ends the family."""
         if record.revoked != ROTATED:
             raise _revoked("its user signed out, or it was withdrawn")
         family = record.family or record.digest
-        end = self._end(
-            [one for one in self._keys.values() if one.family == family], self._family(family)
-        )
+        keys = [one for one in self._keys.values() if one.family == family]
+        change = Change(self._writer)
+        self._end(change, keys, self._family(family))
         refusal = _revoked("another one took its place, and as it was shown again, that one ended")
 
         def stored() -> None:
             self._actor.log.warning(
-                "a rotated token of %s was shown again: %d keys were cut", user.email, len(end.keys)
+                "a rotated token of %s was shown again: %d keys were cut", user.email, len(keys)
             )
-            self._listeners.withdraw([one.key for one in end.keys], key)
+            self._listeners.withdraw([one.key for one in keys], key)
             reply.fail(refusal)
 
-        self.write(end.writes, stored, reply, end.undo)
+        change.commit(reply, stored)
 
-    def ending(self, user_id: str, key: str | None = None) -> Ending:
-        """All keys and tokens of a user, or one key and its tokens."""
+    def end(self, change: Change, user_id: str, key: str | None = None) -> list[str]:
+        """Ends all keys and tokens of a user, or one key and its tokens; returns the keys."""
         keys = [one for one in self._keys.values() if one.subject == user_id]
         tokens = [
             one
@@ -247,31 +208,22 @@ class Registrar:
         if key is not None:
             keys = [one for one in keys if one.key == key]
             tokens = [one for one in tokens if one.bound_to == key]
-        return self._end(keys, tokens)
+        self._end(change, keys, tokens)
+        return [one.key for one in keys]
 
-    def _end(self, keys: list[KeyRecord], tokens: list[TokenRecord]) -> Ending:
-        ended = [msgspec.structs.replace(one, revoked=ENDED) for one in tokens]
-        for held in keys:
-            del self._keys[held.key]
-        for token in ended:
-            self.tokens[token.digest] = token
-
-        def undo() -> None:
-            for held in keys:
-                self._keys[held.key] = held
-            for token in tokens:
-                self.tokens[token.digest] = token
-
-        deletes = (Delete(KeyRecord, held.key) for held in keys)
-        return Ending(keys, (*deletes, *map(Put, ended)), undo)
+    def _end(self, change: Change, keys: list[KeyRecord], tokens: list[TokenRecord]) -> None:
+        for key in keys:
+            change.delete(self._keys, key)
+        for token in tokens:
+            change.put(self.tokens, msgspec.structs.replace(token, revoked=ENDED))
 
     def _family(self, family: str) -> list[TokenRecord]:
-        """A key that was known from the start has none."""
+        """Tokens of the family; a key from the bootstrap file has none."""
         if not family:
             return []
         return [one for one in self.tokens.values() if family in (one.digest, one.family)]
 
-    # How.
+    # Work on other threads.
 
     def work(
         self,
@@ -281,7 +233,8 @@ class Registrar:
         then: Callable[[T], None],
         reply: Reply,
     ) -> None:
-        """Who was refused what, and why, is in the log; what he presented is not."""
+        """Runs `job` on a worker, then `then` in the actor. A refusal is logged with the key and
+        the reason, but without what was presented."""
         now = self._actor.clock.wall()
 
         def audited(step: Callable[[], U]) -> U:
@@ -294,36 +247,8 @@ class Registrar:
                 )
                 raise
 
-        work(
-            self._actor,
-            self._context.workers,
-            lambda: audited(lambda: job(now)),
-            lambda result: audited(lambda: then(result)),
-            reply,
-        )
-
-    def write(
-        self,
-        writes: tuple[Write, ...],
-        stored: Callable[[], object],
-        reply: Reply,
-        not_stored: Callable[[], None] = lambda: None,
-    ) -> None:
-        def then(error: StoreError | None) -> None:
-            if error is None:
-                stored()
-            else:
-                not_stored()
-                reply.fail(Refused(Code.STORAGE, f"Nothing was changed: {error}"))
-
-        self._writer.write(*writes, then=then)
-
-
-def _put_back(held: dict[str, T], name: str, before: T | None) -> None:
-    if before is None:
-        del held[name]
-    else:
-        held[name] = before
+        future = self._context.workers.submit(audited, lambda: job(now))
+        self._actor.pipe(future, lambda result: audited(lambda: then(result)), reply=reply)
 
 
 def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> TokenRecord:
@@ -338,6 +263,4 @@ def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> Toke
 
 
 def _revoked(why: str) -> Refused:
-    return Refused(
-        Code.TOKEN_REVOKED, f"This token is worth nothing any more: {why}; sign in again."
-    )
+    return Refused(Code.TOKEN_REVOKED, f"This token is no longer valid: {why}; sign in again.")

@@ -1,10 +1,10 @@
-"""Which modules there are, whose they are, and what a name stands for. Pure.
+"""Keeps the registered modules, and finds the one that a name means. Pure.
 
 A module without a version is known by its digest: every user may send any number of them under
-any name. One with a version never changes, and name and version are one module's on the whole
-platform; the versions of a name are all of that user's who sent the first, so that nobody
-can put a later one under another's range. By a name one means one's own modules first;
-of others they must all be one user's, so that nobody's code is run by mistake.
+any name. A module with a version never changes, and no two modules on the platform have the
+same name and version. All versions of a name belong to the user who sent the first, so that
+nobody can slip a later version into another user's range. A name means the user's own modules
+first; other users' only if they all belong to one user, so that no code is run by mistake.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from manta.protocol.codes import Code
 from manta.protocol.spec import ModuleSpec
 
 SHOWN = 20
-"""Versions or ids named in one sentence."""
+"""How many versions or ids one sentence names at most."""
 
 
 class Registry:
@@ -37,10 +37,10 @@ class Registry:
         self.modules.pop(record.id, None)
         self._by_name.get(record.spec.name, {}).pop(record.id, None)
 
-    # Each raises Refused, and says what there is.
+    # Each raises Refused, which names what there is.
 
     def accept(self, spec: ModuleSpec, who: Principal) -> ModuleRecord | str:
-        """The module that this content is already, or else whose it will be: a user's id."""
+        """The module that has this content already, or else the id of the user who will own it."""
         check(spec)
         named = self._by_name.get(spec.name, {}).values()
         if spec.version is None:
@@ -63,7 +63,7 @@ class Registry:
         return owner
 
     def get(self, name: str, version: str | None, who: Principal) -> ModuleRecord:
-        """By id, name, or a unique prefix of an id or of a package's digest."""
+        """Finds by id, name, or a unique prefix of an id or of a package's digest."""
         found = self.modules.get(name)
         if found is None and self._by_name.get(name):
             return self.resolve(name, version, who)
@@ -73,7 +73,7 @@ class Registry:
         return found
 
     def resolve(self, name: str, version: str | None, who: Principal) -> ModuleRecord:
-        """By name alone: the highest version that is allowed, else the last that was sent."""
+        """Finds by name: the highest version that is allowed, else the one sent last."""
         fitting = self._fitting(name, version)
         pool = [one for one in fitting if one.owner_id == who.id] or fitting
         if len({one.owner_id for one in pool}) > 1:
@@ -81,7 +81,8 @@ class Registry:
         return max(pool, key=_rank)
 
     def own(self, name: str, version: str | None, who: Principal) -> ModuleRecord:
-        """The one module to change: it must be clear which, and his unless he administrates."""
+        """Finds the module to change. It must be unambiguous, and the user's own unless the user is
+        an administrator."""
         found = self.modules.get(name)
         if found is None:
             named = self._fitting(name, version) if self._by_name.get(name) else []
@@ -96,7 +97,7 @@ class Registry:
             )
         return found
 
-    # How.
+    # Helpers of these.
 
     def _by_prefix(self, prefix: str) -> list[ModuleRecord]:
         return [
@@ -141,9 +142,11 @@ class Registry:
 
 
 def check(spec: ModuleSpec) -> None:
-    """Raises Refused for what cannot be registered; the SDK checks too."""
+    """Raises Refused for what cannot be registered; the SDK checks it too."""
     if not spec.name.isprintable() or not spec.name.strip():
-        raise Refused(Code.INVALID, f"{spec.name!r} is no name of a module: give printable text.")
+        raise Refused(
+            Code.INVALID, f"{spec.name!r} is not a name for a module: give printable text."
+        )
     if spec.package is None and spec.image is None:
         raise Refused(
             Code.INVALID,
@@ -152,7 +155,7 @@ def check(spec: ModuleSpec) -> None:
     if spec.version is not None and not versions.is_version(spec.version):
         raise Refused(
             Code.INVALID,
-            f"{spec.version!r} is no version of a module: "
+            f"{spec.version!r} is not a version of a module: "
             'give MAJOR.MINOR.PATCH such as "1.0.0", or leave it out.',
         )
 
@@ -175,7 +178,7 @@ def _allowed(version: str) -> Callable[[str], bool]:
         return versions.allowed(version)
     except ValueError:
         raise Refused(
-            Code.INVALID, f"{version[:200]!r} is no version of a module: {versions.REMEDY}."
+            Code.INVALID, f"{version[:200]!r} is not a version of a module: {versions.REMEDY}."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""A message on its way to whoever answers it, with what was found out about it."""
+"""A message from outside, with what its handler needs to know."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Request(Generic[M_co, T_co]):
-    """A message whose sender has met the rule of its route."""
+    """A message whose sender meets the rule of its route."""
 
     message: M_co
     who: Principal
@@ -26,13 +26,13 @@ class Request(Generic[M_co, T_co]):
     target: T_co
     """What the message is about."""
     seen: Directory
-    """What exists as far as the sender is concerned."""
+    """What the sender sees of the platform."""
     defer: Callable[[], Reply]
-    """Call it to answer later: what the handler returns is no answer then."""
+    """Returns the reply, to be answered later; the handler then returns None."""
 
     @property
     def cluster_id(self) -> str | None:
-        """Of the target."""
+        """The target's cluster."""
         return cluster_id_of(self.target)
 
 

@@ -1,6 +1,6 @@
-"""The one table of what the Gateway accepts.
+"""The table of all messages that the Gateway accepts.
 
-A row says of a message who may send it, what it is about, and who answers it.
+A row says who may send the message, what it is about, and who answers it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Route(Generic[M, T]):
     message: type[M]
     rule: Rule
     target: Callable[[M, Directory, Principal], T]
-    """What the message is about, of all that the sender sees. Raises Refused."""
+    """Finds what the message is about, among what the sender sees. Raises Refused."""
     handler: Callable[[Parts, Request[M, T]], object]
-    """Returns the answer, or None when another actor or a later event gives it."""
+    """Returns the answer, or None if it is given later through `Request.defer`."""
 
 
 # What messages are about.
@@ -77,7 +77,7 @@ class _HasInstance(Protocol):
 
 
 def nothing(message: object, seen: Directory, who: Principal) -> None:
-    """The platform, or the sender."""
+    """For messages about the platform or the sender."""
 
 
 def cluster(message: _NamesCluster, seen: Directory, who: Principal) -> ClusterRecord:
@@ -85,7 +85,7 @@ def cluster(message: _NamesCluster, seen: Directory, who: Principal) -> ClusterR
 
 
 def any_cluster(message: _MayNameCluster, seen: Directory, who: Principal) -> ClusterRecord | None:
-    """The cluster that it names, or all that the user sees."""
+    """None stands for all clusters that the user sees."""
     return None if message.cluster is None else seen.cluster(message.cluster)
 
 
@@ -102,13 +102,13 @@ def swarm(message: _NamesSwarm, seen: Directory, who: Principal) -> SwarmEntry:
 
 
 def swarm_or_removed(message: _HasSwarmId, seen: Directory, who: Principal) -> SwarmEntry | None:
-    """Of the node's cluster; None when there is no such swarm, or no more."""
+    """A swarm of the node's cluster, or None if it is not there or no longer."""
     entry = seen.swarms.get(message.swarm_id)
     return entry if entry is not None and entry.cluster_id == who.cluster_id else None
 
 
 def swarm_by_id(message: _HasSwarmId, seen: Directory, who: Principal) -> SwarmEntry:
-    """Of the node's cluster."""
+    """A swarm of the node's cluster."""
     entry = swarm_or_removed(message, seen, who)
     if entry is None:
         raise Refused(
@@ -121,19 +121,14 @@ def swarm_of_instance(message: _HasInstance, seen: Directory, who: Principal) ->
     return swarm_by_id(message.instance, seen, who)
 
 
-# Who answers, if it is not the Gateway.
+# Handlers that pass the message on to the actor that answers it.
 
 
 def _to_node_cluster(at: Parts, request: Request[Any, None]) -> None:
-    """The node's own."""
+    """To the node's own cluster."""
     who = request.who
     path = cluster_path(who.cluster_id)
     at.forwarder.ask(path, FromNode(request.message, who.id), request.defer())
-
-
-def _tell_node_cluster(at: Parts, request: Request[Any, None]) -> None:
-    who = request.who
-    at.forwarder.tell(cluster_path(who.cluster_id), FromNode(request.message, who.id))
 
 
 def _from_node_to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
@@ -158,7 +153,10 @@ def _to_cluster(at: Parts, request: Request[Any, ClusterRecord]) -> None:
     at.forwarder.ask(cluster_path(request.target.id), message, request.defer())
 
 
-def _to_cluster_of(at: Parts, request: Request[Any, NodeRecord], message: object) -> None:
+def _to_cluster_of(
+    at: Parts, request: Request[Any, NodeRecord | SwarmEntry], message: object
+) -> None:
+    """To the cluster of a node or swarm."""
     at.forwarder.ask(cluster_path(request.target.cluster_id), message, request.defer())
 
 
@@ -180,9 +178,7 @@ def _tree(at: Parts, request: Request[user.GetTree, NodeRecord | None]) -> objec
 
 
 def _remove_swarm(at: Parts, request: Request[user.RemoveSwarm, SwarmEntry]) -> None:
-    entry = request.target
-    message = FromUser(request.message, request.who, entry.id)
-    at.forwarder.ask(cluster_path(entry.cluster_id), message, request.defer())
+    _to_cluster_of(at, request, FromUser(request.message, request.who, request.target.id))
 
 
 def _to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
@@ -191,7 +187,7 @@ def _to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
 
 
 def _poll_swarm(at: Parts, request: Request[user.ReadFeed | user.WaitSwarm, SwarmEntry]) -> None:
-    """What has waited is answered only if it could still be asked."""
+    """The answer is given only if the request could still be made by then."""
     message = FromUser(request.message, request.who, request.target.id)
     answer, wait = at.permits.if_still(request), request.message.wait
     at.forwarder.ask_swarm(request.target, message, request.defer(), answer, wait)
@@ -252,7 +248,7 @@ def _of_modules(
     return Route(message, Rule(_USERS, right, anywhere=True), nothing, handler)
 
 
-_ROWS = (  # without a type of their own, so that each row is checked
+_ROWS = (  # not annotated, so that the types of each row are checked
     # To become a node, or a user.
     _of_nodes(node.Enroll, nothing, lambda at, r: at.enrolment.enroll(r), _NEW_NODES),
     _of_nodes(node.Inquire, nothing, lambda at, r: at.nodes.standing(r.who), _NEW_NODES),
@@ -263,7 +259,7 @@ _ROWS = (  # without a type of their own, so that each row is checked
     _of_nodes(node.Register, nothing, lambda at, r: at.nodes.register(r)),
     _of_nodes(node.Heartbeat, nothing, _to_node_cluster),
     _of_nodes(node.FetchDesired, nothing, _to_node_cluster),
-    _of_nodes(node.Goodbye, nothing, _tell_node_cluster),
+    _of_nodes(node.Goodbye, nothing, lambda at, r: at.nodes.goodbye(r)),
     _of_nodes(node.JournalBatch, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
     _of_nodes(node.LogBatch, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
     _of_nodes(node.ReadGlobal, swarm_by_id, _from_node_to_swarm),

@@ -1,8 +1,8 @@
-"""Users, roles and the ends of keys and tokens, as users and administrators want them.
+"""Adds, changes and deletes users, grants roles, and ends keys and tokens.
 
-What takes a right away has its effect before it is stored, so that two changes that are
-under way together cannot both pass (each of two owners removing the other); it is taken
-back if it was not stored. The answer goes out once nothing of a withdrawn key is handled.
+A `Change` takes effect before it is stored, so that of two owners who remove each other at the
+same time only one succeeds. The answer is sent once messages of withdrawn keys are no longer
+handled.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from manta.manager.gateway.listeners import Listeners
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
-from manta.manager.store.interface import Delete, Put, Write
+from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
+from manta.manager.store.interface import Delete, Put
 from manta.manager.store.records import (
     ADMIN_ROLE,
     USER_ROLE,
     ClusterRecord,
     GrantRecord,
-    KeyRecord,
     RoleRecord,
     UserRecord,
 )
@@ -44,6 +45,7 @@ class Users:
         self,
         actor: Actor,
         context: Context,
+        writer: Writer,
         registrar: Registrar,
         roles: Roles,
         directory: Directory,
@@ -51,15 +53,16 @@ class Users:
     ) -> None:
         self._actor = actor
         self._context = context
+        self._writer = writer
         self._registrar = registrar
         self._roles = roles
         self._directory = directory
         self._listeners = listeners
 
-    # Who there is.
+    # Finding users.
 
     def _find(self, name: str) -> UserRecord:
-        """By id, address, or a unique prefix of an id. Raises Refused."""
+        """Finds a user by id, address, or unique prefix of an id. Raises Refused."""
         known = self._registrar.users
         if name in known:
             return known[name]
@@ -81,7 +84,7 @@ class Users:
         )
 
     def get(self, name: str | None, who: Principal) -> users.UserInfo:
-        """None is the user who asks."""
+        """`name` is None for the user who asks."""
         if name is None or name in (who.id, who.name):
             return self._info(self._registrar.users[who.id], who)
         if not who.admin:
@@ -96,7 +99,7 @@ class Users:
         return users.Users(*pages.after(infos, lambda one: one.id, after, pages.encoded))
 
     def _info(self, record: UserRecord, who: Principal) -> users.UserInfo:
-        """With the roles in those clusters that he who asks sees."""
+        """With the roles in the clusters that `who` sees."""
         grants = tuple(
             users.Grant(cluster_id, self._directory.clusters[cluster_id].name, role)
             for cluster_id, role in sorted(self._roles.of_user(record.id).items())
@@ -113,7 +116,7 @@ class Users:
         name, at, domain = email.partition("@")
         if not (name and at and domain) or any(map(str.isspace, email)) or len(email) > 200:
             raise Refused(
-                Code.INVALID, f"{email[:200]!r} is no address; give one such as me@example.org."
+                Code.INVALID, f"{email[:200]!r} is not an address; give one such as me@example.org."
             )
         _check_password(message.password)
         self._check_address(email)
@@ -122,16 +125,14 @@ class Users:
             self._check_address(email)
             role = ADMIN_ROLE if message.admin else USER_ROLE
             record = UserRecord(new_id(), email, hashed, self._actor.clock.wall(), role)
-            self._registrar.users[record.id] = record
+            change = Change(self._writer)
+            change.put(self._registrar.users, record)
 
             def stored() -> None:
                 self._actor.log.info("%s added the user %s", who.name, email)
                 reply.set(self._info(record, who))
 
-            def not_stored() -> None:
-                del self._registrar.users[record.id]
-
-            self._registrar.write((Put(record),), stored, reply, not_stored)
+            change.commit(reply, stored)
 
         self._registrar.work(
             "adding a user",
@@ -162,13 +163,9 @@ class Users:
             current = self._registrar.users.get(who.id)
             if current != before:
                 raise Refused(Code.WRONG_STATE, "The user was changed meanwhile; try again.")
-            record = msgspec.structs.replace(before, password=hashed)
-            self._registrar.users[who.id] = record
-
-            def not_stored() -> None:
-                self._registrar.users[who.id] = before
-
-            self._registrar.write((Put(record),), lambda: reply.set(Ok()), reply, not_stored)
+            change = Change(self._writer)
+            change.put(self._registrar.users, msgspec.structs.replace(before, password=hashed))
+            change.commit(reply, lambda: reply.set(Ok()))
 
         self._registrar.work("changing a password", who.key, job, then, reply)
 
@@ -185,50 +182,43 @@ class Users:
         grants = self._roles.of_user(record.id)
         for cluster_id in grants:
             self._check_not_last_owner(record, cluster_id)
-        end = self._registrar.ending(record.id)
-        for cluster_id in grants:
-            del self._roles.grants[record.id, cluster_id]
-        del everybody[record.id]
-        writes: list[Write] = [Delete(UserRecord, record.id), *end.writes]
-        writes += (
-            Delete(GrantRecord, GrantRecord(record.id, cluster_id, role).key)
-            for cluster_id, role in grants.items()
-        )
+        change = Change(self._writer)
+        keys = self._registrar.end(change, record.id)
+        for cluster_id, role in grants.items():
+            change.remove(self._roles.grants, (record.id, cluster_id))
+            change.write(Delete(GrantRecord, GrantRecord(record.id, cluster_id, role).key))
+        change.delete(everybody, record)
 
         def stored() -> None:
             self._actor.log.warning("%s deleted the user %s", who.name, record.email)
-            self._gone(end.keys, who, reply)
+            self._gone(keys, who, reply)
 
-        def not_stored() -> None:
-            everybody[record.id] = record
-            for cluster_id, role in grants.items():
-                self._roles.grants[record.id, cluster_id] = role
-            end.undo()
-
-        self._registrar.write(tuple(writes), stored, reply, not_stored)
+        change.commit(reply, stored)
 
     def log_out(self, request: Request[sign_in.Logout, None]) -> None:
         who, everywhere, reply = request.who, request.message.everywhere, request.defer()
-        end = self._registrar.ending(who.id, None if everywhere else who.key)
+        change = Change(self._writer)
+        keys = self._registrar.end(change, who.id, None if everywhere else who.key)
 
         def stored() -> None:
             self._actor.log.info("%s signed out%s", who.name, " everywhere" if everywhere else "")
-            self._gone(end.keys, who, reply)
+            self._gone(keys, who, reply)
 
-        self._registrar.write(end.writes, stored, reply, end.undo)
+        change.commit(reply, stored)
 
     def revoke_tokens(self, request: Request[users.RevokeTokens, None]) -> None:
         record, who, reply = self._find(request.message.user), request.who, request.defer()
-        end = self._registrar.ending(record.id)
+        change = Change(self._writer)
+        keys = self._registrar.end(change, record.id)
 
         def stored() -> None:
             self._actor.log.warning("%s revoked the tokens of %s", who.name, record.email)
-            self._gone(end.keys, who, reply)
+            self._gone(keys, who, reply)
 
-        self._registrar.write(end.writes, stored, reply, end.undo)
+        change.commit(reply, stored)
 
-    def _gone(self, keys: Iterable[KeyRecord], who: Principal, reply: Reply) -> None:
-        self._listeners.withdraw([one.key for one in keys], who.key)
+    def _gone(self, keys: Iterable[str], who: Principal, reply: Reply) -> None:
+        self._listeners.withdraw(keys, who.key)
         reply.set(Ok())
 
     # Roles.
@@ -238,7 +228,7 @@ class Users:
         request: Request[users.GrantRole | users.RevokeRole, ClusterRecord],
         role: str | None,
     ) -> None:
-        """None: the user has no role there any more."""
+        """Gives the user a role in the cluster, or with None takes it away."""
         record, who, cluster = self._find(request.message.user), request.who, request.target
         roles, cluster_id, reply = self._roles, cluster.id, request.defer()
         place = record.id, cluster_id
@@ -259,26 +249,26 @@ class Users:
         if role != OWNER:
             self._check_not_last_owner(record, cluster_id)
 
-        def enter(value: str | None) -> None:
-            if value is None:
-                roles.grants.pop(place, None)
-            else:
-                roles.grants[place] = value
-            self._reveal(cluster_id)
-
-        enter(role)
         grant = GrantRecord(record.id, cluster_id, role or "")
-        write = Delete(GrantRecord, grant.key) if role is None else Put(grant)
+        change = Change(self._writer)
+        change.on_refusal(lambda: self._reveal(cluster_id))
+        if role is None:
+            change.remove(roles.grants, place)
+            change.write(Delete(GrantRecord, grant.key))
+        else:
+            change.set(roles.grants, place, role)
+            change.write(Put(grant))
+        self._reveal(cluster_id)
 
         def stored() -> None:
             said = f"is {role}" if role else "has no role any more"
             self._actor.log.info("%s %s in %s, by %s", record.email, said, cluster.name, who.name)
             reply.set(self._info(record, who))
 
-        self._registrar.write((write,), stored, reply, lambda: enter(before))
+        change.commit(reply, stored)
 
     def _reveal(self, cluster_id: str) -> None:
-        """Who watches a list looks again: somebody may see more of this cluster now, or less."""
+        """Wakes those who watch lists: somebody may now see more of this cluster, or less."""
         revisions = self._context.revisions
         revisions.clusters.changed(cluster_id)
         revisions.swarms.changed(*self._context.cluster(cluster_id).swarms)
@@ -295,7 +285,7 @@ class Users:
             )
 
     def roles(self, after: str) -> users.Roles:
-        """A page: the built-in ones come first."""
+        """A page of all roles; the built-in ones come first."""
         builtin = (_role(name, rights, True) for name, rights in BUILTIN.items())
         own = (_role(name, rights) for name, rights in self._roles.defined.items())
         found = pages.after(
@@ -317,41 +307,34 @@ class Users:
             raise Refused(
                 Code.NAME_TAKEN, f"There is a role {name!r} already; choose another name."
             )
-        self._roles.defined[name] = rights
         info = _role(name, rights)
-
-        def not_stored() -> None:
-            del self._roles.defined[name]
-
-        put = Put(RoleRecord(name, info.rights))
-        self._registrar.write((put,), lambda: reply.set(info), reply, not_stored)
+        change = Change(self._writer)
+        change.set(self._roles.defined, name, rights)
+        change.write(Put(RoleRecord(name, info.rights)))
+        change.commit(reply, lambda: reply.set(info))
 
     def delete_role(self, request: Request[users.DeleteRoleDefinition, None]) -> None:
         name, reply = request.message.name, request.defer()
         if name in BUILTIN:
             raise Refused(Code.INVALID, f"The role {name!r} is built in and stays.")
-        rights = self._roles.defined.get(name)
-        if rights is None:
+        if name not in self._roles.defined:
             raise Refused(Code.UNKNOWN_ROLE, f"There is no role {name!r} to delete.")
         if holders := sum(role == name for role in self._roles.grants.values()):
             raise Refused(
                 Code.WRONG_STATE,
                 f"The role {name!r} is granted {holders} times; grant another one instead first.",
             )
-        del self._roles.defined[name]
-
-        def not_stored() -> None:
-            self._roles.defined[name] = rights
-
-        delete = Delete(RoleRecord, name)
-        self._registrar.write((delete,), lambda: reply.set(Ok()), reply, not_stored)
+        change = Change(self._writer)
+        change.remove(self._roles.defined, name)
+        change.write(Delete(RoleRecord, name))
+        change.commit(reply, lambda: reply.set(Ok()))
 
 
 _PLACES = {name: f"0{number}" for number, name in enumerate(BUILTIN)}
 
 
 def _place(role: str) -> str:
-    """Of a role in the list of all; nothing comes before all."""
+    """Sorts a role in the list of all; "" comes before all."""
     return _PLACES.get(role, f"1{role}") if role else ""
 
 

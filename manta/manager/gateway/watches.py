@@ -1,4 +1,4 @@
-"""Long polls of what changed in a list."""
+"""Answers long polls of what changed in a list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from manta.actors import Actor, ActorDead, MailboxFull, Refused, Reply
+from manta.actors import Actor, Refused, Reply
 from manta.manager.context import Context
 from manta.manager.gateway.clusters import Clusters
 from manta.manager.gateway.forwarder import Forwarder
@@ -29,7 +29,7 @@ Page = clusters.Clusters | clusters.Nodes | user.Swarms | users.Modules
 
 class _Look(msgspec.Struct, frozen=True):
     at: type[Message]
-    """The list that changed, by the message that asks for it."""
+    """The type of the message that asks for the list."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Watches:
     def open(self, request: Request[WatchRequest, ClusterRecord | None]) -> None:
         message, reply = request.message, request.defer()
         kind = type(message)
-        if not self._polls.waits_for(kind):  # before the look: what changes after it is told
+        if not self._polls.waits_for(kind):  # before it is read, so that no later change is missed
             self._listen(kind)
         watch = _Watch(request, reply, message.since)
         self._polls.open(kind, reply, message.wait, lambda last: self._answer(watch, last))
@@ -85,15 +85,8 @@ class Watches:
         return True
 
     def _listen(self, kind: type[Message]) -> None:
-        ref = self._actor.ref
-
-        def on_change() -> None:
-            try:
-                ref.tell(_Look(kind))
-            except (ActorDead, MailboxFull):
-                return  # they are answered when their time is over
-
-        self._revisions[kind].tell_next(on_change)
+        actor = self._actor  # if its mailbox is full, the polls are answered at their end
+        self._revisions[kind].tell_next(lambda: actor.notify(actor.ref, _Look(kind)))
 
     def _answer(self, watch: _Watch, last: bool) -> bool:
         try:
@@ -109,7 +102,7 @@ class Watches:
         return False
 
     def _page(self, watch: _Watch) -> tuple[Page, bool]:
-        """What the user sees of what changed; is there any?"""
+        """The changed items that the user sees, and whether there are any."""
         context, who, cluster_id = self._context, watch.request.who, watch.request.cluster_id
         match watch.request.message:
             case clusters.WatchClusters():
@@ -131,7 +124,7 @@ class Watches:
                 return users.Modules(modules, revision=revision), bool(modules)
 
     def _changed(self, watch: _Watch, find: Callable[[str], T | None]) -> tuple[tuple[T, ...], str]:
-        """As many as a message holds, and the revision up to which they are."""
+        """As many changed items as a message holds, and the revision that they reach."""
         found: list[T] = []
         room, revision = pages.PAGE_BYTES, watch.since
         for key, at in self._revisions[type(watch.request.message)].since(revision):

@@ -1,1 +1,1 @@
-"""Where the manager keeps its event log and state."""
+"""Stores the manager's records, event logs and log lines."""

@@ -1,8 +1,8 @@
-"""The actor that owns the database, and the hand that other actors write with.
+"""Stores writes for other actors and answers when they are durable.
 
-Group commit: whatever has gathered in the Store's mailbox is one commit, and so one
-sync. Nobody waits for it: who wrote is told when it is durable. If the Store ends
-first, the `Writer` sends what was not answered to its successor, in the same order;
+The StoreActor commits all writes that have gathered in its mailbox together, with one sync.
+Each actor that writes has a `Writer`. It does not wait for the answer. If the StoreActor ends
+before it has answered, the Writer sends the writes again to its successor, in the same order;
 writes can be repeated, so it does not matter whether they had been committed.
 """
 
@@ -19,11 +19,11 @@ from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError
 from manta.manager.store.interface import AppendEvents, AppendLogs, RemoveSwarm, Store, Write
 
 RETRY = 0.5
-"""Seconds after which what found no storage, or no Store, is sent again."""
+"""Seconds after which a write is sent again that the store could not take."""
 PURGE_ROWS, PURGE_PAUSE = 200, 0.01
-"""Few at a time and with pauses: commits come between."""
+"""Rows at a time and seconds between, so that commits need not wait."""
 TIDY_AFTER = 8_000_000
-"""Bytes appended between two rounds of housekeeping."""
+"""Bytes appended between two runs of housekeeping."""
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class NotCommitted(msgspec.Struct, frozen=True):
 
 
 class GetHealth(msgspec.Struct, frozen=True):
-    """Asked: answered with "" or a sentence on what is wrong."""
+    """Asked; answered with "" or a sentence that says what is wrong."""
 
 
 class _Flush(msgspec.Struct, frozen=True):
@@ -75,13 +75,13 @@ class StoreActor(Actor):
         self.after(PURGE_PAUSE, _Purge())
 
     def on_stop(self, reason: ExitReason) -> None:
-        self._flush()  # those who wrote are gone or will ask again, but why lose it
+        self._flush()
         self._store.close()
 
     def receive(self, message: object) -> object:
         match message:
             case Commit():
-                # The flush queues behind all that has come by now: that is the group.
+                # The flush comes after all that is in the mailbox by now, which is the group.
                 if not self._gathered:
                     self.ref.tell(_Flush())
                 self._gathered.append(message)
@@ -104,7 +104,7 @@ class StoreActor(Actor):
         try:
             self._store.commit([write for commit in group for write in commit.writes])
         except StoreConflict:
-            # One that cannot be carried out must not take its neighbours along.
+            # A write that cannot be carried out must not make the others fail.
             for commit in group:
                 self._commit_alone(commit)
         except StoreError as error:
@@ -129,7 +129,7 @@ class StoreActor(Actor):
             self._workers.submit(self._tidy, self._store)
 
     def _tidy(self, store: Store) -> None:
-        """On a worker."""
+        """Runs on a worker."""
         try:
             store.tidy()
         except StoreError as error:
@@ -183,7 +183,7 @@ class _Resend(msgspec.Struct, frozen=True):
 
 
 class Writer:
-    """One actor's way to the Store. The actor passes what it receives to `handle` first."""
+    """Writes to the store for one actor, which passes what it receives to `handle` first."""
 
     def __init__(self, actor: Actor, path: str) -> None:
         self._actor = actor
@@ -193,7 +193,7 @@ class Writer:
         self._pending: dict[int, _Pending] = {}
         self._waiting = False
         self.trouble: StorageUnavailable | None = None
-        """Why the last write was not carried out; None again after one that was."""
+        """Why the last write was not carried out; None if it was."""
 
     @property
     def idle(self) -> bool:
@@ -205,10 +205,10 @@ class Writer:
         then: Callable[[StoreError | None], None],
         keep: bool = False,
     ) -> None:
-        """Calls `then(None)`, in the actor, once the writes are durable.
+        """Calls `then(None)` in the actor's thread once the writes are durable.
 
-        If there is no storage, `then(error)`; with `keep` the write goes on being
-        tried, in its order, and `then` is called again with None.
+        Calls `then(error)` if they cannot be stored. With `keep` they are tried again, in
+        order, until they are stored, and then `then(None)` is called as well.
         """
         self._tickets += 1
         self._pending[self._tickets] = _Pending(writes, then, keep)
@@ -216,7 +216,7 @@ class Writer:
             self._send(self._tickets)
 
     def handle(self, message: object) -> bool:
-        """Whether the message was the Store's."""
+        """Whether the message was for this writer."""
         match message:
             case Committed(ticket):
                 self.trouble = None
@@ -243,7 +243,7 @@ class Writer:
         if isinstance(error, StorageUnavailable):
             self.trouble = error
         elif pending.keep and ticket == next(iter(self._pending)):
-            raise error  # nothing before it is missing: our state is not what is stored
+            raise error  # none before it is missing, so our state differs from what is stored
         if pending.keep:
             self._resend_after(RETRY)
         else:

@@ -1,12 +1,10 @@
-"""Where the manager keeps what must outlive it: one interface, many forms.
+"""The interface of the store.
 
-Writes are values, and `commit` takes many of them as one: all of them are durable when it
-returns, none of them is there when it raises. So the Store actor makes one commit of
-whatever has gathered in its mailbox. Every write can be repeated: whoever got no answer
-sends it again.
+Writes are values, and `commit` carries out many of them as one: either all of them are
+durable when it returns, or it raises and none is there. Every write can be repeated, so
+that a writer that got no answer can send it again.
 
-Reads may be made at any time from any thread, beside a commit, and see the last
-commit that had ended.
+Reads may be made from any thread, also during a commit; they see the last finished commit.
 """
 
 from __future__ import annotations
@@ -33,10 +31,10 @@ class Delete(msgspec.Struct, frozen=True):
 
 
 class AppendEvents(msgspec.Struct, frozen=True):
-    """Events first, first + 1, ... of a swarm's log, which starts at 1.
+    """Appends events number first, first + 1, ... to a swarm's log, which starts at 1.
 
-    Those that the log holds already are skipped. Raises StoreConflict when they leave
-    a gap, or differ from what the log holds.
+    Those that the log holds already are skipped. Raises StoreConflict if they leave a gap or
+    differ from what the log holds.
     """
 
     swarm_id: str
@@ -45,7 +43,7 @@ class AppendEvents(msgspec.Struct, frozen=True):
 
 
 class AppendLogs(msgspec.Struct, frozen=True):
-    """Lines first, first + 1, ... of a node's log of a swarm; those that are there are skipped."""
+    """Appends lines number first, first + 1, ... of one node; those that are there are skipped."""
 
     swarm_id: str
     node_id: str
@@ -54,21 +52,21 @@ class AppendLogs(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """The holder, a swarm or a registered module by its id, needs these blobs."""
+    """The holder, the id of a swarm or module, needs these blobs."""
 
     holder: str
     digests: tuple[str, ...]
 
 
 class Release(msgspec.Struct, frozen=True):
-    """The holder needs these blobs no more."""
+    """The holder no longer needs these blobs."""
 
     holder: str
     digests: tuple[str, ...]
 
 
 class RemoveSwarm(msgspec.Struct, frozen=True):
-    """Its record, events, log lines and references."""
+    """Deletes a swarm's record, events, log lines and references."""
 
     swarm_id: str
 
@@ -85,7 +83,7 @@ class StoredEvent(NamedTuple):
 
 
 class StoredLine(NamedTuple):
-    """`position` grows with each line that is stored, whatever its node: a cursor."""
+    """`position` grows with each line of any node that is stored, so it can be a cursor."""
 
     position: int
     node_id: str
@@ -97,28 +95,28 @@ class Store(Protocol):
         """Raises StorageUnavailable, StoreConflict."""
 
     def purge(self, limit: int = 1000) -> bool:
-        """Delete up to `limit` rows that removed swarms left; False when there are none.
+        """Deletes up to `limit` rows of removed swarms; False when there are none left.
 
-        RemoveSwarm itself is quick however long the swarm's log is: the rest is done
-        here, in steps that no commit has to wait for.
+        RemoveSwarm itself is quick, however long the swarm's log is; this does the rest in
+        steps so short that no commit has to wait for long.
         """
 
     def tidy(self) -> None:
-        """Housekeeping that takes long; from another thread, beside commits."""
+        """Does housekeeping that takes long. May run on another thread, during commits."""
 
     def get(self, kind: type[R], key: str) -> R | None: ...
 
     def all(self, kind: type[R]) -> list[R]:
-        """By key."""
+        """Ordered by key."""
 
     def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]: ...
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]: ...
 
     def log_ends(self, swarm_id: str) -> dict[str, int]:
-        """By node: the number of its last stored line."""
+        """The number of each node's last stored line."""
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
-        """Those of them that nobody needs."""
+        """Returns those of them that nobody needs."""
 
     def close(self) -> None: ...

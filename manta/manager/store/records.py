@@ -1,7 +1,7 @@
-"""What the manager keeps beside the event logs: one record per cluster, node, user and so on.
+"""The records that the manager keeps beside the event logs: one per cluster, node, user and so on.
 
-Each kind is a table keyed by `key_of`. New fields need defaults: a record that an
-earlier version wrote must decode.
+Each kind is a table whose key is `key_of(record)`. New fields need defaults, because records
+written by earlier versions must still decode.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ class NodeRecord(Record, frozen=True):
     key: str
     enrolled_at: float
     capabilities: Capabilities = Capabilities()
-    """As of its last registration."""
+    """As of the node's last registration."""
     here: bool = False
-    """It registered and has not been given up since: after a restart it is waited for."""
+    """It has registered and not been given up since: after a restart it is waited for."""
 
 
 class UserRecord(Record, frozen=True):
-    """`password` is an argon2id hash; "" lets nobody in by password."""
+    """`password` is an argon2id hash; with "" no password is right."""
 
     id: str
     email: str
     password: str
     created_at: float
     role: str = ADMIN_ROLE
-    """Or USER_ROLE: his rights are then those of the roles that he was granted."""
+    """A user with USER_ROLE has only the rights of the roles that were granted."""
 
 
 class KeyKind(StrEnum):
     USER = "user"
     NODE = "node"
     REMOVED = "removed"
-    """Was a node's until a user removed it."""
+    """Belonged to a node that a user removed."""
 
 
 class KeyRecord(Record, frozen=True):
-    """A public key that the manager knows, and whose it is."""
+    """A public key and whose it is."""
 
     key: str
     kind: KeyKind
@@ -69,23 +69,23 @@ class KeyRecord(Record, frozen=True):
     """The id of its user or node."""
     since: float
     family: str = ""
-    """Of the token by which it became a user's."""
+    """The family of the token by which it became a user's."""
 
 
 class TokenRecord(Record, frozen=True):
-    """A token by the hash of its id; the token itself is nowhere."""
+    """A token, known by the hash of its id; the token itself is not kept."""
 
     digest: str
     audience: str
     subject: str
     expires_at: float
     uses: int = 1
-    """How often it may still be used."""
+    """How many times it can still be used."""
     bound_to: str = ""
     family: str = ""
-    """The first of the tokens that took each other's place, itself included; "" is its own."""
+    """Digest of the first of the tokens that replaced each other; "" means its own."""
     revoked: str = ""
-    """"rotated" or "ended"; it is kept until it expires, so that whoever shows it is told."""
+    """"rotated" or "ended". The record is kept until it expires, so that a refusal can say why."""
 
 
 class GrantRecord(Record, frozen=True):
@@ -118,7 +118,7 @@ class ModuleRecord(Record, frozen=True):
 
 
 class SwarmRecord(Record, frozen=True):
-    """What lists show, kept current with the swarm's events."""
+    """What lists show of a swarm; it is stored together with the swarm's events."""
 
     info: SwarmInfo
     owner_id: str

@@ -1,8 +1,8 @@
 """The embedded store: SQLite in WAL mode, one sync per commit.
 
-Commits go over one connection, reads over another, so that in WAL mode neither waits
-for the other. Records are JSON, for whoever looks into the file with other tools; events
-and lines are bytes that only their owner understands.
+Commits and reads have a connection each, so that neither waits for the other. Records are
+JSON, so that other tools can read them; events and log lines are bytes that this module does
+not interpret.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE blob_references RENAME COLUMN swarm_id TO holder",
     ),
 )
-"""Statements that lead from each version of the schema to the next; never edited, only added to."""
+"""The statements that lead from each version of the schema to the next. Never edit one."""
 
 _UNAVAILABLE = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space",
@@ -101,12 +101,12 @@ _UNAVAILABLE = {
 }
 _PAGE = 500
 _CHECKPOINT = 40_000
-"""Pages in the WAL (160 MB) at which a commit itself copies them, if `tidy` has not."""
+"""Pages in the WAL (160 MB) at which a commit copies them itself, if `tidy` has not."""
 
 
 class SqliteStore:
     def __init__(self, path: Path) -> None:
-        """Opens or makes the database and brings its schema up to date.
+        """Opens or creates the database and updates its schema.
 
         Raises StorageUnavailable, StoreVersion.
         """
@@ -233,9 +233,9 @@ class SqliteStore:
         )
 
     def tidy(self) -> None:
-        """Copy what is in the WAL into the database, so that the WAL starts over.
+        """Copies the WAL into the database, so that the WAL starts over.
 
-        Over a connection of its own: neither commits nor reads wait for it.
+        It has a connection of its own: neither commits nor reads wait for it.
         """
         with self._translated(), contextlib.closing(sqlite3.connect(self._path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -274,7 +274,7 @@ class SqliteStore:
         ]
 
     def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]:
-        while True:  # in pages, so that no reader holds the others up
+        while True:  # in pages, so that other readers need not wait
             rows = self._select(
                 "SELECT number, body FROM events WHERE swarm_id = ? AND number > ? "
                 "ORDER BY number LIMIT ?",

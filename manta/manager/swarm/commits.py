@@ -1,7 +1,7 @@
-"""A swarm's events on their way into the store, and what waits for each to be durable.
+"""Stores a swarm's events, and performs their actions once they are durable.
 
-They do not wait for each other: while one is being stored the next is sent after it. What
-they ask for is performed in order, each when its event is durable.
+Events do not wait for each other: while one is being stored, the next is sent after it.
+Actions are performed in the order of the events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Then = Callable[[StoreError | None], None]
 
 
 class AcknowledgeWithout(msgspec.Struct, frozen=True):
-    """The entries after it name blobs that are not here."""
+    """The acknowledgement of entries up to the first that names a missing blob."""
 
     action: Acknowledge
     missing: tuple[BlobRef, ...]
@@ -35,7 +35,7 @@ Orderly = Action | AcknowledgeWithout
 
 @dataclass
 class Commit:
-    """What waits for an event to be durable; `info` is None where it says nothing new."""
+    """What waits for an event to be durable; `info` is None if it did not change."""
 
     actions: list[Orderly]
     seen: dict[FeedName, int]
@@ -45,20 +45,20 @@ class Commit:
 
 @dataclass
 class Commits:
-    """`number` events are in the store; `perform` carries out what a durable one asked for."""
+    """`number` events were sent to the store; `perform` is called with each durable commit."""
 
     owner_id: str
     number: int
     info: SwarmInfo
     """As of the last event."""
     seen: dict[FeedName, int]
-    """How long the feeds are, as far as they are durable."""
+    """The durable length of each feed."""
     writer: Writer
     perform: Callable[[Commit], None]
     shown: SwarmInfo = field(init=False)
-    """As of the last event that is durable: what users see."""
+    """As of the last durable event: what users see."""
     blobs: set[str] = field(default_factory=set)
-    """Those that are known to be here, as long as the swarm needs them."""
+    """Digests that are known to be here, for as long as the swarm needs them."""
     _waiting: deque[Commit] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -73,9 +73,12 @@ class Commits:
         seen: dict[FeedName, int],
         then: Then | None,
     ) -> None:
-        """`named`: blobs that the swarm needs from now on. `bodies`: of the event and of what it
-        led to; none if it changed nothing."""
-        if not bodies and self._waiting:  # in its turn: what it tells may rest on those before
+        """Stores an event and what it led to.
+
+        `named` are blobs that the swarm needs from now on. `bodies` are the encoded events; none
+        if nothing changed.
+        """
+        if not bodies and self._waiting:  # in order, since the actions may rest on earlier events
             self._waiting[-1].actions += actions
             if then is not None:
                 self._waiting[-1].then.append(then)
@@ -103,7 +106,8 @@ class Commits:
         self.writer.write(*writes, then=self._stored, keep=True)
 
     def when_durable(self, then: Then) -> None:
-        """Call when all is stored that the machine has been told."""
+        """Calls `then(None)` once all events so far are stored, or `then(error)` if the store
+        fails meanwhile."""
         if self._waiting:
             self._waiting[-1].then.append(then)
         else:

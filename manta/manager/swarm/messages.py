@@ -1,4 +1,4 @@
-"""What a cluster and its swarms say to each other; none of it crosses the wire."""
+"""Messages between a cluster and its swarms; none of them crosses the wire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from manta.protocol.user import SwarmInfo
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """A swarm has read its log: this is how it stands."""
+    """To the cluster: a swarm has read its log, and this is its state."""
 
     swarm_id: str
     info: SwarmInfo
@@ -19,29 +19,29 @@ class Restored(msgspec.Struct, frozen=True):
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a swarm's durable events ask of the nodes; in this order."""
+    """To the cluster: what a swarm's durable events ask of the nodes, in this order."""
 
     swarm_id: str
     changes: tuple[Assign | Revoke, ...] = ()
     messages: tuple[tuple[str, ToNode], ...] = ()
     info: SwarmInfo | None = None
-    """When it changed."""
+    """None if it did not change."""
     kill: bool = False
-    """It has ended, and what it runs is not to be asked to end first."""
+    """The swarm has ended, and what it runs is killed without being asked to end."""
 
 
 class NodeGone(msgspec.Struct, frozen=True):
-    """To a swarm: give up what it ran there. Asked when someone must know that it was heard."""
+    """To a swarm: the node is lost, so give up what runs there."""
 
     node_id: str
     reason: str
 
 
 class NodesMoved(msgspec.Struct, frozen=True):
-    """To a swarm: a node came, came back or changed."""
+    """To a swarm: a node came, came back or changed. Asked by who must know that it was handled."""
 
 
 class ClusterStopped(msgspec.Struct, frozen=True):
-    """To a swarm."""
+    """To a swarm: it has to end. `by` is named in its reason."""
 
     by: str

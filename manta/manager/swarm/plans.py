@@ -1,11 +1,11 @@
-"""A plan that is too much for a message travels as a blob, which a sweep removes later."""
+"""Answers with a plan; one that is too long for a message becomes a blob, swept later."""
 
 from __future__ import annotations
 
 import msgspec
 
 from manta.actors import Actor, Refused, Reply
-from manta.manager.context import Context, work
+from manta.manager.context import Context
 from manta.protocol.codes import Code
 from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.user import Plan, Planned
@@ -15,14 +15,11 @@ from manta.transports.errors import BlobRefused
 
 
 def answer(actor: Actor, context: Context, plan: Plan, reply: Reply) -> None:
-    def then(found: Planned) -> None:
-        reply.set(found)
-
-    work(actor, context.workers, lambda: _planned(context, plan), then, reply)
+    actor.pipe(context.workers.submit(_planned, context, plan), reply.set, reply=reply)
 
 
 def _planned(context: Context, plan: Plan) -> Planned:
-    """On a worker. Raises Refused."""
+    """Runs on a worker. Raises Refused."""
     packed = msgspec.msgpack.encode(plan)
     if len(packed) <= PAGE_BYTES:
         return Planned(plan)

@@ -1,16 +1,14 @@
-"""The shell of one swarm's machine: an event is stored before its orders are carried out.
+"""The shell of one swarm's machine: it stores each event before it performs its actions.
 
-    event -> machine -> Append to the store -> durable -> orders to nodes, answers to users
+    event -> machine -> AppendEvents to the store -> durable -> orders to nodes, answers to users
 
 Events do not wait for each other: while one is being stored, the next is handled and sent
-after it. Their actions are performed in order, each when its event is durable. Whatever
-a restarted swarm has to know it reads from its log; what nodes sent meanwhile, they
-send again.
+after it. Actions are performed in order, each once its event is durable. A restarted swarm
+reads its state from its log; nodes send again what was not acknowledged.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +17,10 @@ from typing import assert_never
 import msgspec
 from msgspec.structs import replace
 
-from manta.actors import Actor, ActorDead, ExitReason, MailboxFull, Refused, Timer
-from manta.manager.context import BLOBS, STORE, Context, Done, cluster_path, finish
+from manta.actors import Actor, ExitReason, Refused, Timer
+from manta.manager.context import BLOBS, STORE, Context, cluster_path
 from manta.manager.errors import StoreError
+from manta.manager.long_polls import LongPolls
 from manta.manager.messages import CheckPeer, FromNode, FromUser, Sweep, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.records import SwarmRecord
@@ -56,26 +55,27 @@ from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
 from manta.manager.swarm.reads import exchange as exchange_queries
 from manta.manager.swarm.reads import queries
-from manta.manager.swarm.reads.feeds import Feeds, PollExpired
+from manta.manager.swarm.reads.feeds import Feeds
 from manta.manager.swarm.reads.lines import Lines
-from manta.manager.swarm.reads.polls import ExchangeExpired, ExchangePolls
+from manta.manager.swarm.reads.polls import ExchangePolls
 from manta.protocol import user
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
     CheckNext,
-    Peer,
     ReadBroadcast,
     ReadCheckpoint,
     ReadContributions,
     ReadLock,
     ReadMessage,
     ReadPeers,
+    ResolvedPeer,
 )
 from manta.protocol.node import (
     GlobalValue,
     JournalAck,
     JournalBatch,
     ListGlobals,
+    LogAck,
     LogBatch,
     Ok,
     ReadGlobal,
@@ -88,7 +88,7 @@ from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo
 from manta.protocol.values import BlobRef
 
 IDLE = 300.0
-"""Seconds after which a finished swarm's actor ends; it starts again when somebody asks."""
+"""Seconds after which a finished swarm's actor ends if nobody uses it."""
 
 
 class _Tick(msgspec.Struct, frozen=True):
@@ -123,9 +123,11 @@ class SwarmSupervisor(Actor):
             self._writer,
             self._perform,
         )
-        self._feeds = Feeds(self, self._page, self._info_now, self._is_over)
-        self._polls = ExchangePolls(
-            self, partial(exchange_queries.answer, self._machine), self._commits.when_durable
+        self._feeds = Feeds(LongPolls(self), self._page, self._info_now, self._is_over)
+        self._exchange = ExchangePolls(
+            LongPolls(self),
+            partial(exchange_queries.answer, self._machine),
+            self._commits.when_durable,
         )
         self._lines = Lines(
             self,
@@ -134,8 +136,10 @@ class SwarmSupervisor(Actor):
             self._swarm_id,
             self._writer,
             self._feeds,
-            lambda node_id, ack: self._tell_cluster(messages=((node_id, ack),)),
+            self._acknowledge_lines,
         )
+        self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
+        """Messages are passed to these first; the actor does not end while one is not idle."""
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._used_at = self.clock.now()
         self._cluster.tell(
@@ -156,7 +160,7 @@ class SwarmSupervisor(Actor):
             self._place_outstanding()
 
     def _unknown_backup(self) -> str | None:
-        """The backup that the swarm's log was restored from, unless the log says so already."""
+        """The backup that the log was restored from, unless the log has that event already."""
         restored, data = self._context.restored, self._machine.data
         if restored is None or data.backup == restored.backup:
             return None
@@ -166,7 +170,7 @@ class SwarmSupervisor(Actor):
         self._view.held.pop(self._swarm_id, None)
 
     def receive(self, message: object) -> object:
-        if self._writer.handle(message):
+        if any(part.handle(message) for part in self._parts):
             return None
         if isinstance(message, FromUser | FromNode):
             self._used_at = self.clock.now()
@@ -190,13 +194,13 @@ class SwarmSupervisor(Actor):
                 | ReadPeers()
                 | ReadCheckpoint() as read
             ):
-                self._polls.open(read)
+                self._exchange.open(read, self.defer())
             case FromNode(CheckNext(alias=alias)):
                 exchange_queries.check_next(self._machine, alias)
                 return Ok()
             case CheckPeer(instance, node_id, alias):
                 exchange_queries.check_peer(self._machine, instance, node_id, alias)
-                return Peer(node_id, alias)
+                return ResolvedPeer(node_id, alias)
             case FromUser():
                 return self._from_user(message)
             case NodeGone(node_id, reason):
@@ -208,14 +212,8 @@ class SwarmSupervisor(Actor):
                     self._feed(Stopped(by))
             case _Tick():
                 self._feed(Ticked())
-            case PollExpired(poll):
-                self._feeds.expired(poll)
-            case ExchangeExpired(waiting):
-                self._polls.expired(waiting)
             case _IdleCheck():
                 self._end_if_idle()
-            case Done():
-                finish(message)
             case _:
                 return super().receive(message)
         return None
@@ -228,14 +226,14 @@ class SwarmSupervisor(Actor):
         then: Callable[[StoreError | None], None] | None = None,
         missing: tuple[BlobRef, ...] = (),
     ) -> None:
-        """`then(None)` is called once the event is durable."""
+        """Handles and stores an event; calls `then(None)` once it is durable."""
         machine, now = self._machine, self._epoch + self.clock.now()
         bodies: list[bytes] = []
         performed: list[Orderly] = []
         pending: deque[SwarmEvent | AskPlacement] = deque([event])
         topics: set[Topic] = set()
-        # A placement touches nothing outside: question and answer share one commit. A question
-        # is answered when those before it have been: what they placed fills their nodes.
+        # A placement has no effect outside, so question and answer share one commit. Questions
+        # are answered in order, because each placement fills nodes.
         while pending:
             one: SwarmEvent | AskPlacement | None = pending.popleft()
             if isinstance(one, AskPlacement):
@@ -256,13 +254,13 @@ class SwarmSupervisor(Actor):
                 else:
                     performed.append(action)
         self._set_timer()
-        # Blobs of entries that the machine passed over are nobody's: a sweep takes them.
+        # Blobs of entries that the machine ignored belong to nobody: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
-        self._polls.wake(topics)
+        self._exchange.wake(topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
-        """None when it is no longer wanted."""
+        """None if it is no longer wanted."""
         nodes = self._view.node_views_for(self._swarm_id)
         return queries.answer(self._machine, asked.number, nodes)
 
@@ -291,7 +289,7 @@ class SwarmSupervisor(Actor):
                     self.log.info("%s%s", state, f": {reason}" if reason else "")
                     if state.final:
                         self.after(IDLE, _IdleCheck())
-                case Released(blobs, deleted):  # a write of the commit
+                case Released(blobs, deleted):  # written with the commit
                     if not deleted:
                         self._spare(blobs)
                 case AskPlacement() | Woken():
@@ -304,25 +302,15 @@ class SwarmSupervisor(Actor):
         for then in commit.then:
             then(None)
         self._feeds.wake(*grown)
-        if None in grown:
-            self._lines.wake()
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
-        """Who was just told of them has the time to fetch them that an unnamed blob may lie."""
+        """Keeps them for a while, so that those who were just told of them can fetch them."""
         for blob in blobs:
             self._context.holds(blob.digest)
-        self._tell_blobs(SweepLater())
+        self.notify(BLOBS, SweepLater())
 
-    def _tell_cluster(
-        self,
-        changes: tuple[Assign | Revoke, ...] = (),
-        messages: tuple[tuple[str, ToNode], ...] = (),
-        info: SwarmInfo | None = None,
-    ) -> None:
-        try:
-            self._cluster.tell(Orders(self._swarm_id, changes, messages, info))
-        except ActorDead:
-            self.log.debug("the cluster's supervisor is gone, and so this ends too")
+    def _acknowledge_lines(self, node_id: str, ack: LogAck) -> None:
+        self.notify(self._cluster, Orders(self._swarm_id, messages=((node_id, ack),)))
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -333,12 +321,12 @@ class SwarmSupervisor(Actor):
             delay = max(0.0, due - self._epoch - self.clock.now())
             self._timer = self.after(delay, _Tick())
 
-    # What nodes tell.
+    # Messages of nodes.
 
     def _journal(self, node_id: str, batch: JournalBatch) -> None:
-        """Takes the entries before the first that names a blob which is not there.
+        """Takes the entries up to the first that names a missing blob.
 
-        Those that were applied may name what was released since: they are passed over.
+        Entries that were applied before are skipped: their blobs may have been released since.
         """
         known = max(0, self._machine.applied(node_id) + 1 - batch.first)
         fresh = batch.entries[known:]
@@ -355,7 +343,7 @@ class SwarmSupervisor(Actor):
     def _has(self, blob: BlobRef) -> bool:
         return blob.digest in self._commits.blobs or self._context.holds(blob.digest)
 
-    # What users ask.
+    # Requests of users.
 
     def _from_user(self, request: FromUser) -> object:
         machine, by = self._machine, request.user.name
@@ -401,11 +389,11 @@ class SwarmSupervisor(Actor):
             case user.ListGlobalTags():
                 return user.GlobalTags(machine.global_tags())
             case user.WaitSwarm() as wait:
-                self._feeds.serve(self._feeds.open(wait))
+                self._feeds.wait(wait, self.defer())
             case user.ReadFeed() as read:
                 queries.check_filters(machine, read, self._view.aliases)
-                poll = self._feeds.open(read)
-                self._lines.read(poll) if read.feed == "logs" else self._feeds.serve(poll)
+                reader = self._lines if read.feed == "logs" else self._feeds
+                reader.read(read, self.defer())
             case _:
                 return super().receive(request.message)
         return None
@@ -416,7 +404,7 @@ class SwarmSupervisor(Actor):
         raise Refused(
             Code.WRONG_STATE,
             f"The swarm {self._commits.info.name!r} ({self._swarm_id}) is {self._machine.state} "
-            f"and cannot be {done}; that takes one that is {' or '.join(states)}.",
+            f"and cannot be {done}; only a swarm that is {' or '.join(states)} can.",
         )
 
     def _carry_out(self, event: SwarmEvent, answer: object = None) -> object:
@@ -436,11 +424,7 @@ class SwarmSupervisor(Actor):
 
     def _sweep(self, error: StoreError | None) -> None:
         if error is None:
-            self._tell_blobs(Sweep())
-
-    def _tell_blobs(self, message: Sweep | SweepLater) -> None:
-        with contextlib.suppress(ActorDead, MailboxFull):  # who is restarted sweeps by and by
-            self.system.find(BLOBS).tell(message)
+            self.notify(BLOBS, Sweep())
 
     # Feeds.
 
@@ -459,7 +443,7 @@ class SwarmSupervisor(Actor):
         }
 
     def _page(self, read: ReadFeed) -> FeedPage:
-        """Of what is durable: a cursor must mean the same after a restart."""
+        """Only of what is durable, so that a cursor means the same after a restart."""
         page = queries.page(
             self._machine,
             read.feed,
@@ -472,6 +456,6 @@ class SwarmSupervisor(Actor):
 
     def _end_if_idle(self) -> None:
         left = self._used_at + IDLE - self.clock.now()
-        if left <= 0 and self._feeds.idle and self._polls.idle and self._writer.idle:
+        if left <= 0 and all(part.idle for part in self._parts):
             self.stop()
         self.after(max(1.0, left), _IdleCheck())

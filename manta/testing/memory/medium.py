@@ -34,13 +34,13 @@ class VirtualClock:
 
 @dataclass
 class Faults:
-    """What the network does to messages; may be changed while it runs. Times in seconds."""
+    """What goes wrong; may be changed at any time. Times in seconds."""
 
-    delay: tuple[float, float] = (0.0005, 0.0005)  # one way, from .. to
+    delay: tuple[float, float] = (0.0005, 0.0005)  # one way, least and most
     loss: float = 0.0  # share of messages at which the connection breaks
-    drop: float = 0.0  # share of messages that vanish: TCP does not do this
-    duplicate: float = 0.0  # share of messages that arrive twice: nor this
-    reorder: float = 0.0  # share of messages that may be overtaken: nor this
+    drop: float = 0.0  # share of messages that vanish, which TCP does not do
+    duplicate: float = 0.0  # share of messages that arrive twice, nor this
+    reorder: float = 0.0  # share of messages that may be overtaken, nor this
     retry: tuple[float, float] = (0.1, 0.5)  # between two attempts of a dialled link
     silence: float = 5.0  # until a partition, or a frozen peer, is noticed
     unreachable: float = 4.0  # until an attempt into a partition is given up
@@ -49,7 +49,7 @@ class Faults:
 
 @dataclass(eq=False)
 class Medium:
-    """Carries everything, in order of time.
+    """Carries all deliveries, in order of time.
 
     `clock` may have `advance(seconds)`: then the medium moves time itself,
     else it runs what is due and leaves time to its owner.
@@ -74,12 +74,6 @@ class Medium:
         with self.lock:
             entry = (self.clock.now() + max(0.0, delay), next(self.numbers), call)
             heapq.heappush(self._heap, entry)
-
-    @property
-    def next_time(self) -> float | None:
-        """When the next event is due."""
-        with self.lock:
-            return self._heap[0][0] if self._heap else None
 
     def step(self, until: float | None = None) -> bool:
         """Run the next event, moving time to it; False if there is none (before `until`)."""

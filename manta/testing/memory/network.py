@@ -1,4 +1,4 @@
-"""The control plane in memory, in virtual time, with faults: for tests and simulations.
+"""A transport in memory, in virtual time, with faults: for tests and simulations.
 
 The same seed and the same calls give the same run. What can go wrong is what goes wrong
 over TCP: connections break, lag, stall in a partition and vanish in a crash; loss,
@@ -7,30 +7,27 @@ duplication and reordering of single messages exist to stress the layers above.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterator
 
+from zmq.utils import z85
+
 from manta.testing.memory.medium import Medium
-from manta.testing.memory.transport import Connection, MemoryListener, MemoryTransport
+from manta.testing.memory.transport import MemoryConnection, MemoryListener, MemoryTransport
 from manta.transports import frames
 from manta.transports.errors import DownReason
 from manta.transports.frames import Limits
 from manta.transports.security.keys import KeyPair
 
-_B85 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"
-_Z85 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
-_TO_Z85 = bytes.maketrans(_B85, _Z85)
-
 
 def public_key_of(name: str) -> str:
-    """A key that a test can name: the same for the same name, and nobody's."""
+    """A public key made from a name, whose secret key nobody has."""
     digest = hashlib.blake2b(name.encode(), digest_size=32).digest()
-    return base64.b85encode(digest).translate(_TO_Z85).decode("ascii")
+    return z85.encode(digest).decode("ascii")
 
 
 class MemoryNetwork(Medium):
-    """Makes transports that reach each other, and comes between them."""
+    """Makes transports that reach each other, and breaks what is between them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +42,7 @@ class MemoryNetwork(Medium):
         window: int = 8 * 1024 * 1024,
         major: int = frames.MAJOR,
     ) -> MemoryTransport:
-        """A process's transport; a second one with the same name is the same process restarted."""
+        """A process's transport; a second one of the same name is that process restarted."""
         key = who.public if isinstance(who, KeyPair) else public_key_of(who)
         name = key[:8] if isinstance(who, KeyPair) else who
         transport = MemoryTransport(self, self._bound, name, key, limits or Limits(), window, major)
@@ -55,7 +52,7 @@ class MemoryNetwork(Medium):
     # --- faults --------------------------------------------------------------------------
 
     def partition(self, a: MemoryTransport, b: MemoryTransport) -> None:
-        """Nothing passes between the two any more; both notice after `faults.silence`."""
+        """Hold back everything between the two; both notice after `faults.silence` seconds."""
         with self.lock:
             pair = frozenset((a.public_key, b.public_key))
             if pair in self.partitions:
@@ -72,7 +69,7 @@ class MemoryNetwork(Medium):
         self.call_later(self.faults.silence, noticed)
 
     def heal(self, a: MemoryTransport, b: MemoryTransport) -> None:
-        """End a partition: what it held back is delivered."""
+        """End a partition, and deliver what it held back."""
         with self.lock:
             pair = frozenset((a.public_key, b.public_key))
             if self.partitions.pop(pair, None) is None:
@@ -83,7 +80,7 @@ class MemoryNetwork(Medium):
                     connection.release()
 
     def isolate(self, transport: MemoryTransport) -> None:
-        """Partition one from all others that are there now."""
+        """Partition one from all others that exist now."""
         for other in list(self._transports):
             if other is not transport and not other.closed:
                 self.partition(transport, other)
@@ -94,14 +91,14 @@ class MemoryNetwork(Medium):
                 self.heal(transport, other)
 
     def break_links(self, a: MemoryTransport, b: MemoryTransport | None = None) -> None:
-        """Break the connections of one, or between two: what is on its way is lost."""
+        """Break the connections of one, or between two: what is in flight is lost."""
         for connection in list(self._connections()):
             keys = {connection.dialler.key, connection.listener.key}
             if a.public_key in keys and (b is None or b.public_key in keys):
                 connection.snap(DownReason.LOST)
 
     def crash(self, transport: MemoryTransport) -> None:
-        """Kill a process: its own handlers hear nothing, its peers that the connection broke."""
+        """Kill a process: its handlers hear nothing more, its peers that the connection broke."""
         with self.lock:
             self.log(f"crash {transport.name}")
             transport.closed = transport.crashed = True
@@ -111,7 +108,7 @@ class MemoryNetwork(Medium):
                 if transport in (connection.dialler.transport, connection.listener.transport):
                     connection.snap(DownReason.LOST, self.faults.notice)
 
-    def _connections(self) -> Iterator[Connection]:
+    def _connections(self) -> Iterator[MemoryConnection]:
         for transport in self._transports:
             for link in transport.links:
                 if link.connection is not None and link.connection.dialler is link:

@@ -63,8 +63,8 @@ class MemoryListener:
         return [link for link in self.transport.links if link.listener is self]
 
 
-class Connection:
-    """What lies between the two ends of a link, while it lasts."""
+class MemoryConnection:
+    """One connection between the two ends of a link."""
 
     def __init__(self, dialler: MemoryLink, listener: MemoryLink) -> None:
         self.dialler = dialler
@@ -78,7 +78,7 @@ class Connection:
         return self.listener if end is self.dialler else self.dialler
 
     def carry(self, sender: MemoryLink, what: Callable[[], None], *, faulty: bool = False) -> None:
-        """Run `what` at the other end, after all that the sender sent before."""
+        """Run `what` at the other end, after all that `sender` sent before."""
         medium, faults = self.medium, self.medium.faults
         if faulty and medium.chance(faults.loss):
             self.snap(DownReason.LOST)
@@ -110,7 +110,7 @@ class Connection:
             self.medium.call_later(0.0, lambda what=what: self._arrive(what))  # type: ignore[misc]
 
     def snap(self, reason: DownReason, delay: float | None = None) -> None:
-        """Break: nothing arrives any more, and each end is told, each in its time."""
+        """Break: nothing arrives any more, and each end is told after a delay of its own."""
         if not self.alive:
             return
         self.alive = False
@@ -123,14 +123,14 @@ class Connection:
 
 @dataclass(eq=False, repr=False)
 class MemoryLink:
-    """One end. A dialled end lives through many connections, an accepted one through one."""
+    """One end of a link. A dialled one has many connections, an accepted one a single one."""
 
     transport: MemoryTransport
     peer_key: str
     address: str
     handler: LinkHandler
     listener: MemoryListener | None = None
-    connection: Connection | None = None
+    connection: MemoryConnection | None = None
     state: DownReason | None = DownReason.CONNECTING
     peer_version: str = ""
     _ended: bool = False
@@ -174,7 +174,7 @@ class MemoryLink:
         with self._medium.lock:
             self.end(DownReason.CLOSED, DownReason.CLOSED)
 
-    # --- what happens to it ----------------------------------------------------------------
+    # --- events ----------------------------------------------------------------
 
     def attempt(self) -> None:
         """Dial once."""
@@ -195,7 +195,7 @@ class MemoryLink:
             return
         accepted = MemoryLink(listener.transport, self.key, "", listener.handler, listener)
         listener.transport.links[accepted] = None
-        connection = Connection(self, accepted)
+        connection = MemoryConnection(self, accepted)
         self.connection = accepted.connection = connection
         limits = frames.common(self.transport.limits, listener.transport.limits)
         window = min(self.transport.window, listener.transport.window)
@@ -211,13 +211,13 @@ class MemoryLink:
 
         connection.carry(self, greeted)
 
-    def deliver(self, connection: Connection, parts: list[Buffer]) -> None:
+    def deliver(self, connection: MemoryConnection, parts: list[Buffer]) -> None:
         if self.state is None and self.connection is connection and not self.transport.closed:
             self._medium.log(f"receive {self} {sum(map(len, parts))}")
             self._call(lambda: self.handler.received(self, parts))
 
-    def lost(self, connection: Connection, reason: DownReason) -> None:
-        """The connection is no more; a dialled link tries again."""
+    def lost(self, connection: MemoryConnection, reason: DownReason) -> None:
+        """The connection is lost; a dialled link tries again."""
         if self.connection is not connection or self._ended or self.transport.closed:
             return
         if self.address:
@@ -226,7 +226,7 @@ class MemoryLink:
             self.end(reason, reason)
 
     def end(self, reason: DownReason, told: DownReason) -> None:
-        """For good; the other side hears `told`."""
+        """End the link for good; the other end is told `told`."""
         if self._ended:
             return
         self._ended = True
@@ -262,7 +262,7 @@ class MemoryLink:
         self._medium.call_later(self._medium.draw(self._medium.faults.retry), self.attempt)
         self._down(reason)
 
-    def _up(self, connection: Connection) -> None:
+    def _up(self, connection: MemoryConnection) -> None:
         if self.connection is connection and not self._ended and not self.transport.closed:
             self.state = None
             self._medium.log(f"up {self}")
@@ -301,7 +301,7 @@ class MemoryLink:
 
 @dataclass(eq=False)
 class MemoryTransport:
-    """One process's control plane; `bound` are the listeners of all, by address."""
+    """One process's transport; `bound` are the listeners of all, by address."""
 
     medium: Medium
     bound: dict[str, MemoryListener]
@@ -347,10 +347,6 @@ class MemoryTransport:
             for link in list(self.links):
                 link.close()
             self.closed = True
-
-    def call_soon(self, call: Callable[[], None]) -> None:
-        """Run `call` as the medium does the handlers: soon, in order."""
-        self.medium.call_later(0.0, call)
 
     def listener_at(self, address: str) -> MemoryListener | None:
         return self.bound.get(address)

@@ -1,1 +1,1 @@
-"""Stores for tests: in memory, and one that fails."""
+"""Stores for tests: one in memory, and one that fails when told to."""

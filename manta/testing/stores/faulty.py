@@ -1,4 +1,4 @@
-"""A store that fails when told to: what it stands before keeps its promises."""
+"""A store that fails when told to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from manta.manager.store.interface import Store, Write
 
 
 class Crash(BaseException):
-    """The process dies here; a test says so instead of dying."""
+    """Stands for the death of the process at this point."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Faults:
 
 
 class FaultyStore:
-    """Delegates to another store, and counts its commits."""
+    """Passes everything on to another store, and counts the commits."""
 
     def __init__(self, store: Store, faults: Faults | None = None) -> None:
         self.store = store

@@ -1,4 +1,4 @@
-"""A store that lasts as long as the process: for tests, and as the simplest true form."""
+"""A store in memory, for tests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _State:
     position: int = 0
 
     def copy(self) -> _State:
-        """Deep in its containers; what they hold is immutable."""
+        """Copies all containers; what they hold is immutable."""
         state = copy.copy(self)
         state.records = {kind: dict(table) for kind, table in self.records.items()}
         state.events = {swarm_id: list(log) for swarm_id, log in self.events.items()}
@@ -56,12 +56,12 @@ class MemoryStore:
             self._state = state
 
     def purge(self, limit: int = 1000) -> bool:
-        return False  # RemoveSwarm left nothing
+        return False  # RemoveSwarm leaves nothing
 
     def tidy(self) -> None:
         """Nothing to do."""
 
-    # A reader works on the state that it finds: no commit ever changes one in place.
+    # No commit changes a state in place, so readers need no lock.
 
     def get(self, kind: type[R], key: str) -> R | None:
         return cast("R | None", self._state.records.get(kind, {}).get(key))
@@ -89,7 +89,7 @@ class MemoryStore:
         return set(digests).difference(*self._state.references.values())
 
     def close(self) -> None:
-        """Nothing to let go of: what it holds can be read on."""
+        """Nothing to do; it can still be read."""
 
 
 def _apply(state: _State, write: Write) -> None:

@@ -55,7 +55,7 @@ def test_each_value_says_where_it_came_from(home: Path) -> None:
 
 
 def test_the_profile_in_use(home: Path) -> None:
-    assert said(home, "list") == "No profiles yet: `manta sign-in` makes one.\n"
+    assert said(home, "list") == "No profiles yet: `manta sign-in` creates one.\n"
     for name in ("lab", "field"):
         said(home, "set", "host", name, "--profile", name)
     said(home, "use", "field")
@@ -75,8 +75,8 @@ def test_the_profile_in_use(home: Path) -> None:
     [
         (("use", "none"), Exit.LOCAL, "There is no profile 'none'"),
         (("rm", "none", "--yes"), Exit.LOCAL, "There is no profile 'none'"),
-        (("set", "port", "0"), Exit.USAGE, "'0' is no port"),
-        (("set", "port", "x"), Exit.USAGE, "'x' is no port"),
+        (("set", "port", "0"), Exit.USAGE, "'0' is not a port"),
+        (("set", "port", "x"), Exit.USAGE, "'x' is not a port"),
         (("set", "host", ""), Exit.USAGE, "host is ''"),
         (("set", "host", "a b"), Exit.USAGE, "host is 'a b': give a name or an address"),
         (("set", "server_key", "short"), Exit.USAGE, "server_key"),

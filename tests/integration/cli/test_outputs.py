@@ -69,7 +69,7 @@ def test_without_an_output_there_is_nothing_to_say(
 def test_what_the_locale_cannot_show_is_a_question_mark(tmp_path: Path) -> None:
     done = manta("new", tmp_path / "b✓", MANTA_HOME=tmp_path, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (Exit.OK, "")
-    assert f"{tmp_path}/b? is made." in done.stdout
+    assert f"Created {tmp_path}/b?." in done.stdout
 
 
 def test_a_question_at_the_end_of_the_input(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_registered_module_is_looked_for_in_a_registry_of_its_own(
     path = swarm_file(tmp_path, "", f"Task(Module('worker'{version}))")
     done = run(scratch, path, "--nodes", 1)
     assert done.returncode == Exit.INVALID_SWARM, done.stdout + done.stderr
-    assert "has a manager of its own, whose registry is empty" in done.stderr
+    assert "starts its own manager, whose registry is empty" in done.stderr
     assert "manta module push" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 

@@ -54,7 +54,7 @@ def test_standard_input_without_a_password(
 ) -> None:
     done = manta(*sign_in, "--password-stdin", said=said, MANTA_HOME=tmp_path)
     assert done.returncode == Exit.USAGE
-    assert done.stderr == ("Error: Standard input has no password: give it as a line of its own.\n")
+    assert done.stderr == ("Error: Standard input has no password: pass it on a line of its own.\n")
 
 
 def test_without_a_terminal_nothing_is_asked(sign_in: tuple[str, ...], tmp_path: Path) -> None:
@@ -70,5 +70,5 @@ def test_without_a_terminal_nothing_is_asked(sign_in: tuple[str, ...], tmp_path:
     )
     assert done.returncode == Exit.USAGE
     assert done.stderr == (
-        "Error: There is no terminal to ask for the password: give it on standard input.\n"
+        "Error: There is no terminal to ask for the password: pass it on standard input.\n"
     )

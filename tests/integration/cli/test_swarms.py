@@ -152,7 +152,7 @@ class Chatty(Swarm):
 
 
 class LateFollower(Follower):
-    """Its reader of metrics sleeps until the end of a round was shown."""
+    """Its reader of metrics sleeps until the end of an iteration was shown."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -164,12 +164,12 @@ class LateFollower(Follower):
 
     def _take(self, happening: Happening, lines: list[str]) -> bool:
         ended = super()._take(happening, lines)
-        if any(line.startswith("round") for line in map(click.unstyle, lines)):
+        if any(line.startswith("iteration") for line in map(click.unstyle, lines)):
             self.shown.set()
         return ended
 
 
-def test_what_is_said_of_a_round_covers_all_of_its_metrics(
+def test_what_is_said_of_an_iteration_covers_all_of_its_metrics(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (shell.folder / "chatty.py").write_text(CHATTY)
@@ -203,7 +203,7 @@ def test_pause_resume_stop_and_rm(shell: Shell) -> None:
     assert shell.json("resume", swarm)["status"] == "ACTIVE"
     assert shell.json("stop", swarm, "--force")["status"] == "STOPPED"
     assert shell.attempt("pause", swarm).returncode == Exit.REFUSED
-    assert shell("rm", swarm) == f"Swarm Measured ({swarm}) is removed.\n"
+    assert shell("rm", swarm) == f"Removed swarm Measured ({swarm}).\n"
     assert shell.attempt("pause", swarm).returncode == Exit.NOT_FOUND
     running = shell.deploy("-p", "pause=30")
     gone = {"swarm_id": running, "name": "Measured", "removed": True}
@@ -251,7 +251,7 @@ def test_pull_and_verify(shell: Shell, finished: str) -> None:
     assert json.loads((folder / small["file"]).with_suffix(".json").read_text()) == [1]
     array = next(entry for entry in index if entry["tag"] == "array")
     assert decode((folder / array["file"]).read_bytes()).tolist() == [0, 1, 2, 3, 4]
-    assert shell("pull", "--verify", folder).endswith("is as it was pulled.\n")
+    assert shell("pull", "--verify", folder).endswith("is unchanged since it was pulled.\n")
     (folder / "logs.ndjson").write_text("something else\n")
     (folder / "swarm.json").unlink()
     (folder / "extra").write_text("")
@@ -260,9 +260,9 @@ def test_pull_and_verify(shell: Shell, finished: str) -> None:
     assert spoilt.stdout.splitlines() == [
         "swarm.json is missing.",
         "extra is not in the manifest.",
-        "logs.ndjson is not what was pulled.",
+        "logs.ndjson has changed since it was pulled.",
     ]
-    assert "there already" in shell.attempt("pull", finished, folder).stderr
+    assert "already exists" in shell.attempt("pull", finished, folder).stderr
 
 
 def test_a_new_project_runs_at_once(shell: Shell) -> None:
@@ -303,7 +303,7 @@ def test_results_are_deleted(shell: Shell, tmp_path: Path) -> None:
     assert unknown.returncode == Exit.NOT_FOUND
     assert "no results of tag 'nosuch': it has array, small." in unknown.stderr
     said = shell("results", swarm[:8], "--delete", "--yes", "--tag", "small", "--iteration", 0)
-    assert said == f"2 results of tag small of iteration 0 of swarm Measured ({swarm}) deleted.\n"
+    assert said == f"Deleted 2 results of tag small of iteration 0 of swarm Measured ({swarm}).\n"
     assert shell.json("results", swarm, "--delete", "--yes", "--tag", "array")["deleted"] == 4
     assert shell("pull", swarm, tmp_path / "pulled").startswith(f"{tmp_path}/pulled: 2 results")
     assert "2 results of tag 'small'" in shell("replay", swarm, "--json")

@@ -85,11 +85,11 @@ def test_in_the_background_and_in_the_next_terminal(home: Path, tmp_path: Path) 
     results = json.loads(manta("results", swarm, "--json", MANTA_HOME=home).stdout)
     assert sorted(one["value"] for one in results) == ["node-1's", "node-2's"]
     stopped = manta("up", "--stop", MANTA_HOME=home)
-    assert (stopped.returncode, stopped.stdout) == (0, "All was stopped.\n")
+    assert (stopped.returncode, stopped.stdout) == (0, "Stopped the manager and the nodes.\n")
     assert left(home) == before
     assert profiles.used_profile(home) == "lab"
     assert not Path(found.folder).exists()
-    assert "Nothing of `manta up` runs" in manta("up", "--stop", MANTA_HOME=home).stderr
+    assert "`manta up` is not running" in manta("up", "--stop", MANTA_HOME=home).stderr
 
 
 def test_ctrl_c_ends_all(home: Path) -> None:

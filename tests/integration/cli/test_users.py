@@ -100,7 +100,7 @@ def test_tokens_that_an_administrator_revokes_end_at_once(lab: Lab, ada: Person)
         assert "administrator" in refused.stderr
     assert json.loads(ada("user", "show", "--json"))["email"] == "ada@example.org"
     said = lab("token", "revoke", "ada@example.org", "--yes")
-    assert said == "All tokens of ada@example.org have ended."
+    assert said == "Revoked all tokens of ada@example.org."
     assert ada.attempt("ps").returncode == Exit.DENIED
     assert lab("ps", "--json") == "[]"  # nobody else's
     assert lab.attempt("token", "revoke", "nobody@x.org", "--yes").returncode == Exit.NOT_FOUND

@@ -15,18 +15,24 @@ from manta.apis.overviews import TaskOverview
 from manta.cli.loading import load_swarm
 from manta.cli.local.cluster import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
-from tests.support.restarts import Restartable, until
+from tests.support.restarts import QuickToGiveUp, Restartable, until
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "fl_digits"
 
 pytestmark = pytest.mark.timeout(180)
 
 
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    command = [sys.executable, str(EXAMPLE / "make_shards.py"), "--folder", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return f"{folder}/node{{i}}.npz"
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Restartable]:
-    shards = [sys.executable, str(EXAMPLE / "make_shards.py"), "--folder", str(tmp_path)]
-    subprocess.run(shards, check=True, capture_output=True)
-    with running(Restartable, 4, digits=f"{tmp_path}/node{{i}}.npz") as cluster:
+def cluster(shards: str) -> Iterator[Restartable]:
+    with running(QuickToGiveUp, 4, digits=shards) as cluster:
         assert isinstance(cluster, Restartable)
         yield cluster
 

@@ -10,7 +10,7 @@ import pytest
 from manta import Module, Swarm, Task, UserAPI
 from manta.cli.local.cluster import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
-from tests.support.restarts import Restartable, until
+from tests.support.restarts import QuickToGiveUp, Restartable, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -19,7 +19,7 @@ NODES = {"node-1", "node-2", "node-3", "node-4"}
 
 @pytest.fixture
 def cluster() -> Iterator[Restartable]:
-    with running(Restartable, 4) as cluster:
+    with running(QuickToGiveUp, 4) as cluster:
         assert isinstance(cluster, Restartable)
         yield cluster
 

@@ -27,7 +27,7 @@ from manta.node.task_server.sessions import LONGEST_PATH, RuntimeSessions
 from manta.protocol.node import Instance
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
-from tests.support.harness import order, wait_until
+from tests.support.harness import Output, order, wait_until
 
 Start = Callable[..., Any]
 
@@ -38,11 +38,10 @@ class Task:
     def __init__(self, node: Any, id: str = "hostile") -> None:
         self.node = node
         self.id = id
-        request = light.OpenSession(id, node.owner)
-        self.opened = node.light.ask(request, timeout=10)
+        self.session = node.sessions.open(id, node.system.ref("owner"))
         self.connections: list[MessageSocket] = []
         self.runtime = self.connect(
-            {"k": "runtime", "token": self.opened.token, "version": VERSION, "pid": 1}
+            {"k": "runtime", "token": self.session.token, "version": VERSION, "pid": 1}
         )
         self.expect(self.runtime, "welcome")
         self.runtime.send({"k": "ready", "mode": "fork", "why": ""})
@@ -52,7 +51,7 @@ class Task:
         self.attempt = self.connect({"k": "attempt", "token": self.order["token"]})
 
     def connect(self, *messages: dict[str, Any]) -> MessageSocket:
-        connection = MessageSocket.to(self.opened.socket)
+        connection = MessageSocket.to(self.node.sessions.path)
         connection.socket.settimeout(10)
         self.connections.append(connection)
         for message in messages:
@@ -177,10 +176,10 @@ def test_a_wrong_greeting(task: Task, greeting: dict[str, Any]) -> None:
 
 
 def test_a_token_of_the_other_kind(task: Task) -> None:
-    task.expect(task.connect({"k": "attempt", "token": task.opened.token}), "refused")
+    task.expect(task.connect({"k": "attempt", "token": task.session.token}), "refused")
     greeting = {"k": "runtime", "token": task.order["token"], "version": VERSION, "pid": 1}
     task.expect(task.connect(greeting), "refused")
-    greeting = {"k": "runtime", "token": task.opened.token, "version": 99, "pid": 1}
+    greeting = {"k": "runtime", "token": task.session.token, "version": 99, "pid": 1}
     task.expect(task.connect(greeting), "refused")
 
 
@@ -379,7 +378,7 @@ def test_a_bad_log_record_ends_the_log_only(task: Task, node: Any) -> None:
     other.runtime.send({"k": "exited", "number": received[0]["number"], "status": 0, "end": end})
     lines = []
     while not isinstance(event := node.events.get(timeout=10), light.AttemptExited):
-        if isinstance(event, light.Output):
+        if isinstance(event, Output):
             lines += [(event.stream, text) for _, text in event.lines]
     assert sorted(lines) == [
         ("error", "The log can't be read any more: bad record."),
@@ -399,9 +398,9 @@ def test_the_socket_is_open_to_all_but_cannot_be_listed(node: Any) -> None:
 def test_a_long_path_is_replaced_by_a_short_one(tmp_path: Path) -> None:
     depot = TieredDepot(MemoryDepot(1000), FileDepot(tmp_path / "values"), 1000)
     folder = tmp_path / ("x" * 120)
-    sessions = RuntimeSessions(depot, folder)
+    sessions = RuntimeSessions(depot, folder, print)
     assert len(sessions.path) <= LONGEST_PATH
-    again = RuntimeSessions(depot, folder)
+    again = RuntimeSessions(depot, folder, print)
     assert again.folder == sessions.folder
     again.close()
     sessions.close()

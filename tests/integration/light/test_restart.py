@@ -183,17 +183,18 @@ from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
 class Owner(Actor):
     def receive(self, message):
-        if isinstance(message, light.Output):
-            print(*[text for _, text in message.lines], flush=True)
+        pass
 folder = Path(sys.argv[1])
 system = ActorSystem("node")
 owner = system.spawn(ChildSpec("owner", Owner))
 depot = TieredDepot(MemoryDepot(1000), FileDepot(folder / "v"), 1000)
-sessions = RuntimeSessions(depot, folder / "l")
+def keep_output(instance, lines):
+    print(*[text for _, _, text in lines], flush=True)
+sessions = RuntimeSessions(depot, folder / "l", keep_output)
 service = system.spawn(ChildSpec("light", lambda: LightService(sessions)))
-opened = service.ask(light.OpenSession("s", owner), timeout=10)
+opened = sessions.open("s", system.ref("owner"))
 (folder / "scratch").mkdir()
-spec = RuntimeSpec("s", folder, Path(opened.socket), opened.token, folder / "scratch", "worker.py")
+spec = RuntimeSpec("s", folder, Path(sessions.path), opened.token, folder / "scratch", "worker.py")
 handle = ProcessRunner().start(spec, print)
 instance, module = Instance("swarm", "worker", 0, 0), ModuleSpec("worker")
 sessions.tell(light.RunAttempt("s", Assignment(instance, module, "", "", 1), {}))

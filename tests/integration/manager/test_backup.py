@@ -201,5 +201,5 @@ def test_a_restored_manager_goes_on_with_its_swarm(lab: Lab, monkeypatch) -> Non
         for said in told:
             shown = [line.partition("| ")[2] for line in said.splitlines() if "| round" in line]
             assert Counter(shown) == {f"round {i}": 2 for i in range(ROUNDS)}
-    assert "is whole" in lab("manager", "verify")
+    assert "is intact" in lab("manager", "verify")
     lab("manager", "stop")

@@ -129,7 +129,7 @@ def test_nodes_with_configurations_of_their_own(lab, manta_node: Command) -> Non
         (("start", 2, "--config", "nobody"), Exit.NOT_FOUND, "config init nobody"),
         (("stat", 2), Exit.USAGE, "Did you mean 'start'?"),
         (("stop", "--config", "nobody"), Exit.NOT_FOUND, "none was ever started"),
-        (("stop",), Exit.OK, "No node of a cluster runs."),
+        (("stop",), Exit.OK, "No node of a cluster is running."),
     ],
 )
 def test_wrong_usage(

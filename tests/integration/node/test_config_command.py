@@ -91,7 +91,7 @@ def test_the_image_of_modules_that_name_none(call: Call) -> None:
 def test_a_dataset_that_is_not_there_yet_is_told_when_it_is_mapped(call: Call) -> None:
     done = call("init", "other", "--dataset", "late=/nowhere/at/all")
     assert done.returncode == 0
-    assert "Mind: the dataset 'late' is mapped to /nowhere/at/all" in done.stderr
+    assert "Note: the dataset 'late' is mapped to /nowhere/at/all" in done.stderr
 
 
 def test_an_edited_configuration_replaces_the_old_one(call: Call, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_what_cannot_be_deleted_leaves_the_key(call: Call, tmp_path: Path) -> No
     finally:
         subprocess.run(["umount", stuck], check=True)
     assert done.returncode == Exit.LOCAL
-    assert f"{state.tasks} could not be removed whole" in done.stderr
+    assert f"{state.tasks} could not be removed completely" in done.stderr
     assert state.key().public == key
     assert (tmp_path / "nodes" / "edge.toml").exists()
     (state.tasks / "locked").mkdir()
@@ -211,7 +211,7 @@ def test_a_name_that_can_be_no_nodes_is_wrong_usage(
         env={**os.environ, "MANTA_HOME": str(tmp_path)},
     )
     assert done.returncode == Exit.USAGE, done.stderr
-    assert f"{name!r} is no name of a configuration" in done.stderr
+    assert f"{name!r} is not a name for a configuration" in done.stderr
 
 
 def test_status_of_the_default_node_says_that_there_are_others(call: Call, tmp_path: Path) -> None:

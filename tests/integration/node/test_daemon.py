@@ -317,7 +317,7 @@ def test_a_node_without_a_configuration_takes_it_from_variables(lab, manta_node:
     try:
         started = manta_node("start", "--background", **variables)
         assert started.returncode == 0, started.stderr
-        assert "is made from the MANTA_NODE_* variables" in started.stderr
+        assert "was made from the MANTA_NODE_* variables" in started.stderr
         assert lab.api().get_node("boxed").datasets["table"].size == 4
         made = manta_node.home / "nodes" / "default.toml"
         assert made.stat().st_mode & 0o777 == 0o600
@@ -381,7 +381,7 @@ def test_following_the_log(lab, manta_node: Command) -> None:
         (("stop", "nobody"), 5, "`manta_node config init nobody` makes it"),
         (("start", "nobody"), 5, "config init nobody"),
         (("config", "show", "nobody"), 5, "no such configuration"),
-        (("config", "show", "../x"), 2, "no name of a configuration"),
+        (("config", "show", "../x"), 2, "not a name for a configuration"),
         (("frobnicate",), 2, "No such command"),
         (("config", "init", "x", "--dataset", "oops"), 2, "not of the form NAME=PATH"),
         (("config", "init", "x", "--manager-port", "0"), 2, "is not in the range"),

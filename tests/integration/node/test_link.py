@@ -6,22 +6,26 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from manta.actors import Actor, ActorSystem, ChildSpec, Refused, Supervisor
+from manta.actors import Actor, ActorSystem, ChildSpec, Refused, Reply, Supervisor
 from manta.node.config import parse
 from manta.node.journal import outbox
 from manta.node.service import Node
 from manta.node.state import StateFolder
+from manta.node.wiring.messages import AskManager
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance
+from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.states import AttemptState
-from manta.protocol.values import BlobRef
+from manta.protocol.tree import ReadTree
+from manta.protocol.values import BlobRef, Inline
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.codec.values import encode
@@ -29,7 +33,6 @@ from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.transport import ZmqTransport
 
-LINK = "node/manager-link"
 SWARM = "s1"
 
 
@@ -47,8 +50,11 @@ class Gateway(Actor):
         origin = self.origin
         if isinstance(message, protocol.Register):
             assert origin is not None
-            manager.node = origin.ref(LINK)
+            manager.node = origin.ref(MANAGER_LINK)
             manager.admission.allow(origin.peer_key)
+        if type(message) is manager.holds:
+            manager.held.append(self.defer())
+            return None
         answer = manager.answers.get(type(message))
         return answer(message) if answer is not None else None
 
@@ -56,6 +62,9 @@ class Gateway(Actor):
 class Manager:
     def __init__(self, undo: ExitStack) -> None:
         self.heard: list[Any] = []
+        self.holds: type | None = None
+        """Messages that are answered by whoever sets what is then held."""
+        self.held: list[Reply] = []
         self.node: Any = None
         self.desired = protocol.Desired(1)
         self.acknowledged: dict[str, int] = {}
@@ -86,7 +95,7 @@ class Manager:
 
         self.system.spawn(ChildSpec("manager", Root))
         assert started.wait(5)
-        listener = self.system.listen("tcp://127.0.0.1:0", admission, published={"manager/gateway"})
+        listener = self.system.listen("tcp://127.0.0.1:0", admission, published={GATEWAY})
         self.address = listener.address
 
     def _registered(self, message: protocol.Register) -> protocol.Registered:
@@ -196,6 +205,63 @@ def test_what_nobody_acknowledges_is_sent_again(
     assert {batch.first for batch in manager.heard_of(protocol.JournalBatch)} == {1}
     manager.node.tell(protocol.JournalAck(SWARM, 1))
     wait_until(lambda: not node.context.journals.unacknowledged_ends())
+
+
+def ask_for_global(node: Node, attempt: int = 0) -> Future[Any]:
+    read = AskManager(protocol.ReadGlobal(SWARM, "tag"), Instance(SWARM, "task", 0, attempt))
+    return node.system.ref(MANAGER_LINK).ask_future(read, timeout=10)
+
+
+def test_reads_of_a_global_share_a_fetch_and_see_what_was_written_before_them(
+    wait_until, manager: Manager, start
+) -> None:
+    node = start()
+    wait_until(lambda: status(node) == "connected")
+    manager.holds = protocol.ReadGlobal
+    first = ask_for_global(node)
+    wait_until(lambda: manager.held)
+    manager.holds = None
+    others = [ask_for_global(node, attempt) for attempt in range(1, 9)]
+    node.system.ref(MANAGER_LINK).ask(ReadTree(), timeout=5)  # the link has taken all of them
+    manager.held[0].set(protocol.GlobalValue(Inline(b"written before")))
+    manager.answers[protocol.ReadGlobal] = lambda _: protocol.GlobalValue(Inline(b"between"))
+    assert first.result().value == Inline(b"written before")
+    assert {other.result().value for other in others} == {Inline(b"between")}
+    assert len(manager.heard_of(protocol.ReadGlobal)) == 2
+
+
+def test_a_read_of_a_global_waits_for_what_its_own_attempt_wrote(
+    wait_until, manager: Manager, start
+) -> None:
+    node = start()
+    wait_until(lambda: status(node) == "connected")
+    manager.answers[protocol.ReadGlobal] = lambda _: protocol.GlobalValue(Inline(b"old"))
+    written = protocol.GlobalWritten(Instance(SWARM, "task", 0, 0), "tag", Inline(b"new"))
+    node.context.journals.append(written)
+    own, another = ask_for_global(node), ask_for_global(node, attempt=1)
+    assert another.result().value == Inline(b"old")
+    assert not own.done()
+    manager.answers[protocol.ReadGlobal] = lambda _: protocol.GlobalValue(Inline(b"new"))
+    manager.node.tell(protocol.JournalAck(SWARM, 1))
+    assert own.result().value == Inline(b"new")
+
+
+def test_a_fetch_that_a_manager_forgot_holds_up_no_later_read(
+    wait_until, manager: Manager, start
+) -> None:
+    node = start()
+    wait_until(lambda: status(node) == "connected")
+    manager.holds = protocol.ReadGlobal
+    first = ask_for_global(node)
+    wait_until(lambda: manager.held)
+    manager.holds = None
+    manager.answers[protocol.ReadGlobal] = lambda _: protocol.GlobalValue(Inline(b"x"))
+    welcome = manager.answers[protocol.Heartbeat]
+    manager.answers[protocol.Heartbeat] = refuse(Code.UNAVAILABLE)  # it knows the node no more
+    wait_until(lambda: len(manager.heard_of(protocol.Register)) > 1)
+    manager.answers[protocol.Heartbeat] = welcome
+    assert ask_for_global(node, attempt=1).result().value == Inline(b"x")
+    assert not first.done()
 
 
 def test_goodbye(wait_until, manager: Manager, start) -> None:

@@ -209,7 +209,7 @@ def test_more_tasks_than_places_wait_their_turn(lab) -> None:
     assert node.context.tasks_running == 2
     assert api.wait_swarm(deployed, timeout=30).status == "COMPLETED"
     queued = sorted(task.timings.queued for task in api.get_tasks(deployed))
-    assert queued[0] < 0.1
+    assert queued[0] < 0.3  # shorter than a task: it waited for none
     assert queued[-1] > 0.4
 
 

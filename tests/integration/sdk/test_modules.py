@@ -279,7 +279,7 @@ def test_by_commands(lab: Lab, here: Path) -> None:
     assert codes == [8, 5, 5, 4, 4], [taken, unclear, gone, wrong, missing]
     assert "without __init__.py" in missing.stderr
     lab("module", "rm", "worker", "--version", "1.0.0")
-    assert "removed" in lab("module", "rm", "worker")
+    assert "Removed" in lab("module", "rm", "worker")
     assert "No modules yet" in lab("module", "list")
 
 

@@ -250,7 +250,7 @@ def test_a_token_serves_its_own_home_and_no_other(sign_in, home, cluster) -> Non
     [
         (lambda api: api.get_user("nobody"), errors.NotFound, "no user 'nobody'"),
         (lambda api: api.delete_user("user@localhost"), errors.WrongState, "last administrator"),
-        (lambda api: api.add_user("nobody", PASSWORD), errors.InvalidRequest, "no address"),
+        (lambda api: api.add_user("nobody", PASSWORD), errors.InvalidRequest, "not an address"),
         (lambda api: api.add_user("a@b", "short"), errors.InvalidRequest, "8 to .* not 5"),
         (lambda api: api.add_user("USER@localhost", PASSWORD), errors.NameTaken, "already"),
         (lambda api: api.add_user("a@b", None), errors.InvalidArgument, "password is None"),

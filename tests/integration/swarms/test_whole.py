@@ -2,80 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pytest
 
-from manta import Module, Swarm, Task, UserAPI
-from manta.apis.connect.profiles import Target
-from manta.apis.connect.session import Session
-from manta.cli.loading import load_swarm
-from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
-from manta.console.interrupts import Interrupts
+from manta import Module, Swarm, Task
+from manta.cli.local.cluster import CLUSTER, LocalCluster
+from manta.testing.clusters import client, running
 from tests.support.children import Child
 
 pytestmark = pytest.mark.timeout(180)
-
-EXAMPLE = Path(__file__).parents[3] / "examples" / "fl_digits"
-
-
-@contextmanager
-def stage(nodes: int, datasets: dict[str, str]) -> Iterator[tuple[LocalCluster, UserAPI]]:
-    interrupts = Interrupts()
-    interrupts.finish()
-    cluster = LocalCluster(nodes, datasets, interrupts)
-    try:
-        cluster.start()
-        server = cluster.manager_keys.public
-        target = Target(HOST, cluster.user_port, "test", server_key=server)
-        with UserAPI.over(Session(target, cluster.keys)) as api:
-            deadline = time.monotonic() + 30
-            while not all(node.status == "CONNECTED" for node in api.list_nodes(CLUSTER)):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            yield cluster, api
-    finally:
-        cluster.stop(keep=False)
-
-
-def module_of(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_fl_digits_learns_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    command = [sys.executable, str(EXAMPLE / "make_shards.py"), "--folder", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
-    with stage(4, {"digits": f"{tmp_path}/node{{i}}.npz"}) as (_, api):
-        swarm = api.deploy_swarm(CLUSTER, load_swarm(str(EXAMPLE / "swarm.py"), {}))
-        ended = api.wait_swarm(swarm, timeout=120)
-        assert ended.status == "COMPLETED", ended.reason
-        model = api.select_global(swarm, "model")
-        said = [m for m in api.get_metrics(swarm) if "mean accuracy" in m.metrics]
-    mlp = module_of(EXAMPLE / "mlp.py")
-    shards = [np.load(tmp_path / f"node{i}.npz") for i in range(4)]
-    x, y = (np.concatenate([shard[name] for shard in shards]) for name in ("x_test", "y_test"))
-    for shard in shards:
-        shard.close()
-    accuracy = mlp.accuracy(model, x, y)
-    assert accuracy >= 0.95
-    assert said[-1].metrics["mean accuracy"] == pytest.approx(accuracy)
-    assert said[-1].iteration == ended.iteration
-
 
 COUNTER = """
 import time
@@ -100,7 +38,7 @@ class Counter(Swarm):
 
 
 def test_manager_killed_in_mid_swarm_and_started_again_has_lost_nothing() -> None:
-    with stage(1, {}) as (cluster, api):
+    with running(LocalCluster, 1) as cluster, client(cluster) as api:
         swarm = api.deploy_swarm(CLUSTER, Counter())
         kinds: list[str] = []
         reader = threading.Thread(
@@ -168,7 +106,7 @@ class Flood(Swarm):
 
 
 def test_much_at_once_comes_in_pages() -> None:
-    with stage(1, {}) as (_, api):
+    with running(LocalCluster, 1) as cluster, client(cluster) as api:
         swarm = api.deploy_swarm(CLUSTER, Flood())
         ended = api.wait_swarm(swarm, timeout=60)
         assert ended.status == "COMPLETED", ended.reason

@@ -34,13 +34,13 @@ from manta.transports.security.keys import KeyPair
 
 MIB = 1 << 20
 HERE = "tcp://127.0.0.1:0"
-FAST = BulkOptions(ask_again=1.0)
+FAST = BulkOptions(repeat_after=1.0)
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfds are Linux's")
 
 
 class Side:
-    """One process's data plane, and its depot."""
+    """One process's bulk plane, and its depot."""
 
     def __init__(self, depot, options=FAST) -> None:
         self.keys = KeyPair.generate()
@@ -347,7 +347,7 @@ class CuttingProxy:
 
 @pytest.mark.parametrize("operation", ["push", "fetch"])
 def test_cut_connections_are_resumed(sides, operation):
-    """R11, in short: a cut costs no more than the window."""
+    """A cut costs no more than the window."""
     far, near = sides().listen(), sides()
     size, cuts = 96 * MIB, [20 * MIB, 45 * MIB, 70 * MIB]
     blob = os.urandom(size)
@@ -390,7 +390,6 @@ def rss() -> int:
 
 @linux_only
 def test_a_frozen_receiver_costs_bounded_memory_and_stops_nobody(sides):
-    """R10, in short."""
     far = sides(depot=MemoryDepot(300 * MIB)).listen()
     near = sides()
     frozen = KeyPair.generate()

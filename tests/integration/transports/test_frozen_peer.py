@@ -1,4 +1,4 @@
-"""R10: what one peer that takes nothing costs the nineteen that do."""
+"""What one peer that takes nothing costs the nineteen that do."""
 
 from __future__ import annotations
 

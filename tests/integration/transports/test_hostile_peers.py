@@ -15,12 +15,13 @@ import zmq
 
 from manta.testing.transports import RecordingHandler, ZmqHarness, echo
 from manta.transports import frames
+from manta.transports.addresses import split_address
 from manta.transports.errors import DownReason
 from manta.transports.frames import Bye, Hello, Kind, Limits
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.links import LinkOptions
-from manta.transports.zeromq.sockets import SocketOptions, split_address
+from manta.transports.zeromq.sockets import SocketOptions
 from manta.transports.zeromq.transport import ZmqTransport
 
 HELLO = frames.encode_hello(Hello(Limits(), 8 * 1024 * 1024, 5000))
@@ -123,7 +124,7 @@ def test_random_messages_do_no_harm(server, bare):
 
 
 def test_a_frame_beyond_the_limit_ends_the_connection_unread(server, bare):
-    """FINDINGS 7: zmq itself does this, and says nothing to either side."""
+    """zmq itself does this, and says nothing to either side."""
     dealer = bare(*server.address, reconnect_ivl=-1)
     monitor = monitored(dealer)
     dealer.send(HELLO)
@@ -137,7 +138,7 @@ def test_a_frame_beyond_the_limit_ends_the_connection_unread(server, bare):
 
 
 def test_many_frames_within_the_limit_are_refused_as_one_message(server, bare):
-    """FINDINGS 7: MAXMSGSIZE would let this pass."""
+    """MAXMSGSIZE would let this pass."""
     dealer = bare(*server.address, reconnect_ivl=-1)
     sizes = [1024 * 1024] * 6
     head = struct.pack(f"!BBBBH{len(sizes)}I", 1, 0, 5, 0, len(sizes), *sizes)
@@ -193,7 +194,7 @@ def test_a_server_that_talks_before_hello_loses_the_link(context, zap, harness):
 
 
 def test_a_chosen_routing_id_gets_nothing(server, bare):
-    """R5, FINDINGS 5: neither one's own name nor another's."""
+    """Neither one's own name nor another's."""
     for name in (b"node-1", b"\0\0\0\0\1x"):
         dealer = bare(*server.address, routing_id=name)
         dealer.send(HELLO)
@@ -226,7 +227,7 @@ def test_who_says_no_hello_is_cut_off():
 
 
 def test_silent_connections_do_not_keep_others_out(server):
-    """R12: ten of them come while 500 connections say nothing."""
+    """Ten of them come while 500 connections say nothing."""
     host, port = split_address(server.listener.address)
     silent = []
     try:
@@ -245,7 +246,7 @@ def test_silent_connections_do_not_keep_others_out(server):
 
 
 def test_after_a_cut_nothing_is_handled_and_nothing_sent(server, bare):
-    """R3: under a steady stream, from a peer that does not stop talking."""
+    """Under a steady stream, from a peer that does not stop talking."""
     keys = KeyPair.generate()
     dealer = bare(*server.address, keys, reconnect_ivl=-1, sndtimeo=0)
     monitor = monitored(dealer)
@@ -283,7 +284,7 @@ def test_after_a_cut_nothing_is_handled_and_nothing_sent(server, bare):
 
 
 def test_a_denial_alone_is_checked_with_every_message(server, bare):
-    """FINDINGS 3: ZAP speaks only at the handshake."""
+    """ZAP decides only at the handshake."""
     keys = KeyPair.generate()
     dealer = bare(*server.address, keys, reconnect_ivl=-1)
     dealer.send(HELLO)
@@ -298,7 +299,7 @@ def test_a_denial_alone_is_checked_with_every_message(server, bare):
 
 @pytest.mark.parametrize("hello_first", [True, False])
 def test_a_message_without_an_end_is_not_waited_for(bare, caplog, hello_first):
-    """FINDINGS 7: zmq holds all of a message until its last part, whatever its limits."""
+    """zmq holds all of a message until its last part, whatever its limits."""
     limits = Limits(frame_bytes=65_536, message_bytes=65_536, parts=4)
     options = LinkOptions(limits=limits, window=200_000, heartbeat=0.02, silence=5.0)
     harness = ZmqHarness(options)

@@ -19,7 +19,6 @@ from manta.transports.errors import DownReason, LocalTransportError
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.zeromq.links import LinkOptions
-from manta.transports.zeromq.transport import ZmqTransport
 
 ANY_PORT = "tcp://127.0.0.1:0"
 
@@ -80,7 +79,6 @@ def start_client(keys, address, server):
 
 
 def test_a_process_that_is_killed_is_noticed_at_once_and_its_successor_served(harness):
-    """R5, with fewer restarts than it asks for."""
     server, keys = harness.transport(), KeyPair.generate()
     handler = RecordingHandler()
     listener = server.listen(ANY_PORT, handler, Admission([keys.public]))
@@ -131,7 +129,7 @@ def test_an_idle_link_stays_up():
 
 
 def test_a_server_that_never_speaks_is_told_apart_from_a_busy_one(harness):
-    """R7: both accept the connection and then say nothing of use."""
+    """Both accept the connection and then say nothing of use."""
     client = harness.transport()
     busy = harness.transport()
     crowded = Admission(guests=True, guest_rate=0, guest_burst=0)
@@ -269,20 +267,6 @@ def test_a_socket_of_the_parent_is_listened_on(harness):
         assert listener.address == address
         link = client.dial(address, server.public_key, RecordingHandler())
         harness.wait(lambda: link.state is None)
-
-
-def test_two_transports_share_a_context_and_its_handler(context, zap):
-    one = ZmqTransport(KeyPair.generate(), context=context, zap=zap)
-    two = ZmqTransport(KeyPair.generate(), context=context, zap=zap)
-    try:
-        handler = RecordingHandler()
-        for transport in (one, two):
-            transport.listen(ANY_PORT, handler, Admission())
-            assert transport.healthy
-    finally:
-        one.close()
-        two.close()
-    assert zap.healthy
 
 
 def test_a_handler_cannot_close_its_own_transport(harness):

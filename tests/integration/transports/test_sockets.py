@@ -1,4 +1,4 @@
-"""The socket factory: R1 and R9 read back from the sockets, and what it refuses."""
+"""The socket factory: its options read back from the sockets, and what it refuses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import socket as std_socket
 import pytest
 import zmq
 
+from manta.transports.addresses import split_address
 from manta.transports.errors import AddressInUse, LocalTransportError
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 from manta.transports.security.zap import ZapServer
-from manta.transports.zeromq.sockets import SocketFactory, SocketOptions, split_address
+from manta.transports.zeromq.sockets import SocketFactory, SocketOptions
 
 
 @pytest.fixture
@@ -35,7 +36,6 @@ def read_back(socket):
 
 
 def test_every_option_has_a_bound(factory, keys):
-    """R9."""
     for socket in (
         factory.server(zmq.ROUTER, "home"),
         factory.client(zmq.DEALER, KeyPair.generate().public),
@@ -51,7 +51,7 @@ def test_every_option_has_a_bound(factory, keys):
         assert 0 < values["SNDHWM"] <= 1000
         assert 0 < values["RCVHWM"] <= 1000
         assert 0 < values["MAXMSGSIZE"] <= 4 * 1024 * 1024 + 64
-        assert values["BACKLOG"] >= 512  # R12
+        assert values["BACKLOG"] >= 512
         assert socket.getsockopt(zmq.MECHANISM) == zmq.CURVE
         assert socket.getsockopt(zmq.ROUTING_ID) == b""
 
@@ -66,7 +66,6 @@ def test_the_options_are_those_that_were_asked_for(context, zap, keys):
 
 
 def test_a_server_is_behind_curve_and_an_enforced_domain(factory):
-    """R1."""
     server = factory.server(zmq.ROUTER, "home")
     assert server.getsockopt(zmq.CURVE_SERVER) == 1
     assert server.getsockopt_string(zmq.ZAP_DOMAIN) == "home"
@@ -94,7 +93,7 @@ def test_a_router_reports_who_is_gone_and_keeps_thieves_out(factory):
 
 
 def test_no_server_without_a_live_handler_for_its_domain(context, keys):
-    """R1: each of these, but for the check, would let anybody in or nobody."""
+    """Each of these, but for the check, would let anybody in or nobody."""
     for zap in (None, ZapServer(context)):
         with pytest.raises(LocalTransportError, match="no live ZAP handler"):
             SocketFactory(context, keys, zap=zap).server(zmq.ROUTER, "home")

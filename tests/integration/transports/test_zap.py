@@ -1,4 +1,4 @@
-"""The ZAP handler: whom it admits, and that it cannot be brought down (R2)."""
+"""The ZAP handler: whom it admits, and that it cannot be brought down."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_real_handshakes_bring_the_key_with_every_message(context, zap, bare):
 
 
 def test_without_the_handler_nobody_gets_in(context, zap, bare):
-    """FINDINGS 1, and why `serves` is asked before each bind."""
+    """Why `serves` is asked before each bind."""
     keys = KeyPair.generate()
     zap.register("home", Admission(guests=True))
     factory = SocketFactory(context, keys, zap=zap)

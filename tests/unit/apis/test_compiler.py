@@ -188,7 +188,7 @@ def test_many_small_globals_do_not_make_a_huge_message() -> None:
         (Module("leaking"), "a link that leads out of"),
         (Module("worker.py", include=["/"]), "the root of the file system"),
         (Module("worker", version=">=1.0"), "which names registered modules, and none"),
-        (Module("unreadable"), "no regular file"),
+        (Module("unreadable"), "not a regular file"),
     ],
 )
 def test_bad_programs(here: Path, module: Module, message: str) -> None:

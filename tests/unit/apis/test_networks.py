@@ -42,7 +42,7 @@ def test_a_network_that_the_swarm_does_not_have_is_refused() -> None:
         ("torus", "'torus': give"),
         (3, "3: give"),
         ([], "no pairs"),
-        ([("a",)], "no pair of nodes"),
+        ([("a",)], "not a pair of nodes"),
         ([("a", "a")], "to itself"),
     ],
 )

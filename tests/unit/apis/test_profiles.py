@@ -217,8 +217,16 @@ def folder_for_file(path: Path) -> None:
 
 
 FLAWS: list[tuple[Callable[[Path], object], str, str]] = [
-    (lambda home: (home / "profiles/default.json").write_text("{"), "default.json", "mend or del"),
-    (lambda home: (home / "profiles/default.json").write_bytes(b"\xff"), "default.json", "mend"),
+    (
+        lambda home: (home / "profiles/default.json").write_text("{"),
+        "default.json",
+        "correct or del",
+    ),
+    (
+        lambda home: (home / "profiles/default.json").write_bytes(b"\xff"),
+        "default.json",
+        "correct or",
+    ),
     (
         lambda home: folder_for_file(home / "profiles/default.json"),
         "default.json",

@@ -61,8 +61,8 @@ def test_by_keywords_that_say_which_is_meant() -> None:
         ({"iteration": 7}, NotFound, "No results of iteration 7: there are iterations 0 to 2."),
         ({"node_id": "a"}, Ambiguous, "fits 2 nodes"),
         ({"iteration": "loss"}, InvalidArgument, "asked for 'loss'"),
-        ({"tag": 3}, InvalidArgument, "asked for the tag 3: give a text"),
-        ({"node_id": ["node-1"]}, InvalidArgument, "asked for the node .*: give a text"),
+        ({"tag": 3}, InvalidArgument, "asked for the tag 3: give a string"),
+        ({"node_id": ["node-1"]}, InvalidArgument, "asked for the node .*: give a string"),
     ],
 )
 def test_keywords_that_fit_nothing(

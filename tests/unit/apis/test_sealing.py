@@ -49,7 +49,7 @@ def test_a_plain_file_of_an_older_version_is_read_and_sealed(tmp_path: Path) -> 
 def test_without_its_key_it_stays_closed(tmp_path: Path) -> None:
     profiles.save_token(tmp_path, "default", TOKEN, {})
     (tmp_path / "keys" / "default.key").unlink()
-    with pytest.raises(ProfileError, match=r"default\.json were sealed.*restore the key file"):
+    with pytest.raises(ProfileError, match=r"default\.json were not sealed.*restore the key file"):
         profiles.load_token(tmp_path, "default", {})
 
 

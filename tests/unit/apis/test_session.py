@@ -25,6 +25,7 @@ from manta.apis.sync.connection import Connection
 from manta.apis.user_api import UserAPI
 from manta.protocol.clusters import ClusterInfo, Clusters, CreateCluster, ListClusters
 from manta.protocol.codes import Code
+from manta.protocol.paths import GATEWAY
 from manta.protocol.sign_in import SignedIn, WhoAmI
 from manta.transports.errors import DownReason
 from manta.transports.security.keys import KeyPair
@@ -65,7 +66,7 @@ class Link:
         return self
 
     def ref(self, path: str) -> Gateway:
-        assert path == "manager/gateway"
+        assert path == GATEWAY
         return self.gateway
 
     def close(self) -> None:
@@ -112,7 +113,11 @@ def make() -> Iterator[Callable[..., FakeSession]]:
     ("state", "kind", "message"),
     [
         (DownReason.UNREACHABLE, errors.ManagerUnreachable, "No manager answers at host:1"),
-        (DownReason.UNKNOWN_HOST, errors.ManagerUnreachable, "The host name 'host' is not known"),
+        (
+            DownReason.UNKNOWN_HOST,
+            errors.ManagerUnreachable,
+            "The host name 'host' cannot be resolved",
+        ),
         (DownReason.WRONG_KEY, errors.WrongServerKey, "does not hold the manager's key"),
         (DownReason.DENIED, errors.Denied, "refused this machine's key"),
         (
@@ -122,7 +127,7 @@ def make() -> Iterator[Callable[..., FakeSession]]:
         ),
         (DownReason.PROTOCOL, errors.ProtocolViolation, "same version of Manta"),
         (DownReason.BUSY, errors.ManagerBusy, "try again later"),
-        (DownReason.SILENT, errors.ManagerUnreachable, "silent"),
+        (DownReason.SILENT, errors.ManagerUnreachable, "says nothing"),
     ],
 )
 def test_why_there_is_no_connection_is_told_apart(

@@ -30,8 +30,8 @@ SOURCE = "def main():\n    pass\n"
         ({"replicas": -1}, "Task's replicas is -1: give a whole number"),
         ({"replicas": 2.5}, r"Task's replicas is 2\.5: give a whole number"),
         ({"gpu": 1}, "Task's gpu is 1: give True or False"),
-        ({"network": 3}, "Task's network is 3: give a text"),
-        ({"specified_ids": [None]}, "an entry of Task's specified_ids is None: give a text"),
+        ({"network": 3}, "Task's network is 3: give a string"),
+        ({"specified_ids": [None]}, "an entry of Task's specified_ids is None: give a string"),
         ({"replicas": 2, "maximum": 3}, "replicas=2 and maximum=3"),
         ({"fixed": 1}, "Task's fixed is 1: give True or False"),
         ({"excepted_ids": ["a"], "specified_ids": ["a", "b"]}, "'a' in excepted_ids and in spec"),
@@ -86,7 +86,7 @@ def test_numbers_of_numpy_are_seconds_and_fractions() -> None:
         (("",), "python_program is empty"),
         (("a\0b",), "null character"),
         ((SOURCE, "an image"), "Module's image is 'an image'"),
-        ((SOURCE, 3), "Module's image is 3: give a text"),
+        ((SOURCE, 3), "Module's image is 3: give a string"),
         ((SOURCE, None, ""), "Module's name"),
         ((SOURCE, None, None, {"a": 1}), "Module's datasets"),
         ((SOURCE, None, None, None, "one"), "MAJOR.MINOR.PATCH"),
@@ -103,7 +103,9 @@ def test_bad_arguments_of_a_module(arguments: tuple, message: str) -> None:
 
 @pytest.mark.parametrize("wrong", [3, "worker", None, Module(SOURCE), [3], {"a": 1}])
 def test_a_task_runs_after_tasks_only(wrong: Any) -> None:
-    with pytest.raises(InvalidArgument, match=r"Task 'later' was called with .*which is no task"):
+    with pytest.raises(
+        InvalidArgument, match=r"Task 'later' was called with .*which is not a task"
+    ):
         Task(SOURCE, alias="later")(wrong)
 
 
@@ -131,7 +133,7 @@ def test_nodes_and_clusters_may_be_overviews() -> None:
     swarm = Swarm()
     swarm.set_cluster(Known())
     assert definition_of(swarm).cluster == "n1"
-    with pytest.raises(InvalidArgument, match="The cluster is 3: give a text"):
+    with pytest.raises(InvalidArgument, match="The cluster is 3: give a string"):
         swarm.set_cluster(3)
 
 
@@ -223,9 +225,9 @@ def test_tag_must_be_a_name() -> None:
 
 
 def test_what_is_no_swarm() -> None:
-    with pytest.raises(InvalidArgument, match=r"give a swarm, Swarm\(\)"):
+    with pytest.raises(InvalidArgument, match=r"give an object, Swarm\(\)"):
         definition_of(Swarm)  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgument, match="is no swarm"):
+    with pytest.raises(InvalidArgument, match="is not a swarm"):
         definition_of(3)  # type: ignore[arg-type]
 
 

@@ -74,7 +74,7 @@ def test_a_swarm_within_a_package_may_import_its_neighbors(tmp_path: Path) -> No
     other = tmp_path / "json"
     other.mkdir()
     (other / "swarm.py").write_text("from .base import Base\n")
-    with pytest.raises(InvalidSwarm, match=r"would be called 'json'.*another name"):
+    with pytest.raises(InvalidSwarm, match=r"would be called 'json'.*rename the folder"):
         load_swarm(str(other / "swarm.py"), {})
     with pytest.raises(InvalidSwarm, match="is a folder: give the Python file"):
         load_swarm(str(package), {})

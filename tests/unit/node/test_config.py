@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.node.config import SCHEMA, NodeConfig, instance, line_of, load, parse, render, toml_value
+from manta.node.config import KEYS, NodeConfig, instance, line_of, load, parse, render, toml_value
 from manta.node.errors import ConfigError
 
 PATH = Path("/etc/manta/edge.toml")
@@ -138,7 +138,7 @@ def test_other_keys() -> None:
         ),
         ("[datasets.mappings]\na = '${NOWHERE}'\n", "needs the environment variable NOWHERE"),
         ("labels = 3\n", "line 1: labels is no table; write [labels]."),
-        ("[logging]\nrotation = 'weekly'\n", 'must be a size as "10 MB"'),
+        ("[logging]\nrotation = 'weekly'\n", 'must be a size such as "10 MB"'),
         ("[logging]\nrotation = '9 KB'\n", "is '9 KB'; it must be at least \"10 KB\""),
         ("[labels]\nroom = ''\n", "labels.room is ''; it must not be empty"),
         ("[network]\nmanager_host = 'tcp://x:1'\n", "without scheme and port"),
@@ -260,29 +260,25 @@ def test_lines_of_keys() -> None:
 
 
 def test_every_default_is_valid() -> None:
-    for section, keys in SCHEMA.items():
-        for name, key in keys.items():
-            if key.default is None or key.type is dict or name == "secured_token":
-                continue
-            read(f"[{section}]\n{name} = {toml_value(key.default)}\n")
+    for path, key in KEYS.items():
+        if key.default is not None:
+            read(f"{path} = {toml_value(key.default)}\n")
 
 
 def test_each_key_has_an_option_and_a_variable_and_the_page_names_them() -> None:
     from manta.node.cli.config import config_init
-    from manta.node.cli.environment import _KNOWN, PREFIX
 
     rows = re.findall(r"^\| `([a-z_.]+)` \| `(--[a-z-]+)` \| `(\w+)` \|$", PAGE.read_text(), re.M)
     documented, options, variables = (set(column) for column in zip(*rows, strict=True))
-    keys = {f"{section}.{name}" for section, names in SCHEMA.items() for name in names}
-    assert documented == keys | {"labels"}
+    assert documented == set(KEYS)
     assert options <= {option for parameter in config_init.params for option in parameter.opts}
-    assert variables == {PREFIX + name for name in _KNOWN}
+    assert variables == {key.variable for key in KEYS.values()}
 
 
 def test_the_documents_example() -> None:
     page = PAGE.read_text(encoding="utf-8")
     config = read(page.partition("```toml\n")[2].partition("```")[0])
     assert config.token_variable == "MANTA_NODE_TOKEN"
-    for section, keys in SCHEMA.items():
-        assert f"[{section}" in page
-        assert all(f"{key} = " in page or key == "mappings" for key in keys)
+    for key in KEYS.values():
+        assert f"[{key.section}" in page
+        assert f"{key.name} = " in page or key.type is dict

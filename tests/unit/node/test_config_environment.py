@@ -61,7 +61,7 @@ def test_without_a_variable_there_is_no_configuration() -> None:
     ("name", "value", "words"),
     [
         ("MANTA_NODE_TOKN", "x", "did you mean MANTA_NODE_TOKEN?"),
-        ("MANTA_NODE_ZZZ", "x", "is no variable of a node's"),
+        ("MANTA_NODE_ZZZ", "x", "is not a variable that a node knows"),
         ("MANTA_NODE_MANAGER_PORT", "high", "give a whole number"),
         ("MANTA_NODE_GPU_ENABLED", "maybe", "give true or false"),
         ("MANTA_NODE_DATASETS", "digits", "give NAME=VALUE"),

@@ -238,6 +238,13 @@ def test_log_lines_have_numbers_of_their_own(make) -> None:
     assert journals.due() == [LogBatch("s", 3, tuple(lines))]
 
 
+def test_what_an_attempt_writes_is_kept_as_lines(make) -> None:
+    journals = make()
+    journals.append_output(I0, [("stdout", 1.0, "a"), ("error", 2.0, "b")])
+    lines = LogLine(I0, 1.0, "stdout", "a"), LogLine(I0, 2.0, "error", "b")
+    assert journals.due() == [LogBatch("s", 1, lines)]
+
+
 def test_too_many_lines_are_counted(make, monkeypatch) -> None:
     monkeypatch.setattr(journal_file, "LINES_BOUND", 1)
     journals = make()

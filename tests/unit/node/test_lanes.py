@@ -21,7 +21,7 @@ def test_until_it_is_known_what_the_module_is_each_index_has_its_own_lane() -> N
 def test_fresh_rounds_share_the_lanes_that_are_free() -> None:
     lanes = Lanes()
     first, second = lanes.take(instance(4)), lanes.take(instance(9))
-    lanes.rounds_are_fresh(first, True)
+    lanes.attempts_are_fresh(first, True)
     assert lanes.take(instance(5)) not in (first, second)
     lanes.leave(instance(9))
     assert lanes.take(instance(6)) == second
@@ -32,7 +32,7 @@ def test_fresh_rounds_share_the_lanes_that_are_free() -> None:
 def test_a_living_object_stays_with_its_index() -> None:
     lanes = Lanes()
     lane = lanes.take(instance(0))
-    lanes.rounds_are_fresh(lane, False)
+    lanes.attempts_are_fresh(lane, False)
     lanes.leave(instance(0))
     assert lanes.take(instance(1)) == ("s", "worker", 1)
     lanes.leave(instance(1))
@@ -44,7 +44,7 @@ def test_an_index_goes_back_to_the_lane_of_its_number() -> None:
     lanes = Lanes()
     for index in range(3):
         lanes.take(instance(index))
-    lanes.rounds_are_fresh(("s", "worker", 0), True)
+    lanes.attempts_are_fresh(("s", "worker", 0), True)
     for index in range(3):
         lanes.leave(instance(index))
     assert lanes.take(instance(2, iteration=1)) == ("s", "worker", 2)
@@ -53,13 +53,13 @@ def test_an_index_goes_back_to_the_lane_of_its_number() -> None:
 def test_an_instance_that_is_taken_twice_keeps_its_lane() -> None:
     lanes = Lanes()
     lane = lanes.take(instance(3))
-    lanes.rounds_are_fresh(lane, True)
+    lanes.attempts_are_fresh(lane, True)
     assert lanes.take(instance(3)) == lane == lanes.of(instance(3))
 
 
 def test_tasks_do_not_share_lanes() -> None:
     lanes = Lanes()
-    lanes.rounds_are_fresh(lanes.take(instance(0)), True)
+    lanes.attempts_are_fresh(lanes.take(instance(0)), True)
     lanes.leave(instance(0))
     assert lanes.take(instance(0, alias="other")) == ("s", "other", 0)
 
@@ -67,7 +67,7 @@ def test_tasks_do_not_share_lanes() -> None:
 def test_a_closed_lane_is_forgotten_unless_something_is_to_run_in_it() -> None:
     lanes = Lanes()
     lane = lanes.take(instance(0))
-    lanes.rounds_are_fresh(lane, True)
+    lanes.attempts_are_fresh(lane, True)
     lanes.close(lane)
     assert lanes.of(instance(0)) == lane
     lanes.leave(instance(0))
@@ -78,7 +78,7 @@ def test_a_closed_lane_is_forgotten_unless_something_is_to_run_in_it() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=120))
 def test_fresh_rounds_need_no_more_lanes_than_run_at_once(steps: list[tuple[bool, int]]) -> None:
     lanes, running, used, most, number = Lanes(), list[Instance](), set[int](), 1, 0
-    lanes.rounds_are_fresh(lanes.take(instance(0, iteration=-1)), True)
+    lanes.attempts_are_fresh(lanes.take(instance(0, iteration=-1)), True)
     used.add(0)
     lanes.leave(instance(0, iteration=-1))
     for begins, which in steps:

@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 
 from manta.node.tasks.events import (
     Assigned,
-    CancelRound,
+    CancelAttempt,
     Disconnected,
     Exited,
     Failed,
-    GiveRound,
     KillRuntime,
     Overrun,
     Prepare,
@@ -20,6 +19,7 @@ from manta.node.tasks.events import (
     Report,
     Returned,
     Revoked,
+    RunAttempt,
     StartRuntime,
     Stop,
     TaskAction,
@@ -66,7 +66,7 @@ class Driver:
                     self.runtimes.add(session)
                 case KillRuntime(session):
                     self.runtimes.discard(session)
-                case GiveRound(session):
+                case RunAttempt(session):
                     assert session == self.machine.session
         return actions
 
@@ -84,14 +84,14 @@ class Driver:
         return assignment
 
 
-def test_first_round_prepares_starts_and_runs() -> None:
+def test_first_attempt_prepares_starts_and_runs() -> None:
     d, first = Driver(), order()
     assert d.feed(Assigned(first, 0.5)) == [Prepare("t-1", first)]
     assert d.feed(Prepared("t-1"), 1.0) == [StartRuntime("t-1", first)]
     assert not d.machine.current
     assert d.feed(Ready("t-1"), 2.0) == [
         Report(TaskStarted(first.instance, 1103.0)),
-        GiveRound("t-1", first),
+        RunAttempt("t-1", first),
     ]
     assert d.machine.current == first.instance
     output = Inline(b"x")
@@ -105,7 +105,7 @@ def test_first_round_prepares_starts_and_runs() -> None:
     assert not d.machine.live
 
 
-def test_second_round_is_given_at_once() -> None:
+def test_second_attempt_is_given_at_once() -> None:
     d = Driver()
     first = d.warm()
     second = order(1)
@@ -113,12 +113,12 @@ def test_second_round_is_given_at_once() -> None:
     actions = d.feed(Returned(d.session, first.instance))
     assert actions[1:] == [
         Report(TaskStarted(second.instance, 1103.0)),
-        GiveRound("t-1", second),
+        RunAttempt("t-1", second),
     ]
     d.feed(Returned(d.session, second.instance), 1.0)
     assert d.ended[second.instance].timings == Timings()
     third = order(2)
-    assert d.feed(Assigned(third))[-1] == GiveRound("t-1", third)
+    assert d.feed(Assigned(third))[-1] == RunAttempt("t-1", third)
 
 
 def test_an_assignment_twice_is_one() -> None:
@@ -130,10 +130,10 @@ def test_an_assignment_twice_is_one() -> None:
     assert d.feed(Assigned(first)) == []  # it has ended
     d.started.clear()
     d.ended.clear()
-    assert d.feed(Assigned(first, at=5.0))[-1] == GiveRound("t-1", first)  # wanted once more
+    assert d.feed(Assigned(first, at=5.0))[-1] == RunAttempt("t-1", first)  # wanted once more
 
 
-def test_a_round_that_raises_leaves_its_runtime_warm() -> None:
+def test_an_attempt_that_raises_leaves_its_runtime_warm() -> None:
     d = Driver()
     first = d.warm()
     d.feed(Returned(d.session, first.instance, None, ERROR))
@@ -173,7 +173,7 @@ def test_a_runtime_that_does_not_start(event, state, word) -> None:
     assert d.feed(Assigned(order(attempt=1))) == [Prepare("t-2", order(attempt=1))]
 
 
-def test_a_module_that_cannot_be_fetched_costs_the_round_it_was_for() -> None:
+def test_a_module_that_cannot_be_fetched_costs_the_attempt_it_was_for() -> None:
     d = Driver()
     first, second = order(), order(1)
     d.feed(Assigned(first))
@@ -223,7 +223,7 @@ def test_timeout_asks_then_kills() -> None:
     assert d.machine.deadline == d.now + 10.0
     assert d.feed(Ticked(), 9.0) == []
     [cancel] = d.feed(Ticked(), 1.0)
-    assert cancel == CancelRound("t-1", first.instance, "it ran out of time")
+    assert cancel == CancelAttempt("t-1", first.instance, "it ran out of time")
     assert d.feed(Ticked(), 4.9) == []
     d.feed(Ticked(), 0.1)
     ended = d.ended[first.instance]
@@ -247,7 +247,7 @@ def test_revoked_while_it_runs() -> None:
     d = Driver()
     first = d.warm()
     assert d.feed(Revoked(first.instance)) == [
-        CancelRound("t-1", first.instance, "the manager cancelled it")
+        CancelAttempt("t-1", first.instance, "the manager cancelled it")
     ]
     assert d.feed(Revoked(first.instance)) == []
     d.feed(Returned(d.session, first.instance, None, ERROR))

@@ -10,7 +10,7 @@ import pytest
 
 from manta.transports.blobs.digests import digest_of
 from manta.transports.bulk.client import BulkClient, Request
-from manta.transports.bulk.flow import Patience
+from manta.transports.bulk.flow import RequestTimer
 from manta.transports.bulk.options import BulkOptions
 from manta.transports.bulk.server import BulkServer
 from manta.transports.bulk.transfers import Statistics
@@ -145,8 +145,8 @@ class World:
 
     def request(self, operation, digest, size, timeout=100.0) -> Future[None]:
         future: Future[None] = Future()
-        patience = Patience(self.now, timeout, self.options.ask_again)
-        self.client.start(Request(operation, digest, size, timeout, future, patience))
+        timer = RequestTimer(self.now, timeout, self.options.repeat_after)
+        self.client.start(Request(operation, digest, size, timeout, future, timer))
         return future
 
     def step(self) -> bool:
@@ -333,7 +333,7 @@ def test_cancelling(world):
     world.connect()
     future: Future[None] = Future()
     request = Request(
-        "fetch", world.far.put(bytes(5000)), 5000, 9.0, future, Patience(0.0, 9.0, 5.0)
+        "fetch", world.far.put(bytes(5000)), 5000, 9.0, future, RequestTimer(0.0, 9.0, 5.0)
     )
     world.client.start(request)
     for _ in range(3):
@@ -476,7 +476,7 @@ def test_cuts_restarts_and_denials_lose_nothing(seed):
 
 
 def test_fuzz_never_breaks_the_server():
-    """R32, in short: any bytes are a message or a RemoteProtocolError, and nothing stays open."""
+    """Any bytes are a message or a RemoteProtocolError, and nothing stays open."""
     world = World()
     world.up = True
     digest = world.far.put(bytes(1000))

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from manta.transports.bulk.flow import (
     Allowance,
     Budget,
-    Credit,
     FlowViolation,
-    Patience,
     Piece,
+    Position,
     Receiver,
+    RequestTimer,
     Sender,
 )
 from manta.transports.errors import RemoteProtocolError
@@ -95,23 +95,23 @@ def test_credit_for_what_was_not_sent_is_a_violation(received, limit):
 
 def test_a_receiver_waits_for_its_grant():
     receiver = Receiver(1000, 400)
-    assert receiver.stand() == Credit(0, 0)
+    assert receiver.position() == Position(0, 0)
     with pytest.raises(FlowViolation):
         receiver.chunk(0, 1)
     receiver.grant()
-    assert receiver.stand() == Credit(0, 400)
+    assert receiver.position() == Position(0, 400)
 
 
 def test_a_receiver_grants_more_with_each_chunk():
     receiver = Receiver(1000, 400)
     receiver.grant()
-    receiver.stand()
+    receiver.position()
     assert receiver.chunk(0, 100)
-    assert receiver.stand() == Credit(100, 500)
+    assert receiver.position() == Position(100, 500)
     assert receiver.chunk(100, 400)
-    assert receiver.stand() == Credit(500, 900)
+    assert receiver.position() == Position(500, 900)
     assert receiver.chunk(500, 400)
-    assert receiver.stand() == Credit(900, 1000)
+    assert receiver.position() == Position(900, 1000)
     assert receiver.chunk(900, 100)
     assert receiver.complete
 
@@ -119,47 +119,46 @@ def test_a_receiver_grants_more_with_each_chunk():
 def test_a_receiver_ignores_repeats_and_what_follows_a_gap():
     receiver = Receiver(1000, 1000)
     receiver.grant()
-    receiver.stand()
+    receiver.position()
     assert receiver.chunk(0, 100)
     assert not receiver.chunk(0, 100)
     assert not receiver.chunk(200, 100)
     assert receiver.received == 100
-    assert receiver.ignored == 200
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 401), (400, 1), (0, -1)])
 def test_chunks_beyond_the_limit_are_a_violation(offset, length):
     receiver = Receiver(1000, 400)
     receiver.grant()
-    receiver.stand()
+    receiver.position()
     with pytest.raises(FlowViolation):
         receiver.chunk(offset, length)
 
 
 def test_a_budget_is_first_come_first_served():
     budget: Budget[str] = Budget(1000)
-    assert budget.ask("a", 600)
-    assert not budget.ask("b", 600)
-    assert not budget.ask("c", 100)  # would fit, but b was first
-    assert budget.free("a") == ["b", "c"]
+    assert budget.request("a", 600)
+    assert not budget.request("b", 600)
+    assert not budget.request("c", 100)  # would fit, but b was first
+    assert budget.release("a") == ["b", "c"]
     assert budget.granted == 700
-    assert not budget.ask("d", 5000)
-    assert budget.free("b") == []
-    assert budget.free("c") == ["d"]  # larger than the budget, so alone
-    assert not budget.ask("e", 1)
-    assert not budget.ask("f", 1)
-    assert budget.free("e") == []  # gave up waiting
-    assert budget.free("d") == ["f"]
+    assert not budget.request("d", 5000)
+    assert budget.release("b") == []
+    assert budget.release("c") == ["d"]  # larger than the budget, so alone
+    assert not budget.request("e", 1)
+    assert not budget.request("f", 1)
+    assert budget.release("e") == []  # gave up waiting
+    assert budget.release("d") == ["f"]
 
 
 def test_patience():
-    patience = Patience(now=100.0, timeout=12.0, ask_again=5.0)
-    assert patience.due(104.9) is None
-    assert patience.due(105.0) == "ask again"
-    assert patience.due(106.0) is None
-    patience.heard(107.0)
-    assert patience.due(111.0) is None
-    assert patience.due(112.0) == "give up"
+    timer = RequestTimer(now=100.0, timeout=12.0, repeat_after=5.0)
+    assert timer.due(104.9) is None
+    assert timer.due(105.0) == "repeat"
+    assert timer.due(106.0) is None
+    timer.heard(107.0)
+    assert timer.due(111.0) is None
+    assert timer.due(112.0) == "give up"
 
 
 @settings(max_examples=100)
@@ -180,14 +179,14 @@ def test_any_number_of_cuts_moves_every_byte_once(size, chunk, window, allowance
     sender, receiver = Sender(size, chunk, shared), Receiver(size, window)
     receiver.grant()
     there: deque[Piece] = deque()
-    back: deque[Credit] = deque()
+    back: deque[Position] = deque()
     sent = 0
 
     def connect():
         there.clear()
         back.clear()
         sender.pause()
-        stand = receiver.stand()
+        stand = receiver.position()
         sender.start(stand.received, stand.limit)
 
     connect()
@@ -211,7 +210,7 @@ def test_any_number_of_cuts_moves_every_byte_once(size, chunk, window, allowance
                 piece = there.popleft()
                 if receiver.chunk(piece.offset, piece.length):
                     arrived += blob[piece.offset : piece.offset + piece.length]
-                    back.append(receiver.stand())
+                    back.append(receiver.position())
             case "credit":
                 credit = back.popleft()
                 sender.credit(credit.received, credit.limit)

@@ -109,9 +109,9 @@ def test_a_hello_that_cannot_be_is_refused(hello):
 
 @pytest.mark.parametrize("encode", [frames.encode_ping, frames.encode_pong])
 def test_pings_and_pongs_carry_their_count(encode):
-    assert frames.decode_counted(frames.decode_head(encode(2**40), LIMITS)) == 2**40
+    assert frames.decode_received(frames.decode_head(encode(2**40), LIMITS)) == 2**40
     with pytest.raises(RemoteProtocolError, match="without its count"):
-        frames.decode_counted(Head(Kind.PONG, 1, 0, (1,), [b"x"]))
+        frames.decode_received(Head(Kind.PONG, 1, 0, (1,), [b"x"]))
 
 
 @pytest.mark.parametrize("reason", Bye)
@@ -165,8 +165,8 @@ def read_all(wire):
         head, _ = decode(wire)
         decoders = {
             Kind.HELLO: frames.decode_hello,
-            Kind.PING: frames.decode_counted,
-            Kind.PONG: frames.decode_counted,
+            Kind.PING: frames.decode_received,
+            Kind.PONG: frames.decode_received,
             Kind.BYE: frames.decode_bye,
         }
         if head.kind in decoders:
@@ -183,7 +183,7 @@ def test_random_frames_do_no_harm(wire):
 
 
 def test_mutated_messages_do_no_harm_and_take_no_memory():
-    """As R32 asks, a few thousand in each run; the seed replays it."""
+    """A few thousand in each run; the seed replays them."""
     seed = random.randrange(2**32)
     rng = random.Random(seed)
     valid: list[list[Buffer]] = [

@@ -1,4 +1,4 @@
-"""Key pairs, and the files that nobody else may read (R8)."""
+"""Key pairs, and the files that nobody else may read."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ def test_the_bytes_that_came_in_are_known_before_anybody_reads_them(ends):
 def test_bytes_are_a_sign_of_life_and_too_many_are_an_attack():
     progress = Progress(limit=10_000, least=1000)
     looks = [(5000, False), (5500, False), (8000, True), (9000, True), (15_000, True)]
-    assert [progress.look(received) for received, _ in looks] == [moving for _, moving in looks]
+    assert [progress.advance(received) for received, _ in looks] == [moving for _, moving in looks]
     assert not progress.excessive
-    assert progress.look(16_000)
+    assert progress.advance(16_000)
     assert progress.excessive
 
 
@@ -74,12 +74,12 @@ def test_a_message_that_ends_is_no_attack():
     progress = Progress(limit=10_000, least=1000)
     for received in range(0, 100_000, 5000):
         progress.reset()
-        progress.look(received)
-        assert progress.look(received + 4000)
+        progress.advance(received)
+        assert progress.advance(received + 4000)
         assert not progress.excessive
 
 
 def test_where_the_system_does_not_tell_there_is_no_progress():
     progress = Progress(limit=10)
-    assert not progress.look(None)
+    assert not progress.advance(None)
     assert not progress.excessive

@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -59,11 +60,7 @@ def assert_same(left, right):
 def round_trip(value):
     encoded = encode(value)
     data = encoded.to_bytes()
-    buffer = bytearray(b"\xff" * (encoded.nbytes + 7))
-    encoded.write_into(buffer)
     assert len(data) == encoded.nbytes
-    assert buffer[: encoded.nbytes] == data
-    assert buffer[encoded.nbytes :] == b"\xff" * 7
     result = decode(data)
     assert_same(value, result)
     return result
@@ -213,8 +210,7 @@ def test_a_memmap_comes_back_as_an_array(tmp_path):
 
 def test_arrays_are_views_of_the_buffer():
     encoded = encode({"small": 1, "weights": np.zeros((64, 64)), "bias": np.ones(3)})
-    buffer = bytearray(encoded.nbytes)
-    encoded.write_into(buffer)
+    buffer = bytearray(encoded.to_bytes())
     value = decode(buffer)
     value["weights"][3, 4] = 9
     assert decode(buffer)["weights"][3, 4] == 9
@@ -222,19 +218,6 @@ def test_arrays_are_views_of_the_buffer():
     assert all((value[name].ctypes.data - base) % 64 == 0 for name in ("weights", "bias"))
     with pytest.raises(ValueError, match="read-only"):
         decode(bytes(buffer))["weights"][0, 0] = 1
-
-
-def test_an_array_is_written_once_into_the_target():
-    array = np.zeros(4_000_000)
-    encoded = encode([array])
-    target = bytearray(encoded.nbytes)
-    tracemalloc.start()
-    try:
-        encoded.write_into(target)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 100_000
 
 
 def test_parts_are_not_copied():
@@ -284,7 +267,7 @@ Pair = collections.namedtuple("Pair", "a b")
             "astimezone",
         ),
     ],
-    ids=lambda value: f"{value!r:.24}",
+    ids=lambda value: re.sub(" at 0x.*", "", f"{value!r:.24}"),  # the same in every process
 )
 def test_a_refusal_names_place_and_remedy(value, place, remedy):
     with pytest.raises(TypeError) as caught:
@@ -467,7 +450,7 @@ def mutated(generator, data):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy, of odd datetime units
 def test_fuzz_never_breaks_the_decoder():
-    """R32, in short: every message is a value or CorruptValue, and memory stays bounded."""
+    """Any bytes are a value or CorruptValue, and memory stays bounded."""
     generator = random.Random(32)
     tracemalloc.start()
     decoded = 0

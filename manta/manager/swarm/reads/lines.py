@@ -1,7 +1,7 @@
-"""A swarm's log lines: taken down once each, read by cursor.
+"""Stores a swarm's log lines, once each, and reads them by cursor.
 
-They are the store's, not the machine's: nothing is decided by them. Nodes number them
-apart from the journal. Reading takes milliseconds, so a worker does it.
+The machine knows nothing of them, since they decide nothing. Nodes number them apart from the
+journal. Reading takes milliseconds, so it is done on a worker.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from collections.abc import Callable
 
 import msgspec
 
-from manta.actors import Actor
-from manta.manager.context import Context, work
+from manta.actors import Actor, Reply
+from manta.manager.context import Context
 from manta.manager.errors import StoreError
+from manta.manager.long_polls import Poll
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, StoredLine
-from manta.manager.swarm.reads.feeds import Feeds, Poll
+from manta.manager.swarm.reads.feeds import Feeds
 from manta.manager.swarm.reads.queries import ITEM_BYTES
 from manta.manager.views import ClusterView
 from manta.protocol.node import LogAck, LogBatch, LogLine
 from manta.protocol.pages import PAGE_BYTES
-from manta.protocol.user import FeedPage, LogItem, ReadFeed, SwarmInfo
+from manta.protocol.user import FeedName, FeedPage, LogItem, ReadFeed, SwarmInfo
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LogLine).decode
@@ -45,12 +46,13 @@ class Lines:
         self._feeds = feeds
         self._acknowledge = acknowledge
         self._stored = context.reader.log_ends(swarm_id)
-        """By node: the number of its last line that is durable."""
+        """The number of each node's last durable line."""
         self._taken = dict(self._stored)
-        """And of its last line that was sent to the store."""
+        """The number of each node's last line that was sent to the store."""
         self._version = 0
         self._numbers_known = context.restored is None
-        """Else what lies between a node's last line here and its next one may be lost."""
+        """False after a restored backup: lines between a node's last one here and its next may
+        be lost."""
         self._heard: set[str] = set()
 
     def take(self, node_id: str, batch: LogBatch) -> None:
@@ -60,7 +62,7 @@ class Lines:
             last = max(last, batch.first - 1)
         end = batch.first + len(batch.lines) - 1
         if batch.first > last + 1 or end <= last:  # a gap, or nothing new
-            self._answer(node_id)
+            self._acknowledge_stored(node_id)
             return
         self._taken[node_id] = end
         bodies = tuple(map(_encode, batch.lines[last + 1 - batch.first :]))
@@ -69,25 +71,36 @@ class Lines:
             if error is None:  # else it is being tried again
                 self._stored[node_id] = end
                 self._version += 1
-                self._answer(node_id)
-                self.wake()
+                self._acknowledge_stored(node_id)
+                self._feeds.wake("logs")
 
         write = AppendLogs(self._swarm_id, node_id, last + 1, bodies)
         self._writer.write(write, then=stored, keep=True)
 
-    def _answer(self, node_id: str) -> None:
+    def _acknowledge_stored(self, node_id: str) -> None:
         self._acknowledge(node_id, LogAck(self._swarm_id, self._stored.get(node_id, 0)))
 
-    def wake(self) -> None:
-        for poll in self._feeds.take("logs"):
-            self.read(poll)
+    def read(self, read: ReadFeed, reply: Reply) -> None:
+        """Answers as soon as there are lines, or at the end of the wait."""
+        poll = Poll[FeedName | None](
+            "logs",
+            reply,
+            self._actor.clock.now() + read.wait,
+            lambda last: self._answer_poll(poll, read, last),
+        )
+        self._read(poll, read)
 
-    def read(self, poll: Poll) -> None:
-        """Answer the poll, or park it until there are lines."""
-        read, aliases, version = poll.message, self._view.aliases, self._version
-        assert isinstance(read, ReadFeed)
-        info = self._feeds.info()
-        # Asked before the lines are read: what is not there by then comes too late to wait for.
+    def _answer_poll(self, poll: Poll[FeedName | None], read: ReadFeed, last: bool) -> bool:
+        if last:
+            poll.reply.set(FeedPage((), read.after, False, self._feeds.info()))
+        else:
+            self._read(poll, read)
+        return True
+
+    def _read(self, poll: Poll[FeedName | None], read: ReadFeed) -> None:
+        """Reads on a worker, then answers the poll or parks it."""
+        aliases, version, info = self._view.aliases, self._version, self._feeds.info()
+        # Looked at before the lines are read, so that no line is missed.
         complete = self._feeds.final() and self._taken == self._stored
         reader, swarm_id = self._context.reader, self._swarm_id
 
@@ -100,11 +113,11 @@ class Lines:
             if page.items or page.ended or page.cursor > read.after:
                 poll.reply.set(page)
             elif version != self._version or complete != self._feeds.final():
-                self.read(poll)  # some came meanwhile
+                self._read(poll, read)  # some came meanwhile
             else:
-                self._feeds.park(poll)
+                self._feeds.polls.park(poll)
 
-        work(self._actor, self._context.workers, job, then, poll.reply)
+        self._actor.pipe(self._context.workers.submit(job), then, reply=poll.reply)
 
 
 def _page(

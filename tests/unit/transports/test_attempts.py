@@ -8,7 +8,7 @@ import pytest
 import zmq
 
 from manta.transports.errors import DownReason
-from manta.transports.zeromq.dialling import Attempt, Event, backoff
+from manta.transports.zeromq.attempts import Attempt, Event, backoff
 
 CONNECTED = (Event.CONNECTED, 20)
 DISCONNECTED = (Event.DISCONNECTED, 20)
@@ -35,6 +35,7 @@ def test_the_events_are_libzmqs():
             False,
             DownReason.WRONG_KEY,
         ),
+        ([CONNECTED, (Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EPIPE)], True, DownReason.BUSY),
         (
             [CONNECTED, (Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EAGAIN)],
             True,
@@ -68,6 +69,6 @@ def test_waits_grow_to_a_bound_and_are_spread(reason):
 
 
 def test_who_only_lost_the_connection_is_back_within_two_seconds():
-    """R5: the first attempts of a client whose server restarts."""
+    """The first attempts of a client whose server restarts."""
     for reason in (DownReason.LOST, DownReason.UNREACHABLE, DownReason.SILENT):
         assert max(backoff(reason, failures, 1.0) for failures in range(1, 100)) <= 1.5

@@ -1,4 +1,4 @@
-"""What happens to an attempt to connect, and when to try again; pure.
+"""The outcome of an attempt to connect, and when to try again. Pure.
 
 A zmq client socket says little: its monitor reports steps of the connection
 (zmq_socket_monitor(3)), and silence means something too. Seen with libzmq 4.3.5:
@@ -16,13 +16,12 @@ A zmq client socket says little: its monitor reports steps of the connection
 from __future__ import annotations
 
 import errno
-import struct
 from enum import IntFlag
 
 from manta.transports.errors import DownReason
 
 PATIENCE = 4.0  # seconds for an attempt, so that its outcome is known within 5
-GREETING_AFTER = 1.0  # seconds until a handshake without an end is looked into
+GREETING_AFTER = 1.0  # seconds until an unfinished handshake is looked into
 
 
 class Event(IntFlag):
@@ -37,26 +36,17 @@ class Event(IntFlag):
     HANDSHAKE_FAILED_AUTH = 0x4000
 
 
-_EVENT = struct.Struct("=Hi")
-
-
-def parse_event(message: list[bytes]) -> tuple[int, int]:
-    """Event and value. (pyzmq's own parser imports asyncio, which takes its time.)"""
-    event, value = _EVENT.unpack(message[0])
-    return event, value
-
-
 class Attempt:
     """One attempt to connect."""
 
     def __init__(self) -> None:
         self.connected = False
-        self.greeted = False  # set when the server was seen to speak ZMTP
+        self.greeted = False  # the server was seen to speak ZMTP
         self.admitted = False  # the handshake succeeded
         self.answered = False  # HELLO came back: the link is up
 
     def on_event(self, event: int, value: int) -> DownReason | None:
-        """Take a monitor event; returns why the attempt failed, or the connection ended."""
+        """Apply a monitor event; returns why the attempt failed or the connection ended."""
         if event == Event.CONNECTED:
             self.connected = True
         elif event == Event.HANDSHAKE_SUCCEEDED:
@@ -66,13 +56,15 @@ class Attempt:
         elif event == Event.HANDSHAKE_FAILED_PROTOCOL:
             return DownReason.PROTOCOL
         elif event == Event.HANDSHAKE_FAILED_NO_DETAIL:
-            return self.on_deadline() if value == errno.EAGAIN else DownReason.WRONG_KEY
+            # A wrong key is turned down at once, long before anybody looks for a greeting.
+            late = value == errno.EAGAIN or self.greeted
+            return self.on_deadline() if late else DownReason.WRONG_KEY
         elif event in (Event.DISCONNECTED, Event.CLOSED):
             return DownReason.LOST if self.admitted else DownReason.UNREACHABLE
         return None
 
     def on_deadline(self) -> DownReason:
-        """Nothing more came in time: why not?"""
+        """Why nothing more came in time."""
         if not self.connected:
             return DownReason.UNREACHABLE
         if self.admitted or not self.greeted:
@@ -101,8 +93,8 @@ _LONGEST = {
 def backoff(reason: DownReason, failures: int, random: float) -> float:
     """Seconds until the next attempt, after so many failures in a row.
 
-    `random` is from 0 to 1: peers that lost one server do not come back as one.
-    Who was refused waits longest, since only people change that.
+    `random`, from 0 to 1, spreads the peers of a server that was lost. A peer that was
+    refused waits longest, since only people change that.
     """
     base = _BASE.get(reason, 1.0)
     longest = _LONGEST.get(reason, 5.0)

@@ -1,0 +1,326 @@
+"""The keys of a node's configuration, declared once: NodeConfig's fields.
+
+What a file may say, the options of `config init`, the MANTA_NODE_* variables, what `config show`
+prints and the sentences about what is wrong are all read off them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MIB = 1024 * 1024
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+PREFIX = "MANTA_NODE_"
+LEAST_ROTATION = 10_000
+"""Bytes of a log file; less would be rotated all the time."""
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
+_NOUNS = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the file: its type, bounds and default, and how the command line calls it."""
+
+    path: str
+    """Section and name. A section alone is a table of free names."""
+    type: type
+    default: Any
+    """The file's value; None if `work_out` finds it, or there is none."""
+    help: str
+    option: str
+    metavar: str | None = None
+    low: int | None = None
+    high: int | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    work_out: Callable[[], Any] = lambda: None
+    worked_out: str = ""
+    """What help says instead of a default."""
+    read: Callable[[Any], Any] = _same
+    """Turns the file's value into the node's. Raises ValueError with the remedy."""
+    show: Callable[[Any], Any] = _same
+    """Turns the node's value into the file's."""
+
+    @property
+    def section(self) -> str:
+        return self.path.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        return self.path.partition(".")[2]
+
+    @property
+    def variable(self) -> str:
+        plural = "S" if self.type is dict else ""
+        return PREFIX + self.option[2:].upper().replace("-", "_") + plural
+
+    @property
+    def shown_default(self) -> str:
+        """The default as help shows it; "" for none."""
+        if self.default in (None, ""):
+            return self.worked_out
+        if self.type is bool:
+            return "yes" if self.default else "no"
+        return f"{self.default:g}" if self.type is float else str(self.default)
+
+    def left_out(self) -> Any:
+        """Returns the node's value if the file has none."""
+        return self.work_out() if self.default is None else self.read(self.default)
+
+    def check(self, value: Any) -> Any:
+        """Returns the node's value for the file's. Raises ValueError with the remedy."""
+        kinds = (int, float) if self.type is float else self.type
+        fits = isinstance(value, kinds) and (self.type is bool or not isinstance(value, bool))
+        if fits and self.low is not None:
+            fits = self.low <= value and (self.high is None or value <= self.high)
+        if fits and self.choices:
+            value = value.upper() if value.upper() in self.choices else value
+            fits = value in self.choices
+        if not fits:
+            raise ValueError(f"it must be {self._wanted()}")
+        return self.read(value)
+
+    def _wanted(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+        words = _NOUNS[self.type]
+        if self.low is not None and self.high is not None:
+            words += f" from {self.low:g} to {self.high:g}"
+        elif self.low is not None:
+            words += f" of at least {self.low:g}"
+        return words
+
+
+def setting(
+    path: str, type: type, default: Any, help: str, *, option: str = "", **more: Any
+) -> Any:
+    """Declares a field of NodeConfig that is a key of the file."""
+    option = option or "--" + path.rpartition(".")[2].replace("_", "-")
+    key = Key(path, type, default, help, option, **more)
+    return field(repr=not key.secret, metadata={"key": key})
+
+
+def host_name() -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", os.uname().nodename).strip("-._")
+    return name[:100] or "node"
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        words = "a name of up to 100 letters, digits, dots, dashes and underscores"
+        raise ValueError(f"it must be {words}")
+    return text
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError("it must be a host's name or address, without scheme and port")
+    return text
+
+
+def _size(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError('it must be a size such as "10 MB"')
+    number, unit = match.groups()
+    base = 1024 if unit and "i" in unit else 1000
+    power = "KMG".index(unit[0].upper()) + 1 if unit else 0
+    size = int(float(number) * base**power)
+    if size < LEAST_ROTATION:
+        raise ValueError('it must be at least "10 KB"')
+    return size
+
+
+_MEBIBYTES: dict[str, Any] = {
+    "read": lambda count: count * MIB,
+    "show": lambda size: size // MIB,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig:
+    """A configuration in force: defaults are filled in, sizes are bytes."""
+
+    path: Path
+    number: int | None = None
+    """Which node of a cluster that one configuration describes, counted from 1."""
+    token_variable: str = ""
+    """The environment variable that the token should come from, if it is not set."""
+
+    token: str = setting(
+        "identity.secured_token",
+        str,
+        "",
+        "To enrol; better left to the variable MANTA_NODE_TOKEN.",
+        option="--token",
+        secret=True,
+        read=str.strip,
+    )
+    alias: str = setting(
+        "identity.alias",
+        str,
+        None,
+        "What the node is called in its cluster.",
+        work_out=host_name,
+        read=_name,
+    )
+    id_mode: str = setting(
+        "identity.id",
+        str,
+        "hardware",
+        "Where its id comes from when it enrols.",
+        choices=("hardware", "random", "alias"),
+    )
+    manager_host: str = setting(
+        "network.manager_host",
+        str,
+        "localhost",
+        "Where the manager runs.",
+        metavar="HOST",
+        read=_host,
+    )
+    manager_port: int = setting(
+        "network.manager_port", int, 50051, "The manager's port for nodes.", low=1, high=65535
+    )
+    max_concurrent_tasks: int = setting(
+        "resources.max_concurrent_tasks",
+        int,
+        None,
+        "How many tasks may run at a time.",
+        low=0,
+        high=10_000,
+        work_out=lambda: max(2, os.cpu_count() or 1),
+        worked_out="one per core, at least 2",
+    )
+    reserve_cpu_percent: float = setting(
+        "resources.reserve_cpu_percent", float, 5.0, "Kept from tasks.", low=0, high=100, read=float
+    )
+    reserve_memory: int = setting(
+        "resources.reserve_memory_mb", int, 256, "Kept from tasks.", low=0, **_MEBIBYTES
+    )
+    value_memory: int = setting(
+        "resources.value_memory_mb",
+        int,
+        0,
+        "Memory for what tasks exchange; 0: a quarter of the machine's.",
+        low=0,
+        **_MEBIBYTES,
+    )
+    scratch: int = setting(
+        "resources.scratch_mb",
+        int,
+        10_240,
+        "What a task may keep in its scratch folder.",
+        low=1,
+        **_MEBIBYTES,
+    )
+    runner: str = setting(
+        "containers.runner",
+        str,
+        "auto",
+        "What tasks run in.",
+        choices=("auto", "docker", "process"),
+    )
+    default_image: str | None = setting(
+        "containers.default_image",
+        str,
+        None,
+        "The image of modules that name none.",
+        metavar="IMAGE",
+        read=lambda image: image or None,
+    )
+    """None: the official Python image of the node's version."""
+    gpu_enabled: bool = setting("containers.gpu_enabled", bool, True, "Tasks may use GPUs.")
+    allow_unsandboxed: bool | None = setting(
+        "containers.allow_unsandboxed",
+        bool,
+        None,
+        "Tasks may run as plain processes.",
+        worked_out="yes, with a warning",
+    )
+    """None: not decided, so the node warns."""
+    datasets: dict[str, Path] = setting(  # noqa: RUF009
+        "datasets.mappings",
+        dict,
+        None,
+        "A dataset and where it lies; may be repeated.",
+        option="--dataset",
+        metavar="NAME=PATH",
+        work_out=dict,
+    )
+    labels: dict[str, str] = setting(  # noqa: RUF009
+        "labels",
+        dict,
+        None,
+        "A label of the node; may be repeated.",
+        option="--label",
+        metavar="NAME=TEXT",
+        work_out=dict,
+    )
+    log_level: str = setting(
+        "logging.level",
+        str,
+        "INFO",
+        "The lowest level that is logged.",
+        option="--log-level",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+    )
+    debug_mode: bool = setting("logging.debug_mode", bool, False, "Log at level DEBUG.")
+    log_to_console: bool = setting(
+        "logging.log_to_console", bool, True, "In the foreground, log to the console as well."
+    )
+    log_rotation: int = setting(
+        "logging.rotation",
+        str,
+        "10 MB",
+        "Size at which the log file is put aside; three are kept.",
+        option="--log-rotation",
+        metavar="SIZE",
+        read=_size,
+        show=lambda size: f"{size / 1e6:g} MB",
+    )
+
+    @property
+    def name(self) -> str:
+        """The node's name on this machine."""
+        return self.path.stem if self.number is None else f"{self.path.stem}-{self.number}"
+
+    @property
+    def manager_address(self) -> str:
+        return f"tcp://{self.manager_host}:{self.manager_port}"
+
+
+FIELDS: dict[str, Key] = {
+    each.name: each.metadata["key"] for each in dataclasses.fields(NodeConfig) if each.metadata
+}
+"""By the fields' names."""
+KEYS: dict[str, Key] = {key.path: key for key in FIELDS.values()}
+SECTIONS: dict[str, list[str]] = {}
+"""The names of each section's keys; none if any name is allowed."""
+for _key in KEYS.values():
+    SECTIONS.setdefault(_key.section, []).extend([_key.name] if _key.name else [])
+
+
+def instance(config: NodeConfig, number: int) -> NodeConfig:
+    """Returns the configuration of a cluster's node `number`, counted from 1.
+
+    Replaces `{i}`, which counts from 0, and `{alias}` in the paths of datasets.
+    """
+    alias = f"{config.alias}-{number}"
+
+    def own(path: Path) -> Path:
+        return Path(str(path).replace("{i}", str(number - 1)).replace("{alias}", alias))
+
+    datasets = {name: own(path) for name, path in config.datasets.items()}
+    return dataclasses.replace(config, alias=alias, number=number, datasets=datasets)

@@ -1,0 +1,78 @@
+"""Writes configurations as TOML, and finds the lines of keys in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from manta.node.config.schema import FIELDS, NodeConfig
+
+_HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(?:#.*)?")
+_ASSIGNMENT = re.compile(
+    r"""\s*((?:"[^"]*"|'[^']*'|[\w-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[\w-]+))*)\s*="""
+)
+_PART = re.compile(r""""([^"]*)"|'([^']*)'|([\w-]+)""")
+
+
+def render(config: NodeConfig) -> str:
+    """Returns the configuration in force as TOML; the token is masked."""
+    tables: dict[str, dict[str, Any]] = {}
+    for name, key in FIELDS.items():
+        value = getattr(config, name)
+        if key.type is dict:
+            tables[key.path] = {each: str(text) for each, text in value.items()}
+            continue
+        table = tables.setdefault(key.section, {})
+        if key.secret:
+            table[key.name] = "***" if value else ""
+        elif value is not None:
+            table[key.name] = key.show(value)
+    lines = [f"# {config.path}, with defaults; secrets are not shown", *toml_lines(tables)]
+    return "\n".join(lines) + "\n"
+
+
+def toml_lines(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for section, values in tables.items():
+        lines += ["", f"[{section}]"]
+        lines += [f"{toml_key(name)} = {toml_value(value)}" for name, value in values.items()]
+    return lines
+
+
+def toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else toml_value(name)
+
+
+def toml_value(value: str | bool | int | float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return '"' + "".join(escapes.get(c, c if c >= " " else f"\\u{ord(c):04x}") for c in value) + '"'
+
+
+def line_of(text: str, where: tuple[str, ...]) -> int | None:
+    """Returns the line of a key, counted from 1: the parser does not tell, so search for it."""
+    table: tuple[str, ...] = ()
+    inside = False  # a table in braces that holds the key
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.fullmatch(line):
+            table = _parts(header[1])
+            inside = False
+            if table[: len(where)] == where:
+                return number
+            continue
+        if assignment := _ASSIGNMENT.match(line):
+            key = (*table, *_parts(assignment[1]))
+            if key[: len(where)] == where:
+                return number
+            inside = inside or key == where[: len(key)]
+        if inside and re.search(rf"""["']?{re.escape(where[-1])}["']?\s*=""", line):
+            return number
+    return None
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(a or b or c for a, b, c in _PART.findall(dotted))

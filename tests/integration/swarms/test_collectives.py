@@ -1,0 +1,161 @@
+"""Collectives: what all instances of a task work out together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from manta import UserAPI
+from manta.cli.local.cluster import LocalCluster
+from manta.testing.clusters import client, running, wait_for_nodes
+from tests.support.swarms import One, outputs
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with running(LocalCluster, 3) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def api(cluster: LocalCluster) -> Iterator[UserAPI]:
+    with client(cluster) as api:
+        wait_for_nodes(api, 3)
+        yield api
+
+
+def test_collectives(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import numpy as np
+            from manta.light import World
+            def main():
+                world = World()
+                rank, size = world.rank, world.size
+                model = {"w": np.full(4, float(rank)), "n": [rank, 1]}
+                summed = world.all_reduce(model)
+                return {
+                    "sum": [summed["w"].tolist(), summed["n"]],
+                    "mean": world.all_reduce(np.arange(3) * rank, op="mean").tolist(),
+                    "max": world.all_reduce(rank, op="max"),
+                    "prod": world.all_reduce(rank + 1, op="prod"),
+                    "all_gather": world.all_gather(f"r{rank}"),
+                    "gather": world.gather(rank, root=1),
+                    "scatter": world.scatter([10, 20, 30] if rank == 2 else None, root=2),
+                    "reduce_scatter": world.reduce_scatter(np.arange(6) + rank).tolist(),
+                    "barrier": world.barrier(),
+                    "peers": [[p.rank, p.node_id, p.node_alias] for p in world.peers],
+                    "share": world.share,
+                }
+            """
+        ),
+    )
+    third = pytest.approx(1 / 3)
+    for rank, output in enumerate(got):
+        assert output["sum"] == [[3.0] * 4, [3, 3]]
+        assert output["mean"] == [0.0, 1.0, 2.0]
+        assert output["max"] == 2
+        assert output["prod"] == 6
+        assert output["all_gather"] == ["r0", "r1", "r2"]
+        assert output["gather"] == ([0, 1, 2] if rank == 1 else None)
+        assert output["scatter"] == [10, 20, 30][rank]
+        assert output["reduce_scatter"] == [[3, 6], [9, 12], [15, 18]][rank]
+        assert output["barrier"] is None
+        assert output["peers"] == [[n, f"node-{n + 1}", f"node-{n + 1}"] for n in range(3)]
+        assert output["share"] == third
+
+
+def test_values_of_other_forms_are_told_to_all_instances_which_then_go_on(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import numpy as np
+            from manta.light import World
+            from manta.light.errors import CollectiveError
+            def told(reduce, value):
+                try:
+                    return reduce(value)
+                except CollectiveError as error:
+                    return str(error)
+            def main():
+                world = World()
+                mine = np.ones(4 + (world.rank == 2))
+                return [
+                    told(world.all_reduce, mine),
+                    told(world.reduce_scatter, mine),
+                    world.all_reduce(world.rank, timeout=20),
+                ]
+            """,
+            timeout=30,
+        ),
+    )
+    words = (
+        "value of rank 0 is an array of shape (4,) and dtype float64, of rank 2 an array of shape "
+        "(5,) and dtype float64: all instances must give values of one form."
+    )
+    assert got == [[words, words, 3]] * 3
+
+
+def test_what_cannot_be_reduced_is_told_to_all_instances(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            from manta.light import World
+            def main():
+                try:
+                    World().all_reduce({"name": "a"})
+                except Exception as error:
+                    return [type(error).__name__, str(error)]
+            """,
+            timeout=30,
+        ),
+    )
+    words = "value['name'] is a str, which cannot be reduced"
+    assert [kind for kind, _ in got] == ["TypeError", "CollectiveError", "CollectiveError"]
+    assert all(sentence.startswith(words) for _, sentence in got)
+
+
+@pytest.mark.parametrize("op", ["sum", "mean", "min", "max", "prod"])
+def test_every_reduction_of_nests(api: UserAPI, op: str) -> None:
+    code = f"""
+        import numpy as np
+        from manta.light import World
+        def main():
+            world = World()
+            rank = world.rank + 1
+            value = {{"layers": [{{"w": np.full((2, 2), rank, "f4")}}, (rank, np.int64(rank))]}}
+            got = world.all_reduce(value, op={op!r})
+            layer, (number, scalar) = got["layers"]
+            return [layer["w"], number, int(scalar)]
+        """
+    expected = {"sum": 6, "mean": 2, "min": 1, "max": 3, "prod": 6}[op]
+    for array, number, scalar in outputs(api, One(code)):
+        assert array.dtype == "float32"
+        assert array.tolist() == [[expected] * 2] * 2
+        assert (number, scalar) == (expected, expected)
+
+
+def test_gather_with_a_quorum_and_a_deadline(api: UserAPI) -> None:
+    got = outputs(
+        api,
+        One(
+            """
+            import time
+            from manta.light import World
+            def main():
+                world = World()
+                if world.rank == 2:
+                    time.sleep(2)
+                found = world.gather(world.rank, quorum=0.6, deadline=0.7)
+                return found
+            """
+        ),
+    )
+    assert got == [{0: 0, 1: 1}, None, None]

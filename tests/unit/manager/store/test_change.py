@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from manta.actors import Refused, Reply
+from manta.manager.errors import StorageUnavailable, StoreError
+from manta.manager.store.actor import Writer
+from manta.manager.store.change import Change
+from manta.manager.store.interface import Delete, Put, Write
+from manta.manager.store.records import UserRecord
+from manta.protocol.codes import Code
+
+ANN = UserRecord("1", "ann@lab", "", 0.0)
+RENAMED = UserRecord("1", "anna@lab", "", 0.0)
+BOB = UserRecord("2", "bob@lab", "", 0.0)
+
+
+class Scribe:
+    """A Writer whose store answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.writes: list[Write] = []
+        self.answer: list[Callable[[StoreError | None], None]] = []
+
+    def write(self, *writes: Write, then: Callable[[StoreError | None], None]) -> None:
+        self.writes += writes
+        self.answer.append(then)
+
+
+class Heard(Reply):
+    value: Any = None
+
+    def _deliver(self, value: Any, error: BaseException | None) -> None:
+        self.value = error or value
+
+
+@pytest.fixture
+def scribe() -> Scribe:
+    return Scribe()
+
+
+def change(scribe: Scribe) -> Change:
+    return Change(cast("Writer", scribe))
+
+
+FULL = StorageUnavailable("The disk is full.")
+
+
+def test_it_is_in_effect_before_it_is_stored_and_answered_after(scribe: Scribe) -> None:
+    users, reply = {"1": ANN}, Heard()
+    one = change(scribe)
+    one.put(users, RENAMED)
+    one.put(users, BOB)
+    one.commit(reply, lambda: reply.set("stored"))
+    assert users == {"1": RENAMED, "2": BOB}
+    assert scribe.writes == [Put(RENAMED), Put(BOB)]
+    assert not reply.done
+    scribe.answer[0](None)
+    assert reply.value == "stored"
+    assert users == {"1": RENAMED, "2": BOB}
+
+
+def test_what_the_store_refuses_is_undone_the_last_step_first(scribe: Scribe) -> None:
+    users, reply, steps = {"1": ANN, "2": BOB}, Heard(), list[str]()
+    one = change(scribe)
+    one.on_refusal(lambda: steps.append("first"))
+    one.put(users, RENAMED)
+    one.delete(users, BOB)
+    one.on_refusal(lambda: steps.append("last"))
+    one.commit(reply, lambda: reply.set("stored"))
+    assert scribe.writes == [Put(RENAMED), Delete(UserRecord, "2")]
+    scribe.answer[0](FULL)
+    assert users == {"1": ANN, "2": BOB}
+    assert steps == ["last", "first"]
+    assert isinstance(reply.value, Refused)
+    assert reply.value.code == Code.STORAGE
+    assert reply.value.sentence == "Nothing was changed: The disk is full."
+
+
+def test_undoing_leaves_what_a_later_change_has_put_there(scribe: Scribe) -> None:
+    users = {"1": ANN}
+    first, second = change(scribe), change(scribe)
+    first.delete(users, ANN)
+    first.commit(Heard(), lambda: None)
+    second.put(users, RENAMED)
+    second.commit(Heard(), lambda: None)
+    scribe.answer[0](FULL)
+    assert users == {"1": RENAMED}
+    scribe.answer[1](None)
+    assert users == {"1": RENAMED}
