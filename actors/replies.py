@@ -54,7 +54,7 @@ class Reply:
         return True
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
-        """To nobody: the answer to a tell."""
+        """Does nothing: nobody waits for the answer to a tell."""
 
 
 class BlockingReply(Reply):

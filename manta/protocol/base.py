@@ -18,7 +18,7 @@ class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
 
 
 def requests(replies: dict[type[Message], type[Message]]) -> Any:
-    """The union of these requests, each of which is told the type of its answer."""
+    """Gives each request the type of its answer; returns the union of the requests."""
     for request, reply in replies.items():
         request.reply = reply
     return Union[tuple(replies)]  # noqa: UP007

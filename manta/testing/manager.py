@@ -171,7 +171,7 @@ class _Root(Supervisor):
 
 
 class _Link(Actor):
-    """Does what a FakeNode has it do, by calling the functions that it is told."""
+    """Speaks to the manager for a FakeNode, and calls the functions that this tells it."""
 
     accepts: ClassVar[Any] = protocol.ToNode
 

@@ -56,7 +56,7 @@ class RequestChannel:
 
 
 class _Printer:
-    """Prints into streams whose writing ends the node holds until they are handed out."""
+    """Owns the streams that something prints into; `ends` until they are handed out."""
 
     streams: list[Stream]
     ends: list[int]
