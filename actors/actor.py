@@ -12,10 +12,10 @@ from manta.actors.clock import Clock
 from manta.actors.errors import ActorDead, InvalidMessage, MailboxFull, Unreachable
 from manta.actors.exits import NORMAL, ActorExit, ExitReason
 from manta.actors.mailbox import MailboxPolicy, Timer
-from manta.actors.refs import Origin, Ref
+from manta.actors.refs import Envelope, Origin, Ref
 from manta.actors.registry import Registry
 from manta.actors.replies import Reply
-from manta.actors.signals import Monitor
+from manta.actors.signals import DownSignal, FutureDone, Monitor
 from manta.actors.specs import ChildInfo
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Actor:
 
     def after(self, delay: float, message: Any) -> Timer[Any]:
         """Sends `message` to this actor after `delay` seconds of the system's clock."""
-        return self._cell.after(delay, message)
+        return self._cell.inbox.schedule(self.clock.now() + delay, Envelope(message))
 
     def notify(self, target: Ref | str, message: Any) -> bool:
         """Tells the actor at a reference or path, where it is no error that nobody takes it.
@@ -69,7 +69,7 @@ class Actor:
         full, or its process out of reach. May be called from any thread.
         """
         try:
-            ref = self.system.ref(target) if isinstance(target, str) else target
+            ref = self.system.find(target) if isinstance(target, str) else target
             ref.tell(message)
         except (ActorDead, MailboxFull, Unreachable) as error:
             self.log.debug("%s was not delivered: %s", type(message).__name__, error)
@@ -98,11 +98,19 @@ class Actor:
         queued even when the mailbox is full, since nobody would send it again: an actor bounds
         the futures that it waits for itself. It is dropped only when the actor has ended.
         """
-        self._cell.pipe(future, then, reply)
+        cell = self._cell
+        future.add_done_callback(
+            lambda future: cell.post(FutureDone(future, then, reply), urgent=False)
+        )
 
     def monitor(self, ref: Ref) -> Monitor:
         """Has one Down(ref, reason) arrive when that actor ends, or at once if it has."""
-        return self._cell.monitor(ref)
+        monitor, cell = Monitor(ref), self._cell
+        # In turn: what it said before it died is heard before.
+        monitor._cancel = ref.watch(
+            lambda reason: cell.post(DownSignal(monitor, reason), urgent=False)
+        )
+        return monitor
 
     def link(self, ref: LocalRef) -> None:
         """Links the two actors: when one ends, unless NORMAL, the other ends too.

@@ -15,21 +15,12 @@ from typing import Any, Protocol
 
 from manta.actors.address import Address
 from manta.actors.clock import Clock
-from manta.actors.deadlines import Deadlines
 from manta.actors.errors import ActorCrashed, ActorDead, ActorError, WouldDeadlock
 from manta.actors.exits import SHUTDOWN, ExitKind, ExitReason
-from manta.actors.mailbox import Mailbox, Timer
-from manta.actors.refs import Envelope, Origin, Ref
-from manta.actors.replies import BlockingReply, FutureReply, NoReply, Reply, valid_seconds
-from manta.actors.signals import (
-    ChildExited,
-    ChildStarted,
-    DownSignal,
-    FutureDone,
-    Monitor,
-    Signal,
-    Stop,
-)
+from manta.actors.mailbox import Deadlines, Mailbox
+from manta.actors.refs import Envelope, Origin
+from manta.actors.replies import BlockingReply, FutureReply, Reply, valid_seconds
+from manta.actors.signals import ChildExited, ChildStarted, Parent, Signal, Stop
 from manta.actors.specs import ChildInfo, ChildSpec
 
 log = logging.getLogger("manta.actors")
@@ -38,28 +29,11 @@ ORPHANS_GRACE = 1.0
 """Seconds that the children of an abandoned supervisor have to stop, together."""
 
 
-class Parent(Protocol):
-    """Who is told of an actor's start and end: its supervisor, or the system for a root."""
-
-    def child_started(self, event: ChildStarted) -> None: ...
-
-    def child_exited(self, event: ChildExited) -> None: ...
-
-
-class Closeable(Protocol):
-    """What is closed at the end of the actor that opened it."""
-
-    def close(self) -> None: ...
-
-
 class Host(Protocol):
     """What cells and links need of the system that they belong to."""
 
-    @property
-    def clock(self) -> Clock: ...
-
-    @property
-    def deadlines(self) -> Deadlines: ...
+    clock: Clock
+    deadlines: Deadlines
 
     def find(self, path: str) -> LocalRef: ...
 
@@ -141,7 +115,8 @@ class LocalRef:
 
     def wait(self, timeout: float | None = None) -> ExitReason | None:
         """Blocks until the actor's end, `timeout` real seconds at most; None if it lives on."""
-        return self._cell.wait(timeout)
+        self._cell.gone.wait(timeout)
+        return self._cell.exit_reason
 
     @property
     def is_alive(self) -> bool:
@@ -150,12 +125,6 @@ class LocalRef:
     @property
     def exit_reason(self) -> ExitReason | None:
         return self._cell.exit_reason
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LocalRef) and other.address == self.address
-
-    def __hash__(self) -> int:
-        return hash(self.address)
 
     def __repr__(self) -> str:
         return f"<LocalRef {self.address}>"
@@ -187,14 +156,14 @@ class Cell:
         self.started = False
         self.exit_reason: ExitReason | None = None
         self.begun_at = host.clock.now()
+        self.gone = threading.Event()
         self._parent = parent
         self._lock = threading.Lock()  # guards exit_reason, _watchers and _owned
         self._watchers: dict[object, Callable[[ExitReason], None]] = {}
-        self._owned: list[Closeable] = []
+        self._owned: list[Callable[[], object]] = []
         self._links: dict[LocalRef, Callable[[], None]] = {}
         self._reply: Reply | None = None  # to the ask that is being handled
         self._deferred: set[Reply] = set()
-        self._gone = threading.Event()
 
     def child_infos(self) -> Sequence[ChildInfo]:
         """Returns a supervisor's children as they stand; for any thread."""
@@ -211,16 +180,13 @@ class Cell:
 
     def announce_start(self) -> None:
         self.started = True
-        self._parent.child_started(ChildStarted(self.address))
-
-    def after(self, delay: float, message: Any) -> Timer[Any]:
-        return self.inbox.schedule(self.host.clock.now() + delay, Envelope(message))
+        self._parent(ChildStarted(self.address))
 
     def defer(self) -> Reply:
         reply = self._reply
         if reply is None:
             # A tell. Handlers need not know whether somebody waits.
-            return NoReply()
+            return Reply()
         self._reply = None
         self._deferred.add(reply)
         chained = reply.on_done
@@ -233,23 +199,10 @@ class Cell:
         reply.on_done = done
         return reply
 
-    def pipe(self, future: Future[Any], then: Callable[..., object], reply: Reply | None) -> None:
-        future.add_done_callback(
-            lambda future: self.post(FutureDone(future, then, reply), urgent=False)
-        )
-
-    def monitor(self, ref: Ref) -> Monitor:
-        monitor = Monitor(ref)
-
-        def notify(reason: ExitReason) -> None:
-            # In turn, so that what it said before its end is heard before.
-            self.post(DownSignal(monitor, reason), urgent=False)
-
-        monitor._cancel = ref.watch(notify)
-        return monitor
-
     def link(self, ref: LocalRef) -> None:
-        other = _cell_of(ref)
+        if not isinstance(ref, LocalRef):
+            raise TypeError(f"{ref!r} is no LocalRef: links are local, monitor it instead.")
+        other = ref._cell
         if other is self or ref in self._links:
             return
         self._links[ref] = other.watch(lambda reason: self._linked_exit(ref, reason))
@@ -279,13 +232,13 @@ class Cell:
         except ActorDead:
             return
 
-    def own(self, closeable: Closeable) -> None:
-        """Closes it at the actor's end, however that comes."""
+    def own(self, close: Callable[[], object]) -> None:
+        """Calls `close` at the actor's end, however that comes."""
         with self._lock:
             if self.exit_reason is None:
-                self._owned.append(closeable)
+                self._owned.append(close)
                 return
-        closeable.close()
+        close()
 
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
         """Calls `notify` once, at the end, or now if it has ended; returns what undoes this."""
@@ -301,19 +254,15 @@ class Cell:
         with self._lock:
             self._watchers.pop(token, None)
 
-    def wait(self, timeout: float | None) -> ExitReason | None:
-        """Blocks until its end, `timeout` real seconds at most; None if it lives on."""
-        self._gone.wait(timeout)
-        return self.exit_reason
-
     def end(self, reason: ExitReason, seconds: float) -> None:
         """Stops it and waits; abandons it if it does not end within `seconds`."""
         self.ref.stop(reason)
-        if self.wait(min(seconds, threading.TIMEOUT_MAX)) is None:
-            self.abandon(ExitReason(ExitKind.ABANDONED, f"it did not stop within {seconds:g} s"))
+        if self.ref.wait(min(seconds, threading.TIMEOUT_MAX)) is None:
+            self.abandon(seconds)
 
-    def abandon(self, reason: ExitReason) -> None:
-        """Declares it dead, from another thread, because its own cannot be killed."""
+    def abandon(self, seconds: float) -> None:
+        """Declares it dead, from another thread, because its own did not end within `seconds`."""
+        reason = ExitReason(ExitKind.ABANDONED, f"it did not stop within {seconds:g} s")
         self._close_inbox(reason)
         self.abandoned = True
         log.error(
@@ -368,15 +317,15 @@ class Cell:
             watchers = list(self._watchers.values())
             self._watchers.clear()
             owned, self._owned = self._owned, []
-        for closeable in reversed(owned):
-            self._attempt(closeable.close)
+        for close in reversed(owned):
+            self._attempt(close)
         self._fail_open_asks(reason)
         self._close_inbox(reason)
         self.host.forget(self)
         for notify in watchers:
             self._attempt(notify, reason)
-        self._gone.set()
-        self._parent.child_exited(ChildExited(self.address, reason))
+        self.gone.set()
+        self._parent(ChildExited(self.address, reason))
 
     def _attempt(self, call: Callable[..., object], *arguments: object) -> None:
         """Logs what `call` raises, so that the others are told all the same."""
@@ -384,12 +333,6 @@ class Cell:
             call(*arguments)
         except Exception as error:
             log.error("%s, at its end: %s failed", self.address, call, exc_info=error)
-
-
-def _cell_of(ref: object) -> Cell:
-    if not isinstance(ref, LocalRef):
-        raise TypeError(f"{ref!r} is no LocalRef: links are local, monitor it instead.")
-    return ref._cell
 
 
 def _by_link(ref: LocalRef, reason: ExitReason) -> ExitReason:

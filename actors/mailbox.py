@@ -12,7 +12,8 @@ import heapq
 import itertools
 import threading
 from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -109,9 +110,7 @@ class Mailbox(Generic[T]):
             if self._closed is not None:
                 raise ActorDead(self._closed)
             lane.append(item)
-            if self._waiting:
-                self._waiting = False
-                self._wakeup.release()
+            self._rouse()
 
     def schedule(self, deadline: float, item: T) -> Timer[T]:
         """Serves `item` once the clock shows `deadline`; raises ActorDead."""
@@ -121,9 +120,8 @@ class Mailbox(Generic[T]):
                 raise ActorDead(self._closed)
             first = not self._timers or deadline < self._timers[0][0]
             heapq.heappush(self._timers, (deadline, next(self._sequence), timer))
-            if first and self._waiting:
-                self._waiting = False
-                self._wakeup.release()
+            if first:
+                self._rouse()
         return timer
 
     def cancel(self, timer: Timer[T]) -> None:
@@ -140,9 +138,13 @@ class Mailbox(Generic[T]):
     def wake(self) -> None:
         """Has the waiting thread look at the clock again."""
         with self._lock:
-            if self._waiting:
-                self._waiting = False
-                self._wakeup.release()
+            self._rouse()
+
+    def _rouse(self) -> None:
+        """Wakes whoever waits; called under the lock."""
+        if self._waiting:
+            self._waiting = False
+            self._wakeup.release()
 
     def get(self) -> T:
         """Waits for the next item and returns it; raises ActorDead once the mailbox is closed."""
@@ -195,9 +197,7 @@ class Mailbox(Generic[T]):
             self._urgent.clear()
             self._normal.clear()
             self._timers.clear()
-            if self._waiting:
-                self._waiting = False
-                self._wakeup.release()
+            self._rouse()
             return left
 
     def __len__(self) -> int:
@@ -213,3 +213,49 @@ class Mailbox(Generic[T]):
         with self._lock:
             live = [entry[0] for entry in self._timers if not entry[2].cancelled]
             return min(live, default=None)
+
+
+class Deadlines:
+    """Calls short functions at their time by the system's clock, for asks that no thread waits in.
+
+    One thread per system does so; it starts with the first call of `add`.
+    """
+
+    def __init__(self, clock: Clock, name: str) -> None:
+        self._clock = clock
+        self._name = name
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.inbox: Mailbox[Callable[[], Any]] = Mailbox(clock)
+
+    def add(self, seconds: float, expire: Callable[[], Any]) -> Timer[Any]:
+        """Calls `expire` after `seconds`, unless the timer is cancelled.
+
+        Raises ActorDead once the system has stopped.
+        """
+        timer = self.inbox.schedule(self._clock.now() + seconds, expire)
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._serve, name=self._name, daemon=True
+                    )
+                    self._thread.start()
+        return timer
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                expire = self.inbox.get()
+            except ActorDead:
+                return
+            expire()
+
+    def close(self) -> None:
+        self.inbox.close("the actor system has stopped")
+        if self._thread is not None:
+            self._thread.join()

@@ -5,25 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from manta.actors.address import Address
-from manta.actors.cell import Cell, Closeable, LocalRef, current
-from manta.actors.clock import Clock
-from manta.actors.deadlines import Deadlines
+from manta.actors.cell import Cell, LocalRef, current
+from manta.actors.clock import Clock, SystemClock
 from manta.actors.errors import ActorDead, NameTaken, Unreachable
 from manta.actors.exits import ExitKind, ExitReason
 from manta.actors.links import Acceptor, Connection
+from manta.actors.mailbox import Deadlines
 from manta.actors.specs import ChildInfo
 
 if TYPE_CHECKING:
     from manta.transports.errors import DownReason
     from manta.transports.interface import Listener, Transport
     from manta.transports.security.admission import Admission
-
-C = TypeVar("C", bound=Closeable)
 
 
 class TreeNode(msgspec.Struct, frozen=True):
@@ -43,11 +42,13 @@ class TreeNode(msgspec.Struct, frozen=True):
 class Registry:
     """The living actors of one system by path, and its links to other processes."""
 
-    def __init__(self, name: str, clock: Clock, transport: Transport | None) -> None:
+    def __init__(
+        self, name: str, *, clock: Clock | None = None, transport: Transport | None = None
+    ) -> None:
         self.name = name
-        self.clock = clock
+        self.clock: Clock = clock or SystemClock()
         self.transport = transport
-        self.deadlines = Deadlines(clock, f"{name}-deadlines")
+        self.deadlines = Deadlines(self.clock, f"{name}-deadlines")
         self._lock = threading.Lock()
         self._cells: dict[str, Cell] = {}
         self._roots: list[Cell] = []
@@ -65,16 +66,7 @@ class Registry:
 
     def ref(self, path: str) -> PathRef:
         """Returns a reference to whoever lives at the path at the moment of each send."""
-        return PathRef(self, path)
-
-    def watch(self, path: str, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
-        """Watches whoever lives at the path now; see Ref.watch."""
-        cell = self._cells.get(path)
-        if cell is None:
-            sentence = f"nobody lives at {self.name}:{path}"
-            notify(ExitReason(ExitKind.UNKNOWN, sentence))
-            return lambda: None
-        return cell.watch(notify)
+        return PathRef(self, Address(self.name, path))
 
     def tree(self) -> list[TreeNode]:
         """Returns the supervision trees as they stand. It asks no actor, so none delays it."""
@@ -135,7 +127,9 @@ class Registry:
         Closed at the end of the actor that calls this. Raises Unreachable without a transport.
         """
         acceptor = Acceptor(self, frozenset(published))
-        return self._owned(self._transport().listen(address, acceptor, admission, fd=fd))
+        listener = self._transport().listen(address, acceptor, admission, fd=fd)
+        self._at_callers_end(listener.close)
+        return listener
 
     def dial(
         self,
@@ -153,7 +147,8 @@ class Registry:
         """
         connection = Connection(self, on_state, frozenset(published))
         connection.peer.link = self._transport().dial(address, server_key, connection)
-        return self._owned(connection)
+        self._at_callers_end(connection.close)
+        return connection
 
     def _transport(self) -> Transport:
         if self.transport is None:
@@ -163,23 +158,20 @@ class Registry:
             )
         return self.transport
 
-    def _owned(self, closeable: C) -> C:
+    def _at_callers_end(self, close: Callable[[], object]) -> None:
         if current.cell is not None and current.cell.host is self:
-            current.cell.own(closeable)
-        return closeable
+            current.cell.own(close)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class PathRef:
     """Whoever lives at a path at the moment of each send, restarts or not.
 
     A send between two incarnations raises ActorDead.
     """
 
-    __slots__ = ("_registry", "address")
-
-    def __init__(self, registry: Registry, path: str) -> None:
-        self._registry = registry
-        self.address = Address(registry.name, path)
+    _registry: Registry
+    address: Address
 
     def _find(self) -> LocalRef:
         return self._registry.find(self.address.path)
@@ -200,17 +192,13 @@ class PathRef:
         return ref.ask_future(message, timeout=timeout)
 
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
-        return self._registry.watch(self.address.path, notify)
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, PathRef)
-            and other.address == self.address
-            and other._registry is self._registry
-        )
-
-    def __hash__(self) -> int:
-        return hash(self.address)
+        """See Ref.watch; of who lives at the path now."""
+        try:
+            ref = self._find()
+        except ActorDead as error:
+            notify(ExitReason(ExitKind.UNKNOWN, str(error)))
+            return lambda: None
+        return ref.watch(notify)
 
     def __repr__(self) -> str:
         return f"<PathRef {self.address}>"

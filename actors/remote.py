@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
@@ -83,7 +84,9 @@ class Peer:
 
     def ref(self, path: str, incarnation: int = ANY) -> RemoteRef:
         """Returns a reference to an actor that the peer has published."""
-        return RemoteRef(self, path, incarnation)
+        if not 0 < len(path) <= wire.PATH_MAX:
+            raise ValueError(f"A path has 1 to {wire.PATH_MAX} characters, not {len(path)}.")
+        return RemoteRef(self, Address(self.peer_key[:8], path, incarnation))
 
     # --- what we send ------------------------------------------------------------------
 
@@ -208,12 +211,7 @@ class Peer:
         self.send(answer)
 
     def _deliver(
-        self,
-        path: str,
-        incarnation: int,
-        ttl: float,
-        body: msgspec.Raw,
-        reply: RemoteReply | TellReply,
+        self, path: str, incarnation: int, ttl: float, body: msgspec.Raw, reply: _PeerReply
     ) -> None:
         try:
             cell = self._find(path, incarnation)
@@ -250,7 +248,7 @@ class Peer:
             if self._watched.pop(id, None) is not None:
                 self._try_send(wire.gone(id, reason))
 
-        self._watched[id] = _nothing
+        self._watched[id] = lambda: None
         cancel = cell.watch(notify)
         if id in self._watched:
             self._watched[id] = cancel
@@ -273,17 +271,26 @@ class Peer:
                 cancel()
 
 
-class RemoteReply(Reply):
-    """Sends the answer to a peer's ask."""
+class _PeerReply(Reply):
+    """Tells a peer what became of its message; address and type of the answer are set later."""
 
-    __slots__ = ("address", "expected", "id", "peer")
+    __slots__ = ("address", "expected", "peer")
 
-    def __init__(self, peer: Peer, id: int) -> None:
+    def __init__(self, peer: Peer) -> None:
         super().__init__()
         self.peer = peer
-        self.id = id
         self.address: Address | None = None
         self.expected: Any = None
+
+
+class RemoteReply(_PeerReply):
+    """Sends the answer to a peer's ask."""
+
+    __slots__ = ("id",)
+
+    def __init__(self, peer: Peer, id: int) -> None:
+        super().__init__(peer)
+        self.id = id
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
         try:
@@ -304,17 +311,14 @@ class RemoteReply(Reply):
         return wire.encode(wire.Answer(self.id, msgspec.Raw(wire.encode(value))))
 
 
-class TellReply(Reply):
+class TellReply(_PeerReply):
     """Reports to a peer why its tell was not handled; sends nothing otherwise."""
 
-    __slots__ = ("address", "expected", "path", "peer")
+    __slots__ = ("path",)
 
     def __init__(self, peer: Peer, path: str) -> None:
-        super().__init__()
-        self.peer = peer
+        super().__init__(peer)
         self.path = path
-        self.address: Address | None = None
-        self.expected: Any = None
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
         if error is not None:
@@ -323,16 +327,12 @@ class TellReply(Reply):
             self.peer._try_send(wire.Undelivered(self.path, said.code or said.kind, sentence))
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class RemoteRef:
     """An actor of another process: whoever lives at a path, or one incarnation."""
 
-    __slots__ = ("_peer", "address")
-
-    def __init__(self, peer: Peer, path: str, incarnation: int = ANY) -> None:
-        if not 0 < len(path) <= wire.PATH_MAX:
-            raise ValueError(f"A path has 1 to {wire.PATH_MAX} characters, not {len(path)}.")
-        self._peer = peer
-        self.address = Address(_node(peer), path, incarnation)
+    _peer: Peer
+    address: Address
 
     def tell(self, message: Any, *, ttl: float = TELL_TTL) -> None:
         """Sends a message that expires after `ttl` seconds; raises Unreachable.
@@ -377,22 +377,8 @@ class RemoteRef:
     def watch(self, notify: Callable[[ExitReason], None]) -> Callable[[], None]:
         return self._peer.watch(self.address, notify)
 
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, RemoteRef)
-            and other._peer is self._peer
-            and other.address == self.address
-        )
-
-    def __hash__(self) -> int:
-        return hash(self.address)
-
     def __repr__(self) -> str:
         return f"<RemoteRef {self.address}>"
-
-
-def _node(peer: Peer) -> str:
-    return peer.peer_key[:8]
 
 
 def _struct(message: Any) -> msgspec.Struct:
@@ -415,7 +401,3 @@ def _check_answer(value: Any, expected: Any) -> None:
             f"answered with a {type(value).__name__} where its message's reply is "
             f"{expected.__name__}"
         )
-
-
-def _nothing() -> None:
-    pass

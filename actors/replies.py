@@ -8,9 +8,8 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
 
 from manta.actors.address import Address
-from manta.actors.deadlines import Deadlines
 from manta.actors.errors import ActorDead, AskTimeout
-from manta.actors.mailbox import Timer
+from manta.actors.mailbox import Deadlines, Timer
 
 LONGEST = 1e7
 """The longest timeout, in seconds."""
@@ -55,7 +54,7 @@ class Reply:
         return True
 
     def _deliver(self, value: Any, error: BaseException | None) -> None:
-        raise NotImplementedError
+        """Does nothing: nobody waits for the answer to a tell."""
 
 
 class BlockingReply(Reply):
@@ -133,12 +132,3 @@ class FutureReply(Reply):
                 self.future.set_exception(error)
         except InvalidStateError:
             pass  # the asker cancelled it: nobody waits
-
-
-class NoReply(Reply):
-    """For a tell: nobody waits for the answer."""
-
-    __slots__ = ()
-
-    def _deliver(self, value: Any, error: BaseException | None) -> None:
-        pass

@@ -17,14 +17,23 @@ import pykka
 
 from manta.actors.actor import Actor, ActorLog
 from manta.actors.address import Address, next_incarnation
-from manta.actors.cell import Cell, Parent, current
+from manta.actors.cell import Cell, current
 from manta.actors.errors import AskTimeout, Refused
 from manta.actors.exits import NORMAL, SHUTDOWN, ActorExit, ExitReason, crashed
 from manta.actors.mailbox import Mailbox
 from manta.actors.refs import Envelope
 from manta.actors.registry import Registry
 from manta.actors.replies import Reply
-from manta.actors.signals import Crash, Down, DownSignal, ForSupervisor, FutureDone, Signal, Stop
+from manta.actors.signals import (
+    Crash,
+    Down,
+    DownSignal,
+    ForSupervisor,
+    FutureDone,
+    Parent,
+    Signal,
+    Stop,
+)
 from manta.actors.specs import ChildInfo, ChildSpec
 
 log = logging.getLogger("manta.actors")

@@ -54,6 +54,10 @@ class ChildExited(msgspec.Struct, frozen=True):
         return f"ChildExited({self.address}, {self.reason})"
 
 
+Parent = Callable[[ChildStarted | ChildExited], None]
+"""Who is told of an actor's start and end: its supervisor, or the system for a root."""
+
+
 class Signal(msgspec.Struct, frozen=True):
     """A message of the runtime's own, which `receive` does not see."""
 

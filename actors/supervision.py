@@ -42,28 +42,11 @@ from typing import assert_never
 
 import msgspec
 
-from manta.actors.events import (
-    Abandon,
-    Action,
-    Add,
-    Answer,
-    Boot,
-    Booted,
-    Event,
-    Exit,
-    Exited,
-    Halt,
-    Overdue,
-    Remove,
-    Retry,
-    RetryDue,
-    Revive,
-    Shutdown,
-    Start,
-    Started,
-)
+from manta.actors import events as ev
 from manta.actors.exits import SHUTDOWN, ExitKind, ExitReason
 from manta.actors.specs import AutoShutdown, ChildSpec, Phase, Restart, Strategy
+
+_Request = ev.Add | ev.Revive | ev.Remove
 
 
 class _Goal(Enum):
@@ -112,7 +95,7 @@ class Supervision:
         self.children: dict[str, Child] = {}  # in start order
         self.ended = False
         self._operation: _Operation | None = None
-        self._backlog: deque[Event] = deque()
+        self._backlog: deque[ev.Event] = deque()
         self._restarts: deque[float] = deque()
         for spec in specs:
             refusal = self._refusal(spec)
@@ -120,11 +103,11 @@ class Supervision:
                 raise ValueError(refusal[1])
             self.children[spec.id] = Child(spec)
 
-    def handle(self, event: Event, now: float) -> list[Action]:
+    def handle(self, event: ev.Event, now: float) -> list[ev.Action]:
         """Returns what to do about `event`; reports on earlier actions are events too."""
-        actions: list[Action] = []
+        actions: list[ev.Action] = []
         if self.ended:
-            if isinstance(event, Add | Revive | Remove):
+            if isinstance(event, _Request):
                 actions.append(_stopping(event))
             return actions
         self._take(event, now, actions)
@@ -132,24 +115,24 @@ class Supervision:
             self._take(self._backlog.popleft(), now, actions)
         return actions
 
-    def _take(self, event: Event, now: float, actions: list[Action]) -> None:
+    def _take(self, event: ev.Event, now: float, actions: list[ev.Action]) -> None:
         match event:
-            case Shutdown(reason):
+            case ev.Shutdown(reason):
                 self._shut_down(reason, actions)
-            case Started(id):
+            case ev.Started(id):
                 self._started(id, actions)
-            case Overdue(id):
+            case ev.Overdue(id):
                 child = self.children.get(id)
                 if child and child.phase is Phase.STOPPING:
-                    actions.append(Abandon(id))
-            case Exited(id, reason):
+                    actions.append(ev.Abandon(id))
+            case ev.Exited(id, reason):
                 self._exited(id, reason, now, actions)
-            case Boot() | RetryDue() | Add() | Revive() | Remove():
+            case ev.Boot() | ev.RetryDue() | ev.Add() | ev.Revive() | ev.Remove():
                 if self._operation is None:
                     self._begin(event, now, actions)
                 elif self._operation.goal is not _Goal.SHUTDOWN:
                     self._backlog.append(event)
-                elif isinstance(event, Add | Revive | Remove):
+                elif isinstance(event, _Request):
                     actions.append(_stopping(event))
             case _:
                 assert_never(event)
@@ -157,34 +140,34 @@ class Supervision:
     # --- what begins an operation -------------------------------------------------
 
     def _begin(
-        self, event: Boot | RetryDue | Add | Revive | Remove, now: float, actions: list[Action]
+        self, event: ev.Boot | ev.RetryDue | _Request, now: float, actions: list[ev.Action]
     ) -> None:
         match event:
-            case Boot():
+            case ev.Boot():
                 self._run(_Operation(_Goal.BOOT, starts=deque(self.children)), actions)
-            case RetryDue(id):
+            case ev.RetryDue(id):
                 child = self.children.get(id)
                 if child and child.phase is Phase.RETRYING:
                     self._restart(child, now, actions)
-            case Add(spec, token):
+            case ev.Add(spec, token):
                 refusal = self._refusal(spec)
                 if refusal:
-                    actions.append(Answer(token, spec.id, *refusal))
+                    actions.append(ev.Answer(token, spec.id, *refusal))
                     return
                 self.children[spec.id] = Child(spec)
                 self._run(_Operation(_Goal.ADD, deque(), deque([spec.id]), spec.id, token), actions)
-            case Revive(id, token):
+            case ev.Revive(id, token):
                 child = self.children.get(id)
                 if child is None:
-                    actions.append(Answer(token, id, "not_found", f"There is no child {id!r}."))
+                    actions.append(ev.Answer(token, id, "not_found", f"There is no child {id!r}."))
                 elif child.phase is not Phase.DOWN:
                     word = "restarting" if child.phase is Phase.RETRYING else "running"
-                    actions.append(Answer(token, id, word, f"Child {id!r} is {word} already."))
+                    actions.append(ev.Answer(token, id, word, f"Child {id!r} is {word} already."))
                 else:
                     self._run(_Operation(_Goal.REVIVE, deque(), deque([id]), id, token), actions)
-            case Remove(id, token):
+            case ev.Remove(id, token):
                 if id not in self.children:
-                    actions.append(Answer(token, id, "not_found", f"There is no child {id!r}."))
+                    actions.append(ev.Answer(token, id, "not_found", f"There is no child {id!r}."))
                 else:
                     self._run(_Operation(_Goal.REMOVE, deque([id]), deque(), id, token), actions)
             case _:
@@ -207,24 +190,24 @@ class Supervision:
             )
         return None
 
-    def _shut_down(self, reason: ExitReason, actions: list[Action]) -> None:
+    def _shut_down(self, reason: ExitReason, actions: list[ev.Action]) -> None:
         """Stops all children; replaces the operation under way."""
         if self._operation is not None:
             if self._operation.goal is _Goal.SHUTDOWN:
                 return
             if self._operation.token is not None:
-                actions.append(Answer(self._operation.token, self._operation.target, *_STOPPING))
+                actions.append(ev.Answer(self._operation.token, self._operation.target, *_STOPPING))
         for event in self._backlog:
-            if isinstance(event, Add | Revive | Remove):
+            if isinstance(event, _Request):
                 actions.append(_stopping(event))
         # Children that ended meanwhile need no stopping.
-        self._backlog = deque(event for event in self._backlog if isinstance(event, Exited))
+        self._backlog = deque(event for event in self._backlog if isinstance(event, ev.Exited))
         order = list(reversed(self.children))
         # One at a time, so a child that is being stopped already comes first.
         order.sort(key=lambda id: self.children[id].phase is not Phase.STOPPING)
         self._run(_Operation(_Goal.SHUTDOWN, deque(order), reason=reason), actions)
 
-    def _restart(self, child: Child, now: float, actions: list[Action]) -> None:
+    def _restart(self, child: Child, now: float, actions: list[ev.Action]) -> None:
         id = child.spec.id
         self._restarts.append(now)
         while self._restarts[0] < now - self.period:
@@ -254,13 +237,13 @@ class Supervision:
 
     # --- reports on children ---------------------------------------------------------
 
-    def _started(self, id: str, actions: list[Action]) -> None:
+    def _started(self, id: str, actions: list[ev.Action]) -> None:
         child = self.children.get(id)
         if child and child.phase is Phase.STARTING:
             child.phase = Phase.RUNNING
             self._advance(actions)
 
-    def _exited(self, id: str, reason: ExitReason, now: float, actions: list[Action]) -> None:
+    def _exited(self, id: str, reason: ExitReason, now: float, actions: list[ev.Action]) -> None:
         child = self.children.get(id)
         if child is None:
             return
@@ -275,7 +258,7 @@ class Supervision:
             case Phase.RUNNING if self._operation is not None:
                 # It stays RUNNING until the operation is to stop it and finds it dead, or the
                 # backlog is handled.
-                self._backlog.append(Exited(id, reason))
+                self._backlog.append(ev.Exited(id, reason))
             case Phase.RUNNING:
                 self._ended_by_itself(child, reason, now, actions)
             case Phase.DOWN | Phase.RETRYING:
@@ -284,7 +267,7 @@ class Supervision:
                 assert_never(child.phase)
 
     def _ended_by_itself(
-        self, child: Child, reason: ExitReason, now: float, actions: list[Action]
+        self, child: Child, reason: ExitReason, now: float, actions: list[ev.Action]
     ) -> None:
         match child.spec.restart:
             case Restart.PERMANENT:
@@ -307,7 +290,7 @@ class Supervision:
             sentence = f"significant child {child.spec.id!r} ended"
             self._shut_down(ExitReason(ExitKind.SHUTDOWN, sentence), actions)
 
-    def _start_failed(self, child: Child, reason: ExitReason, actions: list[Action]) -> None:
+    def _start_failed(self, child: Child, reason: ExitReason, actions: list[ev.Action]) -> None:
         operation = self._operation
         assert operation is not None
         id = child.spec.id
@@ -317,12 +300,12 @@ class Supervision:
                 self._shut_down(ExitReason(ExitKind.CRASHED, sentence, reason.error), actions)
             case _Goal.RESTART:
                 child.phase = Phase.RETRYING
-                actions.append(Retry(id))
+                actions.append(ev.Retry(id))
                 self._operation = None
             case _Goal.ADD | _Goal.REVIVE:
                 if operation.goal is _Goal.ADD or child.spec.restart is Restart.TEMPORARY:
                     del self.children[id]
-                actions.append(Answer(operation.token, id, "start_failed", sentence))
+                actions.append(ev.Answer(operation.token, id, "start_failed", sentence))
                 self._operation = None
             case _Goal.SHUTDOWN:
                 pass  # it ended before its turn to be stopped
@@ -333,11 +316,11 @@ class Supervision:
 
     # --- the operation ---------------------------------------------------------------
 
-    def _run(self, operation: _Operation, actions: list[Action]) -> None:
+    def _run(self, operation: _Operation, actions: list[ev.Action]) -> None:
         self._operation = operation
         self._advance(actions)
 
-    def _advance(self, actions: list[Action]) -> None:
+    def _advance(self, actions: list[ev.Action]) -> None:
         """Takes the operation's next step, or finishes it."""
         operation = self._operation
         if operation is None:
@@ -348,7 +331,7 @@ class Supervision:
                 child.phase = Phase.DOWN
             if child.phase in (Phase.STARTING, Phase.RUNNING):
                 child.phase = Phase.STOPPING
-                actions.append(Halt(id, child.spec.seconds_to_stop))
+                actions.append(ev.Halt(id, child.spec.seconds_to_stop))
             if child.phase is Phase.STOPPING:
                 return
             child.phase = Phase.DOWN
@@ -362,34 +345,34 @@ class Supervision:
                 child.phase = Phase.STARTING
                 restarting = operation.goal is _Goal.RESTART
                 child.restarts += restarting
-                actions.append(Start(child.spec, restarting))
+                actions.append(ev.Start(child.spec, restarting))
             if child.phase is Phase.STARTING:
                 return
         self._finish(operation, actions)
 
-    def _finish(self, operation: _Operation, actions: list[Action]) -> None:
+    def _finish(self, operation: _Operation, actions: list[ev.Action]) -> None:
         self._operation = None
         match operation.goal:
             case _Goal.BOOT:
-                actions.append(Booted())
+                actions.append(ev.Booted())
             case _Goal.RESTART:
                 pass
             case _Goal.ADD | _Goal.REVIVE:
-                actions.append(Answer(operation.token, operation.target))
+                actions.append(ev.Answer(operation.token, operation.target))
             case _Goal.REMOVE:
                 del self.children[operation.target]
-                actions.append(Answer(operation.token, operation.target))
+                actions.append(ev.Answer(operation.token, operation.target))
             case _Goal.SHUTDOWN:
                 self.ended = True
                 self._backlog.clear()
-                actions.append(Exit(operation.reason))
+                actions.append(ev.Exit(operation.reason))
             case _:
                 assert_never(operation.goal)
 
     def _take_exit(self, id: str) -> bool:
         """Removes the child's exit from the backlog; returns whether there was one."""
         for event in self._backlog:
-            if isinstance(event, Exited) and event.id == id:
+            if isinstance(event, ev.Exited) and event.id == id:
                 self._backlog.remove(event)
                 return True
         return False
@@ -403,9 +386,9 @@ class Supervision:
 _STOPPING = ("stopping", "The supervisor is stopping.")
 
 
-def _stopping(event: Add | Revive | Remove) -> Answer:
-    id = event.spec.id if isinstance(event, Add) else event.id
-    return Answer(event.token, id, *_STOPPING)
+def _stopping(event: _Request) -> ev.Answer:
+    id = event.spec.id if isinstance(event, ev.Add) else event.id
+    return ev.Answer(event.token, id, *_STOPPING)
 
 
 def _drain(ids: deque[str]) -> Iterator[str]:

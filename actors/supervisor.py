@@ -217,8 +217,8 @@ class Supervisor(Actor):
             case ev.Halt(id, seconds):
                 self._halt(id, seconds)
             case ev.Abandon(id):
-                seconds = self._machine.children[id].spec.seconds_to_stop
-                self._abandon(id, seconds)
+                if id in self._cells:
+                    self._cells[id].abandon(self._machine.children[id].spec.seconds_to_stop)
             case ev.Retry(id):
                 self._note(ev.RetryDue(id))
             case ev.Answer(token, id, code, sentence):
@@ -233,9 +233,9 @@ class Supervisor(Actor):
                 assert_never(action)
 
     def _start(self, spec: ChildSpec) -> None:
-        path = f"{self.ref.address.path}/{spec.id}"
+        path, own = f"{self.ref.address.path}/{spec.id}", self._cell
         try:
-            cell = prepare(self.system, spec, path, _ParentOf(self._cell))
+            cell = prepare(self.system, spec, path, lambda news: own.post(ForSupervisor(news)))
         except (ActorDead, NameTaken) as error:
             self._note(ev.Exited(spec.id, crashed(error)))
             return
@@ -251,12 +251,6 @@ class Supervisor(Actor):
         if seconds < math.inf:
             note = ForSupervisor(_StopOverdue(id, cell.address.incarnation))
             self._timers[id] = self.after(seconds, note)
-
-    def _abandon(self, id: str, seconds: float) -> None:
-        cell = self._cells.get(id)
-        if cell is not None:
-            sentence = f"it did not stop within {seconds:g} s"
-            cell.abandon(ExitReason(ExitKind.ABANDONED, sentence))
 
     def _answer(self, token: object, id: str, code: str, sentence: str) -> None:
         ref = self.child(id)
@@ -274,18 +268,3 @@ class Supervisor(Actor):
     def _note(self, event: ev.Event) -> None:
         """Posts an event to this supervisor, in turn; a stop overtakes it."""
         self._cell.post(ForSupervisor(event), urgent=False)
-
-
-class _ParentOf:
-    """Posts news of a child to its supervisor."""
-
-    __slots__ = ("_cell",)
-
-    def __init__(self, cell: Cell) -> None:
-        self._cell = cell
-
-    def child_started(self, event: ChildStarted) -> None:
-        self._cell.post(ForSupervisor(event))
-
-    def child_exited(self, event: ChildExited) -> None:
-        self._cell.post(ForSupervisor(event))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from manta.actors.address import Address
 from manta.actors.cell import LocalRef, current
-from manta.actors.clock import Clock, SystemClock
 from manta.actors.errors import StartFailed, WouldDeadlock
 from manta.actors.exits import SHUTDOWN
 from manta.actors.registry import Registry
@@ -17,49 +15,33 @@ from manta.actors.runtime import prepare
 from manta.actors.signals import ChildExited, ChildStarted
 from manta.actors.specs import ChildSpec
 
-if TYPE_CHECKING:
-    from manta.transports.interface import Transport
-
 log = logging.getLogger("manta.actors")
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 
 
-class _Root:
-    """The parent of a root, which nobody restarts."""
-
-    def __init__(self) -> None:
-        self.settled = threading.Event()
-
-    def child_started(self, event: ChildStarted) -> None:
-        self.settled.set()
-
-    def child_exited(self, event: ChildExited) -> None:
-        self.settled.set()
-        level = logging.DEBUG if event.reason.is_normal else logging.ERROR
-        log.log(level, "%s", event, exc_info=event.reason.error)
-
-
 class ActorSystem(Registry):
     """Supervision trees with one clock and one transport, which `stop` closes."""
-
-    def __init__(
-        self, name: str, *, clock: Clock | None = None, transport: Transport | None = None
-    ) -> None:
-        super().__init__(name, clock or SystemClock(), transport)
 
     def spawn(self, spec: ChildSpec, *, timeout: float = START_TIMEOUT) -> LocalRef:
         """Starts a root and blocks until it runs, `timeout` real seconds at most.
 
         Raises StartFailed, NameTaken, or ActorDead once the system stops.
         """
-        parent = _Root()
-        cell = prepare(self, spec, spec.id, parent)
+        settled = threading.Event()
+
+        def heard(news: ChildStarted | ChildExited) -> None:
+            settled.set()
+            if isinstance(news, ChildExited):  # for good: nobody restarts a root
+                level = logging.DEBUG if news.reason.is_normal else logging.ERROR
+                log.log(level, "%s", news, exc_info=news.reason.error)
+
+        cell = prepare(self, spec, spec.id, heard)
         with self._lock:
             self._roots.append(cell)
         cell.launch()
-        if not parent.settled.wait(timeout):
+        if not settled.wait(timeout):
             cell.end(SHUTDOWN, 0.0)
             raise StartFailed(f"{cell.address} did not start within {timeout:g} s")
         if not cell.started and cell.exit_reason is not None:

@@ -108,14 +108,13 @@ encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Wire).decode
 
 
-_KINDS: tuple[tuple[str, type[ActorError]], ...] = (
-    ("full", MailboxFull),
-    ("crashed", ActorCrashed),
-    ("dead", ActorDead),
-    ("expired", AskTimeout),
-    ("invalid", InvalidMessage),
-)
-_ERRORS = dict(_KINDS)
+_ERRORS: dict[str, type[ActorError]] = {  # in order: a crash is a death too
+    "full": MailboxFull,
+    "crashed": ActorCrashed,
+    "dead": ActorDead,
+    "expired": AskTimeout,
+    "invalid": InvalidMessage,
+}
 
 
 def failure(id: int, error: BaseException) -> Failure:
@@ -123,7 +122,7 @@ def failure(id: int, error: BaseException) -> Failure:
     if isinstance(error, Refused):
         sentence, data = error.sentence[:4096], error.data
         return Failure(id, "refused", sentence, error.code[:64], data)
-    for kind, cls in _KINDS:
+    for kind, cls in _ERRORS.items():
         if isinstance(error, cls):
             return Failure(id, kind, str(error)[:4096])
     return Failure(id, "crashed", f"{type(error).__name__} where the answer was made")

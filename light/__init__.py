@@ -14,24 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Globals", "Local", "MantaPath", "Results", "Task", "World"]
 
-_MODULES = {
-    "Globals": "globals",
-    "Local": "local",
-    "MantaPath": "path",
-    "Results": "results",
-    "Task": "task",
-    "World": "world",
-}
-
 
 def __getattr__(name: str) -> object:
     """Imports a name's module when the name is asked for: a task pays for what it uses."""
-    module = _MODULES.get(name)
-    if module is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
     import sys
 
+    module = name.removeprefix("Manta").lower()
     value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     # Not globals(): once imported, the submodule `globals` hides the built-in here.
     setattr(sys.modules[__name__], name, value)

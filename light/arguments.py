@@ -23,7 +23,13 @@ def name(what: str, value: object) -> str:
         raise TypeError(f"A {what} is a str that is not empty, not {value!r:.60}.")
     if len(value) > LONGEST_NAME:
         raise ValueError(f"A {what} has at most {LONGEST_NAME} characters, not {len(value)}.")
-    _encodable(what, value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"A {what} is text that UTF-8 can write, and {value!r:.60} is not: it holds half of a "
+            "surrogate pair."
+        ) from None
     return str(value)
 
 
@@ -35,10 +41,9 @@ def node(value: object) -> str:
     return name("node's id or alias", value)
 
 
-def text(what: str, value: object) -> str:
+def text(value: object) -> str:
     """Text for people, cut where it is too long."""
-    shown = str(value)[:LONGEST_TEXT]
-    return shown.encode("utf-8", "replace").decode()
+    return str(value)[:LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
 def whole(what: str, value: object) -> int:
@@ -96,13 +101,3 @@ def one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises ValueError."""
     if value not in allowed:
         raise ValueError(f"{what} is {value!r:.60}: give one of {', '.join(allowed)}.")
-
-
-def _encodable(what: str, value: str) -> None:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"A {what} is text that UTF-8 can write, and {value!r:.60} is not: it holds half of a "
-            "surrogate pair."
-        ) from None

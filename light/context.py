@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from manta.light.errors import NotInTask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class Brief:
@@ -94,17 +94,12 @@ class Context(Protocol):
 
 class Usage:
     """The attempt that is running, if any, and the socket that takes its log records, one in a
-    datagram. While none runs, `watch` is called when code uses the context."""
+    datagram. `watch` is called when a module uses the context while it is imported outside one."""
 
     def __init__(self) -> None:
         self.context: Context | None = None
-        self.watch: Watch | None = None
+        self.watch: Callable[[], None] | None = None
         self.log_sink: int | None = None
-
-
-class Watch(Protocol):
-    def __call__(self) -> None:
-        """Called when code uses the context while its module is being imported."""
 
 
 usage = Usage()

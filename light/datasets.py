@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from manta.light.errors import DataCorruptionError, MissingPackage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from manta.light.path import MantaPath
 
 
@@ -16,17 +18,20 @@ def load(path: MantaPath) -> Any:
 
     Raises MissingPackage, DataCorruptionError, FileNotFoundError.
     """
-    suffix = path.suffix.lower()
-    if path.is_dir() or suffix not in (".npy", ".npz", ".pt", ".csv", ".parquet"):
+    read = None if path.is_dir() else _READERS.get(path.suffix.lower())
+    if read is None:
         path.stat()  # raises where there is nothing
         return path
-    if suffix == ".pt":
-        return _torch(path)
-    if suffix == ".csv":
-        return _checked(path, _package("pandas", path).read_csv)
-    if suffix == ".parquet":
-        return _checked(path, _package("pandas", path).read_parquet)
-    return _checked(path, _numpy)
+    try:
+        return read(path)
+    except (OSError, MissingPackage):
+        raise
+    except ImportError as error:  # pandas without an engine for parquet
+        raise MissingPackage(f"{path.name} can't be read on this node: {error}") from error
+    except Exception as error:  # each library has errors of its own
+        raise DataCorruptionError(
+            f"{path.name} is not what its suffix says, or is damaged: {error}"
+        ) from error
 
 
 def load_numpy(path: MantaPath) -> Any:
@@ -58,25 +63,20 @@ def _numpy(path: MantaPath) -> Any:
 
 
 def _torch(path: MantaPath) -> Any:
-    torch = _package("torch", path)
-    return _checked(path, lambda file: torch.load(file, map_location="cpu", weights_only=True))
+    return _package("torch", path).load(path, map_location="cpu", weights_only=True)
+
+
+_READERS: dict[str, Callable[[MantaPath], Any]] = {
+    ".npy": _numpy,
+    ".npz": _numpy,
+    ".pt": _torch,
+    ".csv": lambda path: _package("pandas", path).read_csv(path),
+    ".parquet": lambda path: _package("pandas", path).read_parquet(path),
+}
 
 
 def _array(value: Any) -> Any:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
-
-
-def _checked(path: MantaPath, read: Any) -> Any:
-    try:
-        return read(path)
-    except (OSError, MissingPackage):
-        raise
-    except ImportError as error:  # pandas without an engine for parquet
-        raise MissingPackage(f"{path.name} can't be read on this node: {error}") from error
-    except Exception as error:  # each library has errors of its own
-        raise DataCorruptionError(
-            f"{path.name} is not what its suffix says, or is damaged: {error}"
-        ) from error
 
 
 def _package(name: str, path: MantaPath) -> Any:

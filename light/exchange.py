@@ -130,7 +130,7 @@ class Exchange:
         number = _next_number(2)
         goes_on = on_peer_lost == "continue"
         _contribute(number, "all_reduce", value, to=None if goes_on else 0)
-        if self._rank:  # rank 0 reduces for all
+        if self.rank:  # rank 0 reduces for all
             try:
                 (part,) = _collect(number + 1, "all_reduce", timeout, ranks=(0,))
             except PeerLost:
@@ -145,10 +145,10 @@ class Exchange:
         try:
             outcome = reduce([(part.rank, part.value) for part in parts], op)
         except Exception as error:
-            if not self._rank:  # tell all why there is no outcome: outcomes are never text
+            if not self.rank:  # tell all why there is no outcome: outcomes are never text
                 _contribute(number + 1, "all_reduce", str(error) or type(error).__name__)
             raise
-        if not self._rank:
+        if not self.rank:
             _contribute(number + 1, "all_reduce", outcome)
         return outcome
 
@@ -161,7 +161,7 @@ class Exchange:
         arguments.one_of("op", op, OPS)
         number = _next_number(1)
         form = form_of(value)  # arrays of different lengths would be cut at different places
-        for rank, part in enumerate(_split(value, self._size)):
+        for rank, part in enumerate(_split(value, self.size)):
             _contribute(number, "reduce_scatter", [form, part], to=rank)
         parts = _collect(number, "reduce_scatter", timeout)
         check_forms([(part.rank, part.value[0]) for part in parts])
@@ -195,7 +195,7 @@ class Exchange:
         until then, and then the quorum decides (without one, a single value is enough).
         Raises PeerLost, Timeout.
         """
-        size = self._size
+        size = self.size
         root = arguments.rank("root", root, size)
         if quorum is not None:
             quorum = arguments.fraction("quorum", quorum)
@@ -203,7 +203,7 @@ class Exchange:
             deadline = arguments.seconds("deadline", deadline)
         number = _next_number(1)
         _contribute(number, "gather", value, to=root)
-        if self._rank != root:
+        if self.rank != root:
             return None
         if quorum is None and deadline is None:
             return [_given(part) for part in _collect(number, "gather", timeout)]
@@ -227,10 +227,10 @@ class Exchange:
 
         Other ranks leave `values` out. Raises PeerLost.
         """
-        size = self._size
+        size = self.size
         root = arguments.rank("root", root, size)
         number = _next_number(1)
-        if self._rank == root:
+        if self.rank == root:
             given: Any = values
             if not hasattr(given, "__len__") or len(given) != size:
                 count = len(given) if hasattr(given, "__len__") else f"{given!r:.60}"
@@ -286,6 +286,16 @@ class Exchange:
     # Who is there.
 
     @property
+    def rank(self) -> int:
+        """This instance's number among the task's instances in this iteration, from 0."""
+        return current().brief.index
+
+    @property
+    def size(self) -> int:
+        """How many instances the task has in this iteration."""
+        return current().brief.size
+
+    @property
     def peers(self) -> list[Peer]:
         """This task's instances in this iteration, by rank, this one among them."""
         return [Peer(*peer) for peer in current().call("list_peers")]
@@ -296,7 +306,7 @@ class Exchange:
 
         The shares of a task's instances add up to 1. In the first iteration they are equal.
         """
-        return next(peer.share for peer in self.peers if peer.rank == self._rank)
+        return next(peer.share for peer in self.peers if peer.rank == self.rank)
 
     # What the next attempt of this instance finds.
 
@@ -308,14 +318,6 @@ class Exchange:
         """This instance's last checkpoint in this iteration, whichever attempt made it, or None."""
         state = current().call("restore")
         return None if state is MISSING else state
-
-    @property
-    def _rank(self) -> int:
-        return current().brief.index
-
-    @property
-    def _size(self) -> int:
-        return current().brief.size
 
 
 def _next_number(count: int) -> int:

@@ -43,7 +43,7 @@ def _reduce(values: Sequence[tuple[int, Any]], op: str, where: str) -> Any:
         return type(first)(items) if type(first) in (list, tuple) else items
     leaves = [value for _, value in values]
     if isinstance(first, bool | int | float):
-        return _numbers(leaves, op)
+        return _NUMBERS[op](leaves)
     if hasattr(first, "shape") and hasattr(first, "dtype"):
         return _arrays(leaves, op)
     raise TypeError(
@@ -85,10 +85,6 @@ _NUMBERS: dict[str, Callable[[Sequence[Any]], Any]] = {
 }
 
 
-def _numbers(values: Sequence[Any], op: str) -> Any:
-    return _NUMBERS[op](values)
-
-
 def _arrays(values: Sequence[Any], op: str) -> Any:
     if type(values[0]).__module__.partition(".")[0] == "torch":
         return _tensors(values, op)
@@ -102,7 +98,7 @@ def _arrays(values: Sequence[Any], op: str) -> Any:
             fold(total, value, out=total)
         return total
     kind = numpy.result_type(first)
-    if kind.kind in "bu" or kind.kind == "i":
+    if kind.kind in "bui":
         dtype: Any = numpy.float64 if op == "mean" else numpy.sum(numpy.zeros(0, kind)).dtype
     else:
         dtype = kind

@@ -78,16 +78,6 @@ class World(Exchange):
         """The iteration's number, from 0."""
         return current().brief.iteration
 
-    @property
-    def rank(self) -> int:
-        """This instance's number among the task's instances in this iteration, from 0."""
-        return current().brief.index
-
-    @property
-    def size(self) -> int:
-        """How many instances the task has in this iteration."""
-        return current().brief.size
-
     # What comes next.
 
     def schedule_next_iter(
@@ -126,7 +116,7 @@ class World(Exchange):
         fraction = arguments.number("fraction", fraction)
         if not 0 <= fraction <= 1:
             raise ValueError(f"progress() takes a fraction from 0 to 1, not {fraction}.")
-        current().call("progress", fraction=fraction, message=arguments.text("message", message))
+        current().call("progress", fraction=fraction, message=arguments.text(message))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs numbers by name; `step` counts within the attempt where there are several."""

@@ -256,11 +256,5 @@ def _value(message: dict[str, Any], fds: list[int]) -> Any:
 def _entry(message: dict[str, Any], fds: list[int]) -> Entry | Part:
     if "rank" in message:
         return Part(message["rank"], _value(message, fds))
-    return Entry(
-        message["node_id"],
-        message["alias"],
-        message["index"],
-        message["iteration"],
-        message["attempt"],
-        _value(message, fds),
-    )
+    names = ("node_id", "alias", "index", "iteration", "attempt")
+    return Entry(value=_value(message, fds), **{name: message[name] for name in names})

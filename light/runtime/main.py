@@ -277,7 +277,7 @@ class Runtime:
             return
         self._worker = None
         worker.connection.close()
-        code = processes.exit_code(status)
+        code = os.waitstatus_to_exitcode(status)
         if self._is_importing:
             self._is_importing = False
             self._mode = None

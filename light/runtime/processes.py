@@ -172,8 +172,3 @@ def send(pid: int, sig: int) -> None:
         os.kill(pid, sig)
     except (ProcessLookupError, PermissionError):
         return  # ended, or became another user's, which only that user may end
-
-
-def exit_code(status: int) -> int:
-    """The exit code as `subprocess` has it: negative for a signal."""
-    return os.waitstatus_to_exitcode(status)

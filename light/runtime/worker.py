@@ -242,8 +242,6 @@ class _Process:
         return self._targets[class_name]
 
     def _is_resident(self, class_name: str | None) -> bool:
-        if class_name in self._targets:
-            return self._targets[class_name].is_resident
         from manta.light.runtime.loader import NothingToRun
 
         try:
@@ -305,7 +303,7 @@ class _Process:
             self._be_attempt(attempt, class_name, template)
         self._settings.shared.attempt_pid = pid
         attempt.close()
-        status = processes.exit_code(os.waitpid(pid, 0)[1])
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self._settings.shared.attempt_pid = 0
         self._connection.send({"k": "exited", "status": status, "resident": False})
         self._warm()

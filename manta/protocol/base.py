@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Union
 
 import msgspec
 
@@ -15,6 +15,13 @@ class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """Root of the messages; `reply` is the type of a request's answer."""
 
     reply: ClassVar[type[msgspec.Struct] | None] = None
+
+
+def requests(replies: dict[type[Message], type[Message]]) -> Any:
+    """Gives each request the type of its answer; returns the union of the requests."""
+    for request, reply in replies.items():
+        request.reply = reply
+    return Union[tuple(replies)]  # noqa: UP007
 
 
 class Ok(Message, frozen=True):

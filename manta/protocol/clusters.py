@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
-from manta.protocol.base import Wait
+from manta.protocol.base import Wait, requests
 from manta.protocol.node import Capabilities, Load, Message, Ok, Seconds
 from manta.protocol.spec import Name
 
@@ -121,36 +121,20 @@ class RemoveNode(Message, frozen=True):
     node: str
 
 
-_REPLIES: dict[type[Message], type[Message]] = {
-    CreateCluster: ClusterInfo,
-    ListClusters: Clusters,
-    WatchClusters: Clusters,
-    GetCluster: ClusterInfo,
-    StartCluster: ClusterInfo,
-    StopCluster: ClusterInfo,
-    DeleteCluster: Ok,
-    CreateNodeToken: Token,
-    ListNodes: Nodes,
-    WatchNodes: Nodes,
-    GetNode: NodeInfo,
-    RequestNodeStop: Ok,
-    RemoveNode: Ok,
-}
-for _request, _reply in _REPLIES.items():
-    _request.reply = _reply
-
-ClusterRequest = (
-    CreateCluster
-    | ListClusters
-    | WatchClusters
-    | GetCluster
-    | StartCluster
-    | StopCluster
-    | DeleteCluster
-    | CreateNodeToken
-    | ListNodes
-    | WatchNodes
-    | GetNode
-    | RequestNodeStop
-    | RemoveNode
+ClusterRequest: Any = requests(
+    {
+        CreateCluster: ClusterInfo,
+        ListClusters: Clusters,
+        WatchClusters: Clusters,
+        GetCluster: ClusterInfo,
+        StartCluster: ClusterInfo,
+        StopCluster: ClusterInfo,
+        DeleteCluster: Ok,
+        CreateNodeToken: Token,
+        ListNodes: Nodes,
+        WatchNodes: Nodes,
+        GetNode: NodeInfo,
+        RequestNodeStop: Ok,
+        RemoveNode: Ok,
+    }
 )

@@ -9,7 +9,7 @@ acknowledged, and applied once.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,6 +17,7 @@ from manta.protocol.base import Instance as Instance
 from manta.protocol.base import Message as Message
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
+from manta.protocol.base import requests
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
 from manta.protocol.tree import ReadTree
@@ -390,34 +391,23 @@ class StopNode(Message, frozen=True):
     drain: bool = False
 
 
-Enroll.reply = Enrolled
-Inquire.reply = Standing
-ExamineToken.reply = Ok
-Register.reply = Registered
-Heartbeat.reply = HeartbeatReply
-FetchDesired.reply = Desired
-ReadGlobal.reply = GlobalValue
-ListGlobals.reply = Tags
-SelectResults.reply = ResultEntries
+NodeRequest: Any = requests(
+    {
+        Enroll: Enrolled,
+        Inquire: Standing,
+        ExamineToken: Ok,
+        Register: Registered,
+        Heartbeat: HeartbeatReply,
+        FetchDesired: Desired,
+        ReadGlobal: GlobalValue,
+        ListGlobals: Tags,
+        SelectResults: ResultEntries,
+    }
+)
 StopNode.reply = Ok
 
-FromNode = (
-    Enroll
-    | Inquire
-    | ExamineToken
-    | Register
-    | Heartbeat
-    | FetchDesired
-    | ReadGlobal
-    | ListGlobals
-    | SelectResults
-    | ResolvePeer
-    | CheckNext
-    | ExchangeRead
-    | JournalBatch
-    | LogBatch
-    | Goodbye
-)
+NodeReport = JournalBatch | LogBatch | Goodbye
+FromNode: Any = NodeRequest | ResolvePeer | CheckNext | ExchangeRead | NodeReport
 """What a manager accepts on its node port."""
 
 ToNode = DesiredChanged | JournalAck | LogAck | StopNode | ReadTree

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from manta.protocol.base import Message, Ok
+from typing import Any
+
+from manta.protocol.base import Message, Ok, requests
 
 
 class SignIn(Message, frozen=True):
@@ -40,14 +42,12 @@ class Logout(Message, frozen=True):
     everywhere: bool = False
 
 
-_REPLIES: dict[type[Message], type[Message]] = {
-    SignIn: SignedIn,
-    Bind: SignedIn,
-    WhoAmI: SignedIn,
-    RotateToken: SignedIn,
-    Logout: Ok,
-}
-for _request, _reply in _REPLIES.items():
-    _request.reply = _reply
-
-SignInRequest = SignIn | Bind | WhoAmI | RotateToken | Logout
+SignInRequest: Any = requests(
+    {
+        SignIn: SignedIn,
+        Bind: SignedIn,
+        WhoAmI: SignedIn,
+        RotateToken: SignedIn,
+        Logout: Ok,
+    }
+)

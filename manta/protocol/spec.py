@@ -98,9 +98,3 @@ class SwarmSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     schedule: tuple[tuple[ScheduleEntry, ...], ...] = ()
     """By iteration: entries run in order, and only their tasks run; the tasks' `after` is empty.
     The swarm ends with the last iteration, or at max_iteration if that is less."""
-
-    def task(self, alias: str) -> TaskSpec:
-        return next(task for task in self.tasks if task.alias == alias)
-
-    def module(self, name: str) -> ModuleSpec:
-        return next(module for module in self.modules if module.name == name)

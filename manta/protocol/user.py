@@ -7,11 +7,11 @@ swarm is in a final state and everything was read.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from manta.protocol.base import Wait
+from manta.protocol.base import Wait, requests
 from manta.protocol.clusters import ClusterRequest
 from manta.protocol.node import Instance, LogLine, Message, Ok, Seconds, TaskError, Timings
 from manta.protocol.sign_in import SignInRequest
@@ -311,57 +311,31 @@ class GetTree(Message, frozen=True):
     after: str = ""
 
 
-_REPLIES: dict[type[Message], type[Message]] = {
-    CheckSwarm: Planned,
-    FindMissingBlobs: MissingBlobs,
-    SendSwarm: SwarmInfo,
-    StartSwarm: SwarmInfo,
-    StopSwarm: SwarmInfo,
-    PauseSwarm: SwarmInfo,
-    ResumeSwarm: SwarmInfo,
-    RemoveSwarm: Ok,
-    GetSwarm: SwarmInfo,
-    ListSwarms: Swarms,
-    WatchSwarms: Swarms,
-    ExplainSwarm: Planned,
-    GetTasks: Tasks,
-    ReadFeed: FeedPage,
-    DeleteResults: DeletedResults,
-    SelectGlobal: SelectedGlobal,
-    SetGlobal: Ok,
-    ListGlobalTags: GlobalTags,
-    WaitSwarm: SwarmInfo,
-    GetManagerStatus: ManagerStatus,
-    GetTree: Tree,
-}
-for _request, _reply in _REPLIES.items():
-    _request.reply = _reply
-
-FromUser = (
-    SignInRequest
-    | UserRequest
-    | ClusterRequest
-    | ModuleRequest
-    | CheckSwarm
-    | FindMissingBlobs
-    | SendSwarm
-    | StartSwarm
-    | StopSwarm
-    | PauseSwarm
-    | ResumeSwarm
-    | RemoveSwarm
-    | GetSwarm
-    | ListSwarms
-    | WatchSwarms
-    | ExplainSwarm
-    | GetTasks
-    | ReadFeed
-    | DeleteResults
-    | SelectGlobal
-    | SetGlobal
-    | ListGlobalTags
-    | WaitSwarm
-    | GetManagerStatus
-    | GetTree
+SwarmRequest: Any = requests(
+    {
+        CheckSwarm: Planned,
+        FindMissingBlobs: MissingBlobs,
+        SendSwarm: SwarmInfo,
+        StartSwarm: SwarmInfo,
+        StopSwarm: SwarmInfo,
+        PauseSwarm: SwarmInfo,
+        ResumeSwarm: SwarmInfo,
+        RemoveSwarm: Ok,
+        GetSwarm: SwarmInfo,
+        ListSwarms: Swarms,
+        WatchSwarms: Swarms,
+        ExplainSwarm: Planned,
+        GetTasks: Tasks,
+        ReadFeed: FeedPage,
+        DeleteResults: DeletedResults,
+        SelectGlobal: SelectedGlobal,
+        SetGlobal: Ok,
+        ListGlobalTags: GlobalTags,
+        WaitSwarm: SwarmInfo,
+        GetManagerStatus: ManagerStatus,
+        GetTree: Tree,
+    }
 )
+
+FromUser: Any = SignInRequest | UserRequest | ClusterRequest | ModuleRequest | SwarmRequest
 """What a manager accepts on its user port."""

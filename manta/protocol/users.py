@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from manta.protocol.base import Wait
+from manta.protocol.base import Wait, requests
 from manta.protocol.node import Message, Ok, Seconds
 from manta.protocol.spec import ModuleSpec, Name
 
@@ -173,49 +175,30 @@ class RemoveModule(Message, frozen=True):
     version: str | None = None
 
 
-_REPLIES: dict[type[Message], type[Message]] = {
-    GetUser: UserInfo,
-    ListUsers: Users,
-    AddUser: UserInfo,
-    ChangePassword: Ok,
-    DeleteUser: Ok,
-    RevokeTokens: Ok,
-    GrantRole: UserInfo,
-    RevokeRole: UserInfo,
-    CreateRoleDefinition: RoleInfo,
-    DeleteRoleDefinition: Ok,
-    ListRoles: Roles,
-    SendModule: ModuleInfo,
-    GetModule: ModuleInfo,
-    ResolveModule: ModuleInfo,
-    ListModules: Modules,
-    WatchModules: Modules,
-    UpdateModule: ModuleInfo,
-    RemoveModule: Ok,
-}
-for _request, _reply in _REPLIES.items():
-    _request.reply = _reply
-
-ModuleRequest = (
-    SendModule
-    | GetModule
-    | ResolveModule
-    | ListModules
-    | WatchModules
-    | UpdateModule
-    | RemoveModule
+UserRequest: Any = requests(
+    {
+        GetUser: UserInfo,
+        ListUsers: Users,
+        AddUser: UserInfo,
+        ChangePassword: Ok,
+        DeleteUser: Ok,
+        RevokeTokens: Ok,
+        GrantRole: UserInfo,
+        RevokeRole: UserInfo,
+        CreateRoleDefinition: RoleInfo,
+        DeleteRoleDefinition: Ok,
+        ListRoles: Roles,
+    }
 )
 
-UserRequest = (
-    GetUser
-    | ListUsers
-    | AddUser
-    | ChangePassword
-    | DeleteUser
-    | RevokeTokens
-    | GrantRole
-    | RevokeRole
-    | CreateRoleDefinition
-    | DeleteRoleDefinition
-    | ListRoles
+ModuleRequest: Any = requests(
+    {
+        SendModule: ModuleInfo,
+        GetModule: ModuleInfo,
+        ResolveModule: ModuleInfo,
+        ListModules: Modules,
+        WatchModules: Modules,
+        UpdateModule: ModuleInfo,
+        RemoveModule: Ok,
+    }
 )

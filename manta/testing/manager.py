@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused
+from manta.actors import Actor, ActorError, ActorSystem, ChildSpec, Refused, Supervisor
 from manta.protocol import node as protocol
 from manta.protocol.node import Assignment, Instance, JournalEntry
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
@@ -25,7 +25,22 @@ def zmq(keys: KeyPair) -> Transport:
     return ZmqTransport(keys)
 
 
-class Client:
+class _Process:
+    """Owns a system of actors, which ends with it."""
+
+    system: ActorSystem
+
+    def close(self) -> None:
+        self.system.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Client(_Process):
     """A client with a key: a guest until it signs in, then a user."""
 
     def __init__(
@@ -77,15 +92,6 @@ class Client:
             return refusal
         raise AssertionError(f"{type(message).__name__} was answered with {answer!r}")
 
-    def close(self) -> None:
-        self.system.stop()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 def finish(assignment: Assignment) -> list[JournalEntry]:
     """A task that does nothing."""
@@ -96,7 +102,7 @@ def finish(assignment: Assignment) -> list[JournalEntry]:
     ]
 
 
-class FakeNode:
+class FakeNode(_Process):
     """A node as the manager sees one. It runs what it is assigned by calling `script`.
 
     Its journal outlives its links, as a real node's does: what is not acknowledged is
@@ -137,68 +143,36 @@ class FakeNode:
         self.system = ActorSystem(alias, transport=transport(self.keys))
         self.link = self.system.spawn(ChildSpec("node", lambda: _Root(self, address, server_key)))
 
-    def close(self) -> None:
-        self.system.stop()
-
-    def __enter__(self) -> FakeNode:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def say(self, swarm_id: str, *entries: JournalEntry) -> None:
         """Appends to the journal and sends."""
-        self.system.find(MANAGER_LINK).tell(_Say(swarm_id, entries))
+        self._tell(lambda link: link.append(swarm_id, *entries))
 
     def log(self, swarm_id: str, *lines: protocol.LogLine) -> None:
-        self.system.find(MANAGER_LINK).tell(_Log(swarm_id, lines))
+        self._tell(lambda link: link.log_lines(swarm_id, lines))
 
     def tell(self, message: Any) -> None:
         """Sends the message without the journal."""
-        self.system.find(MANAGER_LINK).tell(_Tell(message))
+        self._tell(lambda link: link.send(message))
 
     def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        return self.system.find(MANAGER_LINK).ask(_Ask(message), timeout=timeout)
+        link = self.system.find(MANAGER_LINK)
+        return link.ask(lambda link: link.forward(message), timeout=timeout)
+
+    def _tell(self, call: Callable[[_Link], object]) -> None:
+        self.system.find(MANAGER_LINK).tell(call)
 
 
-class _Say:
-    def __init__(self, swarm_id: str, entries: tuple[JournalEntry, ...]) -> None:
-        self.swarm_id, self.entries = swarm_id, entries
+class _Root(Supervisor):
+    def __init__(self, *link: Any) -> None:
+        self._link = link
 
-
-class _Log:
-    def __init__(self, swarm_id: str, lines: tuple[protocol.LogLine, ...]) -> None:
-        self.swarm_id, self.lines = swarm_id, lines
-
-
-class _Tell:
-    def __init__(self, message: Any) -> None:
-        self.message = message
-
-
-class _Ask(_Tell):
-    pass
-
-
-class _Up:
-    pass
-
-
-class _Beat:
-    pass
-
-
-def _Root(node: FakeNode, address: str, server_key: str) -> Actor:  # noqa: N802
-    from manta.actors import Supervisor
-
-    class Root(Supervisor):
-        def children(self) -> list[ChildSpec]:
-            return [ChildSpec("manager-link", lambda: _Link(node, address, server_key))]
-
-    return Root()
+    def children(self) -> list[ChildSpec]:
+        return [ChildSpec("manager-link", lambda: _Link(*self._link))]
 
 
 class _Link(Actor):
+    """Speaks to the manager for a FakeNode, and calls the functions that this tells it."""
+
     accepts: ClassVar[Any] = protocol.ToNode
 
     def __init__(self, node: FakeNode, address: str, server_key: str) -> None:
@@ -211,7 +185,7 @@ class _Link(Actor):
 
         def on_state(reason: object) -> None:
             if reason is None:
-                ref.tell(_Up())
+                ref.tell(_Link.begin)
             else:
                 self._node.registered.clear()
 
@@ -224,43 +198,23 @@ class _Link(Actor):
         self._beating = False
 
     def receive(self, message: Any) -> Any:
+        if callable(message):
+            return message(self)
         node = self._node
+        node.heard.append(message)
         match message:
-            case _Up():
-                self._begin()
-            case _Beat():
-                self._beat()
-            case _Say(swarm_id=swarm_id, entries=entries):
-                self._append(swarm_id, *entries)
-            case _Log(swarm_id=swarm_id, lines=lines):
-                log = node.lines.setdefault(swarm_id, [])
-                log += lines
-                first = len(log) - len(lines) + 1
-                self._send(protocol.LogBatch(swarm_id, first, tuple(lines)))
-            case _Ask(message=inner):
-                reply = self.defer()
-
-                def answered(value: Any, error: BaseException | None) -> None:
-                    reply.fail(error) if error else reply.set(value)
-
-                self.pipe(self._gateway.ask_future(inner, timeout=10), answered)
-            case _Tell(message=inner):
-                self._send(inner)
             case protocol.DesiredChanged():
-                node.heard.append(message)
                 if message.version == self._version + 1:
                     self._version = message.version
                     self._take(message.assign)
                 else:
                     self._ask(protocol.FetchDesired())
             case protocol.JournalAck():
-                node.heard.append(message)
                 held = node.acknowledged.get(message.swarm_id, 0)
                 node.acknowledged[message.swarm_id] = max(held, message.upto)
             case protocol.LogAck():
-                node.heard.append(message)
+                pass
             case protocol.StopNode():
-                node.heard.append(message)
                 if node.deaf:
                     self.defer()
                     return None
@@ -270,7 +224,7 @@ class _Link(Actor):
                 return super().receive(message)
         return None
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         node = self._node
         if node.token and not node.node_id:
             self._ask(
@@ -282,12 +236,19 @@ class _Link(Actor):
     def _ask(self, message: Any) -> None:
         self.pipe(self._gateway.ask_future(message, timeout=10), self._answered)
 
+    def forward(self, message: Any) -> None:
+        reply = self.defer()
+        self.pipe(
+            self._gateway.ask_future(message, timeout=10),
+            lambda value, error: reply.fail(error) if error else reply.set(value),
+        )
+
     def _answered(self, value: Any, error: BaseException | None) -> None:
         node = self._node
         match value:
             case protocol.Enrolled():
                 node.node_id = value.node_id
-                self._begin()
+                self.begin()
             case protocol.Registered():
                 node.node_id = value.node_id
                 node.registrations += 1
@@ -296,13 +257,13 @@ class _Link(Actor):
                     held = node.acknowledged.get(swarm_id, 0)
                     if entries[held:]:
                         batch = protocol.JournalBatch(swarm_id, held + 1, tuple(entries[held:]))
-                        self._send(batch)
+                        self.send(batch)
                 for swarm_id, lines in node.lines.items():
-                    self._send(protocol.LogBatch(swarm_id, 1, tuple(lines)))
+                    self.send(protocol.LogBatch(swarm_id, 1, tuple(lines)))
                 self._hold(value.desired)
                 if node.heartbeat and not self._beating:
                     self._beating = True
-                    self.after(0.2, _Beat())
+                    self.after(0.2, _Link._beat)
                 node.registered.set()
             case protocol.Desired():
                 self._hold(value)
@@ -312,7 +273,7 @@ class _Link(Actor):
         if isinstance(error, Refused):
             node.refusals.append(error)
             if error.code == "unavailable":
-                self.after(0.05, _Up())
+                self.after(0.05, _Link.begin)
 
     def _hold(self, desired: protocol.Desired) -> None:
         self._version = desired.version
@@ -322,7 +283,7 @@ class _Link(Actor):
             self._ask(protocol.FetchDesired(desired.version, got))
 
     def _beat(self) -> None:
-        self.after(0.2, _Beat())
+        self.after(0.2, _Link._beat)
         if self._node.registered.is_set():
             self._ask(protocol.Heartbeat(self._version, protocol.Load(), self._node.draining))
 
@@ -331,17 +292,22 @@ class _Link(Actor):
             if assignment.instance not in self._taken:
                 self._taken.add(assignment.instance)
                 self._node.ran.append(assignment.instance)
-                self._append(assignment.instance.swarm_id, *self._node.script(assignment))
+                self.append(assignment.instance.swarm_id, *self._node.script(assignment))
 
-    def _append(self, swarm_id: str, *entries: JournalEntry) -> None:
+    def log_lines(self, swarm_id: str, lines: tuple[protocol.LogLine, ...]) -> None:
+        log = self._node.lines.setdefault(swarm_id, [])
+        log += lines
+        self.send(protocol.LogBatch(swarm_id, len(log) - len(lines) + 1, lines))
+
+    def append(self, swarm_id: str, *entries: JournalEntry) -> None:
         if not entries:
             return
         journal = self._node.journal.setdefault(swarm_id, [])
         first = len(journal) + 1
         journal += entries
-        self._send(protocol.JournalBatch(swarm_id, first, entries))
+        self.send(protocol.JournalBatch(swarm_id, first, entries))
 
-    def _send(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         self.notify(self._gateway, message)  # if lost it is sent again after the next registration
 
 

@@ -118,23 +118,16 @@ def run_task(
     return run
 
 
+@dataclass
 class _Context:
     """The context of an attempt whose node is this process's memory."""
 
-    def __init__(
-        self,
-        brief: Brief,
-        run: TaskRun,
-        given: Mapping[str, list[Entry]],
-        heard: Mapping[str, Any],
-        waiting: Mapping[tuple[str, str], list[Any]],
-    ) -> None:
-        self.brief = brief
-        self._run = run
-        self._given = given
-        self._heard = heard
-        self._waiting = waiting
-        self._parts: dict[tuple[int, str], Any] = {}
+    brief: Brief
+    run: TaskRun
+    given: Mapping[str, list[Entry]]
+    heard: Mapping[str, Any]
+    waiting: Mapping[tuple[str, str], list[Any]]
+    parts: dict[tuple[int, str], Any] = field(default_factory=dict)
 
     def call(self, request: str, /, **fields: Any) -> Any:
         if "value" in fields:
@@ -142,43 +135,43 @@ class _Context:
         return getattr(self, f"_{request}")(**fields)
 
     def _get_global(self, tag: str) -> Any:
-        return _through(self._run.globals[tag]) if tag in self._run.globals else MISSING
+        return _through(self.run.globals[tag]) if tag in self.run.globals else MISSING
 
     def _set_global(self, tag: str, value: Any) -> None:
-        self._run.globals[tag] = value
+        self.run.globals[tag] = value
 
     def _list_global_tags(self) -> list[str]:
-        return sorted(self._run.globals)
+        return sorted(self.run.globals)
 
     def _add_result(self, tag: str, value: Any) -> None:
-        self._run.results.setdefault(tag, []).append(value)
+        self.run.results.setdefault(tag, []).append(value)
 
     def _select_results(self, tag: str, iteration: int | None) -> list[Entry]:
         at = self.brief.iteration if iteration is None else iteration
-        found = [entry for entry in self._given.get(tag, []) if entry.iteration == at]
-        if at == self.brief.iteration and tag in self._run.results:
-            value = _through(self._run.results[tag][-1])
+        found = [entry for entry in self.given.get(tag, []) if entry.iteration == at]
+        if at == self.brief.iteration and tag in self.run.results:
+            value = _through(self.run.results[tag][-1])
             found.append(Entry(NODE, self.brief.alias, 0, at, 0, value))
         return found
 
     def _schedule_next_iteration(self, node_ids: list[str], alias: str | None) -> None:
-        self._run.next_iterations.append((node_ids, alias))
+        self.run.next_iterations.append((node_ids, alias))
 
     def _stop_swarm(self) -> None:
-        self._run.stopped = True
+        self.run.stopped = True
 
     def _log_metrics(self, metrics: dict[str, float], step: int | None) -> None:
-        self._run.metrics.append(metrics)
-        self._run.steps.append(step)
+        self.run.metrics.append(metrics)
+        self.run.steps.append(step)
 
     def _progress(self, fraction: float, message: str) -> None:
-        self._run.progress.append((fraction, message))
+        self.run.progress.append((fraction, message))
 
     def _get_state(self, key: str) -> Any:
-        return _through(self._run.state[key]) if key in self._run.state else MISSING
+        return _through(self.run.state[key]) if key in self.run.state else MISSING
 
     def _set_state(self, key: str, value: Any) -> None:
-        self._run.state[key] = value
+        self.run.state[key] = value
 
     def _get_resources(self) -> dict[str, Any]:
         page = os.sysconf("SC_PAGE_SIZE")
@@ -206,22 +199,22 @@ class _Context:
     # To others and from them.
 
     def _broadcast(self, tag: str, value: Any) -> None:
-        self._run.broadcasts[tag] = value
+        self.run.broadcasts[tag] = value
 
     def _get_broadcast(self, tag: str, timeout: float) -> Any:
-        for said in (self._run.broadcasts, self._heard):
+        for said in (self.run.broadcasts, self.heard):
             if tag in said:
                 return _through(said[tag])
         raise NothingSent(f"Nobody has broadcast {tag!r}: give it to run_task(broadcasts=...).")
 
     def _send(self, to: str, tag: str, value: Any) -> None:
-        self._run.sent.append((to, tag, value))
+        self.run.sent.append((to, tag, value))
 
     def _resolve_node(self, name: str) -> str:
         return name
 
     def _receive(self, source: str, tag: str, number: int, timeout: float) -> Any:
-        messages = self._waiting.get((source, tag), ())
+        messages = self.waiting.get((source, tag), ())
         if number < len(messages):
             return messages[number]
         raise Timeout(
@@ -233,12 +226,12 @@ class _Context:
         """Nobody else could take them."""
 
     def _contribute(self, number: int, kind: str, to: int | None, value: Any = MISSING) -> None:
-        self._parts[number, kind] = value
+        self.parts[number, kind] = value
 
     def _collect(self, number: int, kind: str, **_: Any) -> list[Part]:
-        if (number, kind) not in self._parts:
+        if (number, kind) not in self.parts:
             raise CollectiveError(f"{kind} waits for a rank that run_task() does not have.")
-        return [Part(0, self._parts[number, kind])]
+        return [Part(0, self.parts[number, kind])]
 
     def _lock(self, name: str, timeout: float) -> None:
         """Nobody else could hold it."""
@@ -250,10 +243,10 @@ class _Context:
         return [[0, NODE, NODE, 1.0]]
 
     def _checkpoint(self, value: Any) -> None:
-        self._run.checkpoint = value
+        self.run.checkpoint = value
 
     def _restore(self) -> Any:
-        return MISSING if self._run.checkpoint is None else _through(self._run.checkpoint)
+        return MISSING if self.run.checkpoint is None else _through(self.run.checkpoint)
 
 
 def _check_task(task: object) -> None:

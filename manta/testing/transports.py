@@ -123,7 +123,7 @@ class MemoryHarness:
     """Virtual time."""
 
     def __init__(self, faults: Faults | None = None, seed: int = 0) -> None:
-        self.network = MemoryNetwork(rng=random.Random(seed), faults=faults)
+        self.network = MemoryNetwork(rng=random.Random(seed), faults=faults or Faults())
         self._made: list[MemoryTransport] = []
 
     def transport(self, keys: KeyPair | None = None) -> MemoryTransport:

@@ -36,8 +36,6 @@ MAX_ABANDONED = 100
 class Server(Protocol):
     """What a desk needs of its server, which keeps the connections and tells the owners."""
 
-    attempts: AttemptDesk
-
     def send(self, connection: TaskConnection, *messages: Message) -> None: ...
 
     def close(self, connection: TaskConnection) -> None: ...
@@ -112,12 +110,12 @@ class AttemptDesk:
         if isinstance(message, wire.Memory):
             self._hand_out(channel, message)
             return
-        value = getattr(message, "value", None)
-
-        def then(server: Server, payload: Payload | None, error: Error | None) -> None:
-            server.attempts.go_on(channel, message, payload, error)
-
-        self._values.take_in(channel, value, then, self._server)
+        self._values.take_in(
+            channel,
+            getattr(message, "value", None),
+            lambda desk, payload, error: desk.go_on(channel, message, payload, error),
+            self,
+        )
 
     @staticmethod
     def _abandoned(channel: RequestChannel, number: int) -> None:
@@ -160,10 +158,9 @@ class AttemptDesk:
 
     def _ask(self, channel: RequestChannel, message: Body) -> None:
         def answered(value: Any, error: Error | None) -> None:
-            def job(server: Server) -> None:
-                server.attempts.answered(channel, message, value, error)
-
-            self._sessions.post(job)
+            self._sessions.post(
+                lambda server: server.attempts.answered(channel, message, value, error)
+            )
 
         session, instance = channel.attempt.session, channel.attempt.instance
         reply = Reply(answered)
@@ -208,18 +205,20 @@ class AttemptDesk:
         if attempt.exited:  # told again
             return
         attempt.exited = True
-        self._drain(attempt)
+        for stream in attempt.streams:
+            self._sessions.emit(attempt, stream.drain())
         if not said:
             computing = 0.0 if attempt.started is None else time.monotonic() - attempt.started
             self._ended(attempt, None, died(attempt, status), computing, 0.0)
             return
         try:
             end = wire.end(said)
-
-            def then(server: Server, output: Payload | None, error: Error | None) -> None:
-                server.attempts.returned(attempt, end, output, error)
-
-            self._values.take_in(attempt.channels[0], end.output, then, self._server)
+            self._values.take_in(
+                attempt.channels[0],
+                end.output,
+                lambda desk, output, error: desk.returned(attempt, end, output, error),
+                self,
+            )
         except BrokenFrame as error:
             self._ended(attempt, None, unreadable(attempt, error), 0.0, 0.0)
 
@@ -259,7 +258,3 @@ class AttemptDesk:
                 self._server.close(connection)
         self._server.unwatch(*attempt.streams)
         self._sessions.remove_attempt(attempt)
-
-    def _drain(self, attempt: Attempt) -> None:
-        for stream in attempt.streams:
-            self._sessions.emit(attempt, stream.drain())

@@ -6,18 +6,13 @@ import contextlib
 import select
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from manta.transports.jobs import Job, JobQueue
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 Handler = Callable[[int], None]
-
-
-class _Entry(NamedTuple):
-    source: Any
-    handler: Handler
 
 
 class PollThread:
@@ -41,7 +36,7 @@ class PollThread:
         self._on_failure = on_failure
         self._epoll = select.epoll()
         self._descriptors: dict[Any, int] = {}
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, tuple[Any, Handler]] = {}
         self._jobs = JobQueue()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
@@ -61,7 +56,7 @@ class PollThread:
         fd = source if isinstance(source, int) else source.fileno()
         self._epoll.register(fd, READ)
         self._descriptors[source] = fd
-        self._entries[fd] = _Entry(source, handler)
+        self._entries[fd] = source, handler
 
     def unregister(self, source: Any) -> None:
         """Must come before the source is closed; idempotent."""
@@ -87,10 +82,10 @@ class PollThread:
                     job()
                 patience = self._tick()
                 ready = self._epoll.poll(patience if self._jobs.idle else 0)
-                for entry, events in [(self._entries[fd], events) for fd, events in ready]:
-                    if entry.source in self._descriptors:  # an earlier handler may drop it
+                for source, handler, events in [(*self._entries[fd], ev) for fd, ev in ready]:
+                    if source in self._descriptors:  # an earlier handler may drop it
                         # An error is found by reading, or by writing where that is waited for.
-                        entry.handler(events if events & (READ | WRITE) else READ | WRITE)
+                        handler(events if events & (READ | WRITE) else READ | WRITE)
             for job in self._jobs.take():
                 job()
         except BaseException as error:

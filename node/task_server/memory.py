@@ -17,12 +17,23 @@ if TYPE_CHECKING:
 
 
 class Memory:
-    """A memfd that the task writes its value into."""
+    """A memfd that the task writes its value into.
+
+    It is sealed against shrinking: whoever maps a shorter one would die.
+    """
 
     def __init__(self, size: int) -> None:
         """Raises OSError."""
-        self.fd = _memfd(size)
+        if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+            raise OSError("it is larger than this machine's memory")
         self.size = size
+        self.fd = os.memfd_create("manta-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.fd, size)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         os.close(self.fd)
@@ -66,32 +77,9 @@ class Incoming:
                 digest = self._depot.put_stream(self._ours.recv, self.size)
                 self._depot.pin(digest)
             except BaseException as error:
-                while self._drop():
-                    continue
+                with contextlib.suppress(OSError):
+                    while self._ours.recv(PIECE):
+                        continue  # though there is no room: the task hears so when it hands it in
                 self._digest.set_exception(error)
             else:
                 self._digest.set_result(digest)
-
-    def _drop(self) -> bool:
-        """Reads on though there is no room: the task hears of it when it hands the value in."""
-        try:
-            return bool(self._ours.recv(PIECE))
-        except OSError:
-            return False
-
-
-def _memfd(size: int) -> int:
-    """A memfd of that size, sealed against shrinking: whoever maps a shorter one would die.
-
-    Raises OSError.
-    """
-    if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-        raise OSError("it is larger than this machine's memory")
-    fd = os.memfd_create("manta-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd

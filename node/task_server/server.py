@@ -31,7 +31,7 @@ from manta.node.task_server.sessions import (
     RuntimeSession,
     RuntimeSessions,
 )
-from manta.node.task_server.streams import Stream
+from manta.node.task_server.streams import PipeStream, Stream
 from manta.node.task_server.values import TaskValues
 from manta.protocol.node import Instance
 
@@ -154,7 +154,7 @@ class TaskServer:
         session = self._sessions.by_id.get(id)
         for attempt in list(session.attempts.values()) if session else ():
             if attempt.instance == instance and not attempt.ended:
-                self._stop(attempt, reason)
+                self._end("stop", attempt, reason)
 
     def close_session(self, session: RuntimeSession) -> None:
         connection = self._runtimes.get(session)
@@ -239,7 +239,8 @@ class TaskServer:
         self.close(connection)
         if isinstance(role, RequestChannel):
             if not role.attempt.ended:
-                self.cancel(role.attempt, f"{role.attempt.name} was ended, because {why}")
+                sentence = f"{role.attempt.name} was ended, because {why}"
+                self._end("cancel", role.attempt, sentence)
         elif role is not None:
             self.tell(role, SessionLost(role.id, f"The runtime was cut off, because {why}"))
 
@@ -280,16 +281,13 @@ class TaskServer:
 
     def _on_greeting(self, connection: TaskConnection, first: wire.Runtime | wire.Attempt) -> None:
         role = self._sessions.by_token.get(first.token)
-        wanted = RuntimeSession if isinstance(first, wire.Runtime) else Attempt
-        if not isinstance(role, wanted):
-            self._refuse(connection, "The token is not valid, or the task has been ended.")
-        elif isinstance(first, wire.Runtime) and first.version != VERSION:
-            self._refuse(connection, f"This node speaks version {VERSION} of the task protocol.")
-        elif isinstance(first, wire.Attempt):
-            assert isinstance(role, Attempt)
+        if isinstance(first, wire.Attempt) and isinstance(role, Attempt):
             self.attempts.connected(role, first.channel, connection)
+        elif not (isinstance(first, wire.Runtime) and isinstance(role, RuntimeSession)):
+            self._refuse(connection, "The token is not valid, or the task has been ended.")
+        elif first.version != VERSION:
+            self._refuse(connection, f"This node speaks version {VERSION} of the task protocol.")
         else:
-            assert isinstance(role, RuntimeSession)
             connection.role = role
             self._greet(role, connection)
 
@@ -306,13 +304,13 @@ class TaskServer:
         self._runtimes[session] = connection
         session.waiting_since = None
         if not session.streams:
-            session.open_streams()
+            session.open_streams(PipeStream("stdout"), PipeStream("stderr"))
             self.watch(session)
         self.send(connection, ({"k": "welcome"}, session.ends))
         for attempt in list(session.attempts.values()):
             self._order(attempt)
             if attempt.cancelled is not None:
-                self._stop(attempt, attempt.cancelled)
+                self._end("stop", attempt, attempt.cancelled)
 
     def _order(self, attempt: Attempt) -> None:
         connection = self._runtimes.get(attempt.session)
@@ -320,15 +318,8 @@ class TaskServer:
             run = {"k": "run", "number": attempt.number, "token": attempt.token}
             self.send(connection, ({**run, "brief": brief(attempt.order)}, attempt.ends))
 
-    def _stop(self, attempt: Attempt, reason: str) -> None:
-        """Asks its code to end; whoever wants that sees to it that it does."""
-        self._end_attempt("stop", attempt, reason)
-
-    def cancel(self, attempt: Attempt, reason: str) -> None:
-        """Ends its process at once."""
-        self._end_attempt("cancel", attempt, reason)
-
-    def _end_attempt(self, how: str, attempt: Attempt, reason: str) -> None:
+    def _end(self, how: str, attempt: Attempt, reason: str) -> None:
+        """Has its code asked to end ("stop"), or its process killed ("cancel")."""
         attempt.cancelled = attempt.cancelled or reason
         connection = self._runtimes.get(attempt.session)
         if connection is not None:

@@ -55,8 +55,30 @@ class RequestChannel:
     """Blobs of the latest request and its answer, which must not be deleted."""
 
 
+class _Printer:
+    """Owns the streams that something prints into; `ends` until they are handed out."""
+
+    streams: list[Stream]
+    ends: list[int]
+
+    def open_streams(self, *streams: PipeStream | LogStream) -> None:
+        self.streams = [*streams]
+        self.ends = [stream.end for stream in streams]
+
+    def close_ends(self) -> None:
+        for fd in self.ends:
+            os.close(fd)
+        self.ends.clear()
+
+    def close(self) -> None:
+        self.close_ends()
+        for stream in self.streams:
+            stream.close()
+        self.streams.clear()
+
+
 @dataclass(eq=False)
-class Attempt:
+class Attempt(_Printer):
     """One run of an instance in a runtime."""
 
     session: RuntimeSession
@@ -89,26 +111,15 @@ class Attempt:
         instance = self.instance
         return f"{instance.alias}.{instance.index}"
 
-    def open_streams(self) -> None:
-        pipes = PipeStream("stdout"), PipeStream("stderr")
-        log = LogStream()
-        self.streams = [*pipes, log]
-        self.ends = [pipes[0].end, pipes[1].end, log.end]
-
     def close(self) -> None:
-        for fd in self.ends:
-            os.close(fd)
-        self.ends.clear()
-        for stream in self.streams:
-            stream.close()
-        self.streams.clear()
+        super().close()
         for memory in self.memories.values():
             memory.close()
         self.memories.clear()
 
 
 @dataclass(eq=False)
-class RuntimeSession:
+class RuntimeSession(_Printer):
     """The node's side of one runtime."""
 
     id: str
@@ -133,26 +144,13 @@ class RuntimeSession:
     waiting_since: float | None = None
     """Since when the runtime is expected to come back, after its server ended."""
 
-    def open_streams(self) -> None:
-        pipes = PipeStream("stdout"), PipeStream("stderr")
-        self.streams = [*pipes]
-        self.ends = [pipe.end for pipe in pipes]
-
-    def close_ends(self) -> None:
-        for fd in self.ends:
-            os.close(fd)
-        self.ends.clear()
-
     @property
     def running(self) -> Attempt | None:
         """The attempt that runs, and prints: they run one after another."""
         return next((r for r in self.attempts.values() if not r.ended), None)
 
     def close(self) -> None:
-        self.close_ends()
-        for stream in self.streams:
-            stream.close()
-        self.streams.clear()
+        super().close()
         for attempt in self.attempts.values():
             attempt.close()
         self.attempts.clear()
@@ -247,7 +245,7 @@ class RuntimeSessions:
     def add_attempt(self, session: RuntimeSession, order: RunAttempt) -> Attempt:
         session.count += 1
         attempt = Attempt(session, session.count, order)
-        attempt.open_streams()
+        attempt.open_streams(PipeStream("stdout"), PipeStream("stderr"), LogStream())
         session.attempts[attempt.number] = attempt
         self.by_token[attempt.token] = attempt
         return attempt

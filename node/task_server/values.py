@@ -17,7 +17,7 @@ _DIRECTLY = 1024 * 1024  # bytes up to which a value is hashed at once
 _MOST = 7  # memories not handed in that an attempt may hold, besides one for each channel
 
 Then = Callable[[Any, Payload | None, Error | None], None]
-"""Takes the server that there is by then, and a payload or an error."""
+"""Takes the AttemptDesk that there is by then, and a payload or an error."""
 
 
 class TaskValues:
@@ -43,13 +43,13 @@ class TaskValues:
         attempt.memories[attempt.memory_count] = memory
         return attempt.memory_count, memory.fd
 
-    def take_in(self, channel: RequestChannel, value: Any, then: Then, server: Any) -> None:
+    def take_in(self, channel: RequestChannel, value: Any, then: Then, desk: Any) -> None:
         """Makes a payload of a `requests.Value` as it arrived, and pins its blob for the request.
 
         `then` is called with it at once or later, on the server's thread. Raises BrokenFrame.
         """
         if not isinstance(value, int):
-            then(server, None if value is None else Inline(value), None)
+            then(desk, None if value is None else Inline(value), None)
             return
         memories = channel.attempt.memories
         memory = memories.get(value)
@@ -60,14 +60,14 @@ class TaskValues:
         if isinstance(memory, Memory):
             del memories[value]
 
-        def done(server: Any, future: Future[str]) -> None:
+        def done(desk: Any, future: Future[str]) -> None:
             error = future.exception()
             if error is None:
                 channel.pins.append(future.result())
-                then(server, BlobRef(future.result(), size), None)
+                then(desk, BlobRef(future.result(), size), None)
                 return
             kind = "ResourceExhaustionError" if isinstance(error, BlobRefused) else "BulkError"
-            then(server, None, (kind, f"{error}."))
+            then(desk, None, (kind, f"{error}."))
 
         if isinstance(memory, Memory) and size <= _DIRECTLY:
             future: Future[str] = Future()
@@ -75,7 +75,7 @@ class TaskValues:
                 future.set_result(self._adopt(memory))
             except BulkError as error:
                 future.set_exception(error)
-            done(server, future)
+            done(desk, future)
             return
         if isinstance(memory, Incoming):
             future = memory.finish()
@@ -83,7 +83,7 @@ class TaskValues:
         else:
             future = self._sealer.submit(self._adopt, memory)
         future.add_done_callback(
-            lambda future: self._sessions.post(lambda server: done(server, future))
+            lambda future: self._sessions.post(lambda server: done(server.attempts, future))
         )
 
     def _adopt(self, memory: Memory) -> str:

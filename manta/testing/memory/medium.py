@@ -11,7 +11,7 @@ import itertools
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -47,6 +47,7 @@ class Faults:
     notice: float = 0.01  # until the crash of a process is noticed
 
 
+@dataclass(eq=False)
 class Medium:
     """Carries all deliveries, in order of time.
 
@@ -54,26 +55,19 @@ class Medium:
     else it runs what is due and leaves time to its owner.
     """
 
-    def __init__(
-        self,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
-        faults: Faults | None = None,
-        *,
-        trace: Callable[[float, str], None] | None = None,
-        raise_errors: bool = False,
-    ) -> None:
-        self.clock: Clock = clock or VirtualClock()
-        self.rng = rng or random.Random(0)
-        self.faults = faults or Faults()
-        self.raise_errors = raise_errors  # of handlers, to the caller of `step`
+    clock: Clock = field(default_factory=VirtualClock)
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+    faults: Faults = field(default_factory=Faults)
+    trace: Callable[[float, str], None] = field(default=lambda at, text: None, kw_only=True)
+    raise_errors: bool = field(default=False, kw_only=True)  # of handlers, to the caller of `step`
+
+    def __post_init__(self) -> None:
         self.lock = threading.RLock()
         self.partitions: dict[frozenset[str], int] = {}  # pairs of public keys, numbered
         self.numbers = itertools.count()
         self.ports = itertools.count(40000)
         self._advance: Callable[[float], None] | None = getattr(self.clock, "advance", None)
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._trace = trace
 
     def call_later(self, delay: float, call: Callable[[], None]) -> None:
         """Run `call` in `delay` seconds, in order with the deliveries."""
@@ -121,8 +115,7 @@ class Medium:
         return True
 
     def log(self, text: str) -> None:
-        if self._trace is not None:
-            self._trace(self.clock.now(), text)
+        self.trace(self.clock.now(), text)
 
     def draw(self, span: tuple[float, float]) -> float:
         low, high = span

@@ -8,12 +8,11 @@ duplication and reordering of single messages exist to stress the layers above.
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from zmq.utils import z85
 
-from manta.testing.memory.medium import Clock, Faults, Medium
+from manta.testing.memory.medium import Medium
 from manta.testing.memory.transport import MemoryConnection, MemoryListener, MemoryTransport
 from manta.transports import frames
 from manta.transports.errors import DownReason
@@ -30,16 +29,8 @@ def public_key_of(name: str) -> str:
 class MemoryNetwork(Medium):
     """Makes transports that reach each other, and breaks what is between them."""
 
-    def __init__(
-        self,
-        clock: Clock | None = None,
-        rng: random.Random | None = None,
-        faults: Faults | None = None,
-        *,
-        trace: Callable[[float, str], None] | None = None,
-        raise_errors: bool = False,
-    ) -> None:
-        super().__init__(clock, rng, faults, trace=trace, raise_errors=raise_errors)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._bound: dict[str, MemoryListener] = {}
         self._transports: list[MemoryTransport] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from manta.transports import frames
@@ -27,17 +28,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class MemoryListener:
     """A bound address."""
 
-    def __init__(
-        self, transport: MemoryTransport, handler: LinkHandler, admission: Admission
-    ) -> None:
-        self.address = ""
-        self.transport = transport
-        self.handler = handler
-        self.admission = admission
-        self.closed = False
+    transport: MemoryTransport
+    handler: LinkHandler
+    admission: Admission
+    address: str = ""
+    closed: bool = False
 
     def links(self, peer_key: str) -> list[MemoryLink]:
         with self.transport.medium.lock:
@@ -122,61 +121,38 @@ class MemoryConnection:
             medium.call_later(after, lambda end=end: end.lost(self, reason))  # type: ignore[misc]
 
 
+@dataclass(eq=False, repr=False)
 class MemoryLink:
     """One end of a link. A dialled one has many connections, an accepted one a single one."""
 
-    def __init__(
-        self,
-        transport: MemoryTransport,
-        peer_key: str,
-        address: str,
-        handler: LinkHandler,
-        listener: MemoryListener | None = None,
-    ) -> None:
-        self.transport = transport
-        self.key = transport.public_key
-        self.listener = listener
-        self.connection: MemoryConnection | None = None
-        self._medium = transport.medium
-        self._peer_key = peer_key
-        self._address = address
-        self._handler = handler
-        self._state: DownReason | None = DownReason.CONNECTING
-        self._ended = False
-        self._peer_version = ""
-        self._in_flight = 0
-        self._limits = transport.limits
-        self._window = transport.window
+    transport: MemoryTransport
+    peer_key: str
+    address: str
+    handler: LinkHandler
+    listener: MemoryListener | None = None
+    connection: MemoryConnection | None = None
+    state: DownReason | None = DownReason.CONNECTING
+    peer_version: str = ""
+    _ended: bool = False
+    _in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self.key, self._medium = self.transport.public_key, self.transport.medium
+        self._limits, self._window = self.transport.limits, self.transport.window
 
     def __repr__(self) -> str:
-        return f"<{self.transport.name} {'->' if self._address else '<-'} {self._peer_key[:8]}>"
-
-    @property
-    def peer_key(self) -> str:
-        return self._peer_key
-
-    @property
-    def address(self) -> str:
-        return self._address
-
-    @property
-    def state(self) -> DownReason | None:
-        return self._state
-
-    @property
-    def peer_version(self) -> str:
-        return self._peer_version
+        return f"<{self.transport.name} {'->' if self.address else '<-'} {self.peer_key[:8]}>"
 
     def send(self, message: Message) -> None:
         with self._medium.lock:
-            if self._state is not None or self.transport.closed:
-                reason = self._state or DownReason.CLOSED
-                raise LinkDown(f"the link to {self._peer_key} is down: {reason}", reason)
+            if self.state is not None or self.transport.closed:
+                reason = self.state or DownReason.CLOSED
+                raise LinkDown(f"the link to {self.peer_key} is down: {reason}", reason)
             # Encoded, so that both transports refuse the same and the sender's buffers are free.
             encoded, size = frames.encode(message, self._limits)
             if self._in_flight + size > self._window:
                 raise LinkOverflow(
-                    f"the peer {self._peer_key} has not taken {self._in_flight} bytes: "
+                    f"the peer {self.peer_key} has not taken {self._in_flight} bytes: "
                     "it reads slower than this side sends"
                 )
             connection = self.connection
@@ -204,18 +180,18 @@ class MemoryLink:
         """Dial once."""
         if self._ended or self.transport.closed:
             return
-        listener = self.transport.listener_at(self._address)
-        faults = self._medium.faults
-        if listener is not None and self._medium.is_partitioned(
-            self.key, listener.transport.public_key
-        ):
+        listener = self.transport.listener_at(self.address)
+        if listener is None:
+            self._failed(DownReason.UNREACHABLE)
+            return
+        if self._medium.is_partitioned(self.key, listener.transport.public_key):
             self._medium.call_later(
-                faults.unreachable, lambda: self._failed(DownReason.UNREACHABLE)
+                self._medium.faults.unreachable, lambda: self._failed(DownReason.UNREACHABLE)
             )
             return
         refusal = self._refusal(listener)
-        if listener is None or refusal is not None:
-            self._failed(refusal or DownReason.UNREACHABLE)
+        if refusal is not None:
+            self._failed(refusal)
             return
         accepted = MemoryLink(listener.transport, self.key, "", listener.handler, listener)
         listener.transport.links[accepted] = None
@@ -236,15 +212,15 @@ class MemoryLink:
         connection.carry(self, greeted)
 
     def deliver(self, connection: MemoryConnection, parts: list[Buffer]) -> None:
-        if self._state is None and self.connection is connection and not self.transport.closed:
+        if self.state is None and self.connection is connection and not self.transport.closed:
             self._medium.log(f"receive {self} {sum(map(len, parts))}")
-            self._call(lambda: self._handler.received(self, parts))
+            self._call(lambda: self.handler.received(self, parts))
 
     def lost(self, connection: MemoryConnection, reason: DownReason) -> None:
         """The connection is lost; a dialled link tries again."""
         if self.connection is not connection or self._ended or self.transport.closed:
             return
-        if self._address:
+        if self.address:
             self._failed(reason)
         else:
             self.end(reason, reason)
@@ -266,10 +242,8 @@ class MemoryLink:
             connection.carry(self, hung_up)
         self._down(reason, later=True)
 
-    def _refusal(self, listener: MemoryListener | None) -> DownReason | None:
-        if listener is None:
-            return DownReason.UNREACHABLE
-        if listener.transport.public_key != self._peer_key:
+    def _refusal(self, listener: MemoryListener) -> DownReason | None:
+        if listener.transport.public_key != self.peer_key:
             return DownReason.WRONG_KEY
         decision = listener.admission.decide(self.key)
         if decision is Decision.DENY:
@@ -277,7 +251,7 @@ class MemoryLink:
         if decision is Decision.BUSY:
             return DownReason.BUSY
         if listener.transport.major != self.transport.major:
-            self._peer_version = f"{listener.transport.major}.0"
+            self.peer_version = f"{listener.transport.major}.0"
             return DownReason.VERSION
         return None
 
@@ -290,19 +264,19 @@ class MemoryLink:
 
     def _up(self, connection: MemoryConnection) -> None:
         if self.connection is connection and not self._ended and not self.transport.closed:
-            self._state = None
+            self.state = None
             self._medium.log(f"up {self}")
-            self._call(lambda: self._handler.link_up(self))
+            self._call(lambda: self.handler.link_up(self))
 
     def _down(self, reason: DownReason, *, later: bool = False) -> None:
-        told = self._state is reason
-        self._state = reason
+        told = self.state is reason
+        self.state = reason
         if told or self.transport.closed:
             return
         self._medium.log(f"down {self} {reason}")
 
         def tell() -> None:
-            self._call(lambda: self._handler.link_down(self, reason))
+            self._call(lambda: self.handler.link_down(self, reason))
 
         if later:  # this is inside a call of the owner's
             self._medium.call_later(0.0, tell)
@@ -318,41 +292,28 @@ class MemoryLink:
             if self._medium.raise_errors and not isinstance(error, RemoteProtocolError):
                 raise
             _log.exception("a handler of %r failed: it loses the link", self)
-            if self._address:
+            if self.address:
                 if self.connection is not None:
                     self.connection.snap(DownReason.PROTOCOL)
             else:
                 self.end(DownReason.PROTOCOL, DownReason.PROTOCOL)
 
 
+@dataclass(eq=False)
 class MemoryTransport:
     """One process's transport; `bound` are the listeners of all, by address."""
 
-    def __init__(
-        self,
-        medium: Medium,
-        bound: dict[str, MemoryListener],
-        name: str,
-        key: str,
-        limits: Limits,
-        window: int,
-        major: int,
-    ) -> None:
-        self.medium = medium
-        self.name = name
-        self.limits = limits
-        self.window = window
-        self.major = major
-        self.closed = False
-        self.crashed = False
-        self.links: dict[MemoryLink, None] = {}  # ordered, unlike a set
-        self.listeners: dict[MemoryListener, None] = {}
-        self._key = key
-        self._bound = bound
-
-    @property
-    def public_key(self) -> str:
-        return self._key
+    medium: Medium
+    bound: dict[str, MemoryListener]
+    name: str
+    public_key: str
+    limits: Limits
+    window: int
+    major: int
+    closed: bool = False
+    crashed: bool = False
+    links: dict[MemoryLink, None] = field(default_factory=dict)  # ordered, unlike a set
+    listeners: dict[MemoryListener, None] = field(default_factory=dict)
 
     def listen(
         self,
@@ -388,11 +349,11 @@ class MemoryTransport:
             self.closed = True
 
     def listener_at(self, address: str) -> MemoryListener | None:
-        return self._bound.get(address)
+        return self.bound.get(address)
 
     def unbind(self, listener: MemoryListener) -> None:
         with self.medium.lock:
-            self._bound.pop(listener.address, None)
+            self.bound.pop(listener.address, None)
             self.listeners.pop(listener, None)
 
     def _bind(self, address: str, listener: MemoryListener) -> str:
@@ -400,12 +361,12 @@ class MemoryTransport:
             host, _, port = address.rpartition(":")
             if port in ("0", "*"):
                 address = f"{host}:{next(self.medium.ports)}"
-            if address in self._bound:
+            if address in self.bound:
                 raise AddressInUse(
                     f"cannot listen on {address}: another process listens there; stop it, or "
                     "choose another port"
                 )
-            self._bound[address] = listener
+            self.bound[address] = listener
             return address
 
     def _check_open(self) -> None:

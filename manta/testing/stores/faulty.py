@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manta.manager.errors import StorageUnavailable
-from manta.manager.store.interface import R, Store, StoredEvent, StoredLine, Write
+from manta.manager.store.interface import Store, Write
 
 
 class Crash(BaseException):
@@ -36,6 +36,10 @@ class FaultyStore:
         self.faults = faults or Faults()
         self.commits = 0
         self._lock = threading.Lock()
+        self.get, self.all = store.get, store.all
+        self.events, self.logs, self.log_ends = store.events, store.logs, store.log_ends
+        self.unreferenced = store.unreferenced
+        self.purge, self.tidy, self.close = store.purge, store.tidy, store.close
 
     def commit(self, writes: Sequence[Write]) -> None:
         with self._lock:
@@ -51,30 +55,3 @@ class FaultyStore:
             if self.faults.crash_after_commit:
                 self.faults.crash_after_commit = False
                 raise Crash("after the commit")
-
-    def purge(self, limit: int = 1000) -> bool:
-        return self.store.purge(limit)
-
-    def tidy(self) -> None:
-        self.store.tidy()
-
-    def get(self, kind: type[R], key: str) -> R | None:
-        return self.store.get(kind, key)
-
-    def all(self, kind: type[R]) -> list[R]:
-        return self.store.all(kind)
-
-    def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]:
-        return self.store.events(swarm_id, after)
-
-    def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
-        return self.store.logs(swarm_id, after, limit)
-
-    def log_ends(self, swarm_id: str) -> dict[str, int]:
-        return self.store.log_ends(swarm_id)
-
-    def unreferenced(self, digests: Iterable[str]) -> set[str]:
-        return self.store.unreferenced(digests)
-
-    def close(self) -> None:
-        self.store.close()

@@ -33,8 +33,12 @@ def swarm_of(*modules: Module | Task, **state: Any) -> Swarm:
     return swarm
 
 
+def module_of(compiled: Compiled, name: str) -> ModuleSpec:
+    return next(module for module in compiled.spec.modules if module.name == name)
+
+
 def files(compiled: Compiled, name: str) -> dict[str, Any]:
-    ref = compiled.spec.module(name).package
+    ref = module_of(compiled, name).package
     assert ref is not None
     blob = compiled.blobs[ref.digest].to_bytes()
     assert len(blob) == ref.size
@@ -85,9 +89,9 @@ def test_package_folder(here: Path) -> None:
         "trainer/requirements.txt",
     }
     assert files(compiled, "trainer")["__entry__"] == "trainer"
-    assert compiled.spec.module("trainer").requirements == ("numpy>=1", "torch")
+    assert module_of(compiled, "trainer").requirements == ("numpy>=1", "torch")
     given = compile_swarm(swarm_of(Module("trainer", requirements=["jax"])))
-    assert given.spec.module("trainer").requirements == ("jax",)
+    assert module_of(given, "trainer").requirements == ("jax",)
 
 
 def test_name_beside_the_swarms_file(here: Path) -> None:
@@ -120,7 +124,7 @@ def test_beside_the_swarms_file_comes_before_the_working_folder(here: Path) -> N
 
 def test_image_alone() -> None:
     compiled = compile_swarm(swarm_of(Module(None, "busybox:1")))
-    assert compiled.spec.module("busybox").package is None
+    assert module_of(compiled, "busybox").package is None
     assert not compiled.blobs
 
 
@@ -238,7 +242,7 @@ def test_a_package_is_the_same_from_another_folder_at_another_time_in_another_or
             (folder / name).write_text(SOURCE)
             os.utime(folder / name, (at, at))
         monkeypatch.chdir(folder.parent)
-        found.append(compile_swarm(swarm_of(Module("trainer"))).spec.module("trainer"))
+        found.append(module_of(compile_swarm(swarm_of(Module("trainer"))), "trainer"))
     assert found[0] == found[1]
 
 
