@@ -57,6 +57,7 @@ class Registrar:
         self.limits.check_sign_in(email, self._actor.clock.now())
         user = next((user for user in self.users.values() if user.email == email), None)
         key, authority = request.who.key, self._context.authority
+        self._listeners.signs_in(key, reply)
 
         def job(now: float) -> tuple[UserRecord, str, TokenClaims]:
             if not passwords.verify_password(user.password if user else None, message.password):
@@ -80,6 +81,7 @@ class Registrar:
     def bind(self, request: Request[Bind, None]) -> None:
         message, key, reply = request.message, request.who.key, request.defer()
         self.limits.check_token(self._actor.clock.now())
+        self._listeners.signs_in(key, reply)
 
         def then(claims: TokenClaims) -> None:
             record = self.tokens.get(digest_of(claims.id))
