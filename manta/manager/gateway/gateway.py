@@ -24,7 +24,7 @@ from manta.manager.gateway.overview import Overview
 from manta.manager.gateway.parts import Parts
 from manta.manager.gateway.permits import Permits
 from manta.manager.gateway.registrar import Registrar
-from manta.manager.gateway.requests import Request, cluster_id_of
+from manta.manager.gateway.requests import Request
 from manta.manager.gateway.routes import ROUTES
 from manta.manager.gateway.users import Users
 from manta.manager.gateway.watches import Watches
@@ -123,6 +123,6 @@ class Gateway(Actor):
         permits.check_platform(who, rule, name)
         seen = permits.seen_by(who)
         target = route.target(message, seen, who)
-        permits.check_cluster(who, rule, cluster_id_of(target), name)
         request = Request(message, who, rule, target, seen, self.defer)
+        permits.check_cluster(request)
         return route.handler(self._parts, request)

@@ -49,8 +49,11 @@ class Overview:
         self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
 
     def status(self, request: Request[GetManagerStatus, None]) -> None:
+        seen = request.seen
         views = {
-            record.name: self._context.cluster(id_) for id_, record in request.seen.clusters.items()
+            record.name: self._context.cluster(id_)
+            for id_, record in seen.clusters.items()
+            if seen.sees(id_)
         }
         notices = {name: view.notice for name, view in views.items() if view.notice}
 

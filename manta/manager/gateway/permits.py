@@ -38,10 +38,12 @@ class Permits:
         if rule.anywhere and rule.right is not None:
             self._roles.check_anywhere(who, rule.right, name)
 
-    def check_cluster(self, who: Principal, rule: Rule, cluster_id: str | None, name: str) -> None:
-        """Raises Refused unless the sender has the right in the cluster, if there is one."""
-        if rule.right is not None and cluster_id is not None:
-            self._roles.check(who, rule.right, self._directory.clusters[cluster_id], name)
+    def check_cluster(self, request: Request[Any, Any]) -> None:
+        """Raises Refused unless the sender has the right in the target's cluster, if it has one."""
+        right, cluster_id = request.rule.right, request.cluster_id
+        if right is not None and cluster_id is not None:
+            cluster, name = self._directory.clusters[cluster_id], type(request.message).__name__
+            self._roles.check(request.who, right, cluster, name)
 
     def recheck(self, request: Request[Any, Any]) -> None:
         """Raises Refused if the request, which has waited, could not be made any more."""

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from manta.actors import Reply
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Rule
-from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.directory import Directory, SwarmEntry, cluster_id_of
 from manta.manager.store.records import ClusterRecord, NodeRecord
 
 M_co = TypeVar("M_co", covariant=True)
@@ -33,13 +33,7 @@ class Request(Generic[M_co, T_co]):
     @property
     def cluster_id(self) -> str | None:
         """The target's cluster."""
-        return cluster_id_of(self.target)
-
-
-def cluster_id_of(target: object) -> str | None:
-    match target:
-        case ClusterRecord():
-            return target.id
-        case NodeRecord() | SwarmEntry():
-            return target.cluster_id
-    return None
+        match self.target:
+            case ClusterRecord() | NodeRecord() | SwarmEntry() as target:
+                return cluster_id_of(target)
+        return None

@@ -144,7 +144,7 @@ def _resolve_peer(at: Parts, request: Request[exchange.ResolvePeer, SwarmEntry])
 
 
 def _check_next(at: Parts, request: Request[exchange.CheckNext, SwarmEntry]) -> None:
-    request.seen.nodes_named(request.message.node_ids, request.who.cluster_id)
+    request.seen.check_nodes(request.message.node_ids, request.who.cluster_id)
     _from_node_to_swarm(at, request)
 
 
