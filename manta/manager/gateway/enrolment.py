@@ -10,17 +10,14 @@ import hashlib
 
 import msgspec
 
-from manta.actors import Actor, Refused, Reply
+from manta.actors import Refused, Reply
 from manta.manager.auth.principals import Kind, of_node
 from manta.manager.auth.tokens import LEEWAY, MAX_NODE_TTL, digest_of
-from manta.manager.context import Context, cluster_path
-from manta.manager.directory import Directory
-from manta.manager.gateway.listeners import Listeners
+from manta.manager.context import cluster_path
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registrar import Registrar, record_of
-from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import NodeAdded
-from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, TokenRecord
@@ -30,22 +27,10 @@ from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
 from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims
 
 
-class Enrolment:
-    def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        directory: Directory,
-        writer: Writer,
-        registrar: Registrar,
-        listeners: Listeners,
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._directory = directory
-        self._writer = writer
+class Enrolment(Part):
+    def __init__(self, shared: Shared, registrar: Registrar) -> None:
+        super().__init__(shared)
         self._registrar = registrar
-        self._listeners = listeners
 
     def enroll(self, request: Request[Enroll, None]) -> None:
         message, principal, reply = request.message, request.who, request.defer()
@@ -201,14 +186,3 @@ class Enrolment:
         return [
             token.digest for token in self._registrar.tokens.values() if token.expires_at < before
         ]
-
-    def tokens_of(self, cluster_id: str) -> list[TokenRecord]:
-        return [
-            token
-            for token in self._registrar.tokens.values()
-            if token.audience == NODE_AUDIENCE and token.subject == cluster_id
-        ]
-
-    def forget_tokens(self, tokens: list[TokenRecord]) -> None:
-        for token in tokens:
-            self._registrar.tokens.pop(token.digest, None)

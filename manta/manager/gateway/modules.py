@@ -10,14 +10,13 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from manta.actors import Actor, Refused, Reply
+from manta.actors import Refused, Reply
 from manta.manager.auth.principals import Principal
-from manta.manager.context import BLOBS, Context
+from manta.manager.context import BLOBS
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registry import Registry, check, described
-from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import Sweep
-from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, Reference, Release, Write
 from manta.manager.store.records import ModuleRecord
@@ -28,13 +27,11 @@ from manta.protocol.spec import ModuleSpec
 from manta.protocol.users import ModuleInfo
 
 
-class Modules:
-    def __init__(self, actor: Actor, context: Context, writer: Writer) -> None:
-        self._actor = actor
-        self._context = context
-        self._writer = writer
-        self._registry = Registry(context.reader.all(ModuleRecord))
-        self._revisions = context.revisions.modules
+class Modules(Part):
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self._registry = Registry(self._context.reader.all(ModuleRecord))
+        self._revisions = self._context.revisions.modules
         self._revisions.changed(*self._registry.modules)
 
     def page(self, after: str) -> users.Modules:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.actors import Actor, ActorDead, MailboxFull
+from manta.actors import ActorDead, MailboxFull
 from manta.manager.auth.principals import Kind, Principal
-from manta.manager.context import Context, cluster_path, swarm_path
-from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.context import cluster_path, swarm_path
+from manta.manager.directory import SwarmEntry
 from manta.manager.errors import StoreError
-from manta.manager.gateway.forwarder import Forwarder, as_refusal
-from manta.manager.gateway.requests import Request
+from manta.manager.gateway.forwarder import as_refusal
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.messages import FromNode, NodeCame
-from manta.manager.store.actor import Writer
 from manta.manager.store.interface import Put
 from manta.manager.store.records import NodeRecord
 from manta.protocol.node import Goodbye, JournalBatch, LogBatch, Register, Standing
@@ -21,20 +20,9 @@ from manta.protocol.version import VERSION
 from manta.transports.interface import Link
 
 
-class Nodes:
-    def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        directory: Directory,
-        writer: Writer,
-        forwarder: Forwarder,
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._directory = directory
-        self._writer = writer
-        self._forwarder = forwarder
+class Nodes(Part):
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
         self._links: dict[str, Link] = {}
         """The link over which each node registered last."""
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from manta.actors import Actor
-from manta.manager.context import STORE, Context
-from manta.manager.gateway.forwarder import Forwarder
-from manta.manager.gateway.requests import Request
+from manta.manager.context import STORE
+from manta.manager.gateway.part import Part, Request
 from manta.manager.store.actor import GetHealth
 from manta.protocol import pages
 from manta.protocol.tree import Tree, tree_of
@@ -22,12 +20,7 @@ from manta.protocol.user import (
 from manta.protocol.version import VERSION
 
 
-class Overview:
-    def __init__(self, actor: Actor, context: Context, forwarder: Forwarder) -> None:
-        self._actor = actor
-        self._context = context
-        self._forwarder = forwarder
-
+class Overview(Part):
     def swarms(self, cluster_ids: Iterable[str], after: str) -> Swarms:
         """A page of the swarms of these clusters."""
         infos = self._infos(cluster_ids)

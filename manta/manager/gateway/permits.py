@@ -6,21 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from manta.actors.errors import Refused
-from manta.manager.auth.principals import Kind, Principal, Principals
+from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right, Rule
-from manta.manager.auth.roles import Roles
 from manta.manager.directory import Directory
-from manta.manager.gateway.requests import Request
+from manta.manager.gateway.part import Part, Request
 from manta.manager.store.records import ClusterRecord
 from manta.protocol.codes import Code
 
 
-class Permits:
-    def __init__(self, principals: Principals, roles: Roles, directory: Directory) -> None:
-        self._principals = principals
-        self._roles = roles
-        self._directory = directory
-
+class Permits(Part):
     def seen_by(self, who: Principal) -> Directory:
         """The part of the platform that the sender sees."""
         if who.kind is not Kind.USER or who.admin:
@@ -48,7 +42,7 @@ class Permits:
     def recheck(self, request: Request[Any, Any]) -> None:
         """Raises Refused if the request, which has waited, could not be made any more."""
         who, rule, cluster_id = request.who, request.rule, request.cluster_id
-        if self._principals.of(who.key).id != who.id:
+        if self._context.principals.of(who.key).id != who.id:
             raise Refused(Code.NOT_SIGNED_IN, "This key was signed out; sign in again.")
         if rule.anywhere and rule.right is not None:
             self._roles.check_anywhere(who, rule.right, type(request.message).__name__)

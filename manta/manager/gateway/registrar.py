@@ -10,19 +10,16 @@ from typing import TypeVar
 
 import msgspec
 
-from manta.actors import Actor, Refused, Reply
+from manta.actors import Refused, Reply
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import GuestLimits, Principal, of_user
 from manta.manager.auth.tokens import USER_TTL, bound_elsewhere, digest_of
-from manta.manager.context import Context
-from manta.manager.gateway.listeners import Listeners
-from manta.manager.gateway.requests import Request
-from manta.manager.store.actor import Writer
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.store.change import Change
 from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, RotateToken, SignedIn, SignIn
-from manta.protocol.tokens import USER_AUDIENCE, TokenClaims
+from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -31,21 +28,15 @@ U = TypeVar("U")
 ROTATED, ENDED = "rotated", "ended"
 
 
-class Registrar:
-    def __init__(
-        self, actor: Actor, context: Context, writer: Writer, listeners: Listeners
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._writer = writer
-        self._listeners = listeners
+class Registrar(Part):
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        reader = self._context.reader
         self.limits = GuestLimits()
-        self.users = {record.id: record for record in context.reader.all(UserRecord)}
-        self.tokens = {record.digest: record for record in context.reader.all(TokenRecord)}
+        self.users = {record.id: record for record in reader.all(UserRecord)}
+        self.tokens = {record.digest: record for record in reader.all(TokenRecord)}
         self._keys = {
-            record.key: record
-            for record in context.reader.all(KeyRecord)
-            if record.kind == KeyKind.USER
+            record.key: record for record in reader.all(KeyRecord) if record.kind == KeyKind.USER
         }
         """The keys of users."""
 
@@ -138,10 +129,6 @@ class Registrar:
         user = self.users[principal.id]
         return SignedIn(user.id, user.email, "", self._context.bulk.address)
 
-    def check_sign_in(self, email: str) -> None:
-        """Raises Refused. Also limits how fast a user who is signed in can guess a password."""
-        self.limits.check_sign_in(email, self._actor.clock.now())
-
     # The end of keys and tokens.
 
     def rotate(self, request: Request[RotateToken, None]) -> None:
@@ -218,6 +205,14 @@ class Registrar:
             change.delete(self._keys, key)
         for token in tokens:
             change.put(self.tokens, msgspec.structs.replace(token, revoked=ENDED))
+
+    def node_tokens(self, cluster_id: str) -> list[TokenRecord]:
+        """Those that enrol nodes into the cluster."""
+        return [
+            one
+            for one in self.tokens.values()
+            if one.audience == NODE_AUDIENCE and one.subject == cluster_id
+        ]
 
     def _family(self, family: str) -> list[TokenRecord]:
         """Tokens of the family; a key from the bootstrap file has none."""

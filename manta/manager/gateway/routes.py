@@ -14,8 +14,8 @@ from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right, Rule
 from manta.manager.context import cluster_path
 from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
-from manta.manager.gateway.requests import Request
 from manta.manager.messages import (
     CheckPeer,
     FromNode,

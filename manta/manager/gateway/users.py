@@ -11,25 +11,20 @@ from collections.abc import Iterable
 
 import msgspec
 
-from manta.actors import Actor, Refused, Reply
+from manta.actors import Refused, Reply
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
-from manta.manager.auth.roles import BUILTIN, OWNER, Roles
-from manta.manager.context import Context
-from manta.manager.directory import Directory
-from manta.manager.gateway.listeners import Listeners
+from manta.manager.auth.roles import BUILTIN, OWNER
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registrar import Registrar
-from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
-from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put
 from manta.manager.store.records import (
     ADMIN_ROLE,
     USER_ROLE,
     ClusterRecord,
-    GrantRecord,
     RoleRecord,
     UserRecord,
 )
@@ -40,24 +35,10 @@ from manta.protocol.node import Ok
 MIN_PASSWORD = 8
 
 
-class Users:
-    def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        writer: Writer,
-        registrar: Registrar,
-        roles: Roles,
-        directory: Directory,
-        listeners: Listeners,
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._writer = writer
+class Users(Part):
+    def __init__(self, shared: Shared, registrar: Registrar) -> None:
+        super().__init__(shared)
         self._registrar = registrar
-        self._roles = roles
-        self._directory = directory
-        self._listeners = listeners
 
     # Finding users.
 
@@ -150,7 +131,8 @@ class Users:
         message, who, reply = request.message, request.who, request.defer()
         _check_password(message.new)
         before = self._registrar.users[who.id]
-        self._registrar.check_sign_in(before.email)
+        # Also limits how fast a user who is signed in can guess the password.
+        self._registrar.limits.check_sign_in(before.email, self._actor.clock.now())
 
         def job(_: float) -> str:
             if not passwords.verify_password(before.password, message.old):
@@ -184,9 +166,8 @@ class Users:
             self._check_not_last_owner(record, cluster_id)
         change = Change(self._writer)
         keys = self._registrar.end(change, record.id)
-        for cluster_id, role in grants.items():
-            change.remove(self._roles.grants, (record.id, cluster_id))
-            change.write(Delete(GrantRecord, GrantRecord(record.id, cluster_id, role).key))
+        for cluster_id in grants:
+            self._roles.revoke(change, record.id, cluster_id)
         change.delete(everybody, record)
 
         def stored() -> None:
@@ -231,8 +212,7 @@ class Users:
         """Gives the user a role in the cluster, or with None takes it away."""
         record, who, cluster = self._find(request.message.user), request.who, request.target
         roles, cluster_id, reply = self._roles, cluster.id, request.defer()
-        place = record.id, cluster_id
-        before = roles.grants.get(place)
+        before = roles.grants.get((record.id, cluster_id))
         if role is not None and role not in BUILTIN and role not in roles.defined:
             known = ", ".join([*BUILTIN, *sorted(roles.defined)])
             raise Refused(Code.UNKNOWN_ROLE, f"There is no role {role!r}; there are: {known}.")
@@ -249,15 +229,12 @@ class Users:
         if role != OWNER:
             self._check_not_last_owner(record, cluster_id)
 
-        grant = GrantRecord(record.id, cluster_id, role or "")
         change = Change(self._writer)
         change.on_refusal(lambda: self._reveal(cluster_id))
         if role is None:
-            change.remove(roles.grants, place)
-            change.write(Delete(GrantRecord, grant.key))
+            roles.revoke(change, record.id, cluster_id)
         else:
-            change.set(roles.grants, place, role)
-            change.write(Put(grant))
+            roles.grant(change, record.id, cluster_id, role)
         self._reveal(cluster_id)
 
         def stored() -> None:

@@ -8,13 +8,11 @@ from typing import TypeVar
 
 import msgspec
 
-from manta.actors import Actor, Refused, Reply
-from manta.manager.context import Context
+from manta.actors import Refused, Reply
 from manta.manager.gateway.clusters import Clusters
-from manta.manager.gateway.forwarder import Forwarder
 from manta.manager.gateway.modules import Modules
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.permits import Permits
-from manta.manager.gateway.requests import Request
 from manta.manager.long_polls import LongPolls
 from manta.manager.revisions import Revisions
 from manta.manager.store.records import ClusterRecord
@@ -40,26 +38,18 @@ class _Watch:
     """The revision up to which the list was searched."""
 
 
-class Watches:
+class Watches(Part):
     """The actor passes what it receives to `handle` first."""
 
     def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        permits: Permits,
-        clusters_: Clusters,
-        modules: Modules,
-        forwarder: Forwarder,
+        self, shared: Shared, permits: Permits, clusters_: Clusters, modules: Modules
     ) -> None:
-        self._actor = actor
-        self._context = context
+        super().__init__(shared)
         self._permits = permits
         self._clusters = clusters_
         self._modules = modules
-        self._forwarder = forwarder
-        self._polls = LongPolls[type[Message]](actor)
-        revisions = context.revisions
+        self._polls = LongPolls[type[Message]](self._actor)
+        revisions = self._context.revisions
         self._revisions: dict[type[Message], Revisions] = {
             clusters.WatchClusters: revisions.clusters,
             clusters.WatchNodes: revisions.nodes,

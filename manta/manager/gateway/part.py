@@ -1,4 +1,4 @@
-"""A message from outside, with what its handler needs to know."""
+"""What the parts of the Gateway are given: what they share, and with each message a request."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from manta.actors import Reply
+from manta.actors import Actor, Reply
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Rule
+from manta.manager.auth.roles import Roles
+from manta.manager.context import Context
 from manta.manager.directory import Directory, SwarmEntry, cluster_id_of
+from manta.manager.gateway.forwarder import Forwarder
+from manta.manager.gateway.listeners import Listeners
+from manta.manager.store.actor import Writer
 from manta.manager.store.records import ClusterRecord, NodeRecord
 
 M_co = TypeVar("M_co", covariant=True)
@@ -37,3 +42,29 @@ class Request(Generic[M_co, T_co]):
             case ClusterRecord() | NodeRecord() | SwarmEntry() as target:
                 return cluster_id_of(target)
         return None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all parts work with."""
+
+    actor: Actor
+    context: Context
+    writer: Writer
+    forwarder: Forwarder
+    listeners: Listeners
+    directory: Directory
+    roles: Roles
+
+
+class Part:
+    """Handles some of the Gateway's messages."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._actor = shared.actor
+        self._context = shared.context
+        self._writer = shared.writer
+        self._forwarder = shared.forwarder
+        self._listeners = shared.listeners
+        self._directory = shared.directory
+        self._roles = shared.roles
