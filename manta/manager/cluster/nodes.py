@@ -60,9 +60,8 @@ from manta.protocol.tree import ReadTree
 from manta.transports.errors import LocalTransportError
 
 HEARTBEAT_INTERVAL = 3.0  # seconds
-STOP_TIMEOUT = 10.0
-"""Seconds in which a node answers StopNode."""
-TREE_TIMEOUT = 10.0  # seconds
+ANSWER_TIMEOUT = 10.0
+"""Seconds in which a node answers."""
 
 
 class LeaseTick(msgspec.Struct, frozen=True):
@@ -153,7 +152,7 @@ class ClusterNodes:
         back = self._leases.heard(node_id, now)
         if message.draining:
             back += self._leases.draining(node_id, now)
-        elif now >= node.asked_to_stop + STOP_TIMEOUT:  # it did not hear it
+        elif now >= node.asked_to_stop + ANSWER_TIMEOUT:  # it did not hear it
             back += self._leases.undrained(node_id, now)
         self._apply(back)
         # Heartbeats are frequent: only the load is replaced.
@@ -202,29 +201,26 @@ class ClusterNodes:
 
     def stop(self, node_id: str, reply: Reply, *, drain: bool) -> None:
         """Raises Refused."""
-        node = self._nodes.get(node_id)
-        if node is None or node.link is None:
-            raise Refused(
-                Code.WRONG_STATE,
-                f"The node {self._view.aliases.get(node_id, node_id)!r} is not connected; "
-                "stop it where it runs (manta_node stop).",
-            )
+        node, link = self._linked(
+            node_id, "is not connected; stop it where it runs (manta_node stop)."
+        )
         # Draining, so that what it ends on its way out is not placed there again.
         node.asked_to_stop = self._now()
         self._apply(self._leases.draining(node_id, node.asked_to_stop))
-        asked = node.link.ask_future(StopNode(drain), timeout=STOP_TIMEOUT)
-        asked.add_done_callback(lambda future: _pass_on(future, reply, node.record.alias))
+        _ask(link, StopNode(drain), reply, node.record.alias)
 
     def tree(self, node_id: str, after: str, reply: Reply) -> None:
         """Raises Refused."""
+        node, link = self._linked(node_id, "is not connected: its tree cannot be read.")
+        _ask(link, ReadTree(after), reply, node.record.alias)
+
+    def _linked(self, node_id: str, otherwise: str) -> tuple[_Node, Ref]:
+        """Raises Refused, with a sentence that ends in `otherwise`."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
             alias = self._view.aliases.get(node_id, node_id)
-            raise Refused(
-                Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree cannot be read."
-            )
-        asked = node.link.ask_future(ReadTree(after), timeout=TREE_TIMEOUT)
-        asked.add_done_callback(lambda future: _pass_on(future, reply, node.record.alias))
+            raise Refused(Code.WRONG_STATE, f"The node {alias!r} {otherwise}")
+        return node, node.link
 
     # Leases.
 
@@ -394,12 +390,17 @@ class ClusterNodes:
         return (info for info in found if info)
 
 
-def _pass_on(asked: Future[Any], reply: Reply, alias: str) -> None:
-    """Replies with what the node answered."""
-    error = asked.exception()
-    if isinstance(error, ActorError) and not isinstance(error, Refused):
-        error = Refused(Code.UNAVAILABLE, f"The node {alias!r} did not answer: {error}; try again.")
-    if error is not None:
-        reply.fail(error)
-    else:
-        reply.set(asked.result())
+def _ask(link: Ref, message: StopNode | ReadTree, reply: Reply, alias: str) -> None:
+    """Replies with what the node answers."""
+
+    def done(asked: Future[Any]) -> None:
+        error = asked.exception()
+        if isinstance(error, ActorError) and not isinstance(error, Refused):
+            sentence = f"The node {alias!r} did not answer: {error}; try again."
+            error = Refused(Code.UNAVAILABLE, sentence)
+        if error is not None:
+            reply.fail(error)
+        else:
+            reply.set(asked.result())
+
+    link.ask_future(message, timeout=ANSWER_TIMEOUT).add_done_callback(done)

@@ -31,8 +31,6 @@ from manta.manager.messages import (
     NodeAdded,
     NodeCame,
     NodeRemoved,
-    NodeTreeRequested,
-    StopNodeRequested,
     SwarmCreated,
     SwarmRemoved,
     Sweep,
@@ -141,10 +139,6 @@ class ClusterSupervisor(Supervisor):
                 self._nodes.added(record)
             case NodeRemoved(node_id):
                 self._remove_node(node_id, self.defer())
-            case StopNodeRequested(node_id, drain):
-                self._nodes.stop(node_id, self.defer(), drain=drain)
-            case NodeTreeRequested(node_id, after):
-                self._nodes.tree(node_id, after, self.defer())
             case ClusterChanged(record):
                 self._changed(record, self.defer())
             case Down():
@@ -333,15 +327,19 @@ class ClusterSupervisor(Supervisor):
             case user.CheckSwarm() | user.SendSwarm():
                 self._check(request, self.defer())
             case user.RemoveSwarm():
-                self._remove_swarm(request.swarm_id, self.defer())
+                self._remove_swarm(request.target_id, self.defer())
             case clusters.ListNodes(after=after):
                 infos = self._nodes.infos()
                 return clusters.Nodes(*pages.after(infos, lambda one: one.id, after, pages.encoded))
-            case clusters.GetNode(node=node_id):
-                info = self._nodes.info(node_id)
+            case clusters.GetNode():
+                info = self._nodes.info(request.target_id)
                 if info is None:
-                    raise Refused(Code.UNKNOWN_NODE, f"There is no node {node_id!r}.")
+                    raise Refused(Code.UNKNOWN_NODE, f"There is no node {request.target_id!r}.")
                 return info
+            case clusters.RequestNodeStop(drain=drain):
+                self._nodes.stop(request.target_id, self.defer(), drain=drain)
+            case user.GetTree(after=after):
+                self._nodes.tree(request.target_id, after, self.defer())
             case _:
                 return super().receive(request.message)
         return None

@@ -7,22 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right, Rule
 from manta.manager.context import cluster_path
-from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.directory import Directory, SwarmEntry, cluster_id_of
 from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
-from manta.manager.messages import (
-    CheckPeer,
-    FromNode,
-    FromUser,
-    NodeTreeRequested,
-    StopNodeRequested,
-)
+from manta.manager.messages import CheckPeer, FromNode, FromUser
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol import clusters, exchange, node, sign_in, user, users
 from manta.protocol.base import Instance, Message
@@ -148,37 +142,17 @@ def _check_next(at: Parts, request: Request[exchange.CheckNext, SwarmEntry]) -> 
     _from_node_to_swarm(at, request)
 
 
-def _to_cluster(at: Parts, request: Request[Any, ClusterRecord]) -> None:
-    message = FromUser(request.message, request.who)
-    at.forwarder.ask(cluster_path(request.target.id), message, request.defer())
-
-
-def _to_cluster_of(
-    at: Parts, request: Request[Any, NodeRecord | SwarmEntry], message: object
-) -> None:
-    """To the cluster of a node or swarm."""
-    at.forwarder.ask(cluster_path(request.target.cluster_id), message, request.defer())
-
-
-def _get_node(at: Parts, request: Request[clusters.GetNode, NodeRecord]) -> None:
-    _to_cluster_of(at, request, FromUser(clusters.GetNode(request.target.id), request.who))
-
-
-def _stop_node(at: Parts, request: Request[clusters.RequestNodeStop, NodeRecord]) -> None:
-    _to_cluster_of(at, request, StopNodeRequested(request.target.id, request.message.drain))
+def _to_cluster(at: Parts, request: Request[Any, ClusterRecord | NodeRecord | SwarmEntry]) -> None:
+    """To the cluster of what the message is about."""
+    message = FromUser(request.message, request.who, request.target.id)
+    at.forwarder.ask(cluster_path(cluster_id_of(request.target)), message, request.defer())
 
 
 def _tree(at: Parts, request: Request[user.GetTree, NodeRecord | None]) -> object:
-    after, target = request.message.after, request.target
-    if target is None:
-        return at.overview.tree(after)
-    message = NodeTreeRequested(target.id, after)
-    at.forwarder.ask(cluster_path(target.cluster_id), message, request.defer())
+    if request.target is None:
+        return at.overview.tree(request.message.after)
+    _to_cluster(at, cast("Request[Any, NodeRecord]", request))
     return None
-
-
-def _remove_swarm(at: Parts, request: Request[user.RemoveSwarm, SwarmEntry]) -> None:
-    _to_cluster_of(at, request, FromUser(request.message, request.who, request.target.id))
 
 
 def _to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
@@ -336,8 +310,8 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     ),
     _about(clusters.ListNodes, Right.NODE_READ, cluster, _to_cluster),
     _about(clusters.WatchNodes, Right.NODE_READ, cluster, lambda at, r: at.watches.open(r)),
-    _about(clusters.GetNode, Right.NODE_READ, a_node, _get_node),
-    _about(clusters.RequestNodeStop, Right.NODE_MANAGE, a_node, _stop_node),
+    _about(clusters.GetNode, Right.NODE_READ, a_node, _to_cluster),
+    _about(clusters.RequestNodeStop, Right.NODE_MANAGE, a_node, _to_cluster),
     _about(
         clusters.RemoveNode, Right.NODE_MANAGE, a_node, lambda at, r: at.clusters.remove_node(r)
     ),
@@ -348,7 +322,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     _about(user.StopSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.PauseSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.ResumeSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
-    _about(user.RemoveSwarm, Right.SWARM_DEPLOY, swarm, _remove_swarm),
+    _about(user.RemoveSwarm, Right.SWARM_DEPLOY, swarm, _to_cluster),
     _about(user.SetGlobal, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.DeleteResults, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.GetSwarm, Right.SWARM_READ, swarm, _to_swarm),
