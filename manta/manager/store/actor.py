@@ -99,25 +99,31 @@ class StoreActor(Actor):
 
     def _flush(self) -> None:
         group, self._gathered = self._gathered, []
-        if not group:
-            return
-        try:
-            self._store.commit([write for commit in group for write in commit.writes])
-        except StoreConflict:
-            # A write that cannot be carried out must not make the others fail.
+        if group and not self._commit(group):
             for commit in group:
-                self._commit_alone(commit)
-        except StoreError as error:
-            self._note_trouble(error)
-            for commit in group:
-                self._answer(commit.owner, NotCommitted(commit.ticket, error))
-        else:
-            self._note_success()
-            for commit in group:
-                self._answer(commit.owner, Committed(commit.ticket))
+                self._commit([commit])
         for commit in group:
             for write in commit.writes:
                 self._count(write)
+
+    def _commit(self, group: list[Commit]) -> bool:
+        """False if a write of the group cannot be carried out: it must not make others fail."""
+        failure: StoreError | None = None
+        try:
+            self._store.commit([write for commit in group for write in commit.writes])
+            self._note_success()
+        except StoreConflict as conflict:
+            if len(group) > 1:
+                return False
+            failure = conflict
+        except StoreError as error:
+            self._note_trouble(error)
+            failure = error
+        for commit in group:
+            ticket = commit.ticket
+            answer = NotCommitted(ticket, failure) if failure else Committed(ticket)
+            self._answer(commit.owner, answer)
+        return True
 
     def _count(self, write: Write) -> None:
         if isinstance(write, RemoveSwarm):
@@ -134,14 +140,6 @@ class StoreActor(Actor):
             store.tidy()
         except StoreError as error:
             self.log.warning("housekeeping failed, and is tried again later: %s", error)
-
-    def _commit_alone(self, commit: Commit) -> None:
-        try:
-            self._store.commit(commit.writes)
-        except StoreError as error:
-            self._answer(commit.owner, NotCommitted(commit.ticket, error))
-        else:
-            self._answer(commit.owner, Committed(commit.ticket))
 
     def _answer(self, owner: LocalRef, answer: Committed | NotCommitted) -> None:
         try:
