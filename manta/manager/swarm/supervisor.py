@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import assert_never
 
 import msgspec
-from msgspec.structs import replace
 
 from manta.actors import Actor, ExitReason, Refused, Timer
 from manta.manager.context import BLOBS, STORE, Context, cluster_path
@@ -55,21 +53,11 @@ from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
 from manta.manager.swarm.reads import exchange as exchange_queries
 from manta.manager.swarm.reads import queries
-from manta.manager.swarm.reads.feeds import Feeds
 from manta.manager.swarm.reads.lines import Lines
-from manta.manager.swarm.reads.polls import ExchangePolls
+from manta.manager.swarm.reads.polls import ExchangePolls, Feeds
 from manta.protocol import user
 from manta.protocol.codes import Code
-from manta.protocol.exchange import (
-    CheckNext,
-    ReadBroadcast,
-    ReadCheckpoint,
-    ReadContributions,
-    ReadLock,
-    ReadMessage,
-    ReadPeers,
-    ResolvedPeer,
-)
+from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvedPeer
 from manta.protocol.node import (
     GlobalValue,
     JournalAck,
@@ -84,7 +72,7 @@ from manta.protocol.node import (
     ToNode,
 )
 from manta.protocol.states import SwarmState
-from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo
+from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef
 
 IDLE = 300.0
@@ -123,12 +111,8 @@ class SwarmSupervisor(Actor):
             self._writer,
             self._perform,
         )
-        self._feeds = Feeds(LongPolls(self), self._page, self._info_now, self._is_over)
-        self._exchange = ExchangePolls(
-            LongPolls(self),
-            partial(exchange_queries.answer, self._machine),
-            self._commits.when_durable,
-        )
+        self._feeds = Feeds(LongPolls(self), self._machine, self._commits)
+        self._exchange = ExchangePolls(LongPolls(self), self._machine, self._commits)
         self._lines = Lines(
             self,
             self._context,
@@ -186,14 +170,7 @@ class SwarmSupervisor(Actor):
                 return Tags(self._machine.global_tags())
             case FromNode(SelectResults(tag=tag, iteration=iteration, after=after)):
                 return queries.select_results(self._machine, tag, iteration, after)
-            case FromNode(
-                ReadBroadcast()
-                | ReadMessage()
-                | ReadContributions()
-                | ReadLock()
-                | ReadPeers()
-                | ReadCheckpoint() as read
-            ):
+            case FromNode(read) if isinstance(read, ExchangeRead):
                 self._exchange.open(read, self.defer())
             case FromNode(CheckNext(alias=alias)):
                 exchange_queries.check_next(self._machine, alias)
@@ -426,14 +403,6 @@ class SwarmSupervisor(Actor):
         if error is None:
             self.notify(BLOBS, Sweep())
 
-    # Feeds.
-
-    def _info_now(self) -> SwarmInfo:
-        return self._commits.shown
-
-    def _is_over(self) -> bool:
-        return SwarmState(self._commits.shown.status).final
-
     def _lengths(self) -> dict[FeedName, int]:
         data = self._machine.data
         return {
@@ -441,18 +410,6 @@ class SwarmSupervisor(Actor):
             "metrics": len(data.metrics),
             "events": len(data.events),
         }
-
-    def _page(self, read: ReadFeed) -> FeedPage:
-        """Only of what is durable, so that a cursor means the same after a restart."""
-        page = queries.page(
-            self._machine,
-            read.feed,
-            read.after,
-            read.limit,
-            read.tag,
-            end=self._commits.seen[read.feed],
-        )
-        return replace(page, swarm=self._commits.shown, ended=page.ended and self._is_over())
 
     def _end_if_idle(self) -> None:
         left = self._used_at + IDLE - self.clock.now()

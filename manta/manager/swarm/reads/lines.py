@@ -16,7 +16,7 @@ from manta.manager.errors import StoreError
 from manta.manager.long_polls import Poll
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, StoredLine
-from manta.manager.swarm.reads.feeds import Feeds
+from manta.manager.swarm.reads.polls import Feeds
 from manta.manager.swarm.reads.queries import ITEM_BYTES
 from manta.manager.views import ClusterView
 from manta.protocol.node import LogAck, LogBatch, LogLine
@@ -92,16 +92,16 @@ class Lines:
 
     def _answer_poll(self, poll: Poll[FeedName | None], read: ReadFeed, last: bool) -> bool:
         if last:
-            poll.reply.set(FeedPage((), read.after, False, self._feeds.info()))
+            poll.reply.set(FeedPage((), read.after, False, self._feeds.info))
         else:
             self._read(poll, read)
         return True
 
     def _read(self, poll: Poll[FeedName | None], read: ReadFeed) -> None:
         """Reads on a worker, then answers the poll or parks it."""
-        aliases, version, info = self._view.aliases, self._version, self._feeds.info()
+        aliases, version, info = self._view.aliases, self._version, self._feeds.info
         # Looked at before the lines are read, so that no line is missed.
-        complete = self._feeds.final() and self._taken == self._stored
+        complete = self._feeds.over and self._taken == self._stored
         reader, swarm_id = self._context.reader, self._swarm_id
 
         def job() -> FeedPage:
@@ -112,7 +112,7 @@ class Lines:
         def then(page: FeedPage) -> None:
             if page.items or page.ended or page.cursor > read.after:
                 poll.reply.set(page)
-            elif version != self._version or complete != self._feeds.final():
+            elif version != self._version or complete != self._feeds.over:
                 self._read(poll, read)  # some came meanwhile
             else:
                 self._feeds.polls.park(poll)
