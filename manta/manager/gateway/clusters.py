@@ -78,10 +78,9 @@ class Clusters(Part):
         record, reply = request.target, request.defer()
         changed = msgspec.structs.replace(record, status=status)
         change = Change(self._writer, "The cluster was not changed")
-        change.write(Put(changed))
+        change.put(self._directory.clusters, changed)
 
         def stored() -> None:
-            self._directory.clusters[record.id] = changed
             self._context.revisions.clusters.changed(record.id)
             path = cluster_path(record.id)
             self._forwarder.ask(path, ClusterChanged(changed), reply, lambda _: self.info(changed))

@@ -18,6 +18,7 @@ from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.store.change import Change
 from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
+from manta.protocol.node import Enroll, ExamineToken
 from manta.protocol.sign_in import Bind, RotateToken, SignedIn, SignIn
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
 
@@ -71,7 +72,6 @@ class Registrar(Part):
 
     def bind(self, request: Request[Bind, None]) -> None:
         message, key, reply = request.message, request.who.key, request.defer()
-        self.limits.check_token(self._actor.clock.now())
         self._listeners.signs_in(key, reply)
 
         def then(claims: TokenClaims) -> None:
@@ -91,15 +91,7 @@ class Registrar(Part):
             bound = msgspec.structs.replace(record, bound_to=key)
             self._become(user, key, message.token.strip(), bound, reply)
 
-        self.work(
-            "binding a token",
-            key,
-            lambda now: self._context.authority.verify(
-                message.token, USER_AUDIENCE, presented_by=key, now=now
-            ),
-            then,
-            reply,
-        )
+        self.verify("binding a token", request, USER_AUDIENCE, then, reply)
 
     def _become(
         self, user: UserRecord, key: str, token: str, record: TokenRecord, reply: Reply
@@ -221,6 +213,23 @@ class Registrar(Part):
         return [one for one in self.tokens.values() if family in (one.digest, one.family)]
 
     # Work on other threads.
+
+    def verify(
+        self,
+        what: str,
+        request: Request[Bind | Enroll | ExamineToken, None],
+        audience: str,
+        then: Callable[[TokenClaims], None],
+        reply: Reply,
+    ) -> None:
+        """Like `work`; checks the token that the request presents."""
+        self.limits.check_token(self._actor.clock.now())
+        token, key = request.message.token, request.who.key
+
+        def job(now: float) -> TokenClaims:
+            return self._context.authority.verify(token, audience, presented_by=key, now=now)
+
+        self.work(what, key, job, then, reply)
 
     def work(
         self,
