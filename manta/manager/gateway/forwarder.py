@@ -52,14 +52,10 @@ class Forwarder:
         """
 
         def done(future: Future[Any]) -> None:
-            error = future.exception()
-            if error is not None:
-                reply.fail(as_refusal(error))
-                return
             try:
                 result = answer(future.result())
-            except Refused as refusal:
-                reply.fail(refusal)
+            except Exception as error:
+                reply.fail(as_refusal(error))
             else:
                 self.answer(reply, result)
 

@@ -8,7 +8,7 @@ import msgspec
 
 from manta.actors import Actor, Reply
 from manta.manager.auth.principals import Kind
-from manta.manager.context import Context, Listening
+from manta.manager.context import Context
 from manta.protocol.paths import GATEWAY
 from manta.transports.interface import Link, Listener
 from manta.transports.security.admission import Admission
@@ -43,12 +43,9 @@ class Listeners:
         guests = [Admission(known, guests=True) for _ in range(2)]
         self._admissions = [*guests, context.bulk_admission]
         self._listeners = [
-            self._listen(context.nodes, guests[0]),
-            self._listen(context.users, guests[1]),
+            self._actor.system.listen(at.address, admission, fd=at.fd, published={GATEWAY})
+            for at, admission in zip((context.nodes, context.users), guests, strict=True)
         ]
-
-    def _listen(self, where: Listening, admission: Admission) -> Listener:
-        return self._actor.system.listen(where.address, admission, fd=where.fd, published={GATEWAY})
 
     def handle(self, message: object) -> bool:
         """Whether the message was for this part."""

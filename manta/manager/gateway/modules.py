@@ -85,7 +85,7 @@ class Modules(Part):
             record, before = replace(held, updated_at=now), held
         else:
             record, before = ModuleRecord(new_id(), spec, held, now, now), None
-        self._store(record, before, _references(record), f"{who.name} sent", reply)
+        self._store(record, before, _blobs(Reference, record), f"{who.name} sent", reply)
 
     def _update(self, name: str, spec: ModuleSpec, who: Principal, reply: Reply) -> None:
         before = self._registry.own(name, None, who)
@@ -99,7 +99,7 @@ class Modules(Part):
         spec = replace(spec, name=before.spec.name)
         check(spec)
         record = replace(before, spec=spec, updated_at=self._actor.clock.wall())
-        writes = (*_releases(before), *_references(record))
+        writes = (*_blobs(Release, before), *_blobs(Reference, record))
         self._store(record, before, writes, f"{who.name} updated", reply)
 
     def _store(
@@ -130,7 +130,7 @@ class Modules(Part):
         change = Change(self._writer)
         self._registry.pop(record)
         change.on_refusal(lambda: self._registry.put(record))
-        change.write(Delete(ModuleRecord, record.id), *_releases(record))
+        change.write(Delete(ModuleRecord, record.id), *_blobs(Release, record))
 
         def stored() -> None:
             self._actor.log.warning("%s removed the module %s", who.name, described(record))
@@ -145,11 +145,6 @@ def _info(record: ModuleRecord) -> ModuleInfo:
     return ModuleInfo(record.id, record.spec, record.owner_id, record.created_at, record.updated_at)
 
 
-def _references(record: ModuleRecord) -> tuple[Write, ...]:
+def _blobs(kind: type[Reference | Release], record: ModuleRecord) -> tuple[Write, ...]:
     package = record.spec.package
-    return () if package is None else (Reference(record.id, (package.digest,)),)
-
-
-def _releases(record: ModuleRecord) -> tuple[Write, ...]:
-    package = record.spec.package
-    return () if package is None else (Release(record.id, (package.digest,)),)
+    return () if package is None else (kind(record.id, (package.digest,)),)

@@ -13,7 +13,6 @@ from manta.manager.gateway.forwarder import as_refusal
 from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.messages import FromNode, NodeCame
 from manta.manager.store.interface import Put
-from manta.manager.store.records import NodeRecord
 from manta.protocol.node import Goodbye, JournalBatch, LogBatch, Register, Standing
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.version import VERSION
@@ -72,13 +71,10 @@ class Nodes(Part):
 
     def left(self, node_ids: tuple[str, ...]) -> None:
         """Notes that these nodes left, so that they are not waited for after a restart."""
-        left: list[NodeRecord] = []
-        for node_id in node_ids:
-            record = self._directory.nodes.get(node_id)
-            if record is not None and record.here:
-                left.append(msgspec.structs.replace(record, here=False))
-        for record in left:
-            self._directory.nodes[record.id] = record
+        nodes = self._directory.nodes
+        known = (nodes[node_id] for node_id in node_ids if node_id in nodes)
+        left = [msgspec.structs.replace(record, here=False) for record in known if record.here]
+        nodes.update((record.id, record) for record in left)
 
         def then(error: StoreError | None) -> None:
             if error is not None:

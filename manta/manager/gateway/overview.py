@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from manta.manager.context import STORE
 from manta.manager.gateway.part import Part, Request
@@ -14,7 +14,6 @@ from manta.protocol.user import (
     GetManagerStatus,
     ManagerStatus,
     MissingBlobs,
-    SwarmInfo,
     Swarms,
 )
 from manta.protocol.version import VERSION
@@ -23,12 +22,8 @@ from manta.protocol.version import VERSION
 class Overview(Part):
     def swarms(self, cluster_ids: Iterable[str], after: str) -> Swarms:
         """A page of the swarms of these clusters."""
-        infos = self._infos(cluster_ids)
+        infos = (one for id_ in cluster_ids for one in self._context.cluster(id_).swarms.values())
         return Swarms(*pages.after(infos, lambda one: one.swarm_id, after, pages.encoded))
-
-    def _infos(self, cluster_ids: Iterable[str]) -> Iterator[SwarmInfo]:
-        for id_ in cluster_ids:
-            yield from self._context.cluster(id_).swarms.values()
 
     def tree(self, after: str) -> Tree:
         return tree_of(self._actor.system.tree(), after)

@@ -7,11 +7,12 @@ handled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import msgspec
 
-from manta.actors import Refused, Reply
+from manta.actors import Refused
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
@@ -152,7 +153,7 @@ class Users(Part):
         self._registrar.work("changing a password", who.key, job, then, reply)
 
     def delete(self, request: Request[users.DeleteUser, None]) -> None:
-        record, who, reply = self._find(request.message.user), request.who, request.defer()
+        record = self._find(request.message.user)
         everybody = self._registrar.users
         admins = [one for one in everybody.values() if one.role == ADMIN_ROLE]
         if admins == [record]:
@@ -165,42 +166,41 @@ class Users(Part):
         for cluster_id in grants:
             self._check_not_last_owner(record, cluster_id)
         change = Change(self._writer)
-        keys = self._registrar.end(change, record.id)
         for cluster_id in grants:
             self._roles.revoke(change, record.id, cluster_id)
         change.delete(everybody, record)
-
-        def stored() -> None:
-            self._actor.log.warning("%s deleted the user %s", who.name, record.email)
-            self._gone(keys, who, reply)
-
-        change.commit(reply, stored)
+        self._end(request, change, record.id, f"deleted the user {record.email}")
 
     def log_out(self, request: Request[sign_in.Logout, None]) -> None:
-        who, everywhere, reply = request.who, request.message.everywhere, request.defer()
-        change = Change(self._writer)
-        keys = self._registrar.end(change, who.id, None if everywhere else who.key)
-
-        def stored() -> None:
-            self._actor.log.info("%s signed out%s", who.name, " everywhere" if everywhere else "")
-            self._gone(keys, who, reply)
-
-        change.commit(reply, stored)
+        who, everywhere = request.who, request.message.everywhere
+        key = None if everywhere else who.key
+        done = "signed out everywhere" if everywhere else "signed out"
+        self._end(request, Change(self._writer), who.id, done, key, logging.INFO)
 
     def revoke_tokens(self, request: Request[users.RevokeTokens, None]) -> None:
-        record, who, reply = self._find(request.message.user), request.who, request.defer()
-        change = Change(self._writer)
-        keys = self._registrar.end(change, record.id)
+        record = self._find(request.message.user)
+        done = f"revoked the tokens of {record.email}"
+        self._end(request, Change(self._writer), record.id, done)
+
+    def _end(
+        self,
+        request: Request[object, None],
+        change: Change,
+        user_id: str,
+        done: str,
+        key: str | None = None,
+        level: int = logging.WARNING,
+    ) -> None:
+        """Makes the change, which also ends all keys of the user, or the one key."""
+        who, reply = request.who, request.defer()
+        keys = self._registrar.end(change, user_id, key)
 
         def stored() -> None:
-            self._actor.log.warning("%s revoked the tokens of %s", who.name, record.email)
-            self._gone(keys, who, reply)
+            self._actor.log.log(level, "%s %s", who.name, done)
+            self._listeners.withdraw(keys, who.key)
+            reply.set(Ok())
 
         change.commit(reply, stored)
-
-    def _gone(self, keys: Iterable[str], who: Principal, reply: Reply) -> None:
-        self._listeners.withdraw(keys, who.key)
-        reply.set(Ok())
 
     # Roles.
 

@@ -27,7 +27,7 @@ TIDY_AFTER = 8_000_000
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """Answered to `owner` with Committed or NotCommitted."""
+    """Answered to `owner` with Committed."""
 
     owner: LocalRef
     ticket: int
@@ -36,11 +36,8 @@ class Commit(msgspec.Struct, frozen=True):
 
 class Committed(msgspec.Struct, frozen=True):
     ticket: int
-
-
-class NotCommitted(msgspec.Struct, frozen=True):
-    ticket: int
-    error: StoreError
+    error: StoreError | None = None
+    """Why it was not carried out."""
 
 
 class GetHealth(msgspec.Struct, frozen=True):
@@ -57,7 +54,7 @@ class _Purge(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     owner: LocalRef
-    answer: Committed | NotCommitted
+    answer: Committed
 
 
 class StoreActor(Actor):
@@ -120,9 +117,7 @@ class StoreActor(Actor):
             self._note_trouble(error)
             failure = error
         for commit in group:
-            ticket = commit.ticket
-            answer = NotCommitted(ticket, failure) if failure else Committed(ticket)
-            self._answer(commit.owner, answer)
+            self._answer(commit.owner, Committed(commit.ticket, failure))
         return True
 
     def _count(self, write: Write) -> None:
@@ -141,7 +136,7 @@ class StoreActor(Actor):
         except StoreError as error:
             self.log.warning("housekeeping failed, and is tried again later: %s", error)
 
-    def _answer(self, owner: LocalRef, answer: Committed | NotCommitted) -> None:
+    def _answer(self, owner: LocalRef, answer: Committed) -> None:
         try:
             owner.tell(answer)
         except ActorDead:
@@ -216,11 +211,11 @@ class Writer:
     def handle(self, message: object) -> bool:
         """Whether the message was for this writer."""
         match message:
-            case Committed(ticket):
+            case Committed(ticket, None):
                 self.trouble = None
                 if pending := self._pending.pop(ticket, None):
                     pending.then(None)
-            case NotCommitted(ticket, error):
+            case Committed(ticket, StoreError() as error):
                 self._not_committed(ticket, error)
             case Down(ref) if ref is self._store:
                 self._store = None
