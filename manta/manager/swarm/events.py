@@ -218,6 +218,8 @@ class Acknowledge:
 
     node_id: str
     upto: int
+    missing: tuple[BlobRef, ...] = ()
+    """Blobs that the next entries name, and that are not here."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 import msgspec
@@ -23,9 +24,10 @@ from manta.manager.messages import CheckPeer, FromNode, FromUser, Sweep, SweepLa
 from manta.manager.store.actor import Writer
 from manta.manager.store.records import SwarmRecord
 from manta.manager.swarm import plans, references
-from manta.manager.swarm.commits import AcknowledgeWithout, Commit, Commits, Orderly
+from manta.manager.swarm.commits import Commit, Commits
 from manta.manager.swarm.events import (
     Acknowledge,
+    Action,
     AskPlacement,
     Assign,
     EntriesReceived,
@@ -206,7 +208,7 @@ class SwarmSupervisor(Actor):
         """Handles and stores an event; calls `then(None)` once it is durable."""
         machine, now = self._machine, self._epoch + self.clock.now()
         bodies: list[bytes] = []
-        performed: list[Orderly] = []
+        performed: list[Action] = []
         pending: deque[SwarmEvent | AskPlacement] = deque([event])
         topics: set[Topic] = set()
         # A placement has no effect outside, so question and answer share one commit. Questions
@@ -227,7 +229,7 @@ class SwarmSupervisor(Actor):
                 elif isinstance(action, Woken):
                     topics.add(action.topic)
                 elif missing and isinstance(action, Acknowledge):
-                    performed.append(AcknowledgeWithout(action, missing))
+                    performed.append(replace(action, missing=missing))
                 else:
                     performed.append(action)
         self._set_timer()
@@ -255,9 +257,7 @@ class SwarmSupervisor(Actor):
             match action:
                 case Assign() | Revoke():
                     changes.append(action)
-                case Acknowledge(node_id, upto):
-                    messages.append((node_id, JournalAck(self._swarm_id, upto)))
-                case AcknowledgeWithout(Acknowledge(node_id, upto), missing):
+                case Acknowledge(node_id, upto, missing):
                     messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
                 case Publish(feed):
                     grown[feed] = None
