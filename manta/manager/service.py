@@ -11,17 +11,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from manta.actors import ActorSystem, ChildSpec, ExitReason
+from manta.actors import ActorSystem, ChildSpec, ExitReason, Supervisor
 from manta.manager import bootstrap
 from manta.manager.auth.tokens import TokenAuthority, new_seed
+from manta.manager.blobs import Blobs
+from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import ROOT, Context, Listening
 from manta.manager.errors import StartError
+from manta.manager.gateway.gateway import Gateway
 from manta.manager.home import Home, ManagerFile, RestoredFile
+from manta.manager.store.actor import StoreActor
 from manta.manager.store.interface import Store
+from manta.manager.store.records import ClusterRecord
 from manta.manager.store.sqlite import SqliteStore
-from manta.manager.supervisor import ManagerSupervisor
 from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
 from manta.transports.addresses import join_address, split_address
@@ -49,6 +54,27 @@ class Settings:
     bootstrap: Path | None = None
 
 
+class ManagerSupervisor(Supervisor):
+    """The root of the manager's tree."""
+
+    intensity = 10
+    period = 60.0
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def children(self) -> list[ChildSpec]:
+        """The Gateway is last, so that messages from outside find all others running."""
+        context = self._context
+        clusters = context.reader.all(ClusterRecord)
+        return [
+            ChildSpec("store", partial(StoreActor, context.open_store, context.workers)),
+            ChildSpec("blobs", partial(Blobs, context)),
+            *(cluster_spec(context, record.id) for record in clusters),
+            ChildSpec("gateway", partial(Gateway, context)),
+        ]
+
+
 class Manager:
     """The constructor starts it; raises StartError, StoreError or TransportError.
 
@@ -71,8 +97,8 @@ class Manager:
             make_private_folder(home.path)
             self._lock(undo)
             keys = _keys(home)
-            self._open_store = open_store or (lambda: SqliteStore(home.database))
-            reader = self._open_store()
+            open_store = open_store or (lambda: SqliteStore(home.database))
+            reader = open_store()
             undo.callback(reader.close)
             workers = ThreadPoolExecutor(WORKERS, "manager-worker")
             undo.callback(workers.shutdown, cancel_futures=True)
@@ -80,7 +106,7 @@ class Manager:
                 home=home,
                 keys=keys,
                 authority=TokenAuthority(_signing_seed(home), keys.public),
-                open_store=self._open_store,
+                open_store=open_store,
                 reader=reader,
                 depot=FileDepot(home.blobs),
                 workers=workers,

@@ -329,10 +329,10 @@ class ClusterSupervisor(Supervisor):
             case user.RemoveSwarm():
                 self._remove_swarm(request.target_id, self.defer())
             case clusters.ListNodes(after=after):
-                infos = self._nodes.infos()
+                infos = self._view.nodes.values()
                 return clusters.Nodes(*pages.after(infos, lambda one: one.id, after, pages.encoded))
             case clusters.GetNode():
-                info = self._nodes.info(request.target_id)
+                info = self._view.nodes.get(request.target_id)
                 if info is None:
                     raise Refused(Code.UNKNOWN_NODE, f"There is no node {request.target_id!r}.")
                 return info
