@@ -103,7 +103,6 @@ class Manager:
             workers = ThreadPoolExecutor(WORKERS, "manager-worker")
             undo.callback(workers.shutdown, cancel_futures=True)
             self.context = Context(
-                home=home,
                 keys=keys,
                 authority=TokenAuthority(_signing_seed(home), keys.public),
                 open_store=open_store,
@@ -117,7 +116,8 @@ class Manager:
                 restored=_restored(home),
             )
             # Last, because a start that failed after it would lose the password for good.
-            self._populate(reader, settings.bootstrap)
+            if bootstrap.is_empty(reader):
+                self._populate(reader, settings.bootstrap)
             self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             self.root = self.system.spawn(ChildSpec(ROOT, lambda: ManagerSupervisor(self.context)))
@@ -181,8 +181,6 @@ class Manager:
             time.sleep(0.01)
 
     def _populate(self, store: Store, file: Path | None) -> None:
-        if not bootstrap.is_empty(store):
-            return
         if file is not None:
             bootstrap.apply(store, bootstrap.read(file))
         else:

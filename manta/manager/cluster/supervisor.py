@@ -107,7 +107,7 @@ class ClusterSupervisor(Supervisor):
             self._context,
             view,
             [record for record in reader.all(NodeRecord) if record.cluster_id == self._id],
-            on_lost=self._node_lost,
+            on_lost=lambda node_id, reason: self._tell_swarms(NodeGone(node_id, reason)),
             on_moved=self._nodes_moved,
         )
         self._unread = {
@@ -237,8 +237,7 @@ class ClusterSupervisor(Supervisor):
             self._nodes.apply(orders)
 
     def _show(self, info: SwarmInfo) -> None:
-        swarms = {**self._view.swarms, info.swarm_id: info}
-        self._show_all(swarms)
+        self._show_all({**self._view.swarms, info.swarm_id: info})
         self._context.revisions.swarms.changed(info.swarm_id)
 
     def _show_all(self, swarms: dict[str, SwarmInfo]) -> None:
@@ -290,9 +289,6 @@ class ClusterSupervisor(Supervisor):
             case _:
                 return super().receive(message)
         return None
-
-    def _node_lost(self, node_id: str, reason: str) -> None:
-        self._tell_swarms(NodeGone(node_id, reason))
 
     def _nodes_moved(self) -> None:
         self._tell_swarms(NodesMoved())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from manta.actors import (
@@ -72,10 +73,7 @@ class Forwarder:
     ) -> None:
         """Like `ask`, but starts the swarm's actor first if it has ended."""
         path = swarm_path(entry.cluster_id, entry.id)
-
-        def ask() -> None:
-            self.ask(path, request, reply, answer, wait)
-
+        ask = partial(self.ask, path, request, reply, answer, wait)
         try:
             self._actor.system.find(path)
         except ActorDead:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from manta.manager.context import STORE
 from manta.manager.gateway.part import Part, Request
 from manta.manager.store.actor import GetHealth
+from manta.manager.store.records import ClusterRecord
 from manta.protocol import pages
 from manta.protocol.tree import Tree, tree_of
 from manta.protocol.user import (
@@ -20,9 +21,9 @@ from manta.protocol.version import VERSION
 
 
 class Overview(Part):
-    def swarms(self, cluster_ids: Iterable[str], after: str) -> Swarms:
+    def swarms(self, clusters: Iterable[ClusterRecord], after: str) -> Swarms:
         """A page of the swarms of these clusters."""
-        infos = (one for id_ in cluster_ids for one in self._context.cluster(id_).swarms.values())
+        infos = (one for at in clusters for one in self._context.cluster(at.id).swarms.values())
         return Swarms(*pages.after(infos, lambda one: one.swarm_id, after, pages.encoded))
 
     def tree(self, after: str) -> Tree:

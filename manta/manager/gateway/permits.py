@@ -62,18 +62,10 @@ class Permits(Part):
 
         return answer
 
-    def readable(self, who: Principal) -> list[str]:
-        """The clusters whose swarms the user may read."""
-        return [
-            id_
-            for id_ in self._directory.clusters
-            if Right.SWARM_READ in self._roles.rights(who, id_)
-        ]
-
-    def visible(self, who: Principal) -> list[ClusterRecord]:
-        """The clusters that the user may read."""
+    def clusters(self, who: Principal, right: Right) -> list[ClusterRecord]:
+        """Those in which the user has the right."""
         return [
             record
             for record in self._directory.clusters.values()
-            if Right.CLUSTER_READ in self._roles.rights(who, record.id)
+            if right in self._roles.rights(who, record.id)
         ]

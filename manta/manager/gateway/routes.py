@@ -167,9 +167,14 @@ def _poll_swarm(at: Parts, request: Request[user.ReadFeed | user.WaitSwarm, Swar
     at.forwarder.ask_swarm(request.target, message, request.defer(), answer, wait)
 
 
+def _list_clusters(at: Parts, request: Request[clusters.ListClusters, None]) -> object:
+    readable = at.permits.clusters(request.who, Right.CLUSTER_READ)
+    return at.clusters.page(readable, request.message.after)
+
+
 def _list_swarms(at: Parts, request: Request[user.ListSwarms, ClusterRecord | None]) -> object:
     one = request.target
-    where = at.permits.readable(request.who) if one is None else [one.id]
+    where = [one] if one else at.permits.clusters(request.who, Right.SWARM_READ)
     return at.overview.swarms(where, request.message.after)
 
 
@@ -238,12 +243,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     Route(users.DeleteRoleDefinition, _ADMINS, nothing, lambda at, r: at.users.delete_role(r)),
     # Clusters.
     Route(clusters.CreateCluster, _USERS, nothing, lambda at, r: at.clusters.create(r)),
-    Route(
-        clusters.ListClusters,
-        _USERS,
-        nothing,
-        lambda at, r: at.clusters.page(at.permits.visible(r.who), r.message.after),
-    ),
+    Route(clusters.ListClusters, _USERS, nothing, _list_clusters),
     Route(clusters.WatchClusters, _USERS, nothing, lambda at, r: at.watches.open(r)),
     _about(
         clusters.GetCluster,

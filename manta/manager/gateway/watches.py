@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from manta.actors import Refused, Reply
+from manta.manager.auth.rights import Right
 from manta.manager.gateway.clusters import Clusters
 from manta.manager.gateway.modules import Modules
 from manta.manager.gateway.part import Part, Request, Shared
@@ -116,7 +117,8 @@ class Watches(Part):
                 assert cluster_id is not None
                 return clusters.Nodes, context.cluster(cluster_id).nodes.get
             case user.WatchSwarms():
-                where = [cluster_id] if cluster_id else self._permits.readable(who)
-                return user.Swarms, ChainMap(*(context.cluster(id_).swarms for id_ in where)).get
+                one = request.target
+                where = [one] if one else self._permits.clusters(who, Right.SWARM_READ)
+                return user.Swarms, ChainMap(*(context.cluster(at.id).swarms for at in where)).get
             case users.WatchModules():
                 return users.Modules, self._modules.info

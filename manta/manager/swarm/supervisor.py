@@ -65,7 +65,6 @@ from manta.protocol.node import (
     JournalAck,
     JournalBatch,
     ListGlobals,
-    LogAck,
     LogBatch,
     Ok,
     ReadGlobal,
@@ -114,7 +113,7 @@ class SwarmSupervisor(Actor):
             self._perform,
         )
         self._feeds = Feeds(LongPolls(self), self._machine, self._commits)
-        self._exchange = ExchangePolls(LongPolls(self), self._machine, self._commits)
+        self._exchange = ExchangePolls(LongPolls(self, everything=()), self._machine, self._commits)
         self._lines = Lines(
             self,
             self._context,
@@ -122,7 +121,7 @@ class SwarmSupervisor(Actor):
             self._swarm_id,
             self._writer,
             self._feeds,
-            self._acknowledge_lines,
+            self._cluster,
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
         """Messages are passed to these first; the actor does not end while one is not idle."""
@@ -236,7 +235,7 @@ class SwarmSupervisor(Actor):
         # Blobs of entries that the machine ignored belong to nobody: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
-        self._exchange.wake(topics)
+        self._exchange.polls.wake(*topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None if it is no longer wanted."""
@@ -278,16 +277,13 @@ class SwarmSupervisor(Actor):
             self._cluster.tell(orders)
         for then in commit.then:
             then(None)
-        self._feeds.wake(*grown)
+        self._feeds.polls.wake(*grown)
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
         """Keeps them for a while, so that those who were just told of them can fetch them."""
         for blob in blobs:
             self._context.holds(blob.digest)
         self.notify(BLOBS, SweepLater())
-
-    def _acknowledge_lines(self, node_id: str, ack: LogAck) -> None:
-        self.notify(self._cluster, Orders(self._swarm_id, messages=((node_id, ack),)))
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -6,17 +6,17 @@ journal. Reading takes milliseconds, so it is done on a worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
-from manta.actors import Actor, Reply
+from manta.actors import Actor, Ref, Reply
 from manta.manager.context import Context
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import Poll
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, StoredLine
+from manta.manager.swarm.messages import Orders
 from manta.manager.swarm.reads.polls import Feeds
 from manta.manager.swarm.reads.queries import ITEM_BYTES
 from manta.manager.views import ClusterView
@@ -36,7 +36,7 @@ class Lines:
     swarm_id: str
     writer: Writer
     feeds: Feeds
-    acknowledge: Callable[[str, LogAck], None]
+    cluster: Ref
 
     def __post_init__(self) -> None:
         self._stored = self.context.reader.log_ends(self.swarm_id)
@@ -66,13 +66,14 @@ class Lines:
                 self._stored[node_id] = end
                 self._version += 1
                 self._acknowledge_stored(node_id)
-                self.feeds.wake("logs")
+                self.feeds.polls.wake("logs")
 
         write = AppendLogs(self.swarm_id, node_id, last + 1, bodies)
         self.writer.write(write, then=stored, keep=True)
 
     def _acknowledge_stored(self, node_id: str) -> None:
-        self.acknowledge(node_id, LogAck(self.swarm_id, self._stored.get(node_id, 0)))
+        ack = LogAck(self.swarm_id, self._stored.get(node_id, 0))
+        self.actor.notify(self.cluster, Orders(self.swarm_id, messages=((node_id, ack),)))
 
     def read(self, read: ReadFeed, reply: Reply) -> None:
         """Answers as soon as there are lines, or at the end of the wait."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -30,7 +29,7 @@ class Feeds:
     """
 
     polls: LongPolls[FeedName | None]
-    """By feed; None stands for the swarm's state."""
+    """By feed; None stands for the swarm's state, which is part of every page."""
     machine: SwarmMachine
     commits: Commits
 
@@ -68,13 +67,6 @@ class Feeds:
 
         self.polls.open(None, reply, message.wait, answer)
 
-    def wake(self, *feeds: FeedName | None) -> None:
-        """Call it when these have grown; None, the swarm's state, wakes the polls of all feeds."""
-        if None in feeds:
-            self.polls.wake_all()
-        else:
-            self.polls.wake(*feeds)
-
 
 @dataclass
 class ExchangePolls:
@@ -87,14 +79,6 @@ class ExchangePolls:
     def open(self, read: ExchangeRead, reply: Reply) -> None:
         wait = getattr(read, "wait", 0.0)
         self.polls.open(topic_of(read), reply, wait, lambda last: self._try(read, reply, last))
-
-    def wake(self, topics: Iterable[Topic]) -> None:
-        """Call it when these have changed; the empty topic stands for all."""
-        changed = set(topics)
-        if () in changed:
-            self.polls.wake_all()
-        else:
-            self.polls.wake(*changed)
 
     def _try(self, read: ExchangeRead, reply: Reply, last: bool) -> bool:
         try:
