@@ -19,12 +19,7 @@ from manta.manager.ids import new_id
 from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
-from manta.manager.store.records import (
-    ClusterRecord,
-    KeyKind,
-    KeyRecord,
-    NodeRecord,
-)
+from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord
 from manta.protocol import clusters, pages
 from manta.protocol.clusters import ClusterInfo
 from manta.protocol.codes import Code

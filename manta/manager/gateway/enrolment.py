@@ -38,10 +38,9 @@ class Enrolment(Part):
             record = self._directory.nodes[principal.id]
             reply.set(Enrolled(record.id, record.cluster_id, record.alias))
             return
-        key = principal.key
 
         def then(claims: TokenClaims) -> None:
-            self._enroll(message, key, claims, reply)
+            self._enroll(message, principal.key, claims, reply)
 
         self._registrar.verify("enrolment", request, NODE_AUDIENCE, then, reply)
 
