@@ -267,17 +267,13 @@ def _unpack(
             kept = keep is None or info.name in keep
             if kept:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with _private(path) if kept else contextlib.nullcontext(None) as target:
-                hasher, size = blake3(), 0
-                while piece := source.read(PIECE):
-                    hasher.update(piece)
-                    size += len(piece)
-                    if target is not None:
-                        target.write(piece)
-                if target is not None:
+            hashing = _Hashing(source)
+            with _private(path) if kept else open(os.devnull, "wb") as target:
+                shutil.copyfileobj(hashing, target, PIECE)
+                if kept:
                     target.flush()
                     os.fsync(target.fileno())
-            if (size, hasher.hexdigest()) != (wanted.size, wanted.blake3):
+            if (info.size, hashing.digest) != (wanted.size, wanted.blake3):
                 yield f"{file}: {info.name} is damaged: its digest is another."
     except (tarfile.TarError, EOFError) as error:
         yield f"{file} is cut off or damaged ({error})."
@@ -384,11 +380,11 @@ def _put_in_place(draft: Home, home: Home) -> Path | None:
 
 
 def _digest(path: Path) -> str:
-    hasher = blake3()
     with open(path, "rb") as file:
-        while piece := file.read(PIECE):
-            hasher.update(piece)
-    return hasher.hexdigest()
+        hashing = _Hashing(file)
+        while hashing.read(PIECE):
+            pass
+        return hashing.digest
 
 
 def _sync(folder: Path) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
-from manta.manager.home import Home, RestoredFile
+from manta.manager.home import RestoredFile
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
 from manta.manager.views import ClusterView
@@ -44,7 +44,6 @@ class Listening(msgspec.Struct, frozen=True):
 
 @dataclass
 class Context:
-    home: Home
     keys: KeyPair
     authority: TokenAuthority
     open_store: Callable[[], Store]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -12,13 +13,14 @@ from manta.manager.placement.nodes import listed
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol.codes import Code
 
-T = TypeVar("T")
-
 
 class SwarmEntry(msgspec.Struct, frozen=True):
     id: str
     name: str
     cluster_id: str
+
+
+T = TypeVar("T", ClusterRecord, NodeRecord, SwarmEntry)
 
 
 class Directory:
@@ -31,50 +33,43 @@ class Directory:
         self.clusters = {record.id: record for record in clusters}
         self.nodes = {record.id: record for record in nodes}
         self.swarms = {entry.id: entry for entry in swarms}
+        self.sees: Callable[[str], bool] = lambda cluster_id: True
 
     def within(self, sees: Callable[[str], bool]) -> Directory:
-        """Only the clusters that somebody sees, with their nodes and swarms."""
-        clusters = {id_ for id_ in self.clusters if sees(id_)}
-        return Directory(
-            (self.clusters[id_] for id_ in clusters),
-            (one for one in self.nodes.values() if one.cluster_id in clusters),
-            (one for one in self.swarms.values() if one.cluster_id in clusters),
-        )
+        """Has the same tables, but finds only clusters that somebody sees, and what is in them."""
+        part = copy.copy(self)
+        part.sees = sees
+        return part
 
     # Each raises Refused, which names what there is.
 
     def cluster(self, name: str) -> ClusterRecord:
-        names = {id_: record.name for id_, record in self.clusters.items()}
-        return _find("cluster", Code.UNKNOWN_CLUSTER, name, self.clusters, names)
+        return _find("cluster", name, self.clusters, self.sees)
 
     def node(self, name: str, cluster: str | None = None) -> NodeRecord:
-        nodes = self.nodes
-        if cluster is not None:
-            within = self.cluster(cluster).id
-            nodes = {record.id: record for record in self.nodes_of(within)}
-        aliases = {id_: record.alias for id_, record in nodes.items()}
-        return _find("node", Code.UNKNOWN_NODE, name, nodes, aliases)
+        if cluster is None:
+            return _find("node", name, self.nodes, self.sees)
+        return _find("node", name, self.nodes, self.cluster(cluster).id.__eq__)
 
-    def nodes_named(self, names: Iterable[str], cluster: str) -> list[NodeRecord]:
+    def check_nodes(self, names: Iterable[str], cluster: str) -> None:
         """Raises Refused, which names the nodes that there are."""
-        nodes = {record.id: record for record in self.nodes_of(cluster)}
-        aliases = {id_: record.alias for id_, record in nodes.items()}
         try:
-            return [_find("node", Code.UNKNOWN_NODE, name, nodes, aliases) for name in names]
+            for name in names:
+                self.node(name, cluster)
         except Refused as refused:
             if refused.code != Code.UNKNOWN_NODE:
                 raise
             there = listed(
                 sorted(
-                    alias if alias == id_ else f"{alias} ({id_})" for id_, alias in aliases.items()
+                    node.alias if node.alias == node.id else f"{node.alias} ({node.id})"
+                    for node in self.nodes_of(cluster)
                 )
             )
             first = refused.sentence.partition(";")[0]
             raise Refused(refused.code, f"{first} in this cluster; there are {there}.") from refused
 
     def swarm(self, name: str) -> SwarmEntry:
-        names = {id_: entry.name for id_, entry in self.swarms.items()}
-        return _find("swarm", Code.UNKNOWN_SWARM, name, self.swarms, names)
+        return _find("swarm", name, self.swarms, self.sees)
 
     def nodes_of(self, cluster_id: str) -> list[NodeRecord]:
         return [record for record in self.nodes.values() if record.cluster_id == cluster_id]
@@ -99,26 +94,39 @@ class Directory:
                 )
 
 
-def _find(
-    what: str, unknown: Code, wanted: str, items: Mapping[str, T], names: Mapping[str, str]
-) -> T:
-    if wanted in items:
-        return items[wanted]
-    found = [id_ for id_, name in names.items() if name == wanted]
+def cluster_id_of(one: ClusterRecord | NodeRecord | SwarmEntry) -> str:
+    return one.id if isinstance(one, ClusterRecord) else one.cluster_id
+
+
+def _find(what: str, wanted: str, items: Mapping[str, T], sees: Callable[[str], bool]) -> T:
+    exact = items.get(wanted)
+    if exact is not None and sees(cluster_id_of(exact)):
+        return exact
+    name = "alias" if what == "node" else "name"
+    found = [one for one in items.values() if getattr(one, name) == wanted]
+    found = [one for one in found if sees(cluster_id_of(one))]
     if not found and wanted:
-        found = [id_ for id_ in items if id_.startswith(wanted)]
+        found = [
+            one for one in items.values() if one.id.startswith(wanted) and sees(cluster_id_of(one))
+        ]
     if len(found) == 1:
-        return items[found[0]]
+        return found[0]
     if found:
-        some = ", ".join(sorted(found)[:5]) + (", ..." if len(found) > 5 else "")
+        ids = sorted(one.id for one in found)
+        some = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
         raise Refused(
             Code.AMBIGUOUS,
-            f"{wanted!r} may be any of {len(found)} {what}s ({some}); give more of the id.",
-            {"ids": sorted(found)[:20]},
+            f"{wanted!r} may be any of {len(ids)} {what}s ({some}); give more of the id.",
+            {"ids": ids[:20]},
         )
+    unknown, command = _KINDS[what]
     raise Refused(
-        unknown, f"There is no {what} {wanted!r}; see `manta {_LIST[what]}` for those there are."
+        unknown, f"There is no {what} {wanted!r}; see `manta {command}` for those there are."
     )
 
 
-_LIST = {"cluster": "cluster list", "node": "node list", "swarm": "ps"}
+_KINDS = {
+    "cluster": (Code.UNKNOWN_CLUSTER, "cluster list"),
+    "node": (Code.UNKNOWN_NODE, "node list"),
+    "swarm": (Code.UNKNOWN_SWARM, "ps"),
+}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from manta.transports.codec.decoders import json_decoder
+
+T = TypeVar("T")
 
 
 class ManagerFile(msgspec.Struct, frozen=True):
@@ -35,61 +37,26 @@ class RestoredFile(msgspec.Struct, frozen=True):
     """When the backup was made: it may lack part of the past of swarms created before."""
 
 
-@dataclass(frozen=True)
 class Home:
-    path: Path
-
-    @property
-    def key(self) -> Path:
-        return self.path / "manager.key"
-
-    @property
-    def signing_key(self) -> Path:
-        return self.path / "signing.key"
-
-    @property
-    def database(self) -> Path:
-        return self.path / "manta.db"
-
-    @property
-    def blobs(self) -> Path:
-        return self.path / "blobs"
-
-    @property
-    def lock(self) -> Path:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.key = path / "manager.key"
+        self.signing_key = path / "signing.key"
+        self.database = path / "manta.db"
+        self.blobs = path / "blobs"
+        self.lock = path / "manager.lock"
         """Held while a manager runs."""
-        return self.path / "manager.lock"
-
-    @property
-    def manager_file(self) -> Path:
-        return self.path / "manager.json"
-
-    @property
-    def restored_file(self) -> Path:
-        return self.path / "restored.json"
+        self.manager_file = path / "manager.json"
+        self.restored_file = path / "restored.json"
 
     def read_restored_file(self) -> RestoredFile | None:
         """Describes the last restoration; None if there was none. Raises ValueError."""
-        try:
-            return json_decoder(RestoredFile).decode(self.restored_file.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise ValueError(
-                f"{self.restored_file} cannot be read ({error}); restore the backup again."
-            ) from error
+        return _read(self.restored_file, RestoredFile, "restore the backup again")
 
     def read_manager_file(self) -> ManagerFile | None:
         """None if there is no file. Does not tell whether that manager still runs. Raises
         ValueError."""
-        try:
-            return json_decoder(ManagerFile).decode(self.manager_file.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise ValueError(
-                f"{self.manager_file} cannot be read ({error}); stop the manager and delete it."
-            ) from error
+        return _read(self.manager_file, ManagerFile, "stop the manager and delete it")
 
     def is_in_use(self) -> bool:
         """Whether a manager runs here. The kernel releases its lock however it ends."""
@@ -118,3 +85,12 @@ class Home:
         draft = self.manager_file.with_suffix(".new")
         draft.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
         os.replace(draft, self.manager_file)
+
+
+def _read(path: Path, kind: type[T], remedy: str) -> T | None:
+    try:
+        return json_decoder(kind).decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}); {remedy}.") from error

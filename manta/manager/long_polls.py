@@ -38,8 +38,10 @@ class _Expired(msgspec.Struct, frozen=True):
 class LongPolls(Generic[K]):
     """The polls of one actor, which passes what it receives to `handle`."""
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: Actor, everything: K | None = None) -> None:
+        """Whoever wakes `everything` wakes all polls."""
         self._actor = actor
+        self._everything = everything
         self._waiting: dict[K, list[Poll[K]]] = {}
 
     @property
@@ -67,15 +69,12 @@ class LongPolls(Generic[K]):
 
     def wake(self, *keys: K) -> None:
         """Tries to answer the polls that wait for these."""
-        for key in keys:
+        for key in list(self._waiting) if self._everything in keys else keys:
             for poll in self._waiting.pop(key, ()):
                 if not self._try(poll, last=False):
                     self._waiting.setdefault(key, []).append(poll)
                 elif poll.timer is not None:
                     poll.timer.cancel()
-
-    def wake_all(self) -> None:
-        self.wake(*self._waiting)
 
     def handle(self, message: object) -> bool:
         """Whether the message was for these polls."""

@@ -18,8 +18,8 @@ class FromUser(msgspec.Struct, frozen=True):
 
     message: Message
     user: Principal
-    swarm_id: str = ""
-    """The swarm that the message names."""
+    target_id: str = ""
+    """The cluster, node or swarm that the message names."""
 
 
 class FromNode(msgspec.Struct, frozen=True):
@@ -53,20 +53,6 @@ class NodeRemoved(msgspec.Struct, frozen=True):
     """Asked; answered once no message of the node will be handled any more."""
 
     node_id: str
-
-
-class StopNodeRequested(msgspec.Struct, frozen=True):
-    """Asked; answered with Ok."""
-
-    node_id: str
-    drain: bool
-
-
-class NodeTreeRequested(msgspec.Struct, frozen=True):
-    """Asked; answered with the node's Tree."""
-
-    node_id: str
-    after: str
 
 
 class ClusterChanged(msgspec.Struct, frozen=True):

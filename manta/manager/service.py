@@ -11,17 +11,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from manta.actors import ActorSystem, ChildSpec, ExitReason
+from manta.actors import ActorSystem, ChildSpec, ExitReason, Supervisor
 from manta.manager import bootstrap
 from manta.manager.auth.tokens import TokenAuthority, new_seed
+from manta.manager.blobs import Blobs
+from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import ROOT, Context, Listening
 from manta.manager.errors import StartError
+from manta.manager.gateway.gateway import Gateway
 from manta.manager.home import Home, ManagerFile, RestoredFile
+from manta.manager.store.actor import StoreActor
 from manta.manager.store.interface import Store
+from manta.manager.store.records import ClusterRecord
 from manta.manager.store.sqlite import SqliteStore
-from manta.manager.supervisor import ManagerSupervisor
 from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
 from manta.transports.addresses import join_address, split_address
@@ -49,6 +54,27 @@ class Settings:
     bootstrap: Path | None = None
 
 
+class ManagerSupervisor(Supervisor):
+    """The root of the manager's tree."""
+
+    intensity = 10
+    period = 60.0
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def children(self) -> list[ChildSpec]:
+        """The Gateway is last, so that messages from outside find all others running."""
+        context = self._context
+        clusters = context.reader.all(ClusterRecord)
+        return [
+            ChildSpec("store", partial(StoreActor, context.open_store, context.workers)),
+            ChildSpec("blobs", partial(Blobs, context)),
+            *(cluster_spec(context, record.id) for record in clusters),
+            ChildSpec("gateway", partial(Gateway, context)),
+        ]
+
+
 class Manager:
     """The constructor starts it; raises StartError, StoreError or TransportError.
 
@@ -71,16 +97,15 @@ class Manager:
             make_private_folder(home.path)
             self._lock(undo)
             keys = _keys(home)
-            self._open_store = open_store or (lambda: SqliteStore(home.database))
-            reader = self._open_store()
+            open_store = open_store or (lambda: SqliteStore(home.database))
+            reader = open_store()
             undo.callback(reader.close)
             workers = ThreadPoolExecutor(WORKERS, "manager-worker")
             undo.callback(workers.shutdown, cancel_futures=True)
             self.context = Context(
-                home=home,
                 keys=keys,
                 authority=TokenAuthority(_signing_seed(home), keys.public),
-                open_store=self._open_store,
+                open_store=open_store,
                 reader=reader,
                 depot=FileDepot(home.blobs),
                 workers=workers,
@@ -91,7 +116,8 @@ class Manager:
                 restored=_restored(home),
             )
             # Last, because a start that failed after it would lose the password for good.
-            self._populate(reader, settings.bootstrap)
+            if bootstrap.is_empty(reader):
+                self._populate(reader, settings.bootstrap)
             self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             self.root = self.system.spawn(ChildSpec(ROOT, lambda: ManagerSupervisor(self.context)))
@@ -155,8 +181,6 @@ class Manager:
             time.sleep(0.01)
 
     def _populate(self, store: Store, file: Path | None) -> None:
-        if not bootstrap.is_empty(store):
-            return
         if file is not None:
             bootstrap.apply(store, bootstrap.read(file))
         else:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
+from manta.manager.store.change import Change
+from manta.manager.store.interface import Delete, Put
 from manta.manager.store.records import ClusterRecord, GrantRecord, RoleRecord
 from manta.protocol.codes import Code
 
@@ -45,6 +47,16 @@ class Roles:
     def of_user(self, user_id: str) -> dict[str, str]:
         """The user's role in each cluster."""
         return {cluster: role for (user, cluster), role in self.grants.items() if user == user_id}
+
+    def revoke(self, change: Change, user_id: str, cluster_id: str) -> None:
+        """Takes the user's role in the cluster away."""
+        grant = GrantRecord(user_id, cluster_id, self.grants[user_id, cluster_id])
+        change.remove(self.grants, (user_id, cluster_id))
+        change.write(Delete(GrantRecord, grant.key))
+
+    def grant(self, change: Change, user_id: str, cluster_id: str, role: str) -> None:
+        change.set(self.grants, (user_id, cluster_id), role)
+        change.write(Put(GrantRecord(user_id, cluster_id, role)))
 
     def owners(self, cluster_id: str) -> set[str]:
         return {

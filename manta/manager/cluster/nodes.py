@@ -7,9 +7,9 @@ state, and it sends again what was not acknowledged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, assert_never
 
 import msgspec
@@ -60,9 +60,8 @@ from manta.protocol.tree import ReadTree
 from manta.transports.errors import LocalTransportError
 
 HEARTBEAT_INTERVAL = 3.0  # seconds
-STOP_TIMEOUT = 10.0
-"""Seconds in which a node answers StopNode."""
-TREE_TIMEOUT = 10.0  # seconds
+ANSWER_TIMEOUT = 10.0
+"""Seconds in which a node answers."""
 
 
 class LeaseTick(msgspec.Struct, frozen=True):
@@ -82,34 +81,28 @@ class _Node:
     """The last durable journal entry of each running swarm."""
 
 
+@dataclass
 class ClusterNodes:
-    def __init__(
-        self,
-        actor: Supervisor,
-        context: Context,
-        view: ClusterView,
-        records: Iterable[NodeRecord],
-        *,
-        on_lost: Callable[[str, str], None],
-        on_moved: Callable[[], None],
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._view = view
-        self._on_lost = on_lost
-        self._on_moved = on_moved
+    actor: Supervisor
+    context: Context
+    view: ClusterView
+    records: InitVar[Iterable[NodeRecord]]
+    on_lost: Callable[[str, str], None]
+    on_moved: Callable[[], None]
+
+    def __post_init__(self, records: Iterable[NodeRecord]) -> None:
         self._nodes = {record.id: _Node(record) for record in records}
         self._desired = DesiredStates()
         self._leases = Leases()
         self._running: set[str] = set()
         self._node_views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
-        view.notice, view.nodes = "", {}
+        self.view.notice, self.view.nodes = "", {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
         self._apply(self._leases.restarted(self._nodes, self._now(), gone=gone))
 
     def _now(self) -> float:
-        return self._actor.clock.now()
+        return self.actor.clock.now()
 
     # Nodes that come and go.
 
@@ -119,7 +112,7 @@ class ClusterNodes:
         else:
             self._nodes[record.id] = _Node(record)
         self._show(record.id)
-        self._context.revisions.clusters.changed(record.cluster_id)  # its number of nodes
+        self.context.revisions.clusters.changed(record.cluster_id)  # its number of nodes
 
     def came(self, message: NodeCame) -> Registered:
         """Registers the node with its new link; the one before, if any, is forgotten."""
@@ -129,38 +122,38 @@ class ClusterNodes:
         if node.monitor is not None:
             node.monitor.cancel()
         node.link = message.link
-        node.monitor = self._actor.monitor(message.link)
-        node.load, node.last_seen = register.load, self._actor.clock.wall()
+        node.monitor = self.actor.monitor(message.link)
+        node.load, node.last_seen = register.load, self.actor.clock.wall()
         now = self._now()
         self._apply(self._leases.connected(node_id, now))
         self._apply(self._leases.set_draining(node_id, now, draining=register.draining))
         self._show(node_id)
-        self._on_moved()
+        self.on_moved()
         return Registered(
             node_id=node_id,
             cluster_id=message.record.cluster_id,
             alias=message.record.alias,
             heartbeat_interval=HEARTBEAT_INTERVAL,
-            bulk_address=self._context.bulk.address,
+            bulk_address=self.context.bulk.address,
             desired=self._desired.full(node_id),
             acknowledged=dict(node.acknowledged),
         )
 
     def heartbeat(self, node_id: str, message: Heartbeat) -> HeartbeatReply:
         node = self._registered(node_id)
-        node.load, node.last_seen = message.load, self._actor.clock.wall()
+        node.load, node.last_seen = message.load, self.actor.clock.wall()
         now = self._now()
         back = self._leases.heard(node_id, now)
         # One that was just told to stop has yet to hear it.
-        if message.draining or now >= node.asked_to_stop + STOP_TIMEOUT:
+        if message.draining or now >= node.asked_to_stop + ANSWER_TIMEOUT:
             back += self._leases.set_draining(node_id, now, draining=message.draining)
         self._apply(back)
         # Heartbeats are frequent: only the load is replaced.
         self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
-        self._view.node_views = tuple(self._node_views.values())
+        self.view.node_views = tuple(self._node_views.values())
         self._tell_watchers(node_id)
         if back:  # it was silent for long, or began or ended draining
-            self._on_moved()
+            self.on_moved()
         return HeartbeatReply(self._desired.version(node_id))
 
     def full(self, node_id: str, version: int, after: int) -> Desired:
@@ -195,35 +188,32 @@ class ClusterNodes:
         self._node_views.pop(node_id, None)
         self._apply(self._leases.removed(node_id, self._now()))
         self._publish()
-        self._view.nodes.pop(node_id, None)
-        self._context.revisions.nodes.forget(node_id)
-        self._context.revisions.clusters.changed(node.record.cluster_id)
+        self.view.nodes.pop(node_id, None)
+        self.context.revisions.nodes.forget(node_id)
+        self.context.revisions.clusters.changed(node.record.cluster_id)
 
     def stop(self, node_id: str, reply: Reply, *, drain: bool) -> None:
         """Raises Refused."""
-        node = self._nodes.get(node_id)
-        if node is None or node.link is None:
-            raise Refused(
-                Code.WRONG_STATE,
-                f"The node {self._view.aliases.get(node_id, node_id)!r} is not connected; "
-                "stop it where it runs (manta_node stop).",
-            )
+        node, link = self._linked(
+            node_id, "is not connected; stop it where it runs (manta_node stop)."
+        )
         # Draining, so that what it ends on its way out is not placed there again.
         node.asked_to_stop = self._now()
         self._apply(self._leases.set_draining(node_id, node.asked_to_stop, draining=True))
-        asked = node.link.ask_future(StopNode(drain), timeout=STOP_TIMEOUT)
-        asked.add_done_callback(lambda future: _pass_on(future, reply, node.record.alias))
+        _ask(link, StopNode(drain), reply, node.record.alias)
 
     def tree(self, node_id: str, after: str, reply: Reply) -> None:
         """Raises Refused."""
+        node, link = self._linked(node_id, "is not connected: its tree cannot be read.")
+        _ask(link, ReadTree(after), reply, node.record.alias)
+
+    def _linked(self, node_id: str, otherwise: str) -> tuple[_Node, Ref]:
+        """Raises Refused, with a sentence that ends in `otherwise`."""
         node = self._nodes.get(node_id)
         if node is None or node.link is None:
-            alias = self._view.aliases.get(node_id, node_id)
-            raise Refused(
-                Code.WRONG_STATE, f"The node {alias!r} is not connected: its tree cannot be read."
-            )
-        asked = node.link.ask_future(ReadTree(after), timeout=TREE_TIMEOUT)
-        asked.add_done_callback(lambda future: _pass_on(future, reply, node.record.alias))
+            alias = self.view.aliases.get(node_id, node_id)
+            raise Refused(Code.WRONG_STATE, f"The node {alias!r} {otherwise}")
+        return node, node.link
 
     # Leases.
 
@@ -235,22 +225,22 @@ class ClusterNodes:
         for action in actions:
             match action:
                 case NodeStateChanged(node_id, state):
-                    self._actor.log.info("node %s is %s", self._name(node_id), state)
+                    self.actor.log.info("node %s is %s", self._name(node_id), state)
                     self._show(node_id)
                 case Lost(node_id, reason):
-                    self._actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
+                    self.actor.log.warning("node %s is lost: %s", self._name(node_id), reason)
                     self._tell_gateway(NodesLeft((node_id,)))
-                    self._on_lost(node_id, reason)
+                    self.on_lost(node_id, reason)
                 case Away(node_id):
                     self._tell_gateway(NodesLeft((node_id,)))
                     self._show(node_id)
-                    self._on_moved()
+                    self.on_moved()
                 case Isolated(sentence=sentence):
-                    self._actor.log.error("%s", sentence)
-                    self._view.notice = sentence
+                    self.actor.log.error("%s", sentence)
+                    self.view.notice = sentence
                 case Reunited(sentence):
-                    self._actor.log.warning("%s", sentence)
-                    self._view.notice = ""
+                    self.actor.log.warning("%s", sentence)
+                    self.view.notice = ""
                 case _:
                     assert_never(action)
         self._set_timer()
@@ -263,7 +253,7 @@ class ClusterNodes:
             self._timer.cancel()
             self._timer = None
         if due is not None:
-            self._timer = self._actor.after(max(0.0, due - self._now()), LeaseTick())
+            self._timer = self.actor.after(max(0.0, due - self._now()), LeaseTick())
 
     def _name(self, node_id: str) -> str:
         node = self._nodes.get(node_id)
@@ -276,7 +266,7 @@ class ClusterNodes:
 
     def _tell_gateway(self, message: CutNodes | NodesLeft) -> None:
         """A Gateway that is being restarted need not be told: its end has cut all links."""
-        self._actor.notify(GATEWAY, message)
+        self.actor.notify(GATEWAY, message)
 
     # What nodes shall run.
 
@@ -332,11 +322,9 @@ class ClusterNodes:
         try:
             node.link.tell(message)
         except Unreachable as error:
-            self._actor.log.debug("%s not sent: %s", type(message).__name__, error)
+            self.actor.log.debug("%s not sent: %s", type(message).__name__, error)
         except LocalTransportError as error:
-            self._actor.log.error(
-                "node %s was not told what to run: %s", self._name(node_id), error
-            )
+            self.actor.log.error("node %s was not told what to run: %s", self._name(node_id), error)
 
     # What others see.
 
@@ -358,27 +346,8 @@ class ClusterNodes:
         self._tell_watchers(node_id)
 
     def _tell_watchers(self, node_id: str) -> None:
-        info = self.info(node_id)
-        if info is not None and info != self._view.nodes.get(node_id):
-            self._view.nodes[node_id] = info
-            self._context.revisions.nodes.changed(node_id)
-
-    def _publish(self) -> None:
-        self._view.node_views = tuple(self._node_views.values())
-        self._view.aliases = {node.id: node.alias for node in self._view.node_views}
-        self._view.connected = sum(node.connected for node in self._view.node_views)
-
-    def _state(self, node_id: str) -> NodeState:
-        try:
-            return self._leases.state(node_id)
-        except KeyError:
-            return NodeState.DISCONNECTED  # enrolled, but not here yet
-
-    def info(self, node_id: str) -> NodeInfo | None:
-        node = self._nodes.get(node_id)
-        if node is None:
-            return None
-        return NodeInfo(
+        node = self._nodes[node_id]
+        info = NodeInfo(
             id=node_id,
             alias=node.record.alias,
             cluster_id=node.record.cluster_id,
@@ -387,18 +356,33 @@ class ClusterNodes:
             load=node.load,
             last_seen=node.last_seen,
         )
+        if info != self.view.nodes.get(node_id):
+            self.view.nodes[node_id] = info
+            self.context.revisions.nodes.changed(node_id)
 
-    def infos(self) -> Iterator[NodeInfo]:
-        found = (self.info(node_id) for node_id in self._nodes)
-        return (info for info in found if info)
+    def _publish(self) -> None:
+        self.view.node_views = tuple(self._node_views.values())
+        self.view.aliases = {node.id: node.alias for node in self.view.node_views}
+        self.view.connected = sum(node.connected for node in self.view.node_views)
+
+    def _state(self, node_id: str) -> NodeState:
+        try:
+            return self._leases.state(node_id)
+        except KeyError:
+            return NodeState.DISCONNECTED  # enrolled, but not here yet
 
 
-def _pass_on(asked: Future[Any], reply: Reply, alias: str) -> None:
-    """Replies with what the node answered."""
-    error = asked.exception()
-    if isinstance(error, ActorError) and not isinstance(error, Refused):
-        error = Refused(Code.UNAVAILABLE, f"The node {alias!r} did not answer: {error}; try again.")
-    if error is not None:
-        reply.fail(error)
-    else:
-        reply.set(asked.result())
+def _ask(link: Ref, message: StopNode | ReadTree, reply: Reply, alias: str) -> None:
+    """Replies with what the node answers."""
+
+    def done(asked: Future[Any]) -> None:
+        error = asked.exception()
+        if isinstance(error, ActorError) and not isinstance(error, Refused):
+            sentence = f"The node {alias!r} did not answer: {error}; try again."
+            error = Refused(Code.UNAVAILABLE, sentence)
+        if error is not None:
+            reply.fail(error)
+        else:
+            reply.set(asked.result())
+
+    link.ask_future(message, timeout=ANSWER_TIMEOUT).add_done_callback(done)

@@ -31,8 +31,6 @@ from manta.manager.messages import (
     NodeAdded,
     NodeCame,
     NodeRemoved,
-    NodeTreeRequested,
-    StopNodeRequested,
     SwarmCreated,
     SwarmRemoved,
     Sweep,
@@ -109,7 +107,7 @@ class ClusterSupervisor(Supervisor):
             self._context,
             view,
             [record for record in reader.all(NodeRecord) if record.cluster_id == self._id],
-            on_lost=self._node_lost,
+            on_lost=lambda node_id, reason: self._tell_swarms(NodeGone(node_id, reason)),
             on_moved=self._nodes_moved,
         )
         self._unread = {
@@ -141,10 +139,6 @@ class ClusterSupervisor(Supervisor):
                 self._nodes.added(record)
             case NodeRemoved(node_id):
                 self._remove_node(node_id, self.defer())
-            case StopNodeRequested(node_id, drain):
-                self._nodes.stop(node_id, self.defer(), drain=drain)
-            case NodeTreeRequested(node_id, after):
-                self._nodes.tree(node_id, after, self.defer())
             case ClusterChanged(record):
                 self._changed(record, self.defer())
             case Down():
@@ -243,8 +237,7 @@ class ClusterSupervisor(Supervisor):
             self._nodes.apply(orders)
 
     def _show(self, info: SwarmInfo) -> None:
-        swarms = {**self._view.swarms, info.swarm_id: info}
-        self._show_all(swarms)
+        self._show_all({**self._view.swarms, info.swarm_id: info})
         self._context.revisions.swarms.changed(info.swarm_id)
 
     def _show_all(self, swarms: dict[str, SwarmInfo]) -> None:
@@ -297,9 +290,6 @@ class ClusterSupervisor(Supervisor):
                 return super().receive(message)
         return None
 
-    def _node_lost(self, node_id: str, reason: str) -> None:
-        self._tell_swarms(NodeGone(node_id, reason))
-
     def _nodes_moved(self) -> None:
         self._tell_swarms(NodesMoved())
         self._check_again()
@@ -333,15 +323,19 @@ class ClusterSupervisor(Supervisor):
             case user.CheckSwarm() | user.SendSwarm():
                 self._check(request, self.defer())
             case user.RemoveSwarm():
-                self._remove_swarm(request.swarm_id, self.defer())
+                self._remove_swarm(request.target_id, self.defer())
             case clusters.ListNodes(after=after):
-                infos = self._nodes.infos()
+                infos = self._view.nodes.values()
                 return clusters.Nodes(*pages.after(infos, lambda one: one.id, after, pages.encoded))
-            case clusters.GetNode(node=node_id):
-                info = self._nodes.info(node_id)
+            case clusters.GetNode():
+                info = self._view.nodes.get(request.target_id)
                 if info is None:
-                    raise Refused(Code.UNKNOWN_NODE, f"There is no node {node_id!r}.")
+                    raise Refused(Code.UNKNOWN_NODE, f"There is no node {request.target_id!r}.")
                 return info
+            case clusters.RequestNodeStop(drain=drain):
+                self._nodes.stop(request.target_id, self.defer(), drain=drain)
+            case user.GetTree(after=after):
+                self._nodes.tree(request.target_id, after, self.defer())
             case _:
                 return super().receive(request.message)
         return None

@@ -7,30 +7,19 @@ from collections.abc import Iterable
 
 import msgspec
 
-from manta.actors import Actor, Refused, StartChild, StopChild
+from manta.actors import Refused, StartChild, StopChild
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right
-from manta.manager.auth.roles import OWNER, Roles
+from manta.manager.auth.roles import OWNER
 from manta.manager.cluster.supervisor import cluster_spec
-from manta.manager.context import BLOBS, ROOT, Context, cluster_path
-from manta.manager.directory import Directory
-from manta.manager.gateway.enrolment import Enrolment
-from manta.manager.gateway.forwarder import Forwarder
-from manta.manager.gateway.listeners import Listeners
-from manta.manager.gateway.requests import Request
+from manta.manager.context import BLOBS, ROOT, cluster_path
+from manta.manager.gateway.part import Part, Request, Shared
+from manta.manager.gateway.registrar import Registrar
 from manta.manager.ids import new_id
 from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
-from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
-from manta.manager.store.records import (
-    ClusterRecord,
-    GrantRecord,
-    KeyKind,
-    KeyRecord,
-    NodeRecord,
-    TokenRecord,
-)
+from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord
 from manta.protocol import clusters, pages
 from manta.protocol.clusters import ClusterInfo
 from manta.protocol.codes import Code
@@ -38,28 +27,12 @@ from manta.protocol.node import Ok
 from manta.protocol.states import ClusterState
 
 
-class Clusters:
+class Clusters(Part):
     """Each change is answered once it is stored and in effect."""
 
-    def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        directory: Directory,
-        roles: Roles,
-        enrolment: Enrolment,
-        writer: Writer,
-        forwarder: Forwarder,
-        listeners: Listeners,
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._directory = directory
-        self._roles = roles
-        self._enrolment = enrolment
-        self._writer = writer
-        self._forwarder = forwarder
-        self._listeners = listeners
+    def __init__(self, shared: Shared, registrar: Registrar) -> None:
+        super().__init__(shared)
+        self._registrar = registrar
 
     def info(self, record: ClusterRecord) -> ClusterInfo:
         return _info(record, len(self._directory.nodes_of(record.id)))
@@ -82,8 +55,7 @@ class Clusters:
         record = ClusterRecord(new_id(), name, who.id, self._actor.clock.wall())
         change = Change(self._writer, "The cluster was not created")
         change.put(self._directory.clusters, record)
-        change.set(self._roles.grants, (who.id, record.id), OWNER)
-        change.write(Put(GrantRecord(who.id, record.id, OWNER)))
+        self._roles.grant(change, who.id, record.id, OWNER)
 
         def stored() -> None:
             self._actor.log.info("cluster %s (%s) created", name, record.id)
@@ -101,10 +73,9 @@ class Clusters:
         record, reply = request.target, request.defer()
         changed = msgspec.structs.replace(record, status=status)
         change = Change(self._writer, "The cluster was not changed")
-        change.write(Put(changed))
+        change.put(self._directory.clusters, changed)
 
         def stored() -> None:
-            self._directory.clusters[record.id] = changed
             self._context.revisions.clusters.changed(record.id)
             path = cluster_path(record.id)
             self._forwarder.ask(path, ClusterChanged(changed), reply, lambda _: self.info(changed))
@@ -120,30 +91,22 @@ class Clusters:
                 f"{record.name!r}; stop the cluster (manta cluster stop) before you delete it.",
             )
         nodes = self._directory.nodes_of(record.id)
-        tokens = self._enrolment.tokens_of(record.id)
         swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
-        grants = [
-            GrantRecord(user_id, cluster_id, role)
-            for (user_id, cluster_id), role in self._roles.grants.items()
-            if cluster_id == record.id
-        ]
         change = Change(self._writer, "The cluster was not deleted")
-        change.write(Delete(ClusterRecord, record.id))
+        change.delete(self._directory.clusters, record)
         for one in nodes:
             change.write(*self._removal(one))
-        change.write(*(Delete(TokenRecord, token.digest) for token in tokens))
+        for token in self._registrar.node_tokens(record.id):
+            change.delete(self._registrar.tokens, token)
         change.write(*(RemoveSwarm(swarm.id) for swarm in swarms))
-        change.write(*(Delete(GrantRecord, grant.key) for grant in grants))
+        for place in [place for place in self._roles.grants if place[1] == record.id]:
+            self._roles.revoke(change, *place)
 
         def stored() -> None:
             for one in nodes:
                 self._disown(one)
             for swarm in swarms:
                 self._directory.swarms.pop(swarm.id, None)
-            for grant in grants:
-                self._roles.grants.pop((grant.user_id, grant.cluster_id), None)
-            self._enrolment.forget_tokens(tokens)
-            self._directory.clusters.pop(record.id, None)
             self._context.clusters.pop(record.id, None)
             self._context.revisions.clusters.forget(record.id)
             self._context.revisions.nodes.forget(*(one.id for one in nodes))

@@ -10,19 +10,16 @@ import hashlib
 
 import msgspec
 
-from manta.actors import Actor, Refused, Reply
+from manta.actors import Refused, Reply
 from manta.manager.auth.principals import Kind, of_node
 from manta.manager.auth.tokens import LEEWAY, MAX_NODE_TTL, digest_of
-from manta.manager.context import Context, cluster_path
-from manta.manager.directory import Directory
-from manta.manager.gateway.listeners import Listeners
+from manta.manager.context import cluster_path
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registrar import Registrar, record_of
-from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import NodeAdded
-from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
-from manta.manager.store.interface import Delete, Put
+from manta.manager.store.interface import Put
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, TokenRecord
 from manta.protocol.clusters import CreateNodeToken, Token
 from manta.protocol.codes import Code
@@ -30,22 +27,10 @@ from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
 from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims
 
 
-class Enrolment:
-    def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        directory: Directory,
-        writer: Writer,
-        registrar: Registrar,
-        listeners: Listeners,
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._directory = directory
-        self._writer = writer
+class Enrolment(Part):
+    def __init__(self, shared: Shared, registrar: Registrar) -> None:
+        super().__init__(shared)
         self._registrar = registrar
-        self._listeners = listeners
 
     def enroll(self, request: Request[Enroll, None]) -> None:
         message, principal, reply = request.message, request.who, request.defer()
@@ -53,17 +38,11 @@ class Enrolment:
             record = self._directory.nodes[principal.id]
             reply.set(Enrolled(record.id, record.cluster_id, record.alias))
             return
-        self._registrar.limits.check_token(self._actor.clock.now())
-        key = principal.key
-        self._registrar.work(
-            "enrolment",
-            key,
-            lambda now: self._context.authority.verify(
-                message.token, NODE_AUDIENCE, presented_by=key, now=now
-            ),
-            lambda claims: self._enroll(message, key, claims, reply),
-            reply,
-        )
+
+        def then(claims: TokenClaims) -> None:
+            self._enroll(message, principal.key, claims, reply)
+
+        self._registrar.verify("enrolment", request, NODE_AUDIENCE, then, reply)
 
     def _enroll(self, message: Enroll, key: str, claims: TokenClaims, reply: Reply) -> None:
         record = self._serving(claims)
@@ -99,22 +78,14 @@ class Enrolment:
 
     def examine(self, request: Request[ExamineToken, None]) -> None:
         """Checks a token as `enroll` does, without using it up."""
-        message, principal, reply = request.message, request.who, request.defer()
-        self._registrar.limits.check_token(self._actor.clock.now())
+        reply = request.defer()
 
         def then(claims: TokenClaims) -> None:
             self._serving(claims)
             reply.set(Ok())
 
-        self._registrar.work(
-            "the examination of a token",
-            principal.key,
-            lambda now: self._context.authority.verify(
-                message.token, NODE_AUDIENCE, presented_by=principal.key, now=now
-            ),
-            then,
-            reply,
-        )
+        what = "the examination of a token"
+        self._registrar.verify(what, request, NODE_AUDIENCE, then, reply)
 
     def _serving(self, claims: TokenClaims) -> TokenRecord:
         """Raises Refused unless the token can enrol one more node."""
@@ -174,17 +145,12 @@ class Enrolment:
         def then(issued: tuple[str, TokenClaims]) -> None:
             token, claims = issued
             record = record_of(claims, uses=message.uses)
-            expired = self._expired()
-
-            def stored() -> None:
-                self._registrar.tokens[record.digest] = record
-                for digest in expired:
-                    self._registrar.tokens.pop(digest, None)
-                reply.set(Token(token, claims.expires_at))
-
+            tokens, before = self._registrar.tokens, self._actor.clock.wall() - 2 * LEEWAY
             change = Change(self._writer)
-            change.write(Put(record), *(Delete(TokenRecord, digest) for digest in expired))
-            change.commit(reply, stored)
+            change.put(tokens, record)
+            for one in [one for one in tokens.values() if one.expires_at < before]:
+                change.delete(tokens, one)
+            change.commit(reply, lambda: reply.set(Token(token, claims.expires_at)))
 
         self._registrar.work(
             "issuing a token",
@@ -195,20 +161,3 @@ class Enrolment:
             then,
             reply,
         )
-
-    def _expired(self) -> list[str]:
-        before = self._actor.clock.wall() - 2 * LEEWAY
-        return [
-            token.digest for token in self._registrar.tokens.values() if token.expires_at < before
-        ]
-
-    def tokens_of(self, cluster_id: str) -> list[TokenRecord]:
-        return [
-            token
-            for token in self._registrar.tokens.values()
-            if token.audience == NODE_AUDIENCE and token.subject == cluster_id
-        ]
-
-    def forget_tokens(self, tokens: list[TokenRecord]) -> None:
-        for token in tokens:
-            self._registrar.tokens.pop(token.digest, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from manta.actors import (
@@ -52,14 +53,10 @@ class Forwarder:
         """
 
         def done(future: Future[Any]) -> None:
-            error = future.exception()
-            if error is not None:
-                reply.fail(as_refusal(error))
-                return
             try:
                 result = answer(future.result())
-            except Refused as refusal:
-                reply.fail(refusal)
+            except Exception as error:
+                reply.fail(as_refusal(error))
             else:
                 self.answer(reply, result)
 
@@ -76,10 +73,7 @@ class Forwarder:
     ) -> None:
         """Like `ask`, but starts the swarm's actor first if it has ended."""
         path = swarm_path(entry.cluster_id, entry.id)
-
-        def ask() -> None:
-            self.ask(path, request, reply, answer, wait)
-
+        ask = partial(self.ask, path, request, reply, answer, wait)
         try:
             self._actor.system.find(path)
         except ActorDead:

@@ -11,34 +11,11 @@ from typing import cast
 
 from manta.actors import Actor, MailboxPolicy
 from manta.manager.auth.principals import Principal
-from manta.manager.auth.roles import Roles
-from manta.manager.context import STORE, Context
-from manta.manager.directory import Directory, SwarmEntry
-from manta.manager.gateway.clusters import Clusters
-from manta.manager.gateway.enrolment import Enrolment
-from manta.manager.gateway.forwarder import Forwarder
-from manta.manager.gateway.listeners import Listeners
-from manta.manager.gateway.modules import Modules
-from manta.manager.gateway.nodes import Nodes
-from manta.manager.gateway.overview import Overview
+from manta.manager.context import Context
+from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
-from manta.manager.gateway.permits import Permits
-from manta.manager.gateway.registrar import Registrar
-from manta.manager.gateway.requests import Request, cluster_id_of
 from manta.manager.gateway.routes import ROUTES
-from manta.manager.gateway.users import Users
-from manta.manager.gateway.watches import Watches
 from manta.manager.messages import CutNodes, NodesLeft, SwarmCreated, SwarmRemoved
-from manta.manager.store.actor import Writer
-from manta.manager.store.records import (
-    ClusterRecord,
-    GrantRecord,
-    KeyRecord,
-    NodeRecord,
-    RoleRecord,
-    SwarmRecord,
-    UserRecord,
-)
 from manta.protocol import node, user
 
 
@@ -50,46 +27,8 @@ class Gateway(Actor):
         self._context = context
 
     def on_start(self) -> None:
-        self._writer = Writer(self, STORE)
-        self._listeners = Listeners(self, self._context)
-        self._parts = self._load()
-        self._listeners.open()
-
-    def _load(self) -> Parts:
-        context, reader = self._context, self._context.reader
-        nodes = reader.all(NodeRecord)
-        context.principals.load(reader.all(KeyRecord), nodes, reader.all(UserRecord))
-        directory = Directory(
-            reader.all(ClusterRecord),
-            nodes,
-            (
-                SwarmEntry(record.info.swarm_id, record.info.name, record.info.cluster_id)
-                for record in reader.all(SwarmRecord)
-            ),
-        )
-        context.revisions.clusters.changed(*directory.clusters)
-        roles = Roles(reader.all(GrantRecord), reader.all(RoleRecord))
-        writer, listeners, forwarder = self._writer, self._listeners, Forwarder(self)
-        permits = Permits(context.principals, roles, directory)
-        registrar = Registrar(self, context, writer, listeners)
-        enrolment = Enrolment(self, context, directory, writer, registrar, listeners)
-        clusters = Clusters(
-            self, context, directory, roles, enrolment, writer, forwarder, listeners
-        )
-        modules = Modules(self, context, writer)
-        return Parts(
-            directory=directory,
-            permits=permits,
-            forwarder=forwarder,
-            registrar=registrar,
-            enrolment=enrolment,
-            nodes=Nodes(self, context, directory, writer, forwarder),
-            clusters=clusters,
-            users=Users(self, context, writer, registrar, roles, directory, listeners),
-            modules=modules,
-            overview=Overview(self, context, forwarder),
-            watches=Watches(self, context, permits, clusters, modules, forwarder),
-        )
+        self._parts = Parts(self, self._context)
+        self._parts.listeners.open()
 
     def receive(self, message: object) -> object:
         parts = self._parts
@@ -100,7 +39,7 @@ class Gateway(Actor):
             if answer is not None:
                 parts.forwarder.answer(self.defer(), answer)
             return None
-        if any(part.handle(message) for part in (self._writer, parts.watches, self._listeners)):
+        if any(part.handle(message) for part in (parts.writer, parts.watches, parts.listeners)):
             return None
         match message:
             case CutNodes(node_ids):
@@ -123,6 +62,6 @@ class Gateway(Actor):
         permits.check_platform(who, rule, name)
         seen = permits.seen_by(who)
         target = route.target(message, seen, who)
-        permits.check_cluster(who, rule, cluster_id_of(target), name)
         request = Request(message, who, rule, target, seen, self.defer)
+        permits.check_cluster(request)
         return route.handler(self._parts, request)

@@ -10,14 +10,13 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from manta.actors import Actor, Refused, Reply
+from manta.actors import Refused, Reply
 from manta.manager.auth.principals import Principal
-from manta.manager.context import BLOBS, Context
+from manta.manager.context import BLOBS
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registry import Registry, check, described
-from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
 from manta.manager.messages import Sweep
-from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, Reference, Release, Write
 from manta.manager.store.records import ModuleRecord
@@ -28,13 +27,11 @@ from manta.protocol.spec import ModuleSpec
 from manta.protocol.users import ModuleInfo
 
 
-class Modules:
-    def __init__(self, actor: Actor, context: Context, writer: Writer) -> None:
-        self._actor = actor
-        self._context = context
-        self._writer = writer
-        self._registry = Registry(context.reader.all(ModuleRecord))
-        self._revisions = context.revisions.modules
+class Modules(Part):
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self._registry = Registry(self._context.reader.all(ModuleRecord))
+        self._revisions = self._context.revisions.modules
         self._revisions.changed(*self._registry.modules)
 
     def page(self, after: str) -> users.Modules:
@@ -88,7 +85,7 @@ class Modules:
             record, before = replace(held, updated_at=now), held
         else:
             record, before = ModuleRecord(new_id(), spec, held, now, now), None
-        self._store(record, before, _references(record), f"{who.name} sent", reply)
+        self._store(record, before, _blobs(Reference, record), f"{who.name} sent", reply)
 
     def _update(self, name: str, spec: ModuleSpec, who: Principal, reply: Reply) -> None:
         before = self._registry.own(name, None, who)
@@ -102,7 +99,7 @@ class Modules:
         spec = replace(spec, name=before.spec.name)
         check(spec)
         record = replace(before, spec=spec, updated_at=self._actor.clock.wall())
-        writes = (*_releases(before), *_references(record))
+        writes = (*_blobs(Release, before), *_blobs(Reference, record))
         self._store(record, before, writes, f"{who.name} updated", reply)
 
     def _store(
@@ -133,7 +130,7 @@ class Modules:
         change = Change(self._writer)
         self._registry.pop(record)
         change.on_refusal(lambda: self._registry.put(record))
-        change.write(Delete(ModuleRecord, record.id), *_releases(record))
+        change.write(Delete(ModuleRecord, record.id), *_blobs(Release, record))
 
         def stored() -> None:
             self._actor.log.warning("%s removed the module %s", who.name, described(record))
@@ -148,11 +145,6 @@ def _info(record: ModuleRecord) -> ModuleInfo:
     return ModuleInfo(record.id, record.spec, record.owner_id, record.created_at, record.updated_at)
 
 
-def _references(record: ModuleRecord) -> tuple[Write, ...]:
+def _blobs(kind: type[Reference | Release], record: ModuleRecord) -> tuple[Write, ...]:
     package = record.spec.package
-    return () if package is None else (Reference(record.id, (package.digest,)),)
-
-
-def _releases(record: ModuleRecord) -> tuple[Write, ...]:
-    package = record.spec.package
-    return () if package is None else (Release(record.id, (package.digest,)),)
+    return () if package is None else (kind(record.id, (package.digest,)),)

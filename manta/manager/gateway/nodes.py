@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.actors import Actor, ActorDead, MailboxFull
+from manta.actors import ActorDead, MailboxFull
 from manta.manager.auth.principals import Kind, Principal
-from manta.manager.context import Context, cluster_path, swarm_path
-from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.context import cluster_path, swarm_path
+from manta.manager.directory import SwarmEntry
 from manta.manager.errors import StoreError
-from manta.manager.gateway.forwarder import Forwarder, as_refusal
-from manta.manager.gateway.requests import Request
+from manta.manager.gateway.forwarder import as_refusal
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.messages import FromNode, NodeCame
-from manta.manager.store.actor import Writer
 from manta.manager.store.interface import Put
-from manta.manager.store.records import NodeRecord
 from manta.protocol.node import Goodbye, JournalBatch, LogBatch, Register, Standing
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.version import VERSION
 from manta.transports.interface import Link
 
 
-class Nodes:
-    def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        directory: Directory,
-        writer: Writer,
-        forwarder: Forwarder,
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._directory = directory
-        self._writer = writer
-        self._forwarder = forwarder
+class Nodes(Part):
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
         self._links: dict[str, Link] = {}
         """The link over which each node registered last."""
 
@@ -84,13 +71,10 @@ class Nodes:
 
     def left(self, node_ids: tuple[str, ...]) -> None:
         """Notes that these nodes left, so that they are not waited for after a restart."""
-        left: list[NodeRecord] = []
-        for node_id in node_ids:
-            record = self._directory.nodes.get(node_id)
-            if record is not None and record.here:
-                left.append(msgspec.structs.replace(record, here=False))
-        for record in left:
-            self._directory.nodes[record.id] = record
+        nodes = self._directory.nodes
+        known = (nodes[node_id] for node_id in node_ids if node_id in nodes)
+        left = [msgspec.structs.replace(record, here=False) for record in known if record.here]
+        nodes.update((record.id, record) for record in left)
 
         def then(error: StoreError | None) -> None:
             if error is not None:

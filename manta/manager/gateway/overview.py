@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from manta.actors import Actor
-from manta.manager.context import STORE, Context
-from manta.manager.gateway.forwarder import Forwarder
-from manta.manager.gateway.requests import Request
+from manta.manager.context import STORE
+from manta.manager.gateway.part import Part, Request
 from manta.manager.store.actor import GetHealth
+from manta.manager.store.records import ClusterRecord
 from manta.protocol import pages
 from manta.protocol.tree import Tree, tree_of
 from manta.protocol.user import (
@@ -16,26 +15,16 @@ from manta.protocol.user import (
     GetManagerStatus,
     ManagerStatus,
     MissingBlobs,
-    SwarmInfo,
     Swarms,
 )
 from manta.protocol.version import VERSION
 
 
-class Overview:
-    def __init__(self, actor: Actor, context: Context, forwarder: Forwarder) -> None:
-        self._actor = actor
-        self._context = context
-        self._forwarder = forwarder
-
-    def swarms(self, cluster_ids: Iterable[str], after: str) -> Swarms:
+class Overview(Part):
+    def swarms(self, clusters: Iterable[ClusterRecord], after: str) -> Swarms:
         """A page of the swarms of these clusters."""
-        infos = self._infos(cluster_ids)
+        infos = (one for at in clusters for one in self._context.cluster(at.id).swarms.values())
         return Swarms(*pages.after(infos, lambda one: one.swarm_id, after, pages.encoded))
-
-    def _infos(self, cluster_ids: Iterable[str]) -> Iterator[SwarmInfo]:
-        for id_ in cluster_ids:
-            yield from self._context.cluster(id_).swarms.values()
 
     def tree(self, after: str) -> Tree:
         return tree_of(self._actor.system.tree(), after)
@@ -49,8 +38,11 @@ class Overview:
         self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
 
     def status(self, request: Request[GetManagerStatus, None]) -> None:
+        seen = request.seen
         views = {
-            record.name: self._context.cluster(id_) for id_, record in request.seen.clusters.items()
+            record.name: self._context.cluster(id_)
+            for id_, record in seen.clusters.items()
+            if seen.sees(id_)
         }
         notices = {name: view.notice for name, view in views.items() if view.notice}
 

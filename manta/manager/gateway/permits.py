@@ -6,21 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from manta.actors.errors import Refused
-from manta.manager.auth.principals import Kind, Principal, Principals
+from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right, Rule
-from manta.manager.auth.roles import Roles
 from manta.manager.directory import Directory
-from manta.manager.gateway.requests import Request
+from manta.manager.gateway.part import Part, Request
 from manta.manager.store.records import ClusterRecord
 from manta.protocol.codes import Code
 
 
-class Permits:
-    def __init__(self, principals: Principals, roles: Roles, directory: Directory) -> None:
-        self._principals = principals
-        self._roles = roles
-        self._directory = directory
-
+class Permits(Part):
     def seen_by(self, who: Principal) -> Directory:
         """The part of the platform that the sender sees."""
         if who.kind is not Kind.USER or who.admin:
@@ -38,15 +32,17 @@ class Permits:
         if rule.anywhere and rule.right is not None:
             self._roles.check_anywhere(who, rule.right, name)
 
-    def check_cluster(self, who: Principal, rule: Rule, cluster_id: str | None, name: str) -> None:
-        """Raises Refused unless the sender has the right in the cluster, if there is one."""
-        if rule.right is not None and cluster_id is not None:
-            self._roles.check(who, rule.right, self._directory.clusters[cluster_id], name)
+    def check_cluster(self, request: Request[Any, Any]) -> None:
+        """Raises Refused unless the sender has the right in the target's cluster, if it has one."""
+        right, cluster_id = request.rule.right, request.cluster_id
+        if right is not None and cluster_id is not None:
+            cluster, name = self._directory.clusters[cluster_id], type(request.message).__name__
+            self._roles.check(request.who, right, cluster, name)
 
     def recheck(self, request: Request[Any, Any]) -> None:
         """Raises Refused if the request, which has waited, could not be made any more."""
         who, rule, cluster_id = request.who, request.rule, request.cluster_id
-        if self._principals.of(who.key).id != who.id:
+        if self._context.principals.of(who.key).id != who.id:
             raise Refused(Code.NOT_SIGNED_IN, "This key was signed out; sign in again.")
         if rule.anywhere and rule.right is not None:
             self._roles.check_anywhere(who, rule.right, type(request.message).__name__)
@@ -66,18 +62,10 @@ class Permits:
 
         return answer
 
-    def readable(self, who: Principal) -> list[str]:
-        """The clusters whose swarms the user may read."""
-        return [
-            id_
-            for id_ in self._directory.clusters
-            if Right.SWARM_READ in self._roles.rights(who, id_)
-        ]
-
-    def visible(self, who: Principal) -> list[ClusterRecord]:
-        """The clusters that the user may read."""
+    def clusters(self, who: Principal, right: Right) -> list[ClusterRecord]:
+        """Those in which the user has the right."""
         return [
             record
             for record in self._directory.clusters.values()
-            if Right.CLUSTER_READ in self._roles.rights(who, record.id)
+            if right in self._roles.rights(who, record.id)
         ]

@@ -10,19 +10,17 @@ from typing import TypeVar
 
 import msgspec
 
-from manta.actors import Actor, Refused, Reply
+from manta.actors import Refused, Reply
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import GuestLimits, Principal, of_user
 from manta.manager.auth.tokens import USER_TTL, bound_elsewhere, digest_of
-from manta.manager.context import Context
-from manta.manager.gateway.listeners import Listeners
-from manta.manager.gateway.requests import Request
-from manta.manager.store.actor import Writer
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.store.change import Change
 from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
+from manta.protocol.node import Enroll, ExamineToken
 from manta.protocol.sign_in import Bind, RotateToken, SignedIn, SignIn
-from manta.protocol.tokens import USER_AUDIENCE, TokenClaims
+from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -31,21 +29,15 @@ U = TypeVar("U")
 ROTATED, ENDED = "rotated", "ended"
 
 
-class Registrar:
-    def __init__(
-        self, actor: Actor, context: Context, writer: Writer, listeners: Listeners
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._writer = writer
-        self._listeners = listeners
+class Registrar(Part):
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        reader = self._context.reader
         self.limits = GuestLimits()
-        self.users = {record.id: record for record in context.reader.all(UserRecord)}
-        self.tokens = {record.digest: record for record in context.reader.all(TokenRecord)}
+        self.users = {record.id: record for record in reader.all(UserRecord)}
+        self.tokens = {record.digest: record for record in reader.all(TokenRecord)}
         self._keys = {
-            record.key: record
-            for record in context.reader.all(KeyRecord)
-            if record.kind == KeyKind.USER
+            record.key: record for record in reader.all(KeyRecord) if record.kind == KeyKind.USER
         }
         """The keys of users."""
 
@@ -57,6 +49,7 @@ class Registrar:
         self.limits.check_sign_in(email, self._actor.clock.now())
         user = next((user for user in self.users.values() if user.email == email), None)
         key, authority = request.who.key, self._context.authority
+        self._listeners.signs_in(key, reply)
 
         def job(now: float) -> tuple[UserRecord, str, TokenClaims]:
             if not passwords.verify_password(user.password if user else None, message.password):
@@ -79,7 +72,7 @@ class Registrar:
 
     def bind(self, request: Request[Bind, None]) -> None:
         message, key, reply = request.message, request.who.key, request.defer()
-        self.limits.check_token(self._actor.clock.now())
+        self._listeners.signs_in(key, reply)
 
         def then(claims: TokenClaims) -> None:
             record = self.tokens.get(digest_of(claims.id))
@@ -98,15 +91,7 @@ class Registrar:
             bound = msgspec.structs.replace(record, bound_to=key)
             self._become(user, key, message.token.strip(), bound, reply)
 
-        self.work(
-            "binding a token",
-            key,
-            lambda now: self._context.authority.verify(
-                message.token, USER_AUDIENCE, presented_by=key, now=now
-            ),
-            then,
-            reply,
-        )
+        self.verify("binding a token", request, USER_AUDIENCE, then, reply)
 
     def _become(
         self, user: UserRecord, key: str, token: str, record: TokenRecord, reply: Reply
@@ -135,10 +120,6 @@ class Registrar:
     def who_am_i(self, principal: Principal) -> SignedIn:
         user = self.users[principal.id]
         return SignedIn(user.id, user.email, "", self._context.bulk.address)
-
-    def check_sign_in(self, email: str) -> None:
-        """Raises Refused. Also limits how fast a user who is signed in can guess a password."""
-        self.limits.check_sign_in(email, self._actor.clock.now())
 
     # The end of keys and tokens.
 
@@ -217,6 +198,14 @@ class Registrar:
         for token in tokens:
             change.put(self.tokens, msgspec.structs.replace(token, revoked=ENDED))
 
+    def node_tokens(self, cluster_id: str) -> list[TokenRecord]:
+        """Those that enrol nodes into the cluster."""
+        return [
+            one
+            for one in self.tokens.values()
+            if one.audience == NODE_AUDIENCE and one.subject == cluster_id
+        ]
+
     def _family(self, family: str) -> list[TokenRecord]:
         """Tokens of the family; a key from the bootstrap file has none."""
         if not family:
@@ -224,6 +213,23 @@ class Registrar:
         return [one for one in self.tokens.values() if family in (one.digest, one.family)]
 
     # Work on other threads.
+
+    def verify(
+        self,
+        what: str,
+        request: Request[Bind | Enroll | ExamineToken, None],
+        audience: str,
+        then: Callable[[TokenClaims], None],
+        reply: Reply,
+    ) -> None:
+        """Like `work`; checks the token that the request presents."""
+        self.limits.check_token(self._actor.clock.now())
+        token, key = request.message.token, request.who.key
+
+        def job(now: float) -> TokenClaims:
+            return self._context.authority.verify(token, audience, presented_by=key, now=now)
+
+        self.work(what, key, job, then, reply)
 
     def work(
         self,

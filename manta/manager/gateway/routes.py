@@ -7,22 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right, Rule
 from manta.manager.context import cluster_path
-from manta.manager.directory import Directory, SwarmEntry
+from manta.manager.directory import Directory, SwarmEntry, cluster_id_of
+from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
-from manta.manager.gateway.requests import Request
-from manta.manager.messages import (
-    CheckPeer,
-    FromNode,
-    FromUser,
-    NodeTreeRequested,
-    StopNodeRequested,
-)
+from manta.manager.messages import CheckPeer, FromNode, FromUser
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol import clusters, exchange, node, sign_in, user, users
 from manta.protocol.base import Instance, Message
@@ -144,41 +138,21 @@ def _resolve_peer(at: Parts, request: Request[exchange.ResolvePeer, SwarmEntry])
 
 
 def _check_next(at: Parts, request: Request[exchange.CheckNext, SwarmEntry]) -> None:
-    request.seen.nodes_named(request.message.node_ids, request.who.cluster_id)
+    request.seen.check_nodes(request.message.node_ids, request.who.cluster_id)
     _from_node_to_swarm(at, request)
 
 
-def _to_cluster(at: Parts, request: Request[Any, ClusterRecord]) -> None:
-    message = FromUser(request.message, request.who)
-    at.forwarder.ask(cluster_path(request.target.id), message, request.defer())
-
-
-def _to_cluster_of(
-    at: Parts, request: Request[Any, NodeRecord | SwarmEntry], message: object
-) -> None:
-    """To the cluster of a node or swarm."""
-    at.forwarder.ask(cluster_path(request.target.cluster_id), message, request.defer())
-
-
-def _get_node(at: Parts, request: Request[clusters.GetNode, NodeRecord]) -> None:
-    _to_cluster_of(at, request, FromUser(clusters.GetNode(request.target.id), request.who))
-
-
-def _stop_node(at: Parts, request: Request[clusters.RequestNodeStop, NodeRecord]) -> None:
-    _to_cluster_of(at, request, StopNodeRequested(request.target.id, request.message.drain))
+def _to_cluster(at: Parts, request: Request[Any, ClusterRecord | NodeRecord | SwarmEntry]) -> None:
+    """To the cluster of what the message is about."""
+    message = FromUser(request.message, request.who, request.target.id)
+    at.forwarder.ask(cluster_path(cluster_id_of(request.target)), message, request.defer())
 
 
 def _tree(at: Parts, request: Request[user.GetTree, NodeRecord | None]) -> object:
-    after, target = request.message.after, request.target
-    if target is None:
-        return at.overview.tree(after)
-    message = NodeTreeRequested(target.id, after)
-    at.forwarder.ask(cluster_path(target.cluster_id), message, request.defer())
+    if request.target is None:
+        return at.overview.tree(request.message.after)
+    _to_cluster(at, cast("Request[Any, NodeRecord]", request))
     return None
-
-
-def _remove_swarm(at: Parts, request: Request[user.RemoveSwarm, SwarmEntry]) -> None:
-    _to_cluster_of(at, request, FromUser(request.message, request.who, request.target.id))
 
 
 def _to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
@@ -193,42 +167,27 @@ def _poll_swarm(at: Parts, request: Request[user.ReadFeed | user.WaitSwarm, Swar
     at.forwarder.ask_swarm(request.target, message, request.defer(), answer, wait)
 
 
+def _list_clusters(at: Parts, request: Request[clusters.ListClusters, None]) -> object:
+    readable = at.permits.clusters(request.who, Right.CLUSTER_READ)
+    return at.clusters.page(readable, request.message.after)
+
+
 def _list_swarms(at: Parts, request: Request[user.ListSwarms, ClusterRecord | None]) -> object:
     one = request.target
-    where = at.permits.readable(request.who) if one is None else [one.id]
+    where = [one] if one else at.permits.clusters(request.who, Right.SWARM_READ)
     return at.overview.swarms(where, request.message.after)
 
 
 # The rows.
 
-_NEW_NODES = frozenset({Kind.GUEST, Kind.NODE, Kind.REMOVED})
-_NEW_USERS = frozenset({Kind.GUEST, Kind.USER})
-_NODES = frozenset({Kind.NODE})
-_USERS = frozenset({Kind.USER})
-
-
-def _of_nodes(
-    message: type[M],
-    target: Callable[[M, Directory, Principal], T],
-    handler: Callable[[Parts, Request[M, T]], object],
-    kinds: frozenset[Kind] = _NODES,
-) -> Route[M, T]:
-    return Route(message, Rule(kinds), target, handler)
-
-
-def _of_users(
-    message: type[M],
-    handler: Callable[[Parts, Request[M, None]], object],
-    kinds: frozenset[Kind] = _USERS,
-) -> Route[M, None]:
-    """Every user may send it."""
-    return Route(message, Rule(kinds), nothing, handler)
-
-
-def _of_admins(
-    message: type[M], handler: Callable[[Parts, Request[M, None]], object]
-) -> Route[M, None]:
-    return Route(message, Rule(_USERS, admin=True), nothing, handler)
+_USER = frozenset({Kind.USER})
+_NODES = Rule(frozenset({Kind.NODE}))
+_NEW_NODES = Rule(frozenset({Kind.GUEST, Kind.NODE, Kind.REMOVED}))
+_USERS = Rule(_USER)
+_NEW_USERS = Rule(frozenset({Kind.GUEST, Kind.USER}))
+_ADMINS = Rule(_USER, admin=True)
+_READ_MODULES = Rule(_USER, Right.MODULE_READ, anywhere=True)
+_WRITE_MODULES = Rule(_USER, Right.MODULE_WRITE, anywhere=True)
 
 
 def _about(
@@ -238,64 +197,54 @@ def _about(
     handler: Callable[[Parts, Request[M, T]], object],
 ) -> Route[M, T]:
     """Users may send it who have the right in the target's cluster."""
-    return Route(message, Rule(_USERS, right), target, handler)
-
-
-def _of_modules(
-    message: type[M], right: Right, handler: Callable[[Parts, Request[M, None]], object]
-) -> Route[M, None]:
-    """Users may send it who have the right in some cluster."""
-    return Route(message, Rule(_USERS, right, anywhere=True), nothing, handler)
+    return Route(message, Rule(_USER, right), target, handler)
 
 
 _ROWS = (  # not annotated, so that the types of each row are checked
     # To become a node, or a user.
-    _of_nodes(node.Enroll, nothing, lambda at, r: at.enrolment.enroll(r), _NEW_NODES),
-    _of_nodes(node.Inquire, nothing, lambda at, r: at.nodes.standing(r.who), _NEW_NODES),
-    _of_nodes(node.ExamineToken, nothing, lambda at, r: at.enrolment.examine(r), _NEW_NODES),
-    _of_users(sign_in.SignIn, lambda at, r: at.registrar.sign_in(r), _NEW_USERS),
-    _of_users(sign_in.Bind, lambda at, r: at.registrar.bind(r), _NEW_USERS),
+    Route(node.Enroll, _NEW_NODES, nothing, lambda at, r: at.enrolment.enroll(r)),
+    Route(node.Inquire, _NEW_NODES, nothing, lambda at, r: at.nodes.standing(r.who)),
+    Route(node.ExamineToken, _NEW_NODES, nothing, lambda at, r: at.enrolment.examine(r)),
+    Route(sign_in.SignIn, _NEW_USERS, nothing, lambda at, r: at.registrar.sign_in(r)),
+    Route(sign_in.Bind, _NEW_USERS, nothing, lambda at, r: at.registrar.bind(r)),
     # Nodes.
-    _of_nodes(node.Register, nothing, lambda at, r: at.nodes.register(r)),
-    _of_nodes(node.Heartbeat, nothing, _to_node_cluster),
-    _of_nodes(node.FetchDesired, nothing, _to_node_cluster),
-    _of_nodes(node.Goodbye, nothing, lambda at, r: at.nodes.goodbye(r)),
-    _of_nodes(node.JournalBatch, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
-    _of_nodes(node.LogBatch, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
-    _of_nodes(node.ReadGlobal, swarm_by_id, _from_node_to_swarm),
-    _of_nodes(node.ListGlobals, swarm_by_id, _from_node_to_swarm),
-    _of_nodes(node.SelectResults, swarm_by_id, _from_node_to_swarm),
-    _of_nodes(exchange.ResolvePeer, swarm_of_instance, _resolve_peer),
-    _of_nodes(exchange.CheckNext, swarm_of_instance, _check_next),
-    _of_nodes(exchange.ReadBroadcast, swarm_of_instance, _from_node_to_swarm),
-    _of_nodes(exchange.ReadMessage, swarm_of_instance, _from_node_to_swarm),
-    _of_nodes(exchange.ReadContributions, swarm_of_instance, _from_node_to_swarm),
-    _of_nodes(exchange.ReadLock, swarm_of_instance, _from_node_to_swarm),
-    _of_nodes(exchange.ReadPeers, swarm_of_instance, _from_node_to_swarm),
-    _of_nodes(exchange.ReadCheckpoint, swarm_of_instance, _from_node_to_swarm),
+    Route(node.Register, _NODES, nothing, lambda at, r: at.nodes.register(r)),
+    Route(node.Heartbeat, _NODES, nothing, _to_node_cluster),
+    Route(node.FetchDesired, _NODES, nothing, _to_node_cluster),
+    Route(node.Goodbye, _NODES, nothing, lambda at, r: at.nodes.goodbye(r)),
+    Route(node.JournalBatch, _NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
+    Route(node.LogBatch, _NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
+    Route(node.ReadGlobal, _NODES, swarm_by_id, _from_node_to_swarm),
+    Route(node.ListGlobals, _NODES, swarm_by_id, _from_node_to_swarm),
+    Route(node.SelectResults, _NODES, swarm_by_id, _from_node_to_swarm),
+    Route(exchange.ResolvePeer, _NODES, swarm_of_instance, _resolve_peer),
+    Route(exchange.CheckNext, _NODES, swarm_of_instance, _check_next),
+    Route(exchange.ReadBroadcast, _NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadMessage, _NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadContributions, _NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadLock, _NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadPeers, _NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadCheckpoint, _NODES, swarm_of_instance, _from_node_to_swarm),
     # Users, about themselves and the platform.
-    _of_users(sign_in.WhoAmI, lambda at, r: at.registrar.who_am_i(r.who)),
-    _of_users(sign_in.RotateToken, lambda at, r: at.registrar.rotate(r)),
-    _of_users(sign_in.Logout, lambda at, r: at.users.log_out(r)),
-    _of_users(users.GetUser, lambda at, r: at.users.get(r.message.user, r.who)),
-    _of_users(users.ChangePassword, lambda at, r: at.users.change_password(r)),
-    _of_users(users.ListRoles, lambda at, r: at.users.roles(r.message.after)),
-    _of_users(user.FindMissingBlobs, lambda at, r: at.overview.missing_blobs(r)),
-    _of_users(user.GetManagerStatus, lambda at, r: at.overview.status(r)),
-    Route(user.GetTree, Rule(_USERS, admin=True), node_or_manager, _tree),
-    _of_admins(users.ListUsers, lambda at, r: at.users.page(r.message.after, r.who)),
-    _of_admins(users.AddUser, lambda at, r: at.users.add(r)),
-    _of_admins(users.DeleteUser, lambda at, r: at.users.delete(r)),
-    _of_admins(users.RevokeTokens, lambda at, r: at.users.revoke_tokens(r)),
-    _of_admins(users.CreateRoleDefinition, lambda at, r: at.users.define_role(r)),
-    _of_admins(users.DeleteRoleDefinition, lambda at, r: at.users.delete_role(r)),
+    Route(sign_in.WhoAmI, _USERS, nothing, lambda at, r: at.registrar.who_am_i(r.who)),
+    Route(sign_in.RotateToken, _USERS, nothing, lambda at, r: at.registrar.rotate(r)),
+    Route(sign_in.Logout, _USERS, nothing, lambda at, r: at.users.log_out(r)),
+    Route(users.GetUser, _USERS, nothing, lambda at, r: at.users.get(r.message.user, r.who)),
+    Route(users.ChangePassword, _USERS, nothing, lambda at, r: at.users.change_password(r)),
+    Route(users.ListRoles, _USERS, nothing, lambda at, r: at.users.roles(r.message.after)),
+    Route(user.FindMissingBlobs, _USERS, nothing, lambda at, r: at.overview.missing_blobs(r)),
+    Route(user.GetManagerStatus, _USERS, nothing, lambda at, r: at.overview.status(r)),
+    Route(user.GetTree, _ADMINS, node_or_manager, _tree),
+    Route(users.ListUsers, _ADMINS, nothing, lambda at, r: at.users.page(r.message.after, r.who)),
+    Route(users.AddUser, _ADMINS, nothing, lambda at, r: at.users.add(r)),
+    Route(users.DeleteUser, _ADMINS, nothing, lambda at, r: at.users.delete(r)),
+    Route(users.RevokeTokens, _ADMINS, nothing, lambda at, r: at.users.revoke_tokens(r)),
+    Route(users.CreateRoleDefinition, _ADMINS, nothing, lambda at, r: at.users.define_role(r)),
+    Route(users.DeleteRoleDefinition, _ADMINS, nothing, lambda at, r: at.users.delete_role(r)),
     # Clusters.
-    _of_users(clusters.CreateCluster, lambda at, r: at.clusters.create(r)),
-    _of_users(
-        clusters.ListClusters,
-        lambda at, r: at.clusters.page(at.permits.visible(r.who), r.message.after),
-    ),
-    _of_users(clusters.WatchClusters, lambda at, r: at.watches.open(r)),
+    Route(clusters.CreateCluster, _USERS, nothing, lambda at, r: at.clusters.create(r)),
+    Route(clusters.ListClusters, _USERS, nothing, _list_clusters),
+    Route(clusters.WatchClusters, _USERS, nothing, lambda at, r: at.watches.open(r)),
     _about(
         clusters.GetCluster,
         Right.CLUSTER_READ,
@@ -336,8 +285,8 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     ),
     _about(clusters.ListNodes, Right.NODE_READ, cluster, _to_cluster),
     _about(clusters.WatchNodes, Right.NODE_READ, cluster, lambda at, r: at.watches.open(r)),
-    _about(clusters.GetNode, Right.NODE_READ, a_node, _get_node),
-    _about(clusters.RequestNodeStop, Right.NODE_MANAGE, a_node, _stop_node),
+    _about(clusters.GetNode, Right.NODE_READ, a_node, _to_cluster),
+    _about(clusters.RequestNodeStop, Right.NODE_MANAGE, a_node, _to_cluster),
     _about(
         clusters.RemoveNode, Right.NODE_MANAGE, a_node, lambda at, r: at.clusters.remove_node(r)
     ),
@@ -348,7 +297,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     _about(user.StopSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.PauseSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.ResumeSwarm, Right.SWARM_DEPLOY, swarm, _to_swarm),
-    _about(user.RemoveSwarm, Right.SWARM_DEPLOY, swarm, _remove_swarm),
+    _about(user.RemoveSwarm, Right.SWARM_DEPLOY, swarm, _to_cluster),
     _about(user.SetGlobal, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.DeleteResults, Right.SWARM_DEPLOY, swarm, _to_swarm),
     _about(user.GetSwarm, Right.SWARM_READ, swarm, _to_swarm),
@@ -361,19 +310,20 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     _about(user.ListSwarms, Right.SWARM_READ, any_cluster, _list_swarms),
     _about(user.WatchSwarms, Right.SWARM_READ, any_cluster, lambda at, r: at.watches.open(r)),
     # Modules.
-    _of_modules(
+    Route(
         users.GetModule,
-        Right.MODULE_READ,
+        _READ_MODULES,
+        nothing,
         lambda at, r: at.modules.get(r.message.module, r.message.version, r.who),
     ),
-    _of_modules(users.ResolveModule, Right.MODULE_READ, lambda at, r: at.modules.resolve(r)),
-    _of_modules(
-        users.ListModules, Right.MODULE_READ, lambda at, r: at.modules.page(r.message.after)
+    Route(users.ResolveModule, _READ_MODULES, nothing, lambda at, r: at.modules.resolve(r)),
+    Route(
+        users.ListModules, _READ_MODULES, nothing, lambda at, r: at.modules.page(r.message.after)
     ),
-    _of_modules(users.WatchModules, Right.MODULE_READ, lambda at, r: at.watches.open(r)),
-    _of_modules(users.SendModule, Right.MODULE_WRITE, lambda at, r: at.modules.send(r)),
-    _of_modules(users.UpdateModule, Right.MODULE_WRITE, lambda at, r: at.modules.update(r)),
-    _of_modules(users.RemoveModule, Right.MODULE_WRITE, lambda at, r: at.modules.remove(r)),
+    Route(users.WatchModules, _READ_MODULES, nothing, lambda at, r: at.watches.open(r)),
+    Route(users.SendModule, _WRITE_MODULES, nothing, lambda at, r: at.modules.send(r)),
+    Route(users.UpdateModule, _WRITE_MODULES, nothing, lambda at, r: at.modules.update(r)),
+    Route(users.RemoveModule, _WRITE_MODULES, nothing, lambda at, r: at.modules.remove(r)),
 )
 
 ROWS: tuple[Route[Any, Any], ...] = _ROWS

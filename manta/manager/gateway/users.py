@@ -7,29 +7,25 @@ handled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import msgspec
 
-from manta.actors import Actor, Refused, Reply
+from manta.actors import Refused
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
-from manta.manager.auth.roles import BUILTIN, OWNER, Roles
-from manta.manager.context import Context
-from manta.manager.directory import Directory
-from manta.manager.gateway.listeners import Listeners
+from manta.manager.auth.roles import BUILTIN, OWNER
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registrar import Registrar
-from manta.manager.gateway.requests import Request
 from manta.manager.ids import new_id
-from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put
 from manta.manager.store.records import (
     ADMIN_ROLE,
     USER_ROLE,
     ClusterRecord,
-    GrantRecord,
     RoleRecord,
     UserRecord,
 )
@@ -40,24 +36,10 @@ from manta.protocol.node import Ok
 MIN_PASSWORD = 8
 
 
-class Users:
-    def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        writer: Writer,
-        registrar: Registrar,
-        roles: Roles,
-        directory: Directory,
-        listeners: Listeners,
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._writer = writer
+class Users(Part):
+    def __init__(self, shared: Shared, registrar: Registrar) -> None:
+        super().__init__(shared)
         self._registrar = registrar
-        self._roles = roles
-        self._directory = directory
-        self._listeners = listeners
 
     # Finding users.
 
@@ -150,7 +132,8 @@ class Users:
         message, who, reply = request.message, request.who, request.defer()
         _check_password(message.new)
         before = self._registrar.users[who.id]
-        self._registrar.check_sign_in(before.email)
+        # Also limits how fast a user who is signed in can guess the password.
+        self._registrar.limits.check_sign_in(before.email, self._actor.clock.now())
 
         def job(_: float) -> str:
             if not passwords.verify_password(before.password, message.old):
@@ -170,7 +153,7 @@ class Users:
         self._registrar.work("changing a password", who.key, job, then, reply)
 
     def delete(self, request: Request[users.DeleteUser, None]) -> None:
-        record, who, reply = self._find(request.message.user), request.who, request.defer()
+        record = self._find(request.message.user)
         everybody = self._registrar.users
         admins = [one for one in everybody.values() if one.role == ADMIN_ROLE]
         if admins == [record]:
@@ -183,43 +166,41 @@ class Users:
         for cluster_id in grants:
             self._check_not_last_owner(record, cluster_id)
         change = Change(self._writer)
-        keys = self._registrar.end(change, record.id)
-        for cluster_id, role in grants.items():
-            change.remove(self._roles.grants, (record.id, cluster_id))
-            change.write(Delete(GrantRecord, GrantRecord(record.id, cluster_id, role).key))
+        for cluster_id in grants:
+            self._roles.revoke(change, record.id, cluster_id)
         change.delete(everybody, record)
-
-        def stored() -> None:
-            self._actor.log.warning("%s deleted the user %s", who.name, record.email)
-            self._gone(keys, who, reply)
-
-        change.commit(reply, stored)
+        self._end(request, change, record.id, f"deleted the user {record.email}")
 
     def log_out(self, request: Request[sign_in.Logout, None]) -> None:
-        who, everywhere, reply = request.who, request.message.everywhere, request.defer()
-        change = Change(self._writer)
-        keys = self._registrar.end(change, who.id, None if everywhere else who.key)
-
-        def stored() -> None:
-            self._actor.log.info("%s signed out%s", who.name, " everywhere" if everywhere else "")
-            self._gone(keys, who, reply)
-
-        change.commit(reply, stored)
+        who, everywhere = request.who, request.message.everywhere
+        key = None if everywhere else who.key
+        done = "signed out everywhere" if everywhere else "signed out"
+        self._end(request, Change(self._writer), who.id, done, key, logging.INFO)
 
     def revoke_tokens(self, request: Request[users.RevokeTokens, None]) -> None:
-        record, who, reply = self._find(request.message.user), request.who, request.defer()
-        change = Change(self._writer)
-        keys = self._registrar.end(change, record.id)
+        record = self._find(request.message.user)
+        done = f"revoked the tokens of {record.email}"
+        self._end(request, Change(self._writer), record.id, done)
+
+    def _end(
+        self,
+        request: Request[object, None],
+        change: Change,
+        user_id: str,
+        done: str,
+        key: str | None = None,
+        level: int = logging.WARNING,
+    ) -> None:
+        """Makes the change, which also ends all keys of the user, or the one key."""
+        who, reply = request.who, request.defer()
+        keys = self._registrar.end(change, user_id, key)
 
         def stored() -> None:
-            self._actor.log.warning("%s revoked the tokens of %s", who.name, record.email)
-            self._gone(keys, who, reply)
+            self._actor.log.log(level, "%s %s", who.name, done)
+            self._listeners.withdraw(keys, who.key)
+            reply.set(Ok())
 
         change.commit(reply, stored)
-
-    def _gone(self, keys: Iterable[str], who: Principal, reply: Reply) -> None:
-        self._listeners.withdraw(keys, who.key)
-        reply.set(Ok())
 
     # Roles.
 
@@ -231,8 +212,7 @@ class Users:
         """Gives the user a role in the cluster, or with None takes it away."""
         record, who, cluster = self._find(request.message.user), request.who, request.target
         roles, cluster_id, reply = self._roles, cluster.id, request.defer()
-        place = record.id, cluster_id
-        before = roles.grants.get(place)
+        before = roles.grants.get((record.id, cluster_id))
         if role is not None and role not in BUILTIN and role not in roles.defined:
             known = ", ".join([*BUILTIN, *sorted(roles.defined)])
             raise Refused(Code.UNKNOWN_ROLE, f"There is no role {role!r}; there are: {known}.")
@@ -249,15 +229,12 @@ class Users:
         if role != OWNER:
             self._check_not_last_owner(record, cluster_id)
 
-        grant = GrantRecord(record.id, cluster_id, role or "")
         change = Change(self._writer)
         change.on_refusal(lambda: self._reveal(cluster_id))
         if role is None:
-            change.remove(roles.grants, place)
-            change.write(Delete(GrantRecord, grant.key))
+            roles.revoke(change, record.id, cluster_id)
         else:
-            change.set(roles.grants, place, role)
-            change.write(Put(grant))
+            roles.grant(change, record.id, cluster_id, role)
         self._reveal(cluster_id)
 
         def stored() -> None:

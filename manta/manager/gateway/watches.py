@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 
-from manta.actors import Actor, Refused, Reply
-from manta.manager.context import Context
+from manta.actors import Refused, Reply
+from manta.manager.auth.rights import Right
 from manta.manager.gateway.clusters import Clusters
-from manta.manager.gateway.forwarder import Forwarder
 from manta.manager.gateway.modules import Modules
+from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.permits import Permits
-from manta.manager.gateway.requests import Request
 from manta.manager.long_polls import LongPolls
 from manta.manager.revisions import Revisions
 from manta.manager.store.records import ClusterRecord
 from manta.protocol import clusters, pages, user, users
 from manta.protocol.node import Message
-
-T = TypeVar("T")
 
 WatchRequest = clusters.WatchClusters | clusters.WatchNodes | user.WatchSwarms | users.WatchModules
 Page = clusters.Clusters | clusters.Nodes | user.Swarms | users.Modules
@@ -40,26 +38,18 @@ class _Watch:
     """The revision up to which the list was searched."""
 
 
-class Watches:
+class Watches(Part):
     """The actor passes what it receives to `handle` first."""
 
     def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        permits: Permits,
-        clusters_: Clusters,
-        modules: Modules,
-        forwarder: Forwarder,
+        self, shared: Shared, permits: Permits, clusters_: Clusters, modules: Modules
     ) -> None:
-        self._actor = actor
-        self._context = context
+        super().__init__(shared)
         self._permits = permits
         self._clusters = clusters_
         self._modules = modules
-        self._forwarder = forwarder
-        self._polls = LongPolls[type[Message]](actor)
-        revisions = context.revisions
+        self._polls = LongPolls[type[Message]](self._actor)
+        revisions = self._context.revisions
         self._revisions: dict[type[Message], Revisions] = {
             clusters.WatchClusters: revisions.clusters,
             clusters.WatchNodes: revisions.nodes,
@@ -102,30 +92,9 @@ class Watches:
         return False
 
     def _page(self, watch: _Watch) -> tuple[Page, bool]:
-        """The changed items that the user sees, and whether there are any."""
-        context, who, cluster_id = self._context, watch.request.who, watch.request.cluster_id
-        match watch.request.message:
-            case clusters.WatchClusters():
-                shown, revision = self._changed(watch, lambda id_: self._clusters.shown(id_, who))
-                return clusters.Clusters(shown, revision=revision), bool(shown)
-            case clusters.WatchNodes():
-                assert cluster_id is not None
-                nodes, revision = self._changed(watch, context.cluster(cluster_id).nodes.get)
-                return clusters.Nodes(nodes, revision=revision), bool(nodes)
-            case user.WatchSwarms():
-                where = [cluster_id] if cluster_id else self._permits.readable(who)
-                tables = [context.cluster(id_).swarms for id_ in where]
-                swarms, revision = self._changed(
-                    watch, lambda id_: next((one[id_] for one in tables if id_ in one), None)
-                )
-                return user.Swarms(swarms, revision=revision), bool(swarms)
-            case users.WatchModules():
-                modules, revision = self._changed(watch, self._modules.info)
-                return users.Modules(modules, revision=revision), bool(modules)
-
-    def _changed(self, watch: _Watch, find: Callable[[str], T | None]) -> tuple[tuple[T, ...], str]:
-        """As many changed items as a message holds, and the revision that they reach."""
-        found: list[T] = []
+        """As many changed items as a message holds, and whether there are any."""
+        page, find = self._list(watch.request)
+        found: list[Any] = []
         room, revision = pages.PAGE_BYTES, watch.since
         for key, at in self._revisions[type(watch.request.message)].since(revision):
             if (item := find(key)) is not None:
@@ -134,4 +103,22 @@ class Watches:
                     break
                 found.append(item)
             revision = at
-        return tuple(found), revision
+        return page(tuple(found), revision=revision), bool(found)
+
+    def _list(
+        self, request: Request[WatchRequest, ClusterRecord | None]
+    ) -> tuple[type[Page], Callable[[str], object]]:
+        """The kind of list, and what finds an item that the user sees by its key."""
+        context, who, cluster_id = self._context, request.who, request.cluster_id
+        match request.message:
+            case clusters.WatchClusters():
+                return clusters.Clusters, lambda id_: self._clusters.shown(id_, who)
+            case clusters.WatchNodes():
+                assert cluster_id is not None
+                return clusters.Nodes, context.cluster(cluster_id).nodes.get
+            case user.WatchSwarms():
+                one = request.target
+                where = [one] if one else self._permits.clusters(who, Right.SWARM_READ)
+                return user.Swarms, ChainMap(*(context.cluster(at.id).swarms for at in where)).get
+            case users.WatchModules():
+                return users.Modules, self._modules.info

@@ -27,7 +27,7 @@ TIDY_AFTER = 8_000_000
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """Answered to `owner` with Committed or NotCommitted."""
+    """Answered to `owner` with Committed."""
 
     owner: LocalRef
     ticket: int
@@ -36,11 +36,8 @@ class Commit(msgspec.Struct, frozen=True):
 
 class Committed(msgspec.Struct, frozen=True):
     ticket: int
-
-
-class NotCommitted(msgspec.Struct, frozen=True):
-    ticket: int
-    error: StoreError
+    error: StoreError | None = None
+    """Why it was not carried out."""
 
 
 class GetHealth(msgspec.Struct, frozen=True):
@@ -57,7 +54,7 @@ class _Purge(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     owner: LocalRef
-    answer: Committed | NotCommitted
+    answer: Committed
 
 
 class StoreActor(Actor):
@@ -99,25 +96,29 @@ class StoreActor(Actor):
 
     def _flush(self) -> None:
         group, self._gathered = self._gathered, []
-        if not group:
-            return
-        try:
-            self._store.commit([write for commit in group for write in commit.writes])
-        except StoreConflict:
-            # A write that cannot be carried out must not make the others fail.
+        if group and not self._commit(group):
             for commit in group:
-                self._commit_alone(commit)
-        except StoreError as error:
-            self._note_trouble(error)
-            for commit in group:
-                self._answer(commit.owner, NotCommitted(commit.ticket, error))
-        else:
-            self._note_success()
-            for commit in group:
-                self._answer(commit.owner, Committed(commit.ticket))
+                self._commit([commit])
         for commit in group:
             for write in commit.writes:
                 self._count(write)
+
+    def _commit(self, group: list[Commit]) -> bool:
+        """False if a write of the group cannot be carried out: it must not make others fail."""
+        failure: StoreError | None = None
+        try:
+            self._store.commit([write for commit in group for write in commit.writes])
+            self._note_success()
+        except StoreConflict as conflict:
+            if len(group) > 1:
+                return False
+            failure = conflict
+        except StoreError as error:
+            self._note_trouble(error)
+            failure = error
+        for commit in group:
+            self._answer(commit.owner, Committed(commit.ticket, failure))
+        return True
 
     def _count(self, write: Write) -> None:
         if isinstance(write, RemoveSwarm):
@@ -135,15 +136,7 @@ class StoreActor(Actor):
         except StoreError as error:
             self.log.warning("housekeeping failed, and is tried again later: %s", error)
 
-    def _commit_alone(self, commit: Commit) -> None:
-        try:
-            self._store.commit(commit.writes)
-        except StoreError as error:
-            self._answer(commit.owner, NotCommitted(commit.ticket, error))
-        else:
-            self._answer(commit.owner, Committed(commit.ticket))
-
-    def _answer(self, owner: LocalRef, answer: Committed | NotCommitted) -> None:
+    def _answer(self, owner: LocalRef, answer: Committed) -> None:
         try:
             owner.tell(answer)
         except ActorDead:
@@ -218,11 +211,11 @@ class Writer:
     def handle(self, message: object) -> bool:
         """Whether the message was for this writer."""
         match message:
-            case Committed(ticket):
+            case Committed(ticket, None):
                 self.trouble = None
                 if pending := self._pending.pop(ticket, None):
                     pending.then(None)
-            case NotCommitted(ticket, error):
+            case Committed(ticket, StoreError() as error):
                 self._not_committed(ticket, error)
             case Down(ref) if ref is self._store:
                 self._store = None

@@ -7,6 +7,7 @@ written by earlier versions must still decode.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 import msgspec
 
@@ -21,8 +22,13 @@ ADMIN_ROLE, USER_ROLE = "admin", "user"
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Root of the records."""
 
+    table: ClassVar[str]
+    key_field: ClassVar[str] = "id"
+
 
 class ClusterRecord(Record, frozen=True):
+    table = "clusters"
+
     id: str
     name: str
     owner_id: str
@@ -31,6 +37,8 @@ class ClusterRecord(Record, frozen=True):
 
 
 class NodeRecord(Record, frozen=True):
+    table = "nodes"
+
     id: str
     cluster_id: str
     alias: str
@@ -44,6 +52,8 @@ class NodeRecord(Record, frozen=True):
 
 class UserRecord(Record, frozen=True):
     """`password` is an argon2id hash; with "" no password is right."""
+
+    table = "users"
 
     id: str
     email: str
@@ -63,6 +73,8 @@ class KeyKind(StrEnum):
 class KeyRecord(Record, frozen=True):
     """A public key and whose it is."""
 
+    table, key_field = "keys", "key"
+
     key: str
     kind: KeyKind
     subject: str
@@ -74,6 +86,8 @@ class KeyRecord(Record, frozen=True):
 
 class TokenRecord(Record, frozen=True):
     """A token, known by the hash of its id; the token itself is not kept."""
+
+    table, key_field = "tokens", "digest"
 
     digest: str
     audience: str
@@ -91,6 +105,8 @@ class TokenRecord(Record, frozen=True):
 class GrantRecord(Record, frozen=True):
     """The role of a user in a cluster."""
 
+    table, key_field = "grants", "key"
+
     user_id: str
     cluster_id: str
     role: str
@@ -103,12 +119,16 @@ class GrantRecord(Record, frozen=True):
 class RoleRecord(Record, frozen=True):
     """A role that an administrator defined."""
 
+    table, key_field = "roles", "name"
+
     name: str
     rights: tuple[str, ...]
 
 
 class ModuleRecord(Record, frozen=True):
     """A module that a user registered; `updated_at` is when its content was last sent."""
+
+    table = "modules"
 
     id: str
     spec: ModuleSpec
@@ -120,24 +140,16 @@ class ModuleRecord(Record, frozen=True):
 class SwarmRecord(Record, frozen=True):
     """What lists show of a swarm; it is stored together with the swarm's events."""
 
+    table = "swarms"
+
     info: SwarmInfo
     owner_id: str
 
-
-KEYS: dict[type[Record], str] = {
-    ClusterRecord: "id",
-    NodeRecord: "id",
-    UserRecord: "id",
-    KeyRecord: "key",
-    TokenRecord: "digest",
-    GrantRecord: "key",
-    RoleRecord: "name",
-    ModuleRecord: "id",
-}
+    @property
+    def id(self) -> str:
+        return self.info.swarm_id
 
 
 def key_of(record: Record) -> str:
-    if isinstance(record, SwarmRecord):
-        return record.info.swarm_id
-    key: str = getattr(record, KEYS[type(record)])
+    key: str = getattr(record, record.key_field)
     return key

@@ -33,32 +33,8 @@ from manta.manager.store.interface import (
     StoredLine,
     Write,
 )
-from manta.manager.store.records import (
-    ClusterRecord,
-    GrantRecord,
-    KeyRecord,
-    ModuleRecord,
-    NodeRecord,
-    Record,
-    RoleRecord,
-    SwarmRecord,
-    TokenRecord,
-    UserRecord,
-    key_of,
-)
+from manta.manager.store.records import key_of
 from manta.transports.codec.decoders import json_decoder
-
-_TABLES: dict[type[Record], str] = {
-    ClusterRecord: "clusters",
-    NodeRecord: "nodes",
-    UserRecord: "users",
-    KeyRecord: "keys",
-    TokenRecord: "tokens",
-    SwarmRecord: "swarms",
-    GrantRecord: "grants",
-    RoleRecord: "roles",
-    ModuleRecord: "modules",
-}
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -180,11 +156,11 @@ class SqliteStore:
         match write:
             case Put(record):
                 execute(
-                    f"INSERT OR REPLACE INTO {_TABLES[type(record)]} VALUES (?, ?)",
+                    f"INSERT OR REPLACE INTO {record.table} VALUES (?, ?)",
                     (key_of(record), msgspec.json.encode(record).decode()),
                 )
             case Delete(kind, key):
-                execute(f"DELETE FROM {_TABLES[kind]} WHERE key = ?", (key,))
+                execute(f"DELETE FROM {kind.table} WHERE key = ?", (key,))
             case AppendEvents():
                 self._append_events(write)
             case AppendLogs(swarm_id, node_id, first, bodies):
@@ -217,14 +193,10 @@ class SqliteStore:
             "SELECT COALESCE(MAX(number), 0) FROM events WHERE swarm_id = ?", (swarm_id,)
         )
         held = max(0, min(last - first + 1, len(bodies)))
-        if held > 0:
-            rows = self._writer.execute(
-                "SELECT body FROM events WHERE swarm_id = ? AND number BETWEEN ? AND ? "
-                "ORDER BY number",
-                (swarm_id, first, first + held - 1),
-            ).fetchall()
-        else:
-            rows = []
+        rows = self._writer.execute(
+            "SELECT body FROM events WHERE swarm_id = ? AND number >= ? ORDER BY number LIMIT ?",
+            (swarm_id, first, held),
+        )
         if first > last + 1 or tuple(body for (body,) in rows) != bodies[:held]:
             raise StoreConflict(f"Event {first} of swarm {swarm_id} does not continue its log.")
         self._writer.executemany(
@@ -263,14 +235,14 @@ class SqliteStore:
             return self._reader.execute(statement, arguments).fetchall()
 
     def get(self, kind: type[R], key: str) -> R | None:
-        rows = self._select(f"SELECT record FROM {_TABLES[kind]} WHERE key = ?", key)
+        rows = self._select(f"SELECT record FROM {kind.table} WHERE key = ?", key)
         return json_decoder(kind).decode(rows[0][0]) if rows else None
 
     def all(self, kind: type[R]) -> list[R]:
         decode = json_decoder(kind).decode
         return [
             decode(text)
-            for (text,) in self._select(f"SELECT record FROM {_TABLES[kind]} ORDER BY key")
+            for (text,) in self._select(f"SELECT record FROM {kind.table} ORDER BY key")
         ]
 
     def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]:

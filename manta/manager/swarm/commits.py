@@ -10,34 +10,21 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
-
 from manta.manager.errors import StoreError
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, Release, Write
 from manta.manager.store.records import SwarmRecord
-from manta.manager.swarm.events import Acknowledge, Action, Released
+from manta.manager.swarm.events import Action, Released
 from manta.protocol.user import FeedName, SwarmInfo
-from manta.protocol.values import BlobRef
 
 Then = Callable[[StoreError | None], None]
-
-
-class AcknowledgeWithout(msgspec.Struct, frozen=True):
-    """The acknowledgement of entries up to the first that names a missing blob."""
-
-    action: Acknowledge
-    missing: tuple[BlobRef, ...]
-
-
-Orderly = Action | AcknowledgeWithout
 
 
 @dataclass
 class Commit:
     """What waits for an event to be durable; `info` is None if it did not change."""
 
-    actions: list[Orderly]
+    actions: list[Action]
     seen: dict[FeedName, int]
     info: SwarmInfo | None
     then: list[Then] = field(default_factory=list)
@@ -68,7 +55,7 @@ class Commits:
         self,
         named: tuple[str, ...],
         bodies: list[bytes],
-        actions: list[Orderly],
+        actions: list[Action],
         info: SwarmInfo,
         seen: dict[FeedName, int],
         then: Then | None,

@@ -203,6 +203,8 @@ class Acknowledge(msgspec.Struct, frozen=True):
 
     node_id: str
     upto: int
+    missing: tuple[BlobRef, ...] = ()
+    """Blobs that the next entries name, and that are not here."""
 
 
 class Publish(msgspec.Struct, frozen=True):

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import assert_never
 
 import msgspec
-from msgspec.structs import replace
 
 from manta.actors import Actor, ExitReason, Refused, Timer
 from manta.manager.context import BLOBS, STORE, Context, cluster_path
@@ -25,9 +24,10 @@ from manta.manager.messages import CheckPeer, FromNode, FromUser, Sweep, SweepLa
 from manta.manager.store.actor import Writer
 from manta.manager.store.records import SwarmRecord
 from manta.manager.swarm import plans, references
-from manta.manager.swarm.commits import AcknowledgeWithout, Commit, Commits, Orderly
+from manta.manager.swarm.commits import Commit, Commits
 from manta.manager.swarm.events import (
     Acknowledge,
+    Action,
     AskPlacement,
     Assign,
     EntriesReceived,
@@ -55,27 +55,16 @@ from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
 from manta.manager.swarm.reads import exchange as exchange_queries
 from manta.manager.swarm.reads import queries
-from manta.manager.swarm.reads.feeds import Feeds
 from manta.manager.swarm.reads.lines import Lines
-from manta.manager.swarm.reads.polls import ExchangePolls
+from manta.manager.swarm.reads.polls import ExchangePolls, Feeds
 from manta.protocol import user
 from manta.protocol.codes import Code
-from manta.protocol.exchange import (
-    CheckNext,
-    ReadBroadcast,
-    ReadCheckpoint,
-    ReadContributions,
-    ReadLock,
-    ReadMessage,
-    ReadPeers,
-    ResolvedPeer,
-)
+from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvedPeer
 from manta.protocol.node import (
     GlobalValue,
     JournalAck,
     JournalBatch,
     ListGlobals,
-    LogAck,
     LogBatch,
     Ok,
     ReadGlobal,
@@ -84,7 +73,7 @@ from manta.protocol.node import (
     ToNode,
 )
 from manta.protocol.states import SwarmState
-from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo
+from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef
 
 IDLE = 300.0
@@ -123,12 +112,8 @@ class SwarmSupervisor(Actor):
             self._writer,
             self._perform,
         )
-        self._feeds = Feeds(LongPolls(self), self._page, self._info_now, self._is_over)
-        self._exchange = ExchangePolls(
-            LongPolls(self),
-            partial(exchange_queries.answer, self._machine),
-            self._commits.when_durable,
-        )
+        self._feeds = Feeds(LongPolls(self), self._machine, self._commits)
+        self._exchange = ExchangePolls(LongPolls(self, everything=()), self._machine, self._commits)
         self._lines = Lines(
             self,
             self._context,
@@ -136,7 +121,7 @@ class SwarmSupervisor(Actor):
             self._swarm_id,
             self._writer,
             self._feeds,
-            self._acknowledge_lines,
+            self._cluster,
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
         """Messages are passed to these first; the actor does not end while one is not idle."""
@@ -186,14 +171,7 @@ class SwarmSupervisor(Actor):
                 return Tags(self._machine.global_tags())
             case FromNode(SelectResults(tag=tag, iteration=iteration, after=after)):
                 return queries.select_results(self._machine, tag, iteration, after)
-            case FromNode(
-                ReadBroadcast()
-                | ReadMessage()
-                | ReadContributions()
-                | ReadLock()
-                | ReadPeers()
-                | ReadCheckpoint() as read
-            ):
+            case FromNode(read) if isinstance(read, ExchangeRead):
                 self._exchange.open(read, self.defer())
             case FromNode(CheckNext(alias=alias)):
                 exchange_queries.check_next(self._machine, alias)
@@ -229,7 +207,7 @@ class SwarmSupervisor(Actor):
         """Handles and stores an event; calls `then(None)` once it is durable."""
         machine, now = self._machine, self._epoch + self.clock.now()
         bodies: list[bytes] = []
-        performed: list[Orderly] = []
+        performed: list[Action] = []
         pending: deque[SwarmEvent | AskPlacement] = deque([event])
         topics: set[Topic] = set()
         # A placement has no effect outside, so question and answer share one commit. Questions
@@ -250,14 +228,14 @@ class SwarmSupervisor(Actor):
                 elif isinstance(action, Woken):
                     topics.add(action.topic)
                 elif missing and isinstance(action, Acknowledge):
-                    performed.append(AcknowledgeWithout(action, missing))
+                    performed.append(replace(action, missing=missing))
                 else:
                     performed.append(action)
         self._set_timer()
         # Blobs of entries that the machine ignored belong to nobody: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
-        self._exchange.wake(topics)
+        self._exchange.polls.wake(*topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None if it is no longer wanted."""
@@ -278,9 +256,7 @@ class SwarmSupervisor(Actor):
             match action:
                 case Assign() | Revoke():
                     changes.append(action)
-                case Acknowledge(node_id, upto):
-                    messages.append((node_id, JournalAck(self._swarm_id, upto)))
-                case AcknowledgeWithout(Acknowledge(node_id, upto), missing):
+                case Acknowledge(node_id, upto, missing):
                     messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
                 case Publish(feed):
                     grown[feed] = None
@@ -301,16 +277,13 @@ class SwarmSupervisor(Actor):
             self._cluster.tell(orders)
         for then in commit.then:
             then(None)
-        self._feeds.wake(*grown)
+        self._feeds.polls.wake(*grown)
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
         """Keeps them for a while, so that those who were just told of them can fetch them."""
         for blob in blobs:
             self._context.holds(blob.digest)
         self.notify(BLOBS, SweepLater())
-
-    def _acknowledge_lines(self, node_id: str, ack: LogAck) -> None:
-        self.notify(self._cluster, Orders(self._swarm_id, messages=((node_id, ack),)))
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -426,14 +399,6 @@ class SwarmSupervisor(Actor):
         if error is None:
             self.notify(BLOBS, Sweep())
 
-    # Feeds.
-
-    def _info_now(self) -> SwarmInfo:
-        return self._commits.shown
-
-    def _is_over(self) -> bool:
-        return SwarmState(self._commits.shown.status).final
-
     def _lengths(self) -> dict[FeedName, int]:
         data = self._machine.data
         return {
@@ -441,18 +406,6 @@ class SwarmSupervisor(Actor):
             "metrics": len(data.metrics),
             "events": len(data.events),
         }
-
-    def _page(self, read: ReadFeed) -> FeedPage:
-        """Only of what is durable, so that a cursor means the same after a restart."""
-        page = queries.page(
-            self._machine,
-            read.feed,
-            read.after,
-            read.limit,
-            read.tag,
-            end=self._commits.seen[read.feed],
-        )
-        return replace(page, swarm=self._commits.shown, ended=page.ended and self._is_over())
 
     def _end_if_idle(self) -> None:
         left = self._used_at + IDLE - self.clock.now()

@@ -444,7 +444,7 @@ def test_nodes_are_shown_as_they_are(admin: Client, nodes, cluster: ClusterInfo)
 def test_a_node_drains_as_long_as_it_says_so(
     admin: Client, nodes, bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_nodes, "STOP_TIMEOUT", 1.0)
+    monkeypatch.setattr(cluster_nodes, "ANSWER_TIMEOUT", 1.0)
     [node] = nodes(1)
 
     def status() -> str:

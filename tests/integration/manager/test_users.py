@@ -9,7 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from manta.actors import ActorError, Refused
+from manta.manager.auth import passwords
 from manta.manager.auth.rights import Right
+from manta.manager.gateway import listeners
 from manta.protocol.clusters import (
     CreateCluster,
     CreateNodeToken,
@@ -255,6 +257,26 @@ def test_who_signs_in_again_at_once_keeps_his_link(person) -> None:
     wait_until(partial(ended_once, other), 5)  # whose farewell is the later one
     assert client.states == [None]
     assert client.ask(WhoAmI()).email == "hasty@lab"
+
+
+def test_a_link_is_not_cut_while_its_user_signs_in_again(person, monkeypatch) -> None:
+    client = person("slow")
+    verify = passwords.verify_password
+    busy = threading.Event()  # what a password costs on a busy machine: far more than a farewell
+
+    def slowly(stored: str | None, password: str) -> bool:
+        busy.wait(1.0)
+        return verify(stored, password)
+
+    monkeypatch.setattr(listeners, "FAREWELL", 0.2)
+    monkeypatch.setattr(passwords, "verify_password", slowly)
+    client.ask(Logout())
+    client.ask(SignIn("slow@lab", PASSWORD))
+    assert client.states == [None]
+    assert client.ask(WhoAmI()).email == "slow@lab"
+    client.ask(Logout())
+    assert client.refusal(SignIn("slow@lab", "wrong")).code == Code.BAD_CREDENTIALS
+    wait_until(partial(ended_once, client), 5)
 
 
 def ended_once(client: Client) -> bool:

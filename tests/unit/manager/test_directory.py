@@ -71,3 +71,27 @@ def test_a_clusters_name_is_unique() -> None:
     assert refusal(DIRECTORY.check_cluster_name, "lab").code == Code.NAME_TAKEN
     assert refusal(DIRECTORY.check_cluster_name, "abc1").code == Code.NAME_TAKEN
     DIRECTORY.check_cluster_name("new")
+
+
+def test_what_somebody_does_not_see_is_not_found_and_costs_no_copy_of_the_tables() -> None:
+    asked: list[str] = []
+
+    def sees(cluster_id: str) -> bool:
+        asked.append(cluster_id)
+        return cluster_id == "abd2"
+
+    seen = DIRECTORY.within(sees)
+    assert not asked
+    assert seen.swarms is DIRECTORY.swarms
+    assert seen.node("13cc").id == "13cc"
+    assert asked == ["abd2"]
+    assert seen.node("node-1").id == "13cc"  # the other node of that alias is not seen
+    assert seen.cluster("ab").id == "abd2"
+    for find, name in ((seen.cluster, "lab"), (seen.node, "11aa"), (seen.swarm, "s1")):
+        assert refusal(find, name).code in (
+            Code.UNKNOWN_CLUSTER,
+            Code.UNKNOWN_NODE,
+            Code.UNKNOWN_SWARM,
+        )
+    assert refusal(seen.node, "node-1", "lab").code == Code.UNKNOWN_CLUSTER
+    assert DIRECTORY.node("11aa").id == "11aa"

@@ -6,17 +6,18 @@ journal. Reading takes milliseconds, so it is done on a worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
-from manta.actors import Actor, Reply
+from manta.actors import Actor, Ref, Reply
 from manta.manager.context import Context
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import Poll
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendLogs, StoredLine
-from manta.manager.swarm.reads.feeds import Feeds
+from manta.manager.swarm.messages import Orders
+from manta.manager.swarm.reads.polls import Feeds
 from manta.manager.swarm.reads.queries import ITEM_BYTES
 from manta.manager.views import ClusterView
 from manta.protocol.node import LogAck, LogBatch, LogLine
@@ -27,30 +28,23 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LogLine).decode
 
 
+@dataclass
 class Lines:
-    def __init__(
-        self,
-        actor: Actor,
-        context: Context,
-        view: ClusterView,
-        swarm_id: str,
-        writer: Writer,
-        feeds: Feeds,
-        acknowledge: Callable[[str, LogAck], None],
-    ) -> None:
-        self._actor = actor
-        self._context = context
-        self._view = view
-        self._swarm_id = swarm_id
-        self._writer = writer
-        self._feeds = feeds
-        self._acknowledge = acknowledge
-        self._stored = context.reader.log_ends(swarm_id)
+    actor: Actor
+    context: Context
+    view: ClusterView
+    swarm_id: str
+    writer: Writer
+    feeds: Feeds
+    cluster: Ref
+
+    def __post_init__(self) -> None:
+        self._stored = self.context.reader.log_ends(self.swarm_id)
         """The number of each node's last durable line."""
         self._taken = dict(self._stored)
         """The number of each node's last line that was sent to the store."""
         self._version = 0
-        self._numbers_known = context.restored is None
+        self._numbers_known = self.context.restored is None
         """False after a restored backup: lines between a node's last one here and its next may
         be lost."""
         self._heard: set[str] = set()
@@ -72,37 +66,38 @@ class Lines:
                 self._stored[node_id] = end
                 self._version += 1
                 self._acknowledge_stored(node_id)
-                self._feeds.wake("logs")
+                self.feeds.polls.wake("logs")
 
-        write = AppendLogs(self._swarm_id, node_id, last + 1, bodies)
-        self._writer.write(write, then=stored, keep=True)
+        write = AppendLogs(self.swarm_id, node_id, last + 1, bodies)
+        self.writer.write(write, then=stored, keep=True)
 
     def _acknowledge_stored(self, node_id: str) -> None:
-        self._acknowledge(node_id, LogAck(self._swarm_id, self._stored.get(node_id, 0)))
+        ack = LogAck(self.swarm_id, self._stored.get(node_id, 0))
+        self.actor.notify(self.cluster, Orders(self.swarm_id, messages=((node_id, ack),)))
 
     def read(self, read: ReadFeed, reply: Reply) -> None:
         """Answers as soon as there are lines, or at the end of the wait."""
         poll = Poll[FeedName | None](
             "logs",
             reply,
-            self._actor.clock.now() + read.wait,
+            self.actor.clock.now() + read.wait,
             lambda last: self._answer_poll(poll, read, last),
         )
         self._read(poll, read)
 
     def _answer_poll(self, poll: Poll[FeedName | None], read: ReadFeed, last: bool) -> bool:
         if last:
-            poll.reply.set(FeedPage((), read.after, False, self._feeds.info()))
+            poll.reply.set(FeedPage((), read.after, False, self.feeds.info))
         else:
             self._read(poll, read)
         return True
 
     def _read(self, poll: Poll[FeedName | None], read: ReadFeed) -> None:
         """Reads on a worker, then answers the poll or parks it."""
-        aliases, version, info = self._view.aliases, self._version, self._feeds.info()
+        aliases, version, info = self.view.aliases, self._version, self.feeds.info
         # Looked at before the lines are read, so that no line is missed.
-        complete = self._feeds.final() and self._taken == self._stored
-        reader, swarm_id = self._context.reader, self._swarm_id
+        complete = self.feeds.over and self._taken == self._stored
+        reader, swarm_id = self.context.reader, self.swarm_id
 
         def job() -> FeedPage:
             return _page(
@@ -112,12 +107,12 @@ class Lines:
         def then(page: FeedPage) -> None:
             if page.items or page.ended or page.cursor > read.after:
                 poll.reply.set(page)
-            elif version != self._version or complete != self._feeds.final():
+            elif version != self._version or complete != self.feeds.over:
                 self._read(poll, read)  # some came meanwhile
             else:
-                self._feeds.polls.park(poll)
+                self.feeds.polls.park(poll)
 
-        self._actor.pipe(self._context.workers.submit(job), then, reply=poll.reply)
+        self.actor.pipe(self.context.workers.submit(job), then, reply=poll.reply)
 
 
 def _page(

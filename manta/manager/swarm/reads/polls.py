@@ -1,47 +1,88 @@
-"""Answers long polls of tasks that wait for other tasks.
-
-An answer that rests on an event which is still being stored waits until it is durable.
-"""
+"""Answers long polls of a swarm's feeds and end, and of its tasks that wait for other tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from manta.actors import Refused, Reply
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
+from manta.manager.swarm.commits import Commits
 from manta.manager.swarm.exchange import Topic
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads import queries
+from manta.manager.swarm.reads.exchange import answer as answer_read
 from manta.manager.swarm.reads.exchange import topic_of
 from manta.protocol.codes import Code
-from manta.protocol.exchange import Checkpoint, Exchanged, ExchangeRead, PeerInstances
+from manta.protocol.exchange import Exchanged, ExchangeRead
+from manta.protocol.states import SwarmState
+from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo, WaitSwarm
 
-Answer = Exchanged | PeerInstances | Checkpoint
+
+@dataclass
+class Feeds:
+    """Shows only what is durable, so that a cursor means the same after a restart.
+
+    For log lines see `Lines`.
+    """
+
+    polls: LongPolls[FeedName | None]
+    """By feed; None stands for the swarm's state, which is part of every page."""
+    machine: SwarmMachine
+    commits: Commits
+
+    @property
+    def info(self) -> SwarmInfo:
+        return self.commits.shown
+
+    @property
+    def over(self) -> bool:
+        return SwarmState(self.info.status).final
+
+    def read(self, message: ReadFeed, reply: Reply) -> None:
+        def answer(last: bool) -> bool:
+            page = self._page(message)
+            if last or page.items or page.ended:
+                reply.set(page)
+                return True
+            return False
+
+        self.polls.open(message.feed, reply, message.wait, answer)
+
+    def _page(self, read: ReadFeed) -> FeedPage:
+        end = self.commits.seen[read.feed]
+        page = queries.page(self.machine, read.feed, read.after, read.limit, read.tag, end=end)
+        return replace(page, swarm=self.info, ended=page.ended and self.over)
+
+    def wait(self, message: WaitSwarm, reply: Reply) -> None:
+        """Answers at the swarm's end."""
+
+        def answer(last: bool) -> bool:
+            if last or self.over:
+                reply.set(self.info)
+                return True
+            return False
+
+        self.polls.open(None, reply, message.wait, answer)
 
 
 @dataclass
 class ExchangePolls:
-    """`answer` reads the machine; `when_durable` calls back once all its events are stored."""
+    """An answer that rests on an event which is still being stored waits until it is durable."""
 
     polls: LongPolls[Topic]
-    answer: Callable[[ExchangeRead], Answer]
-    when_durable: Callable[[Callable[[StoreError | None], None]], None]
+    machine: SwarmMachine
+    commits: Commits
 
     def open(self, read: ExchangeRead, reply: Reply) -> None:
         wait = getattr(read, "wait", 0.0)
         self.polls.open(topic_of(read), reply, wait, lambda last: self._try(read, reply, last))
 
-    def wake(self, topics: Iterable[Topic]) -> None:
-        """Call it when these have changed; the empty topic stands for all."""
-        changed = set(topics)
-        if () in changed:
-            self.polls.wake_all()
-        else:
-            self.polls.wake(*changed)
-
     def _try(self, read: ExchangeRead, reply: Reply, last: bool) -> bool:
         try:
-            answer = self.answer(read)
+            answer = answer_read(self.machine, read)
         except Refused as refusal:
             reply.fail(refusal)
             return True
@@ -54,5 +95,5 @@ class ExchangePolls:
             else:
                 reply.fail(Refused(Code.UNAVAILABLE, f"{error} Ask again."))
 
-        self.when_durable(stored)
+        self.commits.when_durable(stored)
         return True
