@@ -41,7 +41,6 @@ class Attempt:
 
     def __init__(self) -> None:
         self.connected = False
-        self.late = False  # so much time has passed that the greeting is looked into
         self.greeted = False  # the server was seen to speak ZMTP
         self.admitted = False  # the handshake succeeded
         self.answered = False  # HELLO came back: the link is up
@@ -57,8 +56,8 @@ class Attempt:
         elif event == Event.HANDSHAKE_FAILED_PROTOCOL:
             return DownReason.PROTOCOL
         elif event == Event.HANDSHAKE_FAILED_NO_DETAIL:
-            # A server turns a wrong key down at once.
-            late = value == errno.EAGAIN or self.late
+            # A wrong key is turned down at once, long before anybody looks for a greeting.
+            late = value == errno.EAGAIN or self.greeted
             return self.on_deadline() if late else DownReason.WRONG_KEY
         elif event in (Event.DISCONNECTED, Event.CLOSED):
             return DownReason.LOST if self.admitted else DownReason.UNREACHABLE

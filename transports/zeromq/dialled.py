@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from manta.transports.zeromq.sockets import Socket, SocketFactory
 
 _MONITORED = sum(Event)
-_BEFORE_A_WRONG_KEY_IS_BELIEVED = (0.05, 0.3)
-"""Seconds until each further attempt."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,8 +67,7 @@ class DialledLink(ZmqLink):
         self._forget = forget
         self._dealer: _Dealer | None = None
         self._failures = 0
-        self._suspicions = 0
-        """Attempts in a row that ended as with a wrong key."""
+        self._last_failure: DownReason | None = None
         self._retry: Timer | None = None
         self._waiting: Timer | None = None
 
@@ -203,12 +199,10 @@ class DialledLink(ZmqLink):
         self._failures += 1
         chance = int.from_bytes(os.urandom(2), "big") / 0xFFFF  # `random` is slow to import
         wait = backoff(reason, self._failures, chance)
-        # A server that closes during the handshake looks the same: so try again soon.
-        self._suspicions = self._suspicions + 1 if reason is DownReason.WRONG_KEY else 0
-        suspicion = 0 < self._suspicions <= len(_BEFORE_A_WRONG_KEY_IS_BELIEVED)
-        if suspicion:
-            wait = _BEFORE_A_WRONG_KEY_IS_BELIEVED[self._suspicions - 1]
-        self._retry = self._io.call_later(wait, self.attempt)
+        # A server that closes during the handshake looks the same: so try again at once.
+        suspicion = reason is DownReason.WRONG_KEY and self._last_failure is not reason
+        self._last_failure = reason
+        self._retry = self._io.call_later(0.05 if suspicion else wait, self.attempt)
         if not suspicion or self._state is None:
             self._set_down(DownReason.LOST if suspicion else reason)
 
@@ -245,7 +239,6 @@ class _Dealer(LockedSocket):
         self._probe: GreetingProbe | None = None
         self._timers: list[Timer] = []
         self._host, self._port = "", 0
-        self._opened_at = time.monotonic()
 
     def open(self, factory: SocketFactory, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -294,8 +287,6 @@ class _Dealer(LockedSocket):
             event, value = parse_event(self._monitor.recv_multipart(NOBLOCK))
             if event == Event.CONNECTED:
                 self._link.tcp = TcpConnection.of(value)
-            # Not left to the timer: on a busy machine this may be read long afterwards.
-            self.attempt.late = time.monotonic() - self._opened_at > GREETING_AFTER
             self._failed(self.attempt.on_event(event, value))
 
     def _out_of_patience(self) -> None:

@@ -35,6 +35,7 @@ def test_the_events_are_libzmqs():
             False,
             DownReason.WRONG_KEY,
         ),
+        ([CONNECTED, (Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EPIPE)], True, DownReason.BUSY),
         (
             [CONNECTED, (Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EAGAIN)],
             True,
@@ -53,15 +54,6 @@ def test_each_failure_is_told_apart(events, greeted, reason):
         assert verdict is None
         verdict = attempt.on_event(event, value)
     assert (verdict or attempt.on_deadline()) is reason
-
-
-@pytest.mark.parametrize(("greeted", "reason"), [(True, "BUSY"), (False, "SILENT")])
-def test_a_server_that_ends_a_handshake_late_has_not_looked_at_the_key(greeted, reason):
-    attempt = Attempt()
-    attempt.on_event(*CONNECTED)
-    attempt.late, attempt.greeted = True, greeted
-    failed = attempt.on_event(Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EPIPE)
-    assert failed is DownReason[reason]
 
 
 @pytest.mark.parametrize("reason", DownReason)
