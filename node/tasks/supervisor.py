@@ -42,7 +42,7 @@ from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
 from manta.node.wiring.addresses import DATASETS, PEER_HUB, ROOT
 from manta.node.wiring.context import LeftRuntime, NodeContext
-from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh, Revoke, Run, TaskUp
+from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh, Revoke, Run
 from manta.protocol.node import (
     Assignment,
     Instance,
@@ -83,7 +83,6 @@ class TaskSupervisor(Actor):
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
         self._end_runtime()
-        self.notify(ROOT, TaskUp(*self._lane))
 
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:

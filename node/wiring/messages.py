@@ -34,14 +34,6 @@ class HeardVersion(msgspec.Struct, frozen=True):
     version: int
 
 
-class TaskUp(msgspec.Struct, frozen=True):
-    """A task supervisor has started, or started again, and asks for its assignments."""
-
-    swarm_id: str
-    alias: str
-    lane: int
-
-
 class AttemptsAreFresh(msgspec.Struct, frozen=True):
     """A runtime is ready. `fresh`: nothing lives on from one of its attempts to the next."""
 
