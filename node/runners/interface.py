@@ -51,7 +51,7 @@ class RuntimeExit(msgspec.Struct, frozen=True):
 
     session: str
     code: int | None
-    stderr_tail: str
+    stderr_tail: str = ""
     sentence: str = ""
     """What the runner knows better than the code says."""
     platform: bool = False

@@ -23,6 +23,7 @@ from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
 from manta.node.task_server.service import LightService
+from manta.node.tasks.events import Revoked
 from manta.node.tasks.machine import interrupted
 from manta.node.tasks.scratch import Scratch
 from manta.node.tasks.supervisor import TaskSupervisor
@@ -34,8 +35,6 @@ from manta.node.wiring.messages import (
     FetchFailed,
     FetchWhole,
     HeardVersion,
-    Revoke,
-    Run,
     WholeDesired,
 )
 from manta.protocol.node import (
@@ -157,7 +156,7 @@ class NodeSupervisor(Supervisor):
         if task is not None and instance in task.granted:
             task.revoked.add(instance)
             if task.is_up:
-                self.notify(f"{ROOT}/{task.id}", Revoke(instance))
+                self.notify(f"{ROOT}/{task.id}", Revoked(instance))
 
     def _swarm_over(self, swarm_id: str, kill: bool) -> None:
         """Its attempts have been cancelled; a runtime stops once they have ended."""
@@ -191,7 +190,7 @@ class NodeSupervisor(Supervisor):
         task = self._tasks.get(task_id(*lane)) or self._start_task(_Task(lane))
         task.granted[instance] = start
         if task.is_up:
-            self._run(task, start)
+            self.notify(f"{ROOT}/{task.id}", start)
 
     def _task_of(self, instance: Instance) -> _Task | None:
         lane = self._lanes.of(instance)
@@ -242,10 +241,7 @@ class NodeSupervisor(Supervisor):
             elif instance in task.revoked:
                 self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
             else:
-                self._run(task, start)
-
-    def _run(self, task: _Task, start: res.Start) -> None:
-        self.notify(f"{ROOT}/{task.id}", Run(start.assignment, start.queued, start.at))
+                self.notify(f"{ROOT}/{id}", start)
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
         if id in self._tasks:

@@ -31,21 +31,22 @@ from manta.node.capabilities.datasets import FindDatasets
 from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
 from manta.node.link.peer_hub import Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+from manta.node.scheduling.reservations import Start
 from manta.node.state import remove_folder
 from manta.node.task_server import messages as light
+from manta.node.task_server.messages import AttemptExited, SessionLost
 from manta.node.task_server.requests import Request
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
-from manta.node.tasks.image_attempts import ImageAttempt, ImageEnded, image_spec, outcome, wants_gpu
+from manta.node.tasks.image_attempts import ImageAttempt, image_spec, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import TaskRequests
 from manta.node.tasks.scratch import ScratchFull
 from manta.node.wiring.addresses import DATASETS, PEER_HUB, ROOT
 from manta.node.wiring.context import LeftRuntime, NodeContext
-from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh, Revoke, Run
+from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh
 from manta.protocol.node import (
     Assignment,
-    Instance,
     LogLine,
     TaskEnded,
     TaskError,
@@ -94,23 +95,13 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case light.AttemptExited(session, instance, output, error, computing, moving):
-                self._feed(events.Returned(session, instance, output, error, computing, moving))
-            case Run(assignment, queued, at):
-                self._feed(events.Assigned(assignment, queued, at))
-            case Revoke(instance):
-                self._feed(events.Revoked(instance))
+            case Start() | events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
+                self._feed(message)
             case light.RuntimeReady(session, mode):
                 self.notify(ROOT, AttemptsAreFresh(*self._lane, mode != "resident"))
                 self._feed(events.Ready(session))
             case light.RuntimeFailed(session, error):
                 self._feed(events.Failed(session, error))
-            case light.SessionLost(session, sentence):
-                self._feed(events.Disconnected(session, sentence))
-            case RuntimeExit():
-                self._feed(events.Exited(**msgspec.structs.asdict(message)))
-            case ImageEnded():
-                self._feed(outcome(message))
             case ScratchFull(session, sentence):
                 self._feed(events.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
             case events.Ticked():
@@ -155,8 +146,8 @@ class TaskSupervisor(Actor):
                 self._report(entry)
             case events.RunAttempt(session, assignment):
                 self._run_attempt(session, assignment)
-            case events.CancelAttempt(session, instance, reason):
-                self._cancel_attempt(session, instance, reason)
+            case light.CancelAttempt():
+                self._cancel_attempt(action)
             case events.KillRuntime():
                 self._end_runtime()
             case events.Prepare(session, assignment):
@@ -266,7 +257,7 @@ class TaskSupervisor(Actor):
         faults = (Refused, NodeError)
         platform = isinstance(error, StorageError | LaunchError) or not isinstance(error, faults)
         sentence = error.sentence if isinstance(error, Refused) else str(error)
-        self._feed(events.PrepareFailed(session, TaskError(kind, sentence), platform))
+        self._feed(events.Failed(session, TaskError(kind, sentence), platform))
 
     # --- the runtime -------------------------------------------------------------------
 
@@ -356,16 +347,15 @@ class TaskSupervisor(Actor):
             scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
             handle = context.runner.start_image(spec, attempt.on_output, attempt.on_exit)
         except (NodeError, OSError) as error:
-            exit_ = RuntimeExit(session, None, "", str(error), platform=True)
-            self._events.append(outcome(ImageEnded(assignment.instance, exit_, (), 0.0)))
+            self._events.append(RuntimeExit(session, None, sentence=str(error), platform=True))
             return
         context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch)
 
-    def _cancel_attempt(self, session: str, instance: Instance, reason: str) -> None:
+    def _cancel_attempt(self, cancel: light.CancelAttempt) -> None:
         if self._is_image_alone:
             self._context.runtimes[self.ref.address.path].handle.kill()
         else:
-            self._context.sessions.tell(light.CancelAttempt(session, instance, reason))
+            self._context.sessions.tell(cancel)
 
     def _run_attempt(self, session: str, assignment: Assignment) -> None:
         self._is_image_alone = assignment.module.package is None

@@ -6,7 +6,6 @@ import msgspec
 
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer
 from manta.protocol.node import (
-    Assignment,
     Desired,
     Instance,
     ListGlobals,
@@ -46,19 +45,6 @@ class AttemptsAreFresh(msgspec.Struct, frozen=True):
 class AttemptEnded(msgspec.Struct, frozen=True):
     """The attempt's TaskEnded is in the journal."""
 
-    instance: Instance
-
-
-# To a task supervisor.
-
-
-class Run(msgspec.Struct, frozen=True):
-    assignment: Assignment
-    queued: float
-    at: float
-
-
-class Revoke(msgspec.Struct, frozen=True):
     instance: Instance
 
 
