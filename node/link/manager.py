@@ -42,11 +42,8 @@ from manta.node.wiring.messages import (
     AskManager,
     BlobMoved,
     FetchFailed,
-    FetchWhole,
-    HeardVersion,
     Leave,
     ReadNetworkQuality,
-    WholeDesired,
 )
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
@@ -157,8 +154,8 @@ class ManagerLink(Actor):
             case _Begin(connection):
                 if connection == self._connection_count and not self._registered:
                     self._begin()
-            case FetchWhole(version, after):
-                self._fetch_whole(protocol.FetchDesired(version, after))
+            case protocol.FetchDesired():
+                self._fetch_desired(message)
             case WhereIsBulk():
                 if self._bulk is not None:
                     self.notify(PEER_HUB, self._bulk)
@@ -283,7 +280,7 @@ class ManagerLink(Actor):
             Identity(context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
         )
         self._drain.registered(answer.acknowledged)
-        self.notify(ROOT, WholeDesired(answer.desired, fresh=True))
+        self.notify(ROOT, answer)
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         self._bulk = BulkAddress(address, context.manager_key)
         self.notify(PEER_HUB, self._bulk)
@@ -352,7 +349,7 @@ class ManagerLink(Actor):
             self._probe.took(sent, error)
             if error is None:
                 self._missed_beats = 0
-                self.notify(ROOT, HeardVersion(reply.desired_version))
+                self.notify(ROOT, reply)
                 connected = f"Connected to the manager at {context.config.manager_address}."
                 self._say(BUSINESS_AS_USUAL, connected, update=True)
                 return
@@ -390,13 +387,11 @@ class ManagerLink(Actor):
     def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:
         self.pipe(self._heartbeat(timeout), lambda _, error: then(error))
 
-    def _fetch_whole(self, request: protocol.FetchDesired) -> None:
+    def _fetch_desired(self, request: protocol.FetchDesired) -> None:
         def answered(desired: Any, error: BaseException | None) -> None:
-            if error is None:
-                self.notify(ROOT, WholeDesired(desired, fresh=False))
-            else:
+            if error is not None:
                 self.log.warning("what to run could not be fetched: %s", error)
-                self.notify(ROOT, FetchFailed())
+            self.notify(ROOT, FetchFailed() if error is not None else desired)
 
         future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
         self.pipe(future, answered)

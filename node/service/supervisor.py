@@ -33,13 +33,14 @@ from manta.node.wiring.messages import (
     AttemptEnded,
     AttemptsAreFresh,
     FetchFailed,
-    FetchWhole,
-    HeardVersion,
-    WholeDesired,
 )
 from manta.protocol.node import (
+    Desired,
     DesiredChanged,
+    FetchDesired,
+    HeartbeatReply,
     Instance,
+    Registered,
     StopNode,
     TaskEnded,
     TaskError,
@@ -99,17 +100,18 @@ class NodeSupervisor(Supervisor):
                 self._apply(self._observed.changed(message))
             case AttemptEnded(instance):
                 self._ended(instance)
-            case HeardVersion(version):
+            case HeartbeatReply(version):
                 self._apply(self._observed.heard_version(version))
                 if version == self._observed.version:
                     self._context.journals.keep_only(self._observed.swarms)
-            case WholeDesired(desired, fresh):
-                observe = self._observed.registered if fresh else self._observed.fetched
-                self._apply(observe(desired))
+            case Registered():
+                self._apply(self._observed.registered(message.desired))
+            case Desired():
+                self._apply(self._observed.fetched(message))
             case FetchFailed():
                 self._observed.fetch_failed()
-            case AttemptsAreFresh(swarm_id, alias, lane, fresh):
-                self._lanes.attempts_are_fresh((swarm_id, alias, lane), fresh)
+            case AttemptsAreFresh(lane, fresh):
+                self._lanes.attempts_are_fresh(lane, fresh)
             case StopNode(drain):
                 self._stop_node(drain)
             case _Back(id):
@@ -131,8 +133,8 @@ class NodeSupervisor(Supervisor):
                     self._cancel(instance)
                 case obs.StopRuntimes(swarm_id, kill):
                     self._swarm_over(swarm_id, kill)
-                case obs.Fetch(version, after):
-                    self.notify(MANAGER_LINK, FetchWhole(version, after))
+                case FetchDesired():
+                    self.notify(MANAGER_LINK, action)
                 case _:
                     assert_never(action)
         self._show()

@@ -98,7 +98,7 @@ class TaskSupervisor(Actor):
             case Start() | events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
                 self._feed(message)
             case light.RuntimeReady(session, mode):
-                self.notify(ROOT, AttemptsAreFresh(*self._lane, mode != "resident"))
+                self.notify(ROOT, AttemptsAreFresh(self._lane, mode != "resident"))
                 self._feed(events.Ready(session))
             case light.RuntimeFailed(session, error):
                 self._feed(events.Failed(session, error))
@@ -154,7 +154,7 @@ class TaskSupervisor(Actor):
                 self._prepare(session, assignment)
             case events.StartRuntime(session, assignment):
                 if assignment.module.package is None:
-                    self.notify(ROOT, AttemptsAreFresh(*self._lane, True))
+                    self.notify(ROOT, AttemptsAreFresh(self._lane, True))
                     self._events.append(events.Ready(session))  # each attempt starts its own
                 else:
                     self._launch(session, assignment)

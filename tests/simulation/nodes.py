@@ -9,7 +9,7 @@ from typing import Any
 from manta.node.journal import records
 from manta.node.journal.swarm import Journal
 from manta.node.runners.interface import RuntimeExit
-from manta.node.scheduling.observed import Cancel, Fetch, Observed, StopRuntimes, Take
+from manta.node.scheduling.observed import Cancel, Observed, StopRuntimes, Take
 from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
 from manta.node.task_server.messages import AttemptExited, CancelAttempt
 from manta.node.tasks.events import (
@@ -168,7 +168,7 @@ class Node:
                         self.task(key, Stop(AttemptState.CANCELLED, "the swarm is over"))
                         del self.tasks[key]
                     self.reservations.swarm_gone(swarm_id)
-                case Fetch(version, after):
+                case FetchDesired(version, after):
                     asked = FetchDesired(version, after)
                     self.ask(asked, self.fetched, self.observed.fetch_failed)
 
