@@ -23,10 +23,6 @@ class Describe(msgspec.Struct, frozen=True):
     """Answered with Capabilities, without datasets."""
 
 
-class ReadLoad(msgspec.Struct, frozen=True):
-    """Answered with a Load, at most a sample old."""
-
-
 class ReadResources(msgspec.Struct, frozen=True):
     """Answered with the dict of `Local.get_resources`."""
 
@@ -58,8 +54,6 @@ class Metrics(Actor):
             case Describe():
                 self.notify(MANAGER_LINK, self._load)
                 return self._describe()
-            case ReadLoad():
-                return self._load
             case ReadResources():
                 return self._resources()
             case ReadPerformance():

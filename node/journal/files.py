@@ -15,9 +15,9 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manta.node.errors import StorageError
 from manta.node.journal.outbox import Outbox
@@ -233,10 +233,7 @@ class Journals:
     def unsent(self) -> bool:
         """Whether anything has not been sent yet."""
         with self._lock:
-            return any(
-                swarm.journal.entries.unsent or swarm.lines.unsent
-                for swarm in self._swarms.values()
-            )
+            return any(box.unsent for box in self._boxes())
 
     def blobs_to_push(self) -> list[BlobRef]:
         with self._lock:
@@ -258,27 +255,21 @@ class Journals:
     def send_again(self) -> None:
         """There is a new connection: send everything again that is not acknowledged."""
         with self._lock:
-            for swarm in self._swarms.values():
-                swarm.journal.entries.send_again()
-                swarm.lines.send_again()
+            for box in self._boxes():
+                box.send_again()
 
     def send_overdue_again(self) -> None:
         """Make due again what was not acknowledged in time."""
         now = self._now()
         with self._lock:
-            for swarm in self._swarms.values():
-                for box in (swarm.journal.entries, swarm.lines):
-                    at = box.resend_at()
-                    if at is not None and at <= now:
-                        box.send_again()
+            for box in self._boxes():
+                at = box.resend_at()
+                if at is not None and at <= now:
+                    box.send_again()
 
     def resend_at(self) -> float | None:
         with self._lock:
-            times = [
-                box.resend_at()
-                for swarm in self._swarms.values()
-                for box in (swarm.journal.entries, swarm.lines)
-            ]
+            times = [box.resend_at() for box in self._boxes()]
         return min((at for at in times if at is not None), default=None)
 
     def registered(self, acknowledged: dict[str, int]) -> None:
@@ -327,6 +318,11 @@ class Journals:
                 swarm.lines_file.close()
 
     # --- inside, under the lock ------------------------------------------------------------
+
+    def _boxes(self) -> Iterator[Outbox[Any]]:
+        for swarm in self._swarms.values():
+            yield swarm.journal.entries
+            yield swarm.lines
 
     def _append(self, entry: JournalEntry) -> int:
         swarm = self._swarm(entry.instance.swarm_id)

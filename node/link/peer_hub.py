@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
-from manta.node.blobs.depot import NodeDepot
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import BlobMoved
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
+from manta.transports.blobs.sources import FileSource
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
 
 if TYPE_CHECKING:
+    from manta.node.blobs.tiered_depot import TieredDepot
+    from manta.transports.blobs.file_depot import FileDepot
+    from manta.transports.blobs.interface import Source
     from manta.transports.bulk.interface import Bulk, BulkPeer
 
 TRANSFER_TIMEOUT = 900.0
@@ -26,7 +29,6 @@ TRANSFER_TIMEOUT = 900.0
 
 BLOB_LOST = "blob-lost"
 """Code of a refusal: this node no longer has the blob that was to be pushed."""
-
 
 MEASURED = 256 * 1024
 """Bytes from which on a transfer measures the link."""
@@ -51,6 +53,24 @@ class WhereIsBulk(msgspec.Struct, frozen=True):
 class BulkAddress(msgspec.Struct, frozen=True):
     address: str
     server_key: str
+
+
+class NodeDepot:
+    """As the data plane sees it: reads values, else what is spooled; what arrives is a value."""
+
+    def __init__(self, values: TieredDepot, spool: FileDepot) -> None:
+        self._values = values
+        self._spool = spool
+        self.sink = values.sink
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._values or digest in self._spool
+
+    def source(self, digest: str) -> Source:
+        try:
+            return self._values.source(digest)
+        except BlobMissing:  # a file may be one that a task holds: it is not mapped
+            return FileSource(self._spool.open(digest))
 
 
 class PeerHub(Actor):

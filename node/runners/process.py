@@ -18,8 +18,8 @@ from typing import NoReturn
 from manta.light import wire
 from manta.light.runtime.processes import kill_tree, marked
 from manta.node.errors import LaunchError
-from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeSpec
-from manta.node.runners.launcher import Child, Launcher
+from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
+from manta.node.runners.launcher import Launcher
 
 _PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",
@@ -44,22 +44,6 @@ _MARK = "MANTA_SESSION"
 _SWEEPING_TIME = 2.0
 
 
-class ProcessHandle:
-    def __init__(self, child: Child, datasets: dict[str, Path]) -> None:
-        self._child = child
-        self._datasets = datasets
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    def dataset_paths(self) -> dict[str, str]:
-        return {name: str(path) for name, path in self._datasets.items()}
-
-    def kill(self) -> None:
-        self._child.end()
-
-
 class ProcessRunner:
     """Runs `python -m manta.light` with the node's own Python.
 
@@ -81,7 +65,7 @@ class ProcessRunner:
         done.set_result(None)
         return done
 
-    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> ProcessHandle:
+    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError."""
 
         def ended(code: int, stderr_tail: str) -> None:
@@ -95,7 +79,8 @@ class ProcessRunner:
             cwd=spec.scratch,
             on_exit=ended,
         )
-        return ProcessHandle(child, spec.datasets)
+        datasets = {name: str(path) for name, path in spec.datasets.items()}
+        return RuntimeHandle(datasets, child.end, child.pid)
 
     def start_image(self, spec: ImageSpec, on_output: object, on_exit: object) -> NoReturn:
         """Raises LaunchError."""

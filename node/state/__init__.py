@@ -1,8 +1,7 @@
 """What a node keeps on disk."""
 
-from manta.node.state.folder import StateFolder
+from manta.node.state.folder import StateFolder, StateLock
 from manta.node.state.hardware import hardware_id
-from manta.node.state.lock import StateLock
 from manta.node.state.records import Identity, Member, Status, is_status_of
 from manta.node.state.removal import remove_folder
 

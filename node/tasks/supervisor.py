@@ -362,11 +362,9 @@ class TaskSupervisor(Actor):
         if self._is_image_alone:
             self._run_image(session, assignment)
             return
-        context = self._context
-        left = context.runtimes.get(self.ref.address.path)
-        datasets = left.handle.dataset_paths() if left else {}
-        order = light.RunAttempt(session, assignment, datasets)
-        context.sessions.tell(order)
+        left = self._context.runtimes.get(self.ref.address.path)
+        datasets = left.handle.datasets if left else {}
+        self._context.sessions.tell(light.RunAttempt(session, assignment, datasets))
 
     # --- what the task asks ----------------------------------------------------------------
 

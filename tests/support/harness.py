@@ -254,7 +254,7 @@ class Runtime:
             "task_id": f"worker-{iteration}",
             "size": 3,
             "seed": 7,
-            "datasets": self.handle.dataset_paths(),
+            "datasets": self.handle.datasets,
         }
         fields |= brief
         self.node.sessions.tell(order(self.id, instance, node_id=node_id, **fields))
