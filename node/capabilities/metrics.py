@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-from typing import TYPE_CHECKING, Any
+import shutil
+from typing import Any
 
 import msgspec
+import psutil
 
 from manta.actors import Actor
 from manta.node.wiring.context import NodeContext
 from manta.protocol.node import Capabilities, GpuInfo, Load
 from manta.protocol.paths import MANAGER_LINK
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from manta.protocol.version import VERSION
 
 SAMPLE_EVERY = 2.0
 
@@ -62,22 +63,18 @@ class Metrics(Actor):
                 return super().receive(message)
 
     def _sample(self) -> None:
-        import psutil
-
-        folder = self._context.state.path
         self._load = Load(
             cpu_usage=psutil.cpu_percent() / 100,
             memory_available=psutil.virtual_memory().available,
-            disk_free=disk_free(folder),
+            disk_free=self._disk_free(),
         )
         self.notify(MANAGER_LINK, self._load)
         self.after(SAMPLE_EVERY, _Sample())
 
+    def _disk_free(self) -> int:
+        return shutil.disk_usage(self._context.state.path).free
+
     def _describe(self) -> Capabilities:
-        import psutil
-
-        from manta.protocol.version import VERSION
-
         config = self._context.config
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
         reserved = config.reserve_memory
@@ -90,7 +87,7 @@ class Metrics(Actor):
             cores=os.cpu_count() or 1,
             cpu_frequency=frequency.max or frequency.current if frequency else 0.0,
             memory=max(0, psutil.virtual_memory().total - reserved),
-            disk=disk_free(self._context.state.path),
+            disk=self._disk_free(),
             gpus=self._gpus,
             runners=self._context.runner.names,
             isolation="container" if self._context.runner.names == ("docker",) else "none",
@@ -99,8 +96,6 @@ class Metrics(Actor):
         )
 
     def _resources(self) -> dict[str, Any]:
-        import psutil
-
         memory = psutil.virtual_memory()
         return {
             "cpu_count": os.cpu_count() or 1,
@@ -108,23 +103,16 @@ class Metrics(Actor):
             "available_memory": memory.available,
             "gpu_available": bool(self._gpus),
             "gpu_memory": sum(gpu.memory for gpu in self._gpus),
-            "disk_free": disk_free(self._context.state.path),
+            "disk_free": self._disk_free(),
         }
 
     def _performance(self) -> dict[str, float]:
-        import psutil
-
         disk = os.statvfs(self._context.state.path)
         return {
             "cpu_usage": self._load.cpu_usage,
             "memory_usage": psutil.virtual_memory().percent / 100,
             "disk_usage": 1 - disk.f_bavail / disk.f_blocks if disk.f_blocks else 0.0,
         }
-
-
-def disk_free(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
 
 
 def find_gpus() -> tuple[GpuInfo, ...]:
@@ -156,8 +144,6 @@ def _text(name: str | bytes) -> str:
 
 
 def _warn_no_gpu(error: Exception) -> None:
-    import logging
-
     logging.getLogger(__name__).warning(
         "GPUs are not used: the driver cannot be asked (%s); correct it, or set "
         "containers.gpu_enabled = false",

@@ -9,6 +9,7 @@ them.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -408,7 +409,7 @@ class ManagerLink(Actor):
             since = self.clock.wall()
         identity = context.identity or Identity(context.manager_key)
         status = Status(
-            context.pid,
+            os.getpid(),
             context.config.path.stem,
             state,
             sentence,

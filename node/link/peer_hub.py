@@ -122,7 +122,9 @@ class PeerHub(Actor):
 
     def _start(self, wanted: Fetch | Push) -> None:
         if self._bulk is None:
-            self._bulk = self._context.make_bulk(self._depot)
+            from manta.transports.bulk.curve import CurveBulk  # costs a thread
+
+            self._bulk = CurveBulk(self._context.keys, self._depot)
         if self._peer is None:
             assert self._manager is not None
             self._peer = self._bulk.dial(self._manager.address, self._manager.server_key)

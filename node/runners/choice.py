@@ -29,7 +29,11 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
     """Raises LaunchError."""
     wants_containers = config.runner == "docker"
     may_have_engine = config.runner != "process"
-    problem = _engine_problem() if may_have_engine else None
+    problem = None
+    if may_have_engine:
+        from manta.node.runners import engine  # with an HTTP client, needed only for it
+
+        problem = engine.problem()
     has_engine = may_have_engine and problem is None
     if problem is not None:
         log.info("Tasks do not run in containers: %s.", problem)
@@ -56,12 +60,6 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
 
     processes = ProcessRunner()
     return ByImage(_docker(config, folder, public_key), processes) if has_engine else processes
-
-
-def _engine_problem() -> str | None:
-    from manta.node.runners import engine  # with an HTTP client, which plain processes go without
-
-    return engine.problem()
 
 
 def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:

@@ -2,7 +2,7 @@
 
 from manta.node.state.folder import StateFolder, StateLock
 from manta.node.state.hardware import hardware_id
-from manta.node.state.records import Identity, Member, Status, is_status_of
+from manta.node.state.records import Identity, Member, Status
 from manta.node.state.removal import remove_folder
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     "StateLock",
     "Status",
     "hardware_id",
-    "is_status_of",
     "remove_folder",
 ]

@@ -272,7 +272,8 @@ class TaskMachine:
             return
         for attempt in [self._attempt, *self._waiting]:
             if attempt is not None:
-                verdict = attempt.verdict or (state, _stopped(attempt.instance, reason))
+                error = TaskError("Stopped", f"{attempt.instance} was ended: {reason}.")
+                verdict = attempt.verdict or (state, error)
                 self._end(attempt, *verdict)
         self._attempt = None
         self._waiting.clear()
@@ -354,10 +355,6 @@ def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[Ta
         )
         for instance in instances
     ]
-
-
-def _stopped(instance: Instance, reason: str) -> TaskError:
-    return TaskError("Stopped", f"{instance} was ended: {reason}.")
 
 
 def _exit(code: int | None) -> str:

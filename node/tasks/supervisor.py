@@ -330,15 +330,12 @@ class TaskSupervisor(Actor):
         self._context.sessions.tell(light.CloseSession(left.session))
         remove_folder(left.scratch)
 
-    def _node_alias(self) -> str:
-        identity = self._context.identity
-        return identity.alias if identity and identity.alias else self._context.config.alias
-
     def _run_image(self, session: str, assignment: Assignment) -> None:
         """Run an attempt of an image that has its own entry point."""
         context = self._context
         scratch = context.state.tasks / session
-        spec = image_spec(session, assignment, self._node_alias(), scratch, self._found)
+        alias = (context.identity and context.identity.alias) or context.config.alias
+        spec = image_spec(session, assignment, alias, scratch, self._found)
         attempt = ImageAttempt(
             assignment, context.journals.append_output, partial(self.notify, self.ref)
         )

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from manta.node.state import Identity, StateFolder
     from manta.node.task_server.sessions import RuntimeSessions
     from manta.transports.blobs.file_depot import FileDepot
-    from manta.transports.blobs.interface import Depot
-    from manta.transports.bulk.interface import Bulk
+    from manta.transports.security.keys import KeyPair
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,10 @@ class NodeContext:
     values: TieredDepot
     spool: FileDepot
     runner: Runner
-    make_bulk: Callable[[Depot], Bulk]
+    keys: KeyPair
     sessions: RuntimeSessions
     finish: Callable[[int, str], None]
     """Ends the daemon with an exit code and a sentence. May be called from any thread."""
-    pid: int
     cpu_share: float = 1.0
     """Cores that a task may count on when it asked for none."""
     runtimes: dict[str, LeftRuntime] = field(default_factory=dict)
