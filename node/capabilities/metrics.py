@@ -14,7 +14,6 @@ import psutil
 from manta.actors import Actor
 from manta.node.wiring.context import NodeContext
 from manta.protocol.node import Capabilities, GpuInfo, Load
-from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.version import VERSION
 
 SAMPLE_EVERY = 2.0
@@ -40,7 +39,6 @@ class Metrics(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._gpus: tuple[GpuInfo, ...] = ()
-        self._load = Load()
 
     def on_start(self) -> None:
         if self._context.config.gpu_enabled:
@@ -53,7 +51,6 @@ class Metrics(Actor):
                 self._sample()
                 return None
             case Describe():
-                self.notify(MANAGER_LINK, self._load)
                 return self._describe()
             case ReadResources():
                 return self._resources()
@@ -63,12 +60,11 @@ class Metrics(Actor):
                 return super().receive(message)
 
     def _sample(self) -> None:
-        self._load = Load(
+        self._context.load = Load(
             cpu_usage=psutil.cpu_percent() / 100,
             memory_available=psutil.virtual_memory().available,
             disk_free=self._disk_free(),
         )
-        self.notify(MANAGER_LINK, self._load)
         self.after(SAMPLE_EVERY, _Sample())
 
     def _disk_free(self) -> int:
@@ -109,7 +105,7 @@ class Metrics(Actor):
     def _performance(self) -> dict[str, float]:
         disk = os.statvfs(self._context.state.path)
         return {
-            "cpu_usage": self._load.cpu_usage,
+            "cpu_usage": self._context.load.cpu_usage,
             "memory_usage": psutil.virtual_memory().percent / 100,
             "disk_usage": 1 - disk.f_bavail / disk.f_blocks if disk.f_blocks else 0.0,
         }

@@ -110,7 +110,7 @@ class Journals:
         self._swarms: dict[str, _Swarm] = {}
         self._holds: dict[str, int] = {}
         self._due: float | None = None
-        self._grown: Callable[[], None] = lambda: None
+        self._grown: Callable[[], object] = lambda: None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._recover()
 
@@ -183,7 +183,7 @@ class Journals:
 
     # --- sending: the manager's link alone ------------------------------------------------
 
-    def on_grown(self, grown: Callable[[], None]) -> None:
+    def on_grown(self, grown: Callable[[], object]) -> None:
         """Have `grown` called, from any thread, when `due_at` is sooner or a blob is due."""
         with self._lock:
             self._grown = grown
@@ -276,8 +276,7 @@ class Journals:
         """`acknowledged`: how much of each swarm's journal the manager has."""
         for swarm_id, upto in acknowledged.items():
             with self._lock:
-                known = swarm_id in self._swarms
-                if known or upto:
+                if upto or swarm_id in self._swarms:
                     self.acknowledge(JournalAck(swarm_id, upto))
 
     def acknowledge(self, ack: JournalAck) -> None:

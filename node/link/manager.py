@@ -33,7 +33,7 @@ from manta.node.capabilities.datasets import SurveyDatasets
 from manta.node.capabilities.metrics import Describe
 from manta.node.link import words as link_words
 from manta.node.link.drain import Drain, JournalDrain
-from manta.node.link.peer_hub import BulkAddress, WhereIsBulk
+from manta.node.link.peer_hub import BulkAddress
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
 from manta.node.state import Identity, Status, hardware_id
@@ -87,8 +87,6 @@ class ManagerLink(Actor):
         self._pause = FIRST_PAUSE
         self._interval = 3.0
         self._missed_beats = 0
-        self._load = protocol.Load()
-        self._bulk: BulkAddress | None = None
         self._reads = ManagerReads(self, context.journals)
         self._drain = JournalDrain(self, context.journals)
         self._probe = LinkProbe(self, self._ask_small)
@@ -148,8 +146,6 @@ class ManagerLink(Actor):
             case _Beat(registration):
                 if registration == self._registration and self._registered:
                     self._beat()
-            case protocol.Load():
-                self._load = message
             case _LinkState(reason):
                 self._link_moved(reason)
             case _Begin(connection):
@@ -157,9 +153,6 @@ class ManagerLink(Actor):
                     self._begin()
             case protocol.FetchDesired():
                 self._fetch_desired(message)
-            case WhereIsBulk():
-                if self._bulk is not None:
-                    self.notify(PEER_HUB, self._bulk)
             case ReadTree(after):
                 return tree_of(self.system.tree(), after)
             case protocol.StopNode():
@@ -283,8 +276,8 @@ class ManagerLink(Actor):
         self._drain.registered(answer.acknowledged)
         self.notify(ROOT, answer)
         address = bulk_address(answer.bulk_address, context.config.manager_host)
-        self._bulk = BulkAddress(address, context.manager_key)
-        self.notify(PEER_HUB, self._bulk)
+        context.bulk_address = address
+        self.notify(PEER_HUB, BulkAddress(address))
         connected = (
             f"Connected to the manager at {context.config.manager_address} as {answer.alias}."
         )
@@ -377,7 +370,7 @@ class ManagerLink(Actor):
     def _load_now(self) -> protocol.Load:
         context = self._context
         return msgspec.structs.replace(
-            self._load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
+            context.load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
         )
 
     def _heartbeat(self, timeout: float) -> Future[Any]:

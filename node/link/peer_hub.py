@@ -46,13 +46,10 @@ class Push(msgspec.Struct, frozen=True):
     blob: BlobRef
 
 
-class WhereIsBulk(msgspec.Struct, frozen=True):
-    """To the manager's link: answer with a BulkAddress as soon as it is known."""
-
-
 class BulkAddress(msgspec.Struct, frozen=True):
+    """Where the manager moves blobs, as the context has it from now on."""
+
     address: str
-    server_key: str
 
 
 class NodeDepot:
@@ -78,12 +75,12 @@ class PeerHub(Actor):
         self._context = context
         self._depot = NodeDepot(context.values, context.spool)
         self._bulk: Bulk | None = None
-        self._manager: BulkAddress | None = None
+        self._address = ""
         self._peer: BulkPeer | None = None
         self._moving: dict[Fetch | Push, list[Reply]] = {}
 
     def on_start(self) -> None:
-        self.notify(MANAGER_LINK, WhereIsBulk())
+        self._connect(self._context.bulk_address)
 
     def on_stop(self, reason: ExitReason) -> None:
         if self._bulk is not None:
@@ -98,8 +95,8 @@ class PeerHub(Actor):
                 if blob.digest not in self._depot:
                     raise Refused(BLOB_LOST, f"This node no longer has the blob {blob.digest[:12]}")
                 self._move(message, self.defer())
-            case BulkAddress():
-                self._connect(message)
+            case BulkAddress(address):
+                self._connect(address)
             case _:
                 return super().receive(message)
         return None
@@ -107,13 +104,13 @@ class PeerHub(Actor):
     def _move(self, wanted: Fetch | Push, reply: Reply) -> None:
         waiting = self._moving.setdefault(wanted, [])
         waiting.append(reply)
-        if len(waiting) == 1 and self._manager is not None:
+        if len(waiting) == 1 and self._address:
             self._start(wanted)
 
-    def _connect(self, manager: BulkAddress) -> None:
-        if manager == self._manager:
+    def _connect(self, address: str) -> None:
+        if address == self._address:
             return
-        self._manager = manager
+        self._address = address
         if self._peer is not None:
             self._peer.close()
             self._peer = None
@@ -126,14 +123,13 @@ class PeerHub(Actor):
 
             self._bulk = CurveBulk(self._context.keys, self._depot)
         if self._peer is None:
-            assert self._manager is not None
-            self._peer = self._bulk.dial(self._manager.address, self._manager.server_key)
-        blob, manager, began = wanted.blob, self._manager, self.clock.now()
+            self._peer = self._bulk.dial(self._address, self._context.manager_key)
+        blob, address, began = wanted.blob, self._address, self.clock.now()
         move = self._peer.fetch if isinstance(wanted, Fetch) else self._peer.push
         future: Future[None] = move(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
 
         def ended(_: Any, error: BaseException | None) -> None:
-            if error is not None and manager != self._manager:
+            if error is not None and address != self._address:
                 return  # started anew with the manager's other address
             if error is None and blob.size >= MEASURED:
                 self.notify(MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))

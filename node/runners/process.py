@@ -45,16 +45,12 @@ _SWEEPING_TIME = 2.0
 
 
 class ProcessRunner:
-    """Runs `python -m manta.light` with the node's own Python.
-
-    Closes the launcher with it, unless that was given.
-    """
+    """Runs `python -m manta.light` with the node's own Python."""
 
     names: tuple[str, ...] = ("process",)
 
-    def __init__(self, launcher: Launcher | None = None) -> None:
-        self._is_owner = launcher is None
-        self._launcher = Launcher() if launcher is None else launcher
+    def __init__(self) -> None:
+        self.launcher = Launcher()
 
     def runs_in_image(self, image: str | None) -> bool:
         return False
@@ -73,7 +69,7 @@ class ProcessRunner:
                 end_marked(spec.session)
             on_exit(RuntimeExit(spec.session, code, stderr_tail))
 
-        child = self._launcher.launch(
+        child = self.launcher.launch(
             [sys.executable, "-m", "manta.light"],
             env=environment(spec),
             cwd=spec.scratch,
@@ -94,8 +90,7 @@ class ProcessRunner:
         return []
 
     def close(self) -> None:
-        if self._is_owner:
-            self._launcher.close()
+        self.launcher.close()
 
 
 def environment(spec: RuntimeSpec) -> dict[str, str]:

@@ -40,7 +40,7 @@ from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
 from manta.node.tasks.image_attempts import ImageAttempt, image_spec, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
-from manta.node.tasks.requests import TaskRequests
+from manta.node.tasks.requests import SIBLING_TIMEOUT, TaskRequests, Then
 from manta.node.tasks.scratch import ScratchFull
 from manta.node.wiring.addresses import DATASETS, PEER_HUB, ROOT
 from manta.node.wiring.context import LeftRuntime, NodeContext
@@ -55,12 +55,9 @@ from manta.protocol.node import (
 from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
 
-SIBLING_TIMEOUT = 30.0
 FETCH_TIMEOUT = 600.0
 RETRIES, RETRY_AFTER = 50, 0.1
 """How often, and after how many seconds, a sibling that is being restarted is asked again."""
-
-Then = Callable[[Any, BaseException | None], None]
 
 
 class _Retry(msgspec.Struct, frozen=True):

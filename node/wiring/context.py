@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from manta.protocol.node import Load
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -50,6 +52,10 @@ class NodeContext:
     """By the path of the supervisor."""
     warned: set[tuple[str, str]] = field(default_factory=set)
     """Swarms, and the warnings that each has had."""
+    bulk_address: str = ""
+    """Where the manager moves blobs; "" until the node has registered."""
+    load: Load = field(default_factory=Load)
+    """The machine's, at most a sample old."""
     draining: bool = False
     """The node takes no new work: it ends now, or once it has nothing left to do."""
     desired_version: int = -1
