@@ -125,7 +125,7 @@ def find_gpus() -> tuple[GpuInfo, ...]:
     try:
         handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
         return tuple(
-            GpuInfo(_text(pynvml.nvmlDeviceGetName(h)), pynvml.nvmlDeviceGetMemoryInfo(h).total)
+            GpuInfo(pynvml.nvmlDeviceGetName(h), pynvml.nvmlDeviceGetMemoryInfo(h).total)
             for h in handles
         )
     except pynvml.NVMLError as error:
@@ -133,10 +133,6 @@ def find_gpus() -> tuple[GpuInfo, ...]:
         return ()
     finally:
         pynvml.nvmlShutdown()
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
 
 
 def _warn_no_gpu(error: Exception) -> None:

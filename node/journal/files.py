@@ -159,12 +159,6 @@ class Journals:
         lines = [LogLine(instance, at, stream, text) for stream, at, text in output]
         self.append_lines(instance.swarm_id, lines)
 
-    def open_of(self, swarm_id: str) -> tuple[Instance, ...]:
-        """Returns the attempts of a swarm that started and whose end was not reported."""
-        with self._lock:
-            swarm = self._swarms.get(swarm_id)
-            return tuple(swarm.journal.open) if swarm else ()
-
     def all_open(self) -> tuple[Instance, ...]:
         """Returns every attempt that started and whose end was not reported."""
         with self._lock:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar
@@ -89,7 +88,7 @@ class ManagerLink(Actor):
         self._missed_beats = 0
         self._reads = ManagerReads(self, context.journals)
         self._drain = JournalDrain(self, context.journals)
-        self._probe = LinkProbe(self, self._ask_small)
+        self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
 
@@ -223,13 +222,13 @@ class ManagerLink(Actor):
         self._ask(request, self._enrolled)
 
     def _enrolled(self, answer: protocol.Enrolled) -> None:
-        self._remember(
-            Identity(self._context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
-        )
+        self._remember(answer)
         self.log.info("enrolled as %s (%s)", answer.alias, answer.node_id)
         self._register()
 
-    def _remember(self, identity: Identity) -> None:
+    def _remember(self, told: protocol.Enrolled | protocol.Registered) -> None:
+        key = self._context.manager_key
+        identity = Identity(key, told.node_id, told.cluster_id, told.alias)
         if identity != self._context.identity:
             self._context.state.write_identity(identity)
             self._context.identity = identity
@@ -270,9 +269,7 @@ class ManagerLink(Actor):
         self._pause = FIRST_PAUSE
         self._interval = max(0.05, answer.heartbeat_interval)
         self._missed_beats = 0
-        self._remember(
-            Identity(context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
-        )
+        self._remember(answer)
         self._drain.registered(answer.acknowledged)
         self.notify(ROOT, answer)
         address = bulk_address(answer.bulk_address, context.config.manager_host)
@@ -361,11 +358,7 @@ class ManagerLink(Actor):
         if not self._registered:
             return
         reply = self.defer()
-
-        def told(_: Any, __: BaseException | None) -> None:
-            reply.set(None)
-
-        self.pipe(self._heartbeat(ASK_TIMEOUT), told)
+        self.pipe(self._heartbeat(ASK_TIMEOUT), lambda _, __: reply.set(None))
 
     def _load_now(self) -> protocol.Load:
         context = self._context
@@ -377,9 +370,6 @@ class ManagerLink(Actor):
         context = self._context
         heartbeat = protocol.Heartbeat(context.desired_version, self._load_now(), context.draining)
         return self._gateway.ask_future(heartbeat, timeout=timeout)
-
-    def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:
-        self.pipe(self._heartbeat(timeout), lambda _, error: then(error))
 
     def _fetch_desired(self, request: protocol.FetchDesired) -> None:
         def answered(desired: Any, error: BaseException | None) -> None:

@@ -231,7 +231,7 @@ class NodeSupervisor(Supervisor):
             return
         task.is_up = True
         journals = self._context.journals
-        ended, begun = set(journals.unacknowledged_ends()), set(journals.open_of(task.lane[0]))
+        ended, begun = set(journals.unacknowledged_ends()), set(journals.all_open())
         for instance, start in list(task.granted.items()):
             if instance in begun:
                 cause = "Its supervisor on the node failed."

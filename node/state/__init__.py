@@ -1,9 +1,8 @@
 """What a node keeps on disk."""
 
-from manta.node.state.folder import StateFolder, StateLock
+from manta.node.state.folder import StateFolder, StateLock, remove_folder
 from manta.node.state.hardware import hardware_id
 from manta.node.state.records import Identity, Member, Status
-from manta.node.state.removal import remove_folder
 
 __all__ = [
     "Identity",

@@ -18,9 +18,11 @@ runtime/        what containers mount of Manta
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +31,6 @@ import msgspec
 
 from manta.node.errors import IdentityError, StateInUse, StorageError
 from manta.node.state.records import Identity, Member, Status
-from manta.node.state.removal import remove_folder
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.errors import remedied
 
@@ -193,5 +194,27 @@ class StateFolder:
         try:
             holder = "" if _locks(fd, fcntl.LOCK_SH) else _holder(fd)
             return int(holder) if holder.isdecimal() else None
+        finally:
+            os.close(fd)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, with folders that a task has locked; whatever cannot be removed stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    _unlock(folder)
+    for above, names, _ in os.walk(folder):
+        for name in names:
+            _unlock(Path(above, name))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unlock(folder: Path) -> None:
+    """Make a folder writable. Does not follow links, which may lead out of it."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
         finally:
             os.close(fd)
