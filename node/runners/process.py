@@ -76,7 +76,7 @@ class ProcessRunner:
             on_exit=ended,
         )
         datasets = {name: str(path) for name, path in spec.datasets.items()}
-        return RuntimeHandle(datasets, child.end, child.pid)
+        return RuntimeHandle(datasets, lambda: self.launcher.end(child), child.pid)
 
     def start_image(self, spec: ImageSpec, on_output: object, on_exit: object) -> NoReturn:
         """Raises LaunchError."""

@@ -216,9 +216,8 @@ class NodeSupervisor(Supervisor):
         self.log.error("%s cannot be started: %s", task.id, refusal)
         self._tasks.pop(task.id, None)
         cause = f"Its supervisor on the node could not be started ({refusal})."
-        for entry in interrupted(list(task.granted), self.clock.wall(), cause):
-            self._context.journals.append(entry)
-            self._ended(entry.instance)
+        for instance in list(task.granted):
+            self._tell_end(instance, AttemptState.INTERRUPTED, TaskError("Interrupted", cause))
 
     def on_child_started(self, id: str, ref: LocalRef) -> None:
         if id in self._tasks and not self._tasks[id].is_up:  # it was restarted
@@ -234,10 +233,8 @@ class NodeSupervisor(Supervisor):
         ended, begun = set(journals.unacknowledged_ends()), set(journals.all_open())
         for instance, start in list(task.granted.items()):
             if instance in begun:
-                cause = "Its supervisor on the node failed."
-                for entry in interrupted([instance], self.clock.wall(), cause):
-                    journals.append(entry)
-                self._ended(instance)
+                error = TaskError("Interrupted", "Its supervisor on the node failed.")
+                self._tell_end(instance, AttemptState.INTERRUPTED, error)
             elif instance in ended:  # its predecessor could not tell us any more
                 self._ended(instance)
             elif instance in task.revoked:

@@ -345,16 +345,10 @@ class TaskMachine:
 
 
 def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:
-    """Returns the ends of attempts whose supervisor or daemon is gone."""
-    return [
-        TaskEnded(
-            instance,
-            AttemptState.INTERRUPTED,
-            wall,
-            error=TaskError("Interrupted", why),
-        )
-        for instance in instances
-    ]
+    """Returns the ends of attempts whose daemon is gone."""
+    error = TaskError("Interrupted", why)
+    state = AttemptState.INTERRUPTED
+    return [TaskEnded(instance, state, wall, error=error) for instance in instances]
 
 
 def _exit(code: int | None) -> str:
