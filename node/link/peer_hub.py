@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.transports.blobs.file_depot import FileDepot
     from manta.transports.blobs.interface import Source
-    from manta.transports.bulk.interface import Bulk, BulkPeer
+    from manta.transports.bulk.curve import BulkPeer, CurveBulk
 
 TRANSFER_TIMEOUT = 900.0
 """Seconds; a transfer is resumed over reconnects until then."""
@@ -74,7 +74,7 @@ class PeerHub(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._depot = NodeDepot(context.values, context.spool)
-        self._bulk: Bulk | None = None
+        self._bulk: CurveBulk | None = None
         self._address = ""
         self._peer: BulkPeer | None = None
         self._moving: dict[Fetch | Push, list[Reply]] = {}

@@ -6,6 +6,7 @@ import fcntl
 import os
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from manta.transports.blobs.digests import check_digest, digest_of
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
     from manta.transports.interface import Buffer
 
 
+@dataclass(slots=True)
 class _Entry:
-    __slots__ = ("fd", "pins", "size", "view")
-
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
-        self.size = size
-        self.pins = 0
-        self.view: memoryview | None = None
+    fd: int
+    size: int
+    pins: int = 0
+    view: memoryview | None = None
 
 
 class MemoryDepot:

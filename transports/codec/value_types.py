@@ -28,23 +28,15 @@ _DTYPE = re.compile(
     r"|[mM]8(\[[0-9]{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
 _TENSOR_DTYPES = {
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "uint16": 2,
-    "int16": 2,
-    "uint32": 4,
-    "int32": 4,
-    "uint64": 8,
-    "int64": 8,
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-    "complex64": 8,
-    "complex128": 16,
-    "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
+    name: itemsize
+    for itemsize, names in {
+        1: "bool uint8 int8 float8_e4m3fn float8_e5m2",
+        2: "uint16 int16 float16 bfloat16",
+        4: "uint32 int32 float32",
+        8: "uint64 int64 float64 complex64",
+        16: "complex128",
+    }.items()
+    for name in names.split()
 }
 _DATETIME = struct.Struct("<HBBBBBIBB")
 _OFFSET = struct.Struct("<q")
@@ -52,24 +44,20 @@ _NAIVE, _FIXED, _ZONE = range(3)
 _MAX_DIMENSIONS = 64
 _MAX_HEADER = 1024
 _REMEDIES = {
-    "set": "sorted(...) or list(...) of it",
-    "frozenset": "sorted(...) or list(...) of it",
-    "bytearray": "bytes(...) of it",
-    "memoryview": "bytes(...) of it",
-    "complex": "numpy.complex128(...) of it",
-    "date": "its .isoformat()",
-    "time": "its .isoformat()",
-    "timedelta": "its .total_seconds()",
-    "Timestamp": "its .to_pydatetime()",
-    "Decimal": "str(...) of it",
-    "UUID": "str(...) of it",
-    "range": "list(...) of it",
-    "generator": "list(...) of it",
-    "deque": "list(...) of it",
-    "dict_keys": "list(...) of it",
-    "dict_values": "list(...) of it",
-    "DataFrame": 'its .to_dict("list") or .to_numpy()',
-    "Series": "its .to_numpy()",
+    name: remedy
+    for remedy, names in {
+        "sorted(...) or list(...) of it": "set frozenset",
+        "bytes(...) of it": "bytearray memoryview",
+        "numpy.complex128(...) of it": "complex",
+        "its .isoformat()": "date time",
+        "its .total_seconds()": "timedelta",
+        "its .to_pydatetime()": "Timestamp",
+        "str(...) of it": "Decimal UUID",
+        "list(...) of it": "range generator deque dict_keys dict_values",
+        'its .to_dict("list") or .to_numpy()': "DataFrame",
+        "its .to_numpy()": "Series",
+    }.items()
+    for name in names.split()
 }
 
 

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from manta.transports.zeromq.sockets import Socket, SocketFactory
 
 _MONITORED = sum(Event)
+_AFTER_BYE = {
+    Bye.VERSION: DownReason.VERSION,
+    Bye.PROTOCOL: DownReason.PROTOCOL,
+    Bye.NO_LINK: DownReason.LOST,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +67,7 @@ class DialledLink(ZmqLink):
     ) -> None:
         super().__init__(io, threading.Lock(), server_key, handler, options)
         self._factory = factory
-        self._address = address
+        self.address = address
         self._host, self._port = split_address(address)
         self._forget = forget
         self._dealer: _Dealer | None = None
@@ -71,22 +76,18 @@ class DialledLink(ZmqLink):
         self._retry: Timer | None = None
         self._waiting: Timer | None = None
 
-    @property
-    def address(self) -> str:
-        return self._address
-
     def close(self) -> None:
         with self._lock:
             if self._ended:
                 return
-            up = self._state is None
+            up = self.state is None
             if up and self._socket is not None:
                 try:
                     self._transmit([frames.encode_bye(Bye.CLOSING)])
                 except zmq.ZMQError as error:
                     _log.debug("no BYE to %r: %s", self, error)
             self._ended = True
-            self._state = DownReason.CLOSED
+            self.state = DownReason.CLOSED
         self._notify_down(DownReason.CLOSED)
         self._io.call(partial(self._abandon, linger=up))
 
@@ -121,7 +122,7 @@ class DialledLink(ZmqLink):
             dealer.open(self._factory, host, self._port)
         except zmq.ZMQError as error:
             dealer.close(linger=False)
-            _log.warning("cannot dial %s: %s", self._address, error)
+            _log.warning("cannot dial %s: %s", self.address, error)
             self._failed(DownReason.UNREACHABLE)
             return
         self._dealer = dealer
@@ -151,16 +152,16 @@ class DialledLink(ZmqLink):
         """Handle a message from the server."""
         if self._ended or dealer is not self._dealer:
             return
-        if len(parts) == 1 and self._state is None and self._take_single(parts[0].bytes):
+        if len(parts) == 1 and self.state is None and self._take_single(parts[0].bytes):
             return
         try:
             head, message = read(parts, 0, self._options.limits)
             if head.kind == BYE:
                 reason = frames.decode_bye(head)
                 if reason is Bye.VERSION:
-                    self._peer_version = frames.version_of(parts[0].bytes)
+                    self.peer_version = frames.version_of(parts[0].bytes)
                 self._on_bye(reason)
-            elif self._state is None:
+            elif self.state is None:
                 self._take(head, message)
             elif head.kind == Kind.HELLO:
                 self._agree(frames.decode_hello(head))
@@ -174,15 +175,9 @@ class DialledLink(ZmqLink):
             self._violated(error)
 
     def _on_bye(self, reason: Bye) -> None:
-        if reason is Bye.VERSION:
-            self._give_up(DownReason.VERSION)
-        elif reason is Bye.PROTOCOL:
+        if reason is Bye.PROTOCOL:
             _log.warning("%r says that this side broke the protocol", self)
-            self._give_up(DownReason.PROTOCOL)
-        elif reason is Bye.NO_LINK:
-            self._give_up(DownReason.LOST)
-        else:
-            self._give_up(DownReason.CLOSED)
+        self._give_up(_AFTER_BYE.get(reason, DownReason.CLOSED))
 
     def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
         if self._ended or self._dealer is None:
@@ -203,14 +198,14 @@ class DialledLink(ZmqLink):
         suspicion = reason is DownReason.WRONG_KEY and self._last_failure is not reason
         self._last_failure = reason
         self._retry = self._io.call_later(0.05 if suspicion else wait, self.attempt)
-        if not suspicion or self._state is None:
+        if not suspicion or self.state is None:
             self._set_down(DownReason.LOST if suspicion else reason)
 
     def _set_down(self, reason: DownReason) -> None:
         with self._lock:
-            if self._ended or self._state is reason:
+            if self._ended or self.state is reason:
                 return
-            self._state = reason
+            self.state = reason
         self._notify_down(reason)
 
     def _abandon(self, *, linger: bool) -> None:

@@ -64,8 +64,8 @@ class ZmqTransport:
         dialling = replace(sockets, frame_bytes=frame, reconnect=NEVER, reconnect_max=0)
         self._client_factory = SocketFactory(self._context, keys, options=dialling)
         self._changing = threading.Lock()
-        self._listeners: dict[ZmqListener, None] = {}
-        self._links: dict[DialledLink, None] = {}
+        self._listeners: set[ZmqListener] = set()
+        self._links: set[DialledLink] = set()
         self._closed = False
         self._was_healthy = True
         self._io = IoThread("manta-io")
@@ -103,10 +103,10 @@ class ZmqTransport:
                 admission,
                 self._options,
                 f"manta.{next(_domains)}",
-                self._forget_listener,
+                self._listeners.discard,
             )
             listener.open(address, fd)
-            self._listeners[listener] = None
+            self._listeners.add(listener)
         return listener
 
     def dial(self, address: str, server_key: str, handler: LinkHandler) -> DialledLink:
@@ -121,9 +121,9 @@ class ZmqTransport:
                 server_key,
                 handler,
                 self._options,
-                self._forget_link,
+                self._links.discard,
             )
-            self._links[link] = None
+            self._links.add(link)
         self._io.call(link.attempt)
         return link
 
@@ -177,12 +177,6 @@ class ZmqTransport:
         for listener in list(self._listeners):
             listener.tick(passed)
         self._tick_later()
-
-    def _forget_link(self, link: DialledLink) -> None:
-        self._links.pop(link, None)
-
-    def _forget_listener(self, listener: ZmqListener) -> None:
-        self._listeners.pop(listener, None)
 
     def _check_open(self) -> None:
         if self._closed:
