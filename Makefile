@@ -24,6 +24,7 @@ docs: setup
 
 generate: setup
 	@$(BIN)/python .ci/generate.py
+	@$(BIN)/python .ci/draw.py
 
 lint: setup
 	@$(BIN)/ruff check --quiet .

@@ -32,6 +32,28 @@ def test_paths_are_found() -> None:
     assert "light/task.py" in named_paths(INTERNALS / "rooms" / "tasks.md")
 
 
+def recipes() -> dict[str, list[str]]:
+    """By what CONTRIBUTING shows how to add: the files that it says hold the example."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    _, _, text = text.partition("## How to add\n")
+    found: dict[str, list[str]] = {}
+    for part in text.partition("\n## ")[0].split("\n### ")[1:]:
+        example, *names = re.findall(r"`([\w./-]+)`", part.partition("\n\n")[2])
+        files = re.findall(r"^\| `([\w./-]+)` \|", part, re.MULTILINE)
+        assert names, part
+        found[example] = files
+    return found
+
+
+@pytest.mark.parametrize(("example", "files"), recipes().items(), ids=recipes().keys())
+def test_files_that_a_recipe_names_hold_its_example(example: str, files: list[str]) -> None:
+    spellings = {example, re.sub(r"(?<!^)(?=[A-Z])", "_", example).lower()}
+    assert len(files) >= 3
+    for file in files:
+        text = (ROOT / file).read_text()
+        assert any(re.search(rf"\b{name}\b", text) for name in spellings), file
+
+
 def test_pictures_are_drawn_from_their_text(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / ".ci" / "draw.py", tmp_path], check=True)
     drawn = {file.name: file.read_text() for file in tmp_path.iterdir()}

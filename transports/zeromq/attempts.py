@@ -56,7 +56,9 @@ class Attempt:
         elif event == Event.HANDSHAKE_FAILED_PROTOCOL:
             return DownReason.PROTOCOL
         elif event == Event.HANDSHAKE_FAILED_NO_DETAIL:
-            return self.on_deadline() if value == errno.EAGAIN else DownReason.WRONG_KEY
+            # A wrong key is turned down at once, long before anybody looks for a greeting.
+            late = value == errno.EAGAIN or self.greeted
+            return self.on_deadline() if late else DownReason.WRONG_KEY
         elif event in (Event.DISCONNECTED, Event.CLOSED):
             return DownReason.LOST if self.admitted else DownReason.UNREACHABLE
         return None

@@ -1,4 +1,4 @@
-"""R13: however an actor ends, exactly one Down and one ChildExited, and bystanders live on."""
+"""However an actor ends, exactly one Down and one ChildExited, and bystanders live on."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_a_path_where_nobody_lives(system: ActorSystem) -> None:
     assert isinstance(by_path.ask_future("x", timeout=1).exception(), ActorDead)
 
 
-def test_r16_no_blocking_ask_of_oneself_or_ones_supervisors(system: ActorSystem) -> None:
+def test_no_blocking_ask_of_oneself_or_ones_supervisors(system: ActorSystem) -> None:
     seen: list[str] = []
 
     class Child(Actor):

@@ -513,7 +513,7 @@ def test_whoever_waits_when_the_link_breaks_is_told_at_once_and_it_heals(pair: P
     assert pair.connection.state is None
 
 
-def test_r3_a_revoked_peer_is_not_heard_any_more(pair: Pair) -> None:
+def test_a_revoked_peer_is_not_heard_any_more(pair: Pair) -> None:
     ref = pair.connection.ref("server")
     ref.tell(Do("hang"))
     until(lambda: Do("hang") in pair.heard)

@@ -1,4 +1,4 @@
-"""Supervisors with real threads: restarts, escalation, shutdown in a storm, abandoning, R15."""
+"""Supervisors with real threads: restarts, escalation, shutdown in a storm, abandoned children."""
 
 from __future__ import annotations
 
@@ -469,7 +469,7 @@ def test_the_tree_is_there_to_be_shown(system: ActorSystem) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_r15_many_kills_leave_everything_as_it_was() -> None:
+def test_many_kills_leave_everything_as_it_was() -> None:
     """In full with MANTA_FULL=1: 1,000 actors and 10,000 kills."""
     actors, kills = (1_000, 10_000) if os.environ.get("MANTA_FULL") else (100, 1_000)
 

@@ -24,7 +24,7 @@ class Quick(Swarm):
 
 @pytest.mark.timeout(600)
 def test_a_node_that_is_killed_again_and_again_is_served_within_two_seconds() -> None:
-    """R5: from its start until the manager shows it connected, and it takes tasks."""
+    """From its start until the manager shows it connected, and it takes tasks."""
     times = []
     with running(Restartable, 1) as cluster, client(cluster) as api:
         assert isinstance(cluster, Restartable)

@@ -116,7 +116,7 @@ def test_a_task_for_all_nodes_fails_naming_the_one_that_is_lost(bench, admin: Cl
 def test_a_node_that_is_removed_under_load_is_not_heard_any_more(
     bench, admin: Client, cluster, nodes
 ) -> None:
-    """R3: nothing handled, nothing sent, once the call has returned."""
+    """Nothing handled, nothing sent, once the call has returned."""
     [node, _] = nodes(2, silent)
     swarm_id = deploy(admin, one_task("any", maximum=1, specified_ids=("node-1",)))
     wait_until(lambda: node.ran)

@@ -1,4 +1,4 @@
-"""R3, R35: whose key was withdrawn is not heard and not answered, on whatever link he has."""
+"""Whose key was withdrawn is not heard and not answered, on whatever link he has."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def user(bench, admin: Client) -> Callable[[], Client]:
 def test_of_a_revoked_user_nothing_is_handled_and_to_him_nothing_is_sent(
     admin: Client, user, witness: Witness
 ) -> None:
-    """R3, with two machines of one user and 100 messages a second from each."""
+    """With two machines of one user and 100 messages a second from each."""
     one, other = user(), user()
     with Talker(one) as first, Talker(other) as second:
         keys = [one.keys.public, other.keys.public]
@@ -147,7 +147,7 @@ def silenced(client: Client, within: float) -> None:
 def test_a_revocation_acts_on_all_live_links_within_a_second(
     bench, admin: Client, user, how: str, restarted: bool
 ) -> None:
-    """R35. Each key has a link to the users' port and one to the nodes', both live."""
+    """Each key has a link to the users' port and one to the nodes', both live."""
     client = user()
     more = [] if how == "reuse" else [user()]
     old = client.token
@@ -224,7 +224,7 @@ def test_what_a_revoked_user_is_fetching_does_not_come_to_its_end(
 def test_a_removed_nodes_link_is_cut_within_a_second(
     bench, admin: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R35 for nodes, while it sends a hundred messages a second."""
+    """A node is revoked while it sends a hundred messages a second."""
     handled: list[float] = []
     handle = Gateway._handle_request
 

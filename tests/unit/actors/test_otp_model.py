@@ -1,4 +1,4 @@
-"""R14: the machine against OTP's supervisor, written anew as the blocking recursion that it is."""
+"""The machine against OTP's supervisor, written anew as the blocking recursion that it is."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_the_check_sees_what_it_should(source: str, lines: list[int]) -> None:
     assert calls_without_timeout(source) == lines
 
 
-def test_r16_no_ask_without_timeout() -> None:
+def test_no_ask_without_timeout() -> None:
     found = []
     for path in python_files():
         lines = calls_without_timeout(path.read_text())

@@ -1,4 +1,4 @@
-"""R32, for what arrives over a link: whatever it is, it is handled or it is a protocol error."""
+"""What arrives over a link, whatever it is, is handled or it is a protocol error."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ def test_the_events_are_libzmqs():
             False,
             DownReason.WRONG_KEY,
         ),
+        ([CONNECTED, (Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EPIPE)], True, DownReason.BUSY),
         (
             [CONNECTED, (Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EAGAIN)],
             True,
