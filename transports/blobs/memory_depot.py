@@ -41,7 +41,7 @@ class MemoryDepot:
         if not hasattr(os, "memfd_create"):
             raise LocalTransportError("a MemoryDepot needs Linux: use a FileDepot here")
         self._budget = budget
-        self._used = 0  # including what is being written
+        self.used = 0  # bytes, including those that are being written
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
@@ -52,11 +52,6 @@ class MemoryDepot:
         """The digests of all blobs."""
         with self._lock:
             return iter(list(self._entries))
-
-    @property
-    def used(self) -> int:
-        """Bytes of all blobs, including those that are being written."""
-        return self._used
 
     def size(self, digest: str) -> int:
         """In bytes. Raises BlobMissing."""
@@ -77,12 +72,12 @@ class MemoryDepot:
                 self._entries.move_to_end(digest)
                 return None
             self._make_room(size)
-            self._used += size
+            self.used += size
         try:
             fd = os.memfd_create("manta-blob", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
             with self._lock:
-                self._used -= size
+                self.used -= size
             raise self.refusal(digest, size, error) from error
         return BlobWriter(self, fd, digest, size)
 
@@ -114,7 +109,7 @@ class MemoryDepot:
                     self._entries.move_to_end(digest)
                     return digest
                 self._make_room(size)
-                self._used += size
+                self.used += size
                 self._entries[digest] = _Entry(fd, size)
                 fd = -1
             return digest
@@ -149,7 +144,7 @@ class MemoryDepot:
         """Drop unpinned blobs, least recently used first, until `size` bytes are left."""
         with self._lock:
             for digest in [digest for digest, entry in self._entries.items() if not entry.pins]:
-                if self._used <= size:
+                if self.used <= size:
                     return
                 self._drop(digest)
 
@@ -175,18 +170,18 @@ class MemoryDepot:
         return entry
 
     def _make_room(self, size: int) -> None:
-        while self._used + size > self._budget:
+        while self.used + size > self._budget:
             victim = next((d for d, entry in self._entries.items() if not entry.pins), None)
             if victim is None:
                 raise DepotFull(
-                    f"no room for a blob of {size} bytes in memory: {self._used} of "
+                    f"no room for a blob of {size} bytes in memory: {self.used} of "
                     f"{self._budget} bytes are in use; try again later, or raise the limit"
                 )
             self._drop(victim)
 
     def _drop(self, digest: str) -> None:
         entry = self._entries.pop(digest)
-        self._used -= entry.size
+        self.used -= entry.size
         os.close(entry.fd)
 
     def publish(self, writer: BlobWriter) -> None:
@@ -195,7 +190,7 @@ class MemoryDepot:
         with self._lock:
             if writer.digest in self._entries:  # another writer was faster
                 os.close(writer.fd)
-                self._used -= writer.size
+                self.used -= writer.size
             else:
                 self._entries[writer.digest] = _Entry(writer.fd, writer.size)
             writer.fd = -1
@@ -203,7 +198,7 @@ class MemoryDepot:
     def discard(self, writer: BlobWriter) -> None:
         """For the writer only."""
         with self._lock:
-            self._used -= writer.size
+            self.used -= writer.size
 
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
         """For the writer only."""

@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 import zmq
@@ -19,7 +20,8 @@ from manta.transports.bulk.client import Request
 from manta.transports.bulk.flow import RequestTimer
 from manta.transports.bulk.loop import BulkLoop
 from manta.transports.bulk.options import BulkOptions
-from manta.transports.bulk.sockets import ClientSocket, ServerSocket
+from manta.transports.bulk.server import BulkServer
+from manta.transports.bulk.sockets import ClientSocket, ServerSocket, send_to
 from manta.transports.bulk.transfers import Statistics
 from manta.transports.errors import BulkError
 from manta.transports.security.keys import check_key
@@ -81,9 +83,9 @@ class CurveBulk:
             undo.callback(socket.close, 0)
             bound = self._factory.bind(socket, address, fd=fd)
             undo.pop_all()
-            listener = ServerSocket(
-                socket, self._depot, admission, authorize, self._options, self.statistics
-            )
+            send, options = partial(send_to, socket), self._options
+            server = BulkServer(self._depot, admission, authorize, send, options, self.statistics)
+            listener = ServerSocket(socket, server)
             self._listeners.append(listener)
 
         def serve() -> None:

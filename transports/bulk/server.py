@@ -242,7 +242,7 @@ class BulkServer:
         try:
             credit = flow.chunk(message, payload)
         except BulkError as error:
-            self._fail(peer, served, error)
+            self._finish(peer, served, failed(flow.id, error))
             return
         if flow.receiver.complete:
             self._complete(peer, served, flow)
@@ -253,21 +253,17 @@ class BulkServer:
         try:
             flow.commit()
         except BulkError as error:
-            self._fail(peer, served, error)
+            self._finish(peer, served, failed(flow.id, error))
             return
-        self._finish(peer, served)
+        self._finish(peer, served, Done(flow.id))
         # Whoever else pushes the same blob is done as well.
         for other in list(self._peers.values()):
             for twin in list(other.transfers.values()):
                 if twin.digest == served.digest and isinstance(twin.flow, Inbound):
-                    self._finish(other, twin)
+                    self._finish(other, twin, Done(twin.flow.id))
 
-    def _finish(self, peer: _Peer, served: _Served) -> None:
-        self._tell(served.route, Done(served.flow.id))
-        self._close(peer, served.flow.id)
-
-    def _fail(self, peer: _Peer, served: _Served, error: BulkError) -> None:
-        self._tell(served.route, failed(served.flow.id, error))
+    def _finish(self, peer: _Peer, served: _Served, last: Done | Failed) -> None:
+        self._tell(served.route, last)
         self._close(peer, served.flow.id)
 
     def _credit(self, peer: _Peer, served: _Served | None, message: Credit) -> None:

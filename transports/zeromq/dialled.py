@@ -7,8 +7,11 @@ connection that knows nothing of it. So each attempt has a socket of its own, an
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
+import socket
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +23,6 @@ from manta.transports.addresses import join_address, resolve_later, split_addres
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Bye, Kind
 from manta.transports.zeromq.attempts import GREETING_AFTER, PATIENCE, Attempt, Event, backoff
-from manta.transports.zeromq.greeting import GreetingProbe
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from manta.transports.zeromq.sockets import Socket, SocketFactory
 
 _MONITORED = sum(Event)
+_SIGNATURE = b"\xff"  # how a greeting begins
 _AFTER_BYE = {
     Bye.VERSION: DownReason.VERSION,
     Bye.PROTOCOL: DownReason.PROTOCOL,
@@ -98,11 +101,11 @@ class DialledLink(ZmqLink):
         self._retry = None
         if self._ended:
             return
-        self._waiting = self._io.call_later(PATIENCE, self._not_resolved)
+        # It is down meanwhile, though the name service may still answer.
+        self._waiting = self._io.call_later(
+            PATIENCE, partial(self._set_down, DownReason.UNREACHABLE)
+        )
         resolve_later(self._host, self._io.call, self._resolved)  # libzmq would block all links
-
-    def _not_resolved(self) -> None:
-        self._set_down(DownReason.UNREACHABLE)  # the name service may still answer
 
     def _resolved(self, found: list[str]) -> None:
         if self._waiting is not None:
@@ -117,9 +120,9 @@ class DialledLink(ZmqLink):
     def _connect(self, host: str) -> None:
         self._reset()
         self.tcp = None
-        dealer = _Dealer(self._io, self._lock, self)
+        dealer = _Dealer(self._io, self._lock, self, host, self._port)
         try:
-            dealer.open(self._factory, host, self._port)
+            dealer.open(self._factory)
         except zmq.ZMQError as error:
             dealer.close(linger=False)
             _log.warning("cannot dial %s: %s", self.address, error)
@@ -132,16 +135,16 @@ class DialledLink(ZmqLink):
         dealer.arm()
 
     def _transmit(self, encoded: list[Buffer]) -> None:
-        socket = self._socket.socket if self._socket is not None else None
-        if socket is None:
+        dealer = self._socket.socket if self._socket is not None else None
+        if dealer is None:
             raise zmq.ZMQError(zmq.EHOSTUNREACH)
         if len(encoded) == 1:
-            send_part(socket, encoded[0], NOBLOCK)
+            send_part(dealer, encoded[0], NOBLOCK)
         else:
-            socket.send_multipart(encoded, NOBLOCK)
+            dealer.send_multipart(encoded, NOBLOCK)
 
-    def _connection_lost(self, socket: LockedSocket) -> None:
-        if socket is self._dealer:
+    def _connection_lost(self, lost: LockedSocket) -> None:
+        if lost is self._dealer:
             self._give_up(DownReason.LOST)
 
     def attempt_failed(self, dealer: _Dealer, reason: DownReason) -> None:
@@ -226,17 +229,18 @@ class DialledLink(ZmqLink):
 class _Dealer(LockedSocket):
     """One attempt to connect: a DEALER and its monitor."""
 
-    def __init__(self, io: IoThread, lock: threading.Lock, link: DialledLink) -> None:
+    def __init__(
+        self, io: IoThread, lock: threading.Lock, link: DialledLink, host: str, port: int
+    ) -> None:
         super().__init__(io, lock)
         self.attempt = Attempt()
         self._link = link
         self._monitor: Socket | None = None
         self._probe: GreetingProbe | None = None
         self._timers: list[Timer] = []
-        self._host, self._port = "", 0
-
-    def open(self, factory: SocketFactory, host: str, port: int) -> None:
         self._host, self._port = host, port
+
+    def open(self, factory: SocketFactory) -> None:
         self.socket = factory.client(zmq.DEALER, self._link.peer_key)
         self._monitor = self.socket.get_monitor_socket(_MONITORED)
         self._monitor.linger = 0
@@ -246,7 +250,7 @@ class _Dealer(LockedSocket):
             self.io.call_later(PATIENCE, self._out_of_patience),
             self.io.call_later(GREETING_AFTER, self._probe_greeting),
         ]
-        factory.connect(self.socket, join_address(host, port))
+        factory.connect(self.socket, join_address(self._host, self._port))
 
     def arm(self) -> None:
         """Read both sockets, which arms their descriptors."""
@@ -263,16 +267,16 @@ class _Dealer(LockedSocket):
     def close(self, *, linger: bool) -> None:
         self.answered()
         with self.lock:
-            socket, self.socket = self.socket, None
-        if socket is None:
+            dealer, self.socket = self.socket, None
+        if dealer is None:
             return
-        self.io.remove_reader(fd_of(socket))
+        self.io.remove_reader(fd_of(dealer))
         if self._monitor is not None:
             self.io.remove_reader(fd_of(self._monitor))
-            socket.disable_monitor()
+            dealer.disable_monitor()
             self._monitor.close()
             self._monitor = None
-        socket.close(None if linger else 0)
+        dealer.close(None if linger else 0)
 
     def arrived(self, parts: list[zmq.Frame]) -> None:
         self._link.arrived(self, parts)
@@ -300,3 +304,41 @@ class _Dealer(LockedSocket):
                 self.attempt.greeted = True
 
             self._probe = GreetingProbe(self.io, self._host, self._port, greeted)
+
+
+class GreetingProbe:
+    """Does a server speak ZMTP? One that does sends its greeting unasked (RFC 23).
+
+    A server that cannot decide now (ZAP 300) and a frozen one look the same to a zmq client, but
+    only the first greets. So this connects, reads one byte and hangs up; it never blocks.
+    """
+
+    def __init__(self, io: IoThread, host: str, port: int, greeted: Callable[[], None]) -> None:
+        self._io = io
+        self._greeted = greeted
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket: socket.socket | None = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        failed = self._socket.connect_ex((host, port))
+        if failed not in (0, errno.EINPROGRESS):
+            self.close()
+            return
+        io.add_reader(self._socket.fileno(), self._read)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._socket is None:
+            return
+        self._io.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+
+    def _read(self) -> None:
+        if self._socket is None:
+            return
+        first = b""
+        with contextlib.suppress(OSError):  # the server hung up
+            first = self._socket.recv(1)
+        self.close()
+        if first == _SIGNATURE:
+            self._greeted()

@@ -237,7 +237,7 @@ class ZmqLink(ABC):
         """Hand frames to zmq. Raises zmq.Again when it has no room, ZMQError without a peer."""
 
     @abstractmethod
-    def _connection_lost(self, socket: LockedSocket) -> None: ...
+    def _connection_lost(self, lost: LockedSocket) -> None: ...
 
     def _flush_later(self) -> None:
         def arm() -> None:
@@ -364,15 +364,6 @@ class ZmqLink(ABC):
         else:
             self._give_up(DownReason.PROTOCOL, Bye.PROTOCOL)
 
-    def _call(self, call: Callable[[], None]) -> None:
-        """Call the owner's handler."""
-        if self._ended:
-            return
-        try:
-            call()
-        except BaseException as error:
-            self._handler_failed(error)
-
     def _handler_failed(self, error: BaseException) -> None:
         if isinstance(error, RemoteProtocolError):
             self._violated(error)
@@ -385,7 +376,10 @@ class ZmqLink(ABC):
             if self._ended:
                 return
             self.state = None
-        self._call(lambda: self._handler.link_up(self))
+        try:
+            self._handler.link_up(self)
+        except BaseException as error:
+            self._handler_failed(error)
 
     def _notify_down(self, reason: DownReason) -> None:
         """Notify the owner, not from inside a call of its own."""

@@ -84,7 +84,7 @@ class AcceptedLink(ZmqLink):
         else:
             socket.send_multipart(encoded, NOBLOCK)
 
-    def _connection_lost(self, socket: LockedSocket) -> None:
+    def _connection_lost(self, lost: LockedSocket) -> None:
         self._end(DownReason.LOST)
 
     # --- on the I/O thread, but for `close` ---------------------------------------------------

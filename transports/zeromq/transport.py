@@ -71,7 +71,7 @@ class ZmqTransport:
         self._io = IoThread("manta-io")
         self._io.start()
         self._ticked_at = time.monotonic()
-        self._io.call(self._tick_later)
+        self._io.call(lambda: self._io.call_later(self._options.heartbeat / 2, self._tick))
 
     @property
     def public_key(self) -> str:
@@ -157,9 +157,6 @@ class ZmqTransport:
         for listener in list(self._listeners):
             listener.close_now()
 
-    def _tick_later(self) -> None:
-        self._io.call_later(self._options.heartbeat / 2, self._tick)
-
     def _tick(self) -> None:
         now = time.monotonic()
         interval = self._options.heartbeat / 2
@@ -176,7 +173,7 @@ class ZmqTransport:
             link.tick(passed)
         for listener in list(self._listeners):
             listener.tick(passed)
-        self._tick_later()
+        self._io.call_later(interval, self._tick)
 
     def _check_open(self) -> None:
         if self._closed:
