@@ -181,11 +181,9 @@ class BulkClient:
             request = self._waiting.popleft()
             try:
                 begun = self._begin(request)
-            except BulkError as error:
-                request.settle(error)
-                continue
             except Exception as error:
-                _log.exception("could not begin to %s %s", request.operation, request.digest)
+                if not isinstance(error, BulkError):
+                    _log.exception("could not begin to %s %s", request.operation, request.digest)
                 request.settle(error)
                 continue
             if not begun:

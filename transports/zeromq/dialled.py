@@ -162,7 +162,8 @@ class DialledLink(ZmqLink):
             if head.kind == BYE:
                 reason = frames.decode_bye(head)
                 if reason is Bye.VERSION:
-                    self.peer_version = frames.version_of(parts[0].bytes)
+                    major, minor, *_ = parts[0].bytes
+                    self.peer_version = f"{major}.{minor}"
                 self._on_bye(reason)
             elif self.state is None:
                 self._take(head, message)

@@ -47,7 +47,7 @@ class ZmqTransport:
         options: LinkOptions | None = None,
         sockets: SocketOptions | None = None,
     ) -> None:
-        self._keys = keys
+        self.public_key = keys.public
         self._options = options or LinkOptions()
         self._context: Context = zmq.Context()
         self._zap = ZapServer(self._context)
@@ -72,10 +72,6 @@ class ZmqTransport:
         self._io.start()
         self._ticked_at = time.monotonic()
         self._io.call(lambda: self._io.call_later(self._options.heartbeat / 2, self._tick))
-
-    @property
-    def public_key(self) -> str:
-        return self._keys.public
 
     @property
     def healthy(self) -> bool:
