@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from manta.transports.blobs.digests import check_digest, digest_of
 from manta.transports.blobs.sources import ViewSource, mapped
-from manta.transports.blobs.writer import BlobWriter, write_all
+from manta.transports.blobs.writer import BlobWriter, put
 from manta.transports.errors import BlobMissing, BlobRefused, DepotFull, LocalTransportError
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ class MemoryDepot:
 
     def put(self, *parts: Buffer) -> str:
         """Keep the concatenated buffers as a blob; returns its digest. Raises BlobRefused."""
-        digest = digest_of(*parts)
-        write_all(self.sink(digest, sum(memoryview(part).nbytes for part in parts)), parts)
-        return digest
+        return put(self, parts)
 
     def adopt(self, fd: int, size: int) -> str:
         """Seal and keep a memfd that somebody else filled; returns its digest.

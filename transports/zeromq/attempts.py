@@ -67,9 +67,8 @@ class Attempt:
         """Why nothing more came in time."""
         if not self.connected:
             return DownReason.UNREACHABLE
-        if self.admitted or not self.greeted:
-            return DownReason.SILENT
-        return DownReason.BUSY
+        is_silent = self.admitted or not self.greeted
+        return DownReason.SILENT if is_silent else DownReason.BUSY
 
 
 _WAITS = {

@@ -248,7 +248,7 @@ class _Dealer(LockedSocket):
         self.io.add_reader(fd_of(self.socket), self.drain)
         self.io.add_reader(fd_of(self._monitor), self._drain_monitor)
         self._timers = [
-            self.io.call_later(PATIENCE, self._out_of_patience),
+            self.io.call_later(PATIENCE, lambda: self._failed(self.attempt.on_deadline())),
             self.io.call_later(GREETING_AFTER, self._probe_greeting),
         ]
         factory.connect(self.socket, join_address(self._host, self._port))
@@ -289,9 +289,6 @@ class _Dealer(LockedSocket):
                 self._link.tcp = TcpConnection.of(value)
             self._failed(self.attempt.on_event(event, value))
 
-    def _out_of_patience(self) -> None:
-        self._failed(self.attempt.on_deadline())
-
     def _failed(self, reason: DownReason | None) -> None:
         if reason is not None:
             # A BYE may have arrived before the connection ended.
@@ -300,11 +297,7 @@ class _Dealer(LockedSocket):
 
     def _probe_greeting(self) -> None:
         if self.attempt.connected and not self.attempt.admitted:
-
-            def greeted() -> None:
-                self.attempt.greeted = True
-
-            self._probe = GreetingProbe(self.io, self._host, self._port, greeted)
+            self._probe = GreetingProbe(self.io, self._host, self._port, self.attempt)
 
 
 class GreetingProbe:
@@ -314,17 +307,16 @@ class GreetingProbe:
     only the first greets. So this connects, reads one byte and hangs up; it never blocks.
     """
 
-    def __init__(self, io: IoThread, host: str, port: int, greeted: Callable[[], None]) -> None:
+    def __init__(self, io: IoThread, host: str, port: int, attempt: Attempt) -> None:
         self._io = io
-        self._greeted = greeted
+        self._attempt = attempt
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket: socket.socket | None = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
-        failed = self._socket.connect_ex((host, port))
-        if failed not in (0, errno.EINPROGRESS):
+        if self._socket.connect_ex((host, port)) in (0, errno.EINPROGRESS):
+            io.add_reader(self._socket.fileno(), self._read)
+        else:
             self.close()
-            return
-        io.add_reader(self._socket.fileno(), self._read)
 
     def close(self) -> None:
         """Idempotent."""
@@ -341,5 +333,4 @@ class GreetingProbe:
         with contextlib.suppress(OSError):  # the server hung up
             first = self._socket.recv(1)
         self.close()
-        if first == _SIGNATURE:
-            self._greeted()
+        self._attempt.greeted = first == _SIGNATURE
