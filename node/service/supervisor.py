@@ -226,7 +226,7 @@ class NodeSupervisor(Supervisor):
 
     def _task_up(self, id: str) -> None:
         task = self._tasks.get(id)
-        if task is None:
+        if task is None or task.is_up:
             return
         task.is_up = True
         journals = self._context.journals
@@ -294,6 +294,8 @@ class NodeSupervisor(Supervisor):
 
 
 class _Back(msgspec.Struct, frozen=True):
+    """A task supervisor was restarted, and what its predecessor told has been handled."""
+
     id: str
 
 
