@@ -232,11 +232,6 @@ def encode_bye(reason: Bye) -> bytes:
     return bytes((MAJOR, MINOR, Kind.BYE, reason))
 
 
-def version_of(head: bytes) -> str:
-    """The version, which every first frame of every version begins with."""
-    return f"{head[0]}.{head[1]}"
-
-
 def decode_bye(head: Head) -> Bye:
     try:
         return Bye(head.detail)

@@ -10,7 +10,7 @@ from manta.manager.auth.principals import Kind
 from manta.manager.context import Context
 from manta.manager.messages import Sweep, SweepLater
 from manta.transports.bulk.curve import CurveBulk
-from manta.transports.bulk.interface import Operation
+from manta.transports.bulk.options import Operation
 
 GRACE = 900.0
 """Seconds for which a blob may stay unnamed: it is pushed before it is named."""

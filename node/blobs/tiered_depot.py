@@ -193,12 +193,9 @@ class TieredDepot:
         """
         if size <= 0:
             return
-        for digest in sorted(self._files, key=self._written):
+        for digest in sorted(self._files, key=lambda each: self._files.path(each).stat().st_mtime):
             if size <= 0:
                 return
             if digest not in self._pins:
                 size -= self._files.size(digest)
                 self._files.delete(digest)
-
-    def _written(self, digest: str) -> float:
-        return self._files.path(digest).stat().st_mtime

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
-from typing import TYPE_CHECKING, Any
+import shutil
+from typing import Any
 
 import msgspec
+import psutil
 
 from manta.actors import Actor
 from manta.node.wiring.context import NodeContext
 from manta.protocol.node import Capabilities, GpuInfo, Load
-from manta.protocol.paths import MANAGER_LINK
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from manta.protocol.version import VERSION
 
 SAMPLE_EVERY = 2.0
 
 
 class Describe(msgspec.Struct, frozen=True):
     """Answered with Capabilities, without datasets."""
-
-
-class ReadLoad(msgspec.Struct, frozen=True):
-    """Answered with a Load, at most a sample old."""
 
 
 class ReadResources(msgspec.Struct, frozen=True):
@@ -43,7 +39,6 @@ class Metrics(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._gpus: tuple[GpuInfo, ...] = ()
-        self._load = Load()
 
     def on_start(self) -> None:
         if self._context.config.gpu_enabled:
@@ -56,10 +51,7 @@ class Metrics(Actor):
                 self._sample()
                 return None
             case Describe():
-                self.notify(MANAGER_LINK, self._load)
                 return self._describe()
-            case ReadLoad():
-                return self._load
             case ReadResources():
                 return self._resources()
             case ReadPerformance():
@@ -68,22 +60,17 @@ class Metrics(Actor):
                 return super().receive(message)
 
     def _sample(self) -> None:
-        import psutil
-
-        folder = self._context.state.path
-        self._load = Load(
+        self._context.load = Load(
             cpu_usage=psutil.cpu_percent() / 100,
             memory_available=psutil.virtual_memory().available,
-            disk_free=disk_free(folder),
+            disk_free=self._disk_free(),
         )
-        self.notify(MANAGER_LINK, self._load)
         self.after(SAMPLE_EVERY, _Sample())
 
+    def _disk_free(self) -> int:
+        return shutil.disk_usage(self._context.state.path).free
+
     def _describe(self) -> Capabilities:
-        import psutil
-
-        from manta.protocol.version import VERSION
-
         config = self._context.config
         frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
         reserved = config.reserve_memory
@@ -96,7 +83,7 @@ class Metrics(Actor):
             cores=os.cpu_count() or 1,
             cpu_frequency=frequency.max or frequency.current if frequency else 0.0,
             memory=max(0, psutil.virtual_memory().total - reserved),
-            disk=disk_free(self._context.state.path),
+            disk=self._disk_free(),
             gpus=self._gpus,
             runners=self._context.runner.names,
             isolation="container" if self._context.runner.names == ("docker",) else "none",
@@ -105,8 +92,6 @@ class Metrics(Actor):
         )
 
     def _resources(self) -> dict[str, Any]:
-        import psutil
-
         memory = psutil.virtual_memory()
         return {
             "cpu_count": os.cpu_count() or 1,
@@ -114,23 +99,16 @@ class Metrics(Actor):
             "available_memory": memory.available,
             "gpu_available": bool(self._gpus),
             "gpu_memory": sum(gpu.memory for gpu in self._gpus),
-            "disk_free": disk_free(self._context.state.path),
+            "disk_free": self._disk_free(),
         }
 
     def _performance(self) -> dict[str, float]:
-        import psutil
-
         disk = os.statvfs(self._context.state.path)
         return {
-            "cpu_usage": self._load.cpu_usage,
+            "cpu_usage": self._context.load.cpu_usage,
             "memory_usage": psutil.virtual_memory().percent / 100,
             "disk_usage": 1 - disk.f_bavail / disk.f_blocks if disk.f_blocks else 0.0,
         }
-
-
-def disk_free(folder: Path) -> int:
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
 
 
 def find_gpus() -> tuple[GpuInfo, ...]:
@@ -147,7 +125,7 @@ def find_gpus() -> tuple[GpuInfo, ...]:
     try:
         handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
         return tuple(
-            GpuInfo(_text(pynvml.nvmlDeviceGetName(h)), pynvml.nvmlDeviceGetMemoryInfo(h).total)
+            GpuInfo(pynvml.nvmlDeviceGetName(h), pynvml.nvmlDeviceGetMemoryInfo(h).total)
             for h in handles
         )
     except pynvml.NVMLError as error:
@@ -157,13 +135,7 @@ def find_gpus() -> tuple[GpuInfo, ...]:
         pynvml.nvmlShutdown()
 
 
-def _text(name: str | bytes) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-
-
 def _warn_no_gpu(error: Exception) -> None:
-    import logging
-
     logging.getLogger(__name__).warning(
         "GPUs are not used: the driver cannot be asked (%s); correct it, or set "
         "containers.gpu_enabled = false",

@@ -25,8 +25,8 @@ def doctor(name: str, offline: bool, as_json: bool) -> int:
     """
     from manta.console import json_form, text
     from manta.console.terminal import Screen
-    from manta.node.doctor import Level
     from manta.node.doctor.configuration import examine
+    from manta.node.doctor.report import Level
 
     screen = Screen(quiet=as_json)
     findings = []

@@ -7,12 +7,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from manta.node.cli.init import TOKEN, render, unanswered
-from manta.node.config import KEYS, PREFIX, Key, converted
+from manta.node.config import KEYS, NOUNS, PREFIX, Key, converted
 from manta.node.errors import VariableError
 
 _KEYS = {key.variable: key for key in KEYS.values()}
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_WANTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def from_environment(environment: Mapping[str, str]) -> str | None:
@@ -48,7 +47,7 @@ def _read(key: Key, text: str) -> Any:
         return items
     value = _WORDS.get(text.lower()) if key.type is bool else converted(text, key.type)
     if not isinstance(value, key.type):
-        raise VariableError(f"{key.variable} is {text!r}: give {_WANTED[key.type]}.")
+        raise VariableError(f"{key.variable} is {text!r}: give {NOUNS[key.type]}.")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -27,8 +28,6 @@ def make(name: str, path: Path, answers: dict[str, Any]) -> None:
 
     Raises ConfigError, KeyFileError, click.ClickException.
     """
-    import os
-
     from manta.node.capabilities import datasets
     from manta.node.config import parse
     from manta.transports.security.keys import write_private
@@ -52,16 +51,14 @@ def ask(name: str, answers: dict[str, Any]) -> None:
     )
     answers["identity.secured_token"] = token or TOKEN
     questions = {
-        "identity.alias": ("The node's alias", _alias(name)),
-        "network.manager_host": ("The manager's host", _default("network.manager_host")),
-        "network.manager_port": ("The manager's port for nodes", _default("network.manager_port")),
-        "resources.max_concurrent_tasks": (
-            "Tasks that may run at a time (empty: one per core)",
-            "",
-        ),
+        "identity.alias": "The node's alias",
+        "network.manager_host": "The manager's host",
+        "network.manager_port": "The manager's port for nodes",
+        "resources.max_concurrent_tasks": "Tasks that may run at a time (empty: one per core)",
     }
-    for path, (question, default) in questions.items():
+    for path, question in questions.items():
         if answers[path] is None:
+            default = _alias(name) if path == "identity.alias" else str(KEYS[path].default or "")
             answers[path] = click.prompt(
                 question,
                 default=default,
@@ -75,10 +72,6 @@ def ask(name: str, answers: dict[str, Any]) -> None:
             "Tasks run as plain processes, which can do all that this user can. Allow that",
             default=True,
         )
-
-
-def _default(path: str) -> str:
-    return str(KEYS[path].default)
 
 
 def _ask_datasets() -> list[str]:
@@ -95,8 +88,6 @@ def _ask_datasets() -> list[str]:
 
 def _checked(path: str, answer: str) -> str | int | None:
     """Returns the value for the file. Raises click.UsageError, which makes click ask again."""
-    import os
-
     from manta.node.config import converted, parse
     from manta.node.errors import ConfigError
 
@@ -142,8 +133,6 @@ def _alias(name: str) -> str:
 
 
 def _pairs(answers: Any, option: str, form: str | None) -> dict[str, str]:
-    import os
-
     found = {}
     for answer in answers:
         key, equals, value = answer.partition("=")

@@ -1,12 +1,13 @@
 """A node's configuration."""
 
 from manta.node.config.reading import converted, load, parse
-from manta.node.config.schema import KEYS, NAME, PREFIX, Key, NodeConfig, host_name, instance
+from manta.node.config.schema import KEYS, NAME, NOUNS, PREFIX, Key, NodeConfig, host_name, instance
 from manta.node.config.toml import line_of, render, toml_lines, toml_value
 
 __all__ = [
     "KEYS",
     "NAME",
+    "NOUNS",
     "PREFIX",
     "Key",
     "NodeConfig",

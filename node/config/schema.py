@@ -21,7 +21,7 @@ LEAST_ROTATION = 10_000
 """Bytes of a log file; less would be rotated all the time."""
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
-_NOUNS = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+NOUNS = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def _same(value: Any) -> Any:
@@ -94,7 +94,7 @@ class Key:
     def _wanted(self) -> str:
         if self.choices:
             return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
-        words = _NOUNS[self.type]
+        words = NOUNS[self.type]
         if self.low is not None and self.high is not None:
             words += f" from {self.low:g} to {self.high:g}"
         elif self.low is not None:

@@ -36,12 +36,10 @@ def toml_lines(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines: list[str] = []
     for section, values in tables.items():
         lines += ["", f"[{section}]"]
-        lines += [f"{toml_key(name)} = {toml_value(value)}" for name, value in values.items()]
+        for name, value in values.items():
+            key = name if re.fullmatch(r"[\w-]+", name, re.ASCII) else toml_value(name)
+            lines.append(f"{key} = {toml_value(value)}")
     return lines
-
-
-def toml_key(name: str) -> str:
-    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else toml_value(name)
 
 
 def toml_value(value: str | bool | int | float) -> str:

@@ -41,30 +41,27 @@ class Started:
 
         Raises DaemonEnded.
         """
-        try:
-            return self._wait(patience)
-        finally:
-            self.errors.close()
-
-    def _wait(self, patience: float) -> Status:
         deadline = self.launched_at + patience
-        while True:
-            code = self.process.poll()
-            status = current_status(self.folder)
-            if code is not None:
-                raise DaemonEnded(f"The node {self.name} did not start: {self._last_words()}", code)
-            now = time.monotonic()
-            if status is not None and (status.state == "connected" or now > deadline):
-                self.process.returncode = 0  # it lives on by itself
-                return status
-            if now > deadline + SILENCE:
-                self.process.returncode = 0
-                raise DaemonEnded(
-                    f"The node {self.name} (process {self.process.pid}) does not report "
-                    f"how it stands; see {self.folder.log_file}.",
-                    Exit.TIMEOUT,
-                )
-            time.sleep(0.05)
+        with self.errors:
+            while True:
+                code = self.process.poll()
+                status = current_status(self.folder)
+                if code is not None:
+                    raise DaemonEnded(
+                        f"The node {self.name} did not start: {self._last_words()}", code
+                    )
+                now = time.monotonic()
+                if status is not None and (status.state == "connected" or now > deadline):
+                    self.process.returncode = 0  # it lives on by itself
+                    return status
+                if now > deadline + SILENCE:
+                    self.process.returncode = 0
+                    raise DaemonEnded(
+                        f"The node {self.name} (process {self.process.pid}) does not report "
+                        f"how it stands; see {self.folder.log_file}.",
+                        Exit.TIMEOUT,
+                    )
+                time.sleep(0.05)
 
     def _last_words(self) -> str:
         self.errors.seek(0)
@@ -161,10 +158,8 @@ def wait_for_end(name: str, folder: StateFolder, pid: int) -> None:
 
 def current_status(folder: StateFolder) -> Status | None:
     """Returns the status of the daemon that runs; None if there is none, or none yet."""
-    from manta.node.state import is_status_of
-
     found = folder.read_status()
-    return found if is_status_of(found, folder.running_pid()) else None
+    return found if found is not None and found.pid == folder.running_pid() else None
 
 
 def record(name: str, folder: StateFolder) -> dict[str, Any]:

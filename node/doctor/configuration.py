@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Finding]:
     """Yield all findings about the node NAME and its machine."""
+    from manta.node.daemon.background import current_status
     from manta.node.daemon.places import config_of
 
     config = None
@@ -42,7 +43,7 @@ def examine(name: str, folder: StateFolder, *, offline: bool) -> Iterator[Findin
     yield _socket_path(folder)
     secrets = list(_secrets(folder))
     yield from secrets
-    status = _daemon(folder)
+    status = current_status(folder)
     yield _running(name, status, folder)
     if status is None and folder.running_pid() is None:
         yield from _left_behind(name, folder)
@@ -80,12 +81,6 @@ def _secrets(folder: StateFolder) -> Iterator[Finding]:
         yield fault("secrets", f"{sentence or error}.", f"{remedy}.")
         return
     yield ok("secrets", f"The key in {folder.path} is this user's alone.")
-
-
-def _daemon(folder: StateFolder) -> Status | None:
-    from manta.node.daemon.background import current_status
-
-    return current_status(folder)
 
 
 def _running(name: str, status: Status | None, folder: StateFolder) -> Finding:
@@ -174,20 +169,16 @@ def _token(
     config: NodeConfig, identity: Identity | None, claims: TokenClaims | None, *, moves: bool
 ) -> Iterator[Finding]:
     get = "Get a token with `manta node token CLUSTER`."
-    if claims is None:
-        if config.token:
-            return  # unreadable: said above
-        if identity is not None:
-            yield ok("token", "The node has enrolled: its own key is enough.")
-            return
+    if claims is None and config.token:
+        return  # unreadable: said above
+    if identity is not None and not moves:
+        yield ok("token", "The node has enrolled: its own key is enough.")
+    elif claims is None:
         unset = config.token_variable
         why = f"{unset} is not set" if unset else "identity.secured_token is empty"
         yield fault("token", f"The node has not enrolled and has no token: {why}.", get)
     elif claims.audience != NODE_AUDIENCE:
-        if identity is not None and not moves:
-            yield ok("token", "The node has enrolled: its own key is enough.")
-        else:
-            yield fault("token", f"The token is not a node's but one for {claims.audience!r}.", get)
+        yield fault("token", f"The token is not a node's but one for {claims.audience!r}.", get)
     elif moves:
         yield warning(
             "token",
@@ -195,8 +186,6 @@ def _token(
             "the node moves there.",
             "Take the token out if that is not meant.",
         )
-    elif identity is not None:
-        yield ok("token", "The node has enrolled: its own key is enough.")
     elif claims.expires_at < time.time():
         ago = seconds(time.time() - claims.expires_at)
         yield fault("token", f"The token expired {ago} ago.", get)

@@ -15,9 +15,9 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manta.node.errors import StorageError
 from manta.node.journal.outbox import Outbox
@@ -110,7 +110,7 @@ class Journals:
         self._swarms: dict[str, _Swarm] = {}
         self._holds: dict[str, int] = {}
         self._due: float | None = None
-        self._grown: Callable[[], None] = lambda: None
+        self._grown: Callable[[], object] = lambda: None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._recover()
 
@@ -159,12 +159,6 @@ class Journals:
         lines = [LogLine(instance, at, stream, text) for stream, at, text in output]
         self.append_lines(instance.swarm_id, lines)
 
-    def open_of(self, swarm_id: str) -> tuple[Instance, ...]:
-        """Returns the attempts of a swarm that started and whose end was not reported."""
-        with self._lock:
-            swarm = self._swarms.get(swarm_id)
-            return tuple(swarm.journal.open) if swarm else ()
-
     def all_open(self) -> tuple[Instance, ...]:
         """Returns every attempt that started and whose end was not reported."""
         with self._lock:
@@ -183,7 +177,7 @@ class Journals:
 
     # --- sending: the manager's link alone ------------------------------------------------
 
-    def on_grown(self, grown: Callable[[], None]) -> None:
+    def on_grown(self, grown: Callable[[], object]) -> None:
         """Have `grown` called, from any thread, when `due_at` is sooner or a blob is due."""
         with self._lock:
             self._grown = grown
@@ -233,10 +227,7 @@ class Journals:
     def unsent(self) -> bool:
         """Whether anything has not been sent yet."""
         with self._lock:
-            return any(
-                swarm.journal.entries.unsent or swarm.lines.unsent
-                for swarm in self._swarms.values()
-            )
+            return any(box.unsent for box in self._boxes())
 
     def blobs_to_push(self) -> list[BlobRef]:
         with self._lock:
@@ -258,35 +249,28 @@ class Journals:
     def send_again(self) -> None:
         """There is a new connection: send everything again that is not acknowledged."""
         with self._lock:
-            for swarm in self._swarms.values():
-                swarm.journal.entries.send_again()
-                swarm.lines.send_again()
+            for box in self._boxes():
+                box.send_again()
 
     def send_overdue_again(self) -> None:
         """Make due again what was not acknowledged in time."""
         now = self._now()
         with self._lock:
-            for swarm in self._swarms.values():
-                for box in (swarm.journal.entries, swarm.lines):
-                    at = box.resend_at()
-                    if at is not None and at <= now:
-                        box.send_again()
+            for box in self._boxes():
+                at = box.resend_at()
+                if at is not None and at <= now:
+                    box.send_again()
 
     def resend_at(self) -> float | None:
         with self._lock:
-            times = [
-                box.resend_at()
-                for swarm in self._swarms.values()
-                for box in (swarm.journal.entries, swarm.lines)
-            ]
+            times = [box.resend_at() for box in self._boxes()]
         return min((at for at in times if at is not None), default=None)
 
     def registered(self, acknowledged: dict[str, int]) -> None:
         """`acknowledged`: how much of each swarm's journal the manager has."""
         for swarm_id, upto in acknowledged.items():
             with self._lock:
-                known = swarm_id in self._swarms
-                if known or upto:
+                if upto or swarm_id in self._swarms:
                     self.acknowledge(JournalAck(swarm_id, upto))
 
     def acknowledge(self, ack: JournalAck) -> None:
@@ -327,6 +311,11 @@ class Journals:
                 swarm.lines_file.close()
 
     # --- inside, under the lock ------------------------------------------------------------
+
+    def _boxes(self) -> Iterator[Outbox[Any]]:
+        for swarm in self._swarms.values():
+            yield swarm.journal.entries
+            yield swarm.lines
 
     def _append(self, entry: JournalEntry) -> int:
         swarm = self._swarm(entry.instance.swarm_id)

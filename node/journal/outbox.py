@@ -35,7 +35,6 @@ class Outbox(Generic[T]):
         batch_items: int = 256,
         batch_bytes: int = 256 * 1024,
         window_bytes: int = 4 * 1024 * 1024,
-        resend_after: float | None = None,
     ) -> None:
         self.acknowledged = upto
         self.last = upto
@@ -45,7 +44,6 @@ class Outbox(Generic[T]):
         self._batch_items = batch_items
         self._batch_bytes = batch_bytes
         self._window_bytes = window_bytes
-        self._resend_after = RESEND_AFTER if resend_after is None else resend_after
         self._sent = upto
         self._sent_bytes = 0
         self._sent_at = 0.0
@@ -125,4 +123,4 @@ class Outbox(Generic[T]):
 
     def resend_at(self) -> float | None:
         """Returns when to call `send_again` unless an acknowledgement comes."""
-        return self._sent_at + self._resend_after if self.in_flight else None
+        return self._sent_at + RESEND_AFTER if self.in_flight else None

@@ -2,7 +2,7 @@
 
 An entry is sent when it is synced to disk and the blobs that it names, and those of all
 entries before it, have reached the manager. What was sent is sent again after a new
-connection and when no acknowledgement has come for `resend_after` seconds; the manager
+connection and when no acknowledgement has come for RESEND_AFTER seconds; the manager
 ignores what it has applied. An acknowledgement is cumulative, and may name blobs that the
 manager lost.
 """
@@ -39,20 +39,20 @@ from manta.protocol.values import BlobRef, Payload
 class Journal:
     """One swarm's entries with the blobs that they name, and its attempts under way."""
 
-    def __init__(self, begin: Begin, *, resend_after: float | None = None) -> None:
+    def __init__(self, begin: Begin) -> None:
         self.swarm_id = begin.swarm_id
-        self.entries: Outbox[JournalEntry] = Outbox(begin.upto, resend_after=resend_after)
+        self.entries: Outbox[JournalEntry] = Outbox(begin.upto)
         self._open: dict[Instance, None] = dict.fromkeys(begin.open)
         self._blobs: dict[int, BlobRef] = {}
         """By the number of the entry that names it, in order."""
         self._pushed: set[str] = set()
 
     @classmethod
-    def recover(cls, records: list[Record], *, resend_after: float | None = None) -> Journal | None:
+    def recover(cls, records: list[Record]) -> Journal | None:
         """From a file's records; None when not even its beginning is there."""
         if not records or not isinstance(records[0], Begin):
             return None
-        journal = cls(records[0], resend_after=resend_after)
+        journal = cls(records[0])
         for record in records[1:]:
             if not isinstance(record, KeptEntry) or record.number != journal.entries.last + 1:
                 break

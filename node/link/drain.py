@@ -7,6 +7,7 @@ is sent again after the next registration, which says what the manager holds.
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -44,7 +45,7 @@ class JournalDrain:
         self._resend_timer: Timer[Any] | None = None
 
     def watch(self) -> None:
-        self._journals.on_grown(self._journal_grown)
+        self._journals.on_grown(partial(self._actor.notify, MANAGER_LINK, Drain(Why.GROWN)))
 
     def link_moved(self) -> None:
         """Pushes over the former connection have ended, or will."""
@@ -91,10 +92,6 @@ class JournalDrain:
 
     def tell(self, message: Any) -> bool:
         return self.gateway is not None and self._actor.notify(self.gateway, message)
-
-    def _journal_grown(self) -> None:
-        """Called in the thread that appends."""
-        self._actor.notify(MANAGER_LINK, Drain(Why.GROWN))
 
     def _grown(self) -> None:
         if self.gateway is None:

@@ -9,8 +9,8 @@ them.
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ from manta.node.capabilities.datasets import SurveyDatasets
 from manta.node.capabilities.metrics import Describe
 from manta.node.link import words as link_words
 from manta.node.link.drain import Drain, JournalDrain
-from manta.node.link.peer_hub import BulkAddress, WhereIsBulk
+from manta.node.link.peer_hub import BulkAddress
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
 from manta.node.state import Identity, Status, hardware_id
@@ -42,11 +42,8 @@ from manta.node.wiring.messages import (
     AskManager,
     BlobMoved,
     FetchFailed,
-    FetchWhole,
-    HeardVersion,
     Leave,
     ReadNetworkQuality,
-    WholeDesired,
 )
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
@@ -89,11 +86,9 @@ class ManagerLink(Actor):
         self._pause = FIRST_PAUSE
         self._interval = 3.0
         self._missed_beats = 0
-        self._load = protocol.Load()
-        self._bulk: BulkAddress | None = None
         self._reads = ManagerReads(self, context.journals)
         self._drain = JournalDrain(self, context.journals)
-        self._probe = LinkProbe(self, self._ask_small)
+        self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
 
@@ -150,18 +145,13 @@ class ManagerLink(Actor):
             case _Beat(registration):
                 if registration == self._registration and self._registered:
                     self._beat()
-            case protocol.Load():
-                self._load = message
             case _LinkState(reason):
                 self._link_moved(reason)
             case _Begin(connection):
                 if connection == self._connection_count and not self._registered:
                     self._begin()
-            case FetchWhole(version, after):
-                self._fetch_whole(protocol.FetchDesired(version, after))
-            case WhereIsBulk():
-                if self._bulk is not None:
-                    self.notify(PEER_HUB, self._bulk)
+            case protocol.FetchDesired():
+                self._fetch_desired(message)
             case ReadTree(after):
                 return tree_of(self.system.tree(), after)
             case protocol.StopNode():
@@ -232,13 +222,13 @@ class ManagerLink(Actor):
         self._ask(request, self._enrolled)
 
     def _enrolled(self, answer: protocol.Enrolled) -> None:
-        self._remember(
-            Identity(self._context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
-        )
+        self._remember(answer)
         self.log.info("enrolled as %s (%s)", answer.alias, answer.node_id)
         self._register()
 
-    def _remember(self, identity: Identity) -> None:
+    def _remember(self, told: protocol.Enrolled | protocol.Registered) -> None:
+        key = self._context.manager_key
+        identity = Identity(key, told.node_id, told.cluster_id, told.alias)
         if identity != self._context.identity:
             self._context.state.write_identity(identity)
             self._context.identity = identity
@@ -279,14 +269,12 @@ class ManagerLink(Actor):
         self._pause = FIRST_PAUSE
         self._interval = max(0.05, answer.heartbeat_interval)
         self._missed_beats = 0
-        self._remember(
-            Identity(context.manager_key, answer.node_id, answer.cluster_id, answer.alias)
-        )
+        self._remember(answer)
         self._drain.registered(answer.acknowledged)
-        self.notify(ROOT, WholeDesired(answer.desired, fresh=True))
+        self.notify(ROOT, answer)
         address = bulk_address(answer.bulk_address, context.config.manager_host)
-        self._bulk = BulkAddress(address, context.manager_key)
-        self.notify(PEER_HUB, self._bulk)
+        context.bulk_address = address
+        self.notify(PEER_HUB, BulkAddress(address))
         connected = (
             f"Connected to the manager at {context.config.manager_address} as {answer.alias}."
         )
@@ -352,7 +340,7 @@ class ManagerLink(Actor):
             self._probe.took(sent, error)
             if error is None:
                 self._missed_beats = 0
-                self.notify(ROOT, HeardVersion(reply.desired_version))
+                self.notify(ROOT, reply)
                 connected = f"Connected to the manager at {context.config.manager_address}."
                 self._say(BUSINESS_AS_USUAL, connected, update=True)
                 return
@@ -370,16 +358,12 @@ class ManagerLink(Actor):
         if not self._registered:
             return
         reply = self.defer()
-
-        def told(_: Any, __: BaseException | None) -> None:
-            reply.set(None)
-
-        self.pipe(self._heartbeat(ASK_TIMEOUT), told)
+        self.pipe(self._heartbeat(ASK_TIMEOUT), lambda _, __: reply.set(None))
 
     def _load_now(self) -> protocol.Load:
         context = self._context
         return msgspec.structs.replace(
-            self._load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
+            context.load, tasks_running=context.tasks_running, tasks_queued=context.tasks_queued
         )
 
     def _heartbeat(self, timeout: float) -> Future[Any]:
@@ -387,16 +371,11 @@ class ManagerLink(Actor):
         heartbeat = protocol.Heartbeat(context.desired_version, self._load_now(), context.draining)
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 
-    def _ask_small(self, timeout: float, then: Callable[[BaseException | None], None]) -> None:
-        self.pipe(self._heartbeat(timeout), lambda _, error: then(error))
-
-    def _fetch_whole(self, request: protocol.FetchDesired) -> None:
+    def _fetch_desired(self, request: protocol.FetchDesired) -> None:
         def answered(desired: Any, error: BaseException | None) -> None:
-            if error is None:
-                self.notify(ROOT, WholeDesired(desired, fresh=False))
-            else:
+            if error is not None:
                 self.log.warning("what to run could not be fetched: %s", error)
-                self.notify(ROOT, FetchFailed())
+            self.notify(ROOT, FetchFailed() if error is not None else desired)
 
         future = self._gateway.ask_future(request, timeout=ASK_TIMEOUT)
         self.pipe(future, answered)
@@ -413,7 +392,7 @@ class ManagerLink(Actor):
             since = self.clock.wall()
         identity = context.identity or Identity(context.manager_key)
         status = Status(
-            context.pid,
+            os.getpid(),
             context.config.path.stem,
             state,
             sentence,

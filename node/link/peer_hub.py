@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
-from manta.node.blobs.depot import NodeDepot
 from manta.node.wiring.context import NodeContext
 from manta.node.wiring.messages import BlobMoved
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
+from manta.transports.blobs.sources import FileSource
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, TransportError
 
 if TYPE_CHECKING:
-    from manta.transports.bulk.interface import Bulk, BulkPeer
+    from manta.node.blobs.tiered_depot import TieredDepot
+    from manta.transports.blobs.file_depot import FileDepot
+    from manta.transports.blobs.interface import Source
+    from manta.transports.bulk.curve import BulkPeer, CurveBulk
 
 TRANSFER_TIMEOUT = 900.0
 """Seconds; a transfer is resumed over reconnects until then."""
 
 BLOB_LOST = "blob-lost"
 """Code of a refusal: this node no longer has the blob that was to be pushed."""
-
 
 MEASURED = 256 * 1024
 """Bytes from which on a transfer measures the link."""
@@ -44,26 +46,41 @@ class Push(msgspec.Struct, frozen=True):
     blob: BlobRef
 
 
-class WhereIsBulk(msgspec.Struct, frozen=True):
-    """To the manager's link: answer with a BulkAddress as soon as it is known."""
-
-
 class BulkAddress(msgspec.Struct, frozen=True):
+    """Where the manager moves blobs, as the context has it from now on."""
+
     address: str
-    server_key: str
+
+
+class NodeDepot:
+    """As the data plane sees it: reads values, else what is spooled; what arrives is a value."""
+
+    def __init__(self, values: TieredDepot, spool: FileDepot) -> None:
+        self._values = values
+        self._spool = spool
+        self.sink = values.sink
+
+    def __contains__(self, digest: str) -> bool:
+        return digest in self._values or digest in self._spool
+
+    def source(self, digest: str) -> Source:
+        try:
+            return self._values.source(digest)
+        except BlobMissing:  # a file may be one that a task holds: it is not mapped
+            return FileSource(self._spool.open(digest))
 
 
 class PeerHub(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._depot = NodeDepot(context.values, context.spool)
-        self._bulk: Bulk | None = None
-        self._manager: BulkAddress | None = None
+        self._bulk: CurveBulk | None = None
+        self._address = ""
         self._peer: BulkPeer | None = None
         self._moving: dict[Fetch | Push, list[Reply]] = {}
 
     def on_start(self) -> None:
-        self.notify(MANAGER_LINK, WhereIsBulk())
+        self._connect(self._context.bulk_address)
 
     def on_stop(self, reason: ExitReason) -> None:
         if self._bulk is not None:
@@ -78,8 +95,8 @@ class PeerHub(Actor):
                 if blob.digest not in self._depot:
                     raise Refused(BLOB_LOST, f"This node no longer has the blob {blob.digest[:12]}")
                 self._move(message, self.defer())
-            case BulkAddress():
-                self._connect(message)
+            case BulkAddress(address):
+                self._connect(address)
             case _:
                 return super().receive(message)
         return None
@@ -87,13 +104,13 @@ class PeerHub(Actor):
     def _move(self, wanted: Fetch | Push, reply: Reply) -> None:
         waiting = self._moving.setdefault(wanted, [])
         waiting.append(reply)
-        if len(waiting) == 1 and self._manager is not None:
+        if len(waiting) == 1 and self._address:
             self._start(wanted)
 
-    def _connect(self, manager: BulkAddress) -> None:
-        if manager == self._manager:
+    def _connect(self, address: str) -> None:
+        if address == self._address:
             return
-        self._manager = manager
+        self._address = address
         if self._peer is not None:
             self._peer.close()
             self._peer = None
@@ -102,16 +119,17 @@ class PeerHub(Actor):
 
     def _start(self, wanted: Fetch | Push) -> None:
         if self._bulk is None:
-            self._bulk = self._context.make_bulk(self._depot)
+            from manta.transports.bulk.curve import CurveBulk  # costs a thread
+
+            self._bulk = CurveBulk(self._context.keys, self._depot)
         if self._peer is None:
-            assert self._manager is not None
-            self._peer = self._bulk.dial(self._manager.address, self._manager.server_key)
-        blob, manager, began = wanted.blob, self._manager, self.clock.now()
+            self._peer = self._bulk.dial(self._address, self._context.manager_key)
+        blob, address, began = wanted.blob, self._address, self.clock.now()
         move = self._peer.fetch if isinstance(wanted, Fetch) else self._peer.push
         future: Future[None] = move(blob.digest, blob.size, timeout=TRANSFER_TIMEOUT)
 
         def ended(_: Any, error: BaseException | None) -> None:
-            if error is not None and manager != self._manager:
+            if error is not None and address != self._address:
                 return  # started anew with the manager's other address
             if error is None and blob.size >= MEASURED:
                 self.notify(MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))

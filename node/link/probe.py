@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manta.actors import Refused
 from manta.node.link import quality as link_quality
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from manta.actors import Actor, Reply
 
@@ -18,13 +19,9 @@ PATIENCE = 2.5
 
 
 class LinkProbe:
-    """`ask(timeout, then)` asks the manager for a small answer."""
+    """`ask(timeout)` asks the manager for a small answer."""
 
-    def __init__(
-        self,
-        actor: Actor,
-        ask: Callable[[float, Callable[[BaseException | None], None]], None],
-    ) -> None:
+    def __init__(self, actor: Actor, ask: Callable[[float], Future[Any]]) -> None:
         self._actor = actor
         self._ask = ask
         self.window = link_quality.LinkWindow()
@@ -61,12 +58,12 @@ class LinkProbe:
             return
         probing = self._probing
 
-        def answered(error: BaseException | None) -> None:
+        def answered(_: Any, error: BaseException | None) -> None:
             if probing == self._probing:
                 self.took(now, error)
                 self._go_on()
 
-        self._ask(TIMEOUT, answered)
+        self._actor.pipe(self._ask(TIMEOUT), answered)
 
     def _answer(self, quality: float) -> None:
         waiting, self._waiting = self._waiting, []

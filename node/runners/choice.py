@@ -27,19 +27,21 @@ log = logging.getLogger("manta.node")
 
 def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:
     """Raises LaunchError."""
-    wants_containers = config.runner == "docker"
-    may_have_engine = config.runner != "process"
-    problem = _engine_problem() if may_have_engine else None
-    has_engine = may_have_engine and problem is None
-    if problem is not None:
-        log.info("Tasks do not run in containers: %s.", problem)
-    if wants_containers and not has_engine:
-        raise LaunchError(
-            f'{config.path}: containers.runner is "docker", and {problem}: start it (systemctl '
-            "start docker) and let this user use its socket (usermod -aG docker USER), or set it "
-            'to "auto" or "process".'
-        )
-    if has_engine and (wants_containers or config.allow_unsandboxed is False):
+    has_engine = False
+    if config.runner != "process":
+        from manta.node.runners import engine  # with an HTTP client, needed only for it
+
+        problem = engine.problem()
+        has_engine = problem is None
+        if not has_engine:
+            log.info("Tasks do not run in containers: %s.", problem)
+            if config.runner == "docker":
+                raise LaunchError(
+                    f'{config.path}: containers.runner is "docker", and {problem}: start it '
+                    "(systemctl start docker) and let this user use its socket (usermod -aG docker "
+                    'USER), or set it to "auto" or "process".'
+                )
+    if has_engine and (config.runner == "docker" or config.allow_unsandboxed is False):
         return _docker(config, folder, public_key)
     if config.allow_unsandboxed is False:
         raise LaunchError(
@@ -56,12 +58,6 @@ def choose_runner(config: NodeConfig, folder: StateFolder, public_key: str) -> R
 
     processes = ProcessRunner()
     return ByImage(_docker(config, folder, public_key), processes) if has_engine else processes
-
-
-def _engine_problem() -> str | None:
-    from manta.node.runners import engine  # with an HTTP client, which plain processes go without
-
-    return engine.problem()
 
 
 def _docker(config: NodeConfig, folder: StateFolder, public_key: str) -> Runner:

@@ -27,7 +27,7 @@ from urllib.parse import quote
 from manta.node.errors import EngineError, ImageMissing, LaunchError
 from manta.node.runners.container import Container, Output
 from manta.node.runners.engine import Engine, Gone
-from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeSpec
+from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.process import thread_counts
 from manta.node.task_server.streams import Lines
 
@@ -42,18 +42,6 @@ PATIENCE = 30.0
 _CLOSING_TIME = 12.0
 _NO_PROGRAM = 127  # the exit code of an init that finds no such program
 _LOG = {"max-size": "1m", "max-file": "1"}  # for whoever asks the engine: the node has its own
-
-
-class ContainerHandle:
-    def __init__(self, container: Container, datasets: dict[str, Path]) -> None:
-        self.container = container
-        self._datasets = datasets
-
-    def dataset_paths(self) -> dict[str, str]:
-        return {name: dataset_path(name, path) for name, path in self._datasets.items()}
-
-    def kill(self) -> None:
-        self.container.kill()
 
 
 @dataclass
@@ -141,7 +129,7 @@ class DockerRunner:
         for tell in listeners:
             tell(sentence)
 
-    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> ContainerHandle:
+    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError when the node is stopping; all else is told by `on_exit`."""
         image = spec.image or self._default_image
 
@@ -176,7 +164,7 @@ class DockerRunner:
         spec: ImageSpec,
         on_output: Callable[[str, Sequence[tuple[float, str]]], None],
         on_exit: Callable[[RuntimeExit], None],
-    ) -> ContainerHandle:
+    ) -> RuntimeHandle:
         """As the image's own user, unless what that writes could not be removed."""
 
         def options(client: Any) -> dict[str, Any]:
@@ -239,13 +227,14 @@ class DockerRunner:
         options: Callable[[Any], dict[str, Any]],
         on_exit: Callable[[RuntimeExit], None],
         **how: Any,
-    ) -> ContainerHandle:
+    ) -> RuntimeHandle:
         with self._lock:
             if self._is_closed:
                 raise LaunchError("The node is stopping: nothing is started any more.")
             container = Container(self._engine, spec.session, options, on_exit, **how)
             self._containers = {c for c in self._containers if c.is_alive} | {container}
-        return ContainerHandle(container, spec.datasets)
+        datasets = {name: dataset_path(name, path) for name, path in spec.datasets.items()}
+        return RuntimeHandle(datasets, container.kill)
 
     def recover(self) -> list[str]:
         """Raises EngineError."""

@@ -51,19 +51,20 @@ class RuntimeExit(msgspec.Struct, frozen=True):
 
     session: str
     code: int | None
-    stderr_tail: str
+    stderr_tail: str = ""
     sentence: str = ""
     """What the runner knows better than the code says."""
     platform: bool = False
     """Neither the task nor its image is to blame."""
 
 
-class RuntimeHandle(Protocol):
-    def dataset_paths(self) -> dict[str, str]:
-        """Where the task sees its datasets."""
-
-    def kill(self) -> None:
-        """End it with everything that it started, setsid or not. Idempotent; returns at once."""
+class RuntimeHandle(msgspec.Struct, frozen=True):
+    datasets: dict[str, str]
+    """Where the task sees them, by their names."""
+    kill: Callable[[], None]
+    """Ends it with everything that it started, setsid or not. Idempotent; returns at once."""
+    pid: int | None = None
+    """Of a plain process."""
 
 
 class Runner(Protocol):

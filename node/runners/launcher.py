@@ -33,10 +33,7 @@ OnExit = Callable[[int, str], None]
 class Child:
     """A process that this launcher started."""
 
-    def __init__(
-        self, launcher: Launcher, process: subprocess.Popen[bytes], on_exit: OnExit
-    ) -> None:
-        self._launcher = launcher
+    def __init__(self, process: subprocess.Popen[bytes], on_exit: OnExit) -> None:
         self.process = process
         self.on_exit = on_exit
         self.pidfd = os.pidfd_open(process.pid)
@@ -47,10 +44,6 @@ class Child:
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    def end(self) -> None:
-        """Have it end with all that it started; from any thread, idempotent."""
-        self._launcher.post(lambda: self._launcher.end(self))
 
 
 class Launcher:
@@ -98,18 +91,19 @@ class Launcher:
         def job() -> None:
             self._is_closed = True
             for child in self._children.values():
-                self.end(child)
+                self._end(child)
             done.set_result(None)
 
-        self.post(job)
+        self._loop.post(job)
         done.result()
         deadline = time.monotonic() + _CLOSING_TIME
         while self._children and time.monotonic() < deadline:
             time.sleep(0.005)
         self._loop.stop()
 
-    def post(self, job: Callable[[], None]) -> None:
-        self._loop.post(job)
+    def end(self, child: Child) -> None:
+        """Have it end with all that it started; from any thread, idempotent."""
+        self._loop.post(lambda: self._end(child))
 
     # The thread.
 
@@ -146,14 +140,13 @@ class Launcher:
         )
         assert process.stderr is not None
         os.set_blocking(process.stderr.fileno(), False)
-        child = Child(self, process, on_exit)
+        child = Child(process, on_exit)
         self._children[process.pid] = child
         self._loop.register(child.pidfd, lambda _: self._on_exit(child))
         self._loop.register(process.stderr, lambda _: self._on_stderr(child))
         return child
 
-    def end(self, child: Child) -> None:
-        """On the thread."""
+    def _end(self, child: Child) -> None:
         if child.pid in self._children and child.killed_at is None:
             child.process.send_signal(signal.SIGTERM)
             child.killed_at = time.monotonic() + _GRACE

@@ -18,8 +18,8 @@ from typing import NoReturn
 from manta.light import wire
 from manta.light.runtime.processes import kill_tree, marked
 from manta.node.errors import LaunchError
-from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeSpec
-from manta.node.runners.launcher import Child, Launcher
+from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
+from manta.node.runners.launcher import Launcher
 
 _PASSED_ON = (
     "CUDA_VISIBLE_DEVICES",
@@ -44,33 +44,13 @@ _MARK = "MANTA_SESSION"
 _SWEEPING_TIME = 2.0
 
 
-class ProcessHandle:
-    def __init__(self, child: Child, datasets: dict[str, Path]) -> None:
-        self._child = child
-        self._datasets = datasets
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    def dataset_paths(self) -> dict[str, str]:
-        return {name: str(path) for name, path in self._datasets.items()}
-
-    def kill(self) -> None:
-        self._child.end()
-
-
 class ProcessRunner:
-    """Runs `python -m manta.light` with the node's own Python.
-
-    Closes the launcher with it, unless that was given.
-    """
+    """Runs `python -m manta.light` with the node's own Python."""
 
     names: tuple[str, ...] = ("process",)
 
-    def __init__(self, launcher: Launcher | None = None) -> None:
-        self._is_owner = launcher is None
-        self._launcher = Launcher() if launcher is None else launcher
+    def __init__(self) -> None:
+        self.launcher = Launcher()
 
     def runs_in_image(self, image: str | None) -> bool:
         return False
@@ -81,7 +61,7 @@ class ProcessRunner:
         done.set_result(None)
         return done
 
-    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> ProcessHandle:
+    def start(self, spec: RuntimeSpec, on_exit: Callable[[RuntimeExit], None]) -> RuntimeHandle:
         """Raises LaunchError."""
 
         def ended(code: int, stderr_tail: str) -> None:
@@ -89,13 +69,14 @@ class ProcessRunner:
                 end_marked(spec.session)
             on_exit(RuntimeExit(spec.session, code, stderr_tail))
 
-        child = self._launcher.launch(
+        child = self.launcher.launch(
             [sys.executable, "-m", "manta.light"],
             env=environment(spec),
             cwd=spec.scratch,
             on_exit=ended,
         )
-        return ProcessHandle(child, spec.datasets)
+        datasets = {name: str(path) for name, path in spec.datasets.items()}
+        return RuntimeHandle(datasets, lambda: self.launcher.end(child), child.pid)
 
     def start_image(self, spec: ImageSpec, on_output: object, on_exit: object) -> NoReturn:
         """Raises LaunchError."""
@@ -109,8 +90,7 @@ class ProcessRunner:
         return []
 
     def close(self) -> None:
-        if self._is_owner:
-            self._launcher.close()
+        self.launcher.close()
 
 
 def environment(spec: RuntimeSpec) -> dict[str, str]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
+from manta.protocol.node import Assignment, Desired, DesiredChanged, FetchDesired, Instance
 
 
 class Take(msgspec.Struct, frozen=True):
@@ -42,15 +42,8 @@ class StopRuntimes(msgspec.Struct, frozen=True):
     kill: bool = False
 
 
-class Fetch(msgspec.Struct, frozen=True):
-    """Ask the manager for the whole, or for the rest of a version of which `after` assignments
-    are here; answer with `fetched` or `fetch_failed`."""
-
-    version: int = 0
-    after: int = 0
-
-
-ObservedAction = Take | Cancel | StopRuntimes | Fetch
+ObservedAction = Take | Cancel | StopRuntimes | FetchDesired
+"""A FetchDesired is answered with `fetched` or `fetch_failed`."""
 
 
 class Observed:
@@ -122,7 +115,7 @@ class Observed:
             return self._fetch()
         self._gathered += desired.assignments
         if desired.more:
-            return [Fetch(self._gathering, len(self._gathered))]
+            return [FetchDesired(self._gathering, len(self._gathered))]
         advanced = self.version != self._fetching_from
         whole, overtaking = self._gathered, self._overtaking
         self.fetch_failed()
@@ -189,4 +182,4 @@ class Observed:
         if self._fetching_from is not None:
             return []
         self._fetching_from = self.version
-        return [Fetch()]
+        return [FetchDesired()]

@@ -19,8 +19,10 @@ from manta.protocol.spec import ResourceSpec
 
 
 class Start(msgspec.Struct, frozen=True):
+    """Run it."""
+
     assignment: Assignment
-    queued: float
+    queued: float = 0.0
     """Seconds that it waited."""
     at: float = 0.0
     """When it was let in: a manager that was restored may want the same instance again."""

@@ -7,7 +7,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,9 +32,6 @@ from manta.transports.zeromq.transport import ZmqTransport
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
-    from manta.transports.blobs.interface import Depot
-    from manta.transports.bulk.interface import Bulk
-    from manta.transports.security.keys import KeyPair
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +53,11 @@ class Node:
         folder = StateFolder(state)
         with contextlib.ExitStack() as undo:
             undo.callback(folder.open().release)
-            folder.announce(_starting(config))
+            sentence = f"The node {config.name} is starting."
+            address, pid = config.manager_address, os.getpid()
+            folder.announce(
+                Status(pid, config.name, "starting", sentence, address, config.alias, time.time())
+            )
             identity, manager_key = belongs_to(config, folder)
             keys = folder.key()
             runner = choose_runner(config, folder, keys.public)
@@ -82,10 +82,9 @@ class Node:
                 values=values,
                 spool=spool,
                 runner=runner,
-                make_bulk=partial(_curve_bulk, keys),
+                keys=keys,
                 sessions=sessions,
                 finish=on_finish,
-                pid=os.getpid(),
                 cpu_share=_cpu_share(config),
             )
             capacity = Capacity(
@@ -156,24 +155,6 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
             f"{claims.audience!r}; get one with `manta node token CLUSTER`."
         )
     return None, claims.manager_key
-
-
-def _starting(config: NodeConfig) -> Status:
-    return Status(
-        pid=os.getpid(),
-        name=config.name,
-        state="starting",
-        sentence=f"The node {config.name} is starting.",
-        manager=config.manager_address,
-        alias=config.alias,
-        since=time.time(),
-    )
-
-
-def _curve_bulk(keys: KeyPair, depot: Depot) -> Bulk:
-    from manta.transports.bulk.curve import CurveBulk  # costs a thread: at the first transfer
-
-    return CurveBulk(keys, depot)
 
 
 def _memory() -> int:

@@ -1,9 +1,8 @@
 """The root of a node's actors. It compares what the manager wants with what runs.
 
 Three machines decide: `Observed` what is taken and what is ended, `Reservations` what may run
-now, `Lanes` which task supervisor runs it. Task supervisors come and go. One that crashed
-sends `TaskUp` when it is back: attempts that had begun are reported INTERRUPTED, and the
-others are given to it again.
+now, `Lanes` which task supervisor runs it. Task supervisors come and go. When one that crashed
+is back, attempts that had begun are reported INTERRUPTED, and the others are given to it again.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
 from manta.node.task_server.service import LightService
+from manta.node.tasks.events import Revoked
 from manta.node.tasks.machine import interrupted
 from manta.node.tasks.scratch import Scratch
 from manta.node.tasks.supervisor import TaskSupervisor
@@ -33,16 +33,14 @@ from manta.node.wiring.messages import (
     AttemptEnded,
     AttemptsAreFresh,
     FetchFailed,
-    FetchWhole,
-    HeardVersion,
-    Revoke,
-    Run,
-    TaskUp,
-    WholeDesired,
 )
 from manta.protocol.node import (
+    Desired,
     DesiredChanged,
+    FetchDesired,
+    HeartbeatReply,
     Instance,
+    Registered,
     StopNode,
     TaskEnded,
     TaskError,
@@ -74,7 +72,8 @@ class NodeSupervisor(Supervisor):
         self._observed = obs.Observed()
         self._reservations = res.Reservations(capacity)
         self._lanes = Lanes()
-        self._tasks: dict[Lane, _Task] = {}
+        self._tasks: dict[str, _Task] = {}
+        """By the supervisors' ids."""
 
     def on_start(self) -> None:
         journals = self._context.journals
@@ -101,21 +100,22 @@ class NodeSupervisor(Supervisor):
                 self._apply(self._observed.changed(message))
             case AttemptEnded(instance):
                 self._ended(instance)
-            case HeardVersion(version):
+            case HeartbeatReply(version):
                 self._apply(self._observed.heard_version(version))
                 if version == self._observed.version:
                     self._context.journals.keep_only(self._observed.swarms)
-            case WholeDesired(desired, fresh):
-                observe = self._observed.registered if fresh else self._observed.fetched
-                self._apply(observe(desired))
+            case Registered():
+                self._apply(self._observed.registered(message.desired))
+            case Desired():
+                self._apply(self._observed.fetched(message))
             case FetchFailed():
                 self._observed.fetch_failed()
-            case TaskUp(swarm_id, alias, lane):
-                self._task_up((swarm_id, alias, lane))
-            case AttemptsAreFresh(swarm_id, alias, lane, fresh):
-                self._lanes.attempts_are_fresh((swarm_id, alias, lane), fresh)
+            case AttemptsAreFresh(lane, fresh):
+                self._lanes.attempts_are_fresh(lane, fresh)
             case StopNode(drain):
                 self._stop_node(drain)
+            case _Back(id):
+                self._task_up(id)
             case _Gone(task):
                 self._task_gone(task)
             case _:
@@ -133,8 +133,8 @@ class NodeSupervisor(Supervisor):
                     self._cancel(instance)
                 case obs.StopRuntimes(swarm_id, kill):
                     self._swarm_over(swarm_id, kill)
-                case obs.Fetch(version, after):
-                    self.notify(MANAGER_LINK, FetchWhole(version, after))
+                case FetchDesired():
+                    self.notify(MANAGER_LINK, action)
                 case _:
                     assert_never(action)
         self._show()
@@ -158,7 +158,7 @@ class NodeSupervisor(Supervisor):
         if task is not None and instance in task.granted:
             task.revoked.add(instance)
             if task.is_up:
-                self.notify(f"{ROOT}/{task.id}", Revoke(instance))
+                self.notify(f"{ROOT}/{task.id}", Revoked(instance))
 
     def _swarm_over(self, swarm_id: str, kill: bool) -> None:
         """Its attempts have been cancelled; a runtime stops once they have ended."""
@@ -176,7 +176,8 @@ class NodeSupervisor(Supervisor):
 
     def _forget_if_over(self, swarm_id: str) -> None:
         """Delete what its tasks kept, once none of them is left."""
-        if swarm_id in self._observed.swarms or any(lane[0] == swarm_id for lane in self._tasks):
+        tasks = self._tasks.values()
+        if swarm_id in self._observed.swarms or any(task.lane[0] == swarm_id for task in tasks):
             return
         shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
         if not self._observed.swarms and not self._tasks:
@@ -188,19 +189,17 @@ class NodeSupervisor(Supervisor):
     def _give(self, start: res.Start) -> None:
         instance = start.assignment.instance
         lane = self._lanes.take(instance)
-        task = self._tasks.get(lane)
-        if task is None:
-            task = self._tasks[lane] = _Task(lane)
-            self._start_task(task)
+        task = self._tasks.get(task_id(*lane)) or self._start_task(_Task(lane))
         task.granted[instance] = start
         if task.is_up:
-            self._run(task, start)
+            self.notify(f"{ROOT}/{task.id}", start)
 
     def _task_of(self, instance: Instance) -> _Task | None:
         lane = self._lanes.of(instance)
-        return None if lane is None else self._tasks.get(lane)
+        return None if lane is None else self._tasks.get(task_id(*lane))
 
-    def _start_task(self, task: _Task) -> None:
+    def _start_task(self, task: _Task) -> _Task:
+        self._tasks[task.id] = task
         spec = ChildSpec(
             task.id,
             partial(TaskSupervisor, self._context, *task.lane),
@@ -208,57 +207,56 @@ class NodeSupervisor(Supervisor):
             shutdown=15.0,
         )
         self.start_child(spec, partial(self._task_started, task))
+        return task
 
     def _task_started(self, task: _Task, ref: LocalRef | None, refusal: Refused | None) -> None:
         if refusal is None:
+            self._task_up(task.id)
             return
         self.log.error("%s cannot be started: %s", task.id, refusal)
-        self._tasks.pop(task.lane, None)
+        self._tasks.pop(task.id, None)
         cause = f"Its supervisor on the node could not be started ({refusal})."
-        for entry in interrupted(list(task.granted), self.clock.wall(), cause):
-            self._context.journals.append(entry)
-            self._ended(entry.instance)
+        for instance in list(task.granted):
+            self._tell_end(instance, AttemptState.INTERRUPTED, TaskError("Interrupted", cause))
 
-    def _task_up(self, lane: Lane) -> None:
-        task = self._tasks.get(lane)
-        if task is None:
+    def on_child_started(self, id: str, ref: LocalRef) -> None:
+        if id in self._tasks and not self._tasks[id].is_up:  # it was restarted
+            # What its predecessor told waits in our mailbox: handled before this is.
+            self.ref.tell(_Back(id))
+
+    def _task_up(self, id: str) -> None:
+        task = self._tasks.get(id)
+        if task is None or task.is_up:
             return
         task.is_up = True
         journals = self._context.journals
-        ended, begun = set(journals.unacknowledged_ends()), set(journals.open_of(lane[0]))
+        ended, begun = set(journals.unacknowledged_ends()), set(journals.all_open())
         for instance, start in list(task.granted.items()):
             if instance in begun:
-                cause = "Its supervisor on the node failed."
-                for entry in interrupted([instance], self.clock.wall(), cause):
-                    journals.append(entry)
-                self._ended(instance)
+                error = TaskError("Interrupted", "Its supervisor on the node failed.")
+                self._tell_end(instance, AttemptState.INTERRUPTED, error)
             elif instance in ended:  # its predecessor could not tell us any more
                 self._ended(instance)
             elif instance in task.revoked:
                 self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
             else:
-                self._run(task, start)
-
-    def _run(self, task: _Task, start: res.Start) -> None:
-        self.notify(f"{ROOT}/{task.id}", Run(start.assignment, start.queued, start.at))
+                self.notify(f"{ROOT}/{id}", start)
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
-        for task in self._tasks.values():
-            if task.id == id:
-                task.is_up = False
+        if id in self._tasks:
+            self._tasks[id].is_up = False
 
     def _task_stopped(self, task: _Task, ref: LocalRef | None, refusal: Refused | None) -> None:
         if refusal is not None:
             self.log.warning("%s was not stopped: %s", task.id, refusal)
-        # What it told before it ended waits in our mailbox: handled before the next line is.
+        # What it told before it ended waits in our mailbox: handled before this is.
         self.ref.tell(_Gone(task))
 
     def _task_gone(self, task: _Task) -> None:
-        del self._tasks[task.lane]
+        del self._tasks[task.id]
         self._lanes.close(task.lane)
         if task.granted:  # the swarm is wanted again
-            again = self._tasks[task.lane] = _Task(task.lane, granted=task.granted)
-            self._start_task(again)
+            self._start_task(_Task(task.lane, granted=task.granted))
         self._forget_if_over(task.lane[0])
 
     # --- ends ------------------------------------------------------------------------------
@@ -293,6 +291,12 @@ class NodeSupervisor(Supervisor):
         context.tasks_queued = self._reservations.queued
         if context.draining and not self._observed.live:
             context.finish(0, "the node was drained")
+
+
+class _Back(msgspec.Struct, frozen=True):
+    """A task supervisor was restarted, and what its predecessor told has been handled."""
+
+    id: str
 
 
 class _Gone(msgspec.Struct, frozen=True):

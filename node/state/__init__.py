@@ -1,10 +1,8 @@
 """What a node keeps on disk."""
 
-from manta.node.state.folder import StateFolder
+from manta.node.state.folder import StateFolder, StateLock, remove_folder
 from manta.node.state.hardware import hardware_id
-from manta.node.state.lock import StateLock
-from manta.node.state.records import Identity, Member, Status, is_status_of
-from manta.node.state.removal import remove_folder
+from manta.node.state.records import Identity, Member, Status
 
 __all__ = [
     "Identity",
@@ -13,6 +11,5 @@ __all__ = [
     "StateLock",
     "Status",
     "hardware_id",
-    "is_status_of",
     "remove_folder",
 ]

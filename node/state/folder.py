@@ -18,19 +18,19 @@ runtime/        what containers mount of Manta
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
-from dataclasses import dataclass
+import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from manta.node.errors import IdentityError, StorageError
-from manta.node.state.lock import StateLock
+from manta.node.errors import IdentityError, StateInUse, StorageError
 from manta.node.state.records import Identity, Member, Status
-from manta.node.state.removal import remove_folder
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.errors import remedied
 
@@ -38,60 +38,64 @@ if TYPE_CHECKING:
     from manta.transports.security.keys import KeyPair
 
 
-@dataclass(frozen=True)
+class StateLock:
+    """Lets one daemon use a state folder, until it is released or the process ends."""
+
+    PATIENCE = 2.0  # seconds for a predecessor that is about to end
+
+    def __init__(self, folder: Path) -> None:
+        self._fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + self.PATIENCE
+        try:
+            while not _locks(self._fd, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise StateInUse(
+                        f"Another node daemon (process {_holder(self._fd) or 'unknown'}) uses "
+                        f"{folder}: stop it with `manta_node stop`, or give this one a "
+                        "configuration of its own."
+                    )
+                time.sleep(0.05)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except (OSError, StateInUse):
+            os.close(self._fd)
+            raise
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+def _locks(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(fd: int) -> str:
+    """Returns the process id in the lock's file."""
+    return os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+
+
 class StateFolder:
-    path: Path
-
-    @property
-    def key_file(self) -> Path:
-        return self.path / "node.key"
-
-    @property
-    def identity_file(self) -> Path:
-        return self.path / "identity.json"
-
-    @property
-    def status_file(self) -> Path:
-        return self.path / "status.json"
-
-    @property
-    def member_file(self) -> Path:
-        return self.path / "member.json"
-
-    @property
-    def journal(self) -> Path:
-        return self.path / "journal"
-
-    @property
-    def values(self) -> Path:
-        return self.path / "values"
-
-    @property
-    def spool(self) -> Path:
-        return self.path / "spool"
-
-    @property
-    def modules(self) -> Path:
-        return self.path / "modules"
-
-    @property
-    def kept(self) -> Path:
-        return self.path / "kept"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.key_file = path / "node.key"
+        self.identity_file = path / "identity.json"
+        self.status_file = path / "status.json"
+        self.member_file = path / "member.json"
+        self.log_file = path / "node.log"
+        self.journal = path / "journal"
+        self.values = path / "values"
+        self.spool = path / "spool"
+        self.modules = path / "modules"
+        self.kept = path / "kept"
+        self.tasks = path / "tasks"
+        self.runtime = path / "runtime"
 
     def kept_of(self, swarm_id: str) -> Path:
         return self.kept / hashlib.sha256(swarm_id.encode()).hexdigest()[:32]
-
-    @property
-    def tasks(self) -> Path:
-        return self.path / "tasks"
-
-    @property
-    def runtime(self) -> Path:
-        return self.path / "runtime"
-
-    @property
-    def log_file(self) -> Path:
-        return self.path / "node.log"
 
     def open(self) -> StateLock:
         """Make the folder and take it for this process.
@@ -188,10 +192,29 @@ class StateFolder:
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
-            return int(text) if text.isdecimal() else None
+            holder = "" if _locks(fd, fcntl.LOCK_SH) else _holder(fd)
+            return int(holder) if holder.isdecimal() else None
         finally:
             os.close(fd)
-        return None
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, with folders that a task has locked; whatever cannot be removed stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    _unlock(folder)
+    for above, names, _ in os.walk(folder):
+        for name in names:
+            _unlock(Path(above, name))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unlock(folder: Path) -> None:
+    """Make a folder writable. Does not follow links, which may lead out of it."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+        finally:
+            os.close(fd)

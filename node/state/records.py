@@ -41,8 +41,3 @@ class Member(msgspec.Struct, frozen=True, omit_defaults=True):
     config: str
     """The configuration, which all of them share or which is the node's own."""
     is_shared: bool = False
-
-
-def is_status_of(status: Status | None, pid: int | None) -> bool:
-    """Whether the daemon with that process id wrote it."""
-    return status is not None and pid is not None and status.pid == pid

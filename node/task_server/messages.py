@@ -64,11 +64,11 @@ class AttemptExited(msgspec.Struct, frozen=True):
 
     session: str
     instance: Instance
-    output: Payload | None
-    error: TaskError | None
-    computing: float
+    output: Payload | None = None
+    error: TaskError | None = None
+    computing: float = 0.0
     """Seconds in the task's code, without its waits for the node."""
-    moving: float
+    moving: float = 0.0
     """Seconds that the task's code waited for the node."""
 
 

@@ -1,37 +1,25 @@
-"""The events and actions of a task machine."""
+"""The events and actions of a task machine.
+
+What a runner, the LightService or the node's supervisor tells is an event as it is.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
+from manta.node.runners.interface import RuntimeExit
+from manta.node.scheduling.reservations import Start
+from manta.node.task_server.messages import AttemptExited, CancelAttempt, SessionLost
 from manta.protocol.node import Assignment, Instance, TaskEnded, TaskError, TaskStarted
 from manta.protocol.states import AttemptState
-from manta.protocol.values import Payload
 
 # Events.
-
-
-class Assigned(msgspec.Struct, frozen=True):
-    """Run it; it waited `queued` seconds for a place."""
-
-    assignment: Assignment
-    queued: float = 0.0
-    at: float = 0.0
-    """When it was admitted; the same instance with another time is to be run once more."""
 
 
 class Prepared(msgspec.Struct, frozen=True):
     """Answers Prepare of that session."""
 
     session: str
-
-
-class PrepareFailed(msgspec.Struct, frozen=True):
-    """`platform`: the task's code is not to blame."""
-
-    session: str
-    error: TaskError
-    platform: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -41,49 +29,20 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The module cannot be run, or the runtime cannot be started (`platform`)."""
+    """The module cannot be had or run, or its runtime cannot be started.
+
+    `platform`: the task's code is not to blame.
+    """
 
     session: str
     error: TaskError
     platform: bool = False
 
 
-class Returned(msgspec.Struct, frozen=True):
-    """The attempt is over; `error` is None when its code returned."""
-
-    session: str
-    instance: Instance
-    output: Payload | None = None
-    error: TaskError | None = None
-    computing: float = 0.0
-    moving: float = 0.0
-
-
-class Exited(msgspec.Struct, frozen=True):
-    """The runtime's process ended. `sentence` says why, where the code does not.
-
-    `platform`: neither the task's code nor its image is to blame.
-    """
-
-    session: str
-    code: int | None
-    stderr_tail: str = ""
-    sentence: str = ""
-    platform: bool = False
-
-
-class Disconnected(msgspec.Struct, frozen=True):
-    """The runtime's connection closed: its process ends soon, or is killed."""
-
-    session: str
-    sentence: str
-
-
 class Revoked(msgspec.Struct, frozen=True):
     """The manager no longer wants the attempt."""
 
     instance: Instance
-    reason: str = "the manager cancelled it"
 
 
 class Overrun(msgspec.Struct, frozen=True):
@@ -105,14 +64,13 @@ class Ticked(msgspec.Struct, frozen=True):
 
 
 TaskEvent = (
-    Assigned
+    Start
     | Prepared
-    | PrepareFailed
     | Ready
     | Failed
-    | Returned
-    | Exited
-    | Disconnected
+    | AttemptExited
+    | RuntimeExit
+    | SessionLost
     | Overrun
     | Revoked
     | Stop
@@ -137,12 +95,6 @@ class StartRuntime(msgspec.Struct, frozen=True):
 class RunAttempt(msgspec.Struct, frozen=True):
     session: str
     assignment: Assignment
-
-
-class CancelAttempt(msgspec.Struct, frozen=True):
-    session: str
-    instance: Instance
-    reason: str
 
 
 class KillRuntime(msgspec.Struct, frozen=True):

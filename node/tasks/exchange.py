@@ -7,6 +7,7 @@ long polls, until it is there or the task's timeout has passed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, assert_never
 
 import msgspec
@@ -113,14 +114,12 @@ class TaskExchange:
             case light.Collect():
                 self._collect(request, body)
             case light.ListPeers():
-                self._read(request, exchange.ReadPeers(at), lambda found: _peers(request, found))
+                self._read_at_once(request, exchange.ReadPeers(at), partial(_peers, reply))
             case light.Restore():
-                self._read(
+                self._read_at_once(
                     request,
                     exchange.ReadCheckpoint(at),
-                    lambda found: _unless_over(
-                        request, found, lambda: self._give(request, found.value)
-                    ),
+                    lambda found: self._give(request, found.value),
                 )
             case _:
                 assert_never(body)
@@ -128,6 +127,17 @@ class TaskExchange:
     def _say(self, request: light.Request, entry: JournalEntry) -> None:
         if self._keep(request, entry):
             request.reply.set(None)
+
+    def _read_at_once(self, request: light.Request, question: Any, then: Then) -> None:
+        """Whatever an attempt that has ended asks, the manager answers with an Exchanged."""
+
+        def answered(found: Any) -> None:
+            if isinstance(found, Exchanged):
+                request.reply.fail(found.error, found.sentence)
+            else:
+                then(found)
+
+        self._read(request, question, answered)
 
     def _with_peer(self, request: light.Request, name: str, then: Callable[[str], None]) -> None:
         key = (request.instance, name)
@@ -218,19 +228,5 @@ class TaskExchange:
         ask(timeout)
 
 
-def _peers(request: light.Request, found: Any) -> None:
-    _unless_over(
-        request,
-        found,
-        lambda: request.reply.set(
-            [[peer.rank, peer.node_id, peer.node_alias, peer.share] for peer in found.peers]
-        ),
-    )
-
-
-def _unless_over(request: light.Request, found: Any, then: Callable[[], None]) -> None:
-    """Whatever an attempt that has ended asks, the manager answers with that."""
-    if isinstance(found, Exchanged):
-        request.reply.fail(found.error, found.sentence)
-    else:
-        then()
+def _peers(reply: light.Reply, found: Any) -> None:
+    reply.set([[peer.rank, peer.node_id, peer.node_alias, peer.share] for peer in found.peers])

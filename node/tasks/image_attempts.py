@@ -14,19 +14,10 @@ from pathlib import Path
 import msgspec
 
 from manta.node.runners.interface import ImageSpec, RuntimeExit
+from manta.node.task_server.messages import AttemptExited
 from manta.node.task_server.sessions import TAIL
-from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
 from manta.protocol.node import Assignment, Instance, TaskError
-
-
-class ImageEnded(msgspec.Struct, frozen=True):
-    """To the task supervisor: the container is gone."""
-
-    instance: Instance
-    exit: RuntimeExit
-    tail: tuple[str, ...]
-    running: float
 
 
 class ImageAttempt:
@@ -36,7 +27,7 @@ class ImageAttempt:
         self,
         assignment: Assignment,
         keep_output: Callable[[Instance, list[tuple[str, float, str]]], None],
-        tell: Callable[[ImageEnded], object],
+        tell: Callable[[AttemptExited | RuntimeExit], object],
     ) -> None:
         self._instance = assignment.instance
         self._keep_output = keep_output
@@ -49,8 +40,17 @@ class ImageAttempt:
         self._keep_output(self._instance, [(stream, at, text) for at, text in lines])
 
     def on_exit(self, exit_: RuntimeExit) -> None:
+        session, instance = exit_.session, self._instance
+        if exit_.platform:
+            self._tell(msgspec.structs.replace(exit_, stderr_tail=""))
+            return
+        error: TaskError | None = None
+        if exit_.code != 0:
+            name = f"{instance.alias}.{instance.index}"
+            sentence = exit_.sentence or f"{name} failed: {_words(exit_.code)}"
+            error = TaskError("ImageFailed", sentence, last_lines=tuple(self._tail))
         running = time.monotonic() - self._began
-        self._tell(ImageEnded(self._instance, exit_, tuple(self._tail), running))
+        self._tell(AttemptExited(session, instance, None, error, running))
 
 
 def image_spec(
@@ -90,22 +90,6 @@ def image_spec(
 def wants_gpu(assignment: Assignment) -> bool:
     resources = assignment.resources
     return assignment.gpu or bool(resources and resources.gpu)
-
-
-def outcome(ended: ImageEnded) -> events.Returned | events.Exited:
-    """Returns how the attempt ended."""
-    exit_ = ended.exit
-    if exit_.platform:
-        return events.Exited(exit_.session, exit_.code, "", exit_.sentence, platform=True)
-    error: TaskError | None = None
-    if exit_.code != 0:
-        sentence = exit_.sentence or f"{_name(ended.instance)} failed: {_words(exit_.code)}"
-        error = TaskError("ImageFailed", sentence, last_lines=ended.tail)
-    return events.Returned(exit_.session, ended.instance, None, error, ended.running)
-
-
-def _name(instance: Instance) -> str:
-    return f"{instance.alias}.{instance.index}"
 
 
 def _words(code: int | None) -> str:

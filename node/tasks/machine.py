@@ -27,20 +27,17 @@ from enum import Enum
 
 import msgspec
 
+from manta.node.runners.interface import RuntimeExit
+from manta.node.scheduling.reservations import Start
+from manta.node.task_server.messages import AttemptExited, CancelAttempt, SessionLost
 from manta.node.tasks.events import (
-    Assigned,
-    CancelAttempt,
-    Disconnected,
-    Exited,
     Failed,
     KillRuntime,
     Overrun,
     Prepare,
     Prepared,
-    PrepareFailed,
     Ready,
     Report,
-    Returned,
     Revoked,
     RunAttempt,
     StartRuntime,
@@ -126,10 +123,10 @@ class TaskMachine:
     def handle(self, event: TaskEvent, now: float, wall: float) -> list[TaskAction]:
         self._now, self._wall, self._actions = now, wall, []
         match event:
-            case Assigned():
+            case Start():
                 self._assigned(event)
-            case Revoked(instance, reason):
-                self._revoked(instance, reason)
+            case Revoked(instance):
+                self._revoked(instance)
             case Stop(state, reason):
                 self._stop(state, reason)
             case Ticked():
@@ -138,21 +135,21 @@ class TaskMachine:
                 pass  # of a runtime that is gone
             case Prepared():
                 self._prepared()
-            case PrepareFailed(_, error, platform) | Failed(_, error, platform):
+            case Failed(_, error, platform):
                 self._could_not_start(error, platform)
             case Ready():
                 self._ready()
-            case Returned():
+            case AttemptExited():
                 self._returned(event)
-            case Exited():
+            case RuntimeExit():
                 self._exited(event)
-            case Disconnected(_, sentence):
+            case SessionLost(_, sentence):
                 self._disconnected(sentence)
             case Overrun(_, error):
                 self._give_up(AttemptState.FAILED, error)
         return self._actions
 
-    def _assigned(self, event: Assigned) -> None:
+    def _assigned(self, event: Start) -> None:
         instance = event.assignment.instance
         if instance in self.live or (instance, event.at) in self._ended:
             return  # told again: it was not known whether we had heard
@@ -212,7 +209,7 @@ class TaskMachine:
             return
         self._give_up(AttemptState.INTERRUPTED if platform else AttemptState.FAILED, error)
 
-    def _returned(self, event: Returned) -> None:
+    def _returned(self, event: AttemptExited) -> None:
         attempt = self._attempt
         if self.state is not State.RUNNING or attempt is None or attempt.instance != event.instance:
             return
@@ -228,7 +225,7 @@ class TaskMachine:
         else:
             self._next()
 
-    def _exited(self, event: Exited) -> None:
+    def _exited(self, event: RuntimeExit) -> None:
         said = event.stderr_tail
         lines = tuple(said.splitlines()[-20:])
         sentence = event.sentence or _exit(event.code)
@@ -247,7 +244,8 @@ class TaskMachine:
         elif self.state is State.WARM:
             self._give_up(AttemptState.INTERRUPTED, None)
 
-    def _revoked(self, instance: Instance, reason: str) -> None:
+    def _revoked(self, instance: Instance) -> None:
+        reason = "the manager cancelled it"
         error = TaskError("Cancelled", f"{instance} was ended: {reason}.")
         for attempt in self._waiting:
             if attempt.instance == instance:
@@ -274,7 +272,8 @@ class TaskMachine:
             return
         for attempt in [self._attempt, *self._waiting]:
             if attempt is not None:
-                verdict = attempt.verdict or (state, _stopped(attempt.instance, reason))
+                error = TaskError("Stopped", f"{attempt.instance} was ended: {reason}.")
+                verdict = attempt.verdict or (state, error)
                 self._end(attempt, *verdict)
         self._attempt = None
         self._waiting.clear()
@@ -346,20 +345,10 @@ class TaskMachine:
 
 
 def interrupted(instances: Iterable[Instance], wall: float, why: str) -> list[TaskEnded]:
-    """Returns the ends of attempts whose supervisor or daemon is gone."""
-    return [
-        TaskEnded(
-            instance,
-            AttemptState.INTERRUPTED,
-            wall,
-            error=TaskError("Interrupted", why),
-        )
-        for instance in instances
-    ]
-
-
-def _stopped(instance: Instance, reason: str) -> TaskError:
-    return TaskError("Stopped", f"{instance} was ended: {reason}.")
+    """Returns the ends of attempts whose daemon is gone."""
+    error = TaskError("Interrupted", why)
+    state = AttemptState.INTERRUPTED
+    return [TaskEnded(instance, state, wall, error=error) for instance in instances]
 
 
 def _exit(code: int | None) -> str:

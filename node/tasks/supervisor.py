@@ -31,21 +31,22 @@ from manta.node.capabilities.datasets import FindDatasets
 from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
 from manta.node.link.peer_hub import Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
+from manta.node.scheduling.reservations import Start
 from manta.node.state import remove_folder
 from manta.node.task_server import messages as light
+from manta.node.task_server.messages import AttemptExited, SessionLost
 from manta.node.task_server.requests import Request
 from manta.node.tasks import events
 from manta.node.tasks import machine as task_machine
-from manta.node.tasks.image_attempts import ImageAttempt, ImageEnded, image_spec, outcome, wants_gpu
+from manta.node.tasks.image_attempts import ImageAttempt, image_spec, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
-from manta.node.tasks.requests import TaskRequests
+from manta.node.tasks.requests import SIBLING_TIMEOUT, TaskRequests, Then
 from manta.node.tasks.scratch import ScratchFull
 from manta.node.wiring.addresses import DATASETS, PEER_HUB, ROOT
 from manta.node.wiring.context import LeftRuntime, NodeContext
-from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh, Revoke, Run, TaskUp
+from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh
 from manta.protocol.node import (
     Assignment,
-    Instance,
     LogLine,
     TaskEnded,
     TaskError,
@@ -54,12 +55,9 @@ from manta.protocol.node import (
 from manta.protocol.states import AttemptState
 from manta.transports.errors import BlobMissing
 
-SIBLING_TIMEOUT = 30.0
 FETCH_TIMEOUT = 600.0
 RETRIES, RETRY_AFTER = 50, 0.1
 """How often, and after how many seconds, a sibling that is being restarted is asked again."""
-
-Then = Callable[[Any, BaseException | None], None]
 
 
 class _Retry(msgspec.Struct, frozen=True):
@@ -83,7 +81,6 @@ class TaskSupervisor(Actor):
     def on_start(self) -> None:
         self._requests = TaskRequests(self, self._context, self.ask)
         self._end_runtime()
-        self.notify(ROOT, TaskUp(*self._lane))
 
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
@@ -95,23 +92,13 @@ class TaskSupervisor(Actor):
         match message:
             case Request():
                 self._serve(message)
-            case light.AttemptExited(session, instance, output, error, computing, moving):
-                self._feed(events.Returned(session, instance, output, error, computing, moving))
-            case Run(assignment, queued, at):
-                self._feed(events.Assigned(assignment, queued, at))
-            case Revoke(instance):
-                self._feed(events.Revoked(instance))
+            case Start() | events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
+                self._feed(message)
             case light.RuntimeReady(session, mode):
-                self.notify(ROOT, AttemptsAreFresh(*self._lane, mode != "resident"))
+                self.notify(ROOT, AttemptsAreFresh(self._lane, mode != "resident"))
                 self._feed(events.Ready(session))
             case light.RuntimeFailed(session, error):
                 self._feed(events.Failed(session, error))
-            case light.SessionLost(session, sentence):
-                self._feed(events.Disconnected(session, sentence))
-            case RuntimeExit():
-                self._feed(events.Exited(**msgspec.structs.asdict(message)))
-            case ImageEnded():
-                self._feed(outcome(message))
             case ScratchFull(session, sentence):
                 self._feed(events.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
             case events.Ticked():
@@ -156,15 +143,15 @@ class TaskSupervisor(Actor):
                 self._report(entry)
             case events.RunAttempt(session, assignment):
                 self._run_attempt(session, assignment)
-            case events.CancelAttempt(session, instance, reason):
-                self._cancel_attempt(session, instance, reason)
+            case light.CancelAttempt():
+                self._cancel_attempt(action)
             case events.KillRuntime():
                 self._end_runtime()
             case events.Prepare(session, assignment):
                 self._prepare(session, assignment)
             case events.StartRuntime(session, assignment):
                 if assignment.module.package is None:
-                    self.notify(ROOT, AttemptsAreFresh(*self._lane, True))
+                    self.notify(ROOT, AttemptsAreFresh(self._lane, True))
                     self._events.append(events.Ready(session))  # each attempt starts its own
                 else:
                     self._launch(session, assignment)
@@ -267,7 +254,7 @@ class TaskSupervisor(Actor):
         faults = (Refused, NodeError)
         platform = isinstance(error, StorageError | LaunchError) or not isinstance(error, faults)
         sentence = error.sentence if isinstance(error, Refused) else str(error)
-        self._feed(events.PrepareFailed(session, TaskError(kind, sentence), platform))
+        self._feed(events.Failed(session, TaskError(kind, sentence), platform))
 
     # --- the runtime -------------------------------------------------------------------
 
@@ -340,15 +327,12 @@ class TaskSupervisor(Actor):
         self._context.sessions.tell(light.CloseSession(left.session))
         remove_folder(left.scratch)
 
-    def _node_alias(self) -> str:
-        identity = self._context.identity
-        return identity.alias if identity and identity.alias else self._context.config.alias
-
     def _run_image(self, session: str, assignment: Assignment) -> None:
         """Run an attempt of an image that has its own entry point."""
         context = self._context
         scratch = context.state.tasks / session
-        spec = image_spec(session, assignment, self._node_alias(), scratch, self._found)
+        alias = (context.identity and context.identity.alias) or context.config.alias
+        spec = image_spec(session, assignment, alias, scratch, self._found)
         attempt = ImageAttempt(
             assignment, context.journals.append_output, partial(self.notify, self.ref)
         )
@@ -357,27 +341,24 @@ class TaskSupervisor(Actor):
             scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
             handle = context.runner.start_image(spec, attempt.on_output, attempt.on_exit)
         except (NodeError, OSError) as error:
-            exit_ = RuntimeExit(session, None, "", str(error), platform=True)
-            self._events.append(outcome(ImageEnded(assignment.instance, exit_, (), 0.0)))
+            self._events.append(RuntimeExit(session, None, sentence=str(error), platform=True))
             return
         context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch)
 
-    def _cancel_attempt(self, session: str, instance: Instance, reason: str) -> None:
+    def _cancel_attempt(self, cancel: light.CancelAttempt) -> None:
         if self._is_image_alone:
             self._context.runtimes[self.ref.address.path].handle.kill()
         else:
-            self._context.sessions.tell(light.CancelAttempt(session, instance, reason))
+            self._context.sessions.tell(cancel)
 
     def _run_attempt(self, session: str, assignment: Assignment) -> None:
         self._is_image_alone = assignment.module.package is None
         if self._is_image_alone:
             self._run_image(session, assignment)
             return
-        context = self._context
-        left = context.runtimes.get(self.ref.address.path)
-        datasets = left.handle.dataset_paths() if left else {}
-        order = light.RunAttempt(session, assignment, datasets)
-        context.sessions.tell(order)
+        left = self._context.runtimes.get(self.ref.address.path)
+        datasets = left.handle.datasets if left else {}
+        self._context.sessions.tell(light.RunAttempt(session, assignment, datasets))
 
     # --- what the task asks ----------------------------------------------------------------
 

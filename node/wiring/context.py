@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from manta.protocol.node import Load
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
     from manta.node.state import Identity, StateFolder
     from manta.node.task_server.sessions import RuntimeSessions
     from manta.transports.blobs.file_depot import FileDepot
-    from manta.transports.blobs.interface import Depot
-    from manta.transports.bulk.interface import Bulk
+    from manta.transports.security.keys import KeyPair
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,20 @@ class NodeContext:
     values: TieredDepot
     spool: FileDepot
     runner: Runner
-    make_bulk: Callable[[Depot], Bulk]
+    keys: KeyPair
     sessions: RuntimeSessions
     finish: Callable[[int, str], None]
     """Ends the daemon with an exit code and a sentence. May be called from any thread."""
-    pid: int
     cpu_share: float = 1.0
     """Cores that a task may count on when it asked for none."""
     runtimes: dict[str, LeftRuntime] = field(default_factory=dict)
     """By the path of the supervisor."""
     warned: set[tuple[str, str]] = field(default_factory=set)
     """Swarms, and the warnings that each has had."""
+    bulk_address: str = ""
+    """Where the manager moves blobs; "" until the node has registered."""
+    load: Load = field(default_factory=Load)
+    """The machine's, at most a sample old."""
     draining: bool = False
     """The node takes no new work: it ends now, or once it has nothing left to do."""
     desired_version: int = -1

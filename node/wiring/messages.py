@@ -4,69 +4,32 @@ from __future__ import annotations
 
 import msgspec
 
+from manta.node.scheduling.lanes import Lane
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer
 from manta.protocol.node import (
-    Assignment,
-    Desired,
     Instance,
     ListGlobals,
     ReadGlobal,
     SelectResults,
 )
 
-# To the node supervisor.
-
-
-class WholeDesired(msgspec.Struct, frozen=True):
-    """All that the node shall run. `fresh`: a registration brought it, not a fetch."""
-
-    desired: Desired
-    fresh: bool
+# To the node supervisor, besides what the manager answers.
 
 
 class FetchFailed(msgspec.Struct, frozen=True):
     """All that the node shall run could not be fetched."""
 
 
-class HeardVersion(msgspec.Struct, frozen=True):
-    """A heartbeat told which version of the node's assignments the manager has."""
-
-    version: int
-
-
-class TaskUp(msgspec.Struct, frozen=True):
-    """A task supervisor has started, or started again, and asks for its assignments."""
-
-    swarm_id: str
-    alias: str
-    lane: int
-
-
 class AttemptsAreFresh(msgspec.Struct, frozen=True):
     """A runtime is ready. `fresh`: nothing lives on from one of its attempts to the next."""
 
-    swarm_id: str
-    alias: str
-    lane: int
+    lane: Lane
     fresh: bool
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
     """The attempt's TaskEnded is in the journal."""
 
-    instance: Instance
-
-
-# To a task supervisor.
-
-
-class Run(msgspec.Struct, frozen=True):
-    assignment: Assignment
-    queued: float
-    at: float
-
-
-class Revoke(msgspec.Struct, frozen=True):
     instance: Instance
 
 
@@ -96,10 +59,3 @@ class BlobMoved(msgspec.Struct, frozen=True):
 
 class Leave(msgspec.Struct, frozen=True):
     """The node is about to stop. Answered once the manager knows, if it can be reached."""
-
-
-class FetchWhole(msgspec.Struct, frozen=True):
-    """Asks for all that the node shall run; the fields are those of `FetchDesired`."""
-
-    version: int
-    after: int

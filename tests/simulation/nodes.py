@@ -8,19 +8,17 @@ from typing import Any
 
 from manta.node.journal import records
 from manta.node.journal.swarm import Journal
-from manta.node.scheduling.observed import Cancel, Fetch, Observed, StopRuntimes, Take
+from manta.node.runners.interface import RuntimeExit
+from manta.node.scheduling.observed import Cancel, Observed, StopRuntimes, Take
 from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
+from manta.node.task_server.messages import AttemptExited, CancelAttempt
 from manta.node.tasks.events import (
-    Assigned,
-    CancelAttempt,
-    Exited,
     Failed,
     KillRuntime,
     Prepare,
     Prepared,
     Ready,
     Report,
-    Returned,
     Revoked,
     RunAttempt,
     StartRuntime,
@@ -170,7 +168,7 @@ class Node:
                         self.task(key, Stop(AttemptState.CANCELLED, "the swarm is over"))
                         del self.tasks[key]
                     self.reservations.swarm_gone(swarm_id)
-                case Fetch(version, after):
+                case FetchDesired(version, after):
                     asked = FetchDesired(version, after)
                     self.ask(asked, self.fetched, self.observed.fetch_failed)
 
@@ -185,7 +183,7 @@ class Node:
                     key = (instance.swarm_id, instance.alias, instance.index)
                     if key not in self.tasks:
                         self.tasks[key] = TaskMachine("/".join(map(str, key)))
-                    self.task(key, Assigned(assignment, queued))
+                    self.task(key, Start(assignment, queued))
                 case Refuse(assignment, sentence):
                     error = TaskError("Refused", sentence)
                     self.end_of(
@@ -213,7 +211,7 @@ class Node:
                 case RunAttempt(session, assignment):
                     self.give(key, session, assignment)
                 case CancelAttempt(session, instance):
-                    self.later((0.0, 0.5), key, Returned(session, instance))
+                    self.later((0.0, 0.5), key, AttemptExited(session, instance))
                     if session in self.attempts:
                         self.attempts[session].cancelled = True
                 case KillRuntime(session):
@@ -266,12 +264,12 @@ class Node:
             step = attempt.steps.send(given)
         except StopIteration:
             self.attempts.pop(attempt.session, None)
-            self.task(key, Returned(attempt.session, instance))
+            self.task(key, AttemptExited(attempt.session, instance))
             return
         except RuntimeError as error:
             self.attempts.pop(attempt.session, None)
             sentence = f"{type(error).__name__}: {error}"
-            self.task(key, Returned(attempt.session, instance, None, TaskError("E", sentence)))
+            self.task(key, AttemptExited(attempt.session, instance, None, TaskError("E", sentence)))
             return
         match step:
             case Sleep(seconds):
@@ -284,7 +282,7 @@ class Node:
                 self.read_exchange(key, attempt, step)
             case "exit":
                 self.attempts.pop(attempt.session, None)
-                self.task(key, Exited(attempt.session, -11))
+                self.task(key, RuntimeExit(attempt.session, -11))
             case entry:
                 self.append(entry)
                 self.when_synced(instance.swarm_id, lambda: self.go_on(key, attempt, None))

@@ -15,7 +15,6 @@ from typing import Any
 from manta.actors import Actor, ActorSystem, ChildSpec, LocalRef, Restart
 from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.runners.interface import Runner, RuntimeExit, RuntimeSpec
-from manta.node.runners.launcher import Launcher
 from manta.node.runners.process import ProcessRunner
 from manta.node.task_server import messages as light
 from manta.node.task_server import requests as ask
@@ -64,8 +63,9 @@ class Node:
         files = FileDepot(folder / "values", sync=False)
         self.depot = TieredDepot(MemoryDepot(GIGABYTE), files, largest)
         self.sessions = RuntimeSessions(self.depot, folder / "light", self._wrote)
-        self.launcher = Launcher()
-        self.runner = runner or ProcessRunner(self.launcher)
+        processes = ProcessRunner()
+        self.launcher = processes.launcher
+        self.runner = runner or processes
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.requests: list[Any] = []
         self.globals: dict[str, Payload] = {}
@@ -254,7 +254,7 @@ class Runtime:
             "task_id": f"worker-{iteration}",
             "size": 3,
             "seed": 7,
-            "datasets": self.handle.dataset_paths(),
+            "datasets": self.handle.datasets,
         }
         fields |= brief
         self.node.sessions.tell(order(self.id, instance, node_id=node_id, **fields))

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from manta.transports.blobs.digests import DIGEST, check_digest, digest_of
+from manta.transports.blobs.digests import DIGEST, check_digest
 from manta.transports.blobs.sources import ViewSource, mapped
-from manta.transports.blobs.writer import PIECE, BlobWriter, write_all
+from manta.transports.blobs.writer import PIECE, BlobWriter, put
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ class FileDepot:
 
     def put(self, *parts: Buffer) -> str:
         """Keep the concatenated buffers as a blob; returns its digest. Raises BlobRefused."""
-        digest = digest_of(*parts)
-        write_all(self.sink(digest, sum(memoryview(part).nbytes for part in parts)), parts)
-        return digest
+        return put(self, parts)
 
     def put_file(self, path: str | os.PathLike[str]) -> str:
         """Keep a copy of a file; returns the digest of what was copied. Raises BlobRefused."""
@@ -129,11 +127,10 @@ class FileDepot:
                 if not copied:
                     raise BlobCorrupt(f"the blob {digest[:12]} has fewer than its {size} bytes")
                 offset += copied
-        except OSError as error:
+        except BaseException as error:
             draft.abort()
-            raise self.refusal(digest, size, error) from error
-        except BaseException:
-            draft.abort()
+            if isinstance(error, OSError):
+                raise self.refusal(digest, size, error) from error
             raise
         draft.publish()
 

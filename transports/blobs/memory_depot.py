@@ -6,11 +6,12 @@ import fcntl
 import os
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from manta.transports.blobs.digests import check_digest, digest_of
 from manta.transports.blobs.sources import ViewSource, mapped
-from manta.transports.blobs.writer import BlobWriter, write_all
+from manta.transports.blobs.writer import BlobWriter, put
 from manta.transports.errors import BlobMissing, BlobRefused, DepotFull, LocalTransportError
 
 if TYPE_CHECKING:
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
     from manta.transports.interface import Buffer
 
 
+@dataclass(slots=True)
 class _Entry:
-    __slots__ = ("fd", "pins", "size", "view")
-
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
-        self.size = size
-        self.pins = 0
-        self.view: memoryview | None = None
+    fd: int
+    size: int
+    pins: int = 0
+    view: memoryview | None = None
 
 
 class MemoryDepot:
@@ -42,7 +41,7 @@ class MemoryDepot:
         if not hasattr(os, "memfd_create"):
             raise LocalTransportError("a MemoryDepot needs Linux: use a FileDepot here")
         self._budget = budget
-        self._used = 0  # including what is being written
+        self.used = 0  # bytes, including those that are being written
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
@@ -53,11 +52,6 @@ class MemoryDepot:
         """The digests of all blobs."""
         with self._lock:
             return iter(list(self._entries))
-
-    @property
-    def used(self) -> int:
-        """Bytes of all blobs, including those that are being written."""
-        return self._used
 
     def size(self, digest: str) -> int:
         """In bytes. Raises BlobMissing."""
@@ -78,20 +72,18 @@ class MemoryDepot:
                 self._entries.move_to_end(digest)
                 return None
             self._make_room(size)
-            self._used += size
+            self.used += size
         try:
             fd = os.memfd_create("manta-blob", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
             with self._lock:
-                self._used -= size
+                self.used -= size
             raise self.refusal(digest, size, error) from error
         return BlobWriter(self, fd, digest, size)
 
     def put(self, *parts: Buffer) -> str:
         """Keep the concatenated buffers as a blob; returns its digest. Raises BlobRefused."""
-        digest = digest_of(*parts)
-        write_all(self.sink(digest, sum(memoryview(part).nbytes for part in parts)), parts)
-        return digest
+        return put(self, parts)
 
     def adopt(self, fd: int, size: int) -> str:
         """Seal and keep a memfd that somebody else filled; returns its digest.
@@ -115,7 +107,7 @@ class MemoryDepot:
                     self._entries.move_to_end(digest)
                     return digest
                 self._make_room(size)
-                self._used += size
+                self.used += size
                 self._entries[digest] = _Entry(fd, size)
                 fd = -1
             return digest
@@ -150,7 +142,7 @@ class MemoryDepot:
         """Drop unpinned blobs, least recently used first, until `size` bytes are left."""
         with self._lock:
             for digest in [digest for digest, entry in self._entries.items() if not entry.pins]:
-                if self._used <= size:
+                if self.used <= size:
                     return
                 self._drop(digest)
 
@@ -176,18 +168,18 @@ class MemoryDepot:
         return entry
 
     def _make_room(self, size: int) -> None:
-        while self._used + size > self._budget:
+        while self.used + size > self._budget:
             victim = next((d for d, entry in self._entries.items() if not entry.pins), None)
             if victim is None:
                 raise DepotFull(
-                    f"no room for a blob of {size} bytes in memory: {self._used} of "
+                    f"no room for a blob of {size} bytes in memory: {self.used} of "
                     f"{self._budget} bytes are in use; try again later, or raise the limit"
                 )
             self._drop(victim)
 
     def _drop(self, digest: str) -> None:
         entry = self._entries.pop(digest)
-        self._used -= entry.size
+        self.used -= entry.size
         os.close(entry.fd)
 
     def publish(self, writer: BlobWriter) -> None:
@@ -196,7 +188,7 @@ class MemoryDepot:
         with self._lock:
             if writer.digest in self._entries:  # another writer was faster
                 os.close(writer.fd)
-                self._used -= writer.size
+                self.used -= writer.size
             else:
                 self._entries[writer.digest] = _Entry(writer.fd, writer.size)
             writer.fd = -1
@@ -204,7 +196,7 @@ class MemoryDepot:
     def discard(self, writer: BlobWriter) -> None:
         """For the writer only."""
         with self._lock:
-            self._used -= writer.size
+            self.used -= writer.size
 
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
         """For the writer only."""

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
+from manta.transports.blobs.digests import digest_of
 from manta.transports.errors import BlobCorrupt, BlobRefused
 
 if TYPE_CHECKING:
-    from manta.transports.blobs.interface import Sink
+    from manta.transports.blobs.interface import Depot
     from manta.transports.interface import Buffer
 
 PIECE = 1 << 20  # bytes copied at once
@@ -83,9 +84,12 @@ class BlobWriter:
             self.fd = -1
 
 
-def write_all(sink: Sink | None, parts: tuple[Buffer, ...]) -> None:
+def put(depot: Depot, parts: tuple[Buffer, ...]) -> str:
+    """Keeps the concatenated buffers as a blob; returns its digest. Raises BlobRefused."""
+    digest = digest_of(*parts)
+    sink = depot.sink(digest, sum(memoryview(part).nbytes for part in parts))
     if sink is None:
-        return
+        return digest
     try:
         for part in parts:
             view = memoryview(part).cast("B")
@@ -95,3 +99,4 @@ def write_all(sink: Sink | None, parts: tuple[Buffer, ...]) -> None:
         sink.abort()
         raise
     sink.commit()
+    return digest

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from manta.transports.bulk.flow import Allowance, Budget, RequestTimer
@@ -39,33 +41,24 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from manta.transports.blobs.interface import Depot
-    from manta.transports.bulk.interface import Operation
-    from manta.transports.bulk.options import BulkOptions
+    from manta.transports.bulk.options import BulkOptions, Operation
     from manta.transports.interface import Buffer
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Request:
     """A push or a fetch, and the future of its outcome."""
 
-    def __init__(
-        self,
-        operation: Operation,
-        digest: str,
-        size: int,
-        timeout: float,
-        future: Future[None],
-        timer: RequestTimer,
-    ) -> None:
-        self.id = os.urandom(16)
-        self.operation = operation
-        self.digest = digest
-        self.size = size
-        self.timeout = timeout
-        self.future = future
-        self.timer = timer
-        self.flow: Inbound | Outbound | None = None
+    operation: Operation
+    digest: str
+    size: int
+    timeout: float
+    future: Future[None]
+    timer: RequestTimer
+    flow: Inbound | Outbound | None = None
+    id: bytes = field(default_factory=partial(os.urandom, 16))
 
     def settle(self, error: BaseException | None = None) -> None:
         if not self.future.set_running_or_notify_cancel():
@@ -188,11 +181,9 @@ class BulkClient:
             request = self._waiting.popleft()
             try:
                 begun = self._begin(request)
-            except BulkError as error:
-                request.settle(error)
-                continue
             except Exception as error:
-                _log.exception("could not begin to %s %s", request.operation, request.digest)
+                if not isinstance(error, BulkError):
+                    _log.exception("could not begin to %s %s", request.operation, request.digest)
                 request.settle(error)
                 continue
             if not begun:
@@ -230,7 +221,7 @@ class BulkClient:
             self._tell(OpenPush(request.id, request.digest, request.size))
         elif isinstance(flow, Inbound):
             at = flow.receiver.position()
-            self._tell(OpenFetch(request.id, request.digest, request.size, at.received, at.limit))
+            self._tell(OpenFetch(request.id, request.digest, request.size, *at))
 
     def _chunk(self, request: Request, flow: Inbound, message: Chunk, payload: Buffer) -> None:
         try:
@@ -267,8 +258,7 @@ class BulkClient:
                 flow = self._open[granted].flow
                 assert isinstance(flow, Inbound)
                 flow.receiver.grant()
-                position = flow.receiver.position()
-                self._tell(Credit(granted, position.received, position.limit))
+                self._tell(Credit(granted, *flow.receiver.position()))
         self._begin_more()
         self._pump()
 

@@ -1,10 +1,17 @@
-"""The bulk plane over CURVE sockets, with a thread and a zmq context of its own."""
+"""The bulk plane, apart from control messages: over CURVE sockets, with a thread and a zmq
+context of its own.
+
+Values are not compressed in their container (`codec.values`), because a task must read them
+without lz4: that is done here, chunk by chunk, when a sample of the blob says that it pays.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING
 
 import zmq
@@ -13,7 +20,8 @@ from manta.transports.bulk.client import Request
 from manta.transports.bulk.flow import RequestTimer
 from manta.transports.bulk.loop import BulkLoop
 from manta.transports.bulk.options import BulkOptions
-from manta.transports.bulk.sockets import ClientSocket, ServerSocket
+from manta.transports.bulk.server import BulkServer
+from manta.transports.bulk.sockets import ClientSocket, ServerSocket, send_to
 from manta.transports.bulk.transfers import Statistics
 from manta.transports.errors import BulkError
 from manta.transports.security.keys import check_key
@@ -24,14 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from manta.transports.blobs.interface import Depot
-    from manta.transports.bulk.interface import BulkPeer, Operation
+    from manta.transports.bulk.options import Operation
     from manta.transports.security.admission import Admission
     from manta.transports.security.keys import KeyPair
     from manta.transports.zeromq.sockets import Context
 
 
 class CurveBulk:
-    """One process's bulk plane; implements `Bulk`. Thread-safe.
+    """One process's bulk plane. Thread-safe.
 
     Futures are settled, and `authorize` and the depot are called, on its thread.
     """
@@ -59,25 +67,25 @@ class CurveBulk:
         *,
         fd: int | None = None,
     ) -> str:
+        """Serve the depot; returns the address with the port that was taken.
+
+        `authorize(peer_key, operation, digest)` decides on each transfer at its start. `fd` is
+        a TCP socket that already listens. Raises AddressInUse.
+        """
         self._start()
-        with self._changing:
+        with self._changing, contextlib.ExitStack() as undo:
             if not self._zap.healthy:
                 self._zap.start()
             domain = f"manta.bulk.{len(self._listeners)}"
             self._zap.register(domain, admission)
-            try:
-                socket = self._factory.server(zmq.ROUTER, domain)
-                try:
-                    bound = self._factory.bind(socket, address, fd=fd)
-                except BaseException:
-                    socket.close(0)
-                    raise
-            except BaseException:
-                self._zap.unregister(domain)
-                raise
-            listener = ServerSocket(
-                socket, self._depot, admission, authorize, self._options, self.statistics
-            )
+            undo.callback(self._zap.unregister, domain)
+            socket = self._factory.server(zmq.ROUTER, domain)
+            undo.callback(socket.close, 0)
+            bound = self._factory.bind(socket, address, fd=fd)
+            undo.pop_all()
+            send, options = partial(send_to, socket), self._options
+            server = BulkServer(self._depot, admission, authorize, send, options, self.statistics)
+            listener = ServerSocket(socket, server)
             self._listeners.append(listener)
 
         def serve() -> None:
@@ -88,6 +96,7 @@ class CurveBulk:
         return bound
 
     def dial(self, address: str, server_key: str) -> BulkPeer:
+        """Returns at once; connects when there is something to move."""
         check_key(server_key, "server's public key")
         self._start()
         connection = ClientSocket(
@@ -99,9 +108,10 @@ class CurveBulk:
             self._options,
             self.statistics,
         )
-        return _DialledPeer(self._loop, connection, self._options)
+        return BulkPeer(self._loop, connection, self._options)
 
     def close(self) -> None:
+        """Idempotent; what is in progress raises BulkError."""
         with self._changing:
             started, self._closed = self._started and not self._closed, True
         if started:
@@ -118,8 +128,8 @@ class CurveBulk:
                 self._loop.start()
 
 
-class _DialledPeer:
-    """Implements `BulkPeer`."""
+class BulkPeer:
+    """Transfers with one dialled peer; they survive lost connections until `timeout` seconds."""
 
     def __init__(self, loop: BulkLoop, connection: ClientSocket, options: BulkOptions) -> None:
         self._loop = loop
@@ -127,12 +137,15 @@ class _DialledPeer:
         self._options = options
 
     def push(self, digest: str, size: int, *, timeout: float) -> Future[None]:
+        """Move a blob of this process's depot there; done once the peer has published it."""
         return self._request("push", digest, size, timeout)
 
     def fetch(self, digest: str, size: int, *, timeout: float) -> Future[None]:
+        """Move a blob of the peer's depot here; done once this depot has published it."""
         return self._request("fetch", digest, size, timeout)
 
     def close(self) -> None:
+        """Idempotent; what is in progress raises BulkError."""
         self._loop.call(self._connection.close)
 
     def _request(

@@ -16,31 +16,26 @@ All numbers are bytes, offsets count from the blob's start, times are seconds.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from collections.abc import Hashable
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from manta.transports.errors import RemoteProtocolError
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable
-
-Key = TypeVar("Key", bound="Hashable")
+Key = TypeVar("Key", bound=Hashable)
 
 
 class FlowViolation(RemoteProtocolError):
     """The peer broke the rules above."""
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of the blob, to be sent as one chunk."""
 
     offset: int
     length: int
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """What the receiver holds, and up to where it may be sent more."""
 
     received: int

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from manta.transports.bulk.wire import MAX_CHUNK
 from manta.transports.zeromq.sockets import SocketOptions
 
+Operation = Literal["push", "fetch"]
 MIB = 1 << 20
 
 

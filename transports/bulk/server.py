@@ -7,6 +7,7 @@ peer's next connection, and ends when the peer is no longer admitted.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from manta.transports.bulk.flow import Allowance, Budget
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from manta.transports.blobs.interface import Depot
-    from manta.transports.bulk.interface import Operation
-    from manta.transports.bulk.options import BulkOptions
+    from manta.transports.bulk.options import BulkOptions, Operation
     from manta.transports.bulk.transfers import Statistics
     from manta.transports.interface import Buffer
     from manta.transports.security.admission import Admission
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class _Served:
     """A transfer that a peer opened."""
 
-    def __init__(self, flow: Inbound | Outbound, digest: str, route: bytes, now: float) -> None:
-        self.flow = flow
-        self.digest = digest
-        self.route = route  # the connection that the peer was last heard on
-        self.heard = now
+    flow: Inbound | Outbound
+    digest: str
+    route: bytes  # the connection that the peer was last heard on
+    heard: float
 
 
 class _Peer:
@@ -179,8 +179,7 @@ class BulkServer:
             if flow.receiver.complete:  # an empty blob
                 self._complete(peer, served, flow)
                 return
-            position = flow.receiver.position()
-            self._tell(route, Accept(flow.id, position.received, position.limit))
+            self._tell(route, Accept(flow.id, *flow.receiver.position()))
         elif isinstance(message, OpenFetch):
             flow.sender.start(message.received, message.limit)
             self._tell(route, Accept(flow.id, message.received, message.limit))
@@ -243,7 +242,7 @@ class BulkServer:
         try:
             credit = flow.chunk(message, payload)
         except BulkError as error:
-            self._fail(peer, served, error)
+            self._finish(peer, served, failed(flow.id, error))
             return
         if flow.receiver.complete:
             self._complete(peer, served, flow)
@@ -254,21 +253,17 @@ class BulkServer:
         try:
             flow.commit()
         except BulkError as error:
-            self._fail(peer, served, error)
+            self._finish(peer, served, failed(flow.id, error))
             return
-        self._finish(peer, served)
+        self._finish(peer, served, Done(flow.id))
         # Whoever else pushes the same blob is done as well.
         for other in list(self._peers.values()):
             for twin in list(other.transfers.values()):
                 if twin.digest == served.digest and isinstance(twin.flow, Inbound):
-                    self._finish(other, twin)
+                    self._finish(other, twin, Done(twin.flow.id))
 
-    def _finish(self, peer: _Peer, served: _Served) -> None:
-        self._tell(served.route, Done(served.flow.id))
-        self._close(peer, served.flow.id)
-
-    def _fail(self, peer: _Peer, served: _Served, error: BulkError) -> None:
-        self._tell(served.route, failed(served.flow.id, error))
+    def _finish(self, peer: _Peer, served: _Served, last: Done | Failed) -> None:
+        self._tell(served.route, last)
         self._close(peer, served.flow.id)
 
     def _credit(self, peer: _Peer, served: _Served | None, message: Credit) -> None:
@@ -295,8 +290,7 @@ class BulkServer:
             next_one = peer.transfers[granted]
             assert isinstance(next_one.flow, Inbound)
             next_one.flow.receiver.grant()
-            position = next_one.flow.receiver.position()
-            self._tell(next_one.route, Credit(granted, position.received, position.limit))
+            self._tell(next_one.route, Credit(granted, *next_one.flow.receiver.position()))
 
     def _forget_if_idle(self, peer: _Peer) -> None:
         if not peer.transfers:

@@ -29,40 +29,31 @@ from manta.transports.zeromq.sockets import SocketFactory, parse_event
 
 if TYPE_CHECKING:
     from manta.transports.blobs.interface import Depot
-    from manta.transports.bulk.server import Authorize
     from manta.transports.bulk.wire import BulkMessage
     from manta.transports.interface import Buffer
-    from manta.transports.security.admission import Admission
     from manta.transports.zeromq.sockets import Socket
 
 _log = logging.getLogger(__name__)
 _BURST = 64  # messages read from one socket before the others have their turn
 
 
+def send_to(socket: Socket, route: bytes, frames: list[Buffer]) -> bool:
+    """False when the peer is gone or takes no more."""
+    try:
+        socket.send_multipart([route, *frames], zmq.NOBLOCK, copy=False)
+    except zmq.ZMQError as error:
+        if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+            raise
+        return False
+    return True
+
+
 class ServerSocket:
     """A ROUTER and the server behind it. Lives on the loop's thread."""
 
-    def __init__(
-        self,
-        socket: Socket,
-        depot: Depot,
-        admission: Admission,
-        authorize: Authorize,
-        options: BulkOptions,
-        total: Statistics,
-    ) -> None:
-        self._server = BulkServer(depot, admission, authorize, self._send, options, total)
+    def __init__(self, socket: Socket, server: BulkServer) -> None:
         self._socket = socket
-
-    def _send(self, route: bytes, frames: list[Buffer]) -> bool:
-        """False when the peer is gone or takes no more."""
-        try:
-            self._socket.send_multipart([route, *frames], zmq.NOBLOCK, copy=False)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
-            return False
-        return True
+        self._server = server
 
     def read(self) -> None:
         for _ in range(_BURST):
@@ -139,7 +130,8 @@ class ClientSocket:
         if self.client.busy:
             self._used_at = now
             if self._socket is None and not self._resolving and now >= self._retry_at:
-                self._connect()
+                self._resolving = True
+                resolve_later(self._host, self._loop.call, self._resolved)
         elif self._socket is None:
             self._loop.members.remove(self)
         elif now >= self._used_at + self._options.idle:
@@ -159,10 +151,6 @@ class ClientSocket:
         except zmq.Again:
             return False
         return True
-
-    def _connect(self) -> None:
-        self._resolving = True
-        resolve_later(self._host, self._loop.call, self._resolved)
 
     def _resolved(self, found: list[str]) -> None:
         self._resolving = False

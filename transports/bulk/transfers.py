@@ -79,8 +79,7 @@ class Inbound:
             return None
         self._sink.write(payload_of(message, payload))
         self._total.received += message.length
-        position = self.receiver.position()
-        return Credit(self.id, position.received, position.limit)
+        return Credit(self.id, *self.receiver.position())
 
     def commit(self) -> None:
         """Raises BulkError, and then nothing is published."""

@@ -42,67 +42,61 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
 
 
-class OpenPush(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    id: TransferId
+
+
+class OpenPush(_Message, frozen=True, tag=1):
     """The peer is to take this blob."""
 
-    id: TransferId
     digest: Digest
     size: Bytes
 
 
-class OpenFetch(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class OpenFetch(_Message, frozen=True, tag=2):
     """The peer is to send this blob, from `received` up to `limit`."""
 
-    id: TransferId
     digest: Digest
     size: Bytes
     received: Bytes
     limit: Bytes
 
 
-class Accept(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Accept(_Message, frozen=True, tag=3):
     """Answers either: the receiver holds `received` bytes and takes them up to `limit`."""
 
-    id: TransferId
     received: Bytes
     limit: Bytes
 
 
-class Chunk(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Chunk(_Message, frozen=True, tag=4):
     """`length` bytes of the blob, in the next frame."""
 
-    id: TransferId
     offset: Bytes
     length: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK)]
     compressed: bool
 
 
-class Credit(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Credit(_Message, frozen=True, tag=5):
     """The receiver holds `received` bytes and takes them up to `limit`."""
 
-    id: TransferId
     received: Bytes
     limit: Bytes
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class Done(_Message, frozen=True, tag=6):
     """The receiver has published the blob."""
 
-    id: TransferId
 
-
-class Failed(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class Failed(_Message, frozen=True, tag=7):
     """The transfer failed; `text` is for the user."""
 
-    id: TransferId
     code: str
     text: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
-class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class Cancel(_Message, frozen=True, tag=8):
     """The transfer is no longer wanted."""
-
-    id: TransferId
 
 
 BulkMessage = OpenPush | OpenFetch | Accept | Chunk | Credit | Done | Failed | Cancel

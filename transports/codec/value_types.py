@@ -12,7 +12,8 @@ import struct
 import sys
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
@@ -28,23 +29,15 @@ _DTYPE = re.compile(
     r"|[mM]8(\[[0-9]{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
 _TENSOR_DTYPES = {
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "uint16": 2,
-    "int16": 2,
-    "uint32": 4,
-    "int32": 4,
-    "uint64": 8,
-    "int64": 8,
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-    "complex64": 8,
-    "complex128": 16,
-    "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
+    name: itemsize
+    for itemsize, names in {
+        1: "bool uint8 int8 float8_e4m3fn float8_e5m2",
+        2: "uint16 int16 float16 bfloat16",
+        4: "uint32 int32 float32",
+        8: "uint64 int64 float64 complex64",
+        16: "complex128",
+    }.items()
+    for name in names.split()
 }
 _DATETIME = struct.Struct("<HBBBBBIBB")
 _OFFSET = struct.Struct("<q")
@@ -52,24 +45,20 @@ _NAIVE, _FIXED, _ZONE = range(3)
 _MAX_DIMENSIONS = 64
 _MAX_HEADER = 1024
 _REMEDIES = {
-    "set": "sorted(...) or list(...) of it",
-    "frozenset": "sorted(...) or list(...) of it",
-    "bytearray": "bytes(...) of it",
-    "memoryview": "bytes(...) of it",
-    "complex": "numpy.complex128(...) of it",
-    "date": "its .isoformat()",
-    "time": "its .isoformat()",
-    "timedelta": "its .total_seconds()",
-    "Timestamp": "its .to_pydatetime()",
-    "Decimal": "str(...) of it",
-    "UUID": "str(...) of it",
-    "range": "list(...) of it",
-    "generator": "list(...) of it",
-    "deque": "list(...) of it",
-    "dict_keys": "list(...) of it",
-    "dict_values": "list(...) of it",
-    "DataFrame": 'its .to_dict("list") or .to_numpy()',
-    "Series": "its .to_numpy()",
+    name: remedy
+    for remedy, names in {
+        "sorted(...) or list(...) of it": "set frozenset",
+        "bytes(...) of it": "bytearray memoryview",
+        "numpy.complex128(...) of it": "complex",
+        "its .isoformat()": "date time",
+        "its .total_seconds()": "timedelta",
+        "its .to_pydatetime()": "Timestamp",
+        "str(...) of it": "Decimal UUID",
+        "list(...) of it": "range generator deque dict_keys dict_values",
+        'its .to_dict("list") or .to_numpy()': "DataFrame",
+        "its .to_numpy()": "Series",
+    }.items()
+    for name in names.split()
 }
 
 
@@ -89,59 +78,29 @@ class Refused(Exception):
         return cls(f"is of type {name}, which can't be sent", _remedy(value))
 
 
-class Piece(Protocol):
+class Piece(NamedTuple):
     """Bytes that lie outside the container's head."""
 
-    @property
-    def nbytes(self) -> int: ...
-
-    def view(self) -> Buffer:
-        """The bytes, not copied if they are contiguous."""
+    nbytes: int
+    view: Callable[[], Buffer]
+    """Returns the bytes, not copied if they are contiguous."""
 
 
-class BytesPiece:
-    """Long bytes, or a long str in UTF-8."""
-
-    __slots__ = ("_data", "nbytes")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.nbytes = len(data)
-
-    def view(self) -> Buffer:
-        return self._data
+def _array_view(numpy: Any, array: Any) -> Buffer:
+    """The array's bytes in C order."""
+    if not array.nbytes:
+        return b""
+    run = numpy.ascontiguousarray(array).reshape(-1)
+    return memoryview(run.view(numpy.uint8))
 
 
-class _ArrayPiece:
-    __slots__ = ("_array", "_numpy", "nbytes")
-
-    def __init__(self, numpy: Any, array: Any) -> None:
-        self._numpy = numpy
-        self._array = array  # to be written in C order
-        self.nbytes: int = array.nbytes
-
-    def view(self) -> Buffer:
-        if not self.nbytes:
-            return b""
-        run = self._numpy.ascontiguousarray(self._array).reshape(-1)
-        return memoryview(run.view(self._numpy.uint8))
-
-
-class _TensorPiece:
-    __slots__ = ("_tensor", "_torch", "nbytes")
-
-    def __init__(self, torch: Any, tensor: Any) -> None:
-        self._torch = torch
-        self._tensor = tensor
-        self.nbytes: int = tensor.numel() * tensor.element_size()
-
-    def view(self) -> Buffer:
-        # A tensor has no buffer protocol; its .numpy() lacks some dtypes.
-        buffer = bytearray(self.nbytes)
-        if buffer:
-            flat = self._torch.frombuffer(buffer, dtype=self._tensor.dtype)
-            flat.view(self._tensor.shape).copy_(self._tensor)
-        return buffer
+def _tensor_view(torch: Any, tensor: Any) -> Buffer:
+    # A tensor has no buffer protocol; its .numpy() lacks some dtypes.
+    buffer = bytearray(tensor.numel() * tensor.element_size())
+    if buffer:
+        flat = torch.frombuffer(buffer, dtype=tensor.dtype)
+        flat.view(tensor.shape).copy_(tensor)
+    return buffer
 
 
 def pack_array(numpy: Any, array: Any) -> tuple[bytes, Piece]:
@@ -152,7 +111,8 @@ def pack_array(numpy: Any, array: Any) -> tuple[bytes, Piece]:
     dtype = _checked_dtype(array.dtype)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     header = msgpack.packb([dtype, order, array.shape])
-    return header, _ArrayPiece(numpy, array.T if order == "F" else array)
+    in_order = array.T if order == "F" else array
+    return header, Piece(array.nbytes, partial(_array_view, numpy, in_order))
 
 
 def unpack_array(header: bytes, buffer: memoryview) -> Any:
@@ -197,7 +157,9 @@ def pack_tensor(torch: Any, tensor: Any) -> tuple[bytes, Piece]:
     dtype = str(tensor.dtype).partition(".")[2]
     if dtype not in _TENSOR_DTYPES:
         raise Refused(f"is a tensor of {tensor.dtype}, which can't be sent", "its .float()")
-    return msgpack.packb([dtype, tuple(tensor.shape)]), _TensorPiece(torch, tensor)
+    nbytes = tensor.numel() * tensor.element_size()
+    piece = Piece(nbytes, partial(_tensor_view, torch, tensor))
+    return msgpack.packb([dtype, tuple(tensor.shape)]), piece
 
 
 def unpack_tensor(header: bytes, buffer: memoryview) -> Any:

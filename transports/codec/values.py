@@ -49,7 +49,6 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from manta.transports.codec.value_types import (
-    BytesPiece,
     Piece,
     Refused,
     find_refused,
@@ -269,7 +268,7 @@ class _Packer:
             length = value.bit_length() // 8 + 1
             return msgpack.ExtType(_INT, value.to_bytes(length, "little", signed=True))
         if kind is _Long:
-            self.pieces.append(BytesPiece(value.data))
+            self.pieces.append(Piece(len(value.data), lambda: value.data))
             return msgpack.ExtType(value.code, b"")
         if kind is datetime:
             return msgpack.ExtType(_DATETIME, pack_datetime(value))

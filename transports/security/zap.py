@@ -64,7 +64,6 @@ class ZapServer:
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self._context = context
-        self._domains: dict[str, Admission] = {}
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
@@ -73,7 +72,9 @@ class ZapServer:
         self.restarts = 0  # after failures that should not happen
         # Nobody holds this key, so the probe's domain admits no peer.
         self._probe_key = os.urandom(32)
-        self._domains = {_PROBE_DOMAIN: Admission([z85.encode(self._probe_key).decode("ascii")])}
+        self._domains: dict[str, Admission] = {
+            _PROBE_DOMAIN: Admission([z85.encode(self._probe_key).decode("ascii")])
+        }
 
     def start(self) -> None:
         """Return once it answers. Raises LocalTransportError if the context has a handler."""

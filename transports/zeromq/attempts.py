@@ -67,27 +67,19 @@ class Attempt:
         """Why nothing more came in time."""
         if not self.connected:
             return DownReason.UNREACHABLE
-        if self.admitted or not self.greeted:
-            return DownReason.SILENT
-        return DownReason.BUSY
+        is_silent = self.admitted or not self.greeted
+        return DownReason.SILENT if is_silent else DownReason.BUSY
 
 
-_BASE = {
-    DownReason.LOST: 0.02,
-    DownReason.SILENT: 0.1,
-    DownReason.UNREACHABLE: 0.1,
-    DownReason.UNKNOWN_HOST: 0.1,
-    DownReason.BUSY: 0.5,
-    DownReason.CLOSED: 0.2,
+_WAITS = {
+    DownReason.LOST: (0.02, 1.0),
+    DownReason.SILENT: (0.1, 1.0),
+    DownReason.UNREACHABLE: (0.1, 1.0),
+    DownReason.UNKNOWN_HOST: (0.1, 1.0),
+    DownReason.BUSY: (0.5, 2.0),
+    DownReason.CLOSED: (0.2, 1.0),
 }
-_LONGEST = {
-    DownReason.LOST: 1.0,
-    DownReason.SILENT: 1.0,
-    DownReason.UNREACHABLE: 1.0,
-    DownReason.UNKNOWN_HOST: 1.0,
-    DownReason.BUSY: 2.0,
-    DownReason.CLOSED: 1.0,
-}
+"""Seconds: the first wait, which doubles, and the longest."""
 
 
 def backoff(reason: DownReason, failures: int, random: float) -> float:
@@ -96,7 +88,6 @@ def backoff(reason: DownReason, failures: int, random: float) -> float:
     `random`, from 0 to 1, spreads the peers of a server that was lost. A peer that was
     refused waits longest, since only people change that.
     """
-    base = _BASE.get(reason, 1.0)
-    longest = _LONGEST.get(reason, 5.0)
+    base, longest = _WAITS.get(reason, (1.0, 5.0))
     wait: float = min(longest, base * 2 ** min(failures - 1, 10))
     return wait * (0.5 + random)

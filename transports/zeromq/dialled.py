@@ -7,8 +7,11 @@ connection that knows nothing of it. So each attempt has a socket of its own, an
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
+import socket
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +23,6 @@ from manta.transports.addresses import join_address, resolve_later, split_addres
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Bye, Kind
 from manta.transports.zeromq.attempts import GREETING_AFTER, PATIENCE, Attempt, Event, backoff
-from manta.transports.zeromq.greeting import GreetingProbe
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
@@ -43,6 +45,12 @@ if TYPE_CHECKING:
     from manta.transports.zeromq.sockets import Socket, SocketFactory
 
 _MONITORED = sum(Event)
+_SIGNATURE = b"\xff"  # how a greeting begins
+_AFTER_BYE = {
+    Bye.VERSION: DownReason.VERSION,
+    Bye.PROTOCOL: DownReason.PROTOCOL,
+    Bye.NO_LINK: DownReason.LOST,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +70,7 @@ class DialledLink(ZmqLink):
     ) -> None:
         super().__init__(io, threading.Lock(), server_key, handler, options)
         self._factory = factory
-        self._address = address
+        self.address = address
         self._host, self._port = split_address(address)
         self._forget = forget
         self._dealer: _Dealer | None = None
@@ -71,22 +79,18 @@ class DialledLink(ZmqLink):
         self._retry: Timer | None = None
         self._waiting: Timer | None = None
 
-    @property
-    def address(self) -> str:
-        return self._address
-
     def close(self) -> None:
         with self._lock:
             if self._ended:
                 return
-            up = self._state is None
+            up = self.state is None
             if up and self._socket is not None:
                 try:
                     self._transmit([frames.encode_bye(Bye.CLOSING)])
                 except zmq.ZMQError as error:
                     _log.debug("no BYE to %r: %s", self, error)
             self._ended = True
-            self._state = DownReason.CLOSED
+            self.state = DownReason.CLOSED
         self._notify_down(DownReason.CLOSED)
         self._io.call(partial(self._abandon, linger=up))
 
@@ -97,11 +101,11 @@ class DialledLink(ZmqLink):
         self._retry = None
         if self._ended:
             return
-        self._waiting = self._io.call_later(PATIENCE, self._not_resolved)
+        # It is down meanwhile, though the name service may still answer.
+        self._waiting = self._io.call_later(
+            PATIENCE, partial(self._set_down, DownReason.UNREACHABLE)
+        )
         resolve_later(self._host, self._io.call, self._resolved)  # libzmq would block all links
-
-    def _not_resolved(self) -> None:
-        self._set_down(DownReason.UNREACHABLE)  # the name service may still answer
 
     def _resolved(self, found: list[str]) -> None:
         if self._waiting is not None:
@@ -116,12 +120,12 @@ class DialledLink(ZmqLink):
     def _connect(self, host: str) -> None:
         self._reset()
         self.tcp = None
-        dealer = _Dealer(self._io, self._lock, self)
+        dealer = _Dealer(self._io, self._lock, self, host, self._port)
         try:
-            dealer.open(self._factory, host, self._port)
+            dealer.open(self._factory)
         except zmq.ZMQError as error:
             dealer.close(linger=False)
-            _log.warning("cannot dial %s: %s", self._address, error)
+            _log.warning("cannot dial %s: %s", self.address, error)
             self._failed(DownReason.UNREACHABLE)
             return
         self._dealer = dealer
@@ -131,16 +135,16 @@ class DialledLink(ZmqLink):
         dealer.arm()
 
     def _transmit(self, encoded: list[Buffer]) -> None:
-        socket = self._socket.socket if self._socket is not None else None
-        if socket is None:
+        dealer = self._socket.socket if self._socket is not None else None
+        if dealer is None:
             raise zmq.ZMQError(zmq.EHOSTUNREACH)
         if len(encoded) == 1:
-            send_part(socket, encoded[0], NOBLOCK)
+            send_part(dealer, encoded[0], NOBLOCK)
         else:
-            socket.send_multipart(encoded, NOBLOCK)
+            dealer.send_multipart(encoded, NOBLOCK)
 
-    def _connection_lost(self, socket: LockedSocket) -> None:
-        if socket is self._dealer:
+    def _connection_lost(self, lost: LockedSocket) -> None:
+        if lost is self._dealer:
             self._give_up(DownReason.LOST)
 
     def attempt_failed(self, dealer: _Dealer, reason: DownReason) -> None:
@@ -151,16 +155,17 @@ class DialledLink(ZmqLink):
         """Handle a message from the server."""
         if self._ended or dealer is not self._dealer:
             return
-        if len(parts) == 1 and self._state is None and self._take_single(parts[0].bytes):
+        if len(parts) == 1 and self.state is None and self._take_single(parts[0].bytes):
             return
         try:
             head, message = read(parts, 0, self._options.limits)
             if head.kind == BYE:
                 reason = frames.decode_bye(head)
                 if reason is Bye.VERSION:
-                    self._peer_version = frames.version_of(parts[0].bytes)
+                    major, minor, *_ = parts[0].bytes
+                    self.peer_version = f"{major}.{minor}"
                 self._on_bye(reason)
-            elif self._state is None:
+            elif self.state is None:
                 self._take(head, message)
             elif head.kind == Kind.HELLO:
                 self._agree(frames.decode_hello(head))
@@ -174,15 +179,9 @@ class DialledLink(ZmqLink):
             self._violated(error)
 
     def _on_bye(self, reason: Bye) -> None:
-        if reason is Bye.VERSION:
-            self._give_up(DownReason.VERSION)
-        elif reason is Bye.PROTOCOL:
+        if reason is Bye.PROTOCOL:
             _log.warning("%r says that this side broke the protocol", self)
-            self._give_up(DownReason.PROTOCOL)
-        elif reason is Bye.NO_LINK:
-            self._give_up(DownReason.LOST)
-        else:
-            self._give_up(DownReason.CLOSED)
+        self._give_up(_AFTER_BYE.get(reason, DownReason.CLOSED))
 
     def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
         if self._ended or self._dealer is None:
@@ -203,14 +202,14 @@ class DialledLink(ZmqLink):
         suspicion = reason is DownReason.WRONG_KEY and self._last_failure is not reason
         self._last_failure = reason
         self._retry = self._io.call_later(0.05 if suspicion else wait, self.attempt)
-        if not suspicion or self._state is None:
+        if not suspicion or self.state is None:
             self._set_down(DownReason.LOST if suspicion else reason)
 
     def _set_down(self, reason: DownReason) -> None:
         with self._lock:
-            if self._ended or self._state is reason:
+            if self._ended or self.state is reason:
                 return
-            self._state = reason
+            self.state = reason
         self._notify_down(reason)
 
     def _abandon(self, *, linger: bool) -> None:
@@ -231,27 +230,28 @@ class DialledLink(ZmqLink):
 class _Dealer(LockedSocket):
     """One attempt to connect: a DEALER and its monitor."""
 
-    def __init__(self, io: IoThread, lock: threading.Lock, link: DialledLink) -> None:
+    def __init__(
+        self, io: IoThread, lock: threading.Lock, link: DialledLink, host: str, port: int
+    ) -> None:
         super().__init__(io, lock)
         self.attempt = Attempt()
         self._link = link
         self._monitor: Socket | None = None
         self._probe: GreetingProbe | None = None
         self._timers: list[Timer] = []
-        self._host, self._port = "", 0
-
-    def open(self, factory: SocketFactory, host: str, port: int) -> None:
         self._host, self._port = host, port
+
+    def open(self, factory: SocketFactory) -> None:
         self.socket = factory.client(zmq.DEALER, self._link.peer_key)
         self._monitor = self.socket.get_monitor_socket(_MONITORED)
         self._monitor.linger = 0
         self.io.add_reader(fd_of(self.socket), self.drain)
         self.io.add_reader(fd_of(self._monitor), self._drain_monitor)
         self._timers = [
-            self.io.call_later(PATIENCE, self._out_of_patience),
+            self.io.call_later(PATIENCE, lambda: self._failed(self.attempt.on_deadline())),
             self.io.call_later(GREETING_AFTER, self._probe_greeting),
         ]
-        factory.connect(self.socket, join_address(host, port))
+        factory.connect(self.socket, join_address(self._host, self._port))
 
     def arm(self) -> None:
         """Read both sockets, which arms their descriptors."""
@@ -268,16 +268,16 @@ class _Dealer(LockedSocket):
     def close(self, *, linger: bool) -> None:
         self.answered()
         with self.lock:
-            socket, self.socket = self.socket, None
-        if socket is None:
+            dealer, self.socket = self.socket, None
+        if dealer is None:
             return
-        self.io.remove_reader(fd_of(socket))
+        self.io.remove_reader(fd_of(dealer))
         if self._monitor is not None:
             self.io.remove_reader(fd_of(self._monitor))
-            socket.disable_monitor()
+            dealer.disable_monitor()
             self._monitor.close()
             self._monitor = None
-        socket.close(None if linger else 0)
+        dealer.close(None if linger else 0)
 
     def arrived(self, parts: list[zmq.Frame]) -> None:
         self._link.arrived(self, parts)
@@ -289,9 +289,6 @@ class _Dealer(LockedSocket):
                 self._link.tcp = TcpConnection.of(value)
             self._failed(self.attempt.on_event(event, value))
 
-    def _out_of_patience(self) -> None:
-        self._failed(self.attempt.on_deadline())
-
     def _failed(self, reason: DownReason | None) -> None:
         if reason is not None:
             # A BYE may have arrived before the connection ended.
@@ -300,8 +297,40 @@ class _Dealer(LockedSocket):
 
     def _probe_greeting(self) -> None:
         if self.attempt.connected and not self.attempt.admitted:
+            self._probe = GreetingProbe(self.io, self._host, self._port, self.attempt)
 
-            def greeted() -> None:
-                self.attempt.greeted = True
 
-            self._probe = GreetingProbe(self.io, self._host, self._port, greeted)
+class GreetingProbe:
+    """Does a server speak ZMTP? One that does sends its greeting unasked (RFC 23).
+
+    A server that cannot decide now (ZAP 300) and a frozen one look the same to a zmq client, but
+    only the first greets. So this connects, reads one byte and hangs up; it never blocks.
+    """
+
+    def __init__(self, io: IoThread, host: str, port: int, attempt: Attempt) -> None:
+        self._io = io
+        self._attempt = attempt
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket: socket.socket | None = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        if self._socket.connect_ex((host, port)) in (0, errno.EINPROGRESS):
+            io.add_reader(self._socket.fileno(), self._read)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._socket is None:
+            return
+        self._io.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+
+    def _read(self) -> None:
+        if self._socket is None:
+            return
+        first = b""
+        with contextlib.suppress(OSError):  # the server hung up
+            first = self._socket.recv(1)
+        self.close()
+        self._attempt.greeted = first == _SIGNATURE

@@ -12,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from manta.transports.errors import LocalTransportError
@@ -69,26 +70,21 @@ class IoThread:
         """Run `call` there and return what it does. Raises what it raises, and TimeoutError."""
         if self.is_current():
             return call()
-        done = threading.Event()
-        results: list[T] = []
-        errors: list[BaseException] = []
+        outcome: Future[T] = Future()
 
         def both() -> None:
             try:
-                results.append(call())
+                outcome.set_result(call())
             except BaseException as error:  # goes to who waits
-                errors.append(error)
-            done.set()
+                outcome.set_exception(error)
 
         if not self.call(both):
             raise LocalTransportError("the transport is closed: make a new one")
-        if not done.wait(timeout):
+        if not wait([outcome], timeout).done:
             raise TimeoutError(
                 f"the I/O thread did not answer in {timeout:g} s: a handler blocks it"
             )
-        if errors:
-            raise errors[0]
-        return results[0]
+        return outcome.result()
 
     # --- for the I/O thread ----------------------------------------------------------------
 
@@ -118,7 +114,7 @@ class IoThread:
             while not jobs.stopped:
                 for job in jobs.take():  # one that posts itself again comes after all others
                     _guarded(job)
-                wait = -1.0
+                pause = -1.0
                 if timers:
                     now = time.monotonic()
                     while timers and timers[0][0] <= now:
@@ -126,10 +122,10 @@ class IoThread:
                         if call is not None:
                             _guarded(call)
                     if timers:
-                        wait = max(0.0, timers[0][0] - now)
+                        pause = max(0.0, timers[0][0] - now)
                 if not jobs.idle:
-                    wait = 0.0
-                for fd, _ in poll(wait):
+                    pause = 0.0
+                for fd, _ in poll(pause):
                     reader = readers.get(fd)
                     if reader is not None:  # not the queue, nor removed by one before it
                         _guarded(reader)

@@ -162,16 +162,17 @@ class ZmqLink(ABC):
     ) -> None:
         self._io = io
         self._lock = lock
-        self._peer_key = peer_key
+        self.peer_key = peer_key
         self._handler = handler
         self._options = options
-        self._state: DownReason | None = DownReason.CONNECTING
+        self.address = ""  # of a listener, on a dialled link
+        self.state: DownReason | None = DownReason.CONNECTING
         self._ended = False
         self._socket: LockedSocket | None = None
         self._backlog: deque[list[Buffer]] = deque()
         self._flushing = False
         self.tcp: TcpConnection | None = None  # None while not known
-        self._peer_version = ""
+        self.peer_version = ""
         self._reset()
 
     def _reset(self) -> None:
@@ -188,33 +189,17 @@ class ZmqLink(ABC):
         self._progress = Progress(2 * self._options.limits.message_bytes + 1024 * 1024)
         self._backlog.clear()
 
-    @property
-    def peer_key(self) -> str:
-        return self._peer_key
-
-    @property
-    def address(self) -> str:
-        return ""
-
-    @property
-    def state(self) -> DownReason | None:
-        return self._state
-
-    @property
-    def peer_version(self) -> str:
-        return self._peer_version
-
     def __repr__(self) -> str:
-        state = self._state or "up"
-        return f"<{type(self).__name__} {self.address} {self._peer_key[:8]} {state}>"
+        state = self.state or "up"
+        return f"<{type(self).__name__} {self.address} {self.peer_key[:8]} {state}>"
 
     # --- sending ---------------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
         encoded, size = frames.encode(message, self._limits)
         with self._lock:
-            if self._state is not None:
-                raise LinkDown(f"the link to {self} is down: {self._state}", self._state)
+            if self.state is not None:
+                raise LinkDown(f"the link to {self} is down: {self.state}", self.state)
             if self._sent + size - self._acknowledged > self._window:
                 raise LinkOverflow(
                     f"{self} has not taken {self._sent - self._acknowledged} bytes: it reads "
@@ -227,7 +212,7 @@ class ZmqLink(ABC):
         """Hand frames to zmq, or queue what it has no room for; with the lock. Raises LinkDown."""
         socket = self._socket
         if socket is None:
-            raise LinkDown(f"the link to {self} is down", self._state or DownReason.LOST)
+            raise LinkDown(f"the link to {self} is down", self.state or DownReason.LOST)
         if self._backlog:
             self._backlog.append([bytes(part) for part in encoded])
             return
@@ -252,7 +237,7 @@ class ZmqLink(ABC):
         """Hand frames to zmq. Raises zmq.Again when it has no room, ZMQError without a peer."""
 
     @abstractmethod
-    def _connection_lost(self, socket: LockedSocket) -> None: ...
+    def _connection_lost(self, lost: LockedSocket) -> None: ...
 
     def _flush_later(self) -> None:
         def arm() -> None:
@@ -266,7 +251,7 @@ class ZmqLink(ABC):
         with self._lock:
             self._flushing = False
             socket = self._socket
-            if socket is None or self._state is not None:
+            if socket is None or self.state is not None:
                 return
             try:
                 while self._backlog:
@@ -348,7 +333,7 @@ class ZmqLink(ABC):
 
     def tick(self, passed: float) -> None:
         """Notice that `passed` seconds passed; on the I/O thread."""
-        if self._state is not None:
+        if self.state is not None:
             return
         if self._heard:
             self._heard = False
@@ -379,15 +364,6 @@ class ZmqLink(ABC):
         else:
             self._give_up(DownReason.PROTOCOL, Bye.PROTOCOL)
 
-    def _call(self, call: Callable[[], None]) -> None:
-        """Call the owner's handler."""
-        if self._ended:
-            return
-        try:
-            call()
-        except BaseException as error:
-            self._handler_failed(error)
-
     def _handler_failed(self, error: BaseException) -> None:
         if isinstance(error, RemoteProtocolError):
             self._violated(error)
@@ -399,8 +375,11 @@ class ZmqLink(ABC):
         with self._lock:
             if self._ended:
                 return
-            self._state = None
-        self._call(lambda: self._handler.link_up(self))
+            self.state = None
+        try:
+            self._handler.link_up(self)
+        except BaseException as error:
+            self._handler_failed(error)
 
     def _notify_down(self, reason: DownReason) -> None:
         """Notify the owner, not from inside a call of its own."""

@@ -84,7 +84,7 @@ class AcceptedLink(ZmqLink):
         else:
             socket.send_multipart(encoded, NOBLOCK)
 
-    def _connection_lost(self, socket: LockedSocket) -> None:
+    def _connection_lost(self, lost: LockedSocket) -> None:
         self._end(DownReason.LOST)
 
     # --- on the I/O thread, but for `close` ---------------------------------------------------
@@ -97,9 +97,9 @@ class AcceptedLink(ZmqLink):
 
     def is_up_for(self, key: object) -> bool:
         """Is the link up, and is this its peer's key?"""
-        if self._state is not None:
+        if self.state is not None:
             return False
-        if key == self._peer_key:
+        if key == self.peer_key:
             return True
         _log.warning("another key than %r uses its routing id: refused", self)
         return False
@@ -154,7 +154,7 @@ class AcceptedLink(ZmqLink):
                     _log.debug("no BYE to %r: %s", self, error)
                 self._listener.sent()
             self._ended = True
-            self._state = reason
+            self.state = reason
             self._backlog.clear()
         self._notify_down(reason)
         self._io.call(partial(self._listener.forget, self))
@@ -300,20 +300,23 @@ class ZmqListener(LockedSocket):
         """Handle a message on a connection that has no link, or no longer has one."""
         if routing_id in self._closing:
             return
+        tcp = _tcp_of(parts[0])
         if denied or not key:
-            self._kill(parts[0])
+            if tcp is not None:
+                tcp.kill()
             return
         try:
             head, _ = read(parts, 1, self.link_options.limits)
-            self._first_message(routing_id, key, head, parts[0])
+            self._first_message(routing_id, key, head, tcp)
         except RemoteProtocolError as error:
-            self._refuse(routing_id, key, parts[0], error)
+            _log.warning("peer %s loses its connection: %s", key, error)
+            bye = Bye.VERSION if isinstance(error, VersionMismatch) else Bye.PROTOCOL
+            self._send_bye(routing_id, bye, tcp)
 
     def _first_message(
-        self, routing_id: bytes, key: str, head: frames.Head, name: zmq.Frame
+        self, routing_id: bytes, key: str, head: frames.Head, tcp: TcpConnection | None
     ) -> None:
         """Open a link if the message is a HELLO. Raises RemoteProtocolError."""
-        tcp = _tcp_of(name)
         if head.kind == Kind.HELLO:
             if len(routing_id) != 5 or routing_id[0] != 0 or routing_id in self._links:
                 # Only ids that this ROUTER generated are unique.
@@ -332,13 +335,6 @@ class ZmqListener(LockedSocket):
             # This side gave the link up, and the peer does not know.
             self._send_bye(routing_id, Bye.NO_LINK, tcp)
 
-    def _refuse(
-        self, routing_id: bytes, key: str, name: zmq.Frame, error: RemoteProtocolError
-    ) -> None:
-        _log.warning("peer %s loses its connection: %s", key, error)
-        bye = Bye.VERSION if isinstance(error, VersionMismatch) else Bye.PROTOCOL
-        self._send_bye(routing_id, bye, _tcp_of(name))
-
     def _send_bye(self, routing_id: bytes, bye: Bye, tcp: TcpConnection | None) -> None:
         with self.lock:
             if self.socket is not None:
@@ -348,11 +344,6 @@ class ZmqListener(LockedSocket):
                     _log.debug("no BYE to a peer without a link: %s", error)
                 self.sent()
         self.close_after_bye(routing_id, tcp)
-
-    def _kill(self, name: zmq.Frame) -> None:
-        tcp = _tcp_of(name)
-        if tcp is not None:
-            tcp.kill()
 
     def _register(self) -> None:
         if self.socket is None or self._monitor is None:

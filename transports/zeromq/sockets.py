@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import zmq
 
@@ -29,22 +30,27 @@ Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
 
 
+def _option(default: int, *names: int) -> Any:
+    return field(default=default, metadata={"zmq": names})
+
+
 @dataclass(frozen=True)
 class SocketOptions:
     """Times in milliseconds, sizes in bytes, high-water marks in messages."""
 
-    linger: int = 1000
-    send_timeout: int = 1000
-    handshake: int = 5000
-    connect_timeout: int = 3000
-    heartbeat: int = 2000
-    heartbeat_timeout: int = 5000
-    reconnect: int = 100  # libzmq adds up to as much again at random; NEVER: not by itself
-    reconnect_max: int = 2000
-    send_hwm: int = 1000
-    receive_hwm: int = 1000
-    frame_bytes: int = 4 * 1024 * 1024  # of a frame before encryption
-    backlog: int = 512  # connections that wait to be accepted
+    linger: int = _option(1000, zmq.LINGER)
+    send_timeout: int = _option(1000, zmq.SNDTIMEO)
+    handshake: int = _option(5000, zmq.HANDSHAKE_IVL)
+    connect_timeout: int = _option(3000, zmq.CONNECT_TIMEOUT)
+    heartbeat: int = _option(2000, zmq.HEARTBEAT_IVL)
+    heartbeat_timeout: int = _option(5000, zmq.HEARTBEAT_TIMEOUT, zmq.HEARTBEAT_TTL)
+    # libzmq adds up to as much again at random; NEVER: not by itself
+    reconnect: int = _option(100, zmq.RECONNECT_IVL)
+    reconnect_max: int = _option(2000, zmq.RECONNECT_IVL_MAX)
+    send_hwm: int = _option(1000, zmq.SNDHWM)
+    receive_hwm: int = _option(1000, zmq.RCVHWM)
+    backlog: int = _option(512, zmq.BACKLOG)  # connections that wait to be accepted
+    frame_bytes: int = _option(4 * 1024 * 1024)  # of a frame before encryption
 
 
 class SocketFactory:
@@ -134,22 +140,10 @@ class SocketFactory:
         options = self.options
         socket = self.context.socket(kind)
         try:
-            for option, value in (
-                (zmq.LINGER, options.linger),
-                (zmq.SNDTIMEO, options.send_timeout),
-                (zmq.HANDSHAKE_IVL, options.handshake),
-                (zmq.CONNECT_TIMEOUT, options.connect_timeout),
-                (zmq.HEARTBEAT_IVL, options.heartbeat),
-                (zmq.HEARTBEAT_TIMEOUT, options.heartbeat_timeout),
-                (zmq.HEARTBEAT_TTL, options.heartbeat_timeout),
-                (zmq.RECONNECT_IVL, options.reconnect),
-                (zmq.RECONNECT_IVL_MAX, options.reconnect_max),
-                (zmq.SNDHWM, options.send_hwm),
-                (zmq.RCVHWM, options.receive_hwm),
-                (zmq.MAXMSGSIZE, options.frame_bytes + CURVE_OVERHEAD),
-                (zmq.BACKLOG, options.backlog),
-            ):
-                socket.setsockopt(option, value)
+            for each in fields(options):
+                for option in each.metadata["zmq"]:
+                    socket.setsockopt(option, getattr(options, each.name))
+            socket.setsockopt(zmq.MAXMSGSIZE, options.frame_bytes + CURVE_OVERHEAD)
             if kind == zmq.ROUTER:
                 # Sending to a peer that is gone is an error; nobody takes over a routing id.
                 socket.setsockopt(zmq.ROUTER_MANDATORY, 1)

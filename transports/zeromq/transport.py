@@ -47,7 +47,7 @@ class ZmqTransport:
         options: LinkOptions | None = None,
         sockets: SocketOptions | None = None,
     ) -> None:
-        self._keys = keys
+        self.public_key = keys.public
         self._options = options or LinkOptions()
         self._context: Context = zmq.Context()
         self._zap = ZapServer(self._context)
@@ -64,18 +64,14 @@ class ZmqTransport:
         dialling = replace(sockets, frame_bytes=frame, reconnect=NEVER, reconnect_max=0)
         self._client_factory = SocketFactory(self._context, keys, options=dialling)
         self._changing = threading.Lock()
-        self._listeners: dict[ZmqListener, None] = {}
-        self._links: dict[DialledLink, None] = {}
+        self._listeners: set[ZmqListener] = set()
+        self._links: set[DialledLink] = set()
         self._closed = False
         self._was_healthy = True
         self._io = IoThread("manta-io")
         self._io.start()
         self._ticked_at = time.monotonic()
-        self._io.call(self._tick_later)
-
-    @property
-    def public_key(self) -> str:
-        return self._keys.public
+        self._io.call(lambda: self._io.call_later(self._options.heartbeat / 2, self._tick))
 
     @property
     def healthy(self) -> bool:
@@ -103,10 +99,10 @@ class ZmqTransport:
                 admission,
                 self._options,
                 f"manta.{next(_domains)}",
-                self._forget_listener,
+                self._listeners.discard,
             )
             listener.open(address, fd)
-            self._listeners[listener] = None
+            self._listeners.add(listener)
         return listener
 
     def dial(self, address: str, server_key: str, handler: LinkHandler) -> DialledLink:
@@ -121,9 +117,9 @@ class ZmqTransport:
                 server_key,
                 handler,
                 self._options,
-                self._forget_link,
+                self._links.discard,
             )
-            self._links[link] = None
+            self._links.add(link)
         self._io.call(link.attempt)
         return link
 
@@ -157,9 +153,6 @@ class ZmqTransport:
         for listener in list(self._listeners):
             listener.close_now()
 
-    def _tick_later(self) -> None:
-        self._io.call_later(self._options.heartbeat / 2, self._tick)
-
     def _tick(self) -> None:
         now = time.monotonic()
         interval = self._options.heartbeat / 2
@@ -176,13 +169,7 @@ class ZmqTransport:
             link.tick(passed)
         for listener in list(self._listeners):
             listener.tick(passed)
-        self._tick_later()
-
-    def _forget_link(self, link: DialledLink) -> None:
-        self._links.pop(link, None)
-
-    def _forget_listener(self, listener: ZmqListener) -> None:
-        self._listeners.pop(listener, None)
+        self._io.call_later(interval, self._tick)
 
     def _check_open(self) -> None:
         if self._closed:

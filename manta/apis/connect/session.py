@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from manta.apis.connect.profiles import Target
     from manta.protocol.node import Message
     from manta.protocol.values import BlobRef
-    from manta.transports.bulk.interface import Bulk, BulkPeer
+    from manta.transports.bulk.curve import BulkPeer, CurveBulk
     from manta.transports.codec.values import Encoded
     from manta.transports.security.keys import KeyPair
 
@@ -64,7 +64,7 @@ class Session:
         self._system: ActorSystem | None = None
         self._connection: Connection | None = None
         self._gateway: RemoteRef | None = None
-        self._bulk: Bulk | None = None
+        self._bulk: CurveBulk | None = None
         self._bulk_peer: BulkPeer | None = None
         self._spool = Spool()
         self._state: DownReason | None = DownReason.CONNECTING

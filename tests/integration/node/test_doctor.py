@@ -17,8 +17,8 @@ import pytest
 from manta.console.exit_codes import Exit
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.node.config import load
-from manta.node.doctor import Finding
 from manta.node.doctor.configuration import examine
+from manta.node.doctor.report import Finding
 from manta.node.state import StateFolder
 from manta.protocol.tokens import NODE_AUDIENCE
 from manta.testing.transports import RecordingHandler

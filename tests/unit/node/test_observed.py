@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.scheduling.observed import Cancel, Fetch, Observed, StopRuntimes, Take
-from manta.protocol.node import Assignment, Desired, DesiredChanged, Instance
+from manta.node.scheduling.observed import Cancel, Observed, StopRuntimes, Take
+from manta.protocol.node import Assignment, Desired, DesiredChanged, FetchDesired, Instance
 from manta.protocol.spec import ModuleSpec
 
 MODULE = ModuleSpec("worker")
@@ -69,7 +69,7 @@ def test_wanted_again_before_its_end_is_remembered() -> None:
 def test_gap_is_fetched_once() -> None:
     observed = Observed()
     observed.registered(Desired(1))
-    assert observed.changed(DesiredChanged(3)) == [Fetch()]
+    assert observed.changed(DesiredChanged(3)) == [FetchDesired()]
     assert observed.changed(DesiredChanged(4)) == []
     assert observed.heard_version(4) == []
     assert observed.fetched(Desired(4, (attempt(),), ("s",))) == [Take(attempt())]
@@ -81,18 +81,18 @@ def test_gap_is_fetched_once() -> None:
 def test_a_failed_fetch_is_asked_again() -> None:
     observed = Observed()
     observed.registered(Desired(1))
-    assert observed.heard_version(2) == [Fetch()]
+    assert observed.heard_version(2) == [FetchDesired()]
     observed.fetch_failed()
-    assert observed.heard_version(2) == [Fetch()]
+    assert observed.heard_version(2) == [FetchDesired()]
 
 
 def test_an_answer_that_changes_overtook_undoes_nothing() -> None:
     observed = Observed()
     observed.registered(Desired(1))
-    assert observed.heard_version(2) == [Fetch()]
+    assert observed.heard_version(2) == [FetchDesired()]
     assert observed.changed(DesiredChanged(2, (), (), ("s",))) == []
     assert observed.changed(DesiredChanged(3, (attempt(),), (), ("s",))) == [Take(attempt())]
-    assert observed.fetched(Desired(2, (), ("s",))) == [Fetch()]
+    assert observed.fetched(Desired(2, (), ("s",))) == [FetchDesired()]
     assert observed.fetched(Desired(3, (attempt(),), ("s",))) == []
     assert observed.fetched(Desired(0)) == []  # nobody asked
 
@@ -158,7 +158,7 @@ def test_converges_whatever_is_lost_repeated_or_reordered(steps: list[tuple]) ->
         for action in actions:
             if isinstance(action, Take):
                 taken.append(action.assignment.instance)
-            elif isinstance(action, Fetch):
+            elif isinstance(action, FetchDesired):
                 answers.append(manager.full())
 
     perform(observed.registered(manager.full()))
@@ -203,10 +203,10 @@ def test_the_whole_in_pages_counts_once_all_are_there() -> None:
     old, first, second, third = (attempt(index) for index in range(4))
     observed.registered(Desired(7, (old, first), ("s",)))
     pages = pages_of(7, first, second, third)
-    assert observed.registered(pages[0]) == [Fetch(7, 1)]
+    assert observed.registered(pages[0]) == [FetchDesired(7, 1)]
     assert observed.version != 7  # a heartbeat must not take it for what we hold
     assert observed.heard_version(7) == []
-    assert observed.fetched(pages[1]) == [Fetch(7, 2)]
+    assert observed.fetched(pages[1]) == [FetchDesired(7, 2)]
     assert observed.live == (old, first)
     assert observed.fetched(pages[2]) == [Cancel(old.instance), Take(second), Take(third)]
     assert observed.version == 7
@@ -218,10 +218,10 @@ def test_pages_that_do_not_come_are_asked_for_again_from_the_first() -> None:
     pages = pages_of(7, attempt(0), attempt(1))
     observed.registered(pages[0])
     observed.fetch_failed()
-    assert observed.heard_version(7) == [Fetch()]
-    assert observed.fetched(pages[0]) == [Fetch(7, 1)]
+    assert observed.heard_version(7) == [FetchDesired()]
+    assert observed.fetched(pages[0]) == [FetchDesired(7, 1)]
     # The manager has forgotten that version, and begins with another.
-    assert observed.fetched(pages_of(9, attempt(2), attempt(3))[0]) == [Fetch(9, 1)]
+    assert observed.fetched(pages_of(9, attempt(2), attempt(3))[0]) == [FetchDesired(9, 1)]
     assert observed.fetched(pages_of(9, attempt(2), attempt(3))[1]) == [
         Take(attempt(2)),
         Take(attempt(3)),
@@ -232,8 +232,8 @@ def test_a_page_that_does_not_follow_the_one_before_is_not_believed() -> None:
     observed = Observed()
     pages = pages_of(7, attempt(0), attempt(1), attempt(2))
     observed.registered(pages[0])
-    assert observed.fetched(pages[2]) == [Fetch()]
-    assert observed.fetched(pages_of(8, attempt(0), attempt(1))[1]) == [Fetch()]
+    assert observed.fetched(pages[2]) == [FetchDesired()]
+    assert observed.fetched(pages_of(8, attempt(0), attempt(1))[1]) == [FetchDesired()]
     assert observed.live == ()
 
 
@@ -258,14 +258,14 @@ def test_a_gap_among_the_changes_between_pages_is_fetched() -> None:
     pages = pages_of(7, attempt(0), attempt(1))
     observed.registered(pages[0])
     observed.changed(DesiredChanged(9, (attempt(2),), (), ("s",)))
-    assert observed.fetched(pages[1])[-1] == Fetch()
+    assert observed.fetched(pages[1])[-1] == FetchDesired()
     assert observed.version == 7
 
 
 def test_a_kill_that_came_with_a_gap_is_obeyed() -> None:
     observed = Observed()
     observed.registered(Desired(1, (attempt(0),), ("s",)))
-    assert observed.changed(DesiredChanged(3, killed=("s", "t"))) == [Fetch()]
+    assert observed.changed(DesiredChanged(3, killed=("s", "t"))) == [FetchDesired()]
     assert observed.fetched(Desired(3)) == [Cancel(attempt(0).instance), StopRuntimes("s", True)]
     observed.changed(DesiredChanged(4, (attempt(swarm="t"),), (), ("t",)))
     gone = DesiredChanged(5, (), (attempt(swarm="t").instance,), ())

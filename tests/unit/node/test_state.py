@@ -4,8 +4,10 @@ import logging
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from manta.node.daemon.background import current_status
 from manta.node.daemon.logs import RotatingFile
 from manta.node.errors import IdentityError, StateInUse
 from manta.node.state import (
@@ -14,7 +16,6 @@ from manta.node.state import (
     StateLock,
     Status,
     hardware_id,
-    is_status_of,
 )
 from manta.transports.errors import KeyFileError
 
@@ -75,12 +76,23 @@ def test_status(folder: StateFolder) -> None:
     assert folder.read_status() is None
     folder.write_status(STATUS)
     assert folder.read_status() == STATUS
-    assert is_status_of(STATUS, 7)
-    assert not is_status_of(STATUS, 8)
-    assert not is_status_of(STATUS, None)
-    assert not is_status_of(None, 7)
+    assert current_status(folder) is None  # none runs
     folder.status_file.write_text("nonsense")
     assert folder.read_status() is None
+
+
+def test_the_status_of_a_daemon_before_the_one_that_runs_is_not_current(
+    folder: StateFolder,
+) -> None:
+    lock = folder.open()
+    assert current_status(folder) is None
+    folder.write_status(STATUS)
+    assert current_status(folder) is None
+    own = msgspec.structs.replace(STATUS, pid=os.getpid())
+    folder.write_status(own)
+    assert current_status(folder) == own
+    lock.release()
+    assert current_status(folder) is None
 
 
 def test_hardware_ids_differ_by_configuration() -> None:

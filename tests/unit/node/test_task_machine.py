@@ -4,20 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manta.node.runners.interface import RuntimeExit
+from manta.node.scheduling.reservations import Start
+from manta.node.task_server.messages import AttemptExited, CancelAttempt, SessionLost
 from manta.node.tasks.events import (
-    Assigned,
-    CancelAttempt,
-    Disconnected,
-    Exited,
     Failed,
     KillRuntime,
     Overrun,
     Prepare,
     Prepared,
-    PrepareFailed,
     Ready,
     Report,
-    Returned,
     Revoked,
     RunAttempt,
     StartRuntime,
@@ -77,7 +74,7 @@ class Driver:
     def warm(self, assignment: Assignment | None = None) -> Assignment:
         """Up to RUNNING."""
         assignment = assignment or order()
-        self.feed(Assigned(assignment, 0.5))
+        self.feed(Start(assignment, 0.5))
         self.feed(Prepared(self.session), 1.0)
         self.feed(Ready(self.session), 2.0)
         assert self.machine.state is State.RUNNING
@@ -86,7 +83,7 @@ class Driver:
 
 def test_first_attempt_prepares_starts_and_runs() -> None:
     d, first = Driver(), order()
-    assert d.feed(Assigned(first, 0.5)) == [Prepare("t-1", first)]
+    assert d.feed(Start(first, 0.5)) == [Prepare("t-1", first)]
     assert d.feed(Prepared("t-1"), 1.0) == [StartRuntime("t-1", first)]
     assert not d.machine.current
     assert d.feed(Ready("t-1"), 2.0) == [
@@ -95,7 +92,7 @@ def test_first_attempt_prepares_starts_and_runs() -> None:
     ]
     assert d.machine.current == first.instance
     output = Inline(b"x")
-    [ended] = d.feed(Returned("t-1", first.instance, output, None, 3.0, 0.25), 4.0)
+    [ended] = d.feed(AttemptExited("t-1", first.instance, output, None, 3.0, 0.25), 4.0)
     timings = Timings(0.5, 1.0, 2.0, 3.0, 0.25)
     assert ended == Report(
         TaskEnded(first.instance, A.FINISHED, 1107.0, output, None, timings),
@@ -109,34 +106,34 @@ def test_second_attempt_is_given_at_once() -> None:
     d = Driver()
     first = d.warm()
     second = order(1)
-    assert d.feed(Assigned(second)) == []
-    actions = d.feed(Returned(d.session, first.instance))
+    assert d.feed(Start(second)) == []
+    actions = d.feed(AttemptExited(d.session, first.instance))
     assert actions[1:] == [
         Report(TaskStarted(second.instance, 1103.0)),
         RunAttempt("t-1", second),
     ]
-    d.feed(Returned(d.session, second.instance), 1.0)
+    d.feed(AttemptExited(d.session, second.instance), 1.0)
     assert d.ended[second.instance].timings == Timings()
     third = order(2)
-    assert d.feed(Assigned(third))[-1] == RunAttempt("t-1", third)
+    assert d.feed(Start(third))[-1] == RunAttempt("t-1", third)
 
 
 def test_an_assignment_twice_is_one() -> None:
     d = Driver()
     first = d.warm()
-    assert d.feed(Assigned(first)) == []
+    assert d.feed(Start(first)) == []
     assert d.machine.live == (first.instance,)
-    d.feed(Returned(d.session, first.instance), 1.0)
-    assert d.feed(Assigned(first)) == []  # it has ended
+    d.feed(AttemptExited(d.session, first.instance), 1.0)
+    assert d.feed(Start(first)) == []  # it has ended
     d.started.clear()
     d.ended.clear()
-    assert d.feed(Assigned(first, at=5.0))[-1] == RunAttempt("t-1", first)  # wanted once more
+    assert d.feed(Start(first, at=5.0))[-1] == RunAttempt("t-1", first)  # wanted once more
 
 
 def test_an_attempt_that_raises_leaves_its_runtime_warm() -> None:
     d = Driver()
     first = d.warm()
-    d.feed(Returned(d.session, first.instance, None, ERROR))
+    d.feed(AttemptExited(d.session, first.instance, None, ERROR))
     assert d.ended[first.instance].state == A.FAILED
     assert d.ended[first.instance].error == ERROR
     assert d.machine.state is State.WARM
@@ -147,20 +144,20 @@ def test_an_attempt_that_raises_leaves_its_runtime_warm() -> None:
     [
         (lambda s: Failed(s, ERROR), A.FAILED, "raised"),
         (lambda s: Failed(s, ERROR, platform=True), A.INTERRUPTED, "raised"),
-        (lambda s: Exited(s, 3, "boom\nlast"), A.FAILED, "exited with code 3"),
-        (lambda s: Exited(s, -9), A.FAILED, "memory ran out"),
-        (lambda s: Exited(s, 0), A.INTERRUPTED, "by somebody else than the node"),
-        (lambda s: Exited(s, None, "", "It was refused."), A.FAILED, "It was refused."),
-        (lambda s: Exited(s, 137, "", "The engine went.", True), A.INTERRUPTED, "engine went"),
-        (lambda s: Exited(s, -11), A.FAILED, "SIGSEGV"),
-        (lambda s: Exited(s, -64), A.FAILED, "crashed"),
-        (lambda s: Exited(s, -200), A.FAILED, "signal 200"),
+        (lambda s: RuntimeExit(s, 3, "boom\nlast"), A.FAILED, "exited with code 3"),
+        (lambda s: RuntimeExit(s, -9), A.FAILED, "memory ran out"),
+        (lambda s: RuntimeExit(s, 0), A.INTERRUPTED, "by somebody else than the node"),
+        (lambda s: RuntimeExit(s, None, "", "It was refused."), A.FAILED, "It was refused."),
+        (lambda s: RuntimeExit(s, 137, "", "The engine went.", True), A.INTERRUPTED, "engine went"),
+        (lambda s: RuntimeExit(s, -11), A.FAILED, "SIGSEGV"),
+        (lambda s: RuntimeExit(s, -64), A.FAILED, "crashed"),
+        (lambda s: RuntimeExit(s, -200), A.FAILED, "signal 200"),
     ],
 )
 def test_a_runtime_that_does_not_start(event, state, word) -> None:
     d = Driver()
     first = order()
-    d.feed(Assigned(first))
+    d.feed(Start(first))
     d.feed(Prepared(d.session))
     session = d.session
     actions = d.feed(event(session))
@@ -170,15 +167,15 @@ def test_a_runtime_that_does_not_start(event, state, word) -> None:
     assert ended.error is not None
     assert word in ended.error.sentence
     assert d.machine.state is State.COLD
-    assert d.feed(Assigned(order(attempt=1))) == [Prepare("t-2", order(attempt=1))]
+    assert d.feed(Start(order(attempt=1))) == [Prepare("t-2", order(attempt=1))]
 
 
 def test_a_module_that_cannot_be_fetched_costs_the_attempt_it_was_for() -> None:
     d = Driver()
     first, second = order(), order(1)
-    d.feed(Assigned(first))
-    d.feed(Assigned(second))
-    actions = d.feed(PrepareFailed("t-1", ERROR, platform=True))
+    d.feed(Start(first))
+    d.feed(Start(second))
+    actions = d.feed(Failed("t-1", ERROR, platform=True))
     assert d.ended[first.instance].state == A.INTERRUPTED
     assert actions[-1] == Prepare("t-2", second)
 
@@ -186,7 +183,7 @@ def test_a_module_that_cannot_be_fetched_costs_the_attempt_it_was_for() -> None:
 def test_a_crash_in_the_middle_of_a_round() -> None:
     d = Driver()
     first = d.warm()
-    d.feed(Exited(d.session, 1, "Fatal\nlast line"), 7.0)
+    d.feed(RuntimeExit(d.session, 1, "Fatal\nlast line"), 7.0)
     ended = d.ended[first.instance]
     assert ended.state == A.FAILED
     assert ended.error is not None
@@ -202,19 +199,19 @@ def test_what_takes_too_much_fails_and_its_runtime_ends() -> None:
     assert KillRuntime("t-1") in actions
     ended = d.ended[first.instance]
     assert (ended.state, ended.error, ended.timings.computing) == (A.FAILED, ERROR, 2.0)
-    d.feed(Assigned(order(1)))
+    d.feed(Start(order(1)))
     assert not d.feed(Overrun("t-1", ERROR)), "of a runtime that is gone"
 
 
 def test_a_warm_runtime_that_goes_away_costs_nothing() -> None:
-    for event in (Exited("t-1", -9), Disconnected("t-1", "it closed"), Overrun("t-1", ERROR)):
+    for event in (RuntimeExit("t-1", -9), SessionLost("t-1", "it closed"), Overrun("t-1", ERROR)):
         d = Driver()
         first = d.warm()
-        d.feed(Returned(d.session, first.instance))
+        d.feed(AttemptExited(d.session, first.instance))
         d.feed(event)
         assert d.machine.state is State.COLD
         assert list(d.ended) == [first.instance]
-        assert d.feed(Assigned(order(1))) == [Prepare("t-2", order(1))]
+        assert d.feed(Start(order(1))) == [Prepare("t-2", order(1))]
 
 
 def test_timeout_asks_then_kills() -> None:
@@ -237,7 +234,7 @@ def test_timeout_obeyed_keeps_the_runtime() -> None:
     d = Driver()
     first = d.warm(order(timeout=10.0))
     d.feed(Ticked(), 10.0)
-    d.feed(Returned(d.session, first.instance, Inline(b"late"), None))
+    d.feed(AttemptExited(d.session, first.instance, Inline(b"late"), None))
     assert d.ended[first.instance].state == A.TIMEOUT
     assert d.ended[first.instance].output is None
     assert d.machine.state is State.WARM
@@ -250,7 +247,7 @@ def test_revoked_while_it_runs() -> None:
         CancelAttempt("t-1", first.instance, "the manager cancelled it")
     ]
     assert d.feed(Revoked(first.instance)) == []
-    d.feed(Returned(d.session, first.instance, None, ERROR))
+    d.feed(AttemptExited(d.session, first.instance, None, ERROR))
     assert d.ended[first.instance].state == A.CANCELLED
 
 
@@ -258,7 +255,7 @@ def test_revoked_while_it_waits_or_starts() -> None:
     d = Driver()
     first, second, third = order(), order(1), order(2)
     for assignment in (first, second, third):
-        d.feed(Assigned(assignment))
+        d.feed(Start(assignment))
     d.feed(Revoked(second.instance))
     d.feed(Revoked(first.instance))
     assert [entry.state for entry in d.ended.values()] == [A.CANCELLED, A.CANCELLED]
@@ -271,7 +268,7 @@ def test_revoked_while_it_waits_or_starts() -> None:
 
 def test_revoked_before_it_was_prepared_starts_nothing() -> None:
     d = Driver()
-    d.feed(Assigned(order()))
+    d.feed(Start(order()))
     d.feed(Revoked(order().instance))
     assert d.feed(Prepared("t-1")) == []
     assert d.machine.state is State.COLD
@@ -281,10 +278,10 @@ def test_revoked_before_it_was_prepared_starts_nothing() -> None:
 def test_preparing_and_starting_have_limits() -> None:
     d = Driver()
     first, second = order(), order(1)
-    d.feed(Assigned(first))
+    d.feed(Start(first))
     d.feed(Ticked(), 60.0)
     assert d.ended[first.instance].state == A.INTERRUPTED
-    d.feed(Assigned(second))
+    d.feed(Start(second))
     d.feed(Prepared(d.session))
     d.feed(Ticked(), 30.0)
     ended = d.ended[second.instance]
@@ -296,15 +293,15 @@ def test_preparing_and_starting_have_limits() -> None:
 def test_a_closed_connection_waits_for_the_exit() -> None:
     d = Driver()
     first = d.warm()
-    d.feed(Disconnected(d.session, "its process closed the connection."))
-    d.feed(Exited(d.session, 2), 1.0)
+    d.feed(SessionLost(d.session, "its process closed the connection."))
+    d.feed(RuntimeExit(d.session, 2), 1.0)
     assert d.ended[first.instance].state == A.FAILED
 
 
 def test_a_closed_connection_without_an_exit_is_the_platforms() -> None:
     d = Driver()
     first = d.warm(order(timeout=100.0))
-    d.feed(Disconnected(d.session, "its process closed the connection."))
+    d.feed(SessionLost(d.session, "its process closed the connection."))
     assert d.feed(Ticked(), 5.0)[0] == KillRuntime("t-1")
     assert d.ended[first.instance].state == A.INTERRUPTED
 
@@ -312,8 +309,8 @@ def test_a_closed_connection_without_an_exit_is_the_platforms() -> None:
 def test_last_words_after_a_closed_connection_count() -> None:
     d = Driver()
     first = d.warm()
-    d.feed(Disconnected(d.session, "gone"))
-    d.feed(Returned(d.session, first.instance))
+    d.feed(SessionLost(d.session, "gone"))
+    d.feed(AttemptExited(d.session, first.instance))
     assert d.ended[first.instance].state == A.FINISHED
     assert d.machine.state is State.COLD
 
@@ -321,30 +318,30 @@ def test_last_words_after_a_closed_connection_count() -> None:
 def test_stop_ends_all() -> None:
     d = Driver()
     first = d.warm()
-    d.feed(Assigned(order(1)))
+    d.feed(Start(order(1)))
     actions = d.feed(Stop(A.INTERRUPTED, "the node stops"))
     assert actions[-1] == KillRuntime("t-1")
     assert [entry.state for entry in d.ended.values()] == [A.INTERRUPTED] * 2
-    assert d.feed(Returned("t-1", first.instance)) == []
+    assert d.feed(AttemptExited("t-1", first.instance)) == []
     assert d.feed(Ticked(), 1000.0) == []
-    d.feed(Assigned(order(2)))
+    d.feed(Start(order(2)))
     assert d.ended[order(2).instance].state == A.INTERRUPTED
 
 
 def test_what_an_old_runtime_says_is_ignored() -> None:
     d = Driver()
     first = d.warm()
-    d.feed(Exited("t-1", 1))
+    d.feed(RuntimeExit("t-1", 1))
     second = d.warm(order(1))
     for event in (
-        Returned("t-1", second.instance),
-        Exited("t-1", 1),
+        AttemptExited("t-1", second.instance),
+        RuntimeExit("t-1", 1),
         Failed("t-1", ERROR),
         Ready("t-1"),
         Prepared("t-1"),
-        Disconnected("t-1", "x"),
+        SessionLost("t-1", "x"),
         Overrun("t-1", ERROR),
-        Returned("t-2", first.instance),
+        AttemptExited("t-2", first.instance),
     ):
         assert d.feed(event) == []
     assert d.machine.current == second.instance
@@ -383,21 +380,21 @@ def test_every_assignment_ends_exactly_once(steps: list[tuple]) -> None:
             case ("assign", timeout):
                 assignment = order(len(assigned), timeout)
                 assigned.append(assignment.instance)
-                d.feed(Assigned(assignment))
+                d.feed(Start(assignment))
             case ("prepared",):
                 d.feed(Prepared(session))
             case ("prepare failed",):
-                d.feed(PrepareFailed(session, ERROR))
+                d.feed(Failed(session, ERROR))
             case ("ready",):
                 d.feed(Ready(session))
             case ("failed",) if d.machine.state is State.STARTING:
                 d.feed(Failed(session, ERROR))
             case ("returned", raised) if current:
-                d.feed(Returned(session, current, None, ERROR if raised else None))
+                d.feed(AttemptExited(session, current, None, ERROR if raised else None))
             case ("exited",) if d.runtimes:
-                d.feed(Exited(session, 1))
+                d.feed(RuntimeExit(session, 1))
             case ("disconnected",) if d.runtimes:
-                d.feed(Disconnected(session, "gone"))
+                d.feed(SessionLost(session, "gone"))
             case ("revoke", index) if assigned:
                 d.feed(Revoked(assigned[index % len(assigned)]))
             case ("tick", after):
