@@ -10,6 +10,7 @@ A zmq client socket says little: its monitor reports steps of the connection
     busy (ZAP 300)              CONNECTED, nothing: but the server sent its greeting
     frozen                      CONNECTED, nothing: and no greeting
     wrong server key            CONNECTED, HANDSHAKE_FAILED_NO_DETAIL (EPIPE) at once
+    busy, and quick to decide   the same, but after its WELCOME, which a wrong key never gets
     no CURVE there              CONNECTED, HANDSHAKE_FAILED_PROTOCOL
 """
 
@@ -21,6 +22,7 @@ from enum import IntFlag
 from manta.transports.errors import DownReason
 
 PATIENCE = 4.0  # seconds for an attempt, so that its outcome is known within 5
+WELCOMED = 128  # bytes received: more than a greeting (64), fewer than with a WELCOME (234)
 GREETING_AFTER = 1.0  # seconds until an unfinished handshake is looked into
 
 
@@ -42,6 +44,7 @@ class Attempt:
     def __init__(self) -> None:
         self.connected = False
         self.greeted = False  # the server was seen to speak ZMTP
+        self.welcomed = False  # more came than a greeting: the server holds the key
         self.admitted = False  # the handshake succeeded
         self.answered = False  # HELLO came back: the link is up
 
@@ -56,9 +59,9 @@ class Attempt:
         elif event == Event.HANDSHAKE_FAILED_PROTOCOL:
             return DownReason.PROTOCOL
         elif event == Event.HANDSHAKE_FAILED_NO_DETAIL:
-            # A wrong key is turned down at once, long before anybody looks for a greeting.
-            late = value == errno.EAGAIN or self.greeted
-            return self.on_deadline() if late else DownReason.WRONG_KEY
+            if self.welcomed:
+                return DownReason.BUSY
+            return self.on_deadline() if value == errno.EAGAIN else DownReason.WRONG_KEY
         elif event in (Event.DISCONNECTED, Event.CLOSED):
             return DownReason.LOST if self.admitted else DownReason.UNREACHABLE
         return None

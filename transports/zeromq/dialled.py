@@ -22,7 +22,14 @@ from manta.transports import frames
 from manta.transports.addresses import join_address, resolve_later, split_address
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Bye, Kind
-from manta.transports.zeromq.attempts import GREETING_AFTER, PATIENCE, Attempt, Event, backoff
+from manta.transports.zeromq.attempts import (
+    GREETING_AFTER,
+    PATIENCE,
+    WELCOMED,
+    Attempt,
+    Event,
+    backoff,
+)
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
@@ -35,7 +42,7 @@ from manta.transports.zeromq.links import (
     send_part,
 )
 from manta.transports.zeromq.sockets import parse_event
-from manta.transports.zeromq.tcp import TcpConnection
+from manta.transports.zeromq.tcp import TcpConnection, received_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,7 +205,7 @@ class DialledLink(ZmqLink):
         self._failures += 1
         chance = int.from_bytes(os.urandom(2), "big") / 0xFFFF  # `random` is slow to import
         wait = backoff(reason, self._failures, chance)
-        # A server that closes during the handshake looks the same: so try again at once.
+        # A server that closes before its WELCOME looks the same: so try again at once.
         suspicion = reason is DownReason.WRONG_KEY and self._last_failure is not reason
         self._last_failure = reason
         self._retry = self._io.call_later(0.05 if suspicion else wait, self.attempt)
@@ -240,6 +247,8 @@ class _Dealer(LockedSocket):
         self._probe: GreetingProbe | None = None
         self._timers: list[Timer] = []
         self._host, self._port = host, port
+        self._connection: socket.socket | None = None
+        """What zmq connected: a copy, which still says what was received when zmq has closed it."""
 
     def open(self, factory: SocketFactory) -> None:
         self.socket = factory.client(zmq.DEALER, self._link.peer_key)
@@ -264,6 +273,9 @@ class _Dealer(LockedSocket):
             timer.cancel()
         if self._probe is not None:
             self._probe.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def close(self, *, linger: bool) -> None:
         self.answered()
@@ -285,8 +297,10 @@ class _Dealer(LockedSocket):
     def _drain_monitor(self) -> None:
         while self._monitor is not None and readable(self._monitor):
             event, value = parse_event(self._monitor.recv_multipart(NOBLOCK))
-            if event == Event.CONNECTED:
-                self._link.tcp = TcpConnection.of(value)
+            if event == Event.CONNECTED and (tcp := TcpConnection.of(value)):
+                self._link.tcp, self._connection = tcp, tcp.copy()
+            elif event == Event.HANDSHAKE_FAILED_NO_DETAIL and self._connection is not None:
+                self.attempt.welcomed = (received_by(self._connection) or 0) > WELCOMED
             self._failed(self.attempt.on_event(event, value))
 
     def _failed(self, reason: DownReason | None) -> None:

@@ -210,15 +210,18 @@ class ZmqListener(LockedSocket):
         return self.io.run(those_up, CUT_TIMEOUT)
 
     def cut(self, peer_key: str) -> int:
-        self._admission.deny(peer_key)
-
         def cut() -> int:
+            # Here no message comes in between, which would end its link uncounted.
+            self._admission.deny(peer_key)
             links = self.links(peer_key)
             for link in links:
                 link.revoke()
             return sum(link.state is DownReason.REVOKED for link in links)
 
-        return self.io.run(cut, CUT_TIMEOUT)
+        try:
+            return self.io.run(cut, CUT_TIMEOUT)
+        finally:
+            self._admission.deny(peer_key)  # whatever keeps that thread
 
     def close(self) -> None:
         """Close all links and stop listening."""

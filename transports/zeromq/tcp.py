@@ -53,13 +53,26 @@ class TcpConnection(NamedTuple):
 
     def received(self) -> int | None:
         """Bytes received so far; None where the system does not say."""
-        if not hasattr(socket, "TCP_INFO"):
-            return None
-        with suppress(OSError, struct.error), _copy(self.fd) as copy:
+        with suppress(OSError), _copy(self.fd) as copy:
             if copy.getpeername() == self.peer:
-                info = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-                return int(_RECEIVED.unpack_from(info, _RECEIVED_AT)[0])
+                return received_by(copy)
         return None
+
+    def copy(self) -> socket.socket | None:
+        """A descriptor of the caller's own, who closes it: it outlives zmq's."""
+        with suppress(OSError):
+            return _copy(self.fd)
+        return None
+
+
+def received_by(connection: socket.socket) -> int | None:
+    """Bytes received so far; None where the system does not say."""
+    if not hasattr(socket, "TCP_INFO"):
+        return None
+    with suppress(OSError, struct.error):
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        return int(_RECEIVED.unpack_from(info, _RECEIVED_AT)[0])
+    return None
 
 
 class Progress:

@@ -35,7 +35,6 @@ def test_the_events_are_libzmqs():
             False,
             DownReason.WRONG_KEY,
         ),
-        ([CONNECTED, (Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EPIPE)], True, DownReason.BUSY),
         (
             [CONNECTED, (Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EAGAIN)],
             True,
@@ -54,6 +53,14 @@ def test_each_failure_is_told_apart(events, greeted, reason):
         assert verdict is None
         verdict = attempt.on_event(event, value)
     assert (verdict or attempt.on_deadline()) is reason
+
+
+def test_a_server_that_has_sent_its_welcome_holds_the_key():
+    attempt = Attempt()
+    attempt.on_event(*CONNECTED)
+    attempt.welcomed = True
+    failed = attempt.on_event(Event.HANDSHAKE_FAILED_NO_DETAIL, errno.EPIPE)
+    assert failed is DownReason.BUSY
 
 
 @pytest.mark.parametrize("reason", DownReason)
