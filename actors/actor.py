@@ -63,7 +63,7 @@ class Actor:
         return self._cell.inbox.schedule(self.clock.now() + delay, Envelope(message))
 
     def notify(self, target: Ref | str, message: Any) -> bool:
-        """Tells the actor at a reference or path, where it is no error that nobody takes it.
+        """Tells the actor at a reference or path; that it does not get there is not an error.
 
         Returns False, and leaves a line in the debug log, when that actor is dead, its mailbox
         full, or its process out of reach. May be called from any thread.

@@ -7,7 +7,7 @@ import os
 from typing import NamedTuple
 
 ANY = 0
-"""The incarnation of an address that means whoever lives at the path."""
+"""The incarnation of an address that means whichever actor is at the path."""
 
 
 class Address(NamedTuple):

@@ -59,7 +59,7 @@ def crashed(error: BaseException, where: str = "") -> ExitReason:
 class ActorExit(BaseException):
     """Unwinds the stack of an actor that ends itself.
 
-    It is no Exception, so that `except Exception` in a handler lets it through.
+    It is not an Exception, so that `except Exception` in a handler lets it through.
     """
 
     def __init__(self, reason: ExitReason) -> None:

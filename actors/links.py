@@ -58,7 +58,7 @@ class Connection:
         return self
 
     def close(self) -> None:
-        """Closes the link for good; whoever waits for the other side is told."""
+        """Closes the link; pending requests to the other side fail."""
         if self._cut is None:
             self._cut = DownReason.CLOSED
         self._up.clear()

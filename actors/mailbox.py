@@ -141,7 +141,7 @@ class Mailbox(Generic[T]):
             self._rouse()
 
     def _rouse(self) -> None:
-        """Wakes whoever waits; called under the lock."""
+        """Wakes the waiting thread; called under the lock."""
         if self._waiting:
             self._waiting = False
             self._wakeup.release()

@@ -65,7 +65,7 @@ class Registry:
         return cell.ref
 
     def ref(self, path: str) -> PathRef:
-        """Returns a reference to whoever lives at the path at the moment of each send."""
+        """Returns a reference to whichever actor is at the path at the moment of each send."""
         return PathRef(self, Address(self.name, path))
 
     def tree(self) -> list[TreeNode]:
@@ -165,7 +165,7 @@ class Registry:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PathRef:
-    """Whoever lives at a path at the moment of each send, restarts or not.
+    """Whichever actor is at a path at the moment of each send, across restarts.
 
     A send between two incarnations raises ActorDead.
     """

@@ -1,10 +1,10 @@
 """References to actors of other processes, and the traffic of one link.
 
 Everything that arrives is handled on the transport's I/O thread, which never
-blocks: requests go into mailboxes, and answers directly to whoever waits. A peer
+blocks: requests go into mailboxes, and answers directly to the asker. A peer
 that sends what the protocol or the receiver's `accepts` does not allow loses its
-link. Only published paths can be reached; any other looks like a path where
-nobody lives.
+link. Only published paths can be reached; any other looks like a path without
+an actor.
 """
 
 from __future__ import annotations
@@ -329,7 +329,7 @@ class TellReply(_PeerReply):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RemoteRef:
-    """An actor of another process: whoever lives at a path, or one incarnation."""
+    """An actor of another process: whichever is at a path, or one incarnation."""
 
     _peer: Peer
     address: Address

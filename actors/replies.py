@@ -1,4 +1,4 @@
-"""Replies: each delivers the answer to one ask to whoever waits for it."""
+"""Replies: each delivers the answer to one ask to its asker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reply:
     __slots__ = ("_open", "on_done")
 
     def __init__(self) -> None:
-        self._open = [True]  # list.pop is atomic: whoever takes the item answers
+        self._open = [True]  # list.pop is atomic: the caller that takes the item answers
         self.on_done: Callable[[Reply], None] | None = None
 
     @property

@@ -33,7 +33,7 @@ class ActorSystem(Registry):
 
         def heard(news: ChildStarted | ChildExited) -> None:
             settled.set()
-            if isinstance(news, ChildExited):  # for good: nobody restarts a root
+            if isinstance(news, ChildExited):  # final: a root is not restarted
                 level = logging.DEBUG if news.reason.is_normal else logging.ERROR
                 log.log(level, "%s", news, exc_info=news.reason.error)
 

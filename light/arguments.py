@@ -13,7 +13,7 @@ from typing import Any
 LONGEST_NAME = 1024
 LONGEST_TEXT = 16 * 1024
 LONGEST_WAIT = 366 * 86400.0
-"""Seconds; whoever asks for more waits this long."""
+"""Seconds; longer waits are cut to this."""
 _LARGEST = 2**53
 
 

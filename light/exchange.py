@@ -140,7 +140,7 @@ class Exchange:
                 if isinstance(part.value, str):
                     raise CollectiveError(part.value)
                 return part.value
-        # Whoever is lost does not come back: what there is to reduce is the same for all.
+        # A lost peer does not come back: what there is to reduce is the same for all.
         parts = _collect(number, "all_reduce", timeout, on_loss=on_peer_lost)
         try:
             outcome = reduce([(part.rank, part.value) for part in parts], op)

@@ -14,7 +14,7 @@ class Globals(Mapping[str, Any]):
     """The swarm's globals as a mapping that can be written: the last writer wins.
 
     A read sees every write of the tasks before this one in the graph. Each read fetches the
-    value anew: keep it in a variable to use it twice.
+    value again: keep it in a variable to use it twice.
     """
 
     def __getitem__(self, tag: str) -> Any:

@@ -3,7 +3,7 @@
 A frame is a length (4 bytes, little-endian) and a msgpack map whose "k" is the kind of message.
 A frame to the node has at most MAX_TO_NODE bytes, one to the task at most MAX_TO_TASK. A message
 that brings descriptors (SCM_RIGHTS, sent along with the frame's first byte) says how many under
-"fds". Whoever breaks these rules loses the connection.
+"fds". Breaking these rules costs the connection.
 
 There are two kinds of connections, told apart by the 128-bit token of their first message.
 
@@ -79,7 +79,7 @@ MAX_FDS = 4
 MAX_CHANNELS = 64
 MAX_LOG_TEXT = 32 * 1024
 HEADER = struct.Struct("<I")
-_READ = 64 * 1024  # bytes at a time: malloc would map more anew each time
+_READ = 64 * 1024  # bytes at a time: malloc would map larger buffers again each time
 
 _FD = array.array("i").itemsize
 _CTRUNC = int(socket.MSG_CTRUNC)  # the flag's own `&` is Python
@@ -224,7 +224,7 @@ class MessageSocket:
         return message, self._frames.take(message.get("fds", 0))
 
     def shut(self) -> None:
-        """Makes whoever waits in `receive` find the stream's end; from any thread."""
+        """Ends a pending `receive`, which finds the stream's end; from any thread."""
         try:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -59,7 +59,7 @@ class AttemptClient:
         self._thread = get_ident()
 
     def close(self) -> None:
-        """Ends all connections: whoever still waits for an answer gets none."""
+        """Ends all connections: requests that still wait get no answer."""
         self._closed = True
         for channel in self._channels:
             channel.end(is_idle=channel in self._free)

@@ -51,7 +51,7 @@ class OwnChildren:
             self._file = -1
 
 
-_libc = ctypes.CDLL(None, use_errno=True)  # once: loading it anew costs each attempt 0.15 ms
+_libc = ctypes.CDLL(None, use_errno=True)  # once: loading it again costs each attempt 0.15 ms
 
 
 def _prctl(option: int, argument: int) -> None:

@@ -60,7 +60,7 @@ class ManagerUnreachable(ConnectionFailed):
 
 
 class WrongServerKey(ConnectionFailed):
-    """Whoever answers does not hold the manager's key that the token, the profile or the
+    """The server that answers does not hold the manager's key that the token, the profile or the
     manager of this machine names."""
 
 

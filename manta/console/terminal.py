@@ -41,7 +41,7 @@ class Screen:
         return self.columns if self.is_terminal else None
 
     def show(self, lines: Sequence[str], live: Sequence[str] = ()) -> None:
-        """Print `lines` for good, then `live` lines, which replace the previous ones."""
+        """Print `lines`, which stay, then `live` lines, which replace the previous ones."""
         if self.quiet:
             return
         parts = []

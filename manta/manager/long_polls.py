@@ -39,7 +39,7 @@ class LongPolls(Generic[K]):
     """The polls of one actor, which passes what it receives to `handle`."""
 
     def __init__(self, actor: Actor, everything: K | None = None) -> None:
-        """Whoever wakes `everything` wakes all polls."""
+        """`wake(everything)` wakes all polls."""
         self._actor = actor
         self._everything = everything
         self._waiting: dict[K, list[Poll[K]]] = {}

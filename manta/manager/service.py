@@ -235,5 +235,5 @@ def _signing_seed(home: Home) -> bytes:
         pass  # refused below, without the cause, which could quote the secret
     raise StartError(
         f"{home.signing_key} is damaged: restore it from a backup, or delete it; then all tokens "
-        "must be issued anew."
+        "must be issued again."
     )

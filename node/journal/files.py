@@ -5,7 +5,7 @@ An entry is in its file when `append` returns; it is synced, together with all t
 meanwhile, before it is sent. A blob that an entry names is copied to the spool first and
 deleted from there when no entry names it any more. When the disk takes nothing more,
 what a task wants to keep is refused; the ends of attempts are kept in memory then,
-and the file is written anew as soon as there is room.
+and the file is rewritten as soon as there is room.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPACT_AFTER = 4 * 1024 * 1024
-"""Bytes of a file that are acknowledged before it is written anew."""
+"""Bytes of a file that are acknowledged before it is rewritten."""
 LINES_BOUND = 64 * 1024 * 1024
 """Bytes of log lines of one swarm that wait for the manager."""
 

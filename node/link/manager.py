@@ -1,10 +1,10 @@
 """The node's connection to its manager: it enrols, registers and sends heartbeats, and carries
 the journal and the reads of tasks.
 
-The next registration makes good whatever is lost with a connection, or with this actor: it
-brings all that the node shall run, and how much of the journal the manager has. Reads of tasks
-wait here while the manager is away, and until it has applied what the same attempt wrote before
-them.
+The next registration repairs whatever is lost with a connection, or with this actor: it
+brings everything that the node is to run, and how much of the journal the manager has. Reads
+of tasks wait here while the manager is away, and until it has applied what the same attempt
+wrote before them.
 """
 
 from __future__ import annotations
@@ -328,7 +328,7 @@ class ManagerLink(Actor):
         self._begin_timer = self.after(delay, _Begin(self._connection_count))
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
-    # --- heartbeats and what the node shall run -----------------------------------------
+    # --- heartbeats and the desired state --------------------------------------------
 
     def _beat(self) -> None:
         context, registration, sent = self._context, self._registration, self.clock.now()
@@ -347,7 +347,7 @@ class ManagerLink(Actor):
             self.log.warning("a heartbeat was not answered: %s", error)
             self._missed_beats += 1
             if isinstance(error, Refused) or self._missed_beats >= 3:
-                # It does not know us any more, or hangs: begin anew on this connection.
+                # It does not know us any more, or hangs: register again on this connection.
                 self._disconnected()
                 self._begin_later()
 

@@ -130,7 +130,7 @@ class PeerHub(Actor):
 
         def ended(_: Any, error: BaseException | None) -> None:
             if error is not None and address != self._address:
-                return  # started anew with the manager's other address
+                return  # started again with the manager's other address
             if error is None and blob.size >= MEASURED:
                 self.notify(MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))
             for reply in self._moving.pop(wanted, ()):

@@ -3,11 +3,11 @@
 All that a container sees of the node is mounted at fixed places: `/manta/runtime` (what a task
 needs of Manta), `/manta/module`, `/manta/datasets/NAME` and `/manta/socket`, read-only, and
 `/manta/scratch`. The folder of the socket is mounted, not the socket: a mounted file goes
-stale when the node makes it anew. A runtime runs as the node's own user, so that it may read
+stale when the node recreates it. A runtime runs as the node's own user, so that it may read
 what the node may, and the node remove what it wrote. Nothing is hardened yet: a container can
 do what its engine's defaults allow.
 
-Containers bear the node's label, by which a daemon finds what one before it has left.
+Containers carry the node's label, by which a daemon finds those that an earlier one left.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PATIENCE = 30.0
 """Seconds that the container of an image alone may be out of sight."""
 _CLOSING_TIME = 12.0
 _NO_PROGRAM = 127  # the exit code of an init that finds no such program
-_LOG = {"max-size": "1m", "max-file": "1"}  # for whoever asks the engine: the node has its own
+_LOG = {"max-size": "1m", "max-file": "1"}  # for `docker logs` alone: the node keeps its own
 
 
 @dataclass

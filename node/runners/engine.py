@@ -126,7 +126,7 @@ class Engine:
                 raise ImageMissing(_one_line(error.explanation or str(error))) from None
 
     def signals(self, container: str, since: float) -> set[int]:
-        """That somebody had the engine send it (docker stop, kill, rm --force).
+        """Signals that users had the engine send it (docker stop, kill, rm --force).
 
         `since`: seconds since the epoch; what lies long before the container's end may be
         forgotten. Raises EngineError.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Memory:
     """A memfd that the task writes its value into.
 
-    It is sealed against shrinking: whoever maps a shorter one would die.
+    It is sealed against shrinking: a reader of a truncated mapping would be killed.
     """
 
     def __init__(self, size: int) -> None:

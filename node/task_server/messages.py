@@ -32,7 +32,7 @@ class RunAttempt(msgspec.Struct, frozen=True):
 
 
 class CancelAttempt(msgspec.Struct, frozen=True):
-    """Asks the attempt's code to end, by SIGTERM; whoever asks kills a runtime that does not."""
+    """Asks the attempt's code to end, by SIGTERM; if it does not, the sender kills the runtime."""
 
     session: str
     instance: Instance
@@ -43,7 +43,7 @@ class CancelAttempt(msgspec.Struct, frozen=True):
 
 
 class RuntimeReady(msgspec.Struct, frozen=True):
-    """The module was imported, or will be anew for each attempt: attempts may be given."""
+    """The module was imported, or will be for each attempt: attempts may be sent."""
 
     session: str
     mode: str

@@ -11,10 +11,10 @@ exactly once. A runtime has a session of its own, so that what an old one still 
 | STARTING  | the runtime imports the module | ready -> RUNNING or WARM; failed, gone -> COLD  |
 | WARM      | the runtime waits              | assigned -> RUNNING; gone -> COLD               |
 | RUNNING   | an attempt runs                | ended -> RUNNING or WARM; gone -> COLD          |
-| STOPPED   | for good                       |                                                 |
+| STOPPED   | final                          |                                                 |
 
 A failure in COLD, PREPARING or STARTING is that of the attempt they were for; the next one
-that waits tries anew. An attempt that is cancelled or out of time is asked to end, and after
+that waits tries again. An attempt that is cancelled or out of time is asked to end, and after
 `grace` seconds its runtime is killed. Each step up to WARM has a time limit of its own.
 """
 
@@ -229,7 +229,7 @@ class TaskMachine:
         said = event.stderr_tail
         lines = tuple(said.splitlines()[-20:])
         sentence = event.sentence or _exit(event.code)
-        # 0: somebody sent it SIGTERM, since only the node tells it to end.
+        # 0: it got SIGTERM from elsewhere, since only the node is to end it.
         platform = event.platform or event.code == 0
         self._give_up(
             AttemptState.INTERRUPTED if platform else AttemptState.FAILED,

@@ -17,7 +17,7 @@ from manta.protocol.node import (
 
 
 class FetchFailed(msgspec.Struct, frozen=True):
-    """All that the node shall run could not be fetched."""
+    """The desired state could not be fetched."""
 
 
 class AttemptsAreFresh(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What the pages for those who carry Manta on name is there, and their pictures are as drawn."""
+"""The files that the internals name exist, and the pictures are as drawn."""
 
 from __future__ import annotations
 

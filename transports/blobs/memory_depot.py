@@ -34,7 +34,7 @@ class MemoryDepot:
     """Blobs in sealed memfds, at most `budget` bytes of them; Linux only.
 
     May be used from any thread. The least recently used blob makes room for a new one, unless
-    it is pinned. Whoever has a blob open or mapped keeps its memory, evicted or not.
+    it is pinned. Memory of a blob that is open or mapped stays in use, evicted or not.
     """
 
     def __init__(self, budget: int) -> None:
@@ -86,7 +86,7 @@ class MemoryDepot:
         return put(self, parts)
 
     def adopt(self, fd: int, size: int) -> str:
-        """Seal and keep a memfd that somebody else filled; returns its digest.
+        """Seal and keep a memfd that was filled elsewhere; returns its digest.
 
         Owns the descriptor from here on, even on an error. Raises BlobRefused when it is not a
         memfd of that size, is still mapped for writing, or when there is no room.

@@ -256,7 +256,7 @@ class BulkServer:
             self._finish(peer, served, failed(flow.id, error))
             return
         self._finish(peer, served, Done(flow.id))
-        # Whoever else pushes the same blob is done as well.
+        # Other peers that push the same blob are done as well.
         for other in list(self._peers.values()):
             for twin in list(other.transfers.values()):
                 if twin.digest == served.digest and isinstance(twin.flow, Inbound):

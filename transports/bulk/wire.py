@@ -1,8 +1,8 @@
 """The wire format of bulk transfers: messages, versions, compressed chunks.
 
 A message is one frame: the version byte, then msgpack. A chunk's bytes are a second
-frame. Whoever opens a transfer chooses its id, and reopens it under that id after a
-lost connection.
+frame. The side that opens a transfer chooses its id, and reopens it under that id after
+a lost connection.
 
     push    OpenPush ->  <- Accept   Chunk... ->  <- Credit...   <- Done | Failed
     fetch   OpenFetch -> <- Accept   <- Chunk...   Credit... ->  (all received) | <- Failed

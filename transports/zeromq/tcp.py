@@ -18,7 +18,7 @@ _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info (linux/tcp.h), sinc
 
 
 def _copy(fd: int) -> socket.socket:
-    """Raises OSError when it is no socket."""
+    """Raises OSError when it is not a socket."""
     own = os.dup(fd)
     try:
         return socket.socket(fileno=own)

@@ -48,7 +48,7 @@ class AsyncNodes(AsyncClient):
         self, cluster: ClusterId, *, follow: bool = False
     ) -> AsyncIterator[NodeOverview]:
         """Yields each node; with `follow`, goes on and yields each one that is new or changes in
-        status, load or description (a new `last_seen` alone is no change)."""
+        status, load or description (a new `last_seen` alone does not count)."""
         checks.flag("follow", follow)
         async for node in self.connection.stream(
             await self.list_nodes(cluster),

@@ -114,7 +114,7 @@ def _paths(module: Module, folders: Sequence[Path]) -> list[Path]:
 def _first(candidates: Sequence[Path], tried: list[str]) -> Path | None:
     """Returns the first that is a .py file or package folder; adds the others to `tried`."""
     for candidate in dict.fromkeys(candidates):
-        # os.path takes what is no path at all, such as a long line of source, for missing.
+        # For text that cannot be a path, such as a long line of source, os.path says "missing".
         is_folder = os.path.isdir(candidate)
         if os.path.isfile(candidate / "__init__.py" if is_folder else candidate) and (
             is_folder or candidate.suffix == ".py"

@@ -82,7 +82,7 @@ class Session:
         """Completes once the link is up.
 
         Fails at once when another attempt would not help and, if the manager was never reached,
-        when nobody answers or, after FIRST_CONTACT seconds, when whoever accepts says nothing;
+        when nothing answers or, after FIRST_CONTACT seconds, when what accepts sends nothing;
         otherwise with ManagerUnreachable after `timeout` seconds.
         """
         future: Future[None] = Future()

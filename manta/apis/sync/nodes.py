@@ -47,7 +47,7 @@ class Nodes(Client):
 
     def stream_nodes(self, cluster: ClusterId, *, follow: bool = False) -> Iterator[NodeOverview]:
         """Yields each node; with `follow`, goes on and yields each one that is new or changes in
-        status, load or description (a new `last_seen` alone is no change)."""
+        status, load or description (a new `last_seen` alone does not count)."""
         checks.flag("follow", follow)
         yield from self.connection.stream(
             self.list_nodes(cluster),

@@ -1,4 +1,4 @@
-"""Keeps the nodes of one cluster: their leases, links and loads, and what each shall run.
+"""Keeps the nodes of one cluster: their leases, links and loads, and what each is to run.
 
 A message to a node that is away may be lost: when the node registers it gets its whole desired
 state, and it sends again what was not acknowledged.
@@ -268,7 +268,7 @@ class ClusterNodes:
         """A Gateway that is being restarted need not be told: its end has cut all links."""
         self.actor.notify(GATEWAY, message)
 
-    # What nodes shall run.
+    # What nodes are to run.
 
     def restored(self, message: Restored, *, runs: bool) -> None:
         """Replaces what was known of the swarm by its state according to its log."""

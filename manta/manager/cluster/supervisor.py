@@ -113,7 +113,7 @@ class ClusterSupervisor(Supervisor):
         self._unread = {
             id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final
         }
-        """Swarms that have to read their logs before it is known what nodes shall run."""
+        """Swarms that have to read their logs before it is known what nodes are to run."""
         self._waiting: list[tuple[NodeCame, Reply]] = []
         self._unchecked: list[tuple[FromUser, Reply]] = []
         """Swarms that may be placeable once nodes come back whose links have just dropped."""
@@ -263,7 +263,7 @@ class ClusterSupervisor(Supervisor):
         self._register_waiting()
 
     def _register_waiting(self) -> None:
-        """Answers once all logs are read: only then it is known what nodes shall run and what was
+        """Answers once all logs are read: only then it is known what nodes are to run and what was
         acknowledged."""
         if self._unread:
             return

@@ -245,7 +245,7 @@ class Users(Part):
         change.commit(reply, stored)
 
     def _reveal(self, cluster_id: str) -> None:
-        """Wakes those who watch lists: somebody may now see more of this cluster, or less."""
+        """Wakes watchers of lists: some users now see more of this cluster, or less."""
         revisions = self._context.revisions
         revisions.clusters.changed(cluster_id)
         revisions.swarms.changed(*self._context.cluster(cluster_id).swarms)

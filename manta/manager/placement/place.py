@@ -105,8 +105,8 @@ def _by_id(demand: Demand, nodes: Sequence[NodeView]) -> Demand:
 
 
 def _waits(demand: Demand, nodes: Sequence[NodeView], eligible: int) -> str:
-    """Why the task waits, or nothing: a link that drops for a moment is no reason to run a whole
-    iteration without its node."""
+    """Why the task waits, or nothing: an iteration should not run without a node only because
+    its link has just dropped."""
     task = demand.task
     away = [
         node

@@ -49,7 +49,7 @@ def check(spec: SwarmSpec, nodes: Iterable[NodeView]) -> Plan:
         if here and (wrong := tuple(misnamed(task, here))):
             outcome = replace(outcome, problems=wrong)
         elif tag_of(task) is not None and task.after and not demand.producers:
-            # What a task could not write where it could not run is no problem of its own.
+            # What it needs is not written only because the task before it cannot run.
             outcome = replace(outcome, problems=())
         found[task.alias] = outcome
     edges = (wrong for network in spec.networks for wrong in unknown_in(network, here))

@@ -225,7 +225,7 @@ class Exchange:
         return self.end_iteration()
 
     def blobs(self) -> Iterator[BlobRef]:
-        """Those that somebody may still read."""
+        """Those that may still be read."""
         values: list[Payload | None] = [
             said.value for latest in self.broadcasts.values() for said in latest.values()
         ]

@@ -57,7 +57,7 @@ class Step:
         self.data.remove_live(attempt)
         self.act(Revoke(attempt.node_id, attempt.instance))
         self.data.exchange.end_attempt(attempt.instance, counts=state is AttemptState.FINISHED)
-        self.act(Woken())  # whoever waits for it may wait in vain
+        self.act(Woken())  # polls that wait for it may have to fail now
 
     def cancel(self, attempt: Attempt, why: str) -> None:
         attempt.error = sentences.cancelled(attempt, why)

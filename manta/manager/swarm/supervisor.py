@@ -232,7 +232,7 @@ class SwarmSupervisor(Actor):
                 else:
                     performed.append(action)
         self._set_timer()
-        # Blobs of entries that the machine ignored belong to nobody: a sweep deletes them.
+        # Blobs of entries that the machine ignored are not referenced: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
         self._exchange.polls.wake(*topics)

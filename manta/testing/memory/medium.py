@@ -1,7 +1,7 @@
 """What the memory transports share: virtual time, chance and faults.
 
-All deliveries lie in one heap and are run, in order of time, by whoever calls `step`,
-`run_until` or `run_while`; there are no threads.
+All deliveries lie in one heap and are run, in order of time, in the thread that calls
+`step`, `run_until` or `run_while`; there are no others.
 """
 
 from __future__ import annotations

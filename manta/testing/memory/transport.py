@@ -226,7 +226,7 @@ class MemoryLink:
             self.end(reason, reason)
 
     def end(self, reason: DownReason, told: DownReason) -> None:
-        """End the link for good; the other end is told `told`."""
+        """End the link; the other end gets `told` as the reason."""
         if self._ended:
             return
         self._ended = True
