@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import assert_never
 
 import msgspec
@@ -228,7 +227,7 @@ class SwarmSupervisor(Actor):
                 elif isinstance(action, Woken):
                     topics.add(action.topic)
                 elif missing and isinstance(action, Acknowledge):
-                    performed.append(replace(action, missing=missing))
+                    performed.append(msgspec.structs.replace(action, missing=missing))
                 else:
                     performed.append(action)
         self._set_timer()
