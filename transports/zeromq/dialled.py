@@ -201,12 +201,14 @@ class DialledLink(ZmqLink):
         """Notify the owner, once for each reason, and try again later."""
         if self._ended:
             return
+        welcomed = self._dealer is not None and self._dealer.attempt.welcomed
         self._abandon(linger=linger)
         self._failures += 1
         chance = int.from_bytes(os.urandom(2), "big") / 0xFFFF  # `random` is slow to import
         wait = backoff(reason, self._failures, chance)
-        # A server that closes before its WELCOME looks the same: so try again at once.
-        suspicion = reason is DownReason.WRONG_KEY and self._last_failure is not reason
+        # A server that is opening or closing looks the same: so try again at once.
+        suspect = reason is DownReason.WRONG_KEY or welcomed
+        suspicion = suspect and self._last_failure is not reason
         self._last_failure = reason
         self._retry = self._io.call_later(0.05 if suspicion else wait, self.attempt)
         if not suspicion or self.state is None:
@@ -297,11 +299,17 @@ class _Dealer(LockedSocket):
     def _drain_monitor(self) -> None:
         while self._monitor is not None and readable(self._monitor):
             event, value = parse_event(self._monitor.recv_multipart(NOBLOCK))
-            if event == Event.CONNECTED and (tcp := TcpConnection.of(value)):
-                self._link.tcp, self._connection = tcp, tcp.copy()
+            if event == Event.CONNECTED:
+                self._connected(value)
             elif event == Event.HANDSHAKE_FAILED_NO_DETAIL and self._connection is not None:
                 self.attempt.welcomed = (received_by(self._connection) or 0) > WELCOMED
             self._failed(self.attempt.on_event(event, value))
+
+    def _connected(self, fd: int) -> None:
+        self._link.tcp = tcp = TcpConnection.of(fd)
+        # HELLO may have been read before this event: then the link is up, and nothing is held.
+        if tcp is not None and not self.attempt.answered and self._connection is None:
+            self._connection = tcp.copy()
 
     def _failed(self, reason: DownReason | None) -> None:
         if reason is not None:
