@@ -114,8 +114,9 @@ class NodeSupervisor(Supervisor):
                 self._lanes.attempts_are_fresh(lane, fresh)
             case StopNode(drain):
                 self._stop_node(drain)
-            case _Back(id):
-                self._task_up(id)
+            case _Back(id, ref):
+                if self.child(id) is ref:  # else it has ended again
+                    self._task_up(id)
             case _Gone(task):
                 self._task_gone(task)
             case _:
@@ -222,7 +223,7 @@ class NodeSupervisor(Supervisor):
     def on_child_started(self, id: str, ref: LocalRef) -> None:
         if id in self._tasks and not self._tasks[id].is_up:  # it was restarted
             # What its predecessor told waits in our mailbox: handled before this is.
-            self.ref.tell(_Back(id))
+            self.ref.tell(_Back(id, ref))
 
     def _task_up(self, id: str) -> None:
         task = self._tasks.get(id)
@@ -297,6 +298,7 @@ class _Back(msgspec.Struct, frozen=True):
     """A task supervisor was restarted, and what its predecessor told has been handled."""
 
     id: str
+    ref: LocalRef
 
 
 class _Gone(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import os
 import platform
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, assert_never
@@ -280,12 +281,9 @@ class TaskSupervisor(Actor):
             task=f"{assignment.instance.swarm_id}.{assignment.instance.alias}",
         )
 
-        def on_exit(exit: RuntimeExit) -> None:
-            self.notify(self.ref, exit)  # should we have crashed, our successor has killed it
-
         try:
             scratch.mkdir(mode=0o700)
-            handle = context.runner.start(spec, on_exit)
+            handle = context.runner.start(spec, self._end_of_runtime())
         except (NodeError, OSError) as error:
             self._context.sessions.tell(light.CloseSession(session))
             said = TaskError("LaunchError", str(error))
@@ -319,6 +317,17 @@ class TaskSupervisor(Actor):
         line = LogLine(assignment.instance, self.clock.wall(), level, text)
         self._context.journals.append_lines(assignment.instance.swarm_id, [line])
 
+    def _end_of_runtime(self) -> Callable[[events.TaskEvent], None]:
+        """Returns what is called once, from any thread, with how a runtime ended: it is heard
+        however full the mailbox is. Should this actor have crashed, its successor has killed it."""
+        told: Future[Any] = Future()
+
+        def feed(event: Any, _: BaseException | None) -> None:
+            self._feed(event)
+
+        self.pipe(told, feed)
+        return told.set_result
+
     def _end_runtime(self) -> None:
         left = self._context.runtimes.pop(self.ref.address.path, None)
         if left is None:
@@ -333,9 +342,7 @@ class TaskSupervisor(Actor):
         scratch = context.state.tasks / session
         alias = (context.identity and context.identity.alias) or context.config.alias
         spec = image_spec(session, assignment, alias, scratch, self._found)
-        attempt = ImageAttempt(
-            assignment, context.journals.append_output, partial(self.notify, self.ref)
-        )
+        attempt = ImageAttempt(assignment, context.journals.append_output, self._end_of_runtime())
         try:
             scratch.mkdir(mode=0o777, exist_ok=True)
             scratch.chmod(0o777)  # the image has users of its own; the folder around it is private

@@ -58,8 +58,8 @@ class Enrolment(Part):
         tokens = self._registrar.tokens
 
         def give_back() -> None:
-            now = tokens[used.digest]
-            tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
+            if now := tokens.get(used.digest):  # else its cluster was deleted meanwhile
+                tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
 
         change = Change(self._writer)
         tokens[used.digest] = used

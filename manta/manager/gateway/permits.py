@@ -36,8 +36,10 @@ class Permits(Part):
         """Raises Refused unless the sender has the right in the target's cluster, if it has one."""
         right, cluster_id = request.rule.right, request.cluster_id
         if right is not None and cluster_id is not None:
-            cluster, name = self._directory.clusters[cluster_id], type(request.message).__name__
-            self._roles.check(request.who, right, cluster, name)
+            cluster = self._directory.clusters.get(cluster_id)
+            if cluster is None:  # its deletion is being stored
+                raise Refused(Code.UNKNOWN_CLUSTER, "The cluster was deleted meanwhile.")
+            self._roles.check(request.who, right, cluster, type(request.message).__name__)
 
     def recheck(self, request: Request[Any, Any]) -> None:
         """Raises Refused if the request, which has waited, could not be made any more."""

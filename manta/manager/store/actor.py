@@ -8,9 +8,10 @@ writes can be repeated, so it does not matter whether they had been committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -187,6 +188,8 @@ class Writer:
         self._waiting = False
         self.trouble: StorageUnavailable | None = None
         """Why the last write was not carried out; None if it was."""
+        self.unsettled: dict[tuple[int, Hashable], list[Any]] = {}
+        """By table and key: the values that `Change`s under way have put there, in order."""
 
     @property
     def idle(self) -> bool:

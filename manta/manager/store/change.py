@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
-from typing import TypeVar
+from collections.abc import Callable, Hashable, MutableMapping
+from typing import Any, TypeVar
 
 from manta.actors import Refused, Reply
 from manta.manager.errors import StoreError
@@ -12,9 +12,20 @@ from manta.manager.store.interface import Delete, Put, Write
 from manta.manager.store.records import Record, key_of
 from manta.protocol.codes import Code
 
-K = TypeVar("K")
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 R = TypeVar("R", bound=Record)
+
+
+_NOTHING: Any = object()
+"""What a key holds that is not there."""
+
+
+class _Held:
+    """The value of one key: as it is stored, or as a change under way has left it."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class Change:
@@ -30,6 +41,7 @@ class Change:
         self._failed = failed
         self._writes: list[Write] = []
         self._undo: list[Callable[[], object]] = []
+        self._settle: list[Callable[[], object]] = []
 
     def put(self, table: MutableMapping[str, R], record: R) -> None:
         """Enters the record under its key, and stores it."""
@@ -41,25 +53,39 @@ class Change:
         self.remove(table, key_of(record))
         self.write(Delete(type(record), key_of(record)))
 
-    # In memory alone. Undoing leaves what another change has put there since.
+    # In memory alone. What is refused leaves what a later change has put there, and when that is
+    # refused as well, what was there before both is back.
 
     def set(self, table: MutableMapping[K, V], key: K, value: V) -> None:
-        before = table.get(key)
-        table[key] = value
-
-        def undo() -> None:
-            if table.get(key) is not value:
-                return
-            if before is None:
-                del table[key]
-            else:
-                table[key] = before
-
-        self.on_refusal(undo)
+        self._hold(table, key, value)
 
     def remove(self, table: MutableMapping[K, V], key: K) -> None:
-        value = table.pop(key)
-        self.on_refusal(lambda: table.setdefault(key, value))
+        self._hold(table, key, _NOTHING)
+
+    def _hold(self, table: MutableMapping[K, Any], key: K, value: Any) -> None:
+        place = (id(table), key)
+        before = table.get(key, _NOTHING)
+        chain = self._writer.unsettled.setdefault(place, [_Held(before)])
+        held = _Held(value)
+        chain.append(held)
+        _show(table, key, value)
+
+        def settle() -> None:
+            chain.remove(held)
+            if len(chain) == 1:
+                self._writer.unsettled.pop(place, None)
+
+        def stored() -> None:
+            chain[0].value = value
+            settle()
+
+        def undo() -> None:
+            settle()
+            if table.get(key, _NOTHING) is value:
+                _show(table, key, chain[-1].value)
+
+        self._settle.append(stored)
+        self._undo.append(undo)
 
     def on_refusal(self, step: Callable[[], object]) -> None:
         """Calls the step if the change is not stored; the last one first."""
@@ -75,6 +101,8 @@ class Change:
 
         def then(error: StoreError | None) -> None:
             if error is None:
+                for settle in self._settle:
+                    settle()
                 stored()
                 return
             for step in reversed(self._undo):
@@ -82,3 +110,10 @@ class Change:
             reply.fail(Refused(Code.STORAGE, f"{self._failed}: {error}"))
 
         self._writer.write(*self._writes, then=then)
+
+
+def _show(table: MutableMapping[K, Any], key: K, value: Any) -> None:
+    if value is _NOTHING:
+        table.pop(key, None)
+    else:
+        table[key] = value

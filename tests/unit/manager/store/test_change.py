@@ -24,6 +24,7 @@ class Scribe:
     def __init__(self) -> None:
         self.writes: list[Write] = []
         self.answer: list[Callable[[StoreError | None], None]] = []
+        self.unsettled: dict[Any, list[Any]] = {}
 
     def write(self, *writes: Write, then: Callable[[StoreError | None], None]) -> None:
         self.writes += writes
@@ -91,3 +92,37 @@ def test_undoing_leaves_what_a_later_change_has_put_there(scribe: Scribe) -> Non
     assert users == {"1": RENAMED}
     scribe.answer[1](None)
     assert users == {"1": RENAMED}
+
+
+@pytest.mark.parametrize("delete_first", [False, True])
+def test_two_changes_of_one_key_that_are_both_refused_leave_what_is_stored(
+    scribe: Scribe, delete_first: bool
+) -> None:
+    users = {"1": ANN}
+    first, second = change(scribe), change(scribe)
+    if delete_first:
+        first.delete(users, ANN)
+    else:
+        first.put(users, UserRecord("1", "anne@lab", "", 0.0))
+    first.commit(Heard(), lambda: None)
+    second.put(users, RENAMED)
+    second.commit(Heard(), lambda: None)
+    scribe.answer[0](FULL)
+    assert users == {"1": RENAMED}
+    scribe.answer[1](FULL)
+    assert users == {"1": ANN}
+    assert not scribe.unsettled
+
+
+def test_a_refused_change_gives_way_to_the_one_that_was_stored_before_it(scribe: Scribe) -> None:
+    users = {"1": ANN}
+    first, second = change(scribe), change(scribe)
+    first.put(users, RENAMED)
+    first.commit(Heard(), lambda: None)
+    second.delete(users, RENAMED)
+    second.commit(Heard(), lambda: None)
+    scribe.answer[0](None)
+    assert users == {}
+    scribe.answer[1](FULL)
+    assert users == {"1": RENAMED}
+    assert not scribe.unsettled
