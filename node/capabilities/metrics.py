@@ -12,7 +12,7 @@ import msgspec
 import psutil
 
 from manta.actors import Actor
-from manta.node.wiring.context import NodeContext
+from manta.node.shared.context import NodeContext
 from manta.protocol.node import Capabilities, GpuInfo, Load
 from manta.protocol.version import VERSION
 

@@ -14,8 +14,8 @@ from manta.node.doctor import machine, manager
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.errors import ConfigError, EngineError, NodeError
 from manta.node.runners import engine
-from manta.node.runners.choice import label_of
 from manta.node.runners.docker import LABEL
+from manta.node.runners.selection import label_of
 from manta.node.task_server.sessions import LONGEST_PATH, SOCKET
 from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims, UnreadableToken, peek
 from manta.transports.errors import KeyFileError

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from manta.node.doctor.report import Finding, fault, ok, warning
-from manta.node.link import words as link_words
+from manta.node.link import sentences as link_sentences
 from manta.protocol import node as protocol
 from manta.protocol.paths import GATEWAY
 from manta.protocol.version import VERSION
@@ -63,7 +63,7 @@ def examine(
 
 
 def _down(reason: DownReason, config: NodeConfig, *, enrolled: bool) -> Finding:
-    words = link_words.down(reason, config.manager_address, str(config.path), enrolled=enrolled)
+    words = link_sentences.down(reason, config.manager_address, str(config.path), enrolled=enrolled)
     sentence, _, remedy = words.partition(": ")
     remedy = remedy.partition("; the node keeps")[0].rstrip(".")
     sentence = sentence.removesuffix("; the node keeps trying.").rstrip(".")
@@ -116,7 +116,7 @@ def _ask(
 
 def _port(standing: protocol.Standing, config: NodeConfig) -> Finding:
     where = f"manager {standing.version} at {config.manager_address}"
-    if wrong := link_words.at_the_wrong_port(standing, config):
+    if wrong := link_sentences.at_the_wrong_port(standing, config):
         sentence, _, remedy = wrong.partition(": ")
         return fault("manager", f"{sentence}.", remedy)
     if standing.version.split(".")[0] != VERSION.split(".")[0]:

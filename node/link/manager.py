@@ -30,21 +30,21 @@ from manta.actors import (
 from manta.console.exit_codes import Exit
 from manta.node.capabilities.datasets import SurveyDatasets
 from manta.node.capabilities.metrics import Describe
-from manta.node.link import words as link_words
-from manta.node.link.drain import Drain, JournalDrain
+from manta.node.link import sentences as link_sentences
+from manta.node.link.journal_sender import JournalSender, SendJournal
 from manta.node.link.peer_hub import BulkAddress
 from manta.node.link.probe import LinkProbe
 from manta.node.link.reads import ManagerReads, Relay
-from manta.node.state import Identity, Status, hardware_id
-from manta.node.wiring.addresses import DATASETS, METRICS, PEER_HUB, ROOT
-from manta.node.wiring.context import NodeContext
-from manta.node.wiring.messages import (
+from manta.node.shared.addresses import DATASETS, METRICS, PEER_HUB, ROOT
+from manta.node.shared.context import NodeContext
+from manta.node.shared.messages import (
     AskManager,
     BlobMoved,
     FetchFailed,
     Leave,
     ReadNetworkQuality,
 )
+from manta.node.state import Identity, Status, hardware_id
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
@@ -87,7 +87,7 @@ class ManagerLink(Actor):
         self._interval = 3.0
         self._missed_beats = 0
         self._reads = ManagerReads(self, context.journals)
-        self._drain = JournalDrain(self, context.journals)
+        self._sender = JournalSender(self, context.journals)
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
@@ -105,15 +105,15 @@ class ManagerLink(Actor):
             published=(MANAGER_LINK,),
         )
         self._gateway: Ref = connection.ref(GATEWAY)
-        self._drain.watch()
-        self._say("connecting", link_words.down(DownReason.CONNECTING, address, self._config))
+        self._sender.watch()
+        self._say("connecting", link_sentences.down(DownReason.CONNECTING, address, self._config))
 
     def on_stop(self, reason: ExitReason) -> None:
         if reason.kind is ExitKind.CRASHED:
             return
         if self._registered:
-            self._drain.send_due()
-            self._drain.tell(protocol.Goodbye("the node's daemon stops"))
+            self._sender.send_due()
+            self._sender.tell(protocol.Goodbye("the node's daemon stops"))
         if self._status is None or self._status.state != "refused":  # that stays to be read
             self._say("stopped", "The daemon was stopped.")
 
@@ -124,14 +124,14 @@ class ManagerLink(Actor):
     def receive(self, message: Any) -> Any:
         match message:
             case protocol.JournalAck():
-                self._drain.acknowledged(message)
+                self._sender.acknowledged(message)
                 self._reads.relay()
             case protocol.LogAck():
-                self._drain.lines_acknowledged(message)
+                self._sender.lines_acknowledged(message)
             case protocol.DesiredChanged():
                 self.notify(ROOT, message)
-            case Drain():
-                self._drain.handle(message)
+            case SendJournal():
+                self._sender.handle(message)
             case AskManager():
                 self._reads.ask(message, self.defer())
             case Relay():
@@ -169,14 +169,14 @@ class ManagerLink(Actor):
     def _link_moved(self, reason: DownReason | None) -> None:
         self._connection_count += 1
         self._disconnected()
-        self._drain.link_moved()
+        self._sender.link_moved()
         if reason is None:
             self._pause = FIRST_PAUSE
             self._begin()
             return
         enrolled = self._context.identity is not None
         address = self._context.config.manager_address
-        words = link_words.down(reason, address, self._config, enrolled=enrolled)
+        words = link_sentences.down(reason, address, self._config, enrolled=enrolled)
         self._say(str(reason), words)
         if reason is DownReason.WRONG_KEY and not enrolled:
             # Its token is of another manager: waiting won't heal it.
@@ -184,7 +184,7 @@ class ManagerLink(Actor):
 
     def _disconnected(self) -> None:
         self._registered = False
-        self._drain.gateway = None
+        self._sender.gateway = None
         self._reads.disconnected()
         self._probe.lost()
 
@@ -205,7 +205,7 @@ class ManagerLink(Actor):
                 return
             self._wrong_port = ""
             if error is None:
-                self._wrong_port = link_words.at_the_wrong_port(standing, self._context.config)
+                self._wrong_port = link_sentences.at_the_wrong_port(standing, self._context.config)
             self._begin()
 
         self.pipe(self._gateway.ask_future(protocol.Inquire(), timeout=PORT_TIMEOUT), answered)
@@ -264,13 +264,13 @@ class ManagerLink(Actor):
     def _was_registered(self, answer: protocol.Registered) -> None:
         context = self._context
         self._registered = True
-        self._drain.gateway = self._gateway
+        self._sender.gateway = self._gateway
         self._registration += 1
         self._pause = FIRST_PAUSE
         self._interval = max(0.05, answer.heartbeat_interval)
         self._missed_beats = 0
         self._remember(answer)
-        self._drain.registered(answer.acknowledged)
+        self._sender.registered(answer.acknowledged)
         self.notify(ROOT, answer)
         address = bulk_address(answer.bulk_address, context.config.manager_host)
         context.bulk_address = address
@@ -284,7 +284,7 @@ class ManagerLink(Actor):
         self._say(BUSINESS_AS_USUAL, connected)
         # Spread: nodes that come back together must not beat together.
         self.after(random.uniform(0, self._interval), _Beat(self._registration))
-        self._drain.send_due()
+        self._sender.send_due()
         self._reads.registered(self._gateway)
 
     def _ask(self, request: Any, then: Any) -> None:
@@ -314,9 +314,9 @@ class ManagerLink(Actor):
             self._context.identity = None
             self._enrol()
             return
-        if error.code in link_words.PERMANENT or (registering and unknown):
+        if error.code in link_sentences.PERMANENT or (registering and unknown):
             self._say("refused", error.sentence)
-            self._context.finish(link_words.exit_code(error.code), error.sentence)
+            self._context.finish(link_sentences.exit_code(error.code), error.sentence)
         else:
             self._say(DownReason.BUSY.value, error.sentence)
             self._begin_later()

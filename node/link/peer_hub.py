@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Reply
-from manta.node.wiring.context import NodeContext
-from manta.node.wiring.messages import BlobMoved
+from manta.node.shared.context import NodeContext
+from manta.node.shared.messages import BlobMoved
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
 from manta.transports.blobs.sources import FileSource

@@ -14,7 +14,7 @@ import msgspec
 
 from manta.actors import Actor, ActorError, Ref, Refused, Reply
 from manta.node.journal.files import Journals
-from manta.node.wiring.messages import AskManager
+from manta.node.shared.messages import AskManager
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Exchanged
 from manta.protocol.node import ReadGlobal, ResultEntries

@@ -16,14 +16,14 @@ from manta.node.blobs.tiered_depot import TieredDepot
 from manta.node.capabilities import datasets
 from manta.node.errors import TokenError
 from manta.node.journal.files import Journals
-from manta.node.runners.choice import choose_runner
+from manta.node.runners.selection import choose_runner
 from manta.node.scheduling.reservations import Capacity
 from manta.node.service.supervisor import NodeSupervisor
+from manta.node.shared.addresses import ROOT
+from manta.node.shared.context import NodeContext
+from manta.node.shared.messages import Leave
 from manta.node.state import Identity, StateFolder, Status
 from manta.node.task_server.sessions import RuntimeSessions
-from manta.node.wiring.addresses import ROOT
-from manta.node.wiring.context import NodeContext
-from manta.node.wiring.messages import Leave
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
 from manta.transports.blobs.file_depot import FileDepot

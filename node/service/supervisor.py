@@ -22,18 +22,18 @@ from manta.node.link.peer_hub import PeerHub
 from manta.node.scheduling import observed as obs
 from manta.node.scheduling import reservations as res
 from manta.node.scheduling.lanes import Lane, Lanes
+from manta.node.shared.addresses import ROOT, task_id
+from manta.node.shared.context import NodeContext
+from manta.node.shared.messages import (
+    AttemptEnded,
+    AttemptsAreFresh,
+    FetchFailed,
+)
 from manta.node.task_server.service import LightService
 from manta.node.tasks.events import Revoked
 from manta.node.tasks.machine import interrupted
 from manta.node.tasks.scratch import Scratch
 from manta.node.tasks.supervisor import TaskSupervisor
-from manta.node.wiring.addresses import ROOT, task_id
-from manta.node.wiring.context import NodeContext
-from manta.node.wiring.messages import (
-    AttemptEnded,
-    AttemptsAreFresh,
-    FetchFailed,
-)
 from manta.protocol.node import (
     Desired,
     DesiredChanged,

@@ -13,11 +13,11 @@ from manta.actors import Actor, AskTimeout, Refused
 from manta.node.capabilities.metrics import ReadPerformance, ReadResources
 from manta.node.errors import StorageError
 from manta.node.link.peer_hub import Fetch
+from manta.node.shared.addresses import METRICS, PEER_HUB
+from manta.node.shared.context import NodeContext
+from manta.node.shared.messages import AskManager, ReadNetworkQuality
 from manta.node.task_server import requests as light
 from manta.node.tasks.exchange import TaskExchange
-from manta.node.wiring.addresses import METRICS, PEER_HUB
-from manta.node.wiring.context import NodeContext
-from manta.node.wiring.messages import AskManager, ReadNetworkQuality
 from manta.protocol import exchange
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code

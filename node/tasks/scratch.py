@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from manta.actors import Actor
-from manta.node.wiring.context import NodeContext
+from manta.node.shared.context import NodeContext
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -33,6 +33,9 @@ from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
 from manta.node.link.peer_hub import Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scheduling.reservations import Start
+from manta.node.shared.addresses import DATASETS, PEER_HUB, ROOT
+from manta.node.shared.context import LeftRuntime, NodeContext
+from manta.node.shared.messages import AttemptEnded, AttemptsAreFresh
 from manta.node.state import remove_folder
 from manta.node.task_server import messages as light
 from manta.node.task_server.messages import AttemptExited, SessionLost
@@ -43,9 +46,6 @@ from manta.node.tasks.image_attempts import ImageAttempt, image_spec, wants_gpu
 from manta.node.tasks.packages import unpack, unpacked
 from manta.node.tasks.requests import SIBLING_TIMEOUT, TaskRequests, Then
 from manta.node.tasks.scratch import ScratchFull
-from manta.node.wiring.addresses import DATASETS, PEER_HUB, ROOT
-from manta.node.wiring.context import LeftRuntime, NodeContext
-from manta.node.wiring.messages import AttemptEnded, AttemptsAreFresh
 from manta.protocol.node import (
     Assignment,
     LogLine,

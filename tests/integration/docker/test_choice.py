@@ -8,7 +8,7 @@ import pytest
 
 from manta.node.config import parse
 from manta.node.errors import LaunchError
-from manta.node.runners.choice import choose_runner
+from manta.node.runners.selection import choose_runner
 from manta.node.state import StateFolder
 from tests.support.engine import TestEngine
 

@@ -17,8 +17,8 @@ from manta.actors import Actor, ActorSystem, ChildSpec, Refused, Reply, Supervis
 from manta.node.config import parse
 from manta.node.journal import outbox
 from manta.node.service import Node
+from manta.node.shared.messages import AskManager
 from manta.node.state import StateFolder
-from manta.node.wiring.messages import AskManager
 from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance

@@ -15,7 +15,7 @@ import msgspec
 from manta.actors import Actor, Ref, Refused, Timer
 from manta.node.journal.files import Journals
 from manta.node.link.peer_hub import BLOB_LOST, Push
-from manta.node.wiring.addresses import PEER_HUB
+from manta.node.shared.addresses import PEER_HUB
 from manta.protocol import node as protocol
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.values import BlobRef
@@ -27,13 +27,13 @@ class Why(Enum):
     RESEND = "an acknowledgement is overdue"
 
 
-class Drain(msgspec.Struct, frozen=True):
+class SendJournal(msgspec.Struct, frozen=True):
     """To the link itself."""
 
     why: Why
 
 
-class JournalDrain:
+class JournalSender:
     def __init__(self, actor: Actor, journals: Journals) -> None:
         self.gateway: Ref | None = None
         """None while the node is not registered."""
@@ -45,7 +45,7 @@ class JournalDrain:
         self._resend_timer: Timer[Any] | None = None
 
     def watch(self) -> None:
-        self._journals.on_grown(partial(self._actor.notify, MANAGER_LINK, Drain(Why.GROWN)))
+        self._journals.on_grown(partial(self._actor.notify, MANAGER_LINK, SendJournal(Why.GROWN)))
 
     def link_moved(self) -> None:
         """Pushes over the former connection have ended, or will."""
@@ -56,7 +56,7 @@ class JournalDrain:
         self._journals.registered(acknowledged)
         self._journals.send_again()
 
-    def handle(self, message: Drain) -> None:
+    def handle(self, message: SendJournal) -> None:
         match message.why:
             case Why.GROWN:
                 self._grown()
@@ -88,7 +88,7 @@ class JournalDrain:
         at = self._journals.resend_at()
         if at is not None and self._resend_timer is None:
             delay = max(0.01, at - self._actor.clock.now())
-            self._resend_timer = self._actor.after(delay, Drain(Why.RESEND))
+            self._resend_timer = self._actor.after(delay, SendJournal(Why.RESEND))
 
     def tell(self, message: Any) -> bool:
         return self.gateway is not None and self._actor.notify(self.gateway, message)
@@ -109,7 +109,7 @@ class JournalDrain:
         if delay <= 0:
             self.send_due()
         else:
-            self._flush_timer = self._actor.after(delay, Drain(Why.FLUSH))
+            self._flush_timer = self._actor.after(delay, SendJournal(Why.FLUSH))
 
     def _send_rest(self) -> None:
         """Send what the window or a missing blob held back, and whatever lingers with it."""
@@ -134,7 +134,7 @@ class JournalDrain:
                 self._actor.log.warning("%s: to be tried again", error)
                 if connection == self._connections:
                     self._pushing.discard(blob.digest)
-                    self._actor.after(1.0, Drain(Why.GROWN))
+                    self._actor.after(1.0, SendJournal(Why.GROWN))
                 return
             if connection == self._connections:
                 self._pushing.discard(blob.digest)

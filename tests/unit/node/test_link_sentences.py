@@ -2,21 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from manta.node.link import words as link_words
+from manta.node.link import sentences as link_sentences
 from manta.node.link.manager import bulk_address
 from manta.transports.errors import DownReason
 
 
 @pytest.mark.parametrize("reason", DownReason)
 def test_every_reason_has_one_sentence(reason: DownReason) -> None:
-    sentence = link_words.down(reason, "tcp://m:1", "/etc/node.toml")
+    sentence = link_sentences.down(reason, "tcp://m:1", "/etc/node.toml")
     assert sentence.endswith(".")
     assert "tcp://m:1" in sentence
 
 
 def test_denied_wrong_key_unreachable_and_busy_differ() -> None:
     told = {
-        link_words.down(reason, "a", "c")
+        link_sentences.down(reason, "a", "c")
         for reason in (
             DownReason.DENIED,
             DownReason.WRONG_KEY,

@@ -1,0 +1,1 @@
+"""What the actors of a node share: where they live, their context, and what they say."""
