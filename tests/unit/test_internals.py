@@ -12,6 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 INTERNALS = ROOT / "docs" / "internals"
 PAGES = [*INTERNALS.rglob("*.md"), ROOT / "CONTRIBUTING.md"]
+MODULES = {
+    path.name
+    for folder in ("actors", "light", "manta", "node", "tests", "transports")
+    for path in (ROOT / folder).rglob("*.py")
+}
 ROOMS = ("actors", "light", "manta", "node", "tests", "transports", ".ci")
 
 
@@ -25,6 +30,12 @@ def named_paths(page: Path) -> set[str]:
 def test_paths_that_a_page_names_exist(page: Path) -> None:
     missing = {name for name in named_paths(page) if not (ROOT / name).exists()}
     assert missing == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_modules_that_a_page_names_exist(page: Path) -> None:
+    named = set(re.findall(r"`(\w+\.py)`", page.read_text()))
+    assert named - MODULES - {"NAME.py"} == set()
 
 
 def test_paths_are_found() -> None:
