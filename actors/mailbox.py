@@ -237,10 +237,9 @@ class Deadlines:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._serve, name=self._name, daemon=True
-                    )
-                    self._thread.start()
+                    thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+                    thread.start()
+                    self._thread = thread  # only now: a signal may raise before, and `close` joins
         return timer
 
     @property

@@ -76,6 +76,13 @@ class JournalSender:
         self._journals.acknowledge_lines(ack)
         self._send_rest()
 
+    def send_last(self) -> None:
+        """Sync what was appended, then send what is due, once: the link ends."""
+        self._journals.sync()
+        for message in self._journals.due():
+            if not self.tell(message):
+                break
+
     def send_due(self) -> None:
         """Sync what was appended, then send what is due."""
         if self.gateway is None:

@@ -112,7 +112,7 @@ class ManagerLink(Actor):
         if reason.kind is ExitKind.CRASHED:
             return
         if self._registered:
-            self._sender.send_due()
+            self._sender.send_last()
             self._sender.tell(protocol.Goodbye("the node's daemon stops"))
         if self._status is None or self._status.state != "refused":  # that stays to be read
             self._say("stopped", "The daemon was stopped.")

@@ -254,6 +254,8 @@ class NodeSupervisor(Supervisor):
         self.ref.tell(_Gone(task))
 
     def _task_gone(self, task: _Task) -> None:
+        for instance in task.revoked & task.granted.keys():  # it never read that it had them
+            self._tell_end(instance, AttemptState.CANCELLED, _cancelled(instance))
         del self._tasks[task.id]
         self._lanes.close(task.lane)
         if task.granted:  # the swarm is wanted again

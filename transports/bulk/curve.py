@@ -124,8 +124,8 @@ class CurveBulk:
             if self._closed:
                 raise BulkError("the bulk plane is closed: nothing can be moved any longer")
             if not self._started:
-                self._started = True
                 self._loop.start()
+                self._started = True  # only now: a signal may raise before, and `close` joins
 
 
 class BulkPeer:

@@ -81,11 +81,12 @@ class ZapServer:
         if self._thread is not None:
             raise LocalTransportError("this ZAP handler was started before: make a new one")
         self._jobs = JobQueue()
-        self._thread = threading.Thread(target=self._run, name="manta-zap", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="manta-zap", daemon=True)
+        thread.start()
+        self._thread = thread  # only now: a signal may raise before, and `stop` joins
         self._started.wait()
         if self._failure is not None:
-            self._thread.join()
+            thread.join()
             raise LocalTransportError(
                 "the zmq context has a ZAP handler already: use that one, or another context"
             ) from self._failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -157,11 +158,12 @@ class Run:
 
     def stop(self, *, keep: bool) -> None:
         stopping = time.time()
-        if self._api is not None:
-            self._api.close()
-        if self._follower is not None:
-            self._follower.join()
-        self.cluster.stop(keep=keep)
+        with contextlib.ExitStack() as steps:  # whatever becomes of one, the others are taken
+            steps.callback(self.cluster.stop, keep=keep)
+            if self._follower is not None:
+                steps.callback(self._follower.join)
+            if self._api is not None:
+                steps.callback(self._api.close)
         if self._parts:
             self._parts["stopping"] = time.time() - stopping
             self.outcome["seconds"] = {k: round(v, 4) for k, v in self._parts.items()}

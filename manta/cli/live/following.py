@@ -52,8 +52,8 @@ class Follower:
         for feed in feeds:
             read = self._read_metrics if feed == "metrics" else self._read
             thread = threading.Thread(target=self._guarded, args=(read, feed), name=f"feed-{feed}")
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
         open_feeds = len(feeds)
         pause = REDRAW if self._screen.is_terminal else None
         while open_feeds:

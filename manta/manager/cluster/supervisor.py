@@ -25,6 +25,7 @@ from manta.manager.errors import StoreError
 from manta.manager.ids import new_id
 from manta.manager.messages import (
     ClusterChanged,
+    CountActiveSwarms,
     FromNode,
     FromUser,
     LoadSwarm,
@@ -141,6 +142,8 @@ class ClusterSupervisor(Supervisor):
                 self._remove_node(node_id, self.defer())
             case ClusterChanged(record):
                 self._changed(record, self.defer())
+            case CountActiveSwarms():
+                return self._view.active_swarms
             case Down():
                 self._nodes.down(message)
             case LeaseTick():

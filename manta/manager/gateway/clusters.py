@@ -7,16 +7,17 @@ from collections.abc import Iterable
 
 import msgspec
 
-from manta.actors import Refused, StartChild, StopChild
+from manta.actors import Refused, Reply, StartChild, StopChild
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import OWNER
 from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import BLOBS, ROOT, cluster_path
+from manta.manager.gateway.forwarder import TIMEOUT, as_refusal
 from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.ids import new_id
-from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
+from manta.manager.messages import ClusterChanged, CountActiveSwarms, NodeRemoved, Sweep
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord
@@ -83,13 +84,27 @@ class Clusters(Part):
         change.commit(reply, stored)
 
     def delete(self, request: Request[clusters.DeleteCluster, ClusterRecord]) -> None:
-        record, reply = request.target, request.defer()
-        if active := self._context.cluster(record.id).active_swarms:
-            raise Refused(
-                Code.WRONG_STATE,
-                f"{active} swarm{'s run' if active > 1 else ' runs'} in the cluster "
-                f"{record.name!r}; stop the cluster (manta cluster stop) before you delete it.",
-            )
+        """The cluster counts what runs in it: it has been told of each start that was answered."""
+        reply = request.defer()
+        count = self._actor.system.ref(cluster_path(request.target.id)).ask_future(
+            CountActiveSwarms(), timeout=TIMEOUT
+        )
+
+        def counted(active: int | None, error: BaseException | None) -> None:
+            record = self._directory.clusters.get(request.target.id)
+            if active is None:
+                assert error is not None
+                reply.fail(as_refusal(error))
+            elif record is None:
+                reply.fail(Refused(Code.UNKNOWN_CLUSTER, "The cluster was deleted meanwhile."))
+            elif active:
+                reply.fail(_still_runs(record, active))
+            else:
+                self._delete(record, reply)
+
+        self._actor.pipe(count, counted)
+
+    def _delete(self, record: ClusterRecord, reply: Reply) -> None:
         nodes = self._directory.nodes_of(record.id)
         swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
         change = Change(self._writer, "The cluster was not deleted")
@@ -146,4 +161,12 @@ class Clusters(Part):
 def _info(record: ClusterRecord, nodes: int) -> ClusterInfo:
     return ClusterInfo(
         record.id, record.name, record.status, record.owner_id, nodes, record.created_at
+    )
+
+
+def _still_runs(record: ClusterRecord, active: int) -> Refused:
+    return Refused(
+        Code.WRONG_STATE,
+        f"{active} swarm{'s run' if active > 1 else ' runs'} in the cluster "
+        f"{record.name!r}; stop the cluster (manta cluster stop) before you delete it.",
     )

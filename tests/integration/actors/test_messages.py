@@ -330,7 +330,7 @@ def test_a_notification_is_a_tell_by_reference_or_path(system: ActorSystem, slow
     herald = system.spawn(ChildSpec("herald", Herald))
     for number, target in enumerate((slow, "root/slow", system.ref("root/slow"))):
         assert herald.ask((target, f"news {number}"), timeout=5)
-    assert slow.ask("handled", timeout=5)[:3] == ["news 0", "news 1", "news 2"]
+        assert f"news {number}" in slow.ask("handled", timeout=5)
 
 
 def test_a_notification_that_nobody_takes_is_no_error(

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from manta.apis import errors
 from manta.manager.placement.place import WINDOW
+from manta.node.link.manager import ManagerLink
+from manta.node.scheduling.reservations import Start
+from manta.node.service.supervisor import NodeSupervisor
+from manta.node.tasks.supervisor import TaskSupervisor
+from manta.protocol.base import Instance
+from manta.protocol.node import TaskEnded, TaskError
+from manta.protocol.states import AttemptState
 from manta.testing import crash, wait_for_successor
 
 
@@ -200,6 +209,67 @@ def test_a_stopped_swarm_ends_its_tasks(lab) -> None:
     assert api.wait_swarm(deployed, timeout=10).status == "STOPPED"
 
 
+def test_what_a_stopping_task_supervisor_never_read_is_not_run_by_the_next(
+    lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, release, stopping = threading.Event(), threading.Event(), threading.Event()
+    receive, stop = TaskSupervisor.receive, NodeSupervisor._stop_task
+
+    def hold_second_iteration(self: TaskSupervisor, message: Any) -> Any:
+        if isinstance(message, Start) and message.assignment.instance.iteration == 1:
+            held.set()
+            release.wait(20)
+        return receive(self, message)
+
+    def tell_stop(self: NodeSupervisor, task: Any) -> None:
+        stop(self, task)
+        stopping.set()
+
+    monkeypatch.setattr(TaskSupervisor, "receive", hold_second_iteration)
+    monkeypatch.setattr(NodeSupervisor, "_stop_task", tell_stop)
+    node = lab.node(1, resources={"max_concurrent_tasks": 4})
+    api = lab.api()
+    code = (
+        "import time\nfrom manta.light import World\n"
+        "def main():\n    time.sleep(60 * World().iteration)\n"
+    )
+    deployed = api.deploy_swarm("lab", lab.swarm(code, replicas=4, iterations=2))
+    assert held.wait(20)
+    lab.wait_until(lambda: node.context.tasks_running == 4)
+    api.stop_swarm(deployed, force=True)
+    assert stopping.wait(20)
+    release.set()
+    lab.wait_until(lambda: not node.context.tasks_running)
+    lab.wait_until(
+        lambda: not node.context.runtimes and not list(node.context.state.tasks.iterdir())
+    )
+    ends = {task.status for task in api.get_tasks(deployed) if task.iteration == 1}
+    assert ends <= {"CANCELLED", "INTERRUPTED"}
+
+
+def test_a_link_that_ends_with_unacknowledged_entries_ends_as_it_should(
+    lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent last is sent again after the next start: no timer waits for it."""
+    node = lab.node(1)
+    reasons = []
+    stop = ManagerLink.on_stop
+
+    def with_an_entry(self: ManagerLink, reason: Any) -> None:
+        error = TaskError("Cancelled", "It was the last.")
+        instance = Instance("0" * 16, "task", 0, 0, 0)
+        self._context.journals.append(TaskEnded(instance, AttemptState.CANCELLED, 0.0, error=error))
+        try:
+            stop(self, reason)
+        except Exception as failure:
+            reasons.append(failure)
+            raise
+
+    monkeypatch.setattr(ManagerLink, "on_stop", with_an_entry)
+    node.stop()
+    assert reasons == []
+
+
 def test_more_tasks_than_places_wait_their_turn(lab) -> None:
     node = lab.node(1, resources={"max_concurrent_tasks": 2})
     api = lab.api()
@@ -237,14 +307,21 @@ def test_a_stop_from_afar(lab) -> None:
 
 
 def test_a_drained_node_finishes_what_it_runs(lab) -> None:
-    lab.node(1)
+    node = lab.node(1)
     api = lab.api()
-    code = "import time\ndef main():\n    time.sleep(0.7)\n"
+    gate = lab.folder / "gate"
+    code = (
+        "import os, time\n"
+        "def main():\n"
+        f"    while not os.path.exists({str(gate)!r}):\n"
+        "        time.sleep(0.01)\n"
+    )
     deployed = api.deploy_swarm("lab", lab.swarm(code))
-    lab.wait_until(lambda: api.get_tasks(deployed))
+    lab.wait_until(lambda: node.context.tasks_running)
     api.stop_node("node-1", drain=True)
+    lab.wait_until(lambda: api.get_node("node-1").status == "DRAINING")
     assert not lab.finished
-    assert api.get_node("node-1").status == "DRAINING"
+    gate.touch()
     assert api.wait_swarm(deployed, timeout=20).status == "COMPLETED"
     lab.wait_until(lambda: lab.finished)
     assert lab.finished[0] == (0, "the node was drained")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,12 @@ def memory() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def stands_still(pid: int) -> bool:
+    """Whether each of its threads has stopped: one that runs does so a little after the signal."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return all((one / "stat").read_text().rpartition(")")[2].split()[0] == "T" for one in threads)
+
+
 def exchange(handler: Answers, total: int, frozen: str) -> tuple[float, Counter[str]]:
     """Send to each peer in turn; the p95 of those that answer, and what became of each send."""
     times, sent, fate = [], 0, Counter[str]()
@@ -99,6 +106,7 @@ def test_one_frozen_peer_of_twenty_costs_the_others_nothing(harness) -> None:
         exchange(handler, 16 * MIB, "")
         baseline, _ = exchange(handler, TOTAL // 4, "")
         processes[0].send_signal(signal.SIGSTOP)
+        harness.wait(lambda: stands_still(processes[0].pid), 10)
         handler.taken.clear()
         before = memory()
         slowed, fate = exchange(handler, TOTAL, frozen)

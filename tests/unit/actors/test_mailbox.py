@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from manta.actors.errors import ActorDead, MailboxFull
-from manta.actors.mailbox import Mailbox
+from manta.actors.mailbox import Deadlines, Mailbox
 from manta.testing import FakeClock
 
 
@@ -145,3 +145,16 @@ def test_nothing_is_lost_between_many_senders_and_real_timers():
     for sender in range(-1, senders):
         numbers = [number for who, number in got if who == sender]
         assert numbers == list(range(ticks if sender < 0 else count))
+
+
+def test_deadlines_close_though_a_signal_raised_before_their_thread_began(monkeypatch):
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    deadlines = Deadlines(FakeClock(), "test")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            deadlines.add(1.0, lambda: None)
+    deadlines.close()
+    assert not deadlines.running

@@ -4,10 +4,12 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from manta.apis.errors import DatasetMissing
+from manta.cli.commands.run import Run
 from manta.cli.local.cluster import ClusterDied, check_installed, dataset_paths, node_config
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
@@ -80,3 +82,21 @@ def test_after_the_end_a_signal_raises_nothing() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupts.insisted
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_ends_its_processes_though_the_api_cannot_be_closed() -> None:
+    ended = []
+
+    class Cluster:
+        def stop(self, *, keep: bool) -> None:
+            ended.append(keep)
+
+    class Api:
+        def close(self) -> None:
+            raise RuntimeError("it cannot be closed")
+
+    run = Run(cast(Any, Cluster()), cast(Any, None), 0.0)
+    run._api = cast(Any, Api())
+    with pytest.raises(RuntimeError, match="cannot be closed"):
+        run.stop(keep=True)
+    assert ended == [True]
