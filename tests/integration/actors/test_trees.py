@@ -44,6 +44,12 @@ def system() -> Iterator[ActorSystem]:
         yield system
 
 
+def until_served(ref: LocalRef) -> None:
+    """Something that was sent is being handled; a stop would have overtaken it."""
+    while not ref._cell.inbox.served:
+        time.sleep(0.001)
+
+
 class Journal(list):
     """What happened, in order, from any thread."""
 
@@ -341,6 +347,7 @@ def test_a_child_that_does_not_stop_is_abandoned_and_replaced(
         hangs = system.find("tree/hangs")
         system.spawn(ChildSpec("watcher", Watcher)).ask(hangs, timeout=5)
         waiting = hangs.ask_future("hang", timeout=60)
+        until_served(hangs)
         queued = hangs.ask_future("queued", timeout=60)
         crash(system.find("tree/other"))
         successor = wait_for_successor(system, hangs)
@@ -370,8 +377,7 @@ def test_stop_reports_whom_it_abandoned() -> None:
     system = ActorSystem("test")
     ref = system.spawn(ChildSpec("root", lambda: Worker("root", Journal(), gate)))
     ref.tell("hang")
-    while not ref._cell.inbox.served:  # stop overtakes what waits
-        time.sleep(0.001)
+    until_served(ref)
     ref.ask_future("x", timeout=60)
     began = time.monotonic()
     assert system.stop(timeout=0.1) == [ref.address]

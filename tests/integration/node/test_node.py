@@ -10,7 +10,6 @@ import pytest
 from manta.apis import errors
 from manta.manager.placement.place import WINDOW
 from manta.node.link.manager import ManagerLink
-from manta.node.scheduling.reservations import Start
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.base import Instance
@@ -213,38 +212,36 @@ def test_what_a_stopping_task_supervisor_never_read_is_not_run_by_the_next(
     lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, release, stopping = threading.Event(), threading.Event(), threading.Event()
-    receive, stop = TaskSupervisor.receive, NodeSupervisor._stop_task
+    report, stop = TaskSupervisor._report, NodeSupervisor._stop_task
 
-    def hold_second_iteration(self: TaskSupervisor, message: Any) -> Any:
-        if isinstance(message, Start) and message.assignment.instance.iteration == 1:
+    def hold_after_first_iteration(self: TaskSupervisor, entry: Any) -> None:
+        report(self, entry)
+        if isinstance(entry, TaskEnded) and entry.instance.iteration == 0:
             held.set()
             release.wait(20)
-        return receive(self, message)
 
     def tell_stop(self: NodeSupervisor, task: Any) -> None:
         stop(self, task)
         stopping.set()
 
-    monkeypatch.setattr(TaskSupervisor, "receive", hold_second_iteration)
+    monkeypatch.setattr(TaskSupervisor, "_report", hold_after_first_iteration)
     monkeypatch.setattr(NodeSupervisor, "_stop_task", tell_stop)
-    node = lab.node(1, resources={"max_concurrent_tasks": 4})
+    node = lab.node(1)
     api = lab.api()
     code = (
         "import time\nfrom manta.light import World\n"
         "def main():\n    time.sleep(60 * World().iteration)\n"
     )
-    deployed = api.deploy_swarm("lab", lab.swarm(code, replicas=4, iterations=2))
+    deployed = api.deploy_swarm("lab", lab.swarm(code, iterations=2))
     assert held.wait(20)
-    lab.wait_until(lambda: node.context.tasks_running == 4)
+    lab.wait_until(lambda: len(api.get_tasks(deployed)) == 2 and node.context.tasks_running)
     api.stop_swarm(deployed, force=True)
     assert stopping.wait(20)
     release.set()
-    lab.wait_until(lambda: not node.context.tasks_running)
-    lab.wait_until(
-        lambda: not node.context.runtimes and not list(node.context.state.tasks.iterdir())
-    )
-    ends = {task.status for task in api.get_tasks(deployed) if task.iteration == 1}
-    assert ends <= {"CANCELLED", "INTERRUPTED"}
+    tasks = node.context.state.tasks
+    lab.wait_until(lambda: not node.context.runtimes and not list(tasks.iterdir()))
+    lab.wait_until(lambda: api.get_tasks(deployed)[1].status == "CANCELLED")
+    assert not node.context.tasks_running
 
 
 def test_a_link_that_ends_with_unacknowledged_entries_ends_as_it_should(
