@@ -159,9 +159,9 @@ class Run:
     def stop(self, *, keep: bool) -> None:
         stopping = time.time()
         with contextlib.ExitStack() as steps:  # whatever becomes of one, the others are taken
-            steps.callback(self.cluster.stop, keep=keep)
-            if self._follower is not None:
+            if self._follower is not None:  # it ends with the API, or else with the manager
                 steps.callback(self._follower.join)
+            steps.callback(self.cluster.stop, keep=keep)
             if self._api is not None:
                 steps.callback(self._api.close)
         if self._parts:

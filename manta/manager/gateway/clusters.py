@@ -15,6 +15,7 @@ from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import BLOBS, ROOT, cluster_path
 from manta.manager.gateway.forwarder import TIMEOUT, as_refusal
 from manta.manager.gateway.part import Part, Request, Shared
+from manta.manager.gateway.permits import Permits
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.ids import new_id
 from manta.manager.messages import ClusterChanged, CountActiveSwarms, NodeRemoved, Sweep
@@ -31,8 +32,9 @@ from manta.protocol.states import ClusterState
 class Clusters(Part):
     """Each change is answered once it is stored and in effect."""
 
-    def __init__(self, shared: Shared, registrar: Registrar) -> None:
+    def __init__(self, shared: Shared, permits: Permits, registrar: Registrar) -> None:
         super().__init__(shared)
+        self._permits = permits
         self._registrar = registrar
 
     def info(self, record: ClusterRecord) -> ClusterInfo:
@@ -91,14 +93,17 @@ class Clusters(Part):
         )
 
         def counted(active: int | None, error: BaseException | None) -> None:
-            record = self._directory.clusters.get(request.target.id)
             if active is None:
                 assert error is not None
                 reply.fail(as_refusal(error))
-            elif record is None:
-                reply.fail(Refused(Code.UNKNOWN_CLUSTER, "The cluster was deleted meanwhile."))
-            elif active:
-                reply.fail(_still_runs(record, active))
+                return
+            try:
+                self._permits.recheck(request)
+                record = self._directory.clusters[request.target.id]
+                if active:
+                    raise _still_runs(record, active)
+            except Refused as refusal:
+                reply.fail(refusal)
             else:
                 self._delete(record, reply)
 
