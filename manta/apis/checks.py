@@ -66,6 +66,13 @@ def flag(where: str, value: object) -> bool:
     return value
 
 
+def choice(where: str, value: object, among: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in among:
+        known = " or ".join(f'"{one}"' for one in among)
+        raise InvalidArgument(f"{where} is {shown(value)}: give {known}.")
+    return value
+
+
 def integer(where: str, value: object, least: int, most: int | None = None) -> int:
     limits = f"of {least} or more" if most is None else f"from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, int):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-from manta.apis import checks
+from manta.apis import checks, exports
 from manta.apis.errors import Ambiguous, InvalidArgument, MissingPackage, NotFound
 
 if TYPE_CHECKING:
@@ -176,19 +175,22 @@ class Results(Sequence[Result]):
     def by_node(self) -> dict[str, Any]:
         """Returns {node_id: value}; the key is `node_id/alias.k` where a node has several.
 
-        Raises InvalidArgument unless the results are of one tag and one iteration.
+        Of several values of one instance it is the last, as in tasks. What a failed attempt
+        wrote, if it was asked for, has a key of its own, `node_id/alias.k@attempt`. Raises
+        InvalidArgument unless the results are of one tag and one iteration.
         """
         if len(self.tags) > 1 or len(self.iterations) > 1:
             raise InvalidArgument(
                 f"by_node() of {len(self.iterations)} iterations and {len(self.tags)} tags: "
                 "choose one of each first, as in results(tag, iteration).by_node()."
             )
-        several = Counter(result.node_id for result in self)
+        last = {_place(result): result for result in sorted(self, key=_rank)}
+        several = Counter(result.node_id for result in last.values() if result.counts)
         return {
-            result.node_id
-            if several[result.node_id] == 1
-            else f"{result.node_id}/{result.alias}.{result.index}": result.value
-            for result in sorted(self, key=_rank)
+            result.node_id if result.counts and several[result.node_id] == 1 else where: (
+                result.value
+            )
+            for where, result in last.items()
         }
 
     def to_pandas(self) -> DataFrame:
@@ -207,8 +209,9 @@ class Results(Sequence[Result]):
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Writes a table with the rows of `to_pandas`; numbers, texts and bytes keep their type.
 
-        Other values become JSON, arrays nested lists; `value_type` says what each was: number,
-        text, bytes, json or array (with its dtype). Raises MissingPackage, and NotFound when
+        Other values become JSON, arrays nested lists, NaN and the infinities in them null;
+        `value_type` says what each was: number, text, bytes, json or array (with its dtype).
+        Raises MissingPackage, and NotFound when
         there are no results, since an empty file would look like success.
         """
         pyarrow = _package("pyarrow", "to_parquet()")
@@ -216,7 +219,7 @@ class Results(Sequence[Result]):
         self._require_some(path)
         rows = sorted(self, key=_rank)
         columns = {name: [getattr(result, name) for result in rows] for name in _COLUMNS[:-1]}
-        flat = [_flat(result) for result in rows]
+        flat = [exports.cell(result.value) for result in rows]
         for kind in ("number", "text", "bytes"):
             columns[kind] = [value if type_ == kind else None for type_, value in flat]
         columns["json"] = [
@@ -229,30 +232,25 @@ class Results(Sequence[Result]):
         parquet.write_table(pyarrow.table(arrays), os.fspath(path))
 
     def to_npz(self, path: str | os.PathLike[str]) -> None:
-        """Writes arrays and numbers to one .npz file.
+        """Writes arrays, tensors, numbers and texts to one .npz file.
 
-        Keys are `iteration/tag/node/alias.k`, followed by `/key` for each entry of a dict or
-        list. Raises InvalidArgument for a value that is not an array, and NotFound when there are
-        no results, since an empty file would look like success.
+        Keys are `iteration/tag/node/alias.k`, with `@attempt` for what a failed attempt wrote,
+        followed by `/key` for each entry of a dict or list; a key that is taken gets `#2`, `#3`,
+        ... at its end. Tensors of a type that numpy lacks, such as bfloat16, become float32.
+        Raises InvalidArgument for a value that .npz cannot hold, and NotFound when there are no
+        results, since an empty file would look like success.
         """
         self._require_some(path)
         import numpy
 
         arrays: dict[str, Any] = {}
+        taken: Counter[str] = Counter()
         for result in sorted(self, key=_rank):
-            where = (
-                f"{result.iteration}/{result.tag}/{result.node_id}/{result.alias}.{result.index}"
-            )
-            if result.attempt:
-                where += f"@{result.attempt}"
-            for key, value in _leaves(result.value, where):
-                array = numpy.asarray(value)
-                if array.dtype.hasobject:
-                    raise InvalidArgument(
-                        f"{key} is a {type(value).__name__}, which .npz cannot hold: choose the "
-                        "tags that are arrays, as in results(tag).to_npz(path), or use to_parquet."
-                    )
-                arrays[key] = array
+            where = f"{result.iteration}/{result.tag}/{_place(result)}"
+            for key, value in exports.leaves(result.value, where):
+                taken[key] += 1
+                copy = f"#{taken[key]}" if taken[key] > 1 else ""
+                arrays[key + copy] = exports.array(value, key)
         numpy.savez(os.fspath(path), **arrays)
 
     def _require_some(self, path: str | os.PathLike[str]) -> None:
@@ -327,41 +325,10 @@ def _package(name: str, what: str) -> Any:
         ) from None
 
 
-_EXACT = 2**53
-"""Integers up to this are exact as floats."""
-
-
-def _flat(result: Result) -> tuple[str, Any]:
-    """Returns the kind of a value and what a table stores of it."""
-    value = result.value
-    if getattr(value, "shape", None) == ():  # what a mean or a sum gives
-        value = value.item()
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) <= _EXACT):
-        return "number", float(value)
-    if isinstance(value, str):
-        return "text", value
-    if isinstance(value, bytes):
-        return "bytes", value
-    type_ = f"array {value.dtype}" if hasattr(value, "dtype") else "json"
-    return type_, json.dumps(value, default=_listed)
-
-
-def _listed(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        items: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, list | tuple):
-        items = enumerate(value)
-    else:
-        yield where, value
-        return
-    for key, item in items:
-        yield from _leaves(item, f"{where}/{key}")
+def _place(result: Result) -> str:
+    """The node and the instance; with the attempt for what does not count."""
+    failed = "" if result.counts else f"@{result.attempt}"
+    return f"{result.node_id}/{result.alias}.{result.index}{failed}"
 
 
 def _rank(result: Result) -> tuple[int, str, str, int, int]:

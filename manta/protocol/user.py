@@ -236,6 +236,9 @@ class ReadFeed(Message, frozen=True):
     wait: Wait = 0.0
     tag: str | None = None
     """Results only."""
+    settled: bool = False
+    """Results only: those of attempts that have ended and count, in the order in which these
+    ended. A cursor is of one of the two orders."""
     node: str | None = None
     """Logs only: a node's id or alias."""
     task: str | None = None

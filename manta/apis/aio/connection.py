@@ -13,6 +13,7 @@ from manta.apis.connect.session import NotSent, Session
 from manta.apis.errors import ManagerFault, NoAnswer
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
+from manta.protocol.states import SwarmState
 from manta.protocol.user import (
     EventItem,
     FeedItem,
@@ -26,6 +27,8 @@ from manta.protocol.user import (
     Planned,
     ReadFeed,
     ResultItem,
+    SwarmInfo,
+    WaitSwarm,
 )
 from manta.protocol.values import BlobRef, Inline, Payload
 
@@ -207,13 +210,19 @@ class AsyncConnection:
         tag: str | None = None,
         node: str | None = None,
         task: str | None = None,
+        settled: bool = False,
         follow: bool,
     ) -> AsyncIterator[FeedPage]:
-        """Yields what a swarm has produced so far; with `follow`, until the swarm ends."""
+        """Yields what a swarm has produced so far; with `follow`, until the swarm ends.
+
+        `settled`: results of attempts that have ended and count, as these end.
+        """
         cursor = 0
         while True:
             wait = LONG_POLL if follow else 0.0
-            request = ReadFeed(swarm, feed, cursor, wait=wait, tag=tag, node=node, task=task)
+            request = ReadFeed(
+                swarm, feed, cursor, wait=wait, tag=tag, node=node, task=task, settled=settled
+            )
             page = await self.ask(request, FeedPage, again=True, wait=wait)
             done = page.ended or (not follow and page.cursor == cursor)
             cursor = page.cursor
@@ -221,6 +230,14 @@ class AsyncConnection:
                 yield page
             if done:
                 return
+
+    async def end_of(self, swarm: str) -> None:
+        """Returns once the swarm has ended."""
+        ended = False
+        while not ended:
+            request = WaitSwarm(swarm, LONG_POLL)
+            info = await self.ask(request, SwarmInfo, again=True, wait=LONG_POLL)
+            ended = SwarmState(info.status).final
 
     async def items(
         self,

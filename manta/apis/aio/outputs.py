@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 from manta.apis import checks
 from manta.apis.aio.client import AsyncClient
@@ -22,6 +22,9 @@ from manta.apis.results import Result, Results
 from manta.protocol import user as messages
 from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
+
+Attempts = Literal["counting", "all"]
+_ATTEMPTS = ("counting", "all")
 
 
 class AsyncOutputs(AsyncClient):
@@ -44,32 +47,52 @@ class AsyncOutputs(AsyncClient):
     # --- results, globals, metrics -----------------------------------------------------------
 
     async def get_swarm_results(
-        self, swarm: SwarmId, tag: str | None = None, wait: bool = False
+        self,
+        swarm: SwarmId,
+        tag: str | None = None,
+        wait: bool = False,
+        *,
+        attempts: Attempts = "counting",
     ) -> Results:
         """Returns the results so far or, with `wait`, once the swarm has ended.
 
-        Raises NotFound when a swarm that has ended has none with that tag.
+        What failed attempts wrote is left out, as it is in tasks; `attempts="all"` includes it,
+        with `counts` False. Raises NotFound when a swarm that has ended has none with that tag.
         """
         checks.flag("wait", wait)
+        checks.choice("attempts", attempts, _ATTEMPTS)
         tag = _tag(tag)
         found: list[Result] = []
         tags: set[str] = set()
+        left_out = 0
         name = checks.identity("swarm", swarm)
         ended = False
-        async for page in self.connection.pages(name, "results", follow=wait):
+        if wait:
+            await self.connection.end_of(name)
+        async for page in self.connection.pages(name, "results", follow=False):
             items = [item for item in page.items if isinstance(item, ResultItem)]
-            tags |= {item.tag for item in items}
-            wanted = [item for item in items if tag is None or item.tag == tag]
-            found += await self._results(wanted)
+            wanted = [item for item in items if _wanted(item, attempts)]
+            tags |= {item.tag for item in wanted}
+            left_out += sum(not item.counts and item.tag == tag for item in items)
+            found += await self._results(
+                [item for item in wanted if tag is None or item.tag == tag]
+            )
             ended = page.ended
         if tag is not None and ended and not found:
             there = f"it has {', '.join(sorted(tags))}" if tags else "it has no results at all"
+            if left_out:
+                there = f'only failed attempts wrote it (attempts="all" returns {left_out})'
             raise NotFound(f"Swarm {name} has no results of tag {tag!r}: {there}.")
         return Results(found)
 
-    async def select_results(self, swarm: SwarmId, tag: str) -> Results:
-        """Returns the results of one tag so far. Raises NotFound when there are none."""
-        found = await self.get_swarm_results(swarm, checks.name("tag", tag))
+    async def select_results(
+        self, swarm: SwarmId, tag: str, *, attempts: Attempts = "counting"
+    ) -> Results:
+        """Returns the results of one tag so far; `attempts` as in `get_swarm_results`.
+
+        Raises NotFound when there are none.
+        """
+        found = await self.get_swarm_results(swarm, checks.name("tag", tag), attempts=attempts)
         if not found:
             raise NotFound(
                 f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
@@ -77,19 +100,32 @@ class AsyncOutputs(AsyncClient):
             )
         return found
 
-    async def stream_results(self, swarm: SwarmId, tag: str | None = None) -> AsyncIterator[Result]:
-        """Yields each result, from the first, until the swarm ends."""
+    async def stream_results(
+        self, swarm: SwarmId, tag: str | None = None, *, attempts: Attempts = "counting"
+    ) -> AsyncIterator[Result]:
+        """Yields each result, from the first, until the swarm ends.
+
+        A result comes once the attempt that wrote it has ended well, since only then it counts.
+        With `attempts="all"` each comes as soon as it is written, whatever becomes of its attempt.
+        """
         name = checks.identity("swarm", swarm)
-        async for page in self.connection.pages(name, "results", tag=_tag(tag), follow=True):
+        checks.choice("attempts", attempts, _ATTEMPTS)
+        async for page in self.connection.pages(
+            name, "results", tag=_tag(tag), settled=attempts == "counting", follow=True
+        ):
             items = [item for item in page.items if isinstance(item, ResultItem)]
-            for result in await self._results(items):
+            wanted = [item for item in items if _wanted(item, attempts)]
+            for result in await self._results(wanted):
                 yield result
 
-    async def list_result_tags(self, swarm: SwarmId) -> list[str]:
+    async def list_result_tags(
+        self, swarm: SwarmId, *, attempts: Attempts = "counting"
+    ) -> list[str]:
         """Lists the tags that have results so far, in order of appearance."""
         name = checks.identity("swarm", swarm)
+        checks.choice("attempts", attempts, _ATTEMPTS)
         items = self.connection.items(name, ResultItem, follow=False)
-        return list(dict.fromkeys([item.tag async for item in items]))
+        return list(dict.fromkeys([item.tag async for item in items if _wanted(item, attempts)]))
 
     async def delete_results(
         self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
@@ -198,6 +234,10 @@ class AsyncOutputs(AsyncClient):
             checks.name("task", task)
         async for item in self.connection.items(name, LogItem, node=of, task=task, follow=follow):
             yield LogOverview.of(item)
+
+
+def _wanted(item: ResultItem, attempts: Attempts) -> bool:
+    return item.counts or attempts == "all"
 
 
 def _tag(tag: object) -> str | None:

@@ -14,6 +14,7 @@ from manta.apis.errors import ManagerFault, NoAnswer
 from manta.apis.sync.waiting import in_thread, outcome, pause
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
+from manta.protocol.states import SwarmState
 from manta.protocol.user import (
     EventItem,
     FeedItem,
@@ -27,6 +28,8 @@ from manta.protocol.user import (
     Planned,
     ReadFeed,
     ResultItem,
+    SwarmInfo,
+    WaitSwarm,
 )
 from manta.protocol.values import BlobRef, Inline, Payload
 
@@ -208,13 +211,19 @@ class Connection:
         tag: str | None = None,
         node: str | None = None,
         task: str | None = None,
+        settled: bool = False,
         follow: bool,
     ) -> Iterator[FeedPage]:
-        """Yields what a swarm has produced so far; with `follow`, until the swarm ends."""
+        """Yields what a swarm has produced so far; with `follow`, until the swarm ends.
+
+        `settled`: results of attempts that have ended and count, as these end.
+        """
         cursor = 0
         while True:
             wait = LONG_POLL if follow else 0.0
-            request = ReadFeed(swarm, feed, cursor, wait=wait, tag=tag, node=node, task=task)
+            request = ReadFeed(
+                swarm, feed, cursor, wait=wait, tag=tag, node=node, task=task, settled=settled
+            )
             page = self.ask(request, FeedPage, again=True, wait=wait)
             done = page.ended or (not follow and page.cursor == cursor)
             cursor = page.cursor
@@ -222,6 +231,14 @@ class Connection:
                 yield page
             if done:
                 return
+
+    def end_of(self, swarm: str) -> None:
+        """Returns once the swarm has ended."""
+        ended = False
+        while not ended:
+            request = WaitSwarm(swarm, LONG_POLL)
+            info = self.ask(request, SwarmInfo, again=True, wait=LONG_POLL)
+            ended = SwarmState(info.status).final
 
     def items(
         self,

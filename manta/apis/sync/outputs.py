@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from manta.apis import checks
 from manta.apis.errors import NotFound
@@ -23,6 +23,9 @@ from manta.apis.sync.waiting import in_thread
 from manta.protocol import user as messages
 from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
+
+Attempts = Literal["counting", "all"]
+_ATTEMPTS = ("counting", "all")
 
 
 class Outputs(Client):
@@ -45,32 +48,50 @@ class Outputs(Client):
     # --- results, globals, metrics -----------------------------------------------------------
 
     def get_swarm_results(
-        self, swarm: SwarmId, tag: str | None = None, wait: bool = False
+        self,
+        swarm: SwarmId,
+        tag: str | None = None,
+        wait: bool = False,
+        *,
+        attempts: Attempts = "counting",
     ) -> Results:
         """Returns the results so far or, with `wait`, once the swarm has ended.
 
-        Raises NotFound when a swarm that has ended has none with that tag.
+        What failed attempts wrote is left out, as it is in tasks; `attempts="all"` includes it,
+        with `counts` False. Raises NotFound when a swarm that has ended has none with that tag.
         """
         checks.flag("wait", wait)
+        checks.choice("attempts", attempts, _ATTEMPTS)
         tag = _tag(tag)
         found: list[Result] = []
         tags: set[str] = set()
+        left_out = 0
         name = checks.identity("swarm", swarm)
         ended = False
-        for page in self.connection.pages(name, "results", follow=wait):
+        if wait:
+            self.connection.end_of(name)
+        for page in self.connection.pages(name, "results", follow=False):
             items = [item for item in page.items if isinstance(item, ResultItem)]
-            tags |= {item.tag for item in items}
-            wanted = [item for item in items if tag is None or item.tag == tag]
-            found += self._results(wanted)
+            wanted = [item for item in items if _wanted(item, attempts)]
+            tags |= {item.tag for item in wanted}
+            left_out += sum(not item.counts and item.tag == tag for item in items)
+            found += self._results([item for item in wanted if tag is None or item.tag == tag])
             ended = page.ended
         if tag is not None and ended and not found:
             there = f"it has {', '.join(sorted(tags))}" if tags else "it has no results at all"
+            if left_out:
+                there = f'only failed attempts wrote it (attempts="all" returns {left_out})'
             raise NotFound(f"Swarm {name} has no results of tag {tag!r}: {there}.")
         return Results(found)
 
-    def select_results(self, swarm: SwarmId, tag: str) -> Results:
-        """Returns the results of one tag so far. Raises NotFound when there are none."""
-        found = self.get_swarm_results(swarm, checks.name("tag", tag))
+    def select_results(
+        self, swarm: SwarmId, tag: str, *, attempts: Attempts = "counting"
+    ) -> Results:
+        """Returns the results of one tag so far; `attempts` as in `get_swarm_results`.
+
+        Raises NotFound when there are none.
+        """
+        found = self.get_swarm_results(swarm, checks.name("tag", tag), attempts=attempts)
         if not found:
             raise NotFound(
                 f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
@@ -78,18 +99,29 @@ class Outputs(Client):
             )
         return found
 
-    def stream_results(self, swarm: SwarmId, tag: str | None = None) -> Iterator[Result]:
-        """Yields each result, from the first, until the swarm ends."""
-        name = checks.identity("swarm", swarm)
-        for page in self.connection.pages(name, "results", tag=_tag(tag), follow=True):
-            items = [item for item in page.items if isinstance(item, ResultItem)]
-            yield from self._results(items)
+    def stream_results(
+        self, swarm: SwarmId, tag: str | None = None, *, attempts: Attempts = "counting"
+    ) -> Iterator[Result]:
+        """Yields each result, from the first, until the swarm ends.
 
-    def list_result_tags(self, swarm: SwarmId) -> list[str]:
+        A result comes once the attempt that wrote it has ended well, since only then it counts.
+        With `attempts="all"` each comes as soon as it is written, whatever becomes of its attempt.
+        """
+        name = checks.identity("swarm", swarm)
+        checks.choice("attempts", attempts, _ATTEMPTS)
+        for page in self.connection.pages(
+            name, "results", tag=_tag(tag), settled=attempts == "counting", follow=True
+        ):
+            items = [item for item in page.items if isinstance(item, ResultItem)]
+            wanted = [item for item in items if _wanted(item, attempts)]
+            yield from self._results(wanted)
+
+    def list_result_tags(self, swarm: SwarmId, *, attempts: Attempts = "counting") -> list[str]:
         """Lists the tags that have results so far, in order of appearance."""
         name = checks.identity("swarm", swarm)
+        checks.choice("attempts", attempts, _ATTEMPTS)
         items = self.connection.items(name, ResultItem, follow=False)
-        return list(dict.fromkeys([item.tag for item in items]))
+        return list(dict.fromkeys([item.tag for item in items if _wanted(item, attempts)]))
 
     def delete_results(
         self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
@@ -194,6 +226,10 @@ class Outputs(Client):
             checks.name("task", task)
         for item in self.connection.items(name, LogItem, node=of, task=task, follow=follow):
             yield LogOverview.of(item)
+
+
+def _wanted(item: ResultItem, attempts: Attempts) -> bool:
+    return item.counts or attempts == "all"
 
 
 def _tag(tag: object) -> str | None:

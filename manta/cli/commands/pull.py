@@ -99,7 +99,7 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
     tasks = [dict(task) for task in api.get_tasks(found)]
     _json(draft / "swarm.json", {"swarm": dict(found), "tasks": tasks})
     index = []
-    for number, result in enumerate(api.get_swarm_results(found)):
+    for number, result in enumerate(api.get_swarm_results(found, attempts="all")):
         entry = {
             name: getattr(result, name)
             for name in ("iteration", "tag", "node_id", "node_alias", "alias", "index", "attempt")

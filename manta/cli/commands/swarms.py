@@ -90,6 +90,7 @@ def logs(
 @click.option("--tag", help="Only those of this tag.")
 @click.option("--iteration", type=int, help="Only those of this iteration.")
 @click.option("--node", help="Only those of this node.")
+@click.option("--all", "whole", is_flag=True, help="Also what failed attempts wrote, marked.")
 @click.option("--wait", is_flag=True, help="Wait until the swarm ends.")
 @click.option(
     "--timeout",
@@ -105,6 +106,7 @@ def results(
     tag: str | None,
     iteration: int | None,
     node: str | None,
+    whole: bool,
     wait: bool,
     timeout: float | None,
     delete: bool,
@@ -120,15 +122,16 @@ def results(
     if yes and not delete:
         raise click.UsageError("--yes needs --delete.")
     if delete:
-        if node is not None or wait:
+        if node is not None or wait or whole:
             raise click.UsageError("--delete can be combined with --tag and --iteration only.")
         return _delete(api, swarm, tag, iteration, yes=yes, as_json=as_json)
     of = api.wait_swarm(swarm, timeout) if wait else api.get_swarm(swarm)
-    found = api.get_swarm_results(of, tag)
+    found = api.get_swarm_results(of, tag, attempts="all" if whole else "counting")
     if not found:
         if as_json:
             json_form.show([])
-        say_error(_none(of))
+        failed = not whole and api.list_result_tags(of, attempts="all")
+        say_error(f"{_none(of)} --all shows what failed attempts wrote." if failed else _none(of))
         return Exit.NOT_FOUND
     selectors = [selector for selector in (node, iteration) if selector is not None]
     found = found(*selectors)

@@ -35,6 +35,7 @@ def ended(step: Step, attempt: Attempt, state: AttemptState) -> None:
     step.close(attempt, state)
     if state is AttemptState.FINISHED:
         run.finished += 1
+        step.settle(attempt)
         step.tell_of(attempt, "finished", sentences.finished(attempt))
         start_queued(step, run)
         phases.settle(step, run)

@@ -15,7 +15,7 @@ from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, Release, Write
 from manta.manager.store.records import SwarmRecord
 from manta.manager.swarm.events import Action, Released
-from manta.protocol.user import FeedName, SwarmInfo
+from manta.protocol.user import SwarmInfo
 
 Then = Callable[[StoreError | None], None]
 
@@ -25,7 +25,7 @@ class Commit:
     """What waits for an event to be durable; `info` is None if it did not change."""
 
     actions: list[Action]
-    seen: dict[FeedName, int]
+    seen: dict[str, int]
     info: SwarmInfo | None
     then: list[Then] = field(default_factory=list)
 
@@ -38,8 +38,8 @@ class Commits:
     number: int
     info: SwarmInfo
     """As of the last event."""
-    seen: dict[FeedName, int]
-    """The durable length of each feed."""
+    seen: dict[str, int]
+    """The durable length of each feed, and of the settled results."""
     writer: Writer
     perform: Callable[[Commit], None]
     shown: SwarmInfo = field(init=False)
@@ -57,7 +57,7 @@ class Commits:
         bodies: list[bytes],
         actions: list[Action],
         info: SwarmInfo,
-        seen: dict[FeedName, int],
+        seen: dict[str, int],
         then: Then | None,
     ) -> None:
         """Stores an event and what it led to.

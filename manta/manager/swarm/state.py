@@ -268,6 +268,9 @@ class SwarmData:
     results: list[ResultItem] = field(default_factory=list)
     by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     """Positions in `results` by iteration and tag."""
+    settled: list[int] = field(default_factory=list)
+    """Positions in `results` of those whose attempts have ended and that count, in the order in
+    which the attempts ended. It only grows."""
     deleted: set[int] = field(default_factory=set)
     """Positions of results that a user deleted. They stay in `results` without their values, as
     positions are cursors, and who wrote them is still needed."""
@@ -376,6 +379,10 @@ class SwarmData:
                 blobs.append(item.value)
         self._drop(blobs)
         return blobs
+
+    def settle(self, attempt: Attempt) -> None:
+        """The attempt has ended, and the results that it wrote count."""
+        self.settled += attempt.written
 
     def disavow(self, attempt: Attempt) -> None:
         """The results that the attempt wrote stay readable, but no longer count."""

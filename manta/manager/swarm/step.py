@@ -59,6 +59,12 @@ class Step:
         self.data.exchange.end_attempt(attempt.instance, counts=state is AttemptState.FINISHED)
         self.act(Woken())  # polls that wait for it may have to fail now
 
+    def settle(self, attempt: Attempt) -> None:
+        """The results of an attempt that has ended count for good."""
+        if attempt.written:
+            self.data.settle(attempt)
+            self.act(Publish("results"))
+
     def cancel(self, attempt: Attempt, why: str) -> None:
         attempt.error = sentences.cancelled(attempt, why)
         self.close(attempt, AttemptState.CANCELLED)
@@ -76,6 +82,7 @@ class Step:
             return
         for attempt in list(data.live.values()):
             self.cancel(attempt, sentences.swarm_over(state, reason))
+            self.settle(attempt)
         data.asks.clear()
         self.release([*data.exchange.clear(), *data.forget_replaced()])
         data.ended_at = self.now

@@ -398,10 +398,11 @@ class SwarmSupervisor(Actor):
         if error is None:
             self.notify(BLOBS, Sweep())
 
-    def _lengths(self) -> dict[FeedName, int]:
+    def _lengths(self) -> dict[str, int]:
         data = self._machine.data
         return {
             "results": len(data.results),
+            "settled": len(data.settled),
             "metrics": len(data.metrics),
             "events": len(data.events),
         }

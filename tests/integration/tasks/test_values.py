@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from manta import Module, Swarm, Task, UserAPI
+from manta.apis.errors import InvalidArgument, NotFound
 from manta.cli.local.cluster import CLUSTER, LocalCluster
 from manta.testing.clusters import client, running
 from tests.support.swarms import One, ended, errors, outputs
@@ -176,12 +177,36 @@ def test_what_a_failed_attempt_wrote_stays_readable_and_is_marked(api: UserAPI) 
                 raise RuntimeError("once")
             return world.get_results("r")
         """
-    done = ended(api, One(code, method="any", retries=1))
+    deployed = api.deploy_swarm(CLUSTER, One(code, method="any", retries=1))
+    assert [r.value for r in api.stream_results(deployed, "r")] == [1], "held back while it ran"
+    done = api.wait_swarm(deployed, timeout=60)
     assert done.status == "COMPLETED", done.reason
-    results = api.get_swarm_results(done, "r")
+    results = api.get_swarm_results(done, "r", attempts="all")
     assert [(r.value, r.attempt, r.counts) for r in results] == [(0, 0, False), (1, 1, True)]
+    assert [r.value for r in api.stream_results(done, "r", attempts="all")] == [0, 1]
+    for wait in (False, True):
+        assert api.get_swarm_results(done, "r", wait).values() == [1]
+    assert api.select_results(done, "r").by_node() == {results[1].node_id: 1}
+    assert api.list_result_tags(done) == ["r"]
+    with pytest.raises(InvalidArgument, match='attempts is \'none\': give "counting" or "all"'):
+        api.select_results(done, "r", attempts="none")  # type: ignore[arg-type]
     (output,) = [task.output for task in api.get_tasks(done) if task.status == "FINISHED"]
     assert output == [1], "other tasks do not see it"
+
+
+def test_a_tag_that_only_failed_attempts_wrote_is_none(api: UserAPI) -> None:
+    code = """
+        from manta.light import Results
+        def main():
+            Results().save(1, tag="r")
+            raise RuntimeError("always")
+        """
+    done = ended(api, One(code, method="any"))
+    assert done.status == "FAILED"
+    assert api.list_result_tags(done) == []
+    assert api.list_result_tags(done, attempts="all") == ["r"]
+    with pytest.raises(NotFound, match=r'only failed attempts wrote it \(attempts="all" returns 1'):
+        api.select_results(done, "r")
 
 
 def test_globals_are_a_mapping(api: UserAPI) -> None:

@@ -118,7 +118,7 @@ def test_a_swarm_that_was_under_way_goes_on_and_completes(place: Successor, api:
         ]
         assert told == list(range(len(told)))
         assert len(told) >= 6
-    waited = [r for r in api.select_results(swarm, "waited") if not r.counts]
+    waited = [r for r in api.select_results(swarm, "waited", attempts="all") if not r.counts]
     assert {int(result.value[-1]) for result in waited} >= set(range(6))
 
 

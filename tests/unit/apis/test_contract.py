@@ -77,9 +77,9 @@ SIGNATURES: list[tuple[Any, str]] = [
     (UserAPI.send_swarm, "cluster, swarm=None, *wait=False"),
     (UserAPI.stop_swarm, "swarm, force=False"),
     (UserAPI.wait_swarm, "swarm, timeout=None"),
-    (UserAPI.get_swarm_results, "swarm, tag=None, wait=False"),
-    (UserAPI.select_results, "swarm, tag"),
-    (UserAPI.stream_results, "swarm, tag=None"),
+    (UserAPI.get_swarm_results, "swarm, tag=None, wait=False, *attempts='counting'"),
+    (UserAPI.select_results, "swarm, tag, *attempts='counting'"),
+    (UserAPI.stream_results, "swarm, tag=None, *attempts='counting'"),
     (UserAPI.select_global, "swarm, tag"),
     (UserAPI.set_global, "swarm, tag, value"),
 ]

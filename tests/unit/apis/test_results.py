@@ -139,3 +139,26 @@ def test_values_are_decoded_once_and_late() -> None:
     assert not calls
     assert one.value is one.value
     assert calls == [1]
+
+
+def written(value: Any, attempt: int, counts: bool, node: int = 1, index: int = 0) -> Result:
+    return Result(
+        iteration=0,
+        tag="loss",
+        node_id=f"id{node}",
+        node_alias=f"node-{node}",
+        alias="worker",
+        index=index,
+        attempt=attempt,
+        counts=counts,
+        load=lambda: value,
+    )
+
+
+def test_what_failed_attempts_wrote_has_a_key_of_its_own() -> None:
+    tried = Results([written(100, 0, False), written(5, 0, True, 2, 1), written(1, 1, True)])
+    assert tried.by_node() == {"id1/worker.0@0": 100, "id1": 1, "id2": 5}
+
+
+def test_of_several_values_of_an_instance_the_last_is_its_value_as_in_tasks() -> None:
+    assert Results([written(1, 0, True), written(2, 0, True)]).by_node() == {"id1": 2}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,100 @@ def test_what_npz_cannot_hold_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"0/t/id0/worker\.0/x is a object"):
         Results([result({"x": object()})]).to_npz(tmp_path / "a.npz")
     assert not (tmp_path / "a.npz").exists()
+
+
+class HalfTensor:
+    """What torch does with a type that numpy lacks, or that needs a gradient."""
+
+    dtype, shape = "torch.bfloat16", (2,)
+
+    def detach(self) -> HalfTensor:
+        return self
+
+    cpu = detach
+
+    def numpy(self) -> Any:
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+    def float(self) -> Any:
+        return FloatTensor()
+
+    def tolist(self) -> list[Any]:
+        return [1.5, math.nan]
+
+
+class FloatTensor:
+    def numpy(self) -> Any:
+        return np.array([1.5, np.nan], "float32")
+
+
+def test_tensors_that_numpy_has_no_type_for_are_written_as_float32(tmp_path: Path) -> None:
+    Results([result({"w": HalfTensor()}), result(1.0, index=1)]).to_npz(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as found:
+        assert found["0/t/id0/worker.0/w"].dtype == "float32"
+        assert found["0/t/id0/worker.0/w"][0] == 1.5
+        assert found["0/t/id1/worker.1"] == 1.0
+
+
+def test_tensors_of_torch_are_written(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    values = [
+        torch.ones(2, dtype=torch.bfloat16),
+        torch.ones(2, requires_grad=True),
+        torch.ones(2, dtype=torch.float8_e5m2),
+        torch.tensor(3),
+    ]
+    some = Results(result(value, index=i) for i, value in enumerate(values))
+    some.to_npz(tmp_path / "a.npz")
+    some.to_parquet(tmp_path / "a.parquet")
+    with np.load(tmp_path / "a.npz") as found:
+        assert [found[key].tolist() for key in found] == [[1, 1], [1, 1], [1, 1], 3]
+        assert [str(found[key].dtype) for key in found] == ["float32"] * 3 + ["int64"]
+
+
+def test_npz_marks_failed_attempts_and_loses_no_value(tmp_path: Path) -> None:
+    failed, right, again = result(100.0), result(1.0), result(2.0)
+    failed.counts, right.attempt, again.attempt = False, 1, 1
+    clash = result({"a/b": 3.0, "a": {"b": 4.0}}, "u")
+    Results([failed, right, again, clash]).to_npz(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as found:
+        assert {key: float(found[key]) for key in found} == {
+            "0/t/id0/worker.0@0": 100.0,
+            "0/t/id0/worker.0": 1.0,
+            "0/t/id0/worker.0#2": 2.0,
+            "0/u/id0/worker.0/a/b": 3.0,
+            "0/u/id0/worker.0/a/b#2": 4.0,
+        }
+
+
+@pytest.mark.parametrize("value", [b"cut\0", "cut\0"])
+def test_npz_refuses_what_it_would_cut(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"0/t/id0/worker\.0 is a (bytes|str), which"):
+        Results([result(value)]).to_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("value", "json"),
+    [
+        ([1.0, float("nan")], "[1.0, null]"),
+        ({"a": float("-inf"), 3: b"\xff", (1, 2): None}, '{"a": null, "3": "ff", "(1, 2)": null}'),
+        (np.array([[np.nan, 2.0]]), "[[null, 2.0]]"),
+        ({"deep": (np.float32("nan"), np.array([np.inf]))}, '{"deep": [null, [null]]}'),
+        (np.array(["2020-01-01"], "datetime64[D]"), '["2020-01-01"]'),
+        (HalfTensor(), "[1.5, null]"),
+    ],
+)
+def test_a_table_holds_nothing_but_json(tmp_path: Path, value: Any, json: str) -> None:
+    Results([result(value)]).to_parquet(tmp_path / "a.parquet")
+    assert pd.read_parquet(tmp_path / "a.parquet")["json"].tolist() == [json]
+
+
+def test_a_number_that_is_nan_stays_one(tmp_path: Path) -> None:
+    Results([result(float("nan")), result(np.float32("inf"))]).to_parquet(tmp_path / "a.parquet")
+    frame = pd.read_parquet(tmp_path / "a.parquet")
+    assert frame["value_type"].tolist() == ["number"] * 2
+    assert np.isnan(frame["number"][0])
+    assert np.isinf(frame["number"][1])
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,16 @@ class Feeds:
         self.polls.open(message.feed, reply, message.wait, answer)
 
     def _page(self, read: ReadFeed) -> FeedPage:
-        end = self.commits.seen[read.feed]
-        page = queries.page(self.machine, read.feed, read.after, read.limit, read.tag, end=end)
+        end = self.commits.seen["settled" if read.settled else read.feed]
+        page = queries.page(
+            self.machine,
+            read.feed,
+            read.after,
+            read.limit,
+            read.tag,
+            settled=read.settled,
+            end=end,
+        )
         return replace(page, swarm=self.info, ended=page.ended and self.over)
 
     def wait(self, message: WaitSwarm, reply: Reply) -> None:

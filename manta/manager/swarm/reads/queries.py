@@ -124,12 +124,14 @@ def page(
     limit: int = 1000,
     tag: str | None = None,
     *,
+    settled: bool = False,
     end: int | None = None,
 ) -> FeedPage:
     """A page of the results, metrics or events; logs are in the store. Never waits.
 
     The cursor counts all items of the feed, including those that are left out because they
-    have another tag or were deleted. Items from `end` on are not shown. A page holds its first
+    have another tag or were deleted; with `settled`, all of `SwarmData.settled`. Items from `end`
+    on are not shown. A page holds its first
     item, and further ones up to PAGE_BYTES: small values are part of it, and a message has a
     limit.
     """
@@ -142,20 +144,21 @@ def page(
         "events": data.events,
     }
     items, found = feeds[feed], list[Item]()
+    positions = data.settled if settled and feed == "results" else range(len(items))
     cursor = max(0, after)
-    stop = len(items) if end is None else min(end, len(items))
+    stop = len(positions) if end is None else min(end, len(positions))
     room = PAGE_BYTES
     gone = data.deleted if feed == "results" else ()
     while cursor < stop and len(found) < limit:
-        item = items[cursor]
+        item = items[positions[cursor]]
         wanted = tag is None or not isinstance(item, ResultItem) or item.tag == tag
-        if wanted and cursor not in gone:
+        if wanted and positions[cursor] not in gone:
             room -= _bytes(item)
             if room < 0 and found:
                 break
             found.append(item)
         cursor += 1
-    ended = machine.state.final and cursor >= len(items)
+    ended = machine.state.final and cursor >= len(positions)
     return FeedPage(tuple(found), cursor, ended, info(machine))
 
 

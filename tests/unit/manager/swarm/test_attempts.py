@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from manta.manager.swarm import journal
-from manta.manager.swarm.reads.queries import select_results
+from manta.manager.swarm.events import Stopped
+from manta.manager.swarm.reads.queries import page, select_results
 from manta.protocol.node import ResultWritten, TaskStarted
 from manta.protocol.states import AttemptState, SwarmState
 
@@ -88,3 +91,33 @@ def test_a_silent_attempt_is_given_up_in_the_end(bench, make):
     b.tick()
     assert b.state == SwarmState.FAILED
     assert b.reason == "w ran longer than its timeout of 10 s on node-1 in iteration 0."
+
+
+def test_results_settle_as_their_attempts_end_well(bench, make):
+    b = bench(make.task("w", retries=1), nodes=2)
+    one, two = b.running("w").values()
+
+    def settled(after=0):
+        shown: Any = page(b.machine, "results", after, settled=True)
+        return [(i.index, i.attempt) for i in shown.items], shown.cursor, shown.ended
+
+    b.say(one, ResultWritten(one, "r", make.value(1)))
+    b.say(two, ResultWritten(two, "r", make.value(2)))
+    assert settled() == ([], 0, False), "what runs may fail"
+    b.end(two)
+    assert settled() == ([(1, 0)], 1, False)
+    b.end(one, "FAILED", "no")
+    assert settled(1) == ([], 1, False)
+    again = b.running("w")[0]
+    b.end(again, entries=[ResultWritten(again, "r", make.value(3))])
+    assert settled(1) == ([(0, 1)], 2, True)
+    assert b.replayed().data == b.machine.data
+
+
+def test_what_a_stopped_swarm_had_written_settles_with_its_end(bench, make):
+    b = bench(make.task("w"), nodes=1)
+    (w,) = b.running("w").values()
+    b.say(w, ResultWritten(w, "r", make.value(1)))
+    b.feed(Stopped())
+    shown: Any = page(b.machine, "results", 0, settled=True)
+    assert ([item.counts for item in shown.items], shown.ended) == ([True], True)
