@@ -1,11 +1,15 @@
-"""Checks of arguments; each error names the argument and the remedy."""
+"""The gate for what users give the SDK: each error names the argument and the remedy.
+
+Each check returns Python's own type, `plain`, whatever was given: what numpy calculated, a member
+of an enumeration, another subclass of str, int or float.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from manta.apis.errors import InvalidArgument
@@ -16,22 +20,57 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
 MAX_NAME = 200
 LONGEST = 1e9
 """Seconds; longer times are cut to this."""
+LARGEST = 2**63 - 1
+"""No integer in a message is larger."""
+
+
+def plain(value: Any) -> Any:
+    """Returns numbers and texts as Python's own types, and anything else as it is."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float.__float__(value) if isinstance(value, float) else value
 
 
 def shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(plain(value))
+    except Exception:  # an object of the user's, or an integer of more digits than are printed
+        return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def text(where: str, value: object) -> str:
+    value = plain(value)
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{where} is {shown(value)}: give a string.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(
+            f"{where} is {shown(value)}, which UTF-8 cannot hold: give other characters."
+        ) from None
+    return value
 
 
 def name(where: str, value: object) -> str:
     """Checks a text of 1 to 200 printable characters."""
-    if not isinstance(value, str):
-        raise InvalidArgument(f"{where} is {shown(value)}: give a string.")
-    if not value.strip() or len(value) > MAX_NAME or not value.isprintable():
+    found = text(where, value)
+    if not found.strip() or len(found) > MAX_NAME or not found.isprintable():
         raise InvalidArgument(
-            f"{where} is {shown(value)}: give 1 to {MAX_NAME} printable characters."
+            f"{where} is {shown(found)}: give 1 to {MAX_NAME} printable characters."
         )
-    return value
+    return found
+
+
+def optional_name(where: str, value: object) -> str | None:
+    """Does the same for what may be left out."""
+    return None if value is None else name(where, value)
 
 
 def identity(kind: str, thing: object) -> str:
@@ -47,6 +86,7 @@ def optional_identity(kind: str, thing: object) -> str | None:
 
 def names(where: str, value: object) -> tuple[str, ...]:
     """Checks a list of texts; a single text stands for a list of one."""
+    value = plain(value)
     if value is None:
         return ()
     if isinstance(value, str):
@@ -60,41 +100,63 @@ def names(where: str, value: object) -> tuple[str, ...]:
     return found
 
 
+def identities(where: str, value: object) -> tuple[str, ...]:
+    """Does the same for overviews and ids."""
+    if hasattr(value, "id") or not isinstance(value, Iterable) or isinstance(value, str | Mapping):
+        return names(where, getattr(value, "id", value))
+    return names(where, [getattr(thing, "id", thing) for thing in value])
+
+
 def flag(where: str, value: object) -> bool:
+    value = plain(value)
     if not isinstance(value, bool):
         raise InvalidArgument(f"{where} is {shown(value)}: give True or False.")
     return value
 
 
 def choice(where: str, value: object, among: tuple[str, ...]) -> str:
+    value = plain(value)
     if not isinstance(value, str) or value not in among:
         known = " or ".join(f'"{one}"' for one in among)
         raise InvalidArgument(f"{where} is {shown(value)}: give {known}.")
     return value
 
 
-def integer(where: str, value: object, least: int, most: int | None = None) -> int:
-    limits = f"of {least} or more" if most is None else f"from {least} to {most}"
-    if isinstance(value, bool) or not isinstance(value, int):
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a plain value is a whole number; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def integer(where: str, value: object, least: int, most: int = LARGEST) -> int:
+    value = plain(value)
+    if not is_integer(value) or not least <= value <= most:
+        limits = f"of {least} or more" if most == LARGEST else f"from {least} to {most}"
+        if is_integer(value) and value > LARGEST:
+            limits = f"from {least} to {most}"
         raise InvalidArgument(f"{where} is {shown(value)}: give a whole number {limits}.")
-    if value < least or (most is not None and value > most):
-        raise InvalidArgument(f"{where} is {value}: give a whole number {limits}.")
     return value
 
 
+def optional_integer(where: str, value: object, least: int, most: int = LARGEST) -> int | None:
+    """Does the same for what may be left out."""
+    return None if value is None else integer(where, value, least, most)
+
+
 def _is_number(value: object) -> TypeGuard[float]:
-    """Whether it is an int or float, numpy's included, but no bool."""
+    """Whether it is an int, a float or a fraction, but no bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def seconds(where: str, value: object) -> float:
     """Checks a finite number of seconds above zero."""
+    value = plain(value)
     if not _is_number(value) or not 0 < value < math.inf:
         raise InvalidArgument(f"{where} is {shown(value)}: give seconds, more than 0.")
-    return min(float(value), LONGEST)
+    return float(min(value, LONGEST))
 
 
 def fraction(where: str, value: object) -> float:
+    value = plain(value)
     if not _is_number(value) or not 0 < value <= 1:
         raise InvalidArgument(
             f"{where} is {shown(value)}: give a fraction above 0 and up to 1, such as 0.8."
@@ -104,21 +166,24 @@ def fraction(where: str, value: object) -> float:
 
 def size(where: str, value: object) -> int:
     """Returns bytes, given as a number or as a text such as "512 MiB"."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
+    value, found = plain(value), -1
+    if is_integer(value):
+        found = value
+    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        unit = (match[2] or "").capitalize()
+        found = int(min(float(match[1]) * _UNITS[unit], 1e30))
+    if not 0 <= found <= LARGEST:
         raise InvalidArgument(
             f'{where} is {shown(value)}: give bytes, or a string such as "2 GiB".'
         )
-    unit = (match[2] or "").capitalize()
-    return int(float(match[1]) * _UNITS[unit])
+    return found
 
 
 def number(where: str, value: object) -> float:
+    value = plain(value)
     if not _is_number(value) or not 0 <= value < math.inf:
         raise InvalidArgument(f"{where} is {shown(value)}: give a number of 0 or more.")
-    return min(float(value), LONGEST)
+    return float(min(value, LONGEST))
 
 
 def count(where: str, value: object) -> int:
@@ -141,8 +206,9 @@ def resources(where: str, value: object) -> dict[str, Any] | None:
         raise InvalidArgument(
             f'{where} is {shown(value)}: give a dict such as {{"cpu": 2, "memory": "1 GiB"}}.'
         )
-    for key in value:
+    given = {plain(key): item for key, item in value.items()}
+    for key in given:
         if key not in _RESOURCES:
             known = ", ".join(map(str, _RESOURCES))
             raise InvalidArgument(f"{where} has {shown(key)}: it takes {known} and nothing else.")
-    return {key: _RESOURCES[key](f"{where}[{key!r}]", value[key]) for key in value}
+    return {key: _RESOURCES[key](f"{where}[{key!r}]", item) for key, item in given.items()}

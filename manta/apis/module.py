@@ -99,6 +99,7 @@ def _program(value: object) -> str | None:
         return None
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    value = checks.plain(value)
     if not isinstance(value, str):
         raise InvalidArgument(
             f"Module's python_program is {checks.shown(value)}: "
@@ -121,6 +122,7 @@ def _image(value: object) -> str:
 
 
 def _version(value: object) -> str:
+    value = checks.plain(value)
     try:
         if not isinstance(value, str):
             raise ValueError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -97,12 +97,14 @@ class Results(Sequence[Result]):
         return found
 
     def _narrowed(self, selector: object) -> Results:
+        selector = checks.plain(selector)
         if isinstance(selector, str):
             return self._named(selector, (*_TAG, *_NODE))
         return self._of_iterations(selector)
 
     def _of_iterations(self, selector: object) -> Results:
-        if isinstance(selector, range | list | tuple | set | frozenset):
+        selector = checks.plain(selector)
+        if isinstance(selector, Iterable) and not isinstance(selector, str | bytes | Mapping):
             wanted = set()
             for item in selector:
                 wanted |= {result.iteration for result in self._of_iterations(_iteration(item))}
@@ -336,7 +338,8 @@ def _rank(result: Result) -> tuple[int, str, str, int, int]:
 
 
 def _iteration(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    value = checks.plain(value)
+    if not checks.is_integer(value):
         raise InvalidArgument(
             f"Results were asked for {checks.shown(value)}: "
             "give an iteration, a list of iterations, a tag, or a node's id or alias."

@@ -121,8 +121,8 @@ def _entries(
         head = f"Entry {number} of the schedule of swarm {swarm!r}"
         if not isinstance(entry, list | tuple) or len(entry) != 2:
             raise InvalidSwarm(f"{head} is {checks.shown(entry)}: give (name, mode).")
-        name, mode = entry
-        if mode not in MODES:
+        name, mode = map(checks.plain, entry)
+        if not isinstance(mode, str) or mode not in MODES:
             raise InvalidSwarm(
                 f'{head} has the mode {checks.shown(mode)}: give "parallel" or "sequential".'
             )

@@ -69,9 +69,7 @@ class Swarm:
 
     @max_iteration.setter
     def max_iteration(self, value: int | None) -> None:
-        if value is not None:
-            checks.integer("Swarm's max_iteration", value, 1)
-        self._manta.max_iteration = value
+        self._manta.max_iteration = checks.optional_integer("Swarm's max_iteration", value, 1)
 
     @property
     def seed(self) -> int:
@@ -80,7 +78,7 @@ class Swarm:
 
     @seed.setter
     def seed(self, value: int) -> None:
-        self._manta.seed = checks.integer("Swarm's seed", value, 0, 2**63 - 1)
+        self._manta.seed = checks.integer("Swarm's seed", value, 0)
 
     def execute(self) -> Task | list[Any]:
         """Connects the tasks; returns the last one, or a list of all that nothing runs after."""
@@ -91,7 +89,7 @@ class Swarm:
 
         What is sent is the value at the time of deployment. Raises InvalidValue.
         """
-        checks.name("The tag of set_global", tag)
+        tag = checks.name("The tag of set_global", tag)
         # Only to fail at the line that is wrong; arrays are not copied.
         from manta.transports.codec.values import encode
         from manta.transports.errors import ValueNotSerializable
@@ -109,7 +107,7 @@ class Swarm:
         "star", all with the first; or pairs of nodes, by id or alias. Instances are ordered by
         task and rank. Raises InvalidArgument.
         """
-        checks.name("The name of add_network", name)
+        name = checks.name("The name of add_network", name)
         if name in self._manta.networks:
             raise InvalidArgument(f"There is a network {name!r} already: give another name.")
         self._manta.networks[name] = _network(topology)
@@ -226,6 +224,7 @@ def schedule_of(swarm: Swarm) -> Schedule | None:
 
 
 def _network(topology: object) -> Network:
+    topology = checks.plain(topology)
     remedy = 'give "full", "ring", "star", or pairs of nodes'
     if isinstance(topology, str):
         if topology not in ("full", "ring", "star"):

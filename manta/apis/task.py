@@ -69,19 +69,17 @@ class Task:
         collect: str = "all",
     ) -> None:
         self.module = _module(module)
-        self._explicit_alias = None if alias is None else checks.name("Task's alias", alias)
+        self._explicit_alias = checks.optional_name("Task's alias", alias)
         self.method = _method(method)
         self.fixed = checks.flag("Task's fixed", fixed)
         self.excepted_ids = _ids("Task's excepted_ids", excepted_ids)
         self.specified_ids = _ids("Task's specified_ids", specified_ids)
-        self.replicas = (
-            None if replicas is None else checks.integer("Task's replicas", replicas, 1, 1_000_000)
-        )
+        self.replicas = checks.optional_integer("Task's replicas", replicas, 1, 1_000_000)
         self.maximum = _maximum(maximum)
         if self.method == "any" and self.maximum == -1 and self.replicas is None:
             self.maximum = 1
         self.gpu = checks.flag("Task's gpu", gpu)
-        self.network = None if network is None else checks.name("Task's network", network)
+        self.network = checks.optional_name("Task's network", network)
         self.class_name = _class_name(class_name)
         self.resources = checks.resources("Task's resources", resources)
         self.datasets = checks.names("Task's datasets", datasets)
@@ -90,14 +88,10 @@ class Task:
         self.retries = checks.integer("Task's retries", retries, 0, 1000)
         self.quorum = None if quorum is None else checks.fraction("Task's quorum", quorum)
         self.deadline = _deadline(deadline)
-        self.on_disconnect = (
-            None if on_disconnect is None else checks.name("Task's on_disconnect", on_disconnect)
-        )
-        self.redundancy = (
-            None if redundancy is None else checks.integer("Task's redundancy", redundancy, 1)
-        )
+        self.on_disconnect = checks.optional_name("Task's on_disconnect", on_disconnect)
+        self.redundancy = checks.optional_integer("Task's redundancy", redundancy, 1)
         self.collect = checks.name("Task's collect", collect)
-        self._check_conflicts(maximum)
+        self._check_conflicts(_maximum(maximum))
         self.wired: dict[Task, Condition] = {}
         """The tasks it runs after, as far as calls outside of `execute()` said so."""
         self.order = next(_created)
@@ -123,13 +117,9 @@ class Task:
 
         Returns the task, to be passed to the tasks that run after it. Raises InvalidArgument.
         """
-        if condition not in (Condition.FINISHED, Condition.RESULT):
-            raise InvalidArgument(
-                f"The condition of task {self.alias!r} is {checks.shown(condition)}: "
-                "give Condition.FINISHED or Condition.RESULT."
-            )
         parents = flattened(after, f"Task {self.alias!r} was called with")
-        Wiring.note_call(self, {parent: Condition(condition) for parent in parents})
+        how = _condition(f"The condition of task {self.alias!r}", condition)
+        Wiring.note_call(self, dict.fromkeys(parents, how))
         return self
 
     def _check_conflicts(self, maximum: int | float) -> None:
@@ -219,7 +209,17 @@ def _module(value: object) -> Module:
     raise InvalidArgument(f"Task's module is {checks.shown(value)}: give a Module or a path.")
 
 
+def _condition(where: str, value: object) -> Condition:
+    try:
+        return Condition(checks.text(where, value))
+    except ValueError:
+        raise InvalidArgument(
+            f"{where} is {checks.shown(value)}: give Condition.FINISHED or Condition.RESULT."
+        ) from None
+
+
 def _method(value: object) -> str:
+    value = checks.plain(value)
     if isinstance(value, str) and (
         value in _METHODS or (value.startswith("tag-") and value != "tag-")
     ):
@@ -233,9 +233,7 @@ def _method(value: object) -> str:
 def _ids(where: str, value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
-    if isinstance(value, list | tuple | set | frozenset):
-        value = [getattr(node, "id", node) for node in value]
-    ids = checks.names(where, getattr(value, "id", value))
+    ids = checks.identities(where, value)
     if not ids and "specified" in where:
         raise InvalidArgument(f"{where} is empty, so no node may run it: leave it out.")
     return ids
@@ -243,18 +241,16 @@ def _ids(where: str, value: object) -> tuple[str, ...] | None:
 
 def _maximum(value: object) -> int | float:
     remedy = "give a count of 1 or more, a fraction above 0 and up to 1, or -1 for no limit"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidArgument(f"Task's maximum is {checks.shown(value)}: {remedy}.")
-    if isinstance(value, float):
-        if not 0 < value <= 1:
-            raise InvalidArgument(f"Task's maximum is {value}: {remedy}.")
+    value = checks.plain(value)
+    if isinstance(value, float) and 0 < value <= 1:
         return value
-    if value < -1 or value == 0:
-        raise InvalidArgument(f"Task's maximum is {value}: {remedy}.")
-    return value
+    if checks.is_integer(value) and -1 <= value <= checks.LARGEST and value != 0:
+        return value
+    raise InvalidArgument(f"Task's maximum is {checks.shown(value)}: {remedy}.")
 
 
 def _class_name(value: object) -> str | None:
+    value = checks.plain(value)
     if value is None:
         return None
     if not isinstance(value, str) or not value.isidentifier():
@@ -265,8 +261,11 @@ def _class_name(value: object) -> str | None:
 
 
 def _deadline(value: object) -> float | str | None:
-    if value is None or value == "auto":
-        return value if value is None else "auto"
+    value = checks.plain(value)
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "auto":
+        return value
     if isinstance(value, str):
         raise InvalidArgument(f'Task\'s deadline is {value!r}: give seconds, or "auto".')
     return checks.seconds("Task's deadline", value)

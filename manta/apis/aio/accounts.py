@@ -43,9 +43,11 @@ class AsyncAccounts(AsyncClient):
 
     async def add_user(self, email: str, password: str, admin: bool = False) -> UserOverview:
         """Adds a user without a role in any cluster. Raises NameTaken, Forbidden."""
-        request = users.AddUser(checks.name("email", email), checks.name("password", password))
-        if checks.flag("admin", admin):
-            request = users.AddUser(request.email, request.password, True)
+        request = users.AddUser(
+            checks.name("email", email),
+            checks.name("password", password),
+            checks.flag("admin", admin),
+        )
         return UserOverview.of(await self._ask(request, users.UserInfo))
 
     async def delete_user(self, user: UserId) -> None:

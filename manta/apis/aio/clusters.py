@@ -35,7 +35,7 @@ class AsyncClusters(AsyncClient):
 
     async def stream_clusters(self, *, follow: bool = False) -> AsyncIterator[ClusterOverview]:
         """Yields each cluster; with `follow`, then each one that is new or changes."""
-        checks.flag("follow", follow)
+        follow = checks.flag("follow", follow)
         async for cluster in self.connection.stream(
             await self.list_clusters(),
             messages.WatchClusters,

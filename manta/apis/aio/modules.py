@@ -65,7 +65,7 @@ class AsyncModules(AsyncClient):
 
     async def stream_modules(self, *, follow: bool = False) -> AsyncIterator[ModuleOverview]:
         """Yields each registered module; with `follow`, then each one that is sent."""
-        checks.flag("follow", follow)
+        follow = checks.flag("follow", follow)
         async for module in self.connection.stream(
             await self.list_modules(),
             users.WatchModules,
@@ -96,12 +96,11 @@ class AsyncModules(AsyncClient):
 
 
 def _range(version: str | None) -> str | None:
+    version = checks.optional_name("version", version)
     try:
         if version is not None:
-            versions.allowed(checks.name("version", version))
-    except ValueError as error:
-        if isinstance(error, InvalidArgument):
-            raise
+            versions.allowed(version)
+    except ValueError:
         raise InvalidArgument(f"version is {version!r}: {versions.REMEDY}.") from None
     return version
 

@@ -24,7 +24,6 @@ from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
 
 Attempts = Literal["counting", "all"]
-_ATTEMPTS = ("counting", "all")
 
 
 class AsyncOutputs(AsyncClient):
@@ -59,19 +58,18 @@ class AsyncOutputs(AsyncClient):
         What failed attempts wrote is left out, as it is in tasks; `attempts="all"` includes it,
         with `counts` False. Raises NotFound when a swarm that has ended has none with that tag.
         """
-        checks.flag("wait", wait)
-        checks.choice("attempts", attempts, _ATTEMPTS)
-        tag = _tag(tag)
+        whole = _whole(attempts)
+        tag = checks.optional_name("tag", tag)
         found: list[Result] = []
         tags: set[str] = set()
         left_out = 0
         name = checks.identity("swarm", swarm)
         ended = False
-        if wait:
+        if checks.flag("wait", wait):
             await self.connection.end_of(name)
         async for page in self.connection.pages(name, "results", follow=False):
             items = [item for item in page.items if isinstance(item, ResultItem)]
-            wanted = [item for item in items if _wanted(item, attempts)]
+            wanted = [item for item in items if item.counts or whole]
             tags |= {item.tag for item in wanted}
             left_out += sum(not item.counts and item.tag == tag for item in items)
             found += await self._results(
@@ -92,7 +90,8 @@ class AsyncOutputs(AsyncClient):
 
         Raises NotFound when there are none.
         """
-        found = await self.get_swarm_results(swarm, checks.name("tag", tag), attempts=attempts)
+        tag = checks.name("tag", tag)
+        found = await self.get_swarm_results(swarm, tag, attempts=attempts)
         if not found:
             raise NotFound(
                 f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
@@ -108,13 +107,13 @@ class AsyncOutputs(AsyncClient):
         A result comes once the attempt that wrote it has ended well, since only then it counts.
         With `attempts="all"` each comes as soon as it is written, whatever becomes of its attempt.
         """
-        name = checks.identity("swarm", swarm)
-        checks.choice("attempts", attempts, _ATTEMPTS)
+        name, whole = checks.identity("swarm", swarm), _whole(attempts)
+        tag = checks.optional_name("tag", tag)
         async for page in self.connection.pages(
-            name, "results", tag=_tag(tag), settled=attempts == "counting", follow=True
+            name, "results", tag=tag, settled=not whole, follow=True
         ):
             items = [item for item in page.items if isinstance(item, ResultItem)]
-            wanted = [item for item in items if _wanted(item, attempts)]
+            wanted = [item for item in items if item.counts or whole]
             for result in await self._results(wanted):
                 yield result
 
@@ -122,10 +121,9 @@ class AsyncOutputs(AsyncClient):
         self, swarm: SwarmId, *, attempts: Attempts = "counting"
     ) -> list[str]:
         """Lists the tags that have results so far, in order of appearance."""
-        name = checks.identity("swarm", swarm)
-        checks.choice("attempts", attempts, _ATTEMPTS)
+        name, whole = checks.identity("swarm", swarm), _whole(attempts)
         items = self.connection.items(name, ResultItem, follow=False)
-        return list(dict.fromkeys([item.tag async for item in items if _wanted(item, attempts)]))
+        return list(dict.fromkeys([item.tag async for item in items if item.counts or whole]))
 
     async def delete_results(
         self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
@@ -135,14 +133,17 @@ class AsyncOutputs(AsyncClient):
         Neither users nor tasks can read them any more. The swarm may be running: what it writes
         afterwards is kept. Raises NotFound for a tag without results.
         """
-        if iteration is not None:
-            checks.integer("iteration", iteration, 0)
-        request = messages.DeleteResults(checks.identity("swarm", swarm), _tag(tag), iteration)
+        request = messages.DeleteResults(
+            checks.identity("swarm", swarm),
+            checks.optional_name("tag", tag),
+            checks.optional_integer("iteration", iteration, 0),
+        )
         return (await self._ask(request, messages.DeletedResults)).count
 
     async def select_global(self, swarm: SwarmId, tag: str) -> Any:
         """Returns the current value of a global. Raises NotFound."""
-        request = messages.SelectGlobal(checks.identity("swarm", swarm), checks.name("tag", tag))
+        tag = checks.name("tag", tag)
+        request = messages.SelectGlobal(checks.identity("swarm", swarm), tag)
         answer = await self._ask(request, messages.SelectedGlobal, again=True)
         if answer.value is None:
             tags = await self.list_global_tags(swarm)
@@ -157,7 +158,7 @@ class AsyncOutputs(AsyncClient):
         """Sets a global; tasks that read it from now on see this value. Raises InvalidValue."""
         from manta.apis.compile.values import payload
 
-        checks.name("tag", tag)
+        tag = checks.name("tag", tag)
         blobs: dict[str, Any] = {}
         sent = await in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
         await self.connection.push(blobs)
@@ -206,8 +207,7 @@ class AsyncOutputs(AsyncClient):
     # --- shared ------------------------------------------------------------------------------
 
     async def _tasks(self, swarm: SwarmId, iteration: int | None) -> tuple[TaskInfo, ...]:
-        if iteration is not None:
-            checks.integer("iteration", iteration, 0)
+        iteration = checks.optional_integer("iteration", iteration, 0)
         tasks: tuple[TaskInfo, ...] = ()
         more = True
         while more:
@@ -230,15 +230,10 @@ class AsyncOutputs(AsyncClient):
     ) -> AsyncIterator[LogOverview]:
         name = checks.identity("swarm", swarm)
         of = checks.optional_identity("node", node)
-        if task is not None:
-            checks.name("task", task)
+        task = checks.optional_name("task", task)
         async for item in self.connection.items(name, LogItem, node=of, task=task, follow=follow):
             yield LogOverview.of(item)
 
 
-def _wanted(item: ResultItem, attempts: Attempts) -> bool:
-    return item.counts or attempts == "all"
-
-
-def _tag(tag: object) -> str | None:
-    return None if tag is None else checks.name("tag", tag)
+def _whole(attempts: object) -> bool:
+    return checks.choice("attempts", attempts, ("counting", "all")) == "all"

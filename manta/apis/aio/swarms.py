@@ -57,7 +57,7 @@ class AsyncSwarms(AsyncClient):
         Modules with a version are registered. Raises NameTaken when one of them is registered
         with other content.
         """
-        checks.flag("wait", wait)
+        wait = checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
         compiled = await self._compiled(swarm)
         await self.connection.push(compiled.blobs)
@@ -113,7 +113,7 @@ class AsyncSwarms(AsyncClient):
         self, cluster: ClusterId | None = None, *, follow: bool = False
     ) -> AsyncIterator[SwarmOverview]:
         """Yields each swarm; with `follow`, then each one that is new or changes."""
-        checks.flag("follow", follow)
+        follow = checks.flag("follow", follow)
         where = checks.optional_identity("cluster", cluster)
         async for swarm in self.connection.stream(
             await self.list_swarms(cluster),

@@ -70,10 +70,11 @@ class AsyncUserAPI(
         `server_key` is the manager's public key; it is needed the first time, unless the manager
         runs on this machine. Raises NotAuthenticated for a wrong email address or password.
         """
+        request = sign_in.SignIn(checks.text("email", email), checks.text("password", password))
         target, keys = profiles.for_sign_in(host, port, profile, server_key)
         api = cls.over(Session(target, keys))
         try:
-            who = await api.connection.sign_in(sign_in.SignIn(email, password))
+            who = await api.connection.sign_in(request)
         except BaseException:
             await api.close()
             raise

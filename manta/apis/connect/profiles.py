@@ -99,7 +99,7 @@ def settings(
 
     def first(given: object, variable: str, saved_value: object, default: object) -> Setting:
         for value, origin in (
-            (given, "argument"),
+            (checks.plain(given), "argument"),
             (environment.get(variable), variable),
             (saved_value, file),
         ):

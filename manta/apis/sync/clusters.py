@@ -36,7 +36,7 @@ class Clusters(Client):
 
     def stream_clusters(self, *, follow: bool = False) -> Iterator[ClusterOverview]:
         """Yields each cluster; with `follow`, then each one that is new or changes."""
-        checks.flag("follow", follow)
+        follow = checks.flag("follow", follow)
         yield from self.connection.stream(
             self.list_clusters(),
             messages.WatchClusters,

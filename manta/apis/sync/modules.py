@@ -66,7 +66,7 @@ class Modules(Client):
 
     def stream_modules(self, *, follow: bool = False) -> Iterator[ModuleOverview]:
         """Yields each registered module; with `follow`, then each one that is sent."""
-        checks.flag("follow", follow)
+        follow = checks.flag("follow", follow)
         yield from self.connection.stream(
             self.list_modules(),
             users.WatchModules,
@@ -93,12 +93,11 @@ class Modules(Client):
 
 
 def _range(version: str | None) -> str | None:
+    version = checks.optional_name("version", version)
     try:
         if version is not None:
-            versions.allowed(checks.name("version", version))
-    except ValueError as error:
-        if isinstance(error, InvalidArgument):
-            raise
+            versions.allowed(version)
+    except ValueError:
         raise InvalidArgument(f"version is {version!r}: {versions.REMEDY}.") from None
     return version
 

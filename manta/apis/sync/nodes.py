@@ -22,9 +22,10 @@ class Nodes(Client):
 
     def create_node_token(self, cluster: ClusterId, uses: int = 1, ttl: float = 900) -> str:
         """Makes a token with which `uses` nodes can enrol within `ttl` seconds."""
-        checks.integer("uses", uses, 1, 10_000)
         request = messages.CreateNodeToken(
-            checks.identity("cluster", cluster), uses, checks.seconds("ttl", ttl)
+            checks.identity("cluster", cluster),
+            checks.integer("uses", uses, 1, 10_000),
+            checks.seconds("ttl", ttl),
         )
         return (self._ask(request, messages.Token)).token
 
@@ -48,7 +49,7 @@ class Nodes(Client):
     def stream_nodes(self, cluster: ClusterId, *, follow: bool = False) -> Iterator[NodeOverview]:
         """Yields each node; with `follow`, goes on and yields each one that is new or changes in
         status, load or description (a new `last_seen` alone does not count)."""
-        checks.flag("follow", follow)
+        follow = checks.flag("follow", follow)
         yield from self.connection.stream(
             self.list_nodes(cluster),
             partial(messages.WatchNodes, checks.identity("cluster", cluster)),
@@ -84,7 +85,7 @@ class Nodes(Client):
 
         Raises NotFound if there is no such node at the start.
         """
-        checks.seconds("interval", interval)
+        interval = checks.seconds("interval", interval)
         found = self.get_node(node, cluster)
         while found.status in ("CONNECTED", "DRAINING"):
             yield found.resources

@@ -25,7 +25,6 @@ from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
 
 Attempts = Literal["counting", "all"]
-_ATTEMPTS = ("counting", "all")
 
 
 class Outputs(Client):
@@ -60,19 +59,18 @@ class Outputs(Client):
         What failed attempts wrote is left out, as it is in tasks; `attempts="all"` includes it,
         with `counts` False. Raises NotFound when a swarm that has ended has none with that tag.
         """
-        checks.flag("wait", wait)
-        checks.choice("attempts", attempts, _ATTEMPTS)
-        tag = _tag(tag)
+        whole = _whole(attempts)
+        tag = checks.optional_name("tag", tag)
         found: list[Result] = []
         tags: set[str] = set()
         left_out = 0
         name = checks.identity("swarm", swarm)
         ended = False
-        if wait:
+        if checks.flag("wait", wait):
             self.connection.end_of(name)
         for page in self.connection.pages(name, "results", follow=False):
             items = [item for item in page.items if isinstance(item, ResultItem)]
-            wanted = [item for item in items if _wanted(item, attempts)]
+            wanted = [item for item in items if item.counts or whole]
             tags |= {item.tag for item in wanted}
             left_out += sum(not item.counts and item.tag == tag for item in items)
             found += self._results([item for item in wanted if tag is None or item.tag == tag])
@@ -91,7 +89,8 @@ class Outputs(Client):
 
         Raises NotFound when there are none.
         """
-        found = self.get_swarm_results(swarm, checks.name("tag", tag), attempts=attempts)
+        tag = checks.name("tag", tag)
+        found = self.get_swarm_results(swarm, tag, attempts=attempts)
         if not found:
             raise NotFound(
                 f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
@@ -107,21 +106,18 @@ class Outputs(Client):
         A result comes once the attempt that wrote it has ended well, since only then it counts.
         With `attempts="all"` each comes as soon as it is written, whatever becomes of its attempt.
         """
-        name = checks.identity("swarm", swarm)
-        checks.choice("attempts", attempts, _ATTEMPTS)
-        for page in self.connection.pages(
-            name, "results", tag=_tag(tag), settled=attempts == "counting", follow=True
-        ):
+        name, whole = checks.identity("swarm", swarm), _whole(attempts)
+        tag = checks.optional_name("tag", tag)
+        for page in self.connection.pages(name, "results", tag=tag, settled=not whole, follow=True):
             items = [item for item in page.items if isinstance(item, ResultItem)]
-            wanted = [item for item in items if _wanted(item, attempts)]
+            wanted = [item for item in items if item.counts or whole]
             yield from self._results(wanted)
 
     def list_result_tags(self, swarm: SwarmId, *, attempts: Attempts = "counting") -> list[str]:
         """Lists the tags that have results so far, in order of appearance."""
-        name = checks.identity("swarm", swarm)
-        checks.choice("attempts", attempts, _ATTEMPTS)
+        name, whole = checks.identity("swarm", swarm), _whole(attempts)
         items = self.connection.items(name, ResultItem, follow=False)
-        return list(dict.fromkeys([item.tag for item in items if _wanted(item, attempts)]))
+        return list(dict.fromkeys([item.tag for item in items if item.counts or whole]))
 
     def delete_results(
         self, swarm: SwarmId, tag: str | None = None, iteration: int | None = None
@@ -131,14 +127,17 @@ class Outputs(Client):
         Neither users nor tasks can read them any more. The swarm may be running: what it writes
         afterwards is kept. Raises NotFound for a tag without results.
         """
-        if iteration is not None:
-            checks.integer("iteration", iteration, 0)
-        request = messages.DeleteResults(checks.identity("swarm", swarm), _tag(tag), iteration)
+        request = messages.DeleteResults(
+            checks.identity("swarm", swarm),
+            checks.optional_name("tag", tag),
+            checks.optional_integer("iteration", iteration, 0),
+        )
         return (self._ask(request, messages.DeletedResults)).count
 
     def select_global(self, swarm: SwarmId, tag: str) -> Any:
         """Returns the current value of a global. Raises NotFound."""
-        request = messages.SelectGlobal(checks.identity("swarm", swarm), checks.name("tag", tag))
+        tag = checks.name("tag", tag)
+        request = messages.SelectGlobal(checks.identity("swarm", swarm), tag)
         answer = self._ask(request, messages.SelectedGlobal, again=True)
         if answer.value is None:
             tags = self.list_global_tags(swarm)
@@ -153,7 +152,7 @@ class Outputs(Client):
         """Sets a global; tasks that read it from now on see this value. Raises InvalidValue."""
         from manta.apis.compile.values import payload
 
-        checks.name("tag", tag)
+        tag = checks.name("tag", tag)
         blobs: dict[str, Any] = {}
         sent = in_thread(lambda: payload(value, blobs, f"The global {tag!r}"))
         self.connection.push(blobs)
@@ -198,8 +197,7 @@ class Outputs(Client):
     # --- shared ------------------------------------------------------------------------------
 
     def _tasks(self, swarm: SwarmId, iteration: int | None) -> tuple[TaskInfo, ...]:
-        if iteration is not None:
-            checks.integer("iteration", iteration, 0)
+        iteration = checks.optional_integer("iteration", iteration, 0)
         tasks: tuple[TaskInfo, ...] = ()
         more = True
         while more:
@@ -222,15 +220,10 @@ class Outputs(Client):
     ) -> Iterator[LogOverview]:
         name = checks.identity("swarm", swarm)
         of = checks.optional_identity("node", node)
-        if task is not None:
-            checks.name("task", task)
+        task = checks.optional_name("task", task)
         for item in self.connection.items(name, LogItem, node=of, task=task, follow=follow):
             yield LogOverview.of(item)
 
 
-def _wanted(item: ResultItem, attempts: Attempts) -> bool:
-    return item.counts or attempts == "all"
-
-
-def _tag(tag: object) -> str | None:
-    return None if tag is None else checks.name("tag", tag)
+def _whole(attempts: object) -> bool:
+    return checks.choice("attempts", attempts, ("counting", "all")) == "all"

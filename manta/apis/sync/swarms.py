@@ -58,7 +58,7 @@ class Swarms(Client):
         Modules with a version are registered. Raises NameTaken when one of them is registered
         with other content.
         """
-        checks.flag("wait", wait)
+        wait = checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
         compiled = self._compiled(swarm)
         self.connection.push(compiled.blobs)
@@ -114,7 +114,7 @@ class Swarms(Client):
         self, cluster: ClusterId | None = None, *, follow: bool = False
     ) -> Iterator[SwarmOverview]:
         """Yields each swarm; with `follow`, then each one that is new or changes."""
-        checks.flag("follow", follow)
+        follow = checks.flag("follow", follow)
         where = checks.optional_identity("cluster", cluster)
         yield from self.connection.stream(
             self.list_swarms(cluster),
