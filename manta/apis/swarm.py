@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manta.apis import checks
@@ -24,14 +25,47 @@ class Network(NamedTuple):
     edges: tuple[tuple[str, str], ...] = ()
 
 
+class Settings(MutableMapping[str, Any]):
+    """Values by name, each checked when it is set."""
+
+    def __init__(self, check: Callable[[object, object], tuple[str, Any]]) -> None:
+        self._check = check
+        self._held: dict[str, Any] = {}
+
+    def replace(self, where: str, values: object) -> None:
+        """Takes these values instead, if all of them are right."""
+        if not isinstance(values, Mapping):
+            raise InvalidArgument(f"{where} are {checks.shown(values)}: give a dict by name.")
+        self._held = dict(self._check(name, value) for name, value in values.items())
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        name, value = self._check(name, value)
+        self._held[name] = value
+
+    def __getitem__(self, name: str) -> Any:
+        return self._held[name]
+
+    def __delitem__(self, name: str) -> None:
+        del self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __repr__(self) -> str:
+        return repr(self._held)
+
+
 class _State:
     """A swarm's own state, kept apart so that it never clashes with a user's attributes."""
 
     __slots__ = ("cluster", "globals", "max_iteration", "networks", "seed")
 
     def __init__(self) -> None:
-        self.globals: dict[str, Any] = {}
-        self.networks: dict[str, Network] = {}
+        self.globals = Settings(_global)
+        self.networks = Settings(_named_network)
         self.cluster: str | None = None
         self.max_iteration: int | None = None
         self.seed = 0
@@ -58,9 +92,11 @@ class Swarm:
         swarm._manta = _State()
         return swarm
 
-    def __init__(self, max_iteration: int | None = None, seed: int = 0) -> None:
-        self.max_iteration = max_iteration
-        self.seed = seed
+    def __init__(self, max_iteration: int | None = None, seed: int | None = None) -> None:
+        if max_iteration is not None:
+            self.max_iteration = max_iteration
+        if seed is not None:
+            self.seed = seed
 
     @property
     def max_iteration(self) -> int | None:
@@ -73,12 +109,31 @@ class Swarm:
 
     @property
     def seed(self) -> int:
-        """The seed of every random choice, 0 to 2**63 - 1."""
+        """The seed of every random choice, 0 to 2**63 - 1; 0 unless it is set."""
         return self._manta.seed
 
     @seed.setter
     def seed(self, value: int) -> None:
         self._manta.seed = checks.integer("Swarm's seed", value, 0)
+
+    @property
+    def globals(self) -> Settings:
+        """The globals by tag. A dict that is assigned replaces them all. Raises InvalidValue."""
+        return self._manta.globals
+
+    @globals.setter
+    def globals(self, values: Mapping[str, Any]) -> None:
+        self._manta.globals.replace(_GLOBALS, values)
+
+    @property
+    def networks(self) -> Settings:
+        """The networks by name. A dict of topologies, as `add_network` takes them, that is
+        assigned replaces them all. Raises InvalidArgument."""
+        return self._manta.networks
+
+    @networks.setter
+    def networks(self, topologies: Mapping[str, Any]) -> None:
+        self._manta.networks.replace(_NETWORKS, topologies)
 
     def execute(self) -> Task | list[Any]:
         """Connects the tasks; returns the last one, or a list of all that nothing runs after."""
@@ -89,15 +144,6 @@ class Swarm:
 
         What is sent is the value at the time of deployment. Raises InvalidValue.
         """
-        tag = checks.name("The tag of set_global", tag)
-        # Only to fail at the line that is wrong; arrays are not copied.
-        from manta.transports.codec.values import encode
-        from manta.transports.errors import ValueNotSerializable
-
-        try:
-            encode(value)
-        except ValueNotSerializable as error:
-            raise InvalidValue(f"The global {tag!r} cannot be sent: {error}") from None
         self._manta.globals[tag] = value
 
     def add_network(self, name: str, topology: str | Iterable[tuple[str, str]] = "full") -> None:
@@ -107,10 +153,10 @@ class Swarm:
         "star", all with the first; or pairs of nodes, by id or alias. Instances are ordered by
         task and rank. Raises InvalidArgument.
         """
-        name = checks.name("The name of add_network", name)
+        name, network = _named_network(name, topology)
         if name in self._manta.networks:
             raise InvalidArgument(f"There is a network {name!r} already: give another name.")
-        self._manta.networks[name] = _network(topology)
+        self._manta.networks[name] = network
 
     def set_cluster(self, cluster: Any) -> None:
         """Sets where `deploy_swarm(swarm)` deploys: a cluster, its id or its name."""
@@ -139,7 +185,7 @@ class Swarm:
 
 
 def _title(swarm: Swarm, schedule: Schedule | None) -> str:
-    ceiling = swarm._manta.max_iteration
+    ceiling = swarm.max_iteration
     if schedule is not None:
         count = min(len(schedule.iterations), ceiling or len(schedule.iterations))
         times = f"{count} iteration{'s' * (count != 1)}, by its schedule"
@@ -151,7 +197,7 @@ def _title(swarm: Swarm, schedule: Schedule | None) -> str:
 
 
 def _notes(swarm: Swarm) -> list[str]:
-    tags = swarm._manta.globals
+    tags = swarm.globals
     return [f"globals: {', '.join(tags)}"] if tags else []
 
 
@@ -167,7 +213,8 @@ class Definition(NamedTuple):
 
 
 def definition_of(swarm: Swarm) -> Definition:
-    """Returns the swarm's definition. Raises InvalidArgument if it is not a swarm."""
+    """Returns the swarm's definition. Raises InvalidArgument if it is not a swarm, or has an
+    attribute that hides one of the base class and cannot stand for it."""
     if isinstance(swarm, type) and issubclass(swarm, Swarm):
         raise InvalidArgument(
             f"{swarm.__name__} is a class, not a swarm: give an object, {swarm.__name__}()."
@@ -176,15 +223,38 @@ def definition_of(swarm: Swarm) -> Definition:
         raise InvalidArgument(
             f"{checks.shown(swarm)} is not a swarm: give an object of a Swarm class."
         )
-    state = swarm._manta
+    _check_attributes(swarm)
+    # A class may set these too, as plain attributes, which hide the properties.
     return Definition(
         name_of(swarm),
-        state.globals,
-        state.cluster,
-        state.max_iteration,
-        state.seed,
-        state.networks,
+        _settings(swarm.globals, swarm._manta.globals, _GLOBALS, _global),
+        swarm._manta.cluster,
+        checks.optional_integer("Swarm's max_iteration", swarm.max_iteration, 1),
+        checks.integer("Swarm's seed", swarm.seed, 0),
+        _settings(swarm.networks, swarm._manta.networks, _NETWORKS, _named_network),
     )
+
+
+def _settings(
+    shown: object, held: Settings, where: str, check: Callable[[object, object], tuple[str, Any]]
+) -> dict[str, Any]:
+    """Returns what was set one by one and, if a class or an object hides that, its values."""
+    if shown is held:
+        return dict(held)
+    found = Settings(check)
+    found.replace(where, shown)
+    return {**found, **held}
+
+
+def _check_attributes(swarm: Swarm) -> None:
+    checks.optional_integer("Swarm's max_iteration", swarm.max_iteration, 1)
+    for name in ("execute", "set_global", "add_network", "set_cluster"):
+        found = getattr(swarm, name)
+        if not isinstance(found, FunctionType | MethodType):
+            raise InvalidArgument(
+                f"{type(swarm).__name__}.{name} is {checks.shown(found)} and hides the method "
+                f"{name}() of Swarm: give it another name."
+            )
 
 
 def name_of(swarm: Swarm) -> str:
@@ -193,6 +263,7 @@ def name_of(swarm: Swarm) -> str:
 
 def graph_of(swarm: Swarm) -> Graph:
     """Calls `execute()` and builds the graph. Raises GraphError, InvalidArgument."""
+    _check_attributes(swarm)
     name = name_of(swarm)
     attributes = {task: attribute for attribute, tasks in _attributes(swarm) for task in tasks}
     with Wiring() as wiring:
@@ -210,6 +281,7 @@ def graph_of(swarm: Swarm) -> Graph:
 
 def schedule_of(swarm: Swarm) -> Schedule | None:
     """Returns the swarm's schedule, if it has one. Raises InvalidSwarm, GraphError."""
+    _check_attributes(swarm)
     written = getattr(swarm, "schedule", None)
     if written is None:
         return None
@@ -223,7 +295,29 @@ def schedule_of(swarm: Swarm) -> Schedule | None:
     return schedule.build(written, dict(_attributes(swarm)), name)
 
 
+_GLOBALS, _NETWORKS = "Swarm's globals", "Swarm's networks"
+
+
+def _global(tag: object, value: object) -> tuple[str, Any]:
+    tag = checks.name("The tag of a global", tag)
+    # Only to fail at the line that is wrong; arrays are not copied.
+    from manta.transports.codec.values import encode
+    from manta.transports.errors import ValueNotSerializable
+
+    try:
+        encode(value)
+    except ValueNotSerializable as error:
+        raise InvalidValue(f"The global {tag!r} cannot be sent: {error}") from None
+    return tag, value
+
+
+def _named_network(name: object, topology: object) -> tuple[str, Network]:
+    return checks.name("The name of a network", name), _network(topology)
+
+
 def _network(topology: object) -> Network:
+    if isinstance(topology, Network):
+        return topology
     topology = checks.plain(topology)
     remedy = 'give "full", "ring", "star", or pairs of nodes'
     if isinstance(topology, str):

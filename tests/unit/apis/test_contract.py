@@ -60,7 +60,7 @@ SIGNATURES: list[tuple[Any, str]] = [
         "datasets=None, priority=0, timeout=None, retries=0, quorum=None, deadline=None, "
         "on_disconnect=None, redundancy=None, collect='all'",
     ),
-    (Swarm.__init__, "max_iteration=None, seed=0"),
+    (Swarm.__init__, "max_iteration=None, seed=None"),
     (Swarm.set_global, "tag, value"),
     (Swarm.set_cluster, "cluster"),
     (Swarm.add_network, "name, topology='full'"),

@@ -220,7 +220,7 @@ def test_global_that_cannot_be_sent_names_the_place() -> None:
 
 
 def test_tag_must_be_a_name() -> None:
-    with pytest.raises(InvalidArgument, match="tag of set_global"):
+    with pytest.raises(InvalidArgument, match="tag of a global"):
         Swarm().set_global("", 1)
 
 
@@ -234,6 +234,6 @@ def test_what_is_no_swarm() -> None:
 def test_users_attributes_do_not_meet_the_swarms() -> None:
     class Busy(Swarm):
         def __init__(self) -> None:
-            self.globals = self.cluster = self.graph = "mine"
+            self.cluster = self.graph = self.state = "mine"
 
     assert definition_of(Busy()).globals == {}
