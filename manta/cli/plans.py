@@ -37,4 +37,5 @@ def plan_lines(plan: Plan, room: int | None, labels: Mapping[str, str] | None = 
         header = [click.style(name, bold=True) for name in ("TASK", "NODE", "RULE", "WHY NOT")]
         rows4 = [(v.task, v.node_alias, v.rule, v.reason) for v in refused]
         lines += ["", *text.table(header, rows4, room=room, words=(3,))]
+    lines += [line for note in plan.notes for line in ("", *text.folded(note, room))]
     return lines or ["Nothing to explain: no task has been placed, and none is refused."]

@@ -65,6 +65,8 @@ class Plan(Message, frozen=True):
     problems: tuple[str, ...] = ()
     waiting: dict[str, int] = {}
     """By task: the number of further instances, which are placed as nodes become free."""
+    notes: tuple[str, ...] = ()
+    """What the SDK says of the swarm that was checked."""
 
 
 class Planned(Message, frozen=True):

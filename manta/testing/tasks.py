@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from manta.apis import checks
 from manta.light.context import MISSING, Brief, Entry, Part, usage
 from manta.light.errors import CollectiveError, NothingSent, Timeout
 from manta.light.runtime.loader import Program, Target
 from manta.light.runtime.seeding import seed
+from manta.testing.node_imports import as_on_a_node
 from manta.transports.codec.values import decode, encode
 
 NODE = "node-1"
@@ -51,6 +53,7 @@ def run_task(
     results: Mapping[str, Any] | None = None,
     *,
     class_name: str | None = None,
+    include: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     broadcasts: Mapping[str, Any] | None = None,
     messages: Mapping[tuple[str, str], Sequence[Any]] | None = None,
     state: Mapping[str, Any] | None = None,
@@ -61,14 +64,19 @@ def run_task(
     """Run one task once, in this process, and return what it wrote.
 
     `task`: a class, a path of a module (a file or a package folder), or source text (it has a
-    newline). `datasets`: paths by name, or arrays and dicts of arrays, which become files.
-    `results`: what tasks before it wrote, by tag: a list of values, or a dict by node. Values
-    go through Manta's encoding, so that what could not be sent fails here too. `messages` are
-    those that it may receive, by (node, tag). It is the only instance of its task (rank 0 of
-    1) on the node "node-1". Exceptions of its code pass through, SystemExit too unless it says
-    that all is well, as on a node. Raises TypeError for arguments that it does not take.
+    newline). A module can import what it could import on a node: what is installed, what lies
+    beside it, and what is named in `include`, as in `Module`. `datasets`: paths by name, or
+    arrays and dicts of arrays, which become files. `results`: what tasks before it wrote, by tag:
+    a list of values, or a dict by node. Values go through Manta's encoding, so that what could
+    not be sent fails here too. `messages` are those that it may receive, by (node, tag). It is
+    the only instance of its task (rank 0 of 1) on the node "node-1". Exceptions of its code pass
+    through, SystemExit too unless it says that all is well, as on a node. Raises TypeError for
+    arguments that it does not take.
     """
     _check_task(task)
+    class_name = checks.optional_name("run_task()'s class_name", class_name)
+    iteration = checks.integer("run_task()'s iteration", iteration, 0)
+    seed_ = checks.integer("run_task()'s seed_", seed_, 0)
     for name, given in (
         ("globals", globals),
         ("datasets", datasets),
@@ -106,7 +114,7 @@ def run_task(
             scratch=str(scratch),
         )
         with (
-            _loaded(task, Path(folder)) as load,
+            _loaded(task, Path(folder), _included(include)) as load,
             _attempt(_Context(brief, run, given, heard, waiting)),
         ):
             target = load(class_name)
@@ -271,7 +279,7 @@ def _attempt(context: _Context) -> Iterator[None]:
 
 @contextmanager
 def _loaded(
-    task: type | str | os.PathLike[str], folder: Path
+    task: type | str | os.PathLike[str], folder: Path, included: Sequence[Path]
 ) -> Iterator[Callable[[str | None], Target]]:
     """Yields what finds the target within the attempt; forgets the module afterwards."""
     if isinstance(task, type):
@@ -294,14 +302,27 @@ def _loaded(
         return program.target(class_name)
 
     modules, path, arguments = set(sys.modules), list(sys.path), list(sys.argv)
+    own = [file.parent, *(path.parent for path in included)]
     try:
-        yield load
+        with as_on_a_node([file, *included]):
+            yield load
     finally:
         sys.path[:], sys.argv[:] = path, arguments
         for name in set(sys.modules) - modules:
             origin = getattr(sys.modules[name], "__file__", None) or ""
-            if Path(origin).is_relative_to(file.parent):
+            if any(Path(origin).is_relative_to(place) for place in own):
                 del sys.modules[name]
+
+
+def _included(include: object) -> list[Path]:
+    entries = [include] if isinstance(include, str | os.PathLike) else include
+    if not isinstance(entries, list | tuple):
+        raise TypeError(f"run_task() takes include as a list of paths, not {include!r:.60}.")
+    found = [Path(entry).resolve() for entry in entries]
+    for path in found:
+        if not path.exists():
+            raise FileNotFoundError(f"There is no {path}, which run_task() is to include.")
+    return found
 
 
 def _through(value: Any) -> Any:

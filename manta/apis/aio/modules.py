@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from manta.apis import checks
-from manta.apis.aio.client import AsyncClient
+from manta.apis.aio.client import AsyncClient, tell
 from manta.apis.aio.waiting import in_thread
 from manta.apis.errors import InvalidArgument
 from manta.apis.module import Module
@@ -90,7 +90,8 @@ class AsyncModules(AsyncClient):
             )
         from manta.apis.compile.spec import compile_module
 
-        spec, blobs = await in_thread(lambda: compile_module(module))
+        spec, blobs, notes = await in_thread(lambda: compile_module(module))
+        tell(notes)
         await self.connection.push(blobs)
         return ModuleOverview.of(await self._ask(request(spec), users.ModuleInfo, again=True))
 

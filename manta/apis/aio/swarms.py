@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from manta.apis import checks
-from manta.apis.aio.client import AsyncClient
+from manta.apis.aio.client import AsyncClient, tell
 from manta.apis.aio.connection import LONG_POLL
 from manta.apis.aio.waiting import in_thread
 from manta.apis.errors import Forbidden, InvalidArgument, NameTaken, NotFound, WaitTimeout
@@ -35,7 +37,8 @@ class AsyncSwarms(AsyncClient):
         compiled = await self._compiled(swarm)
         await self._check_versions(compiled.versioned)
         request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
-        return await self.connection.plan(request)
+        plan = await self.connection.plan(request)
+        return replace(plan, notes=compiled.notes)
 
     async def deploy_swarm(
         self, cluster: ClusterId | Swarm, swarm: Swarm | None = None, *, wait: bool = False
@@ -60,6 +63,7 @@ class AsyncSwarms(AsyncClient):
         wait = checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
         compiled = await self._compiled(swarm)
+        tell(compiled.notes)
         await self.connection.push(compiled.blobs)
         await self._register(compiled.versioned)
         return await self._swarm(messages.SendSwarm(where, compiled.spec, wait))

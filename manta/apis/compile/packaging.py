@@ -2,8 +2,9 @@
 
 A program is looked up as a path (`locate`), then among the registered modules, then as `NAME.py`
 (`find_program`). A package is a dict of relative path -> bytes in sorted order, with its entry
-point under "__entry__": the path of a file, or the name of a package folder. `__pycache__`,
-compiled Python and names that start with a dot are left out.
+point under "__entry__": the path of a file, or the name of a package folder. What it imports and
+lies beside it is packed along (`imports`). `__pycache__`, compiled Python and names that start
+with a dot are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from manta.apis import checks
+from manta.apis.compile.imports import imports
 from manta.apis.errors import ModuleError
 from manta.apis.module import Module
 from manta.protocol.spec import MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES
@@ -25,10 +27,12 @@ REQUIREMENTS = "requirements.txt"
 
 
 class Package(NamedTuple):
-    """`files` includes the entry point; `requirements` are those of a package folder."""
+    """`files` includes the entry point; `requirements` are those of a package folder; `along`
+    names what was packed because the program imports it."""
 
     files: dict[str, bytes | str]
     requirements: tuple[str, ...]
+    along: tuple[str, ...] = ()
 
 
 class Wanted(NamedTuple):
@@ -48,6 +52,7 @@ def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Pack
         return None
     requirements: tuple[str, ...] = ()
     files: dict[str, bytes] = {}
+    roots: list[Path] = []
     if module.is_source:
         entry = re.sub(r"\W", "_", module.name) + ".py"
         files[entry] = module.python_program.encode("utf-8", "surrogatepass")
@@ -55,15 +60,20 @@ def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Pack
     else:
         assert found is not None
         entry = found.name
+        roots.append(found)
         _take(found, module, files)
         if found.is_dir():
             listed = files.get(f"{entry}/{REQUIREMENTS}", b"").decode("utf-8", "replace")
             lines = (line.partition(" #")[0].strip() for line in listed.splitlines())
             requirements = tuple(line for line in lines if line and not line.startswith("#"))
     for name in module.include:
-        _take(_find_include(name, module, folders), module, files)
+        roots.append(_find_include(name, module, folders))
+        _take(roots[-1], module, files)
+    along = imports(roots).along
+    for path in along:
+        _take(path, module, files)
     contents: dict[str, bytes | str] = {**files, ENTRY: entry}
-    return Package(dict(sorted(contents.items())), requirements)
+    return Package(dict(sorted(contents.items())), requirements, tuple(path.name for path in along))
 
 
 def locate(module: Module, folders: Sequence[Path]) -> Path | Wanted | None:

@@ -70,11 +70,13 @@ class Prepared(NamedTuple):
 
 class Compiled(NamedTuple):
     """`blobs` has the encoded values that the specification names, by digest; `versioned` its
-    modules with a version that did not come from the registry."""
+    modules with a version that did not come from the registry; `notes` says what was packed along.
+    """
 
     spec: SwarmSpec
     blobs: dict[str, Encoded]
     versioned: tuple[ModuleSpec, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def prepare(swarm: Swarm) -> Prepared:
@@ -94,8 +96,11 @@ def compile_swarm(swarm: Swarm) -> Compiled:
     return finish(prepare(swarm), {})
 
 
-def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded]]:
-    """Compiles a single module; its paths start in the working folder. Raises ModuleError."""
+def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded], list[str]]:
+    """Compiles a single module; its paths start in the working folder. Raises ModuleError.
+
+    Returns its specification, the blobs, and notes.
+    """
     folders = [Path(os.getcwd())]
     if module.is_range:
         raise ModuleError(
@@ -105,14 +110,16 @@ def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded]]:
     blobs: dict[str, Encoded] = {}
     source = locate(module, folders)
     found = find_program(module, folders) if isinstance(source, Wanted) else source
-    return _local(module, found, folders, blobs), blobs
+    notes: list[str] = []
+    return _local(module, found, folders, blobs, notes), blobs, notes
 
 
 def finish(prepared: Prepared, registered: Registered) -> Compiled:
     """Compiles a prepared swarm. Raises InvalidSwarm."""
     definition, graph, schedule, *_ = prepared
     blobs: dict[str, Encoded] = {}
-    modules, names, versioned = _modules(prepared, registered, blobs)
+    notes: list[str] = []
+    modules, names, versioned = _modules(prepared, registered, blobs, notes)
     return Compiled(
         SwarmSpec(
             name=definition.name,
@@ -126,6 +133,7 @@ def finish(prepared: Prepared, registered: Registered) -> Compiled:
         ),
         blobs,
         versioned,
+        tuple(dict.fromkeys(notes)),
     )
 
 
@@ -160,7 +168,7 @@ def _globals(values: dict[str, Any], blobs: dict[str, Encoded]) -> dict[str, Pay
 
 
 def _modules(
-    prepared: Prepared, registered: Registered, blobs: dict[str, Encoded]
+    prepared: Prepared, registered: Registered, blobs: dict[str, Encoded], notes: list[str]
 ) -> tuple[tuple[ModuleSpec, ...], dict[Module, str], tuple[ModuleSpec, ...]]:
     """Returns the specifications, the name of each module in them, and those to register.
 
@@ -177,7 +185,7 @@ def _modules(
         else:
             folders = prepared.folders
             found = find_program(module, folders, known) if isinstance(source, Wanted) else source
-            written = _local(module, found, folders, blobs)
+            written = _local(module, found, folders, blobs, notes)
             if written.version is not None:
                 versioned[written] = None
         if written not in specs:
@@ -192,9 +200,18 @@ def _modules(
 
 
 def _local(
-    module: Module, found: Path | None, folders: Sequence[Path], blobs: dict[str, Encoded]
+    module: Module,
+    found: Path | None,
+    folders: Sequence[Path],
+    blobs: dict[str, Encoded],
+    notes: list[str],
 ) -> ModuleSpec:
     packed = package(module, found, folders)
+    if packed is not None and packed.along:
+        notes.append(
+            f"Module {module.name} takes along what it imports and lies beside it: "
+            f"{', '.join(packed.along)}."
+        )
     return ModuleSpec(
         name=module.name,
         package=None if packed is None else to_blob(encode(packed.files), blobs),

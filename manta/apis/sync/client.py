@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from manta.protocol.node import Message
 
 
+def tell(notes: Iterable[str]) -> None:
+    """Logs what the user may want to know, as `manta.apis` at level INFO."""
+    for note in notes:
+        import logging
+
+        logging.getLogger("manta.apis").info(note)
+
+
 class Client:
     """Sends one user's requests to one manager."""
 

@@ -10,7 +10,7 @@ from manta.apis import checks
 from manta.apis.errors import InvalidArgument
 from manta.apis.module import Module
 from manta.apis.overviews import ModuleId, ModuleOverview
-from manta.apis.sync.client import Client
+from manta.apis.sync.client import Client, tell
 from manta.apis.sync.waiting import in_thread
 from manta.protocol import users, versions
 from manta.protocol.node import Ok
@@ -87,7 +87,8 @@ class Modules(Client):
             )
         from manta.apis.compile.spec import compile_module
 
-        spec, blobs = in_thread(lambda: compile_module(module))
+        spec, blobs, notes = in_thread(lambda: compile_module(module))
+        tell(notes)
         self.connection.push(blobs)
         return ModuleOverview.of(self._ask(request(spec), users.ModuleInfo, again=True))
 

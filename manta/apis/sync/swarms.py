@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from manta.apis import checks
 from manta.apis.errors import Forbidden, InvalidArgument, NameTaken, NotFound, WaitTimeout
 from manta.apis.overviews import ClusterId, SwarmId, SwarmOverview
-from manta.apis.sync.client import Client
+from manta.apis.sync.client import Client, tell
 from manta.apis.sync.connection import LONG_POLL
 from manta.apis.sync.waiting import in_thread
 from manta.protocol import user as messages
@@ -36,7 +38,8 @@ class Swarms(Client):
         compiled = self._compiled(swarm)
         self._check_versions(compiled.versioned)
         request = messages.CheckSwarm(checks.identity("cluster", cluster), compiled.spec)
-        return self.connection.plan(request)
+        plan = self.connection.plan(request)
+        return replace(plan, notes=compiled.notes)
 
     def deploy_swarm(
         self, cluster: ClusterId | Swarm, swarm: Swarm | None = None, *, wait: bool = False
@@ -61,6 +64,7 @@ class Swarms(Client):
         wait = checks.flag("wait", wait)
         where, swarm = _place(cluster, swarm)
         compiled = self._compiled(swarm)
+        tell(compiled.notes)
         self.connection.push(compiled.blobs)
         self._register(compiled.versioned)
         return self._swarm(messages.SendSwarm(where, compiled.spec, wait))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -64,9 +65,11 @@ def deploy(
     following, not the swarm.
     """
     from manta.cli.loading import load_swarm, parse_parameters
+    from manta.cli.notes import notes_shown
 
     swarm = load_swarm(target, parse_parameters(parameters))
-    deployed = api.deploy_swarm(cluster, swarm, wait=wait)
+    with notes_shown(lambda note: Screen(sys.stderr).show([note])):
+        deployed = api.deploy_swarm(cluster, swarm, wait=wait)
     say(deployed, deployed.swarm_id, as_json=as_json)
     if not follow:
         return Exit.OK

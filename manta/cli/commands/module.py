@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ from manta.cli.options import with_api
 from manta.cli.tables import age, emit, field, show_record
 from manta.console import text
 from manta.console.commands import Group, say
+from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -55,9 +57,11 @@ def push(
     accepted.
     """
     from manta.apis.module import Module
+    from manta.cli.notes import notes_shown
 
     made = Module(program, image, name, datasets, version, include=include)
-    sent = api.send_module(made)
+    with notes_shown(lambda note: Screen(sys.stderr).show([note])):
+        sent = api.send_module(made)
     named = f"{sent.name} {sent.version}" if sent.version else sent.name
     say(sent, f"Registered module {named} ({sent.id}).", as_json=as_json)
 

@@ -126,13 +126,15 @@ class Run:
         from manta.apis.compile import spec
         from manta.cli.live.following import Follower
         from manta.cli.live.view import SwarmView
+        from manta.cli.notes import notes_shown
 
         cluster = self.cluster
         api = self._api = cluster.connect()
         cluster.wait_for_nodes(api, self.show_start)
         cluster.watch(self._died_early)
         try:
-            deployed = api.deploy_swarm(CLUSTER, swarm)
+            with notes_shown(lambda note: self._screen.show([note])):
+                deployed = api.deploy_swarm(CLUSTER, swarm)
         except ModuleError as error:
             if spec.prepare(swarm).wanted:
                 raise ModuleError(f"{error} {_OWN_REGISTRY}") from None

@@ -210,6 +210,30 @@ def test_pause_resume_stop_and_rm(shell: Shell) -> None:
     assert shell.json("rm", "--stop", running) == gone
 
 
+def test_a_helper_beside_the_module_goes_along_and_is_told(shell: Shell) -> None:
+    (shell.folder / "beside").mkdir(exist_ok=True)
+    (shell.folder / "beside" / "worker.py").write_text(
+        "import helper\nfrom manta.light import World\n"
+        "def main():\n    World().results.add('from', helper.NAME)\n"
+    )
+    (shell.folder / "beside" / "helper.py").write_text("NAME = 'helper'\n")
+    (shell.folder / "helped.py").write_text(
+        "from manta import Swarm, Task\n"
+        "class Helped(Swarm):\n"
+        "    def execute(self):\n        return Task('beside/worker.py', 'any')\n"
+    )
+    note = "Module worker takes along what it imports and lies beside it: helper.py."
+    where = ("--cluster", CLUSTER, "helped.py")
+    assert note in shell("check", *where)
+    assert shell.json("check", *where)["notes"] == [note]
+    deployed = shell.attempt("deploy", *where)
+    assert deployed.stderr == f"{note}\n"
+    ran = shell.json("results", deployed.stdout.strip(), "--wait")
+    assert [result["value"] for result in ran] == ["helper"]
+    assert note in shell.attempt("module", "push", "beside/worker.py").stderr
+    shell("module", "rm", "worker")
+
+
 def test_check_says_where_and_why_not(shell: Shell) -> None:
     assert "only.1  node-2" in shell("check", "--cluster", CLUSTER, "swarm.py")
     refused = shell.attempt("check", "--cluster", CLUSTER, "swarm.py", "-p", "dataset=missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,51 @@ def test_what_it_does_not_take(
 ) -> None:
     with pytest.raises(error, match=words):
         run_task(*arguments)
+
+
+def test_a_module_imports_what_lies_beside_it_and_nothing_else_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    worker = tmp_path / "a" / "worker.py"
+    worker.write_text(
+        "import near, importlib\n"
+        "def main():\n"
+        "    try:\n"
+        "        return near.X, importlib.import_module('f' + 'ar').X\n"
+        "    except ImportError as error:\n"
+        "        return near.X, str(error)\n"
+    )
+    (tmp_path / "a" / "near.py").write_text("X = 'near'\n")
+    (tmp_path / "far.py").write_text("X = 'far'\n")
+    (tmp_path / "near.py").write_text("X = 'wrong'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = list(sys.path)
+    near, why = run_task(worker).output
+    assert near == "near"
+    assert why.startswith(f"'far' is at {tmp_path}/far.py, which is not packed with worker.py")
+    assert run_task(worker, include=tmp_path / "far.py").output == ("near", "far")
+    assert sys.path == before
+    assert not {"near", "far"} & sys.modules.keys()
+
+    worker.write_text("import near, far\ndef main(): return near.X\n")
+    with pytest.raises(ModuleNotFoundError, match=r"put it beside worker\.py"):
+        run_task(worker)
+    monkeypatch.chdir(tmp_path)
+    near, far = importlib.import_module("near"), importlib.import_module("far")
+    with pytest.raises(ModuleNotFoundError, match="name it in include="):
+        run_task(worker)
+    assert run_task(worker, include=["far.py"]).output == "near"
+    assert (sys.modules["near"], sys.modules["far"]) == (near, far), "those of the test are back"
+    for name in ("near", "far"):
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_what_run_task_does_not_take_is_named() -> None:
+    code = "def main():\n    pass\n"
+    with pytest.raises(TypeError, match="takes include as a list of paths"):
+        run_task(code, include={"a": 1})  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match="nosuch, which run_task"):
+        run_task(code, include="nosuch")
+    with pytest.raises(TypeError, match="iteration is -1"):
+        run_task(code, iteration=-1)
