@@ -10,7 +10,7 @@ import math
 import operator
 from typing import Any
 
-LONGEST_NAME = 1024
+MAX_NAME = 200
 LONGEST_TEXT = 16 * 1024
 LONGEST_WAIT = 366 * 86400.0
 """Seconds; longer waits are cut to this."""
@@ -18,19 +18,15 @@ _LARGEST = 2**53
 
 
 def name(what: str, value: object) -> str:
-    """A tag, key, alias, ... Raises TypeError, ValueError."""
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"A {what} is a str that is not empty, not {value!r:.60}.")
-    if len(value) > LONGEST_NAME:
-        raise ValueError(f"A {what} has at most {LONGEST_NAME} characters, not {len(value)}.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+    """A tag, key, alias, ...: the rule of `manta.protocol.names`. Raises TypeError, ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"A {what} is a str, not {value!r:.60}.")
+    if not value.strip() or len(value) > MAX_NAME or not value.isprintable():
+        long = f", which has {len(value)}" if len(value) > MAX_NAME else ""
         raise ValueError(
-            f"A {what} is text that UTF-8 can write, and {value!r:.60} is not: it holds half of a "
-            "surrogate pair."
-        ) from None
-    return str(value)
+            f"A {what} is 1 to {MAX_NAME} printable characters, not {value!r:.60}{long}."
+        )
+    return str.__str__(value)
 
 
 def tag(value: object) -> str:

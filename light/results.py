@@ -22,11 +22,11 @@ class Results:
         """`add` with its arguments swapped."""
         self.add(tag, value)
 
-    def select(self, tag: str, iteration: int | None = None) -> dict[str, Any]:
+    def select(self, tag: str, *, iteration: int | None = None) -> dict[str, Any]:
         """Results under a tag, of this iteration unless another is given.
 
         Returns {node_id: value}, empty when there is none. Where a node has several results under
-        the tag, their keys are `node_id/alias.k`.
+        the tag, their keys are `node_id/alias.k`. Raises ValueError for a negative iteration.
         """
         entries = self._entries(tag, iteration)
         count: dict[str, int] = {}
@@ -39,13 +39,15 @@ class Results:
             for entry in entries
         }
 
-    def get_results(self, tag: str, iteration: int | None = None) -> list[Any]:
+    def get_results(self, tag: str, *, iteration: int | None = None) -> list[Any]:
         """The same results as a list, by alias and rank."""
         return [entry.value for entry in self._entries(tag, iteration)]
 
     def _entries(self, tag: str, iteration: int | None) -> list[Entry]:
         if iteration is not None:
             iteration = arguments.whole("iteration", iteration)
+            if iteration < 0:
+                raise ValueError(f"iteration is {iteration}: the first one is 0.")
         entries: list[Entry] = current().call(
             "select_results", tag=arguments.tag(tag), iteration=iteration
         )

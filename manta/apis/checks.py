@@ -13,11 +13,11 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from manta.apis.errors import InvalidArgument
+from manta.protocol.names import MAX_NAME, is_name
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
-MAX_NAME = 200
 LONGEST = 1e9
 """Seconds; longer times are cut to this."""
 LARGEST = 2**63 - 1
@@ -61,7 +61,7 @@ def text(where: str, value: object) -> str:
 def name(where: str, value: object) -> str:
     """Checks a text of 1 to 200 printable characters."""
     found = text(where, value)
-    if not found.strip() or len(found) > MAX_NAME or not found.isprintable():
+    if not is_name(found):
         raise InvalidArgument(
             f"{where} is {shown(found)}: give 1 to {MAX_NAME} printable characters."
         )

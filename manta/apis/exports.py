@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from manta.apis.errors import InvalidArgument
+from manta.protocol.names import file_name
 
 _EXACT = 2**53
 """Integers up to this are exact as floats."""
@@ -54,7 +55,7 @@ def leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
         yield where, value
         return
     for key, item in items:
-        yield from leaves(item, f"{where}/{key}")
+        yield from leaves(item, f"{where}/{file_name(str(key))}")
 
 
 def array(value: Any, where: str) -> Any:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from manta.apis.errors import GraphError
 from manta.apis.task import Condition, Task, Wiring
+from manta.protocol.names import numbered
 
 __all__ = [
     "Condition",
@@ -144,7 +145,7 @@ def unique_aliases(wanted: Iterable[tuple[str, bool]]) -> list[str]:
         given, number = alias, last.get(alias, 0)
         while not is_explicit and given in taken:
             number += 1
-            given = f"{alias}_{number}"
+            given = numbered(alias, number)
         last[alias] = number
         taken.add(given)
         aliases.append(given)

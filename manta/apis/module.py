@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from manta.apis import checks
 from manta.apis.errors import InvalidArgument
 from manta.protocol import versions
+from manta.protocol.names import MAX_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +88,7 @@ class Module:
             return self.image.rpartition("/")[2].partition(":")[0] or UNNAMED
         if self.is_source:
             return UNNAMED
-        return PurePath(self.python_program).stem[: checks.MAX_NAME] or UNNAMED
+        return PurePath(self.python_program).stem[:MAX_NAME] or UNNAMED
 
     def __repr__(self) -> str:
         program = "source text" if self.is_source else self.python_program

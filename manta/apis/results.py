@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from manta.apis import checks, exports
 from manta.apis.errors import Ambiguous, InvalidArgument, MissingPackage, NotFound
+from manta.protocol.names import file_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -237,10 +238,11 @@ class Results(Sequence[Result]):
         """Writes arrays, tensors, numbers and texts to one .npz file.
 
         Keys are `iteration/tag/node/alias.k`, with `@attempt` for what a failed attempt wrote,
-        followed by `/key` for each entry of a dict or list; a key that is taken gets `#2`, `#3`,
-        ... at its end. Tensors of a type that numpy lacks, such as bfloat16, become float32.
-        Raises InvalidArgument for a value that .npz cannot hold, and NotFound when there are no
-        results, since an empty file would look like success.
+        followed by `/key` for each entry of a dict or list. What means something in a path is
+        %XX in each of these, and a key that is taken gets `#2`, `#3`, ... at its end. Tensors of a
+        type that numpy lacks, such as bfloat16, become float32. Raises InvalidArgument for a value
+        that .npz cannot hold, and NotFound when there are no results, since an empty file would
+        look like success.
         """
         self._require_some(path)
         import numpy
@@ -248,7 +250,11 @@ class Results(Sequence[Result]):
         arrays: dict[str, Any] = {}
         taken: Counter[str] = Counter()
         for result in sorted(self, key=_rank):
-            where = f"{result.iteration}/{result.tag}/{_place(result)}"
+            node, alias = file_name(result.node_id), file_name(result.alias)
+            failed = "" if result.counts else f"@{result.attempt}"
+            where = (
+                f"{result.iteration}/{file_name(result.tag)}/{node}/{alias}.{result.index}{failed}"
+            )
             for key, value in exports.leaves(result.value, where):
                 taken[key] += 1
                 copy = f"#{taken[key]}" if taken[key] > 1 else ""
@@ -327,10 +333,10 @@ def _package(name: str, what: str) -> Any:
         ) from None
 
 
-def _place(result: Result) -> str:
+def _place(result: Result, quoted: Callable[[str], str] = str) -> str:
     """The node and the instance; with the attempt for what does not count."""
     failed = "" if result.counts else f"@{result.attempt}"
-    return f"{result.node_id}/{result.alias}.{result.index}{failed}"
+    return f"{quoted(result.node_id)}/{quoted(result.alias)}.{result.index}{failed}"
 
 
 def _rank(result: Result) -> tuple[int, str, str, int, int]:

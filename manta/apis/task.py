@@ -17,6 +17,7 @@ from typing import Any, Self
 from manta.apis import checks
 from manta.apis.errors import InvalidArgument
 from manta.apis.module import Module
+from manta.protocol.names import is_name
 
 _METHODS = ("all", "any", "random", "best_resources")
 _created = itertools.count()
@@ -221,7 +222,7 @@ def _condition(where: str, value: object) -> Condition:
 def _method(value: object) -> str:
     value = checks.plain(value)
     if isinstance(value, str) and (
-        value in _METHODS or (value.startswith("tag-") and value != "tag-")
+        value in _METHODS or (value.startswith("tag-") and is_name(value[4:]))
     ):
         return value
     raise InvalidArgument(

@@ -18,6 +18,7 @@ from manta.light.context import MISSING, Brief, Entry, Part, usage
 from manta.light.errors import CollectiveError, NothingSent, Timeout
 from manta.light.runtime.loader import Program, Target
 from manta.light.runtime.seeding import seed
+from manta.protocol.names import file_name
 from manta.testing.node_imports import as_on_a_node
 from manta.transports.codec.values import decode, encode
 
@@ -364,9 +365,9 @@ def _dataset(folder: Path, name: str, data: Any) -> str:
     if any(array.dtype.hasobject for array in arrays.values()):
         raise TypeError(f"datasets[{name!r}] is neither a path, nor arrays or lists of numbers.")
     if isinstance(data, Mapping):
-        file = folder / f"{name}.npz"
+        file = folder / f"{file_name(name)}.npz"
         numpy.savez(file, **arrays)
     else:
-        file = folder / f"{name}.npy"
+        file = folder / f"{file_name(name)}.npy"
         numpy.save(file, arrays[""])
     return str(file)

@@ -22,7 +22,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from manta.node.errors import EngineError, ImageMissing, LaunchError
 from manta.node.runners.container import Container, Output
@@ -30,6 +29,7 @@ from manta.node.runners.engine import Engine, Gone
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.process import thread_counts
 from manta.node.task_server.streams import Lines
+from manta.protocol.names import file_name
 
 log = logging.getLogger("manta.node.runners")
 
@@ -287,6 +287,6 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
 
 def dataset_path(name: str, path: Path) -> str:
     """Where a container sees it. A file keeps its suffix, by which readers know its format."""
-    safe = quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
+    safe = file_name(name)
     suffix = path.suffix if path.is_file() and not safe.endswith(path.suffix) else ""
     return f"{DATASETS}/{safe}{suffix}"

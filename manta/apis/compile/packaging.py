@@ -54,7 +54,7 @@ def package(module: Module, found: Path | None, folders: Sequence[Path]) -> Pack
     files: dict[str, bytes] = {}
     roots: list[Path] = []
     if module.is_source:
-        entry = re.sub(r"\W", "_", module.name) + ".py"
+        entry = re.sub(r"\W", "_", module.name)[:60] + ".py"
         files[entry] = module.python_program.encode("utf-8", "surrogatepass")
         _check_syntax(module, entry, files[entry], f"the source text of module {module.name!r}")
     else:

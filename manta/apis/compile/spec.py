@@ -19,6 +19,7 @@ from manta.apis.compile.values import payload, to_blob
 from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.graph import Graph, Vertex
 from manta.apis.swarm import Definition, Network, Swarm, definition_of, graph_of, schedule_of
+from manta.protocol.names import numbered
 from manta.protocol.spec import (
     Edge,
     ModuleSpec,
@@ -192,7 +193,7 @@ def _modules(
             name, number = written.name, 0
             while name in taken:
                 number += 1
-                name = f"{written.name}_{number}"
+                name = numbered(written.name, number)
             taken.add(name)
             specs[written] = _renamed(written, name)
         names[module] = specs[written].name

@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import click
 
@@ -24,6 +23,7 @@ from manta.cli.options import connects
 from manta.console import json_form
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
+from manta.protocol.names import file_name
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview
@@ -65,7 +65,7 @@ def pull(
 def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, object], str]:
     """Writes the folder, complete or not at all. Raises LocalError."""
     found = api.get_swarm(swarm)
-    target = folder or Path(f"{found.name}-{found.swarm_id}")
+    target = folder or Path(f"{file_name(found.name)}-{found.swarm_id}")
     if target.exists():
         raise click.UsageError(f"{target} already exists: name another folder.")
     draft = target.with_name(f".{target.name}.part-{os.getpid()}")
@@ -108,7 +108,7 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
         index.append({**entry, "counts": result.counts, "file": file})
     _json(draft / "results.json", index)
     for tag in api.list_global_tags(found):
-        _value(draft, f"globals/{quote(tag, safe='')}", api.select_global(found, tag))
+        _value(draft, f"globals/{file_name(tag)}", api.select_global(found, tag))
     _lines(draft / "logs.ndjson", api.collect_logs(found))
     _lines(draft / "metrics.ndjson", api.get_metrics(found))
     if found.ended:
@@ -153,7 +153,7 @@ def _value(folder: Path, name: str, value: Any) -> str:
     """Writes a value; returns the name of its file."""
     from manta.transports.codec.values import encode
 
-    with open(folder / f"{name}.manta", "wb") as file:
+    with open(folder / f"{name}.manta", "xb") as file:
         for part in encode(value).parts():
             file.write(part)
     try:

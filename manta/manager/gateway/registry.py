@@ -16,6 +16,7 @@ from manta.manager.auth.principals import Principal
 from manta.manager.store.records import ModuleRecord
 from manta.protocol import versions
 from manta.protocol.codes import Code
+from manta.protocol.names import is_name
 from manta.protocol.spec import ModuleSpec
 
 SHOWN = 20
@@ -143,7 +144,7 @@ class Registry:
 
 def check(spec: ModuleSpec) -> None:
     """Raises Refused for what cannot be registered; the SDK checks it too."""
-    if not spec.name.isprintable() or not spec.name.strip():
+    if not is_name(spec.name):
         raise Refused(
             Code.INVALID, f"{spec.name!r} is not a name for a module: give printable text."
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from manta.apis.user_api import UserAPI
@@ -24,6 +25,7 @@ from manta.cli.live.view import SwarmView
 from manta.cli.local.cluster import CLUSTER, HOST, LocalCluster
 from manta.console.exit_codes import Exit
 from manta.console.terminal import Screen
+from manta.protocol.names import file_name
 from manta.protocol.user import FeedName
 from manta.testing.clusters import client, running, wait_for_nodes
 from manta.transports.security.keys import write_private
@@ -403,6 +405,50 @@ def test_replay_tells_the_history_again(shell: Shell, finished: str) -> None:
         refused = shell.attempt("replay", folder)
         assert refused.returncode == Exit.LOCAL
         assert "give a folder that `manta pull` wrote" in refused.stderr
+
+
+ODD = ["a/b", "../up", "..", "100 %", "größe", "é" * 200, "--tag", "~"]
+ODD_SWARM = '''
+from manta import Module, Swarm, Task
+
+CODE = """
+from manta.light import World
+def main():
+    world = World()
+    for tag in TAGS:
+        world.results.add(tag, [1.0])
+        world.globals[tag] = 1
+"""
+
+class Odd(Swarm):
+    name = "x/../../odd"
+
+    def execute(self):
+        return Task(Module(CODE, name="é" * 200), "any", alias="a/..")
+'''
+
+
+def test_whatever_a_task_may_name_is_read_listed_pulled_and_exported(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shell.folder / "odd.py").write_text(ODD_SWARM.replace("TAGS", repr(ODD)))
+    swarm = shell("deploy", "--cluster", CLUSTER, "odd.py").strip()
+    found = shell.json("results", swarm, "--wait")
+    assert [result["tag"] for result in found] == ODD
+    assert sorted(one["tag"] for one in shell.json("globals", swarm)) == sorted(ODD)
+    for tag in ODD:
+        (record,) = shell.json("results", swarm, f"--tag={tag}")
+        assert (record["tag"], record["task"]) == (tag, "a/...0")
+        assert shell.json("globals", swarm, f"--tag={tag}")[0]["value"] == 1
+    before = {*shell.folder.iterdir()}
+    folder = shell.folder / shell.json("pull", swarm)["folder"]
+    assert {*shell.folder.iterdir()} - before == {folder}
+    assert len([*(folder / "globals").glob("*.json")]) == len(ODD)
+    monkeypatch.setenv("MANTA_HOME", str(shell.home))
+    with UserAPI() as api:
+        api.get_swarm_results(swarm).to_npz(tmp_path / "odd.npz")
+    with np.load(tmp_path / "odd.npz") as arrays:
+        assert {key.split("/")[1] for key in arrays} == {*map(file_name, ODD)}
 
 
 def test_pull_that_cannot_be_written_leaves_nothing(shell: Shell, finished: str) -> None:

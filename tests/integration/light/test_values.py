@@ -94,8 +94,8 @@ return [world.node_id, world.iteration, world.swarm_id, world.task_id, world.ran
     assert ended.lines("stdout") == [
         "progress() takes a fraction from 0 to 1, not 2.0.",
         "log_metrics() takes numbers; metrics['x'] is str. Use results.add() for other values.",
-        "A tag is a str that is not empty, not ''.",
-        "A tag is a str that is not empty, not 3.",
+        "A tag is 1 to 200 printable characters, not ''.",
+        "A tag is a str, not 3.",
     ]
 
 

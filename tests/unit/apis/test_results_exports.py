@@ -162,15 +162,17 @@ def test_tensors_of_torch_are_written(tmp_path: Path) -> None:
 def test_npz_marks_failed_attempts_and_loses_no_value(tmp_path: Path) -> None:
     failed, right, again = result(100.0), result(1.0), result(2.0)
     failed.counts, right.attempt, again.attempt = False, 1, 1
-    clash = result({"a/b": 3.0, "a": {"b": 4.0}}, "u")
+    clash = result({"a/b": 3.0, "a": {"b": 4.0}, "1": 5.0, 1: 6.0}, "u/..")
     Results([failed, right, again, clash]).to_npz(tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as found:
         assert {key: float(found[key]) for key in found} == {
             "0/t/id0/worker.0@0": 100.0,
             "0/t/id0/worker.0": 1.0,
             "0/t/id0/worker.0#2": 2.0,
-            "0/u/id0/worker.0/a/b": 3.0,
-            "0/u/id0/worker.0/a/b#2": 4.0,
+            "0/u%2F../id0/worker.0/a%2Fb": 3.0,
+            "0/u%2F../id0/worker.0/a/b": 4.0,
+            "0/u%2F../id0/worker.0/1": 5.0,
+            "0/u%2F../id0/worker.0/1#2": 6.0,
         }
 
 

@@ -99,10 +99,22 @@ def test_a_global_may_be_none_or_missing(context: Recorder) -> None:
     assert str(caught.value).startswith("No global 'x' has been set")
 
 
-@pytest.mark.parametrize("tag", ["", None, 3, b"x"])
-def test_a_tag_is_a_str(context: Recorder, tag: Any) -> None:
+@pytest.mark.parametrize(
+    ("tag", "error", "words"),
+    [
+        (None, TypeError, "A tag is a str, not None"),
+        (3, TypeError, "A tag is a str, not 3"),
+        (b"x", TypeError, "A tag is a str, not b'x'"),
+        ("", ValueError, "A tag is 1 to 200 printable characters, not ''"),
+        (" ", ValueError, "1 to 200 printable characters, not ' '"),
+        ("a\nb", ValueError, "printable characters, not 'a.nb'"),
+        ("\ud800", ValueError, "1 to 200 printable characters"),
+        ("a" * 201, ValueError, "1 to 200 printable characters, not 'a.*, which has 201"),
+    ],
+)
+def test_a_tag_is_a_name(context: Recorder, tag: Any, error: type[Exception], words: str) -> None:
     for use in (World().get, Results().select, lambda tag: Results().add(tag, 1)):
-        with pytest.raises(TypeError, match="A tag is a str that is not empty"):
+        with pytest.raises(error, match=words):
             use(tag)
     assert context.calls == []
 

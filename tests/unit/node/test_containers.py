@@ -16,8 +16,8 @@ from manta.node.runners.docker import dataset_path
         ("digits", "digits.csv"),
         ("digits.csv", "digits.csv"),
         ("a/b", "a%2Fb.csv"),
-        ("..", "%2E%2E.csv"),
-        ("a b,readonly", "a%20b%2Creadonly.csv"),
+        ("..", "%2E..csv"),
+        ("a b,readonly", "a b%2Creadonly.csv"),
     ],
 )
 def test_a_dataset_lies_at_a_place_of_its_own(tmp_path: Path, name: str, path: str) -> None:
