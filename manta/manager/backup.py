@@ -24,12 +24,14 @@ from typing import IO
 import msgspec
 from blake3 import blake3
 
-from manta.manager.errors import ManagerError
+from manta.manager.errors import ManagerError, StoreError
 from manta.manager.home import Home, RestoredFile
 from manta.manager.ids import new_id
 from manta.manager.store.sqlite import MIGRATIONS
+from manta.manager.store.verification import flaws
 from manta.protocol.version import VERSION
 from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.stored import Damaged, Thing, read_stored
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair, read_private
 
@@ -240,7 +242,9 @@ def _database_flaws(database: Path, name: str = "") -> Iterator[str]:
             [(version,)] = connection.execute("SELECT COALESCE(MAX(version), 0) FROM migrations")
             if version > len(MIGRATIONS):
                 yield f"{name}: a later version of Manta wrote it; install that version."
-    except sqlite3.Error as error:
+                return
+        yield from flaws(database, name)
+    except (sqlite3.Error, StoreError) as error:
         yield f"{name}: {error}; restore a backup."
 
 
@@ -295,7 +299,10 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, Manifest]]:
                 raise BackupError(f"{file} is not a backup of a manager: it has no manifest.")
             if first.size > MOST_MANIFEST:
                 raise BackupError(f"{file} is damaged: its manifest has {first.size} bytes.")
-            manifest = json_decoder(Manifest).decode(found.read())
+            thing = Thing(
+                f"The manifest of {file}", "nothing can be restored", "use another backup"
+            )
+            manifest = read_stored(thing, json_decoder(Manifest).decode, found.read())
             if manifest.format != FORMAT:
                 raise BackupError(
                     f"{file} was made by Manta {manifest.version} in a format that this version "
@@ -305,7 +312,9 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, Manifest]]:
             yield archive, manifest
     except OSError as error:
         raise BackupError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except (tarfile.TarError, msgspec.MsgspecError) as error:
+    except Damaged as error:
+        raise BackupError(str(error)) from None
+    except tarfile.TarError as error:
         raise BackupError(f"{file} is not a backup of a manager ({error}).") from None
 
 

@@ -26,6 +26,7 @@ from manta.manager.store.records import (
     UserRecord,
 )
 from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.stored import Damaged, Thing, read_stored
 from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.security.keys import check_key, read_private
 
@@ -56,12 +57,15 @@ class Bootstrap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read(path: Path) -> Bootstrap:
     """Raises StartError."""
     try:
-        content = json_decoder(Bootstrap).decode(read_private(path))
+        thing = Thing(f"The bootstrap file {path}", "nobody was added", "correct it", "not valid")
+        content = read_stored(thing, json_decoder(Bootstrap).decode, read_private(path))
         for key in (content.admin.key, *(node.key for node in content.nodes)):
             check_key(key)
     except KeyFileError as error:
         raise StartError(str(error)) from error
-    except (ValueError, LocalTransportError) as error:
+    except Damaged as error:
+        raise StartError(str(error)) from error
+    except LocalTransportError as error:
         raise StartError(f"{path}: {error}; correct the bootstrap file.") from error
     if content.nodes and content.cluster is None:
         raise StartError(f"{path}: it has nodes but no cluster; name the one they belong to.")
@@ -72,7 +76,7 @@ def read(path: Path) -> Bootstrap:
 
 
 def is_empty(store: Store) -> bool:
-    return not store.all(UserRecord)
+    return not store.count(UserRecord)
 
 
 def apply(store: Store, content: Bootstrap) -> None:

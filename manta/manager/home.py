@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.stored import Thing, read_stored
 
 T = TypeVar("T")
 
@@ -50,13 +51,23 @@ class Home:
         self.restored_file = path / "restored.json"
 
     def read_restored_file(self) -> RestoredFile | None:
-        """Describes the last restoration; None if there was none. Raises ValueError."""
-        return _read(self.restored_file, RestoredFile, "restore the backup again")
+        """Describes the last restoration; None if there was none. Raises Damaged."""
+        return _read(
+            self.restored_file,
+            RestoredFile,
+            "from which backup this folder was made is not known",
+            "restore the backup again, or delete the file",
+        )
 
     def read_manager_file(self) -> ManagerFile | None:
         """None if there is no file. Does not tell whether that manager still runs. Raises
-        ValueError."""
-        return _read(self.manager_file, ManagerFile, "stop the manager and delete it")
+        Damaged."""
+        return _read(
+            self.manager_file,
+            ManagerFile,
+            "where a manager that runs here listens is not known",
+            "stop the manager, if one runs, and start it again",
+        )
 
     def is_in_use(self) -> bool:
         """Whether a manager runs here. The kernel releases its lock however it ends."""
@@ -73,12 +84,11 @@ class Home:
         return False
 
     def running(self) -> ManagerFile | None:
-        """The file of the manager that runs here; None if none runs.
+        """The file of the manager that runs here; None if none runs. Raises Damaged.
 
         The file alone proves nothing: after a crash another process may have its process id.
         """
-        found = self.read_manager_file()
-        return found if found is not None and self.is_in_use() else None
+        return self.read_manager_file() if self.is_in_use() else None
 
     def write_manager_file(self, content: ManagerFile) -> None:
         """Writes it atomically: readers see the old file or the whole new one."""
@@ -87,10 +97,9 @@ class Home:
         os.replace(draft, self.manager_file)
 
 
-def _read(path: Path, kind: type[T], remedy: str) -> T | None:
+def _read(path: Path, kind: type[T], lost: str, remedy: str) -> T | None:
     try:
-        return json_decoder(kind).decode(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}); {remedy}.") from error
+    return read_stored(Thing(str(path), lost, remedy), json_decoder(kind).decode, content)

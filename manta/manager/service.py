@@ -31,6 +31,7 @@ from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
 from manta.transports.addresses import join_address, split_address
 from manta.transports.blobs.file_depot import FileDepot
+from manta.transports.codec.stored import Damaged
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair, make_private_folder, read_private, write_private
 from manta.transports.zeromq.transport import ZmqTransport
@@ -159,7 +160,9 @@ class Manager:
             self._wait_for(lock)
             self.home.manager_file.unlink(missing_ok=True)  # of one that was killed
         except BlockingIOError:
-            other = self.home.read_manager_file()
+            other = None
+            with contextlib.suppress(Damaged):  # which costs the sentence the process id
+                other = self.home.read_manager_file()
             raise StartError(
                 f"another manager{f' (pid {other.pid})' if other else ''} uses {self.home.path}; "
                 "stop it (manta manager stop), or give this one another --home."
@@ -220,7 +223,7 @@ def _keys(home: Home) -> KeyPair:
 def _restored(home: Home) -> RestoredFile | None:
     try:
         return home.read_restored_file()
-    except ValueError as error:
+    except Damaged as error:
         raise StartError(str(error)) from None
 
 

@@ -13,12 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError, StoreVersion
+from manta.manager.errors import (
+    DamagedLog,
+    StorageUnavailable,
+    StoreConflict,
+    StoreError,
+    StoreVersion,
+)
 from manta.manager.store.interface import (
     AppendEvents,
     AppendLogs,
     Delete,
     Put,
+    PutSnapshot,
     Reference,
     Release,
     RemoveSwarm,
@@ -385,3 +392,93 @@ def test_what_is_no_database_is_refused_with_a_sentence(tmp_path: Path) -> None:
         SqliteStore(path)
     with pytest.raises(StorageUnavailable, match="cannot be opened"):
         SqliteStore(tmp_path / "missing" / "manta.db")
+
+
+def test_a_snapshot_is_of_the_last_event_and_keeps_the_pages_that_are_not_replaced(
+    make: Callable[[], Store],
+) -> None:
+    with closing(make()) as store:
+        assert store.snapshot("s1") is None
+        store.commit([AppendEvents("s1", 1, (b"a", b"b")), PutSnapshot("s1", 1, b"early")])
+        assert store.snapshot("s1") is None
+        store.commit([PutSnapshot("s1", 2, b"two", {"p0": b"0", "p1": b"1"})])
+        store.commit([AppendEvents("s1", 3, (b"c",)), PutSnapshot("s1", 3, b"3", {"p1": b"x"})])
+        store.commit([PutSnapshot("s1", 2, b"late")])
+    with closing(make()) as store:
+        assert store.snapshot("s1") == (3, b"3", {"p0": b"0", "p1": b"x"})
+        assert log_of(store, "s1", after=3) == []
+        store.commit([RemoveSwarm("s1")])
+        assert store.snapshot("s1") is None
+
+
+def test_records_are_counted(store: Store) -> None:
+    store.commit([Put(CLUSTER)])
+    assert (store.count(ClusterRecord), store.count(UserRecord)) == (1, 0)
+
+
+def _appended(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        store.commit([AppendEvents("s1", 1, (b"one", b"two")), AppendEvents("s2", 1, (b"x",))])
+        store.commit([AppendEvents("s1", 3, (b"three",)), PutSnapshot("s1", 3, b"s", {"p": b"p"})])
+
+
+@pytest.mark.parametrize("statement", ["body = x'00'", "body = CAST('tXo' AS BLOB)"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_changed_event_is_seen(tmp_path: Path, statement: str, number: int) -> None:
+    path = tmp_path / "manta.db"
+    _appended(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute(f"UPDATE events SET {statement} WHERE swarm_id = 's1' AND number = {number}")
+    with closing(SqliteStore(path)) as store:
+        with pytest.raises(DamagedLog, match=f"event {number} is not what was stored"):
+            log_of(store, "s1")
+        assert log_of(store, "s2") == [(1, b"x")]
+        store.commit([AppendEvents("s2", 2, (b"y",))])
+
+
+def test_a_log_that_was_set_back_is_seen_and_its_snapshot_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "manta.db"
+    _appended(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("DELETE FROM events WHERE swarm_id = 's1' AND number = 3")
+    with closing(SqliteStore(path)) as store:
+        with pytest.raises(DamagedLog, match="ends with event 2, and 3 were stored"):
+            log_of(store, "s1")
+        assert store.snapshot("s1") is None
+
+
+@pytest.mark.parametrize("table", ["snapshots", "snapshot_pages"])
+def test_a_damaged_snapshot_is_not_used(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "manta.db"
+    _appended(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute(f"UPDATE {table} SET body = x'ff'")
+    with closing(SqliteStore(path)) as store:
+        assert store.snapshot("s1") is None
+        assert len(log_of(store, "s1")) == 3
+
+
+def test_events_of_a_version_without_checksums_are_continued_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "manta.db"
+    _appended(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("UPDATE events SET checksum = NULL")
+        raw.execute("DELETE FROM event_ends")
+    with closing(SqliteStore(path)) as store:
+        store.commit([AppendEvents("s1", 4, (b"four",))])
+        assert len(log_of(store, "s1")) == 4
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("UPDATE events SET body = x'00' WHERE number = 4")
+    with closing(SqliteStore(path)) as store, pytest.raises(DamagedLog, match="event 4"):
+        log_of(store, "s1")
+
+
+def test_what_cannot_be_stored_of_one_swarm_is_refused_alone(tmp_path: Path) -> None:
+    path = tmp_path / "manta.db"
+    _appended(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute("UPDATE event_ends SET number = 2 WHERE swarm_id = 's1'")
+    with closing(SqliteStore(path)) as store:
+        with pytest.raises(StoreError):
+            store.commit([AppendEvents("s1", 3, (b"other",))])
+        store.commit([AppendEvents("s2", 2, (b"y",))])

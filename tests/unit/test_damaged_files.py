@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from manta.apis.connect.profiles import local_server_key
+from manta.cli.local import up_state
 from manta.manager.home import Home
 from manta.node.errors import IdentityError
 from manta.node.journal import records
 from manta.node.state import StateFolder
+from manta.transports.codec.stored import Damaged
 
 JUNK = [b"", b"{", b"\xff\xfe", b'{"node_id": "\xff"}', b'"\xc3"', b"[1, 2]", b"\x00" * 50]
+DEEP = b'{"x": ' + b"[" * 50_000
 
 
 @pytest.mark.parametrize("junk", JUNK)
@@ -29,11 +32,17 @@ def test_node(tmp_path: Path, junk: bytes) -> None:
     assert records.decode(framed) == ([], 0)
 
 
-@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("junk", [*JUNK, DEEP])
 def test_manager(tmp_path: Path, junk: bytes) -> None:
     home = Home(tmp_path / "manager")
     home.path.mkdir(mode=0o700)
     home.manager_file.write_bytes(junk)
-    with pytest.raises(ValueError, match=r"manager\.json cannot be read"):
+    home.restored_file.write_bytes(junk)
+    with pytest.raises(Damaged, match=r"manager\.json is damaged"):
         home.read_manager_file()
+    with pytest.raises(Damaged, match=r"restored\.json is damaged .*: .*; restore the backup"):
+        home.read_restored_file()
+    assert home.running() is None
     assert local_server_key(tmp_path) is None
+    up_state.file(tmp_path).write_bytes(junk)
+    assert up_state.read(tmp_path) is None

@@ -25,6 +25,7 @@ from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
 from manta.protocol.codes import Code
 from manta.protocol.tokens import USER_AUDIENCE, UnreadableToken, peek
 from manta.transports.codec.decoders import convert, json_decoder
+from manta.transports.codec.stored import Damaged, Thing, read_stored
 from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key, read_private, write_private
 
@@ -164,12 +165,19 @@ class _Config(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 def used_profile(folder: Path) -> str | None:
     """Returns the profile that `use_profile` set. Raises ProfileError."""
+    thing = Thing(
+        f"{folder / CONFIG}",
+        "which profile is in use is not known",
+        "delete it, then name one (manta config use)",
+        "not valid",
+    )
     try:
-        return json_decoder(_Config).decode((folder / CONFIG).read_bytes()).profile
+        content = (folder / CONFIG).read_bytes()
+        return read_stored(thing, json_decoder(_Config).decode, content).profile
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ProfileError(f"{folder / CONFIG} is not valid ({error}): delete it.") from None
+    except Damaged as error:
+        raise ProfileError(str(error)) from None
     except OSError as error:
         raise ProfileError(f"{folder / CONFIG} can't be read: {error.strerror}.") from None
 
@@ -263,10 +271,11 @@ def check_host(host: object) -> None:
 def local_server_key(folder: Path) -> str | None:
     """Returns the key of a manager of this home, so that its first user need not copy it."""
     try:
-        found = json_decoder(_Local).decode((folder / "manager" / "manager.json").read_bytes())
-    except (OSError, ValueError):
+        content = (folder / "manager" / "manager.json").read_bytes()
+        thing = Thing("manager.json", "its key is not known", "start that manager again")
+        return read_stored(thing, json_decoder(_Local).decode, content).public_key
+    except (OSError, Damaged):
         return None  # none runs here
-    return found.public_key
 
 
 class _Local(msgspec.Struct):
@@ -275,8 +284,14 @@ class _Local(msgspec.Struct):
 
 def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
     path = folder / "profiles" / f"{name}.json"
+    thing = Thing(
+        f"The profile {path}",
+        "which manager it is for is not known",
+        "correct or delete it, then sign in",
+        "not valid",
+    )
     try:
-        return json_decoder(Profile).decode(path.read_bytes())
+        return read_stored(thing, json_decoder(Profile).decode, path.read_bytes())
     except FileNotFoundError:
         if not required:
             return Profile()
@@ -286,10 +301,8 @@ def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
             f"there {'are ' + ', '.join(there) if there else 'is none yet'}. "
             f"`manta sign-in --profile {name}` creates it."
         ) from None
-    except ValueError as error:
-        raise ProfileError(
-            f"The profile {path} is not valid ({error}): correct or delete it."
-        ) from None
+    except Damaged as error:
+        raise ProfileError(str(error)) from None
     except OSError as error:
         raise ProfileError(f"The profile {path} can't be read: {error.strerror}.") from None
 
@@ -303,16 +316,19 @@ def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.envi
     path = folder / "credentials" / f"{name}.json"
     if not path.exists():
         return None
+    thing = Thing(
+        f"The file of credentials {path}",
+        "the token in it cannot be used",
+        "delete it and sign in again",
+    )
     try:
-        found = json_decoder(Credentials).decode(read_private(path))
+        found = read_stored(thing, json_decoder(Credentials).decode, read_private(path))
         if found.sealed is None and found.token is None:
-            raise ValueError("there is no token in it")
+            raise Damaged(thing, "there is no token in it")
     except KeyFileError as error:
         raise ProfileError(f"{error}.") from None
-    except ValueError as error:
-        raise ProfileError(
-            f"The credentials {path} are damaged ({error}): delete them and sign in again."
-        ) from None
+    except Damaged as error:
+        raise ProfileError(str(error)) from None
     if found.sealed is None:
         assert found.token is not None
         save_token(folder, name, found.token, environment)

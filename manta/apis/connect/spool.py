@@ -151,8 +151,10 @@ class _Region:
 
     def commit(self) -> None:
         if self._written != self._size or self._hasher.hexdigest() != self._digest:
+            # What moves is sealed: it was damaged before.
             raise BlobCorrupt(
-                f"the blob {self._digest[:12]} of {self._size} bytes arrived damaged: ask again."
+                f"the blob {self._digest[:12]} of {self._size} bytes is damaged where it is kept: "
+                "its value is lost; restore a backup (manta manager restore), or compute it again."
             )
         self._spool.arrived(self._digest, self._arena.view(self._offset, self._size))
 

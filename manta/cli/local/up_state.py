@@ -11,6 +11,7 @@ import msgspec
 
 from manta.apis.connect import profiles
 from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.stored import Damaged, Thing, read_stored
 
 PROFILE = "up"
 
@@ -45,10 +46,11 @@ def lock(home: Path) -> int | None:
 
 
 def read(home: Path) -> Up | None:
-    """Reads the state file, whether or not `manta up` still runs."""
+    """Reads the state file, whether or not `manta up` still runs; None if it is damaged, too."""
+    thing = Thing(f"{file(home)}", "what `manta up` began is not known", "run it again")
     try:
-        return json_decoder(Up).decode(file(home).read_bytes())
-    except (FileNotFoundError, ValueError):
+        return read_stored(thing, json_decoder(Up).decode, file(home).read_bytes())
+    except (FileNotFoundError, Damaged):
         return None
 
 

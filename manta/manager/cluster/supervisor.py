@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 
 import msgspec
@@ -187,7 +188,7 @@ class ClusterSupervisor(Supervisor):
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
         why = refusal.sentence
         try:
-            decode_log(self._context.reader.events(swarm_id))
+            deque(decode_log(self._context.reader.events(swarm_id)), maxlen=0)
         except StoreError as error:
             why = str(error)
         reason = f"its event log cannot be read: {why}; restore a backup, or remove the swarm."

@@ -110,12 +110,14 @@ class StoreActor(Actor):
         try:
             self._store.commit([write for commit in group for write in commit.writes])
             self._note_success()
-        except StoreConflict as conflict:
+        except StorageUnavailable as error:
+            self._note_trouble(error)
+            failure = error
+        except StoreError as error:  # a conflict, or what these writes touch is damaged
             if len(group) > 1:
                 return False
-            failure = conflict
-        except StoreError as error:
-            self._note_trouble(error)
+            if not isinstance(error, StoreConflict):
+                self._note_trouble(error)
             failure = error
         for commit in group:
             self._answer(commit.owner, Committed(commit.ticket, failure))

@@ -42,6 +42,19 @@ class AppendEvents(msgspec.Struct, frozen=True):
     bodies: tuple[bytes, ...]
 
 
+class PutSnapshot(msgspec.Struct, frozen=True):
+    """Keeps a swarm's state as of the event `number`, instead of an earlier one.
+
+    `body` is the state without `pages`, which are its parts that seldom change: those given
+    here replace the ones of their names, others stay. Skipped unless that event is the last one.
+    """
+
+    swarm_id: str
+    number: int
+    body: bytes
+    pages: dict[str, bytes] = {}
+
+
 class AppendLogs(msgspec.Struct, frozen=True):
     """Appends lines number first, first + 1, ... of one node; those that are there are skipped."""
 
@@ -66,12 +79,12 @@ class Release(msgspec.Struct, frozen=True):
 
 
 class RemoveSwarm(msgspec.Struct, frozen=True):
-    """Deletes a swarm's record, events, log lines and references."""
+    """Deletes a swarm's record, events, snapshot, log lines and references."""
 
     swarm_id: str
 
 
-Write = Put | Delete | AppendEvents | AppendLogs | Reference | Release | RemoveSwarm
+Write = Put | Delete | AppendEvents | PutSnapshot | AppendLogs | Reference | Release | RemoveSwarm
 
 
 # Reads.
@@ -80,6 +93,14 @@ Write = Put | Delete | AppendEvents | AppendLogs | Reference | Release | RemoveS
 class StoredEvent(NamedTuple):
     number: int
     body: bytes
+
+
+class StoredSnapshot(NamedTuple):
+    """As it was put, with all pages."""
+
+    number: int
+    body: bytes
+    pages: dict[str, bytes]
 
 
 class StoredLine(NamedTuple):
@@ -104,12 +125,21 @@ class Store(Protocol):
     def tidy(self) -> None:
         """Does housekeeping that takes long. May run on another thread, during commits."""
 
+    # A record that is damaged is logged, with what is lost and what to do, and is as good as gone.
+
     def get(self, kind: type[R], key: str) -> R | None: ...
 
     def all(self, kind: type[R]) -> list[R]:
         """Ordered by key."""
 
-    def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]: ...
+    def count(self, kind: type[Record]) -> int:
+        """How many there are, including those that are damaged."""
+
+    def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]:
+        """Raises DamagedLog, perhaps not before the last, if they are not what was appended."""
+
+    def snapshot(self, swarm_id: str) -> StoredSnapshot | None:
+        """None if there is none that is whole: then all events have to be replayed."""
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]: ...
 

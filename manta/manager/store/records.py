@@ -24,10 +24,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     table: ClassVar[str]
     key_field: ClassVar[str] = "id"
+    lost: ClassVar[str]
+    """What is gone if one is damaged."""
+    remedy: ClassVar[str] = "restore a backup (manta manager restore)"
 
 
 class ClusterRecord(Record, frozen=True):
     table = "clusters"
+    lost = "the cluster, its nodes and its swarms cannot be reached"
 
     id: str
     name: str
@@ -38,6 +42,8 @@ class ClusterRecord(Record, frozen=True):
 
 class NodeRecord(Record, frozen=True):
     table = "nodes"
+    lost = "the node cannot connect"
+    remedy = "restore a backup (manta manager restore), or enrol the node again"
 
     id: str
     cluster_id: str
@@ -54,6 +60,8 @@ class UserRecord(Record, frozen=True):
     """`password` is an argon2id hash; with "" no password is right."""
 
     table = "users"
+    lost = "the user cannot sign in"
+    remedy = "restore a backup (manta manager restore), or add the user again"
 
     id: str
     email: str
@@ -74,6 +82,8 @@ class KeyRecord(Record, frozen=True):
     """A public key and whose it is."""
 
     table, key_field = "keys", "key"
+    lost = "whose key it is cannot connect with it"
+    remedy = "sign in again, or enrol the node again"
 
     key: str
     kind: KeyKind
@@ -88,6 +98,8 @@ class TokenRecord(Record, frozen=True):
     """A token, known by the hash of its id; the token itself is not kept."""
 
     table, key_field = "tokens", "digest"
+    lost = "the token is not accepted"
+    remedy = "create another token"
 
     digest: str
     audience: str
@@ -106,6 +118,8 @@ class GrantRecord(Record, frozen=True):
     """The role of a user in a cluster."""
 
     table, key_field = "grants", "key"
+    lost = "the user has no role in the cluster"
+    remedy = "grant it again (manta role grant)"
 
     user_id: str
     cluster_id: str
@@ -120,6 +134,8 @@ class RoleRecord(Record, frozen=True):
     """A role that an administrator defined."""
 
     table, key_field = "roles", "name"
+    lost = "whoever has the role has no rights by it"
+    remedy = "create the role again (manta role create)"
 
     name: str
     rights: tuple[str, ...]
@@ -129,6 +145,8 @@ class ModuleRecord(Record, frozen=True):
     """A module that a user registered; `updated_at` is when its content was last sent."""
 
     table = "modules"
+    lost = "the module is not found by its name"
+    remedy = "register it again (manta module push)"
 
     id: str
     spec: ModuleSpec
@@ -141,6 +159,7 @@ class SwarmRecord(Record, frozen=True):
     """What lists show of a swarm; it is stored together with the swarm's events."""
 
     table = "swarms"
+    lost = "the swarm is not shown and does not go on"
 
     info: SwarmInfo
     owner_id: str

@@ -8,7 +8,7 @@ not interpret.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import logging
 import os
 import sqlite3
 import threading
@@ -20,21 +20,25 @@ from typing import Any
 import msgspec
 
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError, StoreVersion
+from manta.manager.store.chain import End, chained, checked
 from manta.manager.store.interface import (
     AppendEvents,
     AppendLogs,
     Delete,
     Put,
+    PutSnapshot,
     R,
     Reference,
     Release,
     RemoveSwarm,
     StoredEvent,
     StoredLine,
+    StoredSnapshot,
     Write,
 )
-from manta.manager.store.records import key_of
+from manta.manager.store.records import Record, key_of
 from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.stored import Damaged, Thing, read_stored
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -65,6 +69,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Registered modules need blobs as well.
         "ALTER TABLE blob_references RENAME COLUMN swarm_id TO holder",
     ),
+    (
+        "ALTER TABLE events ADD COLUMN checksum BLOB",
+        """CREATE TABLE event_ends (
+            swarm_id TEXT PRIMARY KEY, number INTEGER NOT NULL, checksum BLOB NOT NULL
+            ) WITHOUT ROWID""",
+        """CREATE TABLE snapshots (
+            swarm_id TEXT PRIMARY KEY, number INTEGER NOT NULL, body BLOB NOT NULL,
+            checksum BLOB NOT NULL)""",
+        """CREATE TABLE snapshot_pages (
+            swarm_id TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
+            checksum BLOB NOT NULL, PRIMARY KEY (swarm_id, name))""",
+    ),
 )
 """The statements that lead from each version of the schema to the next. Never edit one."""
 
@@ -80,6 +96,22 @@ _CHECKPOINT = 40_000
 """Pages in the WAL (160 MB) at which a commit copies them itself, if `tidy` has not."""
 
 
+RECORDS = "SELECT CAST(key AS BLOB), CAST(record AS BLOB) FROM {} ORDER BY key"
+"""Selects all keys and records of a table, whatever they hold."""
+
+log = logging.getLogger("manta.manager.store")
+
+
+def _text(content: bytes) -> str:
+    return content.decode(errors="replace")
+
+
+def read_record(path: Path | str, kind: type[R], key: bytes, content: bytes) -> R:
+    """Raises Damaged."""
+    name = f"The record {_text(key)} of the {kind.table} in {path}"
+    return read_stored(Thing(name, kind.lost, kind.remedy), json_decoder(kind).decode, content)
+
+
 class SqliteStore:
     def __init__(self, path: Path) -> None:
         """Opens or creates the database and updates its schema.
@@ -87,6 +119,7 @@ class SqliteStore:
         Raises StorageUnavailable, StoreVersion.
         """
         self._path = path
+        self._told: set[str] = set()
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
         with contextlib.ExitStack() as undo, self._translated():
@@ -150,6 +183,8 @@ class SqliteStore:
             raise StoreError(
                 f"{self._path}: {error}; restore a backup if it is damaged."
             ) from error
+        except UnicodeDecodeError as error:  # of a text that is none
+            raise StoreError(f"{self._path} is damaged: {error}; restore a backup.") from error
 
     def _write(self, write: Write) -> None:
         execute = self._writer.execute
@@ -163,6 +198,8 @@ class SqliteStore:
                 execute(f"DELETE FROM {kind.table} WHERE key = ?", (key,))
             case AppendEvents():
                 self._append_events(write)
+            case PutSnapshot():
+                self._put_snapshot(write)
             case AppendLogs(swarm_id, node_id, first, bodies):
                 self._writer.executemany(
                     "INSERT OR IGNORE INTO log_lines (swarm_id, node_id, number, body) "
@@ -185,13 +222,19 @@ class SqliteStore:
             case RemoveSwarm(swarm_id):
                 execute("DELETE FROM swarms WHERE key = ?", (swarm_id,))
                 execute("DELETE FROM blob_references WHERE holder = ?", (swarm_id,))
+                for table in ("event_ends", "snapshots", "snapshot_pages"):
+                    execute(f"DELETE FROM {table} WHERE swarm_id = ?", (swarm_id,))
                 execute("INSERT OR IGNORE INTO removed_swarms VALUES (?)", (swarm_id,))
 
     def _append_events(self, write: AppendEvents) -> None:
         swarm_id, first, bodies = write.swarm_id, write.first, write.bodies
-        [(last,)] = self._writer.execute(
-            "SELECT COALESCE(MAX(number), 0) FROM events WHERE swarm_id = ?", (swarm_id,)
-        )
+        end = self._end(self._writer, swarm_id)
+        if end is None:  # a new swarm, or one of a version without checksums
+            [(last,)] = self._writer.execute(
+                "SELECT COALESCE(MAX(number), 0) FROM events WHERE swarm_id = ?", (swarm_id,)
+            )
+        else:
+            last = end.number
         held = max(0, min(last - first + 1, len(bodies)))
         rows = self._writer.execute(
             "SELECT body FROM events WHERE swarm_id = ? AND number >= ? ORDER BY number LIMIT ?",
@@ -199,9 +242,39 @@ class SqliteStore:
         )
         if first > last + 1 or tuple(body for (body,) in rows) != bodies[:held]:
             raise StoreConflict(f"Event {first} of swarm {swarm_id} does not continue its log.")
+        if held == len(bodies):
+            return
+        checksum = end.checksum if end else None
+        fresh = []
+        for number, body in enumerate(bodies[held:], first + held):
+            checksum = chained(checksum, body)
+            fresh.append((swarm_id, number, body, checksum))
+        self._writer.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", fresh)
+        self._writer.execute(
+            "INSERT OR REPLACE INTO event_ends VALUES (?, ?, ?)",
+            (swarm_id, fresh[-1][1], checksum),
+        )
+
+    @staticmethod
+    def _end(connection: sqlite3.Connection, swarm_id: str) -> End | None:
+        found = connection.execute(
+            "SELECT number, checksum FROM event_ends WHERE swarm_id = ?", (swarm_id,)
+        ).fetchone()
+        return End(*found) if found else None
+
+    def _put_snapshot(self, write: PutSnapshot) -> None:
+        swarm_id = write.swarm_id
+        end = self._end(self._writer, swarm_id)
+        if end is None or end.number != write.number:
+            return
         self._writer.executemany(
-            "INSERT INTO events VALUES (?, ?, ?)",
-            ((swarm_id, number, body) for number, body in enumerate(bodies[held:], first + held)),
+            "INSERT OR REPLACE INTO snapshot_pages VALUES (?, ?, ?, ?)",
+            ((swarm_id, name, body, chained(None, body)) for name, body in write.pages.items()),
+        )
+        # Chained to its event: the snapshot of a log that was set back is none of what follows.
+        self._writer.execute(
+            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
+            (swarm_id, write.number, write.body, chained(end.checksum, write.body)),
         )
 
     def tidy(self) -> None:
@@ -235,47 +308,104 @@ class SqliteStore:
             return self._reader.execute(statement, arguments).fetchall()
 
     def get(self, kind: type[R], key: str) -> R | None:
-        rows = self._select(f"SELECT record FROM {kind.table} WHERE key = ?", key)
-        return json_decoder(kind).decode(rows[0][0]) if rows else None
+        rows = self._select(
+            f"SELECT CAST(key AS BLOB), CAST(record AS BLOB) FROM {kind.table} WHERE key = ?", key
+        )
+        return next(self._whole(kind, rows), None)
 
     def all(self, kind: type[R]) -> list[R]:
-        decode = json_decoder(kind).decode
-        return [
-            decode(text)
-            for (text,) in self._select(f"SELECT record FROM {kind.table} ORDER BY key")
-        ]
+        return list(self._whole(kind, self._select(RECORDS.format(kind.table))))
+
+    def count(self, kind: type[Record]) -> int:
+        [(count,)] = self._select(f"SELECT COUNT(*) FROM {kind.table}")
+        return int(count)
+
+    def _whole(self, kind: type[R], rows: Iterable[tuple[bytes, bytes]]) -> Iterator[R]:
+        """The records that are not damaged."""
+        for key, content in rows:
+            try:
+                yield read_record(self._path, kind, key, content)
+            except Damaged as damaged:
+                if str(damaged) not in self._told:
+                    self._told.add(str(damaged))
+                    log.error("%s", damaged)
 
     def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]:
+        with self._read_lock, self._translated():
+            end = self._end(self._reader, swarm_id)
+        before = self._checksum(swarm_id, after)
+        return checked(self._rows(swarm_id, after), end, before, after)
+
+    def _rows(self, swarm_id: str, after: int) -> Iterator[tuple[int, bytes, bytes | None]]:
         while True:  # in pages, so that other readers need not wait
             rows = self._select(
-                "SELECT number, body FROM events WHERE swarm_id = ? AND number > ? "
-                "ORDER BY number LIMIT ?",
+                "SELECT number, CAST(body AS BLOB), checksum FROM events "
+                "WHERE swarm_id = ? AND number > ? ORDER BY number LIMIT ?",
                 swarm_id,
                 after,
                 _PAGE,
             )
-            yield from itertools.starmap(StoredEvent, rows)
+            yield from rows
             if len(rows) < _PAGE:
                 return
             after = rows[-1][0]
 
+    def _checksum(self, swarm_id: str, number: int) -> bytes | None:
+        found: list[tuple[bytes | None]] = self._select(
+            "SELECT checksum FROM events WHERE swarm_id = ? AND number = ?", swarm_id, number
+        )
+        return found[0][0] if found else None
+
+    def snapshot(self, swarm_id: str) -> StoredSnapshot | None:
+        thing = Thing(
+            f"The snapshot of swarm {swarm_id} in {self._path}",
+            "nothing is lost but time",
+            "its events are replayed instead",
+        )
+        with self._read_lock, self._translated():
+            self._reader.execute("BEGIN")  # so that its parts are of one moment
+            try:
+                found = self._reader.execute(
+                    "SELECT number, CAST(body AS BLOB), checksum FROM snapshots WHERE swarm_id = ?",
+                    (swarm_id,),
+                ).fetchone()
+                if found is None:
+                    return None
+                rows = self._reader.execute(
+                    "SELECT CAST(name AS BLOB), CAST(body AS BLOB), checksum FROM snapshot_pages "
+                    "WHERE swarm_id = ?",
+                    (swarm_id,),
+                ).fetchall()
+            finally:
+                self._reader.execute("COMMIT")
+        number, body, checksum = found
+        event = self._checksum(swarm_id, number)
+        if event is None or checksum != chained(event, body):
+            log.warning("%s", Damaged(thing, "it is not of these events"))
+            return None
+        if any(other != chained(None, page) for _, page, other in rows):
+            log.warning("%s", Damaged(thing, "the checksum of a page is another"))
+            return None
+        pages = {name.decode(errors="replace"): page for name, page, _ in rows}
+        return StoredSnapshot(number, body, pages)
+
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
         rows = self._select(
-            "SELECT position, node_id, body FROM log_lines WHERE swarm_id = ? AND position > ? "
-            "ORDER BY position LIMIT ?",
+            "SELECT position, CAST(node_id AS BLOB), CAST(body AS BLOB) FROM log_lines "
+            "WHERE swarm_id = ? AND position > ? ORDER BY position LIMIT ?",
             swarm_id,
             after,
             limit,
         )
-        return list(itertools.starmap(StoredLine, rows))
+        return [StoredLine(position, _text(node), body) for position, node, body in rows]
 
     def log_ends(self, swarm_id: str) -> dict[str, int]:
-        return dict(
-            self._select(
-                "SELECT node_id, MAX(number) FROM log_lines WHERE swarm_id = ? GROUP BY node_id",
-                swarm_id,
-            )
+        rows = self._select(
+            "SELECT CAST(node_id AS BLOB), MAX(number) FROM log_lines WHERE swarm_id = ? "
+            "GROUP BY node_id",
+            swarm_id,
         )
+        return {_text(node_id): number for node_id, number in rows}
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
         left = set(digests)

@@ -11,7 +11,7 @@ batch is acknowledged again, and the record of the first may not be on disk yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -23,6 +23,7 @@ from manta.protocol.spec import SwarmSpec
 from manta.protocol.states import SwarmState
 from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef, Payload
+from manta.transports.codec.stored import Damaged, Thing, read_stored
 
 # Events.
 
@@ -150,28 +151,29 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Record).decode
-"""Raises msgspec.DecodeError for what this version does not know."""
+"""Raises all that a decoder may: what was stored is read by `decode_log`."""
 
 
 def encode(event: SwarmEvent, at: float) -> bytes:
     return _encode(Record(at, event))
 
 
-def decode_log(stored: Iterable[tuple[int, bytes]]) -> list[Record]:
-    """Decodes a whole log, given as numbers and bodies. Raises DamagedLog."""
-    records: list[Record] = []
+def decode_log(stored: Iterable[tuple[int, bytes]], after: int = 0) -> Iterator[Record]:
+    """Decodes a log from the event that follows `after`, given as numbers and bodies. Raises
+    DamagedLog."""
+    number = after
     for number, body in stored:
-        if number != len(records) + 1:
-            raise DamagedLog(f"event {len(records) + 1} is missing")
+        thing = Thing(f"event {number}", "the swarm cannot go on", "restore a backup")
         try:
-            records.append(decode(body))
-        except msgspec.DecodeError as error:
-            raise DamagedLog(f"event {number} is none that this version knows ({error})") from error
-    if not records:
+            record = read_stored(thing, decode, body)
+        except Damaged as damaged:
+            why = f"event {number} is none that this version knows ({damaged.why})"
+            raise DamagedLog(why) from damaged
+        if number == 1 and not isinstance(record.event, Created):
+            raise DamagedLog("it does not begin with the swarm's creation")
+        yield record
+    if not number:
         raise DamagedLog("it is empty")
-    if not isinstance(records[0].event, Created):
-        raise DamagedLog("it does not begin with the swarm's creation")
-    return records
 
 
 # Actions.

@@ -45,14 +45,16 @@ class SwarmMachine:
     def __init__(self, swarm_id: str, cluster_id: str) -> None:
         self.data = SwarmData(swarm_id, cluster_id)
         self.revision = 0
-        """Grows by one with each event that changes the state: only those have to be stored."""
+        """Grows by one with each event that changes the state: only those have to be stored, and
+        it is the number of the last one."""
 
     @classmethod
     def replay(cls, swarm_id: str, cluster_id: str, records: Iterable[events.Record]) -> Self:
         """The machine as it was. Feed it ManagerRestarted next, then perform `outstanding`."""
         machine = cls(swarm_id, cluster_id)
-        for record in records:
+        for number, record in enumerate(records, 1):
             machine.handle(record.event, record.at)
+            machine.revision = number  # also if this version ignores the event
         return machine
 
     def handle(self, event: events.SwarmEvent, now: float) -> list[events.Action]:

@@ -98,14 +98,15 @@ class SwarmSupervisor(Actor):
         self._cluster = self.system.ref(cluster_path(self._cluster_id))
         self._writer = Writer(self, STORE)
         reader = self._context.reader
-        records = decode_log(reader.events(self._swarm_id))
-        self._machine = SwarmMachine.replay(self._swarm_id, self._cluster_id, records)
+        self._machine = SwarmMachine.replay(
+            self._swarm_id, self._cluster_id, decode_log(reader.events(self._swarm_id))
+        )
         self._view.held[self._swarm_id] = self._machine.data.held
-        self._epoch = max(self.clock.wall(), records[-1].at) - self.clock.now()
+        self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
         record = reader.get(SwarmRecord, self._swarm_id)
         self._commits = Commits(
             record.owner_id if record else "",
-            len(records),
+            self._machine.revision,
             queries.info(self._machine),
             self._lengths(),
             self._writer,
@@ -137,7 +138,8 @@ class SwarmSupervisor(Actor):
         if self._machine.state.final:
             self.after(IDLE, _IdleCheck())
         elif self._machine.state is not SwarmState.PENDING:
-            self.log.info("goes on after %d events: %s", len(records), self._commits.info.status)
+            events, status = self._machine.revision, self._commits.info.status
+            self.log.info("goes on after %d events: %s", events, status)
             self._feed(ManagerRestarted())
             if (backup := self._unknown_backup()) is not None:
                 self._feed(Rewound(backup))

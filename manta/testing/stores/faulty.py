@@ -36,7 +36,8 @@ class FaultyStore:
         self.faults = faults or Faults()
         self.commits = 0
         self._lock = threading.Lock()
-        self.get, self.all = store.get, store.all
+        self.get, self.all, self.count = store.get, store.all, store.count
+        self.snapshot = store.snapshot
         self.events, self.logs, self.log_ends = store.events, store.logs, store.log_ends
         self.unreferenced = store.unreferenced
         self.purge, self.tidy, self.close = store.purge, store.tidy, store.close

@@ -14,12 +14,14 @@ from manta.manager.store.interface import (
     AppendLogs,
     Delete,
     Put,
+    PutSnapshot,
     R,
     Reference,
     Release,
     RemoveSwarm,
     StoredEvent,
     StoredLine,
+    StoredSnapshot,
     Write,
 )
 from manta.manager.store.records import Record, SwarmRecord, key_of
@@ -30,6 +32,7 @@ class _State:
     records: dict[type[Record], dict[str, Record]] = field(default_factory=dict)
     events: dict[str, list[bytes]] = field(default_factory=dict)
     lines: dict[str, dict[tuple[str, int], StoredLine]] = field(default_factory=dict)
+    snapshots: dict[str, StoredSnapshot] = field(default_factory=dict)
     references: dict[str, set[str]] = field(default_factory=dict)
     position: int = 0
 
@@ -38,6 +41,7 @@ class _State:
         state = copy.copy(self)
         state.records = {kind: dict(table) for kind, table in self.records.items()}
         state.events = {swarm_id: list(log) for swarm_id, log in self.events.items()}
+        state.snapshots = dict(self.snapshots)
         state.lines = {swarm_id: dict(lines) for swarm_id, lines in self.lines.items()}
         state.references = {holder: set(held) for holder, held in self.references.items()}
         return state
@@ -70,10 +74,16 @@ class MemoryStore:
         table = self._state.records.get(kind, {})
         return [cast("R", table[key]) for key in sorted(table)]
 
+    def count(self, kind: type[Record]) -> int:
+        return len(self._state.records.get(kind, {}))
+
     def events(self, swarm_id: str, after: int = 0) -> Iterator[StoredEvent]:
         log = self._state.events.get(swarm_id, [])
         for number, body in enumerate(log[after:], after + 1):
             yield StoredEvent(number, body)
+
+    def snapshot(self, swarm_id: str) -> StoredSnapshot | None:
+        return self._state.snapshots.get(swarm_id)
 
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]:
         lines = self._state.lines.get(swarm_id, {}).values()
@@ -104,6 +114,11 @@ def _apply(state: _State, write: Write) -> None:
             if first > len(log) + 1 or tuple(held) != bodies[: len(held)]:
                 raise StoreConflict(f"Event {first} of swarm {swarm_id} does not continue its log.")
             log.extend(bodies[len(held) :])
+        case PutSnapshot(swarm_id, number, body, pages):
+            if number == len(state.events.get(swarm_id, ())):
+                before = state.snapshots.get(swarm_id)
+                kept = before.pages if before else {}
+                state.snapshots[swarm_id] = StoredSnapshot(number, body, {**kept, **pages})
         case AppendLogs(swarm_id, node_id, first, bodies):
             lines = state.lines.setdefault(swarm_id, {})
             for number, body in enumerate(bodies, first):
@@ -116,5 +131,5 @@ def _apply(state: _State, write: Write) -> None:
             state.references.get(holder, set()).difference_update(digests)
         case RemoveSwarm(swarm_id):
             state.records.get(SwarmRecord, {}).pop(swarm_id, None)
-            for table in (state.events, state.lines, state.references):
+            for table in (state.events, state.snapshots, state.lines, state.references):
                 table.pop(swarm_id, None)

@@ -134,7 +134,7 @@ def test_missing_profile_lists_those_there_are(tmp_path: Path) -> None:
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     profiles.save_profile(tmp_path, "default", profiles.Profile("h"))
     path = tmp_path / "profiles" / "default.json"
-    for content in ("{", '{"port": 0}', '{"unknown": 1}', "\xff"):
+    for content in ("{", '{"port": 0}', '{"unknown": 1}', "\xff", '{"host": ' + "[" * 100_000):
         path.write_text(content, encoding="latin-1")
         with pytest.raises(ProfileError, match=r"default\.json is not valid"):
             resolve(tmp_path)

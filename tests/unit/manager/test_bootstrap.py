@@ -50,7 +50,8 @@ def test_what_is_known_from_the_start_is_stored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("{", "bootstrap.json: "),
+        ("{", "bootstrap.json is not valid"),
+        ("[" * 100_000, "bootstrap.json is not valid"),
         ({**GOOD, "users": []}, "unknown field `users`"),
         ({"cluster": {"name": "x"}}, "missing required field `admin`"),
         ({**GOOD, "admin": {"email": "x", "key": "short"}}, "not a CURVE key"),

@@ -20,9 +20,10 @@ from manta.manager.swarm.messages import Orders
 from manta.manager.swarm.reads.polls import Feeds
 from manta.manager.swarm.reads.queries import ITEM_BYTES
 from manta.manager.views import ClusterView
-from manta.protocol.node import LogAck, LogBatch, LogLine
+from manta.protocol.node import Instance, LogAck, LogBatch, LogLine
 from manta.protocol.pages import PAGE_BYTES
 from manta.protocol.user import FeedName, FeedPage, LogItem, ReadFeed, SwarmInfo
+from manta.transports.codec.stored import Damaged, Thing, read_stored
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(LogLine).decode
@@ -129,7 +130,7 @@ def _page(
             break
         shown.append(line)
     lines = (
-        LogItem(line.node_id, aliases.get(line.node_id, line.node_id), _decode(line.body))
+        LogItem(line.node_id, aliases.get(line.node_id, line.node_id), _line(line, info.swarm_id))
         for line in shown
     )
     items = tuple(
@@ -141,3 +142,16 @@ def _page(
     cursor = shown[-1].position if shown else read.after
     ended = complete and len(stored) < read.limit and len(shown) == len(stored)
     return FeedPage(items, cursor, ended, info)
+
+
+def _line(stored: StoredLine, swarm_id: str) -> LogLine:
+    """A line that is damaged says so in its place."""
+    thing = Thing(
+        f"Log line {stored.position} in the manager's database",
+        "what it said is lost",
+        "restore a backup if you need it",
+    )
+    try:
+        return read_stored(thing, _decode, stored.body)
+    except Damaged as damaged:
+        return LogLine(Instance(swarm_id, "", 0, 0), 0.0, "error", str(damaged))
