@@ -411,7 +411,7 @@ class Scenario:
 
     def check_deadlines(self, machine: SwarmMachine) -> None:
         """Nothing disturbed it: stragglers were cut when they had to be."""
-        for runs in machine.data.runs:
+        for iteration, runs in enumerate(machine.data.runs):
             for alias, run in runs.items():
                 if run.spec.deadline is None or len(run.instances) == 1:
                     continue
@@ -420,6 +420,6 @@ class Scenario:
                     for item in machine.data.events
                     if item.kind in ("finished", "quorum")
                     and (item.alias, item.index) == (alias, -1)
-                    and machine.data.runs[item.iteration] is runs
+                    and item.iteration == iteration
                 )
                 assert done - run.placed_at <= run.spec.deadline + 0.1, "cut too late"

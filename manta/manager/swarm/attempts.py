@@ -85,7 +85,7 @@ def start_queued(step: Step, run: TaskRun) -> None:
     while run.has_queued and data.state is SwarmState.ACTIVE and run.phase is Phase.RUNNING:
         if len(run.instances) - run.finished - run.given_up >= run.max_open:
             return
-        placement = run.queued.popleft() if run.queued else _deal(step, run)
+        placement = run.queued.pop(0) if run.queued else _deal(step, run)
         run.instances.append(InstanceRun())
         phases.assign(step, run, placement)
         if placement.node_id in data.gone:

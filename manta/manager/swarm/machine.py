@@ -49,10 +49,19 @@ class SwarmMachine:
         it is the number of the last one."""
 
     @classmethod
-    def replay(cls, swarm_id: str, cluster_id: str, records: Iterable[events.Record]) -> Self:
-        """The machine as it was. Feed it ManagerRestarted next, then perform `outstanding`."""
+    def replay(
+        cls,
+        swarm_id: str,
+        cluster_id: str,
+        records: Iterable[events.Record],
+        snapshot: tuple[SwarmData, int] | None = None,
+    ) -> Self:
+        """The machine as it was; `records` follow those of the snapshot. Feed it ManagerRestarted
+        next, then perform `outstanding`."""
         machine = cls(swarm_id, cluster_id)
-        for number, record in enumerate(records, 1):
+        if snapshot is not None:
+            machine.data, machine.revision = snapshot
+        for number, record in enumerate(records, machine.revision + 1):
             machine.handle(record.event, record.at)
             machine.revision = number  # also if this version ignores the event
         return machine
@@ -61,6 +70,7 @@ class SwarmMachine:
         """Handles one event. `now` is in seconds since the epoch and never runs backwards: wall
         clock at the manager's start, or the last record's `at` if later, plus monotonic time."""
         data = self.data
+        data.settle()
         step = Step(data, max(now, data.last))
         if _apply(step, event):
             data.prune_timers()

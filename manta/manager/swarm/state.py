@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from manta.manager.placement.place import Placement
+from manta.manager.swarm import packed
 from manta.manager.swarm.exchange import Exchange
+from manta.manager.swarm.packed import Packed
 from manta.protocol.node import Assignment, Instance, NextIteration, TaskError, Timings
 from manta.protocol.spec import Edge, ScheduleEntry, SwarmSpec, TaskSpec
 from manta.protocol.states import AttemptState, SwarmState
 from manta.protocol.user import EventItem, MetricsItem, ResultItem
 from manta.protocol.values import BlobRef, Inline, Payload
+
+PAGE = 256
+"""Items of a feed that are packed together."""
+RECENT = 3
+"""Iterations that are not packed; only in the last one can an attempt be live."""
 
 _NOTHING = Inline(b"")
 """The value of a deleted result."""
@@ -146,7 +153,7 @@ class TaskRun:
     sequential: bool = False
     phase: Phase = Phase.WAITING
     instances: list[InstanceRun] = field(default_factory=list)
-    queued: deque[Placement] = field(default_factory=deque)
+    queued: list[Placement] = field(default_factory=list)
     """Nodes of the next instances of a sequential task, whose turn has not come."""
     waiting: int = 0
     """Further instances of a task with many replicas, which have no node yet."""
@@ -218,6 +225,13 @@ class Global(NamedTuple):
 UNSET = Global(None, 0)
 
 
+# The decoders are made here, once, and shared: see `transports.codec.decoders`.
+_RUNS = packed.decoder(dict[str, TaskRun])
+_RESULTS = packed.decoder(ResultItem)
+_METRICS = packed.decoder(MetricsItem)
+_EVENTS = packed.decoder(EventItem)
+
+
 @dataclass
 class SwarmData:
     swarm_id: str
@@ -235,7 +249,7 @@ class SwarmData:
 
     iteration: int = -1
     began_at: float = 0.0
-    runs: list[dict[str, TaskRun]] = field(default_factory=list)
+    runs: Packed[dict[str, TaskRun]] = field(default_factory=lambda: Packed(_RUNS, 1, RECENT))
     """By iteration and alias."""
     open_tasks: int = 0
     """Tasks of this iteration that are not DONE."""
@@ -265,7 +279,7 @@ class SwarmData:
     replaced: list[BlobRef] = field(default_factory=list)
     """Values of globals that were overwritten in this iteration: attempts may still read them."""
     exchange: Exchange = field(default_factory=Exchange)
-    results: list[ResultItem] = field(default_factory=list)
+    results: Packed[ResultItem] = field(default_factory=lambda: Packed(_RESULTS, PAGE))
     by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
     """Positions in `results` by iteration and tag."""
     settled: list[int] = field(default_factory=list)
@@ -276,8 +290,22 @@ class SwarmData:
     positions are cursors, and who wrote them is still needed."""
     lasting: Counter[str] = field(default_factory=Counter)
     """By digest: how often a blob is named by what stays as long as the swarm exists."""
-    metrics: list[MetricsItem] = field(default_factory=list)
-    events: list[EventItem] = field(default_factory=list)
+    metrics: Packed[MetricsItem] = field(default_factory=lambda: Packed(_METRICS, PAGE))
+    events: Packed[EventItem] = field(default_factory=lambda: Packed(_EVENTS, PAGE))
+
+    @property
+    def packed(self) -> dict[str, Packed[Any]]:
+        return {
+            "runs": self.runs,
+            "results": self.results,
+            "metrics": self.metrics,
+            "events": self.events,
+        }
+
+    def settle(self) -> None:
+        """Packs what was changed in the past; the objects that were got from there are stale."""
+        for one in self.packed.values():
+            one.settle()
 
     @cached_property
     def graph(self) -> Graph:
@@ -380,7 +408,7 @@ class SwarmData:
         self._drop(blobs)
         return blobs
 
-    def settle(self, attempt: Attempt) -> None:
+    def count_results_of(self, attempt: Attempt) -> None:
         """The attempt has ended, and the results that it wrote count."""
         self.settled += attempt.written
 

@@ -62,7 +62,7 @@ class Step:
     def settle(self, attempt: Attempt) -> None:
         """The results of an attempt that has ended count for good."""
         if attempt.written:
-            self.data.settle(attempt)
+            self.data.count_results_of(attempt)
             self.act(Publish("results"))
 
     def cancel(self, attempt: Attempt, why: str) -> None:

@@ -21,8 +21,9 @@ from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
 from manta.manager.messages import CheckPeer, FromNode, FromUser, Sweep, SweepLater
 from manta.manager.store.actor import Writer
+from manta.manager.store.interface import PutSnapshot
 from manta.manager.store.records import SwarmRecord
-from manta.manager.swarm import plans, references
+from manta.manager.swarm import plans, references, snapshots
 from manta.manager.swarm.commits import Commit, Commits
 from manta.manager.swarm.events import (
     Acknowledge,
@@ -74,9 +75,12 @@ from manta.protocol.node import (
 from manta.protocol.states import SwarmState
 from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef
+from manta.transports.codec.stored import Damaged
 
-IDLE = 300.0
+IDLE = 10.0
 """Seconds after which a finished swarm's actor ends if nobody uses it."""
+SNAPSHOT, FINAL_SNAPSHOT = 5000, 200
+"""Events that are replayed at most: of a swarm that runs, and of one that is over."""
 
 
 class _Tick(msgspec.Struct, frozen=True):
@@ -98,9 +102,7 @@ class SwarmSupervisor(Actor):
         self._cluster = self.system.ref(cluster_path(self._cluster_id))
         self._writer = Writer(self, STORE)
         reader = self._context.reader
-        self._machine = SwarmMachine.replay(
-            self._swarm_id, self._cluster_id, decode_log(reader.events(self._swarm_id))
-        )
+        self._machine = self._replay()
         self._view.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
         record = reader.get(SwarmRecord, self._swarm_id)
@@ -135,6 +137,7 @@ class SwarmSupervisor(Actor):
                 dict(self._machine.data.applied),
             )
         )
+        self._take_snapshot()
         if self._machine.state.final:
             self.after(IDLE, _IdleCheck())
         elif self._machine.state is not SwarmState.PENDING:
@@ -144,6 +147,33 @@ class SwarmSupervisor(Actor):
             if (backup := self._unknown_backup()) is not None:
                 self._feed(Rewound(backup))
             self._place_outstanding()
+
+    def _replay(self) -> SwarmMachine:
+        swarm_id, reader = self._swarm_id, self._context.reader
+        snapshot = None
+        if (stored := reader.snapshot(swarm_id)) is not None:
+            try:
+                snapshot = snapshots.load(stored.body, stored.pages)
+            except Damaged as damaged:
+                self.log.warning("%s", damaged)
+        self._snapshot_of = after = snapshot[1] if snapshot else 0
+        records = decode_log(reader.events(swarm_id, after), after)
+        return SwarmMachine.replay(swarm_id, self._cluster_id, records, snapshot)
+
+    def _take_snapshot(self) -> None:
+        """If replaying what came since the last one would take long."""
+        machine = self._machine
+        since = machine.revision - self._snapshot_of
+        if since < (FINAL_SNAPSHOT if machine.state.final else SNAPSHOT):
+            return
+        self._snapshot_of = machine.revision
+        body, pages = snapshots.take(machine.data, machine.revision)
+
+        def then(error: StoreError | None) -> None:
+            if error is not None:  # nothing is lost: the next one is tried in its time
+                snapshots.not_stored(machine.data, pages)
+
+        self._writer.write(PutSnapshot(self._swarm_id, machine.revision, body, pages), then=then)
 
     def _unknown_backup(self) -> str | None:
         """The backup that the log was restored from, unless the log has that event already."""
@@ -236,6 +266,7 @@ class SwarmSupervisor(Actor):
         # Blobs of entries that the machine ignored are not referenced: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
+        self._take_snapshot()
         self._exchange.polls.wake(*topics)
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from manta.actors import Refused
@@ -86,9 +86,9 @@ def info(machine: SwarmMachine) -> SwarmInfo:
 
 def tasks(machine: SwarmMachine, iteration: int | None = None, after: int = 0) -> Tasks:
     """All attempts, ordered by iteration, place in the graph, index and attempt."""
-    runs = machine.data.runs
+    runs: Iterable[dict[str, TaskRun]] = machine.data.runs
     if iteration is not None:
-        runs = runs[iteration : iteration + 1] if iteration >= 0 else []
+        runs = machine.data.runs.between(iteration, iteration + 1) if iteration >= 0 else ()
     attempts = (
         attempt
         for by_alias in runs
@@ -138,19 +138,15 @@ def page(
     data = machine.data
     if feed == "logs":
         raise ValueError("the log feed is served from the store, not by the swarm's machine")
-    feeds: dict[FeedName, Sequence[Item]] = {
-        "results": data.results,
-        "metrics": data.metrics,
-        "events": data.events,
-    }
-    items, found = feeds[feed], list[Item]()
+    items, found = data.packed[feed], list[Item]()
     positions = data.settled if settled and feed == "results" else range(len(items))
     cursor = max(0, after)
     stop = len(positions) if end is None else min(end, len(positions))
     room = PAGE_BYTES
     gone = data.deleted if feed == "results" else ()
-    while cursor < stop and len(found) < limit:
-        item = items[positions[cursor]]
+    for item in items.at(positions[cursor:stop]):
+        if len(found) == limit:
+            break
         wanted = tag is None or not isinstance(item, ResultItem) or item.tag == tag
         if wanted and positions[cursor] not in gone:
             room -= _bytes(item)

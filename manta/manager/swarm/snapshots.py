@@ -1,0 +1,132 @@
+"""Snapshots of a swarm's state: a replay that begins with one needs only the events after it.
+
+A snapshot is a cache. One that another version made, or that cannot be read, is passed over, and
+all events are replayed. The packed pages of the state are stored apart, each once and again when
+it has changed, so that a snapshot of a long swarm costs no more than one of a short swarm.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import fields
+from types import GenericAlias
+from typing import Any, get_type_hints
+
+import msgspec
+
+from manta.manager.swarm.exchange import Channel, Claim, Exchange, Letter, Route
+from manta.manager.swarm.state import SwarmData
+from manta.protocol.base import Instance
+from manta.protocol.version import VERSION
+from manta.transports.codec.stored import Thing, read_stored
+
+_PACKED = ("runs", "results", "metrics", "events")
+_HINTS: dict[str, Any] = {
+    **get_type_hints(SwarmData),
+    "live": list[Instance],
+    "lasting": dict[str, int],
+}
+
+
+class _Channel(msgspec.Struct, array_like=True):
+    """`claims`: who claimed, and the place of the letter that was given, or -1."""
+
+    route: Route
+    letters: list[Letter]
+    claims: list[tuple[Instance, int]]
+
+
+_EXCHANGE = {**get_type_hints(Exchange), "channels": list[_Channel]}
+_Exchange = msgspec.defstruct("_Exchange", [(f.name, _EXCHANGE[f.name]) for f in fields(Exchange)])
+_Data = msgspec.defstruct(
+    "_Data",
+    [
+        ("version", str),
+        ("revision", int),
+        ("pages", dict[str, int]),
+        ("exchange", _Exchange),
+        *((name, GenericAlias(list, _HINTS[name].__args__)) for name in _PACKED),
+        *(
+            (f.name, _HINTS[f.name])
+            for f in fields(SwarmData)
+            if f.name not in ("exchange", *_PACKED)
+        ),
+    ],
+)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Data).decode
+
+
+def take(data: SwarmData, revision: int) -> tuple[bytes, dict[str, bytes]]:
+    """The state as of the event `revision` without its pages, and the pages that changed since
+    this was last called."""
+    changed = {
+        f"{name}/{page}": content
+        for name, one in data.packed.items()
+        for page, content in one.changes().items()
+    }
+    values = {f.name: getattr(data, f.name) for f in fields(SwarmData)}
+    values |= {name: one.tail for name, one in data.packed.items()}
+    values["live"] = list(data.live)
+    values["exchange"] = _exchange(data.exchange)
+    pages = {name: one.pages for name, one in data.packed.items()}
+    return _encode(_Data(version=VERSION, revision=revision, pages=pages, **values)), changed
+
+
+def not_stored(data: SwarmData, names: dict[str, bytes]) -> None:
+    """These pages have to be part of the next snapshot as well."""
+    for name in names:
+        kind, _, page = name.partition("/")
+        data.packed[kind].change_again([int(page)])
+
+
+def load(body: bytes, pages: dict[str, bytes]) -> tuple[SwarmData, int]:
+    """The state, and the number of its last event. Raises Damaged."""
+    thing = Thing("The snapshot", "nothing is lost but time", "all events are replayed")
+    return read_stored(thing, lambda body: _load(body, pages), body)
+
+
+def _load(body: bytes, pages: dict[str, bytes]) -> tuple[SwarmData, int]:
+    found: Any = _decode(body)
+    if found.version != VERSION:
+        raise ValueError(f"version {found.version} made it")
+    data = SwarmData(found.swarm_id, found.cluster_id)
+    for field in fields(SwarmData):
+        if field.name not in (*_PACKED, "live", "exchange", "lasting"):
+            setattr(data, field.name, getattr(found, field.name))
+    data.lasting = Counter(found.lasting)
+    data.exchange = _loaded(found.exchange)
+    for name, one in data.packed.items():
+        count = found.pages[name]
+        one.load([pages[f"{name}/{page}"] for page in range(count)], getattr(found, name))
+    for at in found.live:
+        data.live[at] = data.runs[at.iteration][at.alias].instances[at.index].attempts[at.attempt]
+    return data, found.revision
+
+
+def _exchange(exchange: Exchange) -> Any:
+    values = {f.name: getattr(exchange, f.name) for f in fields(Exchange)}
+    values["channels"] = [
+        _Channel(route, channel.letters, _claims(channel))
+        for route, channel in exchange.channels.items()
+    ]
+    return _Exchange(**values)
+
+
+def _claims(channel: Channel) -> list[tuple[Instance, int]]:
+    places = {id(letter): place for place, letter in enumerate(channel.letters)}
+    return [
+        (claim.instance, -1 if claim.letter is None else places[id(claim.letter)])
+        for claim in channel.claims
+    ]
+
+
+def _loaded(found: Any) -> Exchange:
+    exchange = Exchange()
+    for field in fields(Exchange):
+        if field.name != "channels":
+            setattr(exchange, field.name, getattr(found, field.name))
+    for one in found.channels:
+        claims = [Claim(at, one.letters[place] if place >= 0 else None) for at, place in one.claims]
+        exchange.channels[one.route] = Channel(one.letters, claims)
+    return exchange
