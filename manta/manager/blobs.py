@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from typing import NamedTuple
+
+import msgspec
 
 from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.manager.auth.principals import Kind
 from manta.manager.context import Context
 from manta.manager.messages import Sweep, SweepLater
+from manta.protocol.values import BlobRef
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.options import Operation
 
 GRACE = 900.0
 """Seconds for which a blob may stay unnamed: it is pushed before it is named."""
 INTERVAL = 3600.0
+RELEASED_GRACE, RELEASED_BYTES = 60.0, 256 << 20
+"""Seconds for which a blob that was released may still be fetched, and how many bytes of such
+blobs stay for longer than the shortest time."""
+SHORTEST = 5.0
+"""Seconds for which even they stay, and between two looks at them."""
+
+
+class _Released(NamedTuple):
+    at: float
+    wall: float
+    size: int
+
+
+class _SweepReleased(msgspec.Struct, frozen=True):
+    pass
 
 
 class Blobs(Actor):
@@ -32,6 +51,9 @@ class Blobs(Actor):
             self._bulk.close()
             raise
         self._sweep_due: Timer | None = None  # type: ignore[type-arg]
+        self._released: dict[str, _Released] = {}
+        """The longest first."""
+        self._released_bytes = 0
         self._sweep_after(INTERVAL)
 
     def on_stop(self, reason: ExitReason) -> None:
@@ -49,9 +71,10 @@ class Blobs(Actor):
                 reply = self.defer()
                 swept = self._context.workers.submit(self._sweep)
                 self.pipe(swept, partial(self._swept, reply), reply=reply)
-            case SweepLater():
-                if self._sweep_due is None or self._sweep_due.deadline > self.clock.now() + GRACE:
-                    self._sweep_after(GRACE)
+            case SweepLater(blobs):
+                self._release(blobs)
+            case _SweepReleased():
+                self._sweep_released()
             case _:
                 return super().receive(message)
         return None
@@ -76,6 +99,57 @@ class Blobs(Actor):
             else:
                 left += 1
         return deleted, left
+
+    def _release(self, blobs: tuple[BlobRef, ...]) -> None:
+        if blobs and not self._released:
+            self.after(SHORTEST, _SweepReleased())
+        now, wall = self.clock.now(), time.time()
+        for blob in blobs:
+            self._take_released(blob.digest)
+            self._released[blob.digest] = _Released(now, wall, blob.size)
+            self._released_bytes += blob.size
+
+    def _take_released(self, digest: str) -> None:
+        released = self._released.pop(digest, None)
+        if released is not None:
+            self._released_bytes -= released.size
+
+    def _sweep_released(self) -> None:
+        now, due = self.clock.now(), {}
+        for digest, released in list(self._released.items()):
+            age = now - released.at
+            too_many = self._released_bytes > RELEASED_BYTES and age >= SHORTEST
+            if age < RELEASED_GRACE and not too_many:
+                break
+            self._take_released(digest)
+            due[digest] = released.wall
+        if self._released:
+            self.after(SHORTEST, _SweepReleased())
+        if due:
+            swept = self._context.workers.submit(partial(self._delete_released, due))
+            self.pipe(swept, self._swept_released)
+
+    def _delete_released(self, released: dict[str, float]) -> int:
+        """Runs on a worker. `released`: since when nobody has named them, as far as we know;
+        returns how many are left to another sweep."""
+        depot, left = self._context.depot, 0
+        for digest in self._context.reader.unreferenced(released):
+            try:
+                touched = depot.path(digest).stat().st_mtime
+            except FileNotFoundError:
+                continue
+            if touched <= released[digest]:
+                depot.delete(digest)
+            else:  # somebody is about to name it again
+                left += 1
+        return left
+
+    def _swept_released(self, left: int | None, error: BaseException | None) -> None:
+        if error is not None:
+            self.log.warning("blobs that were released are not deleted yet: %s", error)
+        due = self._sweep_due
+        if left != 0 and (due is None or due.deadline > self.clock.now() + GRACE):
+            self._sweep_after(GRACE)
 
     def _swept(self, reply: Reply, counts: tuple[int, int]) -> None:
         deleted, left = counts

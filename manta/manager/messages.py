@@ -9,6 +9,7 @@ from manta.manager.auth.principals import Principal
 from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol.node import Instance, Message, Register
+from manta.protocol.values import BlobRef
 
 # From the Gateway, which has checked the sender.
 
@@ -103,4 +104,7 @@ class Sweep(msgspec.Struct, frozen=True):
 
 
 class SweepLater(msgspec.Struct, frozen=True):
-    """A blob was released: sweep as soon as an unnamed blob may be deleted."""
+    """These blobs were released: delete them once those who were just told of them have had time
+    to fetch them, unless they are named again."""
+
+    blobs: tuple[BlobRef, ...]

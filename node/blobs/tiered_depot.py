@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from manta.transports.interface import Buffer
 
 
+MOST_FILES = 4096
+"""Files that stay between attempts."""
+
+
 class TieredDepot:
     """A MemoryDepot for blobs of at most `largest` bytes, and a FileDepot for the others.
 
@@ -166,12 +170,20 @@ class TieredDepot:
             self._pins.pop(digest, None)
             return self._memory.delete(digest) | self._files.delete(digest)
 
+    def let_go(self, digest: str) -> bool:
+        """Delete a blob unless it is pinned; False when it was not here, or is pinned."""
+        with self._lock:
+            in_files = digest not in self._pins and self._files.delete(digest)
+        return self._memory.let_go(digest) or in_files
+
     def trim(self, memory: int, files: int) -> None:
-        """Forget what is not pinned until so many bytes are left of either."""
+        """Forget what is not pinned until so many bytes are left of either, and of files
+        MOST_FILES."""
         self._memory.trim(memory)
         if self._has_files:
             with self._lock:
-                self._drop_files(sum(map(self._files.size, self._files)) - files)
+                sizes = list(map(self._files.size, self._files))
+                self._drop_files(sum(sizes) - files, len(sizes) - MOST_FILES)
 
     def close(self) -> None:
         """Forget all blobs."""
@@ -186,16 +198,18 @@ class TieredDepot:
             self._drop_files(size - self._files.free)
         return self._files
 
-    def _drop_files(self, size: int) -> None:
-        """Delete files that are not pinned, the oldest first, until so many bytes are gone.
+    def _drop_files(self, size: int, count: int = 0) -> None:
+        """Delete files that are not pinned, the oldest first, until so many bytes and files are
+        gone.
 
         The lock is held, without which no file is deleted.
         """
-        if size <= 0:
+        if size <= 0 and count <= 0:
             return
         for digest in sorted(self._files, key=lambda each: self._files.path(each).stat().st_mtime):
-            if size <= 0:
+            if size <= 0 and count <= 0:
                 return
             if digest not in self._pins:
                 size -= self._files.size(digest)
+                count -= 1
                 self._files.delete(digest)

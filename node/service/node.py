@@ -28,6 +28,7 @@ from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
+from manta.transports.descriptors import descriptor_limit
 from manta.transports.zeromq.transport import ZmqTransport
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Node:
                 log.warning("%s", sentence)
             room = config.value_memory or _memory() // 4
             files = FileDepot(folder.values, sync=False)
-            values = TieredDepot(MemoryDepot(room), files, largest=room // 8)
+            memory = MemoryDepot(room, _values_in_memory(descriptor_limit()))
+            values = TieredDepot(memory, files, largest=room // 8)
             undo.callback(values.close)
             spool = FileDepot(folder.spool, sync=False)
             journals = Journals(folder.journal, spool, SystemClock().now)
@@ -159,6 +161,11 @@ def belongs_to(config: NodeConfig, folder: StateFolder) -> tuple[Identity | None
 
 def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _values_in_memory(descriptors: int) -> int:
+    """How many: each takes up to two descriptors, and at most a quarter of all is for them."""
+    return min(1024, max(8, descriptors // 8))
 
 
 def _cpu_share(config: NodeConfig) -> float:

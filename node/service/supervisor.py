@@ -181,6 +181,8 @@ class NodeSupervisor(Supervisor):
         if swarm_id in self._observed.swarms or any(task.lane[0] == swarm_id for task in tasks):
             return
         shutil.rmtree(self._context.state.kept_of(swarm_id), ignore_errors=True)
+        for digest in self._context.named.over(swarm_id):
+            self._context.values.let_go(digest)
         if not self._observed.swarms and not self._tasks:
             for digest in self._context.values:  # nobody reads it any more
                 self._context.values.delete(digest)

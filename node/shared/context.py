@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from manta.node.blobs.named_values import NamedValues
 from manta.protocol.node import Load
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class NodeContext:
     """By the path of the supervisor."""
     warned: set[tuple[str, str]] = field(default_factory=set)
     """Swarms, and the warnings that each has had."""
+    named: NamedValues = field(default_factory=NamedValues)
     bulk_address: str = ""
     """Where the manager moves blobs; "" until the node has registered."""
     load: Load = field(default_factory=Load)

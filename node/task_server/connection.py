@@ -14,7 +14,7 @@ from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes, send_fra
 from manta.node.task_server.answers import failure
 from manta.node.task_server.sessions import Message, RequestChannel, RuntimeSession
 from manta.protocol.values import BlobRef
-from manta.transports.errors import BlobMissing
+from manta.transports.errors import BlobMissing, remedied
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
@@ -93,7 +93,10 @@ class TaskConnection:
         opened = -1
         try:
             if isinstance(along, BlobRef):
-                opened = self._depot.open(along.digest)
+                try:
+                    opened = self._depot.open(along.digest)
+                except OSError as error:  # not of the connection
+                    raise BlobMissing(f"a value could not be opened: {remedied(error)}") from error
                 fds = [opened]
             elif along:
                 fds = along

@@ -70,6 +70,8 @@ class AttemptExited(msgspec.Struct, frozen=True):
     """Seconds in the task's code, without its waits for the node."""
     moving: float = 0.0
     """Seconds that the task's code waited for the node."""
+    platform: bool = False
+    """The error is the node's fault, not that of the attempt's code."""
 
 
 class SessionLost(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from manta.light.wire import BrokenFrame
 from manta.node.task_server.messages import RunAttempt
 from manta.node.task_server.sessions import Attempt
 from manta.protocol.node import TaskError
+from manta.transports.errors import remedied
 
 _TOLD = ("task_id", "node_id", "size", "seed", "class_name", "timeout")
 """What an attempt is told of its assignment, besides its instance."""
@@ -44,6 +45,12 @@ def unkept(attempt: Attempt, error: tuple[str, str]) -> TaskError:
     kind, sentence = error
     sentence = f"What {attempt.name} returned could not be kept: {sentence}"
     return TaskError(kind, sentence, last_lines=tuple(attempt.tail))
+
+
+def unserved(error: OSError) -> TaskError:
+    """The error of an attempt for which the machine lacks what the node needs to serve it."""
+    sentence = f"The node could not serve the task: {remedied(error)}."
+    return TaskError("Unserved", sentence)
 
 
 def unreadable(attempt: Attempt, error: BrokenFrame) -> TaskError:

@@ -21,9 +21,16 @@ from manta.node.task_server import wire
 from manta.node.task_server.attempts import AttemptDesk
 from manta.node.task_server.connection import Gone, TaskConnection
 from manta.node.task_server.loop import READ, WRITE, PollThread
-from manta.node.task_server.messages import RunAttempt, RuntimeFailed, RuntimeReady, SessionLost
-from manta.node.task_server.outcomes import brief, failed
+from manta.node.task_server.messages import (
+    AttemptExited,
+    RunAttempt,
+    RuntimeFailed,
+    RuntimeReady,
+    SessionLost,
+)
+from manta.node.task_server.outcomes import brief, failed, unserved
 from manta.node.task_server.sessions import (
+    STDIO,
     TAIL,
     Attempt,
     Message,
@@ -31,7 +38,7 @@ from manta.node.task_server.sessions import (
     RuntimeSession,
     RuntimeSessions,
 )
-from manta.node.task_server.streams import PipeStream, Stream
+from manta.node.task_server.streams import Stream
 from manta.node.task_server.values import TaskValues
 from manta.protocol.node import Instance
 
@@ -142,9 +149,14 @@ class TaskServer:
             return
         if any(r.instance == instance and not r.ended for r in session.attempts.values()):
             return  # told twice, across a restart of the service
-        attempt = self._sessions.add_attempt(session, order)
-        ours, theirs = socket.socketpair()
-        attempt.ends.append(theirs.detach())
+        try:
+            attempt, ours = self._sessions.add_attempt(session, order)
+        except OSError as error:
+            self.tell(
+                session,
+                AttemptExited(session.id, instance, error=unserved(error), platform=True),
+            )
+            return
         self.attempts.connected(attempt, 0, self._add_connection(ours))
         self.watch(session)
         self.attempts.begin(session)
@@ -224,6 +236,8 @@ class TaskServer:
             self._lost(connection)
         except BrokenFrame as error:
             self._cut(connection, f"it broke the protocol: {error}")
+        except OSError as error:
+            self._unserved(connection, error)
 
     def _lost(self, connection: TaskConnection) -> None:
         """The other side has closed. The runtime tells what became of an attempt."""
@@ -243,6 +257,15 @@ class TaskServer:
                 self._end("cancel", role.attempt, sentence)
         elif role is not None:
             self.tell(role, SessionLost(role.id, f"The runtime was cut off, because {why}"))
+
+    def _unserved(self, connection: TaskConnection, error: OSError) -> None:
+        """The machine gave the node what it needed no more: costs this runtime alone."""
+        role = connection.role
+        log.error("A task could not be served: %s", error)
+        self.close(connection)
+        session = role.attempt.session if isinstance(role, RequestChannel) else role
+        if session is not None:
+            self.tell(session, SessionLost(session.id, unserved(error).sentence))
 
     def close(self, connection: TaskConnection) -> None:
         self._loop.unregister(connection)
@@ -304,7 +327,7 @@ class TaskServer:
         self._runtimes[session] = connection
         session.waiting_since = None
         if not session.streams:
-            session.open_streams(PipeStream("stdout"), PipeStream("stderr"))
+            session.open_streams(*STDIO)
             self.watch(session)
         self.send(connection, ({"k": "welcome"}, session.ends))
         for attempt in list(session.attempts.values()):

@@ -45,6 +45,10 @@ class LightService(Actor):
     def receive(self, message: Any) -> Any:
         match message:
             case _ServerFailed(error):
+                if self._server is not None:
+                    self._server.stop()
+                    self._server = None
+                self._sessions.server_failed(error)
                 raise error
             case _:
                 return super().receive(message)

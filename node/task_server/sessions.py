@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.actors import ActorDead, MailboxFull
-from manta.node.task_server.messages import CancelAttempt, CloseSession, RunAttempt
+from manta.node.task_server.messages import (
+    CancelAttempt,
+    CloseSession,
+    RunAttempt,
+    SessionLost,
+)
 from manta.node.task_server.streams import Line, LogStream, PipeStream, Stream
 from manta.protocol.values import BlobRef
 from manta.transports.errors import BulkError
@@ -35,7 +42,10 @@ SOCKET = "light"
 LONGEST_PATH = 100  # bytes; the kernel's limit is 107
 
 TAIL = 30  # lines kept for an error
+FAILURES, FAILURES_WITHIN = 5, 60.0  # so many of a server, within so many seconds
 _EARLY = 1_000  # lines kept until there is an attempt to attribute them to
+
+STDIO = partial(PipeStream, "stdout"), partial(PipeStream, "stderr")
 
 Message = tuple[dict[str, Any], "BlobRef | list[int] | None"]
 """A message to a task and what goes along: a blob of the depot, or descriptors."""
@@ -61,9 +71,12 @@ class _Printer:
     streams: list[Stream]
     ends: list[int]
 
-    def open_streams(self, *streams: PipeStream | LogStream) -> None:
-        self.streams = [*streams]
-        self.ends = [stream.end for stream in streams]
+    def open_streams(self, *kinds: Callable[[], PipeStream | LogStream]) -> None:
+        """Raises OSError; what was opened by then is closed with the others."""
+        for kind in kinds:
+            stream = kind()
+            self.streams.append(stream)
+            self.ends.append(stream.end)
 
     def close_ends(self) -> None:
         for fd in self.ends:
@@ -193,6 +206,7 @@ class RuntimeSessions:
         self._inbox: deque[Callable[[Any], None]] = deque()
         self._lock = threading.Lock()
         self._closed = False
+        self._failures: deque[float] = deque(maxlen=FAILURES)
         self._leaving: set[RuntimeSession] = set()
 
     @property
@@ -242,13 +256,22 @@ class RuntimeSessions:
         while self._inbox:
             yield self._inbox.popleft()
 
-    def add_attempt(self, session: RuntimeSession, order: RunAttempt) -> Attempt:
+    def add_attempt(
+        self, session: RuntimeSession, order: RunAttempt
+    ) -> tuple[Attempt, socket.socket]:
+        """Returns the attempt and the node's end of its first connection. Raises OSError."""
         session.count += 1
         attempt = Attempt(session, session.count, order)
-        attempt.open_streams(PipeStream("stdout"), PipeStream("stderr"), LogStream())
+        try:
+            attempt.open_streams(*STDIO, LogStream)
+            ours, theirs = socket.socketpair()
+        except OSError:
+            attempt.close()
+            raise
+        attempt.ends.append(theirs.detach())
         session.attempts[attempt.number] = attempt
         self.by_token[attempt.token] = attempt
-        return attempt
+        return attempt, ours
 
     def emit(self, attempt: Attempt, lines: list[Line]) -> None:
         """Keep what the attempt wrote."""
@@ -263,6 +286,22 @@ class RuntimeSessions:
         self.unpin(attempt.session.pins)
         for channel in attempt.channels.values():
             attempt.session.pins += channel.pins
+
+    def server_failed(self, error: BaseException) -> None:
+        """A server was ended by an error. What runs is lost where that happens again and again:
+        its tasks would wait for ever. Called while no server runs."""
+        now = time.monotonic()
+        self._failures.append(now)
+        if len(self._failures) < FAILURES or now - self._failures[0] > FAILURES_WITHIN:
+            return
+        self._failures.clear()
+        sentence = (
+            f"The node's task service failed {FAILURES} times within {FAILURES_WITHIN:g} s "
+            f"({type(error).__name__}: {error}); see the node's log."
+        )
+        for session in list(self.by_id.values()):
+            session.outbox.append(SessionLost(session.id, sentence))
+            session.deliver()
 
     def forget(self, id: str) -> RuntimeSession | None:
         """Takes a session out of use, so that nobody can join it; `remove` must follow. From any

@@ -11,7 +11,7 @@ from manta.node.task_server.memory import Incoming, Memory
 from manta.node.task_server.requests import Error
 from manta.node.task_server.sessions import Attempt, RequestChannel, RuntimeSessions
 from manta.protocol.values import BlobRef, Inline, Payload
-from manta.transports.errors import BlobRefused, BulkError
+from manta.transports.errors import BlobRefused, BulkError, remedied
 
 _DIRECTLY = 1024 * 1024  # bytes up to which a value is hashed at once
 _MOST = 7  # memories not handed in that an attempt may hold, besides one for each channel
@@ -66,14 +66,17 @@ class TaskValues:
                 channel.pins.append(future.result())
                 then(desk, BlobRef(future.result(), size), None)
                 return
-            kind = "ResourceExhaustionError" if isinstance(error, BlobRefused) else "BulkError"
-            then(desk, None, (kind, f"{error}."))
+            kind = "BulkError"
+            if isinstance(error, BlobRefused | OSError):
+                kind = "ResourceExhaustionError"
+            said = remedied(error) if isinstance(error, OSError) else error
+            then(desk, None, (kind, f"{said}."))
 
         if isinstance(memory, Memory) and size <= _DIRECTLY:
             future: Future[str] = Future()
             try:
                 future.set_result(self._adopt(memory))
-            except BulkError as error:
+            except (BulkError, OSError) as error:
                 future.set_exception(error)
             done(desk, future)
             return

@@ -215,6 +215,8 @@ class TaskMachine:
             return
         error, output = event.error, event.output
         state = AttemptState.FAILED if error else AttemptState.FINISHED
+        if event.platform:
+            state = AttemptState.INTERRUPTED
         if attempt.verdict is not None:
             (state, error), output = attempt.verdict, None
         self._end(attempt, state, error, output, event.computing, event.moving)

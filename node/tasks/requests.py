@@ -12,6 +12,7 @@ from typing import Any
 from manta.actors import Actor, AskTimeout, Refused
 from manta.node.capabilities.metrics import ReadPerformance, ReadResources
 from manta.node.errors import StorageError
+from manta.node.journal.swarm import blob_of
 from manta.node.link.peer_hub import Fetch
 from manta.node.shared.addresses import METRICS, PEER_HUB
 from manta.node.shared.context import NodeContext
@@ -33,6 +34,8 @@ Ask = Callable[[str, Any, float, Then], None]
 READ_TIMEOUT = 3600.0
 """Seconds that a read waits for a manager that is away; the task's own timeout ends it sooner."""
 SIBLING_TIMEOUT = 30.0
+REFETCHES = 10
+"""How often a value is fetched again that had to make room for others."""
 CACHE, FILE_CACHE = 256 << 20, 16 << 30
 """Bytes of values that stay in memory, and in files, between attempts: the next one may read them
 again."""
@@ -89,16 +92,19 @@ class TaskRequests:
             case _:
                 self._exchange.serve(request, request.body)
 
-    def attempt_ended(self) -> None:
-        """Release the values that the attempt read."""
+    def attempt_ended(self, instance: Instance) -> None:
+        """Release the values that the attempt read, and those that passed with iterations."""
+        context = self._context
         for digest in self._pinned:
             try:
-                self._context.values.unpin(digest)
+                context.values.unpin(digest)
             except BlobMissing:
                 continue
         self._pinned.clear()
         self._exchange.attempt_ended()
-        self._context.values.trim(CACHE, FILE_CACHE)
+        for digest in context.named.moved_on(instance.swarm_id, instance.iteration):
+            context.values.let_go(digest)
+        context.values.trim(CACHE, FILE_CACHE)
 
     def _schedule(self, request: light.Request, call: protocol.NextIteration) -> None:
         """Names that do not exist raise an exception in the task."""
@@ -120,7 +126,21 @@ class TaskRequests:
         except StorageError as error:
             request.reply.fail("ResourceExhaustionError", str(error))
             return False
+        if (blob := blob_of(entry)) is not None:
+            self._name(request, blob)
         return True
+
+    def _name(self, request: light.Request, blob: BlobRef) -> None:
+        """Remember for how long the swarm can name a value that was read or written."""
+        instance, named = request.instance, self._context.named
+        swarm_id, iteration = instance.swarm_id, instance.iteration
+        match request.body:
+            case light.GetGlobal(tag) | light.SetGlobal(tag):
+                named.of_global(blob.digest, swarm_id, iteration, tag)
+            case light.SelectResults() | light.AddResult():
+                named.of_swarm(blob.digest, swarm_id)
+            case _:
+                named.of_iteration(blob.digest, swarm_id, iteration)
 
     # --- reading -----------------------------------------------------------------------
 
@@ -160,27 +180,35 @@ class TaskRequests:
         self, blobs: tuple[BlobRef, ...], request: light.Request, then: Callable[[], None]
     ) -> None:
         """Fetch all at once into the depot, where they stay until the attempt ends."""
+        for blob in blobs:
+            self._name(request, blob)
         missing = {blob for blob in blobs if not self._pin(blob)}
         if not missing:
             then()
             return
         failed = False
 
-        def fetched(blob: BlobRef, _: Any, error: BaseException | None) -> None:
+        def fetched(blob: BlobRef, tries: int, _: Any, error: BaseException | None) -> None:
             nonlocal failed
-            missing.discard(blob)
             if failed:
                 return
             if error is None and not self._pin(blob):
+                if tries:  # others took its place before it was pinned; those that are pinned stay
+                    fetch(blob, tries - 1)
+                    return
                 error = BlobMissing("there is no room for all that the task reads")
+            missing.discard(blob)
             if error is not None:
                 failed = True
                 _fail(request, error)
             elif not missing:
                 then()
 
+        def fetch(blob: BlobRef, tries: int) -> None:
+            self._ask(PEER_HUB, Fetch(blob), READ_TIMEOUT, partial(fetched, blob, tries))
+
         for blob in tuple(missing):
-            self._ask(PEER_HUB, Fetch(blob), READ_TIMEOUT, partial(fetched, blob))
+            fetch(blob, REFETCHES)
 
     def _pin(self, blob: BlobRef) -> bool:
         try:

@@ -174,7 +174,7 @@ class TaskSupervisor(Actor):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
             self.notify(ROOT, AttemptEnded(entry.instance))
-            self._requests.attempt_ended()
+            self._requests.attempt_ended(entry.instance)
 
     # --- preparing ---------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from manta.node.blobs.tiered_depot import TieredDepot
 from manta.transports.blobs.digests import digest_of
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
-from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused
+from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, DepotFull
 
 BLOB = bytes(range(256)) * 5000
 DIGEST = digest_of(BLOB)
@@ -233,6 +233,43 @@ def filled_memfd(data):
 
 
 @linux_only
+def test_memory_is_bounded_in_number_and_lets_go_of_descriptors():
+    depot = MemoryDepot(3_000_000, most=4)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        assert content(depot, depot.put(bytes([number]) * 1000)) == bytes([number]) * 1000
+    assert list(depot) == [digest_of(bytes([number]) * 1000) for number in range(46, 50)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 2 * 4
+    for digest in depot:
+        depot.pin(digest)
+    with pytest.raises(DepotFull, match="4 of 4 places"):
+        depot.put(b"more")
+    depot.unpin(digest_of(bytes([48]) * 1000))
+    draft = depot.sink(DIGEST, len(BLOB))
+    with pytest.raises(DepotFull, match="4 of 4 places"):  # a draft counts, too
+        depot.put(b"more")
+    assert draft is not None
+    draft.abort()
+    depot.put(b"more")
+    depot.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@linux_only
+def test_what_is_let_go_is_not_pinned(depot):
+    if isinstance(depot, FileDepot):
+        pytest.skip("files are not pinned")
+    depot.put(BLOB)
+    depot.pin(DIGEST)
+    assert not depot.let_go(DIGEST)
+    assert content(depot, DIGEST) == BLOB
+    depot.unpin(DIGEST)
+    assert depot.let_go(DIGEST)
+    assert DIGEST not in depot
+    assert not depot.let_go(DIGEST)
+
+
+@linux_only
 def test_published_memory_is_sealed(memory):
     memory.put(BLOB)
     fd = memory.open(DIGEST)
@@ -333,6 +370,16 @@ class TestTiers:
         yield tiers
         tiers.close()
         assert not list(files)
+
+    def test_files_are_bounded_in_number(self, tiers, files, monkeypatch):
+        monkeypatch.setattr("manta.node.blobs.tiered_depot.MOST_FILES", 3)
+        digests = []
+        for number in range(6):
+            digests.append(tiers.put(bytes([number]) * 1_600_000))
+            os.utime(files.path(digests[-1]), (number, number))
+        tiers.pin(digests[0])
+        tiers.trim(0, 1 << 40)
+        assert set(files) == {digests[0], *digests[-2:]}
 
     def test_what_is_large_lies_in_a_file_and_what_is_small_does_not(self, tiers, files):
         small, large = tiers.put(BLOB), tiers.put(b"x" * 2_000_000)

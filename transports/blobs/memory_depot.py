@@ -31,17 +31,21 @@ class _Entry:
 
 
 class MemoryDepot:
-    """Blobs in sealed memfds, at most `budget` bytes of them; Linux only.
+    """Blobs in sealed memfds: at most `most` of them and `budget` bytes; Linux only.
+
+    A blob holds one descriptor, and a second one once it was read through a source.
 
     May be used from any thread. The least recently used blob makes room for a new one, unless
     it is pinned. Memory of a blob that is open or mapped stays in use, evicted or not.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, most: int = 1024) -> None:
         if not hasattr(os, "memfd_create"):
             raise LocalTransportError("a MemoryDepot needs Linux: use a FileDepot here")
         self._budget = budget
+        self._most = most
         self.used = 0  # bytes, including those that are being written
+        self._drafts = 0  # blobs that are being written
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
@@ -73,11 +77,11 @@ class MemoryDepot:
                 return None
             self._make_room(size)
             self.used += size
+            self._drafts += 1
         try:
             fd = os.memfd_create("manta-blob", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
-            with self._lock:
-                self.used -= size
+            self._undraft(size)
             raise self.refusal(digest, size, error) from error
         return BlobWriter(self, fd, digest, size)
 
@@ -138,6 +142,15 @@ class MemoryDepot:
             self._drop(digest)
             return True
 
+    def let_go(self, digest: str) -> bool:
+        """Delete a blob unless it is pinned; False when it was not here, or is pinned."""
+        with self._lock:
+            entry = self._entries.get(digest)
+            if entry is None or entry.pins:
+                return False
+            self._drop(digest)
+            return True
+
     def trim(self, size: int) -> None:
         """Drop unpinned blobs, least recently used first, until `size` bytes are left."""
         with self._lock:
@@ -168,14 +181,24 @@ class MemoryDepot:
         return entry
 
     def _make_room(self, size: int) -> None:
-        while self.used + size > self._budget:
+        while self.used + size > self._budget or self._count >= self._most:
             victim = next((d for d, entry in self._entries.items() if not entry.pins), None)
             if victim is None:
                 raise DepotFull(
                     f"no room for a blob of {size} bytes in memory: {self.used} of "
-                    f"{self._budget} bytes are in use; try again later, or raise the limit"
+                    f"{self._budget} bytes and {self._count} of {self._most} places are in use; "
+                    "try again later, or raise the limit"
                 )
             self._drop(victim)
+
+    @property
+    def _count(self) -> int:
+        return len(self._entries) + self._drafts
+
+    def _undraft(self, size: int) -> None:
+        with self._lock:
+            self.used -= size
+            self._drafts -= 1
 
     def _drop(self, digest: str) -> None:
         entry = self._entries.pop(digest)
@@ -186,6 +209,7 @@ class MemoryDepot:
         """For the writer only."""
         _seal(writer.fd)
         with self._lock:
+            self._drafts -= 1
             if writer.digest in self._entries:  # another writer was faster
                 os.close(writer.fd)
                 self.used -= writer.size
@@ -195,8 +219,7 @@ class MemoryDepot:
 
     def discard(self, writer: BlobWriter) -> None:
         """For the writer only."""
-        with self._lock:
-            self.used -= writer.size
+        self._undraft(writer.size)
 
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
         """For the writer only."""

@@ -315,7 +315,7 @@ class SwarmSupervisor(Actor):
         """Keeps them for a while, so that those who were just told of them can fetch them."""
         for blob in blobs:
             self._context.holds(blob.digest)
-        self.notify(BLOBS, SweepLater())
+        self.notify(BLOBS, SweepLater(blobs))
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -6,12 +6,14 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -307,3 +309,34 @@ def test_fl_digits(scratch: Path, tmp_path: Path) -> None:
     assert means[-1] >= 0.95
     nodes = {m["node"] for m in outcome["metrics"] if m["metric"] == "accuracy"}
     assert nodes == {"node-1", "node-2", "node-3", "node-4"}
+
+
+def test_a_run_of_many_iterations_stays_within_few_descriptors(
+    scratch: Path, tmp_path: Path
+) -> None:
+    code = """
+import numpy as np
+from manta.light import World
+def main():
+    world = World()
+    world.globals["model"] = np.full(20_000, float(world.iteration))
+    world.broadcast("said", np.full(15_000, float(world.iteration)))
+    world.results.add("written", np.full(10_000, float(world.iteration)))
+"""
+    path = swarm_file(tmp_path, code)
+    text = path.read_text().replace(
+        "    def execute",
+        "    def __init__(self):\n        super().__init__(max_iteration=150)\n    def execute",
+    )
+    path.write_text(text)
+    done = subprocess.run(
+        [*COMMAND, str(path), "--no-logs"],
+        env=environment(scratch),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (200, 200)),
+    )
+    assert done.returncode == Exit.OK, done.stderr + done.stdout
+    assert "iteration 149" in done.stdout

@@ -206,6 +206,28 @@ def test_blobs_go_when_no_swarm_needs_them(bench, admin: Client, nodes) -> None:
     assert left() == {"fresh"}
 
 
+def test_what_an_iteration_leaves_goes_soon_and_not_with_much_beside_it(
+    bench, admin: Client, nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs, "SHORTEST", 0.2)
+    monkeypatch.setattr(blobs, "RELEASED_BYTES", 2500)
+    [node] = nodes(1, silent)
+    depot = bench.manager.context.depot
+    swarm_id = deploy(admin, one_task())
+    wait_until(lambda: bool(node.ran))
+    at = node.ran[0]
+    values = [f"{number}".encode() * 1000 for number in range(6)]
+    refs = [BlobRef(depot.put(value), len(value)) for value in values]
+    told = [GlobalWritten(at, "model", ref) for ref in refs]
+    node.say(swarm_id, *told, TaskEnded(at, "FINISHED", 0.0))
+    # Five were replaced: those beyond the bound go, the others have a minute.
+    wait_until(lambda: sum(ref.digest in depot for ref in refs) == 3)
+    assert [ref.digest in depot for ref in refs] == [False, False, False, True, True, True]
+    monkeypatch.setattr(blobs, "RELEASED_GRACE", 0.2)
+    wait_until(lambda: sum(ref.digest in depot for ref in refs) == 1)
+    assert refs[-1].digest in depot
+
+
 def test_the_package_of_a_removed_module_goes_unless_a_swarm_needs_it(
     bench, admin: Client, nodes
 ) -> None:

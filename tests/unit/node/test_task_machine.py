@@ -408,3 +408,14 @@ def test_every_assignment_ends_exactly_once(steps: list[tuple]) -> None:
     d.feed(Stop(A.INTERRUPTED, "the node stops"))
     assert d.ended.keys() == set(assigned)
     assert not d.runtimes
+
+
+def test_an_attempt_that_the_node_could_not_serve_is_interrupted_and_not_failed() -> None:
+    d = Driver()
+    first = order()
+    d.feed(Start(first))
+    d.feed(Prepared(d.session))
+    d.feed(Ready(d.session))
+    d.feed(AttemptExited(d.session, first.instance, error=ERROR, platform=True))
+    assert d.ended[first.instance].state == A.INTERRUPTED
+    assert d.ended[first.instance].error == ERROR

@@ -1,0 +1,95 @@
+"""20,000 iterations with values on two nodes: what each process holds while they run.
+
+Descriptors, threads and memory (PSS) of the manager, the nodes and the tasks' runtimes, and the
+files on disk, when a tenth, a half and nearly all of the iterations are done. Descriptors and
+threads are to stay as they are. What the manager must be able to tell of an iteration (its
+events, its results) grows with their number, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from manta.apis.user_api import UserAPI
+from manta.cli.loading import load_swarm
+from manta.cli.local.cluster import CLUSTER, LocalCluster
+from manta.testing.clusters import client, running
+from tests.benchmarks._measure import pss
+
+SWARM = Path(__file__).parent / "swarms" / "endurance.py"
+ITERATIONS = int(os.environ.get("MANTA_ENDURANCE", "20000"))
+_KINDS = ("manager", "node", "light")
+
+Sample = tuple[int, int, int]
+"""Descriptors, threads, bytes of memory."""
+
+
+def _processes() -> dict[str, psutil.Process]:
+    """The daemons and runtimes under this process, without the rounds that come and go."""
+    found: dict[str, psutil.Process] = {}
+    counts = dict.fromkeys(_KINDS, 0)
+    for process in psutil.Process().children(recursive=True):
+        try:
+            command, parent = process.cmdline(), process.parent()
+            forked = parent is not None and parent.cmdline() == command
+        except psutil.Error:
+            continue
+        kind = next((kind for kind in _KINDS if f"manta.{kind}" in command), None)
+        if kind is not None and not forked:
+            counts[kind] += 1
+            found[f"{'runtime' if kind == 'light' else kind} {counts[kind]}"] = process
+    return found
+
+
+def _sample(folder: Path) -> tuple[dict[str, Sample], dict[str, tuple[int, int]]]:
+    held = {}
+    for name, process in _processes().items():
+        try:
+            held[name] = process.num_fds(), process.num_threads(), pss(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    disk = {}
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        sizes = []
+        for file in part.rglob("*"):
+            try:
+                sizes.append(file.stat().st_size if file.is_file() else 0)
+            except OSError:
+                continue  # it has been deleted
+        disk[part.name] = len(sizes), sum(sizes)
+    return held, disk
+
+
+def _run(api: UserAPI, folder: Path) -> None:
+    deployed = api.deploy_swarm(CLUSTER, load_swarm(str(SWARM), {"rounds": str(ITERATIONS)}))
+    marks = [ITERATIONS // 10, ITERATIONS // 2, ITERATIONS * 19 // 20]
+    began = time.perf_counter()
+    samples: list[tuple[int, dict[str, Sample], dict[str, tuple[int, int]]]] = []
+    while not (swarm := api.get_swarm(deployed)).ended:
+        if len(samples) < len(marks) and swarm.iteration >= marks[len(samples)]:
+            samples.append((swarm.iteration, *_sample(folder)))
+        time.sleep(0.2)
+    if swarm.status != "COMPLETED":
+        sys.exit(f"the swarm {swarm.status}: {swarm.reason}")
+    spent = time.perf_counter() - began
+    print(f"{ITERATIONS} iterations in {spent:.0f} s, {spent / ITERATIONS * 1000:.1f} ms each")
+    print(f"{'':12}" + "".join(f"  {f'iteration {at}':>30}" for at, _, _ in samples))
+    for name in samples[0][1]:
+        row = (held.get(name, (0, 0, 0)) for _, held, _ in samples)
+        cells = (f"{fds} fds {threads} threads {size / 1e6:.1f} MB" for fds, threads, size in row)
+        print(f"{name:12}" + "".join(f"  {cell:>30}" for cell in cells))
+    for name in samples[0][2]:
+        sizes = (disk.get(name, (0, 0)) for _, _, disk in samples)
+        cells = (f"{count} files {size / 1e6:.1f} MB" for count, size in sizes)
+        print(f"{name + '/':12}" + "".join(f"  {cell:>30}" for cell in cells))
+
+
+def main() -> None:
+    print(f"load {os.getloadavg()[0]:.1f}")
+    with running(LocalCluster, 2) as local, client(local) as api:
+        _run(api, local.folder)
