@@ -79,7 +79,8 @@ class NodeResources(Overview, frozen=True):
 
 
 class NodeOverview(Overview, frozen=True):
-    """`status` is CONNECTED, DISCONNECTED, LOST or DRAINING; `datasets` by name."""
+    """`status` is CONNECTED, DISCONNECTED, LOST or DRAINING; `datasets` by name; `notice` says
+    what is wrong with it all the same."""
 
     id: str
     alias: str
@@ -90,6 +91,7 @@ class NodeOverview(Overview, frozen=True):
     platform_info: Capabilities
     load: Load
     last_seen: float
+    notice: str = ""
 
     @classmethod
     def of(cls, info: NodeInfo) -> NodeOverview:
@@ -111,6 +113,7 @@ class NodeOverview(Overview, frozen=True):
             platform_info=found,
             load=load,
             last_seen=info.last_seen,
+            notice=info.notice,
         )
 
 

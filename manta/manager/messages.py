@@ -46,6 +46,13 @@ class NodeCame(msgspec.Struct, frozen=True):
     link: Ref
 
 
+class NodeContested(msgspec.Struct, frozen=True):
+    """Another daemon with the node's key was refused."""
+
+    node_id: str
+    sentence: str
+
+
 class NodeAdded(msgspec.Struct, frozen=True):
     record: NodeRecord
 

@@ -84,6 +84,8 @@ class NodeInfo(Message, frozen=True):
     platform_info: Capabilities
     load: Load = Load()
     last_seen: Seconds = 0.0
+    notice: str = ""
+    """What is wrong with it, though it is connected: a sentence."""
 
 
 class ListNodes(Message, frozen=True):

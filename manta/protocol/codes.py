@@ -21,6 +21,8 @@ class Code(StrEnum):
     TOKEN_REVOKED = "token-revoked"  # rotated, logged out, or its user was deleted
     ALIAS_TAKEN = "alias-taken"
     NODE_REMOVED = "node-removed"
+    NODE_HELD = "node-held"  # another daemon with its key is connected
+    NODE_TAKEN_OVER = "node-taken-over"  # by another daemon with its key
     # what is asked for
     UNKNOWN_CLUSTER = "unknown-cluster"
     UNKNOWN_NODE = "unknown-node"

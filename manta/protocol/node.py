@@ -68,6 +68,20 @@ class Load(msgspec.Struct, frozen=True, omit_defaults=True):
     tasks_queued: int = 0
 
 
+class Daemon(msgspec.Struct, frozen=True):
+    """The process that speaks for a node."""
+
+    id: str
+    """Its own: no two daemons share one."""
+    place: str
+    """Names its state folder, in which only one daemon runs at a time. A copy has another."""
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
 # One attempt of one instance of one task.
 
 
@@ -88,6 +102,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int = 0
     task_id: str = ""
     gpu: bool = False
+    begun: bool = False
+    """The manager has heard that it began: a daemon that does not know it must not run it."""
 
 
 # Node to manager.
@@ -138,6 +154,9 @@ class Register(Message, frozen=True):
     capabilities: Capabilities
     load: Load = Load()
     draining: bool = False
+    daemon: Daemon | None = None
+    trouble: str = ""
+    """As in a Heartbeat."""
 
 
 class Registered(Message, frozen=True):
@@ -152,15 +171,20 @@ class Registered(Message, frozen=True):
 
 
 class Heartbeat(Message, frozen=True):
-    """`draining`: the node was told to drain or to stop, and takes no new work."""
+    """`draining`: the node was told to drain or to stop, and takes no new work. `trouble`: why it
+    cannot take any, as the rest of a sentence that begins with its name; "" if it can."""
 
     desired_version: int
     load: Load
     draining: bool = False
+    trouble: str = ""
 
 
 class HeartbeatReply(Message, frozen=True):
+    """`notice`: what its operator should know of the node."""
+
     desired_version: int
+    notice: str = ""
 
 
 class FetchDesired(Message, frozen=True):

@@ -165,6 +165,8 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"{record['alias']}: {record['state']} since {since} (process {record['pid']})",
         record["sentence"],
     ]
+    if record["notice"]:
+        lines.append(record["notice"])
     if record["node_id"]:
         lines.append(f"node {record['node_id']}, cluster {record['cluster_id']}")
     return [*lines, f"tasks: {record['tasks_running']} running, {record['tasks_queued']} queued"]

@@ -84,6 +84,8 @@ class _Swarm:
         self.lines: Outbox[LogLine] = Outbox()
         self.lines_file = RecordFile(folder / f"{name}.lines")
         self.lines_dropped = 0
+        self.recovered = 0
+        """The number of the last entry that was in the file at the daemon's start."""
 
     @property
     def idle(self) -> bool:
@@ -111,6 +113,8 @@ class Journals:
         self._holds: dict[str, int] = {}
         self._due: float | None = None
         self._grown: Callable[[], object] = lambda: None
+        self._sends = False
+        """Whether this daemon has begun to send."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._recover()
 
@@ -216,6 +220,7 @@ class Journals:
         now = self._now()
         messages: list[JournalBatch | LogBatch] = []
         with self._lock:
+            self._sends = True
             for swarm_id, swarm in self._swarms.items():
                 for lines in swarm.lines.due(now):  # before the ends of those who wrote them
                     messages.append(LogBatch(swarm_id, lines.first, lines.items))
@@ -267,11 +272,28 @@ class Journals:
         return min((at for at in times if at is not None), default=None)
 
     def registered(self, acknowledged: dict[str, int]) -> None:
-        """`acknowledged`: how much of each swarm's journal the manager has."""
+        """`acknowledged`: how much of each swarm's journal the manager has.
+
+        If it has more than this daemon found at its start, the files were damaged or are old:
+        what was written since follows what the manager has, not what was found.
+        """
+        first, self._sends = not self._sends, True
         for swarm_id, upto in acknowledged.items():
             with self._lock:
-                if upto or swarm_id in self._swarms:
-                    self.acknowledge(JournalAck(swarm_id, upto))
+                if not upto and swarm_id not in self._swarms:
+                    continue
+                swarm = self._swarm(swarm_id)
+                lost = upto - swarm.recovered if first else 0
+                if lost > 0:
+                    log.error(
+                        "%s lacks the last %d entries that the manager has: it was damaged, or "
+                        "is older than the node",
+                        *(swarm.file.path, lost),
+                    )
+                    swarm.journal.shift(swarm.recovered, lost)
+                self.acknowledge(JournalAck(swarm_id, upto))
+                if lost > 0:
+                    self._rewrite(swarm)
 
     def acknowledge(self, ack: JournalAck) -> None:
         with self._lock:
@@ -365,6 +387,13 @@ class Journals:
         except OSError as error:
             log.error("%s cannot be compacted: %s", file.path, error.strerror)
 
+    def _rewrite(self, swarm: _Swarm) -> None:
+        try:
+            swarm.file.rewrite(swarm.records())
+        except OSError as error:
+            swarm.file.stale = True
+            log.error("%s cannot be written: %s", swarm.file.path, error.strerror)
+
     def _will_send(self, delay: float, *, at_once: bool = False) -> None:
         """`at_once`: there is a blob to push."""
         due = self._now() + delay
@@ -409,6 +438,7 @@ class Journals:
                 continue
             swarm = self._swarm(journal.swarm_id)
             swarm.journal, swarm.file = journal, file
+            swarm.recovered = journal.entries.last
         for path in sorted(self._folder.glob("*.lines")):
             self._recover_lines(RecordFile(path))
         named = self._named()

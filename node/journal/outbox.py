@@ -75,6 +75,15 @@ class Outbox(Generic[T]):
         index = number - self.acknowledged - 1
         self._items[index] = Numbered(number, item, self._items[index].size)
 
+    def shift(self, after: int, by: int) -> None:
+        """Numbers above `after` grow by `by`: those in between were given out before, and lost."""
+        self._items = deque(
+            Numbered(kept.number + by, kept.item, kept.size) if kept.number > after else kept
+            for kept in self._items
+        )
+        self.last += by
+        self.synced = self.last
+
     def due(self, now: float, upto: int | None = None) -> list[Batch[T]]:
         """Returns what to send now, up to item `upto`; it counts as sent."""
         limit = self.synced if upto is None else min(upto, self.synced)

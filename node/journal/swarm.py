@@ -114,6 +114,12 @@ class Journal:
     def due(self, now: float) -> list[Batch[JournalEntry]]:
         return self.entries.due(now, self._sendable())
 
+    def shift(self, after: int, by: int) -> None:
+        """As of the outbox."""
+        self.entries.shift(after, by)
+        blobs = self._blobs.items()
+        self._blobs = {n + by if n > after else n: blob for n, blob in blobs}
+
     def acknowledge(self, upto: int, missing: tuple[BlobRef, ...], now: float) -> list[BlobRef]:
         """Returns the blobs that this journal no longer names."""
         self.entries.acknowledge(upto)

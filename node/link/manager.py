@@ -91,6 +91,7 @@ class ManagerLink(Actor):
         self._probe = LinkProbe(self, self._heartbeat)
         self._begin_timer: Timer[Any] | None = None
         self._status: Status | None = None
+        self._noticed = ""
 
     def on_start(self) -> None:
         address = self._context.config.manager_address
@@ -254,6 +255,8 @@ class ManagerLink(Actor):
                     capabilities,
                     self._load_now(),
                     self._context.draining,
+                    self._context.daemon,
+                    self._context.trouble,
                 )
                 self._ask(request, self._was_registered)
 
@@ -318,7 +321,8 @@ class ManagerLink(Actor):
             self._say("refused", error.sentence)
             self._context.finish(link_sentences.exit_code(error.code), error.sentence)
         else:
-            self._say(DownReason.BUSY.value, error.sentence)
+            held = error.code == Code.NODE_HELD
+            self._say(link_sentences.HELD if held else DownReason.BUSY.value, error.sentence)
             self._begin_later()
 
     def _begin_later(self) -> None:
@@ -331,7 +335,7 @@ class ManagerLink(Actor):
     # --- heartbeats and the desired state --------------------------------------------
 
     def _beat(self) -> None:
-        context, registration, sent = self._context, self._registration, self.clock.now()
+        registration, sent = self._registration, self.clock.now()
         self.after(self._interval, _Beat(registration))
 
         def answered(reply: Any, error: BaseException | None) -> None:
@@ -341,8 +345,8 @@ class ManagerLink(Actor):
             if error is None:
                 self._missed_beats = 0
                 self.notify(ROOT, reply)
-                connected = f"Connected to the manager at {context.config.manager_address}."
-                self._say(BUSINESS_AS_USUAL, connected, update=True)
+                self._notice(reply.notice)
+                self._say(BUSINESS_AS_USUAL, "", update=True)
                 return
             self.log.warning("a heartbeat was not answered: %s", error)
             self._missed_beats += 1
@@ -368,7 +372,9 @@ class ManagerLink(Actor):
 
     def _heartbeat(self, timeout: float) -> Future[Any]:
         context = self._context
-        heartbeat = protocol.Heartbeat(context.desired_version, self._load_now(), context.draining)
+        heartbeat = protocol.Heartbeat(
+            context.desired_version, self._load_now(), context.draining, context.trouble
+        )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 
     def _fetch_desired(self, request: protocol.FetchDesired) -> None:
@@ -381,6 +387,17 @@ class ManagerLink(Actor):
         self.pipe(future, answered)
 
     # --- what the operator sees ----------------------------------------------------------
+
+    def _notices(self) -> str:
+        trouble = self._context.trouble
+        own = f"The node {trouble}: it takes no new work until it can." if trouble else ""
+        return " ".join(filter(None, (own, self._noticed)))
+
+    def _notice(self, sentence: str) -> None:
+        """What the manager says is wrong with the node."""
+        before, self._noticed = self._noticed, sentence
+        if sentence and sentence != before:
+            self.log.warning("%s", sentence)
 
     def _say(self, state: str, sentence: str, *, update: bool = False) -> None:
         """Show and log the state. With `update` only the counts change."""
@@ -403,6 +420,7 @@ class ManagerLink(Actor):
             identity.cluster_id,
             context.tasks_running,
             context.tasks_queued,
+            self._notices(),
         )
         if status == before:
             return

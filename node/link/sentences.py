@@ -23,13 +23,16 @@ PERMANENT = frozenset(
         Code.TOKEN_KEY,
         Code.ALIAS_TAKEN,
         Code.NODE_REMOVED,
+        Code.NODE_TAKEN_OVER,
         Code.BAD_CREDENTIALS,
         Code.FORBIDDEN,
         Code.INVALID,
     }
 )
 """Refusals that waiting does not heal: the daemon ends."""
-_REFUSED = (Code.ALIAS_TAKEN, Code.INVALID)
+_REFUSED = (Code.ALIAS_TAKEN, Code.INVALID, Code.NODE_TAKEN_OVER)
+HELD = "held"
+"""The state while another daemon with the node's key is connected."""
 
 _KEEPS_TRYING = "the node keeps trying"
 

@@ -9,6 +9,7 @@ which may come in several pages; changes that overtake them wait until it is the
 | held  | still desired | revoked                       | attempt ends           |
 |-------|---------------|-------------------------------|------------------------|
 | no    | Take -> live  | nothing                       |                        |
+| no, though it had begun | Forget -> live | nothing  |                        |
 | live  | nothing       | Cancel; forgotten at its end  | ended, or forgotten    |
 | ended | nothing       | forgotten                     |                        |
 """
@@ -28,6 +29,12 @@ class Take(msgspec.Struct, frozen=True):
     assignment: Assignment
 
 
+class Forget(msgspec.Struct, frozen=True):
+    """It had begun here, and nothing is known of it any more: report that it was interrupted."""
+
+    instance: Instance
+
+
 class Cancel(msgspec.Struct, frozen=True):
     """The manager no longer wants it: end it."""
 
@@ -42,7 +49,7 @@ class StopRuntimes(msgspec.Struct, frozen=True):
     kill: bool = False
 
 
-ObservedAction = Take | Cancel | StopRuntimes | FetchDesired
+ObservedAction = Take | Forget | Cancel | StopRuntimes | FetchDesired
 """A FetchDesired is answered with `fetched` or `fetch_failed`."""
 
 
@@ -161,7 +168,7 @@ class Observed:
             return []
         self._live[instance] = assignment
         self._swarms.add(instance.swarm_id)
-        return [Take(assignment)]
+        return [Forget(instance) if assignment.begun else Take(assignment)]
 
     def _revoke(self, instance: Instance) -> list[ObservedAction]:
         self._ended.discard(instance)

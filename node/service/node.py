@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,9 @@ from manta.node.service.supervisor import NodeSupervisor
 from manta.node.shared.addresses import ROOT
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import Leave
-from manta.node.state import Identity, StateFolder, Status
+from manta.node.state import Identity, StateFolder, Status, place_of
 from manta.node.task_server.sessions import RuntimeSessions
+from manta.protocol.node import Daemon
 from manta.protocol.paths import MANAGER_LINK
 from manta.protocol.tokens import NODE_AUDIENCE, UnreadableToken, peek
 from manta.transports.blobs.file_depot import FileDepot
@@ -85,6 +87,7 @@ class Node:
                 spool=spool,
                 runner=runner,
                 keys=keys,
+                daemon=Daemon(os.urandom(8).hex(), place_of(folder.path), platform.node(), pid),
                 sessions=sessions,
                 finish=on_finish,
                 cpu_share=_cpu_share(config),

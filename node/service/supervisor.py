@@ -130,6 +130,14 @@ class NodeSupervisor(Supervisor):
             match action:
                 case obs.Take(assignment):
                     self._admit(self._reservations.offer(assignment, self.clock.now()))
+                case obs.Forget(instance):
+                    sentence = (
+                        f"{instance} had begun, and its node has lost what it knew of it: the "
+                        "node's journal was damaged or removed."
+                    )
+                    self.log.error("%s", sentence)
+                    error = TaskError("Forgotten", sentence)
+                    self._tell_end(instance, AttemptState.INTERRUPTED, error)
                 case obs.Cancel(instance):
                     self._cancel(instance)
                 case obs.StopRuntimes(swarm_id, kill):

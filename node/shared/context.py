@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
     from manta.node.task_server.sessions import RuntimeSessions
+    from manta.protocol.node import Daemon
     from manta.transports.blobs.file_depot import FileDepot
     from manta.transports.security.keys import KeyPair
 
@@ -44,6 +45,7 @@ class NodeContext:
     spool: FileDepot
     runner: Runner
     keys: KeyPair
+    daemon: Daemon
     sessions: RuntimeSessions
     finish: Callable[[int, str], None]
     """Ends the daemon with an exit code and a sentence. May be called from any thread."""
@@ -60,6 +62,8 @@ class NodeContext:
     """The machine's, at most a sample old."""
     draining: bool = False
     """The node takes no new work: it ends now, or once it has nothing left to do."""
+    trouble: str = ""
+    """Why it can take no new work, as the rest of a sentence that begins with its name."""
     desired_version: int = -1
     tasks_running: int = 0
     tasks_queued: int = 0

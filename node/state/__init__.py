@@ -1,7 +1,7 @@
 """What a node keeps on disk."""
 
 from manta.node.state.folder import StateFolder, StateLock, remove_folder
-from manta.node.state.hardware import hardware_id
+from manta.node.state.hardware import hardware_id, place_of
 from manta.node.state.records import Identity, Member, Status
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "StateLock",
     "Status",
     "hardware_id",
+    "place_of",
     "remove_folder",
 ]

@@ -1,18 +1,34 @@
-"""Identifies this machine."""
+"""Identifies this machine, and a folder of it."""
 
 from __future__ import annotations
 
 import hashlib
+import platform
 from pathlib import Path
 
 
 def hardware_id(name: str) -> str:
     """Returns a hash of the machine's id and the configuration's name; "" if it has no id."""
+    machine = _machine_id()
+    return _digest(f"manta node {machine} {name}") if machine else ""
+
+
+def place_of(folder: Path) -> str:
+    """Returns a hash that a copy of the folder does not share, on this machine or another."""
+    found = folder.resolve()
+    return _digest(f"{_machine_id()} {platform.node()} {found} {found.stat().st_ino}")
+
+
+def _machine_id() -> str:
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
             machine = Path(path).read_text().strip()
         except OSError:
             continue
         if machine:
-            return hashlib.sha256(f"manta node {machine} {name}".encode()).hexdigest()[:32]
+            return machine
     return ""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]

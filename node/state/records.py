@@ -16,7 +16,8 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`status.json`. `state` is a DownReason's word, or starting, connected, refused, stopped."""
+    """`status.json`. `state` is a DownReason's word, or starting, connected, held, refused,
+    stopped."""
 
     pid: int
     name: str
@@ -30,6 +31,8 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster_id: str = ""
     tasks_running: int = 0
     tasks_queued: int = 0
+    notice: str = ""
+    """What is wrong, though it is connected."""
 
 
 class Member(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -17,6 +17,7 @@ from manta.manager.swarm.events import (
     Acknowledge,
     AskPlacement,
     Assign,
+    Began,
     EntriesReceived,
     ManagerRestarted,
     NodeLost,
@@ -240,6 +241,8 @@ class Manager:
         match action:
             case Assign(node_id, assignment):
                 self.desired.assign(node_id, assignment)
+            case Began(node_id, instance):
+                self.desired.began(node_id, instance)
             case Revoke(node_id, instance):
                 self.desired.revoke(node_id, instance)
             case Answer(link, number, found):

@@ -9,7 +9,7 @@ from typing import Any
 from manta.node.journal import records
 from manta.node.journal.swarm import Journal
 from manta.node.runners.interface import RuntimeExit
-from manta.node.scheduling.observed import Cancel, Observed, StopRuntimes, Take
+from manta.node.scheduling.observed import Cancel, Forget, Observed, StopRuntimes, Take
 from manta.node.scheduling.reservations import Capacity, Refuse, Reservations, Start
 from manta.node.task_server.messages import AttemptExited, CancelAttempt
 from manta.node.tasks.events import (
@@ -160,6 +160,11 @@ class Node:
                 case Take(assignment):
                     self.note(f"takes {assignment.instance}")
                     self.reserve(self.reservations.offer(assignment, self.world.now))
+                case Forget(instance):
+                    error = TaskError("Forgotten", "the journal was lost")
+                    self.end_of(
+                        TaskEnded(instance, AttemptState.INTERRUPTED, self.wall, None, error)
+                    )
                 case Cancel(instance):
                     self.note(f"is to cancel {instance}")
                     self.cancel(instance)

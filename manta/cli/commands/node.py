@@ -45,12 +45,16 @@ def node() -> None:
 @with_api
 def list_(api: UserAPI, cluster: str, as_json: bool) -> None:
     """List the nodes of CLUSTER."""
+    found = api.list_nodes(cluster)
     emit(
-        api.list_nodes(cluster),
+        found,
         _COLUMNS,
         as_json=as_json,
         nothing=f"No nodes yet: `manta node token {cluster}` creates a token for one.",
     )
+    for each in found:
+        if each.notice and not as_json:
+            click.echo(f"{each.alias}: {each.notice}")
 
 
 @node.command()
@@ -65,6 +69,7 @@ def show(api: UserAPI, name: str, cluster: str | None, as_json: bool) -> None:
         ("id", found.id),
         ("alias", found.alias),
         ("status", found.status),
+        *([("notice", found.notice)] if found.notice else ()),
         ("host", f"{has.hostname}, {has.system}, {has.architecture}"),
         ("cpu", f"{text.count(has.cores, 'core')}, {found.load.cpu_usage:.0%} used"),
         ("memory", f"{text.size(has.memory)}, {text.size(found.load.memory_available)} free"),

@@ -78,6 +78,12 @@ class DesiredStates:
         else:
             node.assigned[assignment.instance] = assignment
 
+    def began(self, node_id: str, instance: Instance) -> None:
+        """A node that fetches the whole is told so; one that knows it need not be."""
+        assignments = self._nodes[node_id].assignments
+        if (assignment := assignments.get(instance)) is not None:
+            assignments[instance] = msgspec.structs.replace(assignment, begun=True)
+
     def revoke(self, node_id: str, instance: Instance) -> None:
         node = self._nodes[node_id]
         if node.assignments.pop(instance, None) is None:

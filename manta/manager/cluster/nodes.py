@@ -39,7 +39,7 @@ from manta.manager.context import Context
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft
 from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
-from manta.manager.swarm.events import Assign
+from manta.manager.swarm.events import Assign, Began
 from manta.manager.swarm.messages import Orders, Restored
 from manta.manager.views import ClusterView
 from manta.protocol.clusters import NodeInfo
@@ -62,6 +62,8 @@ from manta.transports.errors import LocalTransportError
 HEARTBEAT_INTERVAL = 3.0  # seconds
 ANSWER_TIMEOUT = 10.0
 """Seconds in which a node answers."""
+CONTEST = 30.0
+"""Seconds for which it is told that another daemon wanted to be a node; it asks more often."""
 
 
 class LeaseTick(msgspec.Struct, frozen=True):
@@ -77,6 +79,10 @@ class _Node:
     last_seen: float = 0.0
     asked_to_stop: float = -math.inf
     """When it was last asked to stop or drain; later heartbeats say whether it does."""
+    trouble: str = ""
+    """Why it takes no new work, as it says itself."""
+    contest: str = ""
+    contested_at: float = -math.inf
     acknowledged: dict[str, int] = field(default_factory=dict)
     """The last durable journal entry of each running swarm."""
 
@@ -124,6 +130,7 @@ class ClusterNodes:
         node.link = message.link
         node.monitor = self.actor.monitor(message.link)
         node.load, node.last_seen = register.load, self.actor.clock.wall()
+        node.trouble = register.trouble
         now = self._now()
         self._apply(self._leases.connected(node_id, now))
         self._apply(self._leases.set_draining(node_id, now, draining=register.draining))
@@ -148,13 +155,30 @@ class ClusterNodes:
         if message.draining or now >= node.asked_to_stop + ANSWER_TIMEOUT:
             back += self._leases.set_draining(node_id, now, draining=message.draining)
         self._apply(back)
+        if message.trouble != node.trouble:
+            self._troubled(node, message.trouble)
+        if node.contest and now - node.contested_at > CONTEST:
+            node.contest = ""
+            self._show(node_id)
         # Heartbeats are frequent: only the load is replaced.
         self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
         self.view.node_views = tuple(self._node_views.values())
         self._tell_watchers(node_id)
         if back:  # it was silent for long, or began or ended draining
             self.on_moved()
-        return HeartbeatReply(self._desired.version(node_id))
+        return HeartbeatReply(self._desired.version(node_id), node.contest)
+
+    def _troubled(self, node: _Node, trouble: str) -> None:
+        node.trouble = trouble
+        said = f"{trouble}: it gets no new work" if trouble else "can take work again"
+        self.actor.log.warning("node %s %s", self._name(node.record.id), said)
+        self._show(node.record.id)
+        self.on_moved()
+
+    def contested(self, node_id: str, sentence: str) -> None:
+        if node := self._nodes.get(node_id):
+            node.contest, node.contested_at = sentence, self._now()
+            self._show(node_id)
 
     def full(self, node_id: str, version: int, after: int) -> Desired:
         self._registered(node_id)
@@ -288,6 +312,8 @@ class ClusterNodes:
                 continue  # it was removed, and the swarm is told so
             if isinstance(change, Assign):
                 self._desired.assign(change.node_id, change.assignment)
+            elif isinstance(change, Began):
+                self._desired.began(change.node_id, change.instance)
             else:
                 self._desired.revoke(change.node_id, change.instance)
         if orders.changes:
@@ -340,6 +366,8 @@ class ClusterNodes:
             connected=state in (NodeState.CONNECTED, NodeState.DRAINING),
             draining=state is NodeState.DRAINING,
             returning=self._leases.is_returning(node_id),
+            trouble=node.trouble,
+            notice=self._notice(node),
             load=node.load,
         )
         self._publish()
@@ -355,10 +383,16 @@ class ClusterNodes:
             platform_info=node.record.capabilities,
             load=node.load,
             last_seen=node.last_seen,
+            notice=self._notice(node),
         )
         if info != self.view.nodes.get(node_id):
             self.view.nodes[node_id] = info
             self.context.revisions.nodes.changed(node_id)
+
+    @staticmethod
+    def _notice(node: _Node) -> str:
+        trouble = node.trouble and f"{node.record.alias} {node.trouble}: it gets no new work."
+        return " ".join(filter(None, (trouble, node.contest)))
 
     def _publish(self) -> None:
         self.view.node_views = tuple(self._node_views.values())

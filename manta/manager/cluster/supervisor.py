@@ -32,6 +32,7 @@ from manta.manager.messages import (
     LoadSwarm,
     NodeAdded,
     NodeCame,
+    NodeContested,
     NodeRemoved,
     SwarmCreated,
     SwarmRemoved,
@@ -139,6 +140,8 @@ class ClusterSupervisor(Supervisor):
                 self._load(swarm_id, self.defer())
             case NodeAdded(record):
                 self._nodes.added(record)
+            case NodeContested(node_id, sentence):
+                self._nodes.contested(node_id, sentence)
             case NodeRemoved(node_id):
                 self._remove_node(node_id, self.defer())
             case ClusterChanged(record):

@@ -14,7 +14,7 @@ from manta.manager.auth.principals import Principal
 from manta.manager.context import Context
 from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
-from manta.manager.gateway.routes import ROUTES
+from manta.manager.gateway.routes import NODES, ROUTES
 from manta.manager.messages import CutNodes, NodesLeft, SwarmCreated, SwarmRemoved
 from manta.protocol import node, user
 
@@ -64,4 +64,6 @@ class Gateway(Actor):
         target = route.target(message, seen, who)
         request = Request(message, who, rule, target, seen, self.defer)
         permits.check_cluster(request)
+        if rule is NODES and not isinstance(message, node.Register):
+            self._parts.nodes.check_link(who)
         return route.handler(self._parts, request)

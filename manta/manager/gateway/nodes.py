@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.actors import ActorDead, MailboxFull
+from manta.actors import ActorDead, MailboxFull, Refused
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.context import cluster_path, swarm_path
 from manta.manager.directory import SwarmEntry
 from manta.manager.errors import StoreError
 from manta.manager.gateway.forwarder import as_refusal
 from manta.manager.gateway.part import Part, Request, Shared
-from manta.manager.messages import FromNode, NodeCame
+from manta.manager.gateway.tenure import Tenure, contested, held, over
+from manta.manager.messages import FromNode, NodeCame, NodeContested
 from manta.manager.store.interface import Put
-from manta.protocol.node import Goodbye, JournalBatch, LogBatch, Register, Standing
+from manta.manager.store.records import NodeRecord
+from manta.protocol.codes import Code
+from manta.protocol.node import Daemon, Goodbye, JournalBatch, LogBatch, Register, Standing
 from manta.protocol.paths import MANAGER_LINK
+from manta.protocol.states import NodeState
 from manta.protocol.version import VERSION
 from manta.transports.interface import Link
 
@@ -24,6 +28,8 @@ class Nodes(Part):
         super().__init__(shared)
         self._links: dict[str, Link] = {}
         """The link over which each node registered last."""
+        self._tenures: dict[str, Tenure] = {}
+        """By key."""
 
     def standing(self, who: Principal) -> Standing:
         """Tells the owner of a key, and where the manager listens."""
@@ -42,8 +48,14 @@ class Nodes(Part):
         message = request.message
         record = self._directory.nodes[request.who.id]
         self._directory.check_alias(message.alias, record.cluster_id, node_id=record.id)
+        if message.daemon is not None:
+            self._admit(record, message.daemon)
         current = msgspec.structs.replace(
-            record, alias=message.alias, capabilities=message.capabilities, here=True
+            record,
+            alias=message.alias,
+            capabilities=message.capabilities,
+            here=True,
+            daemon=message.daemon,
         )
         origin = self._actor.origin
         assert origin is not None
@@ -65,8 +77,40 @@ class Nodes(Part):
 
         self._writer.write(Put(current), then=then)
 
+    def _admit(self, record: NodeRecord, daemon: Daemon) -> None:
+        """Raises Refused if another daemon holds the node."""
+        tenure = self._tenures.setdefault(record.key, Tenure(record.daemon))
+        info = self._context.cluster(record.cluster_id).nodes.get(record.id)
+        lost = info is not None and info.status == NodeState.LOST
+        holder = tenure.holder
+        if holder is not None and tenure.is_over(daemon):
+            raise Refused(Code.NODE_TAKEN_OVER, over(holder))
+        if holder is not None and not tenure.is_free(daemon, lost=lost):
+            if tenure.contend(daemon):
+                self._actor.log.warning(
+                    "node %s: %s was refused, as %s holds it", record.alias, daemon, holder
+                )
+            told = NodeContested(record.id, contested(daemon))
+            self._actor.notify(cluster_path(record.cluster_id), told)
+            raise Refused(Code.NODE_HELD, held(holder))
+        before = tenure.begin(daemon)
+        link = self._links.pop(record.id, None)
+        if before is not None:
+            said = "node %s: %s takes over from %s"
+            self._actor.log.info(said, record.alias, daemon, before)
+            if link is not None:
+                link.close()
+
+    def check_link(self, who: Principal) -> None:
+        """Raises Refused for a link that is not the node's any more."""
+        link, origin = self._links.get(who.id), self._actor.origin
+        if link is not None and origin is not None and origin.link is not link:
+            raise Refused(Code.UNAVAILABLE, "The node has registered over another link since.")
+
     def goodbye(self, request: Request[Goodbye, None]) -> None:
         who = request.who
+        if tenure := self._tenures.get(who.key):
+            tenure.left = True
         self._actor.notify(cluster_path(who.cluster_id), FromNode(request.message, who.id))
 
     def left(self, node_ids: tuple[str, ...]) -> None:

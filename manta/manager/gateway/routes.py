@@ -181,7 +181,7 @@ def _list_swarms(at: Parts, request: Request[user.ListSwarms, ClusterRecord | No
 # The rows.
 
 _USER = frozenset({Kind.USER})
-_NODES = Rule(frozenset({Kind.NODE}))
+NODES = Rule(frozenset({Kind.NODE}))
 _NEW_NODES = Rule(frozenset({Kind.GUEST, Kind.NODE, Kind.REMOVED}))
 _USERS = Rule(_USER)
 _NEW_USERS = Rule(frozenset({Kind.GUEST, Kind.USER}))
@@ -208,23 +208,23 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     Route(sign_in.SignIn, _NEW_USERS, nothing, lambda at, r: at.registrar.sign_in(r)),
     Route(sign_in.Bind, _NEW_USERS, nothing, lambda at, r: at.registrar.bind(r)),
     # Nodes.
-    Route(node.Register, _NODES, nothing, lambda at, r: at.nodes.register(r)),
-    Route(node.Heartbeat, _NODES, nothing, _to_node_cluster),
-    Route(node.FetchDesired, _NODES, nothing, _to_node_cluster),
-    Route(node.Goodbye, _NODES, nothing, lambda at, r: at.nodes.goodbye(r)),
-    Route(node.JournalBatch, _NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
-    Route(node.LogBatch, _NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
-    Route(node.ReadGlobal, _NODES, swarm_by_id, _from_node_to_swarm),
-    Route(node.ListGlobals, _NODES, swarm_by_id, _from_node_to_swarm),
-    Route(node.SelectResults, _NODES, swarm_by_id, _from_node_to_swarm),
-    Route(exchange.ResolvePeer, _NODES, swarm_of_instance, _resolve_peer),
-    Route(exchange.CheckNext, _NODES, swarm_of_instance, _check_next),
-    Route(exchange.ReadBroadcast, _NODES, swarm_of_instance, _from_node_to_swarm),
-    Route(exchange.ReadMessage, _NODES, swarm_of_instance, _from_node_to_swarm),
-    Route(exchange.ReadContributions, _NODES, swarm_of_instance, _from_node_to_swarm),
-    Route(exchange.ReadLock, _NODES, swarm_of_instance, _from_node_to_swarm),
-    Route(exchange.ReadPeers, _NODES, swarm_of_instance, _from_node_to_swarm),
-    Route(exchange.ReadCheckpoint, _NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(node.Register, NODES, nothing, lambda at, r: at.nodes.register(r)),
+    Route(node.Heartbeat, NODES, nothing, _to_node_cluster),
+    Route(node.FetchDesired, NODES, nothing, _to_node_cluster),
+    Route(node.Goodbye, NODES, nothing, lambda at, r: at.nodes.goodbye(r)),
+    Route(node.JournalBatch, NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
+    Route(node.LogBatch, NODES, swarm_or_removed, lambda at, r: at.nodes.deliver(r)),
+    Route(node.ReadGlobal, NODES, swarm_by_id, _from_node_to_swarm),
+    Route(node.ListGlobals, NODES, swarm_by_id, _from_node_to_swarm),
+    Route(node.SelectResults, NODES, swarm_by_id, _from_node_to_swarm),
+    Route(exchange.ResolvePeer, NODES, swarm_of_instance, _resolve_peer),
+    Route(exchange.CheckNext, NODES, swarm_of_instance, _check_next),
+    Route(exchange.ReadBroadcast, NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadMessage, NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadContributions, NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadLock, NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadPeers, NODES, swarm_of_instance, _from_node_to_swarm),
+    Route(exchange.ReadCheckpoint, NODES, swarm_of_instance, _from_node_to_swarm),
     # Users, about themselves and the platform.
     Route(sign_in.WhoAmI, _USERS, nothing, lambda at, r: at.registrar.who_am_i(r.who)),
     Route(sign_in.RotateToken, _USERS, nothing, lambda at, r: at.registrar.rotate(r)),

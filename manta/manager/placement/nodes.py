@@ -17,7 +17,8 @@ SHOWN = 6
 class NodeView:
     """`assigned` counts the attempts of other swarms on the node.
 
-    `returning`: it is not connected, but was a moment ago and may be back at once.
+    `returning`: it is not connected, but was a moment ago and may be back at once. `trouble`: why
+    it takes no new work, as the rest of a sentence. `notice`: what users are told of it.
     """
 
     id: str
@@ -26,6 +27,8 @@ class NodeView:
     connected: bool = True
     draining: bool = False
     returning: bool = False
+    trouble: str = ""
+    notice: str = ""
     assigned: int = 0
     load: Load = field(default_factory=Load)
 

@@ -20,6 +20,10 @@ def _draining(demand: Demand, node: NodeView) -> str:
     return "is draining" if node.draining else ""
 
 
+def _troubled(demand: Demand, node: NodeView) -> str:
+    return node.trouble
+
+
 def _specified(demand: Demand, node: NodeView) -> str:
     named = demand.task.specified_ids
     return "" if named is None or node.id in named else "is not in specified_ids"
@@ -97,6 +101,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule("connected", _connected, "start a node of this cluster (manta_node start)"),
     Rule("draining", _draining, "wait for another node, or restart the draining one"),
+    Rule("able", _troubled, "make room where the node keeps its state, or add nodes"),
     Rule(
         "specified", _specified, "correct specified_ids: ids or aliases of nodes (manta node list)"
     ),

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import msgspec
 
-from manta.protocol.node import Capabilities
+from manta.protocol.node import Capabilities, Daemon
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.states import ClusterState
 from manta.protocol.user import SwarmInfo
@@ -54,6 +54,8 @@ class NodeRecord(Record, frozen=True):
     """As of the node's last registration."""
     here: bool = False
     """It has registered and not been given up since: after a restart it is waited for."""
+    daemon: Daemon | None = None
+    """The one that registered last."""
 
 
 class UserRecord(Record, frozen=True):

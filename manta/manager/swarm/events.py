@@ -200,6 +200,14 @@ class Revoke(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+class Began(msgspec.Struct, frozen=True):
+    """The attempt began on the node, which from now on must know it: no daemon of the node that
+    does not may run it."""
+
+    node_id: str
+    instance: Instance
+
+
 class Acknowledge(msgspec.Struct, frozen=True):
     """The node may drop the entries of its journal of this swarm up to `upto`, inclusive."""
 
@@ -237,4 +245,6 @@ class Released(msgspec.Struct, frozen=True):
     """A user deleted them: they need not be kept for anybody."""
 
 
-Action = AskPlacement | Assign | Revoke | Acknowledge | Publish | StateChanged | Woken | Released
+Action = (
+    AskPlacement | Assign | Began | Revoke | Acknowledge | Publish | StateChanged | Woken | Released
+)

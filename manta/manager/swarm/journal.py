@@ -9,7 +9,7 @@ whatever happened on the way.
 from __future__ import annotations
 
 from manta.manager.swarm import attempts, phases, sentences
-from manta.manager.swarm.events import Acknowledge, EntriesReceived, Publish, Woken
+from manta.manager.swarm.events import Acknowledge, Began, EntriesReceived, Publish, Woken
 from manta.manager.swarm.networks import may_hear
 from manta.manager.swarm.state import Attempt
 from manta.manager.swarm.step import Step
@@ -71,6 +71,7 @@ def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
             attempt.started_at = _between(step, attempt, entry.at)
             if live:
                 attempt.state = AttemptState.RUNNING
+                step.act(Began(node_id, at))
                 if attempt.assignment.timeout is not None:
                     due = step.now + 2 * attempt.assignment.timeout + BACKSTOP
                     data.set_timer(due, "backstop", at.alias, at.index, at.iteration, at.attempt)
@@ -106,6 +107,8 @@ def _between(step: Step, attempt: Attempt, at: float) -> float:
 
 
 def _task_ended(step: Step, attempt: Attempt, entry: TaskEnded, live: bool) -> None:
+    if attempt.timings is not None and entry.state == AttemptState.INTERRUPTED:
+        return  # by a node that has lost what it told before: that stands
     attempt.output, attempt.timings = entry.output, entry.timings
     step.data.keep(entry.output)
     # A state that a node should not report is the platform's fault.

@@ -25,6 +25,8 @@ import heapq
 from collections.abc import Iterable, Sequence
 from typing import Self
 
+import msgspec
+
 from manta.manager.placement.nodes import NodeView
 from manta.manager.placement.place import WINDOW, place
 from manta.manager.swarm import attempts, events, journal, phases, sentences
@@ -92,7 +94,10 @@ class SwarmMachine:
         """What each node should run now; empty once the swarm is in a final state."""
         found: dict[str, list[Assignment]] = {}
         for attempt in self.data.live.values():
-            found.setdefault(attempt.node_id, []).append(attempt.assignment)
+            assignment = attempt.assignment
+            if attempt.started_at is not None:
+                assignment = msgspec.structs.replace(assignment, begun=True)
+            found.setdefault(attempt.node_id, []).append(assignment)
         return {node_id: tuple(assignments) for node_id, assignments in found.items()}
 
     def outstanding(self) -> list[events.AskPlacement]:

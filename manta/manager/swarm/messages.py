@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.manager.swarm.events import Assign, Revoke
+from manta.manager.swarm.events import Assign, Began, Revoke
 from manta.protocol.node import Assignment, ToNode
 from manta.protocol.user import SwarmInfo
 
@@ -22,7 +22,7 @@ class Orders(msgspec.Struct, frozen=True):
     """To the cluster: what a swarm's durable events ask of the nodes, in this order."""
 
     swarm_id: str
-    changes: tuple[Assign | Revoke, ...] = ()
+    changes: tuple[Assign | Began | Revoke, ...] = ()
     messages: tuple[tuple[str, ToNode], ...] = ()
     info: SwarmInfo | None = None
     """None if it did not change."""

@@ -30,6 +30,7 @@ from manta.manager.swarm.events import (
     Action,
     AskPlacement,
     Assign,
+    Began,
     EntriesReceived,
     GlobalSet,
     ManagerRestarted,
@@ -280,13 +281,13 @@ class SwarmSupervisor(Actor):
                 self._feed(answer)
 
     def _perform(self, commit: Commit) -> None:
-        changes: list[Assign | Revoke] = []
+        changes: list[Assign | Began | Revoke] = []
         messages: list[tuple[str, ToNode]] = []
         grown: dict[FeedName | None, None] = {}
         killed = False
         for action in commit.actions:
             match action:
-                case Assign() | Revoke():
+                case Assign() | Began() | Revoke():
                     changes.append(action)
                 case Acknowledge(node_id, upto, missing):
                     messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))

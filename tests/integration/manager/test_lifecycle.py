@@ -311,7 +311,8 @@ def test_blobs_of_deleted_results_go_and_are_not_asked_for_again(
 def test_the_blob_of_an_overwritten_global_goes_by_itself(
     bench, admin: Client, nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blobs, "GRACE", 1.0)
+    monkeypatch.setattr(blobs, "RELEASED_GRACE", 1.0)
+    monkeypatch.setattr(blobs, "SHORTEST", 0.2)
     [node] = nodes(1, silent)
     depot = bench.manager.context.depot
     swarm_id = deploy(admin, msgspec.structs.replace(one_task(), max_iteration=2))

@@ -322,3 +322,33 @@ def test_a_short_write_is_undone(make, monkeypatch) -> None:
             journals.append(ResultWritten(I0, "a", Inline(b"1")))
     journals.append(ENDED)
     assert make().due() == [JournalBatch("s", 1, (STARTED, ENDED))]
+
+
+def test_what_is_written_after_damage_follows_what_the_manager_has(make, tmp_path) -> None:
+    """Else it would be taken for a repeat: the end of an attempt would never be heard."""
+    journals = make()
+    journals.append(STARTED)
+    journals.append(ResultWritten(I0, "a", Inline(b"1")))
+    journals.append(ResultWritten(I0, "b", Inline(b"2")))
+    journals.close()
+    [path] = tmp_path.rglob("*.journal")
+    path.write_bytes(path.read_bytes()[:-3])
+
+    again = make()
+    assert again.all_open() == (I0,)
+    lost = TaskEnded(I0, AttemptState.INTERRUPTED, 3.0)
+    assert again.append(lost) == 3
+    again.registered({"s": 7})
+    again.sync()
+    [batch] = again.due()
+    assert (batch.first, batch.entries) == (8, (lost,))
+    assert again.append(TaskStarted(Instance("s", "worker", 1, 0), 4.0)) == 9
+    again.close()
+
+    third = make()
+    third.registered({"s": 7})
+    third.sync()
+    [batch] = third.due()
+    assert (batch.first, len(batch.entries)) == (8, 2)
+    third.registered({"s": 8})  # not at the start: what it has was sent by this daemon
+    assert third.acknowledged("s") == 8

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.node.scheduling.observed import Cancel, Observed, StopRuntimes, Take
+from manta.node.scheduling.observed import Cancel, Forget, Observed, StopRuntimes, Take
 from manta.protocol.node import Assignment, Desired, DesiredChanged, FetchDesired, Instance
 from manta.protocol.spec import ModuleSpec
 
@@ -42,6 +43,19 @@ def test_what_ended_before_the_start_is_not_rerun() -> None:
     assert observed.registered(Desired(1, (first,), ("s",))) == []
     assert observed.registered(Desired(2, (), ("s",))) == []
     assert not observed.held
+
+
+def test_what_had_begun_and_is_not_known_is_not_run_but_ended_once() -> None:
+    observed = Observed()
+    first = msgspec.structs.replace(attempt(), begun=True)
+    known = attempt(1)
+    observed.registered(Desired(1, (known,), ("s",)))
+    begun = msgspec.structs.replace(known, begun=True)
+    assert observed.registered(Desired(2, (first, begun), ("s",))) == [Forget(first.instance)]
+    observed.ended(first.instance)
+    assert observed.registered(Desired(3, (first, begun), ("s",))) == []
+    assert observed.changed(DesiredChanged(4, (), (first.instance,), ("s",))) == []
+    assert observed.held == (known.instance,)
 
 
 def test_revoked_while_live_is_cancelled_once_and_forgotten_at_its_end() -> None:

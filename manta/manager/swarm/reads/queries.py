@@ -200,7 +200,8 @@ def _attempt_bytes(attempt: Attempt) -> int:
 def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
     """Where each task of this iteration runs, or why it does not, node by node.
 
-    Of many replicas, which are handed out bit by bit, only those that have not answered.
+    Of many replicas, which are handed out bit by bit, only those that have not answered. What is
+    wrong with a node is among the problems, whether or not a task waits for it.
     """
     data = machine.data
     found: dict[str, Outcome] = {}
@@ -222,7 +223,9 @@ def explain(machine: SwarmMachine, nodes: Sequence[NodeView]) -> Plan:
             # Where a result will have been written is not known before the task's turn.
             problems = (_waits(machine, run),)
         found[alias] = Outcome(placements, outcome.verdicts, problems, waiting)
-    return gathered(found, [sentences.state(data)] if data.state.final else ())
+    if data.state.final:
+        return gathered(found, [sentences.state(data)])
+    return gathered(found, [node.notice for node in nodes if node.notice])
 
 
 def _waits(machine: SwarmMachine, run: TaskRun) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 
+import msgspec
 import pytest
 
 from manta.manager.placement.nodes import NodeView
@@ -12,6 +13,7 @@ from manta.manager.swarm.events import (
     Acknowledge,
     AskPlacement,
     Assign,
+    Began,
     Created,
     EntriesReceived,
     Record,
@@ -93,6 +95,9 @@ class Bench:
                     assert assignment.node_id == node_id
                     assert assignment.instance not in self.told[node_id]
                     self.told[node_id][assignment.instance] = assignment
+                case Began(node_id, instance):
+                    begun = msgspec.structs.replace(self.told[node_id][instance], begun=True)
+                    self.told[node_id][instance] = begun
                 case Revoke(node_id, instance):
                     del self.told[node_id][instance]
                 case Acknowledge(node_id, upto):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from manta.manager.swarm.events import NodeLost, Ticked
-from manta.protocol.node import GlobalWritten, NextIteration, ResultWritten, StopRequested
+from manta.protocol.node import (
+    GlobalWritten,
+    NextIteration,
+    ResultWritten,
+    StopRequested,
+    TaskEnded,
+    TaskStarted,
+)
 from manta.protocol.states import AttemptState, SwarmState
 
 
@@ -124,3 +131,26 @@ def test_lost_while_it_waits_for_another_try(bench, make):
     b.feed(NodeLost("id2", "gone"))
     assert b.state == SwarmState.FAILED
     assert "node-2" in b.reason
+
+
+def test_what_finished_stands_though_its_node_forgets_that_it_did(bench, make):
+    b = bench(make.task("w"), make.task("after", "w"), nodes=1)
+    at = b.running("w")[0]
+    node, output = b.node_of(at), make.value("out")
+    ended = TaskEnded(at, AttemptState.FINISHED, b.now, output)
+    b.say(at, TaskStarted(at, b.now), ResultWritten(at, "r", make.value("good")), ended)
+    told = b.tasks()[0]
+    assert told.output == output
+    b.say(at, TaskEnded(at, AttemptState.INTERRUPTED, b.now), node=node)
+    assert b.tasks()[0] == told
+    assert [item.counts for item in b.items("results")] == [True]
+
+
+def test_an_attempt_is_known_to_have_begun_after_a_restart_of_the_manager(bench, make):
+    b = bench(make.task("w"), nodes=1)
+    [assignment] = b.machine.desired()["id1"]
+    assert not assignment.begun
+    at = b.running("w")[0]
+    b.say(at, TaskStarted(at, b.now))
+    [assignment] = b.replayed().desired()["id1"]
+    assert assignment.begun
