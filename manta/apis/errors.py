@@ -176,6 +176,8 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     Code.TOKEN_REVOKED: TokenRefused,
     Code.ALIAS_TAKEN: NameTaken,
     Code.NODE_REMOVED: Forbidden,
+    Code.NODE_HELD: Forbidden,
+    Code.NODE_TAKEN_OVER: Forbidden,
     Code.UNKNOWN_CLUSTER: NotFound,
     Code.UNKNOWN_NODE: NotFound,
     Code.UNKNOWN_SWARM: NotFound,
