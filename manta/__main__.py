@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from manta.console.early import guard
+from manta.console.early import forget_working_folder, guard
 
 
 def main() -> None:
@@ -13,4 +13,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    forget_working_folder()
     main()

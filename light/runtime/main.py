@@ -318,8 +318,8 @@ def main() -> int:
     environment.pop("PYTHONSAFEPATH", None)
     folder = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(wire.__file__))))
     if environment.pop("PYTHONPATH", None) is not None and folder in sys.path:
-        sys.path.remove(folder)
-        sys.path.append(folder)  # the task's own modules come first
+        # The task's own modules come first.
+        sys.path[:] = [*(entry for entry in sys.path if entry != folder), folder]
     try:
         path, token, module, entry, scratch = (
             environment.pop(f"MANTA_{name}")
@@ -333,6 +333,7 @@ def main() -> int:
     if parent is not None:
         processes.die_with_parent(signal.SIGTERM, int(parent))
     processes.adopt_orphans()
+    os.chdir(scratch)
     settings = Settings(path, module, entry, scratch, Shared())
     Runtime(settings, token).run()
     return 0

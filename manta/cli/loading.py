@@ -9,7 +9,8 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, NoneType
 from typing import Any, TypeVar, get_args, get_origin
@@ -26,11 +27,12 @@ T = TypeVar("T")
 def load_swarm(target: str, parameters: Mapping[str, str]) -> Swarm:
     """Loads a swarm. Raises InvalidSwarm, with the traceback of what the file itself raises."""
     path, class_name = split_target(target)
-    kind = _swarm_class(_load(path), path, class_name)
-    arguments = _arguments(kind, parameters)
-    swarm = of_the_user(lambda: kind(**arguments), f"{kind.__name__}() in {path}")
-    # User code as well: later its errors would look like bugs of Manta.
-    of_the_user(lambda: schedule_of(swarm) or graph_of(swarm), f"{kind.__name__}.execute()")
+    with _folders_on_path() as add:
+        kind = _swarm_class(_load(path, add), path, class_name)
+        arguments = _arguments(kind, parameters)
+        swarm = of_the_user(lambda: kind(**arguments), f"{kind.__name__}() in {path}")
+        # User code as well: later its errors would look like bugs of Manta.
+        of_the_user(lambda: schedule_of(swarm) or graph_of(swarm), f"{kind.__name__}.execute()")
     return swarm
 
 
@@ -56,21 +58,42 @@ def parse_parameters(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _load(path: Path) -> ModuleType:
+@contextmanager
+def _folders_on_path() -> Iterator[Callable[..., None]]:
+    """Yields what adds folders of the user's to sys.path, until the end of this.
+
+    They come after the standard library, as a random.py of the user's would break what imports
+    Python's own, and before what is installed, as with `python FILE`.
+    """
+    added: list[str] = []
+
+    def add(*folders: Path) -> None:
+        library = os.path.dirname(os.__file__)
+        its = (library, os.path.join(library, "lib-dynload"))
+        after = max((i for i, entry in enumerate(sys.path, 1) if entry in its), default=0)
+        added[:] = map(str, folders)
+        sys.path[after:after] = added
+
+    try:
+        yield add
+    finally:  # by identity, since the user's code may have put the same folder there to stay
+        sys.path[:] = [entry for entry in sys.path if not any(entry is ours for ours in added)]
+
+
+def _load(path: Path, add: Callable[..., None]) -> ModuleType:
     if path.is_dir():
         raise InvalidSwarm(f"{path} is a folder: give the Python file of a swarm.")
     if not path.is_file():
         raise InvalidSwarm(f"There is no file {path}: give the Python file of a swarm.")
     path = path.resolve()
     if (package := _package(path)) is not None:
-        return _load_within(path, *package)
+        return _load_within(path, *package, add)
     spec = importlib.util.spec_from_file_location(MODULE, path)
     if spec is None or spec.loader is None:
         raise InvalidSwarm(f"{path} is not a Python file: its name must end with .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[MODULE] = module
-    # As with `python FILE`, what lies beside it can be imported.
-    sys.path.insert(0, str(path.parent))
+    add(path.parent)
     of_the_user(lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
     return module
 
@@ -92,16 +115,16 @@ def _package(path: Path) -> tuple[Path, str] | None:
     return (folder, ".".join(names)) if all(map(str.isidentifier, names)) else None
 
 
-def _load_within(path: Path, root: Path, name: str) -> ModuleType:
+def _load_within(path: Path, root: Path, name: str, add: Callable[..., None]) -> ModuleType:
     top = name.partition(".")[0]
     there = sys.modules.get(top)
-    if there is not None and str(root / top) not in getattr(there, "__path__", ()):
+    is_other = there is not None and str(root / top) not in getattr(there, "__path__", ())
+    if is_other or top in sys.stdlib_module_names:
         raise InvalidSwarm(
-            f"{path} has relative imports, and its package would be called {top!r}, like one that "
-            f"Python has already imported: rename the folder {root / top}."
+            f"{path} has relative imports, and its package would be called {top!r}, like one of "
+            f"Python's or one that is already imported: rename the folder {root / top}."
         )
-    # As with `python -m`, and what lies beside the file can be imported too.
-    sys.path[:0] = [str(root), str(path.parent)]
+    add(root, path.parent)
     return of_the_user(lambda: importlib.import_module(name), str(path))
 
 
@@ -230,8 +253,20 @@ def of_the_user(work: Callable[[], T], where: str) -> T:
             ]
         ).rstrip()
         raise InvalidSwarm(
-            f"{where} raised {type(error).__name__}: {error}{at}\n\n{shown}"
+            f"{where} raised {type(error).__name__}: {error}{at}{_hidden(error, frames)}\n\n{shown}"
         ) from None
+
+
+def _hidden(error: Exception, frames: Sequence[traceback.FrameSummary]) -> str:
+    """Names the user's file that was meant, where one of Python's modules was imported instead."""
+    name = error.name if isinstance(error, ImportError) else None
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        name = error.obj.__name__
+    if name is None or name not in sys.stdlib_module_names or not frames:
+        return ""
+    file = Path(frames[-1].filename).parent / f"{name}.py"
+    said = f". {file} has the name of one of Python's own modules, which comes first: rename it."
+    return said if file.exists() else ""
 
 
 def _own_frames(error: Exception) -> list[traceback.FrameSummary]:

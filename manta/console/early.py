@@ -8,6 +8,7 @@ interpreter has built in is imported here: each millisecond is a gap.
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False  # importing it from typing takes time
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ def guard(*, ending: bool = True) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def forget_working_folder() -> None:
+    """For `python -m`, which puts the folder where it is started first on sys.path: a random.py
+    that lies there must not hide Python's own."""
+    if not sys.flags.safe_path:
+        del sys.path[0]
 
 
 def hold() -> None:

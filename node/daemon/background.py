@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
+from manta.console.modules import module_command
 from manta.node.errors import DaemonEnded, OperatorError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def launch(config: NodeConfig, folder: StateFolder) -> Started:
         arguments += ["--number", str(config.number)]
     errors = open(os.memfd_create("errors"), "w+b")  # noqa: SIM115
     process = subprocess.Popen(
-        [sys.executable, "-m", "manta.node", *arguments, "--log", str(folder.log_file)],
+        module_command("manta.node", *arguments, "--log", str(folder.log_file)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,

@@ -144,7 +144,7 @@ class DockerRunner:
                 "entrypoint": ["python3"],
                 "command": ["-m", "manta.light"],
                 "user": f"{os.getuid()}:{os.getgid()}",
-                "working_dir": SCRATCH,
+                "working_dir": RUNTIME,  # as in `process`
                 "environment": environment(spec),
             }
 

@@ -42,6 +42,8 @@ _THREADS = (
 )
 _MARK = "MANTA_SESSION"
 _SWEEPING_TIME = 2.0
+SOURCES = Path(wire.__file__).parents[2]
+"""The folder that holds Manta."""
 
 
 class ProcessRunner:
@@ -72,7 +74,9 @@ class ProcessRunner:
         child = self.launcher.launch(
             [sys.executable, "-m", "manta.light"],
             env=environment(spec),
-            cwd=spec.scratch,
+            # Python 3.10 has no PYTHONSAFEPATH and looks first into the folder in which it is
+            # started: what a task has left in its scratch folder must not hide what Manta imports.
+            cwd=SOURCES,
             on_exit=ended,
         )
         datasets = {name: str(path) for name, path in spec.datasets.items()}
@@ -103,7 +107,7 @@ def environment(spec: RuntimeSpec) -> dict[str, str]:
         **thread_counts(spec.cpu),
         "HOME": scratch,
         "TMPDIR": scratch,
-        "PYTHONPATH": str(Path(wire.__file__).parents[2]),
+        "PYTHONPATH": str(SOURCES),
         "PYTHONSAFEPATH": "1",
         "MANTA_SOCKET": str(spec.socket),
         "MANTA_TOKEN": spec.token,

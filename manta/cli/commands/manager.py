@@ -69,7 +69,7 @@ def start(
     if not background:
         sys.stdout.flush()
         early.hold()
-        os.execv(sys.executable, command)
+        os.execv(command[0], command)
     started = start_in_background(place, command)
     if as_json:
         password = {"first_password": started.first_password} if started.first_password else {}

@@ -6,7 +6,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from manta.console import json_form, text
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
+from manta.console.modules import module_command
 from manta.console.terminal import Screen
 
 READY = 60.0
@@ -171,7 +171,7 @@ def _record(found: up_state.Up) -> dict[str, Any]:
 def _start_in_background(home: Path, nodes: int, datasets: Sequence[str], as_json: bool) -> int:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     words = [word for pair in datasets for word in ("--dataset", pair)]
-    command = [sys.executable, "-m", "manta", "up", "--nodes", str(nodes), *words]
+    command = module_command("manta", "up", "--nodes", str(nodes), *words)
     log = home / "up.log"
     with Interrupts() as interrupts:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:

@@ -28,6 +28,7 @@ from manta.apis.errors import ApiClosed, DatasetMissing
 from manta.cli.exit_codes import LocalError
 from manta.cli.local import caretaker
 from manta.console.interrupts import Interrupts
+from manta.console.modules import module_command
 from manta.light.runtime.processes import kill_tree
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair
@@ -108,7 +109,7 @@ class LocalCluster:
             self.folder = Path(parent).resolve() / f"manta-{secrets.token_hex(6)}"
             # First of all, so that the folder is removed even if this process is killed now.
             self._caretaker = subprocess.Popen(
-                [sys.executable, "-m", caretaker.__name__, str(self.folder), str(home or "")],
+                module_command(caretaker.__name__, str(self.folder), str(home or "")),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -270,7 +271,7 @@ class LocalCluster:
 
     def command(self, log_name: str, arguments: list[str]) -> list[str]:
         """Returns the command line of a daemon."""
-        return [sys.executable, "-m", *arguments]
+        return module_command(*arguments)
 
     def _watch(self, child: Child) -> None:
         child.process.wait()

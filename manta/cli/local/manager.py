@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 
 from manta.cli.exit_codes import LocalError
 from manta.console.interrupts import Interrupts
+from manta.console.modules import module_command
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
@@ -35,7 +35,7 @@ def daemon_command(
     home: Home, host: str, node_port: int, user_port: int, bulk_port: int
 ) -> list[str]:
     host = f"[{host}]" if ":" in host else host
-    command = [sys.executable, "-m", "manta.manager", "--home", str(home.path)]
+    command = module_command("manta.manager", "--home", str(home.path))
     for name, port in (("nodes", node_port), ("users", user_port), ("bulk", bulk_port)):
         command += [f"--{name}", f"tcp://{host}:{port}"]
     return command

@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from manta.node.runners.process import SOURCES
 from manta.node.task_server import messages as light
 from tests.support.harness import Node
 from tests.support.pythons import PYTHONS
@@ -67,6 +68,9 @@ def foreign(
 
     def launch_foreign(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
         env = {**env, "PYTHONPATH": str(lean_site), "MSGPACK_PUREPYTHON": "1"}
+        for name in ("random", "signal", "types"):  # as a task may have left in its folder
+            (Path(env["MANTA_SCRATCH"]) / f"{name}.py").write_text("raise SystemExit('mine')")
+        options["cwd"] = lean_site if options["cwd"] == SOURCES else options["cwd"]
         return launch([request.param, "-S", *command[1:]], env=env, **options)
 
     monkeypatch.setattr(node.launcher, "launch", launch_foreign)

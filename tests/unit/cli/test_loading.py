@@ -150,3 +150,40 @@ def test_parameter_pairs() -> None:
             parse_parameters([wrong])
     with pytest.raises(InvalidSwarm, match="twice"):
         parse_parameters(["a=1", "a=2"])
+
+
+def test_the_folder_of_a_swarm_is_searched_while_it_is_loaded_and_after_the_standard_library(
+    file: Path,
+) -> None:
+    (file.parent / "antigravity.py").write_text("raise SystemExit('it hides the library')\n")
+    (file.parent / "wave.py").write_text("raise SystemExit('it hides the library')\n")
+    for name in ("wave", "late"):
+        sys.modules.pop(name, None)
+    (file.parent / "late.py").write_text("HERE = 1\n")
+    file.write_text(
+        SWARM.replace(
+            "super().__init__", "import late, wave; self.wave = wave\n        super().__init__"
+        )
+    )
+    before = list(sys.path)
+    swarm = load_swarm(str(file), {})
+    assert hasattr(swarm.wave, "open")  # type: ignore[attr-defined]
+    assert sys.path == before
+    sys.modules.pop("late")
+
+
+def test_what_the_file_itself_puts_on_the_path_stays(file: Path) -> None:
+    file.write_text(f"import sys\nsys.path.insert(0, {str(file.parent)!r})\n{SWARM}")
+    before = list(sys.path)
+    load_swarm(str(file), {})
+    assert sys.path == [str(file.parent), *before]
+
+
+@pytest.mark.parametrize("line", ["from wave import mine", "import wave; wave.mine"])
+def test_a_helper_with_the_name_of_a_module_of_pythons_is_told(file: Path, line: str) -> None:
+    (file.parent / "wave.py").write_text("mine = 1\n")
+    file.write_text(f"{line}\n{SWARM}")
+    with pytest.raises(
+        InvalidSwarm, match=r"/wave\.py has the name of one of Python's own.*rename"
+    ):
+        load_swarm(str(file), {})
