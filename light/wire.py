@@ -11,12 +11,14 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
 
     to the node     runtime(token, version, pid)
                                              first
-                    ready(mode, why)         the module can be run: fork, resident or spawn
+                    ready(mode, why, loading)
+                                             the module can be run: fork, resident or spawn; it
+                                             took so many seconds to import
                     failed(error)            it can't: error is [kind, sentence, traceback]
                     exited(number, status, end)
                                              status as `subprocess` has it, negative for a signal;
                                              end is empty where the attempt died, else a msgpack
-                                             map of computing, moving and output or error
+                                             map of loading, computing, moving and output or error
     to the runtime  welcome(fds=2)           first: stdout and stderr outside attempts
                     run(number, token, brief, fds=4)
                                              stdout, stderr, log socket and connection of the

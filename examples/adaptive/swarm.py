@@ -11,7 +11,7 @@ class Worker(Task):
     def run(self):
         resources = self.local.get_resources()
         quality = self.local.get_network_quality()
-        samples = round(WORK * self.world.share)  # by measured speed, from the second round on
+        samples = round(WORK * self.world.share)  # by measured speed, from the second iteration on
         if resources.available_memory < 100 * 2**20:
             samples //= 2
         precision = "float32" if quality > 0.5 else "float16"  # less to send over a bad line

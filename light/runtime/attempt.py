@@ -36,6 +36,7 @@ class Attempt:
         *self._streams, connection = ends
         self._client = AttemptClient(path, token, brief, connection)
         self._started = 0.0
+        self._loading: float | None = None
         self._owner = 0
         self.is_running = False
         self.stopped = False
@@ -68,7 +69,9 @@ class Attempt:
             if _users_mask is not None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
             try:
-                output = prepare().run()
+                target = prepare()
+                self._loading = self._active()
+                output = target.run()
             finally:
                 _users_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _USERS_SIGNALS)
                 self.is_running = False
@@ -91,11 +94,17 @@ class Attempt:
                 traceback.print_exc()
                 _end_fork(1)
             outcome = {"error": self._describe(error)}
-        computing = time.monotonic() - self._started - self._client.moving
+        active = self._active()
+        loading = active if self._loading is None else self._loading
         flush()
-        end = {"computing": max(0.0, computing), "moving": self._client.moving, **outcome}
+        spent = {"loading": loading, "computing": active - loading, "moving": self._client.moving}
+        end = {**spent, **outcome}
         packed: bytes = msgpack.packb(end)
         return packed
+
+    def _active(self) -> float:
+        """Seconds since it began, without its waits for the node: they never become less."""
+        return max(self._loading or 0.0, time.monotonic() - self._started - self._client.moving)
 
     def _return_claims(self) -> None:
         """Returns claims to messages that a signal or a timeout kept from the task."""

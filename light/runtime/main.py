@@ -243,7 +243,7 @@ class Runtime:
             if kind == "failed":
                 self._say({"k": "failed", "error": report["error"]})
             else:
-                self._say({"k": "ready", "mode": self._mode, "why": report["why"]})
+                self._say({**report, "k": "ready"})
             if self._mode in (None, "spawn"):
                 self._discard_worker()
 

@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 from manta.light.context import Brief
@@ -201,6 +202,7 @@ class _Process:
         from manta.light.runtime.loader import Probe
 
         entry = self._settings.entry
+        started = time.monotonic()
         try:
             why = Probe(self._program).load()
             mode = "spawn" if why else self._mode()
@@ -211,7 +213,9 @@ class _Process:
 
             return self._fail(describe(error, f"Importing {entry}", self._program.folder))
         self._flush()  # or every attempt would print what is left in the buffers
-        self._connection.send({"k": "imported", "mode": mode, "why": why or ""})
+        loading = time.monotonic() - started
+        imported = {"k": "imported", "mode": mode, "why": why or "", "loading": loading}
+        self._connection.send(imported)
         return mode != "spawn"
 
     def _mode(self) -> str:

@@ -94,6 +94,9 @@ def swarm_file(function: Command) -> Command:
 
 cluster_option = click.option("--cluster", required=True, help="The cluster's name or id.")
 follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until the swarm ends.")
+times_option = click.option(
+    "--times", is_flag=True, help="Show the time and iteration of each line of the logs."
+)
 password_option = click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input."
 )

@@ -41,14 +41,18 @@ class Screen:
         return self.columns if self.is_terminal else None
 
     def show(self, lines: Sequence[str], live: Sequence[str] = ()) -> None:
-        """Print `lines`, which stay, then `live` lines, which replace the previous ones."""
+        """Print `lines`, which stay, then `live` lines, which replace the previous ones.
+
+        Whatever is in them, nothing but their colours changes the terminal.
+        """
         if self.quiet:
             return
         parts = []
         if self._drawn:
             parts.append(f"\x1b[{self._drawn}F\x1b[J")
-        parts += [self._plain(line) + "\n" for line in lines]
-        drawn = [text.clipped(line, self.columns - 1) for line in live if self.is_terminal]
+        parts += [self._plain(part) + "\n" for line in lines for part in line.split("\n")]
+        live = [text.printable(line.replace("\n", " ")) for line in live if self.is_terminal]
+        drawn = [text.clipped(line, self.columns - 1) for line in live]
         parts += [self._plain(line) + "\n" for line in drawn]
         self._drawn = len(drawn)
         if parts:
@@ -56,6 +60,7 @@ class Screen:
             self.stream.flush()
 
     def _plain(self, line: str) -> str:
+        line = text.printable(line)
         return line if self.colour else click.unstyle(line)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -46,8 +48,8 @@ def number(value: float) -> str:
 def numbers(values: Sequence[float | None]) -> list[str]:
     """All with the same number of decimals, as few as possible; "" for None."""
     there = [value for value in values if value is not None]
-    shown = [_trimmed(number(value)) for value in there]
-    if any("e" in text or "n" in text for text in shown):
+    shown = [_trimmed(number(value)) for value in there if math.isfinite(value)]
+    if any("e" in text for text in shown):
         return ["" if value is None else number(value) for value in values]
     decimals = max((len(text.partition(".")[2]) for text in shown), default=0)
     return ["" if value is None else f"{value:.{decimals}f}" for value in values]
@@ -61,8 +63,36 @@ def count(amount: int, noun: str) -> str:
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
 
 
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\^_]|\].*?(?:\x07|\x1b\\|$))")
+_RESET = "\x1b[0m"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(line: str) -> str:
+    """One line of somebody else's as it may be shown after a prefix: of a line that was redrawn
+    the last state, colours, and nothing that moves the cursor or changes the terminal."""
+    if line.isprintable():
+        return line
+    states = [state for state in line.split("\r") if state]
+    line = states[-1] if states else ""
+    line = _ESCAPE.sub(lambda found: found[0] if _ANSI.fullmatch(found[0]) else "", line)
+    line = "".join(
+        part if _ANSI.fullmatch(part) else _CONTROL.sub("", part).expandtabs()
+        for part in re.split(f"({_ANSI.pattern})", line)
+    )
+    return f"{line}{_RESET}" if "\x1b" in line and not line.endswith(_RESET) else line
+
+
 def width(text: str) -> int:
-    return len(_ANSI.sub("", text))
+    """Columns that a text takes on a terminal."""
+    text = _ANSI.sub("", text)
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) == "Cf":
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def clipped(text: str, columns: int, mark: str = "…") -> str:
@@ -74,8 +104,11 @@ def clipped(text: str, columns: int, mark: str = "…") -> str:
         if _ANSI.fullmatch(piece):
             kept.append(piece)
         elif room > 0:
-            kept.append(piece[:room])
-            room -= len(piece)
+            for character in piece:
+                room -= _columns(character)
+                if room < 0:
+                    break
+                kept.append(character)
     return "".join(kept) + mark
 
 

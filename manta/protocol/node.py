@@ -276,6 +276,8 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
     starting: Seconds = 0.0
     computing: Seconds = 0.0
     moving: Seconds = 0.0
+    loading: Seconds = 0.0
+    """Importing the module."""
 
 
 class TaskStarted(Message, frozen=True):

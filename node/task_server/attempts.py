@@ -233,7 +233,7 @@ class AttemptDesk:
             error = unkept(attempt, refused)
         if attempt.cancelled is not None:
             error = cancelled(attempt)
-        self._ended(attempt, output, error, end.computing, end.moving)
+        self._ended(attempt, output, error, end.computing, end.moving, end.loading)
 
     def _ended(
         self,
@@ -242,9 +242,10 @@ class AttemptDesk:
         error: TaskError | None,
         computing: float,
         moving: float,
+        loading: float = 0.0,
     ) -> None:
         session, instance = attempt.session, attempt.instance
-        event = AttemptExited(session.id, instance, output, error, computing, moving)
+        event = AttemptExited(session.id, instance, output, error, computing, moving, loading)
         self._server.tell(session, event)
         self.drop(attempt)
         self.begin(session)

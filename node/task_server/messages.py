@@ -50,6 +50,8 @@ class RuntimeReady(msgspec.Struct, frozen=True):
     """fork, resident or spawn."""
     why: str = ""
     """The reason, if it is spawn."""
+    loading: float = 0.0
+    """Seconds that importing the module took."""
 
 
 class RuntimeFailed(msgspec.Struct, frozen=True):
@@ -70,6 +72,8 @@ class AttemptExited(msgspec.Struct, frozen=True):
     """Seconds in the task's code, without its waits for the node."""
     moving: float = 0.0
     """Seconds that the task's code waited for the node."""
+    loading: float = 0.0
+    """Seconds in which the attempt imported the module."""
     platform: bool = False
     """The error is the node's fault, not that of the attempt's code."""
 

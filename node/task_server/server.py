@@ -368,7 +368,7 @@ class TaskServer:
         if not session.is_ready:
             session.is_ready = True
             session.mode, session.why = message.mode, message.why
-            self.tell(session, RuntimeReady(session.id, message.mode, message.why))
+            self.tell(session, RuntimeReady(session.id, message.mode, message.why, message.loading))
 
     # What tasks print.
 

@@ -40,6 +40,7 @@ class Runtime(FromTask, frozen=True):
 class Ready(FromTask, frozen=True):
     mode: Literal["fork", "resident", "spawn"]
     why: Text
+    loading: Seconds = 0.0
 
 
 class Failed(FromTask, frozen=True):
@@ -56,6 +57,7 @@ class Exited(FromTask, frozen=True):
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     computing: Seconds
     moving: Seconds
+    loading: Seconds = 0.0
     output: Value | None = None
     error: Failure | None = None
 

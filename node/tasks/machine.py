@@ -82,6 +82,7 @@ class _Attempt(msgspec.Struct):
     at: float
     preparing: float = 0.0
     starting: float = 0.0
+    loading: float = 0.0
     began: float = 0.0
     verdict: tuple[AttemptState, TaskError | None] | None = None
     """How it ends, whatever it reports: it was asked to end."""
@@ -137,8 +138,8 @@ class TaskMachine:
                 self._prepared()
             case Failed(_, error, platform):
                 self._could_not_start(error, platform)
-            case Ready():
-                self._ready()
+            case Ready(_, loading):
+                self._ready(loading)
             case AttemptExited():
                 self._returned(event)
             case RuntimeExit():
@@ -196,11 +197,13 @@ class TaskMachine:
         self.deadline = self._now + self._limits.start
         self._actions.append(StartRuntime(self.session, self._attempt.assignment))
 
-    def _ready(self) -> None:
+    def _ready(self, loading: float) -> None:
         if self.state is not State.STARTING:
             return
         if self._attempt is not None:
-            self._attempt.starting = self._now - self._since
+            took = self._now - self._since
+            self._attempt.loading = min(loading, took)
+            self._attempt.starting = took - self._attempt.loading
         self.state = State.WARM
         self._next()
 
@@ -219,6 +222,7 @@ class TaskMachine:
             state = AttemptState.INTERRUPTED
         if attempt.verdict is not None:
             (state, error), output = attempt.verdict, None
+        attempt.loading += event.loading
         self._end(attempt, state, error, output, event.computing, event.moving)
         self._attempt = None
         self.state = State.WARM
@@ -341,7 +345,14 @@ class TaskMachine:
         moving: float = 0.0,
     ) -> None:
         self._ended.append((attempt.instance, attempt.at))
-        timings = Timings(attempt.queued, attempt.preparing, attempt.starting, computing, moving)
+        timings = Timings(
+            attempt.queued,
+            attempt.preparing,
+            attempt.starting,
+            computing,
+            moving,
+            attempt.loading,
+        )
         ended = TaskEnded(attempt.instance, state, self._wall, output, error, timings)
         self._actions.append(Report(ended))
 

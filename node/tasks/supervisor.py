@@ -95,9 +95,9 @@ class TaskSupervisor(Actor):
                 self._serve(message)
             case Start() | events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
                 self._feed(message)
-            case light.RuntimeReady(session, mode):
+            case light.RuntimeReady(session, mode, _, loading):
                 self.notify(ROOT, AttemptsAreFresh(self._lane, mode != "resident"))
-                self._feed(events.Ready(session))
+                self._feed(events.Ready(session, loading))
             case light.RuntimeFailed(session, error):
                 self._feed(events.Failed(session, error))
             case ScratchFull(session, sentence):

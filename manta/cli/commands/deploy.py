@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manta.cli.exit_codes import of_status
-from manta.cli.options import cluster_option, swarm_file, with_api
+from manta.cli.options import cluster_option, swarm_file, times_option, with_api
 from manta.cli.plans import plan_lines
 from manta.console import json_form
 from manta.console.commands import say
@@ -46,6 +46,7 @@ def check(api: UserAPI, target: str, cluster: str, parameters: Sequence[str], as
 @cluster_option
 @click.option("--follow", is_flag=True, help="Show its progress until it ends.")
 @click.option("--logs/--no-logs", default=True, help="With --follow, show the tasks' logs.")
+@times_option
 @click.option("--wait", is_flag=True, help="Deploy it even if no node can run it yet.")
 @with_api
 def deploy(
@@ -55,6 +56,7 @@ def deploy(
     parameters: Sequence[str],
     follow: bool,
     logs: bool,
+    times: bool,
     wait: bool,
     as_json: bool,
 ) -> int:
@@ -76,7 +78,8 @@ def deploy(
     from manta.cli.live.following import Follower
     from manta.cli.live.view import SwarmView
 
-    view, screen = SwarmView(deployed.max_iteration), Screen(quiet=as_json)
+    view = SwarmView(deployed.max_iteration, times=times)
+    screen = Screen(quiet=as_json)
     follower = Follower(api, deployed, view, screen)
     try:
         ended = follower.run(logs=logs)

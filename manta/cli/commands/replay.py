@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from manta.cli.exit_codes import LocalError
-from manta.cli.options import connects
+from manta.cli.options import connects, times_option
 from manta.console import json_form
 from manta.console.terminal import Screen
 
@@ -64,9 +64,15 @@ class History(NamedTuple):
     help="1 is the original speed, 10 ten times that; without it, everything at once.",
 )
 @click.option("--logs/--no-logs", default=True, help="Show the tasks' logs (default: yes).")
+@times_option
 @connects
 def replay(
-    connect: Callable[[], UserAPI], swarm: str, speed: float | None, logs: bool, as_json: bool
+    connect: Callable[[], UserAPI],
+    swarm: str,
+    speed: float | None,
+    logs: bool,
+    times: bool,
+    as_json: bool,
 ) -> None:
     """Replay the history of SWARM from the manager's log, or from a FOLDER of `manta pull`.
 
@@ -82,7 +88,7 @@ def replay(
         return
     from manta.cli.live.view import SwarmView
 
-    view, screen = SwarmView(history.swarm.max_iteration), Screen()
+    view, screen = SwarmView(history.swarm.max_iteration, times=times), Screen()
     with_progress = speed is not None
 
     def idle(at: float) -> None:
@@ -93,7 +99,7 @@ def replay(
         if feed == "metrics":
             view.metric(item)  # type: ignore[arg-type]
         else:
-            shown = view.log(item) if feed == "logs" else view.event(item)  # type: ignore[arg-type]
+            shown = view.logs([item]) if feed == "logs" else view.event(item)  # type: ignore[arg-type,list-item]
         if shown or with_progress:
             screen.show(shown, view.live(item.at) if with_progress else ())
     screen.show(view.ending(history.swarm, history.errors, screen.columns))

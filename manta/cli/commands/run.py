@@ -17,7 +17,7 @@ from manta.cli.local.cluster import (
     ClusterDied,
     LocalCluster,
 )
-from manta.cli.options import dataset_option, nodes_option, split_datasets, swarm_file
+from manta.cli.options import dataset_option, nodes_option, split_datasets, swarm_file, times_option
 from manta.console import json_form, text
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
@@ -48,6 +48,7 @@ _OWN_REGISTRY = (
     help="docker runs every task in a container of its module's image.",
 )
 @click.option("--logs/--no-logs", default=True, help="Show the tasks' logs (default: yes).")
+@times_option
 @click.option("--keep", is_flag=True, help="Keep the folder with the processes' state and logs.")
 @click.option("--json", "as_json", is_flag=True, help="Print only the outcome, as JSON.")
 def run(
@@ -57,6 +58,7 @@ def run(
     datasets: Sequence[str],
     runner: str,
     logs: bool,
+    times: bool,
     keep: bool,
     as_json: bool,
 ) -> int:
@@ -82,7 +84,7 @@ def run(
             from manta.cli.loading import load_swarm, parse_parameters
 
             swarm = load_swarm(target, parse_parameters(parameters))
-            code = running.run(swarm, logs=logs)
+            code = running.run(swarm, logs=logs, times=times)
         except Interrupted as interrupted:
             screen.show([])
             interrupted.tell(": stopping all that was started.")
@@ -121,7 +123,7 @@ class Run:
         self._connected = -1
         self.outcome: dict[str, Any] = {}
 
-    def run(self, swarm: Swarm, *, logs: bool) -> int:
+    def run(self, swarm: Swarm, *, logs: bool, times: bool) -> int:
         """Deploys and follows the swarm; returns the exit code."""
         from manta.apis.compile import spec
         from manta.cli.live.following import Follower
@@ -147,7 +149,7 @@ class Run:
                 + f"set up in {text.seconds(ready - self._began)}"
             ]
         )
-        view = SwarmView(deployed.max_iteration)
+        view = SwarmView(deployed.max_iteration, times=times)
         follower = self._follower = Follower(api, deployed, view, self._screen)
         cluster.watch(lambda child: follower.interject(lambda: self._died(child)))
         ended = follower.run(logs=logs)
@@ -178,6 +180,7 @@ class Run:
         rows = [
             (part, text.seconds(taken), f"{taken / total:.0%}", _WHAT[part])
             for part, taken in self._parts.items()
+            if taken >= 0.0005
         ]
         room = None if self._screen.room is None else self._screen.room - len("  ")
         lines = text.table(("", "", "", ""), rows, right=(1, 2), room=room, words=(3,))[1:]
@@ -205,14 +208,20 @@ class Run:
         self, ended: SwarmOverview, tasks: Iterable[TaskOverview], view: SwarmView
     ) -> None:
         from manta.cli.live.timing import Span, shares
+        from manta.protocol.node import Timings
 
         started, over = ended.started_at or ended.created_at, ended.ended_at or time.time()
         spans = [
-            Span(task.placed_at, task.ended_at, task.timings)
+            Span(
+                task.placed_at,
+                task.ended_at,
+                task.timings or Timings(),
+                task.status == "INTERRUPTED",
+            )
             for task in tasks
-            if task.ended_at is not None and task.timings is not None
+            if task.ended_at is not None
         ]
-        self._parts = {"set-up": started - self._began, **shares(started, over, spans)}
+        self._parts = {"set-up": started - self._began, **shares(started, over, spans, view.waits)}
         self._parts["telling"] = max(0.0, time.time() - over)
         self.outcome = {
             "swarm_id": ended.swarm_id,
@@ -227,7 +236,9 @@ class Run:
 _WHAT = {
     "set-up": "starting and connecting processes, loading and sending the swarm",
     "placing": "choosing nodes, and messages to and from them",
+    "waiting": "for a node that was lost or is not free, or to try again",
     "starting": "on nodes: queueing, unpacking, starting the runtime",
+    "loading": "importing the tasks' modules",
     "computing": "in the tasks' own code",
     "moving": "tasks waiting for values and results to arrive",
     "telling": "reading the last results, metrics and logs",

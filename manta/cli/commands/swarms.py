@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.cli.options import follow_option, with_api
+from manta.cli.options import follow_option, times_option, with_api
 from manta.cli.plans import plan_lines
 from manta.cli.tables import age, brief, emit, emit_lines, field, ident, state
 from manta.console import json_form
@@ -15,7 +16,7 @@ from manta.console.exit_codes import Exit
 from manta.console.terminal import Screen, say_error
 
 if TYPE_CHECKING:
-    from manta.apis.overviews import SwarmOverview
+    from manta.apis.overviews import LogOverview, SwarmOverview
     from manta.apis.user_api import UserAPI
 
 _SWARMS = {
@@ -74,15 +75,45 @@ def _labels(api: UserAPI, swarm: str) -> dict[str, str]:
 @follow_option
 @click.option("--node", help="Only those of this node.")
 @click.option("--task", help="Only those of this task.")
+@times_option
 @with_api
 def logs(
-    api: UserAPI, swarm: str, follow: bool, node: str | None, task: str | None, as_json: bool
+    api: UserAPI,
+    swarm: str,
+    follow: bool,
+    node: str | None,
+    task: str | None,
+    times: bool,
+    as_json: bool,
 ) -> None:
-    """Show the logs of the tasks of SWARM; with --json, an object per line."""
+    """Show the logs of the tasks of SWARM; with --json, an object per line.
+
+    `#3` after a task's name is the iteration; equal lines are one, with their number.
+    """
+    from manta.cli.live.folding import Folding
     from manta.cli.live.view import log_line
 
-    lines = (api.stream_logs if follow else api.collect_logs)(swarm, node, task)
-    emit_lines(lines, log_line, as_json=as_json)
+    of = api.get_swarm(swarm)
+    several = (of.max_iteration or 1) > 1 or of.iteration > 0
+    if as_json:
+        lines = (api.stream_logs if follow else api.collect_logs)(of, node, task)
+        emit_lines(lines, str, as_json=True)
+        return
+    folding, screen = Folding(), Screen()
+    for page in _pages(api, of, follow, node, task):
+        shown = [log_line(line, iteration=several, times=times) for line in folding.fold(page)]
+        screen.show(shown)
+    screen.show([log_line(line, iteration=several, times=times) for line in folding.rest()])
+
+
+def _pages(
+    api: UserAPI, swarm: SwarmOverview, follow: bool, node: str | None, task: str | None
+) -> Iterator[list[LogOverview]]:
+    if not follow:
+        yield api.collect_logs(swarm, node, task)
+        return
+    for item in api.stream_logs(swarm, node, task):
+        yield [item]
 
 
 @click.command()

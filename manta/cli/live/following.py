@@ -81,14 +81,15 @@ class Follower:
         if not isinstance(happening, FeedPage):
             happening()
             return False
+        lines += self._view.logs(
+            [LogOverview.of(item) for item in happening.items if isinstance(item, LogItem)]
+        )
         for item in happening.items:
             match item:
                 case EventItem():
                     lines += self._view.event(EventOverview.of(item))
                 case MetricsItem():
                     self._view.metric(MetricsOverview.of(item))
-                case LogItem():
-                    lines += self._view.log(LogOverview.of(item))
         return happening.ended
 
     def _guarded(self, read: Callable[[FeedName], None], feed: FeedName) -> None:

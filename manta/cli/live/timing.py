@@ -2,17 +2,18 @@
 
 The path is followed backwards: from the attempt that ended last to the one that ended last before
 that was placed, and so on. The time between them, and whatever an attempt's own timings leave
-unexplained, counts as placing: deciding, telling the node, hearing from it.
+unexplained, counts as placing: deciding, telling the node, hearing from it. From when a task was
+said to wait until it is placed, and while an attempt runs that its node lost, is waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from manta.protocol.node import Timings
 
-PARTS = ("placing", "starting", "computing", "moving")
+PARTS = ("placing", "waiting", "starting", "loading", "computing", "moving")
 _TOLERANCE = 0.002  # seconds between a node's clock and the manager's
 
 
@@ -22,27 +23,44 @@ class Span(NamedTuple):
     placed_at: float
     ended_at: float
     timings: Timings
+    interrupted: bool = False
+    """The platform lost it: what its timings do not explain was waiting."""
 
 
-def shares(started_at: float, ended_at: float, attempts: Iterable[Span]) -> dict[str, float]:
-    """Returns seconds per part, which add up to `ended_at - started_at`."""
+def shares(
+    started_at: float, ended_at: float, attempts: Iterable[Span], waits: Collection[float] = ()
+) -> dict[str, float]:
+    """Returns seconds per part, which add up to `ended_at - started_at`.
+
+    `waits` are the times at which a task was said to wait for nodes, or to be tried again later.
+    """
     parts = dict.fromkeys(PARTS, 0.0)
     now = ended_at
+
+    def between(since: float, until: float) -> None:
+        """Adds what passed between two attempts."""
+        waiting = min((at for at in waits if since - _TOLERANCE <= at < until), default=until)
+        waiting = max(waiting, since)
+        parts["placing"] += waiting - since
+        parts["waiting"] += until - waiting
+
     for span in sorted(attempts, key=lambda span: span.ended_at, reverse=True):
         if span.ended_at > now + _TOLERANCE or span.placed_at < started_at - _TOLERANCE:
             continue
         end, begin = min(span.ended_at, now), min(max(span.placed_at, started_at), now)
-        parts["placing"] += now - end
+        between(end, now)
         its = span.timings
         known = {
             "starting": its.queued + its.preparing + its.starting,
+            "loading": its.loading,
             "computing": its.computing,
             "moving": its.moving,
         }
         scale = min(1.0, (end - begin) / total) if (total := sum(known.values())) else 0.0
         for part, seconds in known.items():
             parts[part] += seconds * scale
-        parts["placing"] += max(0.0, end - begin - total * scale)
+        rest = max(0.0, end - begin - total * scale)
+        parts["waiting" if span.interrupted else "placing"] += rest
         now = begin
-    parts["placing"] += max(0.0, now - started_at)
+    between(min(now, started_at), now)
     return parts

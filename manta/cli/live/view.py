@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from manta.cli.live.folding import Folded, Folding
+from manta.cli.live.metrics import Metrics
 from manta.console import text
 
 if TYPE_CHECKING:
@@ -21,9 +24,6 @@ if TYPE_CHECKING:
 
 MOST_ERRORS = 3
 """Errors that are shown of a swarm that failed."""
-SHOWN_ITERATIONS = 40
-"""Rows of the table of metrics; of more iterations, the first and last are shown."""
-
 BAR = 40
 """Columns of the progress bar."""
 
@@ -40,7 +40,17 @@ class _Iteration:
         self.started: set[tuple[str, int]] = set()
         self.finished: set[tuple[str, int]] = set()
         self.fractions: dict[tuple[str, int], float] = {}
+        self.said = ""
+        """The latest progress of an instance that has not finished, as a sentence."""
+        self.share = 0.0
         self.took: float | None = None
+
+    def part(self) -> float:
+        """Returns how much is done, from 0 to 1; it never goes back, though tasks begin."""
+        if self.started:
+            done = [1.0 if i in self.finished else self.fractions.get(i, 0.0) for i in self.started]
+            self.share = max(self.share, sum(done) / len(done))
+        return self.share
 
     def stages(self) -> list[str]:
         """Returns `worker 3/4` for each task."""
@@ -63,15 +73,27 @@ class _Iteration:
 class SwarmView:
     """`event` and `log` return lines that stay; `live` returns those that are redrawn."""
 
-    def __init__(self, max_iteration: int | None = None) -> None:
+    def __init__(self, max_iteration: int | None = None, *, times: bool = False) -> None:
+        """With `times`, log lines begin with their time and iteration."""
         self._most = max_iteration
+        self._times = times
         self.iterations: dict[int, _Iteration] = {}
-        self.metrics: dict[str, dict[int, dict[tuple[str, int], float]]] = {}
-        """Name -> iteration -> (node's alias, instance) -> the last value."""
+        self.metrics = Metrics()
+        self.waits: list[float] = []
+        """When a task was said to wait, in seconds since the epoch."""
+        self._told: list[str] = []
+        """Sentences about failures that were shown."""
+        self._folding = Folding()
+        self._has_logs = False
 
     def event(self, item: EventOverview) -> list[str]:
         if item.kind in _TROUBLE:
-            return [click.style(item.sentence, fg=_TROUBLE[item.kind])]
+            if item.kind in ("waiting", "retried"):
+                self.waits.append(item.at)
+            if item.kind == "failed":
+                self._told.append(item.sentence.rstrip("."))
+            stop = "" if item.sentence.endswith(".") else "."
+            return [click.style(item.sentence + stop, fg=_TROUBLE[item.kind])]
         if item.iteration < 0:
             return []
         if item.iteration not in self.iterations:
@@ -90,6 +112,7 @@ class SwarmView:
                 current.finished.add(instance)
             case "progress" if item.fraction is not None:
                 current.fractions[instance] = item.fraction
+                current.said = item.sentence
         return []
 
     def _ended(self, item: EventOverview, current: _Iteration) -> list[str]:
@@ -98,23 +121,24 @@ class SwarmView:
             current.began_at = item.at
             return []
         current.took = item.at - current.began_at
-        return [
-            "   ".join(
-                [
-                    click.style(f"iteration {item.iteration:>3}", bold=True),
-                    f"{text.seconds(current.took):>7}",
-                    *self.summary(item.iteration),
-                ]
-            )
+        cells = [
+            click.style(f"iteration {item.iteration:>3}", bold=True),
+            f"{text.seconds(current.took):>7}",
+            *self.metrics.summary(item.iteration),
         ]
+        return [*map(self._log_line, self._folding.rest()), "   ".join(cells).rstrip()]
 
     def metric(self, item: MetricsOverview) -> None:
-        for name, value in item.metrics.items():
-            by_node = self.metrics.setdefault(name, {}).setdefault(item.iteration, {})
-            by_node[item.node_alias, item.index] = value
+        self.metrics.add(item.iteration, (item.node_alias, item.index), item.metrics)
 
-    def log(self, item: LogOverview) -> list[str]:
-        return [log_line(item)]
+    def logs(self, items: Sequence[LogOverview]) -> list[str]:
+        """Takes lines that came at once; equal ones are folded."""
+        self._has_logs = self._has_logs or bool(items)
+        return list(map(self._log_line, self._folding.fold(items)))
+
+    def _log_line(self, folded: Folded) -> str:
+        several = (self._most or 1) > 1 or max(self.iterations, default=0) > 0
+        return log_line(folded, iteration=several, times=self._times)
 
     def live(self, now: float) -> list[str]:
         """Shows the current iteration; `now` is in seconds since the epoch."""
@@ -127,58 +151,40 @@ class SwarmView:
         took = text.seconds(max(0.0, now - current.began_at))
         parts = [click.style(f"iteration {iteration:>3}", bold=True), f"{took:>7}"]
         parts += [click.style(stage, fg="cyan") for stage in current.stages()]
-        return ["   ".join([*parts, *self.summary(iteration)]), *self._bar(iteration, now)]
+        summary = self.metrics.summary(iteration)
+        return ["   ".join([*parts, *summary]).rstrip(), *self._bar(iteration, now)]
 
     def _bar(self, iteration: int, now: float) -> list[str]:
-        """Shows progress, if an end is known, and for how long the swarm has run."""
-        if not self._most or self._most < 2:
-            return []
+        """Shows how much is done, if an end is known or tasks tell their progress, for how long
+        the swarm has run, and what a task said of its progress."""
         current = self.iterations[iteration]
-        part = len(current.finished) / len(current.started) if current.started else 0.0
-        share = min(1.0, (iteration + 0.9 * part) / self._most)
+        most = self._most or 1
+        if most < 2 and not current.fractions:
+            return []
+        share = min(1.0, (iteration % most + 0.9 * current.part()) / most)
         filled = round(share * BAR)
         bar = click.style("━" * filled, fg="green") + click.style("━" * (BAR - filled), dim=True)
         ran = text.seconds(max(0.0, now - self.iterations[min(self.iterations)].began_at))
-        return [f"{bar} {share:>4.0%}   {ran}"]
-
-    def summary(self, iteration: int) -> list[str]:
-        """Returns `accuracy 0.912 (0.871 to 0.944)` for each metric."""
-        parts = []
-        for name, series in self.metrics.items():
-            values = [value for value in series.get(iteration, {}).values() if value == value]
-            if not values:
-                continue
-            shown = text.number(sum(values) / len(values))
-            if len(values) > 1:
-                shown += f" ({text.number(min(values))} to {text.number(max(values))})"
-            parts.append(f"{name} {shown}")
-        return parts
+        said = [click.style(current.said, dim=True)] if current.said else []
+        return ["   ".join([f"{bar} {share:>4.0%}", ran, *said])]
 
     def records(self) -> list[dict[str, Any]]:
         """Returns the metrics, a record per value."""
         return [
             {"metric": name, "iteration": iteration, "node": node, "index": index, "value": value}
-            for name, series in self.metrics.items()
+            for name, series in self.metrics.series.items()
             for iteration, values in sorted(series.items())
             for (node, index), value in sorted(values.items())
         ]
 
-    def table(self, columns: int) -> list[str]:
-        """Shows metrics by iteration and node, or by iteration alone where that is too wide."""
-        if not self.metrics:
-            return []
-        lines = _metrics_table(self.metrics, by_node=True)
-        if max(map(text.width, lines)) > columns:
-            lines = _metrics_table(self.metrics, by_node=False)
-        return lines
-
     def ending(
         self, swarm: SwarmOverview, errors: Sequence[ErrorOverview], columns: int
     ) -> list[str]:
-        """Shows the metrics, what failed, and the outcome."""
-        lines = self.table(columns)
-        if lines:
-            lines = ["", *lines]
+        """Shows the metrics by node, what failed, and the outcome; nothing that was shown."""
+        lines = [*map(self._log_line, self._folding.rest())]
+        table = self.metrics.table()
+        if table and max(map(text.width, table)) <= columns:
+            lines += ["", *table]
         shown: dict[str, ErrorOverview] = {}
         for error in sorted(errors, key=lambda e: f"{e.alias}.{e.index} " not in swarm.reason):
             if error.status == "FAILED" and (error.traceback or error.sentence not in swarm.reason):
@@ -190,86 +196,43 @@ class SwarmView:
             said = "" if error.traceback else f" {error.sentence}"  # else its last line says it
             lines += ["", click.style(where + said, fg="red")]
             lines += error.traceback.rstrip().splitlines()
-            if error.last_lines:
-                lines += ["Its last lines:", *(f"  {line}" for line in error.last_lines)]
+            if error.last_lines and not self._has_logs:
+                lines += ["Its last lines:", *(f"  {line}" for line in folded(error.last_lines))]
         if len(shown) > MOST_ERRORS:
             lines.append(f"... and {len(shown) - MOST_ERRORS} more")
         colour = {"COMPLETED": "green", "FAILED": "red"}.get(swarm.status, "yellow")
-        reason = f": {swarm.reason}" if swarm.reason else ""
-        return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + reason]
+        return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + self._reason(swarm)]
+
+    def _reason(self, swarm: SwarmOverview) -> str:
+        """Returns why it ended; of a failure that was told where it happened, only where."""
+        told = next((said for said in self._told if swarm.reason.startswith(said)), None)
+        if told is None:
+            return f": {swarm.reason}" if swarm.reason else ""
+        more = swarm.reason[len(told) :].rstrip(".")
+        return f" in iteration {swarm.iteration}{more}."
 
 
-def log_line(item: LogOverview) -> str:
-    """Returns `node-1 worker.0 | text`, with the level of warnings and errors."""
+def folded(lines: Sequence[str]) -> list[str]:
+    """Returns the lines; equal ones that follow each other are one, with their number."""
+    groups = [(line, len(list(equal))) for line, equal in groupby(lines)]
+    return [f"{line}  x {count}" if count > 1 else line for line, count in groups]
+
+
+def log_line(folded: Folded, *, iteration: bool = False, times: bool = False) -> str:
+    """Returns `node-1 worker.0 | text`, with the level of warnings and errors.
+
+    `iteration` adds it as `#3`, `times` the local time and the iteration.
+    """
+    item = folded.item
     level = item.stream.upper() + " " if item.stream in ("warning", "error", "critical") else ""
     colour = {"stderr": "yellow", "warning": "yellow", "error": "red", "critical": "red"}
-    who = click.style(f"{item.node_alias} {item.alias}.{item.index} |", dim=True)
-    line = click.style(level + item.text, fg=colour.get(item.stream))
-    return f"{who} {line}" if item.text else who
-
-
-Metrics = dict[str, dict[int, dict[tuple[str, int], float]]]
-Columns = list[tuple[str, str, list[str]]]
-"""Upper and lower header, and a cell for each iteration."""
-
-
-def _metrics_table(metrics: Metrics, *, by_node: bool) -> list[str]:
-    iterations = sorted({iteration for series in metrics.values() for iteration in series})
-    columns: Columns = []
-    for name, series in metrics.items():
-        values: dict[str, list[float | None]]
-        if max(len(there) for there in series.values()) == 1:
-            values = {name: [next(iter(series.get(i, {}).values()), None) for i in iterations]}
-            name = ""
-        elif by_node:
-            values = _by_node(series, iterations)
-        else:
-            values = {
-                label: [
-                    fold(there.values()) if (there := series.get(i)) else None for i in iterations
-                ]
-                for label, fold in (("mean", _mean), ("min", min), ("max", max))
-            }
-        cells = iter(text.numbers([value for column in values.values() for value in column]))
-        for label, column in values.items():
-            columns.append((name, label, [next(cells) for _ in column]))
-            name = ""
-    body = [[str(i) for i in iterations], *(column for _, _, column in columns)]
-    below = ["iteration", *(label for _, label, _ in columns)]
-    rows = [list(row) for row in zip(*body, strict=True)]
-    if len(rows) > SHOWN_ITERATIONS:
-        half = SHOWN_ITERATIONS // 2
-        rows = [*rows[:half], ["...", *[""] * len(columns)], *rows[-half:]]
-    lines = text.table(below, rows, right=range(len(below)))
-    upper, position = "", 0
-    for (name, _, _), *column_cells in zip([("", "", []), *columns], below, *rows, strict=True):
-        if name:
-            upper = upper.ljust(position) + name
-        position += max(map(len, column_cells)) + 2
-    return [upper, *lines] if upper else lines
-
-
-def _by_node(
-    series: dict[int, dict[tuple[str, int], float]], iterations: Sequence[int]
-) -> dict[str, list[float | None]]:
-    """Makes a column per node, or per instance where a node ran several at once."""
-    several = any(len({node for node, _ in there}) < len(there) for there in series.values())
-    labelled = {
-        iteration: {
-            f"{node}.{index}" if several else node: value for (node, index), value in there.items()
-        }
-        for iteration, there in series.items()
-    }
-    labels = sorted({label for there in labelled.values() for label in there}, key=_natural)
-    return {label: [labelled.get(i, {}).get(label) for i in iterations] for label in labels}
-
-
-def _natural(label: str) -> list[tuple[int, str]]:
-    """Sorts node-2 before node-10."""
-    return [
-        (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", label)
-    ]
-
-
-def _mean(values: Collection[float]) -> float:
-    return sum(values) / len(values)
+    parts = [f"{item.node_alias} {item.alias}.{item.index}"]
+    if times:
+        parts.insert(0, f"{datetime.fromtimestamp(item.at):%Y-%m-%d %H:%M:%S}")
+    if iteration or times:
+        parts.append(f"#{item.iteration}")
+    who = click.style(" ".join([*parts, "|"]), dim=True)
+    words = text.printable(item.text)  # a redraw replaces the text, not what is before it
+    line = click.style(level + words, fg=colour.get(item.stream))
+    count = click.style(f"  x {folded.times}", dim=True) if folded.times > 1 else ""
+    return f"{who} {line}{count}" if words else who + count

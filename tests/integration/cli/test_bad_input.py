@@ -210,7 +210,7 @@ def test_a_task_that_fails(tmp_path_factory: pytest.TempPathFactory, code: str, 
     folder = tmp_path_factory.mktemp("t")  # short: sockets end at 107 characters
     done = manta("run", swarm_file(folder, code), "--nodes", 1, TMPDIR=folder)
     assert done.returncode == Exit.SWARM_FAILED, done.stderr
-    (line,) = re.findall(r"^FAILED: .*$", done.stdout, re.MULTILINE)
+    (line,) = re.findall(r"^task failed on .*$", done.stdout, re.MULTILINE)
     assert words in line
     assert "node-1" in line
     assert "/manta/" not in done.stdout

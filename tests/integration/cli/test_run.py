@@ -85,7 +85,7 @@ def test_hello(scratch: Path) -> None:
     assert re.search(r"^iteration   0 ", done.stdout, re.MULTILINE)
     assert re.search(r"^COMPLETED: ran 1 iteration", done.stdout, re.MULTILINE)
     assert re.search(r"^Where .* went:", done.stdout, re.MULTILINE)
-    for part in ("set-up", "placing", "starting", "computing", "moving"):
+    for part in ("set-up", "placing", "starting", "loading", "stopping"):
         assert re.search(rf"^  {part} ", done.stdout, re.MULTILINE)
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
@@ -105,14 +105,16 @@ def test_task_that_raises(scratch: Path, tmp_path: Path) -> None:
     assert done.returncode == Exit.SWARM_FAILED, done.stdout + done.stderr
     assert "ValueError: no such thing" in done.stdout
     assert "in helper" in done.stdout
-    assert re.search(r"^FAILED: .*no such thing", done.stdout, re.MULTILINE)
+    assert re.search(r"^task failed on node-1 .*no such thing", done.stdout, re.MULTILINE)
+    assert re.search(r"^FAILED in iteration 0\.$", done.stdout, re.MULTILINE)
     assert "manta/" not in done.stdout  # the task's own frames only
 
 
 def test_task_that_exits(scratch: Path, tmp_path: Path) -> None:
     done = run(scratch, swarm_file(tmp_path, "import os\ndef main():\n    os._exit(7)"))
     assert done.returncode == Exit.SWARM_FAILED
-    assert re.search(r"^FAILED: .*7", done.stdout, re.MULTILINE)
+    assert re.search(r"^task\.. failed on .* code 7", done.stdout, re.MULTILINE)
+    assert re.search(r"^FAILED in iteration 0\.$", done.stdout, re.MULTILINE)
 
 
 def test_task_that_never_returns(scratch: Path, tmp_path: Path) -> None:
@@ -340,3 +342,14 @@ def main():
     )
     assert done.returncode == Exit.OK, done.stderr + done.stdout
     assert "iteration 149" in done.stdout
+
+
+def test_imports_are_loading_and_the_parts_add_up(scratch: Path) -> None:
+    file = swarm_file(scratch, "import time\ntime.sleep(0.6)\ndef main():\n    time.sleep(0.3)\n")
+    done = run(scratch, file, "--nodes", "1", "--json")
+    file.unlink()
+    assert done.returncode == Exit.OK, done.stderr
+    seconds = json.loads(done.stdout)["seconds"]
+    assert seconds["loading"] >= 0.6
+    assert 0.3 <= seconds["computing"] < 0.6
+    assert seconds["waiting"] == 0

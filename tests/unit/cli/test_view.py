@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import io
+import re
 
 import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview
+from manta.apis.overviews import (
+    ErrorOverview,
+    EventOverview,
+    LogOverview,
+    MetricsOverview,
+    SwarmOverview,
+)
+from manta.cli.live.folding import Folded
 from manta.cli.live.timing import PARTS, Span, shares
 from manta.cli.live.view import SwarmView, log_line
 from manta.console import text
@@ -49,7 +57,7 @@ def test_a_round_from_its_beginning_to_its_end() -> None:
     view.metric(metric(0, "node-1", 0.5))  # type: ignore[arg-type]
     view.metric(metric(0, "node-2", 0.75))  # type: ignore[arg-type]
     (line,) = unstyled(view.event(event("iteration", 12.0)))
-    assert line == "iteration   0    2.00 s   acc 0.6250 (0.5000 to 0.7500)"
+    assert line == "iteration   0    2.00 s   acc mean 0.6250 (0.5000 to 0.7500)"
     assert view.live(13.0) == []
 
 
@@ -70,61 +78,170 @@ def test_unknown_events_are_passed_over() -> None:
     assert SwarmView().event(event("of a later version", iteration=-1)) == []
 
 
-def table(*metrics: object, columns: int = 100) -> list[str]:
+def shown(*metrics: object) -> SwarmView:
     view = SwarmView()
     for item in metrics:
         view.metric(item)  # type: ignore[arg-type]
-    return view.table(columns)
+    return view
 
 
-def test_table_by_iteration_and_node() -> None:
-    lines = table(
+def test_the_ending_has_the_last_values_by_node_and_not_the_lines_again() -> None:
+    view = shown(
         *(metric(i, f"node-{n}", i + n / 10) for i in range(2) for n in (1, 2, 10)),
-        metric(0, "node-2", 3.0, "mean"),
-        metric(1, "node-1", 4.0, "mean"),
+        metric(0, "node-2", 3.0, "center"),
+        metric(1, "node-1", 4.0, "center"),
     )
+    assert view.metrics.table() == [
+        "iteration 1  acc",
+        "node-1       1.1",
+        "node-2       1.2",
+        "node-10      2.0",
+    ]
+    assert shown(metric(0, "node-1", 3.0), metric(1, "node-2", 4.0)).metrics.table() == []
+    assert shown().metrics.table() == []
+
+
+def test_a_table_of_nodes_that_run_several_instances() -> None:
+    view = shown(metric(0, "a", 1.0, index=0), metric(0, "a", 2.0, index=1), metric(0, "b", 3.0))
+    assert [line.split()[0] for line in view.metrics.table()[1:]] == ["a.0", "a.1", "b.0"]
+
+
+def test_a_long_table_keeps_beginning_and_end() -> None:
+    lines = shown(*(metric(0, f"n{i}", float(i)) for i in range(100))).metrics.table()
+    assert len(lines) == 22
+    assert lines[11].split() == ["..."]
+    assert lines[-1].split() == ["n99", "99"]
+
+
+def test_what_is_not_a_number_is_shown_and_counted() -> None:
+    nan = float("nan")
+    view = shown(metric(0, "a", 0.5), metric(0, "b", nan), metric(0, "c", 0.75))
+    assert view.metrics.summary(0) == ["acc mean    nan (1 of 3 nan, 0.5000 to 0.7500)"]
+    assert [line.split()[1] for line in view.metrics.table()[1:]] == ["0.50", "nan", "0.75"]
+    alone = shown(metric(0, "a", nan))
+    assert alone.metrics.summary(0) == ["acc nan"]
+    both = shown(metric(0, "a", nan), metric(0, "b", nan))
+    assert both.metrics.summary(0) == ["acc mean nan (2 of 2 nan)"]
+    infinite = shown(metric(0, "a", float("inf")), metric(0, "b", 1.0))
+    assert infinite.metrics.summary(0) == ["acc mean inf (  1 to inf)"]
+
+
+def test_columns_hold_from_line_to_line() -> None:
+    view = SwarmView(3)
+    for iteration, values in enumerate([(1.0, 0.5), (0.25, 0.125), (12.5, 1.0)]):
+        for node, value in zip("ab", values, strict=True):
+            view.metric(metric(iteration, node, value))  # type: ignore[arg-type]
+            view.metric(metric(iteration, node, 10.0, "n"))  # type: ignore[arg-type]
+    lines = ["   ".join(view.metrics.summary(iteration)) for iteration in (0, 1)]
     assert lines == [
-        "           acc",
-        "iteration  node-1  node-2  node-10  mean",
-        "        0     0.1     0.2      1.0     3",
-        "        1     1.1     1.2      2.0     4",
+        "acc mean 0.7500 (0.5000 to 1.0000)   n mean 10 (10 to 10)",
+        "acc mean 0.1875 (0.1250 to 0.2500)   n mean 10 (10 to 10)",
     ]
+    assert view.metrics.summary(2)[0] == "acc mean  6.7500 ( 1.0000 to 12.5000)"
 
 
-def test_table_of_nodes_that_run_several_instances() -> None:
-    lines = table(metric(0, "a", 1.0, index=0), metric(0, "a", 2.0, index=1), metric(0, "b", 3.0))
-    assert lines[1].split() == ["iteration", "a.0", "a.1", "b.0"]
+def test_a_bar_moves_with_the_progress_that_tasks_tell() -> None:
+    view = SwarmView()
+    view.event(event("iteration"))
+    for index in range(2):
+        view.event(event("started", 0.0, "train", index))
+    assert len(view.live(1.0)) == 1, "no end is known"
+    told = EventOverview(0.0, "progress", "train.0 is at 50%: epoch 2", 0, "train", 0, "n", 0.5)
+    view.event(told)
+    (_, bar) = unstyled(view.live(1.0))
+    assert bar.endswith(" 22%   1.00 s   train.0 is at 50%: epoch 2")
+    view.event(event("finished", 0.0, "train", 0))
+    assert " 45% " in click.unstyle(view.live(1.0)[1])
+    view.event(event("started", 0.0, "next", 0))
+    assert " 45% " in click.unstyle(view.live(1.0)[1]), "it does not go back"
 
 
-def test_table_that_is_too_wide_is_folded() -> None:
-    wide = [metric(0, f"node-{n}", n / 2) for n in range(1, 20)]
-    assert table(*wide, columns=60) == [
-        "           acc",
-        "iteration  mean  min  max",
-        "        0   5.0  0.5  9.5",
+def ended(status: str, reason: str) -> SwarmOverview:
+    values = {"status": status, "reason": reason, "iteration": 1}
+    given = [values.get(field) for field in SwarmOverview.__struct_fields__]
+    return SwarmOverview(*given)  # type: ignore[arg-type]
+
+
+def test_a_failure_is_told_once() -> None:
+    said = "w.1 failed on n in iteration 1: ValueError: no"
+    view = SwarmView(3)
+    view.event(EventOverview(0.0, "failed", said, 1, "w", 1, "n", None))
+    assert unstyled(view.ending(ended("FAILED", f"{said}."), [], 80)) == [
+        "",
+        "FAILED in iteration 1.",
     ]
+    twice = view.ending(ended("FAILED", f"{said} (attempt 2 of 2)."), [], 80)
+    assert unstyled(twice)[-1] == "FAILED in iteration 1 (attempt 2 of 2)."
+    other = view.ending(ended("FAILED", "the quorum was missed"), [], 80)
+    assert unstyled(other)[-1] == "FAILED: the quorum was missed"
 
 
-def test_long_table_keeps_beginning_and_end() -> None:
-    lines = table(*(metric(i, "a", float(i)) for i in range(100)))
-    assert len(lines) == 42
-    assert lines[21].split() == ["..."]
-    assert lines[-1].split() == ["99", "99"]
+def test_last_lines_are_shown_unless_the_logs_were() -> None:
+    lines = ("a", "a", "b")
+    error = ErrorOverview(
+        *[
+            {"traceback": "T", "last_lines": lines, "status": "FAILED", "alias": "w"}.get(field, 0)
+            for field in ErrorOverview.__struct_fields__
+        ]  # type: ignore[arg-type]
+    )
+    view = SwarmView()
+    assert "  a  x 2" in view.ending(ended("FAILED", ""), [error], 80)
+    view.logs([log("a")])
+    assert "Its last lines:" not in view.ending(ended("FAILED", ""), [error], 80)
 
 
-def test_no_metrics_no_table() -> None:
-    assert table() == []
-
-
-def test_node_that_left_out_an_iteration_has_a_gap() -> None:
-    lines = table(metric(0, "a", 1.0), metric(0, "b", 2.0), metric(1, "b", 3.0))
-    assert lines[-1].split() == ["1", "3"]
+def line(words: str, stream: str = "stdout", **how: bool) -> str:
+    return click.unstyle(log_line(Folded(log(words, stream)), **how))
 
 
 def test_log_lines() -> None:
-    assert click.unstyle(log_line(log("hello"))) == "node-1 worker.0 | hello"
-    assert click.unstyle(log_line(log("oh", "error"))) == "node-1 worker.0 | ERROR oh"
-    assert click.unstyle(log_line(log(""))) == "node-1 worker.0 |"
+    assert line("hello") == "node-1 worker.0 | hello"
+    assert line("oh", "error") == "node-1 worker.0 | ERROR oh"
+    assert line("") == "node-1 worker.0 |"
+    assert line("hello", iteration=True) == "node-1 worker.0 #0 | hello"
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d node-1 worker.0 #0 \| a", line("a", times=True)
+    )
+
+
+def test_the_iteration_is_shown_where_there_are_several() -> None:
+    assert unstyled(SwarmView(1).logs([log("a")])) == ["node-1 worker.0 | a"]
+    assert unstyled(SwarmView(2).logs([log("a")])) == ["node-1 worker.0 #0 | a"]
+    endless = SwarmView()
+    endless.event(event("iteration", iteration=1))
+    assert unstyled(endless.logs([log("a")])) == ["node-1 worker.0 #0 | a"]
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        ("10%\r50%\r100%", "100%"),
+        ("50%\r", "50%"),
+        ("\r", ""),
+        ("\x1b[2K\x1b[1Gover", "over"),
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        ("\x1b[31mred", "\x1b[31mred\x1b[0m"),
+        ("\x1b]0;title\x07text", "text"),
+        ("a\bb\x07\x0b\x0c\x9b2Jc", "ab2Jc"),
+        ("a\tb", "a       b"),
+        ("naïve 日本", "naïve 日本"),
+        ("\u202eevil", "evil"),
+    ],
+)
+def test_what_a_task_writes_moves_nothing_on_the_terminal(words: str, printed: str) -> None:
+    assert text.printable(words) == printed
+
+
+@given(st.text())
+def test_anything_can_be_printed_in_one_line(words: str) -> None:
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", text.printable(words))
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", printed)
+
+
+def test_the_width_of_characters_that_take_two_columns_or_none() -> None:
+    assert text.width("日本") == 4
+    assert text.width("e\u0301") == 1
+    assert text.clipped("日本語", 4) == "日…"
 
 
 @pytest.mark.parametrize(
@@ -183,8 +300,30 @@ def test_where_the_time_went() -> None:
         ],
     )
     assert parts == pytest.approx(
-        {"placing": 1 + 0.5 + 1 + 1, "starting": 1.0, "computing": 5.0, "moving": 0.5}
+        {
+            "placing": 1 + 0.5 + 1 + 1,
+            "waiting": 0.0,
+            "starting": 1.0,
+            "loading": 0.0,
+            "computing": 5.0,
+            "moving": 0.5,
+        }
     )
+
+
+def test_waiting_for_a_node_is_not_placing() -> None:
+    parts = shares(
+        100.0,
+        140.0,
+        [
+            Span(100.0, 101.0, Timings(loading=0.25, computing=0.75)),
+            Span(101.0, 121.0, Timings(), interrupted=True),  # on the node that was lost
+            Span(131.0, 140.0, Timings(computing=9.0)),
+        ],
+        waits=[122.0],
+    )
+    wanted = {"placing": 1.0, "waiting": 29.0, "loading": 0.25, "computing": 9.75}
+    assert parts == pytest.approx({**dict.fromkeys(PARTS, 0.0), **wanted})
 
 
 times = st.floats(0, 10)
@@ -193,15 +332,17 @@ times = st.floats(0, 10)
 @given(
     st.lists(
         st.builds(
-            lambda a, b, t: Span(min(a, b), max(a, b), Timings(*t)),
+            lambda a, b, t, lost: Span(min(a, b), max(a, b), Timings(*t), lost),
             times,
             times,
-            st.tuples(*[st.floats(0, 20)] * 5),
+            st.tuples(*[st.floats(0, 20)] * 6),
+            st.booleans(),
         )
-    )
+    ),
+    st.lists(times),
 )
-def test_shares_always_add_up(spans: list[Span]) -> None:
-    parts = shares(0.0, 10.0, spans)
+def test_shares_always_add_up(spans: list[Span], waits: list[float]) -> None:
+    parts = shares(0.0, 10.0, spans, waits)
     assert set(parts) == set(PARTS)
     assert all(value >= 0 for value in parts.values())
     assert sum(parts.values()) == pytest.approx(10.0, abs=0.01)
