@@ -118,7 +118,11 @@ class NodeOverview(Overview, frozen=True):
 
 
 class SwarmOverview(_Same, frozen=True):
-    """`status` is a SwarmState; `iteration` counts from 0, -1 before the first."""
+    """`status` is a SwarmState; `iteration` counts from 0, -1 before the first.
+
+    `complete` is False while nodes, after an interruption, have yet to report what they did:
+    results, metrics and logs may lack their last seconds.
+    """
 
     swarm_id: str
     name: str
@@ -131,6 +135,7 @@ class SwarmOverview(_Same, frozen=True):
     started_at: float | None
     ended_at: float | None
     task_count: int
+    complete: bool = True
 
     @property
     def id(self) -> str:

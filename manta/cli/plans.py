@@ -20,7 +20,7 @@ def plan_lines(plan: Plan, room: int | None, labels: Mapping[str, str] | None = 
     """
     lines = [
         click.style(line, fg="yellow")
-        for problem in plan.problems
+        for problem in (*plan.problems, *plan.notices)
         for line in text.folded(problem, room)
     ]
     if plan.placements:

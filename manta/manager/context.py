@@ -62,9 +62,16 @@ class Context:
     principals: Principals = field(default_factory=Principals)
     clusters: dict[str, ClusterView] = field(default_factory=dict)
     revisions: AllRevisions = field(default_factory=AllRevisions)
+    lease: float = 20.0
+    """Seconds without a sign of life after which a node counts as lost."""
+    trouble: str = ""
+    """Why the store cannot be written; "" if it can. Set by the StoreActor."""
 
     def cluster(self, cluster_id: str) -> ClusterView:
         return self.clusters.setdefault(cluster_id, ClusterView())
+
+    def note_trouble(self, trouble: str) -> None:
+        self.trouble = trouble
 
     def holds(self, digest: str) -> bool:
         """Whether the blob is here. If so a sweep spares it for a while: the caller is about to

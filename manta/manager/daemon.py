@@ -13,7 +13,8 @@ from pathlib import Path
 
 from manta.actors import ExitReason
 from manta.manager.bootstrap import ADMIN
-from manta.manager.errors import ManagerError
+from manta.manager.errors import ManagerError, StartError
+from manta.manager.home import LEAST_LEASE, MOST_LEASE, Home
 from manta.manager.service import Manager, Settings
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
@@ -44,11 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
             signal.signal(number, lambda *_: stop.set())
-    settings = Settings(
-        options.home, options.nodes, options.users, options.bulk, options.fds, options.bootstrap
-    )
     try:
-        manager = Manager(settings, on_end=ended)
+        manager = Manager(_settings(options), on_end=ended)
     except (ManagerError, TransportError) as error:
         sys.stderr.write(f"The manager cannot start: {error}\n")
         return CANNOT_START
@@ -57,6 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stop.wait()
         log.info("stopping")
     return GAVE_UP if ends else STOPPED
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """What is not given is as it was at the last start. Raises StartError."""
+    try:
+        last = Home(options.home).read_settings()
+    except (OSError, ValueError) as error:
+        raise StartError(str(error)) from None
+    return Settings(
+        options.home,
+        options.nodes or last.nodes,
+        options.users or last.users,
+        options.bulk or last.bulk,
+        options.fds,
+        options.bootstrap,
+        options.lease or last.lease,
+    )
 
 
 def _announce(manager: Manager) -> None:
@@ -85,9 +100,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m manta.manager", description="Run a Manta manager in the foreground."
     )
     parser.add_argument("--home", type=Path, default=base / "manager", help="its folder")
-    parser.add_argument("--nodes", default=Settings.nodes, help="where nodes connect")
-    parser.add_argument("--users", default=Settings.users, help="where users connect")
-    parser.add_argument("--bulk", default=Settings.bulk, help="where data moves")
+    parser.add_argument("--nodes", help="where nodes connect; as are the others, as the last time")
+    parser.add_argument("--users", help="where users connect")
+    parser.add_argument("--bulk", help="where data moves")
+    parser.add_argument(
+        "--lease",
+        type=_lease,
+        metavar="SECONDS",
+        help="how long a node may be silent before it counts as lost",
+    )
     parser.add_argument(
         "--fds",
         type=_descriptors,
@@ -99,6 +120,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument("--log-level", default="INFO", type=str.upper, choices=levels)
     return parser.parse_args(arguments)
+
+
+def _lease(text: str) -> float:
+    seconds = float(text)
+    if not LEAST_LEASE <= seconds <= MOST_LEASE:
+        raise argparse.ArgumentTypeError(f"give {LEAST_LEASE:g} to {MOST_LEASE:g} seconds")
+    return seconds
 
 
 def _descriptors(text: str) -> tuple[int, int, int]:

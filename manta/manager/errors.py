@@ -29,3 +29,7 @@ class DamagedLog(StoreError):
 
 class StoreVersion(StoreError):
     """The database was written by a later version of Manta."""
+
+
+class RecoveryError(ManagerError):
+    """A password cannot be reset; the sentence says why."""

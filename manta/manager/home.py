@@ -5,14 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
+from manta.console.local_manager import SETTINGS
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.codec.stored import Thing, read_stored
 
 T = TypeVar("T")
+
+LEAST_LEASE, MOST_LEASE = 2.0, 7 * 86400.0
+"""Seconds."""
 
 
 class ManagerFile(msgspec.Struct, frozen=True):
@@ -38,6 +42,18 @@ class RestoredFile(msgspec.Struct, frozen=True):
     """When the backup was made: it may lack part of the past of swarms created before."""
 
 
+class ManagerSettings(msgspec.Struct, frozen=True):
+    """`settings.json`: what the manager was last started with, and is again unless told otherwise.
+
+    Addresses are `tcp://host:port`, the lease is in seconds.
+    """
+
+    nodes: str = "tcp://0.0.0.0:50051"
+    users: str = "tcp://0.0.0.0:50052"
+    bulk: str = "tcp://0.0.0.0:50053"
+    lease: Annotated[float, msgspec.Meta(ge=LEAST_LEASE, le=MOST_LEASE)] = 20.0
+
+
 class Home:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,6 +65,7 @@ class Home:
         """Held while a manager runs."""
         self.manager_file = path / "manager.json"
         self.restored_file = path / "restored.json"
+        self.settings_file = path / SETTINGS
 
     def read_restored_file(self) -> RestoredFile | None:
         """Describes the last restoration; None if there was none. Raises Damaged."""
@@ -68,6 +85,19 @@ class Home:
             "where a manager that runs here listens is not known",
             "stop the manager, if one runs, and start it again",
         )
+
+    def read_settings(self) -> ManagerSettings:
+        """What the manager was last started with. Raises Damaged."""
+        settings = _read(
+            self.settings_file,
+            ManagerSettings,
+            "the ports and the lease that the manager had are not known",
+            "correct it, or delete it and give them again",
+        )
+        return settings or ManagerSettings()
+
+    def write_settings(self, settings: ManagerSettings) -> None:
+        _write(self.settings_file, settings)
 
     def is_in_use(self) -> bool:
         """Whether a manager runs here. The kernel releases its lock however it ends."""
@@ -92,9 +122,13 @@ class Home:
 
     def write_manager_file(self, content: ManagerFile) -> None:
         """Writes it atomically: readers see the old file or the whole new one."""
-        draft = self.manager_file.with_suffix(".new")
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
-        os.replace(draft, self.manager_file)
+        _write(self.manager_file, content)
+
+
+def _write(path: Path, content: msgspec.Struct) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    os.replace(draft, path)
 
 
 def _read(path: Path, kind: type[T], lost: str, remedy: str) -> T | None:

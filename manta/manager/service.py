@@ -22,7 +22,7 @@ from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import ROOT, Context, Listening
 from manta.manager.errors import StartError
 from manta.manager.gateway.gateway import Gateway
-from manta.manager.home import Home, ManagerFile, RestoredFile
+from manta.manager.home import Home, ManagerFile, ManagerSettings, RestoredFile
 from manta.manager.store.actor import StoreActor
 from manta.manager.store.interface import Store
 from manta.manager.store.records import ClusterRecord
@@ -47,12 +47,14 @@ class Settings:
     """Addresses are `tcp://host:port`; port 0 takes any free one."""
 
     home: Path
-    nodes: str = "tcp://0.0.0.0:50051"
-    users: str = "tcp://0.0.0.0:50052"
-    bulk: str = "tcp://0.0.0.0:50053"
+    nodes: str = ManagerSettings().nodes
+    users: str = ManagerSettings().users
+    bulk: str = ManagerSettings().bulk
     fds: tuple[int | None, int | None, int | None] = (None, None, None)
     """Sockets that the parent process already listens on at these addresses."""
     bootstrap: Path | None = None
+    lease: float = ManagerSettings().lease
+    """Seconds without a sign of life after which a node counts as lost."""
 
 
 class ManagerSupervisor(Supervisor):
@@ -69,7 +71,10 @@ class ManagerSupervisor(Supervisor):
         context = self._context
         clusters = context.reader.all(ClusterRecord)
         return [
-            ChildSpec("store", partial(StoreActor, context.open_store, context.workers)),
+            ChildSpec(
+                "store",
+                partial(StoreActor, context.open_store, context.workers, context.note_trouble),
+            ),
             ChildSpec("blobs", partial(Blobs, context)),
             *(cluster_spec(context, record.id) for record in clusters),
             ChildSpec("gateway", partial(Gateway, context)),
@@ -115,6 +120,7 @@ class Manager:
                 bulk=_listen(settings.bulk, settings.fds[2], undo),
                 started_at=time.time(),
                 restored=_restored(home),
+                lease=settings.lease,
             )
             # Last, because a start that failed after it would lose the password for good.
             if bootstrap.is_empty(reader):
@@ -125,6 +131,8 @@ class Manager:
             if on_end is not None:
                 undo.callback(self.root.watch(on_end))
             home.write_manager_file(self.file)
+            file = self.file
+            home.write_settings(ManagerSettings(file.nodes, file.users, file.bulk, settings.lease))
             undo.callback(home.manager_file.unlink, missing_ok=True)
             self._undo = undo.pop_all()
 

@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import msgspec
 
 from manta.manager.placement.nodes import NodeView
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.user import SwarmInfo
+
+Why = Literal["silent", "unlinked", "stopped", "awaited"]
+
+
+class Silence(msgspec.Struct, frozen=True):
+    """Of a node that counts as lost unless it is heard in time. Times are monotonic seconds."""
+
+    since: float
+    """When it was last heard."""
+    lost_at: float | None
+    """None while no node is lost, because most are silent."""
+    why: Why
+    """Awaited: the manager has returned and has not heard it since."""
+
+
+class Behind(msgspec.Struct, frozen=True):
+    """A node has written more into a swarm's journal than has arrived."""
+
+    last: int
+    """The number of the entry that it had reached then."""
+    since: float
+    """Monotonic seconds."""
+    returned: bool
+    """The node has just registered: it was away, or the manager."""
 
 
 @dataclass
@@ -29,6 +56,10 @@ class ClusterView:
     active_swarms: int = 0
     notice: str = ""
     """What is wrong with the cluster as a whole."""
+    silences: dict[str, Silence] = field(default_factory=dict)
+    """By node id: those that are not heard from and do not count as lost yet."""
+    behind: dict[str, dict[str, Behind]] = field(default_factory=dict)
+    """By swarm and node."""
     held: dict[str, dict[str, int]] = field(default_factory=dict)
     """Live attempts by swarm and node. Each swarm changes its own counts, before anything is
     stored, so that swarms that are placed at the same time see each other."""

@@ -148,7 +148,7 @@ class Enrolled(Message, frozen=True):
 
 
 class Register(Message, frozen=True):
-    """The first message on each connection."""
+    """The first message on each connection. `journals`: as in a heartbeat."""
 
     alias: Name
     capabilities: Capabilities
@@ -157,6 +157,7 @@ class Register(Message, frozen=True):
     daemon: Daemon | None = None
     trouble: str = ""
     """As in a Heartbeat."""
+    journals: dict[str, int] = {}
 
 
 class Registered(Message, frozen=True):
@@ -178,6 +179,8 @@ class Heartbeat(Message, frozen=True):
     load: Load
     draining: bool = False
     trouble: str = ""
+    journals: dict[str, int] = {}
+    """By swarm: the number of the last journal entry, where not all are acknowledged."""
 
 
 class HeartbeatReply(Message, frozen=True):

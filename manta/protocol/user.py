@@ -24,7 +24,10 @@ from manta.protocol.values import BlobRef, Payload
 
 
 class SwarmInfo(Message, frozen=True, omit_defaults=False):
-    """Times are seconds since the epoch; `iteration` counts from 0, -1 before the first."""
+    """Times are seconds since the epoch; `iteration` counts from 0, -1 before the first.
+
+    `complete` is False while nodes, after an interruption, have yet to report what they did.
+    """
 
     swarm_id: str
     name: str
@@ -37,6 +40,7 @@ class SwarmInfo(Message, frozen=True, omit_defaults=False):
     started_at: Seconds | None = None
     ended_at: Seconds | None = None
     task_count: int = 0
+    complete: bool = True
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -67,6 +71,8 @@ class Plan(Message, frozen=True):
     """By task: the number of further instances, which are placed as nodes become free."""
     notes: tuple[str, ...] = ()
     """What the SDK says of the swarm that was checked."""
+    notices: tuple[str, ...] = ()
+    """What keeps a running swarm waiting: silent nodes, a full disk, and the like."""
 
 
 class Planned(Message, frozen=True):
@@ -214,7 +220,7 @@ class LogItem(msgspec.Struct, frozen=True, tag="log"):
 
 class EventItem(msgspec.Struct, frozen=True, tag="event"):
     """`kind`: state, iteration, placed, waiting, started, finished, failed, retried, lost,
-    progress, deleted, ignored."""
+    progress, deleted, ignored, notice."""
 
     at: Seconds
     kind: str
@@ -245,6 +251,9 @@ class ReadFeed(Message, frozen=True):
     """Logs only: a node's id or alias."""
     task: str | None = None
     """Logs only: a task's alias."""
+    told: str | None = None
+    """Events only: `told` of the last page, "" at first. If the swarm's situation differs, that is
+    an event of the kind `notice`, which is not stored and not counted by the cursor."""
 
 
 class FeedPage(Message, frozen=True):
@@ -252,6 +261,7 @@ class FeedPage(Message, frozen=True):
     cursor: int
     ended: bool
     swarm: SwarmInfo
+    told: str = ""
 
 
 class DeleteResults(Message, frozen=True):

@@ -10,7 +10,9 @@ from typing import Any
 
 import click
 
+from manta.console.local_manager import remembered_port
 from manta.node.config import KEYS, host_name, toml_lines, toml_value
+from manta.node.daemon.places import home
 
 TOKEN = "${MANTA_NODE_TOKEN}"
 PATHS = KEYS["datasets.mappings"].metavar
@@ -58,7 +60,7 @@ def ask(name: str, answers: dict[str, Any]) -> None:
     }
     for path, question in questions.items():
         if answers[path] is None:
-            default = _alias(name) if path == "identity.alias" else str(KEYS[path].default or "")
+            default = _alias(name) if path == "identity.alias" else str(_default(path, answers))
             answers[path] = click.prompt(
                 question,
                 default=default,
@@ -118,7 +120,7 @@ def render(name: str, answers: dict[str, Any]) -> str:
     for path, key in KEYS.items():
         answer = given[path]
         if answer is None and path in _ALWAYS:
-            answer = key.default
+            answer = _default(path, given)
         if key.type is dict:
             tables[path] = _pairs(answer, key.option, key.metavar)
         elif answer is not None:
@@ -126,6 +128,15 @@ def render(name: str, answers: dict[str, Any]) -> str:
     lines = [f"# A Manta node. `manta_node config show {name}` lists all that may be set here."]
     lines += toml_lines({section: table for section, table in tables.items() if table})
     return "\n".join(lines) + "\n"
+
+
+def _default(path: str, answers: dict[str, Any]) -> str | int:
+    """The port of a manager that runs on this machine, or did, is the port that it has there."""
+    default = KEYS[path].default or ""
+    if path != "network.manager_port":
+        return default
+    host = answers["network.manager_host"] or KEYS["network.manager_host"].default
+    return remembered_port(home(), "nodes", host) or default
 
 
 def _alias(name: str) -> str:

@@ -162,6 +162,15 @@ def current_status(folder: StateFolder) -> Status | None:
     return found if found is not None and found.pid == folder.running_pid() else None
 
 
+def _killed(name: str, folder: StateFolder, last: Status) -> str:
+    """What is said of a daemon that had no time to say that it stops."""
+    return (
+        f"The node {name} (process {last.pid}) ended without being stopped: it was killed, or its "
+        f"machine went down. Its last state was {last.state}; see {folder.log_file}, and start it "
+        f"again with `manta_node start {name}`."
+    )
+
+
 def record(name: str, folder: StateFolder) -> dict[str, Any]:
     """Returns a node's state as a dict with all fields of a Status, whether or not it runs."""
     from manta.node.state import Status
@@ -173,8 +182,10 @@ def record(name: str, folder: StateFolder) -> dict[str, Any]:
         if pid is None:
             last = folder.read_status()
             state, sentence = "stopped", f"The node {name} is stopped."
-            if last is not None and last.state == "refused":
+            if last is not None and last.state in ("refused", "failed"):
                 state, sentence = last.state, f"The node {name} ended: {last.sentence}"
+            elif last is not None and last.state != "stopped":
+                state, sentence = "killed", _killed(name, folder, last)
         found = Status(pid or 0, name, state, sentence, "", "", 0.0)
     fields = {field: getattr(found, field) for field in Status.__struct_fields__}
     absent = {field: None for field, value in fields.items() if value in ("", 0.0) or value == 0}

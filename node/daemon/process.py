@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from manta.console.exit_codes import Exit
 from manta.node.config import NodeConfig, instance, load
 from manta.node.daemon import logs
 from manta.node.daemon.exit_codes import of_error, sentence_of
 from manta.node.errors import DaemonEnded
 from manta.node.service import Node
+from manta.node.state import StateFolder
 from manta.transports.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -54,10 +57,23 @@ def run(config: NodeConfig, state: Path) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     raise_descriptor_limit()
     end = _End()
-    with Node(config, state, on_finish=end.finish):
-        code, sentence = end.wait()
-    if code:
-        raise DaemonEnded(sentence, code)
+    try:
+        with Node(config, state, on_finish=end.finish):
+            code, sentence = end.wait()
+        if code:
+            raise DaemonEnded(sentence, code)
+    except Exception as error:
+        _note_failure(StateFolder(state), sentence_of(error))
+        raise
+
+
+def _note_failure(folder: StateFolder, sentence: str) -> None:
+    """Leaves in its status why this daemon ended, so that it is not taken for a killed one."""
+    status = folder.read_status()
+    if status is None or status.pid != os.getpid() or status.state == "refused":
+        return  # another daemon's, or it says why already
+    with contextlib.suppress(OSError):  # the disk may be why
+        folder.write_status(replace(status, state="failed", sentence=sentence))
 
 
 class _End:

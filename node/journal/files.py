@@ -181,6 +181,12 @@ class Journals:
 
     # --- sending: the manager's link alone ------------------------------------------------
 
+    def unacknowledged(self) -> dict[str, int]:
+        """Returns by swarm the number of the last entry, where not all are acknowledged."""
+        with self._lock:
+            boxes = {swarm_id: swarm.journal.entries for swarm_id, swarm in self._swarms.items()}
+            return {swarm_id: box.last for swarm_id, box in boxes.items() if len(box)}
+
     def on_grown(self, grown: Callable[[], object]) -> None:
         """Have `grown` called, from any thread, when `due_at` is sooner or a blob is due."""
         with self._lock:

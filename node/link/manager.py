@@ -257,6 +257,7 @@ class ManagerLink(Actor):
                     self._context.draining,
                     self._context.daemon,
                     self._context.trouble,
+                    self._context.journals.unacknowledged(),
                 )
                 self._ask(request, self._was_registered)
 
@@ -373,7 +374,11 @@ class ManagerLink(Actor):
     def _heartbeat(self, timeout: float) -> Future[Any]:
         context = self._context
         heartbeat = protocol.Heartbeat(
-            context.desired_version, self._load_now(), context.draining, context.trouble
+            context.desired_version,
+            self._load_now(),
+            context.draining,
+            context.trouble,
+            context.journals.unacknowledged(),
         )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
 

@@ -17,7 +17,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 class Status(msgspec.Struct, frozen=True, omit_defaults=True):
     """`status.json`. `state` is a DownReason's word, or starting, connected, held, refused,
-    stopped."""
+    stopped, failed."""
 
     pid: int
     name: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from manta.cli.local.cluster import Child, LocalCluster, node_config
 
@@ -57,10 +56,8 @@ class QuickToGiveUp(Restartable):
     """Its manager takes a node for lost after six seconds instead of twenty."""
 
     def command(self, log_name: str, arguments: list[str]) -> list[str]:
-        python, option, *rest = super().command(log_name, arguments)
-        if log_name != "manager":
-            return [python, option, *rest]
-        return [python, str(Path(__file__).with_name("quick_leases.py")), *rest]
+        lease = ["--lease", "6"] if log_name == "manager" else []
+        return [*super().command(log_name, arguments), *lease]
 
 
 def until(what: Callable[[], object], timeout: float = 30) -> None:

@@ -155,9 +155,10 @@ class AsyncSwarms(AsyncClient):
             if found.ended:
                 return found
             if deadline is not None and time.monotonic() >= deadline:
+                why = f" ({found.reason.rstrip('.')})" if found.reason else ""
                 raise WaitTimeout(
                     f"Swarm {found.name!r} is still {found.status} after {timeout:g} s, in "
-                    f"iteration {found.iteration}: wait longer, or see explain_swarm."
+                    f"iteration {found.iteration}{why}: wait longer, or see explain_swarm."
                 )
 
     async def _swarm(

@@ -22,6 +22,7 @@ import msgspec
 from manta.apis import checks
 from manta.apis.connect.sealing import CannotOpen, Sealed, seal, unseal
 from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
+from manta.console.local_manager import remembered_port
 from manta.protocol.codes import Code
 from manta.protocol.tokens import USER_AUDIENCE, UnreadableToken, peek
 from manta.transports.codec.decoders import convert, json_decoder
@@ -111,6 +112,8 @@ def settings(
     where = first(host, "MANTA_HOST", saved.host, DEFAULT_HOST)
     check_host(where.value)
     door = first(port, "MANTA_PORT", saved.port, DEFAULT_PORT)
+    if door.origin == "default" and (last := remembered_port(folder, "users", where.value)):
+        door = Setting(last, "the manager of this machine")
     if door.origin == "MANTA_PORT":
         if not str(door.value).isdecimal():
             raise InvalidArgument(f"MANTA_PORT is {door.value!r}: set it to a number, or unset it.")

@@ -218,15 +218,23 @@ class Connection:
 
         `settled`: results of attempts that have ended and count, as these end.
         """
-        cursor = 0
+        cursor, told = 0, "" if follow and feed == "events" else None
         while True:
             wait = LONG_POLL if follow else 0.0
             request = ReadFeed(
-                swarm, feed, cursor, wait=wait, tag=tag, node=node, task=task, settled=settled
+                swarm,
+                feed,
+                cursor,
+                wait=wait,
+                tag=tag,
+                node=node,
+                task=task,
+                settled=settled,
+                told=told,
             )
             page = self.ask(request, FeedPage, again=True, wait=wait)
             done = page.ended or (not follow and page.cursor == cursor)
-            cursor = page.cursor
+            cursor, told = page.cursor, told if told is None else page.told
             if page.items or done:
                 yield page
             if done:

@@ -152,9 +152,10 @@ class Swarms(Client):
             if found.ended:
                 return found
             if deadline is not None and time.monotonic() >= deadline:
+                why = f" ({found.reason.rstrip('.')})" if found.reason else ""
                 raise WaitTimeout(
                     f"Swarm {found.name!r} is still {found.status} after {timeout:g} s, in "
-                    f"iteration {found.iteration}: wait longer, or see explain_swarm."
+                    f"iteration {found.iteration}{why}: wait longer, or see explain_swarm."
                 )
 
     def _swarm(self, message: Message, *, again: bool = False, wait: float = 0.0) -> SwarmOverview:

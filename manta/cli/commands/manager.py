@@ -14,7 +14,8 @@ import click
 from manta.cli.commands.backups import backup, restore, verify
 from manta.cli.exit_codes import LocalError
 from manta.cli.local.manager import daemon_command, home_of, running, start_in_background
-from manta.cli.options import Command, manager_home_option
+from manta.cli.options import Command, manager_home_option, password_option
+from manta.cli.prompts import secret
 from manta.cli.tables import show_fields
 from manta.console import early, json_form, text
 from manta.console.commands import Group, as_json_option, say
@@ -23,14 +24,13 @@ from manta.console.exit_codes import Exit
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
 
-NODES, USERS, BULK = 50051, 50052, 50053
 STOPPED = 15.0
 """Seconds that a manager has to stop."""
 
 
-def _port(name: str, default: int, words: str) -> Callable[[Command], Command]:
-    port = click.IntRange(1, 65535)
-    return click.option(name, default=default, show_default=True, type=port, help=words)
+def _port(name: str, words: str, default: int) -> Callable[[Command], Command]:
+    words = f"{words}  [default: as at the last start, at first {default}]"
+    return click.option(name, type=click.IntRange(1, 65535), help=words)
 
 
 @click.group(cls=Group)
@@ -44,18 +44,29 @@ for command in (backup, restore, verify):
 
 @manager.command(short_help="Start a manager; the first start creates the first user.")
 @manager_home_option
-@click.option("--host", default="0.0.0.0", show_default=True, help="The address to listen on.")
-@_port("--node-port", NODES, "Where nodes connect.")
-@_port("--user-port", USERS, "Where users connect.")
-@_port("--bulk-port", BULK, "Where large values move.")
+@click.option(
+    "--host",
+    help="The address to listen on.  [default: as at the last start, at first 0.0.0.0]",
+)
+@_port("--node-port", "Where nodes connect.", 50051)
+@_port("--user-port", "Where users connect.", 50052)
+@_port("--bulk-port", "Where large values move.", 50053)
+@click.option(
+    "--lease",
+    type=click.FloatRange(2, 7 * 86400),
+    metavar="SECONDS",
+    help="How long a node may be silent before it counts as lost.  "
+    "[default: as at the last start, at first 20]",
+)
 @click.option("--background", is_flag=True, help="Return once it is ready; it logs to a file.")
 @click.option("--json", "as_json", is_flag=True, help="With --background: print JSON.")
 def start(
     home: str | None,
-    host: str,
-    node_port: int,
-    user_port: int,
-    bulk_port: int,
+    host: str | None,
+    node_port: int | None,
+    user_port: int | None,
+    bulk_port: int | None,
+    lease: float | None,
     background: bool,
     as_json: bool,
 ) -> None:
@@ -65,7 +76,7 @@ def start(
         raise LocalError(
             f"A manager already runs in {place.path} (process {found.pid}): stop it first."
         )
-    command = daemon_command(place, host, node_port, user_port, bulk_port)
+    command = daemon_command(place, host, node_port, user_port, bulk_port, lease)
     if not background:
         sys.stdout.flush()
         early.hold()
@@ -112,6 +123,42 @@ def _record(found: ManagerFile, home: Home) -> dict[str, object]:
     from msgspec.structs import asdict
 
     return {"running": True, "home": home.path, **asdict(found)}
+
+
+@manager.command(
+    "reset-password", short_help="Give a user of the manager that is stopped here a new password."
+)
+@manager_home_option
+@click.option("--email", help="The user.  [default: the only administrator]")
+@password_option
+@as_json_option
+def reset_password(
+    home: str | None, email: str | None, password_stdin: bool, as_json: bool
+) -> None:
+    """Give a user a new password, for who owns the manager's folder; stop the manager before.
+
+    The password is made up and shown once, unless it is read with --password-stdin. Machines where
+    the user is signed in stay signed in: `manta token revoke USER` ends that.
+    """
+    from manta.manager import recovery
+    from manta.manager.auth import passwords
+    from manta.manager.errors import ManagerError
+
+    place = home_of(home)
+    given = secret("Password", from_stdin=True) if password_stdin else None
+    if given is not None and (flaw := passwords.flaw(given)):
+        raise click.UsageError(flaw)
+    password = given or passwords.random_password()
+    try:
+        whose = recovery.reset_password(place, email, password)
+    except ManagerError as error:
+        raise LocalError(str(error)) from None
+    record = {"home": place.path, "email": whose}
+    sentence = f"{whose} has a new password."
+    if given is None:
+        record["password"] = password
+        sentence = f"{whose} has the password  {password}  which is shown only now."
+    say(record, sentence, as_json=as_json)
 
 
 @manager.command(short_help="Stop the manager that runs here.")

@@ -28,7 +28,7 @@ BAR = 40
 """Columns of the progress bar."""
 
 _TROUBLE = {"failed": "red", "retried": "yellow", "lost": "yellow", "waiting": "yellow"}
-_TROUBLE |= {"ignored": "yellow", "quorum": "yellow"}
+_TROUBLE |= {"ignored": "yellow", "quorum": "yellow", "notice": "yellow"}
 
 
 class _Iteration:

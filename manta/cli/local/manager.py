@@ -6,9 +6,10 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -18,6 +19,8 @@ from manta.console.modules import module_command
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
+
+T = TypeVar("T")
 
 STARTED = 15.0
 """Seconds within which a manager must start."""
@@ -32,13 +35,26 @@ def home_of(path: str | None) -> Home:
 
 
 def daemon_command(
-    home: Home, host: str, node_port: int, user_port: int, bulk_port: int
+    home: Home,
+    host: str | None,
+    node_port: int | None,
+    user_port: int | None,
+    bulk_port: int | None,
+    lease: float | None = None,
 ) -> list[str]:
-    host = f"[{host}]" if ":" in host else host
+    """What is None is as at the last start. Raises LocalError."""
+    from manta.transports.addresses import join_address, split_address
+
+    last = _told(home.read_settings)
     command = module_command("manta.manager", "--home", str(home.path))
-    for name, port in (("nodes", node_port), ("users", user_port), ("bulk", bulk_port)):
-        command += [f"--{name}", f"tcp://{host}:{port}"]
-    return command
+    for name, port, address in (
+        ("nodes", node_port, last.nodes),
+        ("users", user_port, last.users),
+        ("bulk", bulk_port, last.bulk),
+    ):
+        old_host, old_port = split_address(address)
+        command += [f"--{name}", join_address(host or old_host, port or old_port)]
+    return [*command, "--lease", f"{lease or last.lease}"]
 
 
 @dataclass
@@ -108,8 +124,13 @@ def _since(log: Path, begin: int) -> str:
 
 def running(home: Home) -> ManagerFile | None:
     """Returns where the manager listens; None if none runs. Raises LocalError."""
+    return _told(home.running)
+
+
+def _told(read: Callable[[], T]) -> T:
+    """Reads a file of the manager's folder. Raises LocalError."""
     try:
-        return home.running()
+        return read()
     except ValueError as error:
         raise LocalError(str(error)) from None
     except PermissionError as error:

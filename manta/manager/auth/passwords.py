@@ -13,7 +13,7 @@ import threading
 MEMORY = 64 * 1024 * 1024
 PASSES = 3
 AT_A_TIME = 2
-MAX_LENGTH = 1024
+MIN_LENGTH, MAX_LENGTH = 8, 1024
 
 _slots = threading.BoundedSemaphore(AT_A_TIME)
 _NOBODY = (
@@ -41,6 +41,16 @@ def verify_password(stored: str | None, password: str) -> bool:
         except InvalidkeyError:
             return False
     return bool(stored)
+
+
+def flaw(password: str) -> str:
+    """What is wrong with a new password, as a sentence, or nothing."""
+    if MIN_LENGTH <= len(password) <= MAX_LENGTH:
+        return ""
+    return (
+        f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters, not {len(password)}; choose "
+        "another one."
+    )
 
 
 def random_password() -> str:

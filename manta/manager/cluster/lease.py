@@ -9,6 +9,9 @@ Theory of operation. A node holds a lease of `ttl` seconds, renewed by everythin
     DRAINING             --undrained-->                                     CONNECTED
     any                  --removed-->                                       forgotten
 
+A connected node that misses a heartbeat is *silent* from `quiet` seconds on: nothing changes yet,
+but `silences` tells users of it, as of every node that is away and not LOST.
+
 A node that fell silent or whose link dropped is *returning* for `hold` seconds: it is
 expected back at once, and placement waits for it that long. The rest of its lease still
 counts: it is LOST `ttl + grace` after it was last heard, or `grace` after a goodbye. After a
@@ -29,6 +32,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from manta.manager.views import Silence, Why
 from manta.protocol.states import NodeState
 
 OVERSLEPT = 1.0
@@ -53,6 +57,12 @@ class Away(msgspec.Struct, frozen=True):
     node_id: str
 
 
+class Silent(msgspec.Struct, frozen=True):
+    """The node missed a heartbeat, or is heard again: tell users."""
+
+    node_id: str
+
+
 class Isolated(msgspec.Struct, frozen=True):
     """Most nodes fell silent at once: none is lost; tell the operator."""
 
@@ -66,7 +76,24 @@ class Reunited(msgspec.Struct, frozen=True):
     sentence: str
 
 
-LeaseAction = NodeStateChanged | Lost | Away | Isolated | Reunited
+LeaseAction = NodeStateChanged | Lost | Away | Silent | Isolated | Reunited
+
+
+def terms(lease: float) -> dict[str, float]:
+    """What `Leases` takes, for nodes that are lost after `lease` seconds without a sign of life."""
+    ttl = min(10.0, lease / 2)
+    interval = heartbeat_interval(lease)
+    return {
+        "ttl": ttl,
+        "grace": lease - ttl,
+        "restart_grace": max(60.0, lease),
+        "quiet": 1.5 * interval,
+    }
+
+
+def heartbeat_interval(lease: float) -> float:
+    """Seconds between a node's heartbeats: several fit into half a lease."""
+    return min(3.0, 0.15 * lease)
 
 
 @dataclass
@@ -81,6 +108,10 @@ class _Lease:
     """The time until which it is expected back at once."""
     draining: bool = False
     goodbye: bool = False
+    awaited: bool = False
+    """It has not been heard since the manager started."""
+    silent: bool = False
+    """It is connected and missed a heartbeat."""
 
     @property
     def is_connected(self) -> bool:
@@ -95,6 +126,7 @@ class Leases:
     grace: float = 10.0
     restart_grace: float = 60.0
     hold: float = 5.0
+    quiet: float = 4.5
     isolation: float = 0.55
     _leases: dict[str, _Lease] = field(init=False, default_factory=dict)
     _isolated: bool = field(init=False, default=False)
@@ -108,7 +140,11 @@ class Leases:
         for node_id in node_ids:
             returning = None if node_id in gone else now + self.hold
             self._leases[node_id] = _Lease(
-                NodeState.DISCONNECTED, now + self.restart_grace, now, returning=returning
+                NodeState.DISCONNECTED,
+                now + self.restart_grace,
+                now,
+                returning=returning,
+                awaited=node_id not in gone,
             )
         return [NodeStateChanged(node_id, NodeState.DISCONNECTED) for node_id in self._leases]
 
@@ -129,7 +165,10 @@ class Leases:
         if not lease.is_connected:  # it was silent and its link held
             return self.connected(node_id, now)
         lease.heard, lease.due = now, now + self.ttl
-        return []
+        if not lease.silent:
+            return []
+        lease.silent = False
+        return [Silent(node_id)]
 
     def disconnected(self, node_id: str, now: float) -> list[LeaseAction]:
         """The node's link went down."""
@@ -175,6 +214,9 @@ class Leases:
         for node_id, lease in self._leases.items():
             if lease.is_connected and lease.due <= now:
                 actions += self._drop(node_id, lease, now)
+            elif lease.is_connected and not lease.silent and lease.heard + self.quiet <= now:
+                lease.silent = True
+                actions.append(Silent(node_id))
             if lease.returning is not None and lease.returning <= now:
                 actions += self._stop_expecting(node_id, lease)
         overdue = {
@@ -203,7 +245,9 @@ class Leases:
 
     def next_deadline(self) -> float | None:
         waiting = [
-            lease.due
+            min(lease.due, lease.heard + self.quiet)
+            if lease.is_connected and not lease.silent
+            else lease.due
             for lease in self._leases.values()
             if lease.is_connected or (lease.state is NodeState.DISCONNECTED and not self._isolated)
         ]
@@ -213,6 +257,25 @@ class Leases:
     def state(self, node_id: str) -> NodeState:
         """Raises KeyError for a node that was never connected or is removed."""
         return self._leases[node_id].state
+
+    def silences(self) -> dict[str, Silence]:
+        """Those that are not heard from now, and not LOST."""
+        return {
+            node_id: self._silence(lease)
+            for node_id, lease in self._leases.items()
+            if lease.silent or lease.state is NodeState.DISCONNECTED
+        }
+
+    def _silence(self, lease: _Lease) -> Silence:
+        lost_at = lease.due + self.grace if lease.is_connected else lease.due
+        why: Why = "silent"
+        if lease.goodbye:
+            why = "stopped"
+        elif lease.awaited:
+            why = "awaited"
+        elif not (lease.is_connected or lease.linked):
+            why = "unlinked"
+        return Silence(lease.heard, None if self._isolated else lost_at, why)
 
     def is_returning(self, node_id: str) -> bool:
         """Whether it is expected back at once (`NodeView.returning`)."""
@@ -227,6 +290,7 @@ class Leases:
         """A connected node is silent, or its link is down."""
         lease.returning = now + self.hold
         lease.due += self.grace
+        lease.silent = False
         return self._enter(node_id, lease, NodeState.DISCONNECTED)
 
     def _enter(self, node_id: str, lease: _Lease, state: NodeState) -> list[LeaseAction]:
@@ -248,6 +312,7 @@ class Leases:
             return
         for lease in self._leases.values():
             lease.due += now - last
+            lease.heard += now - last
             if lease.returning is not None:
                 lease.returning += now - last
 

@@ -34,6 +34,9 @@ from manta.manager.cluster.lease import (
     Lost,
     NodeStateChanged,
     Reunited,
+    Silent,
+    heartbeat_interval,
+    terms,
 )
 from manta.manager.context import Context
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft
@@ -41,7 +44,7 @@ from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign, Began
 from manta.manager.swarm.messages import Orders, Restored
-from manta.manager.views import ClusterView
+from manta.manager.views import Behind, ClusterView
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.codes import Code
 from manta.protocol.node import (
@@ -59,7 +62,6 @@ from manta.protocol.states import NodeState
 from manta.protocol.tree import ReadTree
 from manta.transports.errors import LocalTransportError
 
-HEARTBEAT_INTERVAL = 3.0  # seconds
 ANSWER_TIMEOUT = 10.0
 """Seconds in which a node answers."""
 CONTEST = 30.0
@@ -85,6 +87,8 @@ class _Node:
     contested_at: float = -math.inf
     acknowledged: dict[str, int] = field(default_factory=dict)
     """The last durable journal entry of each running swarm."""
+    behind: dict[str, Behind] = field(default_factory=dict)
+    """By swarm: what it said it had written, if not all of it has arrived."""
 
 
 @dataclass
@@ -95,15 +99,19 @@ class ClusterNodes:
     records: InitVar[Iterable[NodeRecord]]
     on_lost: Callable[[str, str], None]
     on_moved: Callable[[], None]
+    on_noticed: Callable[[], None]
 
     def __post_init__(self, records: Iterable[NodeRecord]) -> None:
         self._nodes = {record.id: _Node(record) for record in records}
         self._desired = DesiredStates()
-        self._leases = Leases()
+        self._interval = heartbeat_interval(self.context.lease)
+        self._leases = Leases(**terms(self.context.lease))
         self._running: set[str] = set()
         self._node_views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
+        self._noticed: object = None
         self.view.notice, self.view.nodes = "", {}
+        self.view.silences, self.view.behind = {}, {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
         self._apply(self._leases.restarted(self._nodes, self._now(), gone=gone))
 
@@ -134,13 +142,15 @@ class ClusterNodes:
         now = self._now()
         self._apply(self._leases.connected(node_id, now))
         self._apply(self._leases.set_draining(node_id, now, draining=register.draining))
+        node.behind = self._behind(node, register.journals, returned=True)
         self._show(node_id)
+        self._publish_notices()
         self.on_moved()
         return Registered(
             node_id=node_id,
             cluster_id=message.record.cluster_id,
             alias=message.record.alias,
-            heartbeat_interval=HEARTBEAT_INTERVAL,
+            heartbeat_interval=self._interval,
             bulk_address=self.context.bulk.address,
             desired=self._desired.full(node_id),
             acknowledged=dict(node.acknowledged),
@@ -160,6 +170,7 @@ class ClusterNodes:
         if node.contest and now - node.contested_at > CONTEST:
             node.contest = ""
             self._show(node_id)
+        self._fell_behind(node, message.journals)
         # Heartbeats are frequent: only the load is replaced.
         self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
         self.view.node_views = tuple(self._node_views.values())
@@ -265,9 +276,57 @@ class ClusterNodes:
                 case Reunited(sentence):
                     self.actor.log.warning("%s", sentence)
                     self.view.notice = ""
+                case Silent(node_id):
+                    self.actor.log.info("node %s missed a heartbeat, or is back", node_id)
                 case _:
                     assert_never(action)
+        if actions:
+            self._publish_notices()
         self._set_timer()
+
+    # What keeps swarms waiting.
+
+    def _publish_notices(self) -> None:
+        """Publishes who is silent and who is behind, if that changed."""
+        silences = self._leases.silences()
+        behind: dict[str, dict[str, Behind]] = {}
+        for node_id, node in self._nodes.items():
+            for swarm_id, mark in node.behind.items():
+                if mark.returned or self._is_late(mark):
+                    behind.setdefault(swarm_id, {})[node_id] = mark
+        seen = (silences, behind, self.view.notice)
+        if seen != self._noticed:
+            self._noticed = seen
+            self.view.silences, self.view.behind = silences, behind
+            self.on_noticed()
+
+    def _is_late(self, mark: Behind) -> bool:
+        return self._now() - mark.since > 0.9 * self._interval
+
+    def _behind(
+        self, node: _Node, journals: dict[str, int], *, returned: bool
+    ) -> dict[str, Behind]:
+        return {
+            swarm_id: Behind(last, self._now(), returned)
+            for swarm_id, last in journals.items()
+            if swarm_id in self._running and last > node.acknowledged.get(swarm_id, 0)
+        }
+
+    def _fell_behind(self, node: _Node, journals: dict[str, int]) -> None:
+        """What a heartbeat says has to be there by the next."""
+        if not (journals or node.behind):
+            return
+        before, now = node.behind, self._behind(node, journals, returned=False)
+        node.behind = {swarm_id: before.get(swarm_id, mark) for swarm_id, mark in now.items()}
+        if any(mark.returned or self._is_late(mark) for mark in before.values()):
+            self._publish_notices()
+
+    def _caught_up(self, node: _Node, swarm_id: str, upto: int) -> None:
+        mark = node.behind.get(swarm_id)
+        if mark is not None and upto >= mark.last:
+            del node.behind[swarm_id]
+            if mark.returned or self._is_late(mark):
+                self._publish_notices()
 
     def _set_timer(self) -> None:
         due = self._leases.next_deadline()
@@ -323,6 +382,7 @@ class ClusterNodes:
             runs = orders.swarm_id in self._running
             if node is not None and runs and isinstance(message, JournalAck):
                 node.acknowledged[orders.swarm_id] = message.upto
+                self._caught_up(node, orders.swarm_id, message.upto)
             self.send(node_id, message)
 
     def swarm_began(self, swarm_id: str) -> None:
@@ -335,6 +395,7 @@ class ClusterNodes:
         self._desired.swarm_ended(swarm_id, kill=kill)
         for node in self._nodes.values():
             node.acknowledged.pop(swarm_id, None)
+            node.behind.pop(swarm_id, None)
         self.flush()
 
     def flush(self) -> None:

@@ -48,7 +48,14 @@ from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
 from manta.manager.swarm import plans, references
 from manta.manager.swarm.events import Created, decode_log, encode
 from manta.manager.swarm.machine import SwarmMachine
-from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
+from manta.manager.swarm.messages import (
+    ClusterStopped,
+    NodeGone,
+    NodesMoved,
+    Noticed,
+    Orders,
+    Restored,
+)
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.supervisor import SwarmSupervisor
 from manta.protocol import clusters, pages, user
@@ -112,6 +119,7 @@ class ClusterSupervisor(Supervisor):
             [record for record in reader.all(NodeRecord) if record.cluster_id == self._id],
             on_lost=lambda node_id, reason: self._tell_swarms(NodeGone(node_id, reason)),
             on_moved=self._nodes_moved,
+            on_noticed=self._noticed,
         )
         self._unread = {
             id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final
@@ -300,6 +308,12 @@ class ClusterSupervisor(Supervisor):
     def _nodes_moved(self) -> None:
         self._tell_swarms(NodesMoved())
         self._check_again()
+
+    def _noticed(self) -> None:
+        self._tell_swarms(Noticed())
+        for swarm_id, info in self._view.swarms.items():
+            if info.status in _RUNS:
+                self._context.revisions.swarms.changed(swarm_id)
 
     def _check_again(self) -> None:
         unchecked, self._unchecked = self._unchecked, []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from manta.manager import notices
 from manta.manager.context import STORE
 from manta.manager.gateway.part import Part, Request
 from manta.manager.store.actor import GetHealth
@@ -23,7 +24,12 @@ from manta.protocol.version import VERSION
 class Overview(Part):
     def swarms(self, clusters: Iterable[ClusterRecord], after: str) -> Swarms:
         """A page of the swarms of these clusters."""
-        infos = (one for at in clusters for one in self._context.cluster(at.id).swarms.values())
+        now, trouble = self._actor.clock.now(), self._context.trouble
+        infos = (
+            notices.shown(view, one, trouble, now)
+            for view in (self._context.cluster(at.id) for at in clusters)
+            for one in view.swarms.values()
+        )
         return Swarms(*pages.after(infos, lambda one: one.swarm_id, after, pages.encoded))
 
     def tree(self, after: str) -> Tree:
@@ -44,7 +50,7 @@ class Overview(Part):
             for id_, record in seen.clusters.items()
             if seen.sees(id_)
         }
-        notices = {name: view.notice for name, view in views.items() if view.notice}
+        noticed = {name: view.notice for name, view in views.items() if view.notice}
 
         def answer(trouble: object) -> ManagerStatus:
             return ManagerStatus(
@@ -53,7 +59,7 @@ class Overview(Part):
                 clusters=len(views),
                 nodes_connected=sum(view.connected for view in views.values()),
                 swarms_active=sum(view.active_swarms for view in views.values()),
-                health={"store": str(trouble or "ok"), **notices},
+                health={"store": str(trouble or "ok"), **noticed},
             )
 
         self._forwarder.ask(STORE, GetHealth(), request.defer(), answer)

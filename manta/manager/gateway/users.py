@@ -33,8 +33,6 @@ from manta.protocol import pages, sign_in, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Ok
 
-MIN_PASSWORD = 8
-
 
 class Users(Part):
     def __init__(self, shared: Shared, registrar: Registrar) -> None:
@@ -320,9 +318,5 @@ def _role(name: str, rights: Iterable[str], builtin: bool = False) -> users.Role
 
 
 def _check_password(password: str) -> None:
-    if not MIN_PASSWORD <= len(password) <= passwords.MAX_LENGTH:
-        raise Refused(
-            Code.INVALID,
-            f"A password has {MIN_PASSWORD} to {passwords.MAX_LENGTH} characters, "
-            f"not {len(password)}; choose another one.",
-        )
+    if flaw := passwords.flaw(password):
+        raise Refused(Code.INVALID, flaw)

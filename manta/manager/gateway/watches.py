@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from manta.actors import Refused, Reply
+from manta.manager import notices
 from manta.manager.auth.rights import Right
 from manta.manager.gateway.clusters import Clusters
 from manta.manager.gateway.modules import Modules
@@ -18,6 +18,7 @@ from manta.manager.gateway.permits import Permits
 from manta.manager.long_polls import LongPolls
 from manta.manager.revisions import Revisions
 from manta.manager.store.records import ClusterRecord
+from manta.manager.views import ClusterView
 from manta.protocol import clusters, pages, user, users
 from manta.protocol.node import Message
 
@@ -105,6 +106,13 @@ class Watches(Part):
             revision = at
         return page(tuple(found), revision=revision), bool(found)
 
+    def _swarm(self, views: Iterable[ClusterView], swarm_id: str) -> user.SwarmInfo | None:
+        now, trouble = self._actor.clock.now(), self._context.trouble
+        for view in views:
+            if (info := view.swarms.get(swarm_id)) is not None:
+                return notices.shown(view, info, trouble, now)
+        return None
+
     def _list(
         self, request: Request[WatchRequest, ClusterRecord | None]
     ) -> tuple[type[Page], Callable[[str], object]]:
@@ -119,6 +127,7 @@ class Watches(Part):
             case user.WatchSwarms():
                 one = request.target
                 where = [one] if one else self._permits.clusters(who, Right.SWARM_READ)
-                return user.Swarms, ChainMap(*(context.cluster(at.id).swarms for at in where)).get
+                views = [context.cluster(at.id) for at in where]
+                return user.Swarms, lambda id_: self._swarm(views, id_)
             case users.WatchModules():
                 return users.Modules, self._modules.info

@@ -61,8 +61,15 @@ class _Answer(msgspec.Struct, frozen=True):
 class StoreActor(Actor):
     mailbox = MailboxPolicy(bound=100_000)
 
-    def __init__(self, open_store: Callable[[], Store], workers: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        workers: ThreadPoolExecutor,
+        on_trouble: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        """`on_trouble` is called with what is wrong, and with "" once nothing is."""
         self._open_store = open_store
+        self._on_trouble = on_trouble
         self._workers = workers
         self._untidy = 0
         self._gathered: list[Commit] = []
@@ -150,11 +157,13 @@ class StoreActor(Actor):
     def _note_trouble(self, error: StoreError) -> None:
         if str(error) != self._trouble:
             self.log.error("%s", error)
+            self._on_trouble(str(error))
         self._trouble = str(error)
 
     def _note_success(self) -> None:
         if self._trouble:
             self.log.warning("the database can be written again")
+            self._on_trouble("")
         self._trouble = ""
 
     def _purge(self) -> None:

@@ -151,12 +151,25 @@ def done(run: TaskRun, size: int, now: float) -> str:
 def too_few(run: TaskRun, need: int) -> str:
     absent = left_out(run)
     if run.spec.quorum is None:
-        return f"{absent[0]}."
+        remedy = f"; {_WITHOUT_A_NODE}" if any(map(_was_lost, run.instances)) else ""
+        return f"{absent[0]}{remedy}."
     can = run.size - run.given_up
     return (
         f"{run.spec.alias} needs {need} of {run.size} (quorum {run.spec.quorum:g}) and "
         f"only {can} can still answer; {listed(absent, '; ')}."
     )
+
+
+_WITHOUT_A_NODE = (
+    "an `all` task needs each of its nodes unless it has a quorum (quorum=0.8, with deadline= to "
+    "wait for the others until then); other methods are placed again elsewhere, and retries= is "
+    "for what fails in its code"
+)
+
+
+def _was_lost(instance: InstanceRun) -> bool:
+    error = instance.last.error
+    return bool(instance.given_up) and error is not None and error.kind == "NodeLost"
 
 
 def overdue(run: TaskRun, need: int) -> str:

@@ -16,6 +16,7 @@ from typing import assert_never
 import msgspec
 
 from manta.actors import Actor, ExitReason, Refused, Timer
+from manta.manager import notices
 from manta.manager.context import BLOBS, STORE, Context, cluster_path
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
@@ -24,7 +25,7 @@ from manta.manager.store.actor import Writer
 from manta.manager.store.interface import PutSnapshot
 from manta.manager.store.records import SwarmRecord
 from manta.manager.swarm import plans, references, snapshots
-from manta.manager.swarm.commits import Commit, Commits
+from manta.manager.swarm.commits import Commit, Commits, Then
 from manta.manager.swarm.events import (
     Acknowledge,
     Action,
@@ -53,11 +54,18 @@ from manta.manager.swarm.events import (
 )
 from manta.manager.swarm.exchange import Topic
 from manta.manager.swarm.machine import SwarmMachine
-from manta.manager.swarm.messages import ClusterStopped, NodeGone, NodesMoved, Orders, Restored
+from manta.manager.swarm.messages import (
+    ClusterStopped,
+    NodeGone,
+    NodesMoved,
+    Noticed,
+    Orders,
+    Restored,
+)
 from manta.manager.swarm.reads import exchange as exchange_queries
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.reads.lines import Lines
-from manta.manager.swarm.reads.polls import ExchangePolls, Feeds
+from manta.manager.swarm.reads.polls import ExchangePolls, Feeds, Situation
 from manta.protocol import user
 from manta.protocol.codes import Code
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvedPeer
@@ -78,6 +86,8 @@ from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef
 from manta.transports.codec.stored import Damaged
 
+ORDERED = 5.0
+"""Seconds in which the cluster takes orders."""
 IDLE = 10.0
 """Seconds after which a finished swarm's actor ends if nobody uses it."""
 SNAPSHOT, FINAL_SNAPSHOT = 5000, 200
@@ -115,7 +125,7 @@ class SwarmSupervisor(Actor):
             self._writer,
             self._perform,
         )
-        self._feeds = Feeds(LongPolls(self), self._machine, self._commits)
+        self._feeds = Feeds(LongPolls(self), self._machine, self._commits, self._situation)
         self._exchange = ExchangePolls(LongPolls(self, everything=()), self._machine, self._commits)
         self._lines = Lines(
             self,
@@ -187,7 +197,10 @@ class SwarmSupervisor(Actor):
         self._view.held.pop(self._swarm_id, None)
 
     def receive(self, message: object) -> object:
+        trouble = self._writer.trouble
         if any(part.handle(message) for part in self._parts):
+            if self._writer.trouble is not trouble:
+                self._feeds.noticed()
             return None
         if isinstance(message, FromUser | FromNode):
             self._used_at = self.clock.now()
@@ -215,6 +228,8 @@ class SwarmSupervisor(Actor):
                 return self._from_user(message)
             case NodeGone(node_id, reason):
                 self._feed(NodeLost(node_id, reason))
+            case Noticed():
+                self._feeds.noticed()
             case NodesMoved():
                 self._place_outstanding()
             case ClusterStopped(by):
@@ -307,10 +322,23 @@ class SwarmSupervisor(Actor):
                     assert_never(action)
         if changes or messages or commit.info:
             orders = Orders(self._swarm_id, tuple(changes), tuple(messages), commit.info, killed)
-            self._cluster.tell(orders)
-        for then in commit.then:
-            then(None)
+            self._order(orders, commit.then)
+        else:
+            self._stored(commit.then)
         self._feeds.polls.wake(*grown)
+
+    def _order(self, orders: Orders, then: list[Then]) -> None:
+        """Who waits is answered when the cluster shows it: it is asked next, and would not know."""
+        if not then:
+            self._cluster.tell(orders)
+            return
+        asked = self._cluster.ask_future(orders, timeout=ORDERED)
+        # Whether or not the cluster answers, which may be restarting: it is stored.
+        self.pipe(asked, lambda _, __: self._stored(then))
+
+    def _stored(self, waiting: list[Then]) -> None:
+        for then in waiting:
+            then(None)
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
         """Keeps them for a while, so that those who were just told of them can fetch them."""
@@ -384,9 +412,11 @@ class SwarmSupervisor(Actor):
                 self._carry_out(ResultsDeleted(by, tag, iteration), answer)
                 self._commits.when_durable(self._sweep)
             case user.GetSwarm():
-                return self._commits.shown
+                return self._feeds.info
             case user.ExplainSwarm():
                 plan = queries.explain(machine, self._view.node_views_for(self._swarm_id))
+                told = tuple(notice.sentence for notice in self._situation().notices)
+                plan = msgspec.structs.replace(plan, notices=told)
                 plans.answer(self, self._context, plan, self.defer())
             case user.GetTasks(iteration=iteration, after=after):
                 return queries.tasks(machine, iteration, after)
@@ -403,6 +433,13 @@ class SwarmSupervisor(Actor):
             case _:
                 return super().receive(request.message)
         return None
+
+    def _situation(self) -> Situation:
+        shown = self._commits.shown
+        trouble, now = self._context.trouble, self.clock.now()
+        found = notices.of_swarm(self._view, shown, trouble, now)
+        info = notices.shown(self._view, shown, trouble, now)
+        return Situation(info, found, self.clock.wall())
 
     def _expect(self, done: str, *states: SwarmState) -> None:
         if self._machine.state in states:

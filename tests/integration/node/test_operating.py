@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -187,7 +188,9 @@ def test_a_lock_that_a_killed_daemon_left_holds_nobody_up(lab, manta_node: Comma
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     lab.wait_until(lambda: folder.running_pid() is None)
-    assert "The node edge is stopped." in manta_node("status", "edge").stdout
+    killed = manta_node("status", "edge", "--json")
+    assert json.loads(killed.stdout)["state"] == "killed"
+    assert f"(process {pid}) ended without being stopped" in manta_node("status", "edge").stdout
     (folder.path / "lock").write_text("1\n")  # another's process by now
     assert "does not run" in manta_node("stop", "edge").stdout
     assert manta_node("start", "edge", "--background").returncode == 0

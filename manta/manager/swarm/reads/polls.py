@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -9,6 +10,8 @@ from msgspec.structs import replace
 from manta.actors import Refused, Reply
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
+from manta.manager.notices import Notice
+from manta.manager.notices import mark as mark_of
 from manta.manager.swarm.commits import Commits
 from manta.manager.swarm.exchange import Topic
 from manta.manager.swarm.machine import SwarmMachine
@@ -18,7 +21,27 @@ from manta.manager.swarm.reads.exchange import topic_of
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Exchanged, ExchangeRead
 from manta.protocol.states import SwarmState
-from manta.protocol.user import FeedName, FeedPage, ReadFeed, SwarmInfo, WaitSwarm
+from manta.protocol.user import EventItem, FeedName, FeedPage, ReadFeed, SwarmInfo, WaitSwarm
+
+
+@dataclass
+class Situation:
+    """The swarm as users see it now, and what keeps it waiting."""
+
+    info: SwarmInfo
+    notices: tuple[Notice, ...]
+    at: float
+    """Seconds since the epoch."""
+
+    def told(self, page: FeedPage, before: str) -> FeedPage:
+        """The page, with these notices if the reader was told others."""
+        mark = mark_of(self.notices)
+        if mark == before or SwarmState(self.info.status).final:
+            return replace(page, told=before)
+        sentence = " ".join(notice.sentence for notice in self.notices)
+        sentence = sentence or "What kept it waiting is over: it goes on."
+        event = EventItem(self.at, "notice", sentence)
+        return replace(page, items=(*page.items, event), told=mark)
 
 
 @dataclass
@@ -32,14 +55,19 @@ class Feeds:
     """By feed; None stands for the swarm's state, which is part of every page."""
     machine: SwarmMachine
     commits: Commits
+    situation: Callable[[], Situation]
 
     @property
     def info(self) -> SwarmInfo:
-        return self.commits.shown
+        return self.situation().info
+
+    def noticed(self) -> None:
+        """What keeps the swarm waiting may have changed."""
+        self.polls.wake("events")
 
     @property
     def over(self) -> bool:
-        return SwarmState(self.info.status).final
+        return SwarmState(self.commits.shown.status).final
 
     def read(self, message: ReadFeed, reply: Reply) -> None:
         def answer(last: bool) -> bool:
@@ -62,7 +90,9 @@ class Feeds:
             settled=read.settled,
             end=end,
         )
-        return replace(page, swarm=self.info, ended=page.ended and self.over)
+        now = self.situation()
+        page = replace(page, swarm=now.info, ended=page.ended and self.over)
+        return page if read.told is None or read.feed != "events" else now.told(page, read.told)
 
     def wait(self, message: WaitSwarm, reply: Reply) -> None:
         """Answers at the swarm's end."""

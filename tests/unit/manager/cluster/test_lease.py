@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.manager.cluster.lease import Away, Isolated, Leases, Lost, NodeStateChanged, Reunited
+from manta.manager.cluster.lease import (
+    Away,
+    Isolated,
+    Leases,
+    Lost,
+    NodeStateChanged,
+    Reunited,
+    Silent,
+    heartbeat_interval,
+    terms,
+)
+from manta.manager.views import Silence
 from manta.protocol.states import NodeState
 
 CONNECTED, DISCONNECTED, LOST, DRAINING = (
@@ -39,6 +50,7 @@ def keep(made, names, until, start=0.0):
 def test_a_silent_node_is_lost_after_lease_and_grace():
     made = leases(3)
     assert keep(made, ["n0", "n1"], 30) == [
+        (5.0, Silent("n2")),
         (10.0, NodeStateChanged("n2", DISCONNECTED)),
         (15.0, Away("n2")),
         (20.0, NodeStateChanged("n2", LOST)),
@@ -65,6 +77,7 @@ def test_a_node_whose_link_dropped_is_expected_back_at_once():
     made.disconnected("n2", 1.0)
     made.disconnected("n3", 1.0)
     assert all(made.is_returning(f"n{n}") for n in (1, 2, 3))
+    made.heard("n0", 2.0)
     assert made.next_deadline() == 6.0
     made.connected("n1", 2.0)
     assert not made.is_returning("n1")
@@ -238,7 +251,7 @@ def test_the_next_deadline_is_when_something_happens(steps):
                     gone.discard(action.node_id)
             elif isinstance(action, Away):
                 assert not made.is_returning(action.node_id)
-            else:
+            elif not isinstance(action, Silent):
                 assert isinstance(action, Isolated) is not isolated
                 isolated = isinstance(action, Isolated)
 
@@ -276,3 +289,72 @@ def test_the_next_deadline_is_when_something_happens(steps):
         except KeyError:
             continue
         assert state is LOST or (isolated and state is DISCONNECTED)
+
+
+def test_a_missed_heartbeat_is_told_long_before_the_lease_ends():
+    made = leases(3)
+    assert made.silences() == {}
+    keep(made, ["n0", "n1"], 5)
+    assert made.silences() == {"n2": Silence(0.0, 20.0, "silent")}
+    assert made.heard("n2", 5.5) == [Silent("n2")]
+    assert made.silences() == {}
+    assert made.state("n2") is CONNECTED
+
+
+def test_each_way_to_be_away_says_since_when_and_when_it_is_lost():
+    made = leases(5, restart_grace=60.0)
+    made.disconnected("n1", 1.0)
+    made.said_goodbye("n2", 2.0)
+    assert made.silences() == {
+        "n1": Silence(0.0, 20.0, "unlinked"),
+        "n2": Silence(0.0, 12.0, "stopped"),
+    }
+    returned = Leases()
+    returned.restarted(["n0", "n1"], 100.0, gone={"n1"})
+    assert returned.silences() == {
+        "n0": Silence(100.0, 160.0, "awaited"),
+        "n1": Silence(100.0, 160.0, "unlinked"),
+    }
+    returned.connected("n0", 101.0)
+    assert set(returned.silences()) == {"n1"}
+
+
+def test_while_most_are_silent_none_has_a_time_at_which_it_is_lost():
+    made = leases(3)
+    keep(made, ["n2"], 30)
+    assert {silence.lost_at for silence in made.silences().values()} == {None}
+
+
+def test_after_the_loss_there_is_nothing_to_wait_for():
+    made = leases(2)
+    keep(made, ["n0"], 30)
+    assert made.silences() == {}
+
+
+def test_time_that_the_manager_slept_is_no_silence():
+    made = leases(2)
+    keep(made, ["n0", "n1"], 5)
+    made.tick(500.0)
+    assert made.silences() == {}
+
+
+@pytest.mark.parametrize("lease", [2.0, 5.0, 20.0, 90.0, 600.0])
+def test_a_lease_of_any_length_is_how_long_a_silent_node_is_waited_for(lease):
+    made = leases(3, **terms(lease))
+    step = heartbeat_interval(lease)
+    decided, now = [], 0.0
+    while now <= 1.2 * lease:
+        now += step
+        while (due := made.next_deadline()) is not None and due <= now:
+            decided += [(due, a) for a in made.tick(due)]
+        for name in ("n0", "n1"):
+            assert made.heard(name, now) == []
+    first, last = decided[0], [t for t, a in decided if isinstance(a, Lost)]
+    assert first == (1.5 * step, Silent("n2"))
+    assert last == [pytest.approx(lease)]
+
+
+def test_the_lease_that_is_given_by_default_is_twenty_seconds():
+    plain, named = Leases(), Leases(**terms(20.0))
+    assert vars(plain) == vars(named)
+    assert heartbeat_interval(20.0) == 3.0

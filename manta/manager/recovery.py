@@ -1,0 +1,64 @@
+"""A way back into a manager whose password is lost, for who owns its folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from manta.manager.auth.passwords import hash_password
+from manta.manager.errors import RecoveryError
+from manta.manager.home import Home
+from manta.manager.store.interface import Put
+from manta.manager.store.records import ADMIN_ROLE, UserRecord
+from manta.manager.store.sqlite import SqliteStore
+
+
+def reset_password(home: Home, email: str | None, password: str) -> str:
+    """Gives a user a password; None: the only administrator. Returns the e-mail address.
+
+    Tokens and keys of the user stay valid. Raises RecoveryError, StoreError.
+    """
+    if not home.database.exists():
+        raise RecoveryError(f"There is no manager's database in {home.path}: give its --home.")
+    try:
+        lock = os.open(home.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise RecoveryError(
+            f"{home.lock} cannot be opened: {error.strerror}; be the user who owns the folder."
+        ) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RecoveryError(
+                f"A manager runs in {home.path}: stop it (manta manager stop), reset the password, "
+                "and start it again."
+            ) from None
+        store = SqliteStore(home.database)
+        try:
+            user = _find(store.all(UserRecord), email)
+            store.commit([Put(msgspec.structs.replace(user, password=hash_password(password)))])
+        finally:
+            store.close()
+    finally:
+        os.close(lock)
+    return user.email
+
+
+def _find(users: Sequence[UserRecord], email: str | None) -> UserRecord:
+    wanted = email.strip().lower() if email is not None else None
+    found = [
+        user
+        for user in users
+        if (user.role == ADMIN_ROLE if wanted is None else user.email == wanted)
+    ]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(sorted(user.email for user in (found or users))) or "none"
+    if found:
+        raise RecoveryError(f"There are several administrators: name one with --email ({there}).")
+    who = "administrator" if wanted is None else f"user {wanted!r}"
+    raise RecoveryError(f"There is no {who} here; there are: {there}.")
