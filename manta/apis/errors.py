@@ -96,6 +96,10 @@ class WaitTimeout(MantaError, TimeoutError):
     """What was waited for did not happen in time."""
 
 
+class Incomplete(UserWarning):
+    """What was read lacks what nodes, after an interruption, have yet to report: read it again."""
+
+
 class ApiClosed(MantaError):
     """The API object was used after it was closed."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -20,10 +22,30 @@ def with_api(function: Command) -> Command:
     @connects
     @functools.wraps(function)
     def command(connect: Callable[[], Any], **options: Any) -> Any:
-        with connect() as api:
+        with connect() as api, _told_warnings():
             return function(api, **options)
 
     return command
+
+
+@contextlib.contextmanager
+def _told_warnings() -> Iterator[None]:
+    """What is not complete is said on stderr, in a line of ours."""
+    from manta.apis.errors import Incomplete
+    from manta.console.terminal import say_note
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Incomplete)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *more: Any) -> None:
+            if issubclass(category, Incomplete):
+                say_note(str(message))
+            else:
+                others(message, category, *more)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def connects(function: Command) -> Command:

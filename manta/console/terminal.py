@@ -64,5 +64,9 @@ class Screen:
         return line if self.colour else click.unstyle(line)
 
 
+def say_note(sentence: str) -> None:
+    Screen(sys.stderr).show([click.style("Note: ", fg="yellow") + sentence])
+
+
 def say_error(sentence: str) -> None:
     Screen(sys.stderr).show([click.style("Error: ", fg="red") + sentence])

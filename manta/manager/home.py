@@ -127,7 +127,8 @@ class Home:
 
 def _write(path: Path, content: msgspec.Struct) -> None:
     draft = path.with_suffix(".new")
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(content)))
     os.replace(draft, path)
 
 

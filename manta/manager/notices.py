@@ -110,9 +110,9 @@ _HOW = {"silent": "", "unlinked": ", its connection is lost,", "stopped": ", it 
 def _silent(alias: str, silence: Silence, now: float) -> Notice:
     since = max(0.0, now - silence.since)
     head = f"{alias} has been silent for {since:.0f} s{_HOW[silence.why]}"
-    key = f"{silence.why} {alias} {silence.since:.3f}"
+    key = f"away {alias}"
     if silence.lost_at is None:
-        return Notice(f"{key} held", f"{head} and is waited for.")
+        return Notice(f"{key} long", f"{head} and is waited for.")
     left = max(0.0, silence.lost_at - now)
     return Notice(key, f"{head} and counts as lost in {left:.0f} s if it does not come back.")
 

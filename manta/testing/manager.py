@@ -140,8 +140,23 @@ class FakeNode(_Process):
         self.draining = False
         self.deaf = False
         """Whether it ignores StopNode."""
+        self.mute = False
+        """Whether it keeps its journal to itself."""
         self.system = ActorSystem(alias, transport=transport(self.keys))
         self.link = self.system.spawn(ChildSpec("node", lambda: _Root(self, address, server_key)))
+
+    @property
+    def unacknowledged(self) -> dict[str, int]:
+        return {
+            swarm_id: len(entries)
+            for swarm_id, entries in self.journal.items()
+            if len(entries) > self.acknowledged.get(swarm_id, 0)
+        }
+
+    def speak(self) -> None:
+        """Sends what it kept to itself."""
+        self.mute = False
+        self._tell(lambda link: link.send_rest())
 
     def say(self, swarm_id: str, *entries: JournalEntry) -> None:
         """Appends to the journal and sends."""
@@ -231,7 +246,14 @@ class _Link(Actor):
                 protocol.Enroll(node.token, node.alias, id_mode="hardware", hardware_id=node.alias)
             )
         else:
-            self._ask(protocol.Register(node.alias, node.capabilities, draining=node.draining))
+            self._ask(
+                protocol.Register(
+                    node.alias,
+                    node.capabilities,
+                    draining=node.draining,
+                    journals=node.unacknowledged,
+                )
+            )
 
     def _ask(self, message: Any) -> None:
         self.pipe(self._gateway.ask_future(message, timeout=10), self._answered)
@@ -253,11 +275,7 @@ class _Link(Actor):
                 node.node_id = value.node_id
                 node.registrations += 1
                 node.acknowledged.update(value.acknowledged)
-                for swarm_id, entries in node.journal.items():
-                    held = node.acknowledged.get(swarm_id, 0)
-                    if entries[held:]:
-                        batch = protocol.JournalBatch(swarm_id, held + 1, tuple(entries[held:]))
-                        self.send(batch)
+                self.send_rest()
                 for swarm_id, lines in node.lines.items():
                     self.send(protocol.LogBatch(swarm_id, 1, tuple(lines)))
                 self._hold(value.desired)
@@ -284,8 +302,10 @@ class _Link(Actor):
 
     def _beat(self) -> None:
         self.after(0.2, _Link._beat)
-        if self._node.registered.is_set():
-            self._ask(protocol.Heartbeat(self._version, protocol.Load(), self._node.draining))
+        node = self._node
+        if node.registered.is_set() and node.heartbeat:
+            load = protocol.Load()
+            self._ask(protocol.Heartbeat(self._version, load, node.draining, node.unacknowledged))
 
     def _take(self, assignments: tuple[Assignment, ...]) -> None:
         for assignment in assignments:
@@ -293,6 +313,14 @@ class _Link(Actor):
                 self._taken.add(assignment.instance)
                 self._node.ran.append(assignment.instance)
                 self.append(assignment.instance.swarm_id, *self._node.script(assignment))
+
+    def send_rest(self) -> None:
+        """Sends what is not acknowledged."""
+        node = self._node
+        for swarm_id, entries in node.journal.items():
+            held = node.acknowledged.get(swarm_id, 0)
+            if entries[held:] and not node.mute:
+                self.send(protocol.JournalBatch(swarm_id, held + 1, tuple(entries[held:])))
 
     def log_lines(self, swarm_id: str, lines: tuple[protocol.LogLine, ...]) -> None:
         log = self._node.lines.setdefault(swarm_id, [])
@@ -305,7 +333,8 @@ class _Link(Actor):
         journal = self._node.journal.setdefault(swarm_id, [])
         first = len(journal) + 1
         journal += entries
-        self.send(protocol.JournalBatch(swarm_id, first, entries))
+        if not self._node.mute:
+            self.send(protocol.JournalBatch(swarm_id, first, entries))
 
     def send(self, message: Any) -> None:
         self.notify(self._gateway, message)  # if lost it is sent again after the next registration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -10,7 +11,7 @@ from msgspec import msgpack
 
 from manta.apis.aio.waiting import in_thread, outcome, pause
 from manta.apis.connect.session import NotSent, Session
-from manta.apis.errors import ManagerFault, NoAnswer
+from manta.apis.errors import Incomplete, ManagerFault, NoAnswer
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.states import SwarmState
@@ -237,6 +238,8 @@ class AsyncConnection:
             if page.items or done:
                 yield page
             if done:
+                if not page.ended and not page.swarm.complete:
+                    _warn(page)
                 return
 
     async def end_of(self, swarm: str) -> None:
@@ -300,6 +303,12 @@ class AsyncConnection:
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _warn(page: FeedPage) -> None:
+    name = page.swarm.name
+    sentence = f"What was read of swarm {name!r} is not complete yet: {page.swarm.reason}"
+    warnings.warn(Incomplete(f"{sentence} Read it again in a moment."), stacklevel=4)
 
 
 def _decoder(content: Any) -> Any:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import msgpack
 
 from manta.apis.connect.session import NotSent, Session
-from manta.apis.errors import ManagerFault, NoAnswer
+from manta.apis.errors import Incomplete, ManagerFault, NoAnswer
 from manta.apis.sync.waiting import in_thread, outcome, pause
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
@@ -238,6 +239,8 @@ class Connection:
             if page.items or done:
                 yield page
             if done:
+                if not page.ended and not page.swarm.complete:
+                    _warn(page)
                 return
 
     def end_of(self, swarm: str) -> None:
@@ -301,6 +304,12 @@ class Connection:
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _warn(page: FeedPage) -> None:
+    name = page.swarm.name
+    sentence = f"What was read of swarm {name!r} is not complete yet: {page.swarm.reason}"
+    warnings.warn(Incomplete(f"{sentence} Read it again in a moment."), stacklevel=4)
 
 
 def _decoder(content: Any) -> Any:

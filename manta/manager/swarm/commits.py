@@ -92,6 +92,11 @@ class Commits:
             writes.append(Put(SwarmRecord(commit.info, self.owner_id)))
         self.writer.write(*writes, then=self._stored, keep=True)
 
+    @property
+    def settled(self) -> bool:
+        """Whether all events so far are stored, and their actions performed."""
+        return not self._waiting
+
     def when_durable(self, then: Then) -> None:
         """Calls `then(None)` once all events so far are stored, or `then(error)` if the store
         fails meanwhile."""

@@ -439,7 +439,7 @@ class SwarmSupervisor(Actor):
         trouble, now = self._context.trouble, self.clock.now()
         found = notices.of_swarm(self._view, shown, trouble, now)
         info = notices.shown(self._view, shown, trouble, now)
-        return Situation(info, found, self.clock.wall())
+        return Situation(info, found, self.clock.wall(), self._commits.settled)
 
     def _expect(self, done: str, *states: SwarmState) -> None:
         if self._machine.state in states:

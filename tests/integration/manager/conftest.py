@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +55,9 @@ class Bench:
     def stop(self) -> None:
         """It can be started again, at the same addresses."""
         file = self.manager.file
-        self.settings = Settings(self.home, file.nodes, file.users, file.bulk)
+        self.settings = replace(
+            self.settings, nodes=file.nodes, users=file.users, bulk=file.bulk, bootstrap=None
+        )
         self.manager.stop()
 
     def restart(self, open_store: Callable[[], Store] | None = None) -> None:

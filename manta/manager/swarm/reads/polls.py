@@ -32,11 +32,14 @@ class Situation:
     notices: tuple[Notice, ...]
     at: float
     """Seconds since the epoch."""
+    settled: bool
+    """Nothing is being stored that may change it."""
 
     def told(self, page: FeedPage, before: str) -> FeedPage:
         """The page, with these notices if the reader was told others."""
         mark = mark_of(self.notices)
-        if mark == before or SwarmState(self.info.status).final:
+        over = not mark and not self.settled  # perhaps by the swarm's own end
+        if mark == before or over or SwarmState(self.info.status).final:
             return replace(page, told=before)
         sentence = " ".join(notice.sentence for notice in self.notices)
         sentence = sentence or "What kept it waiting is over: it goes on."
