@@ -54,6 +54,8 @@ def of_swarm(view: ClusterView, info: SwarmInfo, trouble: str, now: float) -> tu
         for id_, mark in behind.items()
         if not mark.returned and id_ not in silences
     )
+    if queued := view.queued.get(info.swarm_id, ""):
+        found.append(Notice(queued, queued))
     return tuple(found)
 
 

@@ -41,8 +41,8 @@ class Behind(msgspec.Struct, frozen=True):
 class ClusterView:
     """The current state of one cluster, for other actors to read at any moment.
 
-    The ClusterSupervisor writes all of it but `held`. It replaces each value instead of
-    changing it, except for `nodes`, which is read by key: readers need no lock.
+    The ClusterSupervisor writes all of it but `queued` and `held`. It replaces each value instead
+    of changing it, except for `nodes`, which is read by key: readers need no lock.
     """
 
     node_views: tuple[NodeView, ...] = ()
@@ -60,6 +60,9 @@ class ClusterView:
     """By node id: those that are not heard from and do not count as lost yet."""
     behind: dict[str, dict[str, Behind]] = field(default_factory=dict)
     """By swarm and node."""
+    queued: dict[str, str] = field(default_factory=dict)
+    """By swarm: whose turn has not come on its node while others wait for it, in a sentence. Each
+    swarm writes its own."""
     held: dict[str, dict[str, int]] = field(default_factory=dict)
     """Live attempts by swarm and node. Each swarm changes its own counts, before anything is
     stored, so that swarms that are placed at the same time see each other."""

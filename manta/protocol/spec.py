@@ -68,6 +68,8 @@ class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     on_disconnect: str | None = None
     redundancy: int | None = None
     collect: str = "all"
+    meets: str = ""
+    """The collective in which all its instances certainly wait for each other; "" if unknown."""
 
 
 class NetworkSpec(msgspec.Struct, frozen=True):

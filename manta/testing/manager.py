@@ -304,8 +304,14 @@ class _Link(Actor):
         self.after(0.2, _Link._beat)
         node = self._node
         if node.registered.is_set() and node.heartbeat:
-            load = protocol.Load()
-            self._ask(protocol.Heartbeat(self._version, load, node.draining, node.unacknowledged))
+            self._ask(
+                protocol.Heartbeat(
+                    self._version,
+                    protocol.Load(),
+                    node.draining,
+                    journals=node.unacknowledged,
+                )
+            )
 
     def _take(self, assignments: tuple[Assignment, ...]) -> None:
         for assignment in assignments:

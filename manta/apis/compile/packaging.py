@@ -34,6 +34,12 @@ class Package(NamedTuple):
     requirements: tuple[str, ...]
     along: tuple[str, ...] = ()
 
+    @property
+    def entry(self) -> bytes | str:
+        """The source that runs first."""
+        name = str(self.files[ENTRY])
+        return self.files.get(name) or self.files[f"{name}/__init__.py"]
+
 
 class Wanted(NamedTuple):
     """A registered module, by name and version or range."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from manta.apis.compile.packaging import Wanted, find_program, locate, package
+from manta.apis.compile.meetings import meets
+from manta.apis.compile.packaging import Package, Wanted, find_program, locate, package
 from manta.apis.compile.values import payload, to_blob
 from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.graph import Graph, Vertex
@@ -112,7 +113,7 @@ def compile_module(module: Module) -> tuple[ModuleSpec, dict[str, Encoded], list
     source = locate(module, folders)
     found = find_program(module, folders) if isinstance(source, Wanted) else source
     notes: list[str] = []
-    return _local(module, found, folders, blobs, notes), blobs, notes
+    return _local(module, package(module, found, folders), blobs, notes), blobs, notes
 
 
 def finish(prepared: Prepared, registered: Registered) -> Compiled:
@@ -120,11 +121,14 @@ def finish(prepared: Prepared, registered: Registered) -> Compiled:
     definition, graph, schedule, *_ = prepared
     blobs: dict[str, Encoded] = {}
     notes: list[str] = []
-    modules, names, versioned = _modules(prepared, registered, blobs, notes)
+    modules, names, versioned, sources = _modules(prepared, registered, blobs, notes)
     return Compiled(
         SwarmSpec(
             name=definition.name,
-            tasks=tuple(_task(vertex, names[vertex.task.module]) for vertex in graph.vertices),
+            tasks=tuple(
+                _task(vertex, names[vertex.task.module], sources.get(vertex.task.module, b""))
+                for vertex in graph.vertices
+            ),
             modules=modules,
             globals=_globals(definition.globals, blobs),
             max_iteration=definition.max_iteration,
@@ -170,8 +174,11 @@ def _globals(values: dict[str, Any], blobs: dict[str, Encoded]) -> dict[str, Pay
 
 def _modules(
     prepared: Prepared, registered: Registered, blobs: dict[str, Encoded], notes: list[str]
-) -> tuple[tuple[ModuleSpec, ...], dict[Module, str], tuple[ModuleSpec, ...]]:
-    """Returns the specifications, the name of each module in them, and those to register.
+) -> tuple[
+    tuple[ModuleSpec, ...], dict[Module, str], tuple[ModuleSpec, ...], dict[Module, bytes | str]
+]:
+    """Returns the specifications, the name of each module in them, those to register, and the
+    source of those that are here.
 
     Equal modules are merged; different ones that would share a name are numbered.
     """
@@ -179,6 +186,7 @@ def _modules(
     names: dict[Module, str] = {}
     taken: set[str] = set()
     versioned: dict[ModuleSpec, None] = {}
+    sources: dict[Module, bytes | str] = {}
     for module, source in prepared.sources.items():
         known = registered.get(source, "") if isinstance(source, Wanted) else ""
         if isinstance(known, ModuleSpec):
@@ -186,7 +194,10 @@ def _modules(
         else:
             folders = prepared.folders
             found = find_program(module, folders, known) if isinstance(source, Wanted) else source
-            written = _local(module, found, folders, blobs, notes)
+            packed = package(module, found, folders)
+            if packed is not None:
+                sources[module] = packed.entry
+            written = _local(module, packed, blobs, notes)
             if written.version is not None:
                 versioned[written] = None
         if written not in specs:
@@ -197,17 +208,12 @@ def _modules(
             taken.add(name)
             specs[written] = _renamed(written, name)
         names[module] = specs[written].name
-    return tuple(specs.values()), names, tuple(versioned)
+    return tuple(specs.values()), names, tuple(versioned), sources
 
 
 def _local(
-    module: Module,
-    found: Path | None,
-    folders: Sequence[Path],
-    blobs: dict[str, Encoded],
-    notes: list[str],
+    module: Module, packed: Package | None, blobs: dict[str, Encoded], notes: list[str]
 ) -> ModuleSpec:
-    packed = package(module, found, folders)
     if packed is not None and packed.along:
         notes.append(
             f"Module {module.name} takes along what it imports and lies beside it: "
@@ -246,7 +252,8 @@ def _renamed(spec: ModuleSpec, name: str) -> ModuleSpec:
     return spec if spec.name == name else replace(spec, name=name)
 
 
-def _task(vertex: Vertex, module: str) -> TaskSpec:
+def _task(vertex: Vertex, module: str, source: bytes | str) -> TaskSpec:
+    """`source` is that of the module's program, empty if it is not here."""
     task = vertex.task
     for argument, default in _NOT_YET.items():
         if (given := getattr(task, argument)) != default:
@@ -273,6 +280,7 @@ def _task(vertex: Vertex, module: str) -> TaskSpec:
         retries=task.retries,
         quorum=task.quorum,
         deadline=task.deadline,
+        meets=meets(source, task.class_name),
     )
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +33,14 @@ def _port(name: str, words: str, default: int) -> Callable[[Command], Command]:
     return click.option(name, type=click.IntRange(1, 65535), help=words)
 
 
+class _Seconds(click.FloatRange):
+    """A range that has no place for `nan`, which is neither below nor above any bound."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        found = super().convert(value, param, ctx)
+        return found if found == found else self.fail(f"{value} is not a number.", param, ctx)
+
+
 @click.group(cls=Group)
 def manager() -> None:
     """Start, stop, back up and restore a manager on this machine."""
@@ -53,7 +61,7 @@ for command in (backup, restore, verify):
 @_port("--bulk-port", "Where large values move.", 50053)
 @click.option(
     "--lease",
-    type=click.FloatRange(2, 7 * 86400),
+    type=_Seconds(2, 7 * 86400),
     metavar="SECONDS",
     help="How long a node may be silent before it counts as lost.  "
     "[default: as at the last start, at first 20]",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from manta.protocol.node import Capabilities, Load
-from manta.protocol.spec import NetworkSpec, TaskSpec
+from manta.protocol.spec import NetworkSpec, ResourceSpec, TaskSpec
 
 SHOWN = 6
 """Names listed in one sentence; more are counted."""
@@ -31,6 +31,17 @@ class NodeView:
     notice: str = ""
     assigned: int = 0
     load: Load = field(default_factory=Load)
+
+
+def places(node: NodeView, asked: ResourceSpec | None) -> int:
+    """How many instances that ask for this may run on the node at the same time, at most."""
+    has = node.capabilities
+    bounds = [has.max_concurrent_tasks]
+    if asked is not None and asked.cpu:
+        bounds.append(int(has.cores / asked.cpu + 1e-9))
+    if asked is not None and asked.memory:
+        bounds.append(has.memory // asked.memory)
+    return min(bounds)
 
 
 def ids_of(names: Iterable[str], nodes: Sequence[NodeView]) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from itertools import cycle
 
 import msgspec
 
-from manta.manager.placement.demand import Demand, datasets_of
-from manta.manager.placement.nodes import NodeView, ids_of, listed
+from manta.manager.placement.demand import Demand, datasets_of, resources_of
+from manta.manager.placement.nodes import NodeView, ids_of, listed, places
 from manta.manager.placement.rules import RULES, Refusal, judge, quoted, runs_plain_processes
 from manta.protocol.spec import TaskSpec
 from manta.protocol.user import Verdict
@@ -64,6 +64,8 @@ def place(demand: Demand, nodes: Sequence[NodeView], window: int = WINDOW) -> Ou
     if problem:
         return Outcome((), tuple(verdicts), (problem,))
     chosen, why = _choose(demand, eligible)
+    if problem := _cannot_meet(demand, chosen):
+        return Outcome((), tuple(verdicts), (problem,))
     taken = {node.id for node in chosen}
     for node in eligible:
         rule, reason = ("method", why) if node.id in taken else ("maximum", f"not taken: {why}")
@@ -171,6 +173,25 @@ def _missing_datasets(demand: Demand, nodes: list[NodeView]) -> str:
 
 def _some(names: Iterable[str]) -> str:
     return listed([*map(repr, names)])
+
+
+def _cannot_meet(demand: Demand, chosen: Sequence[NodeView]) -> str:
+    """Why instances that wait for each other never all run: those that run keep the places."""
+    task, wanted = demand.task, demand.task.replicas
+    if not task.meets or wanted is None or demand.replace:
+        return ""  # without replicas each node has one
+    asked, count = resources_of(task, demand.module), len(chosen)
+    # Instances are dealt in turn: this many fit before the next would have to wait on its node.
+    room = min(place + count * places(node, asked) for place, node in enumerate(chosen))
+    if wanted <= room:
+        return ""
+    there = sum(places(node, asked) for node in chosen)
+    return (
+        f"Task {task.alias!r} cannot be placed: all its {wanted} instances wait for each other "
+        f"({task.meets}), and of {wanted} on {listed([node.alias for node in chosen])} (places: "
+        f"{there}) some would be queued behind those that wait for them; give it at most "
+        f"{room} replicas, or nodes more places (max_concurrent_tasks)."
+    )
 
 
 # Which of the eligible nodes a task takes, and in which order.

@@ -65,6 +65,7 @@ from manta.manager.swarm.messages import (
 from manta.manager.swarm.reads import exchange as exchange_queries
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.reads.lines import Lines
+from manta.manager.swarm.reads.meetings import queued_behind
 from manta.manager.swarm.reads.polls import ExchangePolls, Feeds, Situation
 from manta.protocol import user
 from manta.protocol.codes import Code
@@ -126,7 +127,12 @@ class SwarmSupervisor(Actor):
             self._perform,
         )
         self._feeds = Feeds(LongPolls(self), self._machine, self._commits, self._situation)
-        self._exchange = ExchangePolls(LongPolls(self, everything=()), self._machine, self._commits)
+        self._exchange = ExchangePolls(
+            LongPolls(self, everything=()),
+            self._machine,
+            self._commits,
+            lambda: self._view.node_views,
+        )
         self._lines = Lines(
             self,
             self._context,
@@ -195,6 +201,7 @@ class SwarmSupervisor(Actor):
 
     def on_stop(self, reason: ExitReason) -> None:
         self._view.held.pop(self._swarm_id, None)
+        self._view.queued.pop(self._swarm_id, None)
 
     def receive(self, message: object) -> object:
         trouble = self._writer.trouble
@@ -283,7 +290,22 @@ class SwarmSupervisor(Actor):
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
         self._take_snapshot()
+        if self._swarm_id in self._view.queued or any("collective" in one for one in topics):
+            self._note_queue()
         self._exchange.polls.wake(*topics)
+
+    def _note_queue(self) -> None:
+        """Publishes who is queued while others wait for it."""
+        nodes = self._view.node_views_for
+        sentence = queued_behind(self._machine.data, lambda: nodes(self._swarm_id))
+        if sentence == self._view.queued.get(self._swarm_id, ""):
+            return
+        if sentence:
+            self._view.queued[self._swarm_id] = sentence
+        else:
+            del self._view.queued[self._swarm_id]
+        self._context.revisions.swarms.changed(self._swarm_id)
+        self._feeds.noticed()
 
     def _answer(self, asked: AskPlacement) -> SwarmEvent | None:
         """None if it is no longer wanted."""

@@ -19,6 +19,7 @@ from manta.manager.messages import CountActiveSwarms
 from manta.manager.store.interface import Put
 from manta.manager.store.records import ClusterRecord
 from manta.manager.store.sqlite import SqliteStore
+from manta.manager.swarm import supervisor
 from manta.manager.swarm.messages import Orders
 from manta.protocol.clusters import (
     ClusterInfo,
@@ -427,6 +428,7 @@ def test_a_cluster_is_not_deleted_under_a_swarm_whose_start_it_has_yet_to_hear_o
 
     nodes(1, silent)
     monkeypatch.setattr(ClusterSupervisor, "_orders", hold)
+    monkeypatch.setattr(supervisor, "ORDERED", 0.1)
     deploy(admin, round_trip())
     assert held.wait(10)
     with ThreadPoolExecutor(1) as pool:
@@ -471,6 +473,24 @@ def test_a_deletion_that_waits_is_not_carried_out_for_who_lost_the_right_meanwhi
     assert isinstance(error, Refused)
     assert error.code == code
     assert [found.name for found in admin.ask(ListClusters()).clusters] == ["lab"]
+
+
+def test_a_swarm_that_was_started_is_counted_by_its_cluster_at_once(
+    admin: Client, cluster: ClusterInfo, nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes(1, silent)
+    swarm_id = admin.ask(SendSwarm("lab", round_trip())).swarm_id
+    take = ClusterSupervisor._orders
+
+    def late(self: ClusterSupervisor, orders: Orders) -> None:
+        if orders.info is not None and orders.info.status == "ACTIVE":
+            time.sleep(0.3)  # what the cluster had to do first
+        take(self, orders)
+
+    monkeypatch.setattr(ClusterSupervisor, "_orders", late)
+    admin.ask(StartSwarm(swarm_id))
+    assert admin.refusal(DeleteCluster("lab")).code == Code.WRONG_STATE
+    assert admin.ask(ListSwarms()).swarms[0].status == "ACTIVE"
 
 
 def test_a_stop_that_the_manager_did_not_live_to_pass_on_reaches_the_swarms(

@@ -15,6 +15,7 @@ from manta.manager.placement.nodes import listed
 from manta.manager.swarm import networks
 from manta.manager.swarm.exchange import Collective, Route, Sender, Topic
 from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads.meetings import Nodes, deadlock
 from manta.manager.swarm.sentences import label
 from manta.manager.swarm.state import Phase, SwarmData, TaskRun
 from manta.protocol.base import Instance
@@ -56,8 +57,10 @@ def topic_of(read: ExchangeRead) -> Topic:
             assert_never(read)
 
 
-def answer(machine: SwarmMachine, read: ExchangeRead) -> Exchanged | PeerInstances | Checkpoint:
-    """What the waiting task is told as things stand. Raises Refused."""
+def answer(
+    machine: SwarmMachine, read: ExchangeRead, nodes: Nodes = tuple
+) -> Exchanged | PeerInstances | Checkpoint:
+    """What the waiting task is told as things stand; `nodes` are the cluster's. Raises Refused."""
     data, at = machine.data, read.instance
     if at not in data.live:
         sentence = f"{at} was ended: it waits for nothing any more."
@@ -75,7 +78,7 @@ def answer(machine: SwarmMachine, read: ExchangeRead) -> Exchanged | PeerInstanc
         case ReadMessage():
             return _message(data, read)
         case ReadContributions():
-            return _contributions(data, read)
+            return _contributions(data, read, nodes)
         case ReadLock():
             return _lock(data, read)
         case _:
@@ -190,7 +193,7 @@ def _downstream(data: SwarmData, alias: str) -> set[str]:
 # Collectives.
 
 
-def _contributions(data: SwarmData, read: ReadContributions) -> Exchanged:
+def _contributions(data: SwarmData, read: ReadContributions, nodes: Nodes) -> Exchanged:
     at = read.instance
     run = data.runs[at.iteration][at.alias]
     key = (at.iteration, at.alias, read.number)
@@ -224,6 +227,8 @@ def _contributions(data: SwarmData, read: ReadContributions) -> Exchanged:
     if lost and read.on_loss == "raise" and len(wanted) - len(lost) < enough:
         named = listed([_standing(run, rank) for rank in lost])
         return _never("PeerLost", f"{read.kind} waits for {named} in vain.")
+    if stuck := deadlock(data, read, nodes):
+        return _never("CollectiveError", stuck)
     named = listed([_standing(run, rank) for rank in missing])
     return Exchanged(False, sentence=f"{read.kind} waits for {named}")
 

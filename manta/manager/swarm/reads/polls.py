@@ -18,6 +18,7 @@ from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.reads.exchange import answer as answer_read
 from manta.manager.swarm.reads.exchange import topic_of
+from manta.manager.swarm.reads.meetings import Nodes
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Exchanged, ExchangeRead
 from manta.protocol.states import SwarmState
@@ -116,6 +117,7 @@ class ExchangePolls:
     polls: LongPolls[Topic]
     machine: SwarmMachine
     commits: Commits
+    nodes: Nodes
 
     def open(self, read: ExchangeRead, reply: Reply) -> None:
         wait = getattr(read, "wait", 0.0)
@@ -123,7 +125,7 @@ class ExchangePolls:
 
     def _try(self, read: ExchangeRead, reply: Reply, last: bool) -> bool:
         try:
-            answer = answer_read(self.machine, read)
+            answer = answer_read(self.machine, read, self.nodes)
         except Refused as refusal:
             reply.fail(refusal)
             return True

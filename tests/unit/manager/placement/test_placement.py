@@ -433,3 +433,53 @@ def test_an_image_that_plain_processes_do_not_use_is_said() -> None:
     outcome = place(asked, [NodeView("id1", "node-1", PLAIN)])
     assert nodes_of(outcome) == ["id1"]
     assert "the image 'manta_light:pytorch' is not used" in outcome.verdicts[0].reason
+
+
+# Instances that wait for each other.
+
+
+@pytest.mark.parametrize(
+    ("replicas", "count", "module", "fits"),
+    [
+        (4, 2, None, True),
+        (5, 2, None, False),
+        (6, 3, None, True),
+        (2, 1, None, True),
+        (3, 1, None, False),
+        (2, 2, ModuleSpec("m", resources=ResourceSpec(cpu=1.0)), True),
+        (3, 2, ModuleSpec("m", resources=ResourceSpec(cpu=1.0)), False),
+    ],
+)
+def test_replicas_that_wait_for_each_other_have_a_place_each(replicas, count, module, fits):
+    asked = demand(replicas=replicas, meets="barrier", module=module)
+    outcome = place(asked, views(count))
+    if fits:
+        assert len(nodes_of(outcome)) == replicas
+        return
+    [problem] = outcome.problems
+    assert problem.startswith(
+        f"Task 'w' cannot be placed: all its {replicas} instances wait for each other (barrier)"
+    )
+    assert "some would be queued behind those that wait for them" in problem
+    assert place(demand(replicas=replicas, module=module), views(count)).problems == ()
+
+
+def test_the_number_of_replicas_that_would_fit_is_the_largest_that_does():
+    nodes = [
+        NodeView(f"id{n}", f"node-{n}", Capabilities(max_concurrent_tasks=room))
+        for n, room in enumerate((4, 1, 3), 1)
+    ]
+    [problem] = place(demand(replicas=20, meets="all_reduce"), nodes).problems
+    most = int(problem.partition("at most ")[2].partition(" ")[0])
+    assert not place(demand(replicas=most, meets="all_reduce"), nodes).problems
+    assert place(demand(replicas=most + 1, meets="all_reduce"), nodes).problems
+
+
+def test_a_task_without_replicas_has_one_instance_on_each_node():
+    assert len(nodes_of(place(demand(meets="barrier"), views(5)))) == 5
+
+
+def test_replicas_that_never_fit_are_refused_before_anything_runs():
+    spec = SwarmSpec("s", (TaskSpec("w", "m", replicas=9, meets="barrier"),), (ModuleSpec("m"),))
+    assert "at most 4 replicas" in check(spec, views(2)).problems[0]
+    assert check(spec, views(5)).problems == ()

@@ -1,0 +1,109 @@
+"""Which instances of a task are queued behind others that wait for them.
+
+A collective that waits for all needs all instances to run at the same time. A node runs as many
+as it has places, and queues the rest in the order in which it was given them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from manta.manager.placement.demand import resources_of
+from manta.manager.placement.nodes import NodeView, listed, places
+from manta.manager.swarm.sentences import label
+from manta.manager.swarm.state import Attempt, Phase, SwarmData, TaskRun
+from manta.protocol.exchange import ReadContributions
+from manta.protocol.states import AttemptState
+
+WAITS_FOR_ALL = frozenset({"barrier", "all_reduce", "all_gather", "reduce_scatter"})
+"""Kinds of collectives that no instance leaves before all others have come."""
+
+Nodes = Callable[[], Sequence[NodeView]]
+
+
+def deadlock(data: SwarmData, read: ReadContributions, nodes: Nodes) -> str:
+    """Why the collective can never be complete, or nothing: an instance is queued on a node of
+    which every place is taken by instances that wait in this collective."""
+    if read.kind not in WAITS_FOR_ALL:
+        return ""
+    at, kind = read.instance, read.kind
+    run, come = data.runs[at.iteration][at.alias], _come(data, read)
+    late = {one.node_id for one in _live(run) if _is_queued(one) and one.instance.index not in come}
+    if not late:
+        return ""
+    asked = resources_of(run.spec, data.graph.modules[run.spec.module])
+    for node in nodes():
+        if node.id not in late:
+            continue
+        attempts = [one for one in _live(run) if one.node_id == node.id]
+        queued = [one for one in attempts if _is_queued(one) and one.instance.index not in come]
+        holders = [one for one in attempts if one.state is AttemptState.RUNNING]
+        room = places(node, asked)
+        if len(holders) >= room and all(one.instance.index in come for one in holders):
+            many = f"has {room} place{'s' * (room != 1)} for {len(attempts)} of them"
+            return (
+                f"{kind} can never end: {_names(queued)} {_are(queued)} queued on "
+                f"{queued[0].node_alias} behind {_names(holders)}, which wait for them there "
+                f"(the node {many}); give {at.alias!r} fewer replicas, or its nodes more places "
+                "(max_concurrent_tasks)."
+            )
+    return ""
+
+
+def queued_behind(data: SwarmData, nodes: Nodes) -> str:
+    """Who is queued, while others of its task wait for it in a collective; or nothing."""
+    latest: dict[str, int] = {}
+    for iteration, alias, number in data.exchange.collectives:
+        if iteration == data.iteration:
+            latest[alias] = max(number, latest.get(alias, 0))
+    said: list[str] = []
+    for alias, number in latest.items():
+        run = data.runs[data.iteration][alias]
+        kinds = data.exchange.collectives[data.iteration, alias, number].kinds
+        kind = next(iter(kinds.values()))
+        if run.phase is not Phase.RUNNING or kind not in WAITS_FOR_ALL:
+            continue
+        late_on: dict[str, list[Attempt]] = {}
+        for one in filter(_is_queued, _live(run)):
+            late_on.setdefault(one.node_id, []).append(one)
+        for node in nodes() if late_on else ():
+            if node.id not in late_on:
+                continue
+            late = late_on[node.id]
+            given = node.assigned + data.held.get(node.id, 0)
+            over = given - node.capabilities.max_concurrent_tasks
+            if (behind := late[max(0, len(late) - over) :]) and over > 0:
+                room = node.capabilities.max_concurrent_tasks
+                said.append(
+                    f"{_names(behind)} {_are(behind)} queued on {node.alias}, whose {room} places "
+                    f"are taken, and others of {alias!r} wait for them ({kind})"
+                )
+    return f"{listed(said, '; ')}." if said else ""
+
+
+def _come(data: SwarmData, read: ReadContributions) -> frozenset[int]:
+    """Ranks that have come to the collective. In an all_reduce all but rank 0 wait for what it
+    makes of their values, which is a collective of its own, the next."""
+    at, numbers = read.instance, [read.number]
+    if read.kind == "all_reduce" and read.ranks == (0,):
+        numbers.append(read.number - 1)
+    found = (data.exchange.collectives.get((at.iteration, at.alias, one)) for one in numbers)
+    return frozenset(rank for one in found if one is not None for rank, _ in one.parts)
+
+
+def _live(run: TaskRun) -> list[Attempt]:
+    """In the order of their ranks."""
+    return [one.last for one in run.instances if not one.last.state.final]
+
+
+def _is_queued(attempt: Attempt) -> bool:
+    """It has not begun: it is queued, or being started."""
+    return attempt.state is AttemptState.PLACED
+
+
+def _names(attempts: Iterable[Attempt]) -> str:
+    return listed([label(attempt) for attempt in attempts])
+
+
+def _are(attempts: list[Attempt]) -> str:
+    return "is" if len(attempts) == 1 else "are"
