@@ -155,6 +155,7 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     shell("manager verify")
     shell("manager backup", "manager.backup")
     shell("manager stop")
+    shell("manager reset-password")
     shell("manager restore", "manager.backup", "--replace")
 
     shell("up", "--nodes", 1, "--background")
