@@ -15,6 +15,11 @@ LONGEST_TEXT = 16 * 1024
 LONGEST_WAIT = 366 * 86400.0
 """Seconds; longer waits are cut to this."""
 _LARGEST = 2**53
+_DTYPES = (
+    *("float64", "float32", "float16", "bfloat16", "complex128", "complex64"),
+    *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"),
+)
+_ALIASES = {"float": "float64", "int": "int64", "complex": "complex128"}
 
 
 def name(what: str, value: object) -> str:
@@ -97,3 +102,14 @@ def one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises ValueError."""
     if value not in allowed:
         raise ValueError(f"{what} is {value!r:.60}: give one of {', '.join(allowed)}.")
+
+
+def dtype(value: object) -> str | None:
+    """The name of a dtype, of numpy's, torch's or Python's, or None. Raises ValueError."""
+    if value is None:
+        return None
+    name = value if isinstance(value, str) else getattr(value, "name", None)
+    name = name or getattr(value, "__name__", None) or str(value).removeprefix("torch.")
+    name = _ALIASES.get(name, name)
+    one_of("dtype", name, _DTYPES)
+    return str(name)

@@ -50,8 +50,8 @@ class NothingSent(LightError):
 
 
 class CollectiveError(LightError):
-    """The instances of a task cannot meet in this call: they make different ones, or never run
-    at the same time."""
+    """The instances of a task cannot meet in this call: they make different ones, never run at the
+    same time, or give values that make no outcome together."""
 
 
 class NodeLost(LightError):

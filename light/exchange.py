@@ -116,6 +116,7 @@ class Exchange:
         value: Any,
         op: str = "sum",
         on_peer_lost: str = "raise",
+        dtype: Any = None,
         timeout: float | None = None,
     ) -> Any:
         """The reduction of all instances' values, the same to the bit for each of them.
@@ -123,9 +124,17 @@ class Exchange:
         `value`: a number, an array, a tensor, or a nest of dicts and lists of these, of one form
         everywhere. `op`: sum, mean, min, max or prod. `on_peer_lost`: "raise" raises PeerLost
         when an instance is lost before it contributed, "continue" reduces over what those
-        contributed that are left. Raises CollectiveError.
+        contributed that are left.
+
+        Arrays, tensors and numpy's scalars keep shape and dtype, or come back in `dtype` ("int64",
+        numpy.float32, torch.float64, ...). Floats below 32 bits are reduced in float32. Integers
+        are exact: an outcome that their dtype can't hold raises CollectiveError, and a mean is
+        rounded to the nearest, half to even, with a warning. Bools have no sum (`dtype="int64"`
+        counts them), and a mean where all are the same. Python's numbers stay Python's.
+        Raises CollectiveError, TypeError for what cannot be reduced.
         """
         arguments.one_of("op", op, OPS)
+        name = arguments.dtype(dtype)
         arguments.one_of("on_peer_lost", on_peer_lost, ("raise", "continue"))
         number = _next_number(2)
         goes_on = on_peer_lost == "continue"
@@ -143,7 +152,7 @@ class Exchange:
         # A lost peer does not come back: what there is to reduce is the same for all.
         parts = _collect(number, "all_reduce", timeout, on_loss=on_peer_lost)
         try:
-            outcome = reduce([(part.rank, part.value) for part in parts], op)
+            outcome = reduce([(part.rank, part.value) for part in parts], op, name)
         except Exception as error:
             if not self.rank:  # tell all why there is no outcome: outcomes are never text
                 _contribute(number + 1, "all_reduce", str(error) or type(error).__name__)
@@ -152,20 +161,23 @@ class Exchange:
             _contribute(number + 1, "all_reduce", outcome)
         return outcome
 
-    def reduce_scatter(self, value: Any, op: str = "sum", timeout: float | None = None) -> Any:
-        """This rank's part of the reduction.
+    def reduce_scatter(
+        self, value: Any, op: str = "sum", timeout: float | None = None, dtype: Any = None
+    ) -> Any:
+        """This rank's part of the reduction, by the rule of `all_reduce`.
 
         `value` is a list of `size` parts, or an array that is cut into as many along its first
-        axis (as numpy.array_split does). Raises CollectiveError, PeerLost.
+        axis (as numpy.array_split does). Raises CollectiveError, PeerLost, TypeError.
         """
         arguments.one_of("op", op, OPS)
+        name = arguments.dtype(dtype)
         number = _next_number(1)
         form = form_of(value)  # arrays of different lengths would be cut at different places
         for rank, part in enumerate(_split(value, self.size)):
             _contribute(number, "reduce_scatter", [form, part], to=rank)
         parts = _collect(number, "reduce_scatter", timeout)
         check_forms([(part.rank, part.value[0]) for part in parts])
-        return reduce([(part.rank, part.value[1]) for part in parts], op)
+        return reduce([(part.rank, part.value[1]) for part in parts], op, name)
 
     def all_gather(self, value: Any, timeout: float | None = None) -> list[Any]:
         """All instances' values, by rank. Raises PeerLost."""

@@ -1,51 +1,87 @@
 """Reduces values of several instances to one, element by element, in the order of their ranks.
 
 A value is a number, an array or a tensor, or a nest of dicts and lists of these. The order is
-the same wherever it is done, and so is the outcome, to the bit.
+the same wherever it is done, and so is the outcome, to the bit. There is one rule, for numpy and
+torch alike:
+
+- Arrays, tensors and numpy's scalars keep their shape, their kind and their dtype, unless another
+  dtype is asked for.
+- Floats and complex numbers are reduced in their own precision, those below 32 bits in float32.
+  What is too large is infinite, but no mean of finite numbers is. NaN prevails.
+- Integers are exact. An outcome that their dtype can't hold raises CollectiveError. A mean is
+  rounded to the nearest, half to even, and a warning says so.
+- Bools have min, max and prod, and a mean where all are the same. Times have what means something:
+  dates mean, min and max, durations a sum too; NaT prevails. Complex numbers have no min and max.
+- Python's own numbers have no dtype: a sum of bools is an int, integers have no bounds, a mean is
+  a float. Together with numpy's scalars they make Python's numbers.
+- What has no meaning is refused: other dtypes, masked arrays, values of different forms.
 """
 
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from manta.light.array_reduction import Refused, reduce_arrays
 from manta.light.errors import CollectiveError
 
 OPS = ("sum", "mean", "min", "max", "prod")
 
 
-def reduce(values: Sequence[tuple[int, Any]], op: str) -> Any:
+def reduce(values: Sequence[tuple[int, Any]], op: str, dtype: str | None = None) -> Any:
     """The reduction of `values`, pairs of rank and value, of which there is at least one.
 
-    Numbers stay numbers: a sum of bools is an int, a mean a float. Arrays keep their dtype, except
-    that the mean of integers or bools is float64 and their sum at least int64, as numpy has it.
-    Raises CollectiveError, which names the place and two ranks, when values do not match.
+    `dtype` is what arrays, tensors and numpy's scalars are reduced in and come back with. Raises
+    CollectiveError, which names the place, where values do not match (it names two ranks) or an
+    outcome does not fit, and TypeError for what cannot be reduced.
     """
     if op not in OPS:
         raise ValueError(f"op is {op!r}: give one of {', '.join(OPS)}.")
-    return _reduce(values, op, "value")
+    rounded: list[str] = []
+    outcome = _reduce(values, op, dtype, "value", rounded)
+    if rounded:
+        more = f" and {len(rounded) - 1} more places" if len(rounded) > 1 else ""
+        warnings.warn(
+            f"The mean of the integers in {rounded[0]}{more} has fractions and was rounded, as "
+            'integers stay integers: give dtype="float64" to keep them.',
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return outcome
 
 
-def _reduce(values: Sequence[tuple[int, Any]], op: str, where: str) -> Any:
-    check_forms([(rank, form_of(value)) for rank, value in values], where)
-    first = values[0][1]
+def _reduce(
+    values: Sequence[tuple[int, Any]], op: str, dtype: str | None, where: str, rounded: list[str]
+) -> Any:
+    """`rounded` takes the places of integers whose mean was rounded."""
+    ranks = [rank for rank, _ in values]
+    leaves = _alike([value for _, value in values])
+    check_forms([(rank, form_of(leaf)) for rank, leaf in zip(ranks, leaves, strict=True)], where)
+    first = leaves[0]
     if isinstance(first, dict):
         return {
-            key: _reduce([(r, value[key]) for r, value in values], op, f"{where}[{key!r}]")
+            key: _reduce([(r, v[key]) for r, v in values], op, dtype, f"{where}[{key!r}]", rounded)
             for key in first
         }
     if isinstance(first, list | tuple):
         items = [
-            _reduce([(r, value[i]) for r, value in values], op, f"{where}[{i}]")
+            _reduce([(r, v[i]) for r, v in values], op, dtype, f"{where}[{i}]", rounded)
             for i in range(len(first))
         ]
         return type(first)(items) if type(first) in (list, tuple) else items
-    leaves = [value for _, value in values]
-    if isinstance(first, bool | int | float):
-        return _NUMBERS[op](leaves)
-    if hasattr(first, "shape") and hasattr(first, "dtype"):
-        return _arrays(leaves, op)
+    try:
+        if _is_array(first):
+            outcome, is_exact = reduce_arrays(leaves, op, dtype)
+            if not is_exact:
+                rounded.append(where)
+            return outcome[()] if _is_numpys_scalar(first) else outcome
+        if isinstance(first, bool | int | float):
+            return _numbers(leaves, op)
+    except Refused as refused:
+        raise refused.error(f"{where} {refused}") from None
     raise TypeError(
         f"{where} is a {type(first).__name__}, which cannot be reduced: give numbers, arrays, "
         "tensors, or dicts and lists of these."
@@ -64,69 +100,81 @@ def check_forms(forms: Sequence[tuple[int, str]], where: str = "value") -> None:
 
 
 def form_of(value: Any) -> str:
-    """What must be the same for all ranks, in words."""
+    """What must be the same for all ranks, in words.
+
+    The order of bytes need not: that of the lowest rank is kept.
+    """
     if isinstance(value, dict):
         return f"a dict of {sorted(map(repr, value))}"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"an array of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if _is_array(value):
+        dtype = getattr(value.dtype, "name", value.dtype)
+        if _is_numpys_scalar(value):
+            return f"a number of dtype {dtype}"
+        return f"an array of shape {tuple(value.shape)} and dtype {dtype}"
     if isinstance(value, bool | int | float):
         return "a number"
     return f"a {type(value).__name__}"
 
 
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def _is_numpys_scalar(value: Any) -> bool:
+    numpy: Any = sys.modules.get("numpy")
+    return isinstance(value, getattr(numpy, "generic", ()))
+
+
+def _alike(leaves: list[Any]) -> list[Any]:
+    """With numpy's scalars as Python's numbers where both meet."""
+    is_numpys = [_is_numpys_scalar(leaf) for leaf in leaves]
+    if all(is_numpys) or not any(is_numpys):
+        return leaves
+    others = (leaf for leaf, numpys in zip(leaves, is_numpys, strict=True) if not numpys)
+    if not all(isinstance(other, bool | int | float) for other in others):
+        return leaves
+    return [
+        leaf.item() if numpys and leaf.dtype.kind in "biuf" else leaf
+        for leaf, numpys in zip(leaves, is_numpys, strict=True)
+    ]
+
+
+def _numbers(values: Sequence[Any], op: str) -> Any:
+    """Raises Refused where a float can't hold what integers make."""
+    try:
+        return _NUMBERS[op](values)
+    except OverflowError:
+        raise Refused(f"has a {op} beyond any float: give smaller integers.") from None
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    if not any(isinstance(value, float) for value in values):
+        return sum(values)
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond any float, or infinity less infinity
+        return sum(map(float, values))
+
+
+def _mean(values: Sequence[Any]) -> float:
+    count = len(values)
+    total = _sum(values)
+    if not isinstance(total, float) or math.isfinite(total):
+        return float(total / count)
+    bits = count.bit_length()  # smaller by a power of two, which changes no digit
+    return math.ldexp(_sum([math.ldexp(value, -bits) for value in values]) / count, bits)
+
+
+def _extreme(fold: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
+    return lambda values: next((value for value in values if value != value), fold(values))
+
+
 _NUMBERS: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "sum": sum,
-    "mean": lambda values: math.fsum(values) / len(values),
-    "min": min,
-    "max": max,
+    "sum": _sum,
+    "mean": _mean,
+    "min": _extreme(min),
+    "max": _extreme(max),
     "prod": math.prod,
 }
-
-
-def _arrays(values: Sequence[Any], op: str) -> Any:
-    if type(values[0]).__module__.partition(".")[0] == "torch":
-        return _tensors(values, op)
-    import numpy
-
-    first = values[0]
-    if op in ("min", "max"):
-        fold = numpy.minimum if op == "min" else numpy.maximum
-        total = numpy.array(first)
-        for value in values[1:]:
-            fold(total, value, out=total)
-        return total
-    kind = numpy.result_type(first)
-    if kind.kind in "bui":
-        dtype: Any = numpy.float64 if op == "mean" else numpy.sum(numpy.zeros(0, kind)).dtype
-    else:
-        dtype = kind
-    total = numpy.array(first, dtype=dtype)
-    for value in values[1:]:
-        if op == "prod":
-            total *= value
-        else:
-            total += value
-    if op == "mean":
-        total /= len(values)
-    return total
-
-
-def _tensors(values: Sequence[Any], op: str) -> Any:
-    import torch
-
-    first = values[0]
-    if op == "mean" and not (first.is_floating_point() or first.is_complex()):
-        first = first.to(torch.float64)
-    elif op in ("sum", "prod") and first.dtype == torch.bool:
-        first = first.to(torch.int64)
-    total = first.clone()
-    for value in values[1:]:
-        if op in ("min", "max"):
-            total = torch.minimum(total, value) if op == "min" else torch.maximum(total, value)
-        elif op == "prod":
-            total = total * value
-        else:
-            total = total + value
-    return total / len(values) if op == "mean" else total

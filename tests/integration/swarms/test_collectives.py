@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from manta import UserAPI
@@ -140,6 +141,41 @@ def test_every_reduction_of_nests(api: UserAPI, op: str) -> None:
         assert array.dtype == "float32"
         assert array.tolist() == [[expected] * 2] * 2
         assert (number, scalar) == (expected, expected)
+
+
+def test_reductions_keep_kinds_and_dtypes_and_overflows_are_told_to_all(api: UserAPI) -> None:
+    code = """
+        import numpy as np
+        from manta.light import World
+        def main():
+            world = World()
+            scalar = world.all_reduce(np.float32(2.5), op="mean")
+            zero = world.all_reduce(np.array(1, "i4"))
+            big = np.array([1_000_000_000], "i4")
+            try:
+                world.all_reduce(big)
+            except Exception as error:
+                told = [type(error).__name__, str(error)]
+            wide = world.all_reduce(big, dtype=np.int64)
+            part = world.reduce_scatter(np.full(3, 100, "u1"), dtype="float")
+            try:
+                world.all_reduce(big, dtype="int65")
+            except ValueError as error:
+                wrong = str(error)
+            return [scalar, zero, told, wide, part, wrong]
+        """
+    for scalar, zero, told, wide, part, wrong in outputs(api, One(code)):
+        assert type(scalar) is np.float32
+        assert isinstance(zero, np.ndarray)
+        assert (zero.shape, zero.dtype, int(zero)) == ((), "int32", 3)
+        assert told == [
+            "CollectiveError",
+            "value has the sum 3000000000, which int32 can't hold: "
+            'give dtype="int64" or "float64".',
+        ]
+        assert (wide.dtype, wide.tolist()) == ("int64", [3_000_000_000])
+        assert (part.dtype, part.tolist()) == ("float64", [300.0])
+        assert wrong.startswith("dtype is 'int65': give one of float64")
 
 
 def test_gather_with_a_quorum_and_a_deadline(api: UserAPI) -> None:

@@ -28,30 +28,6 @@ def test_numbers_keep_their_kind() -> None:
     assert type(of("max", 1, 3)) is int
 
 
-@pytest.mark.parametrize(
-    ("op", "dtype", "outcome"),
-    [
-        ("sum", "float32", "float32"),
-        ("mean", "float32", "float32"),
-        ("mean", "int32", "float64"),
-        ("mean", "bool", "float64"),
-        ("sum", "int8", "int64"),
-        ("sum", "bool", "int64"),
-        ("sum", "uint8", "uint64"),
-        ("max", "int8", "int8"),
-        ("prod", "float64", "float64"),
-    ],
-)
-def test_arrays_keep_their_dtype_where_it_holds_the_outcome(
-    op: str, dtype: str, outcome: str
-) -> None:
-    assert of(op, np.ones(3, dtype), np.ones(3, dtype)).dtype == outcome
-
-
-def test_a_sum_of_small_integers_does_not_wrap() -> None:
-    assert of("sum", *[np.array([100], "int8")] * 3).tolist() == [300]
-
-
 def test_the_values_given_are_left_as_they_were() -> None:
     values = [np.arange(3.0), np.arange(3.0)]
     for op in ("sum", "mean", "min", "max", "prod"):
@@ -108,6 +84,4 @@ def test_tensors() -> None:
     assert of("min", one, other).tolist() == [1, 1]
     assert of("max", one, other).tolist() == [3, 5]
     assert of("prod", one, other).tolist() == [3, 5]
-    assert of("mean", torch.tensor([1]), torch.tensor([2])).tolist() == [1.5]
-    assert of("sum", torch.tensor([True]), torch.tensor([True])).tolist() == [2]
     assert one.tolist() == [1, 5]
