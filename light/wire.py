@@ -53,7 +53,7 @@ node orders again what it does not know to have ended, and the attempt sends eac
 request again under its number; each side does a thing once. Values of at most INLINE_LIMIT encoded
 bytes ride along under "value". A larger one is written into a memfd first, and "value" is the
 number that `memory` was answered with. Log records are datagrams of their own on the log socket:
-msgpack [seconds since the epoch, level, text].
+msgpack [seconds since the epoch, level, text], with at most MAX_LOG_TEXT bytes of text.
 """
 
 from __future__ import annotations
@@ -90,6 +90,14 @@ _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * _FD)
 
 class BrokenFrame(Exception):
     """The other side sent what the protocol forbids."""
+
+
+def whole_characters(text: bytes, limit: int) -> int:
+    """How many bytes of a text in UTF-8, at most `limit`, end with a whole character."""
+    for at in range(limit, max(0, limit - 4), -1):
+        if at >= len(text) or text[at] & 0xC0 != 0x80:
+            return min(at, len(text))
+    return limit  # it is not UTF-8
 
 
 def frame(message: dict[str, Any]) -> bytes:

@@ -183,6 +183,9 @@ class _Process:
         faulthandler.enable()
         sys.stdout = _stream(1)
         sys.stderr = _stream(2)
+        from manta.light.log import reach_node
+
+        reach_node()
         if first is not None:
             if not self._run_afresh(first):
                 return
