@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -77,13 +78,19 @@ Watched = TypeVar("Watched", bound=Revised)
 
 
 class AsyncConnection:
-    """One user's connection to one manager, opened by the first request."""
+    """One user's connection to one manager, opened by the first request.
+
+    One that is dropped without `close` closes its session, with a ResourceWarning.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self._who: SignedIn | None = None
+        self._dropped = weakref.finalize(self, session.drop)
+        self._dropped.atexit = False
 
     async def close(self) -> None:
+        self._dropped.detach()
         await in_thread(self.session.close)
 
     async def who(self) -> SignedIn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,23 @@ class Session:
         if system is not None:
             system.stop()
         self._spool.close()
+
+    def drop(self) -> None:
+        """Closes what nobody uses any more, and warns if it was open.
+
+        In a thread of its own: it may be called wherever Python collects garbage, also on a
+        thread that closing waits for.
+        """
+        if self._connection is None or self._closed or os.getpid() != self._pid:
+            return
+        threading.Thread(target=self.close, name="manta-close", daemon=True).start()
+        warnings.warn(
+            f"An API object for {self.target.host}:{self.target.port} was dropped without "
+            "close(): call it, or use the object in a `with` block.",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
 
     # --- inside ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -78,13 +79,19 @@ Watched = TypeVar("Watched", bound=Revised)
 
 
 class Connection:
-    """One user's connection to one manager, opened by the first request."""
+    """One user's connection to one manager, opened by the first request.
+
+    One that is dropped without `close` closes its session, with a ResourceWarning.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self._who: SignedIn | None = None
+        self._dropped = weakref.finalize(self, session.drop)
+        self._dropped.atexit = False
 
     def close(self) -> None:
+        self._dropped.detach()
         in_thread(self.session.close)
 
     def who(self) -> SignedIn:

@@ -86,6 +86,9 @@ class FakeSession(Session):
         self._on_state(self.first)
         return self.link
 
+    def drop(self) -> None:
+        """The test closes it."""
+
     def tell(self, state: DownReason | None) -> None:
         self._on_state(state)
 
