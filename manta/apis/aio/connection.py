@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import msgpack
 
 from manta.apis.aio.waiting import in_thread, outcome, pause
-from manta.apis.connect.session import NotSent, Session
-from manta.apis.errors import Incomplete, ManagerFault, NoAnswer
+from manta.apis.connect.patience import Patience
+from manta.apis.connect.session import NotSent, Session, Stalled
+from manta.apis.errors import ConnectionFailed, Incomplete, ManagerFault, NoAnswer
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.states import SwarmState
@@ -126,10 +127,9 @@ class AsyncConnection:
     async def _ask(
         self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
     ) -> Reply:
-        deadline, delay = time.monotonic() + PATIENCE, FIRST_PAUSE
+        patience, delay = Patience(PATIENCE), FIRST_PAUSE
         while True:
-            # Raises at once when nobody answers and nobody ever has.
-            await outcome(self.session.up(deadline - time.monotonic()))
+            await self._up(patience)
             try:
                 answer = await outcome(self.session.ask(message, ANSWER + wait))
             except NotSent as error:
@@ -145,10 +145,25 @@ class AsyncConnection:
             else:
                 assert isinstance(answer, reply)
                 return answer
-            if time.monotonic() + delay > deadline:
+            patience.stood_still(ANSWER + wait)
+            if delay > patience.left:
                 raise failure
             await pause(delay)
+            patience.stood_still(delay)
             delay = min(2 * delay, LONGEST_PAUSE)
+
+    async def _up(self, patience: Patience) -> None:
+        """Waits for the link. Raises at once when nobody answers and nobody ever has."""
+        while True:
+            limit = self.session.limit(patience.left)
+            try:
+                await outcome(self.session.up(patience.left))
+            except ConnectionFailed:
+                if not patience.stood_still(limit):
+                    raise
+            else:
+                patience.stood_still(limit)
+                return
 
     # --- lists ---------------------------------------------------------------------------
 
@@ -283,10 +298,12 @@ class AsyncConnection:
         if not answer.blobs:
             return
         bulk = (await self.who()).bulk_address
-        transfers = [
-            self.session.push(bulk, ref, blobs[ref.digest], TRANSFER) for ref in answer.blobs
-        ]
-        await self._all(transfers)
+        await self._all(
+            [
+                partial(self.session.push, bulk, ref, blobs[ref.digest], TRANSFER)
+                for ref in answer.blobs
+            ]
+        )
 
     async def fetch(self, payloads: Iterable[Payload | None]) -> list[Any]:
         """Returns a function per payload that decodes it; large ones are fetched first."""
@@ -295,7 +312,7 @@ class AsyncConnection:
         if any(isinstance(payload, BlobRef) for payload in wanted):
             bulk = (await self.who()).bulk_address
         transfers = {
-            position: self.session.fetch(bulk, payload, TRANSFER)
+            position: partial(self.session.fetch, bulk, payload, TRANSFER)
             for position, payload in enumerate(wanted)
             if isinstance(payload, BlobRef)
         }
@@ -303,10 +320,24 @@ class AsyncConnection:
         arrived = dict(zip(transfers, buffers, strict=True))
         return [_decoder(arrived.get(position, payload)) for position, payload in enumerate(wanted)]
 
-    async def _all(self, futures: Sequence[Future[Any]]) -> list[Any]:
-        """Returns their results; after the first failure the others are cancelled."""
+    async def _all(self, transfers: Sequence[Callable[[], Future[Any]]]) -> list[Any]:
+        """Begins them and returns their results; after the first failure the others are cancelled.
+
+        One that stalled because this process stood still is begun again.
+        """
+        patience = Patience(PATIENCE)
+        futures = [begin() for begin in transfers]
+        results: list[Any] = []
         try:
-            return [await outcome(future) for future in futures]
+            while len(results) < len(futures):
+                at = len(results)
+                try:
+                    results.append(await outcome(futures[at]))
+                except Stalled:
+                    if not patience.stood_still(PATIENCE):
+                        raise
+                    futures[at] = transfers[at]()
+            return results
         finally:
             for future in futures:
                 future.cancel()

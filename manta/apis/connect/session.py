@@ -24,7 +24,14 @@ from manta.actors.errors import (
 from manta.apis import errors
 from manta.apis.connect.spool import Spool
 from manta.protocol.paths import GATEWAY
-from manta.transports.errors import BulkError, DownReason, TransportError
+from manta.transports.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    BlobRefused,
+    BulkError,
+    DownReason,
+    TransportError,
+)
 from manta.transports.frames import MAJOR, MINOR
 
 if TYPE_CHECKING:
@@ -55,6 +62,10 @@ class NotSent(errors.ManagerUnreachable):
     """The request was not sent, so any request can safely be sent again."""
 
 
+class Stalled(errors.TransferFailed):
+    """A transfer heard nothing for too long; it can be begun again."""
+
+
 class Session:
     """Opens on first use, which needs `target.server_key`."""
 
@@ -79,6 +90,10 @@ class Session:
         """None while the link is up, else why it is not."""
         return self._state
 
+    def limit(self, timeout: float) -> float:
+        """How many of these seconds `up` waits at most."""
+        return timeout if self._was_up else min(timeout, FIRST_CONTACT)
+
     def up(self, timeout: float) -> Future[None]:
         """Completes once the link is up.
 
@@ -95,9 +110,8 @@ class Session:
             elif failure := self._failure(self._state):
                 future.set_exception(failure)
             else:
-                if not self._was_up:
-                    timeout = min(timeout, FIRST_CONTACT)
-                timer = threading.Timer(max(0.0, timeout), self._give_up, [future])
+                limit = max(0.0, self.limit(timeout))
+                timer = threading.Timer(limit, self._give_up, [future])
                 timer.daemon = True
                 self._waiting[future] = timer
                 timer.start()
@@ -322,8 +336,10 @@ class Session:
 
 
 def _transfer_error(error: BaseException) -> BaseException:
-    if isinstance(error, BulkError):
+    if isinstance(error, BlobMissing | BlobCorrupt | BlobRefused):
         return errors.TransferFailed(str(error))
+    if isinstance(error, BulkError):
+        return Stalled(str(error))
     return error
 
 

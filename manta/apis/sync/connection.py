@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import msgpack
 
-from manta.apis.connect.session import NotSent, Session
-from manta.apis.errors import Incomplete, ManagerFault, NoAnswer
+from manta.apis.connect.patience import Patience
+from manta.apis.connect.session import NotSent, Session, Stalled
+from manta.apis.errors import ConnectionFailed, Incomplete, ManagerFault, NoAnswer
 from manta.apis.sync.waiting import in_thread, outcome, pause
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
@@ -127,10 +128,9 @@ class Connection:
     def _ask(
         self, message: Message, reply: type[Reply], *, again: bool = False, wait: float = 0.0
     ) -> Reply:
-        deadline, delay = time.monotonic() + PATIENCE, FIRST_PAUSE
+        patience, delay = Patience(PATIENCE), FIRST_PAUSE
         while True:
-            # Raises at once when nobody answers and nobody ever has.
-            outcome(self.session.up(deadline - time.monotonic()))
+            self._up(patience)
             try:
                 answer = outcome(self.session.ask(message, ANSWER + wait))
             except NotSent as error:
@@ -146,10 +146,25 @@ class Connection:
             else:
                 assert isinstance(answer, reply)
                 return answer
-            if time.monotonic() + delay > deadline:
+            patience.stood_still(ANSWER + wait)
+            if delay > patience.left:
                 raise failure
             pause(delay)
+            patience.stood_still(delay)
             delay = min(2 * delay, LONGEST_PAUSE)
+
+    def _up(self, patience: Patience) -> None:
+        """Waits for the link. Raises at once when nobody answers and nobody ever has."""
+        while True:
+            limit = self.session.limit(patience.left)
+            try:
+                outcome(self.session.up(patience.left))
+            except ConnectionFailed:
+                if not patience.stood_still(limit):
+                    raise
+            else:
+                patience.stood_still(limit)
+                return
 
     # --- lists ---------------------------------------------------------------------------
 
@@ -284,10 +299,12 @@ class Connection:
         if not answer.blobs:
             return
         bulk = (self.who()).bulk_address
-        transfers = [
-            self.session.push(bulk, ref, blobs[ref.digest], TRANSFER) for ref in answer.blobs
-        ]
-        self._all(transfers)
+        self._all(
+            [
+                partial(self.session.push, bulk, ref, blobs[ref.digest], TRANSFER)
+                for ref in answer.blobs
+            ]
+        )
 
     def fetch(self, payloads: Iterable[Payload | None]) -> list[Any]:
         """Returns a function per payload that decodes it; large ones are fetched first."""
@@ -296,7 +313,7 @@ class Connection:
         if any(isinstance(payload, BlobRef) for payload in wanted):
             bulk = (self.who()).bulk_address
         transfers = {
-            position: self.session.fetch(bulk, payload, TRANSFER)
+            position: partial(self.session.fetch, bulk, payload, TRANSFER)
             for position, payload in enumerate(wanted)
             if isinstance(payload, BlobRef)
         }
@@ -304,10 +321,24 @@ class Connection:
         arrived = dict(zip(transfers, buffers, strict=True))
         return [_decoder(arrived.get(position, payload)) for position, payload in enumerate(wanted)]
 
-    def _all(self, futures: Sequence[Future[Any]]) -> list[Any]:
-        """Returns their results; after the first failure the others are cancelled."""
+    def _all(self, transfers: Sequence[Callable[[], Future[Any]]]) -> list[Any]:
+        """Begins them and returns their results; after the first failure the others are cancelled.
+
+        One that stalled because this process stood still is begun again.
+        """
+        patience = Patience(PATIENCE)
+        futures = [begin() for begin in transfers]
+        results: list[Any] = []
         try:
-            return [outcome(future) for future in futures]
+            while len(results) < len(futures):
+                at = len(results)
+                try:
+                    results.append(outcome(futures[at]))
+                except Stalled:
+                    if not patience.stood_still(PATIENCE):
+                        raise
+                    futures[at] = transfers[at]()
+            return results
         finally:
             for future in futures:
                 future.cancel()
