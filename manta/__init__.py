@@ -23,6 +23,10 @@ def __getattr__(name: str) -> object:
         from manta import apis
 
         return getattr(apis, name)
+    if name == "__version__":
+        from manta.protocol import version
+
+        return version.VERSION
     raise AttributeError(f"module 'manta' has no attribute {name!r}")
 
 

@@ -30,7 +30,7 @@ class Overview(msgspec.Struct, frozen=True):
     """A record whose fields can be read by name and by key."""
 
     def __getitem__(self, key: str) -> Any:
-        if key in self.keys():
+        if key in self.keys() or isinstance(getattr(type(self), key, None), property):
             return getattr(self, key)
         raise KeyError(f"{key!r}: there are {', '.join(self.keys())}")
 
@@ -49,6 +49,18 @@ class Overview(msgspec.Struct, frozen=True):
         return self.__struct_fields__
 
 
+class Named(Overview, frozen=True):
+    """An overview of something with an id, which is its text."""
+
+    def __str__(self) -> str:
+        return str(self["id"])
+
+    def __repr__(self) -> str:
+        told = (self.get("name", self.get("alias", self.get("email"))), self.get("status"))
+        words = [type(self).__name__.removesuffix("Overview"), str(self)]
+        return f"<{' '.join([*words, *(str(word) for word in told if word)])}>"
+
+
 class _Same(Overview, frozen=True):
     """An overview with the same fields as a message."""
 
@@ -57,7 +69,7 @@ class _Same(Overview, frozen=True):
         return msgspec.convert(info, cls, from_attributes=True)
 
 
-class ClusterOverview(_Same, frozen=True):
+class ClusterOverview(Named, _Same, frozen=True):
     """`status` is RUNNING or STOPPED; `node_count` counts the nodes that have enrolled."""
 
     id: str
@@ -65,6 +77,11 @@ class ClusterOverview(_Same, frozen=True):
     status: str
     owner_id: str
     node_count: int
+
+    @property
+    def cluster_id(self) -> str:
+        """The same as `id`."""
+        return self.id
 
 
 class NodeResources(Overview, frozen=True):
@@ -78,7 +95,7 @@ class NodeResources(Overview, frozen=True):
     disk_free: int
 
 
-class NodeOverview(Overview, frozen=True):
+class NodeOverview(Named, frozen=True):
     """`status` is CONNECTED, DISCONNECTED, LOST or DRAINING; `datasets` by name; `notice` says
     what is wrong with it all the same."""
 
@@ -92,6 +109,11 @@ class NodeOverview(Overview, frozen=True):
     load: Load
     last_seen: float
     notice: str = ""
+
+    @property
+    def node_id(self) -> str:
+        """The same as `id`."""
+        return self.id
 
     @classmethod
     def of(cls, info: NodeInfo) -> NodeOverview:
@@ -117,7 +139,7 @@ class NodeOverview(Overview, frozen=True):
         )
 
 
-class SwarmOverview(_Same, frozen=True):
+class SwarmOverview(Named, _Same, frozen=True):
     """`status` is a SwarmState; `iteration` counts from 0, -1 before the first.
 
     `complete` is False while nodes, after an interruption, have yet to report what they did:
@@ -280,7 +302,7 @@ class GrantOverview(_Same, frozen=True):
     role: str
 
 
-class UserOverview(_Same, frozen=True):
+class UserOverview(Named, _Same, frozen=True):
     """A user. `admin` means every right in every cluster."""
 
     id: str
@@ -288,6 +310,11 @@ class UserOverview(_Same, frozen=True):
     admin: bool
     created_at: float
     grants: tuple[GrantOverview, ...]
+
+    @property
+    def user_id(self) -> str:
+        """The same as `id`."""
+        return self.id
 
 
 class RoleOverview(_Same, frozen=True):
@@ -298,7 +325,7 @@ class RoleOverview(_Same, frozen=True):
     builtin: bool
 
 
-class ModuleOverview(Overview, frozen=True):
+class ModuleOverview(Named, frozen=True):
     """A registered module. `digest` and `size` (bytes) describe its package, and are None and 0
     for an image without a program; `version` is None for a module without one. `updated_at` is
     when its content was last sent."""
@@ -315,6 +342,11 @@ class ModuleOverview(Overview, frozen=True):
     owner_id: str
     created_at: float
     updated_at: float
+
+    @property
+    def module_id(self) -> str:
+        """The same as `id`."""
+        return self.id
 
     @classmethod
     def of(cls, info: ModuleInfo) -> ModuleOverview:

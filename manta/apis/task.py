@@ -111,13 +111,16 @@ class Task:
 
     def __call__(
         self,
-        *after: Task | Sequence[Any],
+        *after: Task | Sequence[Any] | Condition,
         condition: Condition | str = Condition.FINISHED,
     ) -> Self:
         """Makes this task run after others, or as a root; lists may be nested.
 
-        Returns the task, to be passed to the tasks that run after it. Raises InvalidArgument.
+        `condition` may also be the last argument, as in `b(a, Condition.RESULT)`. Returns the
+        task, to be passed to the tasks that run after it. Raises InvalidArgument.
         """
+        if after and isinstance(after[-1], str) and checks.plain(after[-1]) in [*Condition]:
+            *after, condition = after  # type: ignore[assignment]
         parents = flattened(after, f"Task {self.alias!r} was called with")
         how = _condition(f"The condition of task {self.alias!r}", condition)
         Wiring.note_call(self, dict.fromkeys(parents, how))

@@ -36,10 +36,9 @@ class AsyncAccounts(AsyncClient):
         for user in await self.list_users():
             yield user
 
-    async def stream_and_fetch_users(self) -> AsyncIterator[UserOverview]:
+    async def stream_and_fetch_users(self) -> list[UserOverview]:
         """Lists the ids and fetches each user; those deleted meanwhile are skipped."""
-        async for one in self._fetched(await self.list_user_ids(), self.get_user):
-            yield one
+        return await self._fetched(await self.list_user_ids(), self.get_user)
 
     async def add_user(self, email: str, password: str, admin: bool = False) -> UserOverview:
         """Adds a user without a role in any cluster. Raises NameTaken, Forbidden."""

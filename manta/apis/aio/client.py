@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from manta.apis.aio.connection import AsyncConnection, Reply
@@ -30,10 +30,12 @@ class AsyncClient:
     ) -> Reply:
         return await self.connection.ask(message, reply, again=again, wait=wait)
 
-    async def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> AsyncIterator[Any]:
+    async def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> list[Any]:
         """Fetches each of these by id, one by one; what is gone by then is skipped."""
+        found = []
         for id_ in ids:
             try:
-                yield await get(id_)
+                found.append(await get(id_))
             except NotFound:
                 continue
+        return found

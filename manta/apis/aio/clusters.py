@@ -46,10 +46,9 @@ class AsyncClusters(AsyncClient):
         ):
             yield cluster
 
-    async def stream_and_fetch_clusters(self) -> AsyncIterator[ClusterOverview]:
+    async def stream_and_fetch_clusters(self) -> list[ClusterOverview]:
         """Lists the ids and fetches each cluster; those deleted meanwhile are skipped."""
-        async for one in self._fetched(await self.list_cluster_ids(), self.get_cluster):
-            yield one
+        return await self._fetched(await self.list_cluster_ids(), self.get_cluster)
 
     async def get_cluster(self, cluster: ClusterId) -> ClusterOverview:
         """Returns a cluster. Raises NotFound, or Ambiguous when several ids begin like that."""

@@ -76,10 +76,9 @@ class AsyncModules(AsyncClient):
         ):
             yield module
 
-    async def stream_and_fetch_modules(self) -> AsyncIterator[ModuleOverview]:
+    async def stream_and_fetch_modules(self) -> list[ModuleOverview]:
         """Lists the ids and fetches each module; those removed meanwhile are skipped."""
-        async for one in self._fetched(await self.list_module_ids(), self.get_module):
-            yield one
+        return await self._fetched(await self.list_module_ids(), self.get_module)
 
     async def _sent(
         self, module: Module, request: Callable[[ModuleSpec], Message]

@@ -36,14 +36,16 @@ class AsyncNodes(AsyncClient):
         )
         return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
 
-    async def list_node_ids(self, cluster: ClusterId) -> list[str]:
-        """Lists the ids of a cluster's nodes, by alias. Raises NotFound."""
-        return [node.id for node in await self.list_nodes(cluster)]
+    async def list_node_ids(self, cluster: ClusterId, available: bool = False) -> list[str]:
+        """Lists the ids of a cluster's nodes, by alias; with `available`, of those that are
+        connected and take tasks. Raises NotFound."""
+        available = checks.flag("available", available)
+        nodes = await self.list_nodes(cluster)
+        return [node.id for node in nodes if not available or node.status == "CONNECTED"]
 
     async def list_available_node_ids(self, cluster: ClusterId) -> list[str]:
         """Lists the ids of the nodes that are connected and take tasks."""
-        nodes = await self.list_nodes(cluster)
-        return [node.id for node in nodes if node.status == "CONNECTED"]
+        return await self.list_node_ids(cluster, available=True)
 
     async def stream_nodes(
         self, cluster: ClusterId, *, follow: bool = False
@@ -62,11 +64,10 @@ class AsyncNodes(AsyncClient):
         ):
             yield node
 
-    async def stream_and_fetch_nodes(self, cluster: ClusterId) -> AsyncIterator[NodeOverview]:
+    async def stream_and_fetch_nodes(self, cluster: ClusterId) -> list[NodeOverview]:
         """Lists the ids and fetches each node; those removed meanwhile are skipped."""
         ids = await self.list_node_ids(cluster)
-        async for one in self._fetched(ids, partial(self.get_node, cluster=cluster)):
-            yield one
+        return await self._fetched(ids, partial(self.get_node, cluster=cluster))
 
     async def get_node(self, node: NodeId, cluster: ClusterId | None = None) -> NodeOverview:
         """Returns a node; an alias is unique only within a `cluster`.

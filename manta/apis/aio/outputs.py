@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -183,20 +184,35 @@ class AsyncOutputs(AsyncClient):
     # --- logs and errors ---------------------------------------------------------------------
 
     async def collect_logs(
-        self, swarm: SwarmId, node: NodeId | None = None, task: str | None = None
+        self,
+        swarm: SwarmId,
+        node: NodeId | None = None,
+        task: str | None = None,
+        *,
+        iteration: int | None = None,
+        limit: int | None = None,
     ) -> list[LogOverview]:
         """Lists the lines that tasks logged so far: of one node (id or alias), of one task (alias),
-        or of all.
+        of one iteration, or of all; with `limit`, the last ones.
 
         Raises NotFound for a node or task that the swarm does not have.
         """
-        return [item async for item in self._logs(swarm, node, task, follow=False)]
+        limit = checks.optional_integer("limit", limit, 1)
+        lines: deque[LogOverview] = deque(maxlen=limit)
+        async for item in self._logs(swarm, node, task, iteration, follow=False):
+            lines.append(item)
+        return list(lines)
 
     async def stream_logs(
-        self, swarm: SwarmId, node: NodeId | None = None, task: str | None = None
+        self,
+        swarm: SwarmId,
+        node: NodeId | None = None,
+        task: str | None = None,
+        *,
+        iteration: int | None = None,
     ) -> AsyncIterator[LogOverview]:
         """Yields log lines as they are written, until the swarm ends; see `collect_logs`."""
-        async for item in self._logs(swarm, node, task, follow=True):
+        async for item in self._logs(swarm, node, task, iteration, follow=True):
             yield item
 
     async def collect_errors(self, swarm: SwarmId) -> list[ErrorOverview]:
@@ -226,13 +242,21 @@ class AsyncOutputs(AsyncClient):
             yield MetricsOverview.of(item)
 
     async def _logs(
-        self, swarm: SwarmId, node: NodeId | None, task: str | None, *, follow: bool
+        self,
+        swarm: SwarmId,
+        node: NodeId | None,
+        task: str | None,
+        iteration: int | None,
+        *,
+        follow: bool,
     ) -> AsyncIterator[LogOverview]:
         name = checks.identity("swarm", swarm)
         of = checks.optional_identity("node", node)
         task = checks.optional_name("task", task)
+        iteration = checks.optional_integer("iteration", iteration, 0)
         async for item in self.connection.items(name, LogItem, node=of, task=task, follow=follow):
-            yield LogOverview.of(item)
+            if iteration in (None, item.line.instance.iteration):
+                yield LogOverview.of(item)
 
 
 def _whole(attempts: object) -> bool:

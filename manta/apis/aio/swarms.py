@@ -131,11 +131,10 @@ class AsyncSwarms(AsyncClient):
 
     async def stream_and_fetch_swarms(
         self, cluster: ClusterId | None = None
-    ) -> AsyncIterator[SwarmOverview]:
+    ) -> list[SwarmOverview]:
         """Lists the ids and fetches each swarm; those removed meanwhile are skipped."""
         ids = await self.list_swarm_ids(cluster)
-        async for one in self._fetched(ids, self.get_swarm):
-            yield one
+        return await self._fetched(ids, self.get_swarm)
 
     async def explain_swarm(self, swarm: SwarmId) -> Plan:
         """Returns where each task runs or, node by node and rule by rule, why it does not."""

@@ -96,6 +96,15 @@ class AsyncUserAPI(
         """Closes the connection; the object cannot be used again."""
         await self.connection.close()
 
+    async def disconnect(self) -> None:
+        """The same as `close`."""
+        await self.close()
+
+    async def is_available(self) -> bool:
+        """Whether the manager answers, within seconds. Raises NotAuthenticated if nothing says
+        which manager that is."""
+        return await self.connection.is_available()
+
     async def get_tree(self, node: NodeId | None = None) -> Tree:
         """Returns the supervision tree of the manager or of a node. For administrators.
 

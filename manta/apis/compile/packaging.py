@@ -1,10 +1,10 @@
 """Packs a Module: finds, reads and checks its files, in a fixed order.
 
 A program is looked up as a path (`locate`), then among the registered modules, then as `NAME.py`
-(`find_program`). A package is a dict of relative path -> bytes in sorted order, with its entry
-point under "__entry__": the path of a file, or the name of a package folder. What it imports and
-lies beside it is packed along (`imports`). `__pycache__`, compiled Python and names that start
-with a dot are left out.
+(`find_program`); a name with a version first among the registered modules. A package is a dict of
+relative path -> bytes in sorted order, with its entry point under "__entry__": the path of a file,
+or the name of a package folder. What it imports and lies beside it is packed along (`imports`).
+`__pycache__`, compiled Python and names that start with a dot are left out.
 """
 
 from __future__ import annotations
@@ -87,9 +87,21 @@ def locate(module: Module, folders: Sequence[Path]) -> Path | Wanted | None:
     source text or no program."""
     if module.python_program is None or module.is_source:
         return None
-    if not module.is_range and (found := _first(_paths(module, folders), [])) is not None:
+    if module.version is not None and _is_bare(module.python_program):
+        return Wanted(module.python_program, module.version)
+    if not module.is_range and (found := lying(module, folders)) is not None:
         return found
     return Wanted(module.python_program, module.version)
+
+
+def lying(module: Module, folders: Sequence[Path]) -> Path | None:
+    """Returns the file or package folder that the module's program is the path of, if any."""
+    return _first(_paths(module, folders), [])
+
+
+def _is_bare(program: str) -> bool:
+    """Whether it is a name alone, without a folder or an ending."""
+    return os.path.basename(program) == program and not program.endswith(".py")
 
 
 def find_program(module: Module, folders: Sequence[Path], registry: str = "") -> Path:
@@ -105,7 +117,8 @@ def find_program(module: Module, folders: Sequence[Path], registry: str = "") ->
             "for a file."
         )
     tried: list[str] = []
-    _first(_paths(module, folders), tried)
+    if (found := _first(_paths(module, folders), tried)) is not None:
+        return found
     if registry:
         tried.append(registry)
     path = Path(program)

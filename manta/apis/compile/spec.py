@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from manta.apis.compile.meetings import meets
-from manta.apis.compile.packaging import Package, Wanted, find_program, locate, package
+from manta.apis.compile.packaging import Package, Wanted, find_program, locate, lying, package
 from manta.apis.compile.values import payload, to_blob
 from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.graph import Graph, Vertex
@@ -191,6 +191,11 @@ def _modules(
         known = registered.get(source, "") if isinstance(source, Wanted) else ""
         if isinstance(known, ModuleSpec):
             written = _of_registry(module, known)
+            if (hidden := lying(module, prepared.folders)) is not None:
+                notes.append(
+                    f"Module {known.name} {known.version} is the registered one, not {hidden}: "
+                    f'write "./{module.python_program}" for that.'
+                )
         else:
             folders = prepared.folders
             found = find_program(module, folders, known) if isinstance(source, Wanted) else source

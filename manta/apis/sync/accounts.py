@@ -36,9 +36,9 @@ class Accounts(Client):
         """Yields each user. For administrators."""
         yield from self.list_users()
 
-    def stream_and_fetch_users(self) -> Iterator[UserOverview]:
+    def stream_and_fetch_users(self) -> list[UserOverview]:
         """Lists the ids and fetches each user; those deleted meanwhile are skipped."""
-        yield from self._fetched(self.list_user_ids(), self.get_user)
+        return self._fetched(self.list_user_ids(), self.get_user)
 
     def add_user(self, email: str, password: str, admin: bool = False) -> UserOverview:
         """Adds a user without a role in any cluster. Raises NameTaken, Forbidden."""

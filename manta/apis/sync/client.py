@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from manta.apis.errors import NotFound
@@ -31,10 +31,12 @@ class Client:
     ) -> Reply:
         return self.connection.ask(message, reply, again=again, wait=wait)
 
-    def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> Iterator[Any]:
+    def _fetched(self, ids: Iterable[str], get: Callable[[str], Any]) -> list[Any]:
         """Fetches each of these by id, one by one; what is gone by then is skipped."""
+        found = []
         for id_ in ids:
             try:
-                yield get(id_)
+                found.append(get(id_))
             except NotFound:
                 continue
+        return found

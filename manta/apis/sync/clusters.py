@@ -46,9 +46,9 @@ class Clusters(Client):
             follow=follow,
         )
 
-    def stream_and_fetch_clusters(self) -> Iterator[ClusterOverview]:
+    def stream_and_fetch_clusters(self) -> list[ClusterOverview]:
         """Lists the ids and fetches each cluster; those deleted meanwhile are skipped."""
-        yield from self._fetched(self.list_cluster_ids(), self.get_cluster)
+        return self._fetched(self.list_cluster_ids(), self.get_cluster)
 
     def get_cluster(self, cluster: ClusterId) -> ClusterOverview:
         """Returns a cluster. Raises NotFound, or Ambiguous when several ids begin like that."""

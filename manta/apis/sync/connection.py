@@ -13,7 +13,13 @@ from msgspec import msgpack
 
 from manta.apis.connect.patience import Patience
 from manta.apis.connect.session import NotSent, Session, Stalled
-from manta.apis.errors import ConnectionFailed, Incomplete, ManagerFault, NoAnswer
+from manta.apis.errors import (
+    ConnectionFailed,
+    Incomplete,
+    ManagerFault,
+    NoAnswer,
+    RequestRefused,
+)
 from manta.apis.sync.waiting import in_thread, outcome, pause
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
@@ -49,6 +55,8 @@ PATIENCE = 60.0
 ANSWER = 30.0
 """Seconds to wait for an answer."""
 LONG_POLL = 20.0
+AVAILABLE = 5.0
+"""Seconds in which a manager that is available connects, and again in which it answers."""
 TRANSFER = 600.0
 """Seconds after which an unfinished transfer is given up."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -94,6 +102,18 @@ class Connection:
     def close(self) -> None:
         self._dropped.detach()
         in_thread(self.session.close)
+
+    def is_available(self) -> bool:
+        """Whether the manager answers at all, be it with a refusal."""
+        up = self.session.up(AVAILABLE)
+        try:
+            outcome(up)
+            outcome(self.session.ask(WhoAmI(), AVAILABLE))
+        except (ConnectionFailed, ManagerFault):
+            return False
+        except RequestRefused:
+            pass
+        return True
 
     def who(self) -> SignedIn:
         """Returns who this key belongs to; binds the token to it if there is one."""

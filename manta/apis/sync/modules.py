@@ -76,9 +76,9 @@ class Modules(Client):
             follow=follow,
         )
 
-    def stream_and_fetch_modules(self) -> Iterator[ModuleOverview]:
+    def stream_and_fetch_modules(self) -> list[ModuleOverview]:
         """Lists the ids and fetches each module; those removed meanwhile are skipped."""
-        yield from self._fetched(self.list_module_ids(), self.get_module)
+        return self._fetched(self.list_module_ids(), self.get_module)
 
     def _sent(self, module: Module, request: Callable[[ModuleSpec], Message]) -> ModuleOverview:
         if not isinstance(module, Module):

@@ -37,14 +37,16 @@ class Nodes(Client):
         )
         return [NodeOverview.of(node) for node in sorted(found, key=lambda one: one.alias)]
 
-    def list_node_ids(self, cluster: ClusterId) -> list[str]:
-        """Lists the ids of a cluster's nodes, by alias. Raises NotFound."""
-        return [node.id for node in self.list_nodes(cluster)]
+    def list_node_ids(self, cluster: ClusterId, available: bool = False) -> list[str]:
+        """Lists the ids of a cluster's nodes, by alias; with `available`, of those that are
+        connected and take tasks. Raises NotFound."""
+        available = checks.flag("available", available)
+        nodes = self.list_nodes(cluster)
+        return [node.id for node in nodes if not available or node.status == "CONNECTED"]
 
     def list_available_node_ids(self, cluster: ClusterId) -> list[str]:
         """Lists the ids of the nodes that are connected and take tasks."""
-        nodes = self.list_nodes(cluster)
-        return [node.id for node in nodes if node.status == "CONNECTED"]
+        return self.list_node_ids(cluster, available=True)
 
     def stream_nodes(self, cluster: ClusterId, *, follow: bool = False) -> Iterator[NodeOverview]:
         """Yields each node; with `follow`, goes on and yields each one that is new or changes in
@@ -60,10 +62,10 @@ class Nodes(Client):
             follow=follow,
         )
 
-    def stream_and_fetch_nodes(self, cluster: ClusterId) -> Iterator[NodeOverview]:
+    def stream_and_fetch_nodes(self, cluster: ClusterId) -> list[NodeOverview]:
         """Lists the ids and fetches each node; those removed meanwhile are skipped."""
         ids = self.list_node_ids(cluster)
-        yield from self._fetched(ids, partial(self.get_node, cluster=cluster))
+        return self._fetched(ids, partial(self.get_node, cluster=cluster))
 
     def get_node(self, node: NodeId, cluster: ClusterId | None = None) -> NodeOverview:
         """Returns a node; an alias is unique only within a `cluster`.

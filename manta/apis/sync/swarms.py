@@ -129,10 +129,10 @@ class Swarms(Client):
             follow=follow,
         )
 
-    def stream_and_fetch_swarms(self, cluster: ClusterId | None = None) -> Iterator[SwarmOverview]:
+    def stream_and_fetch_swarms(self, cluster: ClusterId | None = None) -> list[SwarmOverview]:
         """Lists the ids and fetches each swarm; those removed meanwhile are skipped."""
         ids = self.list_swarm_ids(cluster)
-        yield from self._fetched(ids, self.get_swarm)
+        return self._fetched(ids, self.get_swarm)
 
     def explain_swarm(self, swarm: SwarmId) -> Plan:
         """Returns where each task runs or, node by node and rule by rule, why it does not."""

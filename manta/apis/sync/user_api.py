@@ -95,6 +95,15 @@ class UserAPI(Clusters, Nodes, Swarms, Outputs, Modules, Accounts):
         """Closes the connection; the object cannot be used again."""
         self.connection.close()
 
+    def disconnect(self) -> None:
+        """The same as `close`."""
+        self.close()
+
+    def is_available(self) -> bool:
+        """Whether the manager answers, within seconds. Raises NotAuthenticated if nothing says
+        which manager that is."""
+        return self.connection.is_available()
+
     def get_tree(self, node: NodeId | None = None) -> Tree:
         """Returns the supervision tree of the manager or of a node. For administrators.
 

@@ -121,6 +121,23 @@ def test_a_swarm_runs_what_it_names(api: UserAPI, here: Path) -> None:
         api.deploy_swarm(CLUSTER, swarm_of("gone"))
 
 
+def test_a_name_with_a_version_is_the_registered_one_where_a_folder_of_that_name_lies(
+    api: UserAPI, here: Path
+) -> None:
+    (here / "worker").mkdir()
+    (here / "worker" / "__init__.py").write_text(says("folder"))
+    named = Module("worker", version="1.0.0")
+    assert said(api, named) == ["folder"], "which registers it"
+    api.send_module(Module(says("registered"), name="worker", version="1.1.0"))
+    newer = Module("worker", version="1.1.0")
+    assert said(api, newer) == ["registered"]
+    (note,) = api.check_swarm(CLUSTER, swarm_of(newer)).notes
+    assert note.startswith(f"Module worker 1.1.0 is the registered one, not {here}/worker: write")
+    assert said(api, "worker", "./worker", "worker/") == ["folder"] * 3
+    with pytest.raises(errors.NameTaken, match="never changes"):
+        api.check_swarm(CLUSTER, swarm_of(Module("./worker", name="worker", version="1.1.0")))
+
+
 def test_other_content_under_a_version_is_refused_wherever_it_comes_from(
     api: UserAPI, here: Path
 ) -> None:

@@ -388,6 +388,13 @@ def test_metrics_logs_tasks(stage: Stage, finished: str) -> None:
     ]
     assert len(list(api.stream_metrics(finished))) == 6
     lines = api.collect_logs(finished, node="node-1")
+    assert api.collect_logs(finished, "node-1", limit=2) == lines[-2:]
+    assert api.collect_logs(finished, node="node-1", limit=99) == lines
+    second = api.collect_logs(finished, node="node-1", iteration=1)
+    assert second == [line for line in lines if line.iteration == 1]
+    assert list(api.stream_logs(finished, "node-1", iteration=1)) == second
+    with pytest.raises(errors.InvalidArgument, match="limit is 0"):
+        api.collect_logs(finished, limit=0)
     assert [line.text for line in lines] == ["iteration 0", "iteration 1", "iteration 2"]
     assert len(list(api.stream_logs(finished, task="worker"))) == 6
     with pytest.raises(errors.NotFound, match=r"no task 'gone': there is worker"):
@@ -557,6 +564,18 @@ def test_logs_folder_is_where_it_is_said(stage: Stage) -> None:
     }
 
 
+def test_whether_the_manager_is_available(stage: Stage) -> None:
+    assert stage.api.is_available()
+    stranger = UserAPI.over(stage.session(KeyPair.generate()))
+    assert stranger.is_available(), "it answers, if only with a refusal"
+    stranger.disconnect()
+    with pytest.raises(errors.ApiClosed):
+        stranger.is_available()
+    nobody = Target(HOST, 1, "test", server_key=KeyPair.generate().public)
+    with UserAPI.over(Session(nobody, KeyPair.generate())) as away:
+        assert not away.is_available()
+
+
 def test_ids_streams_and_resources(stage: Stage, finished: str) -> None:
     api = stage.api
     (cluster,) = [found for found in api.stream_clusters() if found.name == CLUSTER]
@@ -565,6 +584,8 @@ def test_ids_streams_and_resources(stage: Stage, finished: str) -> None:
     nodes = list(api.stream_nodes(CLUSTER))
     assert [node.id for node in nodes] == api.list_node_ids(CLUSTER) == ["node-1", "node-2"]
     assert api.list_available_node_ids(CLUSTER) == ["node-1", "node-2"]
+    assert api.list_node_ids(CLUSTER, available=True) == ["node-1", "node-2"]
+    assert isinstance(api.stream_and_fetch_nodes(CLUSTER), list)
     assert [node.alias for node in api.stream_and_fetch_nodes(CLUSTER)] == ["node-1", "node-2"]
     assert finished in api.list_swarm_ids(CLUSTER)
     assert [swarm.swarm_id for swarm in api.stream_swarms()] == api.list_swarm_ids()

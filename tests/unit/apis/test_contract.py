@@ -11,6 +11,7 @@ import pytest
 import manta
 from manta import AsyncUserAPI, Module, Swarm, Task, UserAPI
 from manta.apis import errors
+from manta.protocol.version import VERSION
 
 PATHS = {
     "manta": "Swarm Task Module Condition UserAPI AsyncUserAPI Results",
@@ -34,6 +35,10 @@ def test_a_name_is_the_same_object_whatever_path_it_is_imported_by(path: str, na
     exec(f"from {path} import {name}", scope)
     assert scope[name] is getattr(manta, name, scope[name])
     assert scope[name].__name__ == name
+
+
+def test_the_version_is_there() -> None:
+    assert manta.__version__ == VERSION
 
 
 def test_a_condition_is_two_words() -> None:
@@ -80,6 +85,8 @@ SIGNATURES: list[tuple[Any, str]] = [
     (UserAPI.get_swarm_results, "swarm, tag=None, wait=False, *attempts='counting'"),
     (UserAPI.select_results, "swarm, tag, *attempts='counting'"),
     (UserAPI.stream_results, "swarm, tag=None, *attempts='counting'"),
+    (UserAPI.collect_logs, "swarm, node=None, task=None, *iteration=None, *limit=None"),
+    (UserAPI.list_node_ids, "cluster, available=False"),
     (UserAPI.select_global, "swarm, tag"),
     (UserAPI.set_global, "swarm, tag, value"),
 ]
@@ -91,7 +98,7 @@ def test_arguments_their_order_and_their_defaults(call: Any, expected: str) -> N
 
 
 PROMISED = """
-close sign_in
+close disconnect is_available sign_in
 create_cluster list_clusters get_cluster start_cluster stop_cluster delete_cluster
 create_node_token list_nodes get_node list_available_node_ids stream_nodes drain_node stop_node
 remove_node get_node_resources stream_node_resources
@@ -115,7 +122,7 @@ LISTED = [
 def test_what_is_promised_is_there_and_waits_or_streams_as_its_name_says(name: str) -> None:
     one, other = getattr(UserAPI, name), getattr(AsyncUserAPI, name)
     assert (one.__doc__ or "").strip()
-    if name.startswith("stream_"):
+    if name.startswith("stream_") and "fetch" not in name:
         assert inspect.isgeneratorfunction(one)
         assert inspect.isasyncgenfunction(other)
     else:

@@ -223,3 +223,14 @@ def test_text_shows_the_graph() -> None:
 
 def test_text_of_an_invalid_swarm_says_why() -> None:
     assert "has no tasks" in str(Swarm())
+
+
+def test_a_condition_may_be_the_last_argument() -> None:
+    first, second, third = (Task("def main():\n    pass\n") for _ in range(3))
+    second(first, Condition.RESULT)
+    third(first, second, "RESULT")
+    assert second.wired == {first: Condition.RESULT}
+    assert third.wired == {first: Condition.RESULT, second: Condition.RESULT}
+    root = Task("def main():\n    pass\n")
+    assert root(Condition.FINISHED) is root
+    assert root.wired == {}
