@@ -65,6 +65,7 @@ class Metrics(Actor):
             memory_available=psutil.virtual_memory().available,
             disk_free=self._disk_free(),
         )
+        self._context.check_storage(self)
         self.after(SAMPLE_EVERY, _Sample())
 
     def _disk_free(self) -> int:

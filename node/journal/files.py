@@ -326,10 +326,14 @@ class Journals:
         with self._lock:
             for swarm_id in [s for s in self._swarms if s not in swarms]:
                 swarm = self._swarms[swarm_id]
-                if swarm.idle:
+                if not swarm.idle:
+                    continue
+                try:
                     swarm.file.delete()
                     swarm.lines_file.delete()
-                    del self._swarms[swarm_id]
+                except OSError:
+                    return  # the disk takes nothing now, which is told elsewhere: the next time
+                del self._swarms[swarm_id]
 
     def close(self) -> None:
         self.sync()

@@ -43,6 +43,7 @@ from manta.node.shared.messages import (
     FetchFailed,
     Leave,
     ReadNetworkQuality,
+    TroubleChanged,
 )
 from manta.node.state import Identity, Status, hardware_id
 from manta.protocol import node as protocol
@@ -159,6 +160,8 @@ class ManagerLink(Actor):
                 self._context.draining = True  # before a heartbeat can say otherwise
                 self.notify(ROOT, message)
                 return protocol.Ok()
+            case TroubleChanged():
+                self._tell_trouble()
             case Leave():
                 self._leave()
             case _:
@@ -256,7 +259,7 @@ class ManagerLink(Actor):
                     self._load_now(),
                     self._context.draining,
                     self._context.daemon,
-                    self._context.trouble,
+                    self._context.storage.trouble,
                     self._context.journals.unacknowledged(),
                 )
                 self._ask(request, self._was_registered)
@@ -358,6 +361,16 @@ class ManagerLink(Actor):
 
         self.pipe(self._heartbeat(max(1.0, 2 * self._interval)), answered)
 
+    def _tell_trouble(self) -> None:
+        """At once: what it cannot keep may be told next, and is not to be given to it again."""
+        trouble = self._context.storage.trouble
+        if trouble:
+            self.log.error("the node %s: it takes no new work until it can", trouble)
+        else:
+            self.log.info("the node can keep what it is given again")
+        if self._registered:
+            self.pipe(self._heartbeat(max(1.0, 2 * self._interval)), lambda _, __: None)
+
     def _leave(self) -> None:
         self._context.draining = True
         if not self._registered:
@@ -377,7 +390,7 @@ class ManagerLink(Actor):
             context.desired_version,
             self._load_now(),
             context.draining,
-            context.trouble,
+            context.storage.trouble,
             context.journals.unacknowledged(),
         )
         return self._gateway.ask_future(heartbeat, timeout=timeout)
@@ -394,7 +407,7 @@ class ManagerLink(Actor):
     # --- what the operator sees ----------------------------------------------------------
 
     def _notices(self) -> str:
-        trouble = self._context.trouble
+        trouble = self._context.storage.trouble
         own = f"The node {trouble}: it takes no new work until it can." if trouble else ""
         return " ".join(filter(None, (own, self._noticed)))
 

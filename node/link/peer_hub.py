@@ -30,6 +30,9 @@ TRANSFER_TIMEOUT = 900.0
 BLOB_LOST = "blob-lost"
 """Code of a refusal: this node no longer has the blob that was to be pushed."""
 
+BLOB_REFUSED = "blob-refused"
+"""Code of a refusal: there is no room for the blob where it was to go."""
+
 MEASURED = 256 * 1024
 """Bytes from which on a transfer measures the link."""
 
@@ -144,7 +147,7 @@ def _refusal(wanted: Fetch | Push, error: BaseException) -> BaseException:
         return error
     codes: dict[type[TransportError], str] = {
         BlobMissing: "blob-missing",
-        BlobRefused: "blob-refused",
+        BlobRefused: BLOB_REFUSED,
         BlobCorrupt: "blob-corrupt",
     }
     way = "fetched from" if isinstance(wanted, Fetch) else "pushed to"

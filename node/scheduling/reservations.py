@@ -6,6 +6,8 @@ swarm that runs least here, then the one that was served longest ago, then who c
 One that does not fit is passed over by smaller ones, until it has waited for `patience`
 seconds: then what frees up is kept for it.
 
+While the node is suspended, none is let in.
+
 Those that wait are kept by priority and swarm, each group in the order in which they came,
 so that choosing one does not take longer the more wait.
 """
@@ -66,6 +68,7 @@ class Reservations:
         self._groups: dict[_Group, dict[Instance, _Waiting]] = {}
         self._served: dict[str, int] = {}
         self._count = 0
+        self._suspended = False
 
     @property
     def running(self) -> int:
@@ -88,6 +91,19 @@ class Reservations:
         waiting = _Waiting(assignment, now, self._count)
         self._waiting[instance] = waiting
         self._groups.setdefault(_group(assignment), {})[instance] = waiting
+        return self._admit(now)
+
+    def suspend(self, why: str) -> list[ReservationAction]:
+        """The node cannot take work: what waits is given back, and may run elsewhere. What comes
+        from now on waits, as it may have to run here."""
+        if self._suspended:
+            return []
+        self._suspended = True
+        waiting = [each.assignment for each in self._waiting.values()]
+        return [Refuse(each, f"{each.instance} was refused: its node {why}.") for each in waiting]
+
+    def resume(self, now: float) -> list[ReservationAction]:
+        self._suspended = False
         return self._admit(now)
 
     def ended(self, instance: Instance, now: float) -> list[ReservationAction]:
@@ -125,7 +141,7 @@ class Reservations:
         return actions
 
     def _next(self, now: float) -> _Waiting | None:
-        if not self._waiting or len(self._running) >= self._capacity.places:
+        if self._suspended or not self._waiting or len(self._running) >= self._capacity.places:
             return None
         runs: dict[str, int] = {}
         for instance in self._running:

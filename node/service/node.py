@@ -24,6 +24,7 @@ from manta.node.shared.addresses import ROOT
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import Leave
 from manta.node.state import Identity, StateFolder, Status, place_of
+from manta.node.state.storage import Storage
 from manta.node.task_server.sessions import RuntimeSessions
 from manta.protocol.node import Daemon
 from manta.protocol.paths import MANAGER_LINK
@@ -85,6 +86,7 @@ class Node:
                 journals=journals,
                 values=values,
                 spool=spool,
+                storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
                 runner=runner,
                 keys=keys,
                 daemon=Daemon(os.urandom(8).hex(), place_of(folder.path), platform.node(), pid),

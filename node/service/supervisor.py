@@ -28,6 +28,7 @@ from manta.node.shared.messages import (
     AttemptEnded,
     AttemptsAreFresh,
     FetchFailed,
+    TroubleChanged,
 )
 from manta.node.task_server.service import LightService
 from manta.node.tasks.events import Revoked
@@ -112,6 +113,8 @@ class NodeSupervisor(Supervisor):
                 self._observed.fetch_failed()
             case AttemptsAreFresh(lane, fresh):
                 self._lanes.attempts_are_fresh(lane, fresh)
+            case TroubleChanged():
+                self._trouble_changed()
             case StopNode(drain):
                 self._stop_node(drain)
             case _Back(id, ref):
@@ -289,6 +292,13 @@ class NodeSupervisor(Supervisor):
                 self._stop_task(task)
         self._observed.ended(instance)
         self._admit(self._reservations.ended(instance, self.clock.now()))
+        self._show()
+
+    def _trouble_changed(self) -> None:
+        if trouble := self._context.storage.trouble:
+            self._admit(self._reservations.suspend(trouble))
+        else:
+            self._admit(self._reservations.resume(self.clock.now()))
         self._show()
 
     def _stop_node(self, drain: bool) -> None:

@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from manta.node.blobs.named_values import NamedValues
+from manta.node.shared.addresses import ROOT
+from manta.node.shared.messages import TroubleChanged
 from manta.protocol.node import Load
+from manta.protocol.paths import MANAGER_LINK
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from manta.actors import Actor
     from manta.node.blobs.tiered_depot import TieredDepot
     from manta.node.config import NodeConfig
     from manta.node.journal.files import Journals
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
+    from manta.node.state.storage import Storage
     from manta.node.task_server.sessions import RuntimeSessions
     from manta.protocol.node import Daemon
     from manta.transports.blobs.file_depot import FileDepot
@@ -43,6 +48,7 @@ class NodeContext:
     journals: Journals
     values: TieredDepot
     spool: FileDepot
+    storage: Storage
     runner: Runner
     keys: KeyPair
     daemon: Daemon
@@ -62,8 +68,13 @@ class NodeContext:
     """The machine's, at most a sample old."""
     draining: bool = False
     """The node takes no new work: it ends now, or once it has nothing left to do."""
-    trouble: str = ""
-    """Why it can take no new work, as the rest of a sentence that begins with its name."""
     desired_version: int = -1
     tasks_running: int = 0
     tasks_queued: int = 0
+
+    def check_storage(self, actor: Actor) -> None:
+        """Look whether the disk takes anything, and tell who gives out work of a change, before
+        the actor tells them anything else."""
+        if self.storage.check():
+            actor.notify(MANAGER_LINK, TroubleChanged())
+            actor.notify(ROOT, TroubleChanged())

@@ -33,6 +33,13 @@ class AttemptEnded(msgspec.Struct, frozen=True):
     instance: Instance
 
 
+# To the node supervisor and the manager's link.
+
+
+class TroubleChanged(msgspec.Struct, frozen=True):
+    """The node can no longer keep anything, or can again (`Storage.trouble`)."""
+
+
 # To the manager's link.
 
 

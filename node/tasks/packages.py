@@ -45,7 +45,10 @@ def unpack(data: Buffer, folder: Path, what: str) -> str:
     import tempfile  # dear to import, and not needed to start a node
 
     files, entry = _checked(data, what)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
+    try:
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
+    except OSError as error:
+        raise StorageError(f"{what} cannot be written to {folder}: {error}.") from error
     try:
         for path, content in files.items():
             target = draft / path

@@ -124,6 +124,7 @@ class TaskRequests:
         try:
             self._context.journals.append(entry, self._context.values)
         except StorageError as error:
+            self._context.check_storage(self._actor)
             request.reply.fail("ResourceExhaustionError", str(error))
             return False
         if (blob := blob_of(entry)) is not None:
@@ -233,8 +234,8 @@ class TaskRequests:
                 request.reply.set(BlobRef(self._context.values.put_file(path), size))
         except FileNotFoundError:
             request.reply.set(None)
-        except BlobRefused as error:
-            request.reply.fail("ResourceExhaustionError", str(error))
+        except (BlobRefused, OSError) as error:
+            request.reply.fail("ResourceExhaustionError", f"The state cannot be read: {error}.")
 
     def _set_state(self, request: light.Request, path: Path, value: Payload) -> None:
         draft = path.with_suffix(f".{request.session}")

@@ -30,7 +30,7 @@ from manta.actors import (
 )
 from manta.node.capabilities.datasets import FindDatasets
 from manta.node.errors import ImageMissing, LaunchError, NodeError, StorageError
-from manta.node.link.peer_hub import Fetch
+from manta.node.link.peer_hub import BLOB_REFUSED, Fetch
 from manta.node.runners.interface import RuntimeExit, RuntimeSpec
 from manta.node.scheduling.reservations import Start
 from manta.node.shared.addresses import DATASETS, PEER_HUB, ROOT
@@ -165,6 +165,7 @@ class TaskSupervisor(Actor):
             journals.append(entry, values)
         except StorageError as error:  # what it returned finds no room
             assert isinstance(entry, TaskEnded)
+            self._context.check_storage(self)
             self.log.error("%s", error)
             said = TaskError("ResourceExhaustionError", f"{entry.instance} failed: {error}")
             journals.append(
@@ -253,7 +254,12 @@ class TaskSupervisor(Actor):
     def _not_prepared(self, session: str, kind: str, error: BaseException) -> None:
         """A bad module or dataset is the fault of the swarm or the operator."""
         faults = (Refused, NodeError)
-        platform = isinstance(error, StorageError | LaunchError) or not isinstance(error, faults)
+        no_room = isinstance(error, StorageError) or (
+            isinstance(error, Refused) and error.code == BLOB_REFUSED
+        )
+        platform = no_room or isinstance(error, LaunchError) or not isinstance(error, faults)
+        if no_room:
+            self._context.check_storage(self)
         sentence = error.sentence if isinstance(error, Refused) else str(error)
         self._feed(events.Failed(session, TaskError(kind, sentence), platform))
 
@@ -286,6 +292,7 @@ class TaskSupervisor(Actor):
             handle = context.runner.start(spec, self._end_of_runtime())
         except (NodeError, OSError) as error:
             self._context.sessions.tell(light.CloseSession(session))
+            self._context.check_storage(self)
             said = TaskError("LaunchError", str(error))
             self._feed(events.Failed(session, said, platform=True))
             return
@@ -348,6 +355,7 @@ class TaskSupervisor(Actor):
             scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
             handle = context.runner.start_image(spec, attempt.on_output, attempt.on_exit)
         except (NodeError, OSError) as error:
+            context.check_storage(self)
             self._events.append(RuntimeExit(session, None, sentence=str(error), platform=True))
             return
         context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +11,16 @@ from typing import TYPE_CHECKING
 from manta.transports.blobs.digests import DIGEST, check_digest
 from manta.transports.blobs.sources import ViewSource, mapped
 from manta.transports.blobs.writer import PIECE, BlobWriter, put
-from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused
+from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, remedied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from manta.transports.blobs.interface import Sink, Source
     from manta.transports.interface import Buffer
+
+
+log = logging.getLogger(__name__)
 
 
 class FileDepot:
@@ -140,8 +144,8 @@ class FileDepot:
         Raises BlobMissing, BlobRefused.
         """
         target = self.path(digest)
-        target.parent.mkdir(mode=0o700, exist_ok=True)
         try:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
             os.link(other.path(digest), target)
         except FileExistsError:
             return
@@ -151,10 +155,14 @@ class FileDepot:
             self.put_file(other.path(digest))
 
     def delete(self, digest: str) -> bool:
-        """Delete a blob; False when it was not here. Open sources stay readable."""
+        """Delete a blob; False when it was not here, or the disk does not let it go, which is
+        logged. Open sources stay readable."""
         try:
             self.path(digest).unlink()
         except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.warning("the blob %s cannot be deleted: %s", digest[:12], remedied(error))
             return False
         return True
 

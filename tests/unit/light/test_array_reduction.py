@@ -360,5 +360,5 @@ def test_a_dtype_is_named_as_each_library_names_it() -> None:
     assert arguments.dtype(torch.bfloat16) == "bfloat16"
     assert arguments.dtype(None) is None
     for wrong in ("f8", bool, "str", 30, np.str_):
-        with pytest.raises(ValueError, match="dtype is .*give one of float64"):
+        with pytest.raises(ValueError, match=r"dtype is .*give one of float64"):
             arguments.dtype(wrong)

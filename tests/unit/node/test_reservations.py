@@ -178,3 +178,20 @@ def test_ten_thousand_may_wait_and_are_chosen_in_their_order() -> None:
     while actions := table.ended(ask(order[-1]).instance, 1.0):
         order += started(actions)
     assert order == list(range(10_000))
+
+
+def test_a_node_that_can_take_nothing_gives_back_what_waits_and_holds_what_comes() -> None:
+    reservations = Reservations(Capacity(1))
+    first, waits, comes = ask(0), ask(1), ask(2)
+    assert started(reservations.offer(first, 0.0)) == [0]
+    assert reservations.offer(waits, 0.0) == []
+    [refused] = reservations.suspend("cannot write in /state (full)")
+    assert isinstance(refused, Refuse)
+    assert refused.assignment == waits
+    assert refused.sentence.endswith("its node cannot write in /state (full).")
+    reservations.ended(waits.instance, 1.0)
+    assert reservations.suspend("again") == []
+    assert reservations.offer(comes, 2.0) == []
+    assert reservations.ended(first.instance, 3.0) == []
+    assert reservations.queued == 1
+    assert started(reservations.resume(4.0)) == [2]

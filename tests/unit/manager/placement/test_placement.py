@@ -56,6 +56,7 @@ LARGE = Capabilities(
     [
         ("connected", {}, {"connected": False}, "is not connected"),
         ("draining", {}, {"draining": True}, "is draining"),
+        ("able", {}, {"trouble": "cannot write in /s (full)"}, "cannot write in /s (full)"),
         ("specified", {"specified_ids": ("node-2",)}, {}, "is not in specified_ids"),
         ("excepted", {"excepted_ids": ("id1",)}, {}, "is in excepted_ids"),
         ("scheduled", {"within": ("id2",)}, {}, "was not named in schedule_next_iter"),
