@@ -102,6 +102,8 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int = 0
     task_id: str = ""
     gpu: bool = False
+    user: str = ""
+    """Whose swarm it is: an address, which the node's owner is told."""
     begun: bool = False
     """The manager has heard that it began: a daemon that does not know it must not run it."""
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from manta.node.config import NodeConfig
     from manta.node.state import StateFolder
+    from manta.node.state.attempt_log import Ran
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -200,11 +201,57 @@ def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
             click.echo(f"{each} | {line}" if several else line)
 
 
+@cli.command()
+@NAME
+@click.option(
+    "-n", "--last", default=20, type=click.IntRange(0), help="How many that have ended; 0: all."
+)
+@click.option("--user", help="Only those of this user.")
+@as_json_option
+def who(name: str, last: int, user: str | None, as_json: bool) -> None:
+    """Show whose tasks run on the node and ran last, and what data they were given.
+
+    The whole log, a JSON object a line, is attempts.log in the node's state folder.
+    """
+    import msgspec
+
+    from manta.console import json_form, text
+    from manta.node.state import attempt_log
+
+    must_be_known(name)
+    folder = state_folder(name)
+    attempts = attempt_log.read(folder.attempt_log, running=folder.running_pid() is not None)
+    found = [each for each in attempts if user in (None, each.user)]
+    ended = [each for each in found if each.status != "RUNNING"]
+    shown = [each for each in found if each.status == "RUNNING"]
+    shown = [*(ended[-last:] if last else ended), *shown]
+    if as_json:
+        json_form.show([msgspec.structs.asdict(each) for each in shown])
+    elif shown:
+        rows = [_ran(each) for each in shown]
+        click.echo("\n".join(text.table(_RAN, rows)))
+    else:
+        click.echo("No task has run here yet.")
+
+
+_RAN = ("USER", "SWARM", "TASK", "ITERATION", "DATASETS", "BEGAN", "ENDED", "STATUS")
+
+
+def _ran(ran: Ran) -> list[str]:
+    def moment(at: float | None) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else ""
+
+    datasets = ", ".join(ran.datasets) or "none"
+    who = (ran.user, f"{ran.swarm} ({ran.swarm_id})", ran.task, str(ran.iteration), datasets)
+    return [*who, moment(ran.began), moment(ran.ended), ran.status]
+
+
 for _command, _example in {
     start: "manta_node start edge --background",
     stop: "manta_node stop edge",
     status: "manta_node status edge --json",
     logs: "manta_node logs edge -f",
+    who: "manta_node who edge --user ada@example.org",
     config: "manta_node config init edge --manager-host manager.lan --dataset digits=/data/d.npz",
     cluster: "manta_node cluster start 3 --config edge",
     doctor: "manta_node doctor edge",

@@ -278,7 +278,9 @@ class NodeSupervisor(Supervisor):
     # --- ends ------------------------------------------------------------------------------
 
     def _tell_end(self, instance: Instance, state: AttemptState, error: TaskError) -> None:
-        self._context.journals.append(TaskEnded(instance, state, self.clock.wall(), error=error))
+        at = self.clock.wall()
+        self._context.journals.append(TaskEnded(instance, state, at, error=error))
+        self._context.attempts.ended(instance, state, at)
         self._ended(instance)
 
     def _ended(self, instance: Instance) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from manta.node.journal.files import Journals
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
+    from manta.node.state.attempt_log import AttemptLog
     from manta.node.state.storage import Storage
     from manta.node.task_server.sessions import RuntimeSessions
     from manta.protocol.node import Daemon
@@ -49,6 +50,7 @@ class NodeContext:
     values: TieredDepot
     spool: FileDepot
     storage: Storage
+    attempts: AttemptLog
     runner: Runner
     keys: KeyPair
     daemon: Daemon

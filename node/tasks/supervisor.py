@@ -174,6 +174,7 @@ class TaskSupervisor(Actor):
         if isinstance(entry, TaskEnded):
             if entry.error is not None:
                 self.log.info("%s is %s: %s", entry.instance, entry.state, entry.error.sentence)
+            self._context.attempts.ended(entry.instance, entry.state, entry.at)
             self.notify(ROOT, AttemptEnded(entry.instance))
             self._requests.attempt_ended(entry.instance)
 
@@ -367,6 +368,7 @@ class TaskSupervisor(Actor):
             self._context.sessions.tell(cancel)
 
     def _run_attempt(self, session: str, assignment: Assignment) -> None:
+        self._context.attempts.began(assignment, self.clock.wall())
         self._is_image_alone = assignment.module.package is None
         if self._is_image_alone:
             self._run_image(session, assignment)

@@ -23,7 +23,7 @@ from manta.manager.long_polls import LongPolls
 from manta.manager.messages import CheckPeer, FromNode, FromUser, Sweep, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import PutSnapshot
-from manta.manager.store.records import SwarmRecord
+from manta.manager.store.records import SwarmRecord, UserRecord
 from manta.manager.swarm import plans, references, snapshots
 from manta.manager.swarm.commits import Commit, Commits, Then
 from manta.manager.swarm.events import (
@@ -71,6 +71,7 @@ from manta.protocol import user
 from manta.protocol.codes import Code
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvedPeer
 from manta.protocol.node import (
+    Assignment,
     GlobalValue,
     JournalAck,
     JournalBatch,
@@ -118,6 +119,8 @@ class SwarmSupervisor(Actor):
         self._view.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
         record = reader.get(SwarmRecord, self._swarm_id)
+        owner = reader.get(UserRecord, record.owner_id) if record else None
+        self._owner = owner.email if owner else (record.owner_id if record else "")
         self._commits = Commits(
             record.owner_id if record else "",
             self._machine.revision,
@@ -150,7 +153,10 @@ class SwarmSupervisor(Actor):
             Restored(
                 self._swarm_id,
                 self._commits.info,
-                self._machine.desired(),
+                {
+                    node_id: tuple(map(self._named, assignments))
+                    for node_id, assignments in self._machine.desired().items()
+                },
                 dict(self._machine.data.applied),
             )
         )
@@ -324,7 +330,9 @@ class SwarmSupervisor(Actor):
         killed = False
         for action in commit.actions:
             match action:
-                case Assign() | Began() | Revoke():
+                case Assign(node_id, assignment):
+                    changes.append(Assign(node_id, self._named(assignment)))
+                case Began() | Revoke():
                     changes.append(action)
                 case Acknowledge(node_id, upto, missing):
                     messages.append((node_id, JournalAck(self._swarm_id, upto, missing)))
@@ -361,6 +369,10 @@ class SwarmSupervisor(Actor):
     def _stored(self, waiting: list[Then]) -> None:
         for then in waiting:
             then(None)
+
+    def _named(self, assignment: Assignment) -> Assignment:
+        """For the node's owner, with whose it is."""
+        return msgspec.structs.replace(assignment, user=self._owner)
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
         """Keeps them for a while, so that those who were just told of them can fetch them."""

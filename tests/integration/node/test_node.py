@@ -11,6 +11,7 @@ from manta.apis import errors
 from manta.manager.placement.place import WINDOW
 from manta.node.link.manager import ManagerLink
 from manta.node.service.supervisor import NodeSupervisor
+from manta.node.state import attempt_log
 from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.base import Instance
 from manta.protocol.node import TaskEnded, TaskError
@@ -82,6 +83,21 @@ def test_a_task_has_all_that_it_may_ask(lab) -> None:
     lab.wait_until(lambda: not list(context.values))
     lab.wait_until(lambda: not list(context.state.kept.iterdir()))
     assert not list(context.state.tasks.iterdir())
+
+
+def test_its_owner_can_see_who_ran_what_with_which_data(lab) -> None:
+    np.save(lab.folder / "table.npy", np.zeros((7, 2)))
+    lab.node(1, datasets={"table": str(lab.folder / "table.npy")})
+    api = lab.api()
+    code = "def main():\n    return 1\n"
+    swarm_id = lab.run(api, lab.swarm(code, datasets=["table"], iterations=2))
+    runs = attempt_log.read(lab.state("node-1").attempt_log, running=True)
+    assert [(ran.user, ran.swarm_id, ran.task, ran.iteration) for ran in runs] == [
+        ("me@localhost", swarm_id, "task.0", iteration) for iteration in (0, 1)
+    ]
+    for ran in runs:
+        assert (ran.datasets, ran.status) == (("table",), "FINISHED")
+        assert 0 < ran.began <= (ran.ended or 0)
 
 
 ROUNDS = """

@@ -60,6 +60,11 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
     assert started["state"] == "connected"
     shell("status", "edge")
     assert shell("logs", "edge")
+    lab.run(lab.api(), lab.swarm("def main():\n    return 1\n"))
+    (ran,) = shell("who", "edge", "--user", "me@localhost")
+    assert (ran["task"], ran["status"]) == ("task.0", "FINISHED")
+    assert "me@localhost" in manta_node("who", "edge").stdout
+    assert "No task has run here yet" in manta_node("who", "edge", "--user", "other").stdout
     shell("doctor", "edge")
     shell("stop", "edge")
     shell("cluster N", 2, "--name", "box")

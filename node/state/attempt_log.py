@@ -1,0 +1,150 @@
+"""What ran on a node, and for whom: a log for the node's owner.
+
+One JSON object a line: an attempt when it begins and again when it ends, and each start of the
+daemon, which ended whatever had begun and not ended. At `limit` bytes the file becomes `.1`, and
+that one `.2`, up to KEPT.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from manta.protocol.node import Assignment, Instance
+from manta.protocol.states import AttemptState
+from manta.transports.errors import remedied
+
+log = logging.getLogger(__name__)
+
+KEPT = 3
+
+
+class Ran(msgspec.Struct, frozen=True, tag="attempt", tag_field="kind"):
+    """One attempt. Times are in seconds since the epoch."""
+
+    user: str
+    swarm_id: str
+    swarm: str
+    task: str
+    """Alias and index."""
+    iteration: int
+    attempt: int
+    datasets: tuple[str, ...]
+    began: float
+    ended: float | None = None
+    status: str = AttemptState.RUNNING
+
+
+class DaemonBegan(msgspec.Struct, frozen=True, tag="daemon", tag_field="kind"):
+    at: float
+
+
+_Line = Ran | DaemonBegan
+_Attempts = dict[tuple[str, str, int, int, float], Ran]
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class AttemptLog:
+    """May be used from any thread. What the disk does not take is told in the daemon's log."""
+
+    def __init__(self, path: Path, limit: int, at: float) -> None:
+        self._path = path
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._running: dict[Instance, Ran] = {}
+        self._write(DaemonBegan(at))
+
+    def began(self, assignment: Assignment, at: float) -> None:
+        instance = assignment.instance
+        datasets = dict.fromkeys((*assignment.module.datasets, *assignment.datasets))
+        ran = Ran(
+            assignment.user,
+            instance.swarm_id,
+            assignment.swarm_name,
+            f"{instance.alias}.{instance.index}",
+            instance.iteration,
+            instance.attempt,
+            tuple(datasets),
+            at,
+        )
+        with self._lock:
+            self._running[instance] = ran
+            self._write(ran)
+
+    def ended(self, instance: Instance, status: str, at: float) -> None:
+        """Of one that never began, nothing is written."""
+        with self._lock:
+            ran = self._running.pop(instance, None)
+            if ran is not None:
+                self._write(msgspec.structs.replace(ran, ended=at, status=status))
+
+    def _write(self, line: _Line) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            fd = os.open(self._path, flags, 0o600)
+            try:
+                os.write(fd, _encode(line) + b"\n")
+                size = os.fstat(fd).st_size
+            finally:
+                os.close(fd)
+            if size >= self._limit:
+                self._rotate()
+        except OSError as error:
+            log.warning("%s lacks an attempt: %s", self._path, remedied(error))
+
+    def _rotate(self) -> None:
+        for number in range(KEPT - 1, -1, -1):
+            if (newer := _numbered(self._path, number)).exists():
+                os.replace(newer, _numbered(self._path, number + 1))
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def read(path: Path, *, running: bool) -> list[Ran]:
+    """Returns the attempts in the log and its older parts, in the order in which they began.
+
+    `running`: whether the daemon is; else what has not ended was interrupted, nobody knows when.
+    A line that cannot be read is left out.
+    """
+    found: _Attempts = {}
+    unfinished: _Attempts = {}
+    for line in _lines(path):
+        if isinstance(line, Ran):
+            key = line.swarm_id, line.task, line.iteration, line.attempt, line.began
+            found[key] = line
+            if line.ended is None:
+                unfinished[key] = line
+            else:
+                unfinished.pop(key, None)
+        else:
+            _interrupt(found, unfinished, line.at)
+    if not running:
+        _interrupt(found, unfinished, None)
+    return sorted(found.values(), key=lambda ran: ran.began)
+
+
+def _interrupt(found: _Attempts, unfinished: _Attempts, at: float | None) -> None:
+    for key, ran in unfinished.items():
+        found[key] = msgspec.structs.replace(ran, ended=at, status=AttemptState.INTERRUPTED)
+    unfinished.clear()
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    for number in range(KEPT, -1, -1):
+        try:
+            data = _numbered(path, number).read_bytes()
+        except FileNotFoundError:
+            continue
+        for line in data.splitlines():
+            try:
+                yield _decode(line)
+            except ValueError:  # msgspec's errors, and text that is no UTF-8
+                continue
