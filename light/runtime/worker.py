@@ -166,6 +166,16 @@ def _stream(fd: int) -> TextIO:
     return open(fd, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
 
 
+def _no_terminal(*_: Any, **__: Any) -> NoReturn:
+    """Called by breakpoint(), which would read the commands of a debugger from nowhere."""
+    from manta.light.errors import LightError
+
+    raise LightError(
+        "breakpoint() has no terminal here: run the task in your own process with "
+        "manta.testing.run_task, where it stops as anywhere else"
+    )
+
+
 class _Process:
     def __init__(self, settings: Settings, connection: MessageSocket) -> None:
         self._settings = settings
@@ -181,6 +191,7 @@ class _Process:
         import faulthandler
 
         faulthandler.enable()
+        sys.breakpointhook = _no_terminal
         sys.stdout = _stream(1)
         sys.stderr = _stream(2)
         from manta.light.log import reach_node

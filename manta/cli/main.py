@@ -161,10 +161,12 @@ class LazyGroup(Group):
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
         show_example(command, example)
-        if ctx.resilient_parsing:  # a shell asks for completions
-            from manta.cli.completion import equip
+        from manta.cli.completion import equip, suggest
 
+        if ctx.resilient_parsing:  # a shell asks for completions
             equip(command)
+        else:
+            suggest(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -96,7 +96,9 @@ def ident(name: str) -> Cell:
 
 def age(name: str) -> Cell:
     """Makes a column that shows how long ago a time was."""
-    return lambda record: text.seconds(max(0.0, time.time() - record[name])) if record[name] else ""
+    return lambda record: (
+        f"{text.seconds(max(0.0, time.time() - record[name]))} ago" if record[name] else ""
+    )
 
 
 def brief(value: Any) -> str:

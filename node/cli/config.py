@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from manta.node.state import StateFolder
 
 DEFAULT = "default"
-NAME = click.argument("name", default=DEFAULT, metavar="[NAME]")
+
+
+def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Completes the names of configurations."""
+    from manta.node.daemon.places import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+NAME = click.argument("name", default=DEFAULT, metavar="[NAME]", shell_complete=_names)
 
 
 @click.group(cls=Group)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from manta.console.commands import Group, as_json_option, run, say, show_example
+from manta.console.completion import completion_command
 from manta.console.exit_codes import Exit
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
@@ -246,6 +247,8 @@ def _ran(ran: Ran) -> list[str]:
     return [*who, moment(ran.began), moment(ran.ended), ran.status]
 
 
+completion = completion_command("manta_node")
+
 for _command, _example in {
     start: "manta_node start edge --background",
     stop: "manta_node stop edge",
@@ -255,6 +258,7 @@ for _command, _example in {
     config: "manta_node config init edge --manager-host manager.lan --dataset digits=/data/d.npz",
     cluster: "manta_node cluster start 3 --config edge",
     doctor: "manta_node doctor edge",
+    completion: 'eval "$(manta_node completion bash)"',
 }.items():
     show_example(_command, _example)
     cli.add_command(_command)

@@ -1,4 +1,4 @@
-"""Checks the machine: Python, disk, memory, descriptors, sandbox, container engine, GPUs."""
+"""Checks the machine: Python, disk, memory, descriptors, container engine, GPUs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
     yield _disk(state)
     yield _memory(config)
     yield _descriptors()
-    yield _sandbox()
     yield _runner(config)
     if config is None or config.gpu_enabled:
         yield _gpus()
@@ -103,17 +102,6 @@ def _descriptors() -> Finding:
     return ok("descriptors", f"A process may hold {hard} files and sockets open.")
 
 
-def _sandbox() -> Finding:
-    found = shutil.which("bwrap")
-    if found is None:
-        return warning(
-            "sandbox",
-            "bubblewrap (bwrap) is not installed: plain processes can do all that this user can.",
-            "Install the package bubblewrap.",
-        )
-    return ok("sandbox", f"bubblewrap is there ({found}).")
-
-
 def _runner(config: NodeConfig | None) -> Finding:
     wanted = "auto" if config is None else config.runner
     problem = engine.problem()
@@ -122,7 +110,10 @@ def _runner(config: NodeConfig | None) -> Finding:
     if problem is None and wanted != "process":
         return ok("runner", f'The container engine answers (containers.runner = "{wanted}").')
     why = 'containers.runner is "process"' if wanted == "process" else f"{problem}"
-    sentence = f"Tasks run as plain processes, and images of modules are not used: {why}."
+    sentence = (
+        "Tasks run as plain processes, which can do all that this user can, and images of modules "
+        f"are not used: {why}."
+    )
     if config is not None and config.allow_unsandboxed:
         return ok("runner", sentence)
     if config is not None and config.allow_unsandboxed is False:

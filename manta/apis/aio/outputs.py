@@ -10,6 +10,7 @@ from manta.apis import checks
 from manta.apis.aio.client import AsyncClient
 from manta.apis.aio.waiting import in_thread
 from manta.apis.errors import NotFound
+from manta.apis.metrics import Metrics
 from manta.apis.overviews import (
     ErrorOverview,
     EventOverview,
@@ -172,9 +173,10 @@ class AsyncOutputs(AsyncClient):
         request = messages.ListGlobalTags(checks.identity("swarm", swarm))
         return list((await self._ask(request, messages.GlobalTags, again=True)).tags)
 
-    async def get_metrics(self, swarm: SwarmId) -> list[MetricsOverview]:
-        """Lists what tasks logged with `world.log_metrics` so far."""
-        return [item async for item in self._metrics(swarm, follow=False)]
+    async def get_metrics(self, swarm: SwarmId) -> Metrics:
+        """Lists what tasks logged with `world.log_metrics` so far, also as a data frame
+        (`.to_pandas()`)."""
+        return Metrics([item async for item in self._metrics(swarm, follow=False)])
 
     async def stream_metrics(self, swarm: SwarmId) -> AsyncIterator[MetricsOverview]:
         """Yields metrics as they are logged, until the swarm ends."""

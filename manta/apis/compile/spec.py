@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
+from manta.apis.compile.classes import check_class
 from manta.apis.compile.meetings import meets
 from manta.apis.compile.packaging import Package, Wanted, find_program, locate, lying, package
 from manta.apis.compile.values import payload, to_blob
@@ -88,9 +89,11 @@ def prepare(swarm: Swarm) -> Prepared:
     graph = schedule.graph if schedule else graph_of(swarm)
     folders = _folders(swarm)
     modules = dict.fromkeys(vertex.task.module for vertex in graph.vertices)
-    return Prepared(
-        definition, graph, schedule, folders, {one: locate(one, folders) for one in modules}
-    )
+    sources = {one: locate(one, folders) for one in modules}
+    for vertex in graph.vertices:
+        source = sources[vertex.task.module]
+        check_class(vertex.task, vertex.alias, None if isinstance(source, Wanted) else source)
+    return Prepared(definition, graph, schedule, folders, sources)
 
 
 def compile_swarm(swarm: Swarm) -> Compiled:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from manta.apis import checks
 from manta.apis.errors import NotFound
+from manta.apis.metrics import Metrics
 from manta.apis.overviews import (
     ErrorOverview,
     EventOverview,
@@ -164,9 +165,10 @@ class Outputs(Client):
         request = messages.ListGlobalTags(checks.identity("swarm", swarm))
         return list((self._ask(request, messages.GlobalTags, again=True)).tags)
 
-    def get_metrics(self, swarm: SwarmId) -> list[MetricsOverview]:
-        """Lists what tasks logged with `world.log_metrics` so far."""
-        return list(self._metrics(swarm, follow=False))
+    def get_metrics(self, swarm: SwarmId) -> Metrics:
+        """Lists what tasks logged with `world.log_metrics` so far, also as a data frame
+        (`.to_pandas()`)."""
+        return Metrics(list(self._metrics(swarm, follow=False)))
 
     def stream_metrics(self, swarm: SwarmId) -> Iterator[MetricsOverview]:
         """Yields metrics as they are logged, until the swarm ends."""

@@ -1,23 +1,26 @@
 """`manta pull`: a swarm as a folder, with a manifest of its files.
 
 swarm.json               its state and its tasks
-results/N.npz|json       each result's value; `results.json` says what each is
-globals/TAG.npz|json
+results/N.*              each result's value; `results.json` says what each is
+results.parquet          a table of all, where pyarrow is installed
+globals/TAG.*
 logs.ndjson, metrics.ndjson, events.ndjson
 manifest.json            every other file's size and BLAKE3 digest
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from manta.apis.errors import MissingPackage, NotFound
 from manta.cli.exit_codes import LocalError
 from manta.cli.options import connects
 from manta.console import json_form
@@ -42,10 +45,11 @@ def pull(
 ) -> int:
     """Copy everything SWARM wrote into FOLDER, which must not exist yet.
 
-    Without FOLDER, it is named after the swarm and its id. Values are in the format in which
-    Manta sends them (`manta.transports.codec.values.decode`), and also in JSON where that can
-    hold them. manifest.json has the size and digest of every file: `manta pull --verify FOLDER`
-    checks that nothing has changed.
+    Without FOLDER, it is named after the swarm and its id. Values are exact in the format in which
+    Manta sends them (`manta.transports.codec.values.decode`), and beside it in one that others
+    read: arrays .npy, dicts and lists of arrays .npz, text .txt, bytes .bin, all else .json; with
+    pyarrow installed, results.parquet is a table of all results. manifest.json has the size and
+    digest of every file: `manta pull --verify FOLDER` checks that nothing has changed.
     """
     if verify:
         flaws = check(Path(swarm))
@@ -99,7 +103,10 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
     tasks = [dict(task) for task in api.get_tasks(found)]
     _json(draft / "swarm.json", {"swarm": dict(found), "tasks": tasks})
     index = []
-    for number, result in enumerate(api.get_swarm_results(found, attempts="all")):
+    results = api.get_swarm_results(found, attempts="all")
+    with contextlib.suppress(NotFound, MissingPackage):
+        results.to_parquet(draft / "results.parquet")
+    for number, result in enumerate(results):
         entry = {
             name: getattr(result, name)
             for name in ("iteration", "tag", "node_id", "node_alias", "alias", "index", "attempt")
@@ -156,12 +163,59 @@ def _value(folder: Path, name: str, value: Any) -> str:
     with open(folder / f"{name}.manta", "xb") as file:
         for part in encode(value).parts():
             file.write(part)
-    try:
-        written = json.dumps(value, indent=2, allow_nan=False)
-    except (TypeError, ValueError):
-        return f"{name}.manta"
-    (folder / f"{name}.json").write_text(written + "\n")
+    _readable(folder, name, value)
     return f"{name}.manta"
+
+
+def _readable(folder: Path, name: str, value: Any) -> None:
+    """Writes a value in a format that others read, unless none can hold it."""
+    if isinstance(value, str | bytes):
+        suffix, data = (".bin", value) if isinstance(value, bytes) else (".txt", value.encode())
+        (folder / f"{name}{suffix}").write_bytes(data)
+        return
+    if getattr(value, "shape", None) == ():
+        value = value.item()
+    leaves = dict(_leaves(value, ""))
+    if not any(hasattr(leaf, "shape") for leaf in leaves.values()):
+        (folder / f"{name}.json").write_text(json_form.dumps(value, indent=2) + "\n")
+        return
+    import numpy
+
+    try:
+        arrays = {
+            key: numpy.asarray(leaf.detach().cpu() if hasattr(leaf, "detach") else leaf)
+            for key, leaf in leaves.items()
+        }
+    except (TypeError, ValueError, RuntimeError):
+        return
+    if any(array.dtype.hasobject for array in arrays.values()):
+        return
+    if "" in arrays:
+        numpy.save(folder / f"{name}.npy", arrays[""], allow_pickle=False)
+    else:
+        _npz(folder / f"{name}.npz", arrays)
+
+
+def _npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes what numpy.savez would, which takes no array of the name `file`."""
+    from zipfile import ZipFile
+
+    from numpy.lib import format
+
+    with ZipFile(path, "w") as archive:
+        for key, array in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+                format.write_array(file, array, allow_pickle=False)
+
+
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Yields what is in dicts and lists, with its path."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _leaves(item, f"{where}/{key}" if where else str(key))
+    else:
+        yield where, value
 
 
 def _lines(path: Path, items: Iterable[Any]) -> None:

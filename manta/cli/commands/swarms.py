@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from manta.apis.overviews import LogOverview, SwarmOverview
     from manta.apis.user_api import UserAPI
 
-_SWARMS = {
-    "id": ident("swarm_id"),
-    "name": field("name"),
+_FIRST = {"id": ident("swarm_id"), "name": field("name")}
+_REST = {
     "status": state("status"),
     "iteration": field("iteration"),
     "created": age("created_at"),
@@ -34,9 +33,11 @@ _SWARMS = {
 @with_api
 def ps(api: UserAPI, cluster: str | None, as_json: bool) -> None:
     """List swarms, the newest last."""
+    names = {} if as_json else {found.id: found.name for found in api.list_clusters()}
+    clusters = {"cluster": lambda record: names.get(record["cluster_id"], record["cluster_id"])}
     emit(
         api.list_swarms(cluster),
-        _SWARMS,
+        {**_FIRST, **clusters, **_REST},
         as_json=as_json,
         nothing="No swarms yet: deploy one with `manta deploy`.",
     )

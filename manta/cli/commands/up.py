@@ -147,7 +147,8 @@ def _report_end(child: Child, cluster: LocalCluster, screen: Screen) -> None:
 def _words(found: up_state.Up) -> str:
     return (
         f"the manager at {found.host}:{found.port} with {text.count(len(found.nodes), 'node')} in "
-        f"the cluster {found.cluster} (process {found.pid}). `manta up --stop` stops it."
+        f"the cluster {found.cluster} (process {found.pid}). `manta up --stop` stops it; until "
+        f"then the profile {up_state.PROFILE!r} is in use: commands go to this manager."
     )
 
 
@@ -158,6 +159,8 @@ def _welcome(found: up_state.Up) -> list[str]:
         "",
         f"    manta deploy --cluster {found.cluster} FILE",
         "",
+        f"The profile {up_state.PROFILE!r} is now in use: commands go to this manager"
+        + (f", and to that of {found.previous!r} again afterwards." if found.previous else "."),
         f"Logs are in {found.folder}/logs; Ctrl-C stops everything and removes it.",
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
+import pandas
 import pytest
 
 from manta.apis.user_api import UserAPI
@@ -276,6 +278,9 @@ def test_pull_and_verify(shell: Shell, finished: str) -> None:
     assert decode((folder / small["file"]).read_bytes()) == [1]
     assert json.loads((folder / small["file"]).with_suffix(".json").read_text()) == [1]
     array = next(entry for entry in index if entry["tag"] == "array")
+    read = np.load((folder / array["file"]).with_suffix(".npy"), allow_pickle=False)
+    assert read.tolist() == [0, 1, 2, 3, 4]
+    assert len(pandas.read_parquet(folder / "results.parquet")) == 8
     assert decode((folder / array["file"]).read_bytes()).tolist() == [0, 1, 2, 3, 4]
     assert shell("pull", "--verify", folder).endswith("is unchanged since it was pulled.\n")
     (folder / "logs.ndjson").write_text("something else\n")
@@ -553,6 +558,88 @@ def test_shells_complete_what_there_is(shell: Shell, finished: str, shell_name: 
     swarms, *answers = complete("manta logs", *there)
     assert finished in swarms.split()
     assert [" ".join(sorted(answer.split())) for answer in answers] == list(there.values())
+
+
+def test_what_was_meant_by_a_name_that_is_not_there(shell: Shell, finished: str) -> None:
+    shell("module", "push", "--name", "kept", "swarm.py")
+    for words, meant in {
+        ("cluster", "show", "locl"): "local",
+        ("ps", "--cluster", "locl"): "local",
+        ("node", "show", "node-11"): "node-1",
+        ("logs", finished, "--node", "nod-2"): "node-2",
+        ("logs", finished, "--task", "onyl"): "only",
+        ("results", finished, "--tag", "smal"): "small",
+        ("globals", finished, "--tag", "rte"): "rate",
+        ("module", "show", "kep"): "kept",
+        ("user", "show", "usr@localhost"): "user@localhost",
+        ("stop", "Measurd"): "Measured",
+    }.items():
+        said = shell.attempt(*words)
+        assert said.returncode == Exit.NOT_FOUND, words
+        assert said.stderr.rstrip().endswith(f" Did you mean {meant!r}?"), said.stderr
+    assert "mean" not in shell.attempt("cluster", "show", "quite-another").stderr
+    (shell.folder / "meant.py").write_text(
+        "from manta import Module, Swarm, Task\nclass Meant(Swarm):\n"
+        "    def execute(self):\n        return Task(Module('kepd'))()\n"
+    )
+    said = shell.attempt("check", "--cluster", CLUSTER, "meant.py")
+    assert said.stderr.rstrip().endswith("Did you mean 'kept'?")
+
+
+def test_ps_shows_the_cluster_and_how_long_ago(shell: Shell, finished: str) -> None:
+    header, *lines = shell("ps").splitlines()
+    assert header.split() == ["ID", "NAME", "CLUSTER", "STATUS", "ITERATION", "CREATED", "REASON"]
+    (line,) = [line for line in lines if line.startswith(finished)]
+    assert re.search(rf" {CLUSTER} +COMPLETED +\d+ +[\d.]+ (s|min \d\d s) ago ", line)
+
+
+@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("module", "words", "kind"),
+    [
+        ("manta", "run swa", "file"),
+        ("manta", "deploy --cluster local swa", "file"),
+        ("manta", "check swa", "file"),
+        ("manta", "module push wor", "file"),
+        ("manta", "manager restore back", "file"),
+        ("manta", "manager start --home fol", "dir"),
+        ("manta_node", "start ed", "edge"),
+        ("manta_node", "do", "doctor"),
+    ],
+)
+def test_files_complete_where_a_file_is_meant(
+    tmp_path: Path, shell_name: str, module: str, words: str, kind: str
+) -> None:
+    nodes = tmp_path / "nodes"
+    nodes.mkdir()
+    (nodes / "edge.toml").write_text("")
+    count = len(words.split())
+    environment = {
+        "MANTA_HOME": str(tmp_path),
+        f"_{module.upper()}_COMPLETE": f"{shell_name}_complete",
+        "COMP_WORDS": f"{module} {words}",
+        "COMP_CWORD": words.split()[-1] if shell_name == "fish" else str(count),
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name(module)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert kind in re.split(r"[,\t\n]", done.stdout)
+
+
+@pytest.mark.parametrize("program", ["manta", "manta_node"])
+@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
+def test_both_commands_print_their_script(program: str, shell_name: str) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program), "completion", shell_name],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"_{program.upper()}_COMPLETE={shell_name}_complete" in done.stdout
 
 
 def test_what_nobody_knows_completes_to_nothing(shell: Shell, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_in_the_background_and_in_the_next_terminal(home: Path, tmp_path: Path) 
     again = manta("up", "--json", MANTA_HOME=home)
     assert again.returncode == 0
     assert json.loads(again.stdout)["pid"] == found.pid
+    assert "the profile 'up' is in use" in manta("up", MANTA_HOME=home).stdout
     deployed = manta(
         "deploy", "--cluster", "local", tmp_path / "swarm.py", "--follow", MANTA_HOME=home
     )

@@ -38,6 +38,12 @@ def main(body: str, top: str = "") -> str:
         ("x = 1\n", "NothingToRun", "worker.py has nothing to run: give it a function main(), or"),
         ("import sys\nsys.exit(3)\n", "SystemExit", "Importing worker.py called sys.exit(3)."),
         (
+            "breakpoint()\ndef main(): ...\n",
+            "LightError",
+            "Importing worker.py raised LightError: breakpoint() has no terminal here: run the "
+            "task in your own process with manta.testing.run_task,",
+        ),
+        (
             "import os\nos._exit(0)\n",
             "Exited",
             "Importing worker.py ended its process with exit code 0.",

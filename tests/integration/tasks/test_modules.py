@@ -146,7 +146,11 @@ def test_which_part_of_a_module_runs(
     ("source", "class_name", "words"),
     [
         (CHOICE, None, "several Task classes (First, Second) and no main()"),
-        (CHOICE, "Third", "no class 'Third' (its Task classes: First, Second)"),
+        (
+            CHOICE + "\n    globals()\n",
+            "Third",
+            "no class 'Third' (its Task classes: First, Second)",
+        ),
         ("x = 1\ny = 2\n", None, "nothing to run"),
         ("class Odd:\n    pass\n", "Odd", "neither run() nor execute()"),
     ],

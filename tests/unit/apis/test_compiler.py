@@ -274,7 +274,7 @@ def test_what_is_not_there_yet_is_refused_not_ignored(arguments: dict[str, Any])
 
 def test_task_arguments_arrive() -> None:
     task = Task(
-        Module(SOURCE, datasets=["a"]),
+        Module("class Worker: ...\n", datasets=["a"]),
         method="random",
         maximum=0.5,
         excepted_ids=["x"],

@@ -1,0 +1,60 @@
+"""Checks that the class which a task names is in its program."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from manta.apis.errors import InvalidSwarm
+from manta.apis.task import Task
+
+
+def check_class(task: Task, alias: str, file: Path | None) -> None:
+    """Raises InvalidSwarm if the program in `file`, or a package's folder, or in the module's text
+    has no such class, as far as can be seen without running it."""
+    name, module = task.class_name, task.module
+    if name is None or module.python_program is None:
+        return
+    if file is None and not module.is_source:
+        return  # a registered module's: the node says it
+    where = file / "__init__.py" if file is not None and file.is_dir() else file
+    shown = str(where or f"the source text of module {module.name!r}")
+    try:
+        tree = ast.parse(module.python_program if where is None else where.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # packing it says what is wrong
+    bound = set(_bound(tree.body))
+    if name in bound or bound & {"*", "__getattr__"}:
+        return
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    there = f"it has {', '.join(classes)}" if classes else "it has no classes"
+    near = get_close_matches(name, classes, 1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    raise InvalidSwarm(
+        f"Task {alias!r} has class_name={name!r}, which is not in {shown} ({there}): "
+        f"correct class_name.{meant}"
+    )
+
+
+def _bound(statements: Iterable[ast.stmt]) -> Iterator[str]:
+    """Yields the names that a module's statements bind, whatever branch is taken."""
+    for statement in statements:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement.name
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                yield from (alias.asname or alias.name for alias in node.names)
+            elif isinstance(node, ast.ClassDef):
+                yield node.name
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+            elif isinstance(node, ast.Call) and _sets_globals(node):
+                yield "*"
+
+
+def _sets_globals(call: ast.Call) -> bool:
+    """Whether it is globals(), with which a module may bind anything."""
+    return isinstance(call.func, ast.Name) and call.func.id in ("globals", "vars", "exec")
