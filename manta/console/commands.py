@@ -165,9 +165,19 @@ def _machine_fault(error: OSError) -> str | None:
     """A sentence for an error of this machine's folders and disks, else None."""
     if error.filename is not None and error.errno in _FOLDER | _DISK:
         return f"{error.filename} cannot be read or written: {error.strerror}."
+    if error.errno == errno.ENOENT and error.filename is None and not _has_working_folder():
+        return "The working folder was removed: change to another (cd) and repeat the command."
     if error.errno in _DISK:
         return f"What is printed cannot be written: {error.strerror}."
     return None
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _open_closed_streams() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manta.actors import ExitReason
+from manta.console.home import NoHome, home_folder
 from manta.manager.bootstrap import ADMIN
 from manta.manager.errors import ManagerError, StartError
 from manta.manager.home import LEAST_LEASE, MOST_LEASE, Home
@@ -95,11 +96,10 @@ def _announce(manager: Manager) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    base = Path(os.environ.get("MANTA_HOME") or Path.home() / ".manta")
     parser = argparse.ArgumentParser(
         prog="python -m manta.manager", description="Run a Manta manager in the foreground."
     )
-    parser.add_argument("--home", type=Path, default=base / "manager", help="its folder")
+    parser.add_argument("--home", type=Path, help="its folder, by default ~/.manta/manager")
     parser.add_argument("--nodes", help="where nodes connect; as are the others, as the last time")
     parser.add_argument("--users", help="where users connect")
     parser.add_argument("--bulk", help="where data moves")
@@ -119,7 +119,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bootstrap", type=Path, help="users and nodes for an empty store (JSON)")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument("--log-level", default="INFO", type=str.upper, choices=levels)
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if given.home is None:
+        try:
+            given.home = home_folder() / "manager"
+        except NoHome as error:
+            parser.error(str(error))
+    return given
 
 
 def _lease(text: str) -> float:

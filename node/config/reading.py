@@ -97,7 +97,7 @@ class _Reader:
         found = {name: self._value(key, given) for name, key in FIELDS.items()}
         folder = self._path.parent.absolute()
         found["datasets"] = {
-            name: folder / Path(path).expanduser() for name, path in found["datasets"].items()
+            name: folder / os.path.expanduser(path) for name, path in found["datasets"].items()
         }
         config = NodeConfig(path=self._path, token_variable=self._unset, **found)
         if self.flaws:

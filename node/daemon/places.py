@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from manta.node.errors import UnknownName
+from manta.console.home import NoHome, home_folder
+from manta.node.errors import OperatorError, UnknownName
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def home() -> Path:
-    return Path(os.environ.get("MANTA_HOME") or Path.home() / ".manta")
+    """Raises OperatorError."""
+    try:
+        return home_folder()
+    except NoHome as error:
+        raise OperatorError(str(error)) from None
 
 
 def config_path(name: str) -> Path:

@@ -136,7 +136,7 @@ def find_program(module: Module, folders: Sequence[Path], registry: str = "") ->
 
 def _paths(module: Module, folders: Sequence[Path]) -> list[Path]:
     assert module.python_program is not None
-    path = Path(module.python_program).expanduser()
+    path = Path(os.path.expanduser(module.python_program))
     return [path] if path.is_absolute() else [folder / path for folder in folders]
 
 
@@ -159,7 +159,7 @@ def _first(candidates: Sequence[Path], tried: list[str]) -> Path | None:
 
 
 def _find_include(name: str, module: Module, folders: Sequence[Path]) -> Path:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     tried = [path] if path.is_absolute() else [folder / path for folder in folders]
     for candidate in tried:
         if os.path.exists(candidate):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -316,4 +317,6 @@ def _folders(swarm: Swarm) -> list[Path]:
         file = getattr(sys.modules.get(kind.__module__), "__file__", None)
         if file is not None:
             folders.append(Path(file).resolve().parent)
-    return list(dict.fromkeys([*folders, Path(os.getcwd())]))
+    with suppress(FileNotFoundError):  # it may have been removed
+        folders.append(Path(os.getcwd()))
+    return list(dict.fromkeys(folders))

@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,13 +23,20 @@ import msgspec
 from manta.apis import checks
 from manta.apis.connect.sealing import CannotOpen, Sealed, seal, unseal
 from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
+from manta.console.home import NoHome, home_folder
 from manta.console.local_manager import remembered_port
 from manta.protocol.codes import Code
 from manta.protocol.tokens import USER_AUDIENCE, UnreadableToken, peek
 from manta.transports.codec.decoders import convert, json_decoder
 from manta.transports.codec.stored import Damaged, Thing, read_stored
 from manta.transports.errors import KeyFileError, LocalTransportError
-from manta.transports.security.keys import KeyPair, check_key, read_private, write_private
+from manta.transports.security.keys import (
+    KeyPair,
+    check_key,
+    make_private_folder,
+    read_private,
+    write_private,
+)
 
 if TYPE_CHECKING:
     from manta.protocol.tokens import TokenClaims
@@ -72,7 +80,11 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Path:
-    return Path(environment.get("MANTA_HOME") or Path("~/.manta").expanduser()).absolute()
+    """Raises ProfileError."""
+    try:
+        return home_folder(environment).absolute()
+    except NoHome as error:
+        raise ProfileError(str(error)) from None
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -308,6 +320,29 @@ def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
         raise ProfileError(str(error)) from None
     except OSError as error:
         raise ProfileError(f"The profile {path} can't be read: {error.strerror}.") from None
+
+
+def change_profile(
+    folder: Path, name: str, change: Callable[[dict[str, object]], Profile]
+) -> Profile:
+    """Saves what `change` makes of a profile's fields, and returns it.
+
+    Changes that other processes make at the same time wait for it. Raises ProfileError and what
+    `change` raises.
+    """
+    path = folder / "profiles" / f"{_checked(name)}.json"
+    try:
+        make_private_folder(path.parent)
+        lock = os.open(path.parent / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (KeyFileError, OSError) as error:
+        raise ProfileError(f"The profile {path} can't be written: {error}.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        changed = change(msgspec.structs.asdict(load_profile(folder, name, required=False)))
+        save_profile(folder, name, changed)
+    finally:
+        os.close(lock)
+    return changed
 
 
 def save_profile(folder: Path, name: str, profile: Profile) -> None:

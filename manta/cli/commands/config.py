@@ -86,22 +86,25 @@ def show(profile: str | None, origin: bool, as_json: bool) -> None:
 def set_(key: str, value: str, profile: str | None, as_json: bool) -> None:
     """Set KEY of a profile to VALUE; creates the profile if there is none."""
     from msgspec import ValidationError, convert
-    from msgspec.structs import asdict
 
     from manta.apis.connect import profiles
 
     folder = profiles.home()
     name = profile or str(profiles.settings()["profile"].value)
-    there = profiles.profiles(folder).get(name, profiles.Profile())
     if key == "server_key":
         _check_key(value)
     elif key == "host":
         usage(lambda: profiles.check_host(value))
-    try:
-        changed = convert({**asdict(there), key: value}, profiles.Profile, strict=False)
-    except ValidationError:
-        raise click.UsageError(f"{value!r} is not a port: give a number from 1 to 65535.") from None
-    usage(lambda: profiles.save_profile(folder, name, changed))
+
+    def change(fields: dict[str, object]) -> Profile:
+        try:
+            return convert({**fields, key: value}, profiles.Profile, strict=False)
+        except ValidationError:
+            raise click.UsageError(
+                f"{value!r} is not a port: give a number from 1 to 65535."
+            ) from None
+
+    changed = usage(lambda: profiles.change_profile(folder, name, change))
     say(_record(name, changed), f"Set {key} of profile {name} to {value}.", as_json=as_json)
 
 

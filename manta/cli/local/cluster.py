@@ -367,7 +367,7 @@ def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[s
     paths = {}
     for name, pattern in datasets.items():
         text = pattern.replace("{i}", str(index)).replace("{alias}", alias)
-        path = Path(text).expanduser().absolute()
+        path = Path(os.path.abspath(os.path.expanduser(text)))
         if not path.exists():
             hint = ""
             if "{i}" in pattern and index:
