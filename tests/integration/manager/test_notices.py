@@ -6,6 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from manta.apis.connect.profiles import Target
+from manta.apis.connect.session import Session
+from manta.apis.errors import Incomplete
+from manta.apis.user_api import UserAPI
 from manta.manager.store.sqlite import SqliteStore
 from manta.protocol.clusters import ClusterInfo
 from manta.protocol.node import Assignment, Instance, JournalEntry, MetricsLogged, TaskStarted
@@ -26,6 +30,7 @@ from manta.protocol.user import (
 )
 from manta.testing.manager import Client, FakeNode, wait_until
 from manta.testing.stores.faulty import Faults, FaultyStore
+from manta.transports.addresses import split_address
 
 SPEC = SwarmSpec(
     name="fl", tasks=(TaskSpec("worker", "module"),), modules=(ModuleSpec("module", image="none"),)
@@ -174,8 +179,14 @@ def test_a_manager_that_has_returned_says_that_it_is_not_complete_yet(
         admin.ask(ReadFeed(swarm, "logs")).swarm,
     ):
         assert not info.complete
-    late.speak()
-    wait_until(lambda: admin.ask(GetSwarm(swarm)).complete)
+    target = Target("127.0.0.1", split_address(bench.users_at)[1], "lab", None, bench.key)
+    with UserAPI.over(Session(target, bench.admin_keys)) as api:
+        with pytest.warns(Incomplete, match=r"'fl' is not complete yet: Still hearing from 1 node"):
+            assert list(api.get_metrics(swarm)) == []
+        assert not api.get_swarm(swarm).complete
+        late.speak()
+        wait_until(lambda: admin.ask(GetSwarm(swarm)).complete)
+        assert len(api.get_metrics(swarm)) == 1
     [metrics] = admin.ask(ReadFeed(swarm, "metrics")).items
     assert metrics.metrics == {"loss": 1.0}
     assert reason(admin, swarm) == ""

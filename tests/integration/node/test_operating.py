@@ -194,3 +194,11 @@ def test_a_lock_that_a_killed_daemon_left_holds_nobody_up(lab, manta_node: Comma
     (folder.path / "lock").write_text("1\n")  # another's process by now
     assert "does not run" in manta_node("stop", "edge").stdout
     assert manta_node("start", "edge", "--background").returncode == 0
+
+
+def test_a_daemon_that_could_not_start_is_told_from_a_killed_one(manta_node: Command) -> None:
+    assert manta_node("config", "init", "edge").returncode == 0
+    assert manta_node("start", "edge", "--background").returncode != 0
+    found = json.loads(manta_node("status", "edge", "--json").stdout)
+    assert found["state"] == "failed"
+    assert found["sentence"].startswith("The node edge ended: This node has no token")

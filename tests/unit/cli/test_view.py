@@ -69,7 +69,9 @@ def test_progress_is_shown_while_it_lasts() -> None:
     assert "train 0/1 25%" in click.unstyle(view.live(1.0)[0])
 
 
-@pytest.mark.parametrize("kind", ["failed", "retried", "lost", "waiting", "ignored", "quorum"])
+@pytest.mark.parametrize(
+    "kind", ["failed", "retried", "lost", "waiting", "ignored", "notice", "quorum"]
+)
 def test_trouble_is_told_at_once(kind: str) -> None:
     assert unstyled(SwarmView().event(event(kind, alias="w"))) == [f"w {kind}."]
 

@@ -352,3 +352,17 @@ def test_what_is_written_after_damage_follows_what_the_manager_has(make, tmp_pat
     assert (batch.first, len(batch.entries)) == (8, 2)
     third.registered({"s": 8})  # not at the start: what it has was sent by this daemon
     assert third.acknowledged("s") == 8
+
+
+def test_what_the_manager_lacks_is_known_by_swarm(make: Callable[[], Journals]) -> None:
+    journals = make()
+    assert journals.unacknowledged() == {}
+    journals.append(TaskStarted(Instance("s", "w", 0, 0), 0.0))
+    journals.append(TaskStarted(Instance("s", "w", 1, 0), 0.0))
+    journals.append(TaskStarted(Instance("t", "w", 0, 0), 0.0))
+    assert journals.unacknowledged() == {"s": 2, "t": 1}
+    journals.acknowledge(JournalAck("s", 1))
+    journals.acknowledge(JournalAck("t", 1))
+    assert journals.unacknowledged() == {"s": 2}
+    journals.acknowledge(JournalAck("s", 2))
+    assert journals.unacknowledged() == {}
