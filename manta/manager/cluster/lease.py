@@ -306,8 +306,10 @@ class Leases:
         return [Away(node_id)]
 
     def _oversleep(self, now: float) -> None:
-        due, last = self.next_deadline(), self._called
-        self._called = now
+        last, self._called = self._called, now
+        if now - last < OVERSLEPT:  # as nearly always: the deadlines need not be looked at
+            return
+        due = self.next_deadline()
         if due is None or now - due < OVERSLEPT:
             return
         for lease in self._leases.values():

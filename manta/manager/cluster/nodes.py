@@ -164,14 +164,16 @@ class ClusterNodes:
         # One that was just told to stop has yet to hear it.
         if message.draining or now >= node.asked_to_stop + ANSWER_TIMEOUT:
             back += self._leases.set_draining(node_id, now, draining=message.draining)
-        self._apply(back)
+        if back:
+            self._apply(back)
         if message.trouble != node.trouble:
             self._troubled(node, message.trouble)
         if node.contest and now - node.contested_at > CONTEST:
             node.contest = ""
             self._show(node_id)
         self._fell_behind(node, message.journals)
-        # Heartbeats are frequent: only the load is replaced.
+        # Heartbeats are frequent: one that changes nothing only postpones a deadline, so that the
+        # timer comes early enough as it is, and only the load is replaced.
         self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
         self.view.node_views = tuple(self._node_views.values())
         self._tell_watchers(node_id)
