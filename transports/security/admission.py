@@ -47,6 +47,10 @@ class TokenBucket:
         self._tokens -= 1.0
         return True
 
+    def give_back(self) -> None:
+        """What was taken need not have been."""
+        self._tokens = min(self._burst, self._tokens + 1.0)
+
 
 @dataclass(frozen=True)
 class _Snapshot:

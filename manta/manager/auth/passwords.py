@@ -38,7 +38,7 @@ def verify_password(stored: str | None, password: str) -> bool:
     with _slots:
         try:
             argon2id.verify((stored or _NOBODY).encode(), password[:MAX_LENGTH].encode())
-        except InvalidkeyError:
+        except (InvalidkeyError, ValueError):  # what is stored may be damaged, and be no hash
             return False
     return bool(stored)
 

@@ -5,7 +5,7 @@ The key that the handshake proved is the identity; messages do not name their se
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -101,26 +101,41 @@ class GuestLimits:
         self._tokens = TokenBucket(rate=50.0, burst=500.0)
         self._sign_ins = TokenBucket(rate=5.0, burst=20.0)
         self._failures: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._under_way: Counter[str] = Counter()
 
     def check_token(self, now: float) -> None:
         """Raises Refused."""
         if not self._tokens.take(now):
             raise _too_many("Too many tokens are being tried")
 
-    def check_sign_in(self, email: str, now: float) -> None:
-        """Raises Refused."""
-        if not self._sign_ins.take(now):
-            raise _too_many("Too many sign-ins are being tried")
-        bucket = self._failures.pop(email, None) or TokenBucket(rate=1 / 12, burst=5.0)
-        self._failures[email] = bucket
+    def begin_sign_in(self, email: str, now: float) -> bool:
+        """Whether the password may be checked now; else when one of those under way has ended.
+
+        Each counts as a failure until `end_sign_in` says that it was none, so that however many
+        are sent side by side, no more guesses are checked. Raises Refused.
+        """
+        failures = self._failures.pop(email, None) or TokenBucket(rate=1 / 12, burst=5.0)
+        self._failures[email] = failures
         if len(self._failures) > self.ADDRESSES:
             self._failures.popitem(last=False)
-        if not bucket.take(now):
+        if not failures.take(now):
+            if email in self._under_way:
+                return False
             raise _too_many(f"Too many sign-ins of {email!r} have failed")
+        if not self._sign_ins.take(now):
+            failures.give_back()
+            if self._under_way:
+                return False
+            raise _too_many("Too many sign-ins are being tried")
+        self._under_way[email] += 1
+        return True
 
-    def signed_in(self, email: str) -> None:
-        """Only failures count."""
-        self._failures.pop(email, None)
+    def end_sign_in(self, email: str, *, failed: bool) -> None:
+        self._under_way[email] -= 1
+        self._under_way += Counter()  # drops those with none
+        if not failed:
+            self._sign_ins.give_back()
+            self._failures.pop(email, None)
 
 
 def _too_many(what: str) -> Refused:

@@ -6,6 +6,8 @@ Signatures and passwords are checked on a worker. A sign-in is answered only onc
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -29,6 +31,23 @@ U = TypeVar("U")
 ROTATED, ENDED = "rotated", "ended"
 
 
+WAITING = 200
+"""Passwords that may wait to be checked."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A password that somebody gives; `wrong` is the refusal's sentence."""
+
+    what: str
+    key: str
+    email: str
+    stored: str | None
+    given: str
+    wrong: str
+    reply: Reply
+
+
 class Registrar(Part):
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
@@ -40,35 +59,62 @@ class Registrar(Part):
             record.key: record for record in reader.all(KeyRecord) if record.kind == KeyKind.USER
         }
         """The keys of users."""
+        self._waiting: list[tuple[Callable[[], None], Reply]] = []
+        """Passwords that are checked once others have been."""
 
     # Users.
 
     def sign_in(self, request: Request[SignIn, None]) -> None:
         message, reply = request.message, request.defer()
         email = message.email.strip().lower()
-        self.limits.check_sign_in(email, self._actor.clock.now())
         user = next((user for user in self.users.values() if user.email == email), None)
         key, authority = request.who.key, self._context.authority
         self._listeners.signs_in(key, reply)
 
-        def job(now: float) -> tuple[UserRecord, str, TokenClaims]:
-            if not passwords.verify_password(user.password if user else None, message.password):
-                raise Refused(
-                    Code.BAD_CREDENTIALS,
-                    "Address or password are wrong; check both, and try again.",
-                )
+        def then(_: None) -> None:
             assert user is not None
+            now = self._actor.clock.wall()
             token, claims = authority.issue(
                 USER_AUDIENCE, user.id, now=now, ttl=USER_TTL, bound_to=key
             )
-            return user, token, claims
-
-        def then(found: tuple[UserRecord, str, TokenClaims]) -> None:
-            user, token, claims = found
-            self.limits.signed_in(email)
             self._become(user, key, token, record_of(claims, bound_to=key), reply)
 
-        self.work(f"sign-in as {email}", key, job, then, reply)
+        wrong = "Address or password are wrong; check both, and try again."
+        stored = user.password if user else None
+        attempt = Attempt(f"sign-in as {email}", key, email, stored, message.password, wrong, reply)
+        self.check_password(attempt, lambda: None, then)
+
+    def check_password(
+        self, attempt: Attempt, job: Callable[[], T], then: Callable[[T], None]
+    ) -> None:
+        """Runs `job` on a worker if the password is right, and `then` in the actor; limits how
+        fast anybody can guess. Raises Refused."""
+        if self.limits.begin_sign_in(attempt.email, self._actor.clock.now()):
+            self._check_now(attempt, job, then)
+        elif len(self._waiting) < WAITING:
+            again = partial(self.check_password, attempt, job, then)
+            self._waiting.append((again, attempt.reply))
+        else:
+            raise Refused(Code.RATE_LIMITED, "Too many sign-ins wait; try again in a minute.")
+
+    def _check_now(self, attempt: Attempt, job: Callable[[], T], then: Callable[[T], None]) -> None:
+        def checked(_: float) -> tuple[T] | None:
+            right = passwords.verify_password(attempt.stored, attempt.given)
+            return (job(),) if right else None
+
+        def ended(found: tuple[T] | None) -> None:
+            self.limits.end_sign_in(attempt.email, failed=found is None)
+            waiting, self._waiting = self._waiting, []
+            for again, reply in waiting:
+                try:
+                    again()
+                except Refused as refusal:
+                    reply.fail(refusal)
+            if found is None:
+                raise Refused(Code.BAD_CREDENTIALS, attempt.wrong)
+            then(*found)
+
+        self.work(attempt.what, attempt.key, checked, ended, attempt.reply)
 
     def bind(self, request: Request[Bind, None]) -> None:
         message, key, reply = request.message, request.who.key, request.defer()

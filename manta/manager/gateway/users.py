@@ -18,7 +18,7 @@ from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import BUILTIN, OWNER
 from manta.manager.gateway.part import Part, Request, Shared
-from manta.manager.gateway.registrar import Registrar
+from manta.manager.gateway.registrar import Attempt, Registrar
 from manta.manager.ids import new_id
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put
@@ -130,15 +130,6 @@ class Users(Part):
         message, who, reply = request.message, request.who, request.defer()
         _check_password(message.new)
         before = self._registrar.users[who.id]
-        # Also limits how fast a user who is signed in can guess the password.
-        self._registrar.limits.check_sign_in(before.email, self._actor.clock.now())
-
-        def job(_: float) -> str:
-            if not passwords.verify_password(before.password, message.old):
-                raise Refused(
-                    Code.BAD_CREDENTIALS, "The old password is wrong; nothing was changed."
-                )
-            return passwords.hash_password(message.new)
 
         def then(hashed: str) -> None:
             current = self._registrar.users.get(who.id)
@@ -148,7 +139,14 @@ class Users(Part):
             change.put(self._registrar.users, msgspec.structs.replace(before, password=hashed))
             change.commit(reply, lambda: reply.set(Ok()))
 
-        self._registrar.work("changing a password", who.key, job, then, reply)
+        # Limited, too: a user who is signed in may not know the password.
+        wrong = "The old password is wrong; nothing was changed."
+        attempt = Attempt(
+            *("changing a password", who.key, before.email, before.password, message.old),
+            wrong,
+            reply,
+        )
+        self._registrar.check_password(attempt, lambda: passwords.hash_password(message.new), then)
 
     def delete(self, request: Request[users.DeleteUser, None]) -> None:
         record = self._find(request.message.user)

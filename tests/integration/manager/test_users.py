@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -277,6 +279,30 @@ def test_a_link_is_not_cut_while_its_user_signs_in_again(person, monkeypatch) ->
     client.ask(Logout())
     assert client.refusal(SignIn("slow@lab", "wrong")).code == Code.BAD_CREDENTIALS
     wait_until(partial(ended_once, client), 5)
+
+
+def test_sign_ins_side_by_side_with_the_right_password_are_no_failures(bench, person) -> None:
+    email = person("many").ask(WhoAmI()).email
+    clients = [bench.client() for _ in range(12)]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        signed_in = list(pool.map(lambda one: one.ask(SignIn(email, PASSWORD), 30.0), clients))
+    assert {one.email for one in signed_in} == {email}
+
+
+def test_guesses_side_by_side_are_no_more_than_guesses_in_turn(bench, person) -> None:
+    email = person("guessed").ask(WhoAmI()).email
+    clients = [bench.client() for _ in range(12)]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        refused = list(pool.map(lambda one: one.refusal(SignIn(email, "wrong"), 30.0), clients))
+    codes = Counter(refusal.code for refusal in refused)
+    assert codes[Code.RATE_LIMITED] >= 6
+    assert codes[Code.BAD_CREDENTIALS] + codes[Code.RATE_LIMITED] == len(clients)
+
+
+def test_a_password_is_changed_any_number_of_times(person) -> None:
+    client = person("often")
+    for _ in range(8):
+        client.ask(ChangePassword(PASSWORD, PASSWORD))
 
 
 def ended_once(client: Client) -> bool:

@@ -38,22 +38,39 @@ def allowed(tries: int, check: object, *arguments: object) -> int:
     return passed
 
 
+def fail(limits: GuestLimits, email: str, now: float) -> None:
+    assert limits.begin_sign_in(email, now)
+    limits.end_sign_in(email, failed=True)
+
+
 def test_failing_sign_ins_of_one_user_are_slowed_down() -> None:
     limits = GuestLimits()
-    assert allowed(10, limits.check_sign_in, "a@b", 0.0) == 5
-    assert allowed(10, limits.check_sign_in, "a@b", 60.0) == 5
+    assert allowed(10, fail, limits, "a@b", 0.0) == 5
+    assert allowed(10, fail, limits, "a@b", 60.0) == 5
 
 
 def test_success_forgets_the_failures_before() -> None:
     limits = GuestLimits()
-    for now in range(0, 100, 5):
-        limits.check_sign_in("a@b", float(now))
-        limits.signed_in("a@b")
+    for now in range(100):
+        assert limits.begin_sign_in("a@b", 0.0), now
+        limits.end_sign_in("a@b", failed=False)
+
+
+def test_sign_ins_side_by_side_wait_for_each_other_and_then_count_as_what_they_were() -> None:
+    limits = GuestLimits()
+    begun = sum(limits.begin_sign_in("a@b", 0.0) for _ in range(30))
+    assert begun == 5
+    for _ in range(5):
+        limits.end_sign_in("a@b", failed=False)
+    assert sum(limits.begin_sign_in("a@b", 0.0) for _ in range(30)) == 5
+    for _ in range(5):
+        limits.end_sign_in("a@b", failed=True)
+    assert allowed(1, limits.begin_sign_in, "a@b", 0.0) == 0
 
 
 def test_sign_ins_of_all_users_together_are_slowed_down() -> None:
     limits = GuestLimits()
-    passed = sum(allowed(1, limits.check_sign_in, f"{n}@b", 0.0) for n in range(100))
+    passed = sum(allowed(1, fail, limits, f"{n}@b", 0.0) for n in range(100))
     assert passed == 20
 
 
@@ -66,5 +83,5 @@ def test_a_cluster_may_enrol_at_once_and_a_guesser_may_not_go_on() -> None:
 def test_addresses_that_were_tried_do_not_pile_up() -> None:
     limits = GuestLimits()
     for number in range(GuestLimits.ADDRESSES + 50):
-        limits.check_sign_in(f"{number}@b", float(number))
+        fail(limits, f"{number}@b", float(number))
     assert len(limits._failures) == GuestLimits.ADDRESSES
