@@ -34,7 +34,7 @@ class ManagerFile(msgspec.Struct, frozen=True):
 
 
 class RestoredFile(msgspec.Struct, frozen=True):
-    """`restored.json`: there if the folder was made from a backup."""
+    """`restored.json`: there if the folder was made from a backup, or its database lost its log."""
 
     backup: str
     """Id of the backup."""
@@ -60,6 +60,8 @@ class Home:
         self.key = path / "manager.key"
         self.signing_key = path / "signing.key"
         self.database = path / "manta.db"
+        self.database_log = path / "manta.db-wal"
+        """There while a manager runs, and after one was killed; the newest changes are in it."""
         self.blobs = path / "blobs"
         self.lock = path / "manager.lock"
         """Held while a manager runs."""
@@ -121,11 +123,14 @@ class Home:
         return self.read_manager_file() if self.is_in_use() else None
 
     def write_manager_file(self, content: ManagerFile) -> None:
-        """Writes it atomically: readers see the old file or the whole new one."""
         _write(self.manager_file, content)
+
+    def write_restored_file(self, content: RestoredFile) -> None:
+        _write(self.restored_file, content)
 
 
 def _write(path: Path, content: msgspec.Struct) -> None:
+    """Writes it atomically: readers see the old file or the whole new one."""
     draft = path.with_suffix(".new")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(content)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import socket
 import time
@@ -26,7 +27,7 @@ from manta.manager.home import Home, ManagerFile, ManagerSettings, RestoredFile
 from manta.manager.store.actor import StoreActor
 from manta.manager.store.interface import Store
 from manta.manager.store.records import ClusterRecord
-from manta.manager.store.sqlite import SqliteStore
+from manta.manager.store.sqlite import SqliteStore, is_new
 from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
 from manta.transports.addresses import join_address, split_address
@@ -40,6 +41,8 @@ LOCK_PATIENCE = 0.5  # seconds
 WORKERS = 2
 STOP_TIMEOUT = 10.0
 BACKLOG = 1024
+
+log = logging.getLogger("manta.manager")
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,13 @@ class Manager:
         """The password of `bootstrap.ADMIN` if this is the first start; kept nowhere else."""
         with contextlib.ExitStack() as undo:
             make_private_folder(home.path)
-            self._lock(undo)
-            keys = _keys(home)
-            open_store = open_store or (lambda: SqliteStore(home.database))
+            was_killed = self._lock(undo)
+            if open_store is None:
+                _check_database(home, was_killed=was_killed)
+                open_store = partial(SqliteStore, home.database)
             reader = open_store()
             undo.callback(reader.close)
+            keys = _keys(home)
             workers = ThreadPoolExecutor(WORKERS, "manager-worker")
             undo.callback(workers.shutdown, cancel_futures=True)
             self.context = Context(
@@ -160,13 +165,18 @@ class Manager:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _lock(self, undo: contextlib.ExitStack) -> None:
-        """Keeps a second manager off the database: each would know only half of what happened."""
+    def _lock(self, undo: contextlib.ExitStack) -> bool:
+        """Keeps a second manager off the database: each would know only half of what happened.
+
+        Returns whether the last one that ran here was killed.
+        """
         try:
             lock = os.open(self.home.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, lock)
             self._wait_for(lock)
-            self.home.manager_file.unlink(missing_ok=True)  # of one that was killed
+            was_killed = self.home.manager_file.exists()
+            self.home.manager_file.unlink(missing_ok=True)
+            return was_killed
         except BlockingIOError:
             other = None
             with contextlib.suppress(Damaged):  # which costs the sentence the process id
@@ -218,6 +228,30 @@ def _listen(address: str, fd: int | None, undo: contextlib.ExitStack) -> Listeni
     undo.enter_context(listener)
     taken: int = listener.getsockname()[1]
     return Listening(join_address(host, taken), listener.fileno())
+
+
+def _check_database(home: Home, *, was_killed: bool) -> None:
+    """The signing key is made after the database: where it is alone, the database was lost.
+    Raises StartError, StoreError."""
+    lost_log = was_killed and not home.database_log.exists()  # before it is opened and folded in
+    if is_new(home.database):
+        if home.signing_key.exists():
+            _signing_seed(home)  # if it is damaged as well, that is said first
+            raise StartError(
+                f"{home.path} has the keys of a manager, and its database {home.database.name} is "
+                "gone or empty: users, nodes and swarms are lost with it. Put it and its -wal "
+                "file back, or restore a backup (manta manager restore --replace); to begin "
+                "anew, move the folder away."
+            )
+    elif lost_log:
+        log.error(
+            "%s is gone, with the newest changes of the database: what nodes have reported since "
+            "the last of them is lost, and tasks that run are run again. If you have the file, "
+            "stop the manager and put it back, with the database that it belongs to.",
+            home.database_log,
+        )
+        now = time.time()
+        home.write_restored_file(RestoredFile(f"without its log at {now:.3f}", now))
 
 
 def _keys(home: Home) -> KeyPair:

@@ -160,6 +160,9 @@ class Register(Message, frozen=True):
     trouble: str = ""
     """As in a Heartbeat."""
     journals: dict[str, int] = {}
+    acknowledged: dict[str, int] = {}
+    """By swarm: the last journal entry that the manager has ever said it holds. A manager that
+    holds fewer has gone back to an older database."""
 
 
 class Registered(Message, frozen=True):

@@ -252,6 +252,7 @@ class _Link(Actor):
                     node.capabilities,
                     draining=node.draining,
                     journals=node.unacknowledged,
+                    acknowledged=dict(node.acknowledged),
                 )
             )
 

@@ -179,6 +179,12 @@ class Journals:
             swarm = self._swarms.get(swarm_id)
             return swarm.journal.entries.acknowledged if swarm else 0
 
+    def all_acknowledged(self) -> dict[str, int]:
+        """By swarm: up to which entry the manager has said it holds the journal."""
+        with self._lock:
+            found = ((id_, one.journal.entries.acknowledged) for id_, one in self._swarms.items())
+            return {swarm_id: upto for swarm_id, upto in found if upto}
+
     # --- sending: the manager's link alone ------------------------------------------------
 
     def unacknowledged(self) -> dict[str, int]:

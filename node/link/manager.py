@@ -262,7 +262,8 @@ class ManagerLink(Actor):
                     self._context.storage.trouble,
                     self._context.journals.unacknowledged(),
                 )
-                self._ask(request, self._was_registered)
+                held = self._context.journals.all_acknowledged()
+                self._ask(msgspec.structs.replace(request, acknowledged=held), self._was_registered)
 
         for path, question in questions.items():
             future = self.system.ref(path).ask_future(question, timeout=ASK_TIMEOUT)

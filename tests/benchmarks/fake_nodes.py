@@ -20,8 +20,8 @@ import zmq
 
 from manta.actors import wire
 from manta.manager import bootstrap
-from manta.manager.cluster.nodes import HEARTBEAT_INTERVAL
-from manta.manager.home import Home, ManagerFile
+from manta.manager.cluster.lease import heartbeat_interval
+from manta.manager.home import Home, ManagerFile, ManagerSettings
 from manta.manager.store.sqlite import SqliteStore
 from manta.protocol.node import Capabilities, Heartbeat, Load, Register
 from manta.protocol.paths import GATEWAY
@@ -32,6 +32,7 @@ from manta.transports.zeromq.sockets import SocketFactory
 from tests.benchmarks._measure import pss
 
 NODES = 1000
+HEARTBEAT_INTERVAL = heartbeat_interval(ManagerSettings().lease)
 MEASURED = 30.0  # seconds
 LIMITS = Limits()
 _pack = msgspec.msgpack.Encoder().encode

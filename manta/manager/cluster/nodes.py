@@ -43,7 +43,7 @@ from manta.manager.messages import CutNodes, NodeCame, NodesLeft
 from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign, Began
-from manta.manager.swarm.messages import Orders, Restored
+from manta.manager.swarm.messages import JournalAhead, Orders, Restored
 from manta.manager.views import Behind, ClusterView
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.codes import Code
@@ -100,6 +100,8 @@ class ClusterNodes:
     on_lost: Callable[[str, str], None]
     on_moved: Callable[[], None]
     on_noticed: Callable[[], None]
+    on_ahead: Callable[[str, JournalAhead], None]
+    """Called with the swarm's id."""
 
     def __post_init__(self, records: Iterable[NodeRecord]) -> None:
         self._nodes = {record.id: _Node(record) for record in records}
@@ -145,6 +147,9 @@ class ClusterNodes:
         node.behind = self._behind(node, register.journals, returned=True)
         self._show(node_id)
         self._publish_notices()
+        for swarm_id, upto in register.acknowledged.items():
+            if swarm_id in self._running and upto > node.acknowledged.get(swarm_id, 0):
+                self.on_ahead(swarm_id, JournalAhead(node_id, upto))
         self.on_moved()
         return Registered(
             node_id=node_id,

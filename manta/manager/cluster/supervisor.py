@@ -120,6 +120,7 @@ class ClusterSupervisor(Supervisor):
             on_lost=lambda node_id, reason: self._tell_swarms(NodeGone(node_id, reason)),
             on_moved=self._nodes_moved,
             on_noticed=self._noticed,
+            on_ahead=self._tell_swarm,
         )
         self._unread = {
             id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final

@@ -17,14 +17,14 @@ import msgspec
 
 from manta.actors import Actor, ActorDead, Down, ExitReason, LocalRef, MailboxFull, MailboxPolicy
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError
-from manta.manager.store.interface import AppendEvents, AppendLogs, RemoveSwarm, Store, Write
+from manta.manager.store.interface import RemoveSwarm, Store, Write
 
 RETRY = 0.5
 """Seconds after which a write is sent again that the store could not take."""
 PURGE_ROWS, PURGE_PAUSE = 200, 0.01
 """Rows at a time and seconds between, so that commits need not wait."""
-TIDY_AFTER = 8_000_000
-"""Bytes appended between two runs of housekeeping."""
+TIDY_AFTER = 5.0
+"""Seconds after a write until housekeeping."""
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -53,6 +53,10 @@ class _Purge(msgspec.Struct, frozen=True):
     pass
 
 
+class _Tidy(msgspec.Struct, frozen=True):
+    pass
+
+
 class _Answer(msgspec.Struct, frozen=True):
     owner: LocalRef
     answer: Committed
@@ -71,7 +75,7 @@ class StoreActor(Actor):
         self._open_store = open_store
         self._on_trouble = on_trouble
         self._workers = workers
-        self._untidy = 0
+        self._untidy = False
         self._gathered: list[Commit] = []
         self._trouble = ""
 
@@ -96,6 +100,9 @@ class StoreActor(Actor):
                 self._answer(owner, answer)
             case _Purge():
                 self._purge()
+            case _Tidy():
+                self._untidy = False
+                self._workers.submit(self._tidy, self._store)
             case GetHealth():
                 return self._trouble
             case _:
@@ -108,8 +115,11 @@ class StoreActor(Actor):
             for commit in group:
                 self._commit([commit])
         for commit in group:
-            for write in commit.writes:
-                self._count(write)
+            if any(isinstance(write, RemoveSwarm) for write in commit.writes):
+                self.after(PURGE_PAUSE, _Purge())
+        if group and not self._untidy:
+            self._untidy = True
+            self.after(TIDY_AFTER, _Tidy())
 
     def _commit(self, group: list[Commit]) -> bool:
         """False if a write of the group cannot be carried out: it must not make others fail."""
@@ -129,15 +139,6 @@ class StoreActor(Actor):
         for commit in group:
             self._answer(commit.owner, Committed(commit.ticket, failure))
         return True
-
-    def _count(self, write: Write) -> None:
-        if isinstance(write, RemoveSwarm):
-            self.after(PURGE_PAUSE, _Purge())
-        elif isinstance(write, AppendEvents | AppendLogs):
-            self._untidy += sum(map(len, write.bodies))
-        if self._untidy > TIDY_AFTER:
-            self._untidy = 0
-            self._workers.submit(self._tidy, self._store)
 
     def _tidy(self, store: Store) -> None:
         """Runs on a worker."""

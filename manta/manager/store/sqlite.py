@@ -92,6 +92,8 @@ _UNAVAILABLE = {
     sqlite3.SQLITE_BUSY: "another program holds it; end that program",
 }
 _PAGE = 500
+_WAL_KEPT = 16_000_000
+"""Bytes to which a WAL that starts over is cut."""
 _CHECKPOINT = 40_000
 """Pages in the WAL (160 MB) at which a commit copies them itself, if `tidy` has not."""
 
@@ -110,6 +112,18 @@ def read_record(path: Path | str, kind: type[R], key: bytes, content: bytes) -> 
     """Raises Damaged."""
     name = f"The record {_text(key)} of the {kind.table} in {path}"
     return read_stored(Thing(name, kind.lost, kind.remedy), json_decoder(kind).decode, content)
+
+
+def is_new(path: Path) -> bool:
+    """Whether no store was ever opened there, as far as the file says. Raises StoreError."""
+    if not path.exists():
+        return True
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'")
+            return found.fetchone() is None
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}; restore a backup if it is damaged.") from error
 
 
 class SqliteStore:
@@ -132,6 +146,7 @@ class SqliteStore:
             self._writer.execute("PRAGMA journal_mode = WAL")
             self._writer.execute("PRAGMA synchronous = FULL")
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+            self._writer.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}")
             self._migrate()
             self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             undo.callback(self._reader.close)

@@ -118,10 +118,12 @@ class ManagerRestarted(Event, frozen=True):
 
 
 class Rewound(Event, frozen=True):
-    """The log was restored from the backup of that id, and lacks what nodes have sent since: live
-    attempts run again, and each node's journal continues at whatever number it has reached."""
+    """The log went back, to the backup of that id or to an older database, and lacks what nodes
+    have sent since: live attempts run again, once for each id, and each node's journal continues
+    at whatever number it has reached. `reached`: those that are known, by node."""
 
     backup: str
+    reached: dict[str, int] = {}
 
 
 SwarmEvent = (

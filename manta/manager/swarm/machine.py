@@ -168,7 +168,7 @@ def _apply(step: Step, event: events.SwarmEvent) -> bool:
         case events.ManagerRestarted() if not data.state.final:
             _restarted(step)
         case events.Rewound() if not data.state.final:
-            _rewound(step, event.backup)
+            return _rewound(step, event)
         case _:
             return False
     return True
@@ -313,12 +313,18 @@ def _restarted(step: Step) -> None:
         step.data.move_timers(lambda timer: max(timer.due, step.now + RESTART_GRACE[timer.kind]))
 
 
-def _rewound(step: Step, backup: str) -> None:
+def _rewound(step: Step, event: events.Rewound) -> bool:
     """Part of what live attempts sent may be lost, perhaps a result: all of them run again."""
     data = step.data
-    data.backup = backup
-    data.heard_since.clear()
-    lost = "the manager was restored from a backup, and what the task sent since then is lost"
-    for attempt in list(data.live.values()):
-        attempt.error = TaskError("Restored", lost)
-        attempts.ended(step, attempt, AttemptState.INTERRUPTED)
+    is_new = event.backup != data.backup
+    if is_new:
+        data.backup = event.backup
+        data.heard_since.clear()
+        lost = "the manager went back to an earlier state, and what the task sent since is lost"
+        for attempt in list(data.live.values()):
+            attempt.error = TaskError("Restored", lost)
+            attempts.ended(step, attempt, AttemptState.INTERRUPTED)
+    ahead = {id_: upto for id_, upto in event.reached.items() if upto > data.applied.get(id_, 0)}
+    data.applied.update(ahead)
+    data.heard_since.update(ahead)
+    return is_new or bool(ahead)

@@ -37,6 +37,14 @@ class NodeGone(msgspec.Struct, frozen=True):
     reason: str
 
 
+class JournalAhead(msgspec.Struct, frozen=True):
+    """To a swarm: the node was told that its journal is held up to this entry, by a manager with
+    a newer database."""
+
+    node_id: str
+    upto: int
+
+
 class NodesMoved(msgspec.Struct, frozen=True):
     """To a swarm: a node came, came back or changed. Asked by who must know that it was handled."""
 

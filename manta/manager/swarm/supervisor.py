@@ -56,6 +56,7 @@ from manta.manager.swarm.exchange import Topic
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.messages import (
     ClusterStopped,
+    JournalAhead,
     NodeGone,
     NodesMoved,
     Noticed,
@@ -205,6 +206,22 @@ class SwarmSupervisor(Actor):
             return None
         return restored.backup if data.created_at <= restored.made_at else None
 
+    def _went_back(self, node_id: str, upto: int) -> None:
+        """The database is older than what this node was told is stored."""
+        held = self._machine.applied(node_id)
+        if upto <= held or self._machine.state.final:
+            return
+        self._lines.went_back()
+        self.log.error(
+            "the manager's database is older than what it told its nodes: %s has been told that "
+            "its journal is stored up to entry %d, and here are %d. What came since is lost, and "
+            "tasks that run are run again. Was manta.db copied back, or its -wal file lost?",
+            *(self._view.aliases.get(node_id, node_id), upto, held),
+        )
+        # One id for each start of the manager, so that only the first node has tasks run again.
+        backup = f"older than its nodes at {self._context.started_at:.3f}"
+        self._feed(Rewound(backup, {node_id: upto}))
+
     def on_stop(self, reason: ExitReason) -> None:
         self._view.held.pop(self._swarm_id, None)
         self._view.queued.pop(self._swarm_id, None)
@@ -243,6 +260,8 @@ class SwarmSupervisor(Actor):
                 self._feed(NodeLost(node_id, reason))
             case Noticed():
                 self._feeds.noticed()
+            case JournalAhead(node_id, upto):
+                self._went_back(node_id, upto)
             case NodesMoved():
                 self._place_outstanding()
             case ClusterStopped(by):

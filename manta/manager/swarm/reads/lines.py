@@ -46,9 +46,14 @@ class Lines:
         """The number of each node's last line that was sent to the store."""
         self._version = 0
         self._numbers_known = self.context.restored is None
-        """False after a restored backup: lines between a node's last one here and its next may
-        be lost."""
+        """False where the store went back to an earlier state: lines between a node's last one here
+        and its next may be lost."""
         self._heard: set[str] = set()
+
+    def went_back(self) -> None:
+        """The store lacks lines that it held once."""
+        self._numbers_known = False
+        self._heard.clear()
 
     def take(self, node_id: str, batch: LogBatch) -> None:
         last = self._taken.get(node_id, 0)

@@ -199,7 +199,7 @@ def test_removed_swarms_are_cleared_away_in_steps(
 def test_housekeeping_is_done_beside_commits(
     system: ActorSystem, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actor, "TIDY_AFTER", 100)
+    monkeypatch.setattr(actor, "TIDY_AFTER", 0.05)
     begun, go_on = threading.Event(), threading.Event()
 
     def tidy() -> None:
