@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from manta.protocol.version import VERSION
 from manta.transports.addresses import join_address, split_address
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.codec.stored import Damaged
+from manta.transports.errors import remedied
 from manta.transports.interface import Transport
 from manta.transports.security.keys import KeyPair, make_private_folder, read_private, write_private
 from manta.transports.zeromq.transport import ZmqTransport
@@ -102,7 +103,7 @@ class Manager:
         self.home = home = Home(settings.home)
         self.first_password = ""
         """The password of `bootstrap.ADMIN` if this is the first start; kept nowhere else."""
-        with contextlib.ExitStack() as undo:
+        with _disk_told(home), contextlib.ExitStack() as undo:
             make_private_folder(home.path)
             was_killed = self._lock(undo)
             if open_store is None:
@@ -228,6 +229,16 @@ def _listen(address: str, fd: int | None, undo: contextlib.ExitStack) -> Listeni
     undo.enter_context(listener)
     taken: int = listener.getsockname()[1]
     return Listening(join_address(host, taken), listener.fileno())
+
+
+@contextlib.contextmanager
+def _disk_told(home: Home) -> Iterator[None]:
+    """Raises StartError where the disk does not take what a start writes."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename or home.path
+        raise StartError(f"{path} cannot be written: {remedied(error)}.") from error
 
 
 def _check_database(home: Home, *, was_killed: bool) -> None:

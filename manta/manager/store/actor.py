@@ -117,7 +117,7 @@ class StoreActor(Actor):
         for commit in group:
             if any(isinstance(write, RemoveSwarm) for write in commit.writes):
                 self.after(PURGE_PAUSE, _Purge())
-        if group and not self._untidy:
+        if group and not self._untidy and not self._trouble:
             self._untidy = True
             self.after(TIDY_AFTER, _Tidy())
 
@@ -198,6 +198,8 @@ class Writer:
         self._tickets = 0
         self._pending: dict[int, _Pending] = {}
         self._waiting = False
+        self._probe = 0
+        """The ticket that was sent alone, to see whether the store can be written again."""
         self.trouble: StorageUnavailable | None = None
         """Why the last write was not carried out; None if it was."""
         self.unsettled: dict[tuple[int, Hashable], list[Any]] = {}
@@ -216,11 +218,12 @@ class Writer:
         """Calls `then(None)` in the actor's thread once the writes are durable.
 
         Calls `then(error)` if they cannot be stored. With `keep` they are tried again, in
-        order, until they are stored, and then `then(None)` is called as well.
+        order, until they are stored, and then `then(None)` is called as well; meanwhile only the
+        first of those that wait is told the error, each time.
         """
         self._tickets += 1
         self._pending[self._tickets] = _Pending(writes, then, keep)
-        if not self._waiting:
+        if not self._waiting and not self._probe:
             self._send(self._tickets)
 
     def handle(self, message: object) -> bool:
@@ -230,34 +233,57 @@ class Writer:
                 self.trouble = None
                 if pending := self._pending.pop(ticket, None):
                     pending.then(None)
+                if ticket == self._probe:
+                    self._probe = 0
+                    self._send_all()
             case Committed(ticket, StoreError() as error):
                 self._not_committed(ticket, error)
             case Down(ref) if ref is self._store:
-                self._store = None
+                self._store, self._probe = None, 0
                 self._resend_after(0.0)
             case _Resend(writer) if writer is self:
                 self._waiting = False
-                for ticket in list(self._pending):
-                    if not self._waiting:
-                        self._send(ticket)
+                if self.trouble is not None and self._pending:
+                    # However many wait, one of them shows whether there is room again.
+                    self._probe = next(iter(self._pending))
+                    self._send(self._probe)
+                else:
+                    self._send_all()
             case _:
                 return False
         return True
+
+    def _send_all(self) -> None:
+        for ticket in list(self._pending):
+            if not self._waiting:
+                self._send(ticket)
 
     def _not_committed(self, ticket: int, error: StoreError) -> None:
         pending = self._pending.get(ticket)
         if pending is None:
             return
+        is_first = ticket == next(iter(self._pending))
         if isinstance(error, StorageUnavailable):
             self.trouble = error
-        elif pending.keep and ticket == next(iter(self._pending)):
+        elif pending.keep and is_first:
             raise error  # none before it is missing, so our state differs from what is stored
         if pending.keep:
             self._resend_after(RETRY)
         else:
             del self._pending[ticket]
-        if isinstance(error, StorageUnavailable) or not pending.keep:
+        if ticket == self._probe:
+            self._probe = 0
+            self._give_up(error)
+        if not pending.keep or (is_first and isinstance(error, StorageUnavailable)):
             pending.then(error)
+
+    def _give_up(self, error: StoreError) -> None:
+        """Those that need not be kept are not tried again. New ones may be among them."""
+        given_up = [ticket for ticket, pending in self._pending.items() if not pending.keep]
+        for one in [self._pending.pop(ticket) for ticket in given_up]:
+            one.then(error)
+        if self._pending:
+            self._resend_after(RETRY)
 
     def _send(self, ticket: int) -> None:
         try:

@@ -1,0 +1,158 @@
+"""A manager on a disk that is full: reads are answered, writes are refused with what is full and
+what to do, and all goes on once there is room."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from manta.manager.errors import StartError, StoreError
+from manta.manager.service import Manager
+from manta.protocol.clusters import ListClusters, ListNodes
+from manta.protocol.codes import Code
+from manta.protocol.node import MetricsLogged, TaskEnded
+from manta.protocol.sign_in import Bind, SignIn
+from manta.protocol.user import (
+    ExplainSwarm,
+    GetSwarm,
+    GetTasks,
+    ListSwarms,
+    ReadFeed,
+    SetGlobal,
+    StopSwarm,
+    WaitSwarm,
+)
+from manta.protocol.users import AddUser
+from manta.protocol.values import Inline
+from manta.testing.manager import Client, wait_until
+from manta.transports.security.keys import KeyPair
+from tests.integration.manager.conftest import Bench
+from tests.integration.manager.test_swarms import deploy, round_trip, silent
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+
+PASSWORD = "correct-horse"
+
+
+class Disk:
+    """A file system of 4 MB."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filling = folder / "filling"
+
+    def fill(self) -> None:
+        with open(self._filling, "wb", buffering=0) as file:
+            for piece in (65536, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(piece))
+
+    def make_room(self) -> None:
+        self._filling.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def full(disk: Disk) -> Iterator[Bench]:
+    with ExitStack() as undo:
+        (disk.folder / "manta").mkdir(mode=0o700)
+        bench = Bench(disk.folder / "manta" / "manager", undo)
+        bench.start()
+        yield bench
+
+
+def soon(client: Client, message: object) -> object:
+    """The answer or refusal, which comes within 2 s."""
+    began = time.monotonic()
+    answer = client.ask(message, 10.0)
+    assert time.monotonic() - began < 2.0, message
+    return answer
+
+
+def test_reads_are_answered_writes_are_refused_and_all_goes_on(full: Bench, disk: Disk) -> None:
+    admin = full.client(full.admin_keys)
+    node = full.node(1, silent)
+    assert node.registered.wait(10)
+    admin.ask(AddUser("reader@lab", PASSWORD))
+    keys = KeyPair.generate()
+    token = full.client(keys).ask(SignIn("reader@lab", PASSWORD)).token
+    swarm = deploy(admin, round_trip())
+    wait_until(lambda: node.ran)
+    [at] = node.ran
+    disk.fill()
+    for number in range(2000):
+        node.say(swarm, MetricsLogged(at, {"loss": 1.0}, number, 0.0))
+    wait_until(lambda: "disk is full" in admin.refusal(SetGlobal(swarm, "a", Inline(b""))).sentence)
+    for read in (
+        GetSwarm(swarm),
+        GetTasks(swarm),
+        ListSwarms(),
+        ListClusters(),
+        ListNodes("lab"),
+        ExplainSwarm(swarm),
+        *(ReadFeed(swarm, feed) for feed in ("results", "metrics", "logs", "events")),
+    ):
+        soon(admin, read)
+    # Who has signed in before shows his token at each start of the command line.
+    again = full.client(keys)
+    soon(again, Bind(token))
+    soon(again, ListClusters())
+    began = time.monotonic()
+    for write in (StopSwarm(swarm), SetGlobal(swarm, "a", Inline(b"")), AddUser("x@y", PASSWORD)):
+        refusal = admin.refusal(write)
+        assert refusal.code == Code.STORAGE
+        assert "manta.db was not written: the disk is full; free some space." in refusal.sentence
+    assert time.monotonic() - began < 5.0
+    disk.make_room()
+    wait_until(lambda: node.acknowledged.get(swarm) == 2001, 20)
+    assert len(admin.ask(ReadFeed(swarm, "metrics", limit=10_000)).items) > 0
+    node.say(swarm, TaskEnded(at, "FINISHED", 0.0))
+    wait_until(lambda: len(node.ran) == 2)
+    node.say(swarm, TaskEnded(node.ran[1], "FINISHED", 0.0))
+    assert admin.ask(WaitSwarm(swarm, 20.0), 30.0).status == "COMPLETED"
+
+
+def test_a_manager_that_was_killed_on_a_full_disk_starts_when_there_is_room(
+    full: Bench, disk: Disk
+) -> None:
+    admin = full.client(full.admin_keys)
+    node = full.node(1, silent)
+    assert node.registered.wait(10)
+    swarm = deploy(admin, round_trip())
+    wait_until(lambda: node.ran)
+    disk.fill()
+    node.say(swarm, MetricsLogged(node.ran[0], {"loss": 1.0}, 0, 0.0))
+    full.stop()
+    disk.make_room()
+    full.start()
+    wait_until(lambda: node.acknowledged.get(swarm) == 2, 20)
+    assert len(admin.ask(ReadFeed(swarm, "metrics")).items) == 1
+
+
+def test_a_start_on_a_full_disk_is_refused_in_words(full: Bench, disk: Disk) -> None:
+    full.stop()
+    disk.fill()
+    with pytest.raises((StartError, StoreError), match=r"full|No space left .*make room"):
+        Manager(full.settings)
+    disk.make_room()
+    full.start()
