@@ -329,7 +329,7 @@ def _package(name: str, what: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise MissingPackage(
-            f"{what} needs {name}, which is not installed: pip install 'manta[data]'."
+            f"{what} needs {name}, which is not installed: pip install 'manta-swarm[data]'."
         ) from None
 
 

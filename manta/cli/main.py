@@ -176,9 +176,9 @@ class LazyGroup(Group):
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        from manta.protocol.version import VERSION
 
-        click.echo(f"manta {version('manta')}, Python {sys.version.split()[0]}")
+        click.echo(f"manta {VERSION}, Python {sys.version.split()[0]}")
         ctx.exit()
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from manta.console import extras
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.terminal import Screen, say_error
@@ -147,6 +148,12 @@ def _outcome(
             say_error(sentence)
             code = Exit.LOCAL
             _discard_output()
+        else:
+            code = tell(error)
+    except ModuleNotFoundError as error:
+        if (sentence := extras.remedy(error.name)) is not None:
+            say_error(sentence)
+            code = Exit.LOCAL
         else:
             code = tell(error)
     except Exception as error:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manta.actors import ExitReason
+from manta.console.extras import missing
 from manta.console.home import NoHome, home_folder
 from manta.manager.bootstrap import ADMIN
 from manta.manager.errors import ManagerError, StartError
@@ -46,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
             signal.signal(number, lambda *_: stop.set())
+    if lacking := missing("manager"):
+        sys.stderr.write(
+            f"The manager cannot start: it needs {', '.join(lacking)}, which is not installed: "
+            "pip install 'manta-swarm[manager]'.\n"
+        )
+        return CANNOT_START
     try:
         manager = Manager(_settings(options), on_end=ended)
     except (ManagerError, TransportError) as error:

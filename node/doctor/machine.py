@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from manta.console.extras import missing
 from manta.console.text import size
 from manta.node.doctor.report import Finding, fault, ok, warning
 from manta.node.runners import engine
@@ -18,7 +19,6 @@ from manta.node.runners import engine
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
 
-NEEDED = ("blake3", "click", "lz4", "msgpack", "msgspec", "nacl", "pykka", "zmq", "psutil", "tomli")
 FEW_BYTES = 1024**3
 """Bytes of disk or memory below which a node gets into trouble soon."""
 FEW_DESCRIPTORS = 4096
@@ -27,7 +27,8 @@ FEW_DESCRIPTORS = 4096
 def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
     yield _python()
     yield _disk(state)
-    yield _memory(config)
+    if not missing("node"):
+        yield _memory(config)
     yield _descriptors()
     yield _runner(config)
     if config is None or config.gpu_enabled:
@@ -35,13 +36,13 @@ def examine(config: NodeConfig | None, state: Path) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    lacking = missing("node")
     here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    if missing:
+    if lacking:
         return fault(
             "python",
-            f"{here} lacks {', '.join(missing)}.",
-            f"{sys.executable} -m pip install 'manta[node]'",
+            f"{here} lacks {', '.join(lacking)}.",
+            f"{sys.executable} -m pip install 'manta-swarm[node]'",
         )
     if sys.platform != "linux":
         return fault("python", f"{here}: nodes run on Linux.", "Use a machine with Linux.")

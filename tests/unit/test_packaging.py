@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
 import venv
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import msgpack
 import pytest
 from setuptools import find_packages
 
+from manta.console.extras import EXTRAS
+from manta.manager import daemon
 from tests.support.pythons import PYTHONS
 
 ROOT = Path(__file__).parents[2]
@@ -129,18 +133,77 @@ def test_light_imports_with_pure_msgpack_alone(lean_site: Path, python: str) -> 
     assert done.returncode == 0, done.stderr
 
 
-def test_manta_node_is_another_name_for_mantas_node_extra(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    shutil.copytree(ROOT / "packaging" / "manta-node", source)
-    options = ["--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
-    pip("wheel", *options, str(source))
-    (built,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(built) as archive:
-        names = archive.namelist()
-        (metadata,) = [name for name in names if name.endswith("/METADATA")]
-        fields = archive.read(metadata).decode().splitlines()
-    assert all(".dist-info/" in name for name in names), "it brings nothing of its own"
-    version = SETUP["metadata"]["version"]
-    assert {"Name: manta-node", f"Version: {version}"} <= set(fields)
-    (needs,) = [field for field in fields if field.startswith("Requires-Dist")]
-    assert needs.replace(" ", "") == f"Requires-Dist:manta[node]=={version}"
+def test_every_hint_and_page_installs_what_there_is() -> None:
+    """`pip install` of the distribution by its name, with extras that it has."""
+    name, extras = SETUP["metadata"]["name"], SETUP["options.extras_require"]
+    folders = (*FOLDERS.values(), "docs", "packaging", "tests", ".ci")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()]
+    wrong, found = [], 0
+    for file in [*files, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]:
+        if file.suffix in (".py", ".md", "") and "__pycache__" not in file.parts:
+            hints = re.findall(
+                r"pip install (?:-\S+ )*['\"]([\w.-]+)\[([\w,]+)\]", file.read_text()
+            )
+            found += len(hints)
+            wrong += [
+                (file.name, what, named)
+                for what, named in hints
+                if what not in (name, ".") or not set(named.split(",")) <= set(extras)
+            ]
+    assert wrong == [("test_documents.py", name, "cream")]
+    assert found > 5
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_what_an_extra_is_said_to_bring_it_brings(extra: str) -> None:
+    provided = {
+        module
+        for module, names in packages_distributions().items()
+        if {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+        & set(re.findall(r"^[\w-]+", SETUP["options.extras_require"][extra], re.MULTILINE))
+    }
+    assert set(EXTRAS[extra]) <= provided
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("psutil", "tomli", "docker", "cryptography", "jwt", "pandas", "pyarrow"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+if sys.argv[0] == "manta_node":
+    from manta.node.cli.main import main
+else:
+    from manta.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "extras"),
+    [
+        ("manta up --nodes 1", "node,manager"),
+        ("manta_node config init x --manager-host localhost", "node"),
+        ("manta_node doctor", "node"),
+    ],
+)
+def test_a_command_whose_extra_is_missing_names_it(
+    command: str, extras: str, tmp_path: Path
+) -> None:
+    run = [sys.executable, "-c", WITHOUT_EXTRAS, *command.split()]
+    done = subprocess.run(
+        run,
+        env={"MANTA_HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 11, done.stderr
+    assert f"pip install 'manta-swarm[{extras}]'" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_manager_without_its_extra_does_not_start(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    assert daemon.main(["--home", str(tmp_path)]) == daemon.CANNOT_START
+    assert "needs jwt, which is not installed: pip install" in capsys.readouterr().err

@@ -14,19 +14,18 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from manta.apis.errors import ApiClosed, DatasetMissing
 from manta.cli.exit_codes import LocalError
 from manta.cli.local import caretaker
+from manta.console.extras import missing
 from manta.console.interrupts import Interrupts
 from manta.console.modules import module_command
 from manta.light.runtime.processes import kill_tree
@@ -345,21 +344,12 @@ def _quoted(text: str) -> str:
 
 
 def check_installed() -> None:
-    """Checks that nodes can run here. Raises ClusterDied."""
-    needed = ("psutil", "tomli")
-    missing = [module for module in needed if not _is_there(module)]
-    if missing:
+    """Checks that a manager and nodes can run here. Raises ClusterDied."""
+    if lacking := missing("node", "manager"):
         raise ClusterDied(
-            f"Nodes on this machine need {', '.join(missing)}, which is not "
-            "installed: pip install 'manta[node,manager]'."
+            f"A cluster on this machine needs {', '.join(lacking)}, which is not "
+            "installed: pip install 'manta-swarm[node,manager]'."
         )
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ValueError:  # imported, but not from a file
-        return sys.modules[module] is not None
 
 
 def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[str, Path]:

@@ -62,7 +62,7 @@ def a_page(folder: Path, text: str) -> Path:
         ("```pyhton\n1\n```\n", "no language"),
         ("```\n1\n```\n", "no language"),
         ("```console\n$ make coffee\n```\n", "no make coffee"),
-        ("```console\n$ pip install 'manta[cream]'\n```\n", "no extra cream"),
+        ("```console\n$ pip install 'manta-swarm[cream]'\n```\n", "no extra cream"),
         ('```python title="lost.py"\nx = 1\n```\n', "nothing uses lost.py"),
         (
             "```python\nfrom manta import Swarm, Task\nclass A(Swarm):\n"

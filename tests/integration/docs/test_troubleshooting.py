@@ -33,7 +33,7 @@ from tests.unit.test_troubleshooting import PAGE, VARIES, quoted
 ELSEWHERE = {
     "version of the protocol",  # upgrades/test_versions.py
     "it may have been carried out",  # faults/test_manager_away.py
-    "Nodes on this machine need",  # unit/cli/test_local.py: takes an installation without extras
+    "A cluster on this machine needs",  # unit/cli/test_local.py: an installation without extras
 }
 
 
@@ -240,7 +240,7 @@ def a_swarm_that_goes_on(place: Place) -> str:
         place.api.stop_swarm(runs, force=True)
 
 
-@says("which is not installed: pip install 'manta[data]'")
+@says("which is not installed: pip install 'manta-swarm[data]'")
 def a_package_that_is_not_there(place: Place) -> str:
     ran = place.lab.run(place.api, place.swarm(method="any"))
     results = place.api.get_swarm_results(ran)

@@ -219,4 +219,4 @@ def test_a_package_that_is_not_there_is_named(call: str, package: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"needs {package}" in done.stdout
-    assert "pip install 'manta[data]'" in done.stdout
+    assert "pip install 'manta-swarm[data]'" in done.stdout

@@ -31,7 +31,9 @@ def test_what_is_not_installed_is_named_before_anything_starts(
 ) -> None:
     check_installed()
     monkeypatch.setitem(sys.modules, "tomli", None)
-    with pytest.raises(ClusterDied, match=r"need tomli, .*pip install 'manta\[node,manager\]'"):
+    with pytest.raises(
+        ClusterDied, match=r"needs tomli, .*pip install 'manta-swarm\[node,manager\]'"
+    ):
         check_installed()
 
 

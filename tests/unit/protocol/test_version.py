@@ -6,4 +6,4 @@ from manta.protocol.version import VERSION
 
 
 def test_the_version_is_the_distributions() -> None:
-    assert version("manta") == VERSION
+    assert version("manta-swarm") == VERSION
