@@ -2,19 +2,27 @@ PYTHON ?= python3
 # A file's tests stay together. In order: small files at the end keep all processes busy.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
-STAMP := .venv/.stamp
+# What is installed in .venv: what Manta and its examples need; and all that tests and site need.
+DEMO := .venv/.demo
+TOOLS := .venv/.tools
 
-.PHONY: setup demo docs generate lint test test-fast bench clean
+.PHONY: setup demo docs generate pictures lint test test-fast bench clean
 
-setup: $(STAMP)
+setup: $(TOOLS)
 
-$(STAMP): setup.cfg pyproject.toml
+$(DEMO): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Manta needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing Manta and what its examples need into .venv, once:"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[node,manager,dev,docs,examples]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[node,manager,examples]'
 	@touch $@
 
-demo: setup
+$(TOOLS): $(DEMO)
+	@echo "Installing what tests and documents need into .venv, once:"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[node,manager,data,examples,dev,docs]'
+	@touch $@
+
+demo: $(DEMO)
 	@$(BIN)/python examples/fl_digits/make_shards.py
 	@$(BIN)/manta run examples/fl_digits/swarm.py --nodes 4 --no-logs --dataset digits='examples/fl_digits/shards/node{i}.npz'
 

@@ -61,15 +61,18 @@ def served(site: Path) -> Iterator[Server]:
         thread.join()
 
 
-def opened(server: Server, page: str, folder: Path) -> tuple[str, list[str]]:
+def served_at(server: Server, page: str) -> str:
+    return f"http://127.0.0.1:{server.server_port}/{page}"
+
+
+def opened(where: str, folder: Path) -> tuple[str, list[str]]:
     """The page's document once its scripts have run, and what they complained of."""
     if BROWSER is None:
         assert not REQUIRED, "chromium is not installed"
         pytest.skip("chromium is not installed")
-    where = f"http://127.0.0.1:{server.server_port}/{page}"
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}"]
     command += ["--enable-logging=stderr", "--timeout=4000", "--dump-dom", where]
-    if "?" not in page:
+    if "?" not in where:
         command.insert(-2, "--virtual-time-budget=4000")
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=50)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -85,13 +88,21 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 @pytest.mark.parametrize("page", ["index.html", "swarms.html", "reference/sdk.html"])
 def test_a_page_loads_without_complaints(page: str, served: Server, tmp_path: Path) -> None:
-    document, complaints = opened(served, page, tmp_path)
+    document, complaints = opened(served_at(served, page), tmp_path)
     assert "</html>" in document
     assert complaints == []
     assert served.missed == []
 
 
 def test_search_finds(served: Server, tmp_path: Path) -> None:
-    document, complaints = opened(served, "index.html?q=reduce_scatter", tmp_path)
+    where = served_at(served, "index.html?q=reduce_scatter")
+    document, complaints = opened(where, tmp_path)
+    assert complaints == []
+    assert "reference/light.html" in document.partition("md-search-result__list")[2]
+
+
+def test_search_finds_in_a_folder(site: Path, tmp_path: Path) -> None:
+    where = f"{(site / 'index.html').as_uri()}?q=reduce_scatter"
+    document, complaints = opened(where, tmp_path)
     assert complaints == []
     assert "reference/light.html" in document.partition("md-search-result__list")[2]
