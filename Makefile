@@ -34,6 +34,10 @@ generate: setup
 	@$(BIN)/python .ci/generate.py
 	@$(BIN)/python .ci/draw.py
 
+# Those that show what a command says, which a test compares with what it says now.
+pictures: generate
+	@$(BIN)/python .ci/record.py
+
 lint: setup
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .

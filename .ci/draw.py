@@ -1,7 +1,8 @@
-"""Draw the pictures of the documents from their text: `make generate`.
+"""Draw the pictures of the documents: `make generate`.
 
-A picture is a TOML file of boxes and arrows; the SVG beside it is drawn from that, and a test
-compares the two. It follows the reader's light or dark colours.
+A picture is a TOML file of boxes and arrows; the SVG beside it is drawn from that. The graphs of
+swarms are those that notebooks show. A test compares all with what is kept. They follow the
+reader's light or dark colours.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-PICTURES = Path(__file__).parent.parent / "docs" / "internals"
+from manta.apis.swarm import graph_of
+from manta.cli.loading import load_swarm
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+GRAPHS = {"assets/fl_digits.svg": ROOT / "examples" / "fl_digits" / "swarm.py"}
 STYLE = """
 .page { fill: #ffffff; }
 .outer { fill: #f5f6fb; stroke: #3f51b5; }
@@ -33,6 +39,11 @@ text { font-family: system-ui, sans-serif; font-size: 13px; }
 .arrow { stroke: #9fa8da; }
 .head { fill: #9fa8da; }
 }
+"""
+
+GRAPH_STYLE = """
+svg { color: #37474f; }
+@media (prefers-color-scheme: dark) { svg { color: #cfd8dc; } }
 """
 
 
@@ -77,12 +88,23 @@ def _arrow(arrow: dict[str, Any]) -> Iterator[str]:
     yield f'<text class="label" x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>'
 
 
+def graph(file: Path) -> str:
+    """The graph of a swarm, as a file of its own."""
+    drawn = graph_of(load_swarm(str(file), {}))._repr_html_()
+    return drawn.replace(">", f"><style>{GRAPH_STYLE}</style>", 1) + "\n"
+
+
 def draw(folder: Path) -> None:
-    """Writes the SVG of each picture into `folder`."""
-    for source in PICTURES.glob("*.toml"):
-        picture = tomllib.loads(source.read_text())
-        (folder / source.with_suffix(".svg").name).write_text(svg(picture))
+    """Writes each picture below `folder`, as it is below docs/."""
+    drawn = {
+        source.relative_to(DOCS).with_suffix(".svg"): svg(tomllib.loads(source.read_text()))
+        for source in DOCS.rglob("*.toml")
+    }
+    drawn |= {Path(name): graph(file) for name, file in GRAPHS.items()}
+    for name, text in drawn.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES)
+    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS)

@@ -3,16 +3,22 @@
 The blocks of a page share a folder, a shell and a namespace. What each language means:
 
 - `python`: run in the page's namespace; with `title="name.py"` the block is that file.
-- `console`: what follows `$ ` is typed into one shell; output that is shown is compared, where
-  `…` is anything, as are times and ids. Each command ends with 0, unless `$ echo $?` comes next.
+- `console`: what follows `$ ` is typed into one shell; output that is shown is compared as a whole,
+  but for what varies: times, sizes, ids and the like. Each command ends with 0, unless `$ echo $?`
+  comes next.
 - `toml`: read as the configuration of a node. `json`: parsed, a document or a line each.
 - `ini`: a unit of systemd, which verifies it where it is installed; its title is its path.
 - `text`: no code.
 
-Comments concern the tests and are not shown: `<!-- python` or `<!-- console`, what a reader would
-have from the text; `<!-- terminal -->`, the block's command runs on, in a terminal of its own;
-`<!-- refused -->`, the block's swarm is one that is not valid;
-`<!-- not run: REASON -->`, before a block that cannot be run.
+A page begins in a copy of the sources, of which it has the examples and the Makefile. A block that
+is titled as one of the examples is that file.
+
+Comments concern the tests and are not shown, and hold no code: `<!-- terminal -->`, the block's
+command runs on, in a terminal of its own; `<!-- refused -->`, the block's swarm is one that is not
+valid; `<!-- not run: REASON -->`, before a block that cannot be run.
+
+With `MANTA_TEST_ACCEPT=1` the output that a page shows is replaced by what was said, where the two
+differ: see what changed with `git diff`.
 """
 
 from __future__ import annotations
@@ -47,9 +53,24 @@ LANGUAGES = {"python", "console", "toml", "json", "ini", "text"}
 PATIENCE = 90.0  # seconds; of a machine that is busy
 FENCE = re.compile(r"( *)```(\w*) *(?:title=\"(.*?)\")?$")
 NOTE = re.compile(r"<!-- (?:(terminal|refused)|not run: (.+)) -->")
-HIDDEN = re.compile(r"<!-- (python|console)")
-TIME, ID = r"\b\d+(?:\.\d+)? ?(?:ms|s|min|h)\b", r"\b[0-9a-f]{8,}\b"
-VARIES = {"…": r"[^\n]*?", TIME: TIME, ID: ID}
+SNIPPET = re.compile(r'^--8<-- "([^":]+)(?::(\d+):(\d*))?"$', re.MULTILINE)
+ACCEPTING = "MANTA_TEST_ACCEPT"
+VARIES = [
+    r"\b\d{4}-\d\d-\d\d\b",  # a date
+    r"\b\d\d:\d\d:\d\d(?:[.,]\d+)?",  # a time of day
+    r"\b(?:\d+ min )?\d+(?:\.\d+)? ?(?:ms|s|min|h)\b",
+    r"\b\d+(?:\.\d+)? ?(?:B|[kMG]i?B)\b",
+    r"\b\d+ ?%",
+    r"\b\d+\.\d+\.\d+\b(?!\.)",  # a version
+    r"\bprocess \d+",
+    r"\b\d+ \d+\+\d+\b",  # a process and its tasks
+    r"\b\d+/\d+ \d+\b",  # tasks and cores
+    r"\bnode-\d+\b",  # the one that was less busy
+    r"\b(?:[0-9a-f]{6}-){3}[0-9a-f]{6}\b",  # a password
+    r"(?<![^\s'])[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}(?![^\s'])",  # a public key
+    r"\b[0-9a-f]{8,}\b",  # an id or digest
+]
+"""What varies from one time to another: any of the kind is right."""
 PROMPT = re.compile(r"[^\n]*[:?]( \[[^\]\n]*\])?:? $")
 
 
@@ -72,26 +93,26 @@ def blocks(page: Path) -> Iterator[Block]:
     note: re.Match[str] | None = None
     while lines:
         number, line = lines.pop(0)
-        if opening := FENCE.fullmatch(line):
-            end = opening[1] + "```"
-        elif (opening := HIDDEN.fullmatch(line)) is not None:
-            end = "-->"
-        else:
+        if (opening := FENCE.fullmatch(line)) is None:
             note = NOTE.fullmatch(line.strip()) or (None if line.strip() else note)
             assert not line.strip().startswith("```"), f"{page}:{number}: {line} is no block"
             continue
         body = []
+        end = opening[1] + "```"
         while lines and lines[0][1] != end:
             body.append(lines.pop(0)[1])
         assert lines, f"{page}:{number}: the block has no end"
         lines.pop(0)
-        text = textwrap.dedent("\n".join(body)) + "\n"
-        if end == "-->":
-            yield Block(page, number + 1, opening[1], None, text)
-        else:
-            how, reason = (note[1], note[2]) if note else (None, None)
-            yield Block(page, number + 1, opening[2], opening[3], text, how, reason)
+        text = SNIPPET.sub(_snippet, textwrap.dedent("\n".join(body)) + "\n")
+        how, reason = (note[1], note[2]) if note else (None, None)
+        yield Block(page, number + 1, opening[2], opening[3], text, how, reason)
         note = None
+
+
+def _snippet(found: re.Match[str]) -> str:
+    """The lines of a file, as the site shows them."""
+    lines = (ROOT / found[1]).read_text().splitlines()
+    return "\n".join(lines[int(found[2] or 1) - 1 : int(found[3] or len(lines))])
 
 
 def run(page: Path, folder: Path) -> None:
@@ -101,15 +122,20 @@ def run(page: Path, folder: Path) -> None:
         folder / "examples",
         ignore=shutil.ignore_patterns("__pycache__", "shards"),
     )
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / ".venv").symlink_to(sys.prefix)
     found = [block for block in blocks(page) if block.reason is None]
     shell: Shell | None = None
+    accepted: list[tuple[Block, str]] = []
     namespace: dict[str, Any] = {"__name__": "__main__"}
     try:
         for block in found:
             assert block.language in LANGUAGES, f"{block}: no language {block.language!r} is known"
             if block.language == "console":
                 shell = shell or Shell(folder)
-                shell.follow(block)
+                said = shell.follow(block)
+                if os.environ.get(ACCEPTING) and said != block.text:
+                    accepted.append((block, said))
             elif block.language == "ini":
                 _verify_unit(block, folder)
             elif block.title is not None:
@@ -125,12 +151,27 @@ def run(page: Path, folder: Path) -> None:
                 _parse(block)
         _compile_swarms(found, folder, namespace)
     finally:
+        _accept(page, accepted)
         if shell is not None:
             shell.close()
 
 
+def _accept(page: Path, accepted: list[tuple[Block, str]]) -> None:
+    """Shows in the page what was said."""
+    lines = page.read_text().splitlines()
+    for block, text in reversed(accepted):
+        first = block.line - 1
+        end = first + block.text.count("\n")
+        lines[first:end] = text.splitlines()
+    page.write_text("\n".join(lines) + "\n")
+
+
 def _write(block: Block, folder: Path, found: list[Block]) -> None:
     assert block.title
+    if block.title.startswith("examples/"):
+        example = (ROOT / block.title).read_text()
+        assert block.text.strip() in example, f"{block} is not {block.title}"
+        return
     used = any(Path(block.title).name in each.text for each in found if each is not block)
     assert used, f"{block}: nothing uses {block.title}"
     path = folder / block.title
@@ -213,29 +254,46 @@ class Shell:
             'manta() { case "$1 $2" in "manager start") '
             f'set -- "$@" --host 127.0.0.1 {ports};; esac; command manta "$@"; }}\n'
             'manta_node() { case "$1 $2" in "config init") '
-            f'set -- "$@" --manager-port {self.nodes};; esac; command manta_node "$@"; }}'
+            f'set -- "$@" --manager-port {self.nodes};; esac; command manta_node "$@"; }}\n'
+            'make() { command make --no-print-directory -o .venv/.demo -o .venv/.tools "$@"; }'
         )
 
-    def follow(self, block: Block) -> None:
+    def follow(self, block: Block) -> str:
+        """Types a block's commands; returns the block as it would be with what they said."""
         commands = _commands(block)
+        lines = []
         for place, (command, shown) in enumerate(commands):
+            lines.append("$ " + command.replace("\n", "\n> ") + "\n")
+            lines += [
+                prompt
+                for prompt in ("Password:\n",)
+                if prompt in block.text and "sign-in" in command
+            ]
             if _is_special(command, block):
                 continue
             if block.how == "terminal":
                 self.in_terminal(command, block, shown)
+                lines.append(shown)
                 continue
             code, said = self.ask(command)
             following = commands[place + 1][0] if place + 1 < len(commands) else ""
             where = f"{block}: $ {command}\n{said}"
             assert code == 0 or following == "echo $?", f"{where}\nended with {code}"
             if shown.strip():
-                assert matches(shown, self.usual(said)), f"{where}\nThe page shows:\n{shown}"
+                said = self.usual(said)
+                right = matches(shown, said)
+                assert right or os.environ.get(ACCEPTING), f"{where}\nThe page shows:\n{shown}"
+                lines.append(shown if right else said)
+        return "".join(lines)
 
     def usual(self, said: str) -> str:
-        """With the ports that pages speak of."""
+        """With the ports, addresses and folders that pages speak of."""
         mine = (self.nodes, self.users, self.bulk)
-        for port, usual in zip(mine, range(50051, 50054), strict=True):
-            said = said.replace(str(port), str(usual))
+        for port, known in zip(mine, range(50051, 50054), strict=True):
+            said = said.replace(str(port), str(known))
+        said = said.replace("tcp://127.0.0.1", "tcp://0.0.0.0")
+        for folder, usual in ((self.home.parent, "/home/you"), (self.folder, "/home/you/manta")):
+            said = said.replace(str(folder), usual)
         return said
 
     def in_terminal(self, command: str, block: Block, shown: str) -> None:
@@ -259,7 +317,7 @@ class Shell:
         while True:
             said = path.read_text()
             self.hear(said)
-            if said.strip() if not shown.strip() else matches(shown + "\n…", self.usual(said)):
+            if said.strip() if not shown.strip() else begins(shown, self.usual(said)):
                 return
             ended = self.terminals[-1].poll()
             assert ended is None, f"{block}: $ {command} ended with {ended}\n{said}"
@@ -353,27 +411,34 @@ def _is_special(command: str, block: Block) -> bool:
     if command.startswith("make "):
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert command.split()[1] in targets, f"{block}: the Makefile has no {command}"
-        return True
+        return command != "make demo"
     if command.startswith("pip install "):
         setup = ConfigParser()
         setup.read(ROOT / "setup.cfg")
-        for extra in re.findall(r"\[(\w+)\]", command):
-            assert extra in setup["options.extras_require"], f"{block}: no extra {extra}"
+        for extras in re.findall(r"\[([\w,]+)\]", command):
+            for extra in extras.split(","):
+                assert extra in setup["options.extras_require"], f"{block}: no extra {extra}"
         return True
-    return command.startswith("git clone ")
+    return command == "python3 -m venv .venv"
 
 
 def matches(shown: str, said: str) -> bool:
-    """Whether a page shows what was said: `…`, times and ids stand for any, blanks for blanks."""
-    lines = [" ".join(line.split()) for line in shown.strip().splitlines()]
-    parts = []
-    for line in lines:
-        if line == "…":
-            parts.append(r"(?:[^\n]*\n)*?")
-            continue
-        parts.append(_any_of_its_kind(line, list(VARIES)) + r"\n")
-    told = "\n".join(" ".join(line.split()) for line in said.strip().splitlines()) + "\n"
-    return re.fullmatch("".join(parts), told) is not None
+    """Whether a page shows what was said: what varies stands for any, blanks for blanks."""
+    return re.fullmatch(_pattern(shown), _plain(said)) is not None
+
+
+def begins(shown: str, said: str) -> bool:
+    """The same, if more may follow."""
+    return re.match(_pattern(shown), _plain(said)) is not None
+
+
+def _pattern(shown: str) -> str:
+    return "".join(_any_of_its_kind(line, VARIES) + r"\n" for line in _plain(shown).splitlines())
+
+
+def _plain(text: str) -> str:
+    lines = (" ".join(line.split()) for line in text.strip().splitlines())
+    return "\n".join(lines) + "\n"
 
 
 def _any_of_its_kind(line: str, kinds: list[str]) -> str:
@@ -381,4 +446,4 @@ def _any_of_its_kind(line: str, kinds: list[str]) -> str:
     if not kinds:
         return re.escape(line)
     kind, *others = kinds
-    return VARIES[kind].join(_any_of_its_kind(piece, others) for piece in re.split(kind, line))
+    return kind.join(_any_of_its_kind(piece, others) for piece in re.split(kind, line))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.documents import LANGUAGES, ROOT, blocks, matches, run
+from tests.support.documents import ACCEPTING, LANGUAGES, ROOT, blocks, matches, run
 
 pytestmark = pytest.mark.timeout(180)  # a page of commands, on a machine that is busy
 
@@ -59,6 +60,7 @@ def a_page(folder: Path, text: str) -> Path:
             '```ini title="a.service"\n[Service]\nExecStart=/bin/manta\nRestrt=no\n```\n',
             "Restrt",
         ),
+        ('```python title="examples/line/worker.py"\nx = 1\n```\n', "is not examples"),
         ("```pyhton\n1\n```\n", "no language"),
         ("```\n1\n```\n", "no language"),
         ("```console\n$ make coffee\n```\n", "no make coffee"),
@@ -72,6 +74,7 @@ def a_page(folder: Path, text: str) -> Path:
     ],
 )
 def test_a_wrong_page_fails(text: str, why: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv(ACCEPTING, raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Exception, match=why):
         run(a_page(tmp_path, text), tmp_path)
@@ -80,7 +83,7 @@ def test_a_wrong_page_fails(text: str, why: str, tmp_path: Path, monkeypatch) ->
 def test_a_right_page_passes(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (
-        "<!-- python\nx = 1\n-->\n```python\nx += 1\nassert x == 2\n```\n"
+        "```python\nx = 1\n```\n```python\nx += 1\nassert x == 2\n```\n"
         "```console\n$ a=1; echo $a\n1\n$ (exit 3)\n$ echo $?\n3\n$ cat <<end\n> tea\n> end\ntea\n"
         "```\n<!-- not run: it would not end -->\n```console\n$ sleep 1000\n```\n"
     )
@@ -91,9 +94,25 @@ def test_a_right_page_passes(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_what_a_page_shows_is_compared() -> None:
-    assert matches("a  b\n…\nz", "a b\nc\nd\nz\n")
+    assert matches("a  b\n\nz", "a b\n\nz\n")
+    assert not matches("a\n…\nz", "a\nb\nz\n"), "it is shown as a whole"
     assert matches("took 1.2 s", "took 30 ms")
-    assert matches("swarm 0123456789ab …", "swarm ba9876543210 ACTIVE")
+    assert matches("0123456789ab ACTIVE 3 kB", "ba9876543210 ACTIVE 0.1 MB")
     assert not matches("a\nb", "a")
     assert not matches("a", "a\nb")
     assert not matches("took 1.2 s", "took long")
+
+
+def test_what_was_said_is_accepted_on_request(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "```console\n$ echo two\none\n$ echo 2 s\n1 s\n```\nand\n```console\n$ echo\n```\n"
+    page = a_page(tmp_path, text)
+    monkeypatch.setenv(ACCEPTING, "1")
+    run(page, tmp_path)
+    assert page.read_text() == text.replace("one", "two")
+
+
+def test_no_page_has_code_that_is_not_seen() -> None:
+    for page in PAGES:
+        for comment in re.findall(r"<!--(.*?)-->", page.read_text(), re.DOTALL):
+            assert "\n" not in comment, f"{page}: {comment}"

@@ -52,6 +52,16 @@ def run(cluster: LocalCluster) -> Iterator[Run]:
         yield ran
 
 
+def test_the_error_of_the_line_is_that_of_the_same_steps_in_one_process(tmp_path: Path) -> None:
+    points = [np.loadtxt(EXAMPLES / "line" / f"points{i}.txt").T for i in range(3)]
+    slope = 0.0
+    for _ in range(5):
+        slope -= np.mean([(x * (slope * x - y)).mean() for x, y in points])
+    expected = [abs(slope * x - y).mean() for x, y in points]
+    told = ran_by_its_command("line", tmp_path)["metrics"]
+    assert [m["value"] for m in told if m["iteration"] == 5] == pytest.approx(expected)
+
+
 def test_pipeline(run: Run) -> None:
     results, _ = run("pipeline")
     assert len(results("numbers")) == 3
@@ -137,8 +147,14 @@ def module_of(path: Path) -> Any:
     return module
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"fl_digits", "hello", "torch_digits"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(NAMES) - {"fl_digits", "hello", "line", "torch_digits"})
+)
 def test_the_command_at_its_top_runs_it(name: str, tmp_path: Path) -> None:
+    assert ran_by_its_command(name, tmp_path)["status"] == "COMPLETED"
+
+
+def ran_by_its_command(name: str, home: Path) -> Any:
     text = (EXAMPLES / name / "swarm.py").read_text()
     command = re.search(r"manta run (examples/\S+.*?)\"\"\"", text)
     assert command is not None
@@ -146,11 +162,11 @@ def test_the_command_at_its_top_runs_it(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "manta", "run", *command[1].split(), "--json"],
         cwd=EXAMPLES.parent,
-        env={**kept, "MANTA_HOME": str(tmp_path)},
+        env={**kept, "MANTA_HOME": str(home)},
         capture_output=True,
         text=True,
         check=False,
         timeout=90,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["status"] == "COMPLETED"
+    return json.loads(done.stdout)

@@ -1,0 +1,30 @@
+"""The recorded picture shows what a run says today."""
+
+from __future__ import annotations
+
+import html
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.documents import ROOT, matches
+
+
+def shown(picture: Path) -> str:
+    """What a recorded terminal shows in the end."""
+    last = dict(re.findall(r'<text y="(\d+)"[^>]*>(.*?)</text>', picture.read_text()))
+    rows = (last[line] for line in sorted(last, key=int))
+    return "\n".join(html.unescape(re.sub(r"<[^>]+>", "", row)) for row in rows)
+
+
+def test_the_recorded_run_is_that_of_today(tmp_path: Path) -> None:
+    picture = tmp_path / "run.svg"
+    record = ROOT / ".ci" / "record.py"
+    subprocess.run([sys.executable, record, picture], check=True, timeout=50)
+    said, kept = shown(picture), shown(ROOT / "docs" / "assets" / "run.svg")
+    assert "COMPLETED" in kept
+    assert matches(kept, said), f"run `make pictures`:\n{said}"
+    moments = re.findall(r"animation-delay:([\d.]+)s", picture.read_text())
+    assert len(moments) > 20
+    assert moments == sorted(moments, key=float)
