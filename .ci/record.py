@@ -142,7 +142,7 @@ def svg(rows: list[Row]) -> str:
 def _drawn(row: Row) -> str:
     top = MARGIN + row.line * HEIGHT
     cover = (
-        f'<rect x="{MARGIN}" y="{top}" width="{COLUMNS * WIDTH:g}" height="{HEIGHT}" '
+        f'<rect x="2" y="{top}" width="{COLUMNS * WIDTH + 2 * MARGIN - 4:g}" height="{HEIGHT}" '
         f'fill="{GROUND}"/>'
     )
     text = "".join(
