@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from manta.transports.errors import LocalTransportError
 from manta.transports.jobs import Job
 
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +30,34 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    return f"tcp://{join_host(host, port)}"
+
+
+def split_host(text: str) -> tuple[str, int | None]:
+    """Host and port of what a person writes: `::1`, `[::1]`, `[::1]:50051`, `name`, `name:50051`.
+
+    Raises ValueError, with a sentence that begins with "it must".
+    """
+    host, port = text, None
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
+        if not closed or ":" not in host or (rest and not rest.startswith(":")):
+            raise ValueError("it must have an IPv6 address in the brackets, as in [::1]:50051")
+        port = rest[1:] if rest else None
+    elif text.count(":") == 1 and "/" not in text:
+        host, _, port = text.partition(":")
+    if not (_is_literal(host) if ":" in host else _NAME.fullmatch(host)):
+        raise ValueError("it must be a host's name or address, without scheme")
+    if port is None:
+        return host, None
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError("it must have a port from 1 to 65535 after the colon, or none")
+    return host, int(port)
+
+
+def join_host(host: str, port: int) -> str:
+    """`host:port`, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def resolve(host: str) -> list[str]:
@@ -50,7 +79,8 @@ def resolve_later(
     of its own, since the name service may take many seconds, and `post` gets the call.
     """
     if host == "localhost":
-        host = "127.0.0.1"
+        then(["127.0.0.1", "::1"])
+        return
     if _is_literal(host):
         then([host])
         return

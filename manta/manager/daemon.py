@@ -18,6 +18,7 @@ from manta.manager.bootstrap import ADMIN
 from manta.manager.errors import ManagerError, StartError
 from manta.manager.home import LEAST_LEASE, MOST_LEASE, Home
 from manta.manager.service import Manager, Settings
+from manta.transports.addresses import split_address
 from manta.transports.descriptors import raise_descriptor_limit
 from manta.transports.errors import TransportError
 
@@ -89,11 +90,12 @@ def _announce(manager: Manager) -> None:
         file.nodes, file.users, file.bulk, file.public_key,
     )  # fmt: skip
     if manager.first_password:
-        port = file.users.rpartition(":")[2]
+        host, port = split_address(file.users)
+        host = "localhost" if host in ("*", "0.0.0.0", "::") else host
         # On stdout and not in the log, so that it is kept nowhere.
         sys.stdout.write(
             "\nThis manager has one user, an administrator. Sign in with\n\n"
-            f"    manta sign-in --email {ADMIN} --host localhost --port {port} "
+            f"    manta sign-in --email {ADMIN} --host {host} --port {port} "
             f"--server-key='{file.public_key}'\n\n"
             f"and the password  {manager.first_password}  which is shown only now.\n\n"
         )

@@ -215,9 +215,13 @@ def _listen(address: str, fd: int | None, undo: contextlib.ExitStack) -> Listeni
         return Listening(address, fd)
     host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()  # all of IPv4, too
     try:
         listener = socket.create_server(
-            ("" if host == "*" else host, port), family=family, backlog=BACKLOG
+            ("" if host == "*" else host, port),
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=both,
         )
     except OSError as error:
         words = str(error.strerror or error).partition(" (while")[0]  # the address is named already

@@ -59,6 +59,8 @@ def ask(name: str, answers: dict[str, Any]) -> None:
         "resources.max_concurrent_tasks": "Tasks that may run at a time (empty: one per core)",
     }
     for path, question in questions.items():
+        if path == "network.manager_port":
+            answers |= _address(answers)
         if answers[path] is None:
             default = _alias(name) if path == "identity.alias" else str(_default(path, answers))
             answers[path] = click.prompt(
@@ -96,8 +98,12 @@ def _checked(path: str, answer: str) -> str | int | None:
     if not answer:
         return None
     value: str | int = converted(answer, KEYS[path].type)
+    given = {path: value}
+    if path == "network.manager_host":
+        given |= _address({path: value, "network.manager_port": None})
+    text = "".join(f"{path} = {toml_value(value)}\n" for path, value in given.items())
     try:
-        parse(f"{path} = {toml_value(value)}\n", Path("answer"), os.environ)
+        parse(text, Path("answer"), os.environ)
     except ConfigError as error:
         raise click.UsageError(str(error.flaws[0])) from None
     return value
@@ -113,6 +119,7 @@ def render(name: str, answers: dict[str, Any]) -> str:
     """Returns the file as TOML. Raises click.BadParameter for an invalid answer."""
     given = {
         **answers,
+        **_address(answers),
         "identity.secured_token": answers["identity.secured_token"] or TOKEN,
         "identity.alias": answers["identity.alias"] or _alias(name),
     }
@@ -137,6 +144,24 @@ def _default(path: str, answers: dict[str, Any]) -> str | int:
         return default
     host = answers["network.manager_host"] or KEYS["network.manager_host"].default
     return remembered_port(home(), "nodes", host) or default
+
+
+def _address(answers: dict[str, Any]) -> dict[str, Any]:
+    """Returns host and port of a host with a port. Raises click.BadParameter."""
+    from manta.transports.addresses import split_host
+
+    host, port = (answers[path] for path in _ALWAYS)
+    try:
+        name, own = split_host(host or "")
+    except ValueError:
+        return {}  # said with all else that is wrong
+    if own is None:
+        return {_ALWAYS[0]: name}
+    if port not in (None, own):
+        raise click.BadParameter(
+            f"the manager's host {host!r} names another port than {port}: give one of them."
+        )
+    return dict(zip(_ALWAYS, (name, own), strict=True))
 
 
 def _alias(name: str) -> str:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from manta.transports.addresses import join_address, split_host
+
 MIB = 1024 * 1024
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 PREFIX = "MANTA_NODE_"
 LEAST_ROTATION = 10_000
 """Bytes of a log file; less would be rotated all the time."""
-_HOST = re.compile(r"[A-Za-z0-9._-]+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(KB|MB|GB|KiB|MiB|GiB)?", re.IGNORECASE)
 NOUNS = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -124,9 +125,12 @@ def _name(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if not _HOST.fullmatch(text):
-        raise ValueError("it must be a host's name or address, without scheme and port")
-    return text
+    host, port = split_host(text)
+    if port is not None:
+        raise ValueError(
+            f'it must be without a port: write manager_host = "{host}" and manager_port = {port}'
+        )
+    return host
 
 
 def _size(text: str) -> int:
@@ -298,7 +302,7 @@ class NodeConfig:
 
     @property
     def manager_address(self) -> str:
-        return f"tcp://{self.manager_host}:{self.manager_port}"
+        return join_address(self.manager_host, self.manager_port)
 
 
 FIELDS: dict[str, Key] = {

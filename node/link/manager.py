@@ -50,6 +50,7 @@ from manta.protocol import node as protocol
 from manta.protocol.codes import Code
 from manta.protocol.paths import GATEWAY, MANAGER_LINK
 from manta.protocol.tree import ReadTree, tree_of
+from manta.transports.addresses import join_host
 from manta.transports.errors import DownReason
 
 ASK_TIMEOUT = 30.0
@@ -459,5 +460,5 @@ def bulk_address(announced: str, host: str) -> str:
     scheme, _, rest = announced.rpartition("://")
     name, _, port = rest.rpartition(":")
     if name in ("", "*", "0.0.0.0", "[::]"):
-        return f"{scheme or 'tcp'}://{host}:{port}"
+        return f"{scheme or 'tcp'}://{join_host(host, int(port))}"
     return announced

@@ -292,6 +292,7 @@ class Shell:
         for port, known in zip(mine, range(50051, 50054), strict=True):
             said = said.replace(str(port), str(known))
         said = said.replace("tcp://127.0.0.1", "tcp://0.0.0.0")
+        said = said.replace("--host 127.0.0.1", "--host localhost")
         for folder, usual in ((self.home.parent, "/home/you"), (self.folder, "/home/you/manta")):
             said = said.replace(str(folder), usual)
         return said

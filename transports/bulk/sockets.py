@@ -155,7 +155,7 @@ class ClientSocket:
     def _resolved(self, found: list[str]) -> None:
         self._resolving = False
         if found and not self._closed:
-            self._open(found[0])
+            self._open(found[self._failures % len(found)])  # the next one after a failure
         else:
             self._lose(DownReason.UNREACHABLE)
 

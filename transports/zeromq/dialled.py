@@ -82,6 +82,8 @@ class DialledLink(ZmqLink):
         self._forget = forget
         self._dealer: _Dealer | None = None
         self._failures = 0
+        self._others: list[str] = []
+        """Addresses of the host that this attempt has not tried yet."""
         self._last_failure: DownReason | None = None
         self._retry: Timer | None = None
         self._waiting: Timer | None = None
@@ -119,12 +121,17 @@ class DialledLink(ZmqLink):
             self._waiting.cancel()
         if self._ended:
             return
-        if found:
-            self._connect(found[self._failures % len(found)])  # the next one after a failure
-        else:
+        if not found:
             self._failed(DownReason.UNKNOWN_HOST)
+            return
+        first = self._failures % len(found)  # the next one after a failure
+        self._others = found[first + 1 :] + found[:first]
+        self._connect(found[first])
 
     def _connect(self, host: str) -> None:
+        self._retry = None
+        if self._ended:
+            return
         self._reset()
         self.tcp = None
         dealer = _Dealer(self._io, self._lock, self, host, self._port)
@@ -203,6 +210,10 @@ class DialledLink(ZmqLink):
             return
         welcomed = self._dealer is not None and self._dealer.attempt.welcomed
         self._abandon(linger=linger)
+        if reason is DownReason.UNREACHABLE and self._others:  # as a name that has IPv6 and IPv4
+            other = self._others.pop(0)
+            self._retry = self._io.call_later(0, partial(self._connect, other))
+            return
         self._failures += 1
         chance = int.from_bytes(os.urandom(2), "big") / 0xFFFF  # `random` is slow to import
         wait = backoff(reason, self._failures, chance)

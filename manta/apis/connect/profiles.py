@@ -27,6 +27,7 @@ from manta.console.home import NoHome, home_folder
 from manta.console.local_manager import remembered_port
 from manta.protocol.codes import Code
 from manta.protocol.tokens import USER_AUDIENCE, UnreadableToken, peek
+from manta.transports.addresses import join_address, join_host, split_host
 from manta.transports.codec.decoders import convert, json_decoder
 from manta.transports.codec.stored import Damaged, Thing, read_stored
 from manta.transports.errors import KeyFileError, LocalTransportError
@@ -75,8 +76,12 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def address(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"tcp://{host}:{self.port}"
+        return join_address(self.host, self.port)
+
+    @property
+    def place(self) -> str:
+        """As a person reads it."""
+        return join_host(self.host, self.port)
 
 
 def home(environment: Mapping[str, str] = os.environ) -> Path:
@@ -122,7 +127,8 @@ def settings(
         return Setting(default, "default")  # type: ignore[arg-type]
 
     where = first(host, "MANTA_HOST", saved.host, DEFAULT_HOST)
-    check_host(where.value)
+    name_of_host, own_port = check_host(where.value)
+    where = Setting(name_of_host, where.origin)
     door = first(port, "MANTA_PORT", saved.port, DEFAULT_PORT)
     if door.origin == "default" and (last := remembered_port(folder, "users", where.value)):
         door = Setting(last, "the manager of this machine")
@@ -130,6 +136,8 @@ def settings(
         if not str(door.value).isdecimal():
             raise InvalidArgument(f"MANTA_PORT is {door.value!r}: set it to a number, or unset it.")
         door = Setting(int(str(door.value)), door.origin)
+    if own_port is not None:
+        door = _door(own_port, where.origin, door)
     checks.integer("port", door.value, 1, 65535)
     ticket = first(token, "MANTA_TOKEN", None, None)
     if ticket.value is None and (kept := load_token(folder, name, environment)):
@@ -149,6 +157,14 @@ def settings(
         "token": ticket,
         "server_key": key,
     }
+
+
+def _door(own: int, origin: str, door: Setting) -> Setting:
+    """Returns the port where the host, from `origin`, names its `own`. Raises InvalidArgument."""
+    if door.origin == origin.replace("HOST", "PORT") and door.value != own:
+        raise InvalidArgument(f"host names port {own}, and port is {door.value}: give one of them.")
+    is_nearer = door.origin == "argument" or (door.origin == "MANTA_PORT" and origin != "argument")
+    return door if is_nearer else Setting(own, origin)
 
 
 def resolve(
@@ -276,11 +292,13 @@ def claims(token: str) -> TokenClaims:
     return found
 
 
-def check_host(host: object) -> None:
-    """Raises InvalidArgument."""
+def check_host(host: object) -> tuple[str, int | None]:
+    """Returns the host and, if it names one, the port. Raises InvalidArgument."""
     text = checks.name("host", host)
-    if not text.isascii() or "/" in text or " " in text:
-        raise InvalidArgument(f"host is {checks.shown(text)}: give a name or an address.")
+    try:
+        return split_host(text)
+    except ValueError as error:
+        raise InvalidArgument(f"host is {checks.shown(text)}: {error}.") from None
 
 
 def local_server_key(folder: Path) -> str | None:

@@ -203,7 +203,7 @@ class Session:
         key = self.target.server_key
         if key is None:
             raise errors.NotAuthenticated(
-                f"Not signed in to {self.target.host}:{self.target.port}: sign in, the first time "
+                f"Not signed in to {self.target.place}: sign in, the first time "
                 "with the manager's server key (`manta manager status` shows it there), or give "
                 "a token."
             )
@@ -265,7 +265,7 @@ class Session:
             _fail(future, self._down_error(state))
 
     def _down_error(self, state: DownReason) -> errors.ConnectionFailed:
-        where = f"{self.target.host}:{self.target.port}"
+        where = self.target.place
         match state:
             case DownReason.WRONG_KEY:
                 return errors.WrongServerKey(

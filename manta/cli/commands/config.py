@@ -93,12 +93,14 @@ def set_(key: str, value: str, profile: str | None, as_json: bool) -> None:
     name = profile or str(profiles.settings()["profile"].value)
     if key == "server_key":
         _check_key(value)
-    elif key == "host":
-        usage(lambda: profiles.check_host(value))
+    given: dict[str, object] = {key: value}
+    if key == "host":
+        host, port = usage(lambda: profiles.check_host(value))
+        given = {"host": host} if port is None else {"host": host, "port": port}
 
     def change(fields: dict[str, object]) -> Profile:
         try:
-            return convert({**fields, key: value}, profiles.Profile, strict=False)
+            return convert({**fields, **given}, profiles.Profile, strict=False)
         except ValidationError:
             raise click.UsageError(
                 f"{value!r} is not a port: give a number from 1 to 65535."

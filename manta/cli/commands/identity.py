@@ -44,7 +44,7 @@ def sign_in(
     signed_in = usage(lambda: UserAPI.sign_in(email, password, host, port, profile, server_key))
     with signed_in as api:
         where, me = api.connection.session.target, api.get_user()
-    sentence = f"Signed in to {where.host}:{where.port} as {me.email}."
+    sentence = f"Signed in to {where.place} as {me.email}."
     say(_identity(where, me.email), sentence, as_json=as_json)
 
 
@@ -55,7 +55,7 @@ def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
     """Sign out: revoke this machine's key and token and delete them here."""
     where, me = api.connection.session.target, api.get_user()
     api.logout(everywhere)
-    sentence = f"Signed out of {where.host}:{where.port}."
+    sentence = f"Signed out of {where.place}."
     say({**_identity(where, me.email), "everywhere": everywhere}, sentence, as_json=as_json)
 
 
@@ -81,7 +81,7 @@ def use(host: str | None, port: int | None, profile: str | None, as_json: bool) 
     with UserAPI.over(Session(target, keys)) as api:
         email = api.get_user().email
     profiles.remember(target, email, given)
-    sentence = f"Signed in to {target.host}:{target.port} as {email}."
+    sentence = f"Signed in to {target.place} as {email}."
     say(_identity(target, email), sentence, as_json=as_json)
 
 
@@ -127,7 +127,7 @@ def show(profile: str | None, as_json: bool) -> None:
     left = claims.expires_at - time.time()
     rows = [
         ("profile", target.profile),
-        ("manager", f"{target.host}:{target.port}"),
+        ("manager", target.place),
         ("its key", claims.manager_key),
         ("user", claims.subject),
         ("expires", f"in {text.seconds(left)}" if left > 0 else f"{text.seconds(-left)} ago"),

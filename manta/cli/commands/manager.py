@@ -54,7 +54,8 @@ for command in (backup, restore, verify):
 @manager_home_option
 @click.option(
     "--host",
-    help="The address to listen on.  [default: as at the last start, at first 0.0.0.0]",
+    help="The address to listen on; :: is all, of IPv6 and IPv4.  "
+    "[default: as at the last start, at first 0.0.0.0]",
 )
 @_port("--node-port", "Where nodes connect.", 50051)
 @_port("--user-port", "Where users connect.", 50052)
@@ -79,6 +80,7 @@ def start(
     as_json: bool,
 ) -> None:
     """Start a manager; the first start creates the first user and shows how to sign in, once."""
+    host = None if host is None else _address(host)
     place = home_of(home)
     if (found := running(place)) is not None:
         raise LocalError(
@@ -100,6 +102,24 @@ def start(
     click.echo(
         f"It runs in the background as process {started.file.pid}, logging to {started.log}."
     )
+
+
+def _address(host: str) -> str:
+    """Returns the host, without brackets. Raises click.BadParameter."""
+    from manta.transports.addresses import split_host
+
+    if host == "*":
+        return host
+    try:
+        found, port = split_host(host)
+    except ValueError as error:
+        raise click.BadParameter(f"{host!r}: {error}.", param_hint="--host") from None
+    if port is not None:
+        raise click.BadParameter(
+            f"{host!r} names a port: give --node-port, --user-port and --bulk-port.",
+            param_hint="--host",
+        )
+    return found
 
 
 @manager.command(short_help="Show whether a manager runs here, and where it listens.")

@@ -78,7 +78,7 @@ def test_the_profile_in_use(home: Path) -> None:
         (("set", "port", "0"), Exit.USAGE, "'0' is not a port"),
         (("set", "port", "x"), Exit.USAGE, "'x' is not a port"),
         (("set", "host", ""), Exit.USAGE, "host is ''"),
-        (("set", "host", "a b"), Exit.USAGE, "host is 'a b': give a name or an address"),
+        (("set", "host", "a b"), Exit.USAGE, "host is 'a b': it must be a host's name or address"),
         (("set", "server_key", "short"), Exit.USAGE, "server_key"),
         (("set", "colour", "red"), Exit.USAGE, "colour"),
         (("set", "host", "h", "--profile", "../x"), Exit.USAGE, "The profile's name is '../x'"),

@@ -287,3 +287,20 @@ def test_each_flaw_of_a_home_is_one_sentence_in_the_sdk_and_on_the_command_line(
         main(["ps"])
     assert ended.value.code == Exit.LOCAL
     assert capsys.readouterr().err == f"Error: {said}\n"
+
+
+def test_a_host_may_name_its_port(tmp_path: Path) -> None:
+    found = resolve(tmp_path, None, "[::1]:7")
+    assert (found.host, found.port, found.place) == ("::1", 7, "[::1]:7")
+    assert found.address == "tcp://[::1]:7"
+    assert resolve(tmp_path, None, "[::1]", 7).place == "[::1]:7"
+    assert resolve(tmp_path, None, "::1:7").host == "::1:7", "an address of its own"
+    assert resolve(tmp_path, MANTA_HOST="a:7").port == 7
+    assert resolve(tmp_path, None, None, 8, MANTA_HOST="a:7").port == 8, "what is nearer counts"
+    assert resolve(tmp_path, None, "a:7", MANTA_PORT="8").port == 7
+    for arguments, environment in (
+        ((None, "a:7", 8), {}),
+        ((), {"MANTA_HOST": "a:7", "MANTA_PORT": "8"}),
+    ):
+        with pytest.raises(InvalidArgument, match="names port 7, and port is 8: give one"):
+            resolve(tmp_path, *arguments, **environment)

@@ -141,7 +141,9 @@ def test_other_keys() -> None:
         ("[logging]\nrotation = 'weekly'\n", 'must be a size such as "10 MB"'),
         ("[logging]\nrotation = '9 KB'\n", "is '9 KB'; it must be at least \"10 KB\""),
         ("[labels]\nroom = ''\n", "labels.room is ''; it must not be empty"),
-        ("[network]\nmanager_host = 'tcp://x:1'\n", "without scheme and port"),
+        ("[network]\nmanager_host = 'tcp://x:1'\n", "without scheme"),
+        ("[network]\nmanager_host = '[::1]:5'\n", 'manager_host = "::1" and manager_port = 5'),
+        ("[network]\nmanager_host = '::zz'\n", "without scheme"),
         ("[identity]\nsecured_token = \n", "line 2, column 17: it is not TOML: Invalid value;"),
         ("[identity\n", "line 1, column 10: it is not TOML"),
     ],
@@ -282,3 +284,9 @@ def test_the_documents_example() -> None:
     for key in KEYS.values():
         assert f"[{key.section}" in page
         assert f"{key.name} = " in page or key.type is dict
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_the_address_of_a_manager_with_an_ipv6_host(host: str, tmp_path: Path) -> None:
+    config = parse(f"[network]\nmanager_host = '{host}'\n", tmp_path / "node.toml", {})
+    assert (config.manager_host, config.manager_address) == ("::1", "tcp://[::1]:50051")
