@@ -44,7 +44,7 @@ class Timer(Generic[T]):
     def __init__(self, mailbox: Mailbox[T], deadline: float, item: T) -> None:
         self._mailbox = mailbox
         self.deadline = deadline
-        self.item = item
+        self.item: T | None = item
         self.cancelled = False
 
     def cancel(self) -> None:
@@ -129,11 +129,14 @@ class Mailbox(Generic[T]):
             if timer.cancelled:
                 return
             timer.cancelled = True
+            # The timer may stay in the heap for long; what it refers to goes, outside the lock.
+            item, timer.item = timer.item, None
             self._cancelled += 1
             if self._cancelled > 64 and self._cancelled * 2 > len(self._timers):
                 self._timers = [entry for entry in self._timers if not entry[2].cancelled]
                 heapq.heapify(self._timers)
                 self._cancelled = 0
+        del item
 
     def wake(self) -> None:
         """Has the waiting thread look at the clock again."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -80,6 +82,21 @@ def test_a_cancelled_timer_does_not_come():
     timer.cancel()
     clock.advance(3)
     assert mailbox.get() == "yes"
+
+
+def test_what_a_cancelled_timer_would_have_brought_is_let_go():
+    class Item:
+        pass
+
+    mailbox: Mailbox[Item] = Mailbox()
+    item = Item()
+    gone = weakref.ref(item)
+    timer = mailbox.schedule(1_000, item)
+    del item
+    assert gone() is not None
+    timer.cancel()
+    gc.collect()
+    assert gone() is None
 
 
 def test_many_cancelled_timers_take_no_room():
