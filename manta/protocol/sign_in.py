@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.protocol.base import Message, Ok, requests
+from manta.protocol.base import Message, Ok, Seconds, requests
 
 
 class SignIn(Message, frozen=True):
@@ -31,9 +31,21 @@ class WhoAmI(Message, frozen=True):
     pass
 
 
+class CreateUserToken(Message, frozen=True):
+    """Makes a token of the sender for another machine: for the key `for_key`, or for the first key
+    that shows it, within a day."""
+
+    for_key: str = ""
+
+
+class UserToken(Message, frozen=True):
+    token: str
+    expires_at: Seconds
+
+
 class RotateToken(Message, frozen=True):
-    """Replaces the token. A later use of the old one revokes all that followed from it: one of
-    the two who hold them is a thief."""
+    """Replaces the token. If another key shows the old one later, all that followed from it is
+    revoked: one of the two who hold them is a thief."""
 
 
 class Logout(Message, frozen=True):
@@ -47,6 +59,7 @@ SignInRequest: Any = requests(
         SignIn: SignedIn,
         Bind: SignedIn,
         WhoAmI: SignedIn,
+        CreateUserToken: UserToken,
         RotateToken: SignedIn,
         Logout: Ok,
     }

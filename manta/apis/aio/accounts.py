@@ -99,10 +99,19 @@ class AsyncAccounts(AsyncClient):
         """Deletes a role that you defined and nobody has any more. Raises NotFound."""
         await self._ask(users.DeleteRoleDefinition(checks.name("name", name)), Ok)
 
-    async def rotate_token(self) -> str:
-        """Returns a new token, saved under the profile; the old one no longer works.
+    async def create_user_token(self, for_key: str | None = None) -> str:
+        """Makes a token with which another machine is you (`manta token use` there).
 
-        If anybody uses the old one afterwards, both are revoked.
+        `for_key` is that machine's public key (`manta token key` shows it there); no other can use
+        the token. Without it, the token is the first machine's that uses it, within a day.
+        """
+        key = "" if for_key is None else checks.name("for_key", for_key)
+        return (await self._ask(sign_in.CreateUserToken(key), sign_in.UserToken)).token
+
+    async def rotate_token(self) -> str:
+        """Returns a new token, saved under the profile; the old one signs nobody in any more.
+
+        If another machine shows the old one afterwards, both are revoked.
         """
         answer = await self._ask(sign_in.RotateToken(), sign_in.SignedIn)
         profiles.remember(self.connection.session.target, answer.email, answer.token)

@@ -61,7 +61,7 @@ def sign_out(api: UserAPI, everywhere: bool, as_json: bool) -> None:
 
 @click.group(cls=Group)
 def token() -> None:
-    """Use, show and rotate this machine's token; revoke those of a user."""
+    """Use, show and rotate this machine's token; make one for another; revoke a user's."""
 
 
 @token.command()
@@ -86,12 +86,40 @@ def use(host: str | None, port: int | None, profile: str | None, as_json: bool) 
 
 
 @token.command()
+@click.option("--for-key", metavar="KEY", help="That machine's key: `manta token key` shows it.")
+@with_api
+def create(api: UserAPI, for_key: str | None, as_json: bool) -> None:
+    """Print a token with which another machine is you: `manta token use` reads it there.
+
+    Without --for-key, the first machine that uses it has it, within a day.
+    """
+    from manta.apis.connect import profiles
+
+    made = usage(lambda: api.create_user_token(for_key))
+    claims = profiles.claims(made)
+    record = {"token": made, "for_key": for_key, "expires_at": claims.expires_at}
+    say(record, made, as_json=as_json)
+
+
+@token.command()
+@click.option("--profile", help="The profile.  [default: the one in use]")
+@as_json_option
+def key(profile: str | None, as_json: bool) -> None:
+    """Print this machine's public key, for which `manta token create` makes a token elsewhere."""
+    from manta.apis.connect import profiles
+
+    name = str(usage(lambda: profiles.settings(profile=profile))["profile"].value)
+    public = profiles.user_key(profiles.home(), name).public
+    say({"profile": name, "key": public}, public, as_json=as_json)
+
+
+@token.command()
 @with_api
 def rotate(api: UserAPI, as_json: bool) -> None:
-    """Replace this machine's token with a new one; the old one stops working."""
+    """Replace this machine's token with a new one, with which alone new sign-ins are made."""
     api.rotate_token()
     where = api.connection.session.target
-    sentence = "This machine has a new token. If the old one is used again, both are revoked."
+    sentence = "This machine has a new token. If another one shows the old one, both are revoked."
     say(_identity(where, api.get_user().email), sentence, as_json=as_json)
 
 

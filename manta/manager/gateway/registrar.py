@@ -15,20 +15,26 @@ import msgspec
 from manta.actors import Refused, Reply
 from manta.manager.auth import passwords
 from manta.manager.auth.principals import GuestLimits, Principal, of_user
-from manta.manager.auth.tokens import USER_TTL, bound_elsewhere, digest_of
+from manta.manager.auth.tokens import LEEWAY, USER_TTL, bound_elsewhere, digest_of
 from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.store.change import Change
 from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
 from manta.protocol.node import Enroll, ExamineToken
-from manta.protocol.sign_in import Bind, RotateToken, SignedIn, SignIn
+from manta.protocol.sign_in import Bind, CreateUserToken, RotateToken, SignedIn, SignIn, UserToken
 from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
+from manta.transports.errors import LocalTransportError
+from manta.transports.security.keys import check_key
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 ROTATED, ENDED = "rotated", "ended"
+MOST_TOKENS = 1000
+"""Valid tokens that a user may have."""
+UNBOUND_TTL = 86_400.0
+"""Seconds within which a token that names no key must be shown by one."""
 
 
 WAITING = 200
@@ -129,6 +135,9 @@ class Registrar(Part):
                 raise Refused(
                     Code.TOKEN_USED, "This token was withdrawn; sign in, or get another one."
                 )
+            if record.revoked == ROTATED and record.bound_to == key:
+                self._still_holds(user, key, reply)
+                return
             if record.revoked:
                 self._shown_again(record, user, key, reply)
                 return
@@ -175,6 +184,61 @@ class Registrar(Part):
     def who_am_i(self, principal: Principal) -> SignedIn:
         user = self.users[principal.id]
         return SignedIn(user.id, user.email, "", self._context.bulk.address)
+
+    def _still_holds(self, user: UserRecord, key: str, reply: Reply) -> None:
+        """A key shows a token of its own that it has replaced: from a variable, or an old file. It
+        proves what it is; nobody else is concerned."""
+        held = self._keys.get(key)
+        if held is None or held.subject != user.id:
+            raise _revoked("another one took its place")
+        reply.set(SignedIn(user.id, user.email, "", self._context.bulk.address))
+
+    def create_token(self, request: Request[CreateUserToken, None]) -> None:
+        principal, for_key, reply = request.who, request.message.for_key, request.defer()
+        now = self._actor.clock.wall()
+        if for_key:
+            try:
+                check_key(for_key, "key of the other machine")
+            except LocalTransportError as error:
+                raise Refused(Code.INVALID, f"T{str(error)[1:]}.") from None
+        theirs = [one for one in self.tokens.values() if one.subject == principal.id]
+        if sum(not one.revoked and one.expires_at > now for one in theirs) >= MOST_TOKENS:
+            raise Refused(
+                Code.RATE_LIMITED,
+                f"You have {MOST_TOKENS} tokens that are valid: `manta sign-out --everywhere` "
+                "revokes them.",
+            )
+
+        def then(issued: tuple[str, TokenClaims]) -> None:
+            token, claims = issued
+            user = self.users.get(principal.id)
+            if user is None or principal.key not in self._keys:
+                raise _revoked("it was ended meanwhile")
+            change = Change(self._writer)
+            change.put(self.tokens, record_of(claims, bound_to=for_key))
+            for one in theirs:
+                if one.expires_at < now - 2 * LEEWAY and one.digest in self.tokens:
+                    change.delete(self.tokens, one)
+
+            def stored() -> None:
+                self._actor.log.info("%s made a token for another machine", user.email)
+                reply.set(UserToken(token, claims.expires_at))
+
+            change.commit(reply, stored)
+
+        self.work(
+            "issuing a token",
+            principal.key,
+            lambda now: self._context.authority.issue(
+                USER_AUDIENCE,
+                principal.id,
+                now=now,
+                ttl=USER_TTL if for_key else UNBOUND_TTL,
+                bound_to=for_key,
+            ),
+            then,
+            reply,
+        )
 
     # The end of keys and tokens.
 

@@ -227,6 +227,7 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     Route(exchange.ReadCheckpoint, NODES, swarm_of_instance, _from_node_to_swarm),
     # Users, about themselves and the platform.
     Route(sign_in.WhoAmI, _USERS, nothing, lambda at, r: at.registrar.who_am_i(r.who)),
+    Route(sign_in.CreateUserToken, _USERS, nothing, lambda at, r: at.registrar.create_token(r)),
     Route(sign_in.RotateToken, _USERS, nothing, lambda at, r: at.registrar.rotate(r)),
     Route(sign_in.Logout, _USERS, nothing, lambda at, r: at.users.log_out(r)),
     Route(users.GetUser, _USERS, nothing, lambda at, r: at.users.get(r.message.user, r.who)),

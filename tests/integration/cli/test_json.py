@@ -145,6 +145,8 @@ def test_every_command_prints_what_the_page_says(shell: Shell, monkeypatch) -> N
     token = shell.lab.token
     shell("token use", said=token)
     shell("token show")
+    shell("token key")
+    shell("token create")
     shell("token rotate")
     shell("sign-out")
     shell("config list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -32,6 +33,12 @@ class Person:
 
     def attempt(self, *arguments: object, said: str = "") -> CompletedProcess[str]:
         return manta(*arguments, said=said, **self.where)
+
+    def at(self, home: Path) -> Person:
+        """The same at another machine, not signed in there."""
+        there = copy(self)
+        there.where = {**self.where, "MANTA_HOME": home}
+        return there
 
     def __call__(self, *arguments: object, said: str = "") -> str:
         done = self.attempt(*arguments, said=said)
@@ -148,3 +155,15 @@ def test_a_bad_server_key_is_said_before_the_password_is_asked_for(ada: Person) 
     assert refused.returncode == Exit.USAGE
     assert "server_key" in refused.stderr
     assert "Password" not in refused.stdout + refused.stderr
+
+
+def test_a_token_for_another_machine(ada: Person, tmp_path: Path) -> None:
+    elsewhere = ada.at(tmp_path / "elsewhere")
+    key = elsewhere("token", "key").strip()
+    made = ada("token", "create", "--for-key", key).strip()
+    assert "Signed in to" in elsewhere("token", "use", said=made)
+    assert json.loads(elsewhere("user", "show", "--json"))["email"] == "ada@example.org"
+    third = ada.at(tmp_path / "third")
+    assert "bound to another key" in third.attempt("token", "use", said=made).stderr
+    typed = ada.attempt("token", "create", "--for-key", "short")
+    assert "The key of the other machine is not a CURVE key" in typed.stderr

@@ -119,6 +119,7 @@ def rows() -> dict[type[Message], Row]:
         ),
         sign_in.Bind: plain(USERS | GUESTS, "token", kind=sign_in.Bind),
         sign_in.WhoAmI: plain(USERS, kind=sign_in.WhoAmI),
+        sign_in.CreateUserToken: plain(USERS, kind=sign_in.CreateUserToken),
         sign_in.RotateToken: plain(USERS, kind=sign_in.RotateToken),
         # A right in any cluster will do, and below everybody makes one of his own.
         users.GetModule: plain(admin | READ, "none", kind=users.GetModule),

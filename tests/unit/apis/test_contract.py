@@ -109,7 +109,7 @@ select_global set_global list_global_tags get_metrics stream_metrics
 collect_logs stream_logs collect_errors
 send_module get_module list_modules update_module remove_module
 get_user add_user delete_user list_users grant_role revoke_role create_role_definition
-rotate_token logout
+create_user_token rotate_token logout
 """
 LISTED = [
     form.format(kind)

@@ -68,6 +68,7 @@ ROLES = {
 }
 ANYBODY = {
     "WhoAmI",
+    "CreateUserToken",
     "RotateToken",
     "Logout",
     "CreateCluster",
