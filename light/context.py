@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from manta.light.errors import NotInTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 
 class Brief:
@@ -94,11 +94,10 @@ class Context(Protocol):
 
 class Usage:
     """The attempt that is running, if any, and the socket that takes its log records, one in a
-    datagram. `watch` is called when a module uses the context while it is imported outside one."""
+    datagram."""
 
     def __init__(self) -> None:
         self.context: Context | None = None
-        self.watch: Callable[[], None] | None = None
         self.log_sink: int | None = None
 
 
@@ -109,8 +108,6 @@ def current() -> Context:
     """Raises NotInTask."""
     if usage.context is not None:
         return usage.context
-    if usage.watch is not None:
-        usage.watch()
     raise NotInTask(
         "World, Local and Results speak to a node, and this code does not run on one: "
         "start it with `manta run` or deploy it."

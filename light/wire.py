@@ -11,14 +11,14 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
 
     to the node     runtime(token, version, pid)
                                              first
-                    ready(mode, why, loading)
-                                             the module can be run: fork, resident or spawn; it
-                                             took so many seconds to import
-                    failed(error)            it can't: error is [kind, sentence, traceback]
-                    exited(number, status, end)
+                    ready()                  attempts can be run
+                    exited(number, status, end, lives_on)
                                              status as `subprocess` has it, negative for a signal;
                                              end is empty where the attempt died, else a msgpack
-                                             map of loading, computing, moving and output or error
+                                             map of loading, computing, moving and output or
+                                             error, which is [kind, sentence, traceback]; lives_on
+                                             says whether the module's object lives on between
+                                             attempts, nothing where that did not become known
     to the runtime  welcome(fds=2)           first: stdout and stderr outside attempts
                     run(number, token, brief, fds=4)
                                              stdout, stderr, log socket and connection of the
@@ -69,7 +69,7 @@ import msgpack
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 4
+VERSION = 5
 PATIENCE = 30.0
 """Seconds that a task waits for its node's service to come back."""
 INLINE_LIMIT = 64 * 1024

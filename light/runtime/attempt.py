@@ -13,11 +13,12 @@ import msgpack
 from manta.light.context import Brief, usage
 from manta.light.errors import LightError
 from manta.light.runtime.client import AttemptClient
+from manta.light.runtime.ending import PATIENCE, STOPPED_PATIENCE, Ending
 from manta.light.runtime.seeding import seed
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from manta.light.runtime.failures import Failure
     from manta.light.runtime.loader import Target
@@ -38,7 +39,12 @@ class Attempt:
         self._started = 0.0
         self._loading: float | None = None
         self._owner = 0
+        self._ending: Ending | None = None
         self.is_running = False
+        self.doing = brief.name
+        """Begins the sentence that says what went wrong."""
+        self.lives_on: bool | None = None
+        """Whether the object that it runs lives on, once that is known."""
         self.stopped = False
         """Whether its code was asked to end: what it holds may be half done."""
 
@@ -57,8 +63,11 @@ class Attempt:
         seed(self._brief)
         self._started = time.monotonic()
 
-    def run(self, prepare: Callable[[], Target]) -> bytes:
-        """Runs what `prepare` returns; returns how it ended, as a packed `End` for the node."""
+    def run(self, prepare: Callable[[], Target], modules: Sequence[str]) -> bytes:
+        """Runs what `prepare` returns; returns how it ended, as a packed `End` for the node.
+
+        `modules` are the names of the user's own, as they are imported.
+        """
         global _latest, _users_mask
         self._begin()
         owner = self._owner
@@ -70,7 +79,8 @@ class Attempt:
                 signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
             try:
                 target = prepare()
-                self._loading = self._active()
+                self.imported()
+                self.lives_on = target.is_resident
                 output = target.run()
             finally:
                 _users_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _USERS_SIGNALS)
@@ -94,6 +104,8 @@ class Attempt:
                 traceback.print_exc()
                 _end_fork(1)
             outcome = {"error": self._describe(error)}
+        if not self.lives_on or self.stopped:
+            self._wind_down(modules)
         active = self._active()
         loading = active if self._loading is None else self._loading
         flush()
@@ -102,9 +114,32 @@ class Attempt:
         packed: bytes = msgpack.packb(end)
         return packed
 
+    def imported(self) -> None:
+        """The module is there: from here on its code computes."""
+        if self._loading is None:
+            self._loading = self._active()
+
     def _active(self) -> float:
         """Seconds since it began, without its waits for the node: they never become less."""
         return max(self._loading or 0.0, time.monotonic() - self._started - self._client.moving)
+
+    def _wind_down(self, modules: Sequence[str]) -> None:
+        patience = STOPPED_PATIENCE if self.stopped else PATIENCE
+        self._ending = Ending(modules)
+        self._ending.run(patience)
+        if self._ending.cut_off:
+            self.note(
+                "warning",
+                f"{self._brief.name} was over, but not done within {patience:g} s: "
+                f"{self._ending.cut_off} is cut off. Wait in its code for all that it starts.",
+            )
+
+    def note(self, level: str, text: str) -> None:
+        """Writes a line to the attempt's log."""
+        try:
+            os.write(self._streams[-1], msgpack.packb([time.time(), level, text]))
+        except OSError:  # user code has closed it
+            return
 
     def _return_claims(self) -> None:
         """Returns claims to messages that a signal or a timeout kept from the task."""
@@ -127,7 +162,7 @@ class Attempt:
     def _describe(self, error: BaseException) -> Failure:
         from manta.light.runtime.failures import describe
 
-        return describe(error, self._brief.name, self._folder)
+        return describe(error, self.doing, self._folder)
 
     def close(self) -> None:
         """Called in a process that goes on: it ran the attempt, or forked the one that does."""
@@ -148,6 +183,8 @@ class Attempt:
             self.stopped = True
             if self.is_running:
                 sys.exit("it was asked to end")
+            if self._ending is not None:
+                self._ending.hurry(STOPPED_PATIENCE)
 
 
 _USERS_SIGNALS = (

@@ -1,4 +1,4 @@
-"""Imports the user's module and finds what to run in it.
+"""Imports the user's module, within an attempt, and finds what to run in it.
 
 `main` of the entry module is wrapped, so that it runs once in an attempt, and not twice, where a
 script calls it while it is imported, without `if __name__ == "__main__"`.
@@ -7,19 +7,22 @@ script calls it while it is imported, without `if __name__ == "__main__"`.
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
 from os import listdir, path
 from typing import TYPE_CHECKING, Any
 
+from manta.light import wire
 from manta.light.errors import LightError
+from manta.light.runtime.sources import ONLY_AST, OwnLoader, Sources, compiled, leading_imports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import CodeType, ModuleType
+
+    from manta.light.runtime.sources import Import
 
 _NEEDED = ("asyncio", "faulthandler", "json", "logging", "random", "traceback", "numpy")
 """What Manta imports in the course of time, and what these import in turn."""
-_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without importing ast
 _WRAP = "main = __manta_main__(main)"
 
 
@@ -27,32 +30,26 @@ class NothingToRun(LightError):
     """The module has no main() and no class that could be run."""
 
 
-class CalledEarly(BaseException):
-    """main() was called while its module was imported outside an attempt."""
-
-
 class Main:
     """The user's main(), which runs once in a process."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], begun: Callable[[], None]) -> None:
+        """`begun` is called before the function is."""
         self.__wrapped__ = function
+        self._begun = begun
         self.__name__ = getattr(function, "__name__", "main")
         self.__doc__ = getattr(function, "__doc__", None)
-        self.allowed = False
-        self.refused = False
         self.called = False
         self.output: Any = None
         self._depth = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.allowed:
-            self.refused = True
-            raise CalledEarly
         if self._depth:  # it calls itself
             return self.__wrapped__(*args, **kwargs)
         if not self.called:
             self.called = True
             self._depth = 1
+            self._begun()
             try:
                 output = self.__wrapped__(*args, **kwargs)
             finally:
@@ -80,29 +77,32 @@ def _awaited(value: Any) -> Any:
     return asyncio.run(value)
 
 
-class _EntryLoader(SourceFileLoader):
+class _EntryLoader(OwnLoader):
     """Compiles the entry from source with its main wrapped, which a cached one would lack."""
 
-    def __init__(self, name: str, file: str, wrap: Callable[[Any], Main]) -> None:
-        super().__init__(name, file)
+    def __init__(self, name: str, file: str, sources: Sources, wrap: Callable[[Any], Main]) -> None:
+        super().__init__(name, file, sources)
         self._wrap = wrap
 
-    def get_code(self, fullname: str) -> CodeType:
-        file = self.get_filename(fullname)
-        tree: Any = compile(self.get_data(file), file, "exec", _ONLY_AST, dont_inherit=True)
-        for at, statement in enumerate(tree.body):
-            if _binds_main(statement):
-                wrap: Any = compile(_WRAP, file, "exec", _ONLY_AST, dont_inherit=True)
-                for node in (wrap.body[0], wrap.body[0].value):
-                    node.lineno = node.end_lineno = statement.lineno
-                tree.body.insert(at + 1, wrap.body[0])
-                break
-        code: CodeType = compile(tree, file, "exec", dont_inherit=True)
-        return code
+    def compile(self, data: bytes, file: str) -> CodeType:
+        return _entry_code(data, file)
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__manta_main__"] = self._wrap
         super().exec_module(module)
+
+
+def _entry_code(data: bytes, file: str) -> CodeType:
+    tree: Any = compile(data, file, "exec", ONLY_AST, dont_inherit=True)
+    for at, statement in enumerate(tree.body):
+        if _binds_main(statement):
+            wrap: Any = compile(_WRAP, file, "exec", ONLY_AST, dont_inherit=True)
+            for node in (wrap.body[0], wrap.body[0].value):
+                node.lineno = node.end_lineno = statement.lineno
+            tree.body.insert(at + 1, wrap.body[0])
+            break
+    code: CodeType = compile(tree, file, "exec", dont_inherit=True)
+    return code
 
 
 def _binds_main(statement: Any) -> bool:
@@ -114,18 +114,36 @@ def _binds_main(statement: Any) -> bool:
     return False
 
 
+_INSTALLED = ("site-packages", "dist-packages")
+
+
 def _is_installed(name: str) -> bool:
     """Whether a package of that name is installed."""
-    from importlib.machinery import PathFinder
+    folders = [at for at in sys.path if at.endswith(_INSTALLED)]
+    return PathFinder.find_spec(name, folders) is not None
 
-    ends = ("site-packages", "dist-packages")
-    return PathFinder.find_spec(name, [at for at in sys.path if at.endswith(ends)]) is not None
+
+def _modules_in(folder: str) -> Iterator[str]:
+    for name in listdir(folder):
+        stem, _, suffix = name.partition(".")
+        if f".{suffix}" in all_suffixes() or path.isfile(path.join(folder, name, "__init__.py")):
+            yield stem
+
+
+def _end_of_path() -> int:
+    """Where in `sys.path` the standard library and installed packages are over: what Manta's own
+    folder holds beside Manta, where it is not installed like others, is nobody's business."""
+    manta = path.dirname(path.dirname(path.dirname(path.abspath(wire.__file__))))
+    is_last = sys.path[-1:] == [manta] and not manta.endswith(_INSTALLED)
+    return len(sys.path) - is_last
 
 
 class Program:
     """The user's module, in this process.
 
-    `folder` holds the unpacked module; `entry` is its main file or package, relative to it.
+    `folder` holds the unpacked module; `entry` is its main file or package, relative to it. What
+    lies beside a file comes before libraries of the same name, as for any script, and after them
+    where the entry is a package, whose modules find each other by relative imports.
     """
 
     def __init__(self, folder: str, entry: str) -> None:
@@ -138,25 +156,72 @@ class Program:
         taken = stem in sys.modules or stem in sys.stdlib_module_names or _is_installed(stem)
         self.stem = stem
         self.name = f"task_{stem}" if taken or not stem.isidentifier() else stem
+        self.sources = Sources(self.folder)
         self.module: ModuleType | None = None
         self.main: Main | None = None
+        self._folders = tuple(dict.fromkeys((path.dirname(self.file), self.folder)))
+        self._hidden: set[str] | None = None
+        """The names that the user's files take from libraries; None before `prepare`."""
 
-    def load(self, in_attempt: bool) -> None:
-        """Imports the module. Raises what its code raises, and CalledEarly where it calls main()
-        outside an attempt."""
-        folders = dict.fromkeys((self.folder, path.dirname(self.file)))
-        self._import_namesakes(folders)
-        for folder in folders:
-            sys.path.insert(0, folder)
+    def prepare(self) -> None:
+        """Does what can be done before any attempt, without running anything of the user's."""
+        if self._hidden is not None:
+            return
+        stems: set[str] = set()
+        if not self.is_package:
+            stems.update(stem for at in self._folders for stem in _modules_in(at))
+        self._import_namesakes(stems)
+        self._hidden = stems - sys.modules.keys()
+        self.compile([self.file])
 
+    def compile(self, files: Iterable[str]) -> None:
+        """Compiles some of the user's files for all attempts."""
+        for file in files:
+            self.sources.compile(file, _entry_code if file == self.file else compiled)
+
+    def leading_imports(self) -> list[Import]:
+        """The installed modules that the user's code imports before it does anything else."""
+        return leading_imports(self.file, self.name if self.is_package else "", self._find)
+
+    def _find(self, name: str) -> str | None:
+        """The file of one of the user's modules, as an import in an attempt would find it."""
+        first, *rest = name.split(".")
+        if first == self.name:
+            return self._file(path.dirname(self.file), rest) if self.is_package else None
+        if self.is_package:
+            known = first in sys.modules or first in sys.stdlib_module_names
+            if known or PathFinder.find_spec(first) is not None:
+                return None
+        elif first not in (self._hidden or ()):
+            return None
+        found = (self._file(folder, [first, *rest]) for folder in self._folders)
+        return next((file for file in found if file is not None), None)
+
+    @staticmethod
+    def _file(folder: str, parts: list[str]) -> str | None:
+        stem = path.join(folder, *parts)
+        found = [path.join(stem, "__init__.py"), *([f"{stem}.py"] if parts else [])]
+        return next((file for file in found if path.isfile(file)), None)
+
+    def load(self, imported: Callable[[], None] = lambda: None) -> None:
+        """Imports the module, in an attempt. Raises what its code raises.
+
+        `imported` is called once its main() begins, or else once it is imported.
+        """
+        self.prepare()
+        at = _end_of_path() if self.is_package else 0
+        sys.path[at:at] = self._folders
+        assert self._hidden is not None
+        if not self._hidden.isdisjoint(sys.modules):  # what packages import is not the user's yet
+            for name in [name for name in sys.modules if name.partition(".")[0] in self._hidden]:
+                del sys.modules[name]
         sys.argv[:] = [self.file]
 
         def wrap(function: Any) -> Main:
-            self.main = Main(function)
-            self.main.allowed = in_attempt
+            self.main = Main(function, imported)
             return self.main
 
-        loader = _EntryLoader(self.name, self.file, wrap)
+        loader = _EntryLoader(self.name, self.file, self.sources, wrap)
         spec = ModuleSpec(self.name, loader, origin=self.file, is_package=self.is_package)
         spec.has_location = True
         if self.is_package:
@@ -165,19 +230,14 @@ class Program:
 
         self.module = sys.modules[self.name] = module_from_spec(spec)
         loader.exec_module(self.module)
-        if self.main is not None:
-            self.main.allowed = True
+        imported()
 
-    def _import_namesakes(self, folders: Iterable[str]) -> None:
-        """Imports libraries beforehand that the user's files would hide and must not.
-
-        As in any script, a file wins over a library of the same name when the user's code imports
-        it, but not over what Manta needs. The entry itself is imported by nobody.
-        """
-        stems = {path.splitext(name)[0] for folder in folders for name in listdir(folder)}
+    def _import_namesakes(self, stems: set[str]) -> None:
+        """Imports libraries beforehand that the user's files would hide and must not: those that
+        Manta needs, and the one with the entry's own name, since nobody imports the entry."""
         hidden = stems & sys.stdlib_module_names - sys.modules.keys() - {"this", "antigravity"}
         wanted = list(_NEEDED) if hidden else []
-        if self.stem in hidden or _is_installed(self.stem):
+        if self.stem in hidden or (not self.is_package and _is_installed(self.stem)):
             wanted.append(self.stem)
         for name in wanted:
             try:
@@ -298,50 +358,3 @@ class Target:
                 setattr(instance, name, value)
         instance.__init__()
         return instance
-
-
-class UsedEarly(BaseException):
-    """World, Local or Results was used while the module was imported outside an attempt."""
-
-
-class Probe:
-    """Finds out whether a module can be imported before any attempt."""
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._used = False
-
-    def load(self) -> str | None:
-        """Imports the module; returns why each attempt must import it anew, or None.
-
-        Raises what its code raises.
-        """
-        from manta.light.context import usage
-
-        usage.watch = self._note
-        try:
-            self._program.load(in_attempt=False)
-        except (UsedEarly, CalledEarly):
-            return self._reason()
-        except Exception:
-            if self._used or self._called:  # its code caught our exception and failed of it
-                return self._reason()
-            raise
-        finally:
-            usage.watch = None
-        return self._reason()
-
-    @property
-    def _called(self) -> bool:
-        return self._program.main is not None and self._program.main.refused
-
-    def _note(self) -> None:
-        self._used = True
-        raise UsedEarly
-
-    def _reason(self) -> str | None:
-        if self._used:
-            return "it uses World, Local or Results while it is imported"
-        if self._called:
-            return "it calls main() while it is imported"
-        return None

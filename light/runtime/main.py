@@ -1,8 +1,8 @@
 """The runtime: it never runs user code, and so outlives whatever that does.
 
-It speaks to the node, keeps a worker that holds the user's module, and gives it one attempt at a
-time. It kills what an attempt leaves behind and, at its own end, everything below it: the orphans
-of all its descendants become its children.
+It speaks to the node, keeps a worker that forks attempts, and gives it one at a time. It kills what
+an attempt leaves behind and, at its own end, everything below it: the orphans of all its
+descendants become its children.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import sys
 import time
 from typing import Any
 
+import msgpack
+
 from manta.light import wire
 from manta.light.runtime import processes
-from manta.light.runtime.worker import Order, Settings, Shared, Worker, start, warm
+from manta.light.runtime.worker import Order, Settings, Shared, Worker, start
 from manta.light.wire import BrokenFrame, MessageSocket
 
+_MAX_COLD = 8  # modules that may not be kept warm: with more, none is
 _PAUSE = 0.05  # seconds between attempts to reach the node's service
 _NUDGES = (0.05, 0.2, 1.0)
 """Seconds from asking an attempt to end to each nudge. Python looks for signals before it begins
@@ -41,9 +44,10 @@ class Runtime:
         self._lost_at = time.monotonic()
         self._worker: Worker | None = None
         self._is_deaf = False  # the worker has closed its connection
-        self._is_importing = False
-        self._mode: str | None = None
-        self._state: dict[str, Any] | None = None  # what it last said of the module
+        self._is_ready = False  # the worker takes an attempt
+        self._was_ready = False  # a worker was
+        self._cold: dict[str, str] | None = {}  # modules that workers must not import; None for all
+        self._notes: list[str] = []  # lines for the log of the next attempt
         self._output: list[int] | None = None
         self._orders: list[Order] = []
         self._current: int | None = None
@@ -108,8 +112,8 @@ class Runtime:
             return
         hello = {"k": "runtime", "token": self._token, "version": wire.VERSION, "pid": os.getpid()}
         self._tell(hello)
-        if self._state is not None:
-            self._tell(self._state)
+        if self._was_ready:
+            self._tell({"k": "ready"})
         for exit_ in self._exits:
             self._tell(exit_)
 
@@ -147,7 +151,7 @@ class Runtime:
         order = Order(message, fds)
         if kind == "welcome" and self._output is None:
             self._output = fds
-            self._start(None)
+            self._start()
         elif kind == "run" and message["number"] > self._seen:
             self._seen = message["number"]
             self._orders.append(order)
@@ -190,36 +194,35 @@ class Runtime:
 
     def _dispatch(self) -> None:
         """Gives the next attempt to a worker, if there is one that can take it."""
-        if self._current is not None or self._is_importing or not self._orders:
+        if self._current is not None or not self._orders:
             return
-        if self._worker is None and self._mode in ("fork", "resident"):
-            self._start(None)  # the last one was killed
+        if self._worker is None:
+            self._start()  # the last one has died
+        if self._worker is None or not self._is_ready:
             return
         order = self._orders.pop(0)
         self._current = order.message["number"]
-        if self._worker is None:
-            warm(self._settings)
-            self._start(order)
-        else:
-            try:
-                self._worker.connection.send(order.message, tuple(order.ends))
-            except OSError:  # it has just died: its status comes next
-                self._current = None
-                self._orders.insert(0, order)
-                return
+        try:
+            self._worker.connection.send(order.message, tuple(order.ends))
+        except OSError:  # it has just died: its status comes next
+            self._current = None
+            self._orders.insert(0, order)
+            return
+        self._notes.clear()
         order.close()
 
-    def _start(self, first: Order | None) -> None:
-        """Forks a worker, a template or one for the first attempt."""
+    def _start(self) -> None:
+        """Forks a worker."""
         keep_out = [self._wake_up, self._wake_up_end]
         if self._control is not None:
             keep_out.append(self._control.fileno())
         for order in self._orders:
             keep_out += order.ends
-        self._is_importing = first is None
-        self._is_deaf = False
+        self._is_ready = self._is_deaf = False
         self._settings.shared.attempt_pid = 0
-        self._worker = start(self._settings, first, self._output or [], keep_out, self._children)
+        self._worker = start(
+            self._settings, self._cold, self._notes, self._output or [], keep_out, self._children
+        )
 
     def _on_worker(self) -> None:
         worker = self._worker
@@ -236,29 +239,30 @@ class Runtime:
     def _on_report(self, report: dict[str, Any]) -> None:
         kind = report["k"]
         if kind == "exited":
-            self._attempt_ended(report["status"], report["resident"])
+            self._is_ready = not report["learns"]
+            self._attempt_ended(report["status"], report["lives_on"])
+        elif kind == "ready":
+            self._is_ready = True
+            if not self._was_ready:
+                self._was_ready = True
+                self._tell({"k": "ready"})
         else:
-            self._is_importing = False
-            self._mode = report.get("mode")
-            if kind == "failed":
-                self._say({"k": "failed", "error": report["error"]})
-            else:
-                self._say({**report, "k": "ready"})
-            if self._mode in (None, "spawn"):
-                self._discard_worker()
+            self._leave_out(report["name"], report["why"])
 
-    def _say(self, state: dict[str, Any]) -> None:
-        if self._state != state:
-            self._state = state
-            self._tell(state)
-
-    def _discard_worker(self) -> None:
+    def _leave_out(self, name: str, why: str) -> None:
+        """Replaces a worker that has imported what must not be forked."""
+        if self._cold is not None:
+            self._cold[name] = why
+            self._notes.append(f"{name} is imported anew in each attempt, because {why}.")
+            if len(self._cold) > _MAX_COLD:
+                self._cold = None
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.connection.close()
             processes.kill_tree({worker.pid})
             processes.reap({worker.pid})
             self._kill_orphans()
+            self._start()
 
     def _on_children(self) -> None:
         """A child has ended: the worker, or an adopted orphan."""
@@ -278,23 +282,30 @@ class Runtime:
         self._worker = None
         worker.connection.close()
         code = os.waitstatus_to_exitcode(status)
-        if self._is_importing:
-            self._is_importing = False
-            self._mode = None
-            self._say({"k": "failed", "error": _import_died(self._settings.entry, code)})
-        self._attempt_ended(code, resident=False)
+        if not self._is_ready:  # importing has ended it: attempts do so themselves, and tell
+            if self._cold is None:
+                sys.exit(f"The worker of {self._settings.entry} can't start: exit code {code}.")
+            self._cold = None
+            self._start()
+        self._attempt_ended(code, lives_on=False)
 
-    def _attempt_ended(self, status: int, resident: bool) -> None:
+    def _attempt_ended(self, status: int, lives_on: bool) -> None:
         number, self._current = self._current, None
         self._nudges.clear()
         if number is None:
             return
-        if not resident:
+        if not lives_on:
             self._kill_orphans()
-        self._ended(number, status, self._settings.shared.take())
+        shared = self._settings.shared
+        end = shared.take()
+        if not end and shared.imports:
+            end = _import_died(self._settings.entry, status)
+        shared.imports = False
+        self._ended(number, status, end)
 
     def _ended(self, number: int, status: int, end: bytes) -> None:
         message = {"k": "exited", "number": number, "status": status, "end": end}
+        message["lives_on"] = self._settings.shared.lives_on
         self._exits = [*self._exits[-7:], message]
         self._tell(message)
 
@@ -305,11 +316,13 @@ class Runtime:
             processes.kill_descendants(keep)
 
 
-def _import_died(entry: str, code: int) -> list[str]:
-    if code < 0:
-        name = signal.Signals(-code).name
-        return ["Killed", f"Importing {entry} was ended by {name}.", ""]
-    return ["Exited", f"Importing {entry} ended its process with exit code {code}.", ""]
+def _import_died(entry: str, status: int) -> bytes:
+    """The end of an attempt that died while it imported its module."""
+    error = ["Exited", f"Importing {entry} ended its process with exit code {status}.", ""]
+    if status < 0:
+        error = ["Killed", f"Importing {entry} was ended by {signal.Signals(-status).name}.", ""]
+    end: bytes = msgpack.packb({"computing": 0.0, "moving": 0.0, "error": error})
+    return end
 
 
 def main() -> int:

@@ -1,11 +1,13 @@
 """Seeds random numbers: the same for an instance in an iteration, others for every other.
 
 Forked children would otherwise all draw what their parent was about to draw. numpy and torch are
-seeded if they have been imported, and when they are imported later in the attempt.
+seeded if they have been imported, and when they are imported later in the attempt. What else the
+standard library drew when it was imported is drawn anew (`renew`).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ except ImportError:
     from hashlib import blake2b
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
     from manta.light.context import Brief
@@ -36,13 +38,21 @@ def seed(brief: Brief) -> None:
     for name, seeder in _SEEDERS.items():
         module = sys.modules.get(name)
         if module is not None:
-            _seed(seeder, module, seed_of(brief))
+            _try(seeder, module, seed_of(brief))
     await_imports().brief = brief
 
 
-def _seed(seeder: Any, module: ModuleType, number: int) -> None:
+def renew() -> None:
+    """Draws anew, in a process that was just forked, what the one before may have drawn."""
+    for name, renewed in _RENEWED.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            _try(renewed, module)
+
+
+def _try(function: Any, *arguments: Any) -> None:
     try:
-        seeder(module, number)
+        function(*arguments)
     except AttributeError:  # a module of the user's with that name
         return
 
@@ -65,16 +75,58 @@ _SEEDERS: dict[str, Any] = {
 }
 
 
+def _renew_uuid(uuid: Any) -> None:
+    """uuid4 asks the kernel each time; uuid1 remembers a node, which may be a random number."""
+    uuid._node = uuid._last_timestamp = None
+
+
+def _renew_names(tempfile: Any) -> None:
+    tempfile._name_sequence = None
+
+
+def _renew_key(process: Any) -> None:
+    """With it, a process and those that it starts prove to each other who they are."""
+    process.current_process().authkey = os.urandom(32)
+
+
+def _leave_finalizers(weakref: Any) -> None:
+    """The objects of the process before are not this one's to finalize at its end."""
+    for finalizer in list(weakref.finalize._registry):
+        finalizer.atexit = False
+
+
+def _renew_tracker(tracker: Any) -> None:
+    """The process that removes what an attempt leaves has to be its own: it ends with it."""
+    tracker._resource_tracker._fd = tracker._resource_tracker._pid = None
+
+
+_RENEWED: dict[str, Any] = {
+    "uuid": _renew_uuid,
+    "weakref": _leave_finalizers,
+    "tempfile": _renew_names,
+    "multiprocessing.process": _renew_key,
+    "multiprocessing.resource_tracker": _renew_tracker,
+    "joblib.externals.loky.backend.resource_tracker": _renew_tracker,
+    "loky.backend.resource_tracker": _renew_tracker,
+}
+"""What a forked process would share with its parent and with all that this one forks: modules of
+the standard library, and of packages that many use, and how each is renewed."""
+
+
 class _Later:
     """Finds these modules as they would be found without it, and seeds them once imported."""
 
     def __init__(self) -> None:
         self.brief: Brief | None = None
         """The attempt's; None while there is none."""
+        self.notice: Callable[[str], None] | None = None
+        """Told the name of each module that is looked for."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if self.notice is not None:
+            self.notice(name)
         if name not in _SEEDERS or self.brief is None:
             return None
         for finder in sys.meta_path:
@@ -109,4 +161,4 @@ class _Seeding:
         self._loader.exec_module(module)
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self._loader
-        _seed(self._seeder, module, self._number)
+        _try(self._seeder, module, self._number)

@@ -1,54 +1,62 @@
-"""The worker: the process that holds the user's module.
+"""The worker: a template, from which each attempt is forked.
 
-It is forked from the runtime, which never runs user code. As a *template* it imports the module
-before any attempt and forks a child for each; a class with execute() runs in the worker itself
-and so lives on. Where an attempt needs a process that has imported nothing yet, a worker is
-forked for that attempt and imports the module within it.
+It is forked from the runtime. It imports the installed packages that attempts need, and never any
+of the user's own files, which are imported anew in each attempt. Where the attempt's object lives
+on (a class with execute()), so does the process that was forked, and the template hands further
+orders to it.
 
-To the runtime it says imported(mode, why), failed(error) and exited(status, resident); from it
-comes run(number, token, brief, fds=4), as the node sent it. What would cost a message of its own
-lies in memory that all of them share (`Shared`).
+To the runtime it says ready(), once it has imported what is known to be needed; unsafe(name, why)
+where it has imported what must not be forked, and is of no use; and exited(status, lives_on,
+learns), where it becomes ready again after `learns`. From the runtime comes run(number, token,
+brief, fds=4), as the node sent it. What would cost a message of its own lies in memory that all of
+them share (`Shared`).
 """
 
 from __future__ import annotations
 
 import gc
-import importlib
 import mmap
 import os
 import resource
+import select
 import signal
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
+
+import msgpack
 
 from manta.light.context import Brief
 from manta.light.runtime import processes
 from manta.light.wire import MAX_END, MessageSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from manta.light.runtime.attempt import Attempt
     from manta.light.runtime.loader import Target
+    from manta.light.runtime.warmth import Notice, Noticed, Unsafe
 
-WARM = ("logging", "traceback", "numpy")
-"""Imported beforehand once an attempt was seen to need them, for the next to find them there."""
-
+_LONGEST_WARMING = 100
+"""Seconds: a template that imports for longer is ended by SIGALRM."""
+_DEAR = 0.5
+"""Seconds from which on the log says once what importing the module costs each attempt."""
 _DESCRIPTORS = 65_536  # each large value that is mapped takes one, before Python 3.13
 _OOM_SCORE = b"500"  # user code goes before the runtime and the node do
+_MAX_LEARNED = 256 * 1024  # bytes: what does not fit is not kept warm
 
 
 class Shared:
-    """Memory that all processes of a runtime share: which process runs the attempt, how it ended,
-    and what attempts have imported."""
+    """Memory that all processes of a runtime share: which process runs the attempt, what it does,
+    how it ended, and what it has imported."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _END + MAX_END)
+        self._memory = mmap.mmap(-1, _LEARNED + _MAX_LEARNED)
 
     @property
     def attempt_pid(self) -> int:
-        """The process of the forked attempt that runs, 0 where none does."""
+        """The process of the attempt that runs, or whose object lives on; 0 where there is none."""
         return int.from_bytes(self._memory[:4], "little")
 
     @attempt_pid.setter
@@ -56,28 +64,63 @@ class Shared:
         self._memory[:4] = pid.to_bytes(4, "little")
 
     @property
-    def needed(self) -> list[str]:
-        """Those of WARM that attempts have imported."""
-        return [name for at, name in enumerate(WARM, _NEEDED) if self._memory[at]]
+    def imports(self) -> bool:
+        """Whether the attempt imports its module, or died while it did."""
+        return bool(self._memory[_IMPORTS])
+
+    @imports.setter
+    def imports(self, value: bool) -> None:
+        self._memory[_IMPORTS] = value
+
+    @property
+    def dear_told(self) -> bool:
+        """Whether the log has said what importing the module costs."""
+        return bool(self._memory[_DEAR_TOLD])
+
+    @dear_told.setter
+    def dear_told(self, value: bool) -> None:
+        self._memory[_DEAR_TOLD] = value
+
+    @property
+    def lives_on(self) -> bool | None:
+        """Whether the latest attempt's object lives on; None where that did not become known."""
+        return (None, False, True)[self._memory[_LIVES_ON] % 3]
+
+    @lives_on.setter
+    def lives_on(self, value: bool | None) -> None:
+        self._memory[_LIVES_ON] = (None, False, True).index(value)
 
     def leave(self, end: bytes) -> None:
-        """Called in an attempt that is over: keeps how it ended and what it has imported."""
-        for at, name in enumerate(WARM, _NEEDED):
-            if name in sys.modules:
-                self._memory[at] = 1
-        size = len(end)
-        self._memory[_END : _END + size] = end
-        self._memory[4:8] = size.to_bytes(4, "little")  # last: the process may die before
+        """Called in an attempt that is over: keeps how it ended."""
+        self._put(_SIZES, _END, end)
 
     def take(self) -> bytes:
         """What an attempt has left, nothing where it died."""
-        size = int.from_bytes(self._memory[4:8], "little")
-        self._memory[4:8] = bytes(4)
-        return self._memory[_END : _END + min(size, MAX_END)]
+        return self._take(_SIZES, _END, MAX_END)
+
+    def teach(self, learned: bytes) -> None:
+        """Called in an attempt: keeps what its template could have imported for it."""
+        if len(learned) <= _MAX_LEARNED:
+            self._put(_SIZES + 4, _LEARNED, learned)
+
+    def learn(self) -> bytes:
+        return self._take(_SIZES + 4, _LEARNED, _MAX_LEARNED)
+
+    def _put(self, at: int, start: int, data: bytes) -> None:
+        self._memory[start : start + len(data)] = data
+        self._memory[at : at + 4] = len(data).to_bytes(4, "little")  # last: it may die before
+
+    def _take(self, at: int, start: int, longest: int) -> bytes:
+        size = int.from_bytes(self._memory[at : at + 4], "little")
+        self._memory[at : at + 4] = bytes(4)
+        return self._memory[start : start + min(size, longest)]
 
 
-_NEEDED = 8
-_END = _NEEDED + len(WARM)
+_NOTHING: bytes = msgpack.packb([[], []])
+_IMPORTS, _LIVES_ON, _DEAR_TOLD = 4, 5, 6
+_SIZES = 8
+_END = 16
+_LEARNED = _END + MAX_END
 
 
 class Settings(NamedTuple):
@@ -109,17 +152,18 @@ class Worker(NamedTuple):
 
 def start(
     settings: Settings,
-    first: Order | None,
+    cold: Mapping[str, str] | None,
+    notes: list[str],
     output: list[int],
     keep_out: list[int],
     runtimes_children: processes.OwnChildren,
 ) -> Worker:
-    """Forks a worker: a template, or one for this first attempt.
+    """Forks a worker.
 
-    `output` is where it prints outside attempts; it closes `keep_out`, which is the runtime's.
+    `cold` are modules that it must not import, and None for all; `notes` are lines for the log of
+    its first attempt. `output` is where it prints outside attempts; it closes `keep_out`, which is
+    the runtime's.
     """
-    import socket
-
     ours, theirs = socket.socketpair()
     parent = os.getpid()
     pid = os.fork()
@@ -134,7 +178,7 @@ def start(
         for fd in (*keep_out, *output):
             os.close(fd)
         _become_users(parent)
-        _Process(settings, MessageSocket(theirs)).serve(first)
+        _Template(settings, MessageSocket(theirs), notes).serve(cold)
     except BaseException:
         import traceback
 
@@ -176,19 +220,54 @@ def _no_terminal(*_: Any, **__: Any) -> NoReturn:
     )
 
 
-class _Process:
-    def __init__(self, settings: Settings, connection: MessageSocket) -> None:
+class _Child(NamedTuple):
+    """A process that was forked for an attempt, as its template sees it."""
+
+    pid: int
+    pidfd: int
+    connection: MessageSocket
+    class_name: str | None
+
+    def wait(self) -> int | None:
+        """How it ended; None where the attempt is over and the process lives on."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.register(self.connection.fileno(), select.POLLIN)
+        ready = {fd for fd, _ in poll.poll()}
+        if self.connection.fileno() in ready and self.connection.receive() is not None:
+            return None
+        return self.end()
+
+    def has_ended(self) -> bool:
+        return bool(select.select([self.pidfd], [], [], 0)[0])
+
+    def end(self) -> int:
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self.pidfd)
+        self.connection.close()
+        return status
+
+
+class _Template:
+    def __init__(self, settings: Settings, connection: MessageSocket, notes: list[str]) -> None:
+        from manta.light.runtime.loader import Program
+        from manta.light.runtime.seeding import await_imports
+
         self._settings = settings
         self._connection = connection
-        self._runtimes_end = connection.fileno()
-        from manta.light.runtime.loader import Program
+        self._notes = notes
+        self._program = Program(settings.folder, settings.entry)
+        self._imports = await_imports()
+        self._living: _Child | None = None
+        self._notice: Notice | None = None
+        self._importing = 0.0
 
-        self._program: Program = Program(settings.folder, settings.entry)
-        self._targets: dict[str | None, Target] = {}
-
-    def serve(self, first: Order | None) -> None:
-        """Runs attempts until the runtime has no more, or this process can run no more."""
+    def serve(self, cold: Mapping[str, str] | None) -> None:
+        """Runs attempts until the runtime has no more, or this process is of no use."""
         import faulthandler
+
+        from manta.light.runtime.attempt import heed_sigterm
+        from manta.light.runtime.warmth import Warmth
 
         faulthandler.enable()
         sys.breakpointhook = _no_terminal
@@ -197,75 +276,57 @@ class _Process:
         from manta.light.log import reach_node
 
         reach_node()
-        if first is not None:
-            if not self._run_afresh(first):
+        heed_sigterm()
+        self._program.prepare()
+        self._program.sources.install()
+        warmth = None if cold is None else Warmth(frozenset(cold))
+        if warmth is not None:
+            signal.alarm(_LONGEST_WARMING)
+            if self._is_unsafe(warmth.begin(self._program.leading_imports())):
                 return
-        elif not self._import():
-            return
-        self._warm(always=True)
-        while True:
-            received = self._connection.receive()
-            if received is None:
-                return
-            if not self._run(Order(*received)):
-                return
+        self._be_ready()
+        while (received := self._connection.receive()) is not None:
+            status = self._run(Order(*received))
+            modules, files = self._learned()
+            modules = warmth.new(modules) if warmth is not None else []
+            learns = bool(modules or files)
+            report = {"k": "exited", "status": status or 0, "learns": learns}
+            self._connection.send({**report, "lives_on": status is None})
+            if learns:
+                signal.alarm(_LONGEST_WARMING)
+                self._program.compile(files)
+                if warmth is not None and self._is_unsafe(warmth.learn(modules)):
+                    return
+                self._be_ready()
 
-    def _import(self) -> bool:
-        """Imports the module as a template; returns whether attempts can run here."""
-        from manta.light.runtime.forksafe import obstacle
-        from manta.light.runtime.loader import Probe
+    def _learned(self) -> tuple[list[Noticed], list[str]]:
+        """What the latest attempt has left word of; it may have written anything."""
+        from manta.light.runtime.warmth import Noticed
 
-        entry = self._settings.entry
-        started = time.monotonic()
         try:
-            why = Probe(self._program).load()
-            mode = "spawn" if why else self._mode()
-            if mode == "fork" and (why := obstacle()):
-                mode = "spawn"
-        except BaseException as error:
-            from manta.light.runtime.failures import describe
+            modules, files = msgpack.unpackb(self._settings.shared.learn() or _NOTHING)
+            return [Noticed(*module) for module in modules], files
+        except Exception:
+            return [], []
 
-            return self._fail(describe(error, f"Importing {entry}", self._program.folder))
+    def _is_unsafe(self, found: Unsafe | None) -> bool:
+        if found is not None:
+            self._flush()
+            self._connection.send({"k": "unsafe", "name": found.name, "why": found.why})
+        return found is not None
+
+    def _be_ready(self) -> None:
+        signal.alarm(0)
         self._flush()  # or every attempt would print what is left in the buffers
-        loading = time.monotonic() - started
-        imported = {"k": "imported", "mode": mode, "why": why or "", "loading": loading}
-        self._connection.send(imported)
-        return mode != "spawn"
-
-    def _mode(self) -> str:
-        """Raises NothingToRun."""
-        from manta.light.runtime.loader import NothingToRun
-
-        try:
-            return "resident" if self._target(None).is_resident else "fork"
-        except NothingToRun:
-            if not self._program.has_classes:
-                raise
-            return "fork"  # each attempt may name a class
-
-    def _fail(self, error: list[str]) -> bool:
-        self._flush()
-        self._connection.send({"k": "failed", "error": error})
-        return False
+        gc.collect()
+        gc.freeze()
+        self._connection.send({"k": "ready"})
 
     @staticmethod
     def _flush() -> None:
         from manta.light.runtime.attempt import flush
 
         flush()
-
-    def _target(self, class_name: str | None) -> Target:
-        if class_name not in self._targets:
-            self._targets[class_name] = self._program.target(class_name)
-        return self._targets[class_name]
-
-    def _is_resident(self, class_name: str | None) -> bool:
-        from manta.light.runtime.loader import NothingToRun
-
-        try:
-            return self._target(class_name).is_resident
-        except NothingToRun:
-            return False  # the child says what is wrong
 
     def _open(self, order: Order) -> Attempt:
         from manta.light.runtime.attempt import Attempt
@@ -274,65 +335,57 @@ class _Process:
         brief = Brief(**fields, scratch=self._settings.scratch)
         return Attempt(self._settings.socket, token, brief, self._program.folder, order.ends)
 
-    def _run_afresh(self, order: Order) -> bool:
-        """Imports within the attempt; returns whether its object lives on."""
+    def _run(self, order: Order) -> int | None:
+        """Runs an attempt; returns how its process ended, None where that lives on."""
         class_name = order.message["brief"]["class_name"]
+        living = self._living
+        if living is not None and (living.class_name != class_name or living.has_ended()):
+            processes.send(living.pid, signal.SIGKILL)
+            living.end()
+            living = None
+        if living is not None:
+            living.connection.send(order.message, tuple(order.ends))
+            order.close()
+        child = living or self._fork(order, class_name)
+        status = child.wait()
+        self._living = child if status is None else None
+        if status is not None:
+            self._settings.shared.attempt_pid = 0
+        return status
 
-        def prepare() -> Target:
-            self._program.load(in_attempt=True)
-            return self._target(class_name)
+    def _fork(self, order: Order, class_name: str | None) -> _Child:
+        from manta.light.runtime.warmth import Notice
 
-        stopped = self._run_here(order, prepare)
-        target = self._targets.get(class_name)
-        if stopped or target is None or not target.is_resident:
-            return False
-        self._connection.send({"k": "exited", "status": 0, "resident": True})
-        return True
-
-    def _run_here(self, order: Order, prepare: Callable[[], Target]) -> bool:
-        """Runs an attempt in this process; returns whether its code was asked to end."""
-        self._flush()
-        from manta.light.runtime.attempt import heed_sigterm
-
-        heed_sigterm()
-        kept = os.dup(1), os.dup(2)
         attempt = self._open(order)
-        try:
-            self._settings.shared.leave(attempt.run(prepare))
-        finally:
-            attempt.close()
-        for number, fd in enumerate(kept, 1):
-            os.dup2(fd, number)
-            os.close(fd)
-        return attempt.stopped
-
-    def _run(self, order: Order) -> bool:
-        """Runs an attempt; returns whether there may be another here, since an object that was
-        stopped in the middle of its work is not used again."""
-        class_name = order.message["brief"]["class_name"]
-        if self._is_resident(class_name):
-            if self._run_here(order, lambda: self._target(class_name)):
-                return False
-            self._connection.send({"k": "exited", "status": 0, "resident": True})
-            return True
-        template, attempt = os.getpid(), self._open(order)
+        for note in self._notes:
+            attempt.note("info", note)
+        self._notes.clear()
+        self._notice = Notice(self._program.sources)  # here, where it costs less than in the child
+        ours, theirs = socket.socketpair()
+        shared, template = self._settings.shared, os.getpid()
+        shared.imports, shared.lives_on = True, None
         pid = os.fork()
         if not pid:
-            self._be_attempt(attempt, class_name, template)
-        self._settings.shared.attempt_pid = pid
+            ours.close()
+            self._be_attempt(attempt, class_name, MessageSocket(theirs), template)
+        shared.attempt_pid = pid
+        theirs.close()
         attempt.close()
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        self._settings.shared.attempt_pid = 0
-        self._connection.send({"k": "exited", "status": status, "resident": False})
-        self._warm()
-        return True
+        return _Child(pid, os.pidfd_open(pid), MessageSocket(ours), class_name)
 
-    def _be_attempt(self, attempt: Attempt, class_name: str | None, template: int) -> NoReturn:
+    # In the process of an attempt.
+
+    def _be_attempt(
+        self, attempt: Attempt, class_name: str | None, connection: MessageSocket, template: int
+    ) -> NoReturn:
         try:
-            os.close(self._runtimes_end)
+            self._connection.close()
             os.setsid()
             processes.die_with_parent(signal.SIGKILL, template)
-            self._settings.shared.leave(attempt.run(lambda: self._target(class_name)))
+            from manta.light.runtime.seeding import renew
+
+            renew()
+            self._live(attempt, class_name, connection)
         except BaseException:
             import traceback
 
@@ -340,21 +393,67 @@ class _Process:
             os._exit(70)
         os._exit(0)
 
-    def _warm(self, always: bool = False) -> None:
-        if always:
-            from manta.light.runtime.attempt import heed_sigterm
-            from manta.light.runtime.seeding import await_imports
+    def _live(self, attempt: Attempt, class_name: str | None, connection: MessageSocket) -> None:
+        """Runs an attempt, and all further ones where its object lives on."""
+        shared, target = self._settings.shared, None
+        outside = os.dup(1), os.dup(2)
 
-            heed_sigterm()
-            await_imports()
-        if warm(self._settings) or always:
-            gc.collect()
-            gc.freeze()
+        def prepare() -> Target:
+            nonlocal target
+            if self._program.module is None:
+                self._import(attempt)
+            if target is None:
+                target = self._program.target(class_name)
+                shared.lives_on = target.is_resident
+                if not target.is_resident:
+                    self._tell_if_dear(attempt)
+            return target
 
+        while True:
+            end = attempt.run(prepare, self._program.sources.imported)
+            ends = not attempt.lives_on or attempt.stopped
+            if ends:
+                self._teach()
+            shared.leave(end)
+            if ends:
+                return
+            attempt.close()
+            for number, fd in enumerate(outside, 1):
+                os.dup2(fd, number)
+            connection.send({"k": "over"})
+            received = connection.receive()
+            if received is None:
+                return
+            attempt = self._open(Order(*received))
 
-def warm(settings: Settings) -> bool:
-    """Imports what attempts were seen to need; returns whether there was anything to import."""
-    missing = [name for name in settings.shared.needed if name not in sys.modules]
-    for name in missing:
-        importlib.import_module(name)
-    return bool(missing)
+    def _import(self, attempt: Attempt) -> None:
+        program, shared = self._program, self._settings.shared
+        name, attempt.doing = attempt.doing, f"Importing {program.entry}"
+
+        def imported() -> None:
+            attempt.doing, shared.imports = name, False
+            attempt.imported()
+
+        self._imports.notice = self._notice
+        began = time.monotonic()
+        program.load(imported)
+        self._importing = time.monotonic() - began
+
+    def _tell_if_dear(self, attempt: Attempt) -> None:
+        """Says once what importing the user's own files costs each attempt."""
+        shared = self._settings.shared
+        if self._importing < _DEAR or shared.dear_told or (self._notice and self._notice.found()):
+            return
+        shared.dear_told = True
+        attempt.note(
+            "info",
+            f"Importing {self._program.entry} takes {self._importing:.1f} s, and each attempt does "
+            "it anew: keep what is dear in an object of a class with setup() and execute().",
+        )
+
+    def _teach(self) -> None:
+        """Leaves word of what the template could have ready for the next attempt."""
+        if self._notice is not None:
+            modules, files = self._notice.found(), self._program.sources.uncompiled
+            if modules or files:
+                self._settings.shared.teach(msgpack.packb([modules, files]))

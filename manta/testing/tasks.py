@@ -299,7 +299,7 @@ def _loaded(
     program = Program(str(file.parent), file.name)
 
     def load(class_name: str | None) -> Target:
-        program.load(in_attempt=True)
+        program.load()
         return program.target(class_name)
 
     modules, path, arguments = set(sys.modules), list(sys.path), list(sys.argv)

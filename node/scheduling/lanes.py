@@ -3,8 +3,8 @@
 A task of a swarm has lanes, one supervisor each. A module whose attempts start afresh may
 run any instance in any lane that is free, so that a thousand instances need no more
 runtimes than the node has places. One that keeps an object between its attempts has a lane
-for each index, where that object lives. Which of the two it is shows when the first
-runtime has imported it; until then each index has its own.
+for each index, where that object lives. Which of the two it is shows in the first
+attempt, which imports it; until then each index has its own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Lanes:
             task.lanes.get(lane[2], set()).discard(instance)
 
     def attempts_are_fresh(self, lane: Lane, fresh: bool) -> None:
-        """A runtime of the lane is ready: what it keeps between attempts is known."""
+        """What a runtime of the lane keeps between attempts is known."""
         self._tasks.setdefault(lane[:2], _Task()).fresh = fresh
 
     def close(self, lane: Lane) -> None:

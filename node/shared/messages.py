@@ -21,7 +21,7 @@ class FetchFailed(msgspec.Struct, frozen=True):
 
 
 class AttemptsAreFresh(msgspec.Struct, frozen=True):
-    """A runtime is ready. `fresh`: nothing lives on from one of its attempts to the next."""
+    """An attempt has shown it. `fresh`: nothing lives on from one of its attempts to the next."""
 
     lane: Lane
     fresh: bool

@@ -80,10 +80,6 @@ class AttemptDesk:
         if attempt is None or attempt.started is not None:
             return
         attempt.started = time.monotonic()
-        if session.mode == "spawn" and session.why:
-            sentence = f"The module is imported anew for each attempt, because {session.why}."
-            self._sessions.emit(attempt, [("info", time.time(), sentence)])
-            session.why = ""
         for stream in session.streams:
             session.early.extend(stream.read())
         self._sessions.emit(attempt, list(session.early))

@@ -43,22 +43,16 @@ class CancelAttempt(msgspec.Struct, frozen=True):
 
 
 class RuntimeReady(msgspec.Struct, frozen=True):
-    """The module was imported, or will be for each attempt: attempts may be sent."""
+    """Attempts may be sent."""
 
     session: str
-    mode: str
-    """fork, resident or spawn."""
-    why: str = ""
-    """The reason, if it is spawn."""
-    loading: float = 0.0
-    """Seconds that importing the module took."""
 
 
-class RuntimeFailed(msgspec.Struct, frozen=True):
-    """The module could not be imported or has nothing to run."""
+class ObjectLives(msgspec.Struct, frozen=True):
+    """It became known whether the module's object lives on between attempts."""
 
     session: str
-    error: TaskError
+    lives_on: bool
 
 
 class AttemptExited(msgspec.Struct, frozen=True):

@@ -23,15 +23,14 @@ from manta.node.task_server.connection import Gone, TaskConnection
 from manta.node.task_server.loop import READ, WRITE, PollThread
 from manta.node.task_server.messages import (
     AttemptExited,
+    ObjectLives,
     RunAttempt,
-    RuntimeFailed,
     RuntimeReady,
     SessionLost,
 )
-from manta.node.task_server.outcomes import brief, failed, unserved
+from manta.node.task_server.outcomes import brief, unserved
 from manta.node.task_server.sessions import (
     STDIO,
-    TAIL,
     Attempt,
     Message,
     RequestChannel,
@@ -351,24 +350,16 @@ class TaskServer:
     def _on_runtime(self, session: RuntimeSession, message: wire.FromRuntime) -> None:
         if isinstance(message, wire.Exited):
             attempt = session.attempts.get(message.number)
+            if message.lives_on is not None and message.lives_on != session.lives_on:
+                session.lives_on = message.lives_on
+                self.tell(session, ObjectLives(session.id, message.lives_on))
             if attempt is not None:
                 self.attempts.exited(attempt, message.status, message.end)
             return
         session.close_ends()
-        if isinstance(message, wire.Failed):
-            session.early.extend(line for stream in session.streams for line in stream.drain())
-            tail = [text for _, _, text in session.early][-TAIL:]
-            session.early.clear()
-            self.tell(session, RuntimeFailed(session.id, failed(message.error, tail)))
-            return
-        if message.mode == "spawn":
-            for stream in session.streams:  # each attempt prints it again
-                stream.drain()
-            session.early.clear()
         if not session.is_ready:
             session.is_ready = True
-            session.mode, session.why = message.mode, message.why
-            self.tell(session, RuntimeReady(session.id, message.mode, message.why, message.loading))
+            self.tell(session, RuntimeReady(session.id))
 
     # What tasks print.
 

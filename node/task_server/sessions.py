@@ -146,8 +146,8 @@ class RuntimeSession(_Printer):
     is_dead: bool = False
     """Whether the owner had no incarnation at the last try."""
     is_ready: bool = False
-    mode: str = ""
-    why: str = ""
+    lives_on: bool | None = None
+    """Whether the module's object lives on between attempts, once that is known."""
     streams: list[Stream] = field(default_factory=list)
     """What is printed outside attempts, mostly by importing."""
     ends: list[int] = field(default_factory=list)

@@ -6,7 +6,7 @@ Whatever is not of these types, in bounds, costs the task its connection.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -38,13 +38,7 @@ class Runtime(FromTask, frozen=True):
 
 
 class Ready(FromTask, frozen=True):
-    mode: Literal["fork", "resident", "spawn"]
-    why: Text
-    loading: Seconds = 0.0
-
-
-class Failed(FromTask, frozen=True):
-    error: Failure
+    pass
 
 
 class Exited(FromTask, frozen=True):
@@ -52,6 +46,7 @@ class Exited(FromTask, frozen=True):
     status: Annotated[int, Meta(ge=-1024, le=1024)]
     end: Annotated[bytes, Meta(max_length=MAX_END)] = b""
     """An End as the attempt's code wrote it; its runtime does not read it."""
+    lives_on: bool | None = None
 
 
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +69,7 @@ class Memory(Numbered, frozen=True):
     size: Number
 
 
-FromRuntime = Ready | Failed | Exited
+FromRuntime = Ready | Exited
 FromAttempt = Body | Memory
 
 T = TypeVar("T")

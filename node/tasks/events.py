@@ -26,8 +26,6 @@ class Ready(msgspec.Struct, frozen=True):
     """The runtime takes attempts."""
 
     session: str
-    loading: float = 0.0
-    """Seconds that importing the module took."""
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -138,8 +138,8 @@ class TaskMachine:
                 self._prepared()
             case Failed(_, error, platform):
                 self._could_not_start(error, platform)
-            case Ready(_, loading):
-                self._ready(loading)
+            case Ready():
+                self._ready()
             case AttemptExited():
                 self._returned(event)
             case RuntimeExit():
@@ -197,13 +197,11 @@ class TaskMachine:
         self.deadline = self._now + self._limits.start
         self._actions.append(StartRuntime(self.session, self._attempt.assignment))
 
-    def _ready(self, loading: float) -> None:
+    def _ready(self) -> None:
         if self.state is not State.STARTING:
             return
         if self._attempt is not None:
-            took = self._now - self._since
-            self._attempt.loading = min(loading, took)
-            self._attempt.starting = took - self._attempt.loading
+            self._attempt.starting = self._now - self._since
         self.state = State.WARM
         self._next()
 
@@ -222,7 +220,7 @@ class TaskMachine:
             state = AttemptState.INTERRUPTED
         if attempt.verdict is not None:
             (state, error), output = attempt.verdict, None
-        attempt.loading += event.loading
+        attempt.loading = event.loading
         self._end(attempt, state, error, output, event.computing, event.moving)
         self._attempt = None
         self.state = State.WARM

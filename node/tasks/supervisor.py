@@ -95,11 +95,10 @@ class TaskSupervisor(Actor):
                 self._serve(message)
             case Start() | events.Revoked() | RuntimeExit() | AttemptExited() | SessionLost():
                 self._feed(message)
-            case light.RuntimeReady(session, mode, _, loading):
-                self.notify(ROOT, AttemptsAreFresh(self._lane, mode != "resident"))
-                self._feed(events.Ready(session, loading))
-            case light.RuntimeFailed(session, error):
-                self._feed(events.Failed(session, error))
+            case light.RuntimeReady(session):
+                self._feed(events.Ready(session))
+            case light.ObjectLives(_, lives_on):
+                self.notify(ROOT, AttemptsAreFresh(self._lane, not lives_on))
             case ScratchFull(session, sentence):
                 self._feed(events.Overrun(session, TaskError("ResourceExhaustionError", sentence)))
             case events.Ticked():

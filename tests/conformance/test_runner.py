@@ -86,7 +86,6 @@ def test_an_attempt_has_all_that_it_needs(node: Node, tmp_path: Path) -> None:
         """,
         datasets={"lines": tmp_path / "lines.txt", "folder": tmp_path / "folder"},
     )
-    assert runtime.ready().mode == "fork"
     for iteration in range(2):
         ended = runtime.run(iteration)
         assert ended.output == [["a", "b"], ["c"], ".txt"]

@@ -229,13 +229,17 @@ class Runtime:
         self.handle: Any = node.runner.start(self.spec, self.exits.put)
         self.module = module
         self.outputs: list[Output] = []
+        self.lives_on: bool | None = None
+        """Whether the latest attempt has shown that its object lives on."""
         self.scratch = scratch
 
     def event(self, kind: type[Any], patience: float = PATIENCE) -> Any:
-        """The next event, which must be of that kind; RuntimeReady may come before."""
+        """The next event, which must be of that kind; what a runtime says of itself may come
+        before."""
         while True:
             event = self.node.events.get(timeout=patience)
-            is_early = isinstance(event, light.RuntimeReady) and kind is not light.RuntimeReady
+            of_itself = light.RuntimeReady | light.ObjectLives
+            is_early = isinstance(event, of_itself) and not isinstance(event, kind)
             is_ours = isinstance(event, Output) or event.session == self.id
             if is_ours and not is_early:
                 break
@@ -269,6 +273,8 @@ class Runtime:
                 return Ended(self.node, event, outputs)
             if isinstance(event, Output):
                 self.outputs.append(event)
+            elif isinstance(event, light.ObjectLives):
+                self.lives_on = event.lives_on
             else:
                 assert isinstance(event, light.RuntimeReady), event
 

@@ -1,4 +1,4 @@
-"""Fork, resident or spawn: what importing a module does decides."""
+"""What is kept warm between attempts, and what each of them does anew."""
 
 from __future__ import annotations
 
@@ -26,15 +26,6 @@ USES_WORLD = """
         world.set_global("size", iteration + 10)
         return iteration, size
 """
-HIDES_IT = """
-    from manta.light import World
-    try:
-        iteration = World().iteration
-    except:
-        iteration = -1
-    def main():
-        return iteration
-"""
 RESIDENT_USES_WORLD = """
     from manta.light import Task, World
     first = World().iteration
@@ -44,32 +35,22 @@ RESIDENT_USES_WORLD = """
 """
 
 
-def test_a_thread_at_import_makes_it_spawn_and_say_so(start: Start) -> None:
+def test_a_thread_that_the_module_starts_is_each_attempts_own(start: Start) -> None:
     runtime = start(THREAD)
-    ready = runtime.ready()
-    assert (ready.mode, ready.why) == ("spawn", "importing it started a thread")
     first, second = runtime.run(0), runtime.run(1)
     assert first.output[0] != second.output[0]
     assert first.output[1] == second.output[1] == 2
-    (line,) = first.lines("info")
-    assert line.endswith("because importing it started a thread.")
-    assert second.lines("info") == []
+    assert first.lines("info") == second.lines("info") == []
 
 
 @pytest.mark.parametrize("extra", ["", "import numpy\n"])
 def test_reads_of_world_at_module_level_see_each_attempts_values(start: Start, extra: str) -> None:
     runtime = start("    " + extra + USES_WORLD)
-    assert runtime.ready().mode == "spawn"
     first, second = runtime.run(0), runtime.run(1)
     assert first.output == (0, None)
     assert second.output == (1, 10)
     assert first.lines("stdout") == ["imported in 0"]
     assert second.lines("stdout") == ["imported in 1"]
-
-
-def test_a_use_of_world_is_seen_although_the_module_hides_it(start: Start) -> None:
-    runtime = start(HIDES_IT)
-    assert [runtime.run(i).output for i in range(2)] == [0, 1]
 
 
 def test_a_resident_object_whose_module_uses_world(start: Start) -> None:
@@ -85,8 +66,8 @@ def test_threads_do_not_matter_to_a_resident_object(start: Start) -> None:
             def execute(self):
                 return threading.active_count()
     """)
-    assert runtime.ready().mode == "resident"
     assert runtime.run(0).output == 2
+    assert runtime.lives_on
 
 
 def test_numpy_with_its_pool_is_forked(start: Start) -> None:
@@ -102,25 +83,8 @@ def test_numpy_with_its_pool_is_forked(start: Start) -> None:
         """,
         cpu=2.0,
     )
-    assert runtime.ready().mode == "fork"
     for i in range(3):
         assert runtime.run(i).output[0] == 600.0
-
-
-def test_a_native_pool_that_is_not_known_is_not_forked(start: Start) -> None:
-    runtime = start("""
-        import ctypes, ctypes.util, time
-        libc = ctypes.CDLL(None)
-        START = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
-        thread = ctypes.c_ulong()
-        routine = ctypes.cast(libc.pause, ctypes.c_void_p)
-        libc.pthread_create(ctypes.byref(thread), None, routine, None)
-        def main():
-            return 1
-    """)
-    ready = runtime.ready()
-    assert (ready.mode, ready.why) == ("spawn", "importing it started a pool of native threads")
-    assert runtime.run().output == 1
 
 
 def test_torch(start: Start) -> None:
@@ -130,7 +94,6 @@ def test_torch(start: Start) -> None:
         def main():
             return torch.rand(3)
     """)
-    assert runtime.ready().mode in ("fork", "spawn")
     assert runtime.run(0).output.tolist() != runtime.run(1).output.tolist()
 
 

@@ -50,7 +50,6 @@ SCRIPT_WITH_CLASS = (
 
 def test_a_class_starts_fresh_each_attempt(start: Start) -> None:
     runtime = start(CLASS)
-    assert runtime.ready().mode == "fork"
     assert [runtime.run(i).output for i in range(3)] == [[0], [1], [2]]
 
 
@@ -121,7 +120,6 @@ RESIDENT = """
 
 def test_a_resident_object_lives_on(start: Start) -> None:
     runtime = start(RESIDENT)
-    assert runtime.ready().mode == "resident"
     first = runtime.run(0)
     assert first.lines("stdout") == ["set up", "round 0"]
     second = runtime.run(1)
@@ -171,7 +169,6 @@ def test_several_classes_are_told_apart_by_the_attempts(start: Start) -> None:
             def execute(self):
                 return 2
     """)
-    assert runtime.ready().mode == "fork"
     assert runtime.run(0, class_name="One").output == 1
     assert runtime.run(1, class_name="Two").output == 2
     assert "several Task classes (One, Two)" in runtime.run(2).error.sentence
@@ -187,7 +184,6 @@ def test_world_works_without_a_task(start: Start) -> None:
             Local().scratch.joinpath("file").write_text("x")
             return world.iteration, Local().scratch.list_dir(), __name__
     """)
-    assert runtime.ready().mode == "fork"
     assert runtime.run(6).output == (6, ["file"], "worker")
 
 

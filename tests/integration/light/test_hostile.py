@@ -44,7 +44,7 @@ class Task:
             {"k": "runtime", "token": self.session.token, "version": VERSION, "pid": 1}
         )
         self.expect(self.runtime, "welcome")
-        self.runtime.send({"k": "ready", "mode": "fork", "why": ""})
+        self.runtime.send({"k": "ready"})
         self.instance = Instance("swarm", "worker", 0, 0)
         node.sessions.tell(order(id, self.instance))
         self.order = self.expect(self.runtime, "run")

@@ -313,13 +313,13 @@ def test_what_is_printed_and_logged_arrives_live_and_whole(start: Start) -> None
     assert ended.lines("debug") == ["?"]
     assert ended.lines("error")[0] == "failed"
     assert ended.lines("error")[-1] == "ZeroDivisionError: division by zero"
-    assert runtime.run(4).lines("stdout")[0] == "out 4"
+    assert runtime.run(4).lines("stdout")[:2] == ["importing", "out 4"]
 
 
-def test_what_importing_prints_belongs_to_the_first_attempt(start: Start) -> None:
+def test_what_importing_prints_belongs_to_each_attempt(start: Start) -> None:
     runtime = start("print('importing')\ndef main():\n    print('main')\n")
-    assert runtime.run(0).lines("stdout") == ["importing", "main"]
-    assert runtime.run(1).lines("stdout") == ["main"]
+    for iteration in range(2):
+        assert runtime.run(iteration).lines("stdout") == ["importing", "main"]
 
 
 def test_a_flood_is_held_back_not_lost(start: Start) -> None:

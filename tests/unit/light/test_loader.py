@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from manta.light.runtime.loader import NothingToRun, Probe, Program
+from manta.light.runtime.loader import NothingToRun, Program
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _restored(tmp_path: Path) -> Iterator[None]:
 def load(folder: Path, source: str, name: str = "a_module.py") -> Program:
     (folder / name).write_text(textwrap.dedent(source))
     program = Program(str(folder), name)
-    program.load(in_attempt=True)
+    program.load()
     return program
 
 
@@ -111,29 +111,6 @@ def test_run_comes_before_execute(tmp_path: Path) -> None:
     assert target.run() == 1
 
 
-@pytest.mark.parametrize(
-    ("source", "reason"),
-    [
-        ("def main():\n    pass\n", None),
-        ("def main():\n    pass\nif __name__ == '__main__':\n    main()\n", None),
-        ("def main():\n    pass\nmain()\n", "it calls main() while it is imported"),
-        (
-            "from manta.light import World\nWorld().rank\ndef main():\n    pass\n",
-            "it uses World, Local or Results while it is imported",
-        ),
-        ("from manta.light import World\nworld = World()\ndef main():\n    pass\n", None),
-        (
-            "from manta.light import Local\ntry:\n    Local().scratch\nexcept BaseException:\n"
-            "    raise ValueError\n",
-            "it uses World, Local or Results while it is imported",
-        ),
-    ],
-)
-def test_what_a_probe_finds(tmp_path: Path, source: str, reason: str | None) -> None:
-    (tmp_path / "a_module.py").write_text(source)
-    assert Probe(Program(str(tmp_path), "a_module.py")).load() == reason
-
-
 def test_main_keeps_its_name_and_words(tmp_path: Path) -> None:
     program = load(tmp_path, 'def main(n=1):\n    "Words."\n    return n\n')
     main = program.module.main  # type: ignore[union-attr]
@@ -170,7 +147,7 @@ def test_a_file_beside_the_entry_hides_nothing_from_manta(tmp_path: Path) -> Non
     code = (
         "from manta.light.runtime.loader import Program\n"
         f"program = Program({str(tmp_path)!r}, 'worker.py')\n"
-        "program.load(in_attempt=True)\n"
+        "program.load()\n"
         "print(program.target(None).run())\n"
     )  # in a process that has imported none of them
     done = subprocess.run(

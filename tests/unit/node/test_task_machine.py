@@ -86,14 +86,14 @@ def test_first_attempt_prepares_starts_and_runs() -> None:
     assert d.feed(Start(first, 0.5)) == [Prepare("t-1", first)]
     assert d.feed(Prepared("t-1"), 1.0) == [StartRuntime("t-1", first)]
     assert not d.machine.current
-    assert d.feed(Ready("t-1", loading=1.5), 2.0) == [
+    assert d.feed(Ready("t-1"), 2.0) == [
         Report(TaskStarted(first.instance, 1103.0)),
         RunAttempt("t-1", first),
     ]
     assert d.machine.current == first.instance
     output = Inline(b"x")
     [ended] = d.feed(AttemptExited("t-1", first.instance, output, None, 3.0, 0.25, 0.125), 4.0)
-    timings = Timings(0.5, 1.0, 0.5, 3.0, 0.25, 1.625)
+    timings = Timings(0.5, 1.0, 2.0, 3.0, 0.25, 0.125)
     assert ended == Report(
         TaskEnded(first.instance, A.FINISHED, 1107.0, output, None, timings),
     )
