@@ -169,6 +169,11 @@ class LazyGroup(Group):
             suggest(command)
         return command
 
+    def elsewhere(self, words: list[str]) -> str | None:
+        from manta.cli.former import answer
+
+        return answer(words)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line, _) in COMMANDS.items()])

@@ -53,12 +53,18 @@ class Group(click.Group):
                 ]
             )
 
+    def elsewhere(self, words: list[str]) -> str | None:
+        """Returns what to say to words that are no command of this group but one elsewhere."""
+        return None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            if (answer := self.elsewhere(args)) is not None:
+                ctx.fail(answer)
             from difflib import get_close_matches
 
             near = get_close_matches(name, known, 1)

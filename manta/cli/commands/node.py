@@ -35,7 +35,16 @@ _COLUMNS = {
 }
 
 
-@click.group(cls=Group)
+class NodeGroup(Group):
+    """Nodes as the manager knows them; their daemons are `manta_node`'s."""
+
+    def elsewhere(self, words: list[str]) -> str | None:
+        from manta.cli.former import answer_of_node
+
+        return answer_of_node(words)
+
+
+@click.group(cls=NodeGroup)
 def node() -> None:
     """List and remove nodes, and create tokens for new ones; a node is given by alias or id."""
 
