@@ -10,9 +10,30 @@ if TYPE_CHECKING:
     from manta.light.path import MantaPath
     from manta.light.results import Results
     from manta.light.task import Task
+    from manta.light.utils import (
+        bytes_to_dict,
+        bytes_to_numpy,
+        bytes_to_torchmodel,
+        dict_to_bytes,
+        numpy_to_bytes,
+        torchmodel_to_bytes,
+    )
     from manta.light.world import World
 
-__all__ = ["Globals", "Local", "MantaPath", "Results", "Task", "World"]
+__all__ = [
+    "Globals",
+    "Local",
+    "MantaPath",
+    "Results",
+    "Task",
+    "World",
+    "bytes_to_dict",
+    "bytes_to_numpy",
+    "bytes_to_torchmodel",
+    "dict_to_bytes",
+    "numpy_to_bytes",
+    "torchmodel_to_bytes",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -22,7 +43,7 @@ def __getattr__(name: str) -> object:
     import importlib
     import sys
 
-    module = name.removeprefix("Manta").lower()
+    module = "utils" if "_to_" in name else name.removeprefix("Manta").lower()
     value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     # Not globals(): once imported, the submodule `globals` hides the built-in here.
     setattr(sys.modules[__name__], name, value)

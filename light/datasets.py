@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from manta.light.errors import DataCorruptionError, MissingPackage
+from manta.light import unpickled
+from manta.light.errors import DataCorruptionError, MissingPackage, UnsupportedData
+from manta.light.unpickled import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from manta.light.path import MantaPath
 
+_START = 4096  # bytes of a table that tell what it is
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+    b"(\xb5/\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1a")
 
-def load(path: MantaPath) -> Any:
+
+def load(path: MantaPath, call: str = "the path") -> Any:
     """A file's value, or the path where the suffix says nothing.
 
-    Raises MissingPackage, DataCorruptionError, FileNotFoundError.
+    `call` is how task code gets the path. Raises MissingPackage, UnsupportedData,
+    DataCorruptionError, FileNotFoundError.
     """
     read = None if path.is_dir() else _READERS.get(path.suffix.lower())
     if read is None:
@@ -24,19 +44,29 @@ def load(path: MantaPath) -> Any:
         return path
     try:
         return read(path)
+    except Refused as refused:
+        raise UnsupportedData(
+            f"{path.name} holds {refused.what}: {refused.better}, or open it yourself by "
+            f"{call.join(refused.opened_by)}."
+        ) from None
     except (OSError, MissingPackage):
         raise
     except ImportError as error:  # pandas without an engine for parquet
         raise MissingPackage(f"{path.name} can't be read on this node: {error}") from error
+    except NotImplementedError as error:  # a codec, an encryption
+        raise UnsupportedData(
+            f"{path.name} can't be read by what is installed on this node ({error}): install what "
+            f"can, or open {call} yourself."
+        ) from error
     except Exception as error:  # each library has errors of its own
         raise DataCorruptionError(
             f"{path.name} is not what its suffix says, or is damaged: {error}"
         ) from error
 
 
-def load_numpy(path: MantaPath) -> Any:
+def load_numpy(path: MantaPath, call: str = "the path") -> Any:
     """A file's arrays. Raises what `load` raises, and TypeError for formats without arrays."""
-    value = load(path)
+    value = load(path, call)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
         return value
@@ -51,26 +81,76 @@ def load_numpy(path: MantaPath) -> Any:
     )
 
 
+def load_lines(path: MantaPath, encoding: str) -> list[str]:
+    """The lines of a text, which only line feeds and carriage returns end. Raises UnsupportedData,
+    LookupError for an encoding that Python does not know."""
+    with path.open(encoding=encoding) as file:
+        try:
+            return [line.removesuffix("\n") for line in file]
+        except UnicodeError as error:
+            raise UnsupportedData(
+                f"{path.name} holds what is no text in {encoding} ({error}): give "
+                'read_file_lines() its encoding, such as encoding="latin-1", or read it with '
+                "get_binary_data()."
+            ) from None
+
+
 def _numpy(path: MantaPath) -> Any:
-    numpy = _package("numpy", path)
+    _package("numpy", path)
     with path.open("rb") as file:  # numpy itself would leave a damaged one open
-        loaded = numpy.load(file, allow_pickle=False)
-        if isinstance(loaded, numpy.ndarray) is not (path.suffix.lower() == ".npy"):
-            raise ValueError("it is the other of .npy and .npz")
-        if path.suffix.lower() == ".npy":
-            return loaded
-        return {name: loaded[name] for name in loaded.files}
+        loaded = unpickled.load_numpy(file)
+    if isinstance(loaded, dict) is not (path.suffix.lower() == ".npz"):
+        raise ValueError("it is the other of .npy and .npz")
+    return loaded
 
 
 def _torch(path: MantaPath) -> Any:
-    return _package("torch", path).load(path, map_location="cpu", weights_only=True)
+    _package("torch", path)
+    with path.open("rb") as file:
+        return unpickled.load_torch(file)
+
+
+def _csv(path: MantaPath) -> Any:
+    pandas = _package("pandas", path)
+    with path.open("rb") as file:
+        start = file.read(_START)
+    packed = next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
+    if packed is not None:
+        opened_by = "pandas.read_csv(", f", compression={packed!r})"
+        raise Refused(f"what {packed} has packed", "unpack it", opened_by)
+    encoding = _wide_encoding(start)
+    what = f"text in {encoding}"
+    if encoding is None:
+        try:
+            return pandas.read_csv(path)
+        except UnicodeDecodeError as error:
+            if _CONTROLS.intersection(start):  # no text at all
+                raise
+            byte = f"0x{error.object[error.start]:02x}"
+            what = f"text that is not in UTF-8 (a byte {byte}), perhaps in latin-1"
+            encoding = "latin-1"
+    opened_by = "pandas.read_csv(", f", encoding={encoding!r})"
+    raise Refused(what, "save it in UTF-8", opened_by)
+
+
+def _wide_encoding(start: bytes) -> str | None:
+    """That of a text in 16 or 32 bits, which begins like this."""
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark) and "\n" in start.decode(encoding, "replace"):
+            return encoding
+    half = len(start) // 2
+    if start[1::2].count(0) > half * 0.7 and 0 not in start[::2]:
+        return "utf-16-le"
+    if start[::2].count(0) > half * 0.7 and 0 not in start[1::2]:
+        return "utf-16-be"
+    return None
 
 
 _READERS: dict[str, Callable[[MantaPath], Any]] = {
     ".npy": _numpy,
     ".npz": _numpy,
     ".pt": _torch,
-    ".csv": lambda path: _package("pandas", path).read_csv(path),
+    ".csv": _csv,
     ".parquet": lambda path: _package("pandas", path).read_parquet(path),
 }
 

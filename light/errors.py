@@ -68,6 +68,10 @@ class DatasetNotFound(LightError, KeyError):
     __str__ = Exception.__str__
 
 
+class UnsupportedData(LightError, ValueError):
+    """Data that is whole but that Manta does not open; the message names what does."""
+
+
 class GlobalNotFound(LightError, KeyError):
     """A global that nobody has set."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,22 +67,23 @@ class Local:
 
         .npy gives an array, .npz a dict of arrays, .pt tensors, .csv and .parquet a pandas frame;
         a folder, or a file of any other format, gives its MantaPath. Raises DatasetNotFound,
-        MissingPackage, DataCorruptionError.
+        MissingPackage, DataCorruptionError, and UnsupportedData for what only unpickling would
+        open and for tables that are not in UTF-8.
         """
         from manta.light.datasets import load
 
-        return load(self.dataset_path(name, path))
+        return load(self.dataset_path(name, path), _call(name, path))
 
-    def get_binary_data(self, name: str, path: str = "") -> bytes:
-        """A file's bytes."""
-        data: bytes = self.dataset_path(name, path).read_bytes()
-        return data
+    def get_binary_data(self, name: str, path: str = "") -> io.BytesIO:
+        """A file's bytes as a stream, which has `.read()` and `.getvalue()` and which numpy.load,
+        torch.load and others take."""
+        return io.BytesIO(self.dataset_path(name, path).read_bytes())
 
     def get_numpy_data(self, name: str, path: str = "") -> Any:
         """An array from .npy, a dict of arrays from .npz or .pt, an array from .csv or .parquet."""
         from manta.light.datasets import load_numpy
 
-        return load_numpy(self.dataset_path(name, path))
+        return load_numpy(self.dataset_path(name, path), _call(name, path))
 
     def list_dir(self, name: str, path: str = "") -> list[str]:
         """Names in a folder dataset, or in a folder within it, sorted."""
@@ -96,9 +98,13 @@ class Local:
         return found
 
     def read_file_lines(self, name: str, path: str = "", encoding: str = "utf-8") -> list[str]:
-        """A text file's lines, without their ends."""
-        text: str = self.dataset_path(name, path).read_text(encoding)
-        return text.splitlines()
+        """A text file's lines, without their ends.
+
+        Raises UnsupportedData where the file is in another encoding.
+        """
+        from manta.light.datasets import load_lines
+
+        return load_lines(self.dataset_path(name, path), encoding)
 
     @property
     def scratch(self) -> MantaPath:
@@ -144,3 +150,8 @@ class Local:
     def set_state(self, key: str, value: Any) -> None:
         """Keeps a value on this node for the swarm. Raises TypeError for one that can't be kept."""
         current().call("set_state", key=arguments.name("key", key), value=value)
+
+
+def _call(name: str, path: str) -> str:
+    """What gives a path of a dataset, for sentences."""
+    return f"local.dataset_path({name!r}, {path!r})" if path else f"local.dataset_path({name!r})"

@@ -49,6 +49,7 @@ _REMEDIES = {
     for remedy, names in {
         "sorted(...) or list(...) of it": "set frozenset",
         "bytes(...) of it": "bytearray memoryview",
+        "its .getvalue()": "BytesIO StringIO",
         "numpy.complex128(...) of it": "complex",
         "its .isoformat()": "date time",
         "its .total_seconds()": "timedelta",
@@ -107,7 +108,10 @@ def pack_array(numpy: Any, array: Any) -> tuple[bytes, Piece]:
     """The head's entry for an array, and its bytes. Raises Refused."""
     if type(array) is not numpy.ndarray and type(array) is not numpy.memmap:
         name = _full_name(type(array))
-        raise Refused(f"is of type {name}, which can't be sent", "numpy.asarray(...) of it")
+        remedy = "numpy.asarray(...) of it"
+        if isinstance(array, numpy.ma.MaskedArray):  # which would drop the mask
+            remedy = "its .filled(...), or a dict of its .data and .mask"
+        raise Refused(f"is of type {name}, which can't be sent", remedy)
     dtype = _checked_dtype(array.dtype)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     header = msgpack.packb([dtype, order, array.shape])

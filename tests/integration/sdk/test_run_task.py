@@ -151,7 +151,7 @@ def test_what_a_node_offers_is_there(tmp_path: Path) -> None:
                 "names": [local.list_dir("pictures"), local.get_dataset("pictures").list_dir()],
                 "path": local.dataset_path("pictures", "a.txt").read_text(),
                 "lines": local.read_file_lines("pictures", "a.txt"),
-                "bytes": local.get_binary_data("pictures", "a.txt"),
+                "bytes": local.get_binary_data("pictures", "a.txt").read(),
                 "note": local.scratch.list_dir(),
                 "nothing": [world.restore(), local.get_state("x", default=1)],
                 "quality": local.get_network_quality() > 0.8,

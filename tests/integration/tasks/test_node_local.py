@@ -149,7 +149,7 @@ def test_text_and_bytes(api: UserAPI) -> None:
     body = """
         path = local.get_dataset("text")
         return [isinstance(path, MantaPath), local.read_file_lines("text"),
-                local.get_binary_data("text")[:5], local.exists("text"), local.exists("one")]
+                local.get_binary_data("text").read(5), local.exists("text"), local.exists("one")]
         """
     ((is_path, lines, data, there, undeclared),) = outputs(api, one(body, "text"))
     assert (is_path, lines, data) == (True, ["first", "second", "th\u00edrd"], b"first")
@@ -162,7 +162,7 @@ def test_a_folder(api: UserAPI) -> None:
         return [isinstance(folder, MantaPath), isinstance(folder / "x", MantaPath),
                 folder.list_dir(), local.list_dir("pictures"), local.list_dir("pictures", "deeper"),
                 local.exists("pictures", "a.bin"), local.exists("pictures", "nothing"),
-                local.get_binary_data("pictures", "a.bin"),
+                local.get_binary_data("pictures", "a.bin").getvalue(),
                 local.get_dataset("pictures", "deeper/b.npy").tolist(),
                 local.get_numpy_data("pictures", "deeper/b.npy").sum(),
                 local.dataset_path("pictures", "a.bin") == folder / "a.bin"]

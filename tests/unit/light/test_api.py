@@ -14,7 +14,14 @@ import pytest
 
 from manta.light import Globals, Local, MantaPath, Results, Task, World
 from manta.light.context import MISSING, Brief, Entry, usage
-from manta.light.errors import BY_NAME, DatasetNotFound, GlobalNotFound, LightError, NotInTask
+from manta.light.errors import (
+    BY_NAME,
+    DatasetNotFound,
+    GlobalNotFound,
+    LightError,
+    NotInTask,
+    UnsupportedData,
+)
 
 
 class Recorder:
@@ -137,6 +144,23 @@ def test_paths(context: Recorder, tmp_path: Path) -> None:
         Local().get_binary_data("other")
 
 
+def test_bytes_are_a_stream(context: Recorder, tmp_path: Path) -> None:
+    np.save(tmp_path / "array", np.arange(3))
+    context.brief.datasets = {"array": str(tmp_path / "array.npy")}
+    assert np.load(Local().get_binary_data("array")).tolist() == [0, 1, 2]
+    stream = Local().get_binary_data("array")
+    assert stream.read(6) == stream.getvalue()[:6] == b"\x93NUMPY"
+
+
+def test_lines_of_a_text_in_its_encoding(context: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("é\r\nb\x0c\x85\n\nlast".encode("latin-1"))
+    assert Local().read_file_lines("text", encoding="latin-1") == ["é", "b\x0c\x85", "", "last"]
+    with pytest.raises(UnsupportedData, match=r"text holds what is no text in utf-8 .*encoding="):
+        Local().read_file_lines("text")
+    (tmp_path / "text").write_text("é\u2028\n", encoding="utf-8")
+    assert Local().read_file_lines("text") == ["é\u2028"]
+
+
 WAITS = {
     "get_broadcast": lambda world, **given: world.get_broadcast("t", **given),
     "receive": lambda world, **given: world.receive_from_node("n", "t", **given),
@@ -218,7 +242,15 @@ def test_refusals_have_exceptions_of_their_own() -> None:
 def test_the_package_offers_its_names_and_no_others() -> None:
     import manta.light
 
-    assert dir(manta.light) == sorted(["Globals", "Local", "MantaPath", "Results", "Task", "World"])
+    classes = ["Globals", "Local", "MantaPath", "Results", "Task", "World"]
+    converters = [
+        f"{one}_to_{other}"
+        for kind in ("dict", "numpy", "torchmodel")
+        for one, other in ((kind, "bytes"), ("bytes", kind))
+    ]
+    assert dir(manta.light) == sorted([*classes, *converters])
+    for name in dir(manta.light):
+        assert callable(getattr(manta.light, name))
     with pytest.raises(AttributeError, match="has no attribute 'Nonesuch'"):
         manta.light.Nonesuch  # noqa: B018
 

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import io
 import math
 import os
 import pathlib
@@ -260,7 +261,8 @@ Pair = collections.namedtuple("Pair", "a b")
         ([np.array([object()])], "value[0] is of numpy type object", "list"),
         (np.zeros(2, [("a", int)]), "value is of numpy type", "a dict of its fields"),
         (np.longdouble(1), "value is of numpy type", "astype(float)"),
-        (np.ma.masked_array([1], [True]), "value is of type numpy.ma", "numpy.asarray"),
+        (np.ma.masked_array([1], [True]), "value is of type numpy.ma", "its .filled(...)"),
+        (io.BytesIO(b"x"), "value is of type _io.BytesIO", "its .getvalue()"),
         (
             datetime.datetime(2024, 1, 1, tzinfo=type("Odd", (datetime.tzinfo,), {})()),
             "value is a datetime in a zone",
