@@ -180,12 +180,12 @@ class DockerRunner:
             streams = {"stdout": Lines(), "stderr": Lines()}
             for both in output:
                 for (name, lines), data in zip(streams.items(), both, strict=True):
-                    if data and (found := lines.feed(data)):
+                    if data and (found := lines.feed(data) + lines.redrawn(time.monotonic())):
                         now = time.time()
                         on_output(name, [(now, line) for line in found])
             for name, lines in streams.items():
-                if rest := lines.rest():
-                    on_output(name, [(time.time(), rest)])
+                if found := lines.rest():
+                    on_output(name, [(time.time(), line) for line in found])
 
         return self._launch(spec, options, on_exit, pump=pump, patience=PATIENCE)
 

@@ -67,6 +67,8 @@ class TaskServer:
         self._runtimes: dict[RuntimeSession, TaskConnection] = {}
         self._unsent: set[TaskConnection] = set()
         self._stuck: set[RuntimeSession] = set()
+        self._redrawing: set[tuple[Stream, RuntimeSession, Attempt | None]] = set()
+        """What has drawn a progress bar whose latest state has not become a line yet."""
 
     def start(self) -> None:
         """Opens the socket and starts the thread. Raises OSError."""
@@ -112,6 +114,10 @@ class TaskServer:
             self.deliver(session)
         for connection in [connection for connection in self._unsent if connection.is_throttled]:
             self._flush(connection)
+        for printer in list(self._redrawing):
+            self._redrawing.discard(printer)
+            if printer[0] in self._loop:
+                self._on_stream(*printer)
         now = time.monotonic()
         strangers = self._strangers()
         for connection in strangers:
@@ -123,7 +129,7 @@ class TaskServer:
             self._expire(session, now)
         if self._stuck or any(connection.is_throttled for connection in self._unsent):
             return _SOON
-        return 1.0 if strangers or is_waiting else None
+        return 1.0 if strangers or is_waiting or self._redrawing else None
 
     def _expire(self, session: RuntimeSession, now: float) -> None:
         since = session.waiting_since
@@ -385,6 +391,8 @@ class TaskServer:
         lines = stream.read()
         if stream.ended:
             self._loop.unregister(stream)
+        elif stream.is_redrawing:
+            self._redrawing.add((stream, session, attempt))
         if attempt is None:
             attempt = session.running
         if attempt is None:

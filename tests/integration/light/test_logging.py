@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
+from manta.node.task_server import streams
 from tests.support.harness import Runtime
 
 Start = Callable[..., Runtime]
@@ -122,3 +125,37 @@ def test_a_record_of_any_length_arrives_whole(start: Start) -> None:
     assert {len(line) - len(line.rstrip("x")) for line in lines} == {1000}
     assert ended.lines("n" * 64) == ["of a level with a long name"]
     assert ended.lines("error") == ["last"]
+
+
+def test_a_progress_bar_that_stands_still_shows_its_latest_state(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "REDRAWN_EVERY", 0.1)
+    runtime = start("""
+        import sys, time
+        from manta.light import Local
+        def main():
+            for number in range(51):
+                sys.stderr.write(f"\\r{number}%")
+                sys.stderr.flush()
+            while not (Local().scratch / "go on").exists():
+                time.sleep(0.01)
+            sys.stderr.write("\\r100%\\n")
+    """)
+    runtime.begin()
+    runtime.output("stderr", "50%")
+    (runtime.scratch / "go on").touch()
+    lines = runtime.end().lines("stderr")
+    assert lines[-2:] == ["50%", "100%"]
+    assert not any("\r" in line for line in lines)
+
+
+def test_records_are_lines_without_returns(start: Start) -> None:
+    ended = start("""
+        from manta.light import Task
+        class Worker(Task):
+            def run(self):
+                self.logger.info("1%\\r2%\\nb\\u2028c\\n")
+                self.logger.info("")
+    """).run()
+    assert ended.lines("info") == ["2%", "b\u2028c", ""]
