@@ -28,7 +28,7 @@ class Metrics(list[MetricsOverview]):
             import pandas
         except ImportError:
             raise MissingPackage(
-                "to_pandas() needs pandas, which is not installed: pip install 'manta[data]'."
+                "to_pandas() needs pandas, which is not installed: pip install 'manta-swarm[data]'."
             ) from None
         names = dict.fromkeys(name for item in self for name in item.metrics)
         columns = [f"metric.{name}" if name in _COLUMNS else name for name in names]

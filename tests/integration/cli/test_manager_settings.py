@@ -84,7 +84,7 @@ def test_damaged_settings_are_named_with_a_remedy(lab: Lab, content: str) -> Non
     (folder / "settings.json").write_bytes(content.encode("latin-1"))
     refused = ask(lab, "manager", "start", "--background")
     assert refused.returncode == Exit.LOCAL
-    assert f"{folder / 'settings.json'} cannot be read" in refused.stderr
+    assert f"{folder / 'settings.json'} is damaged" in refused.stderr
     assert "correct it, or delete it" in refused.stderr
 
 

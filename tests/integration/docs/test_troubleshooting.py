@@ -33,6 +33,8 @@ from tests.unit.test_troubleshooting import PAGE, VARIES, quoted
 ELSEWHERE = {
     "version of the protocol",  # upgrades/test_versions.py
     "it may have been carried out",  # faults/test_manager_away.py
+    "Another daemon holds this node",  # node/test_two_daemons.py
+    "had begun, and its node has lost what it knew of it",  # node/test_two_daemons.py
     "A cluster on this machine needs",  # unit/cli/test_local.py: an installation without extras
 }
 

@@ -43,7 +43,7 @@ swarm: Any = Swarm
 task: Any = Task
 module: Any = Module
 results: Any = Results()
-CODE = "def main():\n    pass\n"
+CODE = "def main():\n    pass\n\nclass C:\n    def run(self):\n        pass\n"
 
 
 @pytest.mark.parametrize(
