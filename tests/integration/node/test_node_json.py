@@ -77,7 +77,7 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
         "box-2",
     }
 
-    assert set(shell.printed) == set(documented)
+    assert set(shell.printed) == {row for row, (form, _) in documented.items() if form != "no JSON"}
     inner = nested(HEADING)
     for row, records in shell.printed.items():
         assert records, row
