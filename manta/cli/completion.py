@@ -169,7 +169,7 @@ def _meant(command: click.Command, group: str, given: Given, said: str) -> str |
     ]
     if found := re.search(r"The program '(.+?)' of module .* the registry", said):
         wrong.append((modules, found[1]))
-    if not wrong:
+    if not wrong or "profile" not in kinds:  # `manta run` has a manager of its own
         return None
     try:
         with UserAPI(*(given.get(key) for key in ("token", "host", "port", "profile"))) as api:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from functools import partial
 
 import msgspec
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from manta.actors import ActorDead
 from manta.manager import blobs
 from manta.manager.cluster import nodes as cluster_nodes
-from manta.manager.cluster.lease import Leases
 from manta.manager.messages import Sweep
 from manta.manager.swarm import supervisor as swarm
 from manta.protocol.clusters import GetNode, RemoveNode
@@ -68,8 +66,7 @@ def deploy(admin: Client, spec: SwarmSpec) -> str:
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    short = partial(Leases, ttl=0.4, grace=0.3, hold=0.2)
-    monkeypatch.setattr(cluster_nodes, "Leases", short)
+    monkeypatch.setattr(cluster_nodes, "terms", lambda _: {"ttl": 0.4, "grace": 0.3, "hold": 0.2})
 
 
 @pytest.mark.usefixtures("short_leases")
