@@ -29,5 +29,5 @@ def test_metrics_as_a_data_frame() -> None:
 
 def test_without_pandas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(MissingPackage, match=r"pip install 'manta\[data\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install 'manta-swarm\[data\]'"):
         LOGGED.to_pandas()
