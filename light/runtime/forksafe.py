@@ -1,8 +1,9 @@
-"""Whether a process that has imported the user's module may be forked.
+"""Whether a process that has imported packages may be forked.
 
 A forked child has only the thread that forked. What another thread held or was about to do is
 lost, so the child of a process with Python threads, or with a native pool that does not expect a
-fork, may hang. OpenBLAS expects it: it ends its threads before a fork and starts them again.
+fork, may hang. Two expect it: OpenBLAS ends its threads before a fork and starts them again, and
+jemalloc, which pandas brings along with pyarrow, takes its locks before one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from typing import Any
 
 _OPENBLAS = "openblas"
+_JEMALLOC = "jemalloc_bg_thd"
 
 
 def obstacle() -> str | None:
@@ -24,10 +26,21 @@ def obstacle() -> str | None:
         return "importing it initialised CUDA"
     if _holds_gpu():
         return "importing it initialised the GPU's driver"
-    native = len(os.listdir("/proc/self/task")) - 1
-    if native > _openblas_threads():
+    native = sum(name != _JEMALLOC for name in _thread_names()) - 1
+    if native and native > _openblas_threads():
         return "importing it started a pool of native threads"
     return None
+
+
+def _thread_names() -> list[str]:
+    names = []
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/comm") as file:
+                names.append(file.read().strip())
+        except OSError:
+            continue  # it has ended
+    return names
 
 
 def _holds_gpu() -> bool:

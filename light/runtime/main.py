@@ -175,7 +175,7 @@ class Runtime:
             return
         if kill:
             if pid := self._attempt_pid():
-                processes.kill_tree({pid})
+                processes.kill_tree({pid}, let_clean_up=True)
         else:
             self._signal_attempt(signal.SIGTERM)
             now = time.monotonic()

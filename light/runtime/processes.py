@@ -7,6 +7,9 @@ import os
 import signal
 import time
 
+CLEANING_TIME = 2.0
+"""Seconds for the processes that remove what others leave."""
+_CLEANERS = (b"resource_tracker", b"torch_shm_manager")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LISTING = 16 * 1024  # bytes
@@ -115,8 +118,20 @@ def marked(mark: str) -> set[int]:
     return found
 
 
-def kill_tree(roots: set[int]) -> None:
-    """Ends these processes and all their descendants.
+def _cleans_up(pid: int) -> bool:
+    """Whether a process removes semaphores, shared memory and folders once all who use them have
+    ended, and then ends itself: the resource tracker of multiprocessing or loky, or torch's."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = file.read()
+    except OSError:
+        return False  # ended meanwhile
+    return any(name in command for name in _CLEANERS)
+
+
+def kill_tree(roots: set[int], *, let_clean_up: bool = False) -> None:
+    """Ends these processes and all their descendants, except, with `let_clean_up`, those that
+    remove what the others leave.
 
     All are stopped before the first is killed: a stopped process starts no other, and what a
     killed one leaves behind has another parent.
@@ -126,6 +141,8 @@ def kill_tree(roots: set[int]) -> None:
         tree = set(roots)
         for root in roots:
             tree |= descendants(root)
+        if let_clean_up:
+            tree = {pid for pid in tree if not _cleans_up(pid)}
         new = tree - stopped
         if not new:
             break
@@ -139,11 +156,13 @@ def kill_tree(roots: set[int]) -> None:
 def kill_descendants(keep: frozenset[int] = frozenset(), patience: float = 5.0) -> None:
     """Ends and reaps all that this process has started, except `keep` and what is below it.
 
-    This process must be the one that adopts orphans. Gives up after `patience` seconds.
+    Those that remove what the others leave have CLEANING_TIME to do so. This process must be the
+    one that adopts orphans. Gives up after `patience` seconds.
     """
-    deadline = time.monotonic() + patience
+    start = time.monotonic()
+    deadline = start + patience
     while living := children(os.getpid()) - keep:
-        kill_tree(living)
+        kill_tree(living, let_clean_up=time.monotonic() - start < CLEANING_TIME)
         reap(living)
         if time.monotonic() > deadline:  # in uninterruptible sleep: the kernel ends them later
             return

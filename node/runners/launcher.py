@@ -113,7 +113,7 @@ class Launcher:
         for child in self._children.values():
             if child.killed_at is not None and now >= child.killed_at:
                 log.warning("Process %d did not end in time: it is killed.", child.pid)
-                kill_tree({child.pid})
+                kill_tree({child.pid}, let_clean_up=True)
                 child.killed_at = now + _GRACE
         return max(0.0, min(due) - now) if due else None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from manta.light import wire
-from manta.light.runtime.processes import kill_tree, marked
+from manta.light.runtime.processes import CLEANING_TIME, kill_tree, marked
 from manta.node.errors import LaunchError
 from manta.node.runners.interface import ImageSpec, RuntimeExit, RuntimeHandle, RuntimeSpec
 from manta.node.runners.launcher import Launcher
@@ -127,7 +127,8 @@ def thread_counts(cpu: float | None) -> dict[str, str]:
 
 def end_marked(session: str) -> None:
     """Kill all processes that were started in a session, wherever they hang by now."""
-    deadline = time.monotonic() + _SWEEPING_TIME
+    start = time.monotonic()
+    deadline = start + CLEANING_TIME + _SWEEPING_TIME
     while (found := marked(f"{_MARK}={session}")) and time.monotonic() < deadline:
-        kill_tree(found)
+        kill_tree(found, let_clean_up=time.monotonic() - start < CLEANING_TIME)
         time.sleep(0.002)
