@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
-from os import listdir, path
+from os import listdir, makedirs, path, symlink
 from typing import TYPE_CHECKING, Any
 
 from manta.light import wire
@@ -123,6 +123,10 @@ def _is_installed(name: str) -> bool:
     return PathFinder.find_spec(name, folders) is not None
 
 
+def _is_library(name: str) -> bool:
+    return name in sys.stdlib_module_names or PathFinder.find_spec(name) is not None
+
+
 def _modules_in(folder: str) -> Iterator[str]:
     for name in listdir(folder):
         stem, _, suffix = name.partition(".")
@@ -146,22 +150,30 @@ class Program:
     where the entry is a package, whose modules find each other by relative imports.
     """
 
-    def __init__(self, folder: str, entry: str) -> None:
+    def __init__(self, folder: str, entry: str, scratch: str | None = None) -> None:
+        """`scratch` is a folder where it may leave a link, by which processes that the task starts
+        import an entry that can't have its own name."""
         self.folder = path.abspath(folder)
         self.entry = entry
+        self._links = None if scratch is None else path.join(scratch, ".manta-task")
         file = path.join(self.folder, entry)
         self.is_package = path.isdir(file)
         self.file = path.join(file, "__init__.py") if self.is_package else file
         stem = path.splitext(path.basename(file))[0]
         taken = stem in sys.modules or stem in sys.stdlib_module_names or _is_installed(stem)
         self.stem = stem
-        self.name = f"task_{stem}" if taken or not stem.isidentifier() else stem
+        self.name = stem
+        if taken or not stem.isidentifier():
+            self.name = "task_" + "".join(c if c.isalnum() else "_" for c in stem)
         self.sources = Sources(self.folder)
         self.module: ModuleType | None = None
         self.main: Main | None = None
         self._folders = tuple(dict.fromkeys((path.dirname(self.file), self.folder)))
         self._hidden: set[str] | None = None
         """The names that the user's files take from libraries; None before `prepare`."""
+        self._come_first = False
+        """Whether his files have to be looked for before libraries: one has the name of a library.
+        The processes that a task starts have imported nothing that would be safe from it."""
 
     def prepare(self) -> None:
         """Does what can be done before any attempt, without running anything of the user's."""
@@ -172,7 +184,20 @@ class Program:
             stems.update(stem for at in self._folders for stem in _modules_in(at))
         self._import_namesakes(stems)
         self._hidden = stems - sys.modules.keys()
+        self._come_first = any(_is_library(stem) for stem in stems - {self.stem})
         self.compile([self.file])
+        if self.name != self.stem and self._links is not None:
+            self._link(self._links)
+
+    def _link(self, folder: str) -> None:
+        entry = path.join(self.folder, self.entry)
+        link = path.join(folder, self.name + ("" if self.is_package else ".py"))
+        try:
+            makedirs(folder, exist_ok=True)
+            if not path.lexists(link):
+                symlink(entry, link)
+        except OSError:  # no room: only a pool of processes would need it, and says so
+            return
 
     def compile(self, files: Iterable[str]) -> None:
         """Compiles some of the user's files for all attempts."""
@@ -189,8 +214,7 @@ class Program:
         if first == self.name:
             return self._file(path.dirname(self.file), rest) if self.is_package else None
         if self.is_package:
-            known = first in sys.modules or first in sys.stdlib_module_names
-            if known or PathFinder.find_spec(first) is not None:
+            if first in sys.modules or _is_library(first):
                 return None
         elif first not in (self._hidden or ()):
             return None
@@ -209,8 +233,10 @@ class Program:
         `imported` is called once its main() begins, or else once it is imported.
         """
         self.prepare()
-        at = _end_of_path() if self.is_package else 0
+        at = 0 if self._come_first else _end_of_path()
         sys.path[at:at] = self._folders
+        if self.name != self.stem and self._links is not None:
+            sys.path.append(self._links)
         assert self._hidden is not None
         if not self._hidden.isdisjoint(sys.modules):  # what packages import is not the user's yet
             for name in [name for name in sys.modules if name.partition(".")[0] in self._hidden]:

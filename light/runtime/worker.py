@@ -256,7 +256,7 @@ class _Template:
         self._settings = settings
         self._connection = connection
         self._notes = notes
-        self._program = Program(settings.folder, settings.entry)
+        self._program = Program(settings.folder, settings.entry, settings.scratch)
         self._imports = await_imports()
         self._living: _Child | None = None
         self._notice: Notice | None = None

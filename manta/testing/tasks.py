@@ -296,7 +296,7 @@ def _loaded(
             raise FileNotFoundError(f"There is no module {file}: give a file or a package folder.")
         if file.is_dir() and not (file / "__init__.py").exists():
             raise FileNotFoundError(f"{file} is no package: it has no __init__.py.")
-    program = Program(str(file.parent), file.name)
+    program = Program(str(file.parent), file.name, str(folder))
 
     def load(class_name: str | None) -> Target:
         program.load()

@@ -142,6 +142,6 @@ def test_the_environment_holds_no_secret_and_no_twins(start: Start) -> None:
     """)
     names, path = runtime.run().output
     assert {name for name in names if name.startswith(("MANTA", "PYTHON"))} == {"MANTA_SESSION"}
-    assert path[0] == str(runtime.module)
+    assert path.count(str(runtime.module)) == 1
     assert sys.executable
     assert not any(folder in ("", ".", str(runtime.scratch)) for folder in path)

@@ -120,7 +120,7 @@ def test_main_keeps_its_name_and_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["random.py", "a-b.py", "1.py", "sys.py"])
 def test_names_that_would_be_in_the_way(tmp_path: Path, name: str) -> None:
     program = load(tmp_path, "def main():\n    return __name__\n", name)
-    assert program.target(None).run() == f"task_{name.removesuffix('.py')}"
+    assert program.target(None).run() == f"task_{name.removesuffix('.py')}".replace("-", "_")
 
 
 @pytest.mark.parametrize("name", ["colorsys.py", "numpy.py"])
