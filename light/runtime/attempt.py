@@ -12,8 +12,8 @@ import msgpack
 
 from manta.light.context import Brief, usage
 from manta.light.errors import LightError
+from manta.light.runtime import ending
 from manta.light.runtime.client import AttemptClient
-from manta.light.runtime.ending import PATIENCE, STOPPED_PATIENCE, Ending
 from manta.light.runtime.seeding import seed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Attempt:
         self._started = 0.0
         self._loading: float | None = None
         self._owner = 0
-        self._ending: Ending | None = None
+        self._ending: ending.Ending | None = None
         self.is_running = False
         self.doing = brief.name
         """Begins the sentence that says what went wrong."""
@@ -63,10 +63,13 @@ class Attempt:
         seed(self._brief)
         self._started = time.monotonic()
 
-    def run(self, prepare: Callable[[], Target], modules: Sequence[str]) -> bytes:
+    def run(
+        self, prepare: Callable[[], Target], modules: Sequence[str], let_go: Callable[[], None]
+    ) -> bytes:
         """Runs what `prepare` returns; returns how it ended, as a packed `End` for the node.
 
-        `modules` are the names of the user's own, as they are imported.
+        `modules` are the names of the user's own, as they are imported; `let_go` drops what else
+        there is of them.
         """
         global _latest, _users_mask
         self._begin()
@@ -78,16 +81,14 @@ class Attempt:
             if _users_mask is not None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, _users_mask)
             try:
-                target = prepare()
-                self.imported()
-                self.lives_on = target.is_resident
-                output = target.run()
+                output = self._call(prepare)
             finally:
                 _users_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _USERS_SIGNALS)
                 self.is_running = False
             if os.getpid() != owner:
                 _end_fork(0)
             outcome = self._kept(output)
+            del output
         except SystemExit as error:
             if os.getpid() != owner:
                 _end_fork(error.code)
@@ -105,7 +106,7 @@ class Attempt:
                 _end_fork(1)
             outcome = {"error": self._describe(error)}
         if not self.lives_on or self.stopped:
-            self._wind_down(modules)
+            self._wind_down(modules, let_go)
         active = self._active()
         loading = active if self._loading is None else self._loading
         flush()
@@ -113,6 +114,12 @@ class Attempt:
         end = {**spent, **outcome}
         packed: bytes = msgpack.packb(end)
         return packed
+
+    def _call(self, prepare: Callable[[], Target]) -> Any:
+        target = prepare()
+        self.imported()
+        self.lives_on = target.is_resident
+        return target.run()
 
     def imported(self) -> None:
         """The module is there: from here on its code computes."""
@@ -123,9 +130,9 @@ class Attempt:
         """Seconds since it began, without its waits for the node: they never become less."""
         return max(self._loading or 0.0, time.monotonic() - self._started - self._client.moving)
 
-    def _wind_down(self, modules: Sequence[str]) -> None:
-        patience = STOPPED_PATIENCE if self.stopped else PATIENCE
-        self._ending = Ending(modules)
+    def _wind_down(self, modules: Sequence[str], let_go: Callable[[], None]) -> None:
+        patience = ending.STOPPED_PATIENCE if self.stopped else ending.PATIENCE
+        self._ending = ending.Ending(modules, let_go)
         self._ending.run(patience)
         if self._ending.cut_off:
             self.note(
@@ -184,7 +191,7 @@ class Attempt:
             if self.is_running:
                 sys.exit("it was asked to end")
             if self._ending is not None:
-                self._ending.hurry(STOPPED_PATIENCE)
+                self._ending.hurry(ending.STOPPED_PATIENCE)
 
 
 _USERS_SIGNALS = (

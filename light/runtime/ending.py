@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 from _thread import _count as thread_count
+from _weakref import ref
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ class _CutOff(BaseException):
 class Ending:
     """The end of one attempt. Its time is kept by SIGALRM: the user's code is over."""
 
-    def __init__(self, modules: Iterable[str]) -> None:
-        """`modules` are the user's own, as they were imported."""
+    def __init__(self, modules: Iterable[str], let_go: Callable[[], None]) -> None:
+        """`modules` are the user's own, as they were imported; `let_go` drops what else there is
+        of them."""
         self._modules = modules
+        self._let_go = let_go
         self._doing = ""
         self.cut_off = ""
         """What was not done in time."""
@@ -81,12 +84,24 @@ class Ending:
         atexit: Any = sys.modules.get("atexit")
         if atexit is not None:
             atexit._run_exitfuncs()
-        self._doing = "a finalizer"
-        if thread_count() == 0:  # no thread still uses what is finalized
-            _clear(self._modules)
-        gc.collect()
         self._doing = "writing out an open file"
         self._write_out()
+        self._doing = "a finalizer"
+        if thread_count() == 0:  # no thread still uses what is finalized
+            self._finalize()
+        self._doing = "writing out an open file"
+        self._write_out()
+
+    def _finalize(self) -> None:
+        """Drops the user's modules. What still holds one is left without what is in it, as at
+        Python's own end."""
+        left = [ref(sys.modules.pop(name)) for name in self._modules if name in sys.modules]
+        self._let_go()
+        gc.collect()
+        for module in filter(None, (at() for at in reversed(left))):
+            held = vars(module)
+            for key in sorted(held.keys() - {"__builtins__"}, key=lambda key: key[:1] != "_"):
+                held[key] = None
 
     @staticmethod
     def _write_out() -> None:
@@ -125,12 +140,3 @@ def _names(threads: list[Any]) -> str:
     more = f" and {len(threads) - 3} more" if len(threads) > 3 else ""
     names = ", ".join(repr(thread.name) for thread in threads[:3])
     return f"thread{'s' if len(threads) > 1 else ''} {names}{more}"
-
-
-def _clear(modules: Iterable[str]) -> None:
-    """Lets go of what modules hold, the last first, as Python does: private names first."""
-    for name in reversed(list(modules)):
-        held: dict[str, Any] = getattr(sys.modules.get(name), "__dict__", {})
-        keys = [key for key in held if key != "__builtins__"]
-        for key in sorted(keys, key=lambda key: key[:1] != "_"):
-            held[key] = None

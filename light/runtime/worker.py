@@ -409,8 +409,12 @@ class _Template:
                     self._tell_if_dear(attempt)
             return target
 
+        def let_go() -> None:
+            nonlocal target
+            target = self._program.module = self._program.main = None
+
         while True:
-            end = attempt.run(prepare, self._program.sources.imported)
+            end = attempt.run(prepare, self._program.sources.imported, let_go)
             ends = not attempt.lives_on or attempt.stopped
             if ends:
                 self._teach()

@@ -1,0 +1,201 @@
+"""What Python does at a process's end is done at a round's, and belongs to it."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from manta.node.task_server import messages as light
+
+Start = Callable[..., Any]
+
+TOP = """
+import atexit, gzip, os, threading, time, weakref
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from manta.light import Local, World
+scratch = Local().scratch
+def write(text="done"):
+    time.sleep(0.1)
+    World().results.add("written", text)
+class Held:
+    def __init__(self, file):
+        self.file = file
+    def __del__(self):
+        self.file.write("held")
+        self.file.close()
+"""
+WAYS = {
+    "a thread": "threading.Thread(target=write).start()",
+    "a thread of a thread": (
+        "threading.Thread(target=lambda: threading.Thread(target=write).start()).start()"
+    ),
+    "an executor": "executor.submit(write)",
+    "an executor's queue": "[executor.submit(time.sleep, 0.05) for _ in range(4)]\n"
+    "    executor.submit(write)",
+    "an exit handler": "atexit.register(write)",
+    "a finalizer": "weakref.finalize(held, write)",
+    "a method __del__": "globals()['kept'] = Deleted()",
+    "a cycle": "kept = Deleted()\n    kept.itself = kept",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("end", ["return 1", "raise ValueError('late')", "raise SystemExit(0)"])
+def test_what_is_still_to_do_is_done_in_the_round(
+    start: Start, node: Any, way: str, end: str
+) -> None:
+    runtime = start(
+        TOP + "executor = ThreadPoolExecutor(1)\nclass Plain:\n    pass\nheld = Plain()\n"
+        "class Deleted:\n    def __del__(self, write=write):\n        write()\n"
+        f"def main():\n    {WAYS[way]}\n    {end}\n"
+    )
+    for iteration in range(2):
+        ended = runtime.run(iteration)
+        assert [
+            node.value(value) for _, at, value in node.results if at.iteration == iteration
+        ] == ["done"]
+        assert ended.lines("warning") == ended.lines("stderr") == []
+        assert (ended.error is None) == ("Value" not in end)
+
+
+FILES = {
+    "text": "file = open(scratch / 'out', 'w')\ndef main():\n    file.write('text')\n",
+    "bytes": "file = open(scratch / 'out', 'wb')\ndef main():\n    file.write(b'text')\n",
+    "csv": "import csv\nrows = csv.writer(open(scratch / 'out', 'w'), lineterminator='')\n"
+    "def main():\n    rows.writerow(['text'])\n",
+    "a daemon's": "def use():\n    with open(scratch / 'out', 'w') as file:\n"
+    "        file.write('text')\n        begun.set()\n        time.sleep(60)\n"
+    "begun = threading.Event()\ndef main():\n"
+    "    threading.Thread(target=use, daemon=True).start()\n    begun.wait()\n",
+    "a cycle's": "def main():\n    held = [open(scratch / 'out', 'w')]\n    held[0].write('text')\n"
+    "    held.append(held)\n",
+    "logging": "import logging.handlers\nkept = logging.FileHandler(scratch / 'out')\n"
+    "kept.terminator = ''\nlate = logging.handlers.MemoryHandler(100, target=kept)\n"
+    "def main():\n    late.handle(logging.makeLogRecord({'msg': 'text', 'levelno': 20}))\n",
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_open_files_are_written_out(start: Start, kind: str) -> None:
+    runtime = start(TOP + FILES[kind])
+    ended = runtime.run()
+    assert ended.error is None
+    assert (runtime.scratch / "out").read_text() == "text"
+    assert ended.lines("stderr") == []
+
+
+def test_a_file_with_an_end_of_its_own_gets_it(start: Start) -> None:
+    runtime = start(
+        TOP + "file = gzip.open(scratch / 'out', 'wt')\ndef main():\n    file.write('text')\n"
+    )
+    assert runtime.run().error is None
+    with gzip.open(runtime.scratch / "out", "rt") as file:
+        assert file.read() == "text"
+
+
+def test_the_processes_of_an_executor_end_what_they_were_given(start: Start) -> None:
+    runtime = start(
+        TOP + "def work(n):\n    time.sleep(0.1)\n    (scratch / str(n)).touch()\n"
+        "pool = ProcessPoolExecutor(1)\ndef main():\n"
+        "    for n in range(3):\n        pool.submit(work, n)\n"
+    )
+    assert runtime.run().error is None
+    assert sorted(path.name for path in runtime.scratch.glob("[0-9]")) == ["0", "1", "2"]
+
+
+HASTY = "from manta.light.runtime import ending\nending.PATIENCE = 1.0\n"
+
+STAYS = {
+    "threads 'first', 'second'": (
+        "threading.Thread(target=stay, name='first').start()\n"
+        "    threading.Thread(target=stay, name='second').start()"
+    ),
+    "an exit handler": "atexit.register(stay)",
+    "thread 'ThreadPoolExecutor-0_0'": "executor.submit(stay)",
+    "a finalizer": "globals()['kept'] = Deleted()",
+}
+
+
+@pytest.mark.parametrize("what", STAYS)
+def test_what_does_not_end_in_time_is_cut_off_and_said(start: Start, node: Any, what: str) -> None:
+    runtime = start(
+        TOP + HASTY + "def stay():\n    write('before')\n    time.sleep(600)\n"
+        "executor = ThreadPoolExecutor(1)\nfile = open(scratch / 'out', 'w')\n"
+        "class Deleted:\n    def __del__(self, stay=stay):\n        stay()\n"
+        f"def main():\n    {STAYS[what]}\n    file.write('text')\n    return 7\n"
+    )
+    began = time.monotonic()
+    ended = runtime.run()
+    assert ended.output == 7
+    assert time.monotonic() - began < 10
+    assert {node.value(value) for *_, value in node.results} == {"before"}
+    assert ended.lines("warning") == [
+        f"worker.0 was over, but not done within 1 s: {what} is cut off. "
+        "Wait in its code for all that it starts."
+    ]
+    assert (runtime.scratch / "out").read_text() == "text"
+
+
+def test_a_daemon_thread_is_not_waited_for(start: Start) -> None:
+    runtime = start(
+        TOP
+        + "def main():\n    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    began = time.monotonic()
+    assert runtime.run().lines("warning") == []
+    assert time.monotonic() - began < 5
+
+
+def test_an_exit_handler_that_fails_is_shown_and_costs_nothing_else(
+    start: Start, node: Any
+) -> None:
+    runtime = start(
+        TOP + "def main():\n    atexit.register(write)\n    atexit.register(int, 'x')\n"
+    )
+    ended = runtime.run()
+    assert ended.error is None
+    assert any("invalid literal for int()" in line for line in ended.lines("stderr"))
+    assert len(node.results) == 1
+
+
+def test_an_attempt_that_is_asked_to_end_in_its_last_work_has_little_time_left(
+    start: Start, node: Any
+) -> None:
+    runtime = start(
+        TOP + "def stay():\n    print('in')\n    time.sleep(600)\ndef main():\n"
+        "    threading.Thread(target=stay, name='last').start()\n"
+    )
+    instance = runtime.begin()
+    runtime.output("stdout", "in")
+    began = time.monotonic()
+    node.sessions.tell(light.CancelAttempt(runtime.id, instance, "enough"))
+    ended = runtime.end()
+    assert ended.error.sentence == "enough"
+    assert time.monotonic() - began < 4.5
+
+
+def test_a_timer_of_the_users_does_not_cut_it_short(start: Start, node: Any) -> None:
+    runtime = start(
+        TOP + "import signal\nsignal.signal(signal.SIGALRM, lambda *_: print('rung'))\n"
+        "def main():\n    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\n    time.sleep(0.05)\n"
+        "    threading.Thread(target=write).start()\n"
+    )
+    ended = runtime.run()
+    assert ended.error is None
+    assert ended.lines("warning") == []
+    assert len(node.results) == 1
+
+
+def test_an_object_that_lives_on_keeps_its_threads(start: Start) -> None:
+    runtime = start(
+        TOP + "class Worker:\n    def setup(self):\n        self.executor = ThreadPoolExecutor(1)\n"
+        "        self.first = self.executor.submit(threading.get_ident).result()\n"
+        "    def execute(self):\n"
+        "        return self.executor.submit(threading.get_ident).result() == self.first\n"
+    )
+    assert [runtime.run(iteration).output for iteration in range(3)] == [True] * 3
