@@ -8,7 +8,7 @@ exactly once. A runtime has a session of its own, so that what an old one still 
 |-----------|--------------------------------|-------------------------------------------------|
 | COLD      | no runtime                     | assigned -> PREPARING                           |
 | PREPARING | module, datasets are fetched   | prepared -> STARTING; failed -> COLD            |
-| STARTING  | the runtime imports the module | ready -> RUNNING or WARM; failed, gone -> COLD  |
+| STARTING  | the runtime imports packages   | ready -> RUNNING or WARM; failed, gone -> COLD  |
 | WARM      | the runtime waits              | assigned -> RUNNING; gone -> COLD               |
 | RUNNING   | an attempt runs                | ended -> RUNNING or WARM; gone -> COLD          |
 | STOPPED   | final                          |                                                 |
@@ -300,8 +300,8 @@ class TaskMachine:
             self._give_up(AttemptState.INTERRUPTED, TaskError("PrepareTimeout", sentence))
         elif self.state is State.STARTING:
             sentence = (
-                f"The module of {name} was not imported within {self._limits.start:g} s: "
-                "move long work out of module level."
+                f"The process of {name} was not ready within {self._limits.start:g} s: the node is "
+                "overloaded, or what the module begins by importing takes too long."
             )
             self._give_up(AttemptState.FAILED, TaskError("StartTimeout", sentence))
         elif attempt is not None and attempt.verdict is not None:  # it would not end
