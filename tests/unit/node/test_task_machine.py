@@ -287,7 +287,7 @@ def test_preparing_and_starting_have_limits() -> None:
     ended = d.ended[second.instance]
     assert ended.state == A.FAILED
     assert ended.error is not None
-    assert "not imported within 30 s" in ended.error.sentence
+    assert "was not ready within 30 s" in ended.error.sentence
 
 
 def test_a_closed_connection_waits_for_the_exit() -> None:
