@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 _NEEDED = ("asyncio", "faulthandler", "json", "logging", "random", "traceback", "numpy")
 """What Manta imports in the course of time, and what these import in turn."""
+_STARTERS = {
+    "multiprocessing.popen_spawn_posix",
+    "multiprocessing.popen_forkserver",
+    "joblib.externals.loky",
+    "loky",
+}
 _WRAP = "main = __manta_main__(main)"
 
 
@@ -186,16 +192,17 @@ class Program:
         self._hidden = stems - sys.modules.keys()
         self._come_first = any(_is_library(stem) for stem in stems - {self.stem})
         self.compile([self.file])
-        if self.name != self.stem and self._links is not None:
-            self._link(self._links)
 
-    def _link(self, folder: str) -> None:
-        entry = path.join(self.folder, self.entry)
-        link = path.join(folder, self.name + ("" if self.is_package else ".py"))
+    def found(self, name: str) -> None:
+        """Told the name of a module that is imported. Once it is one that starts interpreters,
+        these find the entry by the name that it has here."""
+        if name not in _STARTERS or self.name == self.stem or self._links is None:
+            return
+        link = path.join(self._links, self.name + ("" if self.is_package else ".py"))
         try:
-            makedirs(folder, exist_ok=True)
+            makedirs(self._links, exist_ok=True)
             if not path.lexists(link):
-                symlink(entry, link)
+                symlink(path.join(self.folder, self.entry), link)
         except OSError:  # no room: only a pool of processes would need it, and says so
             return
 
@@ -237,6 +244,8 @@ class Program:
         sys.path[at:at] = self._folders
         if self.name != self.stem and self._links is not None:
             sys.path.append(self._links)
+            for name in _STARTERS & sys.modules.keys():
+                self.found(name)
         assert self._hidden is not None
         if not self._hidden.isdisjoint(sys.modules):  # what packages import is not the user's yet
             for name in [name for name in sys.modules if name.partition(".")[0] in self._hidden]:

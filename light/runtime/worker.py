@@ -438,10 +438,15 @@ class _Template:
             attempt.doing, shared.imports = name, False
             attempt.imported()
 
-        self._imports.notice = self._notice
+        self._imports.notice = self._note_import
         began = time.monotonic()
         program.load(imported)
         self._importing = time.monotonic() - began
+
+    def _note_import(self, name: str) -> None:
+        self._program.found(name)
+        if self._notice is not None:
+            self._notice(name)
 
     def _tell_if_dear(self, attempt: Attempt) -> None:
         """Says once what importing the user's own files costs each attempt."""

@@ -61,10 +61,10 @@ def test_a_module_that_cannot_be_imported(
     dies = kind in ("Exited", "Killed")
     runtime = start("print('before')\n" + source if dies else source)
     for iteration in range(2):
-        error = runtime.run(iteration).error
-        assert error.kind == kind
-        assert error.sentence.startswith(sentence)
-        assert not dies or "before" in error.last_lines
+        ended = runtime.run(iteration)
+        assert ended.error.kind == kind
+        assert ended.error.sentence.startswith(sentence)
+        assert not dies or ended.lines("stdout") == ["before"]
 
 
 @pytest.mark.parametrize(
