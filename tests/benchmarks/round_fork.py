@@ -31,8 +31,10 @@ FORMS = {
         "        self.logger.info('x')\n        self.world.globals['x'] = 1\n"
     ),
     "resident": "class Worker:\n    def execute(self):\n        pass\n",
-    "spawn": "from manta.light import World\nWorld().iteration\n" + FORK,
-    "spawn, numpy imported": "import numpy\nfrom manta.light import World\nWorld().iteration\n"
+    "reads World while it is imported": "from manta.light import World\nWorld().iteration\n" + FORK,
+    "200 classes of its own": "".join(
+        f"class C{n}:\n    def f(self, x):\n        return x + {n}\n" for n in range(200)
+    )
     + FORK,
 }
 BARE = """

@@ -138,6 +138,23 @@ def test_installed_packages_are_imported_once_and_draw_anew(
         assert len(set(column)) == 4
 
 
+def test_a_tracker_that_a_package_started_is_not_the_rounds(start: Start, installed: Path) -> None:
+    (installed / "lab.py").write_text(
+        "from multiprocessing import resource_tracker\nresource_tracker.ensure_running()\n"
+        "pid = resource_tracker._resource_tracker._pid\n"
+    )
+    runtime = start("""
+        import lab
+        from multiprocessing import resource_tracker
+        def main():
+            resource_tracker.ensure_running()
+            return lab.pid, resource_tracker._resource_tracker._pid
+    """)
+    templates, own = zip(*(runtime.run(iteration).output for iteration in range(3)), strict=True)
+    assert len(set(templates)) == 1
+    assert len({*own, *templates}) == 4
+
+
 def test_a_package_that_starts_a_thread_is_imported_by_each_attempt_and_said_so(
     start: Start, installed: Path
 ) -> None:
