@@ -100,8 +100,12 @@ def whole_characters(text: bytes, limit: int) -> int:
     return limit  # it is not UTF-8
 
 
-def frame(message: dict[str, Any]) -> bytes:
-    body: bytes = msgpack.packb(message)
+NOT_TEXT = "surrogateescape"
+"""A node names files by any bytes, which Python's strings hold so; a task sends text alone."""
+
+
+def frame(message: dict[str, Any], unicode_errors: str = "strict") -> bytes:
+    body: bytes = msgpack.packb(message, unicode_errors=unicode_errors)
     return HEADER.pack(len(body)) + body
 
 
@@ -199,7 +203,7 @@ class MessageSocket:
         """Raises OSError."""
         if fds:
             message = {**message, "fds": len(fds)}
-        self.send_data(frame(message), fds)
+        self.send_data(frame(message, NOT_TEXT), fds)
 
     def send_data(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         """Sends a whole frame. Raises OSError."""
@@ -230,7 +234,7 @@ class MessageSocket:
         body = self._frames.next()
         if body is None:
             return None
-        message = msgpack.unpackb(body, strict_map_key=False)
+        message = msgpack.unpackb(body, strict_map_key=False, unicode_errors=NOT_TEXT)
         return message, self._frames.take(message.get("fds", 0))
 
     def shut(self) -> None:

@@ -56,7 +56,7 @@ def _holds_gpu() -> bool:
 
 def _openblas_threads() -> int:
     """How many threads the OpenBLAS libraries in this process may have started."""
-    with open("/proc/self/maps", errors="replace") as file:
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
         libraries = {
             line[line.index("/") :].strip()
             for line in file

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from manta.console.commands import as_json_option
+from manta.console.commands import as_json_option, check_utf8
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -156,5 +156,6 @@ def split_datasets(pairs: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(f"{pair!r} is not NAME=PATH.", param_hint="--dataset")
         if name in found:
             raise click.BadParameter(f"{name} is given twice.", param_hint="--dataset")
+        check_utf8(pair, "--dataset", "rename it, or map a link with another name")
         found[name.strip()] = path
     return found

@@ -75,6 +75,20 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+def check_utf8(text: str, where: str, remedy: str) -> None:
+    """Raises click.BadParameter for bytes that are no text, as a command line may have them."""
+    if not _is_utf8(text):
+        raise click.BadParameter(f"{text!r} is not UTF-8: {remedy}.", param_hint=where)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -162,9 +176,27 @@ def _outcome(
             code = Exit.LOCAL
         else:
             code = tell(error)
+    except UnicodeEncodeError as error:
+        if (sentence := _no_text(error)) is not None:
+            say_error(sentence)
+            code = Exit.USAGE
+        else:
+            code = tell(error)
     except Exception as error:
         code = tell(error)
     return code
+
+
+def _no_text(error: UnicodeEncodeError) -> str | None:
+    """A sentence about what was given to this command and is not UTF-8, else None."""
+    if error.reason != "surrogates not allowed":
+        return None
+    given = [("The argument", text) for text in sys.argv[1:]]
+    given += [(f"The variable {name}", text) for name, text in os.environ.items()]
+    for what, text in given:
+        if not _is_utf8(text):
+            return f"{what} is {text!r}, which is not UTF-8: write it in UTF-8, or rename the file."
+    return None
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO}

@@ -19,7 +19,7 @@ def _kept(report: str) -> str:
     """The file of the report, or the report itself when it can't be written."""
     try:
         fd, path = tempfile.mkstemp(prefix="manta-error-", suffix=".txt")
-        with open(fd, "w") as file:
+        with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(report)
     except OSError as error:
         return f"this, which could not be written to a file ({error.strerror}):\n{report}"

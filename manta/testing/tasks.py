@@ -289,7 +289,7 @@ def _loaded(
     source = os.fspath(task)
     if "\n" in source:
         file = folder / "module.py"
-        file.write_text(textwrap.dedent(source))
+        file.write_text(textwrap.dedent(source), "utf-8")
     else:
         file = Path(source).resolve()
         if not file.exists():

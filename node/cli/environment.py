@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from manta.console.commands import check_utf8
 from manta.node.cli.init import TOKEN, render, unanswered
 from manta.node.config import KEYS, NOUNS, PREFIX, Key, converted
 from manta.node.errors import VariableError
@@ -31,6 +32,7 @@ def from_environment(environment: Mapping[str, str]) -> str | None:
     for variable, text in sorted(given.items()):
         if variable not in _KEYS:
             raise VariableError(_unknown(variable))
+        check_utf8(text, variable, "a configuration is text, so rename what it names")
         answers[_KEYS[variable].path] = _read(_KEYS[variable], text)
     answers["identity.secured_token"] = TOKEN
     return render("default", answers)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from manta.console.commands import check_utf8
 from manta.console.local_manager import remembered_port
 from manta.node.config import KEYS, host_name, toml_lines, toml_value
 from manta.node.daemon.places import home
@@ -126,6 +127,9 @@ def render(name: str, answers: dict[str, Any]) -> str:
     tables: dict[str, dict[str, Any]] = {}
     for path, key in KEYS.items():
         answer = given[path]
+        for text in answer if isinstance(answer, list | tuple) else (answer,):
+            if isinstance(text, str):
+                check_utf8(text, key.option, "a configuration is text, so rename what it names")
         if answer is None and path in _ALWAYS:
             answer = _default(path, given)
         if key.type is dict:
@@ -175,4 +179,5 @@ def _pairs(answers: Any, option: str, form: str | None) -> dict[str, str]:
         if not (key and equals and value):
             raise click.BadParameter(f"{option} {answer!r} is not of the form {form}.")
         found[key] = os.path.abspath(os.path.expanduser(value)) if form == PATHS else value
+        check_utf8(found[key], option, "map a link to it, in another folder")
     return {key: value.replace("${", "$${") for key, value in found.items()}

@@ -22,7 +22,7 @@ def place_of(folder: Path) -> str:
 def _machine_id() -> str:
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
-            machine = Path(path).read_text().strip()
+            machine = Path(path).read_text("utf-8").strip()
         except OSError:
             continue
         if machine:

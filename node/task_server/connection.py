@@ -10,7 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from manta.light.wire import MAX_TO_NODE, Frames, frame, receive_bytes, send_frame
+from manta.light.wire import MAX_TO_NODE, NOT_TEXT, Frames, frame, receive_bytes, send_frame
 from manta.node.task_server.answers import failure
 from manta.node.task_server.sessions import Message, RequestChannel, RuntimeSession
 from manta.protocol.values import BlobRef
@@ -100,7 +100,8 @@ class TaskConnection:
                 fds = [opened]
             elif along:
                 fds = along
-            data = memoryview(frame({**message, "fds": len(fds)} if fds else message))
+            whole = {**message, "fds": len(fds)} if fds else message
+            data = memoryview(frame(whole, NOT_TEXT))
             sent = send_frame(self.socket, data, fds)
         except BlobMissing as error:
             number = message["n"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from manta.cli.exit_codes import LocalError
-from manta.console.commands import as_json_option, say
+from manta.console.commands import as_json_option, check_utf8, say
 
 SWARM = '''"""Run me: manta run {folder}/swarm.py --nodes 3"""
 
@@ -99,12 +99,13 @@ def new(folder: Path, as_json: bool) -> None:
         raise click.UsageError(
             f"{folder.name!r} does not make a class name: begin it with a letter."
         )
+    check_utf8(str(folder), "FOLDER", "name another folder")
     if folder.exists():
         raise click.UsageError(f"{folder} already exists: name another folder.")
     try:
         folder.mkdir(parents=True)
         for file, template in FILES.items():
-            (folder / file).write_text(template.format(folder=folder, name=name))
+            (folder / file).write_text(template.format(folder=folder, name=name), "utf-8")
     except OSError as error:
         raise LocalError(
             f"{folder} cannot be written: {error.strerror}; name another folder."

@@ -132,7 +132,7 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
 def check(folder: Path) -> list[str]:
     """Returns a sentence for each deviation from the manifest."""
     try:
-        wanted = json.loads((folder / MANIFEST).read_text())["files"]
+        wanted = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
     except (OSError, ValueError, KeyError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is damaged"
         return [f"{folder / MANIFEST} cannot be read ({why}): pull the swarm again."]
@@ -177,7 +177,7 @@ def _readable(folder: Path, name: str, value: Any) -> None:
         value = value.item()
     leaves = dict(_leaves(value, ""))
     if not any(hasattr(leaf, "shape") for leaf in leaves.values()):
-        (folder / f"{name}.json").write_text(json_form.dumps(value, indent=2) + "\n")
+        (folder / f"{name}.json").write_text(json_form.dumps(value, indent=2) + "\n", "utf-8")
         return
     import numpy
 
@@ -225,4 +225,4 @@ def _lines(path: Path, items: Iterable[Any]) -> None:
 
 
 def _json(path: Path, content: object) -> None:
-    path.write_text(json_form.dumps(content, indent=2) + "\n")
+    path.write_text(json_form.dumps(content, indent=2) + "\n", "utf-8")

@@ -141,7 +141,7 @@ def _of_folder(folder: Path) -> History:
     from manta.apis.overviews import EventOverview, LogOverview, MetricsOverview, SwarmOverview
 
     try:
-        content = json.loads((folder / "swarm.json").read_text())
+        content = json.loads((folder / "swarm.json").read_text("utf-8"))
         swarm = convert(content["swarm"], SwarmOverview)
         events = _lines(folder / "events.ndjson", lambda line: convert(line, EventOverview))
         metrics = _lines(

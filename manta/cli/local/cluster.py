@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from manta.apis.errors import ApiClosed, DatasetMissing
 from manta.cli.exit_codes import LocalError
 from manta.cli.local import caretaker
+from manta.console.commands import check_utf8
 from manta.console.extras import missing
 from manta.console.interrupts import Interrupts
 from manta.console.modules import module_command
@@ -57,7 +58,7 @@ class Child:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def tail(self) -> list[str]:
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        text = self.log.read_text("utf-8", errors="replace") if self.log.exists() else ""
         return text.splitlines()[-TAIL:]
 
     def describe_end(self) -> str:
@@ -189,7 +190,7 @@ class LocalCluster:
                 ),
             )
             config = self.folder / f"{alias}.toml"
-            config.write_text(node_config(alias, ports[0], mapping, self._runner))
+            config.write_text(node_config(alias, ports[0], mapping, self._runner), "utf-8")
             self._spawn(
                 alias, alias, ["manta.node", "--config", str(config), "--state", str(state)]
             )
@@ -363,11 +364,14 @@ def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[s
             if "{i}" in pattern and index:
                 hint = f" ({{i}} counts from 0 to {index}: give fewer --nodes, or make the file)"
             raise DatasetMissing(f"The dataset {name!r} of {alias} is not there: {path}{hint}.")
+        check_utf8(str(path), "--dataset", "map a link to it, in another folder")
         paths[name] = path
     return paths
 
 
 def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
         file.write(text)

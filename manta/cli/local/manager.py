@@ -87,7 +87,8 @@ def start_in_background(home: Home, command: list[str]) -> Started:
                 stdout=subprocess.PIPE,  # has the first password, which must not go to a file
                 stderr=output,
                 start_new_session=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
             )
         try:
             interrupts.begin()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.light.wire import BrokenFrame, Frames, frame
+from manta.light.wire import NOT_TEXT, BrokenFrame, Frames, frame
 
 MESSAGES = st.lists(st.dictionaries(st.text(max_size=5), st.binary(max_size=50), max_size=3))
 
@@ -39,3 +40,10 @@ def test_a_frame_that_is_too_long_is_refused_by_its_header() -> None:
 def test_descriptors_that_were_not_sent_cannot_be_taken() -> None:
     with pytest.raises(BrokenFrame, match="without the descriptors"):
         Frames(100).take(1)
+
+
+def test_a_node_names_files_by_any_bytes_and_a_task_sends_text() -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert b"caf\xe9" in frame({"folder": name}, NOT_TEXT)
+    with pytest.raises(UnicodeEncodeError):
+        frame({"folder": name})
