@@ -31,6 +31,8 @@ from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.security.keys import check_key, read_private
 
 ADMIN = "admin@localhost"
+MOST = 16 * 1024 * 1024
+"""Bytes of a file: about a hundred for each node."""
 
 
 class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +60,7 @@ def read(path: Path) -> Bootstrap:
     """Raises StartError."""
     try:
         thing = Thing(f"The bootstrap file {path}", "nobody was added", "correct it", "not valid")
-        content = read_stored(thing, json_decoder(Bootstrap).decode, read_private(path))
+        content = read_stored(thing, json_decoder(Bootstrap).decode, read_private(path, MOST))
         for key in (content.admin.key, *(node.key for node in content.nodes)):
             check_key(key)
     except KeyFileError as error:

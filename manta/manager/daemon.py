@@ -33,6 +33,12 @@ log = logging.getLogger("manta.manager")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
+    if lacking := missing("manager"):
+        sys.stderr.write(
+            f"The manager cannot start: it needs {', '.join(lacking)}, which is not installed: "
+            "pip install 'manta-swarm[manager]'.\n"
+        )
+        return CANNOT_START
     sys.setswitchinterval(SWITCH_INTERVAL)
     raise_descriptor_limit()
     logging.basicConfig(
@@ -48,12 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as of nohup
             signal.signal(number, lambda *_: stop.set())
-    if lacking := missing("manager"):
-        sys.stderr.write(
-            f"The manager cannot start: it needs {', '.join(lacking)}, which is not installed: "
-            "pip install 'manta-swarm[manager]'.\n"
-        )
-        return CANNOT_START
     try:
         manager = Manager(_settings(options), on_end=ended)
     except (ManagerError, TransportError) as error:

@@ -11,7 +11,7 @@ import msgspec
 
 from manta.console.local_manager import SETTINGS
 from manta.transports.codec.decoders import json_decoder
-from manta.transports.codec.stored import Thing, read_stored
+from manta.transports.codec.stored import Thing, read_stored_file
 
 T = TypeVar("T")
 
@@ -138,8 +138,8 @@ def _write(path: Path, content: msgspec.Struct) -> None:
 
 
 def _read(path: Path, kind: type[T], lost: str, remedy: str) -> T | None:
+    thing = Thing(str(path), lost, remedy)
     try:
-        content = path.read_bytes()
+        return read_stored_file(thing, json_decoder(kind).decode, path)
     except FileNotFoundError:
         return None
-    return read_stored(Thing(str(path), lost, remedy), json_decoder(kind).decode, content)

@@ -16,14 +16,17 @@ from typing import Any
 from manta.node.config.schema import FIELDS, KEYS, SECTIONS, Key, NodeConfig
 from manta.node.config.toml import line_of
 from manta.node.errors import ConfigError, Flaw, NoConfig
+from manta.transports.files import FileTooLarge, read_bounded
 
+MOST = 16 * 1024 * 1024
+"""Bytes of a configuration: a hundred thousand datasets."""
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> NodeConfig:
     """Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, MOST).decode()
         mode = path.stat().st_mode
     except FileNotFoundError:
         make = f"make one with `manta_node config init {path.stem}`"
@@ -31,6 +34,8 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> NodeConfig
     except UnicodeDecodeError as error:
         flaw = Flaw(f"it is not text in UTF-8 ({error.reason})", "write it anew")
         raise ConfigError(path, flaw) from None
+    except FileTooLarge as error:
+        raise ConfigError(path, Flaw(str(error), "write it anew")) from None
     except OSError as error:
         flaw = Flaw(f"it cannot be read: {error.strerror}", "it must be a file of this user's")
         raise ConfigError(path, flaw) from error

@@ -33,7 +33,9 @@ import msgspec
 from manta.node.errors import IdentityError, StateInUse, StorageError
 from manta.node.state.records import Identity, Member, Status
 from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.stored import Damaged, Thing, read_stored_file
 from manta.transports.errors import remedied
+from manta.transports.files import SMALL
 
 if TYPE_CHECKING:
     from manta.transports.security.keys import KeyPair
@@ -144,14 +146,17 @@ class StateFolder:
 
     def read_identity(self) -> Identity | None:
         """Returns None if the node has not enrolled. Raises IdentityError."""
+        remedy = "restore it, or delete it and enrol the node with a new token"
+        thing = Thing(f"{self.identity_file}", "whose node this is is not known", remedy)
         try:
-            return json_decoder(Identity).decode(self.identity_file.read_bytes())
+            return read_stored_file(thing, json_decoder(Identity).decode, self.identity_file)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except Damaged as error:
+            raise IdentityError(str(error)) from error
+        except OSError as error:
             raise IdentityError(
-                f"{self.identity_file} cannot be read ({error}); restore it, or delete it and "
-                "enrol the node with a new token."
+                f"{self.identity_file} cannot be read: {error.strerror}; {remedy}."
             ) from error
 
     def write_identity(self, identity: Identity) -> None:
@@ -163,9 +168,11 @@ class StateFolder:
 
     def read_status(self) -> Status | None:
         """Returns the last daemon's status, whether or not that daemon still runs."""
+        thing = Thing(f"{self.status_file}", "what its daemon last said is not known", "start it")
+        path = self.status_file
         try:
-            return json_decoder(Status).decode(self.status_file.read_bytes())
-        except (FileNotFoundError, ValueError):
+            return read_stored_file(thing, json_decoder(Status).decode, path, 16 * SMALL)
+        except (FileNotFoundError, Damaged):
             return None
 
     def write_status(self, status: Status) -> None:
@@ -176,9 +183,10 @@ class StateFolder:
 
     def read_member(self) -> Member | None:
         """Returns None for a node that belongs to no cluster of this machine."""
+        thing = Thing(f"{self.member_file}", "of which cluster it is one is not known", "join it")
         try:
-            return json_decoder(Member).decode(self.member_file.read_bytes())
-        except (FileNotFoundError, ValueError):
+            return read_stored_file(thing, json_decoder(Member).decode, self.member_file)
+        except (FileNotFoundError, Damaged):
             return None
 
     def write_member(self, member: Member) -> None:

@@ -6,6 +6,8 @@ import hashlib
 import platform
 from pathlib import Path
 
+from manta.transports.files import read_bounded
+
 
 def hardware_id(name: str) -> str:
     """Returns a hash of the machine's id and the configuration's name; "" if it has no id."""
@@ -22,7 +24,7 @@ def place_of(folder: Path) -> str:
 def _machine_id() -> str:
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
-            machine = Path(path).read_text("utf-8").strip()
+            machine = read_bounded(path).decode().strip()
         except OSError:
             continue
         if machine:

@@ -15,6 +15,7 @@ from manta.node.errors import PackageError, StorageError
 from manta.protocol.spec import MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES
 from manta.transports.codec.values import decode
 from manta.transports.errors import CorruptValue, MissingPackage
+from manta.transports.files import read_bounded
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer
@@ -31,9 +32,9 @@ def unpacked(folder: Path) -> str | None:
     None if there is none, or if it was changed: a plain process may write to its own module.
     """
     try:
-        kept, _, entry = (folder / ENTRY_FILE).read_text(encoding="utf-8").partition("\n")
+        kept, _, entry = read_bounded(folder / ENTRY_FILE).decode().partition("\n")
         return entry if kept == _hash(folder) else None
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None
 
 

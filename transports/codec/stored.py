@@ -7,11 +7,13 @@ what is damaged, what is lost with it, and what to do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from manta.transports.errors import TransportError
+from manta.transports.files import SMALL, FileTooLarge, read_bounded
 
 B = TypeVar("B", bytes, str)
 T = TypeVar("T")
@@ -47,6 +49,17 @@ def read_stored(thing: Thing, decode: Callable[[B], T], content: B) -> T:
         return decode(content)
     except Exception as error:  # also UnicodeDecodeError, RecursionError, OverflowError
         raise Damaged(thing, _reason(error)) from error
+
+
+def read_stored_file(
+    thing: Thing, decode: Callable[[bytes], T], path: str | os.PathLike[str], bound: int = SMALL
+) -> T:
+    """Decodes a file of at most `bound` bytes. Raises OSError, Damaged."""
+    try:
+        content = read_bounded(path, bound)
+    except FileTooLarge as error:
+        raise Damaged(thing, str(error)) from error
+    return read_stored(thing, decode, content)
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from manta.transports.errors import KeyFileError, LocalTransportError, remedied
+from manta.transports.files import SMALL, FileTooLarge, read_at_most
 
 KEY_CHARACTERS = 40
 _Z85 = frozenset(
@@ -117,8 +118,8 @@ def check_private_folder(folder: str | os.PathLike[str]) -> None:
     _check_owner_and_mode(folder, status, 0o700)
 
 
-def read_private(path: str | os.PathLike[str]) -> str:
-    """Read a secret file of mode 0600. Raises KeyFileError."""
+def read_private(path: str | os.PathLike[str], bound: int = SMALL) -> str:
+    """Read a secret file of mode 0600 and at most `bound` bytes. Raises KeyFileError."""
     try:
         # Checked on the open file, so that it cannot be replaced in between.
         # Non-blocking, so that a FIFO at this path is an error and not a hang.
@@ -134,7 +135,11 @@ def read_private(path: str | os.PathLike[str]) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise KeyFileError(f"{path} is not a file: move it away")
         _check_owner_and_mode(path, status, 0o600)
-        return os.read(fd, 65536).decode("utf-8")
+        return read_at_most(fd, bound).decode("utf-8")
+    except FileTooLarge as error:
+        raise KeyFileError(f"{path} is not what it should be: {error}; correct the path") from None
+    except OSError as error:
+        raise KeyFileError(f"cannot read {path}: {remedied(error)}") from error
     except UnicodeDecodeError:
         raise KeyFileError(
             f"{path} is damaged: restore it from a backup, or delete it to start anew"

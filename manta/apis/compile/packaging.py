@@ -21,6 +21,7 @@ from manta.apis.compile.imports import imports
 from manta.apis.errors import ModuleError
 from manta.apis.module import Module
 from manta.protocol.spec import MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES
+from manta.transports.files import FileTooLarge, read_bounded
 
 ENTRY = "__entry__"
 REQUIREMENTS = "requirements.txt"
@@ -188,11 +189,7 @@ def _take(root: Path, module: Module, files: dict[str, bytes]) -> None:
         content = _read(file, module)
         size += len(content)
         if size > MAX_PACKAGE_BYTES or len(files) >= MAX_PACKAGE_FILES:
-            raise ModuleError(
-                f"Module {module.name!r} is too large at {file}: a package has up to "
-                f"{MAX_PACKAGE_BYTES >> 20} MiB in {MAX_PACKAGE_FILES} files; data belongs "
-                "into a dataset or a global."
-            )
+            raise _too_large(file, module)
         if files.setdefault(path, content) != content:
             raise ModuleError(
                 f"Module {module.name!r} would contain two different files {path}: "
@@ -219,13 +216,23 @@ def _files(root: Path, module: Module) -> Iterator[tuple[str, Path]]:
             yield f"{root.name}/{inside}", file
 
 
+def _too_large(file: Path, module: Module) -> ModuleError:
+    return ModuleError(
+        f"Module {module.name!r} is too large at {file}: a package has up to "
+        f"{MAX_PACKAGE_BYTES >> 20} MiB in {MAX_PACKAGE_FILES} files; data belongs "
+        "into a dataset or a global."
+    )
+
+
 def _read(file: Path, module: Module) -> bytes:
     if not file.is_file():
         raise ModuleError(
             f"Module {module.name!r} contains {file}, which is not a regular file: remove it."
         )
     try:
-        return file.read_bytes()
+        return read_bounded(file, MAX_PACKAGE_BYTES)
+    except FileTooLarge:
+        raise _too_large(file, module) from None
     except OSError as error:
         raise ModuleError(
             f"{file} of module {module.name!r} can't be read ({error.strerror}): "

@@ -29,7 +29,7 @@ from manta.protocol.codes import Code
 from manta.protocol.tokens import USER_AUDIENCE, UnreadableToken, peek
 from manta.transports.addresses import join_address, join_host, split_host
 from manta.transports.codec.decoders import convert, json_decoder
-from manta.transports.codec.stored import Damaged, Thing, read_stored
+from manta.transports.codec.stored import Damaged, Thing, read_stored, read_stored_file
 from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.security.keys import (
     KeyPair,
@@ -203,8 +203,7 @@ def used_profile(folder: Path) -> str | None:
         "not valid",
     )
     try:
-        content = (folder / CONFIG).read_bytes()
-        return read_stored(thing, json_decoder(_Config).decode, content).profile
+        return read_stored_file(thing, json_decoder(_Config).decode, folder / CONFIG).profile
     except FileNotFoundError:
         return None
     except Damaged as error:
@@ -304,9 +303,9 @@ def check_host(host: object) -> tuple[str, int | None]:
 def local_server_key(folder: Path) -> str | None:
     """Returns the key of a manager of this home, so that its first user need not copy it."""
     try:
-        content = (folder / "manager" / "manager.json").read_bytes()
         thing = Thing("manager.json", "its key is not known", "start that manager again")
-        return read_stored(thing, json_decoder(_Local).decode, content).public_key
+        path = folder / "manager" / "manager.json"
+        return read_stored_file(thing, json_decoder(_Local).decode, path).public_key
     except (OSError, Damaged):
         return None  # none runs here
 
@@ -324,7 +323,7 @@ def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
         "not valid",
     )
     try:
-        return read_stored(thing, json_decoder(Profile).decode, path.read_bytes())
+        return read_stored_file(thing, json_decoder(Profile).decode, path)
     except FileNotFoundError:
         if not required:
             return Profile()

@@ -11,9 +11,11 @@ import msgspec
 
 from manta.apis.connect import profiles
 from manta.transports.codec.decoders import json_decoder
-from manta.transports.codec.stored import Damaged, Thing, read_stored
+from manta.transports.codec.stored import Damaged, Thing, read_stored_file
 
 PROFILE = "up"
+MOST = 1024 * 1024
+"""Bytes of the state file, which lists all nodes."""
 
 
 class Up(msgspec.Struct, frozen=True):
@@ -49,7 +51,7 @@ def read(home: Path) -> Up | None:
     """Reads the state file, whether or not `manta up` still runs; None if it is damaged, too."""
     thing = Thing(f"{file(home)}", "what `manta up` began is not known", "run it again")
     try:
-        return read_stored(thing, json_decoder(Up).decode, file(home).read_bytes())
+        return read_stored_file(thing, json_decoder(Up).decode, file(home), MOST)
     except (FileNotFoundError, Damaged):
         return None
 

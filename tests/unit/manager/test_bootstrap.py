@@ -80,3 +80,16 @@ def test_without_a_file_there_is_an_administrator_with_a_password_of_his_own() -
     assert (user.email, user.role) == (bootstrap.ADMIN, "admin")
     assert password not in user.password
     assert verify_password(user.password, password)
+
+
+def test_a_file_for_many_nodes_is_read_whole(tmp_path: Path) -> None:
+    nodes = [{"alias": f"node-{n}", "key": f"{n:040}"} for n in range(5000)]
+    path = write(tmp_path, {**GOOD, "nodes": nodes})
+    assert path.stat().st_size > 5 * 64 * 1024
+    assert len(bootstrap.read(path).nodes) == 5000
+
+
+def test_a_file_that_cannot_be_one_is_refused_and_not_cut(tmp_path: Path) -> None:
+    path = write(tmp_path, " " * (bootstrap.MOST + 1))
+    with pytest.raises(StartError, match=r"bootstrap.json .* more than 16 MiB, the most that may"):
+        bootstrap.read(path)
