@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,10 @@ BASE = """FROM BASE
 RUN apt-get update -qq \\
     && apt-get install -qq -y --no-install-recommends python3-venv >/dev/null
 """
+
+
+OWNER = 12345
+"""The user id of the operator, which the image does not know."""
 
 
 def built(lab: DockerLab, folder: Path) -> str:
@@ -68,9 +73,45 @@ def test_a_node_in_its_image_enrols_runs_and_ends(lab: DockerLab, tmp_path: Path
         swarm_id = lab.run(api, lab.of(Module(code, name="task")))
         [task] = api.get_tasks(swarm_id)
         assert task.node_alias == "boxed"
-        assert task.output[0].startswith("/manta/state/nodes/default/tasks/")
+        assert task.output[0].startswith("/root/.manta/state/nodes/default/tasks/")
         assert task.output[1] is True
         client.stop(container, timeout=20)
         assert client.inspect_container(container)["State"]["ExitCode"] == 0
+    finally:
+        client.remove_container(container, force=True, v=True)
+
+
+@pytest.mark.parametrize("lab", [0], indirect=True)
+def test_it_reads_the_home_that_its_operator_mounts(lab: DockerLab, tmp_path: Path) -> None:
+    image = built(lab, tmp_path)
+    api = lab.api()
+    client = lab.engine.client
+    host, _, port = lab.file.nodes.removeprefix("tcp://").rpartition(":")
+    home = tmp_path / "home"
+    (home / "nodes").mkdir(parents=True)
+    (home / "nodes" / "edge.toml").write_text(
+        f"[identity]\nsecured_token = '{api.create_node_token('lab')}'\nalias = 'mounted'\n"
+        f"id = 'random'\n[network]\nmanager_host = '{host}'\nmanager_port = {port}\n"
+        "[containers]\nallow_unsandboxed = true\n"
+    )
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        os.chown(path, OWNER, OWNER)
+    config = client.create_host_config(network_mode="host", binds=[f"{home}:/root/.manta"])
+    container = client.create_container(
+        image, command=["start", "edge"], user=f"{OWNER}:{OWNER}", host_config=config
+    )["Id"]
+    client.start(container)
+    try:
+        lab.wait_until(
+            lambda: [n.alias for n in api.list_nodes("lab") if n.status == "CONNECTED"],
+            what=lambda: client.logs(container).decode(),
+        )
+        swarm_id = lab.run(api, lab.of(Module("import os\ndef main(): return os.getuid()\n")))
+        [task] = api.get_tasks(swarm_id)
+        assert (task.node_alias, task.output) == ("mounted", OWNER)
+        client.stop(container, timeout=20)
+        key = home / "state" / "nodes" / "edge" / "node.key"
+        assert key.stat().st_uid == OWNER
     finally:
         client.remove_container(container, force=True, v=True)
