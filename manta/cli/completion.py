@@ -138,8 +138,8 @@ def suggest(command: click.Command, group: str = "") -> None:
             suggest(below, str(command.name))
         return
     call = command.callback
-    if call is None:
-        return
+    if call is None or not {"token", "profile"} <= {parameter.name for parameter in command.params}:
+        return  # it asks no manager, or one of its own
 
     @functools.wraps(call)
     def callback(*arguments: Any, **options: Any) -> Any:
