@@ -25,6 +25,8 @@ settings.load_profile("manta")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # By a shell that runs this in the background; what tests start would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # by nohup
 
 GRACE = 2.0  # seconds, for what is about to end by itself
 TWINS = {"actors", "light", "node", "transports"}
