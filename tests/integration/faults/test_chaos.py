@@ -107,7 +107,9 @@ def test_swarms_end_as_they_should_whatever_process_dies_or_stands_still(
         try:
             for number in range(FAULTS):
                 fault(cluster, random.Random(f"{SEED}.{number}"))
-                assert not any(user.done() for user in users), "one of the users gave up"
+                for user in users:
+                    if user.done():
+                        pytest.fail(f"one of the users ended early: {user.exception()!r}")
         finally:
             over.set()
         print(f"{sum(user.result(120) for user in users)} swarms under {FAULTS} faults")
