@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from manta import Swarm, UserAPI
+from manta.apis.errors import NoAnswer
 from manta.apis.overviews import SwarmOverview
 from manta.cli.local.cluster import CLUSTER
 from manta.testing.clusters import client, running, wait_for_nodes
@@ -127,7 +128,11 @@ def swarms(
     count = 0
     with client(cluster) as api:
         while count == 0 or not over.is_set():
-            ended = api.wait_swarm(api.deploy_swarm(CLUSTER, make()), timeout=120)
+            try:
+                sent = api.deploy_swarm(CLUSTER, make())
+            except NoAnswer:  # the manager was killed meanwhile, and says nothing of it
+                continue
+            ended = api.wait_swarm(sent, timeout=120)
             assert ended.status == "COMPLETED", (ended.reason, api.collect_errors(ended))
             results = api.get_swarm_results(ended, "done")
             done = sorted(tuple(result.value) for result in results if result.counts)
