@@ -169,7 +169,7 @@ def _times(library: _Library, values: Sequence[Any], op: str) -> Any:
     present = [library.asarray(where(count == _NAT, 0, count)) for count in counts]
     outcome, _ = _integers(library, present, op)
     _check_fits(outcome, op, own.name, (-_INT64, _INT64), "give them in a coarser unit")
-    whole = library.made(outcome, library.int64, own.shape)
+    whole = library.made(outcome, library.int64, values[0].shape)
     return library.asarray(where(missing, _NAT, whole)).view(own.newbyteorder("=")).astype(own)
 
 

@@ -123,8 +123,7 @@ def test_integers_are_exact_or_refused_with_the_remedy(library: Any, dtype: str)
 
     def array(*values: int) -> Any:
         if library is Torch:
-            import torch
-
+            torch = pytest.importorskip("torch")
             return torch.tensor(values, dtype=getattr(torch, dtype))
         return np.array(values, dtype)
 
@@ -279,6 +278,11 @@ def test_times_have_what_means_something() -> None:
     assert (
         type(of("max", np.datetime64("2024-01-01"), np.datetime64("2025-01-01"))) is np.datetime64
     )
+    for shape in ((2,), (1,), (2, 1), (0,), ()):  # more counts of nanoseconds than 64 bits hold
+        instants = [np.full(shape, f"2026-01-0{day}", "M8[ns]") for day in range(1, 10)]
+        assert of("mean", *instants).shape == shape
+        assert (of("mean", *instants) == np.datetime64("2026-01-05")).all()
+        assert (of("max", *instants) == np.datetime64("2026-01-09")).all()
     with pytest.raises(TypeError, match=r"dtype datetime64\[D\], which has no sum"):
         of("sum", *days)
     with pytest.raises(TypeError, match=r"timedelta64\[s\], which has no prod"):
