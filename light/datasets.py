@@ -29,6 +29,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_IN_NUMPY = ("torch.float16", "torch.float32", "torch.float64")
 _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1a")
 
 
@@ -65,7 +66,11 @@ def load(path: MantaPath, call: str = "the path") -> Any:
 
 
 def load_numpy(path: MantaPath, call: str = "the path") -> Any:
-    """A file's arrays. Raises what `load` raises, and TypeError for formats without arrays."""
+    """A file's arrays; tensors of a dtype that numpy lacks become float32, which holds them.
+
+    Raises what `load` raises, UnsupportedData for tensors that numpy can't hold, and TypeError for
+    formats without arrays.
+    """
     value = load(path, call)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
@@ -73,9 +78,7 @@ def load_numpy(path: MantaPath, call: str = "the path") -> Any:
     if suffix in (".csv", ".parquet"):
         return value.to_numpy()
     if suffix == ".pt":
-        if isinstance(value, dict):
-            return {key: _array(tensor) for key, tensor in value.items()}
-        return _array(value)
+        return _arrays(value, path.name)
     raise TypeError(
         f"{path.name} holds no arrays that Manta can read: use get_binary_data() or dataset_path()."
     )
@@ -155,8 +158,27 @@ _READERS: dict[str, Callable[[MantaPath], Any]] = {
 }
 
 
-def _array(value: Any) -> Any:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+def _arrays(value: Any, where: str) -> Any:
+    """The tensors in a nest as arrays. Raises UnsupportedData."""
+    if isinstance(value, dict):
+        return {key: _arrays(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_arrays(item, f"{where}[{at}]") for at, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if not hasattr(value, "detach"):
+        return value
+    tensor = value.detach()
+    try:
+        tensor = tensor.resolve_conj().resolve_neg()
+        if tensor.is_floating_point() and str(tensor.dtype) not in _IN_NUMPY:
+            tensor = tensor.float()
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:
+        kind = f"{str(tensor.dtype).removeprefix('torch.')}, {tensor.layout}"
+        raise UnsupportedData(
+            f"{where} is a tensor that numpy can't hold ({kind}): read it with get_dataset(), "
+            "which gives the tensor."
+        ) from error
 
 
 def _package(name: str, path: MantaPath) -> Any:

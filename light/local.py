@@ -80,7 +80,10 @@ class Local:
         return io.BytesIO(self.dataset_path(name, path).read_bytes())
 
     def get_numpy_data(self, name: str, path: str = "") -> Any:
-        """An array from .npy, a dict of arrays from .npz or .pt, an array from .csv or .parquet."""
+        """An array from .npy, .csv or .parquet, a dict of arrays from .npz, and what a .pt holds.
+
+        Its tensors become arrays, of float32 where numpy lacks their dtype, such as bfloat16.
+        """
         from manta.light.datasets import load_numpy
 
         return load_numpy(self.dataset_path(name, path), _call(name, path))

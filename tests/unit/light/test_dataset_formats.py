@@ -182,3 +182,31 @@ def test_a_table_with_a_mark_of_utf8_is_read(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     (tmp_path / "x.csv").write_bytes("é,b\n1,2\n".encode("utf-8-sig"))
     assert list(load(MantaPath(tmp_path / "x.csv")).columns) == ["é", "b"]
+
+
+def test_tensors_of_any_dtype_make_arrays_or_are_named(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = MantaPath(tmp_path / "x.pt")
+    values = [0.5, -3.0, 256.0]
+    for dtype, found in {
+        "bfloat16": "float32",
+        "float8_e5m2": "float32",
+        "float16": "float16",
+        "float64": "float64",
+        "int8": "int8",
+    }.items():
+        torch.save(torch.tensor(values).to(getattr(torch, dtype)), path)
+        array = load_numpy(path)
+        assert array.dtype == found
+        assert array.tolist() == (values if "float" in dtype else [0, -3, 0])
+    torch.save(
+        {"net": [{"w": torch.ones(2, requires_grad=True)}, 3], "c": torch.tensor([1j]).conj()}, path
+    )
+    nest = load_numpy(path)
+    assert isinstance(nest["net"][0]["w"], np.ndarray)
+    assert (nest["net"][1], nest["c"].tolist()) == (3, [-1j])
+    torch.save({"net": [torch.eye(2).to_sparse()]}, path)
+    with pytest.raises(
+        UnsupportedData, match=r"x\.pt\['net'\]\[0\] is a .*sparse_coo.*get_dataset"
+    ):
+        load_numpy(path)
