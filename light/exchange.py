@@ -109,7 +109,8 @@ class Exchange:
             left = max(0.001, until - time.monotonic())  # another thread has received that one
 
     # Collectives: all instances of this task in this iteration make the same calls in the same
-    # order. An instance that is tried again finds what it and the others contributed before.
+    # order, with the same options. An instance that is tried again finds what it and the others
+    # contributed before.
 
     def all_reduce(
         self,
@@ -138,10 +139,12 @@ class Exchange:
         arguments.one_of("on_peer_lost", on_peer_lost, ("raise", "continue"))
         number = _next_number(2)
         goes_on = on_peer_lost == "continue"
-        _contribute(number, "all_reduce", value, to=None if goes_on else 0)
+        lost = on_peer_lost if goes_on else None
+        kind = _call("all_reduce", op=op, dtype=name, on_peer_lost=lost)
+        _contribute(number, kind, value, to=None if goes_on else 0)
         if self.rank:  # rank 0 reduces for all
             try:
-                (part,) = _collect(number + 1, "all_reduce", timeout, ranks=(0,))
+                (part,) = _collect(number + 1, kind, timeout, ranks=(0,))
             except PeerLost:
                 if not goes_on:
                     raise
@@ -150,15 +153,15 @@ class Exchange:
                     raise CollectiveError(part.value)
                 return part.value
         # A lost peer does not come back: what there is to reduce is the same for all.
-        parts = _collect(number, "all_reduce", timeout, on_loss=on_peer_lost)
+        parts = _collect(number, kind, timeout, on_loss=on_peer_lost)
         try:
             outcome = reduce([(part.rank, part.value) for part in parts], op, name)
         except Exception as error:
             if not self.rank:  # tell all why there is no outcome: outcomes are never text
-                _contribute(number + 1, "all_reduce", str(error) or type(error).__name__)
+                _contribute(number + 1, kind, str(error) or type(error).__name__)
             raise
         if not self.rank:
-            _contribute(number + 1, "all_reduce", outcome)
+            _contribute(number + 1, kind, outcome)
         return outcome
 
     def reduce_scatter(
@@ -172,11 +175,17 @@ class Exchange:
         arguments.one_of("op", op, OPS)
         name = arguments.dtype(dtype)
         number = _next_number(1)
-        form = form_of(value)  # arrays of different lengths would be cut at different places
-        for rank, part in enumerate(_split(value, self.size)):
-            _contribute(number, "reduce_scatter", [form, part], to=rank)
-        parts = _collect(number, "reduce_scatter", timeout)
-        check_forms([(part.rank, part.value[0]) for part in parts])
+        kind = _call("reduce_scatter", op=op, dtype=name)
+        own = _split(value, self.size)
+        # All are told what does not match: arrays of different lengths would be cut at different
+        # places, and of the parts in a list a rank sees its own only.
+        forms = [form_of(value), *(map(form_of, own) if isinstance(value, list | tuple) else ())]
+        for rank, part in enumerate(own):
+            _contribute(number, kind, [forms, part], to=rank)
+        parts = _collect(number, kind, timeout)
+        for at in range(len(forms)):
+            where = f"value[{at - 1}]" if at else "value"
+            check_forms([(part.rank, part.value[0][at]) for part in parts], where)
         return reduce([(part.rank, part.value[1]) for part in parts], op, name)
 
     def all_gather(self, value: Any, timeout: float | None = None) -> list[Any]:
@@ -214,16 +223,17 @@ class Exchange:
         if deadline is not None:
             deadline = arguments.seconds("deadline", deadline)
         number = _next_number(1)
-        _contribute(number, "gather", value, to=root)
+        kind = _call("gather", root=root)
+        _contribute(number, kind, value, to=root)
         if self.rank != root:
             return None
         if quorum is None and deadline is None:
-            return [_given(part) for part in _collect(number, "gather", timeout)]
+            return [_given(part) for part in _collect(number, kind, timeout)]
         enough = 1 if quorum is None else max(1, math.ceil(quorum * size - 1e-9))
         if deadline is None:
-            parts = _collect(number, "gather", timeout, enough=enough, on_loss="continue")
+            parts = _collect(number, kind, timeout, enough=enough, on_loss="continue")
         else:
-            parts = _collect(number, "gather", deadline, partial=True, on_loss="continue")
+            parts = _collect(number, kind, deadline, partial=True, on_loss="continue")
         found = {part.rank: _given(part) for part in parts}
         if len(found) < enough:
             alias = current().brief.alias
@@ -242,6 +252,7 @@ class Exchange:
         size = self.size
         root = arguments.rank("root", root, size)
         number = _next_number(1)
+        kind = _call("scatter", root=root)
         if self.rank == root:
             given: Any = values
             if not hasattr(given, "__len__") or len(given) != size:
@@ -250,9 +261,9 @@ class Exchange:
                     f"scatter() at its root takes {size} values, one for each rank, not {count}."
                 )
             for rank, value in enumerate(given):
-                _contribute(number, "scatter", value, to=rank)
+                _contribute(number, kind, value, to=rank)
             return given[root]
-        (part,) = _collect(number, "scatter", timeout, ranks=(root,))
+        (part,) = _collect(number, kind, timeout, ranks=(root,))
         return part.value
 
     def barrier(self, timeout: float | None = None) -> None:
@@ -337,6 +348,12 @@ def _next_number(count: int) -> int:
     number = brief.collectives
     brief.collectives += count
     return number
+
+
+def _call(operation: str, **options: Any) -> str:
+    """A collective with the options that must be the same for all instances; None is left out."""
+    given = ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
+    return f"{operation}({given})"
 
 
 def _contribute(number: int, kind: str, value: Any, to: int | None = None) -> None:

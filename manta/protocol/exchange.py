@@ -58,6 +58,7 @@ class ClaimsReturned(Message, frozen=True):
 class Contributed(Message, frozen=True):
     """An instance's part in a collective of its task; `number` counts these from 0 in an iteration.
 
+    `kind` is what it called, with what must be the same for all, as in "all_reduce(op='sum')".
     `to` is the rank that it is for, None for all. Of several attempts, the first to contribute
     counts, so that all see the same. `value` is None in a barrier.
     """

@@ -42,7 +42,7 @@ from manta.protocol.exchange import (
 from manta.protocol.values import BlobRef, Payload
 
 Topic = tuple[str | int, ...]
-"""What a reader waits for; its first element is a kind."""
+"""What a reader waits for; its first element is a kind. The empty one stands for all."""
 
 
 class Sender(NamedTuple):
@@ -99,10 +99,15 @@ class Channel:
             self.match()
 
 
+def operation(kind: str) -> str:
+    """Of what an instance called, without its options."""
+    return kind.partition("(")[0]
+
+
 @dataclass
 class Collective:
     kinds: dict[int, str] = field(default_factory=dict)
-    """By rank: which operation it called."""
+    """By rank: what it called."""
     parts: dict[tuple[int, int | None], Payload | None] = field(default_factory=dict)
     """By rank, and the rank that the part is for; None stands for all."""
 
@@ -154,6 +159,8 @@ class Exchange:
                 collective = self.collectives.setdefault(key, Collective())
                 collective.kinds.setdefault(at.index, kind)
                 collective.parts.setdefault((at.index, to), value)
+                if collective.kinds[at.index] != next(iter(collective.kinds.values())):
+                    return ()  # all have to hear of it, who is ahead by one call too
                 return ("collective", *key)
             case LockWanted(name=name):
                 queue = self.locks.setdefault(name, [])

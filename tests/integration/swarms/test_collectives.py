@@ -103,6 +103,51 @@ def test_values_of_other_forms_are_told_to_all_instances_which_then_go_on(api: U
     assert got == [[words, words, 3]] * 3
 
 
+def test_other_options_of_a_call_are_told_to_all_instances_which_then_go_on(api: UserAPI) -> None:
+    code = """
+        import numpy as np
+        from manta.light import World
+        from manta.light.errors import CollectiveError
+        def main():
+            world, told = World(), []
+            odd = world.rank == 2
+            for call in (
+                lambda: world.all_reduce(1.0, op="mean" if odd else "sum"),
+                lambda: world.all_reduce(np.ones(2, "f4"), dtype="float64" if odd else None),
+                lambda: world.all_reduce(1.0, on_peer_lost="continue" if odd else "raise"),
+                lambda: world.reduce_scatter(np.ones(3), op="max" if odd else "sum"),
+                lambda: world.reduce_scatter([np.ones(1), np.ones(1 + odd), np.ones(1)]),
+            ):
+                try:
+                    told.append(call())
+                except CollectiveError as error:
+                    told.append(str(error))
+            world.gather(1, root=1 if odd else 2)  # nobody waits
+            try:
+                world.barrier()
+            except CollectiveError as error:
+                told.append(str(error))
+            return [*told, world.all_reduce(1, timeout=20)]
+        """
+    same = "all instances of 'code' must make the same calls in the same order."
+    sides = [
+        ("all_reduce(op='sum')", "all_reduce(op='mean')"),
+        ("all_reduce(op='sum')", "all_reduce(op='sum', dtype='float64')"),
+        ("all_reduce(op='sum')", "all_reduce(op='sum', on_peer_lost='continue')"),
+        ("reduce_scatter(op='sum')", "reduce_scatter(op='max')"),
+        ("gather(root=2)", "gather(root=1)"),
+    ]
+    for *told, after in outputs(api, One(code, timeout=30)):
+        assert after == 3
+        part = told.pop(4)
+        assert part.startswith("value[1] of rank 0 is an array of shape (1,)")
+        assert "of rank 2 an array of shape (2,)" in part
+        for sentence, called in zip(told, sides, strict=True):
+            assert sentence.endswith(same)
+            assert all(side in sentence for side in called), sentence
+            assert "code.2" in sentence
+
+
 def test_what_cannot_be_reduced_is_told_to_all_instances(api: UserAPI) -> None:
     got = outputs(
         api,

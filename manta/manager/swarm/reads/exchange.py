@@ -13,9 +13,9 @@ from typing import assert_never
 from manta.actors.errors import Refused
 from manta.manager.placement.nodes import listed
 from manta.manager.swarm import networks
-from manta.manager.swarm.exchange import Collective, Route, Sender, Topic
+from manta.manager.swarm.exchange import Collective, Route, Sender, Topic, operation
 from manta.manager.swarm.machine import SwarmMachine
-from manta.manager.swarm.reads.meetings import Nodes, deadlock
+from manta.manager.swarm.reads.meetings import Nodes, deadlock, has_waited, outcome_is_read
 from manta.manager.swarm.sentences import label
 from manta.manager.swarm.state import Phase, SwarmData, TaskRun
 from manta.protocol.base import Instance
@@ -200,13 +200,8 @@ def _contributions(data: SwarmData, read: ReadContributions, nodes: Nodes) -> Ex
     collective = data.exchange.collectives.get(key) or Collective()
     if problem := _cannot_meet(data, at, run):
         return _never("CollectiveError", problem)
-    for rank, kind in collective.kinds.items():
-        if kind != read.kind:
-            return _never(
-                "CollectiveError",
-                f"{label(data.live[at])} called {read.kind} where {at.alias}.{rank} called {kind}: "
-                f"all instances of {at.alias!r} must make the same calls in the same order.",
-            )
+    if problem := _differ(data, read):
+        return _never("CollectiveError", problem)
     wanted = read.ranks or range(run.size)
     there = {  # a part for the reader alone goes before one for all
         rank: collective.parts[key]
@@ -226,11 +221,36 @@ def _contributions(data: SwarmData, read: ReadContributions, nodes: Nodes) -> Ex
         return Exchanged(True, tuple(shown), more, tuple(lost))
     if lost and read.on_loss == "raise" and len(wanted) - len(lost) < enough:
         named = listed([_standing(run, rank) for rank in lost])
-        return _never("PeerLost", f"{read.kind} waits for {named} in vain.")
+        return _never("PeerLost", f"{operation(read.kind)} waits for {named} in vain.")
     if stuck := deadlock(data, read, nodes):
         return _never("CollectiveError", stuck)
     named = listed([_standing(run, rank) for rank in missing])
-    return Exchanged(False, sentence=f"{read.kind} waits for {named}")
+    return Exchanged(False, sentence=f"{operation(read.kind)} waits for {named}")
+
+
+def _calls(data: SwarmData, at: Instance, number: int) -> list[tuple[int, str]]:
+    """Who called what."""
+    found = data.exchange.collectives.get((at.iteration, at.alias, number))
+    return [] if found is None else list(found.kinds.items())
+
+
+def _differ(data: SwarmData, read: ReadContributions) -> str:
+    """Which two instances do not make the same call, or nothing.
+
+    Who did not wait in the call before this one hears of that one here.
+    """
+    at = read.instance
+    before, here = (_calls(data, at, number) for number in (read.number - 1, read.number))
+    heard = not outcome_is_read(read) and has_waited(dict(before).get(at.index), at.index)
+    for sides in ([] if heard else before, [(at.index, read.kind), *here]):
+        for rank, kind in sides:
+            first, other = sides[0]
+            if kind != other:
+                return (
+                    f"{at.alias}.{first} called {other} where {at.alias}.{rank} called {kind}: all "
+                    f"instances of {at.alias!r} must make the same calls in the same order."
+                )
+    return ""
 
 
 def _cannot_meet(data: SwarmData, at: Instance, run: TaskRun) -> str:

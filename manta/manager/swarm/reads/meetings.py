@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from manta.manager.placement.demand import resources_of
 from manta.manager.placement.nodes import NodeView, listed, places
+from manta.manager.swarm.exchange import operation
 from manta.manager.swarm.sentences import label
 from manta.manager.swarm.state import Attempt, Phase, SwarmData, TaskRun
 from manta.protocol.exchange import ReadContributions
@@ -24,9 +25,9 @@ Nodes = Callable[[], Sequence[NodeView]]
 def deadlock(data: SwarmData, read: ReadContributions, nodes: Nodes) -> str:
     """Why the collective can never be complete, or nothing: an instance is queued on a node of
     which every place is taken by instances that wait in this collective."""
-    if read.kind not in WAITS_FOR_ALL:
+    at, kind = read.instance, operation(read.kind)
+    if kind not in WAITS_FOR_ALL:
         return ""
-    at, kind = read.instance, read.kind
     run, come = data.runs[at.iteration][at.alias], _come(data, read)
     late = {one.node_id for one in _live(run) if _is_queued(one) and one.instance.index not in come}
     if not late:
@@ -60,7 +61,7 @@ def queued_behind(data: SwarmData, nodes: Nodes) -> str:
     for alias, number in latest.items():
         run = data.runs[data.iteration][alias]
         kinds = data.exchange.collectives[data.iteration, alias, number].kinds
-        kind = next(iter(kinds.values()))
+        kind = operation(next(iter(kinds.values())))
         if run.phase is not Phase.RUNNING or kind not in WAITS_FOR_ALL:
             continue
         late_on: dict[str, list[Attempt]] = {}
@@ -81,12 +82,23 @@ def queued_behind(data: SwarmData, nodes: Nodes) -> str:
     return f"{listed(said, '; ')}." if said else ""
 
 
+def outcome_is_read(read: ReadContributions) -> bool:
+    """Whether the wait is for what rank 0 makes of the values of an all_reduce: a collective of its
+    own, the next, in which all others wait."""
+    return operation(read.kind) == "all_reduce" and read.ranks == (0,)
+
+
+def has_waited(kind: str | None, rank: int) -> bool:
+    """Whether an instance that called this waited for others; None where it gave nothing."""
+    return kind is None or operation(kind) in WAITS_FOR_ALL or kind == f"gather(root={rank})"
+
+
 def _come(data: SwarmData, read: ReadContributions) -> frozenset[int]:
-    """Ranks that have come to the collective. In an all_reduce all but rank 0 wait for what it
-    makes of their values, which is a collective of its own, the next."""
-    at, numbers = read.instance, [read.number]
-    if read.kind == "all_reduce" and read.ranks == (0,):
-        numbers.append(read.number - 1)
+    """Ranks that have come to the collective."""
+    at, numbers = (
+        read.instance,
+        [read.number, *([read.number - 1] if outcome_is_read(read) else ())],
+    )
     found = (data.exchange.collectives.get((at.iteration, at.alias, one)) for one in numbers)
     return frozenset(rank for one in found if one is not None for rank, _ in one.parts)
 

@@ -221,6 +221,50 @@ def test_another_call_under_the_same_number_names_both(bench, make):
     assert "worker.0 called all_reduce where worker.1 called barrier" in never.sentence
 
 
+def test_other_options_of_a_call_are_told_to_all_who_wait_in_it_or_in_the_next(bench, make):
+    b = bench(make.task("worker"), nodes=4)
+    summed, mean = "all_reduce(op='sum')", "all_reduce(op='mean')"
+    contribute(b, make, 1, 3, kind=summed, to=0)
+    of_the_outcome = ReadContributions(worker(b, 1), 1, summed, ranks=(0,))
+    waiting = read(b, of_the_outcome)
+    assert not waiting.error
+    assert waiting.sentence == "all_reduce waits for worker.0 on node-1 (placed)"
+    actions = b.say(worker(b, 2), Contributed(worker(b, 2), 0, mean, make.value(2), 0))
+    assert Woken(()) in actions, "who waits for the outcome has to hear of it, too"
+    words = f"worker.1 called {summed} where worker.2 called {mean}: all instances of 'worker' must"
+    for ask in (
+        of_the_outcome,
+        ReadContributions(worker(b, 2), 1, mean, ranks=(0,)),
+    ):
+        assert read(b, ask).error == "CollectiveError"
+        assert read(b, ask).sentence.startswith(words)
+    here = read(b, ReadContributions(worker(b, 0), 0, summed))
+    assert here.sentence.startswith(f"worker.0 called {summed} where worker.2 called {mean}")
+    assert not read(b, ReadContributions(worker(b, 0), 2, "barrier")).error, "it can go on"
+
+
+def test_who_does_not_wait_in_a_call_is_told_in_the_next_that_others_made_another(bench, make):
+    b = bench(make.task("worker"), nodes=3)
+    contribute(b, make, 0, 1, kind="gather(root=2)", to=2)
+    contribute(b, make, 2, kind="gather(root=1)", to=1)
+    words = "worker.0 called gather(root=2) where worker.2 called gather(root=1)"
+    for index in range(3):
+        assert words in read(b, ReadContributions(worker(b, index), 1, "barrier")).sentence
+    contribute(b, make, 0, 1, kind="all_gather", number=4)
+    contribute(b, make, 2, kind="barrier", number=4)
+    for index in range(3):
+        assert read(b, ReadContributions(worker(b, index), 4, "barrier")).error
+        assert not read(b, ReadContributions(worker(b, index), 5, "barrier")).error, "it was told"
+
+
+def test_an_attempt_that_calls_something_else_than_the_one_before_is_told(bench, make):
+    b = bench(make.task("worker", retries=1), nodes=1)
+    contribute(b, make, 0, kind="all_gather")
+    b.end(worker(b, 0), "FAILED", "no")
+    found = read(b, ReadContributions(worker(b, 0), 0, "all_reduce(op='sum')"))
+    assert "called all_reduce(op='sum') where worker.0 called all_gather" in found.sentence
+
+
 def test_who_finishes_without_the_call_is_waited_for_in_vain(bench, make):
     b = bench(make.task("worker"), nodes=3)
     contribute(b, make, 0)
