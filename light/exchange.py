@@ -238,8 +238,8 @@ class Exchange:
         if len(found) < enough:
             alias = current().brief.alias
             missing = ", ".join(f"{alias}.{rank}" for rank in range(size) if rank not in found)
-            kind = PeerLost if deadline is None else Timeout
-            raise kind(f"gather has {len(found)} of {size} values: {missing} did not answer.")
+            error = PeerLost if deadline is None else Timeout
+            raise error(f"gather has {len(found)} of {size} values: {missing} did not answer.")
         return found
 
     def scatter(
