@@ -15,16 +15,16 @@ from typing import assert_never
 
 import msgspec
 
-from manta.actors import Actor, ExitReason, Refused, Timer
+from manta.actors import Actor, ExitReason, Timer
 from manta.manager import notices
 from manta.manager.context import BLOBS, STORE, Context, cluster_path
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
-from manta.manager.messages import CheckPeer, FromNode, FromUser, Sweep, SweepLater
+from manta.manager.messages import CheckPeer, FromNode, FromUser, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import PutSnapshot
 from manta.manager.store.records import SwarmRecord, UserRecord
-from manta.manager.swarm import plans, references, snapshots
+from manta.manager.swarm import references, snapshots
 from manta.manager.swarm.commits import Commit, Commits, Then
 from manta.manager.swarm.events import (
     Acknowledge,
@@ -33,17 +33,12 @@ from manta.manager.swarm.events import (
     Assign,
     Began,
     EntriesReceived,
-    GlobalSet,
     ManagerRestarted,
     NodeLost,
-    Paused,
     Publish,
     Released,
-    ResultsDeleted,
-    Resumed,
     Revoke,
     Rewound,
-    Started,
     StateChanged,
     Stopped,
     SwarmEvent,
@@ -68,8 +63,7 @@ from manta.manager.swarm.reads import queries
 from manta.manager.swarm.reads.lines import Lines
 from manta.manager.swarm.reads.meetings import queued_behind
 from manta.manager.swarm.reads.polls import ExchangePolls, Feeds, Situation
-from manta.protocol import user
-from manta.protocol.codes import Code
+from manta.manager.swarm.requests import Requests
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvedPeer
 from manta.protocol.node import (
     Assignment,
@@ -145,6 +139,17 @@ class SwarmSupervisor(Actor):
             self._writer,
             self._feeds,
             self._cluster,
+        )
+        self._requests = Requests(
+            self,
+            self._context,
+            self._view,
+            self._machine,
+            self._commits,
+            self._feeds,
+            self._lines,
+            self._feed,
+            self._has,
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
         """Messages are passed to these first; the actor does not end while one is not idle."""
@@ -255,7 +260,7 @@ class SwarmSupervisor(Actor):
                 exchange_queries.check_peer(self._machine, instance, node_id, alias)
                 return ResolvedPeer(node_id, alias)
             case FromUser():
-                return self._from_user(message)
+                return self._requests.answer(message)
             case NodeGone(node_id, reason):
                 self._feed(NodeLost(node_id, reason))
             case Noticed():
@@ -430,97 +435,12 @@ class SwarmSupervisor(Actor):
     def _has(self, blob: BlobRef) -> bool:
         return blob.digest in self._commits.blobs or self._context.holds(blob.digest)
 
-    # Requests of users.
-
-    def _from_user(self, request: FromUser) -> object:
-        machine, by = self._machine, request.user.name
-        match request.message:
-            case user.StartSwarm():
-                self._expect("started", SwarmState.PENDING)
-                if self._view.stopped:
-                    raise Refused(
-                        Code.WRONG_STATE,
-                        "The cluster of this swarm is stopped; start it (manta cluster start).",
-                    )
-                return self._carry_out(Started())
-            case user.StopSwarm(force=force):
-                self._expect("stopped", SwarmState.PENDING, SwarmState.ACTIVE, SwarmState.PAUSED)
-                return self._carry_out(Stopped(by, force))
-            case user.PauseSwarm():
-                self._expect("paused", SwarmState.ACTIVE)
-                return self._carry_out(Paused(by))
-            case user.ResumeSwarm():
-                self._expect("resumed", SwarmState.PAUSED)
-                return self._carry_out(Resumed(by))
-            case user.SetGlobal(tag=tag, value=value):
-                self._expect("written to", *(s for s in SwarmState if not s.final))
-                if isinstance(value, BlobRef) and not self._has(value):
-                    raise Refused(
-                        Code.BLOB_MISSING, f"The value of {tag!r} was not pushed; push it again."
-                    )
-                return self._carry_out(GlobalSet(tag, value), Ok())
-            case user.DeleteResults(tag=tag, iteration=iteration):
-                count = queries.deletable(machine, tag, iteration)
-                answer = user.DeletedResults(count)
-                self._carry_out(ResultsDeleted(by, tag, iteration), answer)
-                self._commits.when_durable(self._sweep)
-            case user.GetSwarm():
-                return self._feeds.info
-            case user.ExplainSwarm():
-                plan = queries.explain(machine, self._view.node_views_for(self._swarm_id))
-                told = tuple(notice.sentence for notice in self._situation().notices)
-                plan = msgspec.structs.replace(plan, notices=told)
-                plans.answer(self, self._context, plan, self.defer())
-            case user.GetTasks(iteration=iteration, after=after):
-                return queries.tasks(machine, iteration, after)
-            case user.SelectGlobal(tag=tag):
-                return user.SelectedGlobal(machine.global_value(tag)[0])
-            case user.ListGlobalTags():
-                return user.GlobalTags(machine.global_tags())
-            case user.WaitSwarm() as wait:
-                self._feeds.wait(wait, self.defer())
-            case user.ReadFeed() as read:
-                queries.check_filters(machine, read, self._view.aliases)
-                reader = self._lines if read.feed == "logs" else self._feeds
-                reader.read(read, self.defer())
-            case _:
-                return super().receive(request.message)
-        return None
-
     def _situation(self) -> Situation:
         shown = self._commits.shown
         trouble, now = self._context.trouble, self.clock.now()
         found = notices.of_swarm(self._view, shown, trouble, now)
         info = notices.shown(self._view, shown, trouble, now)
         return Situation(info, found, self.clock.wall(), self._commits.settled)
-
-    def _expect(self, done: str, *states: SwarmState) -> None:
-        if self._machine.state in states:
-            return
-        raise Refused(
-            Code.WRONG_STATE,
-            f"The swarm {self._commits.info.name!r} ({self._swarm_id}) is {self._machine.state} "
-            f"and cannot be {done}; only a swarm that is {' or '.join(states)} can.",
-        )
-
-    def _carry_out(self, event: SwarmEvent, answer: object = None) -> object:
-        if self._writer.trouble is not None:
-            raise Refused(Code.STORAGE, f"{self._writer.trouble} Nothing was changed.")
-        reply = self.defer()
-
-        def then(error: StoreError | None) -> None:
-            if error is None:
-                reply.set(answer or self._commits.shown)
-            else:
-                sentence = f"{error} It takes effect as soon as it can be stored."
-                reply.fail(Refused(Code.STORAGE, sentence))
-
-        self._feed(event, then)
-        return None
-
-    def _sweep(self, error: StoreError | None) -> None:
-        if error is None:
-            self.notify(BLOBS, Sweep())
 
     def _lengths(self) -> dict[str, int]:
         data = self._machine.data

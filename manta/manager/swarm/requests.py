@@ -1,0 +1,135 @@
+"""Answers what users ask of one swarm: its reads at once, its changes once they are durable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from manta.actors import Actor, Refused
+from manta.manager.context import BLOBS, Context
+from manta.manager.errors import StoreError
+from manta.manager.messages import FromUser, Sweep
+from manta.manager.swarm import plans
+from manta.manager.swarm.commits import Commits, Then
+from manta.manager.swarm.events import (
+    GlobalSet,
+    Paused,
+    ResultsDeleted,
+    Resumed,
+    Started,
+    Stopped,
+    SwarmEvent,
+)
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads import queries
+from manta.manager.swarm.reads.lines import Lines
+from manta.manager.swarm.reads.polls import Feeds
+from manta.manager.views import ClusterView
+from manta.protocol import user
+from manta.protocol.codes import Code
+from manta.protocol.node import Ok
+from manta.protocol.states import SwarmState
+from manta.protocol.values import BlobRef
+
+
+@dataclass
+class Requests:
+    """`feed` hands an event to the machine and stores it, `has` says whether a blob is here."""
+
+    actor: Actor
+    context: Context
+    view: ClusterView
+    machine: SwarmMachine
+    commits: Commits
+    feeds: Feeds
+    lines: Lines
+    feed: Callable[[SwarmEvent, Then], None]
+    has: Callable[[BlobRef], bool]
+
+    def answer(self, request: FromUser) -> object:
+        """None if the answer comes later. Raises Refused."""
+        machine, by = self.machine, request.user.name
+        match request.message:
+            case user.StartSwarm():
+                self._expect("started", SwarmState.PENDING)
+                if self.view.stopped:
+                    raise Refused(
+                        Code.WRONG_STATE,
+                        "The cluster of this swarm is stopped; start it (manta cluster start).",
+                    )
+                self._carry_out(Started())
+            case user.StopSwarm(force=force):
+                self._expect("stopped", SwarmState.PENDING, SwarmState.ACTIVE, SwarmState.PAUSED)
+                self._carry_out(Stopped(by, force))
+            case user.PauseSwarm():
+                self._expect("paused", SwarmState.ACTIVE)
+                self._carry_out(Paused(by))
+            case user.ResumeSwarm():
+                self._expect("resumed", SwarmState.PAUSED)
+                self._carry_out(Resumed(by))
+            case user.SetGlobal(tag=tag, value=value):
+                self._expect("written to", *(s for s in SwarmState if not s.final))
+                if isinstance(value, BlobRef) and not self.has(value):
+                    raise Refused(
+                        Code.BLOB_MISSING, f"The value of {tag!r} was not pushed; push it again."
+                    )
+                self._carry_out(GlobalSet(tag, value), Ok())
+            case user.DeleteResults(tag=tag, iteration=iteration):
+                count = queries.deletable(machine, tag, iteration)
+                answer = user.DeletedResults(count)
+                self._carry_out(ResultsDeleted(by, tag, iteration), answer)
+                self.commits.when_durable(self._sweep)
+            case user.GetSwarm():
+                return self.feeds.info
+            case user.ExplainSwarm():
+                plan = queries.explain(machine, self.view.node_views_for(machine.data.swarm_id))
+                told = tuple(notice.sentence for notice in self.feeds.situation().notices)
+                plan = msgspec.structs.replace(plan, notices=told)
+                plans.answer(self.actor, self.context, plan, self.actor.defer())
+            case user.GetTasks(iteration=iteration, after=after):
+                return queries.tasks(machine, iteration, after)
+            case user.SelectGlobal(tag=tag):
+                return user.SelectedGlobal(machine.global_value(tag)[0])
+            case user.ListGlobalTags():
+                return user.GlobalTags(machine.global_tags())
+            case user.WaitSwarm() as wait:
+                self.feeds.wait(wait, self.actor.defer())
+            case user.ReadFeed() as read:
+                queries.check_filters(machine, read, self.view.aliases)
+                reader = self.lines if read.feed == "logs" else self.feeds
+                reader.read(read, self.actor.defer())
+            case _:
+                return Actor.receive(self.actor, request.message)
+        return None
+
+    def _expect(self, done: str, *states: SwarmState) -> None:
+        if self.machine.state in states:
+            return
+        raise Refused(
+            Code.WRONG_STATE,
+            f"The swarm {self.commits.info.name!r} ({self.machine.data.swarm_id}) is "
+            f"{self.machine.state} and cannot be {done}; only a swarm that is "
+            f"{' or '.join(states)} can.",
+        )
+
+    def _carry_out(self, event: SwarmEvent, answer: object = None) -> None:
+        """Answers once it is durable. Raises Refused."""
+        trouble = self.commits.writer.trouble
+        if trouble is not None:
+            raise Refused(Code.STORAGE, f"{trouble} Nothing was changed.")
+        reply = self.actor.defer()
+
+        def then(error: StoreError | None) -> None:
+            if error is None:
+                reply.set(answer or self.commits.shown)
+            else:
+                sentence = f"{error} It takes effect as soon as it can be stored."
+                reply.fail(Refused(Code.STORAGE, sentence))
+
+        self.feed(event, then)
+
+    def _sweep(self, error: StoreError | None) -> None:
+        if error is None:
+            self.actor.notify(BLOBS, Sweep())
