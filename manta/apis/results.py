@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from manta.apis import checks, exports
 from manta.apis.errors import Ambiguous, InvalidArgument, MissingPackage, NotFound
-from manta.protocol.names import file_name
+from manta.protocol.names import file_name, meant
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -133,13 +133,14 @@ class Results(Sequence[Result]):
             return self._where(lambda result: result.node_id == ids[0])
         if ids:
             raise Ambiguous(f"{name!r} fits {len(ids)} nodes: give more of the id.")
-        there = "there are none at all"
+        there, near = "there are none at all", ""
         if self:
             nodes = dict.fromkeys(result.node_alias for result in self)
             told = {"tag": self.tags, "node": nodes}
             names = [f"the {one}s {', '.join(told[one])}" for one in what.split(" or ")]
             there = f"there are {' and '.join(names)}"
-        raise NotFound(f"No results of a {what} {name!r}: {there}.")
+            near = meant(name, [one for kind in what.split(" or ") for one in told[kind]])
+        raise NotFound(f"No results of a {what} {name!r}: {there}.{near}")
 
     def _where(self, accept: Callable[[Result], bool]) -> Results:
         return Results(result for result in self._results if accept(result))

@@ -1,11 +1,8 @@
-"""Shell completion of names and ids, which are asked of the manager, and what was meant by one
-that does not exist."""
+"""Shell completion of names and ids, which are asked of the manager."""
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import signal
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from manta.apis.errors import MantaError, ModuleError, NotFound
 from manta.console.completion import files, folders
 
 if TYPE_CHECKING:
@@ -128,64 +124,6 @@ def _kind(command: click.Command, parameter: click.Parameter, group: str) -> str
     if name == "name" and command.name not in CREATES:
         return group if group != "config" else "profile"
     return f"{command.name} tag" if name == "tag" else name
-
-
-def suggest(command: click.Command, group: str = "") -> None:
-    """Makes a command and its subcommands say what was probably meant by a name that is not
-    there."""
-    if isinstance(command, click.Group):
-        for below in command.commands.values():
-            suggest(below, str(command.name))
-        return
-    call = command.callback
-    if call is None or not {"token", "profile"} <= {parameter.name for parameter in command.params}:
-        return  # it asks no manager, or one of its own
-
-    @functools.wraps(call)
-    def callback(*arguments: Any, **options: Any) -> Any:
-        try:
-            return call(*arguments, **options)
-        except (NotFound, ModuleError) as error:
-            if meant := _meant(command, group, options, str(error)):
-                raise type(error)(f"{error} Did you mean {meant!r}?") from None
-            raise
-
-    command.callback = callback
-
-
-def _meant(command: click.Command, group: str, given: Given, said: str) -> str | None:
-    """Returns the name nearest to the one that an error is about."""
-    from difflib import get_close_matches
-
-    from manta.apis.user_api import UserAPI
-
-    kinds = {str(p.name): _kind(command, p, group) for p in command.params}
-    wrong = [
-        (OF_MANAGER[kind], value)
-        for name, kind in kinds.items()
-        if kind in OF_MANAGER
-        for value in _each(given.get(name))
-        if f"{value!r}" in said
-    ]
-    if found := re.search(r"The program '(.+?)' of module .* the registry", said):
-        wrong.append((modules, found[1]))
-    if not wrong or "profile" not in kinds:  # `manta run` has a manager of its own
-        return None
-    try:
-        with UserAPI(*(given.get(key) for key in ("token", "host", "port", "profile"))) as api:
-            for names, value in wrong:
-                there = [str(item.value) for item in names(api, given)]
-                if names is swarms:
-                    there += [swarm.name for swarm in api.list_swarms()]
-                if near := get_close_matches(value, there, 1):
-                    return near[0]
-    except MantaError:  # what was wrong is said anyway
-        return None
-    return None
-
-
-def _each(value: Any) -> tuple[str, ...]:
-    return value if isinstance(value, tuple) else () if value is None else (str(value),)
 
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]

@@ -161,12 +161,10 @@ class LazyGroup(Group):
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(module, name, None) or getattr(module, f"{name}_")
         show_example(command, example)
-        from manta.cli.completion import equip, suggest
-
         if ctx.resilient_parsing:  # a shell asks for completions
+            from manta.cli.completion import equip
+
             equip(command)
-        else:
-            suggest(command)
         return command
 
     def elsewhere(self, words: list[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
@@ -12,6 +12,7 @@ from manta.actors.errors import Refused
 from manta.manager.placement.nodes import listed
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol.codes import Code
+from manta.protocol.names import meant
 
 
 class SwarmEntry(msgspec.Struct, frozen=True):
@@ -53,20 +54,24 @@ class Directory:
 
     def check_nodes(self, names: Iterable[str], cluster: str) -> None:
         """Raises Refused, which names the nodes that there are."""
-        try:
-            for name in names:
+        for name in names:
+            try:
                 self.node(name, cluster)
-        except Refused as refused:
-            if refused.code != Code.UNKNOWN_NODE:
-                raise
-            there = listed(
-                sorted(
-                    node.alias if node.alias == node.id else f"{node.alias} ({node.id})"
-                    for node in self.nodes_of(cluster)
-                )
-            )
-            first = refused.sentence.partition(";")[0]
-            raise Refused(refused.code, f"{first} in this cluster; there are {there}.") from refused
+            except Refused as refused:
+                if refused.code != Code.UNKNOWN_NODE:
+                    raise
+                raise self._unknown_node(name, cluster) from refused
+
+    def _unknown_node(self, name: str, cluster: str) -> Refused:
+        there = self.nodes_of(cluster)
+        shown = sorted(
+            node.alias if node.alias == node.id else f"{node.alias} ({node.id})" for node in there
+        )
+        return Refused(
+            Code.UNKNOWN_NODE,
+            f"There is no node {name!r} in this cluster; there are {listed(shown)}."
+            + meant(name, (node.alias for node in there)),
+        )
 
     def swarm(self, name: str) -> SwarmEntry:
         return _find("swarm", name, self.swarms, self.sees)
@@ -98,7 +103,7 @@ def cluster_id_of(one: ClusterRecord | NodeRecord | SwarmEntry) -> str:
     return one.id if isinstance(one, ClusterRecord) else one.cluster_id
 
 
-def _find(what: str, wanted: str, items: Mapping[str, T], sees: Callable[[str], bool]) -> T:
+def _find(what: str, wanted: str, items: dict[str, T], sees: Callable[[str], bool]) -> T:
     exact = items.get(wanted)
     if exact is not None and sees(cluster_id_of(exact)):
         return exact
@@ -120,8 +125,11 @@ def _find(what: str, wanted: str, items: Mapping[str, T], sees: Callable[[str], 
             {"ids": ids[:20]},
         )
     unknown, command = _KINDS[what]
+    newest_first = (getattr(o, name) for o in reversed(items.values()) if sees(cluster_id_of(o)))
     raise Refused(
-        unknown, f"There is no {what} {wanted!r}; see `manta {command}` for those there are."
+        unknown,
+        f"There is no {what} {wanted!r}; see `manta {command}` for those there are."
+        + meant(wanted, newest_first),
     )
 
 

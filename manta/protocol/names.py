@@ -6,12 +6,16 @@ Whatever can be named can be shown in a line, typed in a shell, and be the name 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import islice
 
 MAX_NAME = 200
 """Characters."""
 MAX_FILE_NAME = 200
 """Bytes; file systems take 255, some of which are for an ending."""
+COMPARED = 1000
+"""Names among which what was meant is looked for."""
 _QUOTED = frozenset('/\\%:*?"<>|~,')
 
 
@@ -24,6 +28,20 @@ def numbered(name: str, number: int) -> str:
     """Returns a name with a number at its end, which is still a name."""
     end = f"_{number}"
     return name[: MAX_NAME - len(end)] + end
+
+
+def nearest(wrong: str, there: Iterable[str]) -> str | None:
+    """Returns the name that was probably meant by one that is not there, if any is like it."""
+    from difflib import get_close_matches  # only once something is wrong
+
+    near = get_close_matches(wrong[:MAX_NAME], list(islice(there, COMPARED)), 1)
+    return near[0] if near else None
+
+
+def meant(wrong: str, there: Iterable[str]) -> str:
+    """Returns the same as a question, to follow a sentence on the wrong name; else nothing."""
+    near = nearest(wrong, there)
+    return "" if near is None else f" Did you mean {near!r}?"
 
 
 def file_name(name: str) -> str:

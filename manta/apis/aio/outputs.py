@@ -22,6 +22,7 @@ from manta.apis.overviews import (
 )
 from manta.apis.results import Result, Results
 from manta.protocol import user as messages
+from manta.protocol.names import meant
 from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
 
@@ -82,7 +83,9 @@ class AsyncOutputs(AsyncClient):
             there = f"it has {', '.join(sorted(tags))}" if tags else "it has no results at all"
             if left_out:
                 there = f'only failed attempts wrote it (attempts="all" returns {left_out})'
-            raise NotFound(f"Swarm {name} has no results of tag {tag!r}: {there}.")
+            raise NotFound(
+                f"Swarm {name} has no results of tag {tag!r}: {there}." + meant(tag, tags)
+            )
         return Results(found)
 
     async def select_results(
@@ -95,9 +98,11 @@ class AsyncOutputs(AsyncClient):
         tag = checks.name("tag", tag)
         found = await self.get_swarm_results(swarm, tag, attempts=attempts)
         if not found:
+            tags = await self.list_result_tags(swarm, attempts=attempts)
+            there = f"it has {', '.join(tags)}" if tags else "it has no results so far"
             raise NotFound(
                 f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
-                "list_result_tags says what there is."
+                f"{there}." + meant(tag, tags)
             )
         return found
 
@@ -152,6 +157,7 @@ class AsyncOutputs(AsyncClient):
             there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
             raise NotFound(
                 f"Swarm {checks.identity('swarm', swarm)} has no global {tag!r}: {there}."
+                + meant(tag, tags)
             )
         (load,) = await self.connection.fetch([answer.value])
         return load()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 from manta.apis.errors import InvalidSwarm
 from manta.apis.task import Task
+from manta.protocol.names import meant
 
 
 def check_class(task: Task, alias: str, file: Path | None) -> None:
@@ -30,11 +30,9 @@ def check_class(task: Task, alias: str, file: Path | None) -> None:
         return
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     there = f"it has {', '.join(classes)}" if classes else "it has no classes"
-    near = get_close_matches(name, classes, 1)
-    meant = f" Did you mean {near[0]!r}?" if near else ""
     raise InvalidSwarm(
         f"Task {alias!r} has class_name={name!r}, which is not in {shown} ({there}): "
-        f"correct class_name.{meant}"
+        "correct class_name." + meant(name, classes)
     )
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from manta.apis import checks
 from manta.apis.compile.imports import imports
 from manta.apis.errors import ModuleError
 from manta.apis.module import Module
+from manta.protocol.names import meant
 from manta.protocol.spec import MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES
 from manta.transports.files import FileTooLarge, read_bounded
 
@@ -131,7 +133,7 @@ def find_program(module: Module, folders: Sequence[Path], registry: str = "") ->
         f"The program {checks.shown(program)} of module {module.name!r} was not found. "
         f"Tried {', '.join(tried)}. Give the path of a .py file or of a folder with __init__.py, "
         "relative to the swarm's file, or the name of a registered module; source text needs a "
-        "line break."
+        "line break." + meant(program, _lying_there(program, folders))
     )
 
 
@@ -139,6 +141,17 @@ def _paths(module: Module, folders: Sequence[Path]) -> list[Path]:
     assert module.python_program is not None
     path = Path(os.path.expanduser(module.python_program))
     return [path] if path.is_absolute() else [folder / path for folder in folders]
+
+
+def _lying_there(program: str, folders: Sequence[Path]) -> Iterator[str]:
+    """Names the programs in the folders to which a path leads, as the path would."""
+    path = Path(os.path.expanduser(program))
+    for folder in folders:
+        with suppress(OSError, ValueError):
+            for entry in os.scandir(folder / path.parent):
+                if entry.name.endswith(".py") or os.path.isfile(Path(entry.path, "__init__.py")):
+                    name = entry.name if path.suffix else entry.name.removesuffix(".py")
+                    yield str(path.with_name(name))
 
 
 def _first(candidates: Sequence[Path], tried: list[str]) -> Path | None:

@@ -23,6 +23,7 @@ from manta.apis.results import Result, Results
 from manta.apis.sync.client import Client
 from manta.apis.sync.waiting import in_thread
 from manta.protocol import user as messages
+from manta.protocol.names import meant
 from manta.protocol.node import Ok
 from manta.protocol.user import EventItem, LogItem, MetricsItem, ResultItem, TaskInfo
 
@@ -81,7 +82,9 @@ class Outputs(Client):
             there = f"it has {', '.join(sorted(tags))}" if tags else "it has no results at all"
             if left_out:
                 there = f'only failed attempts wrote it (attempts="all" returns {left_out})'
-            raise NotFound(f"Swarm {name} has no results of tag {tag!r}: {there}.")
+            raise NotFound(
+                f"Swarm {name} has no results of tag {tag!r}: {there}." + meant(tag, tags)
+            )
         return Results(found)
 
     def select_results(
@@ -94,9 +97,11 @@ class Outputs(Client):
         tag = checks.name("tag", tag)
         found = self.get_swarm_results(swarm, tag, attempts=attempts)
         if not found:
+            tags = self.list_result_tags(swarm, attempts=attempts)
+            there = f"it has {', '.join(tags)}" if tags else "it has no results so far"
             raise NotFound(
                 f"Swarm {checks.identity('swarm', swarm)} has no results of tag {tag!r} yet: "
-                "list_result_tags says what there is."
+                f"{there}." + meant(tag, tags)
             )
         return found
 
@@ -146,6 +151,7 @@ class Outputs(Client):
             there = f"it has {', '.join(tags)}" if tags else "it has no globals at all"
             raise NotFound(
                 f"Swarm {checks.identity('swarm', swarm)} has no global {tag!r}: {there}."
+                + meant(tag, tags)
             )
         (load,) = self.connection.fetch([answer.value])
         return load()

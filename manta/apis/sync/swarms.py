@@ -220,5 +220,6 @@ def _place(cluster: Any, swarm: Any) -> tuple[str, Any]:
 def _there(error: NotFound) -> str:
     there = error.data.get("versions")
     if there is None:
-        return "none of that name"
+        near = error.data.get("nearest")
+        return "none of that name" if near is None else f"none of that name; the nearest is {near}"
     return f"it has {', '.join(there)}" if there else "it has none with a version"

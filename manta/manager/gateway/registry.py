@@ -16,7 +16,7 @@ from manta.manager.auth.principals import Principal
 from manta.manager.store.records import ModuleRecord
 from manta.protocol import versions
 from manta.protocol.codes import Code
-from manta.protocol.names import is_name
+from manta.protocol.names import is_name, meant, nearest
 from manta.protocol.spec import ModuleSpec
 
 SHOWN = 20
@@ -36,7 +36,10 @@ class Registry:
 
     def pop(self, record: ModuleRecord) -> None:
         self.modules.pop(record.id, None)
-        self._by_name.get(record.spec.name, {}).pop(record.id, None)
+        named = self._by_name.get(record.spec.name, {})
+        named.pop(record.id, None)
+        if not named:
+            self._by_name.pop(record.spec.name, None)
 
     # Each raises Refused, which names what there is.
 
@@ -69,7 +72,7 @@ class Registry:
         if found is None and self._by_name.get(name):
             return self.resolve(name, version, who)
         if found is None:
-            found = _only(name, self._by_prefix(name))
+            found = self._only(name, self._by_prefix(name))
         self._check_version(found, version)
         return found
 
@@ -88,7 +91,7 @@ class Registry:
         if found is None:
             named = self._fitting(name, version) if self._by_name.get(name) else []
             mine = [one for one in named if one.owner_id == who.id]
-            found = _only(name, mine or named or self._by_prefix(name))
+            found = self._only(name, mine or named or self._by_prefix(name))
         self._check_version(found, version)
         if found.owner_id != who.id and not who.admin:
             raise Refused(
@@ -114,7 +117,7 @@ class Registry:
     def _fitting(self, name: str, version: str | None) -> list[ModuleRecord]:
         named = list(self._by_name.get(name, {}).values())
         if not named:
-            raise _unknown(name)
+            raise self._unknown(name)
         if version is None:
             return named
         allows = _allowed(version)
@@ -140,6 +143,21 @@ class Registry:
                 f"The module {described(record)} has {'no version' if has is None else has}, "
                 f"which is not {version!r}; leave the version out.",
             )
+
+    def _only(self, name: str, found: list[ModuleRecord]) -> ModuleRecord:
+        if not found:
+            raise self._unknown(name)
+        if len(found) > 1:
+            raise _ambiguous(name, found, "fit; give more of the id, or a version")
+        return found[0]
+
+    def _unknown(self, name: str) -> Refused:
+        return Refused(
+            Code.UNKNOWN_MODULE,
+            f"There is no module {name!r}; see `manta module list` for those there are."
+            + meant(name, self._by_name),
+            {"nearest": nearest(name, self._by_name)},
+        )
 
 
 def check(spec: ModuleSpec) -> None:
@@ -181,21 +199,6 @@ def _allowed(version: str) -> Callable[[str], bool]:
         raise Refused(
             Code.INVALID, f"{version[:200]!r} is not a version of a module: {versions.REMEDY}."
         ) from None
-
-
-def _only(name: str, found: list[ModuleRecord]) -> ModuleRecord:
-    if not found:
-        raise _unknown(name)
-    if len(found) > 1:
-        raise _ambiguous(name, found, "fit; give more of the id, or a version")
-    return found[0]
-
-
-def _unknown(name: str) -> Refused:
-    return Refused(
-        Code.UNKNOWN_MODULE,
-        f"There is no module {name!r}; see `manta module list` for those there are.",
-    )
 
 
 def _ambiguous(name: str, found: list[ModuleRecord], why: str) -> Refused:

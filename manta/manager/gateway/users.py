@@ -31,6 +31,7 @@ from manta.manager.store.records import (
 )
 from manta.protocol import pages, sign_in, users
 from manta.protocol.codes import Code
+from manta.protocol.names import meant
 from manta.protocol.node import Ok
 
 
@@ -41,8 +42,9 @@ class Users(Part):
 
     # Finding users.
 
-    def _find(self, name: str) -> UserRecord:
-        """Finds a user by id, address, or unique prefix of an id. Raises Refused."""
+    def _find(self, name: str, who: Principal) -> UserRecord:
+        """Finds a user by id, address, or unique prefix of an id. Raises Refused, which names
+        other users to administrators alone."""
         known = self._registrar.users
         if name in known:
             return known[name]
@@ -60,7 +62,8 @@ class Users(Part):
             )
         raise Refused(
             Code.UNKNOWN_USER,
-            f"There is no user {name!r}; an administrator sees them all with `manta user list`.",
+            f"There is no user {name!r}; an administrator sees them all with `manta user list`."
+            + (meant(address, (one.email for one in known.values())) if who.admin else ""),
         )
 
     def get(self, name: str | None, who: Principal) -> users.UserInfo:
@@ -72,7 +75,7 @@ class Users(Part):
                 Code.FORBIDDEN,
                 "GetUser was refused: only an administrator sees other users; ask one.",
             )
-        return self._info(self._find(name), who)
+        return self._info(self._find(name, who), who)
 
     def page(self, after: str, who: Principal) -> users.Users:
         infos = (self._info(one, who) for one in self._registrar.users.values())
@@ -149,7 +152,7 @@ class Users(Part):
         self._registrar.check_password(attempt, lambda: passwords.hash_password(message.new), then)
 
     def delete(self, request: Request[users.DeleteUser, None]) -> None:
-        record = self._find(request.message.user)
+        record = self._find(request.message.user, request.who)
         everybody = self._registrar.users
         admins = [one for one in everybody.values() if one.role == ADMIN_ROLE]
         if admins == [record]:
@@ -174,7 +177,7 @@ class Users(Part):
         self._end(request, Change(self._writer), who.id, done, key, logging.INFO)
 
     def revoke_tokens(self, request: Request[users.RevokeTokens, None]) -> None:
-        record = self._find(request.message.user)
+        record = self._find(request.message.user, request.who)
         done = f"revoked the tokens of {record.email}"
         self._end(request, Change(self._writer), record.id, done)
 
@@ -206,12 +209,16 @@ class Users(Part):
         role: str | None,
     ) -> None:
         """Gives the user a role in the cluster, or with None takes it away."""
-        record, who, cluster = self._find(request.message.user), request.who, request.target
+        who, cluster = request.who, request.target
+        record = self._find(request.message.user, who)
         roles, cluster_id, reply = self._roles, cluster.id, request.defer()
         before = roles.grants.get((record.id, cluster_id))
         if role is not None and role not in BUILTIN and role not in roles.defined:
-            known = ", ".join([*BUILTIN, *sorted(roles.defined)])
-            raise Refused(Code.UNKNOWN_ROLE, f"There is no role {role!r}; there are: {known}.")
+            known = [*BUILTIN, *sorted(roles.defined)]
+            raise Refused(
+                Code.UNKNOWN_ROLE,
+                f"There is no role {role!r}; there are: {', '.join(known)}." + meant(role, known),
+            )
         if role is None and before is None:
             raise Refused(Code.WRONG_STATE, f"{record.email} has no role in this cluster.")
         own = roles.rights(who, cluster_id)
@@ -291,7 +298,11 @@ class Users(Part):
         if name in BUILTIN:
             raise Refused(Code.INVALID, f"The role {name!r} is built in and stays.")
         if name not in self._roles.defined:
-            raise Refused(Code.UNKNOWN_ROLE, f"There is no role {name!r} to delete.")
+            raise Refused(
+                Code.UNKNOWN_ROLE,
+                f"There is no role {name!r} to delete; see `manta role list`."
+                + meant(name, self._roles.defined),
+            )
         if holders := sum(role == name for role in self._roles.grants.values()):
             raise Refused(
                 Code.WRONG_STATE,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from manta.protocol.names import meant
 from manta.protocol.node import Capabilities, Load
 from manta.protocol.spec import NetworkSpec, ResourceSpec, TaskSpec
 
@@ -97,4 +98,5 @@ def unknown_in(network: NetworkSpec, nodes: Sequence[NodeView]) -> Iterator[str]
             yield (
                 f"The network {network.name!r} joins {name!r}, which is neither id nor alias of a "
                 "node of this cluster; correct it (manta node list)."
+                + meant(name, (node.alias for node in nodes))
             )

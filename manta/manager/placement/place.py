@@ -26,6 +26,7 @@ import msgspec
 from manta.manager.placement.demand import Demand, datasets_of, resources_of
 from manta.manager.placement.nodes import NodeView, ids_of, listed, places
 from manta.manager.placement.rules import RULES, Refusal, judge, quoted, runs_plain_processes
+from manta.protocol.names import meant
 from manta.protocol.spec import TaskSpec
 from manta.protocol.user import Verdict
 
@@ -144,8 +145,9 @@ def _problem(demand: Demand, eligible: Sequence[NodeView], refused: Sequence[Ref
     if name == "connected":
         return f"{head}: no node is connected; {remedy}."
     telling = [(node, reason) for node, number, reason in refused if number == furthest]
+    hint = ""
     if name == "datasets":
-        sentence = _missing_datasets(demand, [node for node, _ in telling])
+        sentence, hint = _missing_datasets(demand, [node for node, _ in telling])
     else:
         sentence = "; ".join(f"{node.alias} {reason}" for node, reason in telling[:3])
         if len(telling) > 3:
@@ -158,17 +160,19 @@ def _problem(demand: Demand, eligible: Sequence[NodeView], refused: Sequence[Ref
     if unknown:
         are = "is not a node" if len(unknown) == 1 else "are not nodes"
         sentence += f"; {quoted(unknown)} {are} of this cluster"
-    return f"{head}: {sentence}; {remedy}."
+    return f"{head}: {sentence}; {remedy}.{hint}"
 
 
-def _missing_datasets(demand: Demand, nodes: list[NodeView]) -> str:
+def _missing_datasets(demand: Demand, nodes: list[NodeView]) -> tuple[str, str]:
+    """What is missing, and what was meant by it if there is something like it."""
     held = Counter(name.name for node in nodes for name in node.capabilities.datasets)
     wanted = datasets_of(demand.task, demand.module)
     nowhere = [name for name in wanted if not held[name]]
+    if not nowhere:
+        return f"no node that it may run on has all of the datasets {_some(wanted)}", ""
     there = _some(sorted(held)) or "none"
-    if nowhere:
-        return f"no node that it may run on has the dataset {_some(nowhere)} (there are: {there})"
-    return f"no node that it may run on has all of the datasets {_some(wanted)}"
+    hint = next(filter(None, (meant(name, held) for name in nowhere)), "")
+    return f"no node that it may run on has the dataset {_some(nowhere)} (there are: {there})", hint
 
 
 def _some(names: Iterable[str]) -> str:

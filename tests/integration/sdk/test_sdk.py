@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -368,6 +368,32 @@ def test_unknown_swarms_are_told_by_every_call(stage: Stage) -> None:
     for method in ("select_results", "select_global"):
         with pytest.raises(errors.NotFound, match="no swarm 'gone'"):
             getattr(api, method)("gone", "tag")
+
+
+def test_what_was_meant_by_a_name_that_is_not_there(stage: Stage, finished: str) -> None:
+    api, module = stage.api, Module("def main():\n    pass\n", name="kept")
+    api.send_module(module)
+    wrong: list[tuple[str, Callable[[], object]]] = [
+        (CLUSTER, lambda: api.list_nodes(CLUSTER[:-1] + "x")),
+        ("rounds", lambda: api.get_swarm("round")),
+        ("node-1", lambda: api.get_node("node-11")),
+        ("node-2", lambda: api.collect_logs(finished, "nod-2")),
+        ("worker", lambda: api.collect_logs(finished, task="workr")),
+        ("kept", lambda: api.get_module("kep")),
+        ("large", lambda: api.select_results(finished, "lrge")),
+        ("large", lambda: api.get_swarm_results(finished)("lrge")),
+        ("large", lambda: api.delete_results(finished, "lrge")),
+        ("seen", lambda: api.select_global(finished, "sen")),
+    ]
+    for meant, call in wrong:
+        with pytest.raises(errors.NotFound) as raised:
+            call()
+        assert str(raised.value).endswith(f" Did you mean {meant!r}?")
+    unknown = one("def main():\n    pass\n", datasets=["nombers"])()
+    (problem,) = api.check_swarm(CLUSTER, unknown).problems
+    assert problem.endswith(" Did you mean 'numbers'?")
+    with pytest.raises(errors.ModuleError, match="none of that name; the nearest is kept"):
+        api.check_swarm(CLUSTER, one("kepd")())
 
 
 def test_globals(stage: Stage, finished: str) -> None:

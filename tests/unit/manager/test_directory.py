@@ -95,3 +95,19 @@ def test_what_somebody_does_not_see_is_not_found_and_costs_no_copy_of_the_tables
         )
     assert refusal(seen.node, "node-1", "lab").code == Code.UNKNOWN_CLUSTER
     assert DIRECTORY.node("11aa").id == "11aa"
+
+
+def test_what_was_meant_is_named_if_the_user_may_see_it() -> None:
+    part = DIRECTORY.within(lambda cluster_id: cluster_id == "abc1")
+    for call, name, meant in (
+        (DIRECTORY.cluster, "hom", "home"),
+        (DIRECTORY.node, "nod-2", "node-2"),
+        (part.cluster, "labb", "lab"),
+    ):
+        assert refusal(call, name).sentence.endswith(f" Did you mean {meant!r}?")
+    assert "mean" not in refusal(part.cluster, "hom").sentence
+    assert refusal(DIRECTORY.check_nodes, ["nod-2"], "abc1").sentence == (
+        "There is no node 'nod-2' in this cluster; there are node-1 (11aa), node-2 (12bb). "
+        "Did you mean 'node-2'?"
+    )
+    assert "node-2" not in refusal(DIRECTORY.check_nodes, ["nod-2"], "abd2").sentence[20:]

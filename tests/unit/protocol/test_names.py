@@ -10,7 +10,15 @@ from manta.apis import checks
 from manta.apis.errors import InvalidArgument
 from manta.apis.graph import unique_aliases
 from manta.light import arguments
-from manta.protocol.names import MAX_FILE_NAME, MAX_NAME, file_name, is_name, numbered
+from manta.protocol.names import (
+    COMPARED,
+    MAX_FILE_NAME,
+    MAX_NAME,
+    file_name,
+    is_name,
+    meant,
+    numbered,
+)
 
 texts = st.one_of(st.text(max_size=300), st.text("ab/%. ~", max_size=8))
 
@@ -72,3 +80,11 @@ def test_a_number_at_the_end_of_a_long_name_leaves_it_a_name() -> None:
     aliases = unique_aliases([("a" * MAX_NAME, False)] * 12)
     assert len({*aliases}) == 12
     assert all(map(is_name, aliases))
+
+
+def test_what_was_meant_is_the_name_most_like_it() -> None:
+    assert meant("acuracy", ["loss", "accuracy"]) == " Did you mean 'accuracy'?"
+    assert meant("quite-another", ["loss", "accuracy"]) == meant("loss", []) == ""
+    endless = (f"other-{number}" for number in iter(int, 1))
+    meant("wrong" * MAX_NAME, endless)
+    assert COMPARED < 10_000

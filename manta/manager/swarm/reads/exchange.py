@@ -34,6 +34,7 @@ from manta.protocol.exchange import (
     ReadMessage,
     ReadPeers,
 )
+from manta.protocol.names import meant
 from manta.protocol.pages import fitting
 from manta.protocol.states import AttemptState
 from manta.protocol.values import Inline, Payload
@@ -105,7 +106,8 @@ def check_next(machine: SwarmMachine, alias: str | None) -> None:
         raise Refused(
             Code.UNKNOWN_TASK,
             f"schedule_next_iter was called for {alias!r}, which is not a task of this swarm; name "
-            f"one of {listed(sorted(machine.data.graph.tasks))}.",
+            f"one of {listed(sorted(machine.data.graph.tasks))}."
+            + meant(alias, machine.data.graph.tasks),
         )
 
 

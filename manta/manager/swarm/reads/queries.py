@@ -14,6 +14,7 @@ from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.phases import demand_of
 from manta.manager.swarm.state import Attempt, Phase, TaskRun
 from manta.protocol.codes import Code
+from manta.protocol.names import meant
 from manta.protocol.node import ResultEntries, ResultEntry
 from manta.protocol.pages import PAGE_BYTES, fitting
 from manta.protocol.user import (
@@ -43,13 +44,15 @@ def check_filters(machine: SwarmMachine, read: ReadFeed, nodes: Mapping[str, str
         raise Refused(
             Code.UNKNOWN_TASK,
             f"The swarm {spec.name!r} has no task {read.task!r}: "
-            f"there {'is' if len(tasks) == 1 else 'are'} {', '.join(tasks)}.",
+            f"there {'is' if len(tasks) == 1 else 'are'} {listed(tasks)}."
+            + meant(read.task, tasks),
         )
     if read.node is not None and read.node not in {*nodes, *nodes.values()}:
-        there = ", ".join(sorted(nodes.values())) or "none"
+        there = listed(sorted(nodes.values())) or "none"
         raise Refused(
             Code.UNKNOWN_NODE,
-            f"There is no node {read.node!r} in this swarm's cluster: there are {there}.",
+            f"There is no node {read.node!r} in this swarm's cluster: there are {there}."
+            + meant(read.node, nodes.values()),
         )
 
 
@@ -62,7 +65,7 @@ def deletable(machine: SwarmMachine, tag: str | None, iteration: int | None) -> 
         raise Refused(
             Code.UNKNOWN_TAG,
             f"Swarm {data.graph.spec.name!r} ({data.swarm_id}) has no results of tag {tag!r}: "
-            f"{there}.",
+            f"{there}." + meant(tag, tags),
         )
     return len(data.results_of(tag, iteration))
 
