@@ -23,10 +23,14 @@ from manta.protocol.user import Plan
 
 if TYPE_CHECKING:
     from manta.apis.compile.packaging import Wanted
-    from manta.apis.compile.spec import Compiled
+    from manta.apis.compile.spec import Compiled, Known
     from manta.apis.swarm import Swarm
     from manta.protocol.node import Message
     from manta.protocol.spec import ModuleSpec
+
+
+READ_PACKAGE = 8 * 1024 * 1024
+"""Bytes of a registered module's package that is read to check what a swarm says of it."""
 
 
 class AsyncSwarms(AsyncClient):
@@ -173,18 +177,28 @@ class AsyncSwarms(AsyncClient):
         registered = await self._registered(prepared.wanted)
         return await in_thread(lambda: spec.finish(prepared, registered))
 
-    async def _registered(self, wanted: Iterable[Wanted]) -> dict[Wanted, ModuleSpec | str]:
+    async def _registered(self, wanted: Iterable[Wanted]) -> dict[Wanted, Known | str]:
         """Looks these up in the registry of modules; a text says why it has nothing that fits."""
-        found: dict[Wanted, ModuleSpec | str] = {}
+        found: dict[Wanted, Known | str] = {}
         for name in wanted:
             request = users.ResolveModule(name.name, name.version)
             try:
-                found[name] = (await self._ask(request, users.ModuleInfo, again=True)).spec
+                info = await self._ask(request, users.ModuleInfo, again=True)
+                found[name] = await self._known(info.spec)
             except NotFound as error:
                 found[name] = f"the registry of modules ({_there(error)})"
             except Forbidden:
                 found[name] = "the registry of modules (which you may not read)"
         return found
+
+    async def _known(self, spec: ModuleSpec) -> Known:
+        """Reads the source of a registered module, unless its package is large."""
+        from manta.apis.compile.spec import known
+
+        if spec.package is None or spec.package.size > READ_PACKAGE:
+            return known(spec, None)
+        (load,) = await self.connection.fetch([spec.package])
+        return known(spec, load)
 
     async def _check_versions(self, versioned: Iterable[ModuleSpec]) -> None:
         """Raises NameTaken if sending these modules would."""

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 from manta.apis.errors import InvalidSwarm
 from manta.apis.task import Task
 from manta.protocol.names import meant
 
 
-def check_class(task: Task, alias: str, file: Path | None) -> None:
-    """Raises InvalidSwarm if the program in `file`, or a package's folder, or in the module's text
-    has no such class, as far as can be seen without running it."""
-    name, module = task.class_name, task.module
-    if name is None or module.python_program is None:
+class Source(NamedTuple):
+    """What of a program runs first, and the words for where it is."""
+
+    text: bytes | str
+    where: str
+
+
+def check_class(task: Task, alias: str, source: Source) -> None:
+    """Raises InvalidSwarm if the program has no such class, as far as can be seen without running
+    it."""
+    name = task.class_name
+    if name is None:
         return
-    if file is None and not module.is_source:
-        return  # a registered module's: the node says it
-    where = file / "__init__.py" if file is not None and file.is_dir() else file
-    shown = str(where or f"the source text of module {module.name!r}")
     try:
-        tree = ast.parse(module.python_program if where is None else where.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # packing it says what is wrong
+        tree = ast.parse(source.text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # the node says what is wrong
     bound = set(_bound(tree.body))
     if name in bound or bound & {"*", "__getattr__"}:
         return
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     there = f"it has {', '.join(classes)}" if classes else "it has no classes"
     raise InvalidSwarm(
-        f"Task {alias!r} has class_name={name!r}, which is not in {shown} ({there}): "
+        f"Task {alias!r} has class_name={name!r}, which is not in {source.where} ({there}): "
         "correct class_name." + meant(name, classes)
     )
 

@@ -19,8 +19,8 @@ def meets(source: str | bytes, class_name: str | None) -> str:
     """Returns the first collective in which all instances certainly meet, or nothing."""
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return ""  # told where the module is packed
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""  # the node says what is wrong
     worlds = _worlds(tree)
     for body in _first_code(tree, class_name):
         for call in _certain(body):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -40,8 +40,13 @@ class Package(NamedTuple):
     @property
     def entry(self) -> bytes | str:
         """The source that runs first."""
-        name = str(self.files[ENTRY])
-        return self.files.get(name) or self.files[f"{name}/__init__.py"]
+        return entry_of(self.files)
+
+
+def entry_of(files: Mapping[str, bytes | str]) -> bytes | str:
+    """Returns the source that runs first of a package's files. Raises KeyError."""
+    name = str(files[ENTRY])
+    return files[name if name in files else f"{name}/__init__.py"]
 
 
 class Wanted(NamedTuple):

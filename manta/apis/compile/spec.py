@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from manta.apis.compile.classes import check_class
+from manta.apis.compile.classes import Source, check_class
 from manta.apis.compile.meetings import meets
-from manta.apis.compile.packaging import Package, Wanted, find_program, locate, lying, package
+from manta.apis.compile.packaging import (
+    Package,
+    Wanted,
+    entry_of,
+    find_program,
+    locate,
+    lying,
+    package,
+)
 from manta.apis.compile.values import payload, to_blob
 from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.graph import Graph, Vertex
@@ -34,6 +42,7 @@ from manta.protocol.spec import (
 )
 from manta.protocol.values import INLINE_LIMIT, Inline, Payload
 from manta.transports.codec.values import Encoded, encode
+from manta.transports.errors import TransportError
 
 if TYPE_CHECKING:
     from manta.apis.module import Module
@@ -51,8 +60,29 @@ _NOT_YET = {
 """Arguments of Task that this version refuses unless they have their default value."""
 
 
-Registered = Mapping[Wanted, ModuleSpec | str]
+class Known(NamedTuple):
+    """A registered module, and its source if that was read."""
+
+    spec: ModuleSpec
+    source: Source | None = None
+
+
+Registered = Mapping[Wanted, Known | str]
 """What the registry has of each; a text says why it has nothing that fits."""
+
+
+def known(spec: ModuleSpec, load: Callable[[], Any] | None) -> Known:
+    """Finds the source in the package that `load` decodes; what is no package, nodes refuse."""
+    if load is None:
+        return Known(spec)
+    try:
+        text = entry_of(load())
+    except (LookupError, TypeError, TransportError):
+        text = None
+    if not isinstance(text, bytes | str):
+        return Known(spec)
+    named = f"the registered module {spec.name!r}"
+    return Known(spec, Source(text, f"{named} {spec.version}" if spec.version else named))
 
 
 class Prepared(NamedTuple):
@@ -90,11 +120,9 @@ def prepare(swarm: Swarm) -> Prepared:
     graph = schedule.graph if schedule else graph_of(swarm)
     folders = _folders(swarm)
     modules = dict.fromkeys(vertex.task.module for vertex in graph.vertices)
-    sources = {one: locate(one, folders) for one in modules}
-    for vertex in graph.vertices:
-        source = sources[vertex.task.module]
-        check_class(vertex.task, vertex.alias, None if isinstance(source, Wanted) else source)
-    return Prepared(definition, graph, schedule, folders, sources)
+    return Prepared(
+        definition, graph, schedule, folders, {one: locate(one, folders) for one in modules}
+    )
 
 
 def compile_swarm(swarm: Swarm) -> Compiled:
@@ -130,7 +158,7 @@ def finish(prepared: Prepared, registered: Registered) -> Compiled:
         SwarmSpec(
             name=definition.name,
             tasks=tuple(
-                _task(vertex, names[vertex.task.module], sources.get(vertex.task.module, b""))
+                _task(vertex, names[vertex.task.module], sources.get(vertex.task.module))
                 for vertex in graph.vertices
             ),
             modules=modules,
@@ -178,11 +206,9 @@ def _globals(values: dict[str, Any], blobs: dict[str, Encoded]) -> dict[str, Pay
 
 def _modules(
     prepared: Prepared, registered: Registered, blobs: dict[str, Encoded], notes: list[str]
-) -> tuple[
-    tuple[ModuleSpec, ...], dict[Module, str], tuple[ModuleSpec, ...], dict[Module, bytes | str]
-]:
+) -> tuple[tuple[ModuleSpec, ...], dict[Module, str], tuple[ModuleSpec, ...], dict[Module, Source]]:
     """Returns the specifications, the name of each module in them, those to register, and the
-    source of those that are here.
+    source of those whose source is known.
 
     Equal modules are merged; different ones that would share a name are numbered.
     """
@@ -190,22 +216,24 @@ def _modules(
     names: dict[Module, str] = {}
     taken: set[str] = set()
     versioned: dict[ModuleSpec, None] = {}
-    sources: dict[Module, bytes | str] = {}
+    sources: dict[Module, Source] = {}
     for module, source in prepared.sources.items():
         known = registered.get(source, "") if isinstance(source, Wanted) else ""
-        if isinstance(known, ModuleSpec):
-            written = _of_registry(module, known)
+        if isinstance(known, Known):
+            written = _of_registry(module, known.spec)
+            if known.source is not None:
+                sources[module] = known.source
             if (hidden := lying(module, prepared.folders)) is not None:
                 notes.append(
-                    f"Module {known.name} {known.version} is the registered one, not {hidden}: "
-                    f'write "./{module.python_program}" for that.'
+                    f"Module {known.spec.name} {written.version} is the registered one, not "
+                    f'{hidden}: write "./{module.python_program}" for that.'
                 )
         else:
             folders = prepared.folders
             found = find_program(module, folders, known) if isinstance(source, Wanted) else source
             packed = package(module, found, folders)
             if packed is not None:
-                sources[module] = packed.entry
+                sources[module] = Source(packed.entry, _where(module, found))
             written = _local(module, packed, blobs, notes)
             if written.version is not None:
                 versioned[written] = None
@@ -239,6 +267,12 @@ def _local(
     )
 
 
+def _where(module: Module, found: Path | None) -> str:
+    if found is None:
+        return f"the source text of module {module.name!r}"
+    return str(found / "__init__.py" if found.is_dir() else found)
+
+
 def _of_registry(module: Module, known: ModuleSpec) -> ModuleSpec:
     """Takes what was registered, except for what the module sets itself."""
     if module.include:
@@ -261,9 +295,10 @@ def _renamed(spec: ModuleSpec, name: str) -> ModuleSpec:
     return spec if spec.name == name else replace(spec, name=name)
 
 
-def _task(vertex: Vertex, module: str, source: bytes | str) -> TaskSpec:
-    """`source` is that of the module's program, empty if it is not here."""
+def _task(vertex: Vertex, module: str, source: Source | None) -> TaskSpec:
     task = vertex.task
+    if source is not None:
+        check_class(task, vertex.alias, source)
     for argument, default in _NOT_YET.items():
         if (given := getattr(task, argument)) != default:
             raise _unsupported(vertex, f"{argument}={given!r}")
@@ -289,7 +324,7 @@ def _task(vertex: Vertex, module: str, source: bytes | str) -> TaskSpec:
         retries=task.retries,
         quorum=task.quorum,
         deadline=task.deadline,
-        meets=meets(source, task.class_name),
+        meets=meets(source.text, task.class_name) if source is not None else "",
     )
 
 

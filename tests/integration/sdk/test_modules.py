@@ -50,8 +50,10 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.fixture(scope="module")
 def api(cluster: LocalCluster) -> Iterator[UserAPI]:
     with client(cluster) as api:
-        # Threads that a first use starts belong to all tests.
-        api.remove_module(api.send_module(Module(says("warm"), name="warm")))
+        # Threads and files that a first use opens belong to all tests.
+        warm = api.send_module(Module(says("warm"), name="warm"))
+        api.check_swarm(CLUSTER, swarm_of("warm"))
+        api.remove_module(warm)
         yield api
 
 
@@ -136,6 +138,31 @@ def test_a_name_with_a_version_is_the_registered_one_where_a_folder_of_that_name
     assert said(api, "worker", "./worker", "worker/") == ["folder"] * 3
     with pytest.raises(errors.NameTaken, match="never changes"):
         api.check_swarm(CLUSTER, swarm_of(Module("./worker", name="worker", version="1.1.0")))
+
+
+def test_what_a_task_says_of_a_registered_module_is_checked(api: UserAPI, here: Path) -> None:
+    code = (
+        "from manta.light import World\nclass Worker:\n"
+        "    def run(self):\n        World().barrier()\n"
+    )
+    api.send_module(Module(code, name="known", version="1.0.0"))
+
+    def swarm(**arguments: object) -> Swarm:
+        class Single(Swarm):
+            def execute(self) -> Task:
+                return Task(Module("known", version="1.0.0"), **arguments)  # type: ignore[arg-type]
+
+        return Single()
+
+    assert api.check_swarm(CLUSTER, swarm(class_name="Worker")).problems == ()
+    with pytest.raises(errors.InvalidSwarm) as raised:
+        api.check_swarm(CLUSTER, swarm(class_name="Wroker"))
+    assert str(raised.value) == (
+        "Task 'known' has class_name='Wroker', which is not in the registered module 'known' "
+        "1.0.0 (it has Worker): correct class_name. Did you mean 'Worker'?"
+    )
+    (problem,) = api.check_swarm(CLUSTER, swarm(replicas=1000)).problems
+    assert "all its 1000 instances wait for each other" in problem
 
 
 def test_other_content_under_a_version_is_refused_wherever_it_comes_from(

@@ -11,7 +11,7 @@ import pytest
 
 from manta.apis.compile import packaging
 from manta.apis.compile.packaging import Wanted
-from manta.apis.compile.spec import Compiled, compile_swarm, finish, prepare
+from manta.apis.compile.spec import Compiled, Known, compile_swarm, finish, prepare
 from manta.apis.errors import InvalidSwarm, ModuleError
 from manta.apis.module import Module
 from manta.apis.swarm import Swarm, Task
@@ -211,18 +211,19 @@ def test_what_the_registry_has_comes_after_paths_and_before_a_file_of_the_name(h
     known = ModuleSpec("worker", BlobRef("ab" * 32, 9), "old:1", "1.0.0", ("digits",))
     prepared = prepare(swarm_of(Module("worker"), Module("trainer"), Module("worker.py")))
     assert prepared.wanted == [Wanted("worker", None)]
-    found = finish(prepared, {Wanted("worker", None): known}).spec.modules
+    found = finish(prepared, {Wanted("worker", None): Known(known)}).spec.modules
     assert found[0] == known
     assert [one.name for one in found] == ["worker", "trainer", "worker_1"]
     own = prepare(swarm_of(Module("worker", "new:2", name="mine", datasets=["more"])))
-    (changed,) = finish(own, {Wanted("worker", None): known}).spec.modules
+    (changed,) = finish(own, {Wanted("worker", None): Known(known)}).spec.modules
     assert changed == ModuleSpec("mine", known.package, "new:2", "1.0.0", ("more",))
     gone = prepare(swarm_of(Module("gone")))
     with pytest.raises(ModuleError, match=r"Tried .*/gone, the registry \(empty\), .*/gone\.py"):
         finish(gone, {Wanted("gone", None): "the registry (empty)"})
     with pytest.raises(ModuleError, match="leave include out"):
         finish(
-            prepare(swarm_of(Module("worker", include=["common"]))), {Wanted("worker", None): known}
+            prepare(swarm_of(Module("worker", include=["common"]))),
+            {Wanted("worker", None): Known(known)},
         )
 
 
@@ -292,3 +293,16 @@ def test_task_arguments_arrive() -> None:
     assert (spec.retries, spec.quorum, spec.deadline) == (2, 1.0, 9.0)
     assert spec.resources is not None
     assert spec.resources.cpu == 2
+
+
+def test_a_file_may_be_empty(here: Path) -> None:
+    (here / "empty.py").write_text("")
+    (spec,) = compile_swarm(swarm_of(Module("empty.py"))).spec.modules
+    assert spec.name == "empty"
+
+
+def test_a_file_or_package_of_a_similar_name_is_told(here: Path) -> None:
+    for wrong, meant in {"workr.py": "worker.py", "workr": "worker", "triner": "trainer"}.items():
+        with pytest.raises(ModuleError) as raised:
+            compile_swarm(swarm_of(Module(wrong)))
+        assert str(raised.value).endswith(f" Did you mean {meant!r}?")
