@@ -236,7 +236,7 @@ class Results(Sequence[Result]):
         parquet.write_table(pyarrow.table(arrays), os.fspath(path))
 
     def to_npz(self, path: str | os.PathLike[str]) -> None:
-        """Writes arrays, tensors, numbers and texts to one .npz file.
+        """Writes arrays, tensors, numbers and texts to one .npz file, whose name ends with that.
 
         Keys are `iteration/tag/node/alias.k`, with `@attempt` for what a failed attempt wrote,
         followed by `/key` for each entry of a dict or list. What means something in a path is
@@ -246,21 +246,15 @@ class Results(Sequence[Result]):
         look like success.
         """
         self._require_some(path)
-        import numpy
-
-        arrays: dict[str, Any] = {}
-        taken: Counter[str] = Counter()
-        for result in sorted(self, key=_rank):
-            node, alias = file_name(result.node_id), file_name(result.alias)
-            failed = "" if result.counts else f"@{result.attempt}"
-            where = (
-                f"{result.iteration}/{file_name(result.tag)}/{node}/{alias}.{result.index}{failed}"
+        arrays = exports.arrays(
+            (
+                f"{result.iteration}/{file_name(result.tag)}/{_place(result, file_name)}",
+                result.value,
             )
-            for key, value in exports.leaves(result.value, where):
-                taken[key] += 1
-                copy = f"#{taken[key]}" if taken[key] > 1 else ""
-                arrays[key + copy] = exports.array(value, key)
-        numpy.savez(os.fspath(path), **arrays)
+            for result in sorted(self, key=_rank)
+        )
+        text = os.fspath(path)
+        exports.write_npz(text if text.endswith(".npz") else f"{text}.npz", arrays)
 
     def _require_some(self, path: str | os.PathLike[str]) -> None:
         if not self:

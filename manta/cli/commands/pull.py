@@ -2,7 +2,7 @@
 
 swarm.json               its state and its tasks
 results/N.*              each result's value; `results.json` says what each is
-results.parquet          a table of all, where pyarrow is installed
+results.parquet          a table of those without arrays, where pyarrow is installed
 globals/TAG.*
 logs.ndjson, metrics.ndjson, events.ndjson
 manifest.json            every other file's size and BLAKE3 digest
@@ -14,13 +14,15 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from manta.apis.errors import MissingPackage, NotFound
+from manta.apis import exports
+from manta.apis.errors import InvalidArgument, MissingPackage, NotFound
+from manta.apis.results import Results
 from manta.cli.exit_codes import LocalError
 from manta.cli.options import connects
 from manta.console import json_form
@@ -48,8 +50,9 @@ def pull(
     Without FOLDER, it is named after the swarm and its id. Values are exact in the format in which
     Manta sends them (`manta.transports.codec.values.decode`), and beside it in one that others
     read: arrays .npy, dicts and lists of arrays .npz, text .txt, bytes .bin, all else .json; with
-    pyarrow installed, results.parquet is a table of all results. manifest.json has the size and
-    digest of every file: `manta pull --verify FOLDER` checks that nothing has changed.
+    pyarrow installed, results.parquet is a table of the results that hold no arrays. manifest.json
+    has the size and digest of every file: `manta pull --verify FOLDER` checks that nothing has
+    changed.
     """
     if verify:
         flaws = check(Path(swarm))
@@ -104,8 +107,10 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
     _json(draft / "swarm.json", {"swarm": dict(found), "tasks": tasks})
     index = []
     results = api.get_swarm_results(found, attempts="all")
+    # Arrays are files of their own; as JSON they would be many times as large.
+    rows = Results(result for result in results if not exports.has_arrays(result.value))
     with contextlib.suppress(NotFound, MissingPackage):
-        results.to_parquet(draft / "results.parquet")
+        rows.to_parquet(draft / "results.parquet")
     for number, result in enumerate(results):
         entry = {
             name: getattr(result, name)
@@ -168,54 +173,30 @@ def _value(folder: Path, name: str, value: Any) -> str:
 
 
 def _readable(folder: Path, name: str, value: Any) -> None:
-    """Writes a value in a format that others read, unless none can hold it."""
-    if isinstance(value, str | bytes):
-        suffix, data = (".bin", value) if isinstance(value, bytes) else (".txt", value.encode())
-        (folder / f"{name}{suffix}").write_bytes(data)
+    """Writes a value in a format that others read."""
+    path = folder / name  # which may have dots, so that with_suffix would cut it
+    if isinstance(value, bytes):
+        Path(f"{path}.bin").write_bytes(value)
         return
-    if getattr(value, "shape", None) == ():
-        value = value.item()
-    leaves = dict(_leaves(value, ""))
-    if not any(hasattr(leaf, "shape") for leaf in leaves.values()):
-        (folder / f"{name}.json").write_text(json_form.dumps(value, indent=2) + "\n", "utf-8")
+    if isinstance(value, str):
+        Path(f"{path}.txt").write_bytes(value.encode())
+        return
+    if exports.has_arrays(value):
+        with contextlib.suppress(InvalidArgument):  # then JSON, which holds anything
+            _arrays(path, value)
+            return
+    Path(f"{path}.json").write_text(exports.as_json(value, indent=2) + "\n", "utf-8")
+
+
+def _arrays(path: Path, value: Any) -> None:
+    """Raises InvalidArgument for what they are not."""
+    found = exports.arrays([("", value)])
+    if isinstance(value, dict | list | tuple):
+        exports.write_npz(f"{path}.npz", found)
         return
     import numpy
 
-    try:
-        arrays = {
-            key: numpy.asarray(leaf.detach().cpu() if hasattr(leaf, "detach") else leaf)
-            for key, leaf in leaves.items()
-        }
-    except (TypeError, ValueError, RuntimeError):
-        return
-    if any(array.dtype.hasobject for array in arrays.values()):
-        return
-    if "" in arrays:
-        numpy.save(folder / f"{name}.npy", arrays[""], allow_pickle=False)
-    else:
-        _npz(folder / f"{name}.npz", arrays)
-
-
-def _npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes what numpy.savez would, which takes no array of the name `file`."""
-    from zipfile import ZipFile
-
-    from numpy.lib import format
-
-    with ZipFile(path, "w") as archive:
-        for key, array in arrays.items():
-            with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
-                format.write_array(file, array, allow_pickle=False)
-
-
-def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Yields what is in dicts and lists, with its path."""
-    if isinstance(value, dict | list | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _leaves(item, f"{where}/{key}" if where else str(key))
-    else:
-        yield where, value
+    numpy.save(f"{path}.npy", found[""], allow_pickle=False)
 
 
 def _lines(path: Path, items: Iterable[Any]) -> None:

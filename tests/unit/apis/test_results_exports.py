@@ -191,6 +191,9 @@ def test_npz_refuses_what_it_would_cut(tmp_path: Path, value: Any) -> None:
         ({"deep": (np.float32("nan"), np.array([np.inf]))}, '{"deep": [null, [null]]}'),
         (np.array(["2020-01-01"], "datetime64[D]"), '["2020-01-01"]'),
         (HalfTensor(), "[1.5, null]"),
+        (np.array(["2020-01-01"], "datetime64[ns]"), '["2020-01-01T00:00:00.000000000"]'),
+        (np.datetime64("2020-01-01", "ns"), '"2020-01-01T00:00:00.000000000"'),
+        ([16**5000], f'["0x1{"0" * 5000}"]'),
     ],
 )
 def test_a_table_holds_nothing_but_json(tmp_path: Path, value: Any, json: str) -> None:
@@ -220,3 +223,14 @@ def test_a_package_that_is_not_there_is_named(call: str, package: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert f"needs {package}" in done.stdout
     assert "pip install 'manta-swarm[data]'" in done.stdout
+
+
+def test_what_is_empty_is_in_the_file_or_named(tmp_path: Path) -> None:
+    Results([result({"a": [], "b": np.ones(1)})]).to_npz(tmp_path / "a")
+    with np.load(tmp_path / "a.npz") as found:
+        assert {key: found[key].tolist() for key in found} == {
+            "0/t/id0/worker.0/a": [],
+            "0/t/id0/worker.0/b": [1],
+        }
+    with pytest.raises(InvalidArgument, match=r"0/t/id0/worker\.0 is a dict, which \.npz cannot"):
+        Results([result({})]).to_npz(tmp_path / "b")
