@@ -39,7 +39,7 @@ from manta.protocol.node import (
     TaskStarted,
 )
 from manta.protocol.values import BlobRef
-from manta.transports.errors import BlobMissing, BlobRefused
+from manta.transports.errors import BlobMissing, BlobRefused, remedied
 
 if TYPE_CHECKING:
     from manta.node.blobs.tiered_depot import TieredDepot
@@ -71,6 +71,11 @@ def linger(entry: JournalEntry, *, expecting: bool = False) -> float:
 
 LINES_LINGER = 0.1
 
+_ENTRIES_LOST = (
+    "what attempts told from there on is lost, and those that had not ended count as INTERRUPTED"
+)
+_LINES_LOST = "log lines from there on that the manager does not have are lost"
+
 
 class _Swarm:
     """A swarm's two journals and their files."""
@@ -83,6 +88,8 @@ class _Swarm:
         self.file = RecordFile(folder / f"{name}.journal")
         self.lines: Outbox[LogLine] = Outbox()
         self.lines_file = RecordFile(folder / f"{name}.lines")
+        self.lines_recovered: int | None = 0
+        """As `recovered`; None once the manager has acknowledged lines."""
         self.lines_dropped = 0
         self.recovered = 0
         """The number of the last entry that was in the file at the daemon's start."""
@@ -305,7 +312,7 @@ class Journals:
                     swarm.journal.shift(swarm.recovered, lost)
                 self.acknowledge(JournalAck(swarm_id, upto))
                 if lost > 0:
-                    self._rewrite(swarm)
+                    self._rewrite(swarm.file, swarm.records)
 
     def acknowledge(self, ack: JournalAck) -> None:
         with self._lock:
@@ -322,6 +329,12 @@ class Journals:
             swarm = self._swarms.get(ack.swarm_id)
             if swarm is None:
                 return
+            recovered, swarm.lines_recovered = swarm.lines_recovered, None
+            if recovered is not None and ack.upto > swarm.lines.last:  # the file was damaged
+                swarm.lines.shift(recovered, ack.upto - recovered)
+                swarm.lines.acknowledge(ack.upto)
+                swarm.lines.send_again()
+                self._rewrite(swarm.lines_file, swarm.line_records)
             swarm.lines.acknowledge(ack.upto)
             swarm.lines.heard(self._now())
             if len(swarm.lines) == 0:
@@ -403,12 +416,12 @@ class Journals:
         except OSError as error:
             log.error("%s cannot be compacted: %s", file.path, error.strerror)
 
-    def _rewrite(self, swarm: _Swarm) -> None:
+    def _rewrite(self, file: RecordFile, records: Callable[[], list[bytes]]) -> None:
         try:
-            swarm.file.rewrite(swarm.records())
+            file.rewrite(records())
         except OSError as error:
-            swarm.file.stale = True
-            log.error("%s cannot be written: %s", swarm.file.path, error.strerror)
+            file.stale = True
+            log.error("%s cannot be written: %s", file.path, error.strerror)
 
     def _will_send(self, delay: float, *, at_once: bool = False) -> None:
         """`at_once`: there is a blob to push."""
@@ -446,30 +459,34 @@ class Journals:
     def _recover(self) -> None:
         for path in self._folder.glob("*.new"):
             path.unlink()
-        for path in sorted(self._folder.glob("*.journal")):
-            file = RecordFile(path)
-            journal = Journal.recover(file.read())
-            if journal is None:  # not even its first record was finished: nothing was told
-                file.delete()
-                continue
-            swarm = self._swarm(journal.swarm_id)
-            swarm.journal, swarm.file = journal, file
-            swarm.recovered = journal.entries.last
-        for path in sorted(self._folder.glob("*.lines")):
-            self._recover_lines(RecordFile(path))
+        for kind, recover in ("journal", self._recover_entries), ("lines", self._recover_lines):
+            for path in sorted(self._folder.glob(f"*.{kind}")):
+                try:
+                    recover(RecordFile(path))
+                except OSError as error:
+                    log.error("%s is left out: %s", path, remedied(error))
         named = self._named()
         for digest in list(self._spool):
             if digest not in named:
                 self._spool.delete(digest)
 
+    def _recover_entries(self, file: RecordFile) -> None:
+        journal = Journal.recover(file.read(_ENTRIES_LOST))
+        if journal is None:
+            file.delete()
+            return
+        swarm = self._swarm(journal.swarm_id)
+        swarm.journal, swarm.file = journal, file
+        swarm.recovered = journal.entries.last
+
     def _recover_lines(self, file: RecordFile) -> None:
-        records = file.read()
+        records = file.read(_LINES_LOST)
         if not records or not isinstance(records[0], Begin):
             file.delete()
             return
         swarm = self._swarm(records[0].swarm_id)
         swarm.lines, swarm.lines_file = Outbox(records[0].upto), file
         for record in records[1:]:
-            if isinstance(record, KeptLine) and record.number == swarm.lines.last + 1:
-                swarm.lines.append(record.line, 0)
-        swarm.lines.synced = swarm.lines.last
+            if isinstance(record, KeptLine):
+                swarm.lines.append(record.line, len(encode(record)))
+        swarm.lines.synced = swarm.lines_recovered = swarm.lines.last

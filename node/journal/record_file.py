@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from manta.node.journal.records import Record, decode
+from manta.transports.codec.stored import Damaged, Thing
+
+REMEDY = "nothing is to be done, but check this disk if it happens again"
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +26,14 @@ class RecordFile:
         """Records are missing in the file: rewrite it before adding more."""
         self._fd = -1
 
-    def read(self) -> list[Record]:
-        """Returns the intact records and cuts off a torn tail."""
+    def read(self, lost: str) -> list[Record]:
+        """Returns the intact records, and cuts off from the first that is torn or damaged on, which
+        is told with what is `lost`. Raises OSError."""
         data = self.path.read_bytes()
-        records, length = decode(data)
-        if length < len(data):
-            log.warning("%s: %d torn bytes cut off", self.path, len(data) - length)
+        records, length, flaw = decode(data)
+        if flaw:
+            why = f"{flaw}, at byte {length} of {len(data)}"
+            log.error("%s", Damaged(Thing(f"{self.path}", lost, REMEDY), why))
             os.truncate(self.path, length)
         self._open()
         self.size = length

@@ -2,8 +2,7 @@
 
 A file is a row of records: length (4 bytes), CRC-32 (4 bytes), body. The first body is a
 `Begin`: what was cut off before. All others are `Kept` items, numbered without a gap. Where a
-record is torn or does not match its checksum, the file ends: what follows was never
-acknowledged to anybody.
+record is torn or does not match its checksum, the file ends.
 """
 
 from __future__ import annotations
@@ -49,21 +48,34 @@ def encode(record: Record) -> bytes:
     return _HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
-def decode(data: bytes) -> tuple[list[Record], int]:
-    """Returns the records before the first torn or damaged one, and their size in bytes."""
+def decode(data: bytes) -> tuple[list[Record], int, str]:
+    """Returns the records before the first torn or damaged one, their size in bytes, and what is
+    wrong with that one, "" if there is none."""
     records: list[Record] = []
-    offset = 0
-    while offset + _HEAD.size <= len(data):
-        length, checksum = _HEAD.unpack_from(data, offset)
-        end = offset + _HEAD.size + length
-        if length > MAX_RECORD or end > len(data):
-            break
-        body = data[offset + _HEAD.size : end]
-        if zlib.crc32(body) != checksum:
-            break
+    offset, due = 0, None
+    if not data:
+        return records, 0, "it is empty"
+    while offset < len(data):
         try:
-            records.append(_decoder.decode(body))
-        except ValueError:
-            break
+            record, end = _next(data, offset)
+        except (ValueError, RecursionError) as error:
+            return records, offset, str(error)
+        if (None if isinstance(record, Begin) else record.number) != due:
+            return records, offset, "a record is not the one that is due"
+        due = record.upto + 1 if isinstance(record, Begin) else record.number + 1
+        records.append(record)
         offset = end
-    return records, offset
+    return records, offset, ""
+
+
+def _next(data: bytes, offset: int) -> tuple[Record, int]:
+    start = offset + _HEAD.size
+    if start > len(data):
+        raise ValueError("it ends within a record")
+    length, checksum = _HEAD.unpack_from(data, offset)
+    if length > MAX_RECORD or start + length > len(data):
+        raise ValueError("it ends within a record")
+    body = data[start : start + length]
+    if zlib.crc32(body) != checksum:
+        raise ValueError("a record does not have its checksum")
+    return _decoder.decode(body), start + length

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from manta.node.journal.outbox import Batch, Outbox
-from manta.node.journal.records import Begin, KeptEntry, Record
+from manta.node.journal.records import Begin, KeptEntry, Record, encode
 from manta.protocol.exchange import (
     Broadcasted,
     Checkpointed,
@@ -56,7 +56,7 @@ class Journal:
         for record in records[1:]:
             if not isinstance(record, KeptEntry) or record.number != journal.entries.last + 1:
                 break
-            journal.append(record.entry, 0)
+            journal.append(record.entry, len(encode(record)))
         journal.entries.synced = journal.entries.last
         return journal
 

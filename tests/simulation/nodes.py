@@ -124,7 +124,7 @@ class Node:
     def start(self) -> None:
         self.note("starts")
         for swarm_id, file in self.disk.files.items():
-            found, length = records.decode(bytes(file))
+            found, length, _ = records.decode(bytes(file))
             del file[length:]
             self.disk.synced[swarm_id] = length
             journal = Journal.recover(found)

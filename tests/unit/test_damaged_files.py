@@ -29,7 +29,7 @@ def test_node(tmp_path: Path, junk: bytes) -> None:
         state.read_identity()
     assert state.read_status() is None
     framed = struct.pack("<II", len(junk), zlib.crc32(junk)) + junk
-    assert records.decode(framed) == ([], 0)
+    assert records.decode(framed)[:2] == ([], 0)
 
 
 @pytest.mark.parametrize("junk", [*JUNK, DEEP])

@@ -45,29 +45,31 @@ RECORDS: list[Record] = [
     KeptEntry(5, ResultWritten(I0, "tag", Inline(b"12"))),
     KeptEntry(6, result(BLOB)),
     KeptEntry(7, ENDED),
-    KeptLine(1, LogLine(I0, 1.0, "stdout", "hello")),
+    KeptLine(8, LogLine(I0, 1.0, "stdout", "hello")),
 ]
 DATA = b"".join(map(encode, RECORDS))
 
 
 def test_records_survive_the_file() -> None:
-    assert decode(DATA) == (RECORDS, len(DATA))
-    assert decode(b"") == ([], 0)
+    assert decode(DATA) == (RECORDS, len(DATA), "")
+    assert decode(b"") == ([], 0, "it is empty")
 
 
 @given(st.integers(0, len(DATA) - 1))
 def test_a_torn_tail_is_cut_at_a_record(length: int) -> None:
-    records, kept = decode(DATA[:length])
+    records, kept, flaw = decode(DATA[:length])
     assert records == RECORDS[: len(records)]
     assert kept <= length
-    assert decode(DATA[:kept]) == (records, kept)
+    assert bool(flaw) == (kept < length or not length)
+    assert decode(DATA[:kept])[:2] == (records, kept)
 
 
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
 def test_a_damaged_byte_ends_the_file_there(position: int, flip: int) -> None:
     damaged = bytearray(DATA)
     damaged[position] ^= flip
-    records, kept = decode(bytes(damaged))
+    records, kept, flaw = decode(bytes(damaged))
+    assert flaw
     assert kept <= position
     assert records == RECORDS[: len(records)]
 
@@ -79,7 +81,19 @@ def test_what_is_valid_but_no_record_ends_the_file() -> None:
     import zlib
 
     strange = module._HEAD.pack(len(body), zlib.crc32(body)) + body
-    assert decode(DATA + strange + DATA) == (RECORDS, len(DATA))
+    records, kept, flaw = decode(DATA + strange + DATA)
+    assert (records, kept) == (RECORDS, len(DATA))
+    assert flaw
+
+
+@pytest.mark.parametrize(
+    "records",
+    [[KeptEntry(1, STARTED)], [Begin("s"), KeptEntry(2, STARTED)], [Begin("s"), Begin("s")]],
+)
+def test_numbers_have_no_gap(records: list[Record]) -> None:
+    found, _, flaw = decode(b"".join(map(encode, records)))
+    assert found == records[:-1]
+    assert flaw == "a record is not the one that is due"
 
 
 def test_recover_takes_up_the_numbers_and_the_open_attempts() -> None:

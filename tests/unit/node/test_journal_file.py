@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
+import msgspec
 import pytest
 
 from manta.node.errors import StorageError
@@ -26,6 +28,7 @@ from manta.protocol.states import AttemptState
 from manta.protocol.values import BlobRef, Inline
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
+from tests.support.damage import damaged
 
 I0 = Instance("s", "worker", 0, 0)
 STARTED = TaskStarted(I0, 1.0)
@@ -110,6 +113,83 @@ def test_a_torn_tail_is_cut(make, tmp_path: Path) -> None:
     assert again.all_open() == (I0,)
     assert again.append(ENDED) == 2
     assert make().unacknowledged_ends() == (I0,)
+
+
+def test_what_is_sent_after_a_restart_is_bounded(make) -> None:
+    """A batch beyond what a link takes would never arrive."""
+    journals = make()
+    for number in range(120):
+        journals.append(ResultWritten(I0, f"tag-{number}", Inline(bytes(60_000))))
+    journals.append_lines("s", [LogLine(I0, 1.0, "stdout", "x" * 60_000)] * 120)
+    journals.sync()
+
+    def sizes(batches: list[JournalBatch | LogBatch]) -> list[int]:
+        return [len(msgspec.msgpack.encode(batch)) for batch in batches]
+
+    before = sizes(journals.due())
+    again = make()
+    again.sync()
+    assert sizes(again.due()) == before
+    assert max(before) < 512 * 1024
+    assert sum(before) < 9 * 1024 * 1024
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_damaged_file_costs_what_is_in_it_and_is_told(make, tmp_path, caplog, seed) -> None:
+    journals = make()
+    for swarm in ("s", "other"):
+        instance = msgspec.structs.replace(I0, swarm_id=swarm)
+        journals.append(TaskStarted(instance, 1.0))
+        for number in range(5):
+            journals.append(ResultWritten(instance, f"{number}", Inline(b"x" * 20)))
+        journals.append_lines(swarm, [LogLine(instance, 1.0, "stdout", f"{n}") for n in range(5)])
+    journals.close()
+    random = Random(seed)
+    path = tmp_path / "journal" / random.choice(["s.journal", "s.lines"])
+    path.write_bytes(damaged(path.read_bytes(), random))
+    again = make()
+    again.sync()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert said[0].startswith(f"{path} is damaged (")
+    assert " lost" in said[0].partition("): ")[2]
+    assert said[0].endswith("; nothing is to be done, but check this disk if it happens again.")
+    kept = {(type(batch), batch.swarm_id): batch for batch in again.due()}
+    assert len(kept[JournalBatch, "other"].entries) == 6
+    assert len(kept[LogBatch, "other"].lines) == 5
+    whole = kept[LogBatch, "s"].lines if "journal" in path.name else kept[JournalBatch, "s"].entries
+    assert len(whole) == 5 + ("lines" in path.name)
+    again.append(TaskStarted(msgspec.structs.replace(I0, index=1), 2.0))
+    again.append_lines("s", [LogLine(I0, 2.0, "stdout", "after")])
+    caplog.clear()
+    make()
+    assert not caplog.records
+
+
+def test_lines_after_damage_follow_what_the_manager_has(make, tmp_path) -> None:
+    journals = make()
+    journals.append_lines("s", [LogLine(I0, 1.0, "stdout", f"{n}") for n in range(5)])
+    journals.close()
+    (tmp_path / "journal" / "s.lines").write_bytes(b"\x00" * 40)
+    journals = make()
+    after = LogLine(I0, 2.0, "stdout", "after")
+    journals.append_lines("s", [after])
+    assert journals.due() == [LogBatch("s", 1, (after,))]
+    journals.acknowledge_lines(LogAck("s", 5))  # the manager takes it for a repeat
+    assert journals.due() == [LogBatch("s", 6, (after,))]
+    journals = make()
+    assert journals.due() == [LogBatch("s", 6, (after,))]
+    journals.acknowledge_lines(LogAck("s", 6))
+    assert journals.due() == []
+
+
+def test_a_file_that_cannot_be_read_costs_its_swarm_alone(make, tmp_path, caplog) -> None:
+    journals = make()
+    journals.append(STARTED)
+    journals.close()
+    (tmp_path / "journal" / "a.journal").mkdir()
+    assert make().all_open() == (I0,)
+    assert "a.journal is left out: Is a directory" in caplog.text
 
 
 def test_an_unfinished_file_is_thrown_away(make, tmp_path: Path) -> None:
