@@ -7,6 +7,7 @@ memfd: so the node never maps one, or a task that cuts it short would kill the n
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from manta.transports.blobs.memory_depot import MemoryDepot
     from manta.transports.interface import Buffer
 
+log = logging.getLogger(__name__)
 
 MOST_FILES = 4096
 """Files that stay between attempts."""
@@ -41,6 +43,8 @@ class TieredDepot:
         self._files = files
         self._pins: dict[str, int] = {}
         """Of files."""
+        self._whole: dict[str, tuple[int, int, int]] = {}
+        """What a file was like when its bytes had its digest."""
         self._has_files = False
         self._lock = threading.Lock()
         for digest in files:
@@ -144,6 +148,28 @@ class TieredDepot:
     def has_room(self, size: int) -> bool:
         """Whether the disk has so many bytes left, where memory is not to hold them."""
         return size <= self.largest or size <= self._make_room(size).free
+
+    def drop_damaged(self, digest: str, *, again: bool = False) -> bool:
+        """Delete a file whose bytes no longer have its digest; returns whether it was one.
+
+        It is hashed if it is not as it was when it was hashed last, or `again`. Pins stay with
+        the digest.
+        """
+        try:
+            found = self._files.path(digest).stat()
+            seen = found.st_ino, found.st_mtime_ns, found.st_size
+            if self._whole.get(digest) == seen and not again:
+                return False
+            if self._files.is_whole(digest):
+                if len(self._whole) >= MOST_FILES:
+                    self._whole.clear()
+                self._whole[digest] = seen
+                return False
+        except (OSError, BlobMissing):
+            return False
+        log.error("%s is damaged: it is deleted", self._files.path(digest))
+        with self._lock:
+            return self._files.delete(digest)
 
     # Letting go.
 

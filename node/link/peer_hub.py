@@ -5,6 +5,7 @@ The data plane starts at the first transfer. A blob that several ask for at a ti
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from manta.transports.blobs.file_depot import FileDepot
     from manta.transports.blobs.interface import Source
     from manta.transports.bulk.curve import BulkPeer, CurveBulk
+
+log = logging.getLogger(__name__)
 
 TRANSFER_TIMEOUT = 900.0
 """Seconds; a transfer is resumed over reconnects until then."""
@@ -72,6 +75,15 @@ class NodeDepot:
         except BlobMissing:  # a file may be one that a task holds: it is not mapped
             return FileSource(self._spool.open(digest))
 
+    def without_damaged(self, blob: BlobRef) -> Refused | None:
+        """Delete copies whose bytes no longer have their digest; says so if none is left."""
+        digest = blob.digest
+        self._values.drop_damaged(digest, again=True)
+        if digest in self._spool and not self._spool.is_whole(digest):
+            log.error("%s is damaged: it is deleted", self._spool.path(digest))
+            self._spool.delete(digest)
+        return None if digest in self else _lost(blob)
+
 
 class PeerHub(Actor):
     def __init__(self, context: NodeContext) -> None:
@@ -96,7 +108,7 @@ class PeerHub(Actor):
                     self._move(message, self.defer())
             case Push(blob):
                 if blob.digest not in self._depot:
-                    raise Refused(BLOB_LOST, f"This node no longer has the blob {blob.digest[:12]}")
+                    raise _lost(blob)
                 self._move(message, self.defer())
             case BulkAddress(address):
                 self._connect(address)
@@ -134,12 +146,18 @@ class PeerHub(Actor):
         def ended(_: Any, error: BaseException | None) -> None:
             if error is not None and address != self._address:
                 return  # started again with the manager's other address
+            if isinstance(wanted, Push) and isinstance(error, BlobCorrupt):
+                error = self._depot.without_damaged(blob) or error
             if error is None and blob.size >= MEASURED:
                 self.notify(MANAGER_LINK, BlobMoved(blob.size, self.clock.now() - began))
             for reply in self._moving.pop(wanted, ()):
                 reply.fail(_refusal(wanted, error)) if error else reply.set(None)
 
         self.pipe(future, ended)
+
+
+def _lost(blob: BlobRef) -> Refused:
+    return Refused(BLOB_LOST, f"This node no longer has the blob {blob.digest[:12]}.")
 
 
 def _refusal(wanted: Fetch | Push, error: BaseException) -> BaseException:

@@ -212,9 +212,13 @@ class TaskRequests:
             fetch(blob, REFETCHES)
 
     def _pin(self, blob: BlobRef) -> bool:
+        values = self._context.values
         try:
-            self._context.values.pin(blob.digest)
+            values.pin(blob.digest)
         except BlobMissing:
+            return False
+        if values.drop_damaged(blob.digest):
+            values.unpin(blob.digest)
             return False
         self._pinned.append(blob.digest)
         return True

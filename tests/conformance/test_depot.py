@@ -216,6 +216,24 @@ def test_a_blob_beyond_the_free_space_is_refused_before_it_is_sent(tmp_path):
         FileDepot(tmp_path).sink(DIGEST, 1 << 60)
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut", "whole"])
+def test_damage_of_a_file_is_seen(tmp_path, damage):
+    depot = TieredDepot(MemoryDepot(4 << 20), FileDepot(tmp_path), largest=1000)
+    depot.put(BLOB)
+    assert not depot.drop_damaged(DIGEST)
+    path = FileDepot(tmp_path).path(DIGEST)
+    data = bytearray(BLOB)
+    if damage == "flipped":
+        data[len(data) // 2] ^= 4
+    path.write_bytes(data[:-1] if damage == "cut" else data)
+    os.utime(path, ns=(1, 1))
+    assert FileDepot(tmp_path).is_whole(DIGEST) == (damage == "whole")
+    assert depot.drop_damaged(DIGEST) == (damage != "whole")
+    assert (DIGEST in depot) == (damage == "whole")
+    assert not depot.drop_damaged(DIGEST)
+    depot.close()
+
+
 # Memory
 
 

@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from manta.transports.blobs.digests import DIGEST, check_digest
-from manta.transports.blobs.sources import ViewSource, mapped
+from manta.transports.blobs.sources import FileSource, ViewSource, mapped
 from manta.transports.blobs.writer import PIECE, BlobWriter, put
 from manta.transports.errors import BlobCorrupt, BlobMissing, BlobRefused, remedied
 
@@ -153,6 +155,19 @@ class FileDepot:
             raise other._missing(digest) from None
         except OSError:  # on another disk, or one that knows no links
             self.put_file(other.path(digest))
+
+    def is_whole(self, digest: str) -> bool:
+        """Whether the blob can be read and its bytes have its digest. Raises BlobMissing."""
+        source = FileSource(self.open(digest))  # not mapped: it may be cut short meanwhile
+        hasher = blake3()
+        try:
+            for offset in range(0, source.size, PIECE):
+                hasher.update(source.read(offset, PIECE))
+        except (BlobCorrupt, OSError):
+            return False
+        finally:
+            source.close()
+        return hasher.hexdigest() == digest
 
     def delete(self, digest: str) -> bool:
         """Delete a blob; False when it was not here, or the disk does not let it go, which is

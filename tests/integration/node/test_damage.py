@@ -1,0 +1,112 @@
+"""What a node keeps may be any bytes: it costs that thing alone, and is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+WAITS = """
+import time
+from pathlib import Path
+import numpy
+from manta.light import World
+def main():
+    Path("FOLDER/here").touch()
+    while not Path("FOLDER/go").exists():
+        time.sleep(0.02)
+"""
+
+
+def at(lab, code: str) -> str:
+    return code.replace("FOLDER", str(lab.folder))
+
+
+def test_much_that_waits_for_a_manager_survives_a_restart(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    code = (
+        WAITS
+        + """
+    for number in range(200):
+        World().results.add(f"tag {number}", bytes(60_000))
+"""
+    )
+    deployed = api.deploy_swarm("lab", lab.swarm(at(lab, code)))
+    lab.wait_until((lab.folder / "here").exists)
+    lab.stop_manager()
+    (lab.folder / "go").touch()
+    lab.wait_until(lambda: node.context.journals.unacknowledged_ends())
+    node.stop()
+    lab.start_manager()
+    lab.node(1)
+    api = lab.api()
+    ended = api.wait_swarm(deployed, timeout=40)
+    assert ended.status == "COMPLETED", ended.reason
+    assert len(api.list_result_tags(deployed)) == 200
+    assert [task.status for task in api.get_tasks(deployed)] == ["FINISHED"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_damaged_value_that_the_manager_lacks_ends_its_attempt(lab, damage: str) -> None:
+    node = lab.node(1)
+    api, context = lab.api(), node.context
+    code = (
+        WAITS
+        + """
+    World().results.add("large", numpy.arange(100_000))
+    World().results.add("small", 1)
+"""
+    )
+    deployed = api.deploy_swarm("lab", lab.swarm(at(lab, code), retries=1))
+    lab.wait_until((lab.folder / "here").exists)
+    lab.stop_manager()
+    (lab.folder / "go").touch()
+    lab.wait_until(context.journals.unacknowledged_ends)
+    [digest] = context.spool
+    node.stop()
+    path = context.spool.path(digest)
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data if damage == "flip" else data[:-1])
+    lab.start_manager()
+    lab.node(1)
+    ended = (api := lab.api()).wait_swarm(deployed, timeout=40)
+    assert ended.status == "COMPLETED", ended.reason
+    first, second = api.get_tasks(deployed)
+    assert first.status == "SUPERSEDED"  # it had finished
+    assert "was lost on its node before it reached the manager" in first.error.sentence
+    assert second.status == "FINISHED"
+    [value] = api.select_results(deployed, "large")
+    assert (value.attempt, value.value.sum()) == (second.attempt, sum(range(100_000)))
+
+
+def test_a_damaged_value_of_the_manager_s_is_fetched_again(lab, caplog) -> None:
+    """A value that memory does not hold lies in a file, whose bytes may change."""
+    node = lab.node(1)
+    node.context.values.largest = 1000
+    api = lab.api()
+    go = lab.folder / "go"
+    code = f"""
+import time
+from pathlib import Path
+from manta.light import World
+def main():
+    world = World()
+    assert world.globals["model"].sum() == 4999950000
+    world.results.add("read", 1)
+    while not Path({str(go)!r}).exists():
+        time.sleep(0.02)
+    assert world.globals["model"].sum() == 4999950000
+"""
+    swarm = lab.swarm(code)
+    swarm.set_global("model", np.arange(100_000))
+    deployed = api.deploy_swarm("lab", swarm)
+    lab.wait_until(lambda: "read" in api.list_result_tags(deployed))
+    [path] = [node.context.state.values / each[:2] / each for each in node.context.values]
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+    go.touch()
+    ended = api.wait_swarm(deployed, timeout=40)
+    assert ended.status == "COMPLETED", ended.reason
+    assert f"{path} is damaged" in caplog.text
