@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from manta.light.wire import INLINE_LIMIT
+from manta.protocol.spec import Name
 
 if TYPE_CHECKING:
     from manta.protocol.node import Instance
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 Number = Annotated[int, Meta(ge=1, lt=2**53)]
 Count = Annotated[int, Meta(ge=0, lt=2**31)]
 Text = Annotated[str, Meta(max_length=64 * 1024)]
-Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 Wait = Annotated[float, Meta(gt=0, le=366 * 86400)]
 """Seconds for which a task is willing to wait."""
 

@@ -16,12 +16,12 @@ from manta.node.task_server.requests import (
     Body,
     Count,
     FromTask,
-    Name,
     Number,
     Numbered,
     Text,
     Value,
 )
+from manta.protocol.spec import Name
 
 Failure = tuple[Name, Text, Text]
 """Kind, sentence, traceback."""
