@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from manta.console.commands import check_utf8
 from manta.node.cli.init import TOKEN, render, unanswered
-from manta.node.config import KEYS, NOUNS, PREFIX, Key, converted
-from manta.node.errors import VariableError
+from manta.node.config import KEYS, NOUNS, PREFIX, Key, converted, parse
+from manta.node.errors import ConfigError, Flaw, VariableError
 
 _KEYS = {key.variable: key for key in KEYS.values()}
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -35,7 +36,18 @@ def from_environment(environment: Mapping[str, str]) -> str | None:
         check_utf8(text, variable, "a configuration is text, so rename what it names")
         answers[_KEYS[variable].path] = _read(_KEYS[variable], text)
     answers["identity.secured_token"] = TOKEN
-    return render("default", answers)
+    text = render("default", answers)
+    try:
+        parse(text, Path("default.toml"), environment)
+    except ConfigError as error:
+        said = [f"{_variable(flaw)}: {flaw}" for flaw in error.flaws]
+        raise VariableError("\n".join(said)) from None
+    return text
+
+
+def _variable(flaw: Flaw) -> str:
+    key = KEYS.get(".".join(flaw.where)) or KEYS.get(".".join(flaw.where[:-1]))
+    return key.variable if key else f"{PREFIX}*"
 
 
 def _read(key: Key, text: str) -> Any:

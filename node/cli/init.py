@@ -29,16 +29,20 @@ def unanswered() -> dict[str, Any]:
 def make(name: str, path: Path, answers: dict[str, Any]) -> None:
     """Ask on a terminal for what is not answered, and write the file once it is valid.
 
-    Raises ConfigError, KeyFileError, click.ClickException.
+    Raises KeyFileError, click.ClickException.
     """
     from manta.node.capabilities import datasets
     from manta.node.config import parse
+    from manta.node.errors import ConfigError
     from manta.transports.security.keys import write_private
 
     if sys.stdin.isatty():
         ask(name, answers)
     text = render(name, answers)
-    config = parse(text, path, os.environ)
+    try:
+        config = parse(text, path, os.environ)
+    except ConfigError as error:
+        raise click.UsageError("\n".join(map(str, error.flaws))) from None
     write_private(path, text, replace=True)
     for flaw in datasets.flaws(config):
         click.echo(f"Note: {flaw}", err=True)

@@ -82,6 +82,25 @@ def test_what_start_refuses_is_not_valid(call: Call, tmp_path: Path) -> None:
     assert "it is not text in UTF-8" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--manager-host", "bad/host", "manager_host is 'bad/host'; it must be a host's name"),
+        ("--manager-host", "a:0", "it must have a port from 1 to 65535"),
+        ("--alias", "a b", "identity.alias is 'a b'; it must be a name"),
+        ("--manager-port", "99999", "'--manager-port': 99999 is not in the range"),
+        ("--label", "room", "--label 'room' is not of the form"),
+    ],
+)
+def test_a_wrong_answer_is_a_wrong_command_line(
+    call: Call, tmp_path: Path, option: str, value: str, words: str
+) -> None:
+    done = call("init", "other", option, value)
+    assert done.returncode == Exit.USAGE
+    assert words in done.stderr
+    assert not (tmp_path / "nodes" / "other.toml").exists()
+
+
 def test_the_image_of_modules_that_name_none(call: Call) -> None:
     assert call("init", "other", "--default-image", "python:3.12-slim").returncode == 0
     shown = json.loads(call("show", "other", "--json").stdout)

@@ -66,6 +66,8 @@ def test_without_a_variable_there_is_no_configuration() -> None:
         ("MANTA_NODE_GPU_ENABLED", "maybe", "give true or false"),
         ("MANTA_NODE_DATASETS", "digits", "give NAME=VALUE"),
         ("MANTA_NODE_LABELS", "=x", "give NAME=VALUE"),
+        ("MANTA_NODE_MANAGER_HOST", "bad/host", "it must be a host's name or address"),
+        ("MANTA_NODE_MAX_CONCURRENT_TASKS", "-1", "it must be"),
     ],
 )
 def test_a_variable_that_cannot_be_is_named(name: str, value: str, words: str) -> None:
