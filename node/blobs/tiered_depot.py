@@ -18,7 +18,7 @@ from manta.transports.blobs.writer import PIECE
 from manta.transports.errors import BlobMissing, DepotFull
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from io import RawIOBase
 
     from manta.transports.blobs.file_depot import FileDepot
     from manta.transports.blobs.interface import Sink, Source
@@ -100,13 +100,6 @@ class TieredDepot:
                 pass
         return self._make_room(size).put(*parts)
 
-    def put_file(self, path: Path) -> str:
-        """Keep a copy of a file; returns its digest. Raises BlobRefused, OSError."""
-        size = path.stat().st_size
-        if size <= self.largest:
-            return self.put(path.read_bytes())
-        return self._make_room(size).put_file(path)
-
     def put_stream(self, read: Callable[[int], bytes | None], size: int) -> str:
         """Keep what `read(most)` gives, in a file; returns its digest.
 
@@ -133,15 +126,14 @@ class TieredDepot:
         except BlobMissing:
             depot.put_link(self._files, digest)
 
-    def save(self, digest: str, path: Path) -> None:
+    def save(self, digest: str, file: RawIOBase) -> None:
         """Write the blob into a file. Raises BlobMissing, OSError."""
         source = self.source(digest)
         try:
-            with path.open("wb", buffering=0) as file:
-                for offset in range(0, source.size, PIECE):
-                    piece = memoryview(source.read(offset, PIECE))
-                    while piece:
-                        piece = piece[file.write(piece) :]
+            for offset in range(0, source.size, PIECE):
+                piece = memoryview(source.read(offset, PIECE))
+                while piece:
+                    piece = piece[file.write(piece) :]
         finally:
             source.close()
 

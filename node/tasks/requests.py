@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from manta.node.shared.addresses import METRICS, PEER_HUB
 from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import AskManager, ReadNetworkQuality
 from manta.node.task_server import requests as light
+from manta.node.tasks import kept
 from manta.node.tasks.exchange import TaskExchange
 from manta.protocol import exchange
 from manta.protocol import node as protocol
@@ -25,8 +25,9 @@ from manta.protocol.codes import Code
 from manta.protocol.exchange import Contribution
 from manta.protocol.node import Instance, ResultEntry
 from manta.protocol.paths import MANAGER_LINK
-from manta.protocol.values import INLINE_LIMIT, BlobRef, Inline, Payload
-from manta.transports.errors import BlobMissing, BlobRefused
+from manta.protocol.values import BlobRef, Payload
+from manta.transports.codec.stored import Damaged
+from manta.transports.errors import BlobMissing, BulkError
 
 Then = Callable[[Any, BaseException | None], None]
 Ask = Callable[[str, Any, float, Then], None]
@@ -79,7 +80,7 @@ class TaskRequests:
             case light.StopSwarm():
                 self._keep(request, protocol.StopRequested(instance))
             case light.GetState(key):
-                self._get_state(request, self._state_file(instance, key))
+                self._get_state(request, self._state_file(instance, key), key)
             case light.SetState(key, value):
                 self._set_state(request, self._state_file(instance, key), value)
             case light.GetResources():
@@ -229,27 +230,18 @@ class TaskRequests:
         name = hashlib.sha256(key.encode()).hexdigest()
         return self._context.state.kept_of(instance.swarm_id) / name
 
-    def _get_state(self, request: light.Request, path: Path) -> None:
+    def _get_state(self, request: light.Request, path: Path, key: str) -> None:
         try:
-            size = path.stat().st_size
-            if size <= INLINE_LIMIT:
-                request.reply.set(Inline(path.read_bytes()))
-            else:
-                request.reply.set(BlobRef(self._context.values.put_file(path), size))
-        except FileNotFoundError:
-            request.reply.set(None)
-        except (BlobRefused, OSError) as error:
+            request.reply.set(kept.load(path, key, self._context.values))
+        except Damaged as error:
+            self._actor.log.error("%s: %s", request.instance, error)
+            request.reply.fail("DataCorruptionError", str(error))
+        except (BulkError, OSError) as error:
             request.reply.fail("ResourceExhaustionError", f"The state cannot be read: {error}.")
 
     def _set_state(self, request: light.Request, path: Path, value: Payload) -> None:
-        draft = path.with_suffix(f".{request.session}")
         try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            if isinstance(value, Inline):
-                draft.write_bytes(value.data)
-            else:
-                self._context.values.save(value.digest, draft)
-            os.replace(draft, path)
+            kept.store(path, value, self._context.values, request.session)
         except (OSError, BlobMissing) as error:
             request.reply.fail("ResourceExhaustionError", f"The state was not kept: {error}.")
         else:

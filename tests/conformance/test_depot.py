@@ -478,11 +478,11 @@ class TestTiers:
             tiers.put_stream(file.read, len(blob) + 1)
         assert list(tiers) == [digest]
 
-    def test_values_are_kept_as_files_and_read_back(self, tiers, tmp_path):
+    def test_values_are_kept_as_files(self, tiers, tmp_path):
         for blob in (b"", BLOB, b"x" * 2_500_000):
-            tiers.save(tiers.put(blob), tmp_path / "kept")
+            with (tmp_path / "kept").open("wb", buffering=0) as file:
+                tiers.save(tiers.put(blob), file)
             assert (tmp_path / "kept").read_bytes() == blob
-            assert tiers.put_file(tmp_path / "kept") == digest_of(blob)
 
     def test_a_file_that_is_cut_short_is_an_error_and_not_the_end(self, tiers, files):
         digest = tiers.put(b"x" * 2_000_000)

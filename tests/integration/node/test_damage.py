@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,40 @@ def main():
     ended = api.wait_swarm(deployed, timeout=40)
     assert ended.status == "COMPLETED", ended.reason
     assert f"{path} is damaged" in caplog.text
+
+
+def test_damaged_state_is_an_error_in_the_task_that_reads_it(lab) -> None:
+    node = lab.node(1)
+    api = lab.api()
+    code = """
+from manta.light import Local, World
+from manta.light.errors import DataCorruptionError
+def main():
+    local, world = Local(), World()
+    if world.iteration == 0:
+        local.set_state("damaged", "a")
+        local.set_state("whole", "b")
+        world.results.add("kept", 1)
+    while "go" not in world.globals:
+        pass
+    if world.iteration == 1:
+        assert local.get_state("whole") == "b"
+        try:
+            local.get_state("damaged")
+        except DataCorruptionError as error:
+            local.set_state("damaged", str(error))
+            return local.get_state("damaged")
+"""
+    deployed = api.deploy_swarm("lab", lab.swarm(code, iterations=2))
+    lab.wait_until(lambda: "kept" in api.list_result_tags(deployed))
+    folder = node.context.state.kept_of(deployed.swarm_id)
+    path = folder / f"{hashlib.sha256(b'damaged').hexdigest()}.kept"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 2
+    path.write_bytes(data)
+    api.set_global(deployed, "go", True)
+    ended = api.wait_swarm(deployed, timeout=40)
+    assert ended.status == "COMPLETED", ended.reason
+    said = api.get_tasks(deployed)[1].output
+    assert said.startswith("The state 'damaged' of this node is damaged (")
+    assert said.endswith("it is lost; set it anew (set_state).")
