@@ -91,6 +91,9 @@ def test_an_attempt_whose_results_count_is_interrupted_and_counted_once(
         attempts = api.get_tasks(swarm)
         assert [attempt.status for attempt in attempts] == ["INTERRUPTED", "FINISHED"]
         assert [attempt.output for attempt in attempts] == [None, 5]
+        (error,) = api.collect_errors(swarm)
+        unknown = damage is not _last  # else it is still known to have begun
+        assert ("had begun, and its node has lost what it knew of it" in error.sentence) is unknown
         assert runs.read_text() == "run run "  # the second is another attempt, which says so
         for tag in ("value", "after"):
             counted = [one for one in api.select_results(swarm, tag) if one.counts]
