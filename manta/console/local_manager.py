@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
+from manta.transports.files import read_bounded
+
 SETTINGS = "settings.json"
 """In the manager's folder: the settings that it was last started with."""
 _HERE = ("localhost", "127.0.0.1", "::1")
@@ -17,7 +19,7 @@ def remembered_port(home: Path, door: Literal["nodes", "users"], host: object) -
     if host not in _HERE:
         return None
     try:
-        address = json.loads((home / "manager" / SETTINGS).read_bytes())[door]
+        address = json.loads(read_bounded(home / "manager" / SETTINGS))[door]
         return int(address.rpartition(":")[2])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # none has; a manager that starts says what is wrong with its file

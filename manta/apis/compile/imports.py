@@ -16,6 +16,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
+from manta.protocol.spec import MAX_PACKAGE_BYTES
+from manta.transports.files import read_bounded
+
 _LOADERS = ("import_module", "__import__")
 
 
@@ -47,7 +50,7 @@ def imports(roots: Iterable[Path]) -> Imports:
 def names_in(file: Path) -> set[str]:
     """The top-level names that a file imports; none if it cannot be read, which packing says."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(read_bounded(file, MAX_PACKAGE_BYTES))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
     return {name.partition(".")[0] for node in ast.walk(tree) for name in _named(node)}

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from manta.apis.compile.imports import names_in
 from manta.apis.connect import profiles
 from manta.apis.errors import ProfileError
+from manta.console.local_manager import SETTINGS, remembered_port
 from manta.node import config
 from manta.node.config.reading import MOST
 from manta.node.errors import ConfigError, IdentityError
@@ -39,6 +41,14 @@ def test_what_is_no_file_is_an_error_and_no_hang(tmp_path: Path) -> None:
         read_bounded(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_bounded(tmp_path / "nothing")
+
+
+def test_a_pipe_beside_a_program_or_in_the_manager_s_folder_holds_up_nobody(tmp_path: Path) -> None:
+    (tmp_path / "manager").mkdir()
+    os.mkfifo(tmp_path / "manager" / SETTINGS)
+    assert remembered_port(tmp_path, "users", "localhost") is None
+    os.mkfifo(tmp_path / "utils.py")
+    assert names_in(tmp_path / "utils.py") == set()
 
 
 def key(home: Path) -> None:
