@@ -1,5 +1,5 @@
 """A line through points on all nodes:
-manta run examples/line/swarm.py --nodes 3 --dataset points=examples/line/points{i}.txt"""
+manta run examples/line/swarm.py --nodes 3 --dataset points='examples/line/points{i}.txt'"""
 
 from manta import Module, Swarm, Task
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -160,7 +161,7 @@ def ran_by_its_command(name: str, home: Path) -> Any:
     assert command is not None
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MANTA_")}
     done = subprocess.run(
-        [sys.executable, "-m", "manta", "run", *command[1].split(), "--json"],
+        [sys.executable, "-m", "manta", "run", *shlex.split(command[1]), "--json"],
         cwd=EXAMPLES.parent,
         env={**kept, "MANTA_HOME": str(home)},
         capture_output=True,

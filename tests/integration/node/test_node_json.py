@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from manta.console.exit_codes import Exit
 from manta.node.cli.main import cli
-from tests.integration.cli.test_json import leaves, nested, parsed, table
+from manta.node.link.sentences import HELD
+from manta.transports.errors import DownReason
+from tests.integration.cli.test_json import DOCUMENT, leaves, nested, parsed, table
 from tests.integration.node.conftest import Command, port
 
 pytestmark = pytest.mark.timeout(90)
@@ -87,3 +90,12 @@ def test_what_is_printed_is_what_is_documented(lab, manta_node: Command) -> None
                 value = record.get(name) or []
                 for item in value if isinstance(value, list) else [value]:
                     assert set(item) == fields, (row, name)
+
+
+def test_the_states_of_a_node_that_are_documented_are_those_that_there_are() -> None:
+    of_the_daemon = {"starting", "connected", HELD, "refused", "stopped", "failed", "killed"}
+    listed = re.search(r"`state` is one of ([^;]+);", DOCUMENT.read_text())
+    assert listed is not None
+    assert (
+        set(re.split(r",\s+", listed[1])) == {str(reason) for reason in DownReason} | of_the_daemon
+    )
