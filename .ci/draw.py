@@ -42,8 +42,8 @@ text { font-family: system-ui, sans-serif; font-size: 13px; }
 """
 
 GRAPH_STYLE = """
-svg { color: #37474f; }
-@media (prefers-color-scheme: dark) { svg { color: #cfd8dc; } }
+svg { color: #37474f; background: #ffffff; }
+@media (prefers-color-scheme: dark) { svg { color: #cfd8dc; background: #14161b; } }
 """
 
 
