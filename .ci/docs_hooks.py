@@ -1,4 +1,5 @@
-"""What the site's pages have beyond their text: the reference of the command lines.
+"""What the site's pages have beyond their text: the reference of the command lines, and their rank
+in a search.
 
 A page says `<!-- commands: manta.cli.main:cli manta -->`; in its place comes every command of
 that click group, those that are loaded when they are called included.
@@ -12,13 +13,17 @@ from importlib import import_module
 from typing import Any
 
 import click
+from mkdocs.structure.pages import Page
 
 MARK = re.compile(r"<!-- commands: ([\w.]+):(\w+) (\w+) -->")
+FOR_DEVELOPERS = ("internals/", "actors.md", "changes.md")
 HIDDEN = re.compile(r"<!--.*?-->\n?", re.DOTALL)
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     """Commands where a page asks for them; what concerns the tests of its blocks is left out."""
+    if page.file.src_uri.startswith(FOR_DEVELOPERS):
+        page.meta["search"] = {"boost": 0.5}  # found below what users read
     filled = MARK.sub(lambda found: reference(*found.groups()), markdown)
     return HIDDEN.sub("", filled)
 

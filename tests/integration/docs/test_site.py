@@ -107,3 +107,9 @@ def test_search_finds_in_a_folder(site: Path, tmp_path: Path) -> None:
     document, complaints = opened(where, tmp_path)
     assert complaints == []
     assert "reference/light.html" in document.partition("md-search-result__list")[2]
+
+
+def test_what_users_read_is_found_before_the_internals(served: Server, tmp_path: Path) -> None:
+    document, _ = opened(served_at(served, "index.html?q=lease"), tmp_path)
+    found = document.partition("md-search-result__list")[2]
+    assert -1 < found.find("glossary.html") < found.find("internals/")
