@@ -12,13 +12,14 @@ There are two kinds of connections, told apart by the 128-bit token of their fir
     to the node     runtime(token, version, pid)
                                              first
                     ready()                  attempts can be run
-                    exited(number, status, end, lives_on)
+                    exited(number, status, end, lives_on, cut_off)
                                              status as `subprocess` has it, negative for a signal;
                                              end is empty where the attempt died, else a msgpack
                                              map of loading, computing, moving and output or
                                              error, which is [kind, sentence, traceback]; lives_on
                                              says whether the module's object lives on between
-                                             attempts, nothing where that did not become known
+                                             attempts, nothing where that did not become known;
+                                             cut_off whether it was over, and had to be killed
     to the runtime  welcome(fds=2)           first: stdout and stderr outside attempts
                     run(number, token, brief, fds=4)
                                              stdout, stderr, log socket and connection of the

@@ -39,6 +39,7 @@ class Attempt:
         self._started = 0.0
         self._loading: float | None = None
         self._owner = 0
+        self._outcome: dict[str, Any] = {}
         self._ending: ending.Ending | None = None
         self.is_running = False
         self.doing = brief.name
@@ -63,14 +64,8 @@ class Attempt:
         seed(self._brief)
         self._started = time.monotonic()
 
-    def run(
-        self, prepare: Callable[[], Target], modules: Sequence[str], let_go: Callable[[], None]
-    ) -> bytes:
-        """Runs what `prepare` returns; returns how it ended, as a packed `End` for the node.
-
-        `modules` are the names of the user's own, as they are imported; `let_go` drops what else
-        there is of them.
-        """
+    def run(self, prepare: Callable[[], Target]) -> None:
+        """Runs what `prepare` returns."""
         global _latest, _users_mask
         self._begin()
         owner = self._owner
@@ -105,13 +100,15 @@ class Attempt:
                 traceback.print_exc()
                 _end_fork(1)
             outcome = {"error": self._describe(error)}
-        if not self.lives_on or self.stopped:
-            self._wind_down(modules, let_go)
+        self._outcome = outcome
+
+    def end(self) -> bytes:
+        """How it ended, as a packed `End` for the node."""
         active = self._active()
         loading = active if self._loading is None else self._loading
         flush()
         spent = {"loading": loading, "computing": active - loading, "moving": self._client.moving}
-        end = {**spent, **outcome}
+        end = {**spent, **self._outcome}
         packed: bytes = msgpack.packb(end)
         return packed
 
@@ -130,16 +127,25 @@ class Attempt:
         """Seconds since it began, without its waits for the node: they never become less."""
         return max(self._loading or 0.0, time.monotonic() - self._started - self._client.moving)
 
-    def _wind_down(self, modules: Sequence[str], let_go: Callable[[], None]) -> None:
+    def wind_down(self, modules: Sequence[str], let_go: Callable[[], None]) -> None:
+        """Does what Python does at a process's end, where that is this attempt's.
+
+        `modules` are the names of the user's own, as they are imported; `let_go` drops what else
+        there is of them. How the attempt ended has to be known to others: it may not return.
+        """
+
+        def cut_off(what: str) -> None:
+            self.note("warning", ending.cut_off(self._brief.name, what, patience))
+
+        self._ending = ending.Ending(modules, let_go, cut_off, leave)
         patience = ending.STOPPED_PATIENCE if self.stopped else ending.PATIENCE
-        self._ending = ending.Ending(modules, let_go)
         self._ending.run(patience)
-        if self._ending.cut_off:
-            self.note(
-                "warning",
-                f"{self._brief.name} was over, but not done within {patience:g} s: "
-                f"{self._ending.cut_off} is cut off. Wait in its code for all that it starts.",
-            )
+
+    def dismiss(self, modules: Sequence[str], let_go: Callable[[], None]) -> None:
+        """The same where the object of this attempt, the last one, has lived on until now."""
+        patience = ending.STOPPED_PATIENCE
+        self._ending = ending.Ending(modules, let_go, lambda what: None, leave)
+        self._ending.run(patience)
 
     def note(self, level: str, text: str) -> None:
         """Writes a line to the attempt's log."""
@@ -267,6 +273,11 @@ def _end_fork(code: object) -> NoReturn:
     """Ends a process that the user's code forked and that came back from that code."""
     flush()
     os._exit(code & 0xFF if isinstance(code, int) else 0 if code is None else 1)
+
+
+def leave() -> NoReturn:
+    """Ends this process, whose code is over."""
+    os._exit(0)
 
 
 def flush() -> None:

@@ -11,7 +11,8 @@ import gc
 import sys
 from _thread import _count as thread_count
 from _weakref import ref
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import signal
@@ -22,11 +23,13 @@ else:
 PATIENCE = 10.0
 """Seconds for all of it."""
 STOPPED_PATIENCE = 2.0
-"""From when the attempt is asked to end: its node kills it soon."""
+"""From when it is asked to end, or where an object that lived on is not needed any more."""
 _FLUSHING = 1.0
 """Seconds for writing out what is open, when all else has used up its own."""
 _AGAIN = 0.5
-"""Seconds until it is cut off again, since Python ignores what handlers and finalizers raise."""
+"""Seconds from being cut off to being left: handlers and finalizers may ignore the first."""
+SLACK = _AGAIN + _FLUSHING + 0.5
+"""Seconds beyond these after which it hangs in what no signal interrupts, and is killed."""
 
 
 class _CutOff(BaseException):
@@ -34,16 +37,25 @@ class _CutOff(BaseException):
 
 
 class Ending:
-    """The end of one attempt. Its time is kept by SIGALRM: the user's code is over."""
+    """The end of an attempt, or of an object that lived on. Its time is kept by SIGALRM: the
+    user's code is over."""
 
-    def __init__(self, modules: Iterable[str], let_go: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        modules: Iterable[str],
+        let_go: Callable[[], None],
+        cut_off: Callable[[str], None],
+        leave: Callable[[], None],
+    ) -> None:
         """`modules` are the user's own, as they were imported; `let_go` drops what else there is
-        of them."""
+        of them. `cut_off` is told at once what was not done in time; `leave` ends the process,
+        where what is cut off does not let go."""
         self._modules = modules
         self._let_go = let_go
+        self._cut_off = cut_off
+        self._leave = leave
         self._doing = ""
-        self.cut_off = ""
-        """What was not done in time."""
+        self._is_cut_off = self._is_last = False
 
     def run(self, patience: float) -> None:
         """Does what is left to do. Called in the main thread."""
@@ -56,8 +68,7 @@ class Ending:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
                 self._end()
             except _CutOff:
-                self.hurry(_FLUSHING)
-                self._write_out()
+                self._write_last()
             finally:
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -68,51 +79,103 @@ class Ending:
         """Gives it so many seconds from now."""
         signal.setitimer(signal.ITIMER_REAL, patience, _AGAIN)
 
-    def _on_alarm(self, number: int, frame: object) -> NoReturn:
-        self.cut_off = self.cut_off or _names(_threads()) or self._doing
+    def _on_alarm(self, number: int, frame: object) -> None:
+        if not self._is_cut_off:
+            self._is_cut_off = True
+            self._cut_off(_names(self.threads()) or self._doing)
+        else:  # what was raised came to nothing: handlers and finalizers are free to ignore it
+            self._write_last()
+            self._leave()
         raise _CutOff
+
+    def _write_last(self) -> None:
+        if not self._is_last:
+            self._is_last = True
+            self.hurry(_FLUSHING)
+            self.write_out()
 
     def _end(self) -> None:
         self._doing = "an executor"
-        threading: Any = sys.modules.get("threading")
-        executors = getattr(threading, "_threading_atexits", [])
-        while executors:  # they have their threads do what is left, and end
-            _call(executors.pop())
-        while threads := _threads():
-            threads[0].join()
+        self.end_executors()
+        while threads := self.threads():
+            threading: Any = sys.modules["threading"]
+            threading.Thread.join(threads[0])  # theirs may do more
         self._doing = "an exit handler"
-        atexit: Any = sys.modules.get("atexit")
-        if atexit is not None:
-            atexit._run_exitfuncs()
+        self.call_handlers()
         self._doing = "writing out an open file"
-        self._write_out()
+        self.write_out()
         self._doing = "a finalizer"
-        if thread_count() == 0:  # no thread still uses what is finalized
-            self._finalize()
+        self._finalize()
         self._doing = "writing out an open file"
-        self._write_out()
+        self.write_out()
 
     def _finalize(self) -> None:
         """Drops the user's modules. What still holds one is left without what is in it, as at
-        Python's own end."""
-        left = [ref(sys.modules.pop(name)) for name in self._modules if name in sys.modules]
+        Python's own end, unless a daemon thread may still use it."""
+        left = []
+        for name in self._modules:
+            module = sys.modules.get(name)
+            if isinstance(module, type(sys)):
+                left.append(ref(module))
+            if module is not None:
+                sys.modules[name] = None  # type: ignore[assignment]  # or a thread would run it anew
+            del module
         self._let_go()
         gc.collect()
+        if thread_count():
+            return
         for module in filter(None, (at() for at in reversed(left))):
             held = vars(module)
             for key in sorted(held.keys() - {"__builtins__"}, key=lambda key: key[:1] != "_"):
                 held[key] = None
 
-    @staticmethod
-    def _write_out() -> None:
+    # What there is in a process that ends with it.
+
+    def threads(self) -> list[Any]:
+        """Those that Python waits for at its end."""
+        threading: Any = sys.modules.get("threading")
+        if threading is None:
+            return []
+        main = threading.main_thread()
+        # enumerate() takes a lock, which the code that an alarm interrupts may hold.
+        return [at for at in threading._enumerate() if not at.daemon and at is not main]
+
+    def end_executors(self) -> None:
+        """They have their threads do what is left, and end."""
+        executors = getattr(sys.modules.get("threading"), "_threading_atexits", [])
+        while executors:
+            _call(executors.pop())
+
+    def call_handlers(self) -> None:
+        atexit: Any = sys.modules.get("atexit")
+        if atexit is not None:
+            atexit._run_exitfuncs()
+
+    def write_out(self) -> None:
         """Writes out all files that this attempt has opened: what its template holds is not in the
         collector's lists any more."""
         io: Any = sys.modules["io"]
         kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
         files = [item for item in gc.get_objects() if issubclass(type(item), kinds)]
         for file in sorted(files, key=lambda file: not isinstance(file, io.TextIOWrapper)):
-            if not file.closed:
-                _call(file.flush)
+            _call(partial(_flush, file))
+
+
+def _flush(file: Any) -> None:
+    try:
+        is_open = not file.closed
+    except ValueError:  # it was detached: what it had is another's
+        return
+    if is_open:
+        file.flush()
+
+
+def cut_off(name: str, what: str, patience: float) -> str:
+    """What is told of it."""
+    return (
+        f"{name} was over, but not done within {patience:g} s: {what} is cut off. Wait in its code "
+        "for all that it starts."
+    )
 
 
 def _call(function: Callable[[], object]) -> None:
@@ -123,15 +186,6 @@ def _call(function: Callable[[], object]) -> None:
         import traceback
 
         traceback.print_exc()
-
-
-def _threads() -> list[Any]:
-    """Those that Python waits for at its end."""
-    threading: Any = sys.modules.get("threading")
-    if threading is None:
-        return []
-    main = threading.main_thread()
-    return [at for at in threading.enumerate() if not at.daemon and at is not main]
 
 
 def _names(threads: list[Any]) -> str:

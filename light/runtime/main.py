@@ -18,12 +18,14 @@ from typing import Any
 import msgpack
 
 from manta.light import wire
-from manta.light.runtime import processes
-from manta.light.runtime.worker import Order, Settings, Shared, Worker, start
+from manta.light.runtime import ending, processes
+from manta.light.runtime.shared import Shared
+from manta.light.runtime.worker import Order, Settings, Worker, start
 from manta.light.wire import BrokenFrame, MessageSocket
 
 _MAX_COLD = 8  # modules that may not be kept warm: with more, none is
 _PAUSE = 0.05  # seconds between attempts to reach the node's service
+_LOOK = 2.0  # seconds between looks at whether an attempt hangs when it is over
 _NUDGES = (0.05, 0.2, 1.0)
 """Seconds from asking an attempt to end to each nudge. Python looks for signals before it begins
 to wait and when one interrupts the wait: a signal in between is seen only with the next. That is
@@ -52,6 +54,7 @@ class Runtime:
         self._orders: list[Order] = []
         self._current: int | None = None
         self._nudges: list[float] = []  # when the attempt is to be nudged
+        self._is_cut_off = False  # it was killed in what was left to do
         self._exits: list[dict[str, Any]] = []
         self._seen = 0
         self._wake_up, self._wake_up_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -74,7 +77,14 @@ class Runtime:
         except _Stop:
             return
         finally:
+            self._dismiss()
             processes.kill_descendants()
+
+    def _dismiss(self) -> None:
+        """Lets an object that lives on end, where no attempt runs."""
+        is_idle = self._is_ready and self._current is None
+        if self._worker is not None and is_idle and self._settings.shared.lives_on:
+            self._worker.dismiss()
 
     def _on_stop(self, *_: object) -> None:
         self._stopping = True
@@ -91,12 +101,15 @@ class Runtime:
         pauses = [] if self._control is not None else [_PAUSE]
         if self._nudges:
             pauses.append(max(0.0, self._nudges[0] - time.monotonic()))
+        if self._current is not None:
+            pauses.append(_LOOK)
         ready = poll.poll(int(min(pauses) * 1000) + 1 if pauses else None)
         for fd, _ in sorted(ready, key=lambda event: event[0] == self._wake_up):  # ends last
             sources[fd]()
         while self._nudges and time.monotonic() >= self._nudges[0]:
             self._nudges.pop(0)
             self._signal_attempt(signal.SIGURG)
+        self._cut_off()
         self._dispatch()
 
     # The node.
@@ -189,6 +202,15 @@ class Runtime:
     def _signal_attempt(self, number: int) -> None:
         if pid := self._attempt_pid():
             processes.send(pid, number)
+
+    def _cut_off(self) -> None:
+        """Kills an attempt that is over and hangs in what is left to do."""
+        since = self._settings.shared.ending_since
+        if self._current is None or since is None or self._is_cut_off:
+            return
+        if time.monotonic() - since > ending.PATIENCE + ending.SLACK:
+            self._is_cut_off = True
+            self._cancel(self._current, kill=True)
 
     # Attempts.
 
@@ -298,6 +320,8 @@ class Runtime:
             self._kill_orphans()
         shared = self._settings.shared
         end = shared.take()
+        if shared.ending_since is not None and status and not self._is_cut_off:
+            end = b""  # it died in what was left to do
         if not end and shared.imports:
             end = _import_died(self._settings.entry, status)
         shared.imports = False
@@ -306,6 +330,8 @@ class Runtime:
     def _ended(self, number: int, status: int, end: bytes) -> None:
         message = {"k": "exited", "number": number, "status": status, "end": end}
         message["lives_on"] = self._settings.shared.lives_on
+        message["cut_off"] = self._is_cut_off
+        self._is_cut_off = False
         self._exits = [*self._exits[-7:], message]
         self._tell(message)
 

@@ -9,6 +9,8 @@ import time
 
 CLEANING_TIME = 2.0
 """Seconds for the processes that remove what others leave."""
+ENDING_TIME = 6.0
+"""Seconds for a runtime that is asked to end, with what an object that lived on has left to do."""
 _CLEANERS = (b"resource_tracker", b"torch_shm_manager")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

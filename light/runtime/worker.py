@@ -15,7 +15,6 @@ them share (`Shared`).
 from __future__ import annotations
 
 import gc
-import mmap
 import os
 import resource
 import select
@@ -28,8 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 import msgpack
 
 from manta.light.context import Brief
-from manta.light.runtime import processes
-from manta.light.wire import MAX_END, MessageSocket
+from manta.light.runtime import ending, processes
+from manta.light.runtime.shared import Shared
+from manta.light.wire import MessageSocket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,83 +44,9 @@ _DEAR = 0.5
 """Seconds from which on the log says once what importing the module costs each attempt."""
 _DESCRIPTORS = 65_536  # each large value that is mapped takes one, before Python 3.13
 _OOM_SCORE = b"500"  # user code goes before the runtime and the node do
-_MAX_LEARNED = 256 * 1024  # bytes: what does not fit is not kept warm
-
-
-class Shared:
-    """Memory that all processes of a runtime share: which process runs the attempt, what it does,
-    how it ended, and what it has imported."""
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _LEARNED + _MAX_LEARNED)
-
-    @property
-    def attempt_pid(self) -> int:
-        """The process of the attempt that runs, or whose object lives on; 0 where there is none."""
-        return int.from_bytes(self._memory[:4], "little")
-
-    @attempt_pid.setter
-    def attempt_pid(self, pid: int) -> None:
-        self._memory[:4] = pid.to_bytes(4, "little")
-
-    @property
-    def imports(self) -> bool:
-        """Whether the attempt imports its module, or died while it did."""
-        return bool(self._memory[_IMPORTS])
-
-    @imports.setter
-    def imports(self, value: bool) -> None:
-        self._memory[_IMPORTS] = value
-
-    @property
-    def dear_told(self) -> bool:
-        """Whether the log has said what importing the module costs."""
-        return bool(self._memory[_DEAR_TOLD])
-
-    @dear_told.setter
-    def dear_told(self, value: bool) -> None:
-        self._memory[_DEAR_TOLD] = value
-
-    @property
-    def lives_on(self) -> bool | None:
-        """Whether the latest attempt's object lives on; None where that did not become known."""
-        return (None, False, True)[self._memory[_LIVES_ON] % 3]
-
-    @lives_on.setter
-    def lives_on(self, value: bool | None) -> None:
-        self._memory[_LIVES_ON] = (None, False, True).index(value)
-
-    def leave(self, end: bytes) -> None:
-        """Called in an attempt that is over: keeps how it ended."""
-        self._put(_SIZES, _END, end)
-
-    def take(self) -> bytes:
-        """What an attempt has left, nothing where it died."""
-        return self._take(_SIZES, _END, MAX_END)
-
-    def teach(self, learned: bytes) -> None:
-        """Called in an attempt: keeps what its template could have imported for it."""
-        if len(learned) <= _MAX_LEARNED:
-            self._put(_SIZES + 4, _LEARNED, learned)
-
-    def learn(self) -> bytes:
-        return self._take(_SIZES + 4, _LEARNED, _MAX_LEARNED)
-
-    def _put(self, at: int, start: int, data: bytes) -> None:
-        self._memory[start : start + len(data)] = data
-        self._memory[at : at + 4] = len(data).to_bytes(4, "little")  # last: it may die before
-
-    def _take(self, at: int, start: int, longest: int) -> bytes:
-        size = int.from_bytes(self._memory[at : at + 4], "little")
-        self._memory[at : at + 4] = bytes(4)
-        return self._memory[start : start + min(size, longest)]
 
 
 _NOTHING: bytes = msgpack.packb([[], []])
-_IMPORTS, _LIVES_ON, _DEAR_TOLD = 4, 5, 6
-_SIZES = 8
-_END = 16
-_LEARNED = _END + MAX_END
 
 
 class Settings(NamedTuple):
@@ -148,6 +74,11 @@ class Worker(NamedTuple):
 
     pid: int
     connection: MessageSocket
+
+    def dismiss(self) -> None:
+        """Ends one that is ready, once the object that lives on in it has ended."""
+        self.connection.close()
+        processes.reap({self.pid}, ending.STOPPED_PATIENCE + ending.SLACK + 0.5)
 
 
 def start(
@@ -238,8 +169,16 @@ class _Child(NamedTuple):
             return None
         return self.end()
 
-    def has_ended(self) -> bool:
-        return bool(select.select([self.pidfd], [], [], 0)[0])
+    def has_ended(self, patience: float = 0) -> bool:
+        """Within so many seconds."""
+        return bool(select.select([self.pidfd], [], [], patience)[0])
+
+    def dismiss(self) -> None:
+        """Ends one that waits for an order, once it has done what is left to do."""
+        self.connection.close()
+        if not self.has_ended(ending.STOPPED_PATIENCE + ending.SLACK):
+            processes.send(self.pid, signal.SIGKILL)
+        self.end()
 
     def end(self) -> int:
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -298,6 +237,8 @@ class _Template:
                 if warmth is not None and self._is_unsafe(warmth.learn(modules)):
                     return
                 self._be_ready()
+        if self._living is not None:
+            self._living.dismiss()
 
     def _learned(self) -> tuple[list[Noticed], list[str]]:
         """What the latest attempt has left word of; it may have written anything."""
@@ -340,8 +281,7 @@ class _Template:
         class_name = order.message["brief"]["class_name"]
         living = self._living
         if living is not None and (living.class_name != class_name or living.has_ended()):
-            processes.send(living.pid, signal.SIGKILL)
-            living.end()
+            living.dismiss()
             living = None
         if living is not None:
             living.connection.send(order.message, tuple(order.ends))
@@ -363,7 +303,7 @@ class _Template:
         self._notice = Notice(self._program.sources)  # here, where it costs less than in the child
         ours, theirs = socket.socketpair()
         shared, template = self._settings.shared, os.getpid()
-        shared.imports, shared.lives_on = True, None
+        shared.imports, shared.lives_on, shared.ending_since = True, None, None
         pid = os.fork()
         if not pid:
             ours.close()
@@ -413,13 +353,15 @@ class _Template:
             nonlocal target
             target = self._program.module = self._program.main = None
 
+        modules = self._program.sources.imported
         while True:
-            end = attempt.run(prepare, self._program.sources.imported, let_go)
-            ends = not attempt.lives_on or attempt.stopped
-            if ends:
+            attempt.run(prepare)
+            shared.leave(attempt.end())
+            if not attempt.lives_on or attempt.stopped:
+                shared.ending_since = time.monotonic()
+                attempt.wind_down(modules, let_go)
                 self._teach()
-            shared.leave(end)
-            if ends:
+                shared.leave(attempt.end())
                 return
             attempt.close()
             for number, fd in enumerate(outside, 1):
@@ -427,6 +369,10 @@ class _Template:
             connection.send({"k": "over"})
             received = connection.receive()
             if received is None:
+                nowhere = os.open(os.devnull, os.O_WRONLY)  # its node reads no more
+                os.dup2(nowhere, 1)
+                os.dup2(nowhere, 2)
+                attempt.dismiss(modules, let_go)
                 return
             attempt = self._open(Order(*received))
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from manta.light.runtime.processes import ENDING_TIME
 from manta.node.errors import EngineError
 from manta.node.runners.engine import Away, Engine, Gone
 from manta.node.runners.interface import RuntimeExit
@@ -67,7 +68,7 @@ class Container:
         return self._thread.is_alive()
 
     def kill(self) -> None:
-        """Have it end: by SIGTERM, after a second by SIGKILL. Idempotent; from any thread."""
+        """Have it end: by SIGTERM, after a while by SIGKILL. Idempotent; from any thread."""
         with self._lock:
             if self._is_killed:
                 return
@@ -129,7 +130,9 @@ class Container:
 
     def _stop(self) -> None:
         with contextlib.suppress(EngineError), self._engine.errors():
-            self._engine.client.stop(self._id, timeout=_GRACE)
+            is_image = self._pump is not None  # which knows nothing of Manta
+            grace = _GRACE if is_image else int(ENDING_TIME)
+            self._engine.client.stop(self._id, timeout=grace)
 
     def _outcome(self) -> RuntimeExit:
         away_since: float | None = None

@@ -16,13 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from manta.light.runtime.processes import kill_tree
+from manta.light.runtime.processes import ENDING_TIME, kill_tree
 from manta.node.errors import LaunchError
 from manta.node.task_server.loop import PollThread
 
 log = logging.getLogger("manta.node.runners.launcher")
 
-_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
+_GRACE = 1.0  # seconds from one SIGKILL to the next
 _CLOSING_TIME = 10.0
 _TAIL = 4096  # bytes kept of what a child says on stderr
 
@@ -149,7 +149,7 @@ class Launcher:
     def _end(self, child: Child) -> None:
         if child.pid in self._children and child.killed_at is None:
             child.process.send_signal(signal.SIGTERM)
-            child.killed_at = time.monotonic() + _GRACE
+            child.killed_at = time.monotonic() + ENDING_TIME
 
     def _on_stderr(self, child: Child) -> None:
         assert child.process.stderr is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manta.node.blobs.named_values import NamedValues
 from manta.node.shared.addresses import ROOT
@@ -13,6 +13,7 @@ from manta.protocol.node import Load
 from manta.protocol.paths import MANAGER_LINK
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     from manta.actors import Actor
@@ -36,6 +37,8 @@ class LeftRuntime:
     session: str
     handle: RuntimeHandle
     scratch: Path
+    ended: Future[Any]
+    """Done once it has ended."""
 
 
 @dataclass

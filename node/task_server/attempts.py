@@ -11,7 +11,7 @@ from manta.light.wire import MAX_CHANNELS, BrokenFrame
 from manta.node.task_server import wire
 from manta.node.task_server.answers import answer, blobs, failure
 from manta.node.task_server.messages import AttemptExited
-from manta.node.task_server.outcomes import cancelled, died, failed, unkept, unreadable
+from manta.node.task_server.outcomes import cancelled, died, failed, hung, unkept, unreadable
 from manta.node.task_server.requests import Body, Error, Reply, Request
 from manta.node.task_server.sessions import (
     Attempt,
@@ -196,19 +196,21 @@ class AttemptDesk:
 
     # Ends.
 
-    def exited(self, attempt: Attempt, status: int, said: bytes) -> None:
-        """The attempt's process is gone; `said` is the End that it left, if it came to one."""
+    def exited(self, attempt: Attempt, how: wire.Exited) -> None:
+        """The attempt's process is gone, and has left an End, if it came to one."""
         if attempt.exited:  # told again
             return
         attempt.exited = True
         for stream in attempt.streams:
             self._sessions.emit(attempt, stream.drain())
-        if not said:
+        if how.cut_off:
+            self._sessions.emit(attempt, [("warning", time.time(), hung(attempt))])
+        if not how.end:
             computing = 0.0 if attempt.started is None else time.monotonic() - attempt.started
-            self._ended(attempt, None, died(attempt, status), computing, 0.0)
+            self._ended(attempt, None, died(attempt, how.status), computing, 0.0)
             return
         try:
-            end = wire.end(said)
+            end = wire.end(how.end)
             self._values.take_in(
                 attempt.channels[0],
                 end.output,

@@ -47,6 +47,14 @@ def unkept(attempt: Attempt, error: tuple[str, str]) -> TaskError:
     return TaskError(kind, sentence, last_lines=tuple(attempt.tail))
 
 
+def hung(attempt: Attempt) -> str:
+    """What is told of an attempt that was over and did not end."""
+    return (
+        f"{attempt.name} was over, but hung in what its code does at its end, in native code: it "
+        "was killed. Close in its code what it uses."
+    )
+
+
 def unserved(error: OSError) -> TaskError:
     """The error of an attempt for which the machine lacks what the node needs to serve it."""
     sentence = f"The node could not serve the task: {remedied(error)}."

@@ -360,7 +360,7 @@ class TaskServer:
                 session.lives_on = message.lives_on
                 self.tell(session, ObjectLives(session.id, message.lives_on))
             if attempt is not None:
-                self.attempts.exited(attempt, message.status, message.end)
+                self.attempts.exited(attempt, message)
             return
         session.close_ends()
         if not session.is_ready:

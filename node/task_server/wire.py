@@ -47,6 +47,7 @@ class Exited(FromTask, frozen=True):
     end: Annotated[bytes, Meta(max_length=MAX_END)] = b""
     """An End as the attempt's code wrote it; its runtime does not read it."""
     lives_on: bool | None = None
+    cut_off: bool = False
 
 
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -286,17 +286,17 @@ class TaskSupervisor(Actor):
             gpu=wants_gpu(assignment),
             task=f"{assignment.instance.swarm_id}.{assignment.instance.alias}",
         )
-
+        ended = self._end_of_runtime()
         try:
             scratch.mkdir(mode=0o700)
-            handle = context.runner.start(spec, self._end_of_runtime())
+            handle = context.runner.start(spec, ended.set_result)
         except (NodeError, OSError) as error:
             self._context.sessions.tell(light.CloseSession(session))
             self._context.check_storage(self)
             said = TaskError("LaunchError", str(error))
             self._feed(events.Failed(session, said, platform=True))
             return
-        left = LeftRuntime(session, handle, scratch)
+        left = LeftRuntime(session, handle, scratch, ended)
         context.runtimes[self.ref.address.path] = left
         image = assignment.module.image
         if image is not None and not context.runner.runs_in_image(image):
@@ -324,16 +324,16 @@ class TaskSupervisor(Actor):
         line = LogLine(assignment.instance, self.clock.wall(), level, text)
         self._context.journals.append_lines(assignment.instance.swarm_id, [line])
 
-    def _end_of_runtime(self) -> Callable[[events.TaskEvent], None]:
-        """Returns what is called once, from any thread, with how a runtime ended: it is heard
-        however full the mailbox is. Should this actor have crashed, its successor has killed it."""
+    def _end_of_runtime(self) -> Future[Any]:
+        """Returns what is set, from any thread, to how a runtime ended: it is heard however full
+        the mailbox is. Should this actor have crashed, its successor has killed it."""
         told: Future[Any] = Future()
 
         def feed(event: Any, _: BaseException | None) -> None:
             self._feed(event)
 
         self.pipe(told, feed)
-        return told.set_result
+        return told
 
     def _end_runtime(self) -> None:
         left = self._context.runtimes.pop(self.ref.address.path, None)
@@ -341,7 +341,8 @@ class TaskSupervisor(Actor):
             return
         left.handle.kill()
         self._context.sessions.tell(light.CloseSession(left.session))
-        remove_folder(left.scratch)
+        # Until then, an object that lives on may write into it.
+        left.ended.add_done_callback(lambda _: remove_folder(left.scratch))
 
     def _run_image(self, session: str, assignment: Assignment) -> None:
         """Run an attempt of an image that has its own entry point."""
@@ -349,7 +350,8 @@ class TaskSupervisor(Actor):
         scratch = context.state.tasks / session
         alias = (context.identity and context.identity.alias) or context.config.alias
         spec = image_spec(session, assignment, alias, scratch, self._found)
-        attempt = ImageAttempt(assignment, context.journals.append_output, self._end_of_runtime())
+        ended = self._end_of_runtime()
+        attempt = ImageAttempt(assignment, context.journals.append_output, ended.set_result)
         try:
             scratch.mkdir(mode=0o777, exist_ok=True)
             scratch.chmod(0o777)  # the image has users of its own; the folder around it is private
@@ -358,7 +360,7 @@ class TaskSupervisor(Actor):
             context.check_storage(self)
             self._events.append(RuntimeExit(session, None, sentence=str(error), platform=True))
             return
-        context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch)
+        context.runtimes[self.ref.address.path] = LeftRuntime(session, handle, scratch, ended)
 
     def _cancel_attempt(self, cancel: light.CancelAttempt) -> None:
         if self._is_image_alone:

@@ -140,6 +140,90 @@ def test_what_does_not_end_in_time_is_cut_off_and_said(start: Start, node: Any, 
     assert (runtime.scratch / "out").read_text() == "text"
 
 
+NEVER = {
+    "a handler that catches all": "atexit.register(catch_all)",
+    "many handlers": "[atexit.register(time.sleep, 600) for _ in range(100)]",
+    "many finalizers": "globals()['kept'] = [Deleted() for _ in range(100)]",
+    "a thread's join that catches all": "Joined(target=time.sleep, args=(600,)).start()",
+}
+
+
+@pytest.mark.parametrize("what", NEVER)
+def test_what_does_not_let_itself_be_cut_off_is_left(start: Start, what: str) -> None:
+    runtime = start(
+        TOP + HASTY + "file = open(scratch / 'out', 'w')\n"
+        "def catch_all(*_):\n    while True:\n        try:\n            time.sleep(600)\n"
+        "        except BaseException:\n            pass\n"
+        "class Deleted:\n    def __del__(self, stay=time.sleep):\n        stay(600)\n"
+        "class Joined(threading.Thread):\n    join = catch_all\n"
+        f"def main():\n    {NEVER[what]}\n    file.write('text')\n    return 7\n"
+    )
+    for iteration in range(2):
+        began = time.monotonic()
+        ended = runtime.run(iteration)
+        assert (ended.output, ended.error) == (7, None)
+        assert time.monotonic() - began < 10
+        assert len(ended.lines("warning")) == 1
+        assert (runtime.scratch / "out").read_text() == "text"
+
+
+HANG = """
+import ctypes
+lock, mutex = ctypes.PyDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+lock(mutex)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_what_hangs_in_native_code_is_killed_and_counts(start: Start) -> None:
+    runtime = start(TOP + HANG + "def main():\n    atexit.register(lock, mutex)\n    return 7\n")
+    began = time.monotonic()
+    runtime.begin()
+    ended = runtime.end(30)
+    assert (ended.output, ended.error) == (7, None)
+    assert 9 < time.monotonic() - began < 25
+    assert ended.lines("warning") == [
+        "worker.0 was over, but hung in what its code does at its end, in native code: it was "
+        "killed. Close in its code what it uses."
+    ]
+
+
+@pytest.mark.parametrize("how", ["os._exit(3)", "os.kill(os.getpid(), 11)"])
+def test_who_dies_at_the_end_has_failed(start: Start, how: str) -> None:
+    runtime = start(TOP + f"def main():\n    atexit.register(lambda: {how})\n    return 7\n")
+    error = runtime.run().error
+    assert error is not None
+    assert "exit code 3" in error.sentence or "SIGSEGV" in error.sentence
+
+
+ODD = {
+    "a file that was detached": "import io\nkept = io.TextIOWrapper(io.BytesIO())\nkept.detach()\n",
+    "a module that is an object": (
+        "import sys\nclass Slots:\n    __slots__ = ('main',)\n"
+        "kept = Slots()\nkept.main = main\nsys.modules[__name__] = kept\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_things_that_are_left_cost_nothing(start: Start, what: str) -> None:
+    runtime = start(TOP + "def main():\n    return 7\n" + ODD[what])
+    ended = runtime.run()
+    assert (ended.output, ended.error) == (7, None)
+    assert ended.lines("stderr") == []
+
+
+def test_beside_a_daemon_thread_what_nothing_uses_is_finalized(start: Start) -> None:
+    """Progress bars have such threads."""
+    runtime = start(
+        TOP + "file = gzip.open(scratch / 'out', 'wt')\ndef main():\n    file.write('text')\n"
+        "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    assert runtime.run().error is None
+    with gzip.open(runtime.scratch / "out", "rt") as file:
+        assert file.read() == "text"
+
+
 def test_a_daemon_thread_is_not_waited_for(start: Start) -> None:
     runtime = start(
         TOP
@@ -199,3 +283,55 @@ def test_an_object_that_lives_on_keeps_its_threads(start: Start) -> None:
         "        return self.executor.submit(threading.get_ident).result() == self.first\n"
     )
     assert [runtime.run(iteration).output for iteration in range(3)] == [True] * 3
+
+
+OBJECT = """
+class Worker:
+    def setup(self):
+        self.file = open(scratch / "out", "w")
+        self.over = threading.Event()
+    def execute(self):
+        self.file.write("text")
+        WAY
+class Deleted:
+    def __del__(self, path=scratch / "done"):
+        path.touch()
+def late():
+    print("late")
+    time.sleep(0.2)
+    (scratch / "done").touch()
+"""
+AT_ITS_END = {
+    "a thread": "threading.Thread(target=lambda: (self.over.wait(0.5), late())).start()",
+    "an executor": "executor.submit(late)",
+    "an exit handler": "atexit.register(late)",
+    "the object's own __del__": "self.deleted = Deleted()",
+}
+
+
+@pytest.mark.parametrize("way", AT_ITS_END)
+def test_an_object_that_lived_on_does_at_its_end_what_is_left(
+    start: Start, node: Any, way: str
+) -> None:
+    runtime = start(
+        TOP + "executor = ThreadPoolExecutor(1)\n" + OBJECT.replace("WAY", AT_ITS_END[way])
+    )
+    assert runtime.run().error is None
+    assert (runtime.scratch / "out").read_text() == ""
+    runtime.close()
+    node.launcher.close()
+    assert (runtime.scratch / "out").read_text() == "text"
+    assert (runtime.scratch / "done").exists()
+
+
+@pytest.mark.parametrize(
+    "stays",
+    ["threading.Thread(target=time.sleep, args=(600,)).start()", "atexit.register(lock, mutex)"],
+)
+def test_an_object_that_does_not_end_in_time_is_killed(start: Start, node: Any, stays: str) -> None:
+    runtime = start(TOP + HANG + OBJECT.replace("WAY", stays))
+    assert runtime.run().error is None
+    runtime.close()
+    began = time.monotonic()
+    node.launcher.close()
+    assert time.monotonic() - began < 8
