@@ -61,6 +61,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,8 @@ MAX_CHANNELS = 64
 MAX_LOG_TEXT = 32 * 1024
 HEADER = struct.Struct("<I")
 _READ = 64 * 1024  # bytes at a time: malloc would map larger buffers again each time
+
+_FIRST_LOOK, _LONGEST_LOOK = 20, 1000  # milliseconds
 
 _FD = array.array("i").itemsize
 _CTRUNC = int(socket.MSG_CTRUNC)  # the flag's own `&` is Python
@@ -212,17 +215,28 @@ class MessageSocket:
         if sent < len(data):
             self.socket.sendall(memoryview(data)[sent:])
 
-    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+    def receive(self, *, heeds_signals: bool = False) -> tuple[dict[str, Any], list[int]] | None:
         """Waits for the next message and its descriptors; None when the other side has closed.
 
+        With `heeds_signals` it looks for signals now and then: one that comes between Python's
+        look for signals and the beginning of a wait would else be seen at the end of that wait.
         Raises OSError, BrokenFrame.
         """
         while True:
             message = self.next()
             if message is not None:
                 return message
+            if heeds_signals:
+                self._wait()
             if not self.fill():
                 return None
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        pause = _FIRST_LOOK
+        while not poll.poll(pause):
+            pause = min(2 * pause, _LONGEST_LOOK)
 
     def fill(self) -> bool:
         """Reads once; False at the stream's end."""

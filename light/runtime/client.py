@@ -219,7 +219,7 @@ class _Channel:
         Messages about earlier requests, which a signal may have cut short, are skipped.
         """
         while True:
-            received = connection.receive()
+            received = connection.receive(heeds_signals=True)
             if received is None:
                 raise _Closed
             message, fds = received

@@ -217,3 +217,39 @@ def test_a_signal_handler_may_ask_while_its_thread_waits(start: Start, node: Any
     for held in reversed(node.held):
         held.reply.set(node.payload(held.body.tag))
     assert runtime.end().output == ["first", ["second"]]
+
+
+def test_a_signal_that_came_just_before_a_wait_ends_it_nevertheless(
+    start: Start, node: Any
+) -> None:
+    """As here: it is noted, and interrupts nothing."""
+    node.hold = True
+    runtime = start("""
+        import _thread, signal, threading, time
+        from manta.light import Local, World
+
+        class Alarm(Exception):
+            pass
+
+        def ring(*_):
+            raise Alarm
+
+        def note():
+            while not (scratch / "now").exists():
+                time.sleep(0.001)
+            _thread.interrupt_main(signal.SIGALRM)
+
+        scratch = Local().scratch
+        signal.signal(signal.SIGALRM, ring)
+
+        def main():
+            threading.Thread(target=note, daemon=True).start()
+            try:
+                World().get("awaited")
+            except Alarm:
+                return "rung"
+    """)
+    runtime.begin()
+    wait_until(lambda: node.held)
+    (runtime.scratch / "now").touch()
+    assert runtime.end(20).output == "rung"
