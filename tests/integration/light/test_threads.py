@@ -219,9 +219,7 @@ def test_a_signal_handler_may_ask_while_its_thread_waits(start: Start, node: Any
     assert runtime.end().output == ["first", ["second"]]
 
 
-def test_a_signal_that_came_just_before_a_wait_ends_it_nevertheless(
-    start: Start, node: Any
-) -> None:
+def test_a_signal_that_came_just_before_a_wait_ends_it(start: Start, node: Any) -> None:
     """As here: it is noted, and interrupts nothing."""
     node.hold = True
     runtime = start("""
