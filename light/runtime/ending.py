@@ -32,7 +32,7 @@ SLACK = _AGAIN + _FLUSHING + 0.5
 """Seconds beyond these after which it hangs in what no signal interrupts, and is killed."""
 
 
-class _CutOff(BaseException):
+class CutOff(BaseException):
     """Time is up."""
 
 
@@ -67,12 +67,12 @@ class Ending:
             try:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
                 self._end()
-            except _CutOff:
+            except CutOff:
                 self._write_last()
             finally:
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        except _CutOff:
+        except CutOff:
             return  # nothing more can be done for it
 
     def hurry(self, patience: float) -> None:
@@ -82,11 +82,11 @@ class Ending:
     def _on_alarm(self, number: int, frame: object) -> None:
         if not self._is_cut_off:
             self._is_cut_off = True
-            self._cut_off(_names(self.threads()) or self._doing)
+            self._cut_off(names(self.threads()) or self._doing)
         else:  # what was raised came to nothing: handlers and finalizers are free to ignore it
             self._write_last()
             self._leave()
-        raise _CutOff
+        raise CutOff
 
     def _write_last(self) -> None:
         if not self._is_last:
@@ -98,8 +98,7 @@ class Ending:
         self._doing = "an executor"
         self.end_executors()
         while threads := self.threads():
-            threading: Any = sys.modules["threading"]
-            threading.Thread.join(threads[0])  # theirs may do more
+            self.join(threads[0])
         self._doing = "an exit handler"
         self.call_handlers()
         self._doing = "writing out an open file"
@@ -122,14 +121,14 @@ class Ending:
             del module
         self._let_go()
         gc.collect()
-        if thread_count():
+        if self.has_threads():
             return
         for module in filter(None, (at() for at in reversed(left))):
             held = vars(module)
             for key in sorted(held.keys() - {"__builtins__"}, key=lambda key: key[:1] != "_"):
                 held[key] = None
 
-    # What there is in a process that ends with it.
+    # What there is in a process that ends with it; in one that goes on it is less.
 
     def threads(self) -> list[Any]:
         """Those that Python waits for at its end."""
@@ -140,11 +139,19 @@ class Ending:
         # enumerate() takes a lock, which the code that an alarm interrupts may hold.
         return [at for at in threading._enumerate() if not at.daemon and at is not main]
 
+    def has_threads(self) -> bool:
+        """Whether there is any besides this one, those that nobody waits for among them."""
+        return bool(thread_count())
+
+    def join(self, thread: Any) -> None:
+        threading: Any = sys.modules["threading"]
+        threading.Thread.join(thread)  # its own may do more
+
     def end_executors(self) -> None:
         """They have their threads do what is left, and end."""
         executors = getattr(sys.modules.get("threading"), "_threading_atexits", [])
         while executors:
-            _call(executors.pop())
+            call(executors.pop())
 
     def call_handlers(self) -> None:
         atexit: Any = sys.modules.get("atexit")
@@ -158,7 +165,7 @@ class Ending:
         kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
         files = [item for item in gc.get_objects() if issubclass(type(item), kinds)]
         for file in sorted(files, key=lambda file: not isinstance(file, io.TextIOWrapper)):
-            _call(partial(_flush, file))
+            call(partial(_flush, file))
 
 
 def _flush(file: Any) -> None:
@@ -178,7 +185,7 @@ def cut_off(name: str, what: str, patience: float) -> str:
     )
 
 
-def _call(function: Callable[[], object]) -> None:
+def call(function: Callable[[], object]) -> None:
     """Calls what may fail, as Python calls it at its end: the user sees why, and all goes on."""
     try:
         function()
@@ -188,7 +195,8 @@ def _call(function: Callable[[], object]) -> None:
         traceback.print_exc()
 
 
-def _names(threads: list[Any]) -> str:
+def names(threads: list[Any]) -> str:
+    """Of those that are not done."""
     if not threads:
         return ""
     more = f" and {len(threads) - 3} more" if len(threads) > 3 else ""

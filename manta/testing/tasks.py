@@ -7,11 +7,11 @@ import shutil
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from manta.apis import checks
 from manta.light.context import MISSING, Brief, Entry, Part, usage
@@ -20,6 +20,7 @@ from manta.light.runtime.loader import Program, Target
 from manta.light.runtime.seeding import seed
 from manta.protocol.names import file_name
 from manta.testing.node_imports import as_on_a_node
+from manta.testing.task_ending import task_ending
 from manta.transports.codec.values import decode, encode
 
 NODE = "node-1"
@@ -73,6 +74,10 @@ def run_task(
     the only instance of its task (rank 0 of 1) on the node "node-1". Exceptions of its code pass
     through, SystemExit too unless it says that all is well, as on a node. Raises TypeError for
     arguments that it does not take.
+
+    What its code leaves to do is done within 10 seconds, as on a node: threads and executors are
+    waited for, its exit handlers and finalizers run, and open files are written out. What is not
+    done by then raises a RuntimeWarning.
     """
     _check_task(task)
     class_name = checks.optional_name("run_task()'s class_name", class_name)
@@ -115,15 +120,18 @@ def run_task(
             scratch=str(scratch),
         )
         with (
-            _loaded(task, Path(folder), _included(include)) as load,
+            _loaded(task, Path(folder), _included(include)) as loaded,
             _attempt(_Context(brief, run, given, heard, waiting)),
+            task_ending() as end,
         ):
-            target = load(class_name)
+            target = loaded.target(class_name)
             try:
                 run.output = _through(target.run())
             except SystemExit as error:
                 if error.code not in (None, 0):
                     raise
+            del target
+            end.of(loaded.modules(), loaded.let_go)
     return run
 
 
@@ -278,13 +286,65 @@ def _attempt(context: _Context) -> Iterator[None]:
         sys.meta_path[:] = finders
 
 
+class _Loaded(Protocol):
+    """What runs, and what there is of it."""
+
+    def target(self, class_name: str | None) -> Target:
+        """To be called within the attempt."""
+
+    def modules(self) -> list[str]:
+        """The user's own that were imported for it, in order."""
+
+    def let_go(self) -> None: ...
+
+
+class _Class(_Loaded):
+    """A class of the caller's."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def target(self, class_name: str | None) -> Target:
+        return Target(self._kind)
+
+    def modules(self) -> list[str]:
+        return []
+
+    def let_go(self) -> None:
+        """It stays."""
+
+
+class _Module(_Loaded):
+    """A file, or a folder, at `places`."""
+
+    def __init__(self, program: Program, places: Sequence[Path]) -> None:
+        self._program = program
+        self._places = places
+        self._before = set(sys.modules)
+
+    def target(self, class_name: str | None) -> Target:
+        self._program.load()
+        return self._program.target(class_name)
+
+    def modules(self) -> list[str]:
+        new = [name for name in sys.modules if name not in self._before]
+        return [name for name in new if self._is_own(sys.modules[name])]
+
+    def let_go(self) -> None:
+        self._program.module = self._program.main = None
+
+    def _is_own(self, module: object) -> bool:
+        origin = Path(getattr(module, "__file__", None) or "")
+        return module is None or any(origin.is_relative_to(place) for place in self._places)
+
+
 @contextmanager
 def _loaded(
     task: type | str | os.PathLike[str], folder: Path, included: Sequence[Path]
-) -> Iterator[Callable[[str | None], Target]]:
+) -> Iterator[_Loaded]:
     """Yields what finds the target within the attempt; forgets the module afterwards."""
     if isinstance(task, type):
-        yield lambda class_name: Target(task)
+        yield _Class(task)
         return
     source = os.fspath(task)
     if "\n" in source:
@@ -297,22 +357,16 @@ def _loaded(
         if file.is_dir() and not (file / "__init__.py").exists():
             raise FileNotFoundError(f"{file} is no package: it has no __init__.py.")
     program = Program(str(file.parent), file.name, str(folder))
-
-    def load(class_name: str | None) -> Target:
-        program.load()
-        return program.target(class_name)
-
-    modules, path, arguments = set(sys.modules), list(sys.path), list(sys.argv)
-    own = [file.parent, *(path.parent for path in included)]
+    places = [file.parent, *(path.parent for path in included)]
+    path, arguments = list(sys.path), list(sys.argv)
+    loaded = _Module(program, places)
     try:
         with as_on_a_node([file, *included]):
-            yield load
+            yield loaded
     finally:
         sys.path[:], sys.argv[:] = path, arguments
-        for name in set(sys.modules) - modules:
-            origin = getattr(sys.modules[name], "__file__", None) or ""
-            if any(Path(origin).is_relative_to(place) for place in own):
-                del sys.modules[name]
+        for name in loaded.modules():
+            del sys.modules[name]
 
 
 def _included(include: object) -> list[Path]:
