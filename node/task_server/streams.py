@@ -28,6 +28,7 @@ _UP_AND_DOWN = re.compile(rb"(?:\x1b\[A)+\n+")  # how the inner of two bars begi
 _CURSOR = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-ln-~]|[78DEMc])")
 _RECORDS = 64  # read at a time
 _LARGEST_DRAIN = 1024 * 1024  # the most that a pipe holds
+_LONGEST_QUEUE = 1024  # records; more than a socket holds
 
 
 class Stream(Protocol):
@@ -189,7 +190,9 @@ class LogStream:
 
     def drain(self) -> list[Line]:
         lines: list[Line] = []
-        while not self.ended and len(lines) < 10_000 and (more := self.read()):
+        for _ in range(_LONGEST_QUEUE // _RECORDS):  # who is left behind may go on writing
+            if self.ended or not (more := self.read()):
+                break
             lines += more
         return lines
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 
+import msgpack
 import pytest
 
-from manta.node.task_server.streams import REDRAWN_EVERY, Lines
+from manta.node.task_server import streams
+from manta.node.task_server.streams import REDRAWN_EVERY, Lines, LogStream
 
 
 def lines_of(*chunks: bytes) -> list[str]:
@@ -116,3 +119,15 @@ def test_nothing_moves_the_cursor_out_of_a_line_and_colours_stay() -> None:
         "x\x1b[31mred\x1b[0m"
     ]
     assert lines_of(b"\x1b[2K\r\x1b[?25lloading\x1b[?25h\n") == ["loading"]
+
+
+def test_all_records_that_wait_are_read_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_RECORDS", 2)
+    stream = LogStream()
+    try:
+        for _ in range(8):
+            os.write(stream.end, msgpack.packb([1.0, "info", "x\n" * 6_000]))
+        assert stream.drain() == [("info", 1.0, "x")] * 48_000
+    finally:
+        os.close(stream.end)
+        stream.close()
