@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from manta.light.runtime.sources import Import
 
-_NEEDED = ("asyncio", "faulthandler", "json", "logging", "random", "traceback", "numpy")
+_NEEDED = (
+    *("asyncio", "faulthandler", "json", "logging", "pickletools", "random", "traceback"),
+    *("zipfile", "numpy"),
+)
 """What Manta imports in the course of time, and what these import in turn."""
 _STARTERS = {
     "multiprocessing.popen_spawn_posix",

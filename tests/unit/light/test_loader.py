@@ -169,3 +169,22 @@ def test_a_file_beside_the_entry_hides_nothing_from_manta(tmp_path: Path) -> Non
 )
 def test_asynchronous_forms(tmp_path: Path, source: str) -> None:
     assert load(tmp_path, source).target(None).run() == 7
+
+
+def test_what_manta_imports_in_the_course_of_time_is_known() -> None:
+    """A file beside a module may have any of these names, and would be imported instead."""
+    code = """
+import importlib, pkgutil, sys
+import manta.light.runtime.main
+from manta.light.runtime import loader
+for name in loader._NEEDED:
+    importlib.import_module(name)
+known = set(sys.modules)
+import manta.light, manta.transports.codec.values
+for module in pkgutil.walk_packages(manta.light.__path__, "manta.light."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - known} - {"manta"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
