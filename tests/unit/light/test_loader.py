@@ -175,7 +175,7 @@ def test_what_manta_imports_in_the_course_of_time_is_known() -> None:
     """A file beside a module may have any of these names, and would be imported instead."""
     code = """
 import importlib, pkgutil, sys
-import manta.light.runtime.main
+import manta.light.runtime.main, manta.light.runtime.attempt
 from manta.light.runtime import loader
 for name in loader._NEEDED:
     importlib.import_module(name)
