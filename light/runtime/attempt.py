@@ -178,8 +178,9 @@ class Attempt:
         return describe(error, self.doing, self._folder)
 
     def close(self) -> None:
-        """Called in a process that goes on: it ran the attempt, or forked the one that does."""
-        usage.context = usage.log_sink = None
+        """Called in a process that goes on: it ran the attempt, or forked the one that does. What
+        its code still asks is told that the attempt is over."""
+        usage.log_sink = None
         self._client.close()
         for fd in self._streams:
             try:

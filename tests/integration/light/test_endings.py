@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from manta.node.task_server import messages as light
+from tests.support.harness import wait_until
 
 Start = Callable[..., Any]
 
@@ -335,3 +336,24 @@ def test_an_object_that_does_not_end_in_time_is_killed(start: Start, node: Any, 
     began = time.monotonic()
     node.launcher.close()
     assert time.monotonic() - began < 8
+
+
+def test_between_rounds_what_an_object_has_started_is_told_that_the_round_is_over(
+    start: Start,
+) -> None:
+    runtime = start(
+        TOP + "from manta.light.errors import LightError\n"
+        "class Worker:\n    def setup(self):\n        self.told = []\n"
+        "        threading.Thread(target=self.ask, daemon=True).start()\n"
+        "    def ask(self):\n        while not self.told:\n            try:\n"
+        "                World().get('x')\n            except LightError as error:\n"
+        "                self.told = [type(error).__name__, str(error)]\n"
+        "                (scratch / 'told').touch()\n"
+        "    def execute(self):\n        return self.told\n"
+    )
+    runtime.run()
+    wait_until((runtime.scratch / "told").exists)
+    assert runtime.run(1).output == [
+        "NodeLost",
+        "The attempt is over, and its threads can't ask any more: have them end before it does.",
+    ]
