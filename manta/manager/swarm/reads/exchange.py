@@ -230,10 +230,10 @@ def _contributions(data: SwarmData, read: ReadContributions, nodes: Nodes) -> Ex
     return Exchanged(False, sentence=f"{operation(read.kind)} waits for {named}")
 
 
-def _calls(data: SwarmData, at: Instance, number: int) -> list[tuple[int, str]]:
-    """Who called what."""
+def _calls(data: SwarmData, at: Instance, number: int) -> dict[int, str]:
+    """By rank, what was called."""
     found = data.exchange.collectives.get((at.iteration, at.alias, number))
-    return [] if found is None else list(found.kinds.items())
+    return {} if found is None else found.kinds
 
 
 def _differ(data: SwarmData, read: ReadContributions) -> str:
@@ -242,16 +242,18 @@ def _differ(data: SwarmData, read: ReadContributions) -> str:
     Who did not wait in the call before this one hears of that one here.
     """
     at = read.instance
-    before, here = (_calls(data, at, number) for number in (read.number - 1, read.number))
-    heard = not outcome_is_read(read) and has_waited(dict(before).get(at.index), at.index)
-    for sides in ([] if heard else before, [(at.index, read.kind), *here]):
-        for rank, kind in sides:
-            first, other = sides[0]
-            if kind != other:
-                return (
-                    f"{at.alias}.{first} called {other} where {at.alias}.{rank} called {kind}: all "
-                    f"instances of {at.alias!r} must make the same calls in the same order."
-                )
+    before, here = _calls(data, at, read.number - 1), _calls(data, at, read.number)
+    heard = not outcome_is_read(read) and has_waited(before.get(at.index), at.index)
+    own_too = [(at.index, read.kind), *here.items()]
+    for sides in ([] if heard else list(before.items()), own_too):
+        if len({kind for _, kind in sides}) < 2:
+            continue
+        one, kind = sides[0]
+        other, another = next(side for side in sides if side[1] != kind)
+        return (
+            f"{at.alias}.{one} called {kind} where {at.alias}.{other} called {another}: all "
+            f"instances of {at.alias!r} must make the same calls in the same order."
+        )
     return ""
 
 
