@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import io
 import os
+import re
 import shutil
 import sqlite3
 import tarfile
@@ -41,6 +42,7 @@ DATABASE = "manta.db"
 KEYS = ("manager.key", "signing.key")
 PIECE = 1 << 20
 MOST_MANIFEST = 1 << 30
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 TRIES = 5
 """A blob may be deleted after the database was copied and before the blob is."""
 
@@ -184,9 +186,14 @@ def _copy_database(source: Path, target: Path) -> None:
 
 def _named(database: Path) -> set[str]:
     """Returns the digests of all blobs that are needed. Raises sqlite3.Error."""
+    return {digest for digest in _references(database) if _DIGEST.fullmatch(digest)}
+
+
+def _references(database: Path) -> set[str]:
+    """Those that are damaged, too."""
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        rows = connection.execute("SELECT DISTINCT digest FROM blob_references")
-        return {digest for (digest,) in rows}
+        rows = connection.execute("SELECT DISTINCT CAST(digest AS BLOB) FROM blob_references")
+        return {digest.decode(errors="replace") for (digest,) in rows}
 
 
 # Verifying.
@@ -244,6 +251,8 @@ def _database_flaws(database: Path, name: str = "") -> Iterator[str]:
                 yield f"{name}: a later version of Manta wrote it; install that version."
                 return
         yield from flaws(database, name)
+        for digest in sorted(_references(database) - _named(database)):
+            yield f"{name}: {digest!r}, which names a blob that is needed, is damaged."
     except (sqlite3.Error, StoreError) as error:
         yield f"{name}: {error}; restore a backup."
 

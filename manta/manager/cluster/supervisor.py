@@ -22,7 +22,7 @@ from manta.actors import (
 from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
 from manta.manager.context import BLOBS, STORE, Context
 from manta.manager.directory import SwarmEntry
-from manta.manager.errors import StoreError
+from manta.manager.errors import StorageUnavailable, StoreError
 from manta.manager.ids import new_id
 from manta.manager.messages import (
     ClusterChanged,
@@ -126,6 +126,8 @@ class ClusterSupervisor(Supervisor):
             id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final
         }
         """Swarms that have to read their logs before it is known what nodes are to run."""
+        self._unloadable: dict[str, Refused] = {}
+        """Swarms that are not started: their logs are damaged, or they are being removed."""
         self._waiting: list[tuple[NodeCame, Reply]] = []
         self._unchecked: list[tuple[FromUser, Reply]] = []
         """Swarms that may be placeable once nodes come back whose links have just dropped."""
@@ -198,24 +200,29 @@ class ClusterSupervisor(Supervisor):
     def _unreadable(self, swarm_id: str, refusal: Refused) -> Refused:
         """Marks a swarm as FAILED whose log cannot be read, so that the others can go on."""
         self.log.error("swarm %s cannot be started: %s", swarm_id, refusal)
-        why = refusal.sentence
+        why, lasts = refusal.sentence, False
         try:
             deque(decode_log(self._context.reader.events(swarm_id)), maxlen=0)
         except StoreError as error:
-            why = str(error)
+            why, lasts = str(error), not isinstance(error, StorageUnavailable)
         reason = f"its event log cannot be read: {why}; restore a backup, or remove the swarm."
         self._unread.discard(swarm_id)
         info = self._view.swarms.get(swarm_id)
         if info is not None and not SwarmState(info.status).final:
             self._show(msgspec.structs.replace(info, status=SwarmState.FAILED, reason=reason))
         self._register_waiting()
-        return Refused(Code.STORAGE, f"The swarm {swarm_id} cannot be read: {reason}")
+        refusal = Refused(Code.STORAGE, f"The swarm {swarm_id} cannot be read: {reason}")
+        if lasts:
+            self._unloadable[swarm_id] = refusal
+        return refusal
 
     def _load(self, swarm_id: str, reply: Reply) -> None:
         if self.child(swarm_id) is not None:
             reply.set(None)
         elif swarm_id not in self._view.swarms:
             reply.fail(Refused(Code.UNKNOWN_SWARM, f"There is no swarm {swarm_id!r}."))
+        elif (refusal := self._unloadable.get(swarm_id)) is not None:
+            reply.fail(refusal)
         else:
             self._start_swarm(swarm_id, reply)
 
@@ -466,11 +473,14 @@ class ClusterSupervisor(Supervisor):
 
         change = Change(self._writer, "The swarm was not removed")
         change.write(RemoveSwarm(swarm_id))
+        self._unloadable[swarm_id] = Refused(Code.UNKNOWN_SWARM, "It is being removed.")
+        change.on_refusal(lambda: self._unloadable.pop(swarm_id, None))
 
         def stored() -> None:
             self._show_all({id_: i for id_, i in self._view.swarms.items() if id_ != swarm_id})
             self._context.revisions.swarms.forget(swarm_id)
             self._unread.discard(swarm_id)
+            self._unloadable.pop(swarm_id, None)
             self._nodes.swarm_ended(swarm_id)
             self.notify(GATEWAY, SwarmRemoved(swarm_id))
             self.notify(BLOBS, Sweep())

@@ -170,7 +170,7 @@ class StoreActor(Actor):
     def _purge(self) -> None:
         try:
             more = self._store.purge(PURGE_ROWS)
-        except StorageUnavailable as error:
+        except StoreError as error:
             self.log.warning("removed swarms are not cleared away yet: %s", error)
             return
         if more:

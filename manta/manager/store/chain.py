@@ -29,6 +29,13 @@ class End(NamedTuple):
     checksum: bytes
 
 
+def end_of(number: object, checksum: object) -> End:
+    """Raises DamagedLog if these, as they are stored, cannot be a log's end."""
+    if isinstance(number, int) and isinstance(checksum, bytes):
+        return End(number, checksum)
+    raise DamagedLog("what is stored of its end is damaged")
+
+
 def checked(
     rows: Iterable[tuple[int, bytes, bytes | None]],
     end: End | None,
@@ -40,7 +47,8 @@ def checked(
 
     `end` was read before the rows: the log may have grown since.
     """
-    last, reached = after, after
+    last = after
+    whole = end is not None and end == (after, before)
     for number, body, checksum in rows:
         if number != last + 1:
             raise DamagedLog(f"event {last + 1} is missing")
@@ -52,9 +60,11 @@ def checked(
         if end is not None and number == end.number:
             if checksum != end.checksum:
                 raise DamagedLog(f"event {number} is not the one that was stored last")
-            reached = number
+            whole = True
         yield StoredEvent(number, body)
-    if end is not None and reached < end.number > after:
+    if end is None and before is not None:
+        raise DamagedLog("what is stored of its end is gone")
+    if end is not None and not whole:
         raise DamagedLog(
             f"it was set back: it ends with event {last}, and {end.number} were stored"
         )

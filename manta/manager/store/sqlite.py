@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError, StoreVersion
-from manta.manager.store.chain import End, chained, checked
+from manta.manager.store.chain import End, chained, checked, end_of
 from manta.manager.store.interface import (
     AppendEvents,
     AppendLogs,
@@ -98,8 +98,13 @@ _CHECKPOINT = 40_000
 """Pages in the WAL (160 MB) at which a commit copies them itself, if `tidy` has not."""
 
 
+# A cell may hold anything: it is read as bytes, and as a number only if it is one.
 RECORDS = "SELECT CAST(key AS BLOB), CAST(record AS BLOB) FROM {} ORDER BY key"
-"""Selects all keys and records of a table, whatever they hold."""
+"""Selects all keys and records of a table."""
+EVENT = "CAST(number AS INTEGER), CAST(body AS BLOB), CAST(checksum AS BLOB)"
+"""The columns that `chain.checked` takes: none but the number that is awaited passes."""
+END = "iif(typeof(number) = 'integer', number, NULL), CAST(checksum AS BLOB)"
+"""The columns that `chain.end_of` takes."""
 
 log = logging.getLogger("manta.manager.store")
 
@@ -111,7 +116,11 @@ def _text(content: bytes) -> str:
 def read_record(path: Path | str, kind: type[R], key: bytes, content: bytes) -> R:
     """Raises Damaged."""
     name = f"The record {_text(key)} of the {kind.table} in {path}"
-    return read_stored(Thing(name, kind.lost, kind.remedy), json_decoder(kind).decode, content)
+    thing = Thing(name, kind.lost, kind.remedy)
+    record = read_stored(thing, json_decoder(kind).decode, content)
+    if key_of(record).encode() != key:  # else it would stand beside the one that is stored next
+        raise Damaged(thing, "its key is another")
+    return record
 
 
 def is_new(path: Path) -> bool:
@@ -273,9 +282,9 @@ class SqliteStore:
     @staticmethod
     def _end(connection: sqlite3.Connection, swarm_id: str) -> End | None:
         found = connection.execute(
-            "SELECT number, checksum FROM event_ends WHERE swarm_id = ?", (swarm_id,)
+            f"SELECT {END} FROM event_ends WHERE swarm_id = ?", (swarm_id,)
         ).fetchone()
-        return End(*found) if found else None
+        return end_of(*found) if found else None
 
     def _put_snapshot(self, write: PutSnapshot) -> None:
         swarm_id = write.swarm_id
@@ -302,19 +311,17 @@ class SqliteStore:
 
     def purge(self, limit: int = 1000) -> bool:
         with self._write_lock, self._translated(), self._transaction():
-            found = self._writer.execute("SELECT swarm_id FROM removed_swarms LIMIT 1").fetchone()
-            if found is None:
-                return False
+            first = "(SELECT swarm_id FROM removed_swarms ORDER BY swarm_id LIMIT 1)"
             for table in ("events", "log_lines"):
                 deleted = self._writer.execute(
                     f"DELETE FROM {table} WHERE rowid IN "
-                    f"(SELECT rowid FROM {table} WHERE swarm_id = ? LIMIT ?)",
-                    (*found, limit),
+                    f"(SELECT rowid FROM {table} WHERE swarm_id = {first} LIMIT ?)",
+                    (limit,),
                 ).rowcount
                 if deleted == limit:
                     return True
-            self._writer.execute("DELETE FROM removed_swarms WHERE swarm_id = ?", found)
-            return True
+            removed = f"DELETE FROM removed_swarms WHERE swarm_id = {first}"
+            return self._writer.execute(removed).rowcount > 0
 
     # Reads.
 
@@ -354,7 +361,7 @@ class SqliteStore:
     def _rows(self, swarm_id: str, after: int) -> Iterator[tuple[int, bytes, bytes | None]]:
         while True:  # in pages, so that other readers need not wait
             rows = self._select(
-                "SELECT number, CAST(body AS BLOB), checksum FROM events "
+                f"SELECT {EVENT} FROM events "
                 "WHERE swarm_id = ? AND number > ? ORDER BY number LIMIT ?",
                 swarm_id,
                 after,
@@ -367,7 +374,9 @@ class SqliteStore:
 
     def _checksum(self, swarm_id: str, number: int) -> bytes | None:
         found: list[tuple[bytes | None]] = self._select(
-            "SELECT checksum FROM events WHERE swarm_id = ? AND number = ?", swarm_id, number
+            "SELECT CAST(checksum AS BLOB) FROM events WHERE swarm_id = ? AND number = ?",
+            swarm_id,
+            number,
         )
         return found[0][0] if found else None
 
@@ -381,14 +390,15 @@ class SqliteStore:
             self._reader.execute("BEGIN")  # so that its parts are of one moment
             try:
                 found = self._reader.execute(
-                    "SELECT number, CAST(body AS BLOB), checksum FROM snapshots WHERE swarm_id = ?",
+                    "SELECT CAST(number AS INTEGER), CAST(body AS BLOB), CAST(checksum AS BLOB) "
+                    "FROM snapshots WHERE swarm_id = ?",
                     (swarm_id,),
                 ).fetchone()
                 if found is None:
                     return None
                 rows = self._reader.execute(
-                    "SELECT CAST(name AS BLOB), CAST(body AS BLOB), checksum FROM snapshot_pages "
-                    "WHERE swarm_id = ?",
+                    "SELECT CAST(name AS BLOB), CAST(body AS BLOB), CAST(checksum AS BLOB) "
+                    "FROM snapshot_pages WHERE swarm_id = ?",
                     (swarm_id,),
                 ).fetchall()
             finally:
@@ -416,8 +426,8 @@ class SqliteStore:
 
     def log_ends(self, swarm_id: str) -> dict[str, int]:
         rows = self._select(
-            "SELECT CAST(node_id AS BLOB), MAX(number) FROM log_lines WHERE swarm_id = ? "
-            "GROUP BY node_id",
+            "SELECT CAST(node_id AS BLOB), MAX(number) FROM log_lines "
+            "WHERE swarm_id = ? AND typeof(number) = 'integer' GROUP BY node_id",
             swarm_id,
         )
         return {_text(node_id): number for node_id, number in rows}

@@ -10,15 +10,16 @@ from itertools import groupby
 from pathlib import Path
 
 from manta.manager.errors import DamagedLog
-from manta.manager.store.chain import End, checked
+from manta.manager.store.chain import checked, end_of
 from manta.manager.store.records import Record
-from manta.manager.store.sqlite import RECORDS, read_record
+from manta.manager.store.sqlite import END, EVENT, RECORDS, read_record
 from manta.transports.codec.stored import Damaged
 
 _EVENTS = (
-    "SELECT swarm_id, number, CAST(body AS BLOB), checksum FROM events "
+    f"SELECT CAST(swarm_id AS BLOB), {EVENT} FROM events "
     "WHERE swarm_id NOT IN (SELECT swarm_id FROM removed_swarms) ORDER BY swarm_id, number"
 )
+_ENDS = f"SELECT CAST(swarm_id AS BLOB), {END} FROM event_ends"
 
 
 def flaws(database: Path, name: str) -> Iterator[str]:
@@ -42,14 +43,16 @@ def flaws(database: Path, name: str) -> Iterator[str]:
 
 
 def _log_flaws(connection: sqlite3.Connection, name: str) -> Iterator[str]:
-    ends = {
-        swarm_id: End(number, checksum)
-        for swarm_id, number, checksum in connection.execute("SELECT * FROM event_ends")
-    }
-    for swarm_id, rows in groupby(connection.execute(_EVENTS), lambda row: str(row[0])):
+    ends = {swarm_id: end for swarm_id, *end in connection.execute(_ENDS)}
+    for swarm_id, rows in groupby(connection.execute(_EVENTS), lambda row: row[0]):
         try:
-            deque(checked((row[1:] for row in rows), ends.pop(swarm_id, None)), maxlen=0)
+            end = end_of(*ends.pop(swarm_id)) if swarm_id in ends else None
+            deque(checked((row[1:] for row in rows), end), maxlen=0)
         except DamagedLog as damaged:
-            yield f"{name}: the event log of swarm {swarm_id} is damaged: {damaged}."
+            yield f"{name}: the event log of swarm {_text(swarm_id)} is damaged: {damaged}."
     for swarm_id in ends:
-        yield f"{name}: the event log of swarm {swarm_id} is gone."
+        yield f"{name}: the event log of swarm {_text(swarm_id)} is gone."
+
+
+def _text(swarm_id: bytes) -> str:
+    return swarm_id.decode(errors="replace")

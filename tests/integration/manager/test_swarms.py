@@ -17,6 +17,7 @@ from manta.manager.cluster import nodes as cluster_nodes
 from manta.manager.cluster.supervisor import ClusterSupervisor
 from manta.manager.messages import CountActiveSwarms
 from manta.manager.store.interface import Put
+from manta.manager.store.interface import RemoveSwarm as RemoveSwarmWrite
 from manta.manager.store.records import ClusterRecord
 from manta.manager.store.sqlite import SqliteStore
 from manta.manager.swarm import supervisor
@@ -585,3 +586,29 @@ def test_swarms_that_start_at_the_same_time_share_the_nodes(admin, cluster, node
     assert max(len(node.ran) for node in all_nodes) <= 4
     for swarm_id in sent:
         admin.ask(StopSwarm(swarm_id, force=True))
+
+
+def test_a_swarm_that_is_being_removed_is_not_started_again(
+    admin: Client, nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes(1)
+    swarm = admin.ask(SendSwarm("lab", round_trip())).swarm_id
+    removing, go = threading.Event(), threading.Event()
+    commit = SqliteStore.commit
+
+    def slow(store: SqliteStore, writes) -> None:
+        if any(isinstance(write, RemoveSwarmWrite) for write in writes):
+            removing.set()
+            assert go.wait(20)
+        commit(store, writes)
+
+    monkeypatch.setattr(SqliteStore, "commit", slow)
+    with ThreadPoolExecutor(1) as pool:
+        removed = pool.submit(admin.ask, RemoveSwarm(swarm))
+        assert removing.wait(10)
+        try:
+            assert admin.refusal(StartSwarm(swarm)).code == Code.UNKNOWN_SWARM
+        finally:
+            go.set()
+        removed.result(10)
+    assert swarm not in {info.swarm_id for info in admin.ask(ListSwarms()).swarms}
