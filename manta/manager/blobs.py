@@ -10,8 +10,8 @@ import msgspec
 
 from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.manager.auth.principals import Kind
-from manta.manager.context import Context
-from manta.manager.messages import Sweep, SweepLater
+from manta.manager.context import Context, cluster_path
+from manta.manager.messages import Noticed, Sweep, SweepLater
 from manta.protocol.values import BlobRef
 from manta.transports.bulk.curve import CurveBulk
 from manta.transports.bulk.options import Operation
@@ -26,6 +26,11 @@ SHORTEST = 5.0
 """Seconds for which even they stay, and between two looks at them."""
 
 
+REFUSED = 5.0
+"""Seconds after which a blob that was refused is no longer missed: a node pushes it again each
+second, and a user is told the reason at once."""
+
+
 class _Released(NamedTuple):
     at: float
     wall: float
@@ -33,6 +38,14 @@ class _Released(NamedTuple):
 
 
 class _SweepReleased(msgspec.Struct, frozen=True):
+    pass
+
+
+class _NoRoom(msgspec.Struct, frozen=True):
+    why: str
+
+
+class _LookForRoom(msgspec.Struct, frozen=True):
     pass
 
 
@@ -50,6 +63,10 @@ class Blobs(Actor):
         except BaseException:
             self._bulk.close()
             raise
+        self._refused_at: float | None = None
+        """When a blob was last refused for lack of room; None if that is long ago."""
+        self._note_room("")
+        context.depot.on_refused = lambda why: self.notify(self.ref, _NoRoom(why))
         self._sweep_due: Timer | None = None  # type: ignore[type-arg]
         self._released: dict[str, _Released] = {}
         """The longest first."""
@@ -73,6 +90,10 @@ class Blobs(Actor):
                 self.pipe(swept, partial(self._swept, reply), reply=reply)
             case SweepLater(blobs):
                 self._release(blobs)
+            case _NoRoom(why):
+                self._no_room(why)
+            case _LookForRoom():
+                self._look_for_room()
             case _SweepReleased():
                 self._sweep_released()
             case _:
@@ -99,6 +120,32 @@ class Blobs(Actor):
             else:
                 left += 1
         return deleted, left
+
+    def _no_room(self, why: str) -> None:
+        """What is pushed again and again keeps somebody waiting."""
+        if self._refused_at is None:
+            self.after(REFUSED, _LookForRoom())
+        elif not self._context.troubles.get("blobs"):
+            sentence = f"A value was refused: {why}."
+            self.log.error("%s", sentence)
+            self._note_room(sentence)
+        self._refused_at = self.clock.now()
+
+    def _look_for_room(self) -> None:
+        assert self._refused_at is not None
+        left = self._refused_at + REFUSED - self.clock.now()
+        if left > 0:
+            self.after(left, _LookForRoom())
+            return
+        self._refused_at = None
+        if self._context.troubles.get("blobs"):
+            self.log.warning("no value is refused any more")
+            self._note_room("")
+
+    def _note_room(self, trouble: str) -> None:
+        self._context.note_trouble("blobs", trouble)
+        for cluster_id in list(self._context.clusters):
+            self.notify(cluster_path(cluster_id), Noticed())
 
     def _release(self, blobs: tuple[BlobRef, ...]) -> None:
         if blobs and not self._released:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -64,14 +64,20 @@ class Context:
     revisions: AllRevisions = field(default_factory=AllRevisions)
     lease: float = 20.0
     """Seconds without a sign of life after which a node counts as lost."""
-    trouble: str = ""
-    """Why the store cannot be written; "" if it can. Set by the StoreActor."""
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    """Why the "store" or "blobs" cannot be written; replaced, never changed."""
 
     def cluster(self, cluster_id: str) -> ClusterView:
         return self.clusters.setdefault(cluster_id, ClusterView())
 
-    def note_trouble(self, trouble: str) -> None:
-        self.trouble = trouble
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored; "" if all can."""
+        return " ".join(self.troubles.values())
+
+    def note_trouble(self, what: str, trouble: str) -> None:
+        others = {one: why for one, why in self.troubles.items() if one != what}
+        self.troubles = {**others, what: trouble} if trouble else others
 
     def holds(self, digest: str) -> bool:
         """Whether the blob is here. If so a sweep spares it for a while: the caller is about to

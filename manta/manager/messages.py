@@ -115,3 +115,8 @@ class SweepLater(msgspec.Struct, frozen=True):
     to fetch them, unless they are named again."""
 
     blobs: tuple[BlobRef, ...]
+
+
+class Noticed(msgspec.Struct, frozen=True):
+    """To a cluster and from there to its swarms: what keeps them waiting may have changed
+    (`notices`)."""

@@ -77,7 +77,12 @@ class ManagerSupervisor(Supervisor):
         return [
             ChildSpec(
                 "store",
-                partial(StoreActor, context.open_store, context.workers, context.note_trouble),
+                partial(
+                    StoreActor,
+                    context.open_store,
+                    context.workers,
+                    partial(context.note_trouble, "store"),
+                ),
             ),
             ChildSpec("blobs", partial(Blobs, context)),
             *(cluster_spec(context, record.id) for record in clusters),

@@ -37,6 +37,8 @@ class FileDepot:
         self._folder = Path(folder)
         self._drafts = self._folder / "incoming"
         self._sync = sync
+        self.on_refused: Callable[[str], object] = lambda _: None
+        """Called, on any thread, with the reason whenever there is no room for a blob."""
         self._drafts.mkdir(mode=0o700, parents=True, exist_ok=True)
         for draft in self._drafts.iterdir():
             self._delete_abandoned(draft)
@@ -188,7 +190,7 @@ class FileDepot:
         import tempfile  # slow to import, and not needed to start a daemon
 
         if size > self.free:
-            raise BlobRefused(
+            raise self._refused(
                 f"no room for a blob of {size} bytes in {self._folder}: {self.free} bytes are "
                 "free; make room there"
             )
@@ -246,10 +248,14 @@ class FileDepot:
 
     def refusal(self, digest: str, size: int, error: OSError) -> BlobRefused:
         """For the writer only."""
-        return BlobRefused(
+        return self._refused(
             f"could not keep the blob {digest[:12]} of {size} bytes in {self._folder}: "
             f"{error.strerror}; make room there, or choose another folder"
         )
+
+    def _refused(self, why: str) -> BlobRefused:
+        self.on_refused(why)
+        return BlobRefused(why)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -34,6 +34,7 @@ from manta.manager.messages import (
     NodeCame,
     NodeContested,
     NodeRemoved,
+    Noticed,
     SwarmCreated,
     SwarmRemoved,
     Sweep,
@@ -52,7 +53,6 @@ from manta.manager.swarm.messages import (
     ClusterStopped,
     NodeGone,
     NodesMoved,
-    Noticed,
     Orders,
     Restored,
 )
@@ -157,6 +157,8 @@ class ClusterSupervisor(Supervisor):
                 self._remove_node(node_id, self.defer())
             case ClusterChanged(record):
                 self._changed(record, self.defer())
+            case Noticed():
+                self._noticed()
             case CountActiveSwarms():
                 return self._view.active_swarms
             case Down():

@@ -59,7 +59,7 @@ class Overview(Part):
                 clusters=len(views),
                 nodes_connected=sum(view.connected for view in views.values()),
                 swarms_active=sum(view.active_swarms for view in views.values()),
-                health={"store": str(trouble or "ok"), **noticed},
+                health={**self._context.troubles, "store": str(trouble or "ok"), **noticed},
             )
 
         self._forwarder.ask(STORE, GetHealth(), request.defer(), answer)

@@ -91,6 +91,8 @@ _UNAVAILABLE = {
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check folder and permissions",
     sqlite3.SQLITE_BUSY: "another program holds it; end that program",
 }
+_NEEDED = 65536
+"""Bytes that SQLite takes at once, for its shared memory: with fewer free, the disk is full."""
 _PAGE = 500
 _WAL_KEPT = 16_000_000
 """Bytes to which a WAL that starts over is cut."""
@@ -127,12 +129,29 @@ def is_new(path: Path) -> bool:
     """Whether no store was ever opened there, as far as the file says. Raises StoreError."""
     if not path.exists():
         return True
+    with _translated(path), contextlib.closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'")
+        return found.fetchone() is None
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
     try:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'")
-            return found.fetchone() is None
+        yield
     except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_IOERR and _is_full(path):  # of a file beside it, too
+            code = sqlite3.SQLITE_FULL
+        if why := _UNAVAILABLE.get(code):
+            raise StorageUnavailable(f"{path} was not written: {why}.") from error
         raise StoreError(f"{path}: {error}; restore a backup if it is damaged.") from error
+    except UnicodeDecodeError as error:  # of a text that is none
+        raise StoreError(f"{path} is damaged: {error}; restore a backup.") from error
+
+
+def _is_full(path: Path) -> bool:
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize < _NEEDED
 
 
 class SqliteStore:
@@ -196,19 +215,8 @@ class SqliteStore:
                 self._writer.execute("ROLLBACK")
             raise
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if why := _UNAVAILABLE.get(code):
-                raise StorageUnavailable(f"{self._path} was not written: {why}.") from error
-            raise StoreError(
-                f"{self._path}: {error}; restore a backup if it is damaged."
-            ) from error
-        except UnicodeDecodeError as error:  # of a text that is none
-            raise StoreError(f"{self._path} is damaged: {error}; restore a backup.") from error
+    def _translated(self) -> contextlib.AbstractContextManager[None]:
+        return _translated(self._path)
 
     def _write(self, write: Write) -> None:
         execute = self._writer.execute

@@ -49,10 +49,6 @@ class NodesMoved(msgspec.Struct, frozen=True):
     """To a swarm: a node came, came back or changed. Asked by who must know that it was handled."""
 
 
-class Noticed(msgspec.Struct, frozen=True):
-    """To a swarm: what keeps it waiting may have changed (`notices`)."""
-
-
 class ClusterStopped(msgspec.Struct, frozen=True):
     """To a swarm: it has to end. `by` is named in its reason."""
 

@@ -20,7 +20,7 @@ from manta.manager import notices
 from manta.manager.context import BLOBS, STORE, Context, cluster_path
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
-from manta.manager.messages import CheckPeer, FromNode, FromUser, SweepLater
+from manta.manager.messages import CheckPeer, FromNode, FromUser, Noticed, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import PutSnapshot
 from manta.manager.store.records import SwarmRecord, UserRecord
@@ -54,7 +54,6 @@ from manta.manager.swarm.messages import (
     JournalAhead,
     NodeGone,
     NodesMoved,
-    Noticed,
     Orders,
     Restored,
 )

@@ -6,10 +6,13 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import pytest
 
@@ -58,18 +61,23 @@ class Disk:
     def make_room(self) -> None:
         self._filling.unlink()
 
+    def resize(self, megabytes: int) -> None:
+        mount = ["mount", "-o", f"remount,size={megabytes}m", str(self.folder)]
+        subprocess.run(mount, check=True)
+
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
+def disk() -> Iterator[Disk]:
+    folder = Path(tempfile.mkdtemp(prefix="disk-"))  # short enough for sockets
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
+        folder.rmdir()
         pytest.skip("no file system can be mounted here")
     try:
         yield Disk(folder)
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
 
 
 @pytest.fixture
@@ -152,7 +160,51 @@ def test_a_manager_that_was_killed_on_a_full_disk_starts_when_there_is_room(
 def test_a_start_on_a_full_disk_is_refused_in_words(full: Bench, disk: Disk) -> None:
     full.stop()
     disk.fill()
-    with pytest.raises((StartError, StoreError), match=r"full|No space left .*make room"):
+    with pytest.raises(
+        (StartError, StoreError), match=r"(disk is full; free some|No space left .*make room)"
+    ):
         Manager(full.settings)
     disk.make_room()
     full.start()
+
+
+def test_who_runs_a_swarm_is_told_that_a_value_has_no_room_and_it_goes_on(
+    disk: Disk, tmp_path: Path
+) -> None:
+    """The node keeps the value, and the manager, on the same disk, has no room for it as well."""
+    disk.resize(9)
+    (tmp_path / "swarm.py").write_text(
+        "from manta import Module, Swarm, Task\n"
+        'WORKER = """\n'
+        "import os\n"
+        "def main():\n"
+        "    print('writes', flush=True)\n"
+        "    return os.urandom(5_000_000)\n"
+        '"""\n'
+        "class Big(Swarm):\n"
+        "    def execute(self):\n"
+        "        return Task(Module(WORKER, name='big'))()\n"
+    )
+    command = [sys.executable, "-m", "manta", "run", "swarm.py", "--nodes", "1"]
+    environment = {**os.environ, "TMPDIR": str(disk.folder), "HOME": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=PIPE, stderr=STDOUT, text=True
+    ) as run:
+        assert run.stdout is not None
+        try:
+            told: dict[str, float] = {}
+            said = []
+            for line in run.stdout:
+                said.append(line)
+                for sentence in ("writes", "no room for a blob of"):
+                    if sentence in line:
+                        told.setdefault(sentence, time.monotonic())
+                if "no room for a blob of" in told:
+                    break
+            assert told.keys() == {"writes", "no room for a blob of"}, "".join(said)
+            assert told["no room for a blob of"] - told["writes"] < 5.0
+            disk.resize(30)
+            assert "COMPLETED" in run.stdout.read()
+        finally:
+            run.terminate()
+    assert run.wait(10) == 0
