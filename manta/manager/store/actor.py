@@ -25,6 +25,9 @@ PURGE_ROWS, PURGE_PAUSE = 200, 0.01
 """Rows at a time and seconds between, so that commits need not wait."""
 TIDY_AFTER = 5.0
 """Seconds after a write until housekeeping."""
+PROBE = 1.0
+"""Seconds between looks at whether a store that could not be written can be: perhaps nobody writes
+now, and users see the trouble until then."""
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -54,6 +57,10 @@ class _Purge(msgspec.Struct, frozen=True):
 
 
 class _Tidy(msgspec.Struct, frozen=True):
+    pass
+
+
+class _Probe(msgspec.Struct, frozen=True):
     pass
 
 
@@ -103,6 +110,8 @@ class StoreActor(Actor):
             case _Tidy():
                 self._untidy = False
                 self._workers.submit(self._tidy, self._store)
+            case _Probe():
+                self._probe()
             case GetHealth():
                 return self._trouble
             case _:
@@ -156,10 +165,22 @@ class StoreActor(Actor):
             self.after(RETRY, _Answer(owner, answer))
 
     def _note_trouble(self, error: StoreError) -> None:
+        if not self._trouble:
+            self.after(PROBE, _Probe())
         if str(error) != self._trouble:
             self.log.error("%s", error)
             self._on_trouble(str(error))
         self._trouble = str(error)
+
+    def _probe(self) -> None:
+        if not self._trouble:
+            return
+        try:
+            self._store.probe()
+        except StoreError:
+            self.after(PROBE, _Probe())
+        else:
+            self._note_success()
 
     def _note_success(self) -> None:
         if self._trouble:
@@ -271,6 +292,8 @@ class Writer:
             self._resend_after(RETRY)
         else:
             del self._pending[ticket]
+            if not self._pending:  # nothing shows when there is room again but the next write
+                self.trouble = None
         if ticket == self._probe:
             self._probe = 0
             self._give_up(error)

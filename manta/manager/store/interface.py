@@ -125,6 +125,9 @@ class Store(Protocol):
     def tidy(self) -> None:
         """Does housekeeping that takes long. May run on another thread, during commits."""
 
+    def probe(self) -> None:
+        """Writes something that nobody reads. Raises StorageUnavailable."""
+
     # A record that is damaged is logged, with what is lost and what to do, and is as good as gone.
 
     def get(self, kind: type[R], key: str) -> R | None: ...

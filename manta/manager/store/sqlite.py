@@ -317,6 +317,10 @@ class SqliteStore:
         with self._translated(), contextlib.closing(sqlite3.connect(self._path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
+    def probe(self) -> None:
+        with self._write_lock, self._translated(), self._transaction():
+            self._writer.execute("PRAGMA user_version = 1")
+
     def purge(self, limit: int = 1000) -> bool:
         with self._write_lock, self._translated(), self._transaction():
             first = "(SELECT swarm_id FROM removed_swarms ORDER BY swarm_id LIMIT 1)"

@@ -42,12 +42,19 @@ class FaultyStore:
         self.unreferenced = store.unreferenced
         self.purge, self.tidy, self.close = store.purge, store.tidy, store.close
 
+    def probe(self) -> None:
+        self._check_room()
+        self.store.probe()
+
+    def _check_room(self) -> None:
+        if self.faults.full:
+            raise StorageUnavailable(
+                "The manager's disk is full: nothing was stored; free some space."
+            )
+
     def commit(self, writes: Sequence[Write]) -> None:
         with self._lock:
-            if self.faults.full:
-                raise StorageUnavailable(
-                    "The manager's disk is full: nothing was stored; free some space."
-                )
+            self._check_room()
             if self.faults.crash_before_commit:
                 self.faults.crash_before_commit = False
                 raise Crash("before the commit")

@@ -62,6 +62,9 @@ class MemoryStore:
     def purge(self, limit: int = 1000) -> bool:
         return False  # RemoveSwarm leaves nothing
 
+    def probe(self) -> None:
+        pass
+
     def tidy(self) -> None:
         """Nothing to do."""
 

@@ -167,6 +167,27 @@ def test_a_full_disk_is_told_and_what_must_be_kept_is_kept(
     assert system.find(STORE).ask(GetHealth(), timeout=5) == ""
 
 
+def test_what_was_refused_alone_leaves_no_trouble(system: ActorSystem, store: FaultyStore) -> None:
+    """Nothing would be written that could end it: who asks next must be able to try."""
+    scribe = system.find("root/a")
+    store.faults.full = True
+    refused = scribe.ask(WriteThis((Put(ClusterRecord("c", "n", "u", 0.0)),)), timeout=5)
+    assert isinstance(refused, StorageUnavailable)
+    assert scribe.ask("trouble", timeout=5) is None
+
+
+def test_that_there_is_room_again_is_seen_though_nobody_writes(
+    system: ActorSystem, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor, "PROBE", 0.01)
+    store.faults.full = True
+    system.find("root/a").ask(WriteThis((Put(ClusterRecord("c", "n", "u", 0.0)),)), timeout=5)
+    assert "disk is full" in system.find(STORE).ask(GetHealth(), timeout=5)
+    store.faults.full = False
+    while system.find(STORE).ask(GetHealth(), timeout=5):
+        pass
+
+
 def test_who_writes_what_cannot_be_does_not_harm_the_others(
     system: ActorSystem, store: FaultyStore
 ) -> None:
