@@ -296,6 +296,8 @@ class _Link(Actor):
 
     def _hold(self, desired: protocol.Desired) -> None:
         self._version = desired.version
+        if not (desired.after or desired.more):  # what is not wanted any more is forgotten
+            self._taken &= {assignment.instance for assignment in desired.assignments}
         self._take(desired.assignments)
         if desired.more:
             got = desired.after + len(desired.assignments)

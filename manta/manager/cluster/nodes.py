@@ -25,6 +25,7 @@ from manta.actors import (
     Timer,
     Unreachable,
 )
+from manta.manager.cluster import unknown
 from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.lease import (
     Away,
@@ -38,6 +39,7 @@ from manta.manager.cluster.lease import (
     heartbeat_interval,
     terms,
 )
+from manta.manager.cluster.unknown import UnknownSwarms
 from manta.manager.context import Context
 from manta.manager.messages import CutNodes, NodeCame, NodesLeft
 from manta.manager.placement.nodes import NodeView
@@ -112,6 +114,8 @@ class ClusterNodes:
         self._node_views: dict[str, NodeView] = {}
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._noticed: object = None
+        self._isolation = ""
+        self.unknown = UnknownSwarms()
         self.view.notice, self.view.nodes = "", {}
         self.view.silences, self.view.behind = {}, {}
         gone = {node_id for node_id, node in self._nodes.items() if not node.record.here}
@@ -146,10 +150,11 @@ class ClusterNodes:
         self._apply(self._leases.set_draining(node_id, now, draining=register.draining))
         node.behind = self._behind(node, register.journals, returned=True)
         self._show(node_id)
-        self._publish_notices()
         for swarm_id, upto in register.acknowledged.items():
-            if swarm_id in self._running and upto > node.acknowledged.get(swarm_id, 0):
+            if swarm_id in self.view.swarms and upto > node.acknowledged.get(swarm_id, 0):
                 self.on_ahead(swarm_id, JournalAhead(node_id, upto))
+        self._note_unknown(node_id, {*register.journals, *register.acknowledged}, now)
+        self._publish_notices()
         self.on_moved()
         return Registered(
             node_id=node_id,
@@ -160,6 +165,12 @@ class ClusterNodes:
             desired=self._desired.full(node_id),
             acknowledged=dict(node.acknowledged),
         )
+
+    def _note_unknown(self, node_id: str, swarms: set[str], now: float) -> None:
+        count = self.unknown.report(node_id, swarms - self.view.swarms.keys(), now)
+        if count:
+            self.actor.log.error("%s", unknown.told([self._name(node_id)], count))
+            self.actor.after(unknown.TOLD, LeaseTick())
 
     def heartbeat(self, node_id: str, message: Heartbeat) -> HeartbeatReply:
         node = self._registered(node_id)
@@ -262,6 +273,7 @@ class ClusterNodes:
     def tick(self) -> None:
         self._timer = None
         self._apply(self._leases.tick(self._now()))
+        self._publish_notices()
 
     def _apply(self, actions: list[LeaseAction]) -> None:
         for action in actions:
@@ -279,10 +291,10 @@ class ClusterNodes:
                     self.on_moved()
                 case Isolated(sentence=sentence):
                     self.actor.log.error("%s", sentence)
-                    self.view.notice = sentence
+                    self._isolation = sentence
                 case Reunited(sentence):
                     self.actor.log.warning("%s", sentence)
-                    self.view.notice = ""
+                    self._isolation = ""
                 case Silent(node_id):
                     self.actor.log.info("node %s missed a heartbeat, or is back", node_id)
                 case _:
@@ -294,17 +306,18 @@ class ClusterNodes:
     # What keeps swarms waiting.
 
     def _publish_notices(self) -> None:
-        """Publishes who is silent and who is behind, if that changed."""
+        """Publishes who is silent, who is behind and what is amiss, if that changed."""
         silences = self._leases.silences()
         behind: dict[str, dict[str, Behind]] = {}
         for node_id, node in self._nodes.items():
             for swarm_id, mark in node.behind.items():
                 if mark.returned or self._is_late(mark):
                     behind.setdefault(swarm_id, {})[node_id] = mark
-        seen = (silences, behind, self.view.notice)
+        told = (self._isolation, self.unknown.sentence(self.view.aliases, self._now()))
+        seen = (silences, behind, " ".join(filter(None, told)))
         if seen != self._noticed:
             self._noticed = seen
-            self.view.silences, self.view.behind = silences, behind
+            self.view.silences, self.view.behind, self.view.notice = seen
             self.on_noticed()
 
     def _is_late(self, mark: Behind) -> bool:

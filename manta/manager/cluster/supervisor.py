@@ -483,6 +483,7 @@ class ClusterSupervisor(Supervisor):
             self._context.revisions.swarms.forget(swarm_id)
             self._unread.discard(swarm_id)
             self._unloadable.pop(swarm_id, None)
+            self._nodes.unknown.removed(swarm_id)
             self._nodes.swarm_ended(swarm_id)
             self.notify(GATEWAY, SwarmRemoved(swarm_id))
             self.notify(BLOBS, Sweep())

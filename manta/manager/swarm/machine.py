@@ -320,7 +320,10 @@ def _rewound(step: Step, event: events.Rewound) -> bool:
     if is_new:
         data.backup = event.backup
         data.heard_since.clear()
-        lost = "the manager went back to an earlier state, and what the task sent since is lost"
+        lost = (
+            "the manager's database went back to an earlier state (an older copy or a backup was "
+            "put back, or its log was lost), and what the task sent since is lost"
+        )
         for attempt in list(data.live.values()):
             attempt.error = TaskError("Restored", lost)
             attempts.ended(step, attempt, AttemptState.INTERRUPTED)

@@ -15,7 +15,16 @@ from manta.manager.errors import StartError
 from manta.manager.service import Manager
 from manta.manager.store import actor
 from manta.protocol.node import LogLine, MetricsLogged, ResultWritten, TaskEnded
-from manta.protocol.user import GetSwarm, GetTasks, ReadFeed, WaitSwarm
+from manta.protocol.user import (
+    ExplainSwarm,
+    GetManagerStatus,
+    GetSwarm,
+    GetTasks,
+    ReadFeed,
+    SendSwarm,
+    StartSwarm,
+    WaitSwarm,
+)
 from manta.protocol.values import Inline
 from manta.testing.manager import Client, wait_until
 from tests.integration.manager.test_lifecycle import one_task
@@ -137,3 +146,65 @@ def test_a_first_start_that_failed_can_be_tried_again(bench, tmp_path: Path, adm
         Manager(failing)
     other.start()
     assert other.manager.file.public_key
+
+
+def test_swarms_that_are_newer_than_the_database_are_told(
+    bench, admin: Client, nodes, caplog, tmp_path: Path
+) -> None:
+    playing = nodes(2, silent)
+    known = deploy(admin, one_task())
+    wait_until(lambda: all(node.ran for node in playing))
+    bench.restart()
+    copy = copied(bench, tmp_path)
+    for node in playing:
+        assert node.registered.wait(10)
+    lost = [deploy(admin, one_task()) for _ in range(2)]
+    wait_until(lambda: all(node.acknowledged.get(one) for node in playing for one in lost))
+    bench.stop()
+    put_back(bench, copy)
+    caplog.clear()
+    bench.start()
+    told = "node-1, node-2 report 2 swarms that this manager does not know: its database is older"
+    wait_until(lambda: told in admin.ask(GetSwarm(known)).reason)
+    assert told in admin.ask(ExplainSwarm(known)).plan.notices[0]
+    assert told in admin.ask(GetManagerStatus()).health["lab"]
+    [said] = {one.getMessage() for one in caplog.records if "node-1 (" in one.getMessage()} & {
+        one.getMessage() for one in caplog.records if "2 swarms that this" in one.getMessage()
+    }
+    assert "put a newer database back, or deploy them again" in said
+
+
+def test_a_swarm_that_was_not_started_yet_in_an_older_database_can_be_started_again(
+    bench, admin: Client, nodes, tmp_path: Path
+) -> None:
+    [node] = nodes(1, silent)
+    swarm = admin.ask(SendSwarm("lab", one_task())).swarm_id
+    bench.restart()
+    copy = copied(bench, tmp_path)
+    assert admin.ask(StartSwarm(swarm)).status == "ACTIVE"
+    wait_until(lambda: node.acknowledged.get(swarm))
+    bench.stop()
+    put_back(bench, copy)
+    bench.start()
+    assert node.registered.wait(10)
+    node.script = work
+    assert admin.ask(StartSwarm(swarm)).status == "ACTIVE"
+    assert admin.ask(WaitSwarm(swarm, 20.0), 30.0).status == "COMPLETED"
+
+
+def test_an_attempt_that_ran_before_the_database_went_back_says_so(
+    bench, admin: Client, nodes, tmp_path: Path
+) -> None:
+    [node] = nodes(1, silent)
+    swarm = deploy(admin, one_task())
+    wait_until(lambda: node.ran)
+    bench.restart()
+    copy = copied(bench, tmp_path)
+    node.say(swarm, MetricsLogged(node.ran[0], {"n": 1.0}, 0, 0.0))
+    wait_until(lambda: node.acknowledged.get(swarm) == 2)
+    bench.stop()
+    put_back(bench, copy)
+    bench.start()
+    wait_until(lambda: len(node.ran) == 2)
+    [why] = [i.sentence for i in admin.ask(ReadFeed(swarm, "events")).items if i.kind == "retried"]
+    assert "the manager's database went back to an earlier state (an older copy" in why

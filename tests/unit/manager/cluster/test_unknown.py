@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from manta.manager.cluster import unknown
+from manta.manager.cluster.unknown import TOLD, UnknownSwarms
+
+NAMES = {"a": "edge", "b": "attic"}
+
+
+def test_who_reports_how_many_and_what_to_do_is_told() -> None:
+    swarms = UnknownSwarms()
+    assert swarms.sentence(NAMES, 0.0) == ""
+    assert swarms.report("a", ["x"], 0.0) == 1
+    one = swarms.sentence(NAMES, 0.0)
+    assert one.startswith("edge reports a swarm that this manager does not know: its database is")
+    assert "put a newer database back, or deploy it again" in one
+    assert swarms.report("b", ["x", "y"], 1.0) == 2
+    assert swarms.sentence(NAMES, 1.0).startswith("attic, edge report 2 swarms that")
+
+
+def test_it_is_told_for_a_while() -> None:
+    swarms = UnknownSwarms()
+    swarms.report("a", ["x"], 0.0)
+    assert swarms.report("a", [], 10.0) == 0  # by now it was told to forget it
+    assert swarms.sentence(NAMES, TOLD - 1) != ""
+    assert swarms.sentence(NAMES, TOLD) == ""
+
+
+def test_swarms_that_were_removed_meanwhile_are_no_news(monkeypatch) -> None:
+    monkeypatch.setattr(unknown, "MOST", 2)
+    swarms = UnknownSwarms()
+    for swarm_id in ("x", "y", "z"):
+        swarms.removed(swarm_id)
+    assert swarms.report("a", ["y", "z"], 0.0) == 0
+    assert swarms.sentence(NAMES, 0.0) == ""
+    assert swarms.report("a", ["x"], 0.0) == 1  # no more than so many are remembered
