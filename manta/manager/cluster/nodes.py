@@ -26,6 +26,7 @@ from manta.actors import (
     Unreachable,
 )
 from manta.manager.cluster import unknown
+from manta.manager.cluster.backlogs import Backlogs
 from manta.manager.cluster.desired import DesiredStates
 from manta.manager.cluster.lease import (
     Away,
@@ -46,7 +47,7 @@ from manta.manager.placement.nodes import NodeView
 from manta.manager.store.records import NodeRecord
 from manta.manager.swarm.events import Assign, Began
 from manta.manager.swarm.messages import JournalAhead, Orders, Restored
-from manta.manager.views import Behind, ClusterView
+from manta.manager.views import ClusterView
 from manta.protocol.clusters import NodeInfo
 from manta.protocol.codes import Code
 from manta.protocol.node import (
@@ -89,8 +90,6 @@ class _Node:
     contested_at: float = -math.inf
     acknowledged: dict[str, int] = field(default_factory=dict)
     """The last durable journal entry of each running swarm."""
-    behind: dict[str, Behind] = field(default_factory=dict)
-    """By swarm: what it said it had written, if not all of it has arrived."""
 
 
 @dataclass
@@ -109,6 +108,7 @@ class ClusterNodes:
         self._nodes = {record.id: _Node(record) for record in records}
         self._desired = DesiredStates()
         self._interval = heartbeat_interval(self.context.lease)
+        self._backlogs = Backlogs(self._interval)
         self._leases = Leases(**terms(self.context.lease))
         self._running: set[str] = set()
         self._node_views: dict[str, NodeView] = {}
@@ -148,7 +148,7 @@ class ClusterNodes:
         now = self._now()
         self._apply(self._leases.connected(node_id, now))
         self._apply(self._leases.set_draining(node_id, now, draining=register.draining))
-        node.behind = self._behind(node, register.journals, returned=True)
+        self._backlogs.registered(node_id, self._ahead(node, register.journals), now)
         self._show(node_id)
         for swarm_id, upto in register.acknowledged.items():
             if swarm_id in self.view.swarms and upto > node.acknowledged.get(swarm_id, 0):
@@ -187,7 +187,8 @@ class ClusterNodes:
         if node.contest and now - node.contested_at > CONTEST:
             node.contest = ""
             self._show(node_id)
-        self._fell_behind(node, message.journals)
+        if self._backlogs.heard(node_id, self._ahead(node, message.journals), now):
+            self._publish_notices()
         # Heartbeats are frequent: one that changes nothing only postpones a deadline, so that the
         # timer comes early enough as it is, and only the load is replaced.
         self._node_views[node_id] = replace(self._node_views[node_id], load=message.load)
@@ -238,6 +239,7 @@ class ClusterNodes:
         if node.monitor is not None:
             node.monitor.cancel()
         self._desired.forget(node_id)
+        self._backlogs.forget(node_id)
         self._node_views.pop(node_id, None)
         self._apply(self._leases.removed(node_id, self._now()))
         self._publish()
@@ -307,46 +309,22 @@ class ClusterNodes:
 
     def _publish_notices(self) -> None:
         """Publishes who is silent, who is behind and what is amiss, if that changed."""
-        silences = self._leases.silences()
-        behind: dict[str, dict[str, Behind]] = {}
-        for node_id, node in self._nodes.items():
-            for swarm_id, mark in node.behind.items():
-                if mark.returned or self._is_late(mark):
-                    behind.setdefault(swarm_id, {})[node_id] = mark
-        told = (self._isolation, self.unknown.sentence(self.view.aliases, self._now()))
+        now = self._now()
+        silences, behind = self._leases.silences(), self._backlogs.shown(now)
+        told = (self._isolation, self.unknown.sentence(self.view.aliases, now))
         seen = (silences, behind, " ".join(filter(None, told)))
         if seen != self._noticed:
             self._noticed = seen
             self.view.silences, self.view.behind, self.view.notice = seen
             self.on_noticed()
 
-    def _is_late(self, mark: Behind) -> bool:
-        return self._now() - mark.since > 0.9 * self._interval
-
-    def _behind(
-        self, node: _Node, journals: dict[str, int], *, returned: bool
-    ) -> dict[str, Behind]:
+    def _ahead(self, node: _Node, journals: dict[str, int]) -> dict[str, int]:
+        """What it has in its journals of running swarms and is not all here."""
         return {
-            swarm_id: Behind(last, self._now(), returned)
+            swarm_id: last
             for swarm_id, last in journals.items()
             if swarm_id in self._running and last > node.acknowledged.get(swarm_id, 0)
         }
-
-    def _fell_behind(self, node: _Node, journals: dict[str, int]) -> None:
-        """What a heartbeat says has to be there by the next."""
-        if not (journals or node.behind):
-            return
-        before, now = node.behind, self._behind(node, journals, returned=False)
-        node.behind = {swarm_id: before.get(swarm_id, mark) for swarm_id, mark in now.items()}
-        if any(mark.returned or self._is_late(mark) for mark in before.values()):
-            self._publish_notices()
-
-    def _caught_up(self, node: _Node, swarm_id: str, upto: int) -> None:
-        mark = node.behind.get(swarm_id)
-        if mark is not None and upto >= mark.last:
-            del node.behind[swarm_id]
-            if mark.returned or self._is_late(mark):
-                self._publish_notices()
 
     def _set_timer(self) -> None:
         due = self._leases.next_deadline()
@@ -402,7 +380,9 @@ class ClusterNodes:
             runs = orders.swarm_id in self._running
             if node is not None and runs and isinstance(message, JournalAck):
                 node.acknowledged[orders.swarm_id] = message.upto
-                self._caught_up(node, orders.swarm_id, message.upto)
+                known = (node_id, orders.swarm_id, message.upto)
+                if self._backlogs.stored(*known, self._now()):
+                    self._publish_notices()
             self.send(node_id, message)
 
     def swarm_began(self, swarm_id: str) -> None:
@@ -413,9 +393,9 @@ class ClusterNodes:
     def swarm_ended(self, swarm_id: str, *, kill: bool = False) -> None:
         self._running.discard(swarm_id)
         self._desired.swarm_ended(swarm_id, kill=kill)
+        self._backlogs.swarm_ended(swarm_id)
         for node in self._nodes.values():
             node.acknowledged.pop(swarm_id, None)
-            node.behind.pop(swarm_id, None)
         self.flush()
 
     def flush(self) -> None:
