@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import msgpack
 
-from manta.apis.aio.waiting import in_thread, outcome, pause
+from manta.apis.aio.waiting import TICK, in_thread, outcome, pause
 from manta.apis.connect.patience import Patience
 from manta.apis.connect.session import NotSent, Session, Stalled
 from manta.apis.errors import (
@@ -343,20 +343,29 @@ class AsyncConnection:
     async def _all(self, transfers: Sequence[Callable[[], Future[Any]]]) -> list[Any]:
         """Begins them and returns their results; after the first failure the others are cancelled.
 
-        One that stalled because this process stood still is begun again.
+        One that stalled because this process stood still meanwhile is begun again.
         """
-        patience = Patience(PATIENCE)
         futures = [begin() for begin in transfers]
+        known = [0] * len(futures)
+        """How often this process had stood still when each was begun."""
+        clock, stops = Patience(TRANSFER), 0
+
+        def tick() -> None:
+            nonlocal stops
+            stops += clock.stood_still(TICK)
+
         results: list[Any] = []
         try:
             while len(results) < len(futures):
                 at = len(results)
+                tick()
                 try:
-                    results.append(await outcome(futures[at]))
+                    results.append(await outcome(futures[at], tick))
                 except Stalled:
-                    if not patience.stood_still(PATIENCE):
+                    tick()
+                    if stops == known[at]:
                         raise
-                    futures[at] = transfers[at]()
+                    futures[at], known[at] = transfers[at](), stops
             return results
         finally:
             for future in futures:

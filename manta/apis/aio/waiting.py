@@ -8,10 +8,15 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
+TICK = 1.0
 
 
-async def outcome(future: Future[T]) -> T:
-    return await asyncio.wrap_future(future)
+async def outcome(future: Future[T], meanwhile: Callable[[], object] | None = None) -> T:
+    """Calls `meanwhile` each TICK seconds."""
+    waited = asyncio.wrap_future(future)
+    while meanwhile is not None and not (await asyncio.wait({waited}, timeout=TICK))[0]:
+        meanwhile()
+    return await waited
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -20,7 +20,7 @@ from manta.apis.errors import (
     NoAnswer,
     RequestRefused,
 )
-from manta.apis.sync.waiting import in_thread, outcome, pause
+from manta.apis.sync.waiting import TICK, in_thread, outcome, pause
 from manta.protocol.codes import Code
 from manta.protocol.sign_in import Bind, SignedIn, WhoAmI
 from manta.protocol.states import SwarmState
@@ -344,20 +344,29 @@ class Connection:
     def _all(self, transfers: Sequence[Callable[[], Future[Any]]]) -> list[Any]:
         """Begins them and returns their results; after the first failure the others are cancelled.
 
-        One that stalled because this process stood still is begun again.
+        One that stalled because this process stood still meanwhile is begun again.
         """
-        patience = Patience(PATIENCE)
         futures = [begin() for begin in transfers]
+        known = [0] * len(futures)
+        """How often this process had stood still when each was begun."""
+        clock, stops = Patience(TRANSFER), 0
+
+        def tick() -> None:
+            nonlocal stops
+            stops += clock.stood_still(TICK)
+
         results: list[Any] = []
         try:
             while len(results) < len(futures):
                 at = len(results)
+                tick()
                 try:
-                    results.append(outcome(futures[at]))
+                    results.append(outcome(futures[at], tick))
                 except Stalled:
-                    if not patience.stood_still(PATIENCE):
+                    tick()
+                    if stops == known[at]:
                         raise
-                    futures[at] = transfers[at]()
+                    futures[at], known[at] = transfers[at](), stops
             return results
         finally:
             for future in futures:

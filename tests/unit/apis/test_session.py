@@ -18,8 +18,9 @@ from manta.actors.errors import (
 )
 from manta.apis import errors
 from manta.apis.async_user_api import AsyncUserAPI
+from manta.apis.connect.patience import Patience
 from manta.apis.connect.profiles import Target
-from manta.apis.connect.session import NotSent, Session
+from manta.apis.connect.session import NotSent, Session, Stalled
 from manta.apis.sync import connection as connection_module
 from manta.apis.sync.connection import Connection
 from manta.apis.user_api import UserAPI
@@ -268,3 +269,36 @@ def test_the_same_asynchronously(make: Callable[..., FakeSession]) -> None:
             await api.list_clusters()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("stops", "begun"), [([], 1), ([100.0], 2), ([100.0, 3600.0], 3)])
+def test_a_transfer_is_begun_again_for_each_time_that_this_process_stood_still(
+    make: Callable[..., FakeSession],
+    monkeypatch: pytest.MonkeyPatch,
+    stops: list[float],
+    begun: int,
+) -> None:
+    now, attempts = 0.0, 0
+
+    def slowly(future: Future[Any], meanwhile: Callable[[], object]) -> Any:
+        """Ten minutes pass, and perhaps a stop."""
+        nonlocal now
+        for seconds in [1.0] * 600 + stops[attempts - 1 : attempts]:
+            now += seconds
+            meanwhile()
+        return future.result()
+
+    def stalled() -> Future[Any]:
+        nonlocal attempts
+        attempts += 1
+        future: Future[Any] = Future()
+        future.set_exception(Stalled("nothing came"))
+        return future
+
+    monkeypatch.setattr(connection_module, "outcome", slowly)
+    monkeypatch.setattr(
+        connection_module, "Patience", lambda seconds: Patience(seconds, lambda: now)
+    )
+    with pytest.raises(Stalled):
+        Connection(make({}))._all([stalled])
+    assert attempts == begun
