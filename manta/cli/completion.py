@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from manta.console.completion import files, folders
+from manta.console.completion import files, folders, mapped
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -112,6 +112,8 @@ def equip(command: click.Command, group: str = "") -> None:
             parameter._custom_shell_complete = _profiles
         elif name in FILES:
             parameter._custom_shell_complete = files
+        elif parameter.metavar == "NAME=PATH":
+            parameter._custom_shell_complete = mapped
         elif name in FOLDERS:
             parameter._custom_shell_complete = folders
         elif name in OF_MANAGER:

@@ -136,6 +136,8 @@ def _outcome(
     for stream in (sys.stdout, sys.stderr):  # a `?` rather than an error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if any(variable.endswith("_COMPLETE") for variable in os.environ):
+        from manta.console import completion  # noqa: F401, has the shells that click asks for
     try:
         interrupts.begin()
         result = cli.main(arguments, prog_name=name, standalone_mode=False)

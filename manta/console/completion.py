@@ -2,14 +2,97 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from itertools import pairwise
+
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ZshComplete,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
 
 SHELLS = {
     "bash": ('eval "$({} completion bash)"', "in ~/.bashrc"),
     "zsh": ('eval "$({} completion zsh)"', "in ~/.zshrc"),
     "fish": ("{} completion fish | source", "in ~/.config/fish/config.fish"),
 }
+
+
+class Bash(BashComplete):
+    """Joins what bash takes apart: `--option=value` and `NAME=PATH` are a word each."""
+
+    name = "bash"
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        at = int(os.environ["COMP_CWORD"])
+        there = split_arg_string(os.environ["COMP_WORDS"])[: at + 1]
+        words = joined([*there, *[""] * (at + 1 - len(there))])
+        return words[1:-1], words[-1]
+
+
+class Zsh(ZshComplete):
+    """Completes what is behind the `=` of `--option=value` and `NAME=PATH`; click's script would
+    replace the whole word, or find no such file."""
+
+    name = "zsh"
+    source_template = (
+        ZshComplete.source_template.replace("    for type", "    compset -P '--*='\n    for type")
+        .replace("_path_files", """[[ "$key" != "$PREFIX" ]] && compset -P '*='; _path_files""")
+        .replace("descriptions -U", 'descriptions -U -i "$IPREFIX"')
+        .replace("compadd -U", 'compadd -U -i "$IPREFIX"')
+    )
+
+
+class Fish(FishComplete):
+    """Does the same: fish takes whole words."""
+
+    name = "fish"
+    source_template = """\
+function %(complete_func)s;
+    set -l word (commandline -t);
+    set -l option (string match --regex '^--[^=]*=' -- "$word");
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) \
+COMP_CWORD="$word" %(prog_name)s);
+
+    for completion in $response;
+        set -l metadata (string split --max 1 "," -- $completion);
+        set -l before (string match --regex '^.*=' -- "$word");
+        test "$metadata[2]" = "$word"; and set before "";
+
+        if test $metadata[1] = "dir";
+            for path in (__fish_complete_directories $metadata[2]); echo "$before$path"; end;
+        else if test $metadata[1] = "file";
+            for path in (__fish_complete_path $metadata[2]); echo "$before$path"; end;
+        else if test $metadata[1] = "plain";
+            echo "$option$metadata[2]";
+        end;
+    end;
+end;
+
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)";
+
+"""
+
+
+for _kind in (Bash, Zsh, Fish):
+    add_completion_class(_kind)
+
+
+def joined(words: Iterable[str]) -> list[str]:
+    """Returns the words, of which those around a `=` are one."""
+    found: list[str] = []
+    for before, word in pairwise(["", *words]):
+        if found and "=" in (before, word):
+            found[-1] += word
+        else:
+            found.append(word)
+    return found
 
 
 def completion_command(program: str) -> click.Command:
@@ -37,6 +120,12 @@ def variable(program: str) -> str:
 def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Lets the shell complete the names of files."""
     return [CompletionItem(incomplete, type="file")]
+
+
+def mapped(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Lets the shell complete the path of NAME=PATH."""
+    is_mapped, path = incomplete.partition("=")[1:]
+    return [CompletionItem(path, type="file")] if is_mapped else []
 
 
 def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manta.console.commands import Group, as_json_option, say, show_example
+from manta.console.completion import mapped
 from manta.console.exit_codes import Exit
 from manta.node.config import KEYS, Key
 from manta.node.daemon import places
@@ -67,6 +68,7 @@ def _option(key: Key) -> Callable[[Callable[..., None]], Callable[..., None]]:
     how: dict[str, Any] = {"metavar": key.metavar, "help": key.help + default}
     if key.type is dict:
         how["multiple"] = True
+        how["shell_complete"] = mapped if key.metavar == "NAME=PATH" else None
     elif key.type is bool:
         option = f"{option}/--no-{option[2:]}"
         how["default"] = None

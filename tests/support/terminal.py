@@ -31,7 +31,17 @@ def at_terminal(
     module: str = "manta",
     **environment: object,
 ) -> Shown:
-    """Run a command; `typed` is what is typed once something is shown: (shown, typed)."""
+    """Run a module; `typed` is what is typed once something is shown: (shown, typed)."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return program_at_terminal(command, typed, columns, **environment)
+
+
+def program_at_terminal(
+    command: Sequence[str],
+    typed: Sequence[tuple[str, str]] = (),
+    columns: int = 80,
+    **environment: object,
+) -> Shown:
     kept = {
         key: value
         for key, value in os.environ.items()
@@ -43,7 +53,7 @@ def at_terminal(
     try:
         with Child(
             # The terminal is its own, so that Ctrl-C reaches it.
-            ["setsid", "--ctty", sys.executable, "-m", module, *map(str, arguments)],
+            ["setsid", "--ctty", *command],
             stdin=slave,
             stdout=slave,
             stderr=slave,

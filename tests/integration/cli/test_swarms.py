@@ -32,7 +32,7 @@ from manta.protocol.user import FeedName
 from manta.testing.clusters import client, running, wait_for_nodes
 from manta.transports.security.keys import write_private
 from tests.support.children import Child
-from tests.support.terminal import at_terminal
+from tests.support.terminal import at_terminal, program_at_terminal
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -491,6 +491,7 @@ SHELLS = {
         PATH="$1:$PATH"; compdef() { : }; eval "$(manta completion zsh)"
         _describe() { offered+=("${(@)${(@P)3}%%:*}") }
         compadd() { local last=${@[-1]}; offered+=("${(@P)last}") }
+        compset() { : }
         words() {
             local -a words=("$@" "") offered=(); local -i CURRENT=$(($# + 1))
             _manta_completion; echo "${offered[@]}"
@@ -630,6 +631,44 @@ def test_files_complete_where_a_file_is_meant(
         check=True,
     )
     assert kind in re.split(r"[,\t\n]", done.stdout)
+
+
+INTERACTIVE = {
+    "bash": ("bash --norc --noprofile -i", 'eval "$(manta completion bash)"'),
+    "zsh": ("zsh -f -i", 'autoload -Uz compinit; compinit -u -D; eval "$(manta completion zsh)"'),
+    "fish": ("fish --no-config -i", "manta completion fish | source"),
+}
+
+
+@pytest.mark.parametrize("shell_name", INTERACTIVE)
+def test_what_is_behind_an_equals_sign_completes(tmp_path: Path, shell_name: str) -> None:
+    if shutil.which(shell_name) is None:
+        pytest.skip(f"{shell_name} is not installed")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "node0.npz").touch()
+    command, set_up = INTERACTIVE[shell_name]
+    lines = [
+        ("manta run f.py --dataset d=sh", "d=shards/"),
+        ("manta run --dataset=d=shards/n", "--dataset=d=shards/node0.npz"),
+        ("manta manager start --home=sha", "--home=shards/"),
+        ("manta run --runner=do", "--runner=docker"),
+    ]
+    ready, typed = "ready", f"cd {tmp_path}; {set_up}; echo rea''dy\n"
+    talk = [("$ " if shell_name == "bash" else "", typed)]
+    for line, completed in lines:
+        talk.append((ready, f"{line}\t"))
+        ready = completed
+        talk.append((ready, "\x15echo a''gain\n"))
+        ready = "again"
+    talk.append((ready, "exit\n"))
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TERM": "dumb",
+        "PS1": "$ ",
+        **dict.fromkeys(("HOME", "MANTA_HOME"), tmp_path),
+    }
+    shown = program_at_terminal(command.split(), talk, 200, **environment)
+    assert shown.text.count("again") == len(lines)
 
 
 @pytest.mark.parametrize("program", ["manta", "manta_node"])
