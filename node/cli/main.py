@@ -221,7 +221,14 @@ def who(name: str, last: int, user: str | None, as_json: bool) -> None:
 
     must_be_known(name)
     folder = state_folder(name)
-    attempts = attempt_log.read(folder.attempt_log, running=folder.running_pid() is not None)
+    running = folder.running_pid() is not None
+    attempts, damaged = attempt_log.read(folder.attempt_log, running=running)
+    if damaged:
+        click.echo(
+            f"Note: {folder.attempt_log} or an older part is damaged: {damaged} lines cannot be "
+            "read, and what they told is lost; the others are shown.",
+            err=True,
+        )
     found = [each for each in attempts if user in (None, each.user)]
     ended = [each for each in found if each.status != "RUNNING"]
     shown = [each for each in found if each.status == "RUNNING"]

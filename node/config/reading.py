@@ -76,6 +76,9 @@ class _Reader:
             remedy = "correct it there, or just before"
             flaw = Flaw(wrong, remedy, line=error.lineno, column=error.colno)
             raise ConfigError(self._path, flaw) from None
+        except (RecursionError, ValueError) as error:  # of a number, or of depth
+            flaw = Flaw(f"it is not TOML that can be read: {error}", "write it anew")
+            raise ConfigError(self._path, flaw) from None
 
     def has_secret(self) -> bool:
         """Whether the file itself holds a token, and does not just name a variable."""

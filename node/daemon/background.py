@@ -13,6 +13,7 @@ from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 from manta.console.modules import module_command
 from manta.node.errors import DaemonEnded, OperatorError
+from manta.transports.codec.stored import Damaged
 
 if TYPE_CHECKING:
     from manta.node.config import NodeConfig
@@ -157,8 +158,12 @@ def wait_for_end(name: str, folder: StateFolder, pid: int) -> None:
 
 
 def current_status(folder: StateFolder) -> Status | None:
-    """Returns the status of the daemon that runs; None if there is none, or none yet."""
-    found = folder.read_status()
+    """Returns the status of the daemon that runs; None if there is none, none yet, or none that
+    can be read."""
+    try:
+        found = folder.read_status()
+    except Damaged:
+        return None
     return found if found is not None and found.pid == folder.running_pid() else None
 
 
@@ -171,6 +176,21 @@ def _killed(name: str, folder: StateFolder, last: Status) -> str:
     )
 
 
+def _without_status(name: str, folder: StateFolder, pid: int | None) -> tuple[str, str]:
+    """The state, and a sentence, of a node whose status is not a running daemon's."""
+    try:
+        last = folder.read_status()
+    except Damaged as error:
+        return "unknown", str(error)
+    if pid is not None:
+        return "starting", f"The node {name} is starting."
+    if last is not None and last.state in ("refused", "failed"):
+        return last.state, f"The node {name} ended: {last.sentence}"
+    if last is not None and last.state != "stopped":
+        return "killed", _killed(name, folder, last)
+    return "stopped", f"The node {name} is stopped."
+
+
 def record(name: str, folder: StateFolder) -> dict[str, Any]:
     """Returns a node's state as a dict with all fields of a Status, whether or not it runs."""
     from manta.node.state import Status
@@ -178,14 +198,7 @@ def record(name: str, folder: StateFolder) -> dict[str, Any]:
     pid = folder.running_pid()
     found = current_status(folder)
     if found is None:
-        state, sentence = "starting", f"The node {name} is starting."
-        if pid is None:
-            last = folder.read_status()
-            state, sentence = "stopped", f"The node {name} is stopped."
-            if last is not None and last.state in ("refused", "failed"):
-                state, sentence = last.state, f"The node {name} ended: {last.sentence}"
-            elif last is not None and last.state != "stopped":
-                state, sentence = "killed", _killed(name, folder, last)
+        state, sentence = _without_status(name, folder, pid)
         found = Status(pid or 0, name, state, sentence, "", "", 0.0)
     fields = {field: getattr(found, field) for field in Status.__struct_fields__}
     absent = {field: None for field, value in fields.items() if value in ("", 0.0) or value == 0}

@@ -42,13 +42,17 @@ def state_folder(name: str) -> StateFolder:
 
 
 def config_of(name: str) -> NodeConfig:
-    """Returns the node's own configuration, or its share of a cluster's. Raises ConfigError."""
+    """Returns the node's own configuration, or its share of a cluster's.
+
+    Raises ConfigError, Damaged.
+    """
     from manta.node.config import instance, load
 
     path = config_path(name)
-    member = state_folder(name).read_member()
-    if member is not None and member.is_shared and not path.exists():
-        return instance(load(config_path(member.config)), member.number)
+    if not path.exists():
+        member = state_folder(name).read_member()
+        if member is not None and member.is_shared:
+            return instance(load(config_path(member.config)), member.number)
     return load(path)
 
 
@@ -74,12 +78,20 @@ def names() -> list[str]:
 
 
 def members(cluster: str | None = None) -> dict[str, Member]:
-    """Returns the nodes of a cluster, or of all clusters, in the order of their numbers."""
+    """Returns the nodes of a cluster, or of all clusters, in the order of their numbers.
+
+    One whose membership is damaged is left out, which is said on stderr.
+    """
     from manta.node.state import StateFolder
+    from manta.transports.codec.stored import Damaged
 
     found = {}
     for path in _within(home() / "state" / "nodes"):
-        member = StateFolder(path).read_member() if path.is_dir() else None
+        try:
+            member = StateFolder(path).read_member() if path.is_dir() else None
+        except Damaged as error:
+            click.echo(f"Note: {error}", err=True)
+            continue
         if member is not None and cluster in (None, member.cluster):
             found[path.name] = member
     return dict(sorted(found.items(), key=lambda item: (item[1].cluster, item[1].number)))

@@ -20,6 +20,7 @@ from manta.node.daemon.exit_codes import of_error, sentence_of
 from manta.node.errors import DaemonEnded
 from manta.node.service import Node
 from manta.node.state import StateFolder
+from manta.transports.codec.stored import Damaged
 from manta.transports.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ def run(config: NodeConfig, state: Path) -> None:
 
 def _note_failure(folder: StateFolder, sentence: str) -> None:
     """Leaves in its status why this daemon ended, so that it is not taken for a killed one."""
-    status = folder.read_status()
+    try:
+        status = folder.read_status()
+    except (Damaged, OSError):
+        return  # which `status` tells
     if status is None or status.pid != os.getpid() or status.state == "refused":
         return  # another daemon's, or it says why already
     with contextlib.suppress(OSError):  # the disk may be why

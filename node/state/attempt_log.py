@@ -7,6 +7,7 @@ that one `.2`, up to KEPT.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -22,6 +23,8 @@ from manta.transports.errors import remedied
 log = logging.getLogger(__name__)
 
 KEPT = 3
+LONGEST = 1024 * 1024
+"""Bytes of a line: an attempt with ten thousand datasets."""
 
 
 class Ran(msgspec.Struct, frozen=True, tag="attempt", tag_field="kind"):
@@ -85,15 +88,19 @@ class AttemptLog:
                 self._write(msgspec.structs.replace(ran, ended=at, status=status))
 
     def _write(self, line: _Line) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
             fd = os.open(self._path, flags, 0o600)
             try:
-                os.write(fd, _encode(line) + b"\n")
                 size = os.fstat(fd).st_size
+                torn = bool(size) and os.pread(fd, 1, size - 1) != b"\n"
+                data = b"\n" * torn + _encode(line) + b"\n"
+                if os.write(fd, data) < len(data):
+                    os.ftruncate(fd, size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(fd)
-            if size >= self._limit:
+            if size + len(data) >= self._limit:
                 self._rotate()
         except OSError as error:
             log.warning("%s lacks an attempt: %s", self._path, remedied(error))
@@ -108,15 +115,21 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
-def read(path: Path, *, running: bool) -> list[Ran]:
-    """Returns the attempts in the log and its older parts, in the order in which they began.
+def read(path: Path, *, running: bool) -> tuple[list[Ran], int]:
+    """Returns the attempts in the log and its older parts, in the order in which they began, and
+    how many lines cannot be read.
 
     `running`: whether the daemon is; else what has not ended was interrupted, nobody knows when.
-    A line that cannot be read is left out.
     """
     found: _Attempts = {}
     unfinished: _Attempts = {}
-    for line in _lines(path):
+    damaged = 0
+    for text in _lines(path):
+        try:
+            line = _decode(text)
+        except Exception:  # msgspec's errors, text that is no UTF-8, deep nesting
+            damaged += 1
+            continue
         if isinstance(line, Ran):
             key = line.swarm_id, line.task, line.iteration, line.attempt, line.began
             found[key] = line
@@ -128,7 +141,7 @@ def read(path: Path, *, running: bool) -> list[Ran]:
             _interrupt(found, unfinished, line.at)
     if not running:
         _interrupt(found, unfinished, None)
-    return sorted(found.values(), key=lambda ran: ran.began)
+    return sorted(found.values(), key=lambda ran: ran.began), damaged
 
 
 def _interrupt(found: _Attempts, unfinished: _Attempts, at: float | None) -> None:
@@ -137,14 +150,10 @@ def _interrupt(found: _Attempts, unfinished: _Attempts, at: float | None) -> Non
     unfinished.clear()
 
 
-def _lines(path: Path) -> Iterator[_Line]:
+def _lines(path: Path) -> Iterator[bytes]:
     for number in range(KEPT, -1, -1):
         try:
-            data = _numbered(path, number).read_bytes()
+            with _numbered(path, number).open("rb") as file:
+                yield from iter(lambda: file.readline(LONGEST), b"")
         except FileNotFoundError:
             continue
-        for line in data.splitlines():
-            try:
-                yield _decode(line)
-            except ValueError:  # msgspec's errors, and text that is no UTF-8
-                continue

@@ -147,7 +147,7 @@ class StateFolder:
     def read_identity(self) -> Identity | None:
         """Returns None if the node has not enrolled. Raises IdentityError."""
         remedy = "restore it, or delete it and enrol the node with a new token"
-        thing = Thing(f"{self.identity_file}", "whose node this is is not known", remedy)
+        thing = Thing(f"{self.identity_file}", "the node's manager is not known", remedy)
         try:
             return read_stored_file(thing, json_decoder(Identity).decode, self.identity_file)
         except FileNotFoundError:
@@ -167,12 +167,16 @@ class StateFolder:
         write_private(self.identity_file, text + "\n", replace=True)
 
     def read_status(self) -> Status | None:
-        """Returns the last daemon's status, whether or not that daemon still runs."""
-        thing = Thing(f"{self.status_file}", "what its daemon last said is not known", "start it")
+        """Returns the last daemon's status, whether or not that daemon still runs.
+
+        Raises Damaged, OSError.
+        """
+        remedy = "(re)start the node, which writes it anew"
+        thing = Thing(f"{self.status_file}", "how the node stands is not known", remedy)
         path = self.status_file
         try:
             return read_stored_file(thing, json_decoder(Status).decode, path, 16 * SMALL)
-        except (FileNotFoundError, Damaged):
+        except FileNotFoundError:
             return None
 
     def write_status(self, status: Status) -> None:
@@ -182,11 +186,18 @@ class StateFolder:
         os.replace(draft, self.status_file)
 
     def read_member(self) -> Member | None:
-        """Returns None for a node that belongs to no cluster of this machine."""
-        thing = Thing(f"{self.member_file}", "of which cluster it is one is not known", "join it")
+        """Returns None for a node that belongs to no cluster of this machine.
+
+        Raises Damaged, OSError.
+        """
+        thing = Thing(
+            f"{self.member_file}",
+            "of which cluster the node is one is not known",
+            f"stop it (`manta_node stop {self.path.name}`) and start its cluster again",
+        )
         try:
             return read_stored_file(thing, json_decoder(Member).decode, self.member_file)
-        except (FileNotFoundError, Damaged):
+        except FileNotFoundError:
             return None
 
     def write_member(self, member: Member) -> None:

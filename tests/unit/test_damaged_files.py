@@ -27,7 +27,11 @@ def test_node(tmp_path: Path, junk: bytes) -> None:
     state.status_file.write_bytes(junk)
     with pytest.raises(IdentityError, match=r"identity\.json"):
         state.read_identity()
-    assert state.read_status() is None
+    state.member_file.write_bytes(junk)
+    with pytest.raises(Damaged, match=r"status\.json is damaged .*: .*; .*\."):
+        state.read_status()
+    with pytest.raises(Damaged, match=r"member\.json is damaged .*: .*; .*\."):
+        state.read_member()
     framed = struct.pack("<II", len(junk), zlib.crc32(junk)) + junk
     assert records.decode(framed)[:2] == ([], 0)
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from random import Random
 
 import numpy as np
 import pytest
+
+from manta.node.errors import IdentityError
+from manta.node.service import Node
+from tests.support.damage import damaged
 
 WAITS = """
 import time
@@ -149,3 +154,28 @@ def main():
     said = api.get_tasks(deployed)[1].output
     assert said.startswith("The state 'damaged' of this node is damaged (")
     assert said.endswith("it is lost; set it anew (set_state).")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_daemon_starts_whatever_its_files_hold(lab, seed: int, caplog) -> None:
+    """But for who it is, which it does not guess."""
+    random = Random(seed)
+    api = lab.api()
+    node = lab.node(1)
+    lab.run(api, lab.swarm("def main():\n    return 1\n"))
+    state = lab.state("node-1")
+    node.stop()
+    files = [path for path in sorted(state.path.rglob("*")) if path.is_file()]
+    own = [state.key_file, state.identity_file]
+    spoilt = [path for path in files if path not in own and path.stat().st_size]
+    assert {"status.json", "attempts.log", ".manta-entry"} <= {path.name for path in spoilt}
+    for path in spoilt:
+        path.write_bytes(damaged(path.read_bytes(), random))
+    node = lab.node(1)
+    lab.run(api, lab.swarm("def main():\n    return 1\n"))
+    assert state.read_status().state == "connected"
+    node.stop()
+    whole = state.identity_file.read_bytes()
+    state.identity_file.write_bytes(whole[: random.randrange(len(whole) - 2)])
+    with pytest.raises(IdentityError, match=r"identity\.json is damaged .*; restore it, or delete"):
+        Node(lab.config("node-1"), state.path, on_finish=lambda *_: None)

@@ -91,7 +91,8 @@ def test_its_owner_can_see_who_ran_what_with_which_data(lab) -> None:
     api = lab.api()
     code = "def main():\n    return 1\n"
     swarm_id = lab.run(api, lab.swarm(code, datasets=["table"], iterations=2))
-    runs = attempt_log.read(lab.state("node-1").attempt_log, running=True)
+    runs, damaged = attempt_log.read(lab.state("node-1").attempt_log, running=True)
+    assert not damaged
     assert [(ran.user, ran.swarm_id, ran.task, ran.iteration) for ran in runs] == [
         ("me@localhost", swarm_id, "task.0", iteration) for iteration in (0, 1)
     ]

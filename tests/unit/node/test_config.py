@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from manta.node.config import KEYS, NodeConfig, instance, line_of, load, parse, render, toml_value
 from manta.node.errors import ConfigError
+from tests.support.damage import damaged
 
 PATH = Path("/etc/manta/edge.toml")
 PAGE = Path(__file__).parents[3] / "docs" / "node.md"
@@ -290,3 +292,25 @@ def test_the_documents_example() -> None:
 def test_the_address_of_a_manager_with_an_ipv6_host(host: str, tmp_path: Path) -> None:
     config = parse(f"[network]\nmanager_host = '{host}'\n", tmp_path / "node.toml", {})
     assert (config.manager_host, config.manager_address) == ("::1", "tcp://[::1]:50051")
+
+
+@pytest.mark.parametrize(
+    "content", [b"a = " + b"[" * 50_000, b"a." * 5000 + b"b = 1", b"a = " + b"9" * 10_000]
+)
+def test_what_no_decoder_reads_is_said(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "node.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"it is not TOML that can be read: .*; write it anew"):
+        load(path)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_damaged_file_is_a_configuration_or_a_flaw(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "node.toml"
+    path.touch(0o600)
+    path.write_bytes(damaged(SPEC.encode(), Random(seed)))
+    try:
+        assert isinstance(load(path), NodeConfig)
+    except ConfigError as error:
+        said = str(error)
+        assert str(path) in said

@@ -3,21 +3,26 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 
-from manta.node.daemon.background import current_status
+from manta.node.daemon import places
+from manta.node.daemon.background import current_status, record
 from manta.node.daemon.logs import RotatingFile
 from manta.node.errors import IdentityError, StateInUse
 from manta.node.state import (
     Identity,
+    Member,
     StateFolder,
     StateLock,
     Status,
     hardware_id,
 )
+from manta.transports.codec.stored import Damaged
 from manta.transports.errors import KeyFileError
+from tests.support.damage import damaged
 
 STATUS = Status(7, "default", "connected", "All is well.", "tcp://m:1", "edge", 1.0)
 
@@ -67,7 +72,7 @@ def test_identity(folder: StateFolder) -> None:
     folder.identity_file.write_text('{"manager_key": "only this"}')
     assert folder.read_identity() == Identity("only this")
     folder.identity_file.write_text("{")
-    with pytest.raises(IdentityError, match="cannot be read"):
+    with pytest.raises(IdentityError, match="is damaged"):
         folder.read_identity()
 
 
@@ -78,7 +83,48 @@ def test_status(folder: StateFolder) -> None:
     assert folder.read_status() == STATUS
     assert current_status(folder) is None  # none runs
     folder.status_file.write_text("nonsense")
-    assert folder.read_status() is None
+    with pytest.raises(Damaged, match=r"status\.json is damaged"):
+        folder.read_status()
+    assert current_status(folder) is None
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_status_is_told(folder: StateFolder, seed: int) -> None:
+    folder.path.mkdir()
+    folder.write_status(STATUS)
+    whole = folder.status_file.read_bytes()
+    folder.status_file.write_bytes(damaged(whole, Random(seed)))
+    told = record("edge", folder)
+    if told["state"] != "unknown":  # JSON has no checksum: a letter may have become another one
+        assert folder.read_status() is not None
+        return
+    assert told["sentence"].startswith(f"{folder.status_file} is damaged (")
+    assert "how the node stands is not known; (re)start the node" in told["sentence"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_membership_is_told_and_costs_that_node_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    seed: int,
+) -> None:
+    monkeypatch.setenv("MANTA_HOME", str(tmp_path))
+    for number in (1, 2):
+        each = places.state_folder(f"edge-{number}")
+        each.path.mkdir(parents=True, mode=0o700)
+        each.write_member(Member("edge", number, "edge", is_shared=True))
+    file = places.state_folder("edge-1").member_file
+    file.write_bytes(damaged(file.read_bytes(), Random(seed)))
+    found = places.members()
+    assert found["edge-2"] == Member("edge", 2, "edge", is_shared=True)
+    said = capsys.readouterr().err
+    assert ("edge-1" in found) == (not said)
+    if said:
+        assert said.startswith(f"Note: {file} is damaged (")
+        assert "`manta_node stop edge-1`" in said
+        with pytest.raises(Damaged):
+            places.config_of("edge-1")
 
 
 def test_the_status_of_a_daemon_before_the_one_that_runs_is_not_current(
