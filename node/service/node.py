@@ -25,6 +25,7 @@ from manta.node.shared.context import NodeContext
 from manta.node.shared.messages import Leave
 from manta.node.state import Identity, StateFolder, Status, place_of
 from manta.node.state.attempt_log import AttemptLog
+from manta.node.state.modules import ModuleFolders
 from manta.node.state.storage import Storage
 from manta.node.task_server.sessions import RuntimeSessions
 from manta.protocol.node import Daemon
@@ -89,6 +90,7 @@ class Node:
                 spool=spool,
                 storage=Storage(folder.path, folder.journal, folder.modules, folder.tasks),
                 attempts=AttemptLog(folder.attempt_log, config.log_rotation, time.time()),
+                modules=ModuleFolders(folder.modules),
                 runner=runner,
                 keys=keys,
                 daemon=Daemon(os.urandom(8).hex(), place_of(folder.path), platform.node(), pid),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from manta.node.runners.interface import Runner, RuntimeHandle
     from manta.node.state import Identity, StateFolder
     from manta.node.state.attempt_log import AttemptLog
+    from manta.node.state.modules import ModuleFolders
     from manta.node.state.storage import Storage
     from manta.node.task_server.sessions import RuntimeSessions
     from manta.protocol.node import Daemon
@@ -54,6 +55,7 @@ class NodeContext:
     spool: FileDepot
     storage: Storage
     attempts: AttemptLog
+    modules: ModuleFolders
     runner: Runner
     keys: KeyPair
     daemon: Daemon

@@ -10,7 +10,7 @@ attempts.log    what ran here, and for whom
 journal/        what is to be told to the manager, one file per swarm
 spool/          blobs that the journal names
 values/         values that tasks read or write, and that memory should not hold
-modules/        unpacked modules, by digest
+modules/        unpacked modules, by digest: the latest
 kept/           what tasks keep for their swarm (`set_state`)
 tasks/          scratch folders
 runtime/        what containers mount of Manta

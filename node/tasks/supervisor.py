@@ -88,6 +88,7 @@ class TaskSupervisor(Actor):
             return  # the successor tells what became of the attempts, and kills
         self._feed(events.Stop(AttemptState.INTERRUPTED, "the node stops, or the swarm is over"))
         self._end_runtime()
+        self._context.modules.leave(self.ref.address.path)
 
     def receive(self, message: Any) -> Any:
         match message:
@@ -224,7 +225,7 @@ class TaskSupervisor(Actor):
             self._fetch_image(session, assignment)
             return
         package = module.package
-        folder = self._context.state.modules / package.digest
+        folder = self._context.modules.use(package.digest, self.ref.address.path)
         entry = unpacked(folder)
         if entry is not None:
             self._module = folder, entry
@@ -245,6 +246,7 @@ class TaskSupervisor(Actor):
                     self._not_prepared(session, "PackageError", problem)
                     return
             self._context.values.delete(package.digest)
+            self._context.modules.trim()
             assert done is not None
             self._module = folder, done
             self._fetch_image(session, assignment)

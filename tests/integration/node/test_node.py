@@ -12,6 +12,7 @@ from manta.manager.placement.place import WINDOW
 from manta.node.link.manager import ManagerLink
 from manta.node.service.supervisor import NodeSupervisor
 from manta.node.state import attempt_log
+from manta.node.state.modules import ModuleFolders
 from manta.node.tasks.supervisor import TaskSupervisor
 from manta.protocol.base import Instance
 from manta.protocol.node import TaskEnded, TaskError
@@ -351,3 +352,13 @@ def test_a_removed_node_ends(lab) -> None:
     assert "removed" in sentence
     with pytest.raises(errors.NotFound):
         api.get_node("node-1")
+
+
+def test_modules_that_nobody_uses_do_not_pile_up(lab) -> None:
+    node = lab.node(1)
+    folders = node.context.modules = ModuleFolders(node.context.state.modules, most=2)
+    api = lab.api()
+    for number in range(4):
+        lab.run(api, lab.swarm(f"def main():\n    return {number}\n"))
+    assert len(list(node.context.state.modules.iterdir())) == 2
+    lab.wait_until(lambda: not folders.used)
