@@ -183,7 +183,8 @@ class ClientSocket:
     def _lose(self, reason: DownReason) -> None:
         self._disconnect()
         self.client.lost(reason)
-        pause = min(self._options.backoff_max, self._options.backoff * 2.0**self._failures)
+        doubled = self._options.backoff * 2.0 ** min(self._failures, 100)  # more overflows in time
+        pause = min(self._options.backoff_max, doubled)
         self._failures += 1
         self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1.0)
 

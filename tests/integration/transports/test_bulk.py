@@ -188,6 +188,20 @@ def test_nobody_there(sides):
     assert 0.7 <= time.monotonic() - start < 2
 
 
+def test_a_server_that_is_away_for_long_is_found(sides, caplog):
+    far, near = sides(), sides()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
+    peer = near.dial(far, address)
+    peer._connection._failures = 2000  # as after an hour
+    with pytest.raises(BulkTimeout, match="unreachable"):
+        peer.push(near.depot.put(b"x"), 1, timeout=0.5).result(10)
+    assert not caplog.records
+    far.listen(address=address)
+    assert peer.push(near.depot.put(b"x"), 1, timeout=20).result(20) is None
+
+
 def test_a_server_that_comes_late_is_found(sides):
     far, near = sides(), sides()
     with socket.socket() as unused:
