@@ -10,10 +10,8 @@ and the file is rewritten as soon as there is room.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from manta.node.journal.outbox import Outbox
 from manta.node.journal.record_file import RecordFile, sync
 from manta.node.journal.records import Begin, KeptEntry, KeptLine, encode
 from manta.node.journal.swarm import Journal, blob_of
+from manta.node.journal.swarm_files import SwarmFiles
 from manta.protocol.exchange import Said
 from manta.protocol.node import (
     GlobalWritten,
@@ -77,37 +76,6 @@ _ENTRIES_LOST = (
 _LINES_LOST = "log lines from there on that the manager does not have are lost"
 
 
-class _Swarm:
-    """A swarm's two journals and their files."""
-
-    def __init__(self, folder: Path, swarm_id: str) -> None:
-        name = swarm_id
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", swarm_id):
-            name = hashlib.sha256(swarm_id.encode()).hexdigest()
-        self.journal = Journal(Begin(swarm_id))
-        self.file = RecordFile(folder / f"{name}.journal")
-        self.lines: Outbox[LogLine] = Outbox()
-        self.lines_file = RecordFile(folder / f"{name}.lines")
-        self.lines_recovered: int | None = 0
-        """As `recovered`; None once the manager has acknowledged lines."""
-        self.lines_dropped = 0
-        self.recovered = 0
-        """The number of the last entry that was in the file at the daemon's start."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is to be sent and no attempt is under way."""
-        return not (len(self.journal.entries) or len(self.lines) or self.journal.open)
-
-    def records(self) -> list[bytes]:
-        kept = [encode(KeptEntry(k.number, k.item)) for k in self.journal.entries]
-        return [encode(self.journal.begin()), *kept]
-
-    def line_records(self) -> list[bytes]:
-        kept = [encode(KeptLine(k.number, k.item)) for k in self.lines]
-        return [encode(Begin(self.journal.swarm_id, self.lines.acknowledged)), *kept]
-
-
 class Journals:
     """All journals of a node. May be used from any thread."""
 
@@ -116,7 +84,7 @@ class Journals:
         self._spool = spool
         self._now = monotonic
         self._lock = threading.RLock()
-        self._swarms: dict[str, _Swarm] = {}
+        self._swarms: dict[str, SwarmFiles] = {}
         self._holds: dict[str, int] = {}
         self._due: float | None = None
         self._grown: Callable[[], object] = lambda: None
@@ -302,21 +270,31 @@ class Journals:
                 if not upto and swarm_id not in self._swarms:
                     continue
                 swarm = self._swarm(swarm_id)
-                lost = upto - swarm.recovered if first else 0
-                if lost > 0:
-                    log.error(
-                        "%s lacks the last %d entries that the manager has: it was damaged, or "
-                        "is older than the node",
-                        *(swarm.file.path, lost),
-                    )
-                    swarm.journal.shift(swarm.recovered, lost)
+                if first and upto > swarm.recovered:
+                    self._follow(swarm, upto)
                 self.acknowledge(JournalAck(swarm_id, upto))
-                if lost > 0:
-                    self._rewrite(swarm.file, swarm.records)
+
+    def begin_anew(self) -> None:
+        """The manager takes the node for another one: nothing that it told before is expected of
+        it, and its numbers begin again."""
+        with self._lock:
+            for swarm_id, before in list(self._swarms.items()):
+                swarm = self._swarms[swarm_id] = SwarmFiles(self._folder, swarm_id)
+                swarm.journal = Journal(Begin(swarm_id, 0, before.journal.open))
+                before.file.close()
+                before.lines_file.close()
+                self._rewrite(swarm.file, swarm.records)
+                self._rewrite(swarm.lines_file, swarm.line_records)
+                for blob in before.journal.blobs():
+                    self._delete_unnamed(blob.digest)
 
     def acknowledge(self, ack: JournalAck) -> None:
         with self._lock:
-            swarm = self._swarm(ack.swarm_id)
+            swarm = self._swarms.get(ack.swarm_id)
+            if swarm is None:
+                return  # it is over
+            if ack.upto > swarm.journal.entries.last:
+                self._follow(swarm, ack.upto)
             freed = swarm.journal.acknowledge(ack.upto, ack.missing, self._now())
             for blob in freed:
                 self._delete_unnamed(blob.digest)
@@ -329,11 +307,10 @@ class Journals:
             swarm = self._swarms.get(ack.swarm_id)
             if swarm is None:
                 return
-            recovered, swarm.lines_recovered = swarm.lines_recovered, None
-            if recovered is not None and ack.upto > swarm.lines.last:  # the file was damaged
-                swarm.lines.shift(recovered, ack.upto - recovered)
+            if ack.upto > swarm.lines.last:  # as with entries
+                swarm.lines.shift(swarm.lines_recovered, ack.upto - swarm.lines_recovered)
+                swarm.lines_recovered, swarm.lines_file.stale = ack.upto, True
                 swarm.lines.acknowledge(ack.upto)
-                swarm.lines.send_again()
                 self._rewrite(swarm.lines_file, swarm.line_records)
             swarm.lines.acknowledge(ack.upto)
             swarm.lines.heard(self._now())
@@ -391,7 +368,7 @@ class Journals:
         self._will_send(linger(entry, expecting=expecting), at_once=blob_of(entry) is not None)
         return number
 
-    def _line(self, swarm: _Swarm, line: LogLine) -> bytes:
+    def _line(self, swarm: SwarmFiles, line: LogLine) -> bytes:
         record = encode(KeptLine(swarm.lines.last + 1, line))
         swarm.lines.append(line, len(record))
         return record
@@ -408,20 +385,28 @@ class Journals:
             file.stale = True
             log.error("%s cannot be written: %s", file.path, error.strerror)
 
+    def _follow(self, swarm: SwarmFiles, upto: int) -> None:
+        """The manager has more than was found here: what was written since comes after that."""
+        lost = upto - swarm.recovered
+        log.error(
+            "%s lacks the last %d entries that the manager has: it was damaged, or is older than "
+            "the node",
+            *(swarm.file.path, lost),
+        )
+        swarm.journal.shift(swarm.recovered, lost)
+        swarm.recovered, swarm.file.stale = upto, True
+        swarm.journal.entries.acknowledge(upto)
+        self._rewrite(swarm.file, swarm.records)
+
     def _compact(self, file: RecordFile, records: Callable[[], list[bytes]]) -> None:
-        if file.size < COMPACT_AFTER:
-            return
-        try:
-            file.rewrite(records())
-        except OSError as error:
-            log.error("%s cannot be compacted: %s", file.path, error.strerror)
+        if file.size >= COMPACT_AFTER:
+            self._rewrite(file, records)
 
     def _rewrite(self, file: RecordFile, records: Callable[[], list[bytes]]) -> None:
         try:
             file.rewrite(records())
         except OSError as error:
-            file.stale = True
-            log.error("%s cannot be written: %s", file.path, error.strerror)
+            log.error("%s cannot be rewritten: %s", file.path, error.strerror)
 
     def _will_send(self, delay: float, *, at_once: bool = False) -> None:
         """`at_once`: there is a blob to push."""
@@ -432,10 +417,10 @@ class Journals:
         elif at_once:
             self._grown()
 
-    def _swarm(self, swarm_id: str) -> _Swarm:
+    def _swarm(self, swarm_id: str) -> SwarmFiles:
         swarm = self._swarms.get(swarm_id)
         if swarm is None:
-            swarm = self._swarms[swarm_id] = _Swarm(self._folder, swarm_id)
+            swarm = self._swarms[swarm_id] = SwarmFiles(self._folder, swarm_id)
         return swarm
 
     def _hold(self, digest: str) -> None:

@@ -76,13 +76,15 @@ class Outbox(Generic[T]):
         self._items[index] = Numbered(number, item, self._items[index].size)
 
     def shift(self, after: int, by: int) -> None:
-        """Numbers above `after` grow by `by`: those in between were given out before, and lost."""
+        """Numbers above `after` grow by `by`: those in between were given out before, and lost.
+        What was sent under the old numbers is to be sent again."""
         self._items = deque(
             Numbered(kept.number + by, kept.item, kept.size) if kept.number > after else kept
             for kept in self._items
         )
         self.last += by
         self.synced = self.last
+        self.send_again()
 
     def due(self, now: float, upto: int | None = None) -> list[Batch[T]]:
         """Returns what to send now, up to item `upto`; it counts as sent."""

@@ -85,6 +85,8 @@ class ManagerLink(Actor):
         """What is wrong with the port that was dialled; None until the manager was asked."""
         self._registered = False
         self._enrol_again = True
+        self._former = ""
+        """The id under which the manager no longer knows the node."""
         self._pause = FIRST_PAUSE
         self._interval = 3.0
         self._missed_beats = 0
@@ -227,6 +229,8 @@ class ManagerLink(Actor):
         self._ask(request, self._enrolled)
 
     def _enrolled(self, answer: protocol.Enrolled) -> None:
+        if self._former not in ("", answer.node_id):
+            self._context.journals.begin_anew()
         self._remember(answer)
         self.log.info("enrolled as %s (%s)", answer.alias, answer.node_id)
         self._register()
@@ -320,6 +324,7 @@ class ManagerLink(Actor):
         registering = isinstance(request, protocol.Register)
         if registering and unknown and self._context.config.token and self._enrol_again:
             self._enrol_again = False
+            self._former = self._context.identity.node_id if self._context.identity else ""
             self._context.identity = None
             self._enrol()
             return

@@ -10,6 +10,7 @@ import pytest
 
 from manta.node.errors import IdentityError
 from manta.node.service import Node
+from manta.node.state import StateFolder
 from tests.support.damage import damaged
 
 WAITS = """
@@ -179,3 +180,31 @@ def test_a_daemon_starts_whatever_its_files_hold(lab, seed: int, caplog) -> None
     state.identity_file.write_bytes(whole[: random.randrange(len(whole) - 2)])
     with pytest.raises(IdentityError, match=r"identity\.json is damaged .*; restore it, or delete"):
         Node(lab.config("node-1"), state.path, on_finish=lambda *_: None)
+
+
+def test_a_node_that_enrols_as_another_in_mid_swarm_is_no_sign_of_an_old_database(
+    lab, caplog
+) -> None:
+    """Removed by a user, it comes back by its token, which may be used several times."""
+    path, go = lab.folder / "fresh", lab.folder / "go"
+    api = lab.api()
+    token = api.create_node_token("lab", uses=3)
+    config = lab.config("two", identity={"alias": "two", "id": "random", "secured_token": token})
+    state = StateFolder(path)
+    lab.start(config, state)
+    lab.wait_for(state, "connected")
+    code = WAITS + "    print('said')\n    return 5\n"
+    swarm = lab.swarm(at(lab, code), method="any")
+    deployed = api.deploy_swarm("lab", swarm)
+    lab.wait_until((lab.folder / "here").exists)
+    lab.wait_until(lambda: api.get_tasks(deployed)[0].started_at)
+    before = state.read_identity()
+    api.remove_node("two")
+    lab.wait_until(lambda: state.read_identity() != before)
+    lab.wait_for(state, "connected")
+    go.touch()
+    ended = api.wait_swarm(deployed, timeout=30)
+    assert ended.status == "COMPLETED", ended.reason
+    lab.wait_until(lambda: [line.text for line in api.collect_logs(deployed)] == ["said"])
+    assert [task.status for task in api.get_tasks(deployed)] == ["INTERRUPTED", "FINISHED"]
+    assert "older" not in caplog.text

@@ -183,6 +183,54 @@ def test_lines_after_damage_follow_what_the_manager_has(make, tmp_path) -> None:
     assert journals.due() == []
 
 
+def test_a_node_that_enrols_as_another_begins_its_numbers_anew(make, tmp_path, memory) -> None:
+    """Of one that it does not know, the manager takes nothing that does not begin with 1."""
+    blob = BlobRef(memory.put(b"value"), 5)
+    journals = make()
+    journals.append(STARTED)
+    journals.append_lines("s", [LogLine(I0, 1.0, "stdout", "before")] * 3)
+    journals.sync()
+    journals.due()
+    journals.acknowledge(JournalAck("s", 1))
+    journals.acknowledge_lines(LogAck("s", 2))
+    journals.append(ResultWritten(I0, "a", blob), memory)
+    journals.begin_anew()
+    assert spooled(tmp_path) == set()
+    for again in (journals, make()):
+        assert again.all_open() == (I0,)
+        again.sync()
+        assert again.due() == []
+    assert again.append(ENDED) == 1
+    line = LogLine(I0, 1.0, "stdout", "after")
+    again.append_lines("s", [line])
+    again.sync()
+    assert again.due() == [LogBatch("s", 1, (line,)), JournalBatch("s", 1, (ENDED,))]
+
+
+def test_an_acknowledgement_for_a_swarm_that_is_over_is_no_news(make, tmp_path, caplog) -> None:
+    journals = make()
+    journals.acknowledge(JournalAck("s", 7))
+    journals.acknowledge_lines(LogAck("s", 7))
+    journals.keep_only(frozenset())
+    assert not caplog.records
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_an_acknowledgement_beyond_what_is_there_moves_what_is_new_behind_it(make) -> None:
+    journals = make()
+    journals.registered({})
+    journals.append(STARTED)
+    journals.sync()
+    assert journals.due() == [JournalBatch("s", 1, (STARTED,))]
+    journals.acknowledge(JournalAck("s", 7))  # the manager took it for a repeat
+    assert journals.due() == [JournalBatch("s", 8, (STARTED,))]
+    again = make()
+    assert again.due() == [JournalBatch("s", 8, (STARTED,))]
+    again.acknowledge(JournalAck("s", 8))
+    assert again.due() == []
+    assert again.append(ENDED) == 9
+
+
 def test_a_file_that_cannot_be_read_costs_its_swarm_alone(make, tmp_path, caplog) -> None:
     journals = make()
     journals.append(STARTED)

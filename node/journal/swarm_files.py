@@ -1,0 +1,42 @@
+"""A swarm's two journals and their files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from manta.node.journal.outbox import Outbox
+from manta.node.journal.record_file import RecordFile
+from manta.node.journal.records import Begin, KeptEntry, KeptLine, encode
+from manta.node.journal.swarm import Journal
+from manta.protocol.node import LogLine
+
+
+class SwarmFiles:
+    def __init__(self, folder: Path, swarm_id: str) -> None:
+        name = swarm_id
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", swarm_id):
+            name = hashlib.sha256(swarm_id.encode()).hexdigest()
+        self.journal = Journal(Begin(swarm_id))
+        self.file = RecordFile(folder / f"{name}.journal")
+        self.lines: Outbox[LogLine] = Outbox()
+        self.lines_file = RecordFile(folder / f"{name}.lines")
+        self.lines_recovered = 0
+        self.lines_dropped = 0
+        self.recovered = 0
+        """The number of the last entry that was in the file at the daemon's start, or that the
+        manager had then."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be sent and no attempt is under way."""
+        return not (len(self.journal.entries) or len(self.lines) or self.journal.open)
+
+    def records(self) -> list[bytes]:
+        kept = [encode(KeptEntry(k.number, k.item)) for k in self.journal.entries]
+        return [encode(self.journal.begin()), *kept]
+
+    def line_records(self) -> list[bytes]:
+        kept = [encode(KeptLine(k.number, k.item)) for k in self.lines]
+        return [encode(Begin(self.journal.swarm_id, self.lines.acknowledged)), *kept]
