@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import socket
@@ -64,7 +65,10 @@ def resolve(host: str) -> list[str]:
     """The IP addresses of a host, IPv4 first; an IP address is its own. Raises OSError."""
     if _is_literal(host):
         return [host]
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError:  # as of `a..b`
+        raise OSError(errno.EINVAL, "a part of it is empty or too long") from None
     # A name that has both mostly means both, and servers listen on IPv4.
     found.sort(key=lambda info: info[0] != socket.AF_INET)
     return [str(info[4][0]) for info in found]

@@ -25,7 +25,7 @@ def _machine_id() -> str:
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
             machine = read_bounded(path).decode().strip()
-        except OSError:
+        except (OSError, ValueError):  # none, or nothing that is one
             continue
         if machine:
             return machine

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import pytest
 
 from manta.transports.addresses import join_address, resolve_later, split_address, split_host
@@ -40,3 +43,17 @@ def test_localhost_is_looked_for_on_ipv4_and_ipv6() -> None:
     found: list[list[str]] = []
     resolve_later("localhost", lambda job: None, found.append)
     assert found == [["127.0.0.1", "::1"]]
+
+
+@pytest.mark.parametrize("host", ["manager..lan", "a" * 100, "."])
+def test_a_name_that_can_be_none_is_not_known(host: str) -> None:
+    answered = threading.Event()
+    found: list[list[str]] = []
+
+    def post(job: Callable[[], object]) -> None:
+        job()
+        answered.set()
+
+    resolve_later(host, post, found.append)
+    assert answered.wait(20)
+    assert found == [[]]
