@@ -308,7 +308,8 @@ class Journals:
             if swarm is None:
                 return
             if ack.upto > swarm.lines.last:  # as with entries
-                swarm.lines.shift(swarm.lines_recovered, ack.upto - swarm.lines_recovered)
+                known = max(swarm.lines_recovered, swarm.lines.acknowledged)
+                swarm.lines.shift(known, ack.upto - known)
                 swarm.lines_recovered, swarm.lines_file.stale = ack.upto, True
                 swarm.lines.acknowledge(ack.upto)
                 self._rewrite(swarm.lines_file, swarm.line_records)
@@ -387,15 +388,16 @@ class Journals:
 
     def _follow(self, swarm: SwarmFiles, upto: int) -> None:
         """The manager has more than was found here: what was written since comes after that."""
-        lost = upto - swarm.recovered
+        entries = swarm.journal.entries
+        known = max(swarm.recovered, entries.acknowledged)
         log.error(
             "%s lacks the last %d entries that the manager has: it was damaged, or is older than "
             "the node",
-            *(swarm.file.path, lost),
+            *(swarm.file.path, upto - known),
         )
-        swarm.journal.shift(swarm.recovered, lost)
+        swarm.journal.shift(known, upto - known)
+        entries.acknowledge(upto)
         swarm.recovered, swarm.file.stale = upto, True
-        swarm.journal.entries.acknowledge(upto)
         self._rewrite(swarm.file, swarm.records)
 
     def _compact(self, file: RecordFile, records: Callable[[], list[bytes]]) -> None:

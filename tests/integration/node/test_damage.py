@@ -208,3 +208,25 @@ def test_a_node_that_enrols_as_another_in_mid_swarm_is_no_sign_of_an_old_databas
     lab.wait_until(lambda: [line.text for line in api.collect_logs(deployed)] == ["said"])
     assert [task.status for task in api.get_tasks(deployed)] == ["INTERRUPTED", "FINISHED"]
     assert "older" not in caplog.text
+
+
+def test_what_an_operator_s_commands_cannot_read_they_say(manta_node) -> None:
+    assert manta_node("config", "init", "edge", "--allow-unsandboxed").returncode == 0
+    state = StateFolder(manta_node.home / "state" / "nodes" / "edge")
+    state.open().release()
+    state.attempt_log.write_bytes(b"\xff\xfe\n{}\n")
+    who = manta_node("who", "edge")
+    assert who.returncode == 0
+    assert f"Note: {state.attempt_log} or an older part is damaged: 2 lines" in who.stderr
+    state.status_file.write_bytes(b"{")
+    told = manta_node("status", "edge")
+    assert told.returncode == 7
+    assert f"{state.status_file} is damaged (" in told.stdout
+    state.member_file.write_bytes(b"\x00")
+    everybody = manta_node("status", "--all")
+    assert "edge" in everybody.stdout
+    assert "unknown" in everybody.stdout
+    (manta_node.home / "nodes" / "edge.toml").unlink()
+    started = manta_node("start", "edge", "--background")
+    assert started.returncode == 11
+    assert f"{state.member_file} is damaged (" in started.stderr

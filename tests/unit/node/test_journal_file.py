@@ -229,6 +229,19 @@ def test_an_acknowledgement_beyond_what_is_there_moves_what_is_new_behind_it(mak
     again.acknowledge(JournalAck("s", 8))
     assert again.due() == []
     assert again.append(ENDED) == 9
+    again.sync()
+    assert again.due() == [JournalBatch("s", 9, (ENDED,))]
+    again.acknowledge(JournalAck("s", 20))
+    assert again.due() == [JournalBatch("s", 21, (ENDED,))]
+    again.acknowledge(JournalAck("s", 30))  # nothing is left of what it took for repeats
+    again.acknowledge(JournalAck("s", 31))
+    assert again.append(STARTED) == 32
+    line = LogLine(I0, 1.0, "stdout", "x")
+    again.append_lines("s", [line])
+    again.acknowledge_lines(LogAck("s", 1))
+    again.append_lines("s", [line])
+    again.acknowledge_lines(LogAck("s", 7))
+    assert again.due() == [LogBatch("s", 8, (line,))]
 
 
 def test_a_file_that_cannot_be_read_costs_its_swarm_alone(make, tmp_path, caplog) -> None:
