@@ -275,12 +275,15 @@ class Journals:
                 self.acknowledge(JournalAck(swarm_id, upto))
 
     def begin_anew(self) -> None:
-        """The manager takes the node for another one: nothing that it told before is expected of
-        it, and its numbers begin again."""
+        """The manager takes the node for another one: its numbers begin again, and of what it told
+        before only the log lines are of use."""
         with self._lock:
             for swarm_id, before in list(self._swarms.items()):
                 swarm = self._swarms[swarm_id] = SwarmFiles(self._folder, swarm_id)
                 swarm.journal = Journal(Begin(swarm_id, 0, before.journal.open))
+                for kept in before.lines:
+                    swarm.lines.append(kept.item, kept.size)
+                swarm.lines.synced = swarm.lines.last
                 before.file.close()
                 before.lines_file.close()
                 self._rewrite(swarm.file, swarm.records)
