@@ -4,8 +4,8 @@ The blocks of a page share a folder, a shell and a namespace. What each language
 
 - `python`: run in the page's namespace; with `title="name.py"` the block is that file.
 - `console`: what follows `$ ` is typed into one shell; output that is shown is compared as a whole,
-  but for what varies: times, sizes, ids and the like. Each command ends with 0, unless `$ echo $?`
-  comes next.
+  but for what varies: times, sizes, ids and the like. A block shows the output of all its commands,
+  or of none. Each command ends with 0, unless `$ echo $?` comes next.
 - `toml`: read as the configuration of a node. `json`: parsed, a document or a line each.
 - `ini`: a unit of systemd, which verifies it where it is installed; its title is its path.
 - `text`: no code.
@@ -253,23 +253,18 @@ class Shell:
         return (
             'manta() { case "$1 $2" in "manager start") '
             f'set -- "$@" --host 127.0.0.1 {ports};; esac; command manta "$@"; }}\n'
-            'manta_node() { case "$1 $2" in "config init") '
-            f'set -- "$@" --manager-port {self.nodes};; esac; command manta_node "$@"; }}\n'
             'make() { command make --no-print-directory -o .venv/.demo -o .venv/.tools "$@"; }'
         )
 
     def follow(self, block: Block) -> str:
         """Types a block's commands; returns the block as it would be with what they said."""
         commands = _commands(block)
+        all_shown = any(shown.strip() for _, shown in commands)
         lines = []
         for place, (command, shown) in enumerate(commands):
             lines.append("$ " + command.replace("\n", "\n> ") + "\n")
-            lines += [
-                prompt
-                for prompt in ("Password:\n",)
-                if prompt in block.text and "sign-in" in command
-            ]
             if _is_special(command, block):
+                lines.append(shown)
                 continue
             if block.how == "terminal":
                 self.in_terminal(command, block, shown)
@@ -279,8 +274,8 @@ class Shell:
             following = commands[place + 1][0] if place + 1 < len(commands) else ""
             where = f"{block}: $ {command}\n{said}"
             assert code == 0 or following == "echo $?", f"{where}\nended with {code}"
-            if shown.strip():
-                said = self.usual(said)
+            if all_shown:
+                said = "".join(f"{line.rstrip()}\n" for line in self.usual(said).splitlines())
                 right = matches(shown, said)
                 assert right or os.environ.get(ACCEPTING), f"{where}\nThe page shows:\n{shown}"
                 lines.append(shown if right else said)
@@ -326,8 +321,8 @@ class Shell:
             time.sleep(0.05)
 
     def ask(self, command: str) -> tuple[int, str]:
-        """A command's exit code and what it said, on both streams. Prompts are answered: for a
-        password with the manager's first, for all else with Enter."""
+        """A command's exit code and what it said, on both streams and the terminal. Prompts are
+        answered: for a password with the manager's first, for all else with Enter."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         told = "printf '\\1%d\\n' $last\n"
@@ -351,13 +346,13 @@ class Shell:
                 text = said[: end.start()].decode(errors="replace")
                 self.hear(text)
                 return int(end[1]), re.sub(r"\x1b\[[0-9;]*m", "", text)
-            if b"assword" in prompted:
-                os.write(self.master, f"{self.password}\n".encode())
-                prompted = b""
-            elif not events and any(
-                PROMPT.search(text.decode(errors="replace")) for text in (prompted, said)
+            answer = self.password if b"assword" in prompted else ""
+            if answer or (
+                not events
+                and any(PROMPT.search(text.decode(errors="replace")) for text in (prompted, said))
             ):
-                os.write(self.master, b"\n")
+                os.write(self.master, f"{answer}\n".encode())
+                said += prompted.strip() + b"\n"  # Enter
                 prompted = b""
             assert time.monotonic() < deadline, f"$ {command}\n{said.decode()}\ndoes not end"
 
@@ -399,8 +394,7 @@ def _commands(block: Block) -> list[tuple[str, str]]:
         elif found and line.startswith("> ") and not found[-1][1]:
             found[-1] = (f"{found[-1][0]}\n{line[2:]}", "")
         elif found:
-            if not re.fullmatch(r"[Pp]assword: ?", line):
-                found[-1] = (found[-1][0], f"{found[-1][1]}{line}\n")
+            found[-1] = (found[-1][0], f"{found[-1][1]}{line}\n")
         else:
             assert not line.strip(), f"{block}: a console block begins with `$ `"
     assert found, f"{block}: no command"

@@ -54,6 +54,7 @@ def a_page(folder: Path, text: str) -> Path:
         ("```python\n1 / 0\n```\n", "division"),
         ("```console\n$ false\n```\n", "ended with 1"),
         ("```console\n$ echo two\none\n```\n", "The page shows"),
+        ("```console\n$ echo one\n$ echo two\ntwo\n```\n", "The page shows"),
         ("```toml\n[identity]\nnick = 'x'\n```\n", "nick"),
         ("```json\n{'a': 1}\n```\n", "Expecting"),
         (
@@ -91,6 +92,16 @@ def test_a_right_page_passes(tmp_path: Path, monkeypatch) -> None:
     run(page, tmp_path)
     assert [block.reason for block in blocks(page)][-1] == "it would not end"
     assert {block.language for block in blocks(page)} <= LANGUAGES
+
+
+def test_questions_are_shown_with_the_answers_that_follow(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv(ACCEPTING, raising=False)
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "```console\n$ read -p 'Name: '; read -p 'Age [1]: '; echo done\n"
+        "Name:\nAge [1]:\ndone\n```\n"
+    )
+    run(a_page(tmp_path, text), tmp_path)
 
 
 def test_what_a_page_shows_is_compared() -> None:
