@@ -77,6 +77,7 @@ runs it on this machine, with its own manager and three nodes. On a cluster:
 
 Test each task by itself, in one process, where a debugger works:
 
+    pip install pytest
     pytest {folder}
 """
 FILES = {
