@@ -227,5 +227,5 @@ def test_an_operator_who_wants_a_sandbox_where_there_is_no_engine(lab, monkeypat
 def test_an_identity_that_is_damaged(lab) -> None:
     state = lab.known(1)
     state.identity_file.write_text("{")
-    with pytest.raises(IdentityError, match="cannot be read"):
+    with pytest.raises(IdentityError, match="is damaged"):
         lab.start(lab.config("node-1"), state)
