@@ -1,8 +1,8 @@
 """Makes, verifies and restores backups of a manager's folder, also while the manager runs.
 
 A backup is one tar archive with mode 0600. Its first member, `manifest.json`, lists all others
-with size and BLAKE3 digest: the keys, the database as SQLite's backup interface copied it at
-one moment, and each blob that this database names.
+with size and BLAKE3 digest: the keys, the settings, the database as SQLite's backup interface
+copied it at one moment, and each blob that this database names.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import msgspec
 from blake3 import blake3
 
+from manta.console.local_manager import SETTINGS
 from manta.manager.errors import ManagerError, StoreError
 from manta.manager.home import Home, RestoredFile
 from manta.manager.ids import new_id
@@ -36,7 +37,8 @@ from manta.transports.codec.stored import Damaged, Thing, read_stored
 from manta.transports.errors import KeyFileError
 from manta.transports.security.keys import KeyPair, read_private
 
-FORMAT = 1
+FORMAT = 2
+"""Those of format 1 have no settings."""
 MANIFEST = "manifest.json"
 DATABASE = "manta.db"
 KEYS = ("manager.key", "signing.key")
@@ -127,6 +129,8 @@ def _write(home: Home, draft: Path, copy: Path) -> Manifest:
     """Raises FileNotFoundError for a blob that was deleted since the database was copied."""
     _copy_database(home.database, copy)
     sources = {name: home.path / name for name in KEYS}
+    if home.settings_file.exists():
+        sources[SETTINGS] = home.settings_file
     sources[DATABASE] = copy
     digests = _named(copy)
     blobs = {f"blobs/{digest[:2]}/{digest}": digest for digest in digests}
@@ -202,13 +206,13 @@ def _references(database: Path) -> set[str]:
 def verify_home(home: Home) -> Verdict:
     """Raises BackupError if there is no manager's folder."""
     _check_home(home)
-    flaws = list(_database_flaws(home.database))
-    try:
-        KeyPair.load(home.key)
-        read_private(home.signing_key)
-    except (KeyFileError, OSError) as error:
-        flaws.append(str(error))
+    flaws = _fatal_flaws(home)
     named = set[str]() if flaws else _named(home.database)
+    flaws = flaws or list(_database_flaws(home.database))
+    try:
+        home.read_settings()
+    except (OSError, Damaged) as error:
+        flaws.append(str(error))
     size = 0
     for digest in sorted(named):
         path = home.blobs / digest[:2] / digest
@@ -224,11 +228,24 @@ def verify_home(home: Home) -> Verdict:
     return Verdict(home.path, len(named), size, flaws)
 
 
+def _fatal_flaws(home: Home) -> list[str]:
+    """Those with which no manager can start."""
+    flaws = list(_unusable(home.database))
+    try:
+        KeyPair.load(home.key)
+        read_private(home.signing_key)
+    except (KeyFileError, OSError) as error:
+        flaws.append(str(error))
+    return flaws
+
+
 def verify_file(file: Path) -> Verdict:
     """Raises BackupError if the file is not a backup at all."""
     with _opened(file) as (archive, manifest), tempfile.TemporaryDirectory() as folder:
         flaws = list(_unpack(archive, manifest, file, Path(folder), keep={DATABASE}))
         database = Path(folder) / DATABASE
+        if database.exists() and not flaws:
+            flaws += _unusable(database, str(file))
         if database.exists() and not flaws:
             flaws += _database_flaws(database, str(file))
             flaws += [
@@ -239,7 +256,7 @@ def verify_file(file: Path) -> Verdict:
     return Verdict(file, len(manifest.blobs), size, flaws)
 
 
-def _database_flaws(database: Path, name: str = "") -> Iterator[str]:
+def _unusable(database: Path, name: str = "") -> Iterator[str]:
     name = name or str(database)
     try:
         connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
@@ -249,7 +266,14 @@ def _database_flaws(database: Path, name: str = "") -> Iterator[str]:
             [(version,)] = connection.execute("SELECT COALESCE(MAX(version), 0) FROM migrations")
             if version > len(MIGRATIONS):
                 yield f"{name}: a later version of Manta wrote it; install that version."
-                return
+    except (sqlite3.Error, StoreError) as error:
+        yield f"{name}: {error}; restore a backup."
+
+
+def _database_flaws(database: Path, name: str = "") -> Iterator[str]:
+    """Flaws of single things in a database that can be used."""
+    name = name or str(database)
+    try:
         yield from flaws(database, name)
         for digest in sorted(_references(database) - _named(database)):
             yield f"{name}: {digest!r}, which names a blob that is needed, is damaged."
@@ -312,7 +336,7 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, Manifest]]:
                 f"The manifest of {file}", "nothing can be restored", "use another backup"
             )
             manifest = read_stored(thing, json_decoder(Manifest).decode, found.read())
-            if manifest.format != FORMAT:
+            if not 1 <= manifest.format <= FORMAT:
                 raise BackupError(
                     f"{file} was made by Manta {manifest.version} in a format that this version "
                     "does not know: install that version."
@@ -331,7 +355,7 @@ def _check_names(file: Path, manifest: Manifest) -> None:
     """Checks that no name leads out of the folder and that none is missing. Raises BackupError."""
     digests = {name: name.rpartition("/")[2] for name in manifest.members}
     known = {f"blobs/{digest[:2]}/{digest}" for digest in digests.values() if len(digest) == 64}
-    strange = manifest.members.keys() - known - {DATABASE, *KEYS}
+    strange = manifest.members.keys() - known - {DATABASE, SETTINGS, *KEYS}
     strange |= {name for name in known if not name[9:].isalnum()}
     if strange or not manifest.members.keys() >= {DATABASE, *KEYS}:
         raise BackupError(f"{file} is damaged: its manifest names other files than a manager has.")
@@ -340,8 +364,16 @@ def _check_names(file: Path, manifest: Manifest) -> None:
 # Restoring.
 
 
-def restore(file: Path, home: Home, *, replace: bool = False) -> tuple[Manifest, Path | None]:
-    """Creates the folder from the backup; also returns where the old one, if any, is kept.
+class Restored(NamedTuple):
+    manifest: Manifest
+    kept: Path | None
+    """Where the folder that was there before is now."""
+    flaws: list[str]
+    """Of single things that were damaged when the backup was made."""
+
+
+def restore(file: Path, home: Home, *, replace: bool = False) -> Restored:
+    """Creates the folder from the backup.
 
     Raises BackupError: when a manager runs there, when the folder is not empty unless
     `replace`, and when the backup is damaged: then nothing has changed.
@@ -360,14 +392,19 @@ def restore(file: Path, home: Home, *, replace: bool = False) -> tuple[Manifest,
     try:
         with _opened(file) as (archive, manifest):
             draft.path.mkdir(mode=0o700, parents=True)
-            flaws = list(_unpack(archive, manifest, file, draft.path))
-        flaws = flaws or verify_home(draft).flaws
-        if flaws:
-            raise BackupError(f"Nothing was restored: {flaws[0]}")
+            fatal = list(_unpack(archive, manifest, file, draft.path))
+        if fatal := fatal or _fatal_flaws(draft):
+            raise BackupError(f"Nothing was restored: {fatal[0]}")
+        if SETTINGS not in manifest.members and home.settings_file.exists():
+            shutil.copy(home.settings_file, draft.settings_file)
+        flaws = verify_home(draft).flaws
         restored = RestoredFile(manifest.id, manifest.made_at)
         with _private(draft.restored_file) as target:
             target.write(msgspec.json.encode(restored))
-        return manifest, _put_in_place(draft, home)
+        kept = _put_in_place(draft, home)
+        return Restored(
+            manifest, kept, [one.replace(str(draft.path), str(home.path)) for one in flaws]
+        )
     except OSError as error:
         raise BackupError(
             f"{home.path} cannot be written: {error.strerror or error}; nothing has changed."

@@ -37,12 +37,15 @@ def reset_password(home: Home, email: str | None, password: str) -> str:
                 f"A manager runs in {home.path}: stop it (manta manager stop), reset the password, "
                 "and start it again."
             ) from None
+        had_log = home.database_log.exists()
         store = SqliteStore(home.database)
         try:
             user = _find(store.all(UserRecord), email)
             store.commit([Put(msgspec.structs.replace(user, password=hash_password(password)))])
         finally:
             store.close()
+            if had_log:  # it is folded in now: the next start must not miss it
+                home.manager_file.unlink(missing_ok=True)
     finally:
         os.close(lock)
     return user.email

@@ -51,11 +51,13 @@ def restore(file: Path, home: str | None, replace: bool, as_json: bool) -> None:
     from manta.manager import backup as backups
 
     place = home_of(home)
-    made, aside = _told(lambda: backups.restore(file, place, replace=replace))
-    record = {"home": place.path, "id": made.id, "made_at": made.made_at, "kept": aside}
+    made, kept, flaws = _told(lambda: backups.restore(file, place, replace=replace))
+    record = {"home": place.path, "id": made.id, "made_at": made.made_at, "kept": kept}
+    record["flaws"] = flaws
     sentence = f"Restored {place.path} from {file}."
-    if aside is not None:
-        sentence += f" The previous folder is now {aside}."
+    if kept is not None:
+        sentence += f" The previous folder is now {kept}."
+    sentence = "\n".join((sentence, *flaws))
     say(record, sentence, as_json=as_json)
 
 
