@@ -2,103 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-_SWARM = {
-    "list": "ps",
-    "ls": "ps",
-    "deploy": "deploy --cluster CLUSTER FILE",
-    "run": "deploy --cluster CLUSTER FILE",
-    "send": "deploy --cluster CLUSTER FILE",
-    "create": "deploy --cluster CLUSTER FILE",
-    "start": "deploy --cluster CLUSTER FILE",
-    "show": "explain SWARM",
-    "get": "explain SWARM",
-    "info": "explain SWARM",
-    "status": "ps",
-    "tasks": "explain SWARM",
-    "stop": "stop SWARM",
-    "pause": "pause SWARM",
-    "resume": "resume SWARM",
-    "delete": "rm SWARM",
-    "remove": "rm SWARM",
-    "rm": "rm SWARM",
-    "results": "results SWARM",
-    "globals": "globals SWARM",
-    "metrics": "metrics SWARM",
-    "logs": "logs SWARM",
-    "errors": "logs SWARM",
-    "monitor": "logs -f SWARM",
+Verbs = Mapping[str, str | tuple[str, str]]
+"""Old verbs -> the command; with what came behind them, where the command doesn't name that."""
+DEPLOY = "manta deploy --cluster CLUSTER FILE"
+_SWARM: Verbs = {
+    "list list-ids ls status": "manta ps",
+    "deploy run send create": DEPLOY,
+    "start": ("SWARM", DEPLOY),
+    "show get info tasks": "manta explain SWARM",
+    "stop": "manta stop SWARM",
+    "pause": "manta pause SWARM",
+    "resume": "manta resume SWARM",
+    "delete remove rm": "manta rm SWARM",
+    "results": "manta results SWARM",
+    "globals": "manta globals SWARM",
+    "metrics": "manta metrics SWARM",
+    "logs errors": "manta logs SWARM",
+    "monitor": "manta logs -f SWARM",
 }
-_MODULE = {
-    "upload": "module push PATH",
-    "send": "module push PATH",
-    "create": "module push PATH",
-    "update": "module push PATH",
-    "list": "module list",
-    "show": "module show MODULE",
-    "get": "module show MODULE",
-    "delete": "module rm MODULE",
-    "remove": "module rm MODULE",
+_MODULE: Verbs = {
+    "push upload send create": "manta module push PATH",
+    "update": ("MODULE PATH", "manta module push PATH"),
+    "list list-ids": "manta module list",
+    "show get": "manta module show MODULE",
+    "delete remove": "manta module rm MODULE",
 }
-_CLUSTER = {
-    "create": "cluster create NAME",
-    "list": "cluster list",
-    "show": "cluster show NAME",
-    "get": "cluster show NAME",
-    "start": "cluster start NAME",
-    "stop": "cluster stop NAME",
-    "delete": "cluster rm NAME",
-    "remove": "cluster rm NAME",
-    "nodes": "node list CLUSTER",
+_CLUSTER: Verbs = {
+    "create": "manta cluster create NAME",
+    "list list-ids": "manta cluster list",
+    "show get": "manta cluster show NAME",
+    "start": "manta cluster start NAME",
+    "stop": "manta cluster stop NAME",
+    "delete remove": "manta cluster rm NAME",
+    "nodes": "manta node list CLUSTER",
 }
-_USER = {
-    "list": "user list",
-    "create": "user add EMAIL",
-    "delete": "user rm USER",
-    "login": "sign-in",
-    "logout": "sign-out",
+_NODE: Verbs = {"list": "manta node list CLUSTER", "show get": "manta node show NAME"}
+_USER: Verbs = {
+    "list": "manta user list",
+    "status show get get-user": "manta user show",
+    "list-clusters": "manta cluster list",
+    "list-swarms": "manta ps",
+    "create add": "manta user add EMAIL",
+    "delete": "manta user rm USER",
+    "login": "manta sign-in",
+    "logout": "manta sign-out",
 }
-_CONFIG = {
-    "init": "sign-in",
-    "list": "config list",
-    "show": "config show",
-    "set": "config set KEY VALUE",
-    "use": "config use NAME",
-    "activate": "config use NAME",
-    "delete": "config rm NAME",
+_CONFIG: Verbs = {
+    "init create": "manta sign-in",
+    "list": "manta config list",
+    "show": "manta config show",
+    "set edit": ("", "manta config set KEY VALUE"),
+    "use activate": "manta config use NAME",
+    "delete": "manta config rm NAME",
 }
-_GROUPS = {
-    "swarm": (_SWARM, "ps"),
-    "swarms": (_SWARM, "ps"),
-    "module": (_MODULE, "module --help"),
-    "cluster": (_CLUSTER, "cluster --help"),
-    "user": (_USER, "user show"),
-    "config": (_CONFIG, "config show"),
-    "credentials": (_CONFIG, "token show"),
-    "node": ({"list": "node list CLUSTER", "show": "node show NAME"}, "node --help"),
+_RESULTS: Verbs = {
+    "get list-tags": "manta results SWARM",
+    "stream": "manta results SWARM --wait",
+    "export": "manta pull SWARM",
 }
-_ALONE = {name: f"{name} SWARM" for name in ("results", "globals", "logs", "metrics")}
-_ALONE |= {
-    "errors": "logs SWARM",
-    "login": "sign-in",
-    "logout": "sign-out",
-    "deploy": _SWARM["run"],
+_GLOBALS: Verbs = {"get list-tags stream": "manta globals SWARM", "export": "manta pull SWARM"}
+_LOGS: Verbs = {"get": "manta logs SWARM", "stream": "manta logs -f SWARM"}
+_INSTALL = "pip install 'manta-swarm[node,manager]'"
+
+_GROUPS: dict[str, tuple[Verbs, str]] = {
+    "swarm": (_SWARM, "manta ps"),
+    "swarms": (_SWARM, "manta ps"),
+    "module": (_MODULE, "manta module --help"),
+    "cluster": (_CLUSTER, "manta cluster --help"),
+    "node": (_NODE, "manta node --help"),
+    "nodes": (_NODE, "manta node --help"),
+    "user": (_USER, "manta user show"),
+    "config": (_CONFIG, "manta config show"),
+    "credentials": (_CONFIG, "manta token show"),
+    "results": (_RESULTS, "manta results SWARM"),
+    "globals": (_GLOBALS, "manta globals SWARM"),
+    "logs": (_LOGS, "manta logs SWARM"),
+    "metrics": ({}, "manta metrics SWARM"),
+    "errors": ({}, "manta logs SWARM"),
+    "login": ({}, "manta sign-in"),
+    "logout": ({}, "manta sign-out"),
+    "deploy": ({}, DEPLOY),
+    "status": ({}, "manta manager status"),
+    "install": ({}, _INSTALL),
+    "doc": ({}, "manta --help"),
 }
+_ALONE = ("swarm", "swarms", "status", "install", "doc")
+"""Those that came without `sdk` as well, and do not exist here."""
 _DAEMON = ("start", "status", "logs", "config", "cluster", "doctor", "instances")
 """What `manta node` did to a daemon of this machine, which is `manta_node` here."""
+_FLAGS = ("--force", "--debug", "--interactive", "--open", "--all")
+"""Options without a value."""
 PAGE = "The page `Coming from Manta 0.6` of the documentation lists all."
 
 
 def answer(words: Sequence[str]) -> str | None:
     """Returns what to say to `manta WORDS`, if Manta 0.6 had such a command."""
     sdk = bool(words) and words[0] == "sdk"
-    said = [word for word in words[1 if sdk else 0 :] if not word.startswith("-")]
-    if not sdk and (not said or said[0] not in ("swarm", "swarms")):
+    said = _arguments(words[1:] if sdk else words)
+    if not sdk and (not said or said[0] not in _ALONE):
         return None
-    meant = _meant(said)
     old = " ".join(["manta", *(["sdk"] if sdk else []), *said[:2]])
-    return f"`{old}` was a command of Manta 0.6; here it is `manta {meant}`. {PAGE}"
+    return f"`{old}` was a command of Manta 0.6; here it is `{_meant(said)}`. {PAGE}"
 
 
 def answer_of_node(words: Sequence[str]) -> str | None:
@@ -106,22 +112,34 @@ def answer_of_node(words: Sequence[str]) -> str | None:
     if not words or words[0] not in _DAEMON:
         return None
     verb = "status --all" if words[0] == "instances" else words[0]
-    more = " ".join(word for word in words[1:] if not word.startswith("-"))
-    here = f"manta_node {verb} {more}".rstrip()
+    here = " ".join(["manta_node", verb, *_arguments(words[1:])])
     return f"A node of this machine has a command of its own: `{here}`. {PAGE}"
+
+
+def _arguments(words: Iterable[str]) -> list[str]:
+    """Returns the words that are neither options nor their values."""
+    found, is_value = [], False
+    for word in words:
+        if word.startswith("-"):
+            is_value = word.startswith("--") and "=" not in word and word not in _FLAGS
+        else:
+            if not is_value:
+                found.append(word)
+            is_value = False
+    return found
 
 
 def _meant(said: Sequence[str]) -> str:
     """Returns a command, with what was given in the place of names."""
-    if not said:
-        return "--help"
-    if said[0] in _GROUPS:
-        verbs, otherwise = _GROUPS[said[0]]
-        verb, given = (said[1] if len(said) > 1 else ""), list(said[2:])
-        command = verbs.get(verb, otherwise)
-    else:
-        command, given = _ALONE.get(said[0], "--help"), list(said[1:])
-    places = [word for word in command.split() if word.isupper()]
+    if not said or said[0] not in _GROUPS:
+        return "manta --help"
+    verbs, otherwise = _GROUPS[said[0]]
+    found = next((verbs[one] for one in verbs if said[1:] and said[1] in one.split()), None)
+    given = said[1:] if found is None else said[2:]
+    names, command = found if isinstance(found, tuple) else ("", found or otherwise)
+    if not isinstance(found, tuple):
+        names = " ".join(word for word in command.split() if word.isupper())
+    places = names.split()
     for place, word in zip(places[-len(given) :] if given else [], given, strict=False):
         command = command.replace(place, word)
     return command
