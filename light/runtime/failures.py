@@ -39,8 +39,15 @@ def describe(error: BaseException, doing: str, folder: str) -> Failure:
             last = trace.stack[-1]
             place = f" ({os.path.relpath(last.filename, folder)}, line {last.lineno})"
         message = str(trace)[:_LONGEST_MESSAGE].rstrip()
+        if place:
+            message = message.removesuffix(".")
         sentence = f"{doing} raised {kind}" + (f": {message}" if message else "") + place
         sentence = sentence if sentence.endswith((".", "!", "?")) else sentence + "."
+        if isinstance(error, ModuleNotFoundError):
+            sentence += (
+                " Install it for the node's Python or in the image, or let a file of yours lie "
+                "beside the module."
+            )
     text = "".join(trace.format()).replace(folder + os.sep, "")
     if len(text) > _LONGEST_TRACEBACK:
         text = "...\n" + text[-_LONGEST_TRACEBACK:]

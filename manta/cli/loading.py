@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from manta.apis.errors import InvalidSwarm
 from manta.apis.swarm import Swarm, graph_of, schedule_of
+from manta.protocol.names import meant
 
 MODULE = "__manta_swarm__"
 """The module name of a swarm's file."""
@@ -84,7 +85,10 @@ def _load(path: Path, add: Callable[..., None]) -> ModuleType:
     if path.is_dir():
         raise InvalidSwarm(f"{path} is a folder: give the Python file of a swarm.")
     if not path.is_file():
-        raise InvalidSwarm(f"There is no file {path}: give the Python file of a swarm.")
+        there = (str(other) for other in path.parent.glob("*.py"))
+        raise InvalidSwarm(
+            f"There is no file {path}: give the Python file of a swarm." + meant(str(path), there)
+        )
     path = path.resolve()
     if (package := _package(path)) is not None:
         return _load_within(path, *package, add)
@@ -169,9 +173,10 @@ def _arguments(kind: type[Swarm], parameters: Mapping[str, str]) -> dict[str, An
     }
     for key in parameters:
         if key not in named and not free:
-            there = ", ".join(named) or "none"
+            there = f"it has {', '.join(named)}" if named else "it has none"
             raise InvalidSwarm(
-                f"{kind.__name__}() has no parameter {key!r} (-p {key}=...): its are {there}."
+                f"{kind.__name__}() has no parameter {key!r} (-p {key}=...): {there}."
+                + meant(key, named)
             )
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in parameters:

@@ -203,9 +203,9 @@ class Session:
         key = self.target.server_key
         if key is None:
             raise errors.NotAuthenticated(
-                f"Not signed in to {self.target.place}: sign in, the first time "
+                f"Not signed in to {self.target.place}: sign in (`manta sign-in`), the first time "
                 "with the manager's server key (`manta manager status` shows it there), or give "
-                "a token."
+                "a token; `manta up` starts a manager on this machine."
             )
         self._connection = self._dial(key)
         self._gateway = self._connection.ref(GATEWAY)

@@ -360,10 +360,10 @@ def dataset_paths(datasets: Mapping[str, str], index: int, alias: str) -> dict[s
         text = pattern.replace("{i}", str(index)).replace("{alias}", alias)
         path = Path(os.path.abspath(os.path.expanduser(text)))
         if not path.exists():
-            hint = ""
+            remedy = "correct the path"
             if "{i}" in pattern and index:
-                hint = f" ({{i}} counts from 0 to {index}: give fewer --nodes, or make the file)"
-            raise DatasetMissing(f"The dataset {name!r} of {alias} is not there: {path}{hint}.")
+                remedy = f"{{i}} counts from 0 to {index}, so give fewer --nodes, or make the file"
+            raise DatasetMissing(f"The dataset {name!r} of {alias} is not there: {path}; {remedy}.")
         check_utf8(str(path), "--dataset", "map a link to it, in another folder")
         paths[name] = path
     return paths

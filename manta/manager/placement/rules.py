@@ -108,7 +108,11 @@ RULES = (
     Rule("excepted", _excepted, "take a node out of excepted_ids, or add nodes"),
     Rule("scheduled", _scheduled, "name nodes in schedule_next_iter that can run it"),
     Rule("fixed", _fixed, "bring the nodes of the first iteration back, or leave out fixed=True"),
-    Rule("datasets", _datasets, "correct the name, or map it in [datasets] of a node"),
+    Rule(
+        "datasets",
+        _datasets,
+        "correct the name, or map it: [datasets] of a node, or --dataset NAME=PATH",
+    ),
     Rule("gpu", _gpu, "add a node with a GPU, or leave out gpu=True"),
     Rule("resources", _resources, "ask for less, or add a larger node"),
     Rule("runner", _runner, "add a node with a container engine, or give the module a program"),

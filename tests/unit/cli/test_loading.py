@@ -103,6 +103,7 @@ def test_target_with_colons(tmp_path: Path) -> None:
         ("import sys; sys.exit(3)", {}, r"called sys.exit\(3\).*__main__"),
         ("import gone_module", {}, r"ModuleNotFoundError: No module named 'gone_module'"),
         (SWARM, {"epochs": "3"}, r"First\(\) has no parameter 'epochs'.*rounds, name, flag, rate"),
+        (SWARM, {"ruonds": "3"}, r"it has rounds.* Did you mean 'rounds'\?"),
         (SWARM, {"rounds": "0"}, "max_iteration is 0"),
         (SWARM.replace("rounds: int = 3", "rounds"), {}, "needs the parameter 'rounds'.*-p rounds"),
         (SWARM.replace("self.seen", "1 / 0; self.seen"), {}, "raised ZeroDivisionError"),
@@ -129,6 +130,8 @@ def test_what_the_users_code_raises_is_told_with_its_own_frames_only(file: Path)
 def test_no_such_file_or_class(file: Path) -> None:
     with pytest.raises(InvalidSwarm, match=r"There is no file gone\.py"):
         load_swarm("gone.py", {})
+    with pytest.raises(InvalidSwarm, match=r" Did you mean '.*/swarm\.py'\?$"):
+        load_swarm(f"{file.parent}/swrm.py", {})
     with pytest.raises(InvalidSwarm, match=r"has no Gone: give swarm\.py:First"):
         load_swarm(f"{file}:Gone", {})
     with pytest.raises(InvalidSwarm, match="something else than a Swarm class called SOURCE"):

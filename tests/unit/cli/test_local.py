@@ -45,7 +45,9 @@ def test_dataset_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "a": tmp_path / "node1.npz",
         "b": tmp_path / "node-2",
     }
-    with pytest.raises(DatasetMissing, match=r"'a' of node-3 is not there: .*node2.npz \(\{i\}"):
+    with pytest.raises(
+        DatasetMissing, match=r"'a' of node-3 is not there: .*node2.npz; \{i\} counts"
+    ):
         dataset_paths(patterns, 2, "node-3")
 
 

@@ -40,3 +40,12 @@ def test_a_failure_is_bounded_and_can_be_sent(tmp_path: Path) -> None:
         assert kind == type(error).__name__
         assert 8_000 < len(sentence) < 9_000
         sentence.encode()
+
+
+def test_a_package_that_is_not_there_is_told_with_the_remedy(tmp_path: Path) -> None:
+    error = ModuleNotFoundError("No module named 'nowhere'", name="nowhere")
+    _, sentence, _ = describe(error, "Importing w.py", str(tmp_path))
+    assert sentence == (
+        "Importing w.py raised ModuleNotFoundError: No module named 'nowhere'. Install it for the "
+        "node's Python or in the image, or let a file of yours lie beside the module."
+    )

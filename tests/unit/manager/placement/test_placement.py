@@ -115,8 +115,8 @@ def test_the_modules_needs_count_too():
             {"datasets": ("digts",)},
             [NodeView("1", "a", LARGE), NodeView("2", "b", SMALL)],
             "Task 'w' cannot be placed: no node that it may run on has the dataset 'digts' "
-            "(there are: 'digits', 'faces'); correct the name, or map it in [datasets] of a node. "
-            "Did you mean 'digits'?",
+            "(there are: 'digits', 'faces'); correct the name, or map it: [datasets] of a node, or "
+            "--dataset NAME=PATH. Did you mean 'digits'?",
         ),
         (
             {"specified_ids": ("a", "zz")},
