@@ -69,10 +69,6 @@ class ClusterChanged(msgspec.Struct, frozen=True):
     record: ClusterRecord
 
 
-class CountActiveSwarms(msgspec.Struct, frozen=True):
-    """Asked; answered with how many swarms of the cluster run, those just started included."""
-
-
 class LoadSwarm(msgspec.Struct, frozen=True):
     """Asked; answered once the swarm's actor runs. It may have ended because nobody used it."""
 

@@ -26,7 +26,6 @@ from manta.manager.errors import StorageUnavailable, StoreError
 from manta.manager.ids import new_id
 from manta.manager.messages import (
     ClusterChanged,
-    CountActiveSwarms,
     FromNode,
     FromUser,
     LoadSwarm,
@@ -71,7 +70,6 @@ from manta.protocol.node import (
     Ok,
 )
 from manta.protocol.paths import GATEWAY
-from manta.protocol.spec import SwarmSpec
 from manta.protocol.states import ClusterState, SwarmState
 from manta.protocol.user import Plan, SwarmInfo
 
@@ -106,12 +104,12 @@ class ClusterSupervisor(Supervisor):
         self._writer = Writer(self, STORE)
         record = reader.get(ClusterRecord, self._id)
         view.stopped = record is not None and record.status == ClusterState.STOPPED
-        view.swarms = {}
         self._changes: list[Reply] = []
         """Replies to changes of the cluster that are not in effect yet."""
-        for swarm in reader.all(SwarmRecord):
-            if swarm.info.cluster_id == self._id:
-                self._show(swarm.info)
+        swarms = [one.info for one in reader.all(SwarmRecord) if one.info.cluster_id == self._id]
+        self._show_all({info.swarm_id: info for info in swarms})
+        for info in swarms:
+            self._context.revisions.swarms.changed(info.swarm_id)
         self._nodes = ClusterNodes(
             self,
             self._context,
@@ -159,8 +157,6 @@ class ClusterSupervisor(Supervisor):
                 self._changed(record, self.defer())
             case Noticed():
                 self._noticed()
-            case CountActiveSwarms():
-                return self._view.active_swarms
             case Down():
                 self._nodes.down(message)
             case LeaseTick():
@@ -396,16 +392,14 @@ class ClusterSupervisor(Supervisor):
             )
             reply.fail(Refused(Code.WRONG_STATE, sentence))
             return
-        spec, nodes = message.spec, self._view.node_views
-        found = self._context.workers.submit(
-            lambda: (flaws(spec), check(spec, nodes), self._missing(spec))
-        )
-        self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
+        spec, nodes, holds = message.spec, self._view.node_views, self._context.holds
 
-    def _missing(self, spec: SwarmSpec) -> list[str]:
-        return [
-            blob.digest for blob in references.of_spec(spec) if not self._context.holds(blob.digest)
-        ]
+        def job() -> tuple[tuple[str, ...], Plan, list[str]]:
+            named = (blob.digest for blob in references.of_spec(spec))
+            return flaws(spec), check(spec, nodes), [one for one in named if not holds(one)]
+
+        found = self._context.workers.submit(job)
+        self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
 
     def _checked(
         self,

@@ -7,18 +7,17 @@ from collections.abc import Iterable
 
 import msgspec
 
-from manta.actors import Refused, Reply, StartChild, StopChild
+from manta.actors import Refused, StartChild, StopChild
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import OWNER
 from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import BLOBS, ROOT, cluster_path
-from manta.manager.gateway.forwarder import TIMEOUT, as_refusal
 from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.permits import Permits
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.ids import new_id
-from manta.manager.messages import ClusterChanged, CountActiveSwarms, NodeRemoved, Sweep
+from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord
@@ -86,30 +85,10 @@ class Clusters(Part):
         change.commit(reply, stored)
 
     def delete(self, request: Request[clusters.DeleteCluster, ClusterRecord]) -> None:
-        """The cluster counts what runs in it: it has been told of each start that was answered."""
-        reply = request.defer()
-        count = self._actor.system.ref(cluster_path(request.target.id)).ask_future(
-            CountActiveSwarms(), timeout=TIMEOUT
-        )
-
-        def counted(active: int | None, error: BaseException | None) -> None:
-            if active is None:
-                assert error is not None
-                reply.fail(as_refusal(error))
-                return
-            try:
-                self._permits.recheck(request)
-                record = self._directory.clusters[request.target.id]
-                if active:
-                    raise _still_runs(record, active)
-            except Refused as refusal:
-                reply.fail(refusal)
-            else:
-                self._delete(record, reply)
-
-        self._actor.pipe(count, counted)
-
-    def _delete(self, record: ClusterRecord, reply: Reply) -> None:
+        """Its view shows each swarm whose start was answered. Raises Refused."""
+        record, reply = request.target, request.defer()
+        if active := self._context.cluster(record.id).active_swarms:
+            raise _still_runs(record, active)
         nodes = self._directory.nodes_of(record.id)
         swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
         change = Change(self._writer, "The cluster was not deleted")

@@ -82,8 +82,8 @@ from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef
 from manta.transports.codec.stored import Damaged
 
-ORDERED = 5.0
-"""Seconds in which the cluster takes orders."""
+ORDERED = 30.0
+"""Seconds in which the cluster takes orders: no longer does who waits for it wait."""
 IDLE = 10.0
 """Seconds after which a finished swarm's actor ends if nobody uses it."""
 SNAPSHOT, FINAL_SNAPSHOT = 5000, 200
@@ -381,12 +381,14 @@ class SwarmSupervisor(Actor):
         self._feeds.polls.wake(*grown)
 
     def _order(self, orders: Orders, then: list[Then]) -> None:
-        """Who waits is answered when the cluster shows it: it is asked next, and would not know."""
-        if not then:
+        """Who waits for a change that the cluster shows is answered when it does: it is asked next,
+        and a cluster is deleted in which it shows none that runs."""
+        if not then or orders.info is None:
             self._cluster.tell(orders)
+            self._stored(then)
             return
         asked = self._cluster.ask_future(orders, timeout=ORDERED)
-        # Whether or not the cluster answers, which may be restarting: it is stored.
+        # Whether or not the cluster answers, with which this actor would end: it is stored.
         self.pipe(asked, lambda _, __: self._stored(then))
 
     def _stored(self, waiting: list[Then]) -> None:

@@ -15,12 +15,10 @@ from msgspec.structs import replace
 from manta.actors import Refused
 from manta.manager.cluster import nodes as cluster_nodes
 from manta.manager.cluster.supervisor import ClusterSupervisor
-from manta.manager.messages import CountActiveSwarms
 from manta.manager.store.interface import Put
 from manta.manager.store.interface import RemoveSwarm as RemoveSwarmWrite
 from manta.manager.store.records import ClusterRecord
 from manta.manager.store.sqlite import SqliteStore
-from manta.manager.swarm import supervisor
 from manta.manager.swarm.messages import Orders
 from manta.protocol.clusters import (
     ClusterInfo,
@@ -58,7 +56,6 @@ from manta.protocol.node import (
     TaskError,
     TaskStarted,
 )
-from manta.protocol.sign_in import SignIn
 from manta.protocol.spec import Edge, ModuleSpec, SwarmSpec, TaskSpec
 from manta.protocol.user import (
     CheckSwarm,
@@ -82,7 +79,6 @@ from manta.protocol.user import (
     SwarmInfo,
     WaitSwarm,
 )
-from manta.protocol.users import AddUser, DeleteUser, GrantRole, RevokeRole
 from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, finish, wait_until
 
@@ -419,6 +415,7 @@ def test_clusters_come_and_go(admin: Client, cluster: ClusterInfo, nodes) -> Non
 def test_a_cluster_is_not_deleted_under_a_swarm_whose_start_it_has_yet_to_hear_of(
     admin: Client, nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The start is answered when it has."""
     held, release = threading.Event(), threading.Event()
     take = ClusterSupervisor._orders
 
@@ -429,50 +426,14 @@ def test_a_cluster_is_not_deleted_under_a_swarm_whose_start_it_has_yet_to_hear_o
 
     nodes(1, silent)
     monkeypatch.setattr(ClusterSupervisor, "_orders", hold)
-    monkeypatch.setattr(supervisor, "ORDERED", 0.1)
-    deploy(admin, round_trip())
-    assert held.wait(10)
     with ThreadPoolExecutor(1) as pool:
-        refused = pool.submit(admin.refusal, DeleteCluster("lab"))
+        deployed = pool.submit(deploy, admin, round_trip())
+        assert held.wait(10)
         with pytest.raises(FutureTimeout):
-            refused.result(0.5)
+            deployed.result(0.5)
         release.set()
-        assert refused.result(10).code == Code.WRONG_STATE
-    assert [found.name for found in admin.ask(ListClusters()).clusters] == ["lab"]
-
-
-@pytest.mark.parametrize(
-    ("withdrawal", "code"),
-    [
-        (RevokeRole("ada@lab", "lab"), Code.FORBIDDEN),
-        (DeleteUser("ada@lab"), Code.NOT_SIGNED_IN),
-    ],
-)
-def test_a_deletion_that_waits_is_not_carried_out_for_who_lost_the_right_meanwhile(
-    bench, admin: Client, monkeypatch: pytest.MonkeyPatch, withdrawal: Any, code: Code
-) -> None:
-    admin.ask(AddUser("ada@lab", "a-long-password"))
-    admin.ask(GrantRole("ada@lab", "lab", "owner"))
-    ada = bench.client()
-    ada.token = ada.ask(SignIn("ada@lab", "a-long-password")).token
-    counting, release = threading.Event(), threading.Event()
-    receive = ClusterSupervisor.receive
-
-    def hold(self: ClusterSupervisor, message: Any) -> Any:
-        if isinstance(message, CountActiveSwarms):
-            counting.set()
-            release.wait(20)
-        return receive(self, message)
-
-    monkeypatch.setattr(ClusterSupervisor, "receive", hold)
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ada.ask, DeleteCluster("lab"))
-        assert counting.wait(10)
-        admin.ask(withdrawal)
-        release.set()
-        error = asked.exception(20)
-    assert isinstance(error, Refused)
-    assert error.code == code
+        deployed.result(10)
+    assert admin.refusal(DeleteCluster("lab")).code == Code.WRONG_STATE
     assert [found.name for found in admin.ask(ListClusters()).clusters] == ["lab"]
 
 
