@@ -152,6 +152,8 @@ class SwarmSupervisor(Actor):
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
         """Messages are passed to these first; the actor does not end while one is not idle."""
+        self._rewound = self._unknown_backup()
+        """To where the log went back, as far as this actor knows; "" if it did not."""
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._used_at = self.clock.now()
         self._cluster.tell(
@@ -171,9 +173,9 @@ class SwarmSupervisor(Actor):
         elif self._machine.state is not SwarmState.PENDING:
             events, status = self._machine.revision, self._commits.info.status
             self.log.info("goes on after %d events: %s", events, status)
+            if self._rewound:  # first, since what is stored after it shows that it is known
+                self._feed(Rewound(self._rewound))
             self._feed(ManagerRestarted())
-            if (backup := self._unknown_backup()) is not None:
-                self._feed(Rewound(backup))
             self._place_outstanding()
 
     def _replay(self) -> SwarmMachine:
@@ -203,12 +205,12 @@ class SwarmSupervisor(Actor):
 
         self._writer.write(PutSnapshot(self._swarm_id, machine.revision, body, pages), then=then)
 
-    def _unknown_backup(self) -> str | None:
-        """The backup that the log was restored from, unless the log has that event already."""
+    def _unknown_backup(self) -> str:
+        """The backup that the log was restored from, unless it has gone on since; else ""."""
         restored, data = self._context.restored, self._machine.data
         if restored is None or data.backup == restored.backup:
-            return None
-        return restored.backup if data.created_at <= restored.made_at else None
+            return ""
+        return restored.backup if data.last <= restored.made_at else ""
 
     def _went_back(self, node_id: str, upto: int) -> None:
         """The database is older than what this node was told is stored."""
@@ -216,15 +218,17 @@ class SwarmSupervisor(Actor):
         if upto <= held or self._machine.state.final:
             return
         self._lines.went_back()
-        self.log.error(
-            "the manager's database is older than what it told its nodes: %s has been told that "
-            "its journal is stored up to entry %d, and here are %d. What came since is lost, and "
-            "tasks that run are run again. Was manta.db copied back, or its -wal file lost?",
-            *(self._view.aliases.get(node_id, node_id), upto, held),
-        )
+        if self._context.restored is None or self._rewound != self._context.restored.backup:
+            self.log.error(
+                "the manager's database is older than what it told its nodes: %s has been told "
+                "that its journal is stored up to entry %d, and here are %d. What came since is "
+                "lost, and tasks that run are run again. Was manta.db copied back, or its -wal "
+                "file lost?",
+                *(self._view.aliases.get(node_id, node_id), upto, held),
+            )
         # One id for each start of the manager, so that only the first node has tasks run again.
-        backup = f"older than its nodes at {self._context.started_at:.3f}"
-        self._feed(Rewound(backup, {node_id: upto}))
+        self._rewound = self._rewound or f"older than its nodes at {self._context.started_at:.3f}"
+        self._feed(Rewound(self._rewound, {node_id: upto}))
 
     def on_stop(self, reason: ExitReason) -> None:
         self._view.held.pop(self._swarm_id, None)

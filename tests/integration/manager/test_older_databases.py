@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from manta.manager.errors import StartError
+from manta.manager.home import Home, RestoredFile
 from manta.manager.service import Manager
 from manta.manager.store import actor
 from manta.protocol.node import LogLine, MetricsLogged, ResultWritten, TaskEnded
@@ -208,3 +210,29 @@ def test_an_attempt_that_ran_before_the_database_went_back_says_so(
     wait_until(lambda: len(node.ran) == 2)
     [why] = [i.sentence for i in admin.ask(ReadFeed(swarm, "events")).items if i.kind == "retried"]
     assert "the manager's database went back to an earlier state (an older copy" in why
+
+
+def test_what_was_restored_runs_again_once(bench, admin: Client, nodes, tmp_path: Path) -> None:
+    """Neither what nodes had sent since, nor another start, has it run again."""
+    [node] = nodes(1, silent)
+    swarm = deploy(admin, one_task())
+    wait_until(lambda: node.ran)
+    bench.restart()
+    assert node.registered.wait(10)
+    copy, made_at = copied(bench, tmp_path), time.time()
+    node.say(swarm, MetricsLogged(node.ran[0], {"n": 1.0}, 0, 0.0))
+    wait_until(lambda: node.acknowledged.get(swarm) == 2)
+    bench.stop()
+    put_back(bench, copy)
+    Home(bench.home).write_restored_file(RestoredFile("of yesterday", made_at))
+    for _ in range(3):
+        bench.start()
+        assert node.registered.wait(10)
+        wait_until(lambda: len(node.ran) > 1)
+        bench.stop()
+    bench.start()
+    assert node.registered.wait(10)
+    node.say(swarm, TaskEnded(node.ran[-1], "FINISHED", 0.0))
+    assert admin.ask(WaitSwarm(swarm, 20.0), 30.0).status == "COMPLETED"
+    tasks = admin.ask(GetTasks(swarm)).tasks
+    assert [task.status for task in tasks] == ["INTERRUPTED", "FINISHED"]
