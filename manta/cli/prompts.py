@@ -39,6 +39,7 @@ def secret(what: str, *, from_stdin: bool) -> str:
         click.echo(err=True)  # the cursor is behind the question
     except getpass.GetPassWarning:
         raise NotGiven(
-            f"There is no terminal to ask for the {what.lower()}: pass it on standard input."
+            f"There is no terminal to ask for the {what.lower()}: pass it on standard input "
+            "(--password-stdin)."
         ) from None
     raise NotGiven(f"No {what.lower()} was given.")

@@ -102,7 +102,11 @@ def age(name: str) -> Cell:
 
 
 def brief(value: Any) -> str:
-    """Shows a value in one line."""
+    """Shows a value in one line, whatever characters are in it."""
+    if isinstance(value, str):
+        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in value)
+    if isinstance(value, int) and value.bit_length() > json_form.MOST_BITS:
+        return f"an integer of {value.bit_length()} bits"
     if hasattr(value, "dtype") and hasattr(value, "shape") and value.shape:
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, float):
@@ -110,9 +114,9 @@ def brief(value: Any) -> str:
     if isinstance(value, bytes):
         return text.size(len(value))
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {brief(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{brief(key)}: {brief(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         shown = ", ".join(brief(item) for item in value[:8])
         more = f", ... {len(value)} in all" if len(value) > 8 else ""
         return f"[{shown}{more}]" if isinstance(value, list) else f"({shown}{more})"
-    return str(value)
+    return brief(str(value))

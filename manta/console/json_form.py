@@ -11,14 +11,14 @@ import click
 
 _MAX_ITEMS = 1000
 """A larger array is described, not printed."""
-_MOST_BITS = 10_000
+MOST_BITS = 10_000
 """Of larger integers Python prints no decimal digits."""
 
 
 def jsonable(value: Any) -> Any:
     """A value as JSON can hold it: NaN and the infinities are null, large arrays
     `{"dtype", "shape"}`, bytes `{"bytes": length}`, other things their text."""
-    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
         return hex(value)
     if value is None or isinstance(value, int | str):
         return value

@@ -70,5 +70,6 @@ def test_without_a_terminal_nothing_is_asked(sign_in: tuple[str, ...], tmp_path:
     )
     assert done.returncode == Exit.USAGE
     assert done.stderr == (
-        "Error: There is no terminal to ask for the password: pass it on standard input.\n"
+        "Error: There is no terminal to ask for the password: pass it on standard input "
+        "(--password-stdin).\n"
     )
