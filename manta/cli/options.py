@@ -22,7 +22,7 @@ def with_api(function: Command) -> Command:
     @connects
     @functools.wraps(function)
     def command(connect: Callable[[], Any], **options: Any) -> Any:
-        with connect() as api, _told_warnings():
+        with connect() as api:
             return function(api, **options)
 
     return command
@@ -62,7 +62,8 @@ def connects(function: Command) -> Command:
         from manta.apis.user_api import UserAPI
 
         _check_names(options)
-        return function(lambda: usage(lambda: UserAPI(token, host, port, profile)), **options)
+        with _told_warnings():
+            return function(lambda: usage(lambda: UserAPI(token, host, port, profile)), **options)
 
     return command
 

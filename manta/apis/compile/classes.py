@@ -18,6 +18,9 @@ class Source(NamedTuple):
     where: str
 
 
+_BINDING = ("globals", "locals", "vars", "exec", "setattr")
+
+
 def check_class(task: Task, alias: str, source: Source) -> None:
     """Raises InvalidSwarm if the program has no such class, as far as can be seen without running
     it."""
@@ -29,6 +32,9 @@ def check_class(task: Task, alias: str, source: Source) -> None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # the node says what is wrong
     bound = set(_bound(tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            bound.update(node.names)
     if name in bound or bound & {"*", "__getattr__"}:
         return
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -57,5 +63,5 @@ def _bound(statements: Iterable[ast.stmt]) -> Iterator[str]:
 
 
 def _sets_globals(call: ast.Call) -> bool:
-    """Whether it is globals(), with which a module may bind anything."""
-    return isinstance(call.func, ast.Name) and call.func.id in ("globals", "vars", "exec")
+    """Whether it is one of those with which a module may bind anything."""
+    return isinstance(call.func, ast.Name) and call.func.id in _BINDING

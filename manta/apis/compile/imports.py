@@ -72,12 +72,16 @@ def _named(node: ast.AST) -> Iterator[str]:
 def _sources(root: Path) -> list[Path]:
     if not root.is_dir():
         return [root] if root.suffix == ".py" else []
-    return sorted(
-        Path(folder, file)
-        for folder, _, files in os.walk(root)
-        for file in files
-        if file.endswith(".py")
-    )
+    found = []
+    for folder, below, files in os.walk(root):
+        # As packing does: an environment that lies in the folder is none of the program's.
+        below[:] = [name for name in below if not name.startswith(".") and name != "__pycache__"]
+        found += [
+            Path(folder, file)
+            for file in files
+            if file.endswith(".py") and not file.startswith(".")
+        ]
+    return sorted(found)
 
 
 def _beside(root: Path, name: str) -> Path | None:

@@ -37,7 +37,15 @@ def test_a_class_that_is_there(name: str) -> None:
     compile_swarm(of(SOURCE, name))
 
 
-@pytest.mark.parametrize("top", ["from helper import *\n", "globals()['Wroker'] = 1\n"])
+@pytest.mark.parametrize(
+    "top",
+    [
+        "from helper import *\n",
+        "globals()['Wroker'] = 1\n",
+        "import sys\nsetattr(sys.modules[__name__], 'Wroker', type('Wroker', (), {}))\n",
+        "def make():\n    global Wroker\n    class Wroker: ...\nmake()\n",
+    ],
+)
 def test_what_cannot_be_known_is_left_to_the_node(top: str) -> None:
     compile_swarm(of(top + SOURCE, "Wroker"))
 

@@ -89,3 +89,12 @@ def test_it_is_packed_and_said(here: Path) -> None:
 def test_source_text_has_nothing_beside_it(here: Path) -> None:
     write(here, helper="")
     assert compile_module(Module("import helper\n"))[2] == []
+
+
+def test_an_environment_in_a_package_is_not_read(here: Path) -> None:
+    write(here, helper="", other="", trainer__init="import helper\n")
+    for hidden in (".hidden.py", ".venv/lib.py", "__pycache__/old.py"):
+        file = here / "trainer" / hidden
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("import other\n")
+    assert along(here, "trainer") == ["helper.py"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from manta.apis import errors
+from manta.apis.errors import Incomplete
 from manta.cli import main as main_module
 from manta.cli.exit_codes import of_error, of_status
 from manta.cli.main import COMMANDS, cli, main
-from manta.cli.options import NAMES
+from manta.cli.options import NAMES, connects
 from manta.console.exit_codes import MEANING, Exit
 
 ROOT = Path(__file__).parents[3]
@@ -204,3 +206,15 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     command = f"{sys.executable} -m manta --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_not_complete_is_noted_by_every_command_that_reads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @click.command()
+    @connects
+    def read(connect: object, as_json: bool) -> None:
+        warnings.warn(Incomplete("It is not complete yet."), stacklevel=1)
+
+    read.main([], standalone_mode=False)
+    assert capsys.readouterr().err == "Note: It is not complete yet.\n"
