@@ -77,7 +77,9 @@ class SwarmView:
         """With `times`, log lines begin with their time and iteration."""
         self._most = max_iteration
         self._times = times
-        self.iterations: dict[int, _Iteration] = {}
+        self._iterations: dict[int, _Iteration] = {}
+        """The latest and the one before, whose last events may come after it has begun."""
+        self._began_at = 0.0
         self.metrics = Metrics()
         self.waits: list[float] = []
         """When a task was said to wait, in seconds since the epoch."""
@@ -96,9 +98,11 @@ class SwarmView:
             return [click.style(item.sentence + stop, fg=_TROUBLE[item.kind])]
         if item.iteration < 0:
             return []
-        if item.iteration not in self.iterations:
-            self.iterations[item.iteration] = _Iteration(item.at)
-        current = self.iterations[item.iteration]
+        if item.iteration < max(self._iterations, default=0) - 1:
+            return []
+        if item.iteration not in self._iterations:
+            self._begin(item)
+        current = self._iterations[item.iteration]
         instance = (item.alias, item.index)
         if item.alias:
             current.tasks[item.alias] = None
@@ -114,6 +118,13 @@ class SwarmView:
                 current.fractions[instance] = item.fraction
                 current.said = item.sentence
         return []
+
+    def _begin(self, item: EventOverview) -> None:
+        if not self._iterations:
+            self._began_at = item.at
+        self._iterations[item.iteration] = _Iteration(item.at)
+        for old in [one for one in self._iterations if one < max(self._iterations) - 1]:
+            del self._iterations[old]
 
     def _ended(self, item: EventOverview, current: _Iteration) -> list[str]:
         """Handles an event that comes twice: when an iteration begins and when it ends."""
@@ -137,15 +148,15 @@ class SwarmView:
         return list(map(self._log_line, self._folding.fold(items)))
 
     def _log_line(self, folded: Folded) -> str:
-        several = (self._most or 1) > 1 or max(self.iterations, default=0) > 0
+        several = (self._most or 1) > 1 or max(self._iterations, default=0) > 0
         return log_line(folded, iteration=several, times=self._times)
 
     def live(self, now: float) -> list[str]:
         """Shows the current iteration; `now` is in seconds since the epoch."""
-        if not self.iterations:
+        if not self._iterations:
             return []
-        iteration = max(self.iterations)
-        current = self.iterations[iteration]
+        iteration = max(self._iterations)
+        current = self._iterations[iteration]
         if current.took is not None:
             return []
         took = text.seconds(max(0.0, now - current.began_at))
@@ -157,14 +168,14 @@ class SwarmView:
     def _bar(self, iteration: int, now: float) -> list[str]:
         """Shows how much is done, if an end is known or tasks tell their progress, for how long
         the swarm has run, and what a task said of its progress."""
-        current = self.iterations[iteration]
+        current = self._iterations[iteration]
         most = self._most or 1
         if most < 2 and not current.fractions:
             return []
         share = min(1.0, (iteration % most + 0.9 * current.part()) / most)
         filled = round(share * BAR)
         bar = click.style("━" * filled, fg="green") + click.style("━" * (BAR - filled), dim=True)
-        ran = text.seconds(max(0.0, now - self.iterations[min(self.iterations)].began_at))
+        ran = text.seconds(max(0.0, now - self._began_at))
         said = [click.style(current.said, dim=True)] if current.said else []
         return ["   ".join([f"{bar} {share:>4.0%}", ran, *said])]
 

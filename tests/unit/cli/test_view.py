@@ -61,6 +61,21 @@ def test_a_round_from_its_beginning_to_its_end() -> None:
     assert view.live(13.0) == []
 
 
+def test_a_long_swarm_keeps_no_more_than_it_shows() -> None:
+    view = SwarmView(10_000)
+    for iteration in range(1000):
+        at = float(iteration)
+        view.event(event("iteration", at, iteration=iteration))
+        for index in range(3):
+            view.event(event("started", at, "worker", index, iteration))
+        view.event(event("finished", at, "worker", 0, iteration - 1))
+        view.event(event("finished", at, "worker", 0, iteration - 9))
+    assert len(view._iterations) == 2
+    (line, bar) = unstyled(view.live(1000.0))
+    assert line.startswith("iteration 999")
+    assert "16 min 40 s" in bar
+
+
 def test_progress_is_shown_while_it_lasts() -> None:
     view = SwarmView()
     view.event(event("iteration"))
