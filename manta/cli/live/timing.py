@@ -8,7 +8,8 @@ said to wait until it is placed, and while an attempt runs that its node lost, i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from manta.protocol.node import Timings
@@ -28,19 +29,19 @@ class Span(NamedTuple):
 
 
 def shares(
-    started_at: float, ended_at: float, attempts: Iterable[Span], waits: Collection[float] = ()
+    started_at: float, ended_at: float, attempts: Iterable[Span], waits: Iterable[float] = ()
 ) -> dict[str, float]:
     """Returns seconds per part, which add up to `ended_at - started_at`.
 
     `waits` are the times at which a task was said to wait for nodes, or to be tried again later.
     """
     parts = dict.fromkeys(PARTS, 0.0)
-    now = ended_at
+    now, said = ended_at, sorted(waits)
 
     def between(since: float, until: float) -> None:
         """Adds what passed between two attempts."""
-        waiting = min((at for at in waits if since - _TOLERANCE <= at < until), default=until)
-        waiting = max(waiting, since)
+        first = bisect_left(said, since - _TOLERANCE)
+        waiting = max(since, min([until, *said[first : first + 1]]))
         parts["placing"] += waiting - since
         parts["waiting"] += until - waiting
 
