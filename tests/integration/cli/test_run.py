@@ -306,7 +306,7 @@ def test_fl_digits(scratch: Path, tmp_path: Path) -> None:
     assert done.returncode == Exit.OK, done.stdout + done.stderr
     outcome = json.loads(done.stdout)
     assert outcome["status"] == "COMPLETED"
-    means = [m["value"] for m in outcome["metrics"] if m["metric"] == "mean accuracy"]
+    means = [m["value"] for m in outcome["metrics"] if m["metric"] == "overall accuracy"]
     assert len(means) == outcome["iterations"]
     assert means[-1] >= 0.95
     nodes = {m["node"] for m in outcome["metrics"] if m["metric"] == "accuracy"}

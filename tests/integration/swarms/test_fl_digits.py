@@ -41,7 +41,7 @@ def test_the_accuracy_that_is_told_is_that_of_the_final_model(tmp_path: Path) ->
         assert ended.status == "COMPLETED", ended.reason
         model = api.select_global(ended, "model")
         told = api.get_swarm_results(ended, "evaluated")(ended.iteration).by_node()
-        said = [m for m in api.get_metrics(ended) if "mean accuracy" in m.metrics][-1]
+        said = [m for m in api.get_metrics(ended) if "overall accuracy" in m.metrics][-1]
         aliases = {node.id: node.alias for node in api.list_nodes(CLUSTER)}
 
     mlp = load(EXAMPLE / "mlp.py")
@@ -60,5 +60,5 @@ def test_the_accuracy_that_is_told_is_that_of_the_final_model(tmp_path: Path) ->
         assert row.split()[1:11] == [str(count) for count in counts]
     assert len(told) == NODES
     assert right / total >= 0.95
-    assert said.metrics["mean accuracy"] == pytest.approx(right / total)
+    assert said.metrics["overall accuracy"] == pytest.approx(right / total)
     assert said.iteration == ended.iteration
