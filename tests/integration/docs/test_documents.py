@@ -123,6 +123,17 @@ def test_what_was_said_is_accepted_on_request(tmp_path: Path, monkeypatch) -> No
     assert page.read_text() == text.replace("one", "two")
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_page_outside_of_the_site_links_to_is_there(name: str) -> None:
+    links = re.findall(r"\]\(([^)\s#]+)", (ROOT / name).read_text())
+    missing = [
+        link
+        for link in links
+        if "//" not in link and not (ROOT / name).parent.joinpath(link).exists()
+    ]
+    assert missing == []
+
+
 def test_no_page_has_code_that_is_not_seen() -> None:
     for page in PAGES:
         for comment in re.findall(r"<!--(.*?)-->", page.read_text(), re.DOTALL):
