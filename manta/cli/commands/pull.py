@@ -11,7 +11,6 @@ manifest.json            every other file's size and BLAKE3 digest
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from manta.apis import exports
 from manta.apis.errors import InvalidArgument, MissingPackage, NotFound
@@ -29,12 +29,26 @@ from manta.console import json_form
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
 from manta.protocol.names import file_name
+from manta.transports.codec.decoders import json_decoder
+from manta.transports.codec.stored import Damaged, Thing, read_stored_file
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview
     from manta.apis.user_api import UserAPI
 
 MANIFEST = "manifest.json"
+_MOST = 1 << 30  # bytes of a manifest: millions of files
+
+
+class _File(msgspec.Struct, frozen=True):
+    size: int
+    blake3: str
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    swarm_id: str
+    status: str
+    files: dict[str, _File]
 
 
 @click.command()
@@ -125,40 +139,40 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
     _lines(draft / "metrics.ndjson", api.get_metrics(found))
     if found.ended:
         _lines(draft / "events.ndjson", api.stream_events(found))
-    manifest: dict[str, Any] = {
-        "swarm_id": found.swarm_id,
-        "status": found.status,
-        "files": {name: {"size": size, "blake3": digest} for name, size, digest in _files(draft)},
-    }
-    _json(draft / MANIFEST, manifest)
-    return len(index), len(manifest["files"])
+    files = dict(_files(draft))
+    _json(draft / MANIFEST, msgspec.to_builtins(_Manifest(found.swarm_id, found.status, files)))
+    return len(index), len(files)
 
 
 def check(folder: Path) -> list[str]:
     """Returns a sentence for each deviation from the manifest."""
+    path = folder / MANIFEST
+    thing = Thing(f"{path}", "what was pulled is not known", "pull the swarm again")
     try:
-        wanted = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is damaged"
-        return [f"{folder / MANIFEST} cannot be read ({why}): pull the swarm again."]
-    there = {name: (size, digest) for name, size, digest in _files(folder) if name != MANIFEST}
+        wanted = read_stored_file(thing, json_decoder(_Manifest).decode, path, _MOST).files
+    except Damaged as error:
+        return [str(error)]
+    except OSError as error:
+        return [f"{path} cannot be read ({error.strerror}): pull the swarm again."]
+    there = {name: file for name, file in _files(folder) if name != MANIFEST}
     flaws = [f"{name} is missing." for name in sorted(wanted.keys() - there.keys())]
     flaws += [f"{name} is not in the manifest." for name in sorted(there.keys() - wanted.keys())]
     for name in sorted(wanted.keys() & there.keys()):
-        if (wanted[name]["size"], wanted[name]["blake3"]) != there[name]:
+        if wanted[name] != there[name]:
             flaws.append(f"{name} has changed since it was pulled.")
     return flaws
 
 
-def _files(folder: Path) -> Iterator[tuple[str, int, str]]:
-    """Yields name, size and digest of each file, in order."""
+def _files(folder: Path) -> Iterator[tuple[str, _File]]:
+    """Yields each file's name, size and digest, in order."""
     from blake3 import blake3
 
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             hasher = blake3()
             hasher.update_mmap(path)
-            yield path.relative_to(folder).as_posix(), path.stat().st_size, hasher.hexdigest()
+            file = _File(path.stat().st_size, hasher.hexdigest())
+            yield path.relative_to(folder).as_posix(), file
 
 
 def _value(folder: Path, name: str, value: Any) -> str:

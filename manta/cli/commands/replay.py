@@ -156,7 +156,7 @@ def _of_folder(folder: Path) -> History:
             f"{error.filename} cannot be read ({error.strerror}): give a folder that `manta pull` "
             "wrote, of a swarm that had ended."
         ) from None
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         raise LocalError(
             f"{folder} is not what `manta pull` wrote ({error}): "
             f"`manta pull --verify {folder}` says what has changed."

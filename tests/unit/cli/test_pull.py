@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta.cli.commands.pull import _readable
+from manta.cli.commands.pull import MANIFEST, _readable, check
 
 
 def written(folder: Path, value: Any) -> Path:
@@ -48,3 +48,32 @@ def test_arrays_are_arrays_of_numpy(tmp_path: Path) -> None:
             "a/b/0": 2,
             "s": "text",
         }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"files": []}',
+        b'{"swarm_id": "1", "status": "COMPLETED", "files": {"a": 1}}',
+        b'{"files": "\xff"}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_manifest_is_told_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    (flaw,) = check(tmp_path)
+    assert flaw.startswith(f"{tmp_path / MANIFEST} is damaged (")
+    assert flaw.endswith("what was pulled is not known; pull the swarm again.")
+
+
+def test_what_is_no_manifest_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (missing,) = check(tmp_path)
+    (tmp_path / MANIFEST).mkdir()
+    (folder,) = check(tmp_path)
+    assert {missing, folder} == {
+        f"{tmp_path / MANIFEST} cannot be read ({why}): pull the swarm again."
+        for why in ("No such file or directory", "Is a directory")
+    }
