@@ -52,6 +52,11 @@ def reset_password(home: Home, email: str | None, password: str) -> str:
 
 
 def _find(users: Sequence[UserRecord], email: str | None) -> UserRecord:
+    if not users:
+        raise RecoveryError(
+            "The manager here has no user yet, because it never started: start it (manta manager "
+            "start), which creates the first."
+        )
     wanted = email.strip().lower() if email is not None else None
     found = [
         user

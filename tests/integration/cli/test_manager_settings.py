@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,14 @@ def test_a_reset_that_cannot_be_says_why(lab: Lab) -> None:
     nothing = ask(lab, "manager", "reset-password")
     assert nothing.returncode == Exit.LOCAL
     assert "no manager's database" in nothing.stderr
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert lab.attempt("manager", "start", "--node-port", port).returncode != 0
+    never = ask(lab, "manager", "reset-password")
+    assert never.returncode == Exit.LOCAL
+    assert "has no user yet, because it never started" in never.stderr
     assert lab.start().returncode == 0
     assert ask(lab, "manager", "stop").returncode == 0
     unknown = ask(lab, "manager", "reset-password", "--email", "eve@localhost")
