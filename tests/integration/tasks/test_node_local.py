@@ -16,6 +16,7 @@ from manta import UserAPI
 from manta.cli.local import cluster as local
 from manta.cli.local.cluster import LocalCluster
 from manta.testing.clusters import client, running
+from tests.support.harness import wait_until
 from tests.support.swarms import One, ended, errors, outputs
 
 pytestmark = pytest.mark.timeout(60)
@@ -239,6 +240,30 @@ def test_scratch_is_a_folder_that_lasts_from_round_to_round(api: UserAPI) -> Non
         return [isinstance(local.scratch, MantaPath), before, os.getcwd() == str(local.scratch)]
         """
     assert outputs(api, one(body, rounds=3)) == [[True, "x" * n, True] for n in range(3)]
+
+
+def test_an_object_that_lived_on_ends_before_its_scratch_goes(api: UserAPI, tmp_path: Path) -> None:
+    code = f"""
+        import atexit, os, time
+        from manta.light import Local
+        scratch, done = Local().scratch, {str(tmp_path / "done")!r}
+        def save():
+            time.sleep(0.3)
+            (scratch / "model").write_text("trained")
+            with open(done + "-draft", "w") as file:
+                file.write((scratch / "model").read_text() + str(scratch))
+            os.rename(done + "-draft", done)
+        class Worker:
+            def setup(self):
+                atexit.register(save)
+            def execute(self):
+                return None
+    """
+    outputs(api, One(code, rounds=2))
+    wait_until((tmp_path / "done").exists)
+    said = (tmp_path / "done").read_text()
+    assert said.startswith("trained/")
+    wait_until(lambda: not Path(said.removeprefix("trained")).exists())
 
 
 @pytest.mark.parametrize("form", ["main", "resident"])
