@@ -19,7 +19,9 @@ from manta.node.errors import ConfigError, Flaw, NoConfig
 from manta.transports.files import FileTooLarge, read_bounded
 
 MOST = 16 * 1024 * 1024
-"""Bytes of a configuration: a hundred thousand datasets."""
+"""Bytes of a configuration: ten thousand datasets with long paths."""
+MOST_TOLD = 1024 * 1024
+"""Bytes of the names of datasets, and of labels, which the manager is told in one message."""
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 
 
@@ -107,6 +109,12 @@ class _Reader:
         found["datasets"] = {
             name: folder / os.path.expanduser(path) for name, path in found["datasets"].items()
         }
+        told = sum(len(name.encode()) + 64 for name in found["datasets"])
+        told += sum(len(f"{name}{text}".encode()) for name, text in found["labels"].items())
+        if told > MOST_TOLD:
+            count = len(found["datasets"])
+            wrong = f"{count} datasets and {len(found['labels'])} labels are too much for a manager"
+            self._flaw(("datasets", "mappings"), wrong, "map a folder instead of each of its files")
         config = NodeConfig(path=self._path, token_variable=self._unset, **found)
         if self.flaws:
             raise ConfigError(self._path, *self.flaws)

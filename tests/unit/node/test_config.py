@@ -314,3 +314,20 @@ def test_a_damaged_file_is_a_configuration_or_a_flaw(tmp_path: Path, seed: int) 
     except ConfigError as error:
         said = str(error)
         assert str(path) in said
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "datasets.mappings]\n" + "".join(f"d{n} = '/d'\n" for n in range(20_000)),
+        "labels]\nroom = '" + "x" * 2_000_000 + "'\n",
+    ],
+)
+def test_what_no_message_takes_is_refused(table: str) -> None:
+    with pytest.raises(ConfigError, match="are too much for a manager; map a folder instead"):
+        read(f"[{table}")
+
+
+def test_many_datasets_are_fine() -> None:
+    table = "".join(f"d{n} = '/d'\n" for n in range(10_000))
+    assert len(read(f"[datasets.mappings]\n{table}").datasets) == 10_000
