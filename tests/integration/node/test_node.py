@@ -83,7 +83,7 @@ def test_a_task_has_all_that_it_may_ask(lab) -> None:
     lab.wait_until(lambda: not context.runtimes)
     lab.wait_until(lambda: not list(context.values))
     lab.wait_until(lambda: not list(context.state.kept.iterdir()))
-    assert not list(context.state.tasks.iterdir())
+    lab.wait_until(lambda: not list(context.state.tasks.iterdir()))
 
 
 def test_its_owner_can_see_who_ran_what_with_which_data(lab) -> None:
