@@ -11,15 +11,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from manta.transports.blobs.sources import FileSource
 from manta.transports.blobs.writer import PIECE
 from manta.transports.errors import BlobMissing, DepotFull
 
 if TYPE_CHECKING:
-    from io import RawIOBase
-
     from manta.transports.blobs.file_depot import FileDepot
     from manta.transports.blobs.interface import Sink, Source
     from manta.transports.blobs.memory_depot import MemoryDepot
@@ -126,14 +124,12 @@ class TieredDepot:
         except BlobMissing:
             depot.put_link(self._files, digest)
 
-    def save(self, digest: str, file: RawIOBase) -> None:
-        """Write the blob into a file. Raises BlobMissing, OSError."""
+    def save(self, digest: str, file: IO[bytes]) -> None:
+        """Write the blob into a file. Raises BlobMissing, BlobCorrupt, OSError."""
         source = self.source(digest)
         try:
             for offset in range(0, source.size, PIECE):
-                piece = memoryview(source.read(offset, PIECE))
-                while piece:
-                    piece = piece[file.write(piece) :]
+                file.write(source.read(offset, PIECE))
         finally:
             source.close()
 

@@ -58,14 +58,18 @@ def _load(path: Path, head: int, key: str, values: TieredDepot) -> Payload:
 
 
 def store(path: Path, value: Payload, values: TieredDepot, session: str) -> None:
-    """Raises OSError, BlobMissing."""
+    """Whole or not at all. Raises OSError, BulkError."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     draft = path.with_suffix(f".{session}")
-    with draft.open("wb", buffering=0) as file:
-        if isinstance(value, Inline):
-            file.write(bytes.fromhex(digest_of(value.data)) + value.data)
-        else:
-            file.write(bytes.fromhex(value.digest))
-            values.save(value.digest, file)
-    os.replace(draft, path.with_suffix(".kept"))
+    try:
+        with draft.open("wb") as file:
+            if isinstance(value, Inline):
+                file.write(bytes.fromhex(digest_of(value.data)) + value.data)
+            else:
+                file.write(bytes.fromhex(value.digest))
+                values.save(value.digest, file)
+        os.replace(draft, path.with_suffix(".kept"))
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     path.unlink(missing_ok=True)

@@ -242,7 +242,7 @@ class TaskRequests:
     def _set_state(self, request: light.Request, path: Path, value: Payload) -> None:
         try:
             kept.store(path, value, self._context.values, request.session)
-        except (OSError, BlobMissing) as error:
+        except (OSError, BulkError) as error:
             request.reply.fail("ResourceExhaustionError", f"The state was not kept: {error}.")
         else:
             request.reply.set(None)

@@ -480,7 +480,7 @@ class TestTiers:
 
     def test_values_are_kept_as_files(self, tiers, tmp_path):
         for blob in (b"", BLOB, b"x" * 2_500_000):
-            with (tmp_path / "kept").open("wb", buffering=0) as file:
+            with (tmp_path / "kept").open("wb") as file:
                 tiers.save(tiers.put(blob), file)
             assert (tmp_path / "kept").read_bytes() == blob
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -47,6 +48,24 @@ def test_what_is_kept_is_read_again(values: TieredDepot, tmp_path: Path, size: i
         store(values, path, data)
         assert content(values, kept.load(path, "key", values)) == data
     assert [each.name for each in path.parent.iterdir()] == ["name.kept"]
+
+
+@pytest.mark.parametrize("size", [10, 90_000])
+def test_a_disk_that_is_full_keeps_what_was_kept(
+    values: TieredDepot, tmp_path: Path, size: int
+) -> None:
+    path = tmp_path / "name"
+    store(values, path, b"before")
+    value = Inline(bytes(size)) if size == 10 else BlobRef(values.put(bytes(size)), size)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            kept.store(path, value, values, "session")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert content(values, kept.load(path, "key", values)) == b"before"
+    assert [each.name for each in tmp_path.glob("name*")] == ["name.kept"]
 
 
 @pytest.mark.parametrize("size", SIZES)
