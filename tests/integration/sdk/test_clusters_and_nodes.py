@@ -245,6 +245,7 @@ def test_what_a_node_ran_that_is_stopped_where_it_runs_does_not_come_back_to_it(
     wait_for_nodes(own_api, 2)
 
 
+@pytest.mark.filterwarnings("ignore::manta.apis.errors.Incomplete")  # until it is heard again
 def test_a_removed_node_ends_and_comes_back_with_a_token_only(
     own_api: UserAPI, own: Restartable
 ) -> None:
