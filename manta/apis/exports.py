@@ -111,15 +111,15 @@ def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _array(value: Any, where: str) -> Any:
-    """Returns a numpy array; a tensor whose type numpy lacks becomes float32."""
+    """Returns a numpy array; a tensor whose type numpy lacks becomes float32 or complex64."""
     import numpy
 
     if hasattr(value, "detach"):
-        tensor = value.detach().cpu()
+        tensor = value.detach().cpu().resolve_conj().resolve_neg()
         try:
             return tensor.numpy()
-        except TypeError:  # bfloat16 and the 8-bit floats, all of which float32 holds exactly
-            return tensor.float().numpy()
+        except TypeError:  # of 8 or 16 bits, all of which 32 hold exactly
+            return (tensor.cfloat() if tensor.is_complex() else tensor.float()).numpy()
     found = numpy.asarray(value)
     # numpy cuts the null characters at the end of a text.
     if found.dtype.hasobject or (isinstance(value, str | bytes) and found.item() != value):

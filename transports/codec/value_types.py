@@ -160,7 +160,8 @@ def pack_tensor(torch: Any, tensor: Any) -> tuple[bytes, Piece]:
         raise Refused("is a tensor without data (on device 'meta')", "one that is materialised")
     dtype = str(tensor.dtype).partition(".")[2]
     if dtype not in _TENSOR_DTYPES:
-        raise Refused(f"is a tensor of {tensor.dtype}, which can't be sent", "its .float()")
+        wider = "its .cfloat()" if tensor.is_complex() else "its .float()"
+        raise Refused(f"is a tensor of {tensor.dtype}, which can't be sent", wider)
     nbytes = tensor.numel() * tensor.element_size()
     piece = Piece(nbytes, partial(_tensor_view, torch, tensor))
     return msgpack.packb([dtype, tuple(tensor.shape)]), piece

@@ -118,7 +118,10 @@ class HalfTensor:
     def detach(self) -> HalfTensor:
         return self
 
-    cpu = detach
+    cpu = resolve_conj = resolve_neg = detach
+
+    def is_complex(self) -> bool:
+        return False
 
     def numpy(self) -> Any:
         raise TypeError("Got unsupported ScalarType BFloat16")
@@ -150,13 +153,17 @@ def test_tensors_of_torch_are_written(tmp_path: Path) -> None:
         torch.ones(2, requires_grad=True),
         torch.ones(2, dtype=torch.float8_e5m2),
         torch.tensor(3),
+        torch.tensor([1 + 2j], dtype=torch.complex64).conj(),
+        torch.tensor([1 + 2j], dtype=torch.complex64).conj().imag,
     ]
     some = Results(result(value, index=i) for i, value in enumerate(values))
     some.to_npz(tmp_path / "a.npz")
     some.to_parquet(tmp_path / "a.parquet")
     with np.load(tmp_path / "a.npz") as found:
-        assert [found[key].tolist() for key in found] == [[1, 1], [1, 1], [1, 1], 3]
-        assert [str(found[key].dtype) for key in found] == ["float32"] * 3 + ["int64"]
+        assert [found[key].tolist() for key in found] == [[1, 1], [1, 1], [1, 1], 3, [1 - 2j], [-2]]
+        assert [str(found[key].dtype) for key in found] == [
+            *["float32"] * 3, "int64", "complex64", "float32",
+        ]  # fmt: skip
 
 
 def test_npz_marks_failed_attempts_and_loses_no_value(tmp_path: Path) -> None:

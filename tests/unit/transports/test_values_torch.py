@@ -65,6 +65,7 @@ def test_odd_tensors_are_refused():
         (torch.ones(2).to_sparse(), "to_dense"),
         (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "dequantize"),
         (torch.empty(2, device="meta"), "materialised"),
+        (torch.ones(2, dtype=torch.complex32), r"cfloat\(\)"),
     ):
         with pytest.raises(ValueNotSerializable, match=remedy):
             encode([tensor])
