@@ -14,7 +14,6 @@ from manta.manager.auth.roles import OWNER
 from manta.manager.cluster.supervisor import cluster_spec
 from manta.manager.context import BLOBS, ROOT, cluster_path
 from manta.manager.gateway.part import Part, Request, Shared
-from manta.manager.gateway.permits import Permits
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.ids import new_id
 from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
@@ -31,9 +30,8 @@ from manta.protocol.states import ClusterState
 class Clusters(Part):
     """Each change is answered once it is stored and in effect."""
 
-    def __init__(self, shared: Shared, permits: Permits, registrar: Registrar) -> None:
+    def __init__(self, shared: Shared, registrar: Registrar) -> None:
         super().__init__(shared)
-        self._permits = permits
         self._registrar = registrar
 
     def info(self, record: ClusterRecord) -> ClusterInfo:

@@ -53,7 +53,7 @@ class Parts:
         self.registrar = Registrar(shared)
         self.enrolment = Enrolment(shared, self.registrar)
         self.nodes = Nodes(shared)
-        self.clusters = Clusters(shared, self.permits, self.registrar)
+        self.clusters = Clusters(shared, self.registrar)
         self.users = Users(shared, self.registrar)
         self.modules = Modules(shared)
         self.overview = Overview(shared)
