@@ -121,14 +121,16 @@ def marked(mark: str) -> set[int]:
 
 
 def _cleans_up(pid: int) -> bool:
-    """Whether a process removes semaphores, shared memory and folders once all who use them have
-    ended, and then ends itself: the resource tracker of multiprocessing or loky, or torch's."""
+    """Whether a process may be one that removes semaphores, shared memory and folders once all who
+    use them have ended, and then ends itself: the resource tracker of multiprocessing or loky, or
+    torch's."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             command = file.read()
     except OSError:
         return False  # ended meanwhile
-    return any(name in command for name in _CLEANERS)
+    # It has none while it is being started, when it may become one of them.
+    return not command or any(name in command for name in _CLEANERS)
 
 
 def kill_tree(roots: set[int], *, let_clean_up: bool = False) -> None:

@@ -59,7 +59,7 @@ VARIES = [
     r"\b\d{4}-\d\d-\d\d\b",  # a date
     r"\b\d\d:\d\d:\d\d(?:[.,]\d+)?",  # a time of day
     r"\b(?:\d+ min )?\d+(?:\.\d+)? ?(?:ms|s|min|h)\b",
-    r"\b\d+(?:\.\d+)? ?(?:B|[kMG]i?B)\b",
+    r"\b\d+(?:\.\d+)? ?(?:B|[kKMG]i?B)\b",
     r"\b\d+ ?%",
     r"\b\d+\.\d+\.\d+\b(?!\.)",  # a version
     r"\bprocess \d+",
