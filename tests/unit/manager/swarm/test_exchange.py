@@ -6,12 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manta.actors import Refused
-from manta.manager.placement.validity import flaws
 from manta.manager.swarm.events import NodeLost, Released, Stopped, Woken
 from manta.manager.swarm.phases import shares
-from manta.manager.swarm.reads.exchange import answer, check_peer, topic_of
-from manta.manager.swarm.reads.meetings import queued_behind
+from manta.manager.swarm.reads.exchange import answer, topic_of
 from manta.protocol.exchange import (
     Broadcasted,
     Checkpointed,
@@ -29,7 +26,7 @@ from manta.protocol.exchange import (
     Sent,
 )
 from manta.protocol.node import TaskEnded, TaskStarted, Timings
-from manta.protocol.spec import NetworkSpec, ScheduleEntry
+from manta.protocol.spec import ScheduleEntry
 from manta.protocol.values import BlobRef
 
 
@@ -446,75 +443,6 @@ def test_shares_add_up_to_one(size, took):
     assert all(share > 0 for share in found)
 
 
-# Networks.
-
-
-def ring(bench, make, **changes):
-    network = NetworkSpec("ring", "ring")
-    return bench(make.task("worker", network="ring"), networks=(network,), nodes=4, **changes)
-
-
-def test_only_neighbors_may_talk(bench, make):
-    b = ring(bench, make)
-    one = worker(b, 0)
-    for node in ("id2", "id4", "id1"):
-        check_peer(b.machine, one, node, "x")
-    with pytest.raises(Refused, match=r"worker.0 may not talk to node-3.*ring"):
-        check_peer(b.machine, one, "id3", "node-3")
-    b.say(one, Sent(one, "id3", "t", make.value("no")), Sent(one, "id2", "t", make.value("yes")))
-    three, two = worker(b, 2), worker(b, 1)
-    b.say(three, Receiving(three, "id1", "t"))
-    b.say(two, Receiving(two, "id1", "t"))
-    assert not read(b, ReadMessage(three, "id1", "t", 0)).ready
-    assert given_values(b, ReadMessage(two, "id1", "t", 0)) == ["yes"]
-    assert any("dropped" in sentence for sentence in b.sentences("ignored"))
-
-
-def test_a_broadcast_reaches_neighbors_only(bench, make):
-    b = ring(bench, make)
-    one = worker(b, 0)
-    b.say(one, Broadcasted(one, "t", make.value("hello")))
-    assert given_values(b, ReadBroadcast(worker(b, 3), "t")) == ["hello"]
-    assert not read(b, ReadBroadcast(worker(b, 2), "t")).ready
-
-
-def test_star_and_edges(bench, make):
-    networks = NetworkSpec("star", "star"), NetworkSpec("pairs", "edges", (("node-1", "id2"),))
-    b = bench(
-        make.task("hub", method="any", network="star"),
-        make.task("worker", network="star"),
-        make.task("pair", network="pairs"),
-        networks=networks,
-        nodes=3,
-    )
-    check_peer(b.machine, worker(b, 2), "id1", "node-1")
-    with pytest.raises(Refused):
-        check_peer(b.machine, worker(b, 2), "id2", "node-2")
-    pair = b.running("pair")
-    check_peer(b.machine, pair[1], "id1", "node-1")
-    with pytest.raises(Refused):
-        check_peer(b.machine, pair[0], "id3", "node-3")
-    never = read(b, ReadContributions(pair[0], 0, "barrier"))
-    assert never.error == "CollectiveError"
-    assert "add edges" in never.sentence
-    assert not read(b, ReadContributions(worker(b, 0), 0, "barrier")).error
-
-
-@pytest.mark.parametrize(
-    ("networks", "network", "words"),
-    [
-        ((), "ring", "which the swarm does not have (it has none)"),
-        ((NetworkSpec("r", "rng"),), "r", "use full, ring, star or edges"),
-        ((NetworkSpec("r", "ring"), NetworkSpec("r", "full")), "r", "described twice"),
-        ((NetworkSpec("r", "edges"),), "r", "give edges"),
-        ((NetworkSpec("r", "edges", (("a", "a"),)),), "r", "to itself"),
-    ],
-)
-def test_a_network_that_cannot_be_is_refused(make, networks, network, words):
-    spec = make.spec(make.task("worker", network=network), networks=networks)
-    assert any(words in flaw for flaw in flaws(spec))
-
-
 # What is kept, and for how long.
 
 
@@ -613,84 +541,3 @@ def test_however_often_attempts_fail_nothing_is_lost_or_comes_twice(bench, make,
         assert got[:sent] == [f"{who}:{n}" for n in range(sent)]
         assert len(got) == len(set(got))
     assert b.replayed().data == b.machine.data
-
-
-# More instances than places: each node has two.
-
-
-def begin(b, *indices):
-    for index in indices:
-        one = worker(b, index)
-        b.say(one, TaskStarted(one, b.now))
-
-
-def ask_with_nodes(b, request):
-    return answer(b.machine, request, lambda: tuple(b.nodes))
-
-
-@pytest.mark.parametrize("kind", ["barrier", "all_gather", "all_reduce", "reduce_scatter"])
-def test_who_is_queued_behind_those_that_wait_for_it_is_told_at_once(bench, make, kind):
-    b = bench(make.task("worker", replicas=5), nodes=2)
-    begin(b, 0, 1, 2, 3)
-    asked = ReadContributions(worker(b, 0), 0, kind)
-    contribute(b, make, 0, 1, 3, kind=kind)
-    assert not ask_with_nodes(b, asked).error, "worker.2 may yet end without that call"
-    contribute(b, make, 2, kind=kind)
-    never = ask_with_nodes(b, asked)
-    assert never.error == "CollectiveError"
-    assert never.sentence == (
-        f"{kind} can never end: worker.4 is queued on node-1 behind worker.0, worker.2, which wait "
-        "for them there (the node has 2 places for 3 of them); give 'worker' fewer replicas, or "
-        "its nodes more places (max_concurrent_tasks)."
-    )
-
-
-def test_all_but_the_first_wait_for_the_outcome_of_an_all_reduce(bench, make):
-    b = bench(make.task("worker", replicas=5), nodes=2)
-    begin(b, 0, 1, 2, 3)
-    contribute(b, make, 0, 1, 2, 3, kind="all_reduce", to=0)
-    asked = ReadContributions(worker(b, 1), 1, "all_reduce", ranks=(0,))
-    assert "worker.4 is queued on node-1" in ask_with_nodes(b, asked).sentence
-
-
-@pytest.mark.parametrize("kind", ["gather", "scatter"])
-def test_where_not_all_wait_for_all_a_place_comes_free(bench, make, kind):
-    b = bench(make.task("worker", replicas=5), nodes=2)
-    begin(b, 0, 1, 2, 3)
-    contribute(b, make, 0, 1, 2, 3, kind=kind)
-    assert not ask_with_nodes(b, ReadContributions(worker(b, 0), 0, kind)).error
-
-
-def test_who_has_a_place_and_is_starting_is_waited_for(bench, make):
-    b = bench(make.task("worker", replicas=4), nodes=2)
-    begin(b, 0, 1, 3)
-    contribute(b, make, 0, 1, 3, kind="barrier")
-    assert not ask_with_nodes(b, ReadContributions(worker(b, 0), 0, "barrier")).error
-
-
-def test_a_retry_that_has_contributed_before_is_not_missed(bench, make):
-    b = bench(make.task("worker", replicas=4, retries=1), nodes=2)
-    begin(b, 0, 1, 2, 3)
-    contribute(b, make, 0, 1, 2, kind="barrier")
-    b.end(worker(b, 1), "FAILED", "no")
-    asked = ReadContributions(worker(b, 0), 0, "barrier")
-    assert worker(b, 1).attempt == 1
-    assert not ask_with_nodes(b, asked).error
-    contribute(b, make, 3, kind="barrier")
-    assert ask_with_nodes(b, asked).ready
-
-
-def test_those_who_are_queued_are_named_to_users(bench, make):
-    b = bench(make.task("worker", replicas=5), nodes=2)
-    nodes = [b.nodes[0], make.view(2, assigned=1)]  # another swarm has a place there
-    begin(b, 0, 1, 2)
-    assert queued_behind(b.machine.data, lambda: nodes) == ""
-    contribute(b, make, 0, kind="barrier")
-    assert queued_behind(b.machine.data, lambda: nodes) == (
-        "worker.4 is queued on node-1, whose 2 places are taken, and others of 'worker' wait for "
-        "them (barrier); worker.3 is queued on node-2, whose 2 places are taken, and others of "
-        "'worker' wait for them (barrier)."
-    )
-    b.end(worker(b, 2))
-    begin(b, 3, 4)
-    assert queued_behind(b.machine.data, lambda: nodes) == ""
