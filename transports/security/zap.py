@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import zmq
 from zmq.utils import z85
@@ -168,6 +169,8 @@ class ZapServer:
                         self.proved_at = time.monotonic()
                         self._started.set()
         finally:
+            with suppress(zmq.ZMQError):  # it never was bound
+                handler.unbind(ENDPOINT)  # closing alone would free the name some time later
             for socket in (handler, prober):
                 socket.close()
 

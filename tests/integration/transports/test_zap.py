@@ -158,6 +158,13 @@ def test_a_context_has_one_handler(context, zap):
     again.stop()
 
 
+def test_the_next_handler_may_start_as_soon_as_one_has_stopped(context):
+    for _ in range(300):
+        server = ZapServer(context)
+        server.start()
+        server.stop()
+
+
 def test_a_domain_belongs_to_one_listener(zap):
     zap.register("home", Admission())
     for domain in ("home", ""):
