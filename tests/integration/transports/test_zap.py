@@ -159,7 +159,7 @@ def test_a_context_has_one_handler(context, zap):
 
 
 def test_the_next_handler_may_start_as_soon_as_one_has_stopped(context):
-    for _ in range(300):
+    for _ in range(2000):
         server = ZapServer(context)
         server.start()
         server.stop()
