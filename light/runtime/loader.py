@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta.light import wire
 from manta.light.errors import LightError
-from manta.light.runtime.sources import ONLY_AST, OwnLoader, Sources, compiled, leading_imports
+from manta.light.runtime.sources import OwnLoader, Sources, compiled, leading_imports, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -102,10 +102,10 @@ class _EntryLoader(OwnLoader):
 
 
 def _entry_code(data: bytes, file: str) -> CodeType:
-    tree: Any = compile(data, file, "exec", ONLY_AST, dont_inherit=True)
+    tree = parsed(data, file)
     for at, statement in enumerate(tree.body):
         if _binds_main(statement):
-            wrap: Any = compile(_WRAP, file, "exec", ONLY_AST, dont_inherit=True)
+            wrap = parsed(_WRAP, file)
             for node in (wrap.body[0], wrap.body[0].value):
                 node.lineno = node.end_lineno = statement.lineno
             tree.body.insert(at + 1, wrap.body[0])

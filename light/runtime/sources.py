@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType, ModuleType
 
-ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without importing ast
+_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without importing ast
+_TRIES = 10
 
 
 class Import(NamedTuple):
@@ -80,6 +81,18 @@ class Sources:
         return kept[1] if kept is not None and kept[0] == data else None
 
 
+def parsed(data: str | bytes, file: str) -> Any:
+    """The module's syntax tree, as `ast.parse` gives it."""
+    for _ in range(_TRIES - 1):
+        try:
+            return compile(data, file, "exec", _ONLY_AST, dont_inherit=True)
+        except SystemError:
+            # Before 3.11.8, threads that parse at the same time may disturb each other
+            # (https://github.com/python/cpython/issues/106905).
+            continue
+    return compile(data, file, "exec", _ONLY_AST, dont_inherit=True)
+
+
 def compiled(data: bytes, file: str) -> CodeType:
     code: CodeType = compile(data, file, "exec", dont_inherit=True)
     return code
@@ -134,7 +147,7 @@ class _Reader:
         self._read.add(file)
         try:
             with open(file, "rb") as source:
-                tree: Any = compile(source.read(), file, "exec", ONLY_AST, dont_inherit=True)
+                tree = parsed(source.read(), file)
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             return False
         for statement in tree.body:

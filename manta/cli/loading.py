@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType, NoneType
 from typing import Any, TypeVar, get_args, get_origin
 
+from manta.apis.compile.syntax import parse
 from manta.apis.errors import InvalidSwarm
 from manta.apis.swarm import Swarm, graph_of, schedule_of
 from manta.protocol.names import meant
@@ -105,10 +106,11 @@ def _load(path: Path, add: Callable[..., None]) -> ModuleType:
 def _package(path: Path) -> tuple[Path, str] | None:
     """Returns where the package of a file with relative imports lies, and its name in it."""
     try:
-        nodes = ast.walk(ast.parse(path.read_bytes()))
-        level = max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
-    except (OSError, SyntaxError, ValueError, RecursionError):
+        tree = parse(path.read_bytes())
+    except OSError:
         return None  # loading reports it
+    nodes = ast.walk(tree) if tree is not None else ()
+    level = max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
     if not level:
         return None
     names = [] if path.name == "__init__.py" else [path.stem]

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from manta.apis.compile.syntax import parse
 from manta.apis.errors import InvalidSwarm
 from manta.apis.task import Task
 from manta.protocol.names import meant
@@ -27,10 +28,9 @@ def check_class(task: Task, alias: str, source: Source) -> None:
     name = task.class_name
     if name is None:
         return
-    try:
-        tree = ast.parse(source.text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # the node says what is wrong
+    tree = parse(source.text)
+    if tree is None:
+        return
     bound = set(_bound(tree.body))
     for node in ast.walk(tree):
         if isinstance(node, ast.Global):

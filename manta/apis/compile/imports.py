@@ -16,8 +16,9 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
+from manta.apis.compile.syntax import parse
 from manta.protocol.spec import MAX_PACKAGE_BYTES
-from manta.transports.files import read_bounded
+from manta.transports.files import FileTooLarge, read_bounded
 
 _LOADERS = ("import_module", "__import__")
 
@@ -50,8 +51,10 @@ def imports(roots: Iterable[Path]) -> Imports:
 def names_in(file: Path) -> set[str]:
     """The top-level names that a file imports; none if it cannot be read, which packing says."""
     try:
-        tree = ast.parse(read_bounded(file, MAX_PACKAGE_BYTES))
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(read_bounded(file, MAX_PACKAGE_BYTES))
+    except (OSError, FileTooLarge):
+        return set()
+    if tree is None:
         return set()
     return {name.partition(".")[0] for node in ast.walk(tree) for name in _named(node)}
 

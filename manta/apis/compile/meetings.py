@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
+from manta.apis.compile.syntax import parse
+
 COLLECTIVES = ("barrier", "all_reduce", "all_gather", "reduce_scatter")
 """Those in which every instance waits for every other."""
 _ENTRIES = ("setup", "run", "execute")
@@ -17,10 +19,9 @@ _ENTRIES = ("setup", "run", "execute")
 
 def meets(source: str | bytes, class_name: str | None) -> str:
     """Returns the first collective in which all instances certainly meet, or nothing."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""  # the node says what is wrong
+    tree = parse(source)
+    if tree is None:
+        return ""
     worlds = _worlds(tree)
     for body in _first_code(tree, class_name):
         for call in _certain(body):
