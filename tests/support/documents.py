@@ -46,7 +46,7 @@ from manta.apis.errors import InvalidSwarm
 from manta.apis.swarm import Swarm
 from manta.cli.loading import load_swarm
 from manta.node import config
-from tests.support.lab import free_ports
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = {"python", "console", "toml", "json", "ini", "text"}

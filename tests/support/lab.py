@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from manta.apis.connect import profiles
+from tests.support.ports import free_ports
 
 
 def manta(
@@ -31,12 +30,6 @@ def manta(
         check=False,
         timeout=60,
     )
-
-
-def free_ports() -> list[int]:
-    with ExitStack() as stack:
-        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        return [each.getsockname()[1] for each in free]
 
 
 class Lab:

@@ -31,7 +31,8 @@ from manta.protocol.tokens import peek
 from manta.testing.clusters import client, running
 from manta.transports.security.keys import KeyPair
 from tests.support.children import Child
-from tests.support.lab import Lab, free_ports, manta
+from tests.support.lab import Lab, manta
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.timeout(120)
 

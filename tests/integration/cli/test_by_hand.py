@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from manta.apis.connect import profiles
 from manta.console.exit_codes import Exit
 from tests.support.children import Child
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,20 +25,12 @@ ROOT = Path(__file__).parents[3]
 HELLO = ROOT / "examples" / "hello" / "swarm.py"
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 class Terminal:
     """Commands in one home."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.nodes, self.users, self.bulk = free_ports(3)
+        self.nodes, self.users, self.bulk = free_ports()
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("MANTA_")},
             "MANTA_HOME": str(home),

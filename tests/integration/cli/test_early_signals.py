@@ -19,7 +19,7 @@ import pytest
 from manta.console import early
 from manta.console.exit_codes import Exit
 from tests.support.children import Child
-from tests.support.lab import free_ports
+from tests.support.ports import free_ports
 
 FIRST_LINE = """
 import os, signal, sys

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.lab import free_ports
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -15,6 +15,7 @@ from manta import Module
 from tests.integration.docker.conftest import DockerLab
 from tests.integration.node.conftest import wait_until
 from tests.support.engine import TestEngine, tool
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -54,9 +55,7 @@ class Registry:
 @pytest.fixture
 def registry(lab: DockerLab) -> Iterator[Registry]:
     folder = Path(tempfile.mkdtemp(prefix="manta-registry-"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     (folder / "config.yml").write_text(CONFIG.format(folder=folder, port=port))
     command = [tool("setpriv"), "--pdeathsig=KILL", tool("docker-registry"), "serve"]
     with (folder / "log").open("wb") as log:

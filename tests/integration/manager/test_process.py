@@ -45,6 +45,7 @@ from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, FakeNode, wait_until
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.keys import KeyPair
+from tests.support.ports import free_ports
 
 ROUNDS = 20
 SPEC = SwarmSpec(
@@ -157,11 +158,8 @@ def test_in_the_background_its_first_password_is_in_no_file(tmp_path: Path) -> N
         )
         return done.stdout
 
-    with ExitStack() as undo:
-        free = [undo.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        ports = [str(one.getsockname()[1]) for one in free]
     names = ("--node-port", "--user-port", "--bulk-port")
-    where = [part for pair in zip(names, ports, strict=True) for part in pair]
+    where = [str(part) for pair in zip(names, free_ports(), strict=True) for part in pair]
     out = manta("start", "--host", "127.0.0.1", *where, "--background")
     try:
         password = out.partition("the password ")[2].split()[0]
