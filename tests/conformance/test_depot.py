@@ -274,9 +274,8 @@ def test_memory_is_bounded_in_number_and_lets_go_of_descriptors():
 
 
 @linux_only
+@pytest.mark.parametrize("depot", ["memory", "memory of two", "file of two"], indirect=True)
 def test_what_is_let_go_is_not_pinned(depot):
-    if isinstance(depot, FileDepot):
-        pytest.skip("files are not pinned")
     depot.put(BLOB)
     depot.pin(DIGEST)
     assert not depot.let_go(DIGEST)

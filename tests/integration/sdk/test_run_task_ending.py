@@ -15,6 +15,7 @@ import pytest
 from manta.light import Task
 from manta.light.runtime import ending
 from manta.testing import run_task
+from tests.integration.light.test_endings import WAYS
 
 TOP = """
 import atexit, os, threading, time, weakref
@@ -31,16 +32,6 @@ class Deleted:
 executor = ThreadPoolExecutor(1)
 held = Plain()
 """
-WAYS = {
-    "a thread": "threading.Thread(target=write).start()",
-    "an executor": "executor.submit(write)",
-    "an executor's queue": "[executor.submit(time.sleep, 0.05) for _ in range(4)]\n"
-    "    executor.submit(write)",
-    "an exit handler": "atexit.register(write)",
-    "a finalizer": "weakref.finalize(held, write)",
-    "a method __del__": "globals()['kept'] = Deleted()",
-    "a cycle": "kept = Deleted()\n    kept.itself = kept",
-}
 
 
 @pytest.mark.parametrize("way", WAYS)
