@@ -140,7 +140,11 @@ def _outcome(
         from manta.console import completion  # noqa: F401, has the shells that click asks for
     try:
         interrupts.begin()
-        result = cli.main(arguments, prog_name=name, standalone_mode=False)
+        try:
+            result = cli.main(arguments, prog_name=name, standalone_mode=False)
+        except Exception:
+            interrupts.check_again()
+            raise
         code = result if isinstance(result, int) else Exit.OK
         sys.stdout.flush()
     except click.exceptions.Exit as exit_:

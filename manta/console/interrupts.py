@@ -94,6 +94,12 @@ class Interrupts:
             signal.setitimer(signal.ITIMER_REAL, _REPEAT)
             raise Interrupted(self._pending)
 
+    def check_again(self) -> None:
+        """Raise Interrupted if it was raised before: what fails afterwards may fail because of it,
+        as an import does that was cut short."""
+        if self._told and self._pending is not None:
+            raise Interrupted(self._pending)
+
     def _unraisable(self, unraisable: sys.UnraisableHookArgs, /) -> None:
         """No traceback where Python drops Interrupted, which is raised again."""
         if not isinstance(unraisable.exc_value, Interrupted):

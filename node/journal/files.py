@@ -88,6 +88,7 @@ class Journals:
         self._holds: dict[str, int] = {}
         self._due: float | None = None
         self._grown: Callable[[], object] = lambda: None
+        self._closed = False
         self._sends = False
         """Whether this daemon has begun to send."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,6 +132,8 @@ class Journals:
                 records.append(self._line(swarm, line))
             self._write(swarm.lines_file, records, swarm.line_records)
             swarm.lines.synced = swarm.lines.last
+            if self._closed:
+                swarm.lines_file.close()
             self._will_send(LINES_LINGER)
 
     def append_output(self, instance: Instance, output: Iterable[tuple[str, float, str]]) -> None:
@@ -336,8 +339,11 @@ class Journals:
                 del self._swarms[swarm_id]
 
     def close(self) -> None:
+        """What comes later, from threads that are still ending, is written and told after the next
+        start."""
         self.sync()
         with self._lock:
+            self._closed = True
             for swarm in self._swarms.values():
                 swarm.file.close()
                 swarm.lines_file.close()
@@ -368,6 +374,8 @@ class Journals:
         swarm.journal.append(entry, len(record))
         if swarm.file.stale:
             swarm.journal.entries.synced = number  # memory is all that it has
+        if self._closed:
+            swarm.file.close()
         expecting = bool(swarm.journal.open) and swarm.journal.entries.in_flight
         self._will_send(linger(entry, expecting=expecting), at_once=blob_of(entry) is not None)
         return number

@@ -10,6 +10,7 @@ import time
 import click
 import pytest
 
+from manta.console.commands import run
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
 
@@ -38,6 +39,24 @@ def test_an_interrupt_that_python_dropped_is_raised_again_and_not_printed(
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert printed == []
     assert sys.unraisablehook == printed.append
+
+
+@pytest.mark.parametrize("error", [ImportError("cut short"), KeyError("half"), SystemError("C")])
+def test_what_fails_because_of_an_interrupt_is_told_as_that(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except Interrupted:
+            raise error from None
+
+    with pytest.raises(SystemExit) as ended:
+        run(command, [], "command", lambda _: Exit.INTERNAL)
+    assert ended.value.code == Exit.TERMINATED
+    assert capsys.readouterr().err == "Terminated.\n"
 
 
 def test_what_must_be_done_as_a_whole_is_done_first() -> None:

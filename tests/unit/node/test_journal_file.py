@@ -89,6 +89,32 @@ def test_what_is_appended_is_sent_after_a_sync_and_survives_a_restart(make) -> N
     assert again.due() == []
 
 
+def test_what_comes_after_the_close_is_kept_and_leaves_no_file_open(make, tmp_path: Path) -> None:
+    """A container's last lines may, of a node that stops."""
+    journals = make()
+    journals.append(STARTED)
+    journals.close()
+    line, other = (
+        LogLine(I0, 1.0, "stdout", "late"),
+        LogLine(msgspec.structs.replace(I0, swarm_id="t"), 1.0, "stdout", "x"),
+    )
+    journals.append_lines("s", [line])
+    journals.append_lines("t", [other])
+    journals.append(ENDED)
+    held = [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    ]
+    assert [path for path in held if path.startswith(str(tmp_path))] == []
+    again = make()
+    assert again.due() == [
+        LogBatch("s", 1, (line,)),
+        JournalBatch("s", 1, (STARTED, ENDED)),
+        LogBatch("t", 1, (other,)),
+    ]
+
+
 def test_open_attempts_survive_cutting(make, monkeypatch) -> None:
     monkeypatch.setattr(journal_file, "COMPACT_AFTER", 0)
     journals = make()
