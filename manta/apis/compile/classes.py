@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 from manta.apis.compile.syntax import parse
 from manta.apis.errors import InvalidSwarm
@@ -12,11 +13,33 @@ from manta.apis.task import Task
 from manta.protocol.names import meant
 
 
-class Source(NamedTuple):
-    """What of a program runs first, and the words for where it is."""
+@dataclass(frozen=True)
+class Source:
+    """What of a program runs first, and the words for where it is.
+
+    It is looked at once, however many tasks share it.
+    """
 
     text: bytes | str
     where: str
+
+    @cached_property
+    def tree(self) -> ast.Module | None:
+        """None if it can't be parsed."""
+        return parse(self.text)
+
+    @cached_property
+    def bound(self) -> frozenset[str]:
+        """The names that it may bind."""
+        if self.tree is None:
+            return frozenset()
+        by_global = (
+            name
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Global)
+            for name in node.names
+        )
+        return frozenset((*_bound(self.tree.body), *by_global))
 
 
 _BINDING = ("globals", "locals", "vars", "exec", "setattr")
@@ -28,14 +51,8 @@ def check_class(task: Task, alias: str, source: Source) -> None:
     name = task.class_name
     if name is None:
         return
-    tree = parse(source.text)
-    if tree is None:
-        return
-    bound = set(_bound(tree.body))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Global):
-            bound.update(node.names)
-    if name in bound or bound & {"*", "__getattr__"}:
+    tree, bound = source.tree, source.bound
+    if tree is None or name in bound or bound & {"*", "__getattr__"}:
         return
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     there = f"it has {', '.join(classes)}" if classes else "it has no classes"

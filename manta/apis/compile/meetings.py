@@ -10,16 +10,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from manta.apis.compile.syntax import parse
-
 COLLECTIVES = ("barrier", "all_reduce", "all_gather", "reduce_scatter")
 """Those in which every instance waits for every other."""
 _ENTRIES = ("setup", "run", "execute")
 
 
-def meets(source: str | bytes, class_name: str | None) -> str:
-    """Returns the first collective in which all instances certainly meet, or nothing."""
-    tree = parse(source)
+def meets(tree: ast.Module | None, class_name: str | None) -> str:
+    """Returns the first collective in which all instances certainly meet, or nothing; None is the
+    tree of what can't be parsed."""
     if tree is None:
         return ""
     worlds = _worlds(tree)

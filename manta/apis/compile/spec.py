@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -154,11 +155,12 @@ def finish(prepared: Prepared, registered: Registered) -> Compiled:
     blobs: dict[str, Encoded] = {}
     notes: list[str] = []
     modules, names, versioned, sources = _modules(prepared, registered, blobs, notes)
+    meet = cache(lambda source, class_name: meets(source.tree, class_name))
     return Compiled(
         SwarmSpec(
             name=definition.name,
             tasks=tuple(
-                _task(vertex, names[vertex.task.module], sources.get(vertex.task.module))
+                _task(vertex, names[vertex.task.module], sources.get(vertex.task.module), meet)
                 for vertex in graph.vertices
             ),
             modules=modules,
@@ -217,6 +219,7 @@ def _modules(
     taken: set[str] = set()
     versioned: dict[ModuleSpec, None] = {}
     sources: dict[Module, Source] = {}
+    same: dict[Source, Source] = {}
     for module, source in prepared.sources.items():
         known = registered.get(source, "") if isinstance(source, Wanted) else ""
         if isinstance(known, Known):
@@ -233,7 +236,8 @@ def _modules(
             found = find_program(module, folders, known) if isinstance(source, Wanted) else source
             packed = package(module, found, folders)
             if packed is not None:
-                sources[module] = Source(packed.entry, _where(module, found))
+                made = Source(packed.entry, _where(module, found))
+                sources[module] = same.setdefault(made, made)
             written = _local(module, packed, blobs, notes)
             if written.version is not None:
                 versioned[written] = None
@@ -295,7 +299,12 @@ def _renamed(spec: ModuleSpec, name: str) -> ModuleSpec:
     return spec if spec.name == name else replace(spec, name=name)
 
 
-def _task(vertex: Vertex, module: str, source: Source | None) -> TaskSpec:
+def _task(
+    vertex: Vertex,
+    module: str,
+    source: Source | None,
+    meet: Callable[[Source, str | None], str],
+) -> TaskSpec:
     task = vertex.task
     if source is not None:
         check_class(task, vertex.alias, source)
@@ -324,7 +333,7 @@ def _task(vertex: Vertex, module: str, source: Source | None) -> TaskSpec:
         retries=task.retries,
         quorum=task.quorum,
         deadline=task.deadline,
-        meets=meets(source.text, task.class_name) if source is not None else "",
+        meets=meet(source, task.class_name) if source is not None else "",
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from manta.apis.compile import classes
 from manta.apis.compile.spec import compile_swarm
+from manta.apis.compile.syntax import parse
 from manta.apis.errors import InvalidSwarm
 from manta.apis.module import Module
 from manta.apis.swarm import Swarm, Task
@@ -69,3 +72,29 @@ def test_files_and_packages(tmp_path: Path) -> None:
         compile_swarm(of(str(file), "Nothing"))
     with pytest.raises(InvalidSwarm, match=r"trainer/__init__\.py \(it has no classes\)"):
         compile_swarm(of(str(package), "Nothing"))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one module", "equal modules"])
+def test_a_program_is_looked_at_once_however_many_tasks_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    parsed: list[object] = []
+
+    def counted(text: str | bytes) -> object:
+        parsed.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(classes, "parse", counted)
+    path = tmp_path / "w.py"
+    path.write_text("class W:\n    def run(self):\n        pass\n")
+
+    class Many(Swarm):
+        def execute(self) -> list[Any]:
+            module = Module(str(path))
+            return [
+                Task(module if shared else Module(str(path)), alias=f"t{i}", class_name="W")()
+                for i in range(20)
+            ]
+
+    assert len(compile_swarm(Many()).spec.tasks) == 20
+    assert len(parsed) == 1

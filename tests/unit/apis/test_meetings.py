@@ -7,12 +7,13 @@ import textwrap
 import pytest
 
 from manta.apis.compile.meetings import meets
+from manta.apis.compile.syntax import parse
 
 HEAD = "from manta.light import World, Task\n"
 
 
 def of(source: str, class_name: str | None = None) -> str:
-    return meets(HEAD + textwrap.dedent(source), class_name)
+    return meets(parse(HEAD + textwrap.dedent(source)), class_name)
 
 
 @pytest.mark.parametrize(
