@@ -97,6 +97,8 @@ class Usage:
     datagram."""
 
     def __init__(self) -> None:
+        self.is_on_node = False
+        """Whether this is the process of a task, which has been started by a node."""
         self.context: Context | None = None
         self.log_sink: int | None = None
 

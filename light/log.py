@@ -1,4 +1,4 @@
-"""What task code logs. Imported where a process becomes one of the user's, or when it first logs.
+"""What task code logs. Imported after `logging` in the process of a task: most never need it.
 
 Python's root logger keeps to what the user's code sets up. As long as that sets up nothing, records
 from INFO on reach the user: it is `logging.lastResort`, of which `basicConfig` and all else that
@@ -73,14 +73,13 @@ def _named(name: str) -> logging.Logger:
 
 _loggers = logging.Manager(logging.root)
 _loggers.setLoggerClass(_TaskLogger)
-_reaches_node = False
 
 
 def logger() -> logging.Logger:
     """The task's logger. On a node it passes all levels on, unless its user sets one; elsewhere
     it is a logger like others."""
     log = _named(NAME)
-    if _reaches_node and not any(isinstance(handler, NodeHandler) for handler in log.handlers):
+    if usage.is_on_node and not any(isinstance(handler, NodeHandler) for handler in log.handlers):
         log.addHandler(NodeHandler())
         log.propagate = False
         if log.level == logging.NOTSET:
@@ -88,10 +87,12 @@ def logger() -> logging.Logger:
     return log
 
 
-def reach_node() -> None:
-    """Has what is logged in this process reach the user; called before any of the user's code."""
-    global _reaches_node
-    _reaches_node = True
+def _reach_node() -> None:
+    """Has what is logged in this process reach the user."""
     last_resort: Any = NodeHandler()
     logging.lastResort = last_resort
     logging.root.setLevel(logging.INFO)
+
+
+if usage.is_on_node:
+    _reach_node()

@@ -162,8 +162,10 @@ class Ending:
         """Writes out all files that this attempt has opened: what its template holds is not in the
         collector's lists any more."""
         io: Any = sys.modules["io"]
-        kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
-        files = [item for item in gc.get_objects() if issubclass(type(item), kinds)]
+        written = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+        objects = gc.get_objects()
+        kinds = {kind for kind in set(map(type, objects)) if issubclass(kind, written)}
+        files = [item for item in objects if type(item) in kinds]
         for file in sorted(files, key=lambda file: not isinstance(file, io.TextIOWrapper)):
             call(partial(_flush, file))
 

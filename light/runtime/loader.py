@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
+from importlib.util import module_from_spec
 from os import listdir, makedirs, path, symlink
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +90,8 @@ def _awaited(value: Any) -> Any:
 class _EntryLoader(OwnLoader):
     """Compiles the entry from source with its main wrapped, which a cached one would lack."""
 
-    def __init__(self, name: str, file: str, sources: Sources, wrap: Callable[[Any], Main]) -> None:
-        super().__init__(name, file, sources)
-        self._wrap = wrap
-
     def compile(self, data: bytes, file: str) -> CodeType:
         return _entry_code(data, file)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__dict__["__manta_main__"] = self._wrap
-        super().exec_module(module)
 
 
 def _entry_code(data: bytes, file: str) -> CodeType:
@@ -183,6 +176,10 @@ class Program:
         self._come_first = False
         """Whether his files have to be looked for before libraries: one has the name of a library.
         The processes that a task starts have imported nothing that would be safe from it."""
+        self._path: list[str] = []
+        """What `sys.path` becomes in an attempt."""
+        self._spec: ModuleSpec | None = None
+        """The entry's; None before `stage`."""
 
     def prepare(self) -> None:
         """Does what can be done before any attempt, without running anything of the user's."""
@@ -195,6 +192,21 @@ class Program:
         self._hidden = stems - sys.modules.keys()
         self._come_first = any(_is_library(stem) for stem in stems - {self.stem})
         self.compile([self.file])
+
+    def stage(self) -> None:
+        """Does what an attempt would do before it runs anything of the user's. A template does this
+        when it has imported what it is going to, and so spares each attempt the time."""
+        self.prepare()
+        at = 0 if self._come_first else _end_of_path()
+        self._path = [*sys.path[:at], *self._folders, *sys.path[at:]]
+        if self.name != self.stem and self._links is not None:
+            self._path.append(self._links)
+        loader = _EntryLoader(self.name, self.file, self.sources)
+        spec = ModuleSpec(self.name, loader, origin=self.file, is_package=self.is_package)
+        spec.has_location = True
+        if self.is_package:
+            spec.submodule_search_locations = [path.dirname(self.file)]
+        self._spec = spec
 
     def found(self, name: str) -> None:
         """Told the name of a module that is imported. Once it is one that starts interpreters,
@@ -242,15 +254,18 @@ class Program:
 
         `imported` is called once its main() begins, or else once it is imported.
         """
-        self.prepare()
-        at = 0 if self._come_first else _end_of_path()
-        sys.path[at:at] = self._folders
-        if self.name != self.stem and self._links is not None:
-            sys.path.append(self._links)
-            for name in _STARTERS & sys.modules.keys():
-                self.found(name)
-        assert self._hidden is not None
-        if not self._hidden.isdisjoint(sys.modules):  # what packages import is not the user's yet
+        if self._spec is None:
+            self.stage()
+        assert self._hidden is not None and self._spec is not None
+        assert self._spec.loader is not None
+        sys.path[:] = self._path
+        if self.name != self.stem:
+            for name in _STARTERS:
+                if name in sys.modules:
+                    self.found(name)
+        # What packages import is not the user's yet. (Iterating over the names of all modules
+        # would copy the pages on which they lie.)
+        if any(name in sys.modules for name in self._hidden):
             for name in [name for name in sys.modules if name.partition(".")[0] in self._hidden]:
                 del sys.modules[name]
         sys.argv[:] = [self.file]
@@ -259,15 +274,10 @@ class Program:
             self.main = Main(function, imported)
             return self.main
 
-        loader = _EntryLoader(self.name, self.file, self.sources, wrap)
-        spec = ModuleSpec(self.name, loader, origin=self.file, is_package=self.is_package)
-        spec.has_location = True
-        if self.is_package:
-            spec.submodule_search_locations = [path.dirname(self.file)]
-        from importlib.util import module_from_spec
-
-        self.module = sys.modules[self.name] = module_from_spec(spec)
-        loader.exec_module(self.module)
+        # Not before: a template's objects are none of the collector's, at an attempt's end either.
+        self.module = sys.modules[self.name] = module_from_spec(self._spec)
+        self.module.__dict__["__manta_main__"] = wrap
+        self._spec.loader.exec_module(self.module)
         imported()
 
     def _import_namesakes(self, stems: set[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ try:  # hashlib would first load OpenSSL, which takes longer than all else in an
     from _blake2 import blake2b
 except ImportError:
     from hashlib import blake2b
+
+from manta.light.context import usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,7 +117,8 @@ the standard library, and of packages that many use, and how each is renewed."""
 
 
 class _Later:
-    """Finds these modules as they would be found without it, and seeds them once imported."""
+    """Finds modules as they would be found without it, and does once they are imported what they
+    need: random numbers are seeded, and what is logged reaches the user."""
 
     def __init__(self) -> None:
         self.brief: Brief | None = None
@@ -127,7 +131,8 @@ class _Later:
     ) -> ModuleSpec | None:
         if self.notice is not None:
             self.notice(name)
-        if name not in _SEEDERS or self.brief is None:
+        then = self._then(name)
+        if then is None:
             return None
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
@@ -136,19 +141,30 @@ class _Later:
             spec: ModuleSpec | None = find(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    seeding: Any = _Seeding(spec.loader, _SEEDERS[name], seed_of(self.brief))
-                    spec.loader = seeding
+                    loader: Any = _Loader(spec.loader, then)
+                    spec.loader = loader
                 return spec
         return None
 
+    def _then(self, name: str) -> Callable[[ModuleType], None] | None:
+        """What is to be done with a module of that name."""
+        if name == "logging" and usage.is_on_node:
+            return _reach_user
+        if self.brief is None or name not in _SEEDERS:
+            return None
+        return partial(_SEEDERS[name], number=seed_of(self.brief))
 
-class _Seeding:
-    """A loader that seeds what it has loaded; all else is left to the module's own loader."""
 
-    def __init__(self, loader: Any, seeder: Any, number: int) -> None:
+def _reach_user(logging: ModuleType) -> None:
+    __import__("manta.light.log")
+
+
+class _Loader:
+    """A loader that does something more; all else is left to the module's own loader."""
+
+    def __init__(self, loader: Any, then: Callable[[ModuleType], None]) -> None:
         self._loader = loader
-        self._seeder = seeder
-        self._number = number
+        self._then = then
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -161,4 +177,4 @@ class _Seeding:
         self._loader.exec_module(module)
         if module.__spec__ is not None:
             module.__spec__.loader = module.__loader__ = self._loader
-        _try(self._seeder, module, self._number)
+        _try(self._then, module)

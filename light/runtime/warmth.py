@@ -90,8 +90,8 @@ class Warmth:
 
     def new(self, noticed: list[Noticed]) -> list[Noticed]:
         """Those that there is a use in learning."""
-        known = self._passed_over | sys.modules.keys()
-        return [module for module in noticed if module.name not in known]
+        passed_over, imported = self._passed_over, sys.modules
+        return [at for at in noticed if at.name not in passed_over and at.name not in imported]
 
     def learn(self, noticed: list[Noticed]) -> Unsafe | None:
         for name, origin, environment in noticed:

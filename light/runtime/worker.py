@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TextIO
 
 import msgpack
 
-from manta.light.context import Brief
+from manta.light.context import Brief, usage
 from manta.light.runtime import ending, processes
 from manta.light.runtime.shared import Shared
 from manta.light.wire import MessageSocket
@@ -212,9 +212,9 @@ class _Template:
         sys.breakpointhook = _no_terminal
         sys.stdout = _stream(1)
         sys.stderr = _stream(2)
-        from manta.light.log import reach_node
-
-        reach_node()
+        usage.is_on_node = True
+        if "logging" in sys.modules:
+            import manta.light.log  # noqa: F401
         heed_sigterm()
         self._program.prepare()
         self._program.sources.install()
@@ -258,6 +258,7 @@ class _Template:
 
     def _be_ready(self) -> None:
         signal.alarm(0)
+        self._program.stage()
         self._flush()  # or every attempt would print what is left in the buffers
         gc.collect()
         gc.freeze()
