@@ -256,7 +256,8 @@ class Program:
         """
         if self._spec is None:
             self.stage()
-        assert self._hidden is not None and self._spec is not None
+        assert self._hidden is not None
+        assert self._spec is not None
         assert self._spec.loader is not None
         sys.path[:] = self._path
         if self.name != self.stem:
