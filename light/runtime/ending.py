@@ -56,6 +56,7 @@ class Ending:
         self._leave = leave
         self._doing = ""
         self._is_cut_off = self._is_last = False
+        self._patience = float("inf")
 
     def run(self, patience: float) -> None:
         """Does what is left to do. Called in the main thread."""
@@ -76,8 +77,12 @@ class Ending:
             return  # nothing more can be done for it
 
     def hurry(self, patience: float) -> None:
-        """Gives it so many seconds from now."""
-        signal.setitimer(signal.ITIMER_REAL, patience, _AGAIN)
+        """Gives it so many seconds from now, never more than before."""
+        self._patience = min(self._patience, patience)
+        given = None
+        while given != self._patience:  # or a signal's handler has just given it less
+            given = self._patience
+            signal.setitimer(signal.ITIMER_REAL, given, _AGAIN)
 
     def _on_alarm(self, number: int, frame: object) -> None:
         if not self._is_cut_off:
