@@ -26,6 +26,7 @@ from manta.transports.bulk.transfers import Statistics
 from manta.transports.errors import BulkError
 from manta.transports.security.keys import check_key
 from manta.transports.security.zap import ZapServer
+from manta.transports.zeromq.routing_ids import RoutingIds, new_context
 from manta.transports.zeromq.sockets import SocketFactory
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class CurveBulk:
         self.statistics = Statistics()
         self._depot = depot
         self._options = options or BulkOptions()
-        self._context: Context = zmq.Context(self._options.io_threads)
+        self._context: Context = new_context(self._options.io_threads)
         self._zap = ZapServer(self._context)
         self._factory = SocketFactory(
             self._context, keys, zap=self._zap, options=self._options.sockets
@@ -81,11 +82,12 @@ class CurveBulk:
             undo.callback(self._zap.unregister, domain)
             socket = self._factory.server(zmq.ROUTER, domain)
             undo.callback(socket.close, 0)
+            ids = RoutingIds.of(socket, self._context)
             bound = self._factory.bind(socket, address, fd=fd)
             undo.pop_all()
             send, options = partial(send_to, socket), self._options
             server = BulkServer(self._depot, admission, authorize, send, options, self.statistics)
-            listener = ServerSocket(socket, server)
+            listener = ServerSocket(socket, server, ids)
             self._listeners.append(listener)
 
         def serve() -> None:

@@ -90,11 +90,14 @@ class BulkServer:
 
     def received(
         self, route: bytes, key: str, message: BulkMessage, payload: Buffer | None, now: float
-    ) -> None:
-        """Handle a message. Raises RemoteProtocolError, for which the peer is to be dropped."""
+    ) -> bool:
+        """Handle a message; False from a peer that is not admitted any more.
+
+        Raises RemoteProtocolError, for which the peer is to be dropped.
+        """
         if self._admission.standing(key) is not Standing.KNOWN:
             self.drop(key)
-            return
+            return False
         peer = self._peers.get(key)
         if peer is None:
             peer = self._peers[key] = _Peer(key, self._options)
@@ -121,6 +124,7 @@ class BulkServer:
                     assert_never(message)
         finally:
             self._forget_if_idle(peer)
+        return True
 
     def tick(self, now: float) -> None:
         """Give up transfers whose peers have been silent for long or were denied."""

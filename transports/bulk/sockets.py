@@ -4,8 +4,8 @@ A dialled peer's socket lives as long as one connection: after a loss it is repl
 nothing queued for the old connection turns up on the new one. What to say and when to give
 up is for `BulkServer` and `BulkClient` to decide.
 
-libzmq cannot disconnect one peer of a ROUTER. The messages of a peer that is no longer
-admitted, or broke the protocol, are dropped unread, and nothing more is sent to it.
+A peer that is no longer admitted, or broke the protocol, loses its connection with the message
+that shows it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from manta.transports.bulk.transfers import Statistics
 from manta.transports.bulk.wire import unpack
 from manta.transports.errors import BulkError, DownReason, RemoteProtocolError, TransportError
 from manta.transports.zeromq.sockets import SocketFactory, parse_event
+from manta.transports.zeromq.tcp import connection_of
 
 if TYPE_CHECKING:
     from manta.transports.blobs.interface import Depot
     from manta.transports.bulk.wire import BulkMessage
     from manta.transports.interface import Buffer
+    from manta.transports.zeromq.routing_ids import RoutingIds
     from manta.transports.zeromq.sockets import Socket
 
 _log = logging.getLogger(__name__)
@@ -48,12 +50,19 @@ def send_to(socket: Socket, route: bytes, frames: list[Buffer]) -> bool:
     return True
 
 
+def cut(route: zmq.Frame) -> None:
+    """Ends the connection that a frame came on."""
+    if (connection := connection_of(route)) is not None:
+        connection.kill()
+
+
 class ServerSocket:
     """A ROUTER and the server behind it. Lives on the loop's thread."""
 
-    def __init__(self, socket: Socket, server: BulkServer) -> None:
+    def __init__(self, socket: Socket, server: BulkServer, ids: RoutingIds) -> None:
         self._socket = socket
         self._server = server
+        self._ids = ids
 
     def read(self) -> None:
         for _ in range(_BURST):
@@ -63,11 +72,15 @@ class ServerSocket:
                 return
             key = str(frames[0].get("User-Id")) if frames else ""
             try:
+                if not self._ids.gave(route.bytes):
+                    raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
                 message, payload = _split(frames)
-                self._server.received(route.bytes, key, message, payload, time.monotonic())
+                if not self._server.received(route.bytes, key, message, payload, time.monotonic()):
+                    cut(route)
             except RemoteProtocolError as error:
-                _log.warning("dropped the transfers of the peer %s: %s", key, error)
+                _log.warning("the peer %s loses its connection and its transfers: %s", key, error)
                 self._server.drop(key)
+                cut(route)
             except Exception:
                 self._server.drop(key)
                 raise

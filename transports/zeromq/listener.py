@@ -31,8 +31,9 @@ from manta.transports.zeromq.links import (
     readable,
     send_part,
 )
+from manta.transports.zeromq.routing_ids import RoutingIds
 from manta.transports.zeromq.sockets import parse_event
-from manta.transports.zeromq.tcp import TcpConnection
+from manta.transports.zeromq.tcp import TcpConnection, connection_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,6 +195,7 @@ class ZmqListener(LockedSocket):
         self._zap.register(self._domain, self._admission)
         try:
             self.socket = self._factory.server(zmq.ROUTER, self._domain)
+            self._ids = RoutingIds.of(self.socket, self._factory.context)
             self._monitor = self.socket.get_monitor_socket(_MONITORED)
             self._monitor.linger = 0
             self.address = self._factory.bind(self.socket, address, fd=fd)
@@ -303,7 +305,7 @@ class ZmqListener(LockedSocket):
         """Handle a message on a connection that has no link, or no longer has one."""
         if routing_id in self._closing:
             return
-        tcp = _tcp_of(parts[0])
+        tcp = connection_of(parts[0])
         if denied or not key:
             if tcp is not None:
                 tcp.kill()
@@ -321,8 +323,7 @@ class ZmqListener(LockedSocket):
     ) -> None:
         """Open a link if the message is a HELLO. Raises RemoteProtocolError."""
         if head.kind == Kind.HELLO:
-            if len(routing_id) != 5 or routing_id[0] != 0 or routing_id in self._links:
-                # Only ids that this ROUTER generated are unique.
+            if not self._ids.gave(routing_id) or routing_id in self._links:
                 raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
             hello = frames.decode_hello(head)
             link = AcceptedLink(self, routing_id, key, tcp)
@@ -381,11 +382,3 @@ class ZmqListener(LockedSocket):
                 self._monitor = None
             socket.close(linger)
         self._zap.unregister(self._domain)
-
-
-def _tcp_of(name: zmq.Frame) -> TcpConnection | None:
-    try:
-        fd = int(name.get(zmq.SRCFD))
-    except zmq.ZMQError:
-        return None
-    return TcpConnection.of(fd) if fd >= 0 else None

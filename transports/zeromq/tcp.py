@@ -13,6 +13,8 @@ import struct
 from contextlib import suppress
 from typing import NamedTuple
 
+import zmq
+
 _RECEIVED = struct.Struct("=Q")
 _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info (linux/tcp.h), since Linux 4.1
 
@@ -63,6 +65,15 @@ class TcpConnection(NamedTuple):
         with suppress(OSError):
             return _copy(self.fd)
         return None
+
+
+def connection_of(frame: zmq.Frame) -> TcpConnection | None:
+    """That on which the frame came; None if there is none any more."""
+    try:
+        fd = int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
+    return TcpConnection.of(fd) if fd >= 0 else None
 
 
 def received_by(connection: socket.socket) -> int | None:

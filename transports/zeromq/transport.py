@@ -9,8 +9,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import zmq
-
 from manta.transports.addresses import split_address
 from manta.transports.errors import LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
@@ -19,6 +17,7 @@ from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.io_thread import IoThread
 from manta.transports.zeromq.links import LinkOptions
 from manta.transports.zeromq.listener import ZmqListener
+from manta.transports.zeromq.routing_ids import new_context
 from manta.transports.zeromq.sockets import NEVER, SocketFactory, SocketOptions
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class ZmqTransport:
     ) -> None:
         self.public_key = keys.public
         self._options = options or LinkOptions()
-        self._context: Context = zmq.Context()
+        self._context: Context = new_context()
         self._zap = ZapServer(self._context)
         self._zap_started = False
         limits = self._options.limits
