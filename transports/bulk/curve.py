@@ -56,6 +56,7 @@ class CurveBulk:
         )
         self._loop = BulkLoop(self._context, self._zap.stop)
         self._listeners: list[ServerSocket] = []
+        self._unwatch: list[Callable[[], None]] = []
         self._changing = threading.Lock()
         self._started = False
         self._closed = False
@@ -83,18 +84,17 @@ class CurveBulk:
             socket = self._factory.server(zmq.ROUTER, domain)
             undo.callback(socket.close, 0)
             ids = RoutingIds.of(socket, self._context)
+            monitor = socket.get_monitor_socket(zmq.EVENT_ACCEPTED)
+            undo.callback(monitor.close, 0)
+            undo.callback(socket.disable_monitor)
             bound = self._factory.bind(socket, address, fd=fd)
             undo.pop_all()
             send, options = partial(send_to, socket), self._options
             server = BulkServer(self._depot, admission, authorize, send, options, self.statistics)
-            listener = ServerSocket(socket, server, ids)
+            listener = ServerSocket(socket, monitor, server, ids, admission, options)
             self._listeners.append(listener)
-
-        def serve() -> None:
-            self._loop.members.append(listener)
-            self._loop.watch(socket, listener.read)
-
-        self._loop.call(serve)
+            self._unwatch.append(admission.watch(listener.cut))
+        self._loop.call(partial(listener.watched_by, self._loop))
         return bound
 
     def dial(self, address: str, server_key: str) -> BulkPeer:
@@ -116,6 +116,8 @@ class CurveBulk:
         """Idempotent; what is in progress raises BulkError."""
         with self._changing:
             started, self._closed = self._started and not self._closed, True
+            while self._unwatch:
+                self._unwatch.pop()()
         if started:
             self._loop.stop()
         else:

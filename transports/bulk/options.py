@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from manta.transports.bulk.wire import MAX_CHUNK
+from manta.transports.bulk.wire import MAX_CHUNK, MAX_HEADER
+from manta.transports.zeromq.connections import IntakeOptions
+from manta.transports.zeromq.intake import FRAME, Bounds
 from manta.transports.zeromq.sockets import SocketOptions
 
 Operation = Literal["push", "fetch"]
@@ -23,12 +25,32 @@ class BulkOptions:
     max_opened: int = 16  # transfers opened at one peer; the others wait here
     repeat_after: float = 5.0  # of silence, a request is repeated
     idle: float = 60.0  # of silence, a transfer or a connection is given up
+    first: float = 5.0  # after its handshake, in which a connection must bring a message
+    message: float = 60.0  # in which a message that began must end
+    total: int = 256 * MIB  # that zmq may hold of all peers together
     backoff: float = 0.1  # before the second attempt to connect, doubled each time
     backoff_max: float = 2.0
     io_threads: int = 2
     sockets: SocketOptions = field(
         default_factory=lambda: SocketOptions(linger=500, frame_bytes=MAX_CHUNK, reconnect=-1)
     )
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a peer may have on its way."""
+        message = MAX_HEADER + MAX_CHUNK + 2 * FRAME + MIB // 4
+        return Bounds(self.peer_budget + 2 * MIB, message, self.message)
+
+    @property
+    def intake(self) -> IntakeOptions:
+        """What the peers of a listener may have on their way."""
+        return IntakeOptions(
+            self.bounds,
+            patience=self.sockets.handshake / 1000 + self.first,
+            first=self.first,
+            silence=2 * self.idle,  # the dialling side hangs up first: what it awaits, it repeats
+            total=self.total,
+        )
 
     def window_of(self, size: int) -> int:
         """The window of a blob's transfer."""

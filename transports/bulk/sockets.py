@@ -4,12 +4,13 @@ A dialled peer's socket lives as long as one connection: after a loss it is repl
 nothing queued for the old connection turns up on the new one. What to say and when to give
 up is for `BulkServer` and `BulkClient` to decide.
 
-A peer that is no longer admitted, or broke the protocol, loses its connection with the message
-that shows it.
+A peer that is no longer admitted loses its connections at once, and one that broke the protocol
+with what shows it: a message, or too much of one that has no end (`zeromq.intake`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -25,18 +26,23 @@ from manta.transports.bulk.server import BulkServer
 from manta.transports.bulk.transfers import Statistics
 from manta.transports.bulk.wire import unpack
 from manta.transports.errors import BulkError, DownReason, RemoteProtocolError, TransportError
+from manta.transports.zeromq.connections import Connections, Lookout
+from manta.transports.zeromq.intake import Intake, wire_bytes
+from manta.transports.zeromq.links import readable, receive_parts
 from manta.transports.zeromq.sockets import SocketFactory, parse_event
-from manta.transports.zeromq.tcp import connection_of
+from manta.transports.zeromq.tcp import TcpConnection
 
 if TYPE_CHECKING:
     from manta.transports.blobs.interface import Depot
     from manta.transports.bulk.wire import BulkMessage
     from manta.transports.interface import Buffer
+    from manta.transports.security.admission import Admission
     from manta.transports.zeromq.routing_ids import RoutingIds
     from manta.transports.zeromq.sockets import Socket
 
 _log = logging.getLogger(__name__)
 _BURST = 64  # messages read from one socket before the others have their turn
+_PARTS = 2  # of a message
 
 
 def send_to(socket: Socket, route: bytes, frames: list[Buffer]) -> bool:
@@ -50,51 +56,97 @@ def send_to(socket: Socket, route: bytes, frames: list[Buffer]) -> bool:
     return True
 
 
-def cut(route: zmq.Frame) -> None:
-    """Ends the connection that a frame came on."""
-    if (connection := connection_of(route)) is not None:
-        connection.kill()
-
-
 class ServerSocket:
-    """A ROUTER and the server behind it. Lives on the loop's thread."""
+    """A ROUTER and the server behind it. Lives on the loop's thread, but for `cut`."""
 
-    def __init__(self, socket: Socket, server: BulkServer, ids: RoutingIds) -> None:
+    def __init__(
+        self,
+        socket: Socket,
+        monitor: Socket,
+        server: BulkServer,
+        ids: RoutingIds,
+        admission: Admission,
+        options: BulkOptions,
+    ) -> None:
+        """`monitor` tells which connections `socket` accepts."""
         self._socket = socket
+        self._monitor = monitor
         self._server = server
         self._ids = ids
+        self._admission = admission
+        self._connections = Connections(admission, options.intake)
+        self._lookout = Lookout()
 
-    def read(self) -> None:
-        for _ in range(_BURST):
-            try:
-                route, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            key = str(frames[0].get("User-Id")) if frames else ""
-            try:
-                if not self._ids.gave(route.bytes):
-                    raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
-                message, payload = _split(frames)
-                if not self._server.received(route.bytes, key, message, payload, time.monotonic()):
-                    cut(route)
-            except RemoteProtocolError as error:
-                _log.warning("the peer %s loses its connection and its transfers: %s", key, error)
-                self._server.drop(key)
-                cut(route)
-            except Exception:
-                self._server.drop(key)
-                raise
+    def watched_by(self, loop: BulkLoop) -> None:
+        loop.members.append(self)
+        loop.watch(self._socket, self._read)
+        loop.watch(self._monitor, self._observe)
+
+    def cut(self, key: str) -> None:
+        """End a peer's connections at once; from any thread."""
+        for connection in self._connections.of_key(key):
+            connection.tcp.kill()
 
     def close(self) -> None:
         self._server.close()
+        self._socket.disable_monitor()
+        self._monitor.close(0)
         self._socket.close()
 
     @property
     def busy(self) -> bool:
-        return self._server.busy
+        return self._server.busy or bool(self._connections)
 
     def tick(self, now: float) -> None:
         self._server.tick(now)
+        passed = self._lookout.passed(now)
+        if passed is not None:
+            for one, why in self._connections.look(passed, lambda: not readable(self._socket)):
+                self._refuse(one.key, why)
+                one.tcp.kill()
+
+    def _observe(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                _, fd = parse_event(self._monitor.recv_multipart(zmq.NOBLOCK))
+                self._connections.accepted(fd)
+
+    def _read(self) -> None:
+        for _ in range(_BURST):
+            try:
+                route, *frames = receive_parts(self._socket, 2 + _PARTS)
+            except zmq.Again:
+                return
+            self._received(route, frames)
+
+    def _received(self, route: zmq.Frame, frames: list[zmq.Frame]) -> None:
+        connection = self._connections.of(route)
+        key = str(frames[0].get("User-Id")) if frames else ""
+        served = False
+        try:
+            if not self._ids.gave(route.bytes):
+                raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
+            if connection is not None:
+                if not self._connections.heard(connection, key):
+                    raise RemoteProtocolError("it said too much before its first message")
+                connection.intake.read += wire_bytes(map(len, frames))
+            message, payload = _split(frames)
+            now = time.monotonic()
+            served = self._server.received(route.bytes, key, message, payload, now)
+        except RemoteProtocolError as error:
+            self._refuse(key, str(error))
+        except Exception:
+            self._server.drop(key)
+            raise
+        finally:
+            if not served and connection is not None:
+                connection.tcp.kill()
+
+    def _refuse(self, key: str, why: str) -> None:
+        if key:
+            _log.warning("the peer %s loses its connection and its transfers: %s", key, why)
+            self._admission.offended(key)
+            self._server.drop(key)
 
 
 class ClientSocket:
@@ -118,6 +170,9 @@ class ClientSocket:
         self._options = options
         self._socket: Socket | None = None
         self._monitor: Socket | None = None
+        self._tcp: TcpConnection | None = None
+        self._intake = Intake()
+        self._lookout = Lookout()
         self._resolving = False
         self._closed = False
         self._failures = 0
@@ -149,6 +204,7 @@ class ClientSocket:
             self._loop.members.remove(self)
         elif now >= self._used_at + self._options.idle:
             self._lose(DownReason.CLOSED)
+        self._look(now)
 
     def close(self) -> None:
         """Idempotent."""
@@ -173,6 +229,7 @@ class ClientSocket:
             self._lose(DownReason.UNREACHABLE)
 
     def _open(self, host: str) -> None:
+        self._intake = Intake()
         self._socket = self._factory.client(zmq.DEALER, self._server_key)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ALL)
         self._loop.watch(self._monitor, self._observe)
@@ -183,9 +240,23 @@ class ClientSocket:
             _log.warning("%s", error)
             self._lose(DownReason.UNREACHABLE)
 
+    def _look(self, now: float) -> None:
+        """Leave a server that sends too much, or too slowly."""
+        passed = self._lookout.passed(now)
+        traffic = self._tcp.traffic() if self._tcp is not None else None
+        if passed is None or traffic is None or self._socket is None:
+            return
+        self._intake.look(*traffic, drained=not readable(self._socket), passed=passed)
+        if why := self._intake.breach(self._options.bounds):
+            self._refuse(RemoteProtocolError(f"the server {self.client.address} sent {why}"))
+
+    def _refuse(self, error: RemoteProtocolError) -> None:
+        self._lose(DownReason.PROTOCOL)
+        self.client.fail(error)
+
     def _disconnect(self) -> None:
         socket, monitor = self._socket, self._monitor
-        self._socket = self._monitor = None
+        self._socket = self._monitor = self._tcp = None
         if socket is not None and monitor is not None:
             self._loop.forget(socket)
             self._loop.forget(monitor)
@@ -207,7 +278,9 @@ class ClientSocket:
                 kind, value = parse_event(self._monitor.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 return
-            if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if kind == zmq.EVENT_CONNECTED:
+                self._tcp = TcpConnection.of(value)
+            elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._failures = 0
                 self.client.connected()
             elif kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -223,15 +296,15 @@ class ClientSocket:
             if self._socket is None:
                 return False
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                frames = receive_parts(self._socket, 1 + _PARTS)
             except zmq.Again:
                 return False
+            self._intake.read += wire_bytes(map(len, frames))
             try:
                 message, payload = _split(frames)
                 self.client.received(message, payload, time.monotonic())
             except RemoteProtocolError as error:
-                self._lose(DownReason.PROTOCOL)
-                self.client.fail(error)
+                self._refuse(error)
                 return False
         return True
 
@@ -247,6 +320,6 @@ _LOST: dict[int, DownReason] = {
 
 def _split(frames: list[zmq.Frame]) -> tuple[BulkMessage, Buffer | None]:
     """The message, and a chunk's bytes. Raises RemoteProtocolError."""
-    if not 1 <= len(frames) <= 2:
+    if not 1 <= len(frames) <= _PARTS:
         raise RemoteProtocolError(f"a bulk message of {len(frames)} frames")
     return unpack(frames[0].buffer), frames[1].buffer if len(frames) == 2 else None

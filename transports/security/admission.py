@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from manta.transports.security.offences import Offences
+
 
 class Decision(Enum):
     """The answer to a handshake."""
@@ -80,6 +82,8 @@ class Admission:
         self._bucket = TokenBucket(guest_rate, guest_burst)
         self._clock = clock
         self._writing = threading.Lock()
+        self._watchers: list[Callable[[str], object]] = []
+        self._offences = Offences()
 
     def allow(self, key: str) -> None:
         """Make a key known; lifts a denial."""
@@ -92,18 +96,41 @@ class Admission:
         with self._writing:
             old = self._snapshot
             self._snapshot = _Snapshot(old.known - {key}, old.denied - {key})
+        self._tell_withdrawn(old)
 
     def deny(self, key: str) -> None:
         """Refuse a key, also as a guest. `Listener.cut` ends its links as well."""
         with self._writing:
             old = self._snapshot
             self._snapshot = _Snapshot(old.known - {key}, old.denied | {key})
+        self._tell_withdrawn(old)
 
     def replace_known(self, keys: Iterable[str]) -> None:
         """Replace the set of known keys, atomically; denials remain."""
         with self._writing:
             old = self._snapshot
             self._snapshot = replace(old, known=frozenset(keys) - old.denied)
+        self._tell_withdrawn(old)
+
+    def watch(self, withdrawn: Callable[[str], object]) -> Callable[[], None]:
+        """Have each key that ceases to be known told, before the call that did it returns.
+
+        Returns what ends that.
+        """
+        with self._writing:
+            self._watchers = [*self._watchers, withdrawn]
+
+        def unwatch() -> None:
+            with self._writing:
+                self._watchers = [one for one in self._watchers if one != withdrawn]
+
+        return unwatch
+
+    def _tell_withdrawn(self, old: _Snapshot) -> None:
+        for key in old.known - self._snapshot.known:
+            self._offences.forget(key)
+            for withdrawn in self._watchers:
+                withdrawn(key)
 
     def standing(self, key: str) -> Standing:
         snapshot = self._snapshot
@@ -120,11 +147,17 @@ class Admission:
             return True
         return not self._guests and key not in snapshot.known
 
+    def offended(self, key: str) -> None:
+        """The peer broke the protocol. A known one that does so often has to wait."""
+        if self.standing(key) is Standing.KNOWN:
+            self._offences.note(key, self._clock())
+
     def decide(self, key: str) -> Decision:
         """Answer a handshake. A guest's takes a token: call it once for each."""
         standing = self.standing(key)
         if standing is Standing.KNOWN:
-            return Decision.ALLOW
+            often = self._offences.too_many(key, self._clock())
+            return Decision.BUSY if often else Decision.ALLOW
         if standing is Standing.DENIED:
             return Decision.DENY
         with self._writing:

@@ -21,7 +21,7 @@ import zmq
 from manta.transports import frames
 from manta.transports.addresses import join_address, resolve_later, split_address
 from manta.transports.errors import DownReason, RemoteProtocolError
-from manta.transports.frames import Bye, Kind
+from manta.transports.frames import Bye, Kind, Limits
 from manta.transports.zeromq.attempts import (
     GREETING_AFTER,
     PATIENCE,
@@ -30,6 +30,7 @@ from manta.transports.zeromq.attempts import (
     Event,
     backoff,
 )
+from manta.transports.zeromq.intake import wire_bytes
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
@@ -134,7 +135,7 @@ class DialledLink(ZmqLink):
             return
         self._reset()
         self.tcp = None
-        dealer = _Dealer(self._io, self._lock, self, host, self._port)
+        dealer = _Dealer(self._io, self._lock, self._options.limits, self, host, self._port)
         try:
             dealer.open(self._factory)
         except zmq.ZMQError as error:
@@ -169,6 +170,7 @@ class DialledLink(ZmqLink):
         """Handle a message from the server."""
         if self._ended or dealer is not self._dealer:
             return
+        self.intake.read += wire_bytes(map(len, parts))
         if len(parts) == 1 and self.state is None and self._take_single(parts[0].bytes):
             return
         try:
@@ -191,6 +193,15 @@ class DialledLink(ZmqLink):
                 raise RemoteProtocolError("a message before HELLO")
         except RemoteProtocolError as error:
             self._violated(error)
+
+    def look(self, passed: float) -> None:
+        """Leave a server that sends too much, or too slowly."""
+        traffic = self.tcp.traffic() if self.tcp is not None else None
+        if traffic is None or self._dealer is None:
+            return
+        self.intake.look(*traffic, drained=self._dealer.drained(), passed=passed)
+        if why := self.intake.breach(self._options.bounds):
+            self.breached(why)
 
     def _on_bye(self, reason: Bye) -> None:
         if reason is Bye.PROTOCOL:
@@ -251,9 +262,15 @@ class _Dealer(LockedSocket):
     """One attempt to connect: a DEALER and its monitor."""
 
     def __init__(
-        self, io: IoThread, lock: threading.Lock, link: DialledLink, host: str, port: int
+        self,
+        io: IoThread,
+        lock: threading.Lock,
+        limits: Limits,
+        link: DialledLink,
+        host: str,
+        port: int,
     ) -> None:
-        super().__init__(io, lock)
+        super().__init__(io, lock, limits)
         self.attempt = Attempt()
         self._link = link
         self._monitor: Socket | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -27,12 +28,13 @@ from manta.transports.errors import (
     VersionMismatch,
 )
 from manta.transports.frames import Bye, Head, Hello, Kind, Limits
-from manta.transports.zeromq.tcp import Progress, TcpConnection
+from manta.transports.zeromq.intake import FRAME, Bounds, Intake
 
 if TYPE_CHECKING:
     from manta.transports.interface import Buffer, LinkHandler, Message
     from manta.transports.zeromq.io_thread import IoThread
     from manta.transports.zeromq.sockets import Socket
+    from manta.transports.zeromq.tcp import TcpConnection
 
 NOBLOCK = int(zmq.NOBLOCK)
 EVENTS = int(zmq.EVENTS)
@@ -42,7 +44,10 @@ SINGLE_COST = frames.cost([0])
 BYE, DATA = int(Kind.BYE), int(Kind.DATA)
 COPY_BELOW = 65536  # bytes; larger parts are views of zmq's memory
 BATCH = 256  # messages of one socket before the other sockets have their turn
+BATCH_TIME = 0.05  # seconds; large messages take longer
 FLUSH_INTERVAL = 0.005  # seconds; zmq does not tell when a ROUTER's peer has room again
+_MOVING = 1024  # bytes from tick to tick; zmq's own heartbeats, which prove nothing, are fewer
+_KIB, _MIB = 1 << 10, 1 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +61,20 @@ class LinkOptions:
     heartbeat: float = 1.0  # of silence from the peer, a PING is sent
     silence: float = 5.0  # of silence, the peer is given up
     hello: float = 5.0  # in which a new peer must send HELLO
+    message: float = 120.0  # in which a message that began must end
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat < self.silence:
             raise ValueError("heartbeat must be positive and shorter than silence")
         if self.window < 2 * self.limits.message_bytes:
             raise ValueError("the window must hold two of the largest messages")
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a peer may have on its way."""
+        limits = self.limits
+        heads = (FRAME + 4) * (limits.parts + 1)
+        return Bounds(self.window + _MIB, limits.message_bytes + heads + 256 * _KIB, self.message)
 
 
 def readable(socket: Socket) -> bool:
@@ -77,9 +90,10 @@ def fd_of(socket: Socket) -> int:
 class LockedSocket:
     """A zmq socket that any thread sends on, under the lock, and the I/O thread reads."""
 
-    def __init__(self, io: IoThread, lock: threading.Lock) -> None:
+    def __init__(self, io: IoThread, lock: threading.Lock, limits: Limits) -> None:
         self.io = io
         self.lock = lock
+        self.most_parts = limits.parts + 3  # routing id, head, and one that is too many
         self.socket: Socket | None = None
         self.draining = False
 
@@ -90,8 +104,11 @@ class LockedSocket:
     def drain(self) -> None:
         """Read what has arrived; on the I/O thread."""
         lock = self.lock
+        until = time.monotonic() + BATCH_TIME
         try:
             for _ in range(BATCH):
+                if time.monotonic() > until:
+                    break
                 with lock:
                     socket = self.socket
                     if socket is None:
@@ -99,7 +116,7 @@ class LockedSocket:
                     self.draining = bool(socket.get(EVENTS) & POLLIN)  # type: ignore[operator]
                     if not self.draining:
                         return
-                    parts = receive_parts(socket)
+                    parts = receive_parts(socket, self.most_parts)
                 self.arrived(parts)
         except BaseException:
             self.io.call(self.drain)  # whatever failed, the next message must be read
@@ -112,6 +129,15 @@ class LockedSocket:
             self.drain()
             if not self.draining:
                 return
+
+    def drained(self) -> bool:
+        """Was every message read that has arrived? On the I/O thread."""
+        with self.lock:
+            if self.socket is None or not readable(self.socket):
+                return True
+            if not self.draining:
+                self.io.call(self.drain)
+            return False
 
     def sent(self) -> None:
         """Call it, with the lock, after each send, which may have cleared the descriptor.
@@ -126,13 +152,15 @@ class LockedSocket:
 send_part: Callable[[Socket, Buffer, int], object] = BackendSocket.send
 
 
-def receive_parts(socket: Socket) -> list[zmq.Frame]:
-    """A whole message, which has arrived."""
+def receive_parts(socket: Socket, most: int) -> list[zmq.Frame]:
+    """A whole message, which has arrived; of its parts no more than `most`, which is too many."""
     part = socket.recv(NOBLOCK, copy=False)
     parts = [part]
-    while part.more:
+    while part.more and len(parts) < most:
         part = socket.recv(NOBLOCK, copy=False)
         parts.append(part)
+    while part.more:
+        part = socket.recv(NOBLOCK, copy=False)
     return parts
 
 
@@ -172,6 +200,7 @@ class ZmqLink(ABC):
         self._backlog: deque[list[Buffer]] = deque()
         self._flushing = False
         self.tcp: TcpConnection | None = None  # None while not known
+        self.intake = Intake()
         self.peer_version = ""
         self._reset()
 
@@ -186,7 +215,8 @@ class ZmqLink(ABC):
         self._reported = 0
         self._heard = True
         self._silent_for = 0.0
-        self._progress = Progress(2 * self._options.limits.message_bytes + 1024 * 1024)
+        self._seen: int | None = None  # bytes received when this was last looked at
+        self.intake = Intake()
         self._backlog.clear()
 
     def __repr__(self) -> str:
@@ -338,20 +368,30 @@ class ZmqLink(ABC):
         if self._heard:
             self._heard = False
             self._silent_for = 0.0
-            self._progress.reset()
+            self._seen = None
             return
-        if self.tcp is not None and self._progress.advance(self.tcp.received()):
+        if self._moving():
             self._silent_for = 0.0
-            if self._progress.excessive:
-                self._violated(RemoteProtocolError("a message without an end"))
-            else:
-                self._report()  # the peer's PINGs wait behind that message
+            self._report()  # the peer's PINGs wait behind that message
             return
         self._silent_for += passed
         if self._silent_for >= self._options.silence:
             self._give_up(DownReason.SILENT)
         elif self._silent_for >= self._options.heartbeat / 2:
             self._send_frame(frames.encode_ping(self._received))
+
+    def _moving(self) -> bool:
+        """Is a message arriving? A large one on a slow line is a sign of life."""
+        traffic = self.tcp.traffic() if self.tcp is not None else None
+        if traffic is None:
+            return False
+        before, self._seen = self._seen, traffic.received
+        return before is not None and traffic.received - before >= _MOVING
+
+    def breached(self, why: str) -> None:
+        """End the connection without a BYE: what zmq holds grows until then."""
+        _log.warning("%r broke the protocol and loses its connection: %s", self, why)
+        self._give_up(DownReason.PROTOCOL)
 
     @abstractmethod
     def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:

@@ -18,7 +18,14 @@ import zmq
 from manta.transports import frames
 from manta.transports.errors import DownReason, RemoteProtocolError, VersionMismatch
 from manta.transports.frames import Bye, Kind
-from manta.transports.security.admission import Admission
+from manta.transports.security.admission import Admission, Standing
+from manta.transports.zeromq.connections import (
+    GUEST_BYTES,
+    Connection,
+    Connections,
+    IntakeOptions,
+)
+from manta.transports.zeromq.intake import FRAME, wire_bytes
 from manta.transports.zeromq.links import (
     BYE,
     NOBLOCK,
@@ -33,7 +40,6 @@ from manta.transports.zeromq.links import (
 )
 from manta.transports.zeromq.routing_ids import RoutingIds
 from manta.transports.zeromq.sockets import parse_event
-from manta.transports.zeromq.tcp import TcpConnection, connection_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,9 +48,9 @@ if TYPE_CHECKING:
     from manta.transports.security.zap import ZapServer
     from manta.transports.zeromq.io_thread import IoThread
     from manta.transports.zeromq.sockets import Socket, SocketFactory
+    from manta.transports.zeromq.tcp import TcpConnection
 
 CUT_TIMEOUT = 10.0  # seconds that `cut` waits for the I/O thread
-_PENDING_BYTES = 1024 * 1024  # from a connection that has not sent HELLO
 _BYE_DELAY = 0.2  # seconds from a BYE to the end of the connection
 _MONITORED = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
 _UNBIND_TIMEOUT = 0.2  # seconds
@@ -61,13 +67,15 @@ class AcceptedLink(ZmqLink):
         listener: ZmqListener,
         routing_id: bytes,
         peer_key: str,
-        tcp: TcpConnection | None,
+        connection: Connection | None,
     ) -> None:
         super().__init__(
             listener.io, listener.lock, peer_key, listener.handler, listener.link_options
         )
         self.routing_id = routing_id
-        self.tcp = tcp
+        self.connection = connection
+        if connection is not None:
+            self.tcp, self.intake = connection.tcp, connection.intake
         self._listener = listener
         self._socket = listener
 
@@ -107,9 +115,13 @@ class AcceptedLink(ZmqLink):
 
     def take(self, parts: list[zmq.Frame]) -> None:
         """Handle a message, whose first part is the routing id."""
-        if len(parts) == 2 and self._take_single(parts[1].bytes):
+        size = len(parts[1]) + FRAME if len(parts) == 2 else wire_bytes(map(len, parts[1:]))
+        self.intake.read += size
+        if len(parts) == 2 and size <= GUEST_BYTES and self._take_single(parts[1].bytes):
             return
         try:
+            if size > GUEST_BYTES and self._listener.is_guest(self.peer_key):
+                raise RemoteProtocolError(f"{size} bytes from a guest, {GUEST_BYTES} are allowed")
             head, message = read(parts, 1, self._options.limits)
             if head.kind == BYE:
                 self._on_bye(frames.decode_bye(head))
@@ -136,6 +148,15 @@ class AcceptedLink(ZmqLink):
         self._end(DownReason.REVOKED)
         if self.tcp is not None:
             self.tcp.kill()
+
+    def breached(self, why: str) -> None:
+        self._listener.offended(self.peer_key)
+        super().breached(why)
+
+    def _violated(self, error: RemoteProtocolError) -> None:
+        if not isinstance(error, VersionMismatch):
+            self._listener.offended(self.peer_key)
+        super()._violated(error)
 
     def _give_up(self, reason: DownReason, bye: Bye | None = None) -> None:
         self._end(reason, bye)
@@ -175,7 +196,7 @@ class ZmqListener(LockedSocket):
         domain: str,
         forget: Callable[[ZmqListener], None],
     ) -> None:
-        super().__init__(io, threading.Lock())
+        super().__init__(io, threading.Lock(), options.limits)
         self.handler = handler
         self.link_options = options
         self.address = ""
@@ -186,8 +207,9 @@ class ZmqListener(LockedSocket):
         self._forget = forget
         self._monitor: Socket | None = None
         self._links: dict[bytes, AcceptedLink] = {}
-        self._by_fd: dict[int, AcceptedLink] = {}
-        self._pending: dict[int, tuple[TcpConnection, float]] = {}  # accepted, no HELLO yet
+        patience = factory.options.handshake / 1000 + options.hello
+        intake = IntakeOptions(options.bounds, patience=patience, first=options.hello)
+        self._connections = Connections(admission, intake)
         self._closing: set[bytes] = set()
 
     def open(self, address: str, fd: int | None) -> None:
@@ -218,6 +240,8 @@ class ZmqListener(LockedSocket):
             links = self.links(peer_key)
             for link in links:
                 link.revoke()
+            for connection in self._connections.of_key(peer_key):
+                connection.tcp.kill()
             return sum(link.state is DownReason.REVOKED for link in links)
 
         try:
@@ -229,6 +253,12 @@ class ZmqListener(LockedSocket):
         """Close all links and stop listening."""
         if self.socket is not None:
             self.io.run(self.close_now, CUT_TIMEOUT)
+
+    def is_guest(self, key: str) -> bool:
+        return self._admission.standing(key) is not Standing.KNOWN
+
+    def offended(self, key: str) -> None:
+        self._admission.offended(key)
 
     # --- on the I/O thread -------------------------------------------------------------------
 
@@ -258,18 +288,23 @@ class ZmqListener(LockedSocket):
     def tick(self, passed: float) -> None:
         for link in list(self._links.values()):
             link.tick(passed)
-        if self._pending:
-            now = time.monotonic()
-            for fd, (tcp, deadline) in list(self._pending.items()):
-                if now > deadline or (tcp.received() or 0) > _PENDING_BYTES:
-                    del self._pending[fd]
-                    tcp.kill()
+
+    def look(self, passed: float) -> None:
+        """Cut the connections that send too much, too slowly, or nothing."""
+        for connection, why in self._connections.look(passed, self.drained):
+            link = self._links.get(connection.routing_id)
+            if link is not None and link.state is None:
+                link.breached(why)
+            elif connection.key:
+                _log.warning("peer %s loses its connection: %s", connection.key, why)
+                self.offended(connection.key)
+            connection.tcp.kill()
 
     def forget(self, link: AcceptedLink) -> None:
         if self._links.get(link.routing_id) is link:
             del self._links[link.routing_id]
-        if link.tcp is not None and self._by_fd.get(link.tcp.fd) is link:
-            del self._by_fd[link.tcp.fd]
+        if link.connection is not None:
+            link.connection.awaited = 0.0
 
     def close_after_bye(self, routing_id: bytes, tcp: TcpConnection | None) -> None:
         """Ignore a connection, and end it once its BYE has had time to leave."""
@@ -305,41 +340,39 @@ class ZmqListener(LockedSocket):
         """Handle a message on a connection that has no link, or no longer has one."""
         if routing_id in self._closing:
             return
-        tcp = connection_of(parts[0])
+        connection = self._connections.of(parts[0])
         if denied or not key:
-            if tcp is not None:
-                tcp.kill()
+            if connection is not None:
+                connection.tcp.kill()
             return
         try:
             head, _ = read(parts, 1, self.link_options.limits)
-            self._first_message(routing_id, key, head, tcp)
+            self._first_message(routing_id, key, head, connection)
         except RemoteProtocolError as error:
             _log.warning("peer %s loses its connection: %s", key, error)
             bye = Bye.VERSION if isinstance(error, VersionMismatch) else Bye.PROTOCOL
-            self._send_bye(routing_id, bye, tcp)
+            if bye is Bye.PROTOCOL:
+                self.offended(key)
+            self._send_bye(routing_id, bye, connection)
 
     def _first_message(
-        self, routing_id: bytes, key: str, head: frames.Head, tcp: TcpConnection | None
+        self, routing_id: bytes, key: str, head: frames.Head, connection: Connection | None
     ) -> None:
         """Open a link if the message is a HELLO. Raises RemoteProtocolError."""
         if head.kind == Kind.HELLO:
             if not self._ids.gave(routing_id) or routing_id in self._links:
                 raise RemoteProtocolError("it chose a routing id: it must leave that to zmq")
             hello = frames.decode_hello(head)
-            link = AcceptedLink(self, routing_id, key, tcp)
+            if connection is not None and not self._connections.heard(connection, key):
+                raise RemoteProtocolError("it said too much before HELLO")
+            link = AcceptedLink(self, routing_id, key, connection)
             self._links[routing_id] = link
-            if tcp is not None:
-                before = self._by_fd.get(tcp.fd)
-                if before is not None:  # its connection is gone: the descriptor was reused
-                    self.io.call_later(_PROBES[0], before.probe)
-                self._by_fd[tcp.fd] = link
-                self._pending.pop(tcp.fd, None)
             link.greet(hello)
         elif head.kind != Kind.BYE:
             # This side gave the link up, and the peer does not know.
-            self._send_bye(routing_id, Bye.NO_LINK, tcp)
+            self._send_bye(routing_id, Bye.NO_LINK, connection)
 
-    def _send_bye(self, routing_id: bytes, bye: Bye, tcp: TcpConnection | None) -> None:
+    def _send_bye(self, routing_id: bytes, bye: Bye, connection: Connection | None) -> None:
         with self.lock:
             if self.socket is not None:
                 try:
@@ -347,7 +380,7 @@ class ZmqListener(LockedSocket):
                 except zmq.ZMQError as error:
                     _log.debug("no BYE to a peer without a link: %s", error)
                 self.sent()
-        self.close_after_bye(routing_id, tcp)
+        self.close_after_bye(routing_id, connection.tcp if connection is not None else None)
 
     def _register(self) -> None:
         if self.socket is None or self._monitor is None:
@@ -361,16 +394,16 @@ class ZmqListener(LockedSocket):
         while self._monitor is not None and readable(self._monitor):
             event, fd = parse_event(self._monitor.recv_multipart(NOBLOCK))
             if event == zmq.EVENT_ACCEPTED:
-                tcp = TcpConnection.of(fd)
-                patience = self._factory.options.handshake / 1000 + self.link_options.hello
-                if tcp is not None and fd not in self._by_fd:
-                    self._pending[fd] = tcp, time.monotonic() + patience
+                self._probe(self._connections.accepted(fd))  # the descriptor was reused
             elif event == zmq.EVENT_DISCONNECTED:
-                self._pending.pop(fd, None)
-                link = self._by_fd.get(fd)
-                if link is not None:
-                    for delay in _PROBES:
-                        self.io.call_later(delay, link.probe)
+                self._probe(self._connections.at(fd))
+
+    def _probe(self, connection: Connection | None) -> None:
+        """End the link of this connection if it is gone, or soon is."""
+        link = self._links.get(connection.routing_id) if connection is not None else None
+        if link is not None:
+            for delay in _PROBES:
+                self.io.call_later(delay, link.probe)
 
     def _close_sockets(self, linger: int | None) -> None:
         with self.lock:

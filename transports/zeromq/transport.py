@@ -13,6 +13,7 @@ from manta.transports.addresses import split_address
 from manta.transports.errors import LocalTransportError
 from manta.transports.security.keys import KeyPair, check_key
 from manta.transports.security.zap import ZapServer
+from manta.transports.zeromq.connections import LOOK, Lookout
 from manta.transports.zeromq.dialled import DialledLink
 from manta.transports.zeromq.io_thread import IoThread
 from manta.transports.zeromq.links import LinkOptions
@@ -70,7 +71,9 @@ class ZmqTransport:
         self._io = IoThread("manta-io")
         self._io.start()
         self._ticked_at = time.monotonic()
+        self._lookout = Lookout()
         self._io.call(lambda: self._io.call_later(self._options.heartbeat / 2, self._tick))
+        self._io.call(self._look)
 
     @property
     def healthy(self) -> bool:
@@ -169,6 +172,15 @@ class ZmqTransport:
         for listener in list(self._listeners):
             listener.tick(passed)
         self._io.call_later(interval, self._tick)
+
+    def _look(self) -> None:
+        self._io.call_later(LOOK, self._look)  # first: whatever fails, it goes on
+        passed = self._lookout.passed(time.monotonic())
+        if passed is not None:
+            for link in list(self._links):
+                link.look(passed)
+            for listener in list(self._listeners):
+                listener.look(passed)
 
     def _check_open(self) -> None:
         if self._closed:

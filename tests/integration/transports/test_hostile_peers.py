@@ -193,16 +193,6 @@ def test_a_server_that_talks_before_hello_loses_the_link(context, zap, harness):
     assert handler.messages == []
 
 
-def test_a_chosen_routing_id_gets_nothing(server, bare):
-    """Neither one's own name nor another's."""
-    for name in (b"node-1", b"\0\0\0\0\1x"):
-        dealer = bare(*server.address, routing_id=name)
-        dealer.send(HELLO)
-        assert bye_of(dealer) is Bye.PROTOCOL
-    assert len(server.handler.links) == 1
-    server.check()
-
-
 def test_who_says_no_hello_is_cut_off():
     harness = ZmqHarness(LinkOptions(hello=0.2))
     transport = ZmqTransport(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket as std_socket
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import zmq
 
+from manta.testing.transports import RecordingHandler
 from manta.transports.addresses import split_address
+from manta.transports.blobs.memory_depot import MemoryDepot
+from manta.transports.bulk.curve import CurveBulk
 from manta.transports.errors import AddressInUse, LocalTransportError
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
@@ -54,6 +60,56 @@ def test_every_option_has_a_bound(factory, keys):
         assert values["BACKLOG"] >= 512
         assert socket.getsockopt(zmq.MECHANISM) == zmq.CURVE
         assert socket.getsockopt(zmq.ROUTING_ID) == b""
+
+
+def sockets_in_use(harness):
+    """Those of both planes as a manager and a node have them: listeners and what dialled them."""
+    server, client = harness.transport(), harness.transport()
+    admission = Admission([client.public_key])
+    listener = server.listen("tcp://127.0.0.1:0", RecordingHandler(), admission)
+    link = client.dial(listener.address, server.public_key, RecordingHandler())
+    harness.wait(lambda: link.state is None)
+    yield listener.socket, link._dealer.socket
+    keys, depot = KeyPair.generate(), MemoryDepot(1_000_000)
+    with closing(depot), closing(CurveBulk(keys, depot)) as bulk:
+        address = bulk.listen("tcp://127.0.0.1:0", Admission([keys.public]), lambda *_: True)
+        peer = bulk.dial(address, keys.public)
+        peer.push(depot.put(b"word"), 4, timeout=20).result(20)
+        yield bulk._listeners[0]._socket, peer._connection._socket
+
+
+def test_every_socket_in_use_is_bounded(harness):
+    for sockets in sockets_in_use(harness):
+        for socket in sockets:
+            values = read_back(socket)
+            assert 0 <= values["LINGER"] <= 2000
+            assert 0 < values["SNDTIMEO"] <= 5000
+            assert 0 < values["HANDSHAKE_IVL"] <= 5000
+            assert 0 < values["CONNECT_TIMEOUT"] <= 5000
+            assert 0 < values["HEARTBEAT_IVL"] < values["HEARTBEAT_TIMEOUT"] <= 30_000
+            assert 0 < values["HEARTBEAT_TTL"] <= 30_000
+            assert 0 < values["SNDHWM"] <= 1000
+            assert 0 < values["RCVHWM"] <= 1000
+            assert 0 < values["MAXMSGSIZE"] <= 4 * 1024 * 1024 + 1024
+            assert socket.getsockopt(zmq.MECHANISM) == zmq.CURVE
+            assert socket.context.get(10) == 0, "small frames are copied"
+
+
+def test_the_factory_alone_makes_sockets_for_the_network():
+    """The others that call `socket` stay within the process."""
+    root = Path(__file__).parents[3]
+    made = re.compile(r"context\.socket\(")
+    files = {
+        str(path.relative_to(root))
+        for room in ("actors", "light", "manta", "node", "transports")
+        for path in (root / room).rglob("*.py")
+        if made.search(path.read_text())
+    }
+    assert files == {
+        "transports/security/zap.py",
+        "transports/zeromq/routing_ids.py",
+        "transports/zeromq/sockets.py",
+    }
 
 
 def test_the_options_are_those_that_were_asked_for(context, zap, keys):

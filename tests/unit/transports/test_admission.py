@@ -89,3 +89,44 @@ def test_a_reader_sees_one_snapshot_or_the_next(change):
     getattr(admission, change)("bob")
     assert admission._snapshot is not before
     assert before.known == {"alice"}
+
+
+def test_a_known_key_that_breaks_the_protocol_often_has_to_wait() -> None:
+    now = 0.0
+    admission = Admission(["known", "other"], guests=True, clock=lambda: now)
+    for _ in range(4):
+        admission.offended("known")
+        now += 1.0
+    assert admission.decide("known") is Decision.ALLOW
+    admission.offended("known")
+    assert admission.decide("known") is Decision.BUSY
+    assert admission.decide("other") is Decision.ALLOW
+    now = 59.9
+    assert admission.decide("known") is Decision.BUSY
+    now = 60.0
+    assert admission.decide("known") is Decision.ALLOW
+
+
+def test_offences_of_strangers_are_not_kept() -> None:
+    admission = Admission(guests=True)
+    for number in range(100):
+        admission.offended(f"stranger-{number}")
+    assert not admission._offences._times
+    assert admission.decide("stranger-1") is Decision.ALLOW
+
+
+def test_who_watches_hears_of_each_key_that_is_withdrawn() -> None:
+    admission = Admission(["a", "b", "c", "d"], guests=True)
+    heard: list[str] = []
+    unwatch = admission.watch(heard.append)
+    admission.allow("e")
+    admission.forget("a")
+    admission.forget("a")
+    admission.deny("b")
+    admission.deny("stranger")
+    assert heard == ["a", "b"]
+    admission.replace_known(["c", "f"])
+    assert sorted(heard[2:]) == ["d", "e"]
+    unwatch()
+    admission.forget("c")
+    assert len(heard) == 4

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from manta.transports.zeromq.tcp import Progress, TcpConnection
+from manta.transports.zeromq.tcp import TcpConnection, Traffic
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_later_connection_with_the_same_descriptor_is_left_alone(ends):
     assert not tcp.is_open
     tcp.kill()
     assert TcpConnection.of(other.fileno()) is not None
-    assert tcp.received() is None
+    assert tcp.traffic() is None
 
 
 def test_what_is_no_connection_is_none(tmp_path):
@@ -55,31 +55,9 @@ def test_the_bytes_that_came_in_are_known_before_anybody_reads_them(ends):
     one, other = ends
     tcp = TcpConnection.of(one.fileno())
     assert tcp is not None
-    assert tcp.received() == 0
+    assert tcp.traffic() == Traffic(0, 0)
     other.sendall(bytes(12345))
     one.recv(1, socket.MSG_PEEK)
-    assert tcp.received() == 12345
-
-
-def test_bytes_are_a_sign_of_life_and_too_many_are_an_attack():
-    progress = Progress(limit=10_000, least=1000)
-    looks = [(5000, False), (5500, False), (8000, True), (9000, True), (15_000, True)]
-    assert [progress.advance(received) for received, _ in looks] == [moving for _, moving in looks]
-    assert not progress.excessive
-    assert progress.advance(16_000)
-    assert progress.excessive
-
-
-def test_a_message_that_ends_is_no_attack():
-    progress = Progress(limit=10_000, least=1000)
-    for received in range(0, 100_000, 5000):
-        progress.reset()
-        progress.advance(received)
-        assert progress.advance(received + 4000)
-        assert not progress.excessive
-
-
-def test_where_the_system_does_not_tell_there_is_no_progress():
-    progress = Progress(limit=10)
-    assert not progress.advance(None)
-    assert not progress.excessive
+    assert tcp.traffic() == Traffic(12345, 12345)
+    one.recv(345)
+    assert tcp.traffic() == Traffic(12345, 12000)
