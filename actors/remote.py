@@ -44,6 +44,7 @@ log = logging.getLogger("manta.actors")
 TELL_TTL = 30.0  # seconds that a told message may wait, by default
 WATCHES_PER_LINK = 10_000
 ASKS_PER_LINK = 10_000  # that are unanswered at one time
+MOST_SHOWN = 300  # characters of what a peer wrote, in the log
 
 
 class Peer:
@@ -58,6 +59,7 @@ class Peer:
         self._link: Link | None = None
         self._lock = threading.Lock()
         self._last_id = 0
+        self._told = 0  # messages without an answer, of which the peer may say what became
         self._asks: dict[int, tuple[Reply, Any]] = {}
         self._watches: dict[int, Callable[[ExitReason], None]] = {}  # of actors there
         self._watched: dict[int, Callable[[], None]] = {}  # actors here, and how to unwatch them
@@ -115,6 +117,12 @@ class Peer:
             raise
         return id
 
+    def tell(self, message: bytes) -> None:
+        """Sends a message that gets no answer. Raises Unreachable."""
+        with self._lock:
+            self._told += 1
+        self.send(message)
+
     def forget(self, id: int) -> None:
         self._asks.pop(id, None)
 
@@ -160,7 +168,7 @@ class Peer:
                 if ask is not None:
                     ask[0].fail(wire.error_of(header))
             case wire.Undelivered(path, kind, sentence):
-                log.warning("a message to %s was not handled (%s): %s", path, kind, sentence)
+                self._undelivered(path, kind, sentence)
             case wire.Watch(id, path, incarnation):
                 self._watch(id, path, incarnation)
             case wire.Unwatch(id):
@@ -179,7 +187,17 @@ class Peer:
         try:
             return decode(data)
         except (ValueError, RecursionError, OverflowError) as error:  # msgspec's are ValueErrors
-            raise RemoteProtocolError(f"invalid {what}: {error}") from error
+            # Without its cause, whose text may quote all that came.
+            raise RemoteProtocolError(f"invalid {what}: {_shown(str(error))}") from None
+
+    def _undelivered(self, path: str, kind: str, sentence: str) -> None:
+        """At most one for each message that was told, so that a peer cannot fill the log."""
+        with self._lock:
+            if not self._told:
+                raise RemoteProtocolError("it says what became of a message that nobody sent")
+            self._told -= 1
+        said = _shown(path), _shown(kind), _shown(sentence)
+        log.warning("a message to %s was not handled (%s): %s", *said)
 
     def _check_id(self, id: int) -> None:
         if id > self._last_id:
@@ -265,6 +283,8 @@ class Peer:
             if notify is not None:
                 notify(ExitReason(ExitKind.DISCONNECTED, sentence))
         self._owed.clear()
+        with self._lock:
+            self._told = 0
         for id in list(self._watched):
             cancel = self._watched.pop(id, None)
             if cancel is not None:
@@ -296,7 +316,8 @@ class RemoteReply(_PeerReply):
         try:
             self.peer.answer(self.id, self._encode(value, error))
         except Unreachable as unreachable:
-            log.warning("%s could not answer: %s", self.address, unreachable)
+            # The peer knows, and may have asked for any number of answers before it left.
+            log.debug("%s could not answer: %s", self.address, unreachable)
         except Exception as failed:  # the handler's fault: what it answered cannot be sent
             self.peer._owed.discard(self.id)
             self.peer._try_send(wire.failure(self.id, failed))
@@ -342,7 +363,7 @@ class RemoteRef:
         refuse_if_abandoned()
         path, incarnation = self.address.path, self.address.incarnation
         body = msgspec.Raw(wire.encode(_struct(message)))
-        self._peer.send(wire.encode(wire.Tell(path, incarnation, valid_seconds(ttl), body)))
+        self._peer.tell(wire.encode(wire.Tell(path, incarnation, valid_seconds(ttl), body)))
 
     def ask(self, message: Any, *, timeout: float) -> Any:
         """Sends a message and blocks for the answer, decoded as the message's `reply`.
@@ -401,3 +422,9 @@ def _check_answer(value: Any, expected: Any) -> None:
             f"answered with a {type(value).__name__} where its message's reply is "
             f"{expected.__name__}"
         )
+
+
+def _shown(text: str) -> str:
+    """What a peer wrote, as a part of one line."""
+    text = text[:MOST_SHOWN]
+    return text if text.isprintable() else repr(text)

@@ -159,9 +159,9 @@ class ThreadedCell(pykka.ThreadingActor, Cell):
             return False
         kind = type(envelope.message).__name__
         sentence = f"{kind} was not handled by {self.address}: it had expired {late:.3f} s before"
-        if envelope.reply is not None:
+        if envelope.reply is not None:  # then who sent it is told, however many they are
             envelope.reply.fail(AskTimeout(sentence))
-        log.warning("%s", sentence)
+        log.log(logging.WARNING if envelope.reply is None else logging.DEBUG, "%s", sentence)
         return True
 
     def _signal(self, actor: Actor, signal: Signal) -> None:

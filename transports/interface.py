@@ -31,6 +31,10 @@ class Link(Protocol):
         """The address that was dialled, "" on an accepted link."""
 
     @property
+    def peer_address(self) -> str:
+        """The IP address that an accepted link came from, "" where it is not known."""
+
+    @property
     def state(self) -> DownReason | None:
         """None while the link is up, else why it is down."""
 

@@ -194,6 +194,7 @@ class ZmqLink(ABC):
         self._handler = handler
         self._options = options
         self.address = ""  # of a listener, on a dialled link
+        self.peer_address = ""  # of the peer, on an accepted link
         self.state: DownReason | None = DownReason.CONNECTING
         self._ended = False
         self._socket: LockedSocket | None = None

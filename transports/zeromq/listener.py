@@ -76,6 +76,7 @@ class AcceptedLink(ZmqLink):
         self.connection = connection
         if connection is not None:
             self.tcp, self.intake = connection.tcp, connection.intake
+            self.peer_address = connection.tcp.host
         self._listener = listener
         self._socket = listener
 

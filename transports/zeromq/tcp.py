@@ -53,6 +53,11 @@ class TcpConnection(NamedTuple):
         return None
 
     @property
+    def host(self) -> str:
+        """The peer's IP address, "" for what is no IP connection."""
+        return str(self.peer[0]) if isinstance(self.peer, tuple) else ""
+
+    @property
     def is_open(self) -> bool:
         return TcpConnection.of(self.fd) == self
 

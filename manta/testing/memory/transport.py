@@ -133,6 +133,7 @@ class MemoryLink:
     connection: MemoryConnection | None = None
     state: DownReason | None = DownReason.CONNECTING
     peer_version: str = ""
+    peer_address: str = ""
     _ended: bool = False
     _in_flight: int = 0
 

@@ -38,6 +38,7 @@ class FakeLink:
     peer_key = "k" * 40
     address = ""
     state = None
+    peer_address = ""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
