@@ -14,6 +14,7 @@ from pathlib import Path
 from manta.actors import ExitReason
 from manta.console.extras import missing
 from manta.console.home import NoHome, home_folder
+from manta.console.rotating_file import RotatingFile
 from manta.manager.bootstrap import ADMIN
 from manta.manager.errors import ManagerError, StartError
 from manta.manager.home import LEAST_LEASE, MOST_LEASE, Home
@@ -27,6 +28,9 @@ STOPPED, CANNOT_START, GAVE_UP = 0, 11, 70
 
 SWITCH_INTERVAL = 0.0005
 """Seconds. With Python's default of 5 ms, one busy thread would slow down all actors."""
+
+ROTATION = 10_000_000
+"""Bytes of a log file, of which some are kept."""
 
 log = logging.getLogger("manta.manager")
 
@@ -42,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL)
     raise_descriptor_limit()
     logging.basicConfig(
-        level=options.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s"
+        level=options.log_level,
+        handlers=[_log_handler(options.log)],
+        format="%(asctime)s %(levelname)-7s %(message)s",
     )
     stop = threading.Event()
     ends: list[ExitReason] = []
@@ -64,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stop.wait()
         log.info("stopping")
     return GAVE_UP if ends else STOPPED
+
+
+def _log_handler(file: Path | None) -> logging.Handler:
+    return logging.StreamHandler(sys.stderr) if file is None else RotatingFile(file, ROTATION)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -126,6 +136,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="sockets that listen at these three addresses already",
     )
     parser.add_argument("--bootstrap", type=Path, help="users and nodes for an empty store (JSON)")
+    parser.add_argument("--log", type=Path, help="log to this file, and not to stderr")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     parser.add_argument("--log-level", default="INFO", type=str.upper, choices=levels)
     given = parser.parse_args(arguments)

@@ -13,7 +13,13 @@ import click
 
 from manta.cli.commands.backups import backup, restore, verify
 from manta.cli.exit_codes import LocalError
-from manta.cli.local.manager import daemon_command, home_of, running, start_in_background
+from manta.cli.local.manager import (
+    daemon_command,
+    daemon_environment,
+    home_of,
+    running,
+    start_in_background,
+)
 from manta.cli.options import Command, manager_home_option, password_option
 from manta.cli.prompts import secret
 from manta.cli.tables import show_fields
@@ -90,7 +96,7 @@ def start(
     if not background:
         sys.stdout.flush()
         early.hold()
-        os.execv(command[0], command)
+        os.execve(command[0], command, daemon_environment())
     started = start_in_background(place, command)
     if as_json:
         password = {"first_password": started.first_password} if started.first_password else {}
@@ -166,7 +172,7 @@ def reset_password(
     """Give a user a new password, for who owns the manager's folder; stop the manager before.
 
     The password is made up and shown once, unless it is read with --password-stdin. Machines where
-    the user is signed in stay signed in: `manta token revoke USER` ends that.
+    the user is signed in are signed out.
     """
     from manta.manager import recovery
     from manta.manager.auth import passwords

@@ -252,9 +252,9 @@ class LocalCluster:
         log = self.log_folder / f"{log_name}.log"
         environment = {key: value for key, value in os.environ.items() if key[:6] != "MANTA_"}
         environment["MANTA_HOME"] = str(self.folder)
-        with self._interrupts.held(), open(log, "wb") as output:
+        with self._interrupts.held(), open(log, "ab") as output:
             process = subprocess.Popen(
-                self.command(log_name, arguments),
+                self.command(log_name, [*arguments, "--log", str(log)]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -57,6 +57,15 @@ def daemon_command(
     return [*command, "--lease", f"{lease or last.lease}"]
 
 
+def daemon_environment() -> dict[str, str]:
+    """Without what is a user's or a node's: a daemon's environment can be read while it runs."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name == "MANTA_HOME" or not name.startswith("MANTA_")
+    }
+
+
 @dataclass
 class Started:
     """A manager in the background; `said` holds the first password, if this was its first start."""
@@ -82,10 +91,11 @@ def start_in_background(home: Home, command: list[str]) -> Started:
         with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
             begin = output.tell()
             process = subprocess.Popen(
-                command,
+                [*command, "--log", str(log)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,  # has the first password, which must not go to a file
                 stderr=output,
+                env=daemon_environment(),
                 start_new_session=True,
                 encoding="utf-8",
                 errors="replace",
@@ -120,7 +130,9 @@ def _wait_for_start(
 
 
 def _since(log: Path, begin: int) -> str:
-    return log.read_bytes()[begin:].decode(errors="replace").rstrip()
+    """What was logged; the file may have been rotated meanwhile."""
+    said = log.read_bytes()
+    return said[begin if begin <= len(said) else 0 :].decode(errors="replace").rstrip()
 
 
 def running(home: Home) -> ManagerFile | None:

@@ -145,12 +145,16 @@ def test_first_start_sign_in_and_orderly_stop(fresh: Process) -> None:
     assert set(modes.values()) == {0}, modes
 
 
-def test_in_the_background_its_first_password_is_in_no_file(tmp_path: Path) -> None:
+def test_in_the_background_its_first_password_is_in_no_file_and_no_secret_in_its_environment(
+    tmp_path: Path,
+) -> None:
+    secrets = {"MANTA_PASSPHRASE": "horse-battery", "MANTA_NODE_TOKEN": "a-node-token"}
+
     def manta(*arguments: str) -> str:
         code = "import sys; from manta.cli.main import main; sys.exit(main())"
         done = subprocess.run(
             [sys.executable, "-c", code, "manager", *arguments],
-            env={**os.environ, "MANTA_HOME": str(tmp_path)},
+            env={**os.environ, "MANTA_HOME": str(tmp_path), **secrets},
             capture_output=True,
             text=True,
             timeout=30,
@@ -163,8 +167,11 @@ def test_in_the_background_its_first_password_is_in_no_file(tmp_path: Path) -> N
     out = manta("start", "--host", "127.0.0.1", *where, "--background")
     try:
         password = out.partition("the password ")[2].split()[0]
+        pid = json.loads((tmp_path / "manager" / "manager.json").read_text())["pid"]
+        variables = Path(f"/proc/{pid}/environ").read_bytes()
     finally:
         manta("stop")
+    assert not [secret for secret in secrets.values() if secret.encode() in variables]
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert password.encode() not in kept
     assert b"listening" in (tmp_path / "manager" / "manager.log").read_bytes()

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
 import msgspec
 import pytest
 
+from manta.console.rotating_file import RotatingFile
 from manta.node.daemon import places
 from manta.node.daemon.background import current_status, record
-from manta.node.daemon.logs import RotatingFile
 from manta.node.errors import IdentityError, StateInUse
 from manta.node.state import (
     Identity,
@@ -162,3 +164,33 @@ def test_logs_are_put_aside(tmp_path: Path) -> None:
     ]
     assert "line 19" in path.read_text()
     assert all(p.stat().st_size <= 100 for p in tmp_path.iterdir())
+
+
+def test_one_entry_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "node.log"
+    handler = RotatingFile(path, 1_000_000)
+    for text in ("x" * 4_000_000, "short"):
+        handler.emit(logging.LogRecord("x", 20, "f", 1, text, (), None))
+    handler.close()
+    first, second = path.read_text().splitlines()
+    assert len(first) < 70_000
+    assert first.endswith(" ... (4000001 bytes, cut)")
+    assert second == "short"
+
+
+def test_what_goes_to_stderr_goes_along_when_that_is_the_log(tmp_path: Path) -> None:
+    """A library that ends the process says why there, and nowhere else."""
+    path = tmp_path / "node.log"
+    code = (
+        "import logging, os, pathlib, sys\n"
+        "from manta.console.rotating_file import RotatingFile\n"
+        f"handler = RotatingFile(pathlib.Path({str(path)!r}), 100)\n"
+        "for number in range(20):\n"
+        "    handler.emit(logging.LogRecord('x', 20, 'f', 1, 'line %02d', (number,), None))\n"
+        "    os.write(2, b'said %02d\\n' % number)\n"
+    )
+    with path.open("ab") as output:
+        subprocess.run([sys.executable, "-c", code], stderr=output, check=True)
+    assert path.read_text().splitlines()[-2:] == ["line 19", "said 19"]
+    assert all(each.stat().st_size <= 120 for each in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 4
