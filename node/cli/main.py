@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -62,10 +61,12 @@ def start(name: str, background: bool, as_json: bool) -> None:
 
 
 def _start_here(config: NodeConfig, folder: StateFolder) -> None:
+    from manta.node.config import become_clean
     from manta.node.daemon import background, logs, process
     from manta.transports.security.keys import make_private_folder
 
     background.must_not_run(config.name, folder)
+    become_clean(config.token_variables)
     make_private_folder(folder.path)
     logs.configure(
         config.log_level,
@@ -81,9 +82,10 @@ def _configure_from_environment(path: Path) -> None:
     if path.exists():
         return
     from manta.node.cli.environment import from_environment
+    from manta.node.config import environment
     from manta.transports.security.keys import write_private
 
-    text = from_environment(os.environ)
+    text = from_environment(environment())
     if text is not None:
         write_private(path, text)
         click.echo(f"{path} was made from the MANTA_NODE_* variables.", err=True)

@@ -1,5 +1,6 @@
 """A node's configuration."""
 
+from manta.node.config.handed_over import become_clean, environment, hand_over
 from manta.node.config.reading import converted, load, parse
 from manta.node.config.schema import KEYS, NAME, NOUNS, PREFIX, Key, NodeConfig, host_name, instance
 from manta.node.config.toml import line_of, render, toml_lines, toml_value
@@ -11,7 +12,10 @@ __all__ = [
     "PREFIX",
     "Key",
     "NodeConfig",
+    "become_clean",
     "converted",
+    "environment",
+    "hand_over",
     "host_name",
     "instance",
     "line_of",

@@ -13,10 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from manta.node.config import handed_over
 from manta.node.config.schema import FIELDS, KEYS, SECTIONS, Key, NodeConfig
 from manta.node.config.toml import line_of
 from manta.node.errors import ConfigError, Flaw, NoConfig
+from manta.transports.errors import KeyFileError
 from manta.transports.files import FileTooLarge, read_bounded
+from manta.transports.security.keys import check_unwritable
 
 MOST = 16 * 1024 * 1024
 """Bytes of a configuration: ten thousand datasets with long paths."""
@@ -41,7 +44,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> NodeConfig
     except OSError as error:
         flaw = Flaw(f"it cannot be read: {error.strerror}", "it must be a file of this user's")
         raise ConfigError(path, flaw) from error
-    reader = _Reader(text, path, os.environ if environment is None else environment)
+    reader = _Reader(text, path, handed_over.environment() if environment is None else environment)
     if mode & 0o077 and reader.has_secret():
         reader.flaws.append(
             Flaw(
@@ -49,6 +52,11 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> NodeConfig
                 f"run `chmod 600 {path}`, or let the token come from a variable",
             )
         )
+    try:
+        check_unwritable(path)
+    except KeyFileError as error:  # they could have it read any file, or trust another manager
+        wrong, _, remedy = str(error).partition(": ")
+        reader.flaws.append(Flaw(f"it {wrong.removeprefix(f'{path} ')}", remedy))
     return reader.read()
 
 
@@ -66,6 +74,7 @@ class _Reader:
         self._path = path
         self._environment = environment
         self._unset = ""
+        self._of_secrets: list[str] = []
         self._document = self._parsed()
 
     def _parsed(self) -> dict[str, Any]:
@@ -115,7 +124,10 @@ class _Reader:
             count = len(found["datasets"])
             wrong = f"{count} datasets and {len(found['labels'])} labels are too much for a manager"
             self._flaw(("datasets", "mappings"), wrong, "map a folder instead of each of its files")
-        config = NodeConfig(path=self._path, token_variable=self._unset, **found)
+        variables = tuple(self._of_secrets)
+        config = NodeConfig(
+            path=self._path, token_variable=self._unset, token_variables=variables, **found
+        )
         if self.flaws:
             raise ConfigError(self._path, *self.flaws)
         return replace(config, log_level="DEBUG") if config.debug_mode else config
@@ -164,6 +176,8 @@ class _Reader:
             escaped, name = match.groups()
             if escaped:
                 return f"${{{name}}}"
+            if optional:
+                self._of_secrets.append(name)
             if name not in self._environment:
                 unset.append(name)
             return self._environment.get(name, "")

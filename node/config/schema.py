@@ -161,6 +161,8 @@ class NodeConfig:
     """Which node of a cluster that one configuration describes, counted from 1."""
     token_variable: str = ""
     """The environment variable that the token should come from, if it is not set."""
+    token_variables: tuple[str, ...] = ()
+    """All variables that the token comes from."""
 
     token: str = setting(
         "identity.secured_token",

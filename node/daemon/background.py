@@ -94,6 +94,7 @@ def start(config: NodeConfig, folder: StateFolder) -> Status:
 
 def launch(config: NodeConfig, folder: StateFolder) -> Started:
     """Start a daemon that outlives this process. Raises OperatorError, KeyFileError, OSError."""
+    from manta.node.config import hand_over
     from manta.transports.security.keys import make_private_folder
 
     must_not_run(config.name, folder)
@@ -102,13 +103,19 @@ def launch(config: NodeConfig, folder: StateFolder) -> Started:
     if config.number is not None:
         arguments += ["--number", str(config.number)]
     errors = open(os.memfd_create("errors"), "w+b")  # noqa: SIM115
-    process = subprocess.Popen(
-        module_command("manta.node", *arguments, "--log", str(folder.log_file)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        start_new_session=True,
-    )
+    cleaned, variables = hand_over(config.token_variables)
+    try:
+        process = subprocess.Popen(
+            module_command("manta.node", *arguments, "--log", str(folder.log_file)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=cleaned,
+            pass_fds=(variables,),
+            start_new_session=True,
+        )
+    finally:
+        os.close(variables)
     return Started(config.name, folder, process, errors, time.monotonic())
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from manta.console.exit_codes import Exit
-from manta.node.config import NodeConfig, instance, load
+from manta.node.config import NodeConfig, become_clean, instance, load
 from manta.node.daemon import logs
 from manta.node.daemon.exit_codes import of_error, sentence_of
 from manta.node.errors import DaemonEnded
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         config = load(options.config)
+        become_clean(config.token_variables)
         if options.number is not None:
             config = instance(config, options.number)
         logs.configure(

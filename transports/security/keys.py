@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,10 +65,11 @@ class KeyPair:
         Raises KeyFileError when it is missing or malformed, or when another
         user could read or replace it.
         """
-        path = Path(path)
-        check_private_folder(path.parent)
-        lines = read_private(path).splitlines()
-        fields = dict(line.split(" = ", 1) for line in lines if " = " in line)
+        return cls.of_fields(Path(path), read_fields(path))
+
+    @classmethod
+    def of_fields(cls, path: Path, fields: Mapping[str, str]) -> KeyPair:
+        """The pair that the fields of a file hold. Raises KeyFileError."""
         try:
             pair = cls.from_secret(fields["secret"])
             if fields["public"] != pair.public:
@@ -92,15 +94,48 @@ class KeyPair:
         write_private(Path(path), text, replace=replace)
 
 
+def read_fields(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The lines `name = value` of a secret file. Raises KeyFileError."""
+    check_private_folder(Path(path).parent)
+    lines = read_private(path).splitlines()
+    return dict(line.split(" = ", 1) for line in lines if " = " in line)
+
+
 def make_private_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder of mode 0700, or check the one that is there. Raises KeyFileError."""
+    """Make a folder of mode 0700, or check the one that is there. Raises KeyFileError.
+
+    Folders above it that are missing get the same mode, whatever the umask is.
+    """
     folder = Path(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        missing = [one for one in (folder, *folder.parents) if not one.exists()]
+        for one in reversed(missing):
+            try:
+                one.mkdir(mode=0o700)
+            except FileExistsError:  # another process was faster
+                continue
+            one.chmod(0o700)
     except OSError as error:
         raise KeyFileError(f"cannot make the folder {folder}: {remedied(error)}") from error
     check_private_folder(folder)
+
+
+def check_unwritable(path: str | os.PathLike[str]) -> None:
+    """Raises KeyFileError if other users can change what is there; what is not there is good."""
+    try:
+        status = os.stat(path)
+    except OSError:  # whoever reads it says what is wrong with it
+        return
+    if status.st_uid not in (os.geteuid(), 0):
+        raise KeyFileError(
+            f"{path} belongs to user id {status.st_uid}, not to this process's {os.geteuid()}: "
+            f"check what is in it, and run `chown {os.geteuid()} {path}`"
+        )
+    if status.st_mode & 0o022:
+        raise KeyFileError(
+            f"{path} can be changed by other users (mode {stat.S_IMODE(status.st_mode):04o}): "
+            f"check what is in it, and run `chmod go-w {path}`"
+        )
 
 
 def check_private_folder(folder: str | os.PathLike[str]) -> None:
@@ -156,6 +191,7 @@ def write_private(path: str | os.PathLike[str], text: str, *, replace: bool = Fa
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o600)
             file.write(text)
             file.flush()
             os.fsync(fd)

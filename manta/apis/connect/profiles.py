@@ -2,10 +2,12 @@
 
     profiles/NAME.json      host, port and the manager's public key
     credentials/NAME.json   the token, sealed (`sealing.py`), mode 0600
-    keys/NAME.key           the key pair that the token is bound to, mode 0600
+    keys/NAME.key           the key pair that the token is bound to, sealed with
+                            `MANTA_PASSPHRASE` if that is set, mode 0600
     profiles/in-use         the profile to use when none is named
 
-`MANTA_HOME` moves the folder. Settings win in this order: argument, environment
+`MANTA_HOME` moves the folder. Where other users can change it or a profile, that is refused:
+they could name another manager. Settings win in this order: argument, environment
 (`MANTA_HOST`, `MANTA_PORT`, `MANTA_TOKEN`, `MANTA_PROFILE`), profile, default.
 """
 
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from manta.apis import checks
+from manta.apis.connect import key_files
+from manta.apis.connect.key_files import PASSPHRASE
 from manta.apis.connect.sealing import CannotOpen, Sealed, seal, unseal
 from manta.apis.errors import InvalidArgument, ProfileError, TokenRefused
 from manta.console.home import NoHome, home_folder
@@ -34,6 +38,7 @@ from manta.transports.errors import KeyFileError, LocalTransportError
 from manta.transports.security.keys import (
     KeyPair,
     check_key,
+    check_unwritable,
     make_private_folder,
     read_private,
     write_private,
@@ -45,7 +50,6 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 50052
-PASSPHRASE = "MANTA_PASSPHRASE"
 PROFILE = "MANTA_PROFILE"
 CONFIG = "profiles/in-use"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -87,9 +91,13 @@ class Target(msgspec.Struct, frozen=True):
 def home(environment: Mapping[str, str] = os.environ) -> Path:
     """Raises ProfileError."""
     try:
-        return home_folder(environment).absolute()
+        found = home_folder(environment).absolute()
+        check_unwritable(found)
     except NoHome as error:
         raise ProfileError(str(error)) from None
+    except KeyFileError as error:
+        raise ProfileError(f"{error}.") from None
+    return found
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -196,6 +204,7 @@ class _Config(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
 def used_profile(folder: Path) -> str | None:
     """Returns the profile that `use_profile` set. Raises ProfileError."""
+    _check_unwritable(folder / "profiles", folder / CONFIG)
     thing = Thing(
         f"{folder / CONFIG}",
         "which profile is in use is not known",
@@ -253,7 +262,7 @@ def for_sign_in(
         except LocalTransportError as error:
             raise InvalidArgument(f"{error}.") from None
     key = server_key or found.server_key
-    return Target(found.host, found.port, name, None, key), user_key(folder, name)
+    return Target(found.host, found.port, name, None, key), user_key(folder, name, environment)
 
 
 def remember(
@@ -305,9 +314,19 @@ def local_server_key(folder: Path) -> str | None:
     try:
         thing = Thing("manager.json", "its key is not known", "start that manager again")
         path = folder / "manager" / "manager.json"
+        _check_unwritable(path.parent, path)
         return read_stored_file(thing, json_decoder(_Local).decode, path).public_key
     except (OSError, Damaged):
         return None  # none runs here
+
+
+def _check_unwritable(*paths: Path) -> None:
+    """Raises ProfileError where other users could change what is read."""
+    try:
+        for path in paths:
+            check_unwritable(path)
+    except KeyFileError as error:
+        raise ProfileError(f"{error}.") from None
 
 
 class _Local(msgspec.Struct):
@@ -316,6 +335,7 @@ class _Local(msgspec.Struct):
 
 def load_profile(folder: Path, name: str, *, required: bool) -> Profile:
     path = folder / "profiles" / f"{name}.json"
+    _check_unwritable(path.parent, path)
     thing = Thing(
         f"The profile {path}",
         "which manager it is for is not known",
@@ -388,18 +408,12 @@ def load_token(folder: Path, name: str, environment: Mapping[str, str] = os.envi
         assert found.token is not None
         save_token(folder, name, found.token, environment)
         return found.token
-    return _unsealed(found.sealed, path, user_key(folder, name), environment)
+    return _unsealed(found.sealed, path, user_key(folder, name, environment), environment)
 
 
 def _unsealed(sealed: Sealed, path: Path, keys: KeyPair, environment: Mapping[str, str]) -> str:
-    passphrase = environment.get(PASSPHRASE, "")
-    if sealed.salt is not None and not passphrase:
-        raise ProfileError(
-            f"The credentials {path} are sealed with a passphrase: set {PASSPHRASE} to it, "
-            "or delete them and sign in again."
-        )
     try:
-        return unseal(sealed, keys.secret, passphrase)
+        return unseal(sealed, keys.secret, environment.get(PASSPHRASE, ""))
     except CannotOpen:
         remedy = "restore the key file"
         if sealed.salt is not None:
@@ -414,22 +428,15 @@ def _unsealed(sealed: Sealed, path: Path, keys: KeyPair, environment: Mapping[st
 def save_token(
     folder: Path, name: str, token: str, environment: Mapping[str, str] = os.environ
 ) -> None:
-    keys = user_key(folder, name)
-    sealed = seal(token, keys.secret, environment.get(PASSPHRASE, ""))
+    sealed = seal(token, user_key(folder, name, environment).secret)
     _write(folder / "credentials" / f"{_checked(name)}.json", Credentials(sealed))
 
 
-def user_key(folder: Path, name: str) -> KeyPair:
+def user_key(folder: Path, name: str, environment: Mapping[str, str] = os.environ) -> KeyPair:
     """Returns the key pair of a profile; makes it the first time. Raises ProfileError."""
     path = folder / "keys" / f"{_checked(name)}.key"
     try:
-        if not path.exists():
-            try:
-                KeyPair.generate().save(path)
-            except KeyFileError:
-                if not path.exists():  # else another process was faster
-                    raise
-        return KeyPair.load(path)
+        return key_files.open_key(path, environment.get(PASSPHRASE, ""))
     except KeyFileError as error:
         raise ProfileError(f"{error}.") from None
 

@@ -277,6 +277,7 @@ def test_from_config_to_stop(lab, manta_node: Command) -> None:
     as_json = json.loads(manta_node("status", "edge", "--json").stdout)
     assert as_json["state"] == "connected"
     assert as_json["node_id"] == api.get_node("edge").id
+    assert token.encode() not in Path(f"/proc/{as_json['pid']}/environ").read_bytes()
     logs = manta_node("logs", "edge", "-n", 0)
     assert "Connected to the manager" in logs.stdout
 
@@ -342,11 +343,42 @@ def test_in_the_foreground(lab, manta_node: Command) -> None:
         said = ""
         while "Connected to the manager" not in said:
             said += process.stderr.readline()
+        assert token.encode() not in Path(f"/proc/{process.pid}/environ").read_bytes()
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(20) == 0, rest
     assert "Traceback" not in rest
     assert "Connected" in (manta_node.home / "state/nodes/edge/node.log").read_text()
+
+
+@pytest.mark.parametrize("start", ["manta.node", "manta.node.command"])
+def test_no_secret_of_its_environment_stays_there(lab, manta_node: Command, start: str) -> None:
+    """However it is started, and wherever its token comes from."""
+    init(lab, manta_node, "--token", "${OF_MY_OWN}")
+    config = manta_node.home / "nodes" / "edge.toml"
+    state = manta_node.home / "state" / "nodes" / "edge"
+    state.mkdir(parents=True, mode=0o700)
+    where = ["start", "edge"]
+    if start == "manta.node":
+        where = ["--config", str(config), "--state", str(state)]
+    token = lab.api().create_node_token("lab")
+    secrets = {"OF_MY_OWN": token, "MANTA_PASSPHRASE": "horse", "MANTA_TOKEN": "battery"}
+    with Child(
+        [sys.executable, "-m", start, *where],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**manta_node.environment, **secrets},
+    ) as process:
+        assert process.stderr is not None
+        while "Connected to the manager" not in process.stderr.readline():
+            assert process.poll() is None
+        variables = Path(f"/proc/{process.pid}/environ").read_bytes()
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        assert process.wait(20) == 0
+    for secret in secrets.values():
+        assert secret.encode() not in variables
+    assert b"MANTA_HOME=" in variables
 
 
 def test_following_the_log(lab, manta_node: Command) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,11 @@ def folder_for_file(path: Path) -> None:
     path.mkdir()
 
 
+def in_use_by_others(home: Path) -> None:
+    profiles.use_profile(home, "default")
+    (home / "profiles/in-use").chmod(0o666)
+
+
 FLAWS: list[tuple[Callable[[Path], object], str, str]] = [
     (
         lambda home: (home / "profiles/default.json").write_text("{"),
@@ -255,6 +261,12 @@ FLAWS: list[tuple[Callable[[Path], object], str, str]] = [
         "restore the key file",
     ),
     (lambda home: (home / "keys").chmod(0o755), "keys", "chmod 700"),
+    (lambda home: (home / "profiles/default.json").chmod(0o620), "default.json", "chmod go-w"),
+    (lambda home: (home / "profiles/default.json").chmod(0o602), "default.json", "chmod go-w"),
+    (lambda home: (home / "profiles").chmod(0o770), "profiles", "chmod go-w"),
+    (lambda home: (home / "profiles").chmod(0o707), "profiles", "chmod go-w"),
+    (lambda home: home.chmod(0o777), "home", "chmod go-w"),
+    (in_use_by_others, "in-use", "chmod go-w"),
 ]
 
 
@@ -287,6 +299,54 @@ def test_each_flaw_of_a_home_is_one_sentence_in_the_sdk_and_on_the_command_line(
         main(["ps"])
     assert ended.value.code == Exit.LOCAL
     assert capsys.readouterr().err == f"Error: {said}\n"
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o620])
+def test_a_managers_key_that_others_could_have_written_is_not_trusted(
+    tmp_path: Path, mode: int
+) -> None:
+    folder = tmp_path / "manager"
+    folder.mkdir(mode=0o700)
+    path = folder / "manager.json"
+    path.write_text(json.dumps({"public_key": KEY}))
+    path.chmod(mode)
+    with pytest.raises(ProfileError, match="can be changed by other users"):
+        resolve(tmp_path)
+    path.chmod(0o600)
+    folder.chmod(0o720)
+    with pytest.raises(ProfileError, match="can be changed by other users"):
+        resolve(tmp_path)
+    folder.chmod(0o755)
+    assert resolve(tmp_path).server_key == KEY
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["profiles/default.json", "profiles", "."])
+def test_another_users_profile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    home = tmp_path / "home"
+    profiles.save_profile(home, "default", profiles.Profile("h"))
+    os.chown(home / what, 12345, -1)
+    with pytest.raises(ProfileError, match="belongs to user id 12345"):
+        resolve(home)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077, 0o777])
+def test_a_home_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    home = tmp_path / "above" / "home"
+    before = os.umask(umask)
+    try:
+        profiles.save_profile(home, "default", profiles.Profile("h", 1, KEY))
+        profiles.save_token(home, "default", token())
+        profiles.change_profile(home, "other", lambda _: profiles.Profile("g"))
+        profiles.use_profile(home, "other")
+    finally:
+        os.umask(before)
+    for path in (home.parent, home, *home.rglob("*")):
+        if path.name != ".lock":  # which holds nothing
+            expected = 0o700 if path.is_dir() else 0o600
+            assert path.stat().st_mode & 0o777 == expected, path
 
 
 def test_a_host_may_name_its_port(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How tokens lie on the disk."""
+"""How tokens and keys lie on the disk."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ import pytest
 
 from manta.apis.connect import profiles
 from manta.apis.errors import ProfileError
+from manta.transports.errors import KeyFileError
+from manta.transports.security.keys import KeyPair
 
 TOKEN = "head.claims.signature"
 SECRET = {"MANTA_PASSPHRASE": "correct horse"}
+OLD_SECRET = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+OLD_CREDENTIALS = (
+    '{"sealed":{"box":"PpefVuahIBeWsGaWzqs/KbI5c3J6wknqO9pikbuIp+kDCy/Caz9UuuH/Y42JGdrKm2wGR1VX'
+    'fGZ50Bpi8A==","salt":"91ycxImVuiuiYSNpFkBvKw=="}}'
+)
+"""As version 0.1.0 stored the token with this secret and that passphrase."""
 
 
 def file_of(home: Path) -> Path:
@@ -56,7 +64,7 @@ def test_without_its_key_it_stays_closed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({}, "sealed with a passphrase: set MANTA_PASSPHRASE"),
+        ({}, r"default\.key is sealed with a passphrase: set MANTA_PASSPHRASE to it"),
         ({"MANTA_PASSPHRASE": "wrong"}, "set MANTA_PASSPHRASE to the right passphrase"),
     ],
 )
@@ -64,8 +72,66 @@ def test_a_passphrase_is_needed_and_must_be_right(
     tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     profiles.save_token(tmp_path, "default", TOKEN, SECRET)
+    for needs in (profiles.load_token, profiles.user_key):
+        with pytest.raises(ProfileError, match=message):
+            needs(tmp_path, "default", environment)
     with pytest.raises(ProfileError, match=message):
-        profiles.load_token(tmp_path, "default", environment)
+        profiles.save_token(tmp_path, "default", TOKEN, environment)
+
+
+def test_with_a_passphrase_the_key_that_signs_in_is_in_no_file(tmp_path: Path) -> None:
+    """With the files alone nobody is the user: the key is all that a manager asks for."""
+    keys = profiles.user_key(tmp_path, "default", SECRET)
+    profiles.save_token(tmp_path, "default", TOKEN, SECRET)
+    assert profiles.user_key(tmp_path, "default", SECRET) == keys
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert keys.secret not in path.read_text()
+    path = tmp_path / "keys" / "default.key"
+    with pytest.raises(KeyFileError):
+        KeyPair.load(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_was_not_sealed_is_once_there_is_a_passphrase(tmp_path: Path) -> None:
+    profiles.save_token(tmp_path, "default", TOKEN, {})
+    keys = profiles.user_key(tmp_path, "default", {})
+    assert profiles.load_token(tmp_path, "default", SECRET) == TOKEN
+    assert keys.secret not in (tmp_path / "keys" / "default.key").read_text()
+    assert profiles.user_key(tmp_path, "default", SECRET) == keys
+    with pytest.raises(ProfileError, match="set MANTA_PASSPHRASE"):
+        profiles.user_key(tmp_path, "default", {})
+
+
+def test_what_an_earlier_version_sealed_with_a_passphrase_is_opened(tmp_path: Path) -> None:
+    """It sealed the token, and left the key as it was."""
+    KeyPair.from_secret(OLD_SECRET).save(tmp_path / "keys" / "default.key")
+    file_of(tmp_path).parent.mkdir(mode=0o700)
+    file_of(tmp_path).write_text(OLD_CREDENTIALS)
+    file_of(tmp_path).chmod(0o600)
+    with pytest.raises(ProfileError, match="set MANTA_PASSPHRASE to the right passphrase"):
+        profiles.load_token(tmp_path, "default", {})
+    assert profiles.load_token(tmp_path, "default", SECRET) == TOKEN
+    assert profiles.load_token(tmp_path, "default", SECRET) == TOKEN
+    assert OLD_SECRET not in (tmp_path / "keys" / "default.key").read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("sealed = {", "sealed = [", 1),
+        lambda text: text.replace('"salt":"', '"salt":"AAAA', 1),
+        lambda text: text.replace('"box":"', '"box":"AAAA', 1),
+        lambda text: text.replace("public = ", "public = x", 1),
+        lambda text: text.partition("sealed")[0],
+    ],
+)
+def test_a_sealed_key_that_was_changed_is_one_sentence(tmp_path: Path, change) -> None:
+    profiles.user_key(tmp_path, "default", SECRET)
+    path = tmp_path / "keys" / "default.key"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ProfileError, match=r"default\.key .*changed|default\.key .*damaged"):
+        profiles.user_key(tmp_path, "default", SECRET)
 
 
 @pytest.mark.parametrize("content", [{"sealed": {"box": ""}}, {"sealed": {"box": "AAAA"}}, {}])
