@@ -45,7 +45,8 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def text(where: str, value: object) -> str:
+def text(where: str, value: object, most: int | None = None) -> str:
+    """Checks a text of at most so many characters."""
     value = plain(value)
     if not isinstance(value, str):
         raise InvalidArgument(f"{where} is {shown(value)}: give a string.")
@@ -55,6 +56,8 @@ def text(where: str, value: object) -> str:
         raise InvalidArgument(
             f"{where} is {shown(value)}, which UTF-8 cannot hold: give other characters."
         ) from None
+    if most is not None and len(value) > most:
+        raise InvalidArgument(f"{where} has {len(value)} characters: give {most} at most.")
     return value
 
 

@@ -52,6 +52,8 @@ class Context:
     depot: FileDepot
     workers: ThreadPoolExecutor
     """Run what takes more than a millisecond."""
+    hashers: ThreadPoolExecutor
+    """Check and hash passwords, which take longer and which strangers can ask for."""
     nodes: Listening
     users: Listening
     bulk: Listening

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from manta.manager.auth.passwords import hash_password
 from manta.manager.errors import RecoveryError
+from manta.manager.gateway.registrar import ENDED
 from manta.manager.home import Home
-from manta.manager.store.interface import Put
-from manta.manager.store.records import ADMIN_ROLE, UserRecord
+from manta.manager.store.interface import Delete, Put, Store, Write
+from manta.manager.store.records import ADMIN_ROLE, KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.manager.store.sqlite import SqliteStore
+from manta.protocol.tokens import USER_AUDIENCE
 
 
 def reset_password(home: Home, email: str | None, password: str) -> str:
     """Gives a user a password; None: the only administrator. Returns the e-mail address.
 
-    Tokens and keys of the user stay valid. Raises RecoveryError, StoreError.
+    All sessions of the user end. Raises RecoveryError, StoreError.
     """
     if not home.database.exists():
         raise RecoveryError(f"There is no manager's database in {home.path}: give its --home.")
@@ -41,7 +43,8 @@ def reset_password(home: Home, email: str | None, password: str) -> str:
         store = SqliteStore(home.database)
         try:
             user = _find(store.all(UserRecord), email)
-            store.commit([Put(msgspec.structs.replace(user, password=hash_password(password)))])
+            changed = msgspec.structs.replace(user, password=hash_password(password))
+            store.commit([Put(changed), *_ends(store, user)])
         finally:
             store.close()
             if had_log:  # it is folded in now: the next start must not miss it
@@ -49,6 +52,16 @@ def reset_password(home: Home, email: str | None, password: str) -> str:
     finally:
         os.close(lock)
     return user.email
+
+
+def _ends(store: Store, user: UserRecord) -> Iterator[Write]:
+    """Ends the user's keys and tokens."""
+    for key in store.all(KeyRecord):
+        if key.kind == KeyKind.USER and key.subject == user.id:
+            yield Delete(KeyRecord, key.key)
+    for token in store.all(TokenRecord):
+        if token.audience == USER_AUDIENCE and token.subject == user.id:
+            yield Put(msgspec.structs.replace(token, revoked=ENDED))
 
 
 def _find(users: Sequence[UserRecord], email: str | None) -> UserRecord:

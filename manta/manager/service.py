@@ -17,6 +17,7 @@ from pathlib import Path
 
 from manta.actors import ActorSystem, ChildSpec, ExitReason, Supervisor
 from manta.manager import bootstrap
+from manta.manager.auth.passwords import AT_A_TIME
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.manager.blobs import Blobs
 from manta.manager.cluster.supervisor import cluster_spec
@@ -119,6 +120,8 @@ class Manager:
             keys = _keys(home)
             workers = ThreadPoolExecutor(WORKERS, "manager-worker")
             undo.callback(workers.shutdown, cancel_futures=True)
+            hashers = ThreadPoolExecutor(AT_A_TIME, "manager-hasher")
+            undo.callback(hashers.shutdown, cancel_futures=True)
             self.context = Context(
                 keys=keys,
                 authority=TokenAuthority(_signing_seed(home), keys.public),
@@ -126,6 +129,7 @@ class Manager:
                 reader=reader,
                 depot=FileDepot(home.blobs),
                 workers=workers,
+                hashers=hashers,
                 nodes=_listen(settings.nodes, settings.fds[0], undo),
                 users=_listen(settings.users, settings.fds[1], undo),
                 bulk=_listen(settings.bulk, settings.fds[2], undo),

@@ -6,7 +6,15 @@ from typing import Annotated, Any, ClassVar, Union
 
 import msgspec
 
+from manta.protocol.names import MAX_NAME
+
 Seconds = float
+Named = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+"""What users name a thing by: a name, an id, the beginning of one, an e-mail address."""
+Cursor = Annotated[str, msgspec.Meta(max_length=1000)]
+"""How far somebody has read; "" for nothing."""
+MAX_PASSWORD = 1024
+Password = Annotated[str, msgspec.Meta(max_length=MAX_PASSWORD)]
 Wait = Annotated[float, msgspec.Meta(ge=0, le=60)]
 """Seconds after which a long poll is answered in any case."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from manta.protocol.base import Wait, requests
+from manta.protocol.base import Cursor, Named, Wait, requests
 from manta.protocol.node import Capabilities, Load, Message, Ok, Seconds
 from manta.protocol.spec import Name
 
@@ -27,7 +27,7 @@ class CreateCluster(Message, frozen=True):
 class ListClusters(Message, frozen=True):
     """In order of ids; `after` is the last id that was received. As in all lists."""
 
-    after: str = ""
+    after: Cursor = ""
 
 
 class Clusters(Message, frozen=True):
@@ -43,30 +43,30 @@ class WatchClusters(Message, frozen=True):
     something did, else when it does or after `wait` seconds. In the order of the changes, without
     what was removed. As in all watches."""
 
-    since: str = ""
+    since: Cursor = ""
     wait: Wait = 0.0
 
 
 class GetCluster(Message, frozen=True):
     """`cluster` is an id, a unique prefix of one, or a name. As in all messages here."""
 
-    cluster: str
+    cluster: Named
 
 
 class StartCluster(Message, frozen=True):
-    cluster: str
+    cluster: Named
 
 
 class StopCluster(Message, frozen=True):
-    cluster: str
+    cluster: Named
 
 
 class DeleteCluster(Message, frozen=True):
-    cluster: str
+    cluster: Named
 
 
 class CreateNodeToken(Message, frozen=True):
-    cluster: str
+    cluster: Named
     uses: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
     ttl: Annotated[float, msgspec.Meta(gt=0)] = 900.0
 
@@ -89,8 +89,8 @@ class NodeInfo(Message, frozen=True):
 
 
 class ListNodes(Message, frozen=True):
-    cluster: str
-    after: str = ""
+    cluster: Named
+    after: Cursor = ""
 
 
 class Nodes(Message, frozen=True):
@@ -100,27 +100,27 @@ class Nodes(Message, frozen=True):
 
 
 class WatchNodes(Message, frozen=True):
-    cluster: str
-    since: str = ""
+    cluster: Named
+    since: Cursor = ""
     wait: Wait = 0.0
 
 
 class GetNode(Message, frozen=True):
     """`node` is an id, a unique prefix of one, or an alias."""
 
-    node: str
-    cluster: str | None = None
+    node: Named
+    cluster: Named | None = None
 
 
 class RequestNodeStop(Message, frozen=True):
-    node: str
+    node: Named
     drain: bool = False
 
 
 class RemoveNode(Message, frozen=True):
     """Forget the node and its key; it can come back only with a new token."""
 
-    node: str
+    node: Named
 
 
 ClusterRequest: Any = requests(

@@ -15,11 +15,12 @@ import msgspec
 
 from manta.protocol.base import Instance as Instance
 from manta.protocol.base import Message as Message
+from manta.protocol.base import Named, requests
 from manta.protocol.base import Ok as Ok
 from manta.protocol.base import Seconds as Seconds
-from manta.protocol.base import requests
 from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvePeer, Said
 from manta.protocol.spec import ModuleSpec, Name, ResourceSpec
+from manta.protocol.tokens import TokenText
 from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Payload
 
@@ -114,10 +115,10 @@ class Assignment(msgspec.Struct, frozen=True, omit_defaults=True):
 class Enroll(Message, frozen=True):
     """From an unknown key, which the token makes the key of a node."""
 
-    token: str
+    token: TokenText
     alias: Name
-    id_mode: str = "hardware"
-    hardware_id: str = ""
+    id_mode: Named = "hardware"
+    hardware_id: Named = ""
 
 
 class Inquire(Message, frozen=True):
@@ -140,7 +141,7 @@ class Standing(Message, frozen=True):
 class ExamineToken(Message, frozen=True):
     """Would the token admit the sender's key? Answered by Ok or a refusal; it is not used up."""
 
-    token: str
+    token: TokenText
 
 
 class Enrolled(Message, frozen=True):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.protocol.base import Message, Ok, Seconds, requests
+from manta.protocol.base import Message, Named, Ok, Password, Seconds, requests
+from manta.protocol.tokens import TokenText
 
 
 class SignIn(Message, frozen=True):
     """From any key, which becomes the user's until it is revoked."""
 
-    email: str
-    password: str
+    email: Named
+    password: Password
 
 
 class Bind(Message, frozen=True):
     """From any key, to which the first use binds the user's token."""
 
-    token: str
+    token: TokenText
 
 
 class SignedIn(Message, frozen=True):
@@ -35,7 +36,7 @@ class CreateUserToken(Message, frozen=True):
     """Makes a token of the sender for another machine: for the key `for_key`, or for the first key
     that shows it, within a day."""
 
-    for_key: str = ""
+    for_key: Named = ""
 
 
 class UserToken(Message, frozen=True):

@@ -19,6 +19,8 @@ from manta.protocol.codes import Code
 USER_AUDIENCE = "manta:user"
 NODE_AUDIENCE = "manta:node"
 MAX_TOKEN_LENGTH = 4096
+TokenText = Annotated[str, msgspec.Meta(max_length=2 * MAX_TOKEN_LENGTH)]
+"""A token as it was copied, perhaps with white space around it."""
 
 
 class UnreadableToken(ValueError):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from manta.protocol.base import Wait, requests
+from manta.protocol.base import Cursor, Named, Wait, requests
 from manta.protocol.clusters import ClusterRequest
 from manta.protocol.node import Instance, LogLine, Message, Ok, Seconds, TaskError, Timings
 from manta.protocol.sign_in import SignInRequest
@@ -84,7 +84,7 @@ class Planned(Message, frozen=True):
 
 
 class CheckSwarm(Message, frozen=True):
-    cluster: str
+    cluster: Named
     spec: SwarmSpec
 
 
@@ -94,7 +94,7 @@ class SendSwarm(Message, frozen=True):
     Refused when the swarm can never be placed, unless `wait`.
     """
 
-    cluster: str
+    cluster: Named
     spec: SwarmSpec
     wait: bool = False
 
@@ -110,33 +110,33 @@ class FindMissingBlobs(Message, frozen=True):
 
 
 class StartSwarm(Message, frozen=True):
-    swarm: str
+    swarm: Named
 
 
 class StopSwarm(Message, frozen=True):
-    swarm: str
+    swarm: Named
     force: bool = False
 
 
 class PauseSwarm(Message, frozen=True):
-    swarm: str
+    swarm: Named
 
 
 class ResumeSwarm(Message, frozen=True):
-    swarm: str
+    swarm: Named
 
 
 class RemoveSwarm(Message, frozen=True):
-    swarm: str
+    swarm: Named
 
 
 class GetSwarm(Message, frozen=True):
-    swarm: str
+    swarm: Named
 
 
 class ListSwarms(Message, frozen=True):
-    cluster: str | None = None
-    after: str = ""
+    cluster: Named | None = None
+    after: Cursor = ""
 
 
 class Swarms(Message, frozen=True):
@@ -146,13 +146,13 @@ class Swarms(Message, frozen=True):
 
 
 class WatchSwarms(Message, frozen=True):
-    cluster: str | None = None
-    since: str = ""
+    cluster: Named | None = None
+    since: Cursor = ""
     wait: Wait = 0.0
 
 
 class ExplainSwarm(Message, frozen=True):
-    swarm: str
+    swarm: Named
 
 
 class TaskInfo(msgspec.Struct, frozen=True):
@@ -175,7 +175,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
 class GetTasks(Message, frozen=True):
     """`after` tasks were received already."""
 
-    swarm: str
+    swarm: Named
     iteration: int | None = None
     after: int = 0
 
@@ -237,19 +237,19 @@ FeedName = Literal["results", "metrics", "logs", "events"]
 
 
 class ReadFeed(Message, frozen=True):
-    swarm: str
+    swarm: Named
     feed: FeedName
     after: int = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1000
     wait: Wait = 0.0
-    tag: str | None = None
+    tag: Named | None = None
     """Results only."""
     settled: bool = False
     """Results only: those of attempts that have ended and count, in the order in which these
     ended. A cursor is of one of the two orders."""
-    node: str | None = None
+    node: Named | None = None
     """Logs only: a node's id or alias."""
-    task: str | None = None
+    task: Named | None = None
     """Logs only: a task's alias."""
     told: str | None = None
     """Events only: `told` of the last page, "" at first. If the swarm's situation differs, that is
@@ -267,8 +267,8 @@ class FeedPage(Message, frozen=True):
 class DeleteResults(Message, frozen=True):
     """Of one tag or all, of one iteration or all. Refused for a tag without results."""
 
-    swarm: str
-    tag: str | None = None
+    swarm: Named
+    tag: Named | None = None
     iteration: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
@@ -277,18 +277,18 @@ class DeletedResults(Message, frozen=True):
 
 
 class SelectGlobal(Message, frozen=True):
-    swarm: str
-    tag: str
+    swarm: Named
+    tag: Named
 
 
 class SetGlobal(Message, frozen=True):
-    swarm: str
-    tag: str
+    swarm: Named
+    tag: Named
     value: Payload
 
 
 class ListGlobalTags(Message, frozen=True):
-    swarm: str
+    swarm: Named
 
 
 class GlobalTags(Message, frozen=True):
@@ -302,7 +302,7 @@ class SelectedGlobal(Message, frozen=True):
 class WaitSwarm(Message, frozen=True):
     """Answered when the swarm is in a final state, or after `wait` seconds."""
 
-    swarm: str
+    swarm: Named
     wait: Wait
 
 
@@ -322,8 +322,8 @@ class GetManagerStatus(Message, frozen=True):
 class GetTree(Message, frozen=True):
     """The supervision tree of the manager or a node; `after` is the last path received."""
 
-    node: str | None = None
-    after: str = ""
+    node: Named | None = None
+    after: Cursor = ""
 
 
 SwarmRequest: Any = requests(

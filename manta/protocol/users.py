@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from manta.protocol.base import Wait, requests
+from manta.protocol.base import Cursor, Named, Password, Wait, requests
 from manta.protocol.node import Message, Ok, Seconds
 from manta.protocol.spec import ModuleSpec, Name
 
@@ -32,11 +32,11 @@ class UserInfo(Message, frozen=True):
 class GetUser(Message, frozen=True):
     """`user` is an id, a unique prefix of one, or an email; None is the sender."""
 
-    user: str | None = None
+    user: Named | None = None
 
 
 class ListUsers(Message, frozen=True):
-    after: str = ""
+    after: Cursor = ""
 
 
 class Users(Message, frozen=True):
@@ -45,39 +45,39 @@ class Users(Message, frozen=True):
 
 
 class AddUser(Message, frozen=True):
-    email: str
-    password: str
+    email: Named
+    password: Password
     admin: bool = False
 
 
 class ChangePassword(Message, frozen=True):
-    old: str
-    new: str
+    old: Password
+    new: Password
 
 
 class DeleteUser(Message, frozen=True):
     """The user's keys and tokens end at once. Refused while clusters have no other owner."""
 
-    user: str
+    user: Named
 
 
 class RevokeTokens(Message, frozen=True):
     """All tokens and keys of the user end at once: every client must sign in again."""
 
-    user: str
+    user: Named
 
 
 class GrantRole(Message, frozen=True):
     """A user has one role in a cluster: a new one replaces the old one."""
 
-    user: str
-    cluster: str
+    user: Named
+    cluster: Named
     role: Name
 
 
 class RevokeRole(Message, frozen=True):
-    user: str
-    cluster: str
+    user: Named
+    cluster: Named
 
 
 class RoleInfo(Message, frozen=True):
@@ -90,17 +90,17 @@ class RoleInfo(Message, frozen=True):
 
 class CreateRoleDefinition(Message, frozen=True):
     name: Name
-    rights: tuple[str, ...]
+    rights: tuple[Named, ...]
 
 
 class DeleteRoleDefinition(Message, frozen=True):
-    name: str
+    name: Named
 
 
 class ListRoles(Message, frozen=True):
     """The built-in ones come first, then the others in order of names."""
 
-    after: str = ""
+    after: Cursor = ""
 
 
 class Roles(Message, frozen=True):
@@ -133,8 +133,8 @@ class GetModule(Message, frozen=True):
     """`module` is an id, a unique prefix of one or of a package's digest, or a name, which is
     resolved as ResolveModule says."""
 
-    module: str
-    version: str | None = None
+    module: Named
+    version: Named | None = None
 
 
 class ResolveModule(Message, frozen=True):
@@ -142,12 +142,12 @@ class ResolveModule(Message, frozen=True):
     range) allows, else the last that was sent; the user's own before those of others. It is
     about to be used."""
 
-    name: str
-    version: str | None = None
+    name: Named
+    version: Named | None = None
 
 
 class ListModules(Message, frozen=True):
-    after: str = ""
+    after: Cursor = ""
 
 
 class Modules(Message, frozen=True):
@@ -157,22 +157,22 @@ class Modules(Message, frozen=True):
 
 
 class WatchModules(Message, frozen=True):
-    since: str = ""
+    since: Cursor = ""
     wait: Wait = 0.0
 
 
 class UpdateModule(Message, frozen=True):
     """Replaces the content under the same id and name; refused for a module with a version."""
 
-    module: str
+    module: Named
     spec: ModuleSpec
 
 
 class RemoveModule(Message, frozen=True):
     """Swarms that were sent with it keep what they need. A name must mean one module."""
 
-    module: str
-    version: str | None = None
+    module: Named
+    version: Named | None = None
 
 
 UserRequest: Any = requests(

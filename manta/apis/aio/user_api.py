@@ -18,6 +18,8 @@ from manta.apis.connect import profiles
 from manta.apis.connect.session import Session
 from manta.apis.overviews import NodeId
 from manta.protocol import sign_in
+from manta.protocol.base import MAX_PASSWORD
+from manta.protocol.names import MAX_NAME
 from manta.protocol.tree import Tree
 from manta.protocol.user import GetTree
 
@@ -70,7 +72,9 @@ class AsyncUserAPI(
         `server_key` is the manager's public key; it is needed the first time, unless the manager
         runs on this machine. Raises NotAuthenticated for a wrong email address or password.
         """
-        request = sign_in.SignIn(checks.text("email", email), checks.text("password", password))
+        request = sign_in.SignIn(
+            checks.text("email", email, MAX_NAME), checks.text("password", password, MAX_PASSWORD)
+        )
         target, keys = profiles.for_sign_in(host, port, profile, server_key)
         api = cls.over(Session(target, keys))
         try:

@@ -19,6 +19,8 @@ from manta.apis.sync.nodes import Nodes
 from manta.apis.sync.outputs import Outputs
 from manta.apis.sync.swarms import Swarms
 from manta.protocol import sign_in
+from manta.protocol.base import MAX_PASSWORD
+from manta.protocol.names import MAX_NAME
 from manta.protocol.tree import Tree
 from manta.protocol.user import GetTree
 
@@ -69,7 +71,9 @@ class UserAPI(Clusters, Nodes, Swarms, Outputs, Modules, Accounts):
         `server_key` is the manager's public key; it is needed the first time, unless the manager
         runs on this machine. Raises NotAuthenticated for a wrong email address or password.
         """
-        request = sign_in.SignIn(checks.text("email", email), checks.text("password", password))
+        request = sign_in.SignIn(
+            checks.text("email", email, MAX_NAME), checks.text("password", password, MAX_PASSWORD)
+        )
         target, keys = profiles.for_sign_in(host, port, profile, server_key)
         api = cls.over(Session(target, keys))
         try:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import secrets
 import threading
 
+from manta.protocol.base import MAX_PASSWORD
+
 MEMORY = 64 * 1024 * 1024
 PASSES = 3
 AT_A_TIME = 2
-MIN_LENGTH, MAX_LENGTH = 8, 1024
+MIN_LENGTH, MAX_LENGTH = 8, MAX_PASSWORD
 
 _slots = threading.BoundedSemaphore(AT_A_TIME)
 _NOBODY = (

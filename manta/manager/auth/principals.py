@@ -1,26 +1,25 @@
-"""Who a key belongs to. Pure.
+"""Who a key belongs to, and until when.
 
 The key that the handshake proved is the identity; messages do not name their sender.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 
 import msgspec
 
-from manta.actors.errors import Refused
 from manta.manager.store.records import (
     ADMIN_ROLE,
     KeyKind,
     KeyRecord,
     NodeRecord,
+    TokenRecord,
     UserRecord,
 )
-from manta.protocol.codes import Code
-from manta.transports.security.admission import TokenBucket
+from manta.protocol.tokens import USER_AUDIENCE
 
 
 class Kind(StrEnum):
@@ -41,12 +40,18 @@ class Principal(msgspec.Struct, frozen=True):
     """The node's."""
     admin: bool = False
     """Whether it is a user with every right in every cluster."""
+    expires_at: float | None = None
+    """When the key's token expires, and with it what the key may do."""
 
 
 class Principals:
-    """Who each key belongs to. One actor writes; any thread may read."""
+    """Who each key belongs to. One actor writes; any thread may read.
 
-    def __init__(self) -> None:
+    `now` is the time in seconds since the epoch.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._by_key: dict[str, Principal] = {}
 
     def load(
@@ -64,7 +69,7 @@ class Principals:
             elif key.kind == KeyKind.NODE and key.subject in nodes_by_id:
                 found[key.key] = of_node(nodes_by_id[key.subject])
             elif key.kind == KeyKind.USER and key.subject in users_by_id:
-                found[key.key] = of_user(users_by_id[key.subject], key.key)
+                found[key.key] = of_user(users_by_id[key.subject], key)
         self._by_key = found
 
     def learn(self, principal: Principal) -> None:
@@ -74,69 +79,56 @@ class Principals:
         self._by_key.pop(key, None)
 
     def of(self, key: str) -> Principal:
-        return self._by_key.get(key) or Principal(Kind.GUEST, key)
+        """Of a key whose token has expired it is a guest."""
+        found = self._by_key.get(key)
+        if found is None or (found.expires_at is not None and found.expires_at <= self._now()):
+            return Principal(Kind.GUEST, key)
+        return found
 
     def keys(self) -> tuple[str, ...]:
         return tuple(self._by_key)
+
+    def expired(self) -> list[str]:
+        """The keys whose token has expired, and that are not forgotten yet."""
+        now = self._now()
+        return [key for key, until in self._expiries() if until <= now]
+
+    def first_expiry(self) -> float | None:
+        """When the next one expires; None if none ever does."""
+        return min((until for _, until in self._expiries()), default=None)
+
+    def _expiries(self) -> Iterator[tuple[str, float]]:
+        for key, principal in self._by_key.items():
+            if principal.expires_at is not None:
+                yield key, principal.expires_at
 
 
 def of_node(record: NodeRecord) -> Principal:
     return Principal(Kind.NODE, record.key, record.id, record.alias, record.cluster_id)
 
 
-def of_user(record: UserRecord, key: str) -> Principal:
-    return Principal(Kind.USER, key, record.id, record.email, admin=record.role == ADMIN_ROLE)
+def of_user(record: UserRecord, key: KeyRecord) -> Principal:
+    return Principal(
+        Kind.USER,
+        key.key,
+        record.id,
+        record.email,
+        admin=record.role == ADMIN_ROLE,
+        expires_at=key.expires_at,
+    )
 
 
-class GuestLimits:
-    """How often guests may try a token or a password.
-
-    Attempts are counted in total and by address, but not by key: an attacker can make as many
-    keys as wanted.
-    """
-
-    ADDRESSES = 1000
-
-    def __init__(self) -> None:
-        self._tokens = TokenBucket(rate=50.0, burst=500.0)
-        self._sign_ins = TokenBucket(rate=5.0, burst=20.0)
-        self._failures: OrderedDict[str, TokenBucket] = OrderedDict()
-        self._under_way: Counter[str] = Counter()
-
-    def check_token(self, now: float) -> None:
-        """Raises Refused."""
-        if not self._tokens.take(now):
-            raise _too_many("Too many tokens are being tried")
-
-    def begin_sign_in(self, email: str, now: float) -> bool:
-        """Whether the password may be checked now; else when one of those under way has ended.
-
-        Each counts as a failure until `end_sign_in` says that it was none, so that however many
-        are sent side by side, no more guesses are checked. Raises Refused.
-        """
-        failures = self._failures.pop(email, None) or TokenBucket(rate=1 / 12, burst=5.0)
-        self._failures[email] = failures
-        if len(self._failures) > self.ADDRESSES:
-            self._failures.popitem(last=False)
-        if not failures.take(now):
-            if email in self._under_way:
-                return False
-            raise _too_many(f"Too many sign-ins of {email!r} have failed")
-        if not self._sign_ins.take(now):
-            failures.give_back()
-            if self._under_way:
-                return False
-            raise _too_many("Too many sign-ins are being tried")
-        self._under_way[email] += 1
-        return True
-
-    def end_sign_in(self, email: str, *, failed: bool) -> None:
-        self._under_way[email] -= 1
-        self._under_way += Counter()  # drops those with none
-        if not failed:
-            self._sign_ins.give_back()
-            self._failures.pop(email, None)
-
-
-def _too_many(what: str) -> Refused:
-    return Refused(Code.RATE_LIMITED, f"{what}; wait a minute and try again.")
+def with_expiry(keys: Iterable[KeyRecord], tokens: Iterable[TokenRecord]) -> list[KeyRecord]:
+    """The keys, each of which knows when its token expires. An earlier version stored that with
+    the token alone."""
+    expiries: dict[str, float] = {}
+    for token in tokens:
+        if token.audience == USER_AUDIENCE and not token.revoked:
+            family = token.family or token.digest
+            expiries[family] = max(token.expires_at, expiries.get(family, 0.0))
+    return [
+        msgspec.structs.replace(key, expires_at=expiries.get(key.family, 0.0))
+        if key.kind == KeyKind.USER and key.family and key.expires_at is None
+        else key
+        for key in keys
+    ]

@@ -89,8 +89,13 @@ class TokenAuthority:
         token = jwt.encode(claims, self._key(), algorithm=ALGORITHM)
         return token, peek(token)
 
-    def verify(self, token: str, audience: str, *, presented_by: str, now: float) -> TokenClaims:
-        """Raises Refused, with a different code for each fault."""
+    def verify(
+        self, token: str, audience: str, *, presented_by: str | None, now: float
+    ) -> TokenClaims:
+        """Raises Refused, with a different code for each fault.
+
+        `presented_by` is a key; None leaves it to the caller to compare that.
+        """
         try:
             claims = peek(token)
         except UnreadableToken as error:
@@ -113,7 +118,8 @@ class TokenAuthority:
                     else "sign in, or use the token that was issued to the user."
                 ),
             )
-        if claims.expires_at + LEEWAY <= now:
+        # A user's token expires together with what its key may do, to the second.
+        if claims.expires_at + (0 if audience == USER_AUDIENCE else LEEWAY) <= now:
             raise Refused(
                 Code.TOKEN_EXPIRED,
                 f"This token expired {_ago(now - claims.expires_at)} ago; "
@@ -129,7 +135,7 @@ class TokenAuthority:
                 f"This token was issued {_ago(claims.issued_at - now)} in the future; "
                 "set the manager's clock, then get a new one.",
             )
-        if claims.bound_to and claims.bound_to != presented_by:
+        if claims.bound_to and presented_by not in (None, claims.bound_to):
             raise bound_elsewhere()
         return claims
 

@@ -42,7 +42,9 @@ class Enrolment(Part):
         def then(claims: TokenClaims) -> None:
             self._enroll(message, principal.key, claims, reply)
 
-        self._registrar.verify("enrolment", request, NODE_AUDIENCE, then, reply)
+        self._registrar.verify(
+            "enrolment", request, NODE_AUDIENCE, then, reply, presented_by=principal.key
+        )
 
     def _enroll(self, message: Enroll, key: str, claims: TokenClaims, reply: Reply) -> None:
         record = self._serving(claims)
@@ -85,7 +87,9 @@ class Enrolment(Part):
             reply.set(Ok())
 
         what = "the examination of a token"
-        self._registrar.verify(what, request, NODE_AUDIENCE, then, reply)
+        self._registrar.verify(
+            what, request, NODE_AUDIENCE, then, reply, presented_by=request.who.key
+        )
 
     def _serving(self, claims: TokenClaims) -> TokenRecord:
         """Raises Refused unless the token can enrol one more node."""

@@ -17,6 +17,7 @@ from manta.manager.gateway.parts import Parts
 from manta.manager.gateway.routes import NODES, ROUTES
 from manta.manager.messages import CutNodes, NodesLeft, SwarmCreated, SwarmRemoved
 from manta.protocol import node, user
+from manta.transports.security.strangers import source_of
 
 
 class Gateway(Actor):
@@ -35,11 +36,13 @@ class Gateway(Actor):
         origin = self.origin
         if origin is not None:
             who = self._context.principals.of(origin.peer_key)
-            answer = self._handle_request(cast("node.Message", message), who)
+            source = source_of(origin.link.peer_address)
+            answer = self._handle_request(cast("node.Message", message), who, source)
             if answer is not None:
                 parts.forwarder.answer(self.defer(), answer)
             return None
-        if any(part.handle(message) for part in (parts.writer, parts.watches, parts.listeners)):
+        handlers = (parts.writer, parts.watches, parts.listeners, parts.registrar)
+        if any(part.handle(message) for part in handlers):
             return None
         match message:
             case CutNodes(node_ids):
@@ -54,7 +57,7 @@ class Gateway(Actor):
                 return super().receive(message)
         return None
 
-    def _handle_request(self, message: node.Message, who: Principal) -> object:
+    def _handle_request(self, message: node.Message, who: Principal, source: str = "") -> object:
         """Returns the answer, or None if it comes later. Raises Refused."""
         route, name = ROUTES[type(message)], type(message).__name__
         rule, permits = route.rule, self._parts.permits
@@ -62,7 +65,7 @@ class Gateway(Actor):
         permits.check_platform(who, rule, name)
         seen = permits.seen_by(who)
         target = route.target(message, seen, who)
-        request = Request(message, who, rule, target, seen, self.defer)
+        request = Request(message, who, rule, target, seen, self.defer, source)
         permits.check_cluster(request)
         if rule is NODES and not isinstance(message, node.Register):
             self._parts.nodes.check_link(who)

@@ -34,6 +34,8 @@ class Request(Generic[M_co, T_co]):
     """What the sender sees of the platform."""
     defer: Callable[[], Reply]
     """Returns the reply, to be answered later; the handler then returns None."""
+    source: str = ""
+    """Where its sender connected from: an IPv4 address, or the network of an IPv6 address."""
 
     @property
     def cluster_id(self) -> str | None:

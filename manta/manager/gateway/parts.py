@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from manta.actors import Actor
+from manta.manager.auth.principals import with_expiry
 from manta.manager.auth.roles import Roles
 from manta.manager.context import STORE, Context
 from manta.manager.directory import Directory, SwarmEntry
@@ -26,6 +27,7 @@ from manta.manager.store.records import (
     NodeRecord,
     RoleRecord,
     SwarmRecord,
+    TokenRecord,
     UserRecord,
 )
 
@@ -34,7 +36,8 @@ class Parts:
     def __init__(self, actor: Actor, context: Context) -> None:
         reader = context.reader
         nodes = reader.all(NodeRecord)
-        context.principals.load(reader.all(KeyRecord), nodes, reader.all(UserRecord))
+        keys = with_expiry(reader.all(KeyRecord), reader.all(TokenRecord))
+        context.principals.load(keys, nodes, reader.all(UserRecord))
         swarms = (record.info for record in reader.all(SwarmRecord))
         self.directory = Directory(
             reader.all(ClusterRecord),

@@ -1,22 +1,26 @@
 """Binds keys to users: sign-in, token binding and rotation, and the end of keys and tokens.
 
-Signatures and passwords are checked on a worker. A sign-in is answered only once it is durable.
+Signatures and passwords are checked on workers. A sign-in is answered only once it is durable. A
+key is its user's until its token expires, is revoked or is replaced by none; then its links are
+cut.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 
-from manta.actors import Refused, Reply
+from manta.actors import Refused, Reply, Timer
 from manta.manager.auth import passwords
-from manta.manager.auth.principals import GuestLimits, Principal, of_user
+from manta.manager.auth.limits import Attempt, TokenTries, too_many
+from manta.manager.auth.principals import Kind, Principal, of_user, with_expiry
 from manta.manager.auth.tokens import LEEWAY, USER_TTL, bound_elsewhere, digest_of
 from manta.manager.gateway.part import Part, Request, Shared
+from manta.manager.gateway.password_checks import Check, PasswordChecks
+from manta.manager.gateway.work import Work
 from manta.manager.store.change import Change
 from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
@@ -26,47 +30,43 @@ from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE, TokenClaims
 from manta.transports.errors import LocalTransportError
 from manta.transports.security.keys import check_key
 
-T = TypeVar("T")
-U = TypeVar("U")
-
-
 ROTATED, ENDED = "rotated", "ended"
 MOST_TOKENS = 1000
 """Valid tokens that a user may have."""
 UNBOUND_TTL = 86_400.0
 """Seconds within which a token that names no key must be shown by one."""
 
+MOST_KEYS = 1000
+"""Keys that a user may have: the next one ends the oldest."""
+WAKES = 60.0
+"""Seconds after which the clock is looked at again, which may have been set."""
+MOST_CHECKED = 500
+"""Tokens of strangers that may wait to be checked: a tenth of a second's work."""
+SHOWN = 60
+"""Characters of an address that somebody gave, in the log."""
 
-WAITING = 200
-"""Passwords that may wait to be checked."""
 
-
-@dataclass(frozen=True)
-class Attempt:
-    """A password that somebody gives; `wrong` is the refusal's sentence."""
-
-    what: str
-    key: str
-    email: str
-    stored: str | None
-    given: str
-    wrong: str
-    reply: Reply
+class _Expire(msgspec.Struct, frozen=True):
+    """To this actor: the tokens of some keys may have expired."""
 
 
 class Registrar(Part):
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         reader = self._context.reader
-        self.limits = GuestLimits()
         self.users = {record.id: record for record in reader.all(UserRecord)}
         self.tokens = {record.digest: record for record in reader.all(TokenRecord)}
-        self._keys = {
-            record.key: record for record in reader.all(KeyRecord) if record.kind == KeyKind.USER
-        }
-        """The keys of users."""
-        self._waiting: list[tuple[Callable[[], None], Reply]] = []
-        """Passwords that are checked once others have been."""
+        keys = with_expiry(reader.all(KeyRecord), self.tokens.values())
+        self._keys = {record.key: record for record in keys if record.kind == KeyKind.USER}
+        """The keys of users; those whose token has expired stay, and are told from strangers."""
+        self._tries = TokenTries()
+        self._strangers = threading.BoundedSemaphore(MOST_CHECKED)
+        self._work = Work(shared)
+        self.work = self._work.run
+        self.passwords = PasswordChecks(shared, self._work)
+        self._expiring: Timer[Any] | None = None
+        self._first_expiry: float | None = None
+        self._cut_expired()
 
     # Users.
 
@@ -76,51 +76,27 @@ class Registrar(Part):
         user = next((user for user in self.users.values() if user.email == email), None)
         key, authority = request.who.key, self._context.authority
         self._listeners.signs_in(key, reply)
-
-        def then(_: None) -> None:
-            assert user is not None
-            now = self._actor.clock.wall()
-            token, claims = authority.issue(
-                USER_AUDIENCE, user.id, now=now, ttl=USER_TTL, bound_to=key
-            )
-            self._become(user, key, token, record_of(claims, bound_to=key), reply)
-
         wrong = "Address or password are wrong; check both, and try again."
         stored = user.password if user else None
-        attempt = Attempt(f"sign-in as {email}", key, email, stored, message.password, wrong, reply)
-        self.check_password(attempt, lambda: None, then)
+        held = self._keys.get(key)
+        is_own = user is not None and held is not None and held.subject == user.id
 
-    def check_password(
-        self, attempt: Attempt, job: Callable[[], T], then: Callable[[T], None]
-    ) -> None:
-        """Runs `job` on a worker if the password is right, and `then` in the actor; limits how
-        fast anybody can guess. Raises Refused."""
-        if self.limits.begin_sign_in(attempt.email, self._actor.clock.now()):
-            self._check_now(attempt, job, then)
-        elif len(self._waiting) < WAITING:
-            again = partial(self.check_password, attempt, job, then)
-            self._waiting.append((again, attempt.reply))
-        else:
-            raise Refused(Code.RATE_LIMITED, "Too many sign-ins wait; try again in a minute.")
+        def job() -> bool | None:
+            return passwords.verify_password(stored, message.password) or None
 
-    def _check_now(self, attempt: Attempt, job: Callable[[], T], then: Callable[[T], None]) -> None:
-        def checked(_: float) -> tuple[T] | None:
-            right = passwords.verify_password(attempt.stored, attempt.given)
-            return (job(),) if right else None
+        def then(_: object) -> None:
+            assert user is not None
+            now = self.users.get(user.id)
+            if now is None or now.password != stored:
+                raise Refused(Code.BAD_CREDENTIALS, wrong)
+            token, claims = authority.issue(
+                USER_AUDIENCE, user.id, now=self._actor.clock.wall(), ttl=USER_TTL, bound_to=key
+            )
+            self._become(now, key, token, record_of(claims, bound_to=key), reply)
 
-        def ended(found: tuple[T] | None) -> None:
-            self.limits.end_sign_in(attempt.email, failed=found is None)
-            waiting, self._waiting = self._waiting, []
-            for again, reply in waiting:
-                try:
-                    again()
-                except Refused as refusal:
-                    reply.fail(refusal)
-            if found is None:
-                raise Refused(Code.BAD_CREDENTIALS, attempt.wrong)
-            then(*found)
-
-        self.work(attempt.what, attempt.key, checked, ended, attempt.reply)
+        check = Check(f"sign-in as {email[:SHOWN]!r}", job, then, wrong, reply)
+        known = user.id if user is not None and is_own else ""
+        self.passwords.check(Attempt(key, request.source, email, known, check))
 
     def bind(self, request: Request[Bind, None]) -> None:
         message, key, reply = request.message, request.who.key, request.defer()
@@ -141,12 +117,13 @@ class Registrar(Part):
             if record.revoked:
                 self._shown_again(record, user, key, reply)
                 return
-            if record.bound_to not in ("", key):
+            if (claims.bound_to or record.bound_to or key) != key:
                 raise bound_elsewhere()
             bound = msgspec.structs.replace(record, bound_to=key)
             self._become(user, key, message.token.strip(), bound, reply)
 
-        self.verify("binding a token", request, USER_AUDIENCE, then, reply)
+        # Whoever shows it: a replaced one that another key shows was stolen.
+        self.verify("binding a token", request, USER_AUDIENCE, then, reply, presented_by=None)
 
     def _become(
         self, user: UserRecord, key: str, token: str, record: TokenRecord, reply: Reply
@@ -161,8 +138,9 @@ class Registrar(Part):
             if held is None or (held.subject, held.family) != (user.id, family):
                 reply.fail(_revoked("it was ended while you signed in"))
                 return
-            self._context.principals.learn(of_user(user, key))
+            self._context.principals.learn(of_user(user, held))
             self._listeners.admit(key)
+            self._expires(held)
             self._actor.log.info("%s signed in", user.email)
             reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
@@ -176,10 +154,32 @@ class Registrar(Part):
             stored()  # all of it is: who only reads needs no room on the disk
             return
         change = Change(self._writer)
+        oldest = self._make_room(change, user.id, key)
+        for one in [one for one in self.tokens.values() if one.bound_to == key]:
+            if one.subject == user.id and not one.revoked and one.digest != record.digest:
+                change.put(self.tokens, msgspec.structs.replace(one, revoked=ROTATED))
         change.put(self.tokens, record)
-        since = self._actor.clock.wall()
-        change.put(self._keys, KeyRecord(key, KeyKind.USER, user.id, since, family))
-        change.commit(reply, stored)
+        now, until = self._actor.clock.wall(), record.expires_at
+        change.put(self._keys, KeyRecord(key, KeyKind.USER, user.id, now, family, until))
+
+        def all_stored() -> None:
+            self._listeners.withdraw(oldest, key)
+            stored()
+
+        change.commit(reply, all_stored)
+
+    def _make_room(self, change: Change, user_id: str, key: str) -> list[str]:
+        """Ends the oldest keys of a user who has as many as may be; returns them. Of the tokens
+        that have ended, only the newest are kept."""
+        theirs = [one for one in self._keys.values() if one.subject == user_id and one.key != key]
+        theirs.sort(key=lambda one: one.since)
+        ended = theirs[: max(0, len(theirs) + 1 - MOST_KEYS)]
+        self._end(change, ended, [one for old in ended for one in self._family(old.family)])
+        spent = [one for one in self.tokens.values() if one.subject == user_id and one.revoked]
+        spent.sort(key=lambda one: one.expires_at)
+        for one in spent[: max(0, len(spent) - MOST_TOKENS)]:
+            change.delete(self.tokens, one)
+        return [one.key for one in ended]
 
     def who_am_i(self, principal: Principal) -> SignedIn:
         user = self.users[principal.id]
@@ -257,12 +257,19 @@ class Registrar(Part):
             record = record_of(claims, bound_to=key)
             record = msgspec.structs.replace(record, family=family or record.digest)
             change = Change(self._writer)
+            self._make_room(change, user.id, key)
             for one in old:
                 change.put(self.tokens, msgspec.structs.replace(one, revoked=ROTATED))
             change.put(self.tokens, record)
-            change.put(self._keys, msgspec.structs.replace(held, family=record.family))
+            renewed = msgspec.structs.replace(
+                held, family=record.family, expires_at=record.expires_at
+            )
+            change.put(self._keys, renewed)
 
             def stored() -> None:
+                if self._keys.get(key) == renewed:
+                    self._context.principals.learn(of_user(user, renewed))
+                    self._expires(renewed)
                 self._actor.log.info("%s has a new token", user.email)
                 reply.set(SignedIn(user.id, user.email, token, self._context.bulk.address))
 
@@ -297,8 +304,11 @@ class Registrar(Part):
 
         change.commit(reply, stored)
 
-    def end(self, change: Change, user_id: str, key: str | None = None) -> list[str]:
-        """Ends all keys and tokens of a user, or one key and its tokens; returns the keys."""
+    def end(
+        self, change: Change, user_id: str, key: str | None = None, spared: str | None = None
+    ) -> list[str]:
+        """Ends all keys and tokens of a user, or one key and its tokens; returns the keys. One key
+        and its tokens may be spared."""
         keys = [one for one in self._keys.values() if one.subject == user_id]
         tokens = [
             one
@@ -308,8 +318,37 @@ class Registrar(Part):
         if key is not None:
             keys = [one for one in keys if one.key == key]
             tokens = [one for one in tokens if one.bound_to == key]
+        if spared is not None:
+            keys = [one for one in keys if one.key != spared]
+            tokens = [one for one in tokens if one.bound_to != spared]
         self._end(change, keys, tokens)
         return [one.key for one in keys]
+
+    def handle(self, message: object) -> bool:
+        """Whether the message was for this part."""
+        if not isinstance(message, _Expire):
+            return False
+        self._cut_expired()
+        return True
+
+    def _expires(self, key: KeyRecord) -> None:
+        """Wakes when that key's token expires, if none does before."""
+        first = self._first_expiry
+        if key.expires_at is not None and (first is None or key.expires_at < first):
+            self._cut_expired()
+
+    def _cut_expired(self) -> None:
+        """Cuts the keys whose token has expired, and looks again when the next one has."""
+        principals, actor = self._context.principals, self._actor
+        if over := principals.expired():
+            actor.log.info("the tokens of %d keys have expired: they are signed out", len(over))
+            self._listeners.withdraw(over, "")
+        if self._expiring is not None:
+            self._expiring.cancel()
+        self._expiring, self._first_expiry = None, principals.first_expiry()
+        if self._first_expiry is not None:
+            left = max(0.0, self._first_expiry - actor.clock.wall())
+            self._expiring = actor.after(min(left, WAKES), _Expire())
 
     def _end(self, change: Change, keys: list[KeyRecord], tokens: list[TokenRecord]) -> None:
         for key in keys:
@@ -331,8 +370,6 @@ class Registrar(Part):
             return []
         return [one for one in self.tokens.values() if family in (one.digest, one.family)]
 
-    # Work on other threads.
-
     def verify(
         self,
         what: str,
@@ -340,40 +377,27 @@ class Registrar(Part):
         audience: str,
         then: Callable[[TokenClaims], None],
         reply: Reply,
+        *,
+        presented_by: str | None,
     ) -> None:
-        """Like `work`; checks the token that the request presents."""
-        self.limits.check_token(self._actor.clock.now())
-        token, key = request.message.token, request.who.key
+        """Like `work`; checks the token that the request presents. Raises Refused."""
+        who = request.who
+        known = who.kind in (Kind.USER, Kind.NODE)
+        self._tries.check(who.key if known else request.source, self._actor.clock.now())
+        if not known and not self._strangers.acquire(blocking=False):
+            raise too_many("Too many tokens wait to be checked")
+        token = request.message.token
 
         def job(now: float) -> TokenClaims:
-            return self._context.authority.verify(token, audience, presented_by=key, now=now)
-
-        self.work(what, key, job, then, reply)
-
-    def work(
-        self,
-        what: str,
-        key: str,
-        job: Callable[[float], T],
-        then: Callable[[T], None],
-        reply: Reply,
-    ) -> None:
-        """Runs `job` on a worker, then `then` in the actor. A refusal is logged with the key and
-        the reason, but without what was presented."""
-        now = self._actor.clock.wall()
-
-        def audited(step: Callable[[], U]) -> U:
             try:
-                return step()
-            except Refused as refusal:
-                self._actor.log.warning(
-                    "%s by the key %s... was refused (%s): %s",
-                    *(what, key[:8], refusal.code, refusal.sentence),
+                return self._context.authority.verify(
+                    token, audience, presented_by=presented_by, now=now
                 )
-                raise
+            finally:
+                if not known:
+                    self._strangers.release()
 
-        future = self._context.workers.submit(audited, lambda: job(now))
-        self._actor.pipe(future, lambda result: audited(lambda: then(result)), reply=reply)
+        self.work(what, who.key, job, then, reply)
 
 
 def record_of(claims: TokenClaims, *, uses: int = 1, bound_to: str = "") -> TokenRecord:

@@ -14,11 +14,13 @@ import msgspec
 
 from manta.actors import Refused
 from manta.manager.auth import passwords
+from manta.manager.auth.limits import Attempt
 from manta.manager.auth.principals import Principal
 from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import BUILTIN, OWNER
 from manta.manager.gateway.part import Part, Request, Shared
-from manta.manager.gateway.registrar import Attempt, Registrar
+from manta.manager.gateway.password_checks import Check
+from manta.manager.gateway.registrar import Registrar
 from manta.manager.ids import new_id
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put
@@ -97,9 +99,9 @@ class Users(Part):
         message, who, reply = request.message, request.who, request.defer()
         email = message.email.strip().lower()
         name, at, domain = email.partition("@")
-        if not (name and at and domain) or any(map(str.isspace, email)) or len(email) > 200:
+        if not (name and at and domain) or " " in email or not email.isprintable():
             raise Refused(
-                Code.INVALID, f"{email[:200]!r} is not an address; give one such as me@example.org."
+                Code.INVALID, f"{email!r} is not an address; give one such as me@example.org."
             )
         _check_password(message.password)
         self._check_address(email)
@@ -117,13 +119,7 @@ class Users(Part):
 
             change.commit(reply, stored)
 
-        self._registrar.work(
-            "adding a user",
-            who.key,
-            lambda _: passwords.hash_password(message.password),
-            then,
-            reply,
-        )
+        self._registrar.passwords.hash("adding a user", who, message.password, then, reply)
 
     def _check_address(self, email: str) -> None:
         if any(one.email == email for one in self._registrar.users.values()):
@@ -140,16 +136,24 @@ class Users(Part):
                 raise Refused(Code.WRONG_STATE, "The user was changed meanwhile; try again.")
             change = Change(self._writer)
             change.put(self._registrar.users, msgspec.structs.replace(before, password=hashed))
-            change.commit(reply, lambda: reply.set(Ok()))
+            ended = self._registrar.end(change, who.id, spared=who.key)
 
-        # Limited, too: a user who is signed in may not know the password.
+            def stored() -> None:
+                self._actor.log.warning("%s changed the password", who.name)
+                self._listeners.withdraw(ended, who.key)
+                reply.set(Ok())
+
+            change.commit(reply, stored)
+
+        def job() -> str | None:
+            right = passwords.verify_password(before.password, message.old)
+            return passwords.hash_password(message.new) if right else None
+
         wrong = "The old password is wrong; nothing was changed."
-        attempt = Attempt(
-            *("changing a password", who.key, before.email, before.password, message.old),
-            wrong,
-            reply,
-        )
-        self._registrar.check_password(attempt, lambda: passwords.hash_password(message.new), then)
+        check = Check("changing a password", job, then, wrong, reply)
+        # Limited, too: a user who is signed in may not know the password.
+        attempt = Attempt(who.key, request.source, before.email, who.id, check)
+        self._registrar.passwords.check(attempt)
 
     def delete(self, request: Request[users.DeleteUser, None]) -> None:
         record = self._find(request.message.user, request.who)

@@ -94,6 +94,8 @@ class KeyRecord(Record, frozen=True):
     since: float
     family: str = ""
     """The family of the token by which it became a user's."""
+    expires_at: float | None = None
+    """When that token expires; None for a key that needs none, or that an earlier version wrote."""
 
 
 class TokenRecord(Record, frozen=True):

@@ -118,6 +118,7 @@ def test_who_owns_the_folder_can_reset_a_lost_password(lab: Lab) -> None:
     record = json.loads(chosen.stdout)
     assert record == {"home": str(lab.home / "manager"), "email": "admin@localhost"}
     assert lab.start().returncode == 0
+    assert lab.attempt("ps").returncode == Exit.DENIED, "sessions from before are over"
     assert lab.attempt("sign-in", *admin, said=password).returncode == Exit.DENIED
     assert lab.attempt("sign-in", *admin, said="correct horse").returncode == 0
 

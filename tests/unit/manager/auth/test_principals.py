@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from manta.actors.errors import Refused
-from manta.manager.auth.principals import GuestLimits, Kind, Principal, Principals
-from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, UserRecord
-from manta.protocol.codes import Code
+from manta.manager.auth.principals import Kind, Principal, Principals, with_expiry
+from manta.manager.store.records import KeyKind, KeyRecord, NodeRecord, TokenRecord, UserRecord
+from manta.protocol.tokens import NODE_AUDIENCE, USER_AUDIENCE
 
 
 def test_keys_are_looked_up_in_what_the_store_holds() -> None:
@@ -24,64 +23,56 @@ def test_keys_are_looked_up_in_what_the_store_holds() -> None:
     assert principals.of("kx").kind is principals.of("nobody").kind is Kind.GUEST
 
 
-def allowed(tries: int, check: object, *arguments: object) -> int:
-    assert callable(check)
-    passed = 0
-    for _ in range(tries):
-        try:
-            check(*arguments)
-        except Refused as no:
-            if no.code != Code.RATE_LIMITED:
-                raise
-            continue
-        passed += 1
-    return passed
+class Clock:
+    def __init__(self) -> None:
+        self.at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
 
 
-def fail(limits: GuestLimits, email: str, now: float) -> None:
-    assert limits.begin_sign_in(email, now)
-    limits.end_sign_in(email, failed=True)
+def test_a_key_is_its_users_until_its_token_expires() -> None:
+    clock = Clock()
+    principals = Principals(clock)
+    keys = [
+        KeyRecord("for ever", KeyKind.USER, "u1", 0.0),
+        KeyRecord("soon", KeyKind.USER, "u1", 0.0, "f", expires_at=1010.0),
+        KeyRecord("later", KeyKind.USER, "u1", 0.0, "f", expires_at=1020.0),
+    ]
+    principals.load(keys, [], [UserRecord("u1", "a@b", "", 0.0)])
+    assert principals.of("soon").kind is Kind.USER
+    assert (principals.expired(), principals.first_expiry()) == ([], 1010.0)
+    clock.at = 1010.0
+    assert principals.of("soon").kind is Kind.GUEST
+    assert principals.of("later").kind is principals.of("for ever").kind is Kind.USER
+    assert principals.expired() == ["soon"]
+    principals.forget("soon")
+    assert (principals.expired(), principals.first_expiry()) == ([], 1020.0)
+    principals.forget("later")
+    assert principals.first_expiry() is None
 
 
-def test_failing_sign_ins_of_one_user_are_slowed_down() -> None:
-    limits = GuestLimits()
-    assert allowed(10, fail, limits, "a@b", 0.0) == 5
-    assert allowed(10, fail, limits, "a@b", 60.0) == 5
-
-
-def test_success_forgets_the_failures_before() -> None:
-    limits = GuestLimits()
-    for now in range(100):
-        assert limits.begin_sign_in("a@b", 0.0), now
-        limits.end_sign_in("a@b", failed=False)
-
-
-def test_sign_ins_side_by_side_wait_for_each_other_and_then_count_as_what_they_were() -> None:
-    limits = GuestLimits()
-    begun = sum(limits.begin_sign_in("a@b", 0.0) for _ in range(30))
-    assert begun == 5
-    for _ in range(5):
-        limits.end_sign_in("a@b", failed=False)
-    assert sum(limits.begin_sign_in("a@b", 0.0) for _ in range(30)) == 5
-    for _ in range(5):
-        limits.end_sign_in("a@b", failed=True)
-    assert allowed(1, limits.begin_sign_in, "a@b", 0.0) == 0
-
-
-def test_sign_ins_of_all_users_together_are_slowed_down() -> None:
-    limits = GuestLimits()
-    passed = sum(allowed(1, fail, limits, f"{n}@b", 0.0) for n in range(100))
-    assert passed == 20
-
-
-def test_a_cluster_may_enrol_at_once_and_a_guesser_may_not_go_on() -> None:
-    limits = GuestLimits()
-    assert allowed(2000, limits.check_token, 0.0) == 500
-    assert allowed(2000, limits.check_token, 1.0) == 50
-
-
-def test_addresses_that_were_tried_do_not_pile_up() -> None:
-    limits = GuestLimits()
-    for number in range(GuestLimits.ADDRESSES + 50):
-        fail(limits, f"{number}@b", float(number))
-    assert len(limits._failures) == GuestLimits.ADDRESSES
+def test_what_an_earlier_version_stored_expires_with_the_tokens_of_its_family() -> None:
+    keys = [
+        KeyRecord("of none", KeyKind.USER, "u", 0.0),
+        KeyRecord("a node's", KeyKind.NODE, "n", 0.0, "a"),
+        KeyRecord("first", KeyKind.USER, "u", 0.0, "a"),
+        KeyRecord("rotated", KeyKind.USER, "u", 0.0, "b"),
+        KeyRecord("its token is gone", KeyKind.USER, "u", 0.0, "c"),
+        KeyRecord("new", KeyKind.USER, "u", 0.0, "a", expires_at=7.0),
+    ]
+    tokens = [
+        TokenRecord("a", USER_AUDIENCE, "u", 50.0),
+        TokenRecord("b", USER_AUDIENCE, "u", 60.0, revoked="rotated"),
+        TokenRecord("b2", USER_AUDIENCE, "u", 70.0, family="b"),
+        TokenRecord("c", NODE_AUDIENCE, "u", 80.0),
+    ]
+    found = {key.key: key.expires_at for key in with_expiry(keys, tokens)}
+    assert found == {
+        "of none": None,
+        "a node's": None,
+        "first": 50.0,
+        "rotated": 70.0,
+        "its token is gone": 0.0,
+        "new": 7.0,
+    }

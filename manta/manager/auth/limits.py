@@ -1,0 +1,200 @@
+"""Whose password is checked next, and how often anybody may try. Pure.
+
+A check takes 64 MiB and about 0.15 s, so two are made at a time and the others wait in lanes:
+
+    who gives the password            waits in the lane of
+    a key that is, or was, the user's its user
+    any other key                     its source address
+
+Known users and strangers take turns, and so do the lanes of each; in a lane, keys that have tried
+less go first. When too many wait, the longest lane gives way, there whoever has tried most. So
+who floods delays and pushes out what is his own, and a new key is soon heard.
+
+What fails counts against who tried it: against the key and, for strangers, who can make keys,
+against source and account together. It never counts against the account alone, or anybody could
+lock a user out. Whether the account exists makes no difference to any of this.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from manta.actors.errors import Refused
+from manta.manager.auth.passwords import AT_A_TIME
+from manta.protocol.codes import Code
+from manta.transports.security.admission import TokenBucket
+
+T = TypeVar("T")
+
+MOST_WAITING, MOST_IN_A_LANE = 256, 48
+"""Of known users, and again of strangers."""
+KEPT = 4096
+"""Names of each kind whose tries are remembered; the one that was used last longest ago is
+forgotten."""
+
+
+class Buckets:
+    """A bucket for each name that was used of late."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[object, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def of(self, name: object) -> TokenBucket:
+        bucket = self._buckets.pop(name, None) or TokenBucket(self._rate, self._burst)
+        self._buckets[name] = bucket
+        if len(self._buckets) > KEPT:
+            self._buckets.popitem(last=False)
+        return bucket
+
+    def forget(self, name: object) -> None:
+        self._buckets.pop(name, None)
+
+
+@dataclass(eq=False)
+class Attempt(Generic[T]):
+    """A password that waits to be checked; `work` is what the caller does then."""
+
+    key: str
+    source: str
+    account: str
+    """The address that was given, whether or not there is such a user."""
+    user: str
+    """The id of the user whose key it is, or was; "" for a stranger."""
+    work: T
+    tries: int = 0
+    """How often the key had tried before, and failed or still waited."""
+
+    @property
+    def lane(self) -> str:
+        return self.user or self.source
+
+
+class _Lanes(Generic[T]):
+    def __init__(self) -> None:
+        self._lanes: OrderedDict[str, list[Attempt[T]]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def waiting(self, attempt: Attempt[T]) -> int:
+        """How many of the same key wait already."""
+        lane = self._lanes.get(attempt.lane, ())
+        return sum(one.key == attempt.key for one in lane)
+
+    def join(self, attempt: Attempt[T]) -> Attempt[T] | None:
+        """Returns the one that gives way if too many wait, which may be this one."""
+        lane = self._lanes.setdefault(attempt.lane, [])
+        at = len(lane)
+        while at and lane[at - 1].tries > attempt.tries:
+            at -= 1
+        lane.insert(at, attempt)
+        self._count += 1
+        if len(lane) > MOST_IN_A_LANE:
+            return self._take(attempt.lane, -1)
+        if self._count > MOST_WAITING:
+            newest_first = reversed(self._lanes)
+            return self._take(max(newest_first, key=lambda name: len(self._lanes[name])), -1)
+        return None
+
+    def next(self, busy: set[str]) -> Attempt[T] | None:
+        """Takes the first that is not of a busy key, from each lane in turn."""
+        for name, lane in self._lanes.items():
+            for at, attempt in enumerate(lane):
+                if attempt.key not in busy:
+                    self._lanes.move_to_end(name)
+                    return self._take(name, at)
+        return None
+
+    def _take(self, name: str, at: int) -> Attempt[T]:
+        lane = self._lanes[name]
+        taken = lane.pop(at)
+        self._count -= 1
+        if not lane:
+            del self._lanes[name]
+        return taken
+
+
+class SignIns(Generic[T]):
+    """Orders the checks of passwords, and refuses those that are too many."""
+
+    def __init__(self) -> None:
+        self._classes: list[_Lanes[T]] = [_Lanes(), _Lanes()]
+        """Known users and strangers; whose turn it is comes first."""
+        self._known, self._strangers = self._classes
+        self._busy: set[str] = set()
+        """Keys whose password is being checked: one of each at a time."""
+        self._own = Buckets(rate=1 / 12, burst=5.0)
+        """Failures, by key."""
+        self._guesses = Buckets(rate=1.0, burst=300.0)
+        """Failures of strangers, by source and account."""
+        self._tries: OrderedDict[str, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._strangers)
+
+    def join(self, attempt: Attempt[T]) -> Attempt[T] | None:
+        """It waits from now on. Returns the one that gives way to it, or itself, if too many do."""
+        lanes = self._known if attempt.user else self._strangers
+        attempt.tries = self._tries.get(attempt.key, 0) + lanes.waiting(attempt)
+        return lanes.join(attempt)
+
+    def next(self, now: float) -> tuple[Attempt[T], Refused | None] | None:
+        """The one to be checked now until `ended`, or to be refused without; None if there is none,
+        or no room."""
+        if len(self._busy) >= AT_A_TIME:
+            return None
+        for lanes in self._classes:
+            if (attempt := lanes.next(self._busy)) is not None:
+                self._classes = [one for one in self._classes if one is not lanes] + [lanes]
+                return attempt, self._begin(attempt, now)
+        return None
+
+    def _begin(self, attempt: Attempt[T], now: float) -> Refused | None:
+        """Each counts as a failure until it has ended well."""
+        own = self._own.of(attempt.key)
+        if not own.take(now):
+            return too_many("Too many sign-ins with this key have failed")
+        if not attempt.user and not self._guesses.of(_pair(attempt)).take(now):
+            own.give_back()
+            return too_many("Too many sign-ins with this address from where you are have failed")
+        self._busy.add(attempt.key)
+        return None
+
+    def ended(self, attempt: Attempt[T], *, failed: bool) -> None:
+        self._busy.discard(attempt.key)
+        tries = self._tries.pop(attempt.key, 0)
+        if failed:
+            self._tries[attempt.key] = tries + 1
+            if len(self._tries) > KEPT:
+                self._tries.popitem(last=False)
+            return
+        self._own.forget(attempt.key)
+        if not attempt.user:
+            self._guesses.of(_pair(attempt)).give_back()
+
+
+def _pair(attempt: Attempt[T]) -> tuple[str, str]:
+    return attempt.source, attempt.account
+
+
+class TokenTries:
+    """How often tokens may be tried: by each known key, and by strangers of each source."""
+
+    def __init__(self) -> None:
+        self._tries = Buckets(rate=50.0, burst=500.0)
+
+    def check(self, who: str, now: float) -> None:
+        """Raises Refused."""
+        if not self._tries.of(who).take(now):
+            raise too_many("Too many tokens are being tried")
+
+
+def too_many(what: str) -> Refused:
+    return Refused(Code.RATE_LIMITED, f"{what}; wait a minute and try again.")
