@@ -1,10 +1,10 @@
-"""Whose password is checked next, and how often anybody may try. Pure.
+"""Whose password is checked next, how often anybody may try, and when failure is told. Pure.
 
 A check takes 64 MiB and about 0.15 s, so two are made at a time and the others wait in lanes:
 
     who gives the password            waits in the lane of
     a key that is, or was, the user's its user
-    any other key                     its source address
+    any other key                     the account that it names and its source address
 
 Known users and strangers take turns, and so do the lanes of each; in a lane, keys that have tried
 less go first. When too many wait, the longest lane gives way, there whoever has tried most. So
@@ -12,7 +12,12 @@ who floods delays and pushes out what is his own, and a new key is soon heard.
 
 What fails counts against who tried it: against the key and, for strangers, who can make keys,
 against source and account together. It never counts against the account alone, or anybody could
-lock a user out. Whether the account exists makes no difference to any of this.
+lock a user out.
+
+An unknown account takes nothing from users: its check is made only if nothing else is to be
+checked, for the same work to be done. A stranger is told of a failure at a time, and with a word,
+that follow from what was tried alone, so that nobody learns which accounts exist. What is right is
+told at once.
 """
 
 from __future__ import annotations
@@ -67,17 +72,20 @@ class Attempt(Generic[T]):
     user: str
     """The id of the user whose key it is, or was; "" for a stranger."""
     work: T
+    exists: bool = True
+    """Whether there is such a user."""
     tries: int = 0
     """How often the key had tried before, and failed or still waited."""
 
     @property
-    def lane(self) -> str:
-        return self.user or self.source
+    def lane(self) -> tuple[str, str]:
+        return (self.user, "") if self.user else (self.account, self.source)
 
 
 class _Lanes(Generic[T]):
-    def __init__(self) -> None:
-        self._lanes: OrderedDict[str, list[Attempt[T]]] = OrderedDict()
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lanes: OrderedDict[tuple[str, str], list[Attempt[T]]] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
@@ -98,7 +106,7 @@ class _Lanes(Generic[T]):
         self._count += 1
         if len(lane) > MOST_IN_A_LANE:
             return self._take(attempt.lane, -1)
-        if self._count > MOST_WAITING:
+        if self._count > self._most:
             newest_first = reversed(self._lanes)
             return self._take(max(newest_first, key=lambda name: len(self._lanes[name])), -1)
         return None
@@ -112,7 +120,7 @@ class _Lanes(Generic[T]):
                     return self._take(name, at)
         return None
 
-    def _take(self, name: str, at: int) -> Attempt[T]:
+    def _take(self, name: tuple[str, str], at: int) -> Attempt[T]:
         lane = self._lanes[name]
         taken = lane.pop(at)
         self._count -= 1
@@ -125,9 +133,12 @@ class SignIns(Generic[T]):
     """Orders the checks of passwords, and refuses those that are too many."""
 
     def __init__(self) -> None:
-        self._classes: list[_Lanes[T]] = [_Lanes(), _Lanes()]
-        """Known users and strangers; whose turn it is comes first."""
-        self._known, self._strangers = self._classes
+        self._known: _Lanes[T] = _Lanes(MOST_WAITING)
+        self._strangers: _Lanes[T] = _Lanes(MOST_WAITING)
+        self._nobody: _Lanes[T] = _Lanes(AT_A_TIME)
+        """For accounts that do not exist."""
+        self._turns = [self._known, self._strangers]
+        """Whose turn it is comes first."""
         self._busy: set[str] = set()
         """Keys whose password is being checked: one of each at a time."""
         self._own = Buckets(rate=1 / 12, burst=5.0)
@@ -145,18 +156,34 @@ class SignIns(Generic[T]):
         attempt.tries = self._tries.get(attempt.key, 0) + lanes.waiting(attempt)
         return lanes.join(attempt)
 
+    def fail(self, attempt: Attempt[T], now: float) -> Refused | None:
+        """Counts a failure at an account that does not exist. Returns the refusal that it would
+        have got without a check."""
+        refusal = self._count(attempt, now)
+        if refusal is None:
+            self._tried(attempt)
+            self._nobody.join(attempt)  # whichever gives way: it is not waited for
+        return refusal
+
     def next(self, now: float) -> tuple[Attempt[T], Refused | None] | None:
         """The one to be checked now until `ended`, or to be refused without; None if there is none,
         or no room."""
         if len(self._busy) >= AT_A_TIME:
             return None
-        for lanes in self._classes:
+        for lanes in self._turns:
             if (attempt := lanes.next(self._busy)) is not None:
-                self._classes = [one for one in self._classes if one is not lanes] + [lanes]
-                return attempt, self._begin(attempt, now)
+                self._turns.remove(lanes)
+                self._turns.append(lanes)
+                refusal = self._count(attempt, now)
+                if refusal is None:
+                    self._busy.add(attempt.key)
+                return attempt, refusal
+        if (attempt := self._nobody.next(self._busy)) is not None:
+            self._busy.add(attempt.key)
+            return attempt, None
         return None
 
-    def _begin(self, attempt: Attempt[T], now: float) -> Refused | None:
+    def _count(self, attempt: Attempt[T], now: float) -> Refused | None:
         """Each counts as a failure until it has ended well."""
         own = self._own.of(attempt.key)
         if not own.take(now):
@@ -164,20 +191,46 @@ class SignIns(Generic[T]):
         if not attempt.user and not self._guesses.of(_pair(attempt)).take(now):
             own.give_back()
             return too_many("Too many sign-ins with this address from where you are have failed")
-        self._busy.add(attempt.key)
         return None
 
     def ended(self, attempt: Attempt[T], *, failed: bool) -> None:
         self._busy.discard(attempt.key)
-        tries = self._tries.pop(attempt.key, 0)
         if failed:
-            self._tries[attempt.key] = tries + 1
-            if len(self._tries) > KEPT:
-                self._tries.popitem(last=False)
+            if attempt.exists:
+                self._tried(attempt)
             return
+        self._tries.pop(attempt.key, None)
         self._own.forget(attempt.key)
         if not attempt.user:
             self._guesses.of(_pair(attempt)).give_back()
+
+    def _tried(self, attempt: Attempt[T]) -> None:
+        self._tries[attempt.key] = self._tries.pop(attempt.key, 0) + 1
+        if len(self._tries) > KEPT:
+            self._tries.popitem(last=False)
+
+
+class Answers:
+    """When strangers are told that their sign-in failed, by the account that they name."""
+
+    AFTER = 1.0
+    """Seconds; a check is over by then."""
+    APART = 1 / 8
+    """Seconds between two answers about an account."""
+    LONGEST = 6.0
+    """Seconds; who would wait for longer is told that there are too many, after AFTER."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[str, float] = OrderedDict()
+
+    def at(self, account: str, now: float) -> tuple[float, bool]:
+        """When to answer, and whether there are too many."""
+        due = max(now + self.AFTER, self._last.pop(account, 0.0) + self.APART)
+        crowded = due > now + self.LONGEST
+        self._last[account] = due - self.APART if crowded else due
+        if len(self._last) > KEPT:
+            self._last.popitem(last=False)
+        return (now + self.AFTER if crowded else due), crowded
 
 
 def _pair(attempt: Attempt[T]) -> tuple[str, str]:

@@ -36,12 +36,12 @@ class Gateway(Actor):
         origin = self.origin
         if origin is not None:
             who = self._context.principals.of(origin.peer_key)
-            source = source_of(origin.link.peer_address)
-            answer = self._handle_request(cast("node.Message", message), who, source)
+            answer = self._handle_request(cast("node.Message", message), who)
             if answer is not None:
                 parts.forwarder.answer(self.defer(), answer)
             return None
-        handlers = (parts.writer, parts.watches, parts.listeners, parts.registrar)
+        registrar = parts.registrar
+        handlers = (parts.writer, parts.watches, parts.listeners, registrar, registrar.passwords)
         if any(part.handle(message) for part in handlers):
             return None
         match message:
@@ -57,7 +57,7 @@ class Gateway(Actor):
                 return super().receive(message)
         return None
 
-    def _handle_request(self, message: node.Message, who: Principal, source: str = "") -> object:
+    def _handle_request(self, message: node.Message, who: Principal) -> object:
         """Returns the answer, or None if it comes later. Raises Refused."""
         route, name = ROUTES[type(message)], type(message).__name__
         rule, permits = route.rule, self._parts.permits
@@ -65,6 +65,7 @@ class Gateway(Actor):
         permits.check_platform(who, rule, name)
         seen = permits.seen_by(who)
         target = route.target(message, seen, who)
+        source = source_of(self.origin.link.peer_address) if self.origin is not None else ""
         request = Request(message, who, rule, target, seen, self.defer, source)
         permits.check_cluster(request)
         if rule is NODES and not isinstance(message, node.Register):

@@ -96,7 +96,8 @@ class Registrar(Part):
 
         check = Check(f"sign-in as {email[:SHOWN]!r}", job, then, wrong, reply)
         known = user.id if user is not None and is_own else ""
-        self.passwords.check(Attempt(key, request.source, email, known, check))
+        exists = user is not None
+        self.passwords.check(Attempt(key, request.source, email, known, check, exists))
 
     def bind(self, request: Request[Bind, None]) -> None:
         message, key, reply = request.message, request.who.key, request.defer()
