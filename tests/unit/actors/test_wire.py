@@ -15,7 +15,7 @@ from manta.actors.clock import SystemClock
 from manta.actors.exits import ExitKind, ExitReason, crashed
 from manta.actors.mailbox import Mailbox
 from manta.actors.remote import Peer
-from manta.transports.errors import RemoteProtocolError
+from manta.transports.errors import DownReason, RemoteProtocolError
 
 
 class Inner(msgspec.Struct, frozen=True):
@@ -183,3 +183,35 @@ def test_what_a_crash_said_stays_at_home() -> None:
     gone = wire.gone(1, crashed(ValueError("the password is 1234")))
     assert gone == wire.Gone(1, ExitKind.CRASHED, "ValueError")
     assert wire.gone(1, ExitReason(ExitKind.GAVE_UP, "3 restarts")).sentence == "3 restarts"
+
+
+def test_a_peer_says_what_became_of_messages_that_were_told_and_of_no_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Or any stranger could fill the log."""
+    made, _, _ = peer()
+    said = wire.encode(wire.Undelivered("a", "full", "x\n2030-01-01 INFO    forged" + "y" * 4000))
+    with pytest.raises(RemoteProtocolError, match="nobody sent"):
+        made.received([said])
+    made.ref("a").tell(Order(Inner([1]), b""))
+    made.received([said])
+    with pytest.raises(RemoteProtocolError, match="nobody sent"):
+        made.received([said])
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "\n" not in line
+    assert len(line) < 500
+    made.ref("a").tell(Order(Inner([1]), b""))
+    made.down(DownReason.LOST)
+    with pytest.raises(RemoteProtocolError, match="nobody sent"):
+        made.received([said])
+
+
+@pytest.mark.parametrize("name", ["x" * 3_000_000, "x\nforged"])
+def test_what_is_said_of_an_invalid_message_does_not_quote_it_whole(name: str) -> None:
+    made, _, _ = peer()
+    body = msgspec.Raw(msgspec.msgpack.encode({"type": name}))
+    with pytest.raises(RemoteProtocolError) as refused:
+        made.received([wire.encode(wire.Ask(1, "a", 0, 1.0, body))])
+    assert len(str(refused.value)) < 500
+    assert "\n" not in str(refused.value)
+    assert refused.value.__cause__ is None
