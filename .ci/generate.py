@@ -21,6 +21,7 @@ REPLACEMENTS = {
     "AsyncModules": "Modules",
     "AsyncNodes": "Nodes",
     "AsyncOutputs": "Outputs",
+    "AsyncQuotas": "Quotas",
     "AsyncSwarms": "Swarms",
     "AsyncUserAPI": "UserAPI",
     "aio": "sync",

@@ -132,6 +132,10 @@ class RateLimited(RequestRefused):
     """Too many attempts: wait before the next one."""
 
 
+class QuotaExceeded(RequestRefused):
+    """More than is left of a quota; `data` has quota, have, asked and limit."""
+
+
 class NotFound(RequestRefused, LookupError):
     """No such cluster, node, swarm or tag."""
 
@@ -198,6 +202,7 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
     Code.WRONG_STATE: WrongState,
     Code.UNPLACEABLE: Unplaceable,
     Code.BLOB_MISSING: ManagerFault,
+    Code.QUOTA: QuotaExceeded,
     Code.UNAVAILABLE: ManagerFault,
     Code.STORAGE: ManagerFault,
 }

@@ -325,6 +325,17 @@ class RoleOverview(_Same, frozen=True):
     builtin: bool
 
 
+class QuotaOverview(_Same, frozen=True):
+    """A quota: `used` is None where nothing is counted, `limit` where there is none; `source` says
+    where the limit was set, `counts` what is counted."""
+
+    name: str
+    used: int | None
+    limit: int | None
+    source: str
+    counts: str
+
+
 class ModuleOverview(Named, frozen=True):
     """A registered module. `digest` and `size` (bytes) describe its package, and are None and 0
     for an image without a program; `version` is None for a module without one. `updated_at` is

@@ -107,6 +107,11 @@ COMMANDS = {
         "Grant and revoke roles, and define new ones.",
         "manta role grant ada@example.org researcher --cluster lab",
     ),
+    "quota": (
+        "quota",
+        "Show how much you may take of the manager, and set how much others may.",
+        "manta quota set clusters 50 --user ada@example.org",
+    ),
     "sign-in": (
         "identity",
         "Sign in to a manager.",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from manta.actors import Actor, ExitReason, Reply, Timer
+from manta.console import text
 from manta.manager.auth.principals import Kind
 from manta.manager.context import Context, cluster_path
 from manta.manager.messages import Noticed, Sweep, SweepLater
@@ -22,6 +23,12 @@ INTERVAL = 3600.0
 RELEASED_GRACE, RELEASED_BYTES = 60.0, 256 << 20
 """Seconds for which a blob that was released may still be fetched, and how many bytes of such
 blobs stay for longer than the shortest time."""
+LOOK = 2.0
+"""Seconds between looks at the disk."""
+AGAIN = 20.0
+"""Seconds until blobs that nothing names are looked for again, where there were none."""
+NEWEST = 60.0
+"""Seconds for which a blob that nothing names stays on a disk that is nearly full."""
 SHORTEST = 5.0
 """Seconds for which even they stay, and between two looks at them."""
 
@@ -49,6 +56,14 @@ class _LookForRoom(msgspec.Struct, frozen=True):
     pass
 
 
+class _LookAtDisk(msgspec.Struct, frozen=True):
+    pass
+
+
+class _Pushed(msgspec.Struct, frozen=True):
+    """Something comes that nothing names yet."""
+
+
 class Blobs(Actor):
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -72,13 +87,25 @@ class Blobs(Actor):
         """The longest first."""
         self._released_bytes = 0
         self._sweep_after(INTERVAL)
+        self._makes_room, self._next_room = False, self.clock.now()
+        self._look_at_disk()
 
     def on_stop(self, reason: ExitReason) -> None:
         self._bulk.close()
 
-    def _may(self, key: str, operation: Operation, digest: str) -> bool:
-        """Called on the bulk thread. Every node and user that knows a digest may have the blob."""
-        return self._context.principals.of(key).kind in (Kind.NODE, Kind.USER)
+    def _may(self, key: str, operation: Operation, digest: str, size: int) -> bool:
+        """Called on the bulk thread. Every node and user that knows a digest may have the blob.
+
+        Raises BlobRefused for what is more than the quotas allow.
+        """
+        who, context = self._context.principals.of(key), self._context
+        if who.kind not in (Kind.NODE, Kind.USER):
+            return False
+        if operation == "push" and digest not in context.depot:
+            name, now = f"The {who.kind} {who.name}", self.clock.now()
+            context.quotas.push(who.id, name, digest, size, now)
+            self.notify(self.ref, _Pushed())
+        return True
 
     def receive(self, message: object) -> object:
         match message:
@@ -94,6 +121,10 @@ class Blobs(Actor):
                 self._no_room(why)
             case _LookForRoom():
                 self._look_for_room()
+            case _LookAtDisk():
+                self._look_at_disk()
+            case _Pushed():
+                self._sweep_within(GRACE)
             case _SweepReleased():
                 self._sweep_released()
             case _:
@@ -105,21 +136,78 @@ class Blobs(Actor):
             self._sweep_due.cancel()
         self._sweep_due = self.after(delay, Sweep())
 
-    def _sweep(self) -> tuple[int, int]:
-        """Runs on a worker; returns how many blobs were deleted and how many may be later."""
-        context = self._context
-        deleted = left = 0
+    def _sweep_within(self, delay: float) -> None:
+        due = self._sweep_due
+        if due is None or due.deadline > self.clock.now() + delay:
+            self._sweep_after(delay)
+
+    def _unnamed(self) -> list[tuple[float, str]]:
+        """Since when nobody has named each blob that is here, the longest first."""
+        context, found = self._context, []
         for digest in context.reader.unreferenced(context.depot):
-            path = context.depot.path(digest)
             try:
-                age = time.time() - path.stat().st_mtime
+                found.append((context.depot.path(digest).stat().st_mtime, digest))
             except FileNotFoundError:
                 continue
-            if age > GRACE:
-                deleted += context.depot.delete(digest)
-            else:
-                left += 1
-        return deleted, left
+        return sorted(found)
+
+    def _delete(self, digest: str, before: float) -> bool:
+        """Deletes a blob that nothing names, unless somebody is about to name it."""
+        depot = self._context.depot
+        try:
+            touched = depot.path(digest).stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return touched <= before and depot.delete(digest)
+
+    def _sweep(self) -> tuple[int, int]:
+        """Runs on a worker; returns how many blobs were deleted and how many may be later."""
+        context, unnamed = self._context, self._unnamed()
+        before = time.time() - GRACE
+        old = [digest for at, digest in unnamed if at < before]
+        deleted = [digest for digest in old if self._delete(digest, before)]
+        context.quotas.ledger.gone(deleted)
+        coming = context.quotas.ledger.coming(self.clock.now() - GRACE, context.depot.__contains__)
+        return len(deleted), len(unnamed) - len(deleted) + coming
+
+    def _look_at_disk(self) -> None:
+        """Where the disk is nearly full, what nothing names goes first."""
+        self.after(LOOK, _LookAtDisk())
+        disk = self._context.disk
+        told = ""
+        if not disk.takes_lines:
+            told = (
+                f"Log lines wait on their nodes: the disk has {text.size(disk.free)} free, which "
+                "are kept for the database; free some space."
+            )
+        if bool(told) != bool(self._context.troubles.get("logs")):
+            self.log.warning("%s", told or "log lines are stored again")
+            self._context.note_trouble("logs", told)
+        if disk.lacks and not self._makes_room and self.clock.now() >= self._next_room:
+            self._makes_room = True
+            self.pipe(self._context.workers.submit(self._make_room), self._made_room)
+
+    def _make_room(self) -> int:
+        """Runs on a worker; returns how many blobs were deleted."""
+        context, before = self._context, time.time() - NEWEST
+        deleted: list[str] = []
+        for at, digest in self._unnamed():
+            if at > before or not context.disk.lacks:
+                break
+            if self._delete(digest, before):
+                deleted.append(digest)
+        context.quotas.ledger.gone(deleted)
+        return len(deleted)
+
+    def _made_room(self, deleted: int | None, error: BaseException | None) -> None:
+        self._makes_room = False
+        if error is not None:
+            self.log.warning("blobs that nothing names are not deleted: %s", error)
+        elif deleted:
+            said = "the disk is nearly full: deleted %d blobs that nothing names"
+            self.log.warning(said, deleted)
+        if not deleted:  # looking for them takes long where there are many
+            self._next_room = self.clock.now() + AGAIN
 
     def _no_room(self, why: str) -> None:
         """What is pushed again and again keeps somebody waiting."""
@@ -181,13 +269,9 @@ class Blobs(Actor):
         returns how many are left to another sweep."""
         depot, left = self._context.depot, 0
         for digest in self._context.reader.unreferenced(released):
-            try:
-                touched = depot.path(digest).stat().st_mtime
-            except FileNotFoundError:
-                continue
-            if touched <= released[digest]:
-                depot.delete(digest)
-            else:  # somebody is about to name it again
+            if self._delete(digest, released[digest]):
+                self._context.quotas.ledger.gone((digest,))
+            elif digest in depot:  # somebody is about to name it again
                 left += 1
         return left
 
@@ -200,6 +284,8 @@ class Blobs(Actor):
 
     def _swept(self, reply: Reply, counts: tuple[int, int]) -> None:
         deleted, left = counts
+        if left:
+            self._sweep_within(GRACE)
         if deleted:
             self.log.info("deleted %d blobs that nobody needs", deleted)
         if not left:

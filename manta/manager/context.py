@@ -11,7 +11,9 @@ import msgspec
 
 from manta.manager.auth.principals import Principals
 from manta.manager.auth.tokens import TokenAuthority
+from manta.manager.disk import Disk
 from manta.manager.home import RestoredFile
+from manta.manager.quotas.quotas import Quotas
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
 from manta.manager.views import ClusterView
@@ -22,10 +24,11 @@ from manta.transports.security.keys import KeyPair
 ROOT = "manager"
 STORE = f"{ROOT}/store"
 BLOBS = f"{ROOT}/blobs"
+CLUSTERS = f"{ROOT}/clusters"
 
 
 def cluster_path(cluster_id: str) -> str:
-    return f"{ROOT}/clusters/{cluster_id}"
+    return f"{CLUSTERS}/{cluster_id}"
 
 
 def swarm_path(cluster_id: str, swarm_id: str) -> str:
@@ -50,6 +53,8 @@ class Context:
     reader: Store
     """Only for reads; writes go to the StoreActor."""
     depot: FileDepot
+    quotas: Quotas
+    disk: Disk
     workers: ThreadPoolExecutor
     """Run what takes more than a millisecond."""
     hashers: ThreadPoolExecutor

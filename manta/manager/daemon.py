@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         manager = Manager(_settings(options), on_end=ended)
     except (ManagerError, TransportError) as error:
-        sys.stderr.write(f"The manager cannot start: {error}\n")
+        _say(f"The manager cannot start: {error}\n")
         return CANNOT_START
     with manager:
         _announce(manager)
@@ -74,6 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _log_handler(file: Path | None) -> logging.Handler:
     return logging.StreamHandler(sys.stderr) if file is None else RotatingFile(file, ROTATION)
+
+
+def _say(sentence: str) -> None:
+    """On stderr, which may be a file on the disk that is full."""
+    try:
+        sys.stderr.write(sentence)
+        sys.stderr.flush()
+    except OSError:
+        sys.stdout.write(sentence)
+        os.dup2(sys.stdout.fileno(), sys.stderr.fileno())  # for what is still to be flushed
 
 
 def _settings(options: argparse.Namespace) -> Settings:

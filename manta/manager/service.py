@@ -15,19 +15,24 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from manta.actors import ActorSystem, ChildSpec, ExitReason, Supervisor
+from manta.actors import ActorSystem, ChildSpec, ChildType, ExitReason, Supervisor
 from manta.manager import bootstrap
 from manta.manager.auth.passwords import AT_A_TIME
 from manta.manager.auth.tokens import TokenAuthority, new_seed
 from manta.manager.blobs import Blobs
-from manta.manager.cluster.supervisor import cluster_spec
+from manta.manager.cluster.clusters import Clusters
 from manta.manager.context import ROOT, Context, Listening
+from manta.manager.disk import Disk
 from manta.manager.errors import StartError
 from manta.manager.gateway.gateway import Gateway
 from manta.manager.home import Home, ManagerFile, ManagerSettings, RestoredFile
+from manta.manager.quotas.ledger import Ledger
+from manta.manager.quotas.limits import Limits
+from manta.manager.quotas.quotas import Quotas
+from manta.manager.quotas.threads import live_swarms
 from manta.manager.store.actor import StoreActor
 from manta.manager.store.interface import Store
-from manta.manager.store.records import ClusterRecord
+from manta.manager.store.records import QuotaRecord
 from manta.manager.store.sqlite import SqliteStore, is_new
 from manta.protocol.tokens import fingerprint
 from manta.protocol.version import VERSION
@@ -74,7 +79,6 @@ class ManagerSupervisor(Supervisor):
     def children(self) -> list[ChildSpec]:
         """The Gateway is last, so that messages from outside find all others running."""
         context = self._context
-        clusters = context.reader.all(ClusterRecord)
         return [
             ChildSpec(
                 "store",
@@ -83,10 +87,11 @@ class ManagerSupervisor(Supervisor):
                     context.open_store,
                     context.workers,
                     partial(context.note_trouble, "store"),
+                    context.quotas.ledger.stored,
                 ),
             ),
             ChildSpec("blobs", partial(Blobs, context)),
-            *(cluster_spec(context, record.id) for record in clusters),
+            ChildSpec("clusters", partial(Clusters, context), type=ChildType.SUPERVISOR),
             ChildSpec("gateway", partial(Gateway, context)),
         ]
 
@@ -118,6 +123,8 @@ class Manager:
             reader = open_store()
             undo.callback(reader.close)
             keys = _keys(home)
+            disk = Disk(home.blobs)
+            depot = FileDepot(home.blobs, reserve=disk.reserve)
             workers = ThreadPoolExecutor(WORKERS, "manager-worker")
             undo.callback(workers.shutdown, cancel_futures=True)
             hashers = ThreadPoolExecutor(AT_A_TIME, "manager-hasher")
@@ -127,7 +134,11 @@ class Manager:
                 authority=TokenAuthority(_signing_seed(home), keys.public),
                 open_store=open_store,
                 reader=reader,
-                depot=FileDepot(home.blobs),
+                depot=depot,
+                quotas=Quotas(
+                    Limits(reader.all(QuotaRecord)), Ledger(depot.size_here), live_swarms()
+                ),
+                disk=disk,
                 workers=workers,
                 hashers=hashers,
                 nodes=_listen(settings.nodes, settings.fds[0], undo),
@@ -140,6 +151,7 @@ class Manager:
             # Last, because a start that failed after it would lose the password for good.
             if bootstrap.is_empty(reader):
                 self._populate(reader, settings.bootstrap)
+            self.context.quotas.ledger.load(reader)
             self.system = ActorSystem(ROOT, transport=transport(keys))
             undo.callback(self.system.stop, STOP_TIMEOUT)
             self.root = self.system.spawn(ChildSpec(ROOT, lambda: ManagerSupervisor(self.context)))

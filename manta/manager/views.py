@@ -8,8 +8,11 @@ from typing import Literal
 
 import msgspec
 
+from manta.actors.errors import Refused
 from manta.manager.placement.nodes import NodeView
-from manta.protocol.clusters import NodeInfo
+from manta.protocol import pages
+from manta.protocol.clusters import NodeInfo, Nodes
+from manta.protocol.codes import Code
 from manta.protocol.user import SwarmInfo
 
 Why = Literal["silent", "unlinked", "stopped", "awaited"]
@@ -66,6 +69,17 @@ class ClusterView:
     held: dict[str, dict[str, int]] = field(default_factory=dict)
     """Live attempts by swarm and node. Each swarm changes its own counts, before anything is
     stored, so that swarms that are placed at the same time see each other."""
+
+    def node(self, node_id: str) -> NodeInfo:
+        """Raises Refused."""
+        info = self.nodes.get(node_id)
+        if info is None:
+            raise Refused(Code.UNKNOWN_NODE, f"There is no node {node_id!r}.")
+        return info
+
+    def nodes_page(self, after: str) -> Nodes:
+        """For the cluster's own thread, and for others while it is at rest."""
+        return Nodes(*pages.after(self.nodes.values(), lambda one: one.id, after, pages.encoded))
 
     def node_views_for(self, swarm_id: str) -> tuple[NodeView, ...]:
         """The nodes, with the number of attempts that other swarms run on each."""

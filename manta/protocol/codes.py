@@ -40,6 +40,7 @@ class Code(StrEnum):
     WRONG_STATE = "wrong-state"
     UNPLACEABLE = "unplaceable"
     BLOB_MISSING = "blob-missing"
+    QUOTA = "quota"  # what is asked for is more than is left
     # the platform
     UNAVAILABLE = "unavailable"  # restarting: ask again
     STORAGE = "storage"  # the disk is full or read-only, or what it holds is damaged

@@ -14,6 +14,7 @@ import msgspec
 from manta.protocol.base import Cursor, Named, Wait, requests
 from manta.protocol.clusters import ClusterRequest
 from manta.protocol.node import Instance, LogLine, Message, Ok, Seconds, TaskError, Timings
+from manta.protocol.quotas import QuotaRequest
 from manta.protocol.sign_in import SignInRequest
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.tree import Tree
@@ -220,7 +221,7 @@ class LogItem(msgspec.Struct, frozen=True, tag="log"):
 
 class EventItem(msgspec.Struct, frozen=True, tag="event"):
     """`kind`: state, iteration, placed, waiting, started, finished, failed, retried, lost,
-    progress, deleted, ignored, notice."""
+    progress, deleted, ignored, quota, notice."""
 
     at: Seconds
     kind: str
@@ -352,5 +353,7 @@ SwarmRequest: Any = requests(
     }
 )
 
-FromUser: Any = SignInRequest | UserRequest | ClusterRequest | ModuleRequest | SwarmRequest
+FromUser: Any = (
+    SignInRequest | UserRequest | ClusterRequest | ModuleRequest | QuotaRequest | SwarmRequest
+)
 """What a manager accepts on its user port."""

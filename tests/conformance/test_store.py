@@ -29,6 +29,7 @@ from manta.manager.store.interface import (
     Reference,
     Release,
     RemoveSwarm,
+    SkipLogs,
     Store,
     Write,
 )
@@ -38,6 +39,7 @@ from manta.manager.store.records import (
     KeyRecord,
     ModuleRecord,
     NodeRecord,
+    QuotaRecord,
     Record,
     SwarmRecord,
     TokenRecord,
@@ -60,6 +62,7 @@ RECORDS: list[Record] = [
     KeyRecord("k" * 40, KeyKind.NODE, "n1", 3.0),
     TokenRecord("ab" * 32, "manta:node", "c1", 4.0, uses=3),
     SwarmRecord(SwarmInfo("s1", "fl", "c1", "PENDING"), "u1"),
+    QuotaRecord("user", "u1", {"clusters": 3}),
     ModuleRecord(
         "m1",
         ModuleSpec("worker", BlobRef("ab" * 32, 9), "py:3", "1.0.0", ("d",), ("numpy",)),
@@ -98,6 +101,35 @@ def test_records_are_put_replaced_and_deleted(store: Store, record: Record) -> N
     assert store.all(kind) == [record]
     store.commit([Delete(kind, key), Delete(kind, key)])
     assert store.all(kind) == []
+
+
+def test_lines_that_are_skipped_count_as_appended_and_are_not_kept(store: Store) -> None:
+    store.commit([AppendLogs("s1", "n1", 1, (b"a", b"b")), SkipLogs("s1", "n1", 9)])
+    store.commit([SkipLogs("s1", "n2", 4), SkipLogs("s1", "n1", 12)])
+    assert store.log_ends("s1") == {"n1": 12, "n2": 4}
+    store.commit([AppendLogs("s1", "n2", 5, (b"c",))])
+    assert store.log_ends("s1") == {"n1": 12, "n2": 5}
+    assert [line.body for line in store.logs("s1")] == [b"a", b"b", b"c"]
+    store.commit([RemoveSwarm("s1")])
+    while store.purge():
+        pass
+    assert store.log_ends("s1") == {}
+
+
+def test_what_a_swarm_takes_is_told(store: Store) -> None:
+    assert store.extent("s1") == (0, 0, 0)
+    store.commit([AppendEvents("s1", 1, (b"ab", b"c")), AppendLogs("s1", "n", 1, (b"line",))])
+    store.commit([AppendEvents("s2", 1, (b"other",))])
+    assert store.extent("s1") == (3, 1, 4)
+
+
+def test_all_references_are_read(store: Store) -> None:
+    assert list(store.references()) == []
+    digests = [f"{number:064x}" for number in range(2500)]
+    store.commit([Reference("s1", tuple(digests)), Reference("m1", tuple(digests[:3]))])
+    store.commit([Release("s1", (digests[0],))])
+    wanted = {("s1", digest) for digest in digests[1:]} | {("m1", one) for one in digests[:3]}
+    assert sorted(store.references()) == sorted(wanted)
 
 
 def test_records_come_by_key_and_the_last_one_wins(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,14 @@ class FileDepot:
 
     May be used from any thread, and one folder by several processes. With `sync` a published
     blob survives a loss of power. Drafts that a crashed process left are deleted by the next
-    one that opens the folder.
+    one that opens the folder. `reserve` bytes of the disk stay free for other uses.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, sync: bool = True) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, sync: bool = True, reserve: int = 0
+    ) -> None:
         self._folder = Path(folder)
+        self._reserve = reserve
         self._drafts = self._folder / "incoming"
         self._sync = sync
         self.on_refused: Callable[[str], object] = lambda _: None
@@ -49,9 +53,9 @@ class FileDepot:
 
     @property
     def free(self) -> int:
-        """Free bytes of its disk."""
+        """Bytes of its disk that blobs may take."""
         found = os.statvfs(self._drafts)
-        return found.f_bavail * found.f_frsize
+        return max(0, found.f_bavail * found.f_frsize - self._reserve)
 
     def __contains__(self, digest: str) -> bool:
         return self.path(digest).exists()
@@ -69,6 +73,13 @@ class FileDepot:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
             raise self._missing(digest) from None
+
+    def size_here(self, digest: str) -> int:
+        """In bytes; 0 if the blob is not here."""
+        try:
+            return self.size(digest)
+        except BlobMissing:
+            return 0
 
     def source(self, digest: str) -> Source:
         fd = self.open(digest)
@@ -190,10 +201,7 @@ class FileDepot:
         import tempfile  # slow to import, and not needed to start a daemon
 
         if size > self.free:
-            raise self._refused(
-                f"no room for a blob of {size} bytes in {self._folder}: {self.free} bytes are "
-                "free; make room there"
-            )
+            raise self._no_room(size)
         while True:
             try:
                 fd, path = tempfile.mkstemp(dir=self._drafts)
@@ -205,6 +213,8 @@ class FileDepot:
             if os.fstat(fd).st_nlink:
                 writer = BlobWriter(self, fd, digest, size)
                 writer.path = path
+                if self._reserve:
+                    writer.check_room = partial(self._check_room, size)
                 return writer
             os.close(fd)
 
@@ -251,6 +261,17 @@ class FileDepot:
         return self._refused(
             f"could not keep the blob {digest[:12]} of {size} bytes in {self._folder}: "
             f"{error.strerror}; make room there, or choose another folder"
+        )
+
+    def _check_room(self, size: int) -> None:
+        if not self.free:  # others have taken the room that there was at the start
+            raise self._no_room(size)
+
+    def _no_room(self, size: int) -> BlobRefused:
+        kept = f" beside {self._reserve} that are kept" if self._reserve else ""
+        return self._refused(
+            f"no room for a blob of {size} bytes in {self._folder}: {self.free} bytes are "
+            f"free{kept}; make room there"
         )
 
     def _refused(self, why: str) -> BlobRefused:

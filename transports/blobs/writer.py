@@ -11,6 +11,8 @@ from manta.transports.blobs.digests import digest_of
 from manta.transports.errors import BlobCorrupt, BlobRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from manta.transports.blobs.interface import Depot
     from manta.transports.interface import Buffer
 
@@ -38,6 +40,8 @@ class BlobWriter:
         self.digest = digest
         self.size = size
         self.path = ""  # of a file that is not published yet
+        self.check_room: Callable[[], object] = lambda: None
+        """Called before more is written. Raises BlobRefused."""
         self._written = 0
         self._hasher = blake3()
 
@@ -46,6 +50,7 @@ class BlobWriter:
         view = memoryview(data)
         if self._written + len(view) > self.size:
             raise BlobCorrupt(f"the blob {self.digest[:12]} has more than its {self.size} bytes")
+        self.check_room()
         self._hasher.update(view)
         self._written += len(view)
         try:

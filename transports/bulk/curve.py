@@ -65,14 +65,15 @@ class CurveBulk:
         self,
         address: str,
         admission: Admission,
-        authorize: Callable[[str, Operation, str], bool],
+        authorize: Callable[[str, Operation, str, int], bool],
         *,
         fd: int | None = None,
     ) -> str:
         """Serve the depot; returns the address with the port that was taken.
 
-        `authorize(peer_key, operation, digest)` decides on each transfer at its start. `fd` is
-        a TCP socket that already listens. Raises AddressInUse.
+        `authorize(peer_key, operation, digest, size)` decides on each transfer at its start, and
+        may raise BlobRefused to say why not. `fd` is a TCP socket that already listens. Raises
+        AddressInUse.
         """
         self._start()
         with self._changing, contextlib.ExitStack() as undo:

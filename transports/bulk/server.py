@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from manta.transports.interface import Buffer
     from manta.transports.security.admission import Admission
 
-    Authorize = Callable[[str, Operation, str], bool]
+    Authorize = Callable[[str, Operation, str, int], bool]
     SendTo = Callable[[bytes, list[Buffer]], bool]
 
 _log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ class BulkServer:
         operation: Operation = "push" if isinstance(message, OpenPush) else "fetch"
         options = self._options
         try:
-            if not self._authorize(peer.key, operation, digest):
+            if not self._authorize(peer.key, operation, digest, size):
                 raise BlobRefused(f"this peer may not {operation} the blob {digest[:12]}")
             flow: Inbound | Outbound
             if isinstance(message, OpenPush):

@@ -13,6 +13,7 @@ from manta.apis.aio.connection import AsyncConnection
 from manta.apis.aio.modules import AsyncModules
 from manta.apis.aio.nodes import AsyncNodes
 from manta.apis.aio.outputs import AsyncOutputs
+from manta.apis.aio.quotas import AsyncQuotas
 from manta.apis.aio.swarms import AsyncSwarms
 from manta.apis.connect import profiles
 from manta.apis.connect.session import Session
@@ -25,7 +26,13 @@ from manta.protocol.user import GetTree
 
 
 class AsyncUserAPI(
-    AsyncClusters, AsyncNodes, AsyncSwarms, AsyncOutputs, AsyncModules, AsyncAccounts
+    AsyncClusters,
+    AsyncNodes,
+    AsyncSwarms,
+    AsyncOutputs,
+    AsyncModules,
+    AsyncQuotas,
+    AsyncAccounts,
 ):
     """Talks to a manager on behalf of a user.
 

@@ -17,6 +17,7 @@ from manta.apis.sync.connection import Connection
 from manta.apis.sync.modules import Modules
 from manta.apis.sync.nodes import Nodes
 from manta.apis.sync.outputs import Outputs
+from manta.apis.sync.quotas import Quotas
 from manta.apis.sync.swarms import Swarms
 from manta.protocol import sign_in
 from manta.protocol.base import MAX_PASSWORD
@@ -25,7 +26,15 @@ from manta.protocol.tree import Tree
 from manta.protocol.user import GetTree
 
 
-class UserAPI(Clusters, Nodes, Swarms, Outputs, Modules, Accounts):
+class UserAPI(
+    Clusters,
+    Nodes,
+    Swarms,
+    Outputs,
+    Modules,
+    Quotas,
+    Accounts,
+):
     """Talks to a manager on behalf of a user.
 
     Clusters, nodes and swarms are given as an overview, an id, a unique beginning of one, or

@@ -124,7 +124,11 @@ def _wait_for_start(
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()
-            raise LocalError(f"The manager did not start:\n{_since(log, begin)}")
+            said = _since(log, begin)
+            if not said and process.stdout is not None:  # the log is on a full disk
+                said = process.stdout.read().rstrip()
+            whole = said.startswith("The manager cannot start: ") and "\n" not in said
+            raise LocalError(said if whole else f"The manager did not start:\n{said}")
         time.sleep(0.02)
     return found
 

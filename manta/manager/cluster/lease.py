@@ -258,6 +258,10 @@ class Leases:
         """Raises KeyError for a node that was never connected or is removed."""
         return self._leases[node_id].state
 
+    @property
+    def all_lost(self) -> bool:
+        return all(lease.state is NodeState.LOST for lease in self._leases.values())
+
     def silences(self) -> dict[str, Silence]:
         """Those that are not heard from now, and not LOST."""
         return {

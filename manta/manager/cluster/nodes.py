@@ -247,6 +247,11 @@ class ClusterNodes:
         self.context.revisions.nodes.forget(node_id)
         self.context.revisions.clusters.changed(node.record.cluster_id)
 
+    @property
+    def all_lost(self) -> bool:
+        """Whether no node is here or waited for."""
+        return self._leases.all_lost and not any(one.link for one in self._nodes.values())
+
     def stop(self, node_id: str, reply: Reply, *, drain: bool) -> None:
         """Raises Refused."""
         node, link = self._linked(

@@ -9,7 +9,6 @@ import msgspec
 
 from manta.actors import (
     ChildSpec,
-    ChildType,
     Down,
     ExitReason,
     LocalRef,
@@ -19,11 +18,11 @@ from manta.actors import (
     Restart,
     Supervisor,
 )
+from manta.manager.cluster.creation import create
 from manta.manager.cluster.nodes import ClusterNodes, LeaseTick
 from manta.manager.context import BLOBS, STORE, Context
 from manta.manager.directory import SwarmEntry
 from manta.manager.errors import StorageUnavailable, StoreError
-from manta.manager.ids import new_id
 from manta.manager.messages import (
     ClusterChanged,
     FromNode,
@@ -43,11 +42,10 @@ from manta.manager.placement.plan import check, refusal
 from manta.manager.placement.validity import flaws
 from manta.manager.store.actor import Writer
 from manta.manager.store.change import Change
-from manta.manager.store.interface import AppendEvents, Put, Reference, RemoveSwarm
+from manta.manager.store.interface import RemoveSwarm
 from manta.manager.store.records import ClusterRecord, NodeRecord, SwarmRecord
 from manta.manager.swarm import plans, references
-from manta.manager.swarm.events import Created, decode_log, encode
-from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.events import decode_log
 from manta.manager.swarm.messages import (
     ClusterStopped,
     NodeGone,
@@ -55,9 +53,8 @@ from manta.manager.swarm.messages import (
     Orders,
     Restored,
 )
-from manta.manager.swarm.reads import queries
 from manta.manager.swarm.supervisor import SwarmSupervisor
-from manta.protocol import clusters, pages, user
+from manta.protocol import clusters, user
 from manta.protocol.codes import Code
 from manta.protocol.node import (
     FetchDesired,
@@ -75,18 +72,18 @@ from manta.protocol.user import Plan, SwarmInfo
 
 _RUNS = (SwarmState.ACTIVE, SwarmState.PAUSED)
 _STOPPED = ClusterStopped("the stop of its cluster")
+LOADED = 20
+"""Swarms that are over and have an actor because somebody reads them, at most."""
+REST = 30.0
+"""Seconds between looks at whether the cluster is at rest: then its actor ends."""
 
 
 class _StartSwarms(msgspec.Struct, frozen=True):
     pass
 
 
-def cluster_spec(context: Context, cluster_id: str) -> ChildSpec:
-    return ChildSpec(
-        id=f"clusters/{cluster_id}",
-        start=partial(ClusterSupervisor, context, cluster_id),
-        type=ChildType.SUPERVISOR,
-    )
+class _LookForRest(msgspec.Struct, frozen=True):
+    pass
 
 
 class ClusterSupervisor(Supervisor):
@@ -126,12 +123,20 @@ class ClusterSupervisor(Supervisor):
         """Swarms that have to read their logs before it is known what nodes are to run."""
         self._unloadable: dict[str, Refused] = {}
         """Swarms that are not started: their logs are damaged, or they are being removed."""
+        self._loaded: dict[str, None] = {}
+        """Swarms that are over and were started to be read, the oldest first."""
         self._waiting: list[tuple[NodeCame, Reply]] = []
         self._unchecked: list[tuple[FromUser, Reply]] = []
         """Swarms that may be placeable once nodes come back whose links have just dropped."""
+        self._used = False
         self.ref.tell(_StartSwarms())
+        self.after(REST, _LookForRest())
 
     def receive(self, message: object) -> object:
+        if isinstance(message, _LookForRest):
+            self._look_for_rest()
+            return None
+        self._used = True
         if self._writer.handle(message):
             return None
         match message:
@@ -167,6 +172,17 @@ class ClusterSupervisor(Supervisor):
             case _:
                 return super().receive(message)
         return None
+
+    def _look_for_rest(self) -> None:
+        waits = self._unread or self._waiting or self._unchecked or self._changes
+        live = any(not SwarmState(info.status).final for info in self._view.swarms.values())
+        children = any(self.child(swarm_id) is not None for swarm_id in self._view.swarms)
+        busy = self._used or waits or live or children or not self._writer.idle
+        if not busy and self._nodes.all_lost:
+            self.log.debug("is at rest")
+            self.stop()
+        self._used = False
+        self.after(REST, _LookForRest())
 
     # Swarms as children.
 
@@ -222,9 +238,15 @@ class ClusterSupervisor(Supervisor):
         elif (refusal := self._unloadable.get(swarm_id)) is not None:
             reply.fail(refusal)
         else:
+            self._loaded[swarm_id] = None
+            if len(self._loaded) > LOADED:
+                oldest = next(iter(self._loaded))
+                del self._loaded[oldest]
+                self.stop_child(oldest, lambda *_: None)
             self._start_swarm(swarm_id, reply)
 
     def on_child_exited(self, id: str, reason: ExitReason) -> None:
+        self._loaded.pop(id, None)
         if reason.is_normal:
             # Idle: it is started again when somebody asks for it.
             self.stop_child(id, lambda *_: None)
@@ -352,13 +374,9 @@ class ClusterSupervisor(Supervisor):
             case user.RemoveSwarm():
                 self._remove_swarm(request.target_id, self.defer())
             case clusters.ListNodes(after=after):
-                infos = self._view.nodes.values()
-                return clusters.Nodes(*pages.after(infos, lambda one: one.id, after, pages.encoded))
+                return self._view.nodes_page(after)
             case clusters.GetNode():
-                info = self._view.nodes.get(request.target_id)
-                if info is None:
-                    raise Refused(Code.UNKNOWN_NODE, f"There is no node {request.target_id!r}.")
-                return info
+                return self._view.node(request.target_id)
             case clusters.RequestNodeStop(drain=drain):
                 self._nodes.stop(request.target_id, self.defer(), drain=drain)
             case user.GetTree(after=after):
@@ -434,19 +452,10 @@ class ClusterSupervisor(Supervisor):
         self._create(message, request.user.id, reply)
 
     def _create(self, message: user.SendSwarm, owner_id: str, reply: Reply) -> None:
-        swarm_id, now = new_id(), self.clock.wall()
-        created = Created(message.spec, message.wait)
-        machine = SwarmMachine(swarm_id, self._id)
-        machine.handle(created, now)
-        info = queries.info(machine)
-
-        digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
         change = Change(self._writer, "The swarm was not stored")
-        change.write(
-            AppendEvents(swarm_id, 1, (encode(created, now),)),
-            Reference(swarm_id, digests),
-            Put(SwarmRecord(info, owner_id)),
-        )
+        now = self.clock.wall()
+        info = create(self._context, change, message, owner_id, self._id, now)
+        swarm_id = info.swarm_id
 
         def stored() -> None:
             self._show(info)
@@ -470,7 +479,6 @@ class ClusterSupervisor(Supervisor):
         change = Change(self._writer, "The swarm was not removed")
         change.write(RemoveSwarm(swarm_id))
         self._unloadable[swarm_id] = Refused(Code.UNKNOWN_SWARM, "It is being removed.")
-        change.on_refusal(lambda: self._unloadable.pop(swarm_id, None))
 
         def stored() -> None:
             self._show_all({id_: i for id_, i in self._view.swarms.items() if id_ != swarm_id})
@@ -483,4 +491,4 @@ class ClusterSupervisor(Supervisor):
             self.notify(BLOBS, Sweep())
             reply.set(Ok())
 
-        self.stop_child(swarm_id, lambda _, __: change.commit(reply, stored))
+        self.stop_child(swarm_id, lambda _, __: change.commit_lasting(reply, stored))

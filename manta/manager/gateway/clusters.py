@@ -7,16 +7,16 @@ from collections.abc import Iterable
 
 import msgspec
 
-from manta.actors import Refused, StartChild, StopChild
+from manta.actors import Refused
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right
 from manta.manager.auth.roles import OWNER
-from manta.manager.cluster.supervisor import cluster_spec
-from manta.manager.context import BLOBS, ROOT, cluster_path
+from manta.manager.context import BLOBS
 from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.ids import new_id
 from manta.manager.messages import ClusterChanged, NodeRemoved, Sweep
+from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, RemoveSwarm, Write
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord
@@ -54,14 +54,15 @@ class Clusters(Part):
         self._directory.check_cluster_name(name)
         record = ClusterRecord(new_id(), name, who.id, self._actor.clock.wall())
         change = Change(self._writer, "The cluster was not created")
+        change.on_refusal(self._context.quotas.admit(record.id, who.id, record.id, Quota.CLUSTERS))
         change.put(self._directory.clusters, record)
         self._roles.grant(change, who.id, record.id, OWNER)
 
         def stored() -> None:
             self._actor.log.info("cluster %s (%s) created", name, record.id)
+            self._context.cluster(record.id)  # it is at rest
             self._context.revisions.clusters.changed(record.id)
-            start = StartChild(cluster_spec(self._context, record.id))
-            self._forwarder.ask(ROOT, start, reply, lambda _: self.info(record))
+            reply.set(self.info(record))
 
         change.commit(reply, stored)
 
@@ -77,8 +78,8 @@ class Clusters(Part):
 
         def stored() -> None:
             self._context.revisions.clusters.changed(record.id)
-            path = cluster_path(record.id)
-            self._forwarder.ask(path, ClusterChanged(changed), reply, lambda _: self.info(changed))
+            effect = ClusterChanged(changed)
+            self._forwarder.ask_cluster(record.id, effect, reply, lambda _: self.info(changed))
 
         change.commit(reply, stored)
 
@@ -91,6 +92,7 @@ class Clusters(Part):
         swarms = [s for s in self._directory.swarms.values() if s.cluster_id == record.id]
         change = Change(self._writer, "The cluster was not deleted")
         change.delete(self._directory.clusters, record)
+        self._context.quotas.limits.forget(change, "cluster", record.id)
         for one in nodes:
             change.write(*self._removal(one))
         for token in self._registrar.node_tokens(record.id):
@@ -110,10 +112,9 @@ class Clusters(Part):
             self._context.revisions.swarms.forget(*(swarm.id for swarm in swarms))
             self._actor.log.info("cluster %s (%s) deleted", record.name, record.id)
             self._actor.notify(BLOBS, Sweep())
-            stop = StopChild(cluster_spec(self._context, record.id).id)
-            self._forwarder.ask(ROOT, stop, reply, lambda _: Ok())
+            self._forwarder.end_cluster(record.id, lambda: reply.set(Ok()))
 
-        change.commit(reply, stored)
+        change.commit_lasting(reply, stored)
 
     def remove_node(self, request: Request[clusters.RemoveNode, NodeRecord]) -> None:
         record, reply = request.target, request.defer()
@@ -123,10 +124,10 @@ class Clusters(Part):
         def stored() -> None:
             self._disown(record)
             self._actor.log.info("node %s (%s) removed", record.alias, record.id)
-            path = cluster_path(record.cluster_id)
-            self._forwarder.ask(path, NodeRemoved(record.id), reply, lambda _: Ok())
+            effect = NodeRemoved(record.id)
+            self._forwarder.ask_cluster(record.cluster_id, effect, reply, lambda _: Ok())
 
-        change.commit(reply, stored)
+        change.commit_lasting(reply, stored)
 
     def _removal(self, record: NodeRecord) -> tuple[Write, ...]:
         """The key stays, so that the node can be told why it is refused."""

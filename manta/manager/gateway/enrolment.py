@@ -7,6 +7,7 @@ same time only one gets the last use.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import msgspec
 
@@ -18,6 +19,7 @@ from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registrar import Registrar, record_of
 from manta.manager.ids import new_id
 from manta.manager.messages import NodeAdded
+from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Put
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, TokenRecord
@@ -63,7 +65,9 @@ class Enrolment(Part):
             if now := tokens.get(used.digest):  # else its cluster was deleted meanwhile
                 tokens[used.digest] = msgspec.structs.replace(now, uses=now.uses + 1)
 
-        change = Change(self._writer)
+        change, cluster = Change(self._writer), self._directory.clusters[node.cluster_id]
+        admit = self._context.quotas.admit
+        change.on_refusal(admit(node.id, cluster.owner_id, cluster.id, Quota.NODES))
         tokens[used.digest] = used
         change.on_refusal(give_back)
         change.put(self._directory.nodes, node)
@@ -72,7 +76,8 @@ class Enrolment(Part):
         def stored() -> None:
             self._context.principals.learn(of_node(node))
             self._listeners.admit(key)
-            self._actor.notify(cluster_path(node.cluster_id), NodeAdded(node))
+            added = partial(self._actor.notify, cluster_path(node.cluster_id), NodeAdded(node))
+            self._forwarder.wake(node.cluster_id, added)
             self._actor.log.info("node %s (%s) enrolled", node.alias, node.id)
             reply.set(Enrolled(node.id, node.cluster_id, node.alias))
 
@@ -139,6 +144,9 @@ class Enrolment(Part):
 
     def create_token(self, request: Request[CreateNodeToken, ClusterRecord]) -> None:
         message, cluster_id, reply = request.message, request.target.id, request.defer()
+        now = self._actor.clock.wall()
+        valid = sum(one.expires_at > now for one in self._registrar.node_tokens(cluster_id))
+        self._context.quotas.check(Quota.TOKENS, request.target.owner_id, valid)
         if message.ttl > MAX_NODE_TTL:
             raise Refused(
                 Code.INVALID,

@@ -15,13 +15,18 @@ from manta.actors import (
     MailboxFull,
     Refused,
     Reply,
+    StartChild,
+    StopChild,
 )
-from manta.manager.context import cluster_path, swarm_path
+from manta.manager.cluster.clusters import cluster_spec
+from manta.manager.context import CLUSTERS, Context, cluster_path, swarm_path
 from manta.manager.directory import SwarmEntry
 from manta.manager.messages import CheckPeer, FromNode, FromUser, LoadSwarm
 from manta.protocol.codes import Code
 from manta.transports.errors import LocalTransportError
 
+TRIES = 3
+"""How often a message is given to a cluster that comes to rest just then."""
 TIMEOUT = 30.0
 """Seconds in which an actor has to answer, in addition to the wait of a long poll."""
 
@@ -29,8 +34,9 @@ TIMEOUT = 30.0
 class Forwarder:
     """Asks whichever actor lives at a path now, and passes its answer back."""
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: Actor, context: Context) -> None:
         self._actor = actor
+        self._context = context
 
     def answer(self, reply: Reply, answer: object) -> None:
         """May be called on any thread. An answer that is too large to send is only logged."""
@@ -46,13 +52,18 @@ class Forwarder:
         reply: Reply,
         answer: Callable[[Any], object] = lambda result: result,
         wait: float = 0.0,
+        unread: Callable[[], object] | None = None,
     ) -> None:
         """Replies with `answer(result)`, where the actor at the path returned `result`.
 
-        `answer` runs on that actor's thread and may raise Refused.
+        `answer` runs on that actor's thread and may raise Refused. `unread` is called instead of
+        failing the reply if the actor ended of itself before it read the message.
         """
 
         def done(future: Future[Any]) -> None:
+            if unread is not None and _is_unread(future.exception()):
+                unread()
+                return
             try:
                 result = answer(future.result())
             except Exception as error:
@@ -62,6 +73,57 @@ class Forwarder:
 
         future = self._actor.system.ref(path).ask_future(message, timeout=wait + TIMEOUT)
         future.add_done_callback(done)
+
+    def ask_cluster(
+        self,
+        cluster_id: str,
+        message: object,
+        reply: Reply,
+        answer: Callable[[Any], object] = lambda result: result,
+        tries: int = TRIES,
+    ) -> None:
+        """Like `ask`, but starts the cluster's actor first if the cluster is at rest."""
+        again = partial(self.ask_cluster, cluster_id, message, reply, answer, tries - 1)
+        unread = again if tries > 1 else None
+        ask = partial(self.ask, cluster_path(cluster_id), message, reply, answer, 0.0, unread)
+        self.wake(cluster_id, ask, reply.fail)
+
+    def rests(self, cluster_id: str) -> bool:
+        """Whether the cluster has no actor: then nobody changes its view."""
+        try:
+            self._actor.system.find(cluster_path(cluster_id))
+        except ActorDead:
+            return True
+        return False
+
+    def wake(
+        self,
+        cluster_id: str,
+        then: Callable[[], object],
+        fail: Callable[[BaseException], object] = lambda _: None,
+    ) -> None:
+        """Calls `then` once the cluster has an actor, or `fail`."""
+        if not self.rests(cluster_id):
+            then()
+            return
+
+        def done(future: Future[Any]) -> None:
+            error = future.exception()
+            if error is None or getattr(error, "code", "") == "already_started":
+                then()
+            elif isinstance(error, Refused):
+                sentence = f"The cluster cannot be served now: {error.sentence}"
+                fail(Refused(Code.UNAVAILABLE, sentence))
+            else:
+                fail(as_refusal(error))
+
+        start = StartChild(cluster_spec(self._context, cluster_id))
+        self._actor.system.ref(CLUSTERS).ask_future(start, timeout=TIMEOUT).add_done_callback(done)
+
+    def end_cluster(self, cluster_id: str, then: Callable[[], object]) -> None:
+        """Ends the cluster's actor, if it has one; it was deleted."""
+        future = self._actor.system.ref(CLUSTERS).ask_future(StopChild(cluster_id), timeout=TIMEOUT)
+        future.add_done_callback(lambda _: then())
 
     def ask_swarm(
         self,
@@ -86,6 +148,7 @@ class Forwarder:
         entry: SwarmEntry,
         then: Callable[[], object],
         fail: Callable[[BaseException], object],
+        tries: int = TRIES,
     ) -> None:
         """Starts the actor of a swarm that is over; such an actor ends when nobody uses it."""
 
@@ -93,13 +156,22 @@ class Forwarder:
             error = future.exception()
             if error is None:
                 then()
+            elif tries > 1 and _is_unread(error):
+                self.load(entry, then, fail, tries - 1)
             else:
                 fail(as_refusal(error))
 
-        future = self._actor.system.ref(cluster_path(entry.cluster_id)).ask_future(
-            LoadSwarm(entry.id), timeout=TIMEOUT
-        )
-        future.add_done_callback(done)
+        def ask() -> None:
+            cluster = self._actor.system.ref(cluster_path(entry.cluster_id))
+            future = cluster.ask_future(LoadSwarm(entry.id), timeout=TIMEOUT)
+            future.add_done_callback(done)
+
+        self.wake(entry.cluster_id, ask, fail)
+
+
+def _is_unread(error: BaseException | None) -> bool:
+    """Whether the message came to an actor that had ended of itself."""
+    return isinstance(error, ActorDead) and not isinstance(error, ActorCrashed)
 
 
 def as_refusal(error: BaseException) -> BaseException:

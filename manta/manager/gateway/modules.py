@@ -17,6 +17,7 @@ from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.registry import Registry, check, described
 from manta.manager.ids import new_id
 from manta.manager.messages import Sweep
+from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
 from manta.manager.store.interface import Delete, Put, Reference, Release, Write
 from manta.manager.store.records import ModuleRecord
@@ -110,7 +111,12 @@ class Modules(Part):
         done: str,
         reply: Reply,
     ) -> None:
-        registry, change = self._registry, Change(self._writer)
+        registry, change, quotas = self._registry, Change(self._writer), self._context.quotas
+        package = record.spec.package
+        if package and (breach := quotas.naming(record.owner_id, (package.digest,))):
+            raise breach.refusal()
+        if before is None:
+            change.on_refusal(quotas.admit(record.id, record.owner_id, "", Quota.MODULES))
         registry.put(record)
         change.on_refusal(lambda: registry.put(before) if before else registry.pop(record))
         change.write(Put(record), *writes)
@@ -129,7 +135,6 @@ class Modules(Part):
         record = self._registry.own(message.module, message.version, who)
         change = Change(self._writer)
         self._registry.pop(record)
-        change.on_refusal(lambda: self._registry.put(record))
         change.write(Delete(ModuleRecord, record.id), *_blobs(Release, record))
 
         def stored() -> None:
@@ -138,7 +143,7 @@ class Modules(Part):
             self._actor.notify(BLOBS, Sweep())
             reply.set(Ok())
 
-        change.commit(reply, stored)
+        change.commit_lasting(reply, stored)
 
 
 def _info(record: ModuleRecord) -> ModuleInfo:

@@ -61,9 +61,9 @@ class Nodes(Part):
         assert origin is not None
         self._links[record.id] = origin.link
         came = NodeCame(current, message, origin.ref(MANAGER_LINK))
-        path, reply = cluster_path(record.cluster_id), request.defer()
+        reply = request.defer()
         if current == record:
-            self._forwarder.ask(path, came, reply)
+            self._forwarder.ask_cluster(record.cluster_id, came, reply)
             return
         self._directory.nodes[record.id] = current
 
@@ -73,7 +73,7 @@ class Nodes(Part):
                 self._actor.log.warning(
                     "what node %s has now is not stored: %s", current.alias, error
                 )
-            self._forwarder.ask(path, came, reply)
+            self._forwarder.ask_cluster(record.cluster_id, came, reply)
 
         self._writer.write(Put(current), then=then)
 

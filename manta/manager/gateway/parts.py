@@ -16,6 +16,7 @@ from manta.manager.gateway.nodes import Nodes
 from manta.manager.gateway.overview import Overview
 from manta.manager.gateway.part import Shared
 from manta.manager.gateway.permits import Permits
+from manta.manager.gateway.quotas import QuotaSettings
 from manta.manager.gateway.registrar import Registrar
 from manta.manager.gateway.users import Users
 from manta.manager.gateway.watches import Watches
@@ -34,6 +35,7 @@ from manta.manager.store.records import (
 
 class Parts:
     def __init__(self, actor: Actor, context: Context) -> None:
+        self.context = context
         reader = context.reader
         nodes = reader.all(NodeRecord)
         keys = with_expiry(reader.all(KeyRecord), reader.all(TokenRecord))
@@ -46,7 +48,7 @@ class Parts:
         )
         context.revisions.clusters.changed(*self.directory.clusters)
         self.writer = Writer(actor, STORE)
-        self.forwarder = Forwarder(actor)
+        self.forwarder = Forwarder(actor, context)
         self.listeners = Listeners(actor, context)
         roles = Roles(reader.all(GrantRecord), reader.all(RoleRecord))
         shared = Shared(
@@ -56,8 +58,10 @@ class Parts:
         self.registrar = Registrar(shared)
         self.enrolment = Enrolment(shared, self.registrar)
         self.nodes = Nodes(shared)
-        self.clusters = Clusters(shared, self.registrar)
+        context.quotas.limits.know(roles.grants, self.registrar.users)
         self.users = Users(shared, self.registrar)
+        self.quotas = QuotaSettings(shared, self.registrar, self.users)
+        self.clusters = Clusters(shared, self.registrar)
         self.modules = Modules(shared)
         self.overview = Overview(shared)
         self.watches = Watches(shared, self.permits, self.clusters, self.modules)

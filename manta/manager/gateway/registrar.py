@@ -21,6 +21,7 @@ from manta.manager.auth.tokens import LEEWAY, USER_TTL, bound_elsewhere, digest_
 from manta.manager.gateway.part import Part, Request, Shared
 from manta.manager.gateway.password_checks import Check, PasswordChecks
 from manta.manager.gateway.work import Work
+from manta.manager.quotas.table import Quota
 from manta.manager.store.change import Change
 from manta.manager.store.records import KeyKind, KeyRecord, TokenRecord, UserRecord
 from manta.protocol.codes import Code
@@ -31,8 +32,6 @@ from manta.transports.errors import LocalTransportError
 from manta.transports.security.keys import check_key
 
 ROTATED, ENDED = "rotated", "ended"
-MOST_TOKENS = 1000
-"""Valid tokens that a user may have."""
 UNBOUND_TTL = 86_400.0
 """Seconds within which a token that names no key must be shown by one."""
 
@@ -203,12 +202,7 @@ class Registrar(Part):
             except LocalTransportError as error:
                 raise Refused(Code.INVALID, f"T{str(error)[1:]}.") from None
         theirs = [one for one in self.tokens.values() if one.subject == principal.id]
-        if sum(not one.revoked and one.expires_at > now for one in theirs) >= MOST_TOKENS:
-            raise Refused(
-                Code.RATE_LIMITED,
-                f"You have {MOST_TOKENS} tokens that are valid: `manta sign-out --everywhere` "
-                "revokes them.",
-            )
+        self._context.quotas.check(Quota.TOKENS, principal.id, self.valid_tokens(principal.id))
 
         def then(issued: tuple[str, TokenClaims]) -> None:
             token, claims = issued
@@ -303,7 +297,7 @@ class Registrar(Part):
             self._listeners.withdraw([one.key for one in keys], key)
             reply.fail(refusal)
 
-        change.commit(reply, stored)
+        change.commit_lasting(reply, stored)
 
     def end(
         self, change: Change, user_id: str, key: str | None = None, spared: str | None = None
@@ -356,6 +350,12 @@ class Registrar(Part):
             change.delete(self._keys, key)
         for token in tokens:
             change.put(self.tokens, msgspec.structs.replace(token, revoked=ENDED))
+
+    def valid_tokens(self, user_id: str) -> int:
+        """How many the user has."""
+        now = self._actor.clock.wall()
+        theirs = (one for one in self.tokens.values() if one.subject == user_id)
+        return sum(not one.revoked and one.expires_at > now for one in theirs)
 
     def node_tokens(self, cluster_id: str) -> list[TokenRecord]:
         """Those that enrol nodes into the cluster."""

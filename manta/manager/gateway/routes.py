@@ -12,13 +12,12 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right, Rule
-from manta.manager.context import cluster_path
 from manta.manager.directory import Directory, SwarmEntry, cluster_id_of
 from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
 from manta.manager.messages import CheckPeer, FromNode, FromUser
 from manta.manager.store.records import ClusterRecord, NodeRecord
-from manta.protocol import clusters, exchange, node, sign_in, user, users
+from manta.protocol import clusters, exchange, node, quotas, sign_in, user, users
 from manta.protocol.base import Instance, Message
 from manta.protocol.codes import Code
 from manta.protocol.states import ClusterState
@@ -121,8 +120,7 @@ def swarm_of_instance(message: _HasInstance, seen: Directory, who: Principal) ->
 def _to_node_cluster(at: Parts, request: Request[Any, None]) -> None:
     """To the node's own cluster."""
     who = request.who
-    path = cluster_path(who.cluster_id)
-    at.forwarder.ask(path, FromNode(request.message, who.id), request.defer())
+    at.forwarder.ask_cluster(who.cluster_id, FromNode(request.message, who.id), request.defer())
 
 
 def _from_node_to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
@@ -145,7 +143,21 @@ def _check_next(at: Parts, request: Request[exchange.CheckNext, SwarmEntry]) -> 
 def _to_cluster(at: Parts, request: Request[Any, ClusterRecord | NodeRecord | SwarmEntry]) -> None:
     """To the cluster of what the message is about."""
     message = FromUser(request.message, request.who, request.target.id)
-    at.forwarder.ask(cluster_path(cluster_id_of(request.target)), message, request.defer())
+    at.forwarder.ask_cluster(cluster_id_of(request.target), message, request.defer())
+
+
+def _list_nodes(at: Parts, request: Request[clusters.ListNodes, ClusterRecord]) -> object:
+    if at.forwarder.rests(request.target.id):
+        return at.context.cluster(request.target.id).nodes_page(request.message.after)
+    _to_cluster(at, request)
+    return None
+
+
+def _get_node(at: Parts, request: Request[clusters.GetNode, NodeRecord]) -> object:
+    if at.forwarder.rests(request.target.cluster_id):
+        return at.context.cluster(request.target.cluster_id).node(request.target.id)
+    _to_cluster(at, request)
+    return None
 
 
 def _tree(at: Parts, request: Request[user.GetTree, NodeRecord | None]) -> object:
@@ -242,6 +254,10 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     Route(users.RevokeTokens, _ADMINS, nothing, lambda at, r: at.users.revoke_tokens(r)),
     Route(users.CreateRoleDefinition, _ADMINS, nothing, lambda at, r: at.users.define_role(r)),
     Route(users.DeleteRoleDefinition, _ADMINS, nothing, lambda at, r: at.users.delete_role(r)),
+    # Quotas.
+    Route(quotas.GetQuotas, _USERS, nothing, lambda at, r: at.quotas.get(r)),
+    Route(quotas.SetQuota, _ADMINS, nothing, lambda at, r: at.quotas.set(r)),
+    _about(quotas.GetSwarmQuotas, Right.SWARM_READ, swarm, _to_swarm),
     # Clusters.
     Route(clusters.CreateCluster, _USERS, nothing, lambda at, r: at.clusters.create(r)),
     Route(clusters.ListClusters, _USERS, nothing, _list_clusters),
@@ -284,9 +300,9 @@ _ROWS = (  # not annotated, so that the types of each row are checked
         cluster,
         lambda at, r: at.enrolment.create_token(r),
     ),
-    _about(clusters.ListNodes, Right.NODE_READ, cluster, _to_cluster),
+    _about(clusters.ListNodes, Right.NODE_READ, cluster, _list_nodes),
     _about(clusters.WatchNodes, Right.NODE_READ, cluster, lambda at, r: at.watches.open(r)),
-    _about(clusters.GetNode, Right.NODE_READ, a_node, _to_cluster),
+    _about(clusters.GetNode, Right.NODE_READ, a_node, _get_node),
     _about(clusters.RequestNodeStop, Right.NODE_MANAGE, a_node, _to_cluster),
     _about(
         clusters.RemoveNode, Right.NODE_MANAGE, a_node, lambda at, r: at.clusters.remove_node(r)

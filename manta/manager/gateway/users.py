@@ -172,6 +172,7 @@ class Users(Part):
         for cluster_id in grants:
             self._roles.revoke(change, record.id, cluster_id)
         change.delete(everybody, record)
+        self._context.quotas.limits.forget(change, "user", record.id)
         self._end(request, change, record.id, f"deleted the user {record.email}")
 
     def log_out(self, request: Request[sign_in.Logout, None]) -> None:
@@ -203,7 +204,7 @@ class Users(Part):
             self._listeners.withdraw(keys, who.key)
             reply.set(Ok())
 
-        change.commit(reply, stored)
+        change.commit_lasting(reply, stored)
 
     # Roles.
 
@@ -249,7 +250,8 @@ class Users(Part):
             self._actor.log.info("%s %s in %s, by %s", record.email, said, cluster.name, who.name)
             reply.set(self._info(record, who))
 
-        change.commit(reply, stored)
+        commit = change.commit if role else change.commit_lasting
+        commit(reply, stored)
 
     def _reveal(self, cluster_id: str) -> None:
         """Wakes watchers of lists: some users now see more of this cluster, or less."""
@@ -314,6 +316,7 @@ class Users(Part):
             )
         change = Change(self._writer)
         change.remove(self._roles.defined, name)
+        self._context.quotas.limits.forget(change, "role", name)
         change.write(Delete(RoleRecord, name))
         change.commit(reply, lambda: reply.set(Ok()))
 

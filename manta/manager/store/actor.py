@@ -8,7 +8,7 @@ writes can be repeated, so it does not matter whether they had been committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -77,10 +77,13 @@ class StoreActor(Actor):
         open_store: Callable[[], Store],
         workers: ThreadPoolExecutor,
         on_trouble: Callable[[str], object] = lambda _: None,
+        on_stored: Callable[[Sequence[Write]], object] = lambda _: None,
     ) -> None:
-        """`on_trouble` is called with what is wrong, and with "" once nothing is."""
+        """`on_trouble` is called with what is wrong, and with "" once nothing is; `on_stored` with
+        all writes that are durable, before their writers are answered."""
         self._open_store = open_store
         self._on_trouble = on_trouble
+        self._on_stored = on_stored
         self._workers = workers
         self._untidy = False
         self._gathered: list[Commit] = []
@@ -146,6 +149,8 @@ class StoreActor(Actor):
                 self._note_trouble(error)
             failure = error
         for commit in group:
+            if failure is None:
+                self._on_stored(commit.writes)
             self._answer(commit.owner, Committed(commit.ticket, failure))
         return True
 

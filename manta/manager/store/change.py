@@ -111,6 +111,32 @@ class Change:
 
         self._writer.write(*self._writes, then=then)
 
+    def commit_lasting(self, reply: Reply, stored: Callable[[], object]) -> None:
+        """For what takes something away: where it cannot be stored, it is in effect all the same,
+        and is stored as soon as that is possible. The reply says so, by failing with Refused."""
+        acted = False
+
+        def then(error: StoreError | None) -> None:
+            nonlocal acted
+            if error is not None:
+                reply.fail(
+                    Refused(
+                        Code.STORAGE,
+                        f"It is in effect, and not stored yet: {error} It is stored as soon as "
+                        "that is possible; a manager that ends before does not know of it.",
+                    )
+                )
+            else:
+                for settle in self._settle:
+                    settle()
+            if not acted:
+                acted = True
+                stored()
+
+        self._writer.write(*self._writes, then=then, keep=True)
+        if self._writer.trouble is not None:
+            then(self._writer.trouble)
+
 
 def _show(table: MutableMapping[K, Any], key: K, value: Any) -> None:
     if value is _NOTHING:

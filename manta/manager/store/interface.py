@@ -64,6 +64,14 @@ class AppendLogs(msgspec.Struct, frozen=True):
     bodies: tuple[bytes, ...]
 
 
+class SkipLogs(msgspec.Struct, frozen=True):
+    """The lines of one node up to the number `upto` count as appended, and are not kept."""
+
+    swarm_id: str
+    node_id: str
+    upto: int
+
+
 class Reference(msgspec.Struct, frozen=True):
     """The holder, the id of a swarm or module, needs these blobs."""
 
@@ -84,7 +92,17 @@ class RemoveSwarm(msgspec.Struct, frozen=True):
     swarm_id: str
 
 
-Write = Put | Delete | AppendEvents | PutSnapshot | AppendLogs | Reference | Release | RemoveSwarm
+Write = (
+    Put
+    | Delete
+    | AppendEvents
+    | PutSnapshot
+    | AppendLogs
+    | SkipLogs
+    | Reference
+    | Release
+    | RemoveSwarm
+)
 
 
 # Reads.
@@ -109,6 +127,14 @@ class StoredLine(NamedTuple):
     position: int
     node_id: str
     body: bytes
+
+
+class Extent(NamedTuple):
+    """What a swarm takes in the store; sizes in bytes."""
+
+    event_bytes: int
+    lines: int
+    line_bytes: int
 
 
 class Store(Protocol):
@@ -147,7 +173,12 @@ class Store(Protocol):
     def logs(self, swarm_id: str, after: int = 0, limit: int = 1000) -> list[StoredLine]: ...
 
     def log_ends(self, swarm_id: str) -> dict[str, int]:
-        """The number of each node's last stored line."""
+        """The number of each node's last line that is stored or was skipped."""
+
+    def extent(self, swarm_id: str) -> Extent: ...
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """Holder and digest of each blob that is needed."""
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
         """Returns those of them that nobody needs."""

@@ -145,6 +145,23 @@ class RoleRecord(Record, frozen=True):
     rights: tuple[str, ...]
 
 
+class QuotaRecord(Record, frozen=True):
+    """The limits that an administrator set, by quota. `subject` is the id of a user or cluster,
+    or the name of a role."""
+
+    table, key_field = "quotas", "key"
+    lost = "the limits that were set are not in force, the defaults are"
+    remedy = "set them again (manta quota set)"
+
+    scope: str
+    subject: str
+    limits: dict[str, int]
+
+    @property
+    def key(self) -> str:
+        return f"{self.scope}/{self.subject}"
+
+
 class ModuleRecord(Record, frozen=True):
     """A module that a user registered; `updated_at` is when its content was last sent."""
 

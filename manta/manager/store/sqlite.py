@@ -25,12 +25,14 @@ from manta.manager.store.interface import (
     AppendEvents,
     AppendLogs,
     Delete,
+    Extent,
     Put,
     PutSnapshot,
     R,
     Reference,
     Release,
     RemoveSwarm,
+    SkipLogs,
     StoredEvent,
     StoredLine,
     StoredSnapshot,
@@ -80,6 +82,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE snapshot_pages (
             swarm_id TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
             checksum BLOB NOT NULL, PRIMARY KEY (swarm_id, name))""",
+    ),
+    (
+        "CREATE TABLE quotas (key TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE skipped_lines (
+            swarm_id TEXT NOT NULL, node_id TEXT NOT NULL, number INTEGER NOT NULL,
+            PRIMARY KEY (swarm_id, node_id)) WITHOUT ROWID""",
     ),
 )
 """The statements that lead from each version of the schema to the next. Never edit one."""
@@ -241,6 +249,11 @@ class SqliteStore:
                         for number, body in enumerate(bodies, first)
                     ),
                 )
+            case SkipLogs(swarm_id, node_id, upto):
+                execute(
+                    "INSERT OR REPLACE INTO skipped_lines VALUES (?, ?, ?)",
+                    (swarm_id, node_id, upto),
+                )
             case Reference(holder, digests):
                 self._writer.executemany(
                     "INSERT OR IGNORE INTO blob_references VALUES (?, ?)",
@@ -254,7 +267,7 @@ class SqliteStore:
             case RemoveSwarm(swarm_id):
                 execute("DELETE FROM swarms WHERE key = ?", (swarm_id,))
                 execute("DELETE FROM blob_references WHERE holder = ?", (swarm_id,))
-                for table in ("event_ends", "snapshots", "snapshot_pages"):
+                for table in ("event_ends", "snapshots", "snapshot_pages", "skipped_lines"):
                     execute(f"DELETE FROM {table} WHERE swarm_id = ?", (swarm_id,))
                 execute("INSERT OR IGNORE INTO removed_swarms VALUES (?)", (swarm_id,))
 
@@ -442,7 +455,40 @@ class SqliteStore:
             "WHERE swarm_id = ? AND typeof(number) = 'integer' GROUP BY node_id",
             swarm_id,
         )
-        return {_text(node_id): number for node_id, number in rows}
+        ends = {_text(node_id): number for node_id, number in rows}
+        skipped = self._select(
+            "SELECT CAST(node_id AS BLOB), CAST(number AS INTEGER) FROM skipped_lines "
+            "WHERE swarm_id = ?",
+            swarm_id,
+        )
+        for node_id, number in skipped:
+            ends[_text(node_id)] = max(number, ends.get(_text(node_id), 0))
+        return ends
+
+    def extent(self, swarm_id: str) -> Extent:
+        [(event_bytes,)] = self._select(
+            "SELECT COALESCE(SUM(LENGTH(body)), 0) FROM events WHERE swarm_id = ?", swarm_id
+        )
+        [(lines, line_bytes)] = self._select(
+            "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM log_lines WHERE swarm_id = ?",
+            swarm_id,
+        )
+        return Extent(event_bytes, lines, line_bytes)
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        after = ("", "")
+        while True:  # in pages, so that other readers need not wait
+            rows = self._select(
+                "SELECT CAST(digest AS BLOB), CAST(holder AS BLOB) FROM blob_references "
+                "WHERE (digest, holder) > (?, ?) ORDER BY digest, holder LIMIT ?",
+                *after,
+                _PAGE,
+            )
+            for digest, holder in rows:
+                after = (_text(digest), _text(holder))
+                yield after[1], after[0]
+            if len(rows) < _PAGE:
+                return
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
         left = set(digests)

@@ -93,13 +93,29 @@ class Unplaceable(Event, frozen=True):
     problem: str
 
 
+class Passed(msgspec.Struct, frozen=True, tag=True):
+    """Stands for so many entries of a node's journal in a row that are not kept."""
+
+    count: int
+
+
+Entry = JournalEntry | Passed
+
+
 class EntriesReceived(Event, frozen=True):
     """Entries `first`, `first` + 1, ... of this node's journal. All blobs that they name are
     stored already."""
 
     node_id: str
     first: int
-    entries: tuple[JournalEntry, ...]
+    entries: tuple[Entry, ...]
+
+
+class QuotaReached(Event, frozen=True):
+    """What the swarm writes is more than a quota allows. `fatal`: it fails of it."""
+
+    sentence: str
+    fatal: bool = False
 
 
 class NodeLost(Event, frozen=True):
@@ -137,6 +153,7 @@ SwarmEvent = (
     | Placed
     | Unplaceable
     | EntriesReceived
+    | QuotaReached
     | NodeLost
     | Ticked
     | ManagerRestarted

@@ -130,6 +130,12 @@ class Exchange:
     replaced: list[Payload] = field(default_factory=list)
     """Values that later ones took the place of in this iteration: nobody reads them any more."""
 
+    @property
+    def unreceived(self) -> int:
+        """How many letters nobody has claimed."""
+        channels = self.channels.values()
+        return sum(not letter.taken for channel in channels for letter in channel.letters)
+
     def apply(self, node_id: str, entry: Said) -> Topic:
         """Records what a live attempt sent, and returns the topic whose readers may be answered."""
         at = entry.instance

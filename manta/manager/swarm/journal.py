@@ -9,7 +9,14 @@ whatever happened on the way.
 from __future__ import annotations
 
 from manta.manager.swarm import attempts, phases, sentences
-from manta.manager.swarm.events import Acknowledge, Began, EntriesReceived, Publish, Woken
+from manta.manager.swarm.events import (
+    Acknowledge,
+    Began,
+    EntriesReceived,
+    Passed,
+    Publish,
+    Woken,
+)
 from manta.manager.swarm.networks import may_hear
 from manta.manager.swarm.state import Attempt
 from manta.manager.swarm.step import Step
@@ -48,14 +55,18 @@ def apply(step: Step, event: EntriesReceived) -> bool:
         applied = max(applied, event.first - 1)
     was_gone = node_id in data.gone
     data.gone.discard(node_id)
-    fresh = event.entries[applied + 1 - event.first :] if event.first <= applied + 1 else ()
-    for entry in fresh:
-        _apply(step, node_id, entry)
-    applied += len(fresh)
+    before, number = applied, event.first - 1
+    for entry in event.entries if event.first <= applied + 1 else ():
+        number += entry.count if isinstance(entry, Passed) else 1
+        if number <= applied:
+            continue
+        if not isinstance(entry, Passed):
+            _apply(step, node_id, entry)
+        applied = number
     if applied:
         data.applied[node_id] = applied
     step.act(Acknowledge(node_id, applied))
-    return rewound or was_gone or bool(fresh)
+    return rewound or was_gone or applied > before
 
 
 def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
@@ -153,6 +164,7 @@ def _exchanged(step: Step, attempt: Attempt, entry: Said) -> None:
 
 def _progress(step: Step, attempt: Attempt, entry: Progressed) -> None:
     attempt.progress = entry.fraction
+    step.data.progressed += 1
     fraction, at = attempt.published
     if abs(entry.fraction - fraction) >= PROGRESS_STEP or step.now - at >= PROGRESS_PAUSE:
         attempt.published = (entry.fraction, step.now)

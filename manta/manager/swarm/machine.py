@@ -143,6 +143,11 @@ def _apply(step: Step, event: events.SwarmEvent) -> bool:
             _placed(step, event)
         case events.Unplaceable() if active and event.number in data.asks:
             return _unplaceable(step, event)
+        case events.QuotaReached() if not data.full and (event.fatal or not data.state.final):
+            step.tell("quota", event.sentence)
+            if event.fatal:
+                data.full = True
+                step.fail(event.sentence)
         case events.NodeLost() if data.runs and not data.state.final:
             return _node_lost(step, event)
         case events.Ticked() if data.is_due(step.now):

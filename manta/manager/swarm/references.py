@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from manta.manager.swarm.events import Created, EntriesReceived, GlobalSet, SwarmEvent
-from manta.protocol.node import JournalEntry, TaskEnded
+from manta.manager.swarm.events import Created, EntriesReceived, Entry, GlobalSet, SwarmEvent
+from manta.protocol.node import TaskEnded
 from manta.protocol.spec import SwarmSpec
 from manta.protocol.values import BlobRef
 
@@ -25,7 +25,7 @@ def of_spec(spec: SwarmSpec) -> Iterator[BlobRef]:
     return _blobs(*(module.package for module in spec.modules), *spec.globals.values())
 
 
-def of_entry(entry: JournalEntry) -> Iterator[BlobRef]:
+def of_entry(entry: Entry) -> Iterator[BlobRef]:
     """What tasks write is the `value` of an entry; what they return, the `output` of its end."""
     return _blobs(entry.output if isinstance(entry, TaskEnded) else getattr(entry, "value", None))
 

@@ -12,6 +12,7 @@ from manta.manager.context import BLOBS, Context
 from manta.manager.errors import StoreError
 from manta.manager.messages import FromUser, Sweep
 from manta.manager.swarm import plans
+from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.commits import Commits, Then
 from manta.manager.swarm.events import (
     GlobalSet,
@@ -30,6 +31,7 @@ from manta.manager.views import ClusterView
 from manta.protocol import user
 from manta.protocol.codes import Code
 from manta.protocol.node import Ok
+from manta.protocol.quotas import GetSwarmQuotas
 from manta.protocol.states import SwarmState
 from manta.protocol.values import BlobRef
 
@@ -45,6 +47,7 @@ class Requests:
     commits: Commits
     feeds: Feeds
     lines: Lines
+    bounds: Bounds
     feed: Callable[[SwarmEvent, Then], None]
     has: Callable[[BlobRef], bool]
 
@@ -75,12 +78,16 @@ class Requests:
                     raise Refused(
                         Code.BLOB_MISSING, f"The value of {tag!r} was not pushed; push it again."
                     )
+                if breach := self.bounds.of_global(tag, value):
+                    raise breach.refusal()
                 self._carry_out(GlobalSet(tag, value), Ok())
             case user.DeleteResults(tag=tag, iteration=iteration):
                 count = queries.deletable(machine, tag, iteration)
                 answer = user.DeletedResults(count)
                 self._carry_out(ResultsDeleted(by, tag, iteration), answer)
                 self.commits.when_durable(self._sweep)
+            case GetSwarmQuotas():
+                return self.bounds.described(self.commits.info.name)
             case user.GetSwarm():
                 return self.feeds.info
             case user.ExplainSwarm():

@@ -278,6 +278,8 @@ class SwarmData:
     globals: dict[str, Global] = field(default_factory=dict)
     replaced: list[BlobRef] = field(default_factory=list)
     """Values of globals that were overwritten in this iteration: attempts may still read them."""
+    full: bool = False
+    """It has used up a quota that it relies on: nothing more is kept."""
     exchange: Exchange = field(default_factory=Exchange)
     results: Packed[ResultItem] = field(default_factory=lambda: Packed(_RESULTS, PAGE))
     by_tag: dict[tuple[int, str], list[int]] = field(default_factory=dict)
@@ -290,6 +292,8 @@ class SwarmData:
     positions are cursors, and who wrote them is still needed."""
     lasting: Counter[str] = field(default_factory=Counter)
     """By digest: how often a blob is named by what stays as long as the swarm exists."""
+    progressed: int = 0
+    """How often attempts have reported progress."""
     metrics: Packed[MetricsItem] = field(default_factory=lambda: Packed(_METRICS, PAGE))
     events: Packed[EventItem] = field(default_factory=lambda: Packed(_EVENTS, PAGE))
 

@@ -25,6 +25,7 @@ from manta.manager.store.actor import Writer
 from manta.manager.store.interface import PutSnapshot
 from manta.manager.store.records import SwarmRecord, UserRecord
 from manta.manager.swarm import references, snapshots
+from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.commits import Commit, Commits, Then
 from manta.manager.swarm.events import (
     Acknowledge,
@@ -36,6 +37,7 @@ from manta.manager.swarm.events import (
     ManagerRestarted,
     NodeLost,
     Publish,
+    QuotaReached,
     Released,
     Revoke,
     Rewound,
@@ -123,6 +125,17 @@ class SwarmSupervisor(Actor):
             self._writer,
             self._perform,
         )
+        extent = reader.extent(self._swarm_id)
+        self._bounds = Bounds(
+            self._context.quotas,
+            self._commits.owner_id,
+            self._cluster_id,
+            f"The swarm {self._commits.info.name!r} ({self._swarm_id})",
+            self._machine.data,
+            extent.event_bytes,
+            extent.lines,
+            extent.line_bytes,
+        )
         self._feeds = Feeds(LongPolls(self), self._machine, self._commits, self._situation)
         self._exchange = ExchangePolls(
             LongPolls(self, everything=()),
@@ -137,6 +150,7 @@ class SwarmSupervisor(Actor):
             self._swarm_id,
             self._writer,
             self._feeds,
+            self._bounds,
             self._cluster,
         )
         self._requests = Requests(
@@ -147,6 +161,7 @@ class SwarmSupervisor(Actor):
             self._commits,
             self._feeds,
             self._lines,
+            self._bounds,
             self._feed,
             self._has,
         )
@@ -319,6 +334,7 @@ class SwarmSupervisor(Actor):
                 else:
                     performed.append(action)
         self._set_timer()
+        self._bounds.said += sum(map(len, bodies))
         # Blobs of entries that the machine ignored are not referenced: a sweep deletes them.
         named = tuple(machine.data.needed(references.of_event(event)))
         self._commits.add(named, bodies, performed, queries.info(machine), self._lengths(), then)
@@ -435,7 +451,18 @@ class SwarmSupervisor(Actor):
                 entries = fresh[:position]
             missing += lacking
         first = batch.first + min(known, len(batch.entries))
-        self._feed(EntriesReceived(node_id, first, entries), missing=tuple(missing))
+        if self._machine.data.full:  # what is left of it is acknowledged, and not kept
+            ack = JournalAck(self._swarm_id, batch.first + len(batch.entries) - 1)
+            self._order(Orders(self._swarm_id, messages=((node_id, ack),)), [])
+            return
+        viable = self._bounds.viable(entries)
+        self._feed(EntriesReceived(node_id, first, viable.entries), missing=tuple(missing))
+        for quota, breach in viable.left_out.items():
+            if quota not in self._bounds.told:
+                self._bounds.told.add(quota)
+                self._feed(QuotaReached(f"{breach.sentence} What comes later is left out."))
+        if viable.fatal is not None:
+            self._feed(QuotaReached(viable.fatal.sentence, fatal=True))
 
     def _has(self, blob: BlobRef) -> bool:
         return blob.digest in self._commits.blobs or self._context.holds(blob.digest)

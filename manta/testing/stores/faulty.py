@@ -39,7 +39,8 @@ class FaultyStore:
         self.get, self.all, self.count = store.get, store.all, store.count
         self.snapshot = store.snapshot
         self.events, self.logs, self.log_ends = store.events, store.logs, store.log_ends
-        self.unreferenced = store.unreferenced
+        self.unreferenced, self.references = store.unreferenced, store.references
+        self.extent = store.extent
         self.purge, self.tidy, self.close = store.purge, store.tidy, store.close
 
     def probe(self) -> None:

@@ -13,12 +13,14 @@ from manta.manager.store.interface import (
     AppendEvents,
     AppendLogs,
     Delete,
+    Extent,
     Put,
     PutSnapshot,
     R,
     Reference,
     Release,
     RemoveSwarm,
+    SkipLogs,
     StoredEvent,
     StoredLine,
     StoredSnapshot,
@@ -34,6 +36,8 @@ class _State:
     lines: dict[str, dict[tuple[str, int], StoredLine]] = field(default_factory=dict)
     snapshots: dict[str, StoredSnapshot] = field(default_factory=dict)
     references: dict[str, set[str]] = field(default_factory=dict)
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By swarm and node: the last line that was skipped."""
     position: int = 0
 
     def copy(self) -> _State:
@@ -43,6 +47,7 @@ class _State:
         state.events = {swarm_id: list(log) for swarm_id, log in self.events.items()}
         state.snapshots = dict(self.snapshots)
         state.lines = {swarm_id: dict(lines) for swarm_id, lines in self.lines.items()}
+        state.skipped = {swarm_id: dict(nodes) for swarm_id, nodes in self.skipped.items()}
         state.references = {holder: set(held) for holder, held in self.references.items()}
         return state
 
@@ -93,10 +98,20 @@ class MemoryStore:
         return [line for line in lines if line.position > after][:limit]
 
     def log_ends(self, swarm_id: str) -> dict[str, int]:
-        ends: dict[str, int] = {}
+        ends = dict(self._state.skipped.get(swarm_id, {}))
         for node_id, number in self._state.lines.get(swarm_id, {}):
             ends[node_id] = max(number, ends.get(node_id, 0))
         return ends
+
+    def extent(self, swarm_id: str) -> Extent:
+        lines = self._state.lines.get(swarm_id, {}).values()
+        events = self._state.events.get(swarm_id, ())
+        line_bytes = sum(len(line.body) for line in lines)
+        return Extent(sum(map(len, events)), len(lines), line_bytes)
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        for holder, held in self._state.references.items():
+            yield from ((holder, digest) for digest in sorted(held))
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
         return set(digests).difference(*self._state.references.values())
@@ -128,11 +143,14 @@ def _apply(state: _State, write: Write) -> None:
                 if (node_id, number) not in lines:
                     state.position += 1
                     lines[node_id, number] = StoredLine(state.position, node_id, body)
+        case SkipLogs(swarm_id, node_id, upto):
+            state.skipped.setdefault(swarm_id, {})[node_id] = upto
         case Reference(holder, digests):
             state.references.setdefault(holder, set()).update(digests)
         case Release(holder, digests):
             state.references.get(holder, set()).difference_update(digests)
         case RemoveSwarm(swarm_id):
             state.records.get(SwarmRecord, {}).pop(swarm_id, None)
+            state.skipped.pop(swarm_id, None)
             for table in (state.events, state.snapshots, state.lines, state.references):
                 table.pop(swarm_id, None)

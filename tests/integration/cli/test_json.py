@@ -188,6 +188,8 @@ def everything_of_users(shell: Shell) -> None:
     shell("role create", "reader", "swarm.read")
     shell("role grant", "ada@example.org", "reader", "--cluster", "lab")
     shell("user list")
+    shell("quota show", "--cluster", "lab")
+    shell("quota set", "clusters", 3, "--user", "ada@example.org")
     shell("role revoke", "ada@example.org", "--cluster", "lab")
     shell("role rm", "reader")
     shell("token revoke", "ada@example.org", "--yes")

@@ -16,28 +16,52 @@ from subprocess import PIPE, STDOUT
 
 import pytest
 
+from manta.manager import blobs
 from manta.manager.errors import StartError, StoreError
 from manta.manager.service import Manager
-from manta.protocol.clusters import ListClusters, ListNodes
+from manta.manager.store.records import SwarmRecord
+from manta.protocol.clusters import (
+    CreateCluster,
+    DeleteCluster,
+    ListClusters,
+    ListNodes,
+    RemoveNode,
+)
 from manta.protocol.codes import Code
-from manta.protocol.node import MetricsLogged, TaskEnded
+from manta.protocol.node import LogBatch, LogLine, MetricsLogged, TaskEnded
 from manta.protocol.sign_in import Bind, SignIn
+from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import (
     ExplainSwarm,
+    GetManagerStatus,
     GetSwarm,
     GetTasks,
     ListSwarms,
     ReadFeed,
+    RemoveSwarm,
+    SendSwarm,
     SetGlobal,
     StopSwarm,
     WaitSwarm,
 )
-from manta.protocol.users import AddUser
-from manta.protocol.values import Inline
+from manta.protocol.users import (
+    AddUser,
+    DeleteUser,
+    GrantRole,
+    ListModules,
+    ListUsers,
+    RemoveModule,
+    RevokeRole,
+    RevokeTokens,
+    SendModule,
+)
+from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, wait_until
+from manta.transports.errors import BlobRefused
 from manta.transports.security.keys import KeyPair
 from tests.integration.manager.conftest import Bench
 from tests.integration.manager.test_swarms import deploy, round_trip, silent
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
 
@@ -57,6 +81,12 @@ class Disk:
                 with contextlib.suppress(OSError):
                     while True:
                         file.write(bytes(piece))
+
+    def leave(self, free: int) -> None:
+        """Fills all but so many bytes."""
+        found = os.statvfs(self.folder)
+        with open(self._filling, "wb", buffering=0) as file:
+            file.write(bytes(max(0, found.f_bavail * found.f_frsize - free)))
 
     def make_room(self) -> None:
         self._filling.unlink()
@@ -205,3 +235,131 @@ def test_who_runs_a_swarm_is_told_that_a_value_has_no_room_and_it_goes_on(
         finally:
             run.terminate()
     assert run.wait(10) == 0
+
+
+def test_what_takes_something_away_is_in_effect_at_once_and_stored_when_there_is_room(
+    full: Bench, disk: Disk
+) -> None:
+    admin = full.client(full.admin_keys)
+    nodes = [full.node(number, silent) for number in (1, 2)]
+    assert all(node.registered.wait(10) for node in nodes)
+    for name in ("ada", "bob", "eve"):
+        admin.ask(AddUser(f"{name}@lab", PASSWORD))
+    clients = {}
+    for name in ("ada", "bob", "eve"):
+        clients[name] = full.client()
+        clients[name].ask(SignIn(f"{name}@lab", PASSWORD))
+    admin.ask(GrantRole("ada@lab", "lab", "viewer"))
+    admin.ask(CreateCluster("away"))
+    admin.ask(SendModule(ModuleSpec("m", image="i")))
+    swarm = admin.ask(SendSwarm("lab", round_trip(), wait=True)).swarm_id
+    disk.fill()
+    wait_until(lambda: "disk is full" in admin.refusal(AddUser("x@lab", PASSWORD)).sentence)
+    for message in (
+        RevokeTokens("eve@lab"),
+        DeleteUser("bob@lab"),
+        RevokeRole("ada@lab", "lab"),
+        RemoveNode("node-2"),
+        DeleteCluster("away"),
+        RemoveModule("m"),
+        RemoveSwarm(swarm),
+    ):
+        refusal = admin.refusal(message)
+        assert refusal.code == Code.STORAGE, message
+        assert refusal.sentence.startswith("It is in effect, and not stored yet: "), message
+        assert "disk is full" in refusal.sentence
+    assert clients["eve"].refusal(ListClusters()).code == Code.NOT_SIGNED_IN
+    assert clients["bob"].refusal(ListClusters()).code == Code.NOT_SIGNED_IN
+    assert clients["ada"].ask(ListClusters()).clusters == ()
+    assert admin.refusal(GetSwarm(swarm)).code == Code.UNKNOWN_SWARM
+    assert [one.name for one in admin.ask(ListClusters()).clusters] == ["lab"]
+    assert "node-2" not in {one.alias for one in admin.ask(ListNodes("lab")).nodes}
+    disk.make_room()
+    wait_until(lambda: "disk is full" not in str(admin.ask(GetManagerStatus()).health), 20)
+    wait_until(lambda: full.manager.context.reader.get(SwarmRecord, swarm) is None, 20)
+    full.restart()
+    again = full.client(clients["eve"].keys)
+    assert again.refusal(ListClusters()).code == Code.NOT_SIGNED_IN
+    emails = {one.email for one in admin.ask(ListUsers()).users}
+    assert "bob@lab" not in emails
+    assert "ada@lab" in emails
+    assert admin.ask(ListModules()).modules == ()
+    assert [one.name for one in admin.ask(ListClusters()).clusters] == ["lab"]
+
+
+def test_large_values_and_lines_stop_before_the_database_does(full: Bench, disk: Disk) -> None:
+    disk.resize(40)
+    full.restart()  # it looks at the disk's size when it starts
+    admin = full.client(full.admin_keys)
+    node = full.node(1, silent)
+    assert node.registered.wait(10)
+    swarm = deploy(admin, round_trip())
+    wait_until(lambda: node.acknowledged.get(swarm) == 1)
+    context = full.manager.context
+    reserve = context.disk.reserve
+    assert reserve == pytest.approx(2 * 1024 * 1024, rel=0.01)
+    disk.leave(reserve // 4)
+    with pytest.raises(BlobRefused, match=r"no room for a blob of 1000 bytes .* that are kept"):
+        context.depot.put(bytes(1000))
+    node.log(swarm, LogLine(node.ran[0], 0.0, "stdout", "waits"))
+    wait_until(lambda: "Log lines wait" in str(admin.ask(GetManagerStatus()).health))
+    for number in range(50):  # what is small and must not be lost is stored all the same
+        node.say(swarm, MetricsLogged(node.ran[0], {"loss": 1.0}, number, 0.0))
+    wait_until(lambda: node.acknowledged[swarm] == 51)
+    admin.ask(AddUser("new@lab", PASSWORD))
+    assert context.reader.extent(swarm).lines == 0
+    disk.make_room()
+    wait_until(lambda: "Log lines wait" not in str(admin.ask(GetManagerStatus()).health))
+    node.tell(LogBatch(swarm, 1, tuple(node.lines[swarm])))
+    wait_until(lambda: context.reader.extent(swarm).lines == 1)
+
+
+def test_what_nothing_names_goes_first(
+    full: Bench, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.resize(40)
+    monkeypatch.setattr(blobs, "NEWEST", 0.0)
+    full.restart()
+    admin = full.client(full.admin_keys)
+    context = full.manager.context
+    unnamed = [context.depot.put(bytes([number]) * 1_000_000) for number in range(3)]
+    named = context.depot.put(b"named" * 200_000)
+    admin.ask(SendModule(ModuleSpec("m", BlobRef(named, 1_000_000))))
+    assert all(one in context.depot for one in (*unnamed, named))
+    disk.leave(context.disk.reserve - 1_500_000)  # two of them have to go
+    wait_until(lambda: sum(one in context.depot for one in unnamed) == 1, 30)
+    assert not context.disk.lacks
+    assert named in context.depot
+
+
+@pytest.mark.parametrize("options", [(), ("--background",)], ids=["foreground", "background"])
+@pytest.mark.parametrize("before", ["new", "existing", "killed"])
+def test_manta_manager_start_on_a_full_disk_is_one_sentence(
+    disk: Disk, tmp_path: Path, before: str, options: tuple[str, ...]
+) -> None:
+    home = disk.folder / "manta" / "manager"
+    home.parent.mkdir(mode=0o700)
+    if before != "new":
+        with ExitStack() as undo:
+            bench = Bench(home, undo)
+            bench.start()
+    if before == "killed":
+        (home / "manager.json").write_text("{}")
+    disk.fill()
+    names = ("--node-port", "--user-port", "--bulk-port")
+    ports = [str(x) for pair in zip(names, free_ports(), strict=True) for x in pair]
+    command = [sys.executable, "-m", "manta", "manager", "start", "--home", str(home), *ports]
+    environment = {**os.environ, "MANTA_HOME": str(tmp_path / "home"), "COLUMNS": "1000"}
+    done = subprocess.run(
+        [*command, "--host", "127.0.0.1", *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.returncode == 11, done
+    assert done.stdout == ""
+    [said] = done.stderr.splitlines()
+    assert "disk is full" in said or "No space left" in said
+    assert "room" in said or "free some space" in said

@@ -130,21 +130,23 @@ def test_thousands_of_roles_are_listed_by_name_the_built_in_ones_first(
 def test_many_clusters_are_listed_in_order_of_creation_and_make_a_large_tree(
     bench, admin, cluster: ClusterInfo, api: UserAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has an actor of its own: so pages are smaller."""
+    """Those that wait for a node have an actor of their own: so pages are smaller."""
     monkeypatch.setattr(pages, "PAGE_BYTES", 20_000)
     numbers = range(1000)
+    ids = [f"{-n % 7:x}{n:015x}" for n in numbers]
     fill(
         bench,
         *(
-            Put(ClusterRecord(f"{-n % 7:x}{n:015x}", f"c-{n}", cluster.owner_id, n + 1.0))
-            for n in numbers
+            Put(ClusterRecord(id_, f"c-{n}", cluster.owner_id, n + 1.0))
+            for n, id_ in enumerate(ids)
         ),
+        *(Put(NodeRecord(f"of-{one}", one, "n", one, 0.0, here=True)) for one in ids[:100]),
         *node_record(7, cluster),
     )
     asked = requests(api, monkeypatch)
     found = api.list_clusters()
     assert [one.name for one in found] == [*(f"c-{n}" for n in numbers), cluster.name]
-    assert [one.node_count for one in found] == [0] * 1000 + [5]
+    assert [one.node_count for one in found] == [1] * 100 + [0] * 900 + [5]
     assert len(asked) > 3
     first = admin.ask(ListClusters())
     last = first.clusters[-1].id
@@ -154,11 +156,12 @@ def test_many_clusters_are_listed_in_order_of_creation_and_make_a_large_tree(
     assert admin.ask(ListClusters(after=last)).clusters[0].id > last
 
     asked.clear()
+    monkeypatch.setattr(pages, "PAGE_BYTES", 2_000)
     actors = api.get_tree().actors
     assert len(asked) > 3
     paths = [actor.path for actor in actors]
     assert len(set(paths)) == len(paths)
-    expected = {f"manager/clusters/{one.id}" for one in found if one.id != last}
+    expected = {f"manager/clusters/{id_}" for id_ in (*ids[:100], cluster.id) if id_ != last}
     assert {path for path in paths if path.startswith("manager/clusters/")} == expected
     assert paths[0] == "manager"
     assert all(path.startswith("manager/") for path in paths[1:])

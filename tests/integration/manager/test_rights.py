@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from manta.actors import Refused
 from manta.manager.auth.rights import Right
 from manta.manager.gateway.gateway import Gateway
-from manta.protocol import clusters, exchange, node, sign_in, user, users
+from manta.protocol import clusters, exchange, node, quotas, sign_in, user, users
 from manta.protocol.codes import Code
 from manta.protocol.node import Instance, Message
 from manta.protocol.spec import ModuleSpec, SwarmSpec, TaskSpec
@@ -138,6 +138,9 @@ def rows() -> dict[type[Message], Row]:
         users.GetUser: plain(USERS, kind=users.GetUser),
         users.ChangePassword: plain(USERS, "wrong word", PASSWORD, kind=users.ChangePassword),
         users.ListRoles: plain(USERS, kind=users.ListRoles),
+        quotas.GetQuotas: plain(USERS, kind=quotas.GetQuotas),
+        quotas.SetQuota: plain(admin, "modules", 9, None, "viewer", kind=quotas.SetQuota),
+        quotas.GetSwarmQuotas: about("swarm", WATCH, lambda at, _: quotas.GetSwarmQuotas(at.runs)),
         user.GetTree: plain(admin, kind=user.GetTree),
         users.RevokeTokens: plain(admin, "nobody@lab", kind=users.RevokeTokens),
         users.ListUsers: plain(admin, kind=users.ListUsers),

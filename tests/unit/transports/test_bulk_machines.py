@@ -243,8 +243,8 @@ def test_a_corrupt_source_is_found_by_the_receiver(world, operation):
 def test_authorize_is_asked_for_each_transfer():
     asked = []
 
-    def authorize(key, operation, digest):
-        asked.append((key, operation, digest))
+    def authorize(key, operation, digest, size):
+        asked.append((key, operation, digest, size))
         return operation == "fetch"
 
     world = World(authorize=authorize)
@@ -255,7 +255,7 @@ def test_authorize_is_asked_for_each_transfer():
     with pytest.raises(BlobRefused, match="may not push"):
         pushed.result(0)
     assert fetched.result(0) is None
-    assert asked == [(KEY, "push", digest_of(b"a")), (KEY, "fetch", digest_of(b"b"))]
+    assert asked == [(KEY, "push", digest_of(b"a"), 1), (KEY, "fetch", digest_of(b"b"), 1)]
 
 
 def test_an_error_in_authorize_refuses(caplog):

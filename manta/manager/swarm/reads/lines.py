@@ -15,7 +15,8 @@ from manta.manager.context import Context
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import Poll
 from manta.manager.store.actor import Writer
-from manta.manager.store.interface import AppendLogs, StoredLine
+from manta.manager.store.interface import AppendLogs, SkipLogs, StoredLine, Write
+from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.messages import Orders
 from manta.manager.swarm.reads.polls import Feeds
 from manta.manager.swarm.reads.queries import ITEM_BYTES
@@ -37,6 +38,7 @@ class Lines:
     swarm_id: str
     writer: Writer
     feeds: Feeds
+    bounds: Bounds
     cluster: Ref
 
     def __post_init__(self) -> None:
@@ -64,8 +66,10 @@ class Lines:
         if batch.first > last + 1 or end <= last:  # a gap, or nothing new
             self._acknowledge_stored(node_id)
             return
+        if not self.context.disk.takes_lines:
+            return  # they wait on the node, which sends them again
         self._taken[node_id] = end
-        bodies = tuple(map(_encode, batch.lines[last + 1 - batch.first :]))
+        write = self._viable(node_id, last + 1, batch.lines[last + 1 - batch.first :])
 
         def stored(error: StoreError | None) -> None:
             if error is None:  # else it is being tried again
@@ -74,8 +78,24 @@ class Lines:
                 self._acknowledge_stored(node_id)
                 self.feeds.polls.wake("logs")
 
-        write = AppendLogs(self.swarm_id, node_id, last + 1, bodies)
-        self.writer.write(write, then=stored, keep=True)
+        self.writer.write(*write, then=stored, keep=True)
+
+    def _viable(self, node_id: str, first: int, lines: tuple[LogLine, ...]) -> tuple[Write, ...]:
+        """What is stored of these lines: all, or nothing if the swarm has used up its quota."""
+        bodies = tuple(map(_encode, lines))
+        size = sum(map(len, bodies))
+        breach = self.bounds.lines_breach(len(bodies), size)
+        if breach is None:
+            self.bounds.lines += len(bodies)
+            self.bounds.line_bytes += size
+            return (AppendLogs(self.swarm_id, node_id, first, bodies),)
+        skip = SkipLogs(self.swarm_id, node_id, first + len(lines) - 1)
+        if breach.quota in self.bounds.told:
+            return (skip,)
+        self.bounds.told.add(breach.quota)
+        sentence = f"{breach.sentence} What comes later is left out."
+        told = msgspec.structs.replace(lines[0], stream="warning", text=sentence)
+        return AppendLogs(self.swarm_id, node_id, first, (_encode(told),)), skip
 
     def _acknowledge_stored(self, node_id: str) -> None:
         ack = LogAck(self.swarm_id, self._stored.get(node_id, 0))

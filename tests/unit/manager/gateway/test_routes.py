@@ -31,6 +31,7 @@ READS = {
     "WatchNodes",
     "GetNode",
     "GetSwarm",
+    "GetSwarmQuotas",
     "ListSwarms",
     "WatchSwarms",
     "ExplainSwarm",
@@ -79,6 +80,7 @@ ANYBODY = {
     "GetUser",
     "ChangePassword",
     "ListRoles",
+    "GetQuotas",
     "SignIn",
     "Bind",
 }
@@ -90,6 +92,7 @@ ADMINISTRATORS = {
     "DeleteUser",
     "CreateRoleDefinition",
     "DeleteRoleDefinition",
+    "SetQuota",
 }
 
 

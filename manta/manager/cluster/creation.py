@@ -1,0 +1,36 @@
+"""Makes swarms."""
+
+from __future__ import annotations
+
+from manta.manager.context import Context
+from manta.manager.ids import new_id
+from manta.manager.quotas.table import Quota
+from manta.manager.store.change import Change
+from manta.manager.store.interface import AppendEvents, Put, Reference
+from manta.manager.store.records import SwarmRecord
+from manta.manager.swarm import bounds, references
+from manta.manager.swarm.events import Created, encode
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.reads import queries
+from manta.protocol.user import SendSwarm, SwarmInfo
+
+
+def create(
+    context: Context, change: Change, message: SendSwarm, owner_id: str, cluster_id: str, now: float
+) -> SwarmInfo:
+    """Puts a new swarm into the change. Raises Refused if it is more than the quotas allow."""
+    swarm_id = new_id()
+    created = Created(message.spec, message.wait)
+    machine = SwarmMachine(swarm_id, cluster_id)
+    machine.handle(created, now)
+    info = queries.info(machine)
+    digests = tuple({blob.digest: None for blob in references.of_spec(message.spec)})
+    bounds.check_spec(context.quotas, message.spec, digests, owner_id, cluster_id)
+    admit = context.quotas.admit
+    change.on_refusal(admit(swarm_id, owner_id, cluster_id, Quota.SWARMS, Quota.LIVE_SWARMS))
+    change.write(
+        AppendEvents(swarm_id, 1, (encode(created, now),)),
+        Reference(swarm_id, digests),
+        Put(SwarmRecord(info, owner_id)),
+    )
+    return info

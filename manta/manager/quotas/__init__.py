@@ -1,0 +1,1 @@
+"""How much of the manager users and swarms may take."""

@@ -1,0 +1,246 @@
+"""Counts what each user and cluster holds: the one place that does.
+
+It hears of what was stored (`stored`), so that it agrees with the store whoever wrote. What is
+admitted counts at once, before it is stored: of two requests under way the second sees the first.
+Each thing counts once, however often it is heard of. May be used from any thread.
+
+A *blob* counts once for each user, however many swarms and modules of theirs name it. One that
+was pushed counts for who pushed it until something names it, or it is deleted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from manta.manager.quotas.table import Quota
+from manta.manager.store.interface import (
+    Delete,
+    Put,
+    Reference,
+    Release,
+    RemoveSwarm,
+    Store,
+    Write,
+)
+from manta.manager.store.records import (
+    ClusterRecord,
+    ModuleRecord,
+    NodeRecord,
+    Record,
+    SwarmRecord,
+)
+from manta.protocol.states import SwarmState
+
+PLATFORM = ""
+"""Holds what all users together have."""
+
+
+class _Push(NamedTuple):
+    who: str
+    size: int
+    at: float
+
+
+class _Named:
+    """A blob that something of a user's names."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.times = 0
+
+
+class Ledger:
+    def __init__(self, size_of: Callable[[str], int]) -> None:
+        """`size_of` returns the bytes of a blob, 0 if it is not here."""
+        self._size_of = size_of
+        self._lock = threading.Lock()
+        self._used: Counter[tuple[Quota, str]] = Counter()
+        self._things: dict[tuple[Quota, str], tuple[str, ...]] = {}
+        """Whose each thing is: a user's, and perhaps a cluster's."""
+        self._owners: dict[str, str] = {}
+        """The user of each cluster, and of each swarm and module, which hold blobs."""
+        self._held: dict[str, set[str]] = {}
+        """The blobs that each swarm and module names."""
+        self._named: dict[tuple[str, str], _Named] = {}
+        """By user and digest."""
+        self._pushed: dict[str, _Push] = {}
+        """The blobs that nothing names yet."""
+
+    def load(self, store: Store) -> None:
+        """Counts what is stored."""
+        with self._lock:
+            for kind in (ClusterRecord, NodeRecord, SwarmRecord, ModuleRecord):
+                for record in store.all(kind):
+                    self._put(record)
+            for holder, digest in store.references():
+                self._refer(holder, (digest,))
+
+    def used(self, quota: Quota, holder: str) -> int:
+        """By a user or in a cluster."""
+        return self._used[quota, holder]
+
+    # Things.
+
+    def admit(
+        self, quota: Quota, thing: str, holders: tuple[str, ...], limits: Sequence[int]
+    ) -> str | None:
+        """Counts a thing, or returns the first of its holders who has as many as may be."""
+        with self._lock:
+            for holder, limit in zip(holders, limits, strict=True):
+                if self._used[quota, holder] >= limit:
+                    return holder
+            self._add(quota, thing, holders)
+        return None
+
+    def drop(self, quota: Quota, thing: str) -> None:
+        """It is not there: what was admitted was not stored."""
+        with self._lock:
+            self._remove(quota, thing)
+
+    def _add(self, quota: Quota, thing: str, holders: tuple[str, ...]) -> None:
+        if (quota, thing) not in self._things:
+            self._things[quota, thing] = holders
+            for holder in holders:
+                self._used[quota, holder] += 1
+
+    def _remove(self, quota: Quota, thing: str) -> None:
+        for holder in self._things.pop((quota, thing), ()):
+            self._take(quota, holder, 1)
+
+    def _take(self, quota: Quota, holder: str, amount: int) -> None:
+        self._used[quota, holder] -= amount
+        if self._used[quota, holder] <= 0:
+            del self._used[quota, holder]
+
+    # What was stored.
+
+    def stored(self, writes: Sequence[Write]) -> None:
+        with self._lock:
+            for write in writes:  # first, since what holds blobs has to be known
+                if isinstance(write, Put):
+                    self._put(write.record)
+            for write in writes:
+                match write:
+                    case Delete(kind, key):
+                        self._deleted(kind, key)
+                    case Reference(holder, digests):
+                        self._refer(holder, digests)
+                    case Release(holder, digests):
+                        self._release(holder, digests)
+                    case RemoveSwarm(swarm_id):
+                        self._remove(Quota.LIVE_SWARMS, swarm_id)
+                        self._remove(Quota.SWARMS, swarm_id)
+                        self._forget(swarm_id)
+
+    def _put(self, record: Record) -> None:
+        match record:
+            case ClusterRecord():
+                self._owners[record.id] = record.owner_id
+                self._add(Quota.CLUSTERS, record.id, (record.owner_id,))
+            case NodeRecord():
+                owner = self._owners.get(record.cluster_id, "")
+                self._add(Quota.NODES, record.id, (owner, record.cluster_id))
+            case ModuleRecord():
+                self._owners[record.id] = record.owner_id
+                self._add(Quota.MODULES, record.id, (record.owner_id,))
+            case SwarmRecord(info, owner):
+                self._owners[record.id] = owner
+                self._add(Quota.SWARMS, record.id, (owner, info.cluster_id))
+                if SwarmState(info.status).final:
+                    self._remove(Quota.LIVE_SWARMS, record.id)
+                else:
+                    self._add(Quota.LIVE_SWARMS, record.id, (owner, info.cluster_id, PLATFORM))
+
+    def _deleted(self, kind: type[Record], key: str) -> None:
+        if kind is ClusterRecord:
+            self._owners.pop(key, None)
+            self._remove(Quota.CLUSTERS, key)
+        elif kind is NodeRecord:
+            self._remove(Quota.NODES, key)
+        elif kind is ModuleRecord:
+            self._remove(Quota.MODULES, key)
+            self._forget(key)
+
+    # Blobs.
+
+    def _refer(self, holder: str, digests: Iterable[str]) -> None:
+        owner, held = self._owners.get(holder, ""), self._held.setdefault(holder, set())
+        for digest in digests:
+            push = self._unpush(digest)
+            if digest in held:
+                continue
+            held.add(digest)
+            named = self._named.get((owner, digest))
+            if named is None:
+                named = _Named(push.size if push else self._size_of(digest))
+                self._named[owner, digest] = named
+                self._used[Quota.BLOBS, owner] += 1
+                self._used[Quota.BLOB_BYTES, owner] += named.size
+            named.times += 1
+
+    def _release(self, holder: str, digests: Iterable[str]) -> None:
+        owner, held = self._owners.get(holder, ""), self._held.get(holder, set())
+        for digest in digests:
+            if digest not in held:
+                continue
+            held.discard(digest)
+            named = self._named[owner, digest]
+            named.times -= 1
+            if not named.times:
+                del self._named[owner, digest]
+                self._take(Quota.BLOBS, owner, 1)
+                self._take(Quota.BLOB_BYTES, owner, named.size)
+
+    def _forget(self, holder: str) -> None:
+        self._release(holder, tuple(self._held.get(holder, ())))
+        self._held.pop(holder, None)
+        self._owners.pop(holder, None)
+
+    def size(self, digest: str) -> int:
+        """Of a blob that is here."""
+        push = self._pushed.get(digest)
+        return push.size if push else self._size_of(digest)
+
+    def is_named(self, owner: str, digest: str) -> bool:
+        """Whether something of the user's names the blob: naming it again costs nothing."""
+        return (owner, digest) in self._named
+
+    # Blobs that were pushed.
+
+    def push(self, who: str, digest: str, size: int, now: float) -> None:
+        """It counts from when it begins to come."""
+        with self._lock:
+            if digest not in self._pushed:
+                self._pushed[digest] = _Push(who, size, now)
+                self._used[Quota.UNNAMED_BLOBS, who] += 1
+                self._used[Quota.UNNAMED_BYTES, who] += size
+
+    def pushes(self, digest: str) -> bool:
+        """Whether it counts already, for whoever pushed it."""
+        return digest in self._pushed
+
+    def gone(self, digests: Iterable[str]) -> None:
+        """They were deleted, or never came."""
+        with self._lock:
+            for digest in digests:
+                self._unpush(digest)
+
+    def coming(self, before: float, is_here: Callable[[str], bool]) -> int:
+        """Forgets those that began to come before then and are not here; returns how many others
+        are not here yet."""
+        with self._lock:
+            away = {digest: push for digest, push in self._pushed.items() if not is_here(digest)}
+            late = [digest for digest, push in away.items() if push.at < before]
+            for digest in late:
+                self._unpush(digest)
+        return len(away) - len(late)
+
+    def _unpush(self, digest: str) -> _Push | None:
+        push = self._pushed.pop(digest, None)
+        if push is not None:
+            self._take(Quota.UNNAMED_BLOBS, push.who, 1)
+            self._take(Quota.UNNAMED_BYTES, push.who, push.size)
+        return push

@@ -1,0 +1,118 @@
+"""Decides whether users and swarms may have more. May be used from any thread.
+
+Every quota is checked here and refused in the same words (`table.Breach`); where a thing is made,
+moved or written, one line asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from manta.manager.quotas.ledger import PLATFORM, Ledger
+from manta.manager.quotas.limits import Limits
+from manta.manager.quotas.table import MOST, TABLE, Breach, Limit, Quota
+from manta.transports.errors import BlobRefused
+
+
+class Quotas:
+    def __init__(self, limits: Limits, ledger: Ledger, live_swarms: int = MOST) -> None:
+        """`live_swarms`: how many may not be over, of all users together."""
+        self.limits = limits
+        self.ledger = ledger
+        self._live_swarms = Limit(live_swarms, "half of the threads that there may be here")
+
+    def admit(
+        self, thing: str, user_id: str, cluster_id: str, *quotas: Quota
+    ) -> Callable[[], None]:
+        """Counts one more thing of the user's, at once; returns what undoes that, if it is not
+        stored after all. Raises Refused."""
+
+        def undo() -> None:
+            for quota in quotas:
+                self.ledger.drop(quota, thing)
+
+        for quota in quotas:
+            if breach := self._admit(quota, thing, user_id, cluster_id):
+                undo()
+                raise breach.refusal()
+        return undo
+
+    def _admit(self, quota: Quota, thing: str, user_id: str, cluster_id: str) -> Breach | None:
+        limit, total = self.limits.of(quota, user_id), None
+        holders, bounds = [user_id], [limit.value]
+        if TABLE[quota].in_cluster:
+            total = self.limits.of_cluster(quota, cluster_id)
+            holders.append(cluster_id)
+            bounds.append(total.value if total else MOST)
+        if quota is Quota.LIVE_SWARMS:
+            holders.append(PLATFORM)
+            bounds.append(self._live_swarms.value)
+        full = self.ledger.admit(quota, thing, tuple(holders), bounds)
+        if full is None:
+            return None
+        who = self._user(user_id)
+        if full == cluster_id and total is not None:
+            who, limit = "This cluster", total
+        elif full == PLATFORM:
+            who, limit = "This manager", self._live_swarms
+        return Breach(quota, who, self.ledger.used(quota, full), 1, limit)
+
+    def check(self, quota: Quota, user_id: str, have: int) -> None:
+        """Raises Refused unless the user may have one more than these."""
+        if breach := self.breach(quota, self._user(user_id), have, 1, user_id):
+            raise breach.refusal()
+
+    def breach(
+        self, quota: Quota, who: str, have: int, asked: int, user_id: str, cluster_id: str = ""
+    ) -> Breach | None:
+        """None if there may be so many more. `cluster_id`: of a swarm, whose quota it is."""
+        limit = self.limits.of(quota, user_id, cluster_id)
+        return Breach(quota, who, have, asked, limit) if have + asked > limit.value else None
+
+    # Blobs.
+
+    def naming(self, user_id: str, blobs: Iterable[str]) -> Breach | None:
+        """None if something of the user's may name these blobs, which are here."""
+        ledger, who = self.ledger, self._user(user_id)
+        fresh = {digest for digest in blobs if not ledger.is_named(user_id, digest)}
+        if not fresh:
+            return None
+        asked = {Quota.BLOBS: len(fresh), Quota.BLOB_BYTES: sum(map(ledger.size, fresh))}
+        found = (
+            self.breach(quota, who, ledger.used(quota, user_id), more, user_id)
+            for quota, more in asked.items()
+        )
+        return next(filter(None, found), None)
+
+    def push(self, who_id: str, name: str, digest: str, size: int, now: float) -> None:
+        """A user or node begins to push a blob that is not here. Raises BlobRefused."""
+        ledger = self.ledger
+        if ledger.pushes(digest):
+            return
+        blobs, unnamed, named = (
+            ledger.used(quota, who_id)
+            for quota in (Quota.UNNAMED_BLOBS, Quota.UNNAMED_BYTES, Quota.BLOB_BYTES)
+        )
+        breach = (
+            self.breach(Quota.UNNAMED_BLOBS, name, blobs, 1, who_id)
+            or self.breach(Quota.UNNAMED_BYTES, name, unnamed, size, who_id)
+            or self.breach(Quota.BLOB_BYTES, name, named + unnamed, size, who_id)
+        )
+        if breach is not None:
+            raise BlobRefused(breach.sentence)
+        ledger.push(who_id, digest, size, now)
+
+    # What is shown.
+
+    def of_user(self, user_id: str) -> dict[Quota, tuple[int | None, Limit]]:
+        """By quota: what the user has, None where it is counted by swarm, and the limit."""
+        return {
+            quota: (
+                None if row.of_swarm else self.ledger.used(quota, user_id),
+                self.limits.of(quota, user_id),
+            )
+            for quota, row in TABLE.items()
+        }
+
+    def _user(self, user_id: str) -> str:
+        return f"The user {self.limits.name(user_id)}"

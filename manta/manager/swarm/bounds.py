@@ -1,0 +1,183 @@
+"""What a swarm may leave behind: its quotas, applied to what nodes and users send for it.
+
+An entry of a node's journal that is beyond a quota is not stored. Of metrics and progress a
+`Passed` takes its place, so that the journal's numbers go on; of all else the swarm fails, as what
+its tasks rely on cannot be kept. `viable` says which it is; it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeGuard
+
+from manta.manager.quotas.quotas import Quotas
+from manta.manager.quotas.table import LEFT_OUT, TABLE, Breach, Quota
+from manta.manager.swarm import references
+from manta.manager.swarm.events import Entry, Passed
+from manta.manager.swarm.state import SwarmData
+from manta.protocol import quotas as shown
+from manta.protocol.exchange import Sent
+from manta.protocol.node import (
+    GlobalWritten,
+    JournalEntry,
+    MetricsLogged,
+    Progressed,
+    ResultWritten,
+)
+from manta.protocol.spec import SwarmSpec
+from manta.protocol.values import BlobRef, Inline, Payload
+
+
+def check_spec(
+    quotas: Quotas, spec: SwarmSpec, blobs: Iterable[str], owner_id: str, cluster_id: str
+) -> None:
+    """Raises Refused if a swarm of this owner may not be created as it is."""
+    who = f"The swarm {spec.name!r}"
+    count = len(spec.globals)
+    breach = quotas.breach(Quota.GLOBALS, who, 0, count, owner_id, cluster_id)
+    if breach := breach or quotas.naming(owner_id, blobs):
+        raise breach.refusal()
+
+
+@dataclass
+class Viable:
+    """`entries`: those that are stored, and `Passed` for those that are left out."""
+
+    entries: tuple[Entry, ...] = ()
+    left_out: dict[Quota, Breach] = field(default_factory=dict)
+    fatal: Breach | None = None
+    """The entries end before the one that is too much."""
+
+
+@dataclass
+class Bounds:
+    """Of one swarm. What it takes in the store is counted here, from what was found at the start:
+    `said` is how many bytes its events take."""
+
+    quotas: Quotas
+    owner_id: str
+    cluster_id: str
+    who: str
+    data: SwarmData
+    said: int
+    lines: int
+    line_bytes: int
+    told: set[Quota] = field(default_factory=set)
+    """Of which users know that they are used up."""
+
+    def breach(self, quota: Quota, have: int, asked: int = 1) -> Breach | None:
+        who = self.who
+        return self.quotas.breach(quota, who, have, asked, self.owner_id, self.cluster_id)
+
+    def used(self, quota: Quota) -> int:
+        data = self.data
+        match quota:
+            case Quota.RESULTS:
+                return len(data.results)
+            case Quota.GLOBALS:
+                return len(data.globals)
+            case Quota.METRICS:
+                return len(data.metrics)
+            case Quota.PROGRESS:
+                return data.progressed
+            case Quota.MESSAGES:
+                return data.exchange.unreceived
+            case Quota.HISTORY_BYTES:
+                return self.said
+            case Quota.LOG_LINES:
+                return self.lines
+            case Quota.LOG_BYTES:
+                return self.line_bytes
+            case _:
+                raise ValueError(f"{quota} is no quota of a swarm")
+
+    def viable(self, entries: tuple[JournalEntry, ...]) -> Viable:
+        found = Viable()
+        if not entries:
+            return found
+        size = sum(map(_size, entries))
+        found.fatal = self.breach(Quota.HISTORY_BYTES, self.said, size) or self._naming(entries)
+        if found.fatal is not None:
+            return found
+        tags, kept = set(self.data.globals), list[Entry]()
+        used: dict[Quota, int] = {}
+        for entry in entries:
+            quota = _quota_of(entry, tags)
+            if quota is None:
+                kept.append(entry)
+                continue
+            if quota not in used:
+                used[quota] = self.used(quota)
+            breach = self.breach(quota, used[quota])
+            if breach is None:
+                used[quota] += 1
+                kept.append(entry)
+            elif quota in LEFT_OUT:
+                found.left_out[quota] = breach
+                if kept and isinstance(last := kept[-1], Passed):
+                    kept[-1] = Passed(last.count + 1)
+                else:
+                    kept.append(Passed(1))
+            else:
+                found.fatal = breach
+                break
+        found.entries = tuple(kept)
+        return found
+
+    def of_global(self, tag: str, value: Payload) -> Breach | None:
+        """Of one that a user sets."""
+        more = tag not in self.data.globals
+        return (
+            (self.breach(Quota.GLOBALS, len(self.data.globals)) if more else None)
+            or self.breach(Quota.HISTORY_BYTES, self.said, _weight(value))
+            or (self.quotas.naming(self.owner_id, [value.digest]) if _is_blob(value) else None)
+        )
+
+    def lines_breach(self, lines: int, size: int) -> Breach | None:
+        return self.breach(Quota.LOG_LINES, self.lines, lines) or self.breach(
+            Quota.LOG_BYTES, self.line_bytes, size
+        )
+
+    def described(self, name: str) -> shown.Quotas:
+        found = []
+        for quota, row in TABLE.items():
+            if row.of_swarm:
+                limit = self.quotas.limits.of(quota, self.owner_id, self.cluster_id)
+                used = self.used(quota)
+                found.append(shown.QuotaInfo(str(quota), used, *limit, row.what))
+        return shown.Quotas("swarm", name, tuple(found))
+
+    def _naming(self, entries: tuple[JournalEntry, ...]) -> Breach | None:
+        blobs = [blob.digest for entry in entries for blob in references.of_entry(entry)]
+        return self.quotas.naming(self.owner_id, blobs) if blobs else None
+
+
+def _is_blob(value: object) -> TypeGuard[BlobRef]:
+    return isinstance(value, BlobRef)
+
+
+def _weight(value: object) -> int:
+    """About the bytes that it takes in an event."""
+    return len(value.data) if isinstance(value, Inline) else 80
+
+
+def _size(entry: JournalEntry) -> int:
+    return 100 + _weight(getattr(entry, "value", None) or getattr(entry, "output", None))
+
+
+def _quota_of(entry: JournalEntry, tags: set[str]) -> Quota | None:
+    """What the entry counts for; `tags` are the globals that there are, and grows."""
+    match entry:
+        case ResultWritten():
+            return Quota.RESULTS
+        case MetricsLogged():
+            return Quota.METRICS
+        case Progressed():
+            return Quota.PROGRESS
+        case Sent():
+            return Quota.MESSAGES
+        case GlobalWritten(tag=tag) if tag not in tags:
+            tags.add(tag)
+            return Quota.GLOBALS
+    return None

@@ -1,0 +1,172 @@
+"""Whatever users have stored, a manager starts, and its threads grow with what runs alone."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from manta.actors import ActorDead, WhichChildren
+from manta.manager.cluster import supervisor as cluster_supervisor
+from manta.manager.ids import new_id
+from manta.manager.store.interface import AppendEvents, Put, Reference, Write
+from manta.manager.store.records import (
+    USER_ROLE,
+    ClusterRecord,
+    GrantRecord,
+    KeyKind,
+    KeyRecord,
+    ModuleRecord,
+    NodeRecord,
+    QuotaRecord,
+    RoleRecord,
+    SwarmRecord,
+    TokenRecord,
+    UserRecord,
+)
+from manta.manager.store.sqlite import SqliteStore
+from manta.manager.swarm.events import Created, Stopped, encode
+from manta.protocol.clusters import (
+    ClusterInfo,
+    CreateNodeToken,
+    DeleteCluster,
+    GetNode,
+    ListClusters,
+    ListNodes,
+    RemoveNode,
+    StartCluster,
+    StopCluster,
+)
+from manta.protocol.node import Capabilities, Enroll, Register
+from manta.protocol.quotas import GetQuotas
+from manta.protocol.spec import ModuleSpec
+from manta.protocol.user import GetSwarm, GetTree, ListSwarms, SendSwarm, SwarmInfo, WatchSwarms
+from manta.protocol.users import ListModules, ListUsers
+from manta.protocol.values import BlobRef
+from manta.testing.manager import Client, wait_until
+from tests.integration.manager.conftest import Bench
+from tests.integration.manager.test_swarms import round_trip
+
+CLUSTERS = 400
+
+
+def everything(count: int) -> list[Write]:
+    """All that one user can store, in so many clusters: in each a swarm that is over, a node that
+    left, and a module."""
+    user = UserRecord(new_id(), "ada@lab", "", 0.0, USER_ROLE)
+    writes: list[Write] = [
+        Put(user),
+        Put(KeyRecord("k" * 40, KeyKind.USER, user.id, 0.0)),
+        Put(RoleRecord("reader", ("swarm.read",))),
+        Put(QuotaRecord("user", user.id, {"clusters": 1})),
+    ]
+    for number in range(count):
+        cluster, swarm, module = new_id(), new_id(), new_id()
+        digest = f"{number:064x}"
+        info = SwarmInfo(swarm, f"s-{number}", cluster, "STOPPED", "stopped by ada@lab")
+        events = (encode(Created(round_trip()), 0.0), encode(Stopped("ada@lab"), 1.0))
+        spec = ModuleSpec(f"m-{number}", BlobRef(digest, 1))
+        writes += (
+            Put(ClusterRecord(cluster, f"c-{number}", user.id, 0.0)),
+            Put(GrantRecord(user.id, cluster, "owner")),
+            Put(NodeRecord(f"n-{number}", cluster, f"n-{number}", f"key-{number}", 0.0)),
+            Put(KeyRecord(f"key-{number}", KeyKind.NODE, f"n-{number}", 0.0)),
+            Put(TokenRecord(f"{number:064x}", "manta:node", cluster, 4e9)),
+            Put(ModuleRecord(module, spec, user.id, 0.0, 0.0)),
+            Reference(module, (digest,)),
+            Put(SwarmRecord(info, user.id)),
+            AppendEvents(swarm, 1, events),
+            Reference(swarm, (digest,)),
+        )
+    return writes
+
+
+@pytest.fixture
+def crowded(bench: Bench) -> Bench:
+    bench.stop()
+    store = SqliteStore(bench.manager.home.database)
+    store.commit(everything(CLUSTERS))
+    store.close()
+    return bench
+
+
+def test_a_manager_starts_with_hundreds_of_clusters_and_has_no_thread_for_them(
+    crowded: Bench, admin: Client
+) -> None:
+    before = threading.active_count()
+    crowded.start()
+    assert threading.active_count() - before < 20
+    found = list(admin.ask(ListClusters()).clusters)
+    assert len(found) == CLUSTERS + 1
+    assert sum(one.node_count for one in found) == CLUSTERS + 4
+    # All that can be read of what is at rest is read without a thread of its own.
+    swarms = admin.ask(ListSwarms()).swarms
+    assert {one.status for one in swarms} == {"STOPPED"}
+    assert len(admin.ask(WatchSwarms()).swarms) == len(swarms)
+    assert admin.ask(ListUsers()).users
+    assert admin.ask(ListModules()).modules
+    for number in range(20):
+        [node] = admin.ask(ListNodes(f"c-{number}")).nodes
+        assert node.status == "LOST"
+        assert admin.ask(GetNode(node.id)) == node
+    assert threading.active_count() - before < 20
+    assert len(admin.ask(GetTree()).actors) < 20
+    mine = {one.name: one.used for one in admin.ask(GetQuotas(user="ada@lab")).quotas}
+    assert (mine["clusters"], mine["swarms"], mine["nodes"]) == (CLUSTERS, CLUSTERS, CLUSTERS)
+    assert (mine["live-swarms"], mine["blobs"]) == (0, CLUSTERS)
+
+
+def test_a_cluster_at_rest_is_started_by_whoever_needs_it(crowded: Bench, admin: Client) -> None:
+    crowded.start()
+    [swarm] = [one for one in admin.ask(ListSwarms()).swarms if one.name == "s-7"]
+    assert admin.ask(GetSwarm(swarm.swarm_id)).status == "STOPPED"
+    assert admin.ask(StopCluster("c-1")).status == "STOPPED"
+    assert admin.ask(StartCluster("c-1")).status == "RUNNING"
+    admin.ask(RemoveNode("n-2"))
+    assert admin.ask(ListNodes("c-2")).nodes == ()
+    admin.ask(DeleteCluster("c-3"))
+    token = admin.ask(CreateNodeToken("c-4")).token
+    node = crowded.client(at=crowded.nodes_at)
+    enrolled = node.ask(Enroll(token, "fresh", id_mode="random"))
+    assert {one.alias for one in admin.ask(ListNodes("c-4")).nodes} == {"n-4", "fresh"}
+    assert node.ask(Register("fresh", Capabilities())).node_id == enrolled.node_id
+    assert admin.ask(SendSwarm("c-5", round_trip(), wait=True)).status == "PENDING"
+
+
+def test_a_cluster_comes_to_rest_when_nothing_happens_in_it_and_goes_on_where_it_was(
+    bench: Bench, admin: Client, cluster: ClusterInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_supervisor, "REST", 0.2)
+    for one in admin.ask(ListNodes("lab")).nodes:
+        admin.ask(RemoveNode(one.id))
+    bench.restart()
+    path = f"manager/clusters/{cluster.id}"
+    admin.ask(StopCluster("lab"))
+    admin.ask(StartCluster("lab"))
+    assert _lives(bench, path)
+    wait_until(lambda: not _lives(bench, path), 20)
+    swarm = admin.ask(SendSwarm("lab", round_trip(), wait=True)).swarm_id
+    assert admin.ask(GetSwarm(swarm)).status == "PENDING"
+    assert _lives(bench, path)
+
+
+def test_a_cluster_with_a_node_or_a_swarm_that_is_not_over_does_not_rest(
+    bench: Bench, admin: Client, cluster: ClusterInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_supervisor, "REST", 600.0)
+    bench.restart()
+    path = f"manager/clusters/{cluster.id}"
+    node = bench.node(1)
+    assert node.registered.wait(10)
+    actor = bench.system.find(path)
+    for _ in range(2):
+        actor.tell(cluster_supervisor._LookForRest())
+    assert actor.ask(WhichChildren(), timeout=10) == []
+
+
+def _lives(bench: Bench, path: str) -> bool:
+    try:
+        bench.system.find(path)
+    except ActorDead:
+        return False
+    return True

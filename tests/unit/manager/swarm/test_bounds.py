@@ -1,0 +1,147 @@
+"""What is beyond a swarm's quotas: left out, or the end of the swarm."""
+
+from __future__ import annotations
+
+import pytest
+
+from manta.manager.quotas.ledger import Ledger
+from manta.manager.quotas.limits import Limits
+from manta.manager.quotas.quotas import Quotas
+from manta.manager.quotas.table import LEFT_OUT, TABLE, Quota
+from manta.manager.store.records import QuotaRecord
+from manta.manager.swarm.bounds import Bounds
+from manta.manager.swarm.events import EntriesReceived, Passed, QuotaReached, StateChanged
+from manta.manager.swarm.machine import SwarmMachine
+from manta.manager.swarm.state import SwarmData
+from manta.protocol.exchange import Sent
+from manta.protocol.node import (
+    GlobalWritten,
+    Instance,
+    JournalEntry,
+    MetricsLogged,
+    Progressed,
+    ResultWritten,
+    TaskEnded,
+)
+from manta.protocol.states import SwarmState
+from manta.protocol.values import BlobRef, Inline
+
+AT = Instance("s", "worker", 0, 0)
+VALUE = Inline(b"v")
+END = TaskEnded(AT, "FINISHED", 0.0)
+
+
+def bounds(**limits: int) -> Bounds:
+    record = QuotaRecord("user", "ada", {name.replace("_", "-"): n for name, n in limits.items()})
+    quotas = Quotas(Limits([record]), Ledger(lambda _: 1))
+    data = SwarmData("s", "lab")
+    return Bounds(quotas, "ada", "lab", "The swarm 'fl' (s)", data, 0, 0, 0)
+
+
+def metrics(count: int) -> list[JournalEntry]:
+    return [MetricsLogged(AT, {"loss": 1.0}, n, 0.0) for n in range(count)]
+
+
+def test_metrics_and_progress_beyond_the_quota_are_left_out_and_all_else_stays() -> None:
+    progress = [Progressed(AT, 0.5, "", 0.0)] * 2
+    entries = (*metrics(3), ResultWritten(AT, "r", VALUE), *progress, *metrics(1), END)
+    found = bounds(metrics=1, progress=1).viable(entries)
+    assert found.entries == (
+        entries[0],
+        Passed(2),
+        entries[3],
+        entries[4],
+        Passed(2),  # a progress, and a metric
+        END,
+    )
+    assert set(found.left_out) == {Quota.METRICS, Quota.PROGRESS} <= LEFT_OUT
+    assert found.fatal is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "entry"),
+    [
+        (Quota.RESULTS, ResultWritten(AT, "r", VALUE)),
+        (Quota.MESSAGES, Sent(AT, "n2", "t", VALUE)),
+        (Quota.GLOBALS, GlobalWritten(AT, "a", VALUE)),
+    ],
+)
+def test_of_what_tasks_rely_on_the_first_that_is_too_much_is_fatal(
+    quota: Quota, entry: JournalEntry
+) -> None:
+    other = GlobalWritten(AT, "b", VALUE) if isinstance(entry, GlobalWritten) else entry
+    found = bounds(**{str(quota): 1}).viable((entry, other, END))
+    assert found.entries == (entry,)
+    assert found.fatal is not None
+    assert f"has 1 {TABLE[quota].what} and asks for 1 more" in found.fatal.sentence
+
+
+def test_a_global_that_is_overwritten_is_no_other_one() -> None:
+    same = (GlobalWritten(AT, "a", VALUE),) * 5
+    assert bounds(globals=1).viable(same).fatal is None
+
+
+def test_all_that_tasks_say_together_is_bounded() -> None:
+    large = Inline(bytes(1000))
+    found = bounds(history_bytes=1500)
+    assert found.viable((ResultWritten(AT, "r", large),)).fatal is None
+    found.said = 1000
+    breach = found.viable((ResultWritten(AT, "r", large),)).fatal
+    assert breach is not None
+    assert breach.quota is Quota.HISTORY_BYTES
+    assert found.viable(()).fatal is None
+
+
+def test_large_values_count_for_the_owner() -> None:
+    entry = ResultWritten(AT, "r", BlobRef("ab" * 32, 1))
+    breach = bounds(blobs=0).viable((entry,)).fatal
+    assert breach is not None
+    assert breach.quota is Quota.BLOBS
+    assert bounds(blobs=1).viable((entry,)).fatal is None
+
+
+def test_what_a_user_sets_counts_as_well() -> None:
+    found = bounds(globals=0)
+    breach = found.of_global("a", VALUE)
+    assert breach is not None
+    assert breach.quota is Quota.GLOBALS
+
+
+def test_the_numbers_of_a_journal_go_on_after_what_was_left_out() -> None:
+    machine = SwarmMachine("s", "lab")
+    entry = metrics(1)[0]
+    machine.handle(EntriesReceived("n", 1, (entry, Passed(7), entry)), 0.0)
+    assert machine.applied("n") == 9
+    for first, upto in ((4, 9), (10, 12), (20, 12)):  # a repeat, the next, a gap
+        machine.handle(EntriesReceived("n", first, (Passed(2), entry)), 0.0)
+        assert machine.applied("n") == upto
+
+
+def test_the_numbers_are_the_same_after_a_replay() -> None:
+    events = [
+        EntriesReceived("n", 1, (Passed(3), END)),
+        EntriesReceived("n", 2, (END, END, END, Passed(4))),
+    ]
+    first, again = SwarmMachine("s", "lab"), SwarmMachine("s", "lab")
+    for machine in (first, again):
+        for event in events:
+            machine.handle(event, 0.0)
+    assert first.applied("n") == again.applied("n") == 8
+
+
+def test_a_swarm_goes_on_without_what_it_does_not_rely_on() -> None:
+    machine = SwarmMachine("s", "lab")
+    machine.handle(QuotaReached("It is enough."), 0.0)
+    assert machine.state is SwarmState.PENDING
+    assert [item.kind for item in machine.data.events] == ["quota"]
+
+
+def test_a_swarm_fails_of_what_it_relies_on() -> None:
+    machine = SwarmMachine("s", "lab")
+    actions = machine.handle(QuotaReached("It is too much.", fatal=True), 0.0)
+    assert machine.state is SwarmState.FAILED
+    assert [one.reason for one in actions if isinstance(one, StateChanged)] == ["It is too much."]
+    assert machine.data.full
+    revision = machine.revision
+    machine.handle(QuotaReached("It is too much.", fatal=True), 0.0)
+    assert machine.revision == revision  # told once
