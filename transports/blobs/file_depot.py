@@ -75,10 +75,10 @@ class FileDepot:
             raise self._missing(digest) from None
 
     def size_here(self, digest: str) -> int:
-        """In bytes; 0 if the blob is not here."""
+        """In bytes; 0 if the blob is not here, or it is no digest."""
         try:
             return self.size(digest)
-        except BlobMissing:
+        except (BlobMissing, BlobRefused):
             return 0
 
     def source(self, digest: str) -> Source:

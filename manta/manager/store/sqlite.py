@@ -476,19 +476,12 @@ class SqliteStore:
         return Extent(event_bytes, lines, line_bytes)
 
     def references(self) -> Iterator[tuple[str, str]]:
-        after = ("", "")
-        while True:  # in pages, so that other readers need not wait
-            rows = self._select(
-                "SELECT CAST(digest AS BLOB), CAST(holder AS BLOB) FROM blob_references "
-                "WHERE (digest, holder) > (?, ?) ORDER BY digest, holder LIMIT ?",
-                *after,
-                _PAGE,
-            )
-            for digest, holder in rows:
-                after = (_text(digest), _text(holder))
-                yield after[1], after[0]
-            if len(rows) < _PAGE:
-                return
+        # Over a connection of its own, so that other readers need not wait.
+        with self._translated(), contextlib.closing(sqlite3.connect(self._path)) as connection:
+            for holder, digest in connection.execute(
+                "SELECT CAST(holder AS BLOB), CAST(digest AS BLOB) FROM blob_references"
+            ):
+                yield _text(holder), _text(digest)
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
         left = set(digests)

@@ -21,6 +21,7 @@ from manta.manager.service import Manager, Settings
 from manta.manager.swarm import supervisor
 from manta.protocol.clusters import CreateCluster, CreateNodeToken, ListNodes
 from manta.protocol.node import Instance, LogLine
+from manta.protocol.quotas import SetQuota
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.user import (
     ExplainSwarm,
@@ -39,7 +40,10 @@ from tests.integration.manager.test_swarms import deploy, ended, read, round_tri
 
 TABLES = {
     **dict.fromkeys(
-        ("clusters", "nodes", "users", "keys", "tokens", "swarms", "grants", "roles", "modules"),
+        (
+            *("clusters", "nodes", "users", "keys", "tokens", "swarms"),
+            *("grants", "roles", "modules", "quotas"),
+        ),
         ("key", "record"),
     ),
     "events": ("swarm_id", "number", "body", "checksum"),
@@ -49,6 +53,7 @@ TABLES = {
     "log_lines": ("position", "swarm_id", "node_id", "number", "body"),
     "blob_references": ("digest", "holder"),
     "removed_swarms": ("swarm_id",),
+    "skipped_lines": ("swarm_id", "node_id", "number"),
 }
 Row = tuple[Any, ...]
 
@@ -110,10 +115,12 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
         admin.ask(GrantRole("other@localhost", "other", "looker"))
         admin.ask(CreateNodeToken("lab", uses=2))
         admin.ask(SendModule(ModuleSpec("seen", image="none")))
+        admin.ask(SetQuota("clusters", 99, role="viewer"))
         bench.stop()
         with closing(sqlite3.connect(bench.home / "manta.db", isolation_level=None)) as store:
             store.execute("INSERT INTO blob_references VALUES (?, ?)", ("ab" * 32, runs))
             store.execute("INSERT INTO removed_swarms VALUES (?)", ("removed",))
+            store.execute("INSERT INTO skipped_lines VALUES (?, ?, ?)", (over, node.node_id, 1))
             spare = ("node-2", "node-3", "node-4")
             ids = [
                 key
