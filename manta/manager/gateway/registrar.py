@@ -32,6 +32,8 @@ from manta.transports.errors import LocalTransportError
 from manta.transports.security.keys import check_key
 
 ROTATED, ENDED = "rotated", "ended"
+MOST_SPENT = 1000
+"""Tokens that have ended which are kept of a user."""
 UNBOUND_TTL = 86_400.0
 """Seconds within which a token that names no key must be shown by one."""
 
@@ -177,7 +179,7 @@ class Registrar(Part):
         self._end(change, ended, [one for old in ended for one in self._family(old.family)])
         spent = [one for one in self.tokens.values() if one.subject == user_id and one.revoked]
         spent.sort(key=lambda one: one.expires_at)
-        for one in spent[: max(0, len(spent) - MOST_TOKENS)]:
+        for one in spent[: max(0, len(spent) - MOST_SPENT)]:
             change.delete(self.tokens, one)
         return [one.key for one in ended]
 
