@@ -336,10 +336,18 @@ class QuotaOverview(_Same, frozen=True):
     counts: str
 
 
+class ShareOverview(_Same, frozen=True):
+    """A cluster that a module is shared with."""
+
+    cluster_id: str
+    cluster_name: str
+
+
 class ModuleOverview(Named, frozen=True):
     """A registered module. `digest` and `size` (bytes) describe its package, and are None and 0
     for an image without a program; `version` is None for a module without one. `updated_at` is
-    when its content was last sent."""
+    when its content was last sent. `shared` lists the clusters it is shared with, as far as you
+    see them; a module that is shared with none is its owner's alone."""
 
     id: str
     name: str
@@ -353,6 +361,7 @@ class ModuleOverview(Named, frozen=True):
     owner_id: str
     created_at: float
     updated_at: float
+    shared: tuple[ShareOverview, ...] = ()
 
     @property
     def module_id(self) -> str:
@@ -375,6 +384,7 @@ class ModuleOverview(Named, frozen=True):
             info.owner_id,
             info.created_at,
             info.updated_at,
+            tuple(ShareOverview(one.cluster_id, one.cluster_name) for one in info.shared),
         )
 
 

@@ -10,12 +10,11 @@ import msgspec
 
 from manta.actors import Actor, ExitReason, Reply, Timer
 from manta.console import text
-from manta.manager.auth.principals import Kind
 from manta.manager.context import Context, cluster_path
 from manta.manager.messages import Noticed, Sweep, SweepLater
 from manta.protocol.values import BlobRef
 from manta.transports.bulk.curve import CurveBulk
-from manta.transports.bulk.options import Operation
+from manta.transports.bulk.options import Operation, Verdict
 
 GRACE = 900.0
 """Seconds for which a blob may stay unnamed: it is pushed before it is named."""
@@ -73,7 +72,11 @@ class Blobs(Actor):
         self._bulk = CurveBulk(context.keys, context.depot)
         try:
             self._bulk.listen(
-                context.bulk.address, context.bulk_admission, self._may, fd=context.bulk.fd
+                context.bulk.address,
+                context.bulk_admission,
+                self._verdict,
+                pushed=self._pushed,
+                fd=context.bulk.fd,
             )
         except BaseException:
             self._bulk.close()
@@ -93,19 +96,23 @@ class Blobs(Actor):
     def on_stop(self, reason: ExitReason) -> None:
         self._bulk.close()
 
-    def _may(self, key: str, operation: Operation, digest: str, size: int) -> bool:
-        """Called on the bulk thread. Every node and user that knows a digest may have the blob.
-
-        Raises BlobRefused for what is more than the quotas allow.
-        """
+    def _verdict(self, key: str, operation: Operation, digest: str, size: int) -> Verdict:
+        """Called on the bulk thread. Raises BlobRefused for what is more than the quotas allow."""
         who, context = self._context.principals.of(key), self._context
-        if who.kind not in (Kind.NODE, Kind.USER):
-            return False
-        if operation == "push" and digest not in context.depot:
-            name, now = f"The {who.kind} {who.name}", self.clock.now()
-            context.quotas.push(who.id, name, digest, size, now)
-            self.notify(self.ref, _Pushed())
-        return True
+        verdict = context.access.verdict(who, operation, digest)
+        if operation == "push" and verdict is not Verdict.REFUSED:
+            # What is pushed is about to be named. Who does not know that it is here is told of
+            # his quota as if it were not.
+            is_here = context.holds(digest)
+            if not is_here or verdict is Verdict.UNPROVEN:
+                name, now = f"The {who.kind} {who.name}", self.clock.now()
+                context.quotas.push(who.id, name, digest, size, now)
+                self.notify(self.ref, _Pushed())
+        return verdict
+
+    def _pushed(self, key: str, digest: str) -> None:
+        """Called on the bulk thread."""
+        self._context.access.lend(self._context.principals.of(key), digest)
 
     def receive(self, message: object) -> object:
         match message:
@@ -167,8 +174,10 @@ class Blobs(Actor):
         old = [digest for at, digest in unnamed if at < before]
         deleted = [digest for digest in old if self._delete(digest, before)]
         context.quotas.ledger.gone(deleted)
-        coming = context.quotas.ledger.coming(self.clock.now() - GRACE, context.depot.__contains__)
-        return len(deleted), len(unnamed) - len(deleted) + coming
+        left = {digest for _, digest in unnamed} - set(deleted)
+        late = self.clock.now() - GRACE
+        coming = context.quotas.ledger.coming(late, left, context.depot.__contains__)
+        return len(deleted), len(left) + coming
 
     def _look_at_disk(self) -> None:
         """Where the disk is nearly full, what nothing names goes first."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import msgspec
 
-from manta.manager.auth.principals import Principals
+from manta.manager.access import Access
+from manta.manager.auth.principals import Principal, Principals
 from manta.manager.auth.tokens import TokenAuthority
 from manta.manager.disk import Disk
 from manta.manager.home import RestoredFile
@@ -17,6 +18,7 @@ from manta.manager.quotas.quotas import Quotas
 from manta.manager.revisions import AllRevisions
 from manta.manager.store.interface import Store
 from manta.manager.views import ClusterView
+from manta.protocol.values import BlobRef
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
@@ -68,11 +70,15 @@ class Context:
     bulk_admission: Admission = field(default_factory=Admission)
     principals: Principals = field(default_factory=Principals)
     clusters: dict[str, ClusterView] = field(default_factory=dict)
+    access: Access = field(init=False)
     revisions: AllRevisions = field(default_factory=AllRevisions)
     lease: float = 20.0
     """Seconds without a sign of life after which a node counts as lost."""
     troubles: Mapping[str, str] = field(default_factory=dict)
     """Why the "store" or "blobs" cannot be written; replaced, never changed."""
+
+    def __post_init__(self) -> None:
+        self.access = Access(self.reader, self.clusters)
 
     def cluster(self, cluster_id: str) -> ClusterView:
         return self.clusters.setdefault(cluster_id, ClusterView())
@@ -85,6 +91,12 @@ class Context:
     def note_trouble(self, what: str, trouble: str) -> None:
         others = {one: why for one, why in self.troubles.items() if one != what}
         self.troubles = {**others, what: trouble} if trouble else others
+
+    def may_name(self, who: Principal, blobs: Iterable[BlobRef]) -> set[str]:
+        """Digests of those of the blobs that are here, for the user or node to read and name. As
+        they are about to be named, a sweep spares them."""
+        named = self.access.readable(who, (blob.digest for blob in blobs))
+        return {digest for digest in named if self.holds(digest)}
 
     def holds(self, digest: str) -> bool:
         """Whether the blob is here. If so a sweep spares it for a while: the caller is about to

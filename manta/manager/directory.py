@@ -35,16 +35,23 @@ class Directory:
         self.nodes = {record.id: record for record in nodes}
         self.swarms = {entry.id: entry for entry in swarms}
         self.sees: Callable[[str], bool] = lambda cluster_id: True
+        self.user_id = ""
 
-    def within(self, sees: Callable[[str], bool]) -> Directory:
-        """Has the same tables, but finds only clusters that somebody sees, and what is in them."""
+    def within(self, sees: Callable[[str], bool], user_id: str = "") -> Directory:
+        """Has the same tables, but finds only clusters that somebody sees, and what is in them; of
+        several of one name, the user's own."""
         part = copy.copy(self)
-        part.sees = sees
+        part.sees, part.user_id = sees, user_id
         return part
 
     # Each raises Refused, which names what there is.
 
     def cluster(self, name: str) -> ClusterRecord:
+        if self.user_id and name not in self.clusters:
+            named = (one for one in self.clusters.values() if one.name == name)
+            own = [one for one in named if one.owner_id == self.user_id and self.sees(one.id)]
+            if len(own) == 1:
+                return own[0]
         return _find("cluster", name, self.clusters, self.sees)
 
     def node(self, name: str, cluster: str | None = None) -> NodeRecord:
@@ -85,18 +92,24 @@ class Directory:
             if record.alias == alias and record.id != node_id:
                 raise Refused(
                     Code.ALIAS_TAKEN,
-                    f"The alias {alias!r} is taken by the node {record.id} of this cluster; "
-                    f"choose another one, or remove that node (manta node rm {record.id}).",
+                    f"The alias {alias!r} is taken by another node of this cluster; "
+                    f"choose another one, or remove that node (manta node rm {alias}).",
                 )
 
     def check_cluster_name(self, name: str) -> None:
-        """Raises Refused if another cluster has this name or id."""
+        """Raises Refused if another cluster that is seen has this name or id. Those that are not
+        seen may have it: nobody learns of them by their names."""
         for record in self.clusters.values():
-            if name in (record.name, record.id):
+            if name in (record.name, record.id) and self.sees(record.id):
                 raise Refused(
                     Code.NAME_TAKEN,
                     f"There is a cluster {name!r} already ({record.id}); choose another name.",
                 )
+
+
+def not_run(swarm_id: str) -> Refused:
+    """For a node that asks about a swarm of which it runs nothing, whether or not it is there."""
+    return Refused(Code.UNKNOWN_SWARM, f"This node runs nothing of a swarm {swarm_id!r}.")
 
 
 def cluster_id_of(one: ClusterRecord | NodeRecord | SwarmEntry) -> str:

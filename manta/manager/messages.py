@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from manta.actors import Ref
+from manta.actors import Ref, Refused
 from manta.manager.auth.principals import Principal
 from manta.manager.directory import SwarmEntry
 from manta.manager.store.records import ClusterRecord, NodeRecord
-from manta.protocol.node import Instance, Message, Register
+from manta.protocol.exchange import ResolvedPeer
+from manta.protocol.node import Message, Register
 from manta.protocol.values import BlobRef
 
 # From the Gateway, which has checked the sender.
@@ -28,14 +29,9 @@ class FromNode(msgspec.Struct, frozen=True):
 
     message: Message
     node_id: str
-
-
-class CheckPeer(msgspec.Struct, frozen=True):
-    """Asked; answered with ResolvedPeer, or refused if the two are not neighbors."""
-
-    instance: Instance
-    node_id: str
-    alias: str
+    found: ResolvedPeer | Refused | None = None
+    """What the Gateway knows of the nodes that the message names. It is told only to a node that
+    runs the instance of which the message is."""
 
 
 class NodeCame(msgspec.Struct, frozen=True):

@@ -63,6 +63,8 @@ class ClusterView:
     """By node id: those that are not heard from and do not count as lost yet."""
     behind: dict[str, dict[str, Behind]] = field(default_factory=dict)
     """By swarm and node."""
+    unread: set[str] = field(default_factory=set)
+    """Swarms that have to read their logs before it is known what they run."""
     queued: dict[str, str] = field(default_factory=dict)
     """By swarm: whose turn has not come on its node while others wait for it, in a sentence. Each
     swarm writes its own."""

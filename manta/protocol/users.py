@@ -20,7 +20,8 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class UserInfo(Message, frozen=True):
-    """An `admin` has every right on the platform and in every cluster."""
+    """An `admin` has every right on the platform and in every cluster. That, and `created_at`, are
+    told to administrators and to the user alone; others see the roles that they may grant."""
 
     id: str
     email: str
@@ -68,7 +69,8 @@ class RevokeTokens(Message, frozen=True):
 
 
 class GrantRole(Message, frozen=True):
-    """A user has one role in a cluster: a new one replaces the old one."""
+    """A user has one role in a cluster: a new one replaces the old one. Who has no role in the
+    sender's clusters is named by the whole address."""
 
     user: Named
     cluster: Named
@@ -111,20 +113,26 @@ class Roles(Message, frozen=True):
 # Modules: code under a name.
 
 
+class SharedWith(msgspec.Struct, frozen=True):
+    cluster_id: str
+    cluster_name: str
+
+
 class ModuleInfo(Message, frozen=True):
     """`spec.version` is None for a module without a version; `updated_at` is when its content was
-    last sent."""
+    last sent. `shared` names those of its clusters that the sender sees."""
 
     id: str
     spec: ModuleSpec
     owner_id: str
     created_at: Seconds
     updated_at: Seconds
+    shared: tuple[SharedWith, ...] = ()
 
 
 class SendModule(Message, frozen=True):
     """The package was pushed before. The same content again is the same module; other content
-    under a taken name and version is refused."""
+    under a taken name and version is refused. It is for its owner alone until it is shared."""
 
     spec: ModuleSpec
 
@@ -139,8 +147,8 @@ class GetModule(Message, frozen=True):
 
 class ResolveModule(Message, frozen=True):
     """The module that a swarm means by a name: the highest version that `version` (one, or a
-    range) allows, else the last that was sent; the user's own before those of others. It is
-    about to be used."""
+    range) allows, else the last that was sent; the user's own before those that were shared. It
+    is about to be used."""
 
     name: Named
     version: Named | None = None
@@ -166,6 +174,16 @@ class UpdateModule(Message, frozen=True):
 
     module: Named
     spec: ModuleSpec
+
+
+class ShareModule(Message, frozen=True):
+    """Lets everybody who may read modules in the cluster see and use it; with `shared` False, no
+    longer. Swarms that were sent with it keep what they need."""
+
+    module: str
+    cluster: str
+    version: str | None = None
+    shared: bool = True
 
 
 class RemoveModule(Message, frozen=True):
@@ -199,6 +217,7 @@ ModuleRequest: Any = requests(
         ListModules: Modules,
         WatchModules: Modules,
         UpdateModule: ModuleInfo,
+        ShareModule: ModuleInfo,
         RemoveModule: Ok,
     }
 )

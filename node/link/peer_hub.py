@@ -89,7 +89,7 @@ class PeerHub(Actor):
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._depot = NodeDepot(context.values, context.spool)
-        self._bulk: CurveBulk | None = None
+        self._bulk: CurveBulk[NodeDepot] | None = None
         self._address = ""
         self._peer: BulkPeer | None = None
         self._moving: dict[Fetch | Push, list[Reply]] = {}

@@ -252,6 +252,7 @@ _KINDS: dict[str, str] = {
     Code.UNKNOWN_NODE: "UnknownPeer",
     Code.NOT_A_NEIGHBOR: "UnknownPeer",
     Code.UNKNOWN_TASK: "UnknownTask",
+    Code.UNKNOWN_SWARM: "SwarmStopped",  # to the manager, this node runs nothing of it any more
 }
 
 

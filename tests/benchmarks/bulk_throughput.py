@@ -19,6 +19,7 @@ import zmq
 
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
+from manta.transports.bulk.options import Verdict
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
 
@@ -124,7 +125,7 @@ class BulkRig(Rig):
         self.depot = MemoryDepot(2 * PEERS * SIZE)
         self.bulk = CurveBulk(self.own, self.depot)
         admission = Admission([pair.public for pair in self.keys])
-        address = self.bulk.listen("tcp://127.0.0.1:0", admission, lambda *_: True)
+        address = self.bulk.listen("tcp://127.0.0.1:0", admission, lambda *_: Verdict.GRANTED)
         self.peers = Peers(bulk_peer, address, self.own.public, self.secrets)
         self.peers.wait()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -228,6 +229,29 @@ def test_a_blob_that_is_released_is_needed_by_nobody_else_s_leave(store: Store) 
     assert store.unreferenced(["d1", "d2"]) == {"d1"}
 
 
+def test_a_blob_is_named_by_holders_and_within_scopes(store: Store) -> None:
+    store.commit(
+        [
+            Reference("s1", ("d1", "d2"), "c1"),
+            Reference("s2", ("d2",), "c2"),
+            Reference("module", ("d3",)),
+        ]
+    )
+    every = ["d1", "d2", "d3", "d4"]
+    assert store.named(every, scopes=["c1"]) == {"d1", "d2"}
+    assert store.named(every, scopes=["c2", "c3", ""]) == {"d2"}
+    assert store.named(every, holders=["module"]) == {"d3"}
+    assert store.named(every, holders=["s2", "none"], scopes=["c3"]) == {"d2"}
+    assert store.named(every) == set()
+    assert store.named([], scopes=["c1"]) == set()
+    many = [f"c{number}" for number in range(3000)]
+    assert store.named([*every, *map(str, range(1000))], scopes=many) == {"d1", "d2"}
+    store.commit([Release("s1", ("d1",)), Reference("s1", ("d2",), "other")])
+    assert store.named(every, scopes=["c1", "other"]) == {"d2"}
+    store.commit([RemoveSwarm("s1"), RemoveSwarm("s2")])
+    assert store.named(every, scopes=["c1", "c2"]) == set()
+
+
 def test_a_blob_is_needed_by_whoever_holds_it_swarm_or_module(store: Store) -> None:
     store.commit([Reference("s1", ("d1",)), Reference("m1", ("d1", "d2"))])
     store.commit([RemoveSwarm("s1")])
@@ -406,6 +430,26 @@ def test_a_database_of_an_earlier_version_keeps_what_it_has(tmp_path: Path) -> N
         store.commit([Put(record) for record in RECORDS])
         store.commit([Release("s1", ("d1",))])
         assert store.unreferenced(["d1"]) == {"d1"}
+
+
+def test_blobs_of_an_earlier_version_are_of_the_clusters_of_their_swarms(tmp_path: Path) -> None:
+    path = tmp_path / "manta.db"
+    swarm = SwarmRecord(SwarmInfo("s1", "one", "c1", "ACTIVE"), "u1")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY, at REAL)")
+        for version, statements in enumerate(MIGRATIONS[:4], 1):
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("INSERT INTO migrations VALUES (?, 0)", (version,))
+        record = msgspec.json.encode(swarm).decode()
+        connection.execute("INSERT INTO swarms VALUES ('s1', ?), ('s2', '{damaged')", (record,))
+        held = [("d1", "s1"), ("d2", "s2"), ("d3", "module")]
+        connection.executemany("INSERT INTO blob_references VALUES (?, ?)", held)
+    with closing(SqliteStore(path)) as store:
+        digests = ["d1", "d2", "d3"]
+        assert store.named(digests, scopes=["c1", "c2", ""]) == {"d1"}
+        assert store.named(digests, holders=["s1", "s2", "module"]) == set(digests)
+        assert store.unreferenced(digests) == set()
 
 
 def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:

@@ -96,7 +96,30 @@ class FileDepot:
             raise self._missing(digest) from None
 
     def sink(self, digest: str, size: int) -> Sink | None:
-        return None if digest in self else self._draft(digest, size)
+        return None if digest in self else self.draft(digest, size)
+
+    def draft(self, digest: str, size: int) -> BlobWriter:
+        """A sink, also where the blob is here: then the same bytes take its place. Raises
+        BlobRefused."""
+        import tempfile  # slow to import, and not needed to start a daemon
+
+        if size > self.free:
+            raise self._no_room(size)
+        while True:
+            try:
+                fd, path = tempfile.mkstemp(dir=self._drafts)
+            except OSError as error:
+                raise self.refusal(digest, size, error) from error
+            # Locked while it is written; a process that opened the folder meanwhile may have
+            # deleted the file before it was locked.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                writer = BlobWriter(self, fd, digest, size)
+                writer.path = path
+                if self._reserve:
+                    writer.check_room = partial(self._check_room, size)
+                return writer
+            os.close(fd)
 
     def put(self, *parts: Buffer) -> str:
         """Keep the concatenated buffers as a blob; returns its digest. Raises BlobRefused."""
@@ -112,7 +135,7 @@ class FileDepot:
 
         Raises BlobRefused, and BlobCorrupt when there are fewer.
         """
-        draft = self._draft("", size)
+        draft = self.draft("", size)
         try:
             left = size
             while left:
@@ -138,7 +161,7 @@ class FileDepot:
         """
         if digest in self:
             return
-        draft = self._draft(digest, size)
+        draft = self.draft(digest, size)
         try:
             offset = 0
             while offset < size:
@@ -196,27 +219,6 @@ class FileDepot:
 
     def _missing(self, digest: str) -> BlobMissing:
         return BlobMissing(f"the blob {digest[:12]} is not in {self._folder}")
-
-    def _draft(self, digest: str, size: int) -> BlobWriter:
-        import tempfile  # slow to import, and not needed to start a daemon
-
-        if size > self.free:
-            raise self._no_room(size)
-        while True:
-            try:
-                fd, path = tempfile.mkstemp(dir=self._drafts)
-            except OSError as error:
-                raise self.refusal(digest, size, error) from error
-            # Locked while it is written; a process that opened the folder meanwhile may have
-            # deleted the file before it was locked.
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink:
-                writer = BlobWriter(self, fd, digest, size)
-                writer.path = path
-                if self._reserve:
-                    writer.check_room = partial(self._check_room, size)
-                return writer
-            os.close(fd)
 
     @staticmethod
     def _delete_abandoned(draft: Path) -> None:

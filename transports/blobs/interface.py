@@ -45,3 +45,11 @@ class Depot(Protocol):
 
     def sink(self, digest: str, size: int) -> Sink | None:
         """None when the depot holds the blob. Raises BlobRefused when there is no room."""
+
+
+class ServedDepot(Depot, Protocol):
+    """Serves peers that may not all know which blobs it holds."""
+
+    def draft(self, digest: str, size: int) -> Sink:
+        """A sink, whether or not the depot holds the blob. Raises BlobRefused when there is no
+        room."""

@@ -70,11 +70,16 @@ class MemoryDepot:
             return ViewSource(entry.view)
 
     def sink(self, digest: str, size: int) -> Sink | None:
-        check_digest(digest)
         with self._lock:
             if digest in self._entries:
                 self._entries.move_to_end(digest)
                 return None
+        return self.draft(digest, size)
+
+    def draft(self, digest: str, size: int) -> BlobWriter:
+        """A sink, also where the blob is here. Raises BlobRefused."""
+        check_digest(digest)
+        with self._lock:
             self._make_room(size)
             self.used += size
             self._drafts += 1

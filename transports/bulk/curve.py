@@ -12,7 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import zmq
 
@@ -32,20 +32,24 @@ from manta.transports.zeromq.sockets import SocketFactory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.transports.blobs.interface import Depot
+    from manta.transports.blobs.interface import Depot, ServedDepot
     from manta.transports.bulk.options import Operation
+    from manta.transports.bulk.server import Authorize, Pushed
     from manta.transports.security.admission import Admission
     from manta.transports.security.keys import KeyPair
     from manta.transports.zeromq.sockets import Context
 
 
-class CurveBulk:
+D_co = TypeVar("D_co", bound="Depot", covariant=True)
+
+
+class CurveBulk(Generic[D_co]):
     """One process's bulk plane. Thread-safe.
 
-    Futures are settled, and `authorize` and the depot are called, on its thread.
+    Futures are settled, and `authorize`, `pushed` and the depot are called, on its thread.
     """
 
-    def __init__(self, keys: KeyPair, depot: Depot, *, options: BulkOptions | None = None) -> None:
+    def __init__(self, keys: KeyPair, depot: D_co, *, options: BulkOptions | None = None) -> None:
         self.statistics = Statistics()
         self._depot = depot
         self._options = options or BulkOptions()
@@ -62,17 +66,19 @@ class CurveBulk:
         self._closed = False
 
     def listen(
-        self,
+        self: CurveBulk[ServedDepot],
         address: str,
         admission: Admission,
-        authorize: Callable[[str, Operation, str, int], bool],
+        authorize: Authorize,
         *,
+        pushed: Pushed = lambda *_: None,
         fd: int | None = None,
     ) -> str:
         """Serve the depot; returns the address with the port that was taken.
 
         `authorize(peer_key, operation, digest, size)` decides on each transfer at its start, and
-        may raise BlobRefused to say why not. `fd` is a TCP socket that already listens. Raises
+        may raise BlobRefused to say why not. `pushed(peer_key, digest)` is told that a peer has
+        sent all of a blob, before the peer is. `fd` is a TCP socket that already listens. Raises
         AddressInUse.
         """
         self._start()
@@ -91,7 +97,9 @@ class CurveBulk:
             bound = self._factory.bind(socket, address, fd=fd)
             undo.pop_all()
             send, options = partial(send_to, socket), self._options
-            server = BulkServer(self._depot, admission, authorize, send, options, self.statistics)
+            server = BulkServer(
+                self._depot, admission, authorize, pushed, send, options, self.statistics
+            )
             listener = ServerSocket(socket, monitor, server, ids, admission, options)
             self._listeners.append(listener)
             self._unwatch.append(admission.watch(listener.cut))

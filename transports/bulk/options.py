@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal
 
 from manta.transports.bulk.wire import MAX_CHUNK, MAX_HEADER
@@ -12,6 +13,15 @@ from manta.transports.zeromq.sockets import SocketOptions
 
 Operation = Literal["push", "fetch"]
 MIB = 1 << 20
+
+
+class Verdict(Enum):
+    """Whether a peer may push or fetch a blob."""
+
+    GRANTED = "granted"
+    UNPROVEN = "unproven"  # it may push it, but has to send all of it, also if it is here
+    REFUSED = "refused"  # a fetch is answered as if the blob was not here
+    LATER = "later"  # not known yet: the peer asks again
 
 
 @dataclass(frozen=True)

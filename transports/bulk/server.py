@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from manta.transports.bulk.flow import Allowance, Budget
+from manta.transports.bulk.options import Verdict
 from manta.transports.bulk.transfers import Inbound, Outbound
 from manta.transports.bulk.wire import (
     Accept,
@@ -25,19 +26,26 @@ from manta.transports.bulk.wire import (
     failed,
     pack,
 )
-from manta.transports.errors import BlobCorrupt, BlobRefused, BulkError, RemoteProtocolError
+from manta.transports.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    BlobRefused,
+    BulkError,
+    RemoteProtocolError,
+)
 from manta.transports.security.admission import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from manta.transports.blobs.interface import Depot
+    from manta.transports.blobs.interface import ServedDepot
     from manta.transports.bulk.options import BulkOptions, Operation
     from manta.transports.bulk.transfers import Statistics
     from manta.transports.interface import Buffer
     from manta.transports.security.admission import Admission
 
-    Authorize = Callable[[str, Operation, str, int], bool]
+    Authorize = Callable[[str, Operation, str, int], Verdict]
+    Pushed = Callable[[str, str], object]
     SendTo = Callable[[bytes, list[Buffer]], bool]
 
 _log = logging.getLogger(__name__)
@@ -51,6 +59,7 @@ class _Served:
     digest: str
     route: bytes  # the connection that the peer was last heard on
     heard: float
+    granted: bool  # whether the peer may know that the blob is here
 
 
 class _Peer:
@@ -68,9 +77,10 @@ class BulkServer:
 
     def __init__(
         self,
-        depot: Depot,
+        depot: ServedDepot,
         admission: Admission,
         authorize: Authorize,
+        pushed: Pushed,
         send: SendTo,
         options: BulkOptions,
         total: Statistics,
@@ -78,6 +88,7 @@ class BulkServer:
         self._depot = depot
         self._admission = admission
         self._authorize = authorize
+        self._pushed = pushed
         self._send = send
         self._options = options
         self._total = total
@@ -170,8 +181,12 @@ class BulkServer:
         else:
             if not self._has_room(peer, now):
                 return  # the peer will repeat it
+            operation: Operation = "push" if isinstance(message, OpenPush) else "fetch"
             try:
-                served = self._serve(peer, route, message, now)
+                verdict = self._verdict(peer, operation, message.digest, message.size)
+                if verdict is Verdict.LATER:
+                    return
+                served = self._serve(peer, route, message, now, verdict)
             except BulkError as error:
                 self._tell(route, failed(message.id, error))
                 return
@@ -203,19 +218,37 @@ class BulkServer:
         """Whether the peer, or its connection, seems gone: one that waits repeats its request."""
         return now - served.heard >= 2 * self._options.repeat_after
 
+    def _verdict(self, peer: _Peer, operation: Operation, digest: str, size: int) -> Verdict:
+        """Raises BulkError where the peer may not move the blob."""
+        try:
+            verdict = self._authorize(peer.key, operation, digest, size)
+        except BulkError:
+            raise
+        except Exception as error:
+            raise _fault(operation, digest) from error
+        if verdict is not Verdict.REFUSED:
+            return verdict
+        if operation == "fetch":
+            raise _not_here(digest)
+        raise BlobRefused(f"this peer may not push the blob {digest[:12]}")
+
     def _serve(
-        self, peer: _Peer, route: bytes, message: OpenPush | OpenFetch, now: float
+        self,
+        peer: _Peer,
+        route: bytes,
+        message: OpenPush | OpenFetch,
+        now: float,
+        verdict: Verdict,
     ) -> _Served | None:
         """Begin a transfer; None when the blob is already here. Raises BulkError."""
         digest, size = message.digest, message.size
-        operation: Operation = "push" if isinstance(message, OpenPush) else "fetch"
         options = self._options
+        granted = verdict is Verdict.GRANTED
         try:
-            if not self._authorize(peer.key, operation, digest, size):
-                raise BlobRefused(f"this peer may not {operation} the blob {digest[:12]}")
             flow: Inbound | Outbound
             if isinstance(message, OpenPush):
-                sink = self._depot.sink(digest, size)
+                depot = self._depot
+                sink = depot.sink(digest, size) if granted else depot.draft(digest, size)
                 if sink is None:
                     return None
                 flow = Inbound(message.id, digest, size, sink, options.window_of(size), self._total)
@@ -229,12 +262,13 @@ class BulkServer:
                         f"the blob {digest[:12]} has {source.size} bytes here, not {size}"
                     )
                 flow = Outbound(message.id, source, options.chunk, peer.allowance, self._total)
+        except BlobMissing:
+            raise _not_here(digest) from None
         except BulkError:
             raise
         except Exception as error:
-            _log.exception("could not %s the blob %s", operation, digest)
-            raise BulkError(f"the peer could not {operation} the blob {digest[:12]}") from error
-        served = peer.transfers[message.id] = _Served(flow, digest, route, now)
+            raise _fault("push" if isinstance(message, OpenPush) else "fetch", digest) from error
+        served = peer.transfers[message.id] = _Served(flow, digest, route, now, granted)
         return served
 
     def _chunk(self, peer: _Peer, served: _Served | None, message: Chunk, payload: Buffer) -> None:
@@ -259,11 +293,13 @@ class BulkServer:
         except BulkError as error:
             self._finish(peer, served, failed(flow.id, error))
             return
+        self._pushed(peer.key, served.digest)
         self._finish(peer, served, Done(flow.id))
-        # Other peers that push the same blob are done as well.
+        # Others that push the same blob, and may know that it is here, are done as well.
         for other in list(self._peers.values()):
             for twin in list(other.transfers.values()):
-                if twin.digest == served.digest and isinstance(twin.flow, Inbound):
+                same = twin.digest == served.digest and isinstance(twin.flow, Inbound)
+                if same and (twin.granted or other is peer):
                     self._finish(other, twin, Done(twin.flow.id))
 
     def _finish(self, peer: _Peer, served: _Served, last: Done | Failed) -> None:
@@ -303,3 +339,13 @@ class BulkServer:
     def _tell(self, route: bytes, message: BulkMessage) -> None:
         # What does not get through is repeated.
         self._send(route, [pack(message)])
+
+
+def _not_here(digest: str) -> BlobMissing:
+    """The same, whether there is none or the peer may not have it."""
+    return BlobMissing(f"the blob {digest[:12]} is not here")
+
+
+def _fault(operation: Operation, digest: str) -> BulkError:
+    _log.exception("could not %s the blob %s", operation, digest)
+    return BulkError(f"the peer could not {operation} the blob {digest[:12]}")

@@ -10,7 +10,7 @@ from manta.apis.aio.client import AsyncClient, tell
 from manta.apis.aio.waiting import in_thread
 from manta.apis.errors import InvalidArgument
 from manta.apis.module import Module
-from manta.apis.overviews import ModuleId, ModuleOverview
+from manta.apis.overviews import ClusterId, ModuleId, ModuleOverview
 from manta.protocol import users, versions
 from manta.protocol.node import Ok
 
@@ -25,8 +25,8 @@ class AsyncModules(AsyncClient):
     """
 
     async def send_module(self, module: Module) -> ModuleOverview:
-        """Registers a module. Sending the same content again returns the same module; without a
-        version, any content is accepted.
+        """Registers a module, which is yours alone until you share it. Sending the same content
+        again returns the same module; without a version, any content is accepted.
 
         Paths are relative to the working folder. Raises ModuleError; raises NameTaken when that
         name and version has other content, or the name's versions belong to another user.
@@ -40,7 +40,8 @@ class AsyncModules(AsyncClient):
         return ModuleOverview.of(await self._ask(request, users.ModuleInfo, again=True))
 
     async def list_modules(self) -> list[ModuleOverview]:
-        """Lists registered modules by name, version, and the time at which they were sent."""
+        """Lists the registered modules that are yours or shared with you, by name, version, and the
+        time at which they were sent."""
         found = await self.connection.listed(
             users.ListModules, users.Modules, lambda page: page.modules, lambda one: one.id
         )
@@ -53,6 +54,23 @@ class AsyncModules(AsyncClient):
         """
         name = checks.identity("module", module)
         return await self._sent(content, lambda spec: users.UpdateModule(name, spec))
+
+    async def share_module(
+        self, module: ModuleId, cluster: ClusterId, version: str | None = None
+    ) -> ModuleOverview:
+        """Shares a module of yours with a cluster: everybody who may read modules there can see and
+        use it.
+
+        Raises NameTaken when another user's versions of that name are shared there.
+        """
+        return await self._share(module, cluster, version, True)
+
+    async def unshare_module(
+        self, module: ModuleId, cluster: ClusterId, version: str | None = None
+    ) -> ModuleOverview:
+        """Ends the sharing of a module with a cluster; who manages the cluster may as well. Swarms
+        that were sent with it keep it."""
+        return await self._share(module, cluster, version, False)
 
     async def remove_module(self, module: ModuleId, version: str | None = None) -> None:
         """Removes a registered module; swarms that were sent with it keep it. Raises Ambiguous
@@ -79,6 +97,17 @@ class AsyncModules(AsyncClient):
     async def stream_and_fetch_modules(self) -> list[ModuleOverview]:
         """Lists the ids and fetches each module; those removed meanwhile are skipped."""
         return await self._fetched(await self.list_module_ids(), self.get_module)
+
+    async def _share(
+        self, module: ModuleId, cluster: ClusterId, version: str | None, shared: bool
+    ) -> ModuleOverview:
+        request = users.ShareModule(
+            checks.identity("module", module),
+            checks.identity("cluster", cluster),
+            _range(version),
+            shared,
+        )
+        return ModuleOverview.of(await self._ask(request, users.ModuleInfo, again=True))
 
     async def _sent(
         self, module: Module, request: Callable[[ModuleSpec], Message]

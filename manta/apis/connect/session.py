@@ -76,7 +76,7 @@ class Session:
         self._system: ActorSystem | None = None
         self._connection: Connection | None = None
         self._gateway: RemoteRef | None = None
-        self._bulk: CurveBulk | None = None
+        self._bulk: CurveBulk[Spool] | None = None
         self._bulk_peer: BulkPeer | None = None
         self._spool = Spool()
         self._state: DownReason | None = DownReason.CONNECTING

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from manta.apis import checks
 from manta.apis.errors import InvalidArgument
 from manta.apis.module import Module
-from manta.apis.overviews import ModuleId, ModuleOverview
+from manta.apis.overviews import ClusterId, ModuleId, ModuleOverview
 from manta.apis.sync.client import Client, tell
 from manta.apis.sync.waiting import in_thread
 from manta.protocol import users, versions
@@ -26,8 +26,8 @@ class Modules(Client):
     """
 
     def send_module(self, module: Module) -> ModuleOverview:
-        """Registers a module. Sending the same content again returns the same module; without a
-        version, any content is accepted.
+        """Registers a module, which is yours alone until you share it. Sending the same content
+        again returns the same module; without a version, any content is accepted.
 
         Paths are relative to the working folder. Raises ModuleError; raises NameTaken when that
         name and version has other content, or the name's versions belong to another user.
@@ -41,7 +41,8 @@ class Modules(Client):
         return ModuleOverview.of(self._ask(request, users.ModuleInfo, again=True))
 
     def list_modules(self) -> list[ModuleOverview]:
-        """Lists registered modules by name, version, and the time at which they were sent."""
+        """Lists the registered modules that are yours or shared with you, by name, version, and the
+        time at which they were sent."""
         found = self.connection.listed(
             users.ListModules, users.Modules, lambda page: page.modules, lambda one: one.id
         )
@@ -54,6 +55,23 @@ class Modules(Client):
         """
         name = checks.identity("module", module)
         return self._sent(content, lambda spec: users.UpdateModule(name, spec))
+
+    def share_module(
+        self, module: ModuleId, cluster: ClusterId, version: str | None = None
+    ) -> ModuleOverview:
+        """Shares a module of yours with a cluster: everybody who may read modules there can see and
+        use it.
+
+        Raises NameTaken when another user's versions of that name are shared there.
+        """
+        return self._share(module, cluster, version, True)
+
+    def unshare_module(
+        self, module: ModuleId, cluster: ClusterId, version: str | None = None
+    ) -> ModuleOverview:
+        """Ends the sharing of a module with a cluster; who manages the cluster may as well. Swarms
+        that were sent with it keep it."""
+        return self._share(module, cluster, version, False)
 
     def remove_module(self, module: ModuleId, version: str | None = None) -> None:
         """Removes a registered module; swarms that were sent with it keep it. Raises Ambiguous
@@ -79,6 +97,17 @@ class Modules(Client):
     def stream_and_fetch_modules(self) -> list[ModuleOverview]:
         """Lists the ids and fetches each module; those removed meanwhile are skipped."""
         return self._fetched(self.list_module_ids(), self.get_module)
+
+    def _share(
+        self, module: ModuleId, cluster: ClusterId, version: str | None, shared: bool
+    ) -> ModuleOverview:
+        request = users.ShareModule(
+            checks.identity("module", module),
+            checks.identity("cluster", cluster),
+            _range(version),
+            shared,
+        )
+        return ModuleOverview.of(self._ask(request, users.ModuleInfo, again=True))
 
     def _sent(self, module: Module, request: Callable[[ModuleSpec], Message]) -> ModuleOverview:
         if not isinstance(module, Module):

@@ -14,6 +14,7 @@ from manta.console.commands import Group, say
 from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
+    from manta.apis.overviews import ModuleOverview
     from manta.apis.user_api import UserAPI
 
 _COLUMNS = {
@@ -23,6 +24,7 @@ _COLUMNS = {
     "digest": lambda module: (module["digest"] or "")[:12],
     "size": lambda module: text.size(module["size"]),
     "image": field("image"),
+    "shared with": lambda module: ", ".join(one["cluster_name"] for one in module["shared"]),
     "sent": age("updated_at"),
 }
 _version_option = click.option("--version", help="A version, or a range such as '>=1.0,<2'.")
@@ -92,6 +94,32 @@ def show(api: UserAPI, name: str, version: str | None, as_json: bool) -> None:
         "owner": field("owner_id"),
     }
     show_record(api.get_module(name, version), columns, as_json=as_json)
+
+
+@module.command()
+@click.argument("name", metavar="MODULE")
+@click.option("--cluster", required=True, help="The cluster whose members may use it.")
+@_version_option
+@with_api
+def share(api: UserAPI, name: str, cluster: str, version: str | None, as_json: bool) -> None:
+    """Share your MODULE with a cluster: who may read modules there sees it and can use it."""
+    _say_shared(api.share_module(name, cluster, version), "Shared", "with", cluster, as_json)
+
+
+@module.command()
+@click.argument("name", metavar="MODULE")
+@click.option("--cluster", required=True, help="The cluster that it is shared with.")
+@_version_option
+@with_api
+def unshare(api: UserAPI, name: str, cluster: str, version: str | None, as_json: bool) -> None:
+    """End the sharing of MODULE with a cluster; swarms that were sent with it keep it."""
+    found = api.unshare_module(name, cluster, version)
+    _say_shared(found, "No longer shared:", "in", cluster, as_json)
+
+
+def _say_shared(module: ModuleOverview, did: str, where: str, cluster: str, as_json: bool) -> None:
+    named = f"{module.name} {module.version}" if module.version else module.name
+    say(module, f"{did} module {named} ({module.id}) {where} {cluster}.", as_json=as_json)
 
 
 @module.command("rm")

@@ -31,6 +31,10 @@ class Roles:
     ) -> None:
         self.grants = {(grant.user_id, grant.cluster_id): grant.role for grant in grants}
         self.defined = {role.name: frozenset(role.rights) for role in definitions}
+        self._places: dict[str, dict[str, None]] = {}
+        """By user: the clusters of roles that were ever granted, or are about to be."""
+        for user, cluster in self.grants:
+            self._places.setdefault(user, {})[cluster] = None
 
     def rights_of_role(self, role: str) -> frozenset[str]:
         return BUILTIN.get(role) or self.defined.get(role) or frozenset()
@@ -46,7 +50,14 @@ class Roles:
 
     def of_user(self, user_id: str) -> dict[str, str]:
         """The user's role in each cluster."""
-        return {cluster: role for (user, cluster), role in self.grants.items() if user == user_id}
+        places = list(self._places.get(user_id, ()))
+        roles = ((cluster, self.grants.get((user_id, cluster))) for cluster in places)
+        return {cluster: role for cluster, role in roles if role is not None}
+
+    def where(self, who: Principal, right: Right) -> list[str]:
+        """The clusters in which a user who is no administrator has the right."""
+        own = self.of_user(who.id).items()
+        return [cluster for cluster, role in own if right in self.rights_of_role(role)]
 
     def revoke(self, change: Change, user_id: str, cluster_id: str) -> None:
         """Takes the user's role in the cluster away."""
@@ -55,6 +66,7 @@ class Roles:
         change.write(Delete(GrantRecord, grant.key))
 
     def grant(self, change: Change, user_id: str, cluster_id: str, role: str) -> None:
+        self._places.setdefault(user_id, {})[cluster_id] = None
         change.set(self.grants, (user_id, cluster_id), role)
         change.write(Put(GrantRecord(user_id, cluster_id, role)))
 

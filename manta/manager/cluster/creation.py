@@ -30,7 +30,7 @@ def create(
     change.on_refusal(admit(swarm_id, owner_id, cluster_id, Quota.SWARMS, Quota.LIVE_SWARMS))
     change.write(
         AppendEvents(swarm_id, 1, (encode(created, now),)),
-        Reference(swarm_id, digests),
+        Reference(swarm_id, digests, cluster_id),
         Put(SwarmRecord(info, owner_id)),
     )
     return info

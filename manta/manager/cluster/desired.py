@@ -6,6 +6,8 @@ version v applies the change to v + 1, and in all other cases fetches the whole 
 lost, late or doubled message costs a round trip and nothing else. The whole state is read in
 pages of one version. A change that is larger than a page is not sent: its version is skipped,
 so that the node fetches the whole state.
+
+A node is told of the swarms of which it was ever given an attempt, and of no others.
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ class _Node:
     assignments: dict[Instance, Assignment] = field(default_factory=dict)
     assigned: dict[Instance, Assignment] = field(default_factory=dict)
     revoked: dict[Instance, None] = field(default_factory=dict)
+    given: dict[str, None] = field(default_factory=dict)
+    """Swarms of which it was ever given an attempt."""
     swarms: tuple[str, ...] = ()
-    """The running swarms as of the last version; `assigned` and `revoked` came since."""
+    """Those of them that run, as of the last version; `assigned` and `revoked` came since."""
     killed: tuple[str, ...] = ()
     """Swarms killed since the last version. A node that misses this asks their tasks to end."""
     whole: Desired | None = None
@@ -51,6 +55,9 @@ class DesiredStates:
         """Revokes what is left of its assignments; nodes stop its warm runtimes."""
         self._swarms.pop(swarm_id, None)
         for node_id, node in self._nodes.items():
+            if swarm_id not in node.given:
+                continue
+            del node.given[swarm_id]
             if kill:
                 node.killed = (*node.killed, swarm_id)
             for instance in list(node.assignments):
@@ -58,9 +65,16 @@ class DesiredStates:
                     self.revoke(node_id, instance)
 
     def restore(
-        self, swarm_id: str, wanted: Mapping[str, Iterable[Assignment]], node_ids: Iterable[str]
+        self,
+        swarm_id: str,
+        wanted: Mapping[str, Iterable[Assignment]],
+        node_ids: Iterable[str],
+        given: Iterable[str] = (),
     ) -> None:
-        """Replaces the assignments of a swarm on these nodes by the wanted ones."""
+        """Replaces the assignments of a swarm on these nodes by the wanted ones. `given`: nodes
+        that were ever given an attempt of it."""
+        for node_id in given:
+            self._nodes[node_id].given[swarm_id] = None
         for node_id in node_ids:
             missing = {assignment.instance: assignment for assignment in wanted.get(node_id, ())}
             has = [at for at in self._nodes[node_id].assignments if at.swarm_id == swarm_id]
@@ -72,6 +86,7 @@ class DesiredStates:
 
     def assign(self, node_id: str, assignment: Assignment) -> None:
         node = self._nodes[node_id]
+        node.given[assignment.instance.swarm_id] = None
         node.assignments[assignment.instance] = assignment
         if assignment.instance in node.revoked:  # the node still has it
             del node.revoked[assignment.instance]
@@ -94,8 +109,8 @@ class DesiredStates:
     def flush(self) -> dict[str, DesiredChanged]:
         """By node: what changed since the last flush, as its next version."""
         changes = {}
-        swarms = tuple(self._swarms)
         for node_id, node in self._nodes.items():
+            swarms = self._running(node)
             if not (node.assigned or node.revoked or node.swarms != swarms):
                 continue
             changed = tuple(node.assigned.values()), tuple(node.revoked)
@@ -123,11 +138,14 @@ class DesiredStates:
         return page
 
     def _whole(self, node: _Node) -> Desired:
-        swarms = tuple(self._swarms)
+        swarms = self._running(node)
         if node.assigned or node.revoked or node.swarms != swarms:
             node.version += 1
             node.assigned, node.revoked, node.swarms, node.killed = {}, {}, swarms, ()
         return Desired(node.version, tuple(node.assignments.values()), swarms)
+
+    def _running(self, node: _Node) -> tuple[str, ...]:
+        return tuple(swarm_id for swarm_id in node.given if swarm_id in self._swarms)
 
     def version(self, node_id: str) -> int:
         return self._nodes[node_id].version

@@ -362,7 +362,8 @@ class ClusterNodes:
         if runs:
             self._running.add(swarm_id)
             self._desired.swarm_began(swarm_id)
-        self._desired.restore(swarm_id, message.desired, self._nodes)
+        given = message.given & self._nodes.keys()
+        self._desired.restore(swarm_id, message.desired, self._nodes, given)
         for node_id, upto in message.applied.items():
             if runs and (node := self._nodes.get(node_id)):
                 node.acknowledged[swarm_id] = upto

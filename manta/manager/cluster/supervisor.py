@@ -117,10 +117,9 @@ class ClusterSupervisor(Supervisor):
             on_noticed=self._noticed,
             on_ahead=self._tell_swarm,
         )
-        self._unread = {
+        self._unread = view.unread = {
             id_ for id_, info in view.swarms.items() if not SwarmState(info.status).final
         }
-        """Swarms that have to read their logs before it is known what nodes are to run."""
         self._unloadable: dict[str, Refused] = {}
         """Swarms that are not started: their logs are damaged, or they are being removed."""
         self._loaded: dict[str, None] = {}
@@ -410,11 +409,13 @@ class ClusterSupervisor(Supervisor):
             )
             reply.fail(Refused(Code.WRONG_STATE, sentence))
             return
-        spec, nodes, holds = message.spec, self._view.node_views, self._context.holds
+        spec, nodes, user_ = message.spec, self._view.node_views, request.user
 
         def job() -> tuple[tuple[str, ...], Plan, list[str]]:
-            named = (blob.digest for blob in references.of_spec(spec))
-            return flaws(spec), check(spec, nodes), [one for one in named if not holds(one)]
+            named = list(references.of_spec(spec))
+            there = self._context.may_name(user_, named)
+            missing = [blob.digest for blob in named if blob.digest not in there]
+            return flaws(spec), check(spec, nodes), missing
 
         found = self._context.workers.submit(job)
         self.pipe(found, lambda found: self._checked(request, reply, nodes, *found), reply=reply)
@@ -436,7 +437,7 @@ class ClusterSupervisor(Supervisor):
                 self._check_again()
             return
         if isinstance(message, user.CheckSwarm):
-            plans.answer(self, self._context, plan, reply)
+            plans.answer(self, self._context, plan, request.user, reply)
             return
         assert isinstance(message, user.SendSwarm)
         if flawed:

@@ -51,7 +51,7 @@ class Clusters(Part):
 
     def create(self, request: Request[clusters.CreateCluster, None]) -> None:
         name, who, reply = request.message.name, request.who, request.defer()
-        self._directory.check_cluster_name(name)
+        request.seen.check_cluster_name(name)
         record = ClusterRecord(new_id(), name, who.id, self._actor.clock.wall())
         change = Change(self._writer, "The cluster was not created")
         change.on_refusal(self._context.quotas.admit(record.id, who.id, record.id, Quota.CLUSTERS))

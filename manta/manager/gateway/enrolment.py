@@ -25,6 +25,7 @@ from manta.manager.store.interface import Put
 from manta.manager.store.records import ClusterRecord, KeyKind, KeyRecord, NodeRecord, TokenRecord
 from manta.protocol.clusters import CreateNodeToken, Token
 from manta.protocol.codes import Code
+from manta.protocol.names import MAX_NAME
 from manta.protocol.node import Enroll, Enrolled, ExamineToken, Ok
 from manta.protocol.tokens import NODE_AUDIENCE, TokenClaims
 
@@ -52,7 +53,7 @@ class Enrolment(Part):
         record = self._serving(claims)
         self._directory.check_alias(message.alias, claims.subject)
         node = NodeRecord(
-            id=self._node_id(message),
+            id=self._node_id(message, claims.subject),
             cluster_id=claims.subject,
             alias=message.alias,
             key=key,
@@ -112,7 +113,9 @@ class Enrolment(Part):
             )
         return record
 
-    def _node_id(self, message: Enroll) -> str:
+    def _node_id(self, message: Enroll, cluster_id: str) -> str:
+        """An id that a node of another cluster has is given with an ending of this cluster's: who
+        enrols is not refused, and learns nothing of that node. Raises Refused."""
         match message.id_mode:
             case "alias":
                 node_id = message.alias
@@ -131,8 +134,12 @@ class Enrolment(Part):
                     Code.INVALID,
                     f"A node's id mode is 'hardware', 'random' or 'alias', not {mode!r}.",
                 )
-        if node_id in self._directory.nodes:
-            taken = self._directory.nodes[node_id]
+        nodes = self._directory.nodes
+        if (other := nodes.get(node_id)) is not None and other.cluster_id != cluster_id:
+            node_id = f"{node_id[: MAX_NAME - 9]}-{cluster_id[:8]}"
+            if (other := nodes.get(node_id)) is not None and other.cluster_id != cluster_id:
+                node_id = new_id()
+        if (taken := nodes.get(node_id)) is not None:
             raise Refused(
                 Code.ALIAS_TAKEN,
                 f"A node with the id {node_id!r} is enrolled already (alias {taken.alias!r}); "

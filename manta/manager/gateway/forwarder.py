@@ -21,7 +21,7 @@ from manta.actors import (
 from manta.manager.cluster.clusters import cluster_spec
 from manta.manager.context import CLUSTERS, Context, cluster_path, swarm_path
 from manta.manager.directory import SwarmEntry
-from manta.manager.messages import CheckPeer, FromNode, FromUser, LoadSwarm
+from manta.manager.messages import FromNode, FromUser, LoadSwarm
 from manta.protocol.codes import Code
 from manta.transports.errors import LocalTransportError
 
@@ -128,7 +128,7 @@ class Forwarder:
     def ask_swarm(
         self,
         entry: SwarmEntry,
-        request: FromNode | FromUser | CheckPeer,
+        request: FromNode | FromUser,
         reply: Reply,
         answer: Callable[[Any], object] = lambda result: result,
         wait: float = 0.0,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from manta.manager import notices
 from manta.manager.context import STORE
+from manta.manager.directory import SwarmEntry
 from manta.manager.gateway.part import Part, Request
 from manta.manager.store.actor import GetHealth
 from manta.manager.store.records import ClusterRecord
 from manta.protocol import pages
+from manta.protocol.states import SwarmState
 from manta.protocol.tree import Tree, tree_of
 from manta.protocol.user import (
     FindMissingBlobs,
@@ -32,33 +35,42 @@ class Overview(Part):
         )
         return Swarms(*pages.after(infos, lambda one: one.swarm_id, after, pages.encoded))
 
+    def is_over(self, entry: SwarmEntry) -> bool:
+        """Whether the swarm has ended, so that no node runs anything of it."""
+        info = self._context.cluster(entry.cluster_id).swarms.get(entry.id)
+        return info is not None and SwarmState(info.status).final
+
     def tree(self, after: str) -> Tree:
         return tree_of(self._actor.system.tree(), after)
 
     def missing_blobs(self, request: Request[FindMissingBlobs, None]) -> None:
-        blobs, holds, reply = request.message.blobs, self._context.holds, request.defer()
+        """What is here for others is missing all the same: nobody learns of it by its digest."""
+        blobs, who, reply = request.message.blobs, request.who, request.defer()
 
         def job() -> MissingBlobs:
-            return MissingBlobs(tuple(blob for blob in blobs if not holds(blob.digest)))
+            there = self._context.may_name(who, blobs)
+            return MissingBlobs(tuple(blob for blob in blobs if blob.digest not in there))
 
         self._actor.pipe(self._context.workers.submit(job), reply.set, reply=reply)
 
     def status(self, request: Request[GetManagerStatus, None]) -> None:
         seen = request.seen
-        views = {
-            record.name: self._context.cluster(id_)
-            for id_, record in seen.clusters.items()
-            if seen.sees(id_)
+        shown = [record for id_, record in seen.clusters.items() if seen.sees(id_)]
+        views = [self._context.cluster(record.id) for record in shown]
+        names = Counter(record.name for record in shown)
+        noticed = {
+            record.name if names[record.name] == 1 else f"{record.name} ({record.id})": view.notice
+            for record, view in zip(shown, views, strict=True)
+            if view.notice
         }
-        noticed = {name: view.notice for name, view in views.items() if view.notice}
 
         def answer(trouble: object) -> ManagerStatus:
             return ManagerStatus(
                 version=VERSION,
                 started_at=self._context.started_at,
                 clusters=len(views),
-                nodes_connected=sum(view.connected for view in views.values()),
-                swarms_active=sum(view.active_swarms for view in views.values()),
+                nodes_connected=sum(view.connected for view in views),
+                swarms_active=sum(view.active_swarms for view in views),
                 health={**self._context.troubles, "store": str(trouble or "ok"), **noticed},
             )
 

@@ -50,7 +50,7 @@ class Parts:
         self.writer = Writer(actor, STORE)
         self.forwarder = Forwarder(actor, context)
         self.listeners = Listeners(actor, context)
-        roles = Roles(reader.all(GrantRecord), reader.all(RoleRecord))
+        roles = context.access.roles = Roles(reader.all(GrantRecord), reader.all(RoleRecord))
         shared = Shared(
             actor, context, self.writer, self.forwarder, self.listeners, self.directory, roles
         )
@@ -62,6 +62,6 @@ class Parts:
         self.users = Users(shared, self.registrar)
         self.quotas = QuotaSettings(shared, self.registrar, self.users)
         self.clusters = Clusters(shared, self.registrar)
-        self.modules = Modules(shared)
+        self.modules = Modules(shared, self.registrar)
         self.overview = Overview(shared)
         self.watches = Watches(shared, self.permits, self.clusters, self.modules)

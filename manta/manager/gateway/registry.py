@@ -1,56 +1,110 @@
 """Keeps the registered modules, and finds the one that a name means. Pure.
 
+A module is its owner's, and is seen by others only in the clusters that it is shared with: to
+who does not see it, it is as one that is not there. Administrators see all of them.
+
 A module without a version is known by its digest: every user may send any number of them under
-any name. A module with a version never changes, and no two modules on the platform have the
-same name and version. All versions of a name belong to the user who sent the first, so that
-nobody can slip a later version into another user's range. A name means the user's own modules
-first; other users' only if they all belong to one user, so that no code is run by mistake.
+any name. A module with a version never changes. All versions of a name that somebody sees in a
+cluster belong to one user, so that nobody can slip a later version into another user's range. A
+name means the user's own modules first; those of others only if they all belong to one user, so
+that no code is run by mistake.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Principal
 from manta.manager.store.records import ModuleRecord
 from manta.protocol import versions
 from manta.protocol.codes import Code
-from manta.protocol.names import is_name, meant, nearest
+from manta.protocol.names import is_name, nearest
 from manta.protocol.spec import ModuleSpec
 
 SHOWN = 20
 """How many versions or ids one sentence names at most."""
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A user, and the clusters in which the user reads modules."""
+
+    who: Principal
+    clusters: frozenset[str] = frozenset()
+
+    def meets(self, record: ModuleRecord) -> bool:
+        """Whether the module is the user's own, or shared with the user; an administrator's are
+        all that are shared."""
+        shared = record.clusters or ()
+        if self.who.admin and shared:
+            return True
+        return record.owner_id == self.who.id or not self.clusters.isdisjoint(shared)
+
+    def sees(self, record: ModuleRecord) -> bool:
+        return self.who.admin or self.meets(record)
+
+
 class Registry:
     def __init__(self, records: Iterable[ModuleRecord] = ()) -> None:
         self.modules: dict[str, ModuleRecord] = {}
         self._by_name: dict[str, dict[str, ModuleRecord]] = {}
+        self._by_package: dict[str, Counter[tuple[str, str]]] = {}
+        """By digest: for whom modules have this package, as a kind and an id."""
         for record in records:
             self.put(record)
 
     def put(self, record: ModuleRecord) -> None:
+        before = self.modules.get(record.id)
+        if record.spec.package is not None:
+            readers = self._by_package.setdefault(record.spec.package.digest, Counter())
+            readers.update(_readers(record))
+        if before is not None:
+            self.pop(before)
         self.modules[record.id] = record
         self._by_name.setdefault(record.spec.name, {})[record.id] = record
 
     def pop(self, record: ModuleRecord) -> None:
-        self.modules.pop(record.id, None)
-        named = self._by_name.get(record.spec.name, {})
-        named.pop(record.id, None)
+        if self.modules.pop(record.id, None) is None:
+            return
+        named = self._by_name[record.spec.name]
+        del named[record.id]
         if not named:
-            self._by_name.pop(record.spec.name, None)
+            del self._by_name[record.spec.name]
+        if record.spec.package is not None:
+            readers = self._by_package[record.spec.package.digest]
+            readers.subtract(_readers(record))
+            for one in [one for one in _readers(record) if not readers[one]]:
+                del readers[one]
+            if not readers:
+                del self._by_package[record.spec.package.digest]
 
-    # Each raises Refused, which names what there is.
+    def shows_package(self, digest: str, who: Principal, clusters: Iterable[str]) -> bool:
+        """Whether a module that the user sees has this package; `clusters` are those in which the
+        user reads modules. May be called on any thread."""
+        readers = self._by_package.get(digest)
+        if readers is None:
+            return False
+        return ("user", who.id) in readers or any(("cluster", one) in readers for one in clusters)
 
-    def accept(self, spec: ModuleSpec, who: Principal) -> ModuleRecord | str:
+    def shared_with(self, cluster_id: str) -> list[str]:
+        """Ids of the modules that are shared with the cluster."""
+        return [one.id for one in self.modules.values() if cluster_id in (one.clusters or ())]
+
+    # Each raises Refused, which names what the reader sees.
+
+    def accept(self, spec: ModuleSpec, reader: Reader) -> ModuleRecord | str:
         """The module that has this content already, or else the id of the user who will own it."""
         check(spec)
-        named = self._by_name.get(spec.name, {}).values()
+        who = reader.who
+        named = [one for one in self._by_name.get(spec.name, {}).values() if reader.meets(one)]
         if spec.version is None:
             own = (one for one in named if one.owner_id == who.id)
             return next((one for one in own if one.spec == spec), who.id)
         versioned = [one for one in named if one.spec.version is not None]
+        versioned = [one for one in versioned if one.owner_id == who.id] or versioned
         for one in versioned:
             if one.spec.version == spec.version:
                 if one.spec == spec:
@@ -59,41 +113,33 @@ class Registry:
                 raise Refused(Code.VERSION_TAKEN, sentence, {"id": one.id})
         owner = versioned[0].owner_id if versioned else who.id
         if owner != who.id and not who.admin:
-            raise Refused(
-                Code.NAME_TAKEN,
-                f"The versions of {spec.name!r} are another user's: choose another name (name=), "
-                "or leave version= out.",
-            )
+            raise _another_user_s(spec.name)
         return owner
 
-    def get(self, name: str, version: str | None, who: Principal) -> ModuleRecord:
+    def get(self, name: str, version: str | None, reader: Reader) -> ModuleRecord:
         """Finds by id, name, or a unique prefix of an id or of a package's digest."""
-        found = self.modules.get(name)
-        if found is None and self._by_name.get(name):
-            return self.resolve(name, version, who)
+        found = self._by_id(name, reader)
+        if found is None and self._named(name, reader):
+            return self.resolve(name, version, reader)
         if found is None:
-            found = self._only(name, self._by_prefix(name))
+            found = self._only(name, self._by_prefix(name, reader), reader)
         self._check_version(found, version)
         return found
 
-    def resolve(self, name: str, version: str | None, who: Principal) -> ModuleRecord:
+    def resolve(self, name: str, version: str | None, reader: Reader) -> ModuleRecord:
         """Finds by name: the highest version that is allowed, else the one sent last."""
-        fitting = self._fitting(name, version)
-        pool = [one for one in fitting if one.owner_id == who.id] or fitting
+        fitting = self._fitting(name, version, reader)
+        own = [one for one in fitting if one.owner_id == reader.who.id]
+        pool = own or [one for one in fitting if reader.meets(one)] or fitting
         if len({one.owner_id for one in pool}) > 1:
             raise _ambiguous(name, pool, "are of several users; give an id, or a version")
         return max(pool, key=_rank)
 
-    def own(self, name: str, version: str | None, who: Principal) -> ModuleRecord:
+    def own(self, name: str, version: str | None, reader: Reader) -> ModuleRecord:
         """Finds the module to change. It must be unambiguous, and the user's own unless the user is
         an administrator."""
-        found = self.modules.get(name)
-        if found is None:
-            named = self._fitting(name, version) if self._by_name.get(name) else []
-            mine = [one for one in named if one.owner_id == who.id]
-            found = self._only(name, mine or named or self._by_prefix(name))
-        self._check_version(found, version)
-        if found.owner_id != who.id and not who.admin:
+        found = self.only(name, version, reader)
+        if found.owner_id != reader.who.id and not reader.who.admin:
             raise Refused(
                 Code.FORBIDDEN,
                 f"The module {described(found)} is another user's: only who sent it, or an "
@@ -101,23 +147,52 @@ class Registry:
             )
         return found
 
+    def only(self, name: str, version: str | None, reader: Reader) -> ModuleRecord:
+        """Finds one that is unambiguous, the user's own before others."""
+        found = self._by_id(name, reader)
+        if found is None:
+            there = bool(self._named(name, reader))
+            named = self._fitting(name, version, reader) if there else []
+            mine = [one for one in named if one.owner_id == reader.who.id]
+            found = self._only(name, mine or named or self._by_prefix(name, reader), reader)
+        self._check_version(found, version)
+        return found
+
+    def check_shareable(self, record: ModuleRecord, cluster_id: str) -> None:
+        """Raises Refused if another user's versions of the name are shared with the cluster."""
+        if record.spec.version is not None and any(
+            one.spec.version is not None
+            and one.owner_id != record.owner_id
+            and cluster_id in (one.clusters or ())
+            for one in self._by_name[record.spec.name].values()
+        ):
+            raise _another_user_s(record.spec.name, " in this cluster")
+
     # Helpers of these.
 
-    def _by_prefix(self, prefix: str) -> list[ModuleRecord]:
+    def _by_id(self, name: str, reader: Reader) -> ModuleRecord | None:
+        found = self.modules.get(name)
+        return found if found is not None and reader.sees(found) else None
+
+    def _named(self, name: str, reader: Reader) -> list[ModuleRecord]:
+        return [one for one in self._by_name.get(name, {}).values() if reader.sees(one)]
+
+    def _by_prefix(self, prefix: str, reader: Reader) -> list[ModuleRecord]:
         return [
             one
             for one in self.modules.values()
             if prefix
+            and reader.sees(one)
             and (
                 one.id.startswith(prefix)
                 or (one.spec.package is not None and one.spec.package.digest.startswith(prefix))
             )
         ]
 
-    def _fitting(self, name: str, version: str | None) -> list[ModuleRecord]:
-        named = list(self._by_name.get(name, {}).values())
+    def _fitting(self, name: str, version: str | None, reader: Reader) -> list[ModuleRecord]:
+        named = self._named(name, reader)
         if not named:
-            raise self._unknown(name)
+            raise self._unknown(name, reader)
         if version is None:
             return named
         allows = _allowed(version)
@@ -144,19 +219,20 @@ class Registry:
                 f"which is not {version!r}; leave the version out.",
             )
 
-    def _only(self, name: str, found: list[ModuleRecord]) -> ModuleRecord:
+    def _only(self, name: str, found: list[ModuleRecord], reader: Reader) -> ModuleRecord:
         if not found:
-            raise self._unknown(name)
+            raise self._unknown(name, reader)
         if len(found) > 1:
             raise _ambiguous(name, found, "fit; give more of the id, or a version")
         return found[0]
 
-    def _unknown(self, name: str) -> Refused:
+    def _unknown(self, name: str, reader: Reader) -> Refused:
+        near = nearest(name, (one.spec.name for one in self.modules.values() if reader.sees(one)))
         return Refused(
             Code.UNKNOWN_MODULE,
             f"There is no module {name!r}; see `manta module list` for those there are."
-            + meant(name, self._by_name),
-            {"nearest": nearest(name, self._by_name)},
+            + ("" if near is None else f" Did you mean {near!r}?"),
+            {"nearest": near},
         )
 
 
@@ -177,6 +253,19 @@ def check(spec: ModuleSpec) -> None:
             f"{spec.version!r} is not a version of a module: "
             'give MAJOR.MINOR.PATCH such as "1.0.0", or leave it out.',
         )
+
+
+def _readers(record: ModuleRecord) -> list[tuple[str, str]]:
+    """For whom it is, besides administrators."""
+    return [("user", record.owner_id), *(("cluster", one) for one in record.clusters or ())]
+
+
+def _another_user_s(name: str, where: str = "") -> Refused:
+    return Refused(
+        Code.NAME_TAKEN,
+        f"The versions of {name!r}{where} are another user's: choose another name (name=), "
+        "or leave version= out.",
+    )
 
 
 def described(record: ModuleRecord) -> str:

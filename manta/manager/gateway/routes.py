@@ -12,14 +12,13 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from manta.actors.errors import Refused
 from manta.manager.auth.principals import Kind, Principal
 from manta.manager.auth.rights import Right, Rule
-from manta.manager.directory import Directory, SwarmEntry, cluster_id_of
+from manta.manager.directory import Directory, SwarmEntry, cluster_id_of, not_run
 from manta.manager.gateway.part import Request
 from manta.manager.gateway.parts import Parts
-from manta.manager.messages import CheckPeer, FromNode, FromUser
+from manta.manager.messages import FromNode, FromUser
 from manta.manager.store.records import ClusterRecord, NodeRecord
 from manta.protocol import clusters, exchange, node, quotas, sign_in, user, users
 from manta.protocol.base import Instance, Message
-from manta.protocol.codes import Code
 from manta.protocol.states import ClusterState
 
 M = TypeVar("M")
@@ -104,9 +103,7 @@ def swarm_by_id(message: _HasSwarmId, seen: Directory, who: Principal) -> SwarmE
     """A swarm of the node's cluster."""
     entry = swarm_or_removed(message, seen, who)
     if entry is None:
-        raise Refused(
-            Code.UNKNOWN_SWARM, f"There is no swarm {message.swarm_id!r} in this node's cluster."
-        )
+        raise not_run(message.swarm_id)
     return entry
 
 
@@ -123,21 +120,36 @@ def _to_node_cluster(at: Parts, request: Request[Any, None]) -> None:
     at.forwarder.ask_cluster(who.cluster_id, FromNode(request.message, who.id), request.defer())
 
 
-def _from_node_to_swarm(at: Parts, request: Request[Any, SwarmEntry]) -> None:
-    message = FromNode(request.message, request.who.id)
+def _from_node_to_swarm(
+    at: Parts,
+    request: Request[Any, SwarmEntry],
+    found: exchange.ResolvedPeer | Refused | None = None,
+) -> None:
+    """What is over runs nowhere, and is not loaded to say so."""
+    if at.overview.is_over(request.target):
+        raise not_run(request.target.id)
+    message = FromNode(request.message, request.who.id, found)
     wait = getattr(request.message, "wait", 0.0)
     at.forwarder.ask_swarm(request.target, message, request.defer(), wait=wait)
 
 
 def _resolve_peer(at: Parts, request: Request[exchange.ResolvePeer, SwarmEntry]) -> None:
-    peer = request.seen.node(request.message.name, request.who.cluster_id)
-    question = CheckPeer(request.message.instance, peer.id, peer.alias)
-    at.forwarder.ask_swarm(request.target, question, request.defer())
+    found: exchange.ResolvedPeer | Refused
+    try:
+        peer = request.seen.node(request.message.name, request.who.cluster_id)
+        found = exchange.ResolvedPeer(peer.id, peer.alias)
+    except Refused as refused:
+        found = refused
+    _from_node_to_swarm(at, request, found)
 
 
 def _check_next(at: Parts, request: Request[exchange.CheckNext, SwarmEntry]) -> None:
-    request.seen.check_nodes(request.message.node_ids, request.who.cluster_id)
-    _from_node_to_swarm(at, request)
+    found = None
+    try:
+        request.seen.check_nodes(request.message.node_ids, request.who.cluster_id)
+    except Refused as refused:
+        found = refused
+    _from_node_to_swarm(at, request, found)
 
 
 def _to_cluster(at: Parts, request: Request[Any, ClusterRecord | NodeRecord | SwarmEntry]) -> None:
@@ -335,11 +347,15 @@ _ROWS = (  # not annotated, so that the types of each row are checked
     ),
     Route(users.ResolveModule, _READ_MODULES, nothing, lambda at, r: at.modules.resolve(r)),
     Route(
-        users.ListModules, _READ_MODULES, nothing, lambda at, r: at.modules.page(r.message.after)
+        users.ListModules,
+        _READ_MODULES,
+        nothing,
+        lambda at, r: at.modules.page(r.message.after, r.who),
     ),
     Route(users.WatchModules, _READ_MODULES, nothing, lambda at, r: at.watches.open(r)),
     Route(users.SendModule, _WRITE_MODULES, nothing, lambda at, r: at.modules.send(r)),
     Route(users.UpdateModule, _WRITE_MODULES, nothing, lambda at, r: at.modules.update(r)),
+    _about(users.ShareModule, Right.MODULE_WRITE, cluster, lambda at, r: at.modules.share(r)),
     Route(users.RemoveModule, _WRITE_MODULES, nothing, lambda at, r: at.modules.remove(r)),
 )
 

@@ -35,38 +35,82 @@ from manta.protocol import pages, sign_in, users
 from manta.protocol.codes import Code
 from manta.protocol.names import meant
 from manta.protocol.node import Ok
+from manta.transports.security.admission import TokenBucket
+
+SHOWN = 20
+"""Ids that a refusal names at most."""
+MISSES = 20.0
+"""Addresses without a user that somebody may give at once, and then one a minute."""
 
 
 class Users(Part):
     def __init__(self, shared: Shared, registrar: Registrar) -> None:
         super().__init__(shared)
         self._registrar = registrar
+        self._misses: dict[str, TokenBucket] = {}
+        """By user: the addresses without a user that may still be given."""
 
     # Finding users.
 
-    def _find(self, name: str, who: Principal) -> UserRecord:
-        """Finds a user by id, address, or unique prefix of an id. Raises Refused, which names
-        other users to administrators alone."""
-        known = self._registrar.users
+    def _find(self, name: str, who: Principal, cluster_id: str = "") -> UserRecord:
+        """Finds a user by address, id or unique prefix of an id, for an administrator.
+
+        Anybody else finds those who have a role in the cluster, or in any where the sender grants
+        roles, and by their whole address all others; with `cluster_id`, nobody but those who have
+        a role there. Raises Refused, which says the same of who is not there and who is not seen.
+        """
+        everybody, address = self._registrar.users, name.strip().lower()
+        known = everybody if who.admin else self._members(who, cluster_id)
         if name in known:
             return known[name]
-        address = name.strip().lower()
         found = [one for one in known.values() if one.email == address]
         if not found and name:
             found = [one for one in known.values() if one.id.startswith(name)]
+        if not found and not who.admin and not cluster_id and "@" in address:
+            found = self._by_address(address, who)
         if len(found) == 1:
             return found[0]
         if found:
             raise Refused(
                 Code.AMBIGUOUS,
                 f"{name!r} may be any of {len(found)} users; give more of the id, or the address.",
-                {"ids": sorted(one.id for one in found)},
+                {"ids": sorted(one.id for one in found)[:SHOWN]},
             )
+        if who.admin:
+            more = meant(address, (one.email for one in known.values()))
+        else:
+            more = " Who has no role in your clusters is named by the whole address."
+        where = " with a role in this cluster" if cluster_id and not who.admin else ""
         raise Refused(
             Code.UNKNOWN_USER,
-            f"There is no user {name!r}; an administrator sees them all with `manta user list`."
-            + (meant(address, (one.email for one in known.values())) if who.admin else ""),
+            f"There is no user {name!r}{where}; an administrator sees them all with "
+            f"`manta user list`.{more}",
         )
+
+    def _members(self, who: Principal, cluster_id: str) -> dict[str, UserRecord]:
+        """Who has a role in the cluster, or without one in any where the sender grants roles."""
+        members = {
+            user
+            for user, cluster in self._roles.grants
+            if cluster_id in ("", cluster) and Right.ROLE_GRANT in self._roles.rights(who, cluster)
+        }
+        users_ = self._registrar.users
+        return {user: users_[user] for user in {who.id, *members} if user in users_}
+
+    def _by_address(self, address: str, who: Principal) -> list[UserRecord]:
+        """The user of an address. How many are tried that nobody has is limited, so that addresses
+        are not found out by trying them. Raises Refused."""
+        misses = self._misses.setdefault(who.id, TokenBucket(rate=1 / 60, burst=MISSES))
+        if not misses.take(self._actor.clock.now()):
+            raise Refused(
+                Code.RATE_LIMITED,
+                "You gave too many addresses that no user has; wait a minute, "
+                "or ask an administrator for the right one.",
+            )
+        found = [one for one in self._registrar.users.values() if one.email == address]
+        if found:
+            misses.give_back()
+        return found
 
     def get(self, name: str | None, who: Principal) -> users.UserInfo:
         """`name` is None for the user who asks."""
@@ -84,12 +128,16 @@ class Users(Part):
         return users.Users(*pages.after(infos, lambda one: one.id, after, pages.encoded))
 
     def _info(self, record: UserRecord, who: Principal) -> users.UserInfo:
-        """With the roles in the clusters that `who` sees."""
+        """To others than administrators and the user, nothing but the roles that they grant."""
+        own, right = who.admin or record.id == who.id, Right.ROLE_GRANT
         grants = tuple(
             users.Grant(cluster_id, self._directory.clusters[cluster_id].name, role)
             for cluster_id, role in sorted(self._roles.of_user(record.id).items())
-            if cluster_id in self._directory.clusters and self._roles.sees(who, cluster_id)
+            if cluster_id in self._directory.clusters
+            and (own or right in self._roles.rights(who, cluster_id))
         )
+        if not own:
+            return users.UserInfo(record.id, record.email, False, 0.0, grants)
         admin = record.role == ADMIN_ROLE
         return users.UserInfo(record.id, record.email, admin, record.created_at, grants)
 
@@ -173,6 +221,7 @@ class Users(Part):
             self._roles.revoke(change, record.id, cluster_id)
         change.delete(everybody, record)
         self._context.quotas.limits.forget(change, "user", record.id)
+        self._misses.pop(record.id, None)
         self._end(request, change, record.id, f"deleted the user {record.email}")
 
     def log_out(self, request: Request[sign_in.Logout, None]) -> None:
@@ -215,7 +264,7 @@ class Users(Part):
     ) -> None:
         """Gives the user a role in the cluster, or with None takes it away."""
         who, cluster = request.who, request.target
-        record = self._find(request.message.user, who)
+        record = self._find(request.message.user, who, "" if role else cluster.id)
         roles, cluster_id, reply = self._roles, cluster.id, request.defer()
         before = roles.grants.get((record.id, cluster_id))
         if role is not None and role not in BUILTIN and role not in roles.defined:
@@ -259,7 +308,8 @@ class Users(Part):
         revisions.clusters.changed(cluster_id)
         revisions.swarms.changed(*self._context.cluster(cluster_id).swarms)
         revisions.nodes.changed()
-        revisions.modules.changed()
+        modules = self._context.access.modules
+        revisions.modules.changed(*(modules.shared_with(cluster_id) if modules else ()))
 
     def _check_not_last_owner(self, record: UserRecord, cluster_id: str) -> None:
         if self._roles.owners(cluster_id) == {record.id}:

@@ -130,4 +130,4 @@ class Watches(Part):
                 views = [context.cluster(at.id) for at in where]
                 return user.Swarms, lambda id_: self._swarm(views, id_)
             case users.WatchModules():
-                return users.Modules, self._modules.info
+                return users.Modules, self._modules.shown(who)

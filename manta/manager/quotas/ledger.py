@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import NamedTuple
 
 from manta.manager.quotas.table import Quota
@@ -39,7 +39,6 @@ PLATFORM = ""
 
 
 class _Push(NamedTuple):
-    who: str
     size: int
     at: float
 
@@ -66,8 +65,8 @@ class Ledger:
         """The blobs that each swarm and module names."""
         self._named: dict[tuple[str, str], _Named] = {}
         """By user and digest."""
-        self._pushed: dict[str, _Push] = {}
-        """The blobs that nothing names yet."""
+        self._pushed: dict[str, dict[str, _Push]] = {}
+        """The blobs that nothing names yet, by digest and by who pushed them."""
 
     def load(self, store: Store) -> None:
         """Counts what is stored."""
@@ -169,13 +168,14 @@ class Ledger:
     def _refer(self, holder: str, digests: Iterable[str]) -> None:
         owner, held = self._owners.get(holder, ""), self._held.setdefault(holder, set())
         for digest in digests:
-            push = self._unpush(digest)
+            size = self.size(digest)
+            self._unpush(digest)
             if digest in held:
                 continue
             held.add(digest)
             named = self._named.get((owner, digest))
             if named is None:
-                named = _Named(push.size if push else self._size_of(digest))
+                named = _Named(size)
                 self._named[owner, digest] = named
                 self._used[Quota.BLOBS, owner] += 1
                 self._used[Quota.BLOB_BYTES, owner] += named.size
@@ -201,8 +201,9 @@ class Ledger:
 
     def size(self, digest: str) -> int:
         """Of a blob that is here."""
-        push = self._pushed.get(digest)
-        return push.size if push else self._size_of(digest)
+        for push in self._pushed.get(digest, {}).values():
+            return push.size
+        return self._size_of(digest)
 
     def is_named(self, owner: str, digest: str) -> bool:
         """Whether something of the user's names the blob: naming it again costs nothing."""
@@ -213,14 +214,15 @@ class Ledger:
     def push(self, who: str, digest: str, size: int, now: float) -> None:
         """It counts from when it begins to come."""
         with self._lock:
-            if digest not in self._pushed:
-                self._pushed[digest] = _Push(who, size, now)
+            by = self._pushed.setdefault(digest, {})
+            if who not in by:
+                by[who] = _Push(size, now)
                 self._used[Quota.UNNAMED_BLOBS, who] += 1
                 self._used[Quota.UNNAMED_BYTES, who] += size
 
-    def pushes(self, digest: str) -> bool:
-        """Whether it counts already, for whoever pushed it."""
-        return digest in self._pushed
+    def pushes(self, who: str, digest: str) -> bool:
+        """Whether it counts already for whom."""
+        return who in self._pushed.get(digest, ())
 
     def gone(self, digests: Iterable[str]) -> None:
         """They were deleted, or never came."""
@@ -228,19 +230,26 @@ class Ledger:
             for digest in digests:
                 self._unpush(digest)
 
-    def coming(self, before: float, is_here: Callable[[str], bool]) -> int:
-        """Forgets those that began to come before then and are not here; returns how many others
-        are not here yet."""
+    def coming(self, before: float, unnamed: Container[str], is_here: Callable[[str], bool]) -> int:
+        """Forgets those that began to come before then, but for the `unnamed` that are here: the
+        others never came, or something names them. Returns how many are not here yet."""
         with self._lock:
-            away = {digest: push for digest, push in self._pushed.items() if not is_here(digest)}
-            late = [digest for digest, push in away.items() if push.at < before]
-            for digest in late:
-                self._unpush(digest)
-        return len(away) - len(late)
+            late = [
+                (digest, who)
+                for digest, by in self._pushed.items()
+                for who, push in by.items()
+                if push.at < before and digest not in unnamed
+            ]
+            for digest, who in late:
+                self._unpush(digest, who)
+            return sum(not is_here(digest) for digest in self._pushed)
 
-    def _unpush(self, digest: str) -> _Push | None:
-        push = self._pushed.pop(digest, None)
-        if push is not None:
-            self._take(Quota.UNNAMED_BLOBS, push.who, 1)
-            self._take(Quota.UNNAMED_BYTES, push.who, push.size)
-        return push
+    def _unpush(self, digest: str, who: str | None = None) -> None:
+        """Of one who pushed it, or of all."""
+        by = self._pushed.get(digest, {})
+        for one in list(by) if who is None else [who]:
+            push = by.pop(one)
+            self._take(Quota.UNNAMED_BLOBS, one, 1)
+            self._take(Quota.UNNAMED_BYTES, one, push.size)
+        if not by:
+            self._pushed.pop(digest, None)

@@ -85,9 +85,10 @@ class Quotas:
         return next(filter(None, found), None)
 
     def push(self, who_id: str, name: str, digest: str, size: int, now: float) -> None:
-        """A user or node begins to push a blob that is not here. Raises BlobRefused."""
+        """A user or node begins to push a blob that is not here, or not known to be. Raises
+        BlobRefused."""
         ledger = self.ledger
-        if ledger.pushes(digest):
+        if ledger.pushes(who_id, digest):
             return
         blobs, unnamed, named = (
             ledger.used(quota, who_id)

@@ -73,10 +73,12 @@ class SkipLogs(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """The holder, the id of a swarm or module, needs these blobs."""
+    """The holder, the id of a swarm or module, needs these blobs. `scope` is the swarm's cluster,
+    where `named` finds it."""
 
     holder: str
     digests: tuple[str, ...]
+    scope: str = ""
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -182,5 +184,11 @@ class Store(Protocol):
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
         """Returns those of them that nobody needs."""
+
+    def named(
+        self, digests: Iterable[str], *, holders: Iterable[str] = (), scopes: Iterable[str] = ()
+    ) -> set[str]:
+        """Returns those of them that one of these holders needs, or anybody of these scopes. Takes
+        no longer where more need a blob."""
 
     def close(self) -> None: ...

@@ -163,7 +163,12 @@ class QuotaRecord(Record, frozen=True):
 
 
 class ModuleRecord(Record, frozen=True):
-    """A module that a user registered; `updated_at` is when its content was last sent."""
+    """A module that a user registered; `updated_at` is when its content was last sent.
+
+    `clusters` are those that it is shared with. None was stored before modules were shared by
+    word, when all users saw it: it is then taken as shared with the clusters in which its owner
+    registers modules, and stored anew.
+    """
 
     table = "modules"
     lost = "the module is not found by its name"
@@ -174,6 +179,7 @@ class ModuleRecord(Record, frozen=True):
     owner_id: str
     created_at: float
     updated_at: float
+    clusters: tuple[str, ...] | None = None
 
 
 class SwarmRecord(Record, frozen=True):

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from manta.manager.errors import StorageUnavailable, StoreConflict, StoreError, StoreVersion
+from manta.manager.store import references
 from manta.manager.store.chain import End, chained, checked, end_of
 from manta.manager.store.interface import (
     AppendEvents,
@@ -88,6 +89,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE skipped_lines (
             swarm_id TEXT NOT NULL, node_id TEXT NOT NULL, number INTEGER NOT NULL,
             PRIMARY KEY (swarm_id, node_id)) WITHOUT ROWID""",
+    ),
+    (  # Who may have a blob is found by the clusters of the swarms that need it.
+        "ALTER TABLE blob_references ADD COLUMN scope TEXT NOT NULL DEFAULT ''",
+        """UPDATE blob_references SET scope = COALESCE((
+            SELECT json_extract(record, '$.info.cluster_id') FROM swarms
+            WHERE key = holder AND json_valid(record)), '')""",
+        "CREATE INDEX blob_references_by_scope ON blob_references (digest, scope)",
     ),
 )
 """The statements that lead from each version of the schema to the next. Never edit one."""
@@ -254,16 +262,8 @@ class SqliteStore:
                     "INSERT OR REPLACE INTO skipped_lines VALUES (?, ?, ?)",
                     (swarm_id, node_id, upto),
                 )
-            case Reference(holder, digests):
-                self._writer.executemany(
-                    "INSERT OR IGNORE INTO blob_references VALUES (?, ?)",
-                    ((digest, holder) for digest in digests),
-                )
-            case Release(holder, digests):
-                self._writer.executemany(
-                    "DELETE FROM blob_references WHERE digest = ? AND holder = ?",
-                    ((digest, holder) for digest in digests),
-                )
+            case Reference() | Release():
+                references.write(self._writer, write)
             case RemoveSwarm(swarm_id):
                 execute("DELETE FROM swarms WHERE key = ?", (swarm_id,))
                 execute("DELETE FROM blob_references WHERE holder = ?", (swarm_id,))
@@ -484,16 +484,12 @@ class SqliteStore:
                 yield _text(holder), _text(digest)
 
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
-        left = set(digests)
-        batch = list(left)
-        for start in range(0, len(batch), _PAGE):
-            part = batch[start : start + _PAGE]
-            marks = ", ".join("?" * len(part))
-            rows = self._select(
-                f"SELECT DISTINCT digest FROM blob_references WHERE digest IN ({marks})", *part
-            )
-            left.difference_update(digest for (digest,) in rows)
-        return left
+        return references.unreferenced(self._select, digests)
+
+    def named(
+        self, digests: Iterable[str], *, holders: Iterable[str] = (), scopes: Iterable[str] = ()
+    ) -> set[str]:
+        return references.named(self._select, digests, holders, scopes)
 
     def close(self) -> None:
         with self._write_lock, self._read_lock:

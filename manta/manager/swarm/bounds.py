@@ -7,7 +7,7 @@ its tasks rely on cannot be kept. `viable` says which it is; it changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
@@ -92,17 +92,21 @@ class Bounds:
             case _:
                 raise ValueError(f"{quota} is no quota of a swarm")
 
-    def viable(self, entries: tuple[JournalEntry, ...]) -> Viable:
+    def viable(self, entries: Sequence[Entry]) -> Viable:
+        """`entries` may hold some that are left out for other reasons."""
         found = Viable()
-        if not entries:
-            return found
-        size = sum(map(_size, entries))
-        found.fatal = self.breach(Quota.HISTORY_BYTES, self.said, size) or self._naming(entries)
+        said = [entry for entry in entries if not isinstance(entry, Passed)]
+        if said:
+            size = sum(map(_size, said))
+            found.fatal = self.breach(Quota.HISTORY_BYTES, self.said, size) or self._naming(said)
         if found.fatal is not None:
             return found
         tags, kept = set(self.data.globals), list[Entry]()
         used: dict[Quota, int] = {}
         for entry in entries:
+            if isinstance(entry, Passed):
+                _pass(kept, entry.count)
+                continue
             quota = _quota_of(entry, tags)
             if quota is None:
                 kept.append(entry)
@@ -115,10 +119,7 @@ class Bounds:
                 kept.append(entry)
             elif quota in LEFT_OUT:
                 found.left_out[quota] = breach
-                if kept and isinstance(last := kept[-1], Passed):
-                    kept[-1] = Passed(last.count + 1)
-                else:
-                    kept.append(Passed(1))
+                _pass(kept, 1)
             else:
                 found.fatal = breach
                 break
@@ -148,9 +149,16 @@ class Bounds:
                 found.append(shown.QuotaInfo(str(quota), used, *limit, row.what))
         return shown.Quotas("swarm", name, tuple(found))
 
-    def _naming(self, entries: tuple[JournalEntry, ...]) -> Breach | None:
+    def _naming(self, entries: Iterable[JournalEntry]) -> Breach | None:
         blobs = [blob.digest for entry in entries for blob in references.of_entry(entry)]
         return self.quotas.naming(self.owner_id, blobs) if blobs else None
+
+
+def _pass(kept: list[Entry], count: int) -> None:
+    if kept and isinstance(last := kept[-1], Passed):
+        kept[-1] = Passed(last.count + count)
+    else:
+        kept.append(Passed(count))
 
 
 def _is_blob(value: object) -> TypeGuard[BlobRef]:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from manta.manager.access import Access
 from manta.manager.errors import StoreError
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import AppendEvents, Put, Reference, Release, Write
@@ -27,6 +28,8 @@ class Commit:
     actions: list[Action]
     seen: dict[str, int]
     info: SwarmInfo | None
+    named: tuple[str, ...] = ()
+    """Digests of blobs that the swarm needs from now on."""
     then: list[Then] = field(default_factory=list)
 
 
@@ -42,6 +45,7 @@ class Commits:
     """The durable length of each feed, and of the settled results."""
     writer: Writer
     perform: Callable[[Commit], None]
+    access: Access
     shown: SwarmInfo = field(init=False)
     """As of the last durable event: what users see."""
     blobs: set[str] = field(default_factory=set)
@@ -70,7 +74,7 @@ class Commits:
             if then is not None:
                 self._waiting[-1].then.append(then)
             return
-        commit = Commit(actions, seen, info if info != self.info else None)
+        commit = Commit(actions, seen, info if info != self.info else None, named if bodies else ())
         if then is not None:
             commit.then.append(then)
         self._waiting.append(commit)
@@ -80,12 +84,14 @@ class Commits:
         writes: list[Write] = [AppendEvents(info.swarm_id, self.number + 1, tuple(bodies))]
         self.number += len(bodies)
         if named:
-            writes.append(Reference(info.swarm_id, named))
+            writes.append(Reference(info.swarm_id, named, info.cluster_id))
+            self.access.naming(info.cluster_id, info.swarm_id, named)
             self.blobs.update(named)
         for action in actions:
             if isinstance(action, Released):
                 released = tuple(blob.digest for blob in action.blobs)
                 writes.append(Release(info.swarm_id, released))
+                self.access.released(info.cluster_id, info.swarm_id, released)
                 self.blobs.difference_update(released)
         if commit.info is not None:
             self.info = commit.info
@@ -118,4 +124,5 @@ class Commits:
         commit = self._waiting.popleft()
         self.seen = commit.seen
         self.shown = commit.info or self.shown
+        self.access.named(self.info.cluster_id, self.info.swarm_id, commit.named)
         self.perform(commit)

@@ -103,12 +103,15 @@ Entry = JournalEntry | Passed
 
 
 class EntriesReceived(Event, frozen=True):
-    """Entries `first`, `first` + 1, ... of this node's journal. All blobs that they name are
+    """Entries of this node's journal, from the number `first` on. All blobs that they name are
     stored already."""
 
     node_id: str
     first: int
     entries: tuple[Entry, ...]
+    strange: bool = False
+    """Some that are not kept were about instances that the node was never given, and users are
+    told so."""
 
 
 class QuotaReached(Event, frozen=True):

@@ -4,6 +4,9 @@ Only live attempts have an effect. The results of others are kept, marked with
 `counts=False`, and change nothing else. Entries are numbered by their node: those already
 applied and those beyond a gap are ignored, so entries are applied once and in order,
 whatever happened on the way.
+
+A node speaks for the attempts that it was given. What it says of others, or what of ended ones
+would have no effect, is left out before the event is stored (`Reader`); its numbers count.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from manta.manager.swarm.events import (
     Woken,
 )
 from manta.manager.swarm.networks import may_hear
-from manta.manager.swarm.state import Attempt
+from manta.manager.swarm.state import Attempt, SwarmData
 from manta.manager.swarm.step import Step
+from manta.protocol.base import Instance
 from manta.protocol.exchange import Said, Sent
 from manta.protocol.node import (
     GlobalWritten,
@@ -63,18 +67,43 @@ def apply(step: Step, event: EntriesReceived) -> bool:
         if not isinstance(entry, Passed):
             _apply(step, node_id, entry)
         applied = number
+    if event.strange and applied > before:
+        step.tell("ignored", sentences.strange(node_id))
     if applied:
         data.applied[node_id] = applied
     step.act(Acknowledge(node_id, applied))
     return rewound or was_gone or applied > before
 
 
+class Reader:
+    """Tells which entries of a batch say something, in their order."""
+
+    def __init__(self, data: SwarmData, node_id: str) -> None:
+        self._data = data
+        self._node_id = node_id
+        self._ended: set[Instance] = set()
+        self.strange = False
+        """Whether one of them was about an instance that the node was never given."""
+
+    def says(self, entry: JournalEntry) -> bool:
+        """Whether the entry has an effect, or is recorded of an attempt that is over."""
+        at = entry.instance
+        attempt = self._data.attempt_of(at, self._node_id)
+        if attempt is None:
+            self.strange = True
+            return False
+        live = at in self._data.live and at not in self._ended
+        if isinstance(entry, TaskEnded):
+            self._ended.add(at)
+            return not _stands(attempt, entry)
+        return live or isinstance(entry, TaskStarted | ResultWritten | MetricsLogged)
+
+
 def _apply(step: Step, node_id: str, entry: JournalEntry) -> None:
     data = step.data
     attempt = data.attempt_of(entry.instance, node_id)
     if attempt is None:
-        what = f"{entry.instance}, which it was never given"
-        step.tell("ignored", f"Node {node_id} reported on {what}; ignored.")
+        step.tell("ignored", sentences.strange(node_id, entry.instance))
         return
     at, live = entry.instance, entry.instance in data.live
     match entry:
@@ -118,8 +147,8 @@ def _between(step: Step, attempt: Attempt, at: float) -> float:
 
 
 def _task_ended(step: Step, attempt: Attempt, entry: TaskEnded, live: bool) -> None:
-    if attempt.timings is not None and entry.state == AttemptState.INTERRUPTED:
-        return  # by a node that has lost what it told before: that stands
+    if _stands(attempt, entry):
+        return
     attempt.output, attempt.timings = entry.output, entry.timings
     step.data.keep(entry.output)
     # A state that a node should not report is the platform's fault.
@@ -134,6 +163,11 @@ def _task_ended(step: Step, attempt: Attempt, entry: TaskEnded, live: bool) -> N
         attempts.ended(step, attempt, state)
     elif attempt.state in _GIVEN_UP and state is not AttemptState.INTERRUPTED:
         attempt.state = AttemptState.SUPERSEDED
+
+
+def _stands(attempt: Attempt, entry: TaskEnded) -> bool:
+    """Whether what was told of the end before stands: the node has lost it, and tells another."""
+    return attempt.timings is not None and entry.state == AttemptState.INTERRUPTED
 
 
 def _result(step: Step, attempt: Attempt, entry: ResultWritten, live: bool) -> None:

@@ -16,6 +16,8 @@ class Restored(msgspec.Struct, frozen=True):
     info: SwarmInfo
     desired: dict[str, tuple[Assignment, ...]]
     applied: dict[str, int]
+    given: frozenset[str] = frozenset()
+    """Nodes that were ever given an attempt of it."""
 
 
 class Orders(msgspec.Struct, frozen=True):

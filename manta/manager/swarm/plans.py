@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from manta.actors import Actor, Refused, Reply
+from manta.manager.auth.principals import Principal
 from manta.manager.context import Context
 from manta.protocol.codes import Code
 from manta.protocol.pages import PAGE_BYTES
@@ -14,11 +15,11 @@ from manta.transports.codec.values import encode
 from manta.transports.errors import BlobRefused
 
 
-def answer(actor: Actor, context: Context, plan: Plan, reply: Reply) -> None:
-    actor.pipe(context.workers.submit(_planned, context, plan), reply.set, reply=reply)
+def answer(actor: Actor, context: Context, plan: Plan, who: Principal, reply: Reply) -> None:
+    actor.pipe(context.workers.submit(_planned, context, plan, who), reply.set, reply=reply)
 
 
-def _planned(context: Context, plan: Plan) -> Planned:
+def _planned(context: Context, plan: Plan, who: Principal) -> Planned:
     """Runs on a worker. Raises Refused."""
     packed = msgspec.msgpack.encode(plan)
     if len(packed) <= PAGE_BYTES:
@@ -31,4 +32,5 @@ def _planned(context: Context, plan: Plan) -> Planned:
             Code.STORAGE, f"The plan is too long for a message and cannot be kept: {error}"
         ) from error
     context.holds(digest)
+    context.access.lend(who, digest)
     return Planned(blob=BlobRef(digest, value.nbytes))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from manta.actors import Actor, Refused
+from manta.manager.auth.principals import Principal
+from manta.manager.auth.rights import Right
 from manta.manager.context import BLOBS, Context
 from manta.manager.errors import StoreError
 from manta.manager.messages import FromUser, Sweep
@@ -38,7 +40,8 @@ from manta.protocol.values import BlobRef
 
 @dataclass
 class Requests:
-    """`feed` hands an event to the machine and stores it, `has` says whether a blob is here."""
+    """`feed` hands an event to the machine and stores it, `lacking` says which blobs are not here
+    for a user to name."""
 
     actor: Actor
     context: Context
@@ -49,7 +52,7 @@ class Requests:
     lines: Lines
     bounds: Bounds
     feed: Callable[[SwarmEvent, Then], None]
-    has: Callable[[BlobRef], bool]
+    lacking: Callable[[Iterable[BlobRef], Principal], list[BlobRef]]
 
     def answer(self, request: FromUser) -> object:
         """None if the answer comes later. Raises Refused."""
@@ -74,7 +77,7 @@ class Requests:
                 self._carry_out(Resumed(by))
             case user.SetGlobal(tag=tag, value=value):
                 self._expect("written to", *(s for s in SwarmState if not s.final))
-                if isinstance(value, BlobRef) and not self.has(value):
+                if isinstance(value, BlobRef) and self.lacking((value,), request.user):
                     raise Refused(
                         Code.BLOB_MISSING, f"The value of {tag!r} was not pushed; push it again."
                     )
@@ -94,7 +97,7 @@ class Requests:
                 plan = queries.explain(machine, self.view.node_views_for(machine.data.swarm_id))
                 told = tuple(notice.sentence for notice in self.feeds.situation().notices)
                 plan = msgspec.structs.replace(plan, notices=told)
-                plans.answer(self.actor, self.context, plan, self.actor.defer())
+                plans.answer(self.actor, self.context, plan, request.user, self.actor.defer())
             case user.GetTasks(iteration=iteration, after=after):
                 return queries.tasks(machine, iteration, after)
             case user.SelectGlobal(tag=tag):
@@ -104,12 +107,20 @@ class Requests:
             case user.WaitSwarm() as wait:
                 self.feeds.wait(wait, self.actor.defer())
             case user.ReadFeed() as read:
-                queries.check_filters(machine, read, self.view.aliases)
+                queries.check_filters(machine, read, self._nodes_seen(request.user))
                 reader = self.lines if read.feed == "logs" else self.feeds
                 reader.read(read, self.actor.defer())
             case _:
                 return Actor.receive(self.actor, request.message)
         return None
+
+    def _nodes_seen(self, who: Principal) -> dict[str, str]:
+        """Aliases by id: of all nodes of the cluster, or without the right to see them of those
+        that were ever given anything of this swarm."""
+        data, aliases = self.machine.data, self.view.aliases
+        if Right.NODE_READ in self.context.access.roles.rights(who, data.cluster_id):
+            return aliases
+        return {id_: alias for id_, alias in aliases.items() if id_ in data.given}
 
     def _expect(self, done: str, *states: SwarmState) -> None:
         if self.machine.state in states:

@@ -62,6 +62,11 @@ def no_neighbor(attempt: Attempt, node_id: str) -> str:
     )
 
 
+def strange(node_id: str, instance: Instance | None = None) -> str:
+    what = f"{instance}, which" if instance else "instances that"
+    return f"Node {node_id} reported on {what} it was never given; ignored."
+
+
 def progress(attempt: Attempt, entry: Progressed) -> str:
     text = f": {entry.message}" if entry.message else "."
     return f"{label(attempt)} on {attempt.node_alias} is at {entry.fraction:.0%}{text}"

@@ -256,6 +256,8 @@ class SwarmData:
     live: dict[Instance, Attempt] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
     """Live attempts by node."""
+    given: set[str] = field(default_factory=set)
+    """Nodes that were ever given an attempt."""
     asks: dict[int, Ask] = field(default_factory=dict)
     asked: int = 0
     """How many placements were ever asked for; the last number given out."""
@@ -340,6 +342,7 @@ class SwarmData:
 
     def add_live(self, attempt: Attempt) -> None:
         node_id = attempt.node_id
+        self.given.add(node_id)
         self.live[attempt.instance] = attempt
         self.held[node_id] = self.held.get(node_id, 0) + 1
 

@@ -10,21 +10,22 @@ reads its state from its log; nodes send again what was not acknowledged.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 import msgspec
 
 from manta.actors import Actor, ExitReason, Timer
 from manta.manager import notices
+from manta.manager.auth.principals import Kind, Principal
 from manta.manager.context import BLOBS, STORE, Context, cluster_path
 from manta.manager.errors import StoreError
 from manta.manager.long_polls import LongPolls
-from manta.manager.messages import CheckPeer, FromNode, FromUser, Noticed, SweepLater
+from manta.manager.messages import FromNode, FromUser, Noticed, SweepLater
 from manta.manager.store.actor import Writer
 from manta.manager.store.interface import PutSnapshot
 from manta.manager.store.records import SwarmRecord, UserRecord
-from manta.manager.swarm import references, snapshots
+from manta.manager.swarm import journal, references, sentences, snapshots
 from manta.manager.swarm.bounds import Bounds
 from manta.manager.swarm.commits import Commit, Commits, Then
 from manta.manager.swarm.events import (
@@ -34,8 +35,10 @@ from manta.manager.swarm.events import (
     Assign,
     Began,
     EntriesReceived,
+    Entry,
     ManagerRestarted,
     NodeLost,
+    Passed,
     Publish,
     QuotaReached,
     Released,
@@ -59,26 +62,15 @@ from manta.manager.swarm.messages import (
     Orders,
     Restored,
 )
-from manta.manager.swarm.reads import exchange as exchange_queries
+from manta.manager.swarm.reads import nodes as node_reads
 from manta.manager.swarm.reads import queries
 from manta.manager.swarm.reads.lines import Lines
 from manta.manager.swarm.reads.meetings import queued_behind
+from manta.manager.swarm.reads.nodes import NodeRead
 from manta.manager.swarm.reads.polls import ExchangePolls, Feeds, Situation
 from manta.manager.swarm.requests import Requests
-from manta.protocol.exchange import CheckNext, ExchangeRead, ResolvedPeer
-from manta.protocol.node import (
-    Assignment,
-    GlobalValue,
-    JournalAck,
-    JournalBatch,
-    ListGlobals,
-    LogBatch,
-    Ok,
-    ReadGlobal,
-    SelectResults,
-    Tags,
-    ToNode,
-)
+from manta.protocol.exchange import ExchangeRead
+from manta.protocol.node import Assignment, JournalAck, JournalBatch, LogBatch, ToNode
 from manta.protocol.states import SwarmState
 from manta.protocol.user import FeedName
 from manta.protocol.values import BlobRef
@@ -112,6 +104,7 @@ class SwarmSupervisor(Actor):
         self._writer = Writer(self, STORE)
         reader = self._context.reader
         self._machine = self._replay()
+        self._context.access.restarted(self._swarm_id)
         self._view.held[self._swarm_id] = self._machine.data.held
         self._epoch = max(self.clock.wall(), self._machine.data.last) - self.clock.now()
         record = reader.get(SwarmRecord, self._swarm_id)
@@ -124,6 +117,7 @@ class SwarmSupervisor(Actor):
             self._lengths(),
             self._writer,
             self._perform,
+            self._context.access,
         )
         extent = reader.extent(self._swarm_id)
         self._bounds = Bounds(
@@ -152,6 +146,7 @@ class SwarmSupervisor(Actor):
             self._feeds,
             self._bounds,
             self._cluster,
+            lambda at, node_id: self._machine.data.attempt_of(at, node_id) is not None,
         )
         self._requests = Requests(
             self,
@@ -163,12 +158,14 @@ class SwarmSupervisor(Actor):
             self._lines,
             self._bounds,
             self._feed,
-            self._has,
+            self._lacking,
         )
         self._parts = (self._writer, self._feeds.polls, self._exchange.polls)
         """Messages are passed to these first; the actor does not end while one is not idle."""
         self._rewound = self._unknown_backup()
         """To where the log went back, as far as this actor knows; "" if it did not."""
+        self._strange: set[str] = set()
+        """Nodes that have reported on instances that they were never given."""
         self._timer: Timer | None = None  # type: ignore[type-arg]
         self._used_at = self.clock.now()
         self._cluster.tell(
@@ -180,6 +177,7 @@ class SwarmSupervisor(Actor):
                     for node_id, assignments in self._machine.desired().items()
                 },
                 dict(self._machine.data.applied),
+                frozenset(self._machine.data.given),
             )
         )
         self._take_snapshot()
@@ -228,11 +226,17 @@ class SwarmSupervisor(Actor):
         return restored.backup if data.last <= restored.made_at else ""
 
     def _went_back(self, node_id: str, upto: int) -> None:
-        """The database is older than what this node was told is stored."""
+        """The database is older than what this node was told is stored.
+
+        Of a node that was never given anything here, nothing can be missed, whatever it says.
+        """
         held = self._machine.applied(node_id)
         if upto <= held or self._machine.state.final:
             return
         self._lines.went_back()
+        if node_id not in self._machine.data.given:
+            self._feed(Rewound(self._machine.data.backup, {node_id: upto}))
+            return
         if self._context.restored is None or self._rewound != self._context.restored.backup:
             self.log.error(
                 "the manager's database is older than what it told its nodes: %s has been told "
@@ -262,21 +266,10 @@ class SwarmSupervisor(Actor):
                 self._journal(node_id, batch)
             case FromNode(LogBatch() as batch, node_id):
                 self._lines.take(node_id, batch)
-            case FromNode(ReadGlobal(tag=tag)):
-                value, version = self._machine.global_value(tag)
-                return GlobalValue(value, version)
-            case FromNode(ListGlobals()):
-                return Tags(self._machine.global_tags())
-            case FromNode(SelectResults(tag=tag, iteration=iteration, after=after)):
-                return queries.select_results(self._machine, tag, iteration, after)
-            case FromNode(read) if isinstance(read, ExchangeRead):
-                self._exchange.open(read, self.defer())
-            case FromNode(CheckNext(alias=alias)):
-                exchange_queries.check_next(self._machine, alias)
-                return Ok()
-            case CheckPeer(instance, node_id, alias):
-                exchange_queries.check_peer(self._machine, instance, node_id, alias)
-                return ResolvedPeer(node_id, alias)
+            case FromNode(read, node_id) if isinstance(read, ExchangeRead):
+                self._exchange.open(read, node_id, self.defer())
+            case FromNode(read) if isinstance(read, NodeRead):
+                return node_reads.answer(self._machine, read, message)
             case FromUser():
                 return self._requests.answer(message)
             case NodeGone(node_id, reason):
@@ -421,8 +414,10 @@ class SwarmSupervisor(Actor):
 
     def _spare(self, blobs: tuple[BlobRef, ...]) -> None:
         """Keeps them for a while, so that those who were just told of them can fetch them."""
-        for blob in blobs:
-            self._context.holds(blob.digest)
+        digests = [blob.digest for blob in blobs]
+        for digest in digests:
+            self._context.holds(digest)
+        self._context.access.released(self._cluster_id, self._swarm_id, digests)
         self.notify(BLOBS, SweepLater(blobs))
 
     def _set_timer(self) -> None:
@@ -437,26 +432,35 @@ class SwarmSupervisor(Actor):
     # Messages of nodes.
 
     def _journal(self, node_id: str, batch: JournalBatch) -> None:
-        """Takes the entries up to the first that names a missing blob.
+        """Takes the entries up to the first that names a missing blob, without those that mean
+        nothing.
 
         Entries that were applied before are skipped: their blobs may have been released since.
         """
         known = max(0, self._machine.applied(node_id) + 1 - batch.first)
-        fresh = batch.entries[known:]
-        entries = fresh
+        reader = journal.Reader(self._machine.data, node_id)
+        who = Principal(Kind.NODE, "", node_id, cluster_id=self._cluster_id)
+        entries: list[Entry] = []
         missing: list[BlobRef] = []
-        for position, entry in enumerate(fresh):
-            lacking = [blob for blob in references.of_entry(entry) if not self._has(blob)]
-            if lacking and not missing:
-                entries = fresh[:position]
-            missing += lacking
+        for entry in batch.entries[known:]:
+            says = reader.says(entry)
+            if says:
+                missing += self._lacking(references.of_entry(entry), who)
+            if missing:
+                continue
+            entries.append(entry if says else Passed(1))
         first = batch.first + min(known, len(batch.entries))
         if self._machine.data.full:  # what is left of it is acknowledged, and not kept
             ack = JournalAck(self._swarm_id, batch.first + len(batch.entries) - 1)
             self._order(Orders(self._swarm_id, messages=((node_id, ack),)), [])
             return
+        strange = reader.strange and node_id not in self._strange
+        if strange:
+            self._strange.add(node_id)
+            self.log.warning("%s", sentences.strange(node_id))
         viable = self._bounds.viable(entries)
-        self._feed(EntriesReceived(node_id, first, viable.entries), missing=tuple(missing))
+        event = EntriesReceived(node_id, first, viable.entries, strange)
+        self._feed(event, missing=tuple(missing))
         for quota, breach in viable.left_out.items():
             if quota not in self._bounds.told:
                 self._bounds.told.add(quota)
@@ -464,8 +468,11 @@ class SwarmSupervisor(Actor):
         if viable.fatal is not None:
             self._feed(QuotaReached(viable.fatal.sentence, fatal=True))
 
-    def _has(self, blob: BlobRef) -> bool:
-        return blob.digest in self._commits.blobs or self._context.holds(blob.digest)
+    def _lacking(self, blobs: Iterable[BlobRef], who: Principal) -> list[BlobRef]:
+        """Those that are not here, or not known to be the sender's to name."""
+        fresh = [blob for blob in blobs if blob.digest not in self._commits.blobs]
+        there = self._context.may_name(who, fresh) if fresh else ()
+        return [blob for blob in fresh if blob.digest not in there]
 
     def _situation(self) -> Situation:
         shown = self._commits.shown

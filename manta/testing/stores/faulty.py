@@ -39,8 +39,8 @@ class FaultyStore:
         self.get, self.all, self.count = store.get, store.all, store.count
         self.snapshot = store.snapshot
         self.events, self.logs, self.log_ends = store.events, store.logs, store.log_ends
-        self.unreferenced, self.references = store.unreferenced, store.references
-        self.extent = store.extent
+        self.unreferenced, self.named = store.unreferenced, store.named
+        self.references, self.extent = store.references, store.extent
         self.purge, self.tidy, self.close = store.purge, store.tidy, store.close
 
     def probe(self) -> None:

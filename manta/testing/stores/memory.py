@@ -35,7 +35,8 @@ class _State:
     events: dict[str, list[bytes]] = field(default_factory=dict)
     lines: dict[str, dict[tuple[str, int], StoredLine]] = field(default_factory=dict)
     snapshots: dict[str, StoredSnapshot] = field(default_factory=dict)
-    references: dict[str, set[str]] = field(default_factory=dict)
+    references: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By holder and digest: the scope."""
     skipped: dict[str, dict[str, int]] = field(default_factory=dict)
     """By swarm and node: the last line that was skipped."""
     position: int = 0
@@ -48,7 +49,7 @@ class _State:
         state.snapshots = dict(self.snapshots)
         state.lines = {swarm_id: dict(lines) for swarm_id, lines in self.lines.items()}
         state.skipped = {swarm_id: dict(nodes) for swarm_id, nodes in self.skipped.items()}
-        state.references = {holder: set(held) for holder, held in self.references.items()}
+        state.references = {holder: dict(held) for holder, held in self.references.items()}
         return state
 
 
@@ -116,6 +117,20 @@ class MemoryStore:
     def unreferenced(self, digests: Iterable[str]) -> set[str]:
         return set(digests).difference(*self._state.references.values())
 
+    def named(
+        self, digests: Iterable[str], *, holders: Iterable[str] = (), scopes: Iterable[str] = ()
+    ) -> set[str]:
+        by, within = set(holders), set(filter(None, scopes))
+        held = self._state.references.items()
+        return {
+            digest
+            for digest in digests
+            if any(
+                digest in names and (holder in by or names[digest] in within)
+                for holder, names in held
+            )
+        }
+
     def close(self) -> None:
         """Nothing to do; it can still be read."""
 
@@ -145,10 +160,12 @@ def _apply(state: _State, write: Write) -> None:
                     lines[node_id, number] = StoredLine(state.position, node_id, body)
         case SkipLogs(swarm_id, node_id, upto):
             state.skipped.setdefault(swarm_id, {})[node_id] = upto
-        case Reference(holder, digests):
-            state.references.setdefault(holder, set()).update(digests)
+        case Reference(holder, digests, scope):
+            needed = state.references.get(holder, {})
+            state.references[holder] = {**dict.fromkeys(digests, scope), **needed}
         case Release(holder, digests):
-            state.references.get(holder, set()).difference_update(digests)
+            for digest in digests:
+                state.references.get(holder, {}).pop(digest, None)
         case RemoveSwarm(swarm_id):
             state.records.get(SwarmRecord, {}).pop(swarm_id, None)
             state.skipped.pop(swarm_id, None)

@@ -212,9 +212,12 @@ def everything_of_clusters_and_swarms(shell: Shell) -> None:
     shell("node show", "n1")
 
     (shell.folder / "worker.py").write_text("def main():\n    pass\n")
-    for row in ("module push", "module list", "module show", "module rm"):
-        name = {"module push": ["worker.py"], "module list": []}.get(row, ["worker"])
-        shell(row, *name)
+    shell("module push", "worker.py")
+    shell("module list")
+    for row in ("module share", "module unshare"):
+        shell(row, "worker", "--cluster", "lab")
+    for row in ("module show", "module rm"):
+        shell(row, "worker")
     project = shell("new", "project")
     assert project["files"]
     (shell.folder / "swarm.py").write_text(SWARM)

@@ -291,7 +291,7 @@ def a_token_that_has_served(place: Place) -> str:
     return [place.joining(name, {"secured_token": token, "id": "random"}) for name in "ab"][1]
 
 
-@says("is taken by the node")
+@says("is taken by another node")
 def an_alias_of_another_node(place: Place) -> str:
     token = place.api.create_node_token(CLUSTER)
     return place.joining("twin", {"secured_token": token, "id": "random", "alias": "node-1"})

@@ -16,6 +16,7 @@ from manta.manager.cluster.lease import Leases
 from manta.manager.service import Manager, Settings
 from manta.manager.store.interface import Store
 from manta.protocol.clusters import ClusterInfo, ListClusters
+from manta.protocol.values import BlobRef
 from manta.testing.manager import Client, FakeNode, Script, finish
 from manta.transports.security.keys import KeyPair
 
@@ -70,6 +71,13 @@ class Bench:
 
     def client(self, keys: KeyPair | None = None, at: str = "") -> Client:
         return self.undo.enter_context(Client(at or self.users_at, self.key, keys=keys))
+
+    def pushed(self, node: FakeNode, data: bytes) -> BlobRef:
+        """A blob that is here as if the node had pushed it."""
+        context = self.manager.context
+        ref = BlobRef(context.depot.put(data), len(data))
+        context.access.lend(context.principals.of(node.keys.public), ref.digest)
+        return ref
 
     def node(self, number: int = 1, script: Script = finish, **options) -> FakeNode:
         options.setdefault("keys", self.node_keys[number - 1])

@@ -51,7 +51,7 @@ TABLES = {
     "snapshots": ("swarm_id", "number", "body", "checksum"),
     "snapshot_pages": ("swarm_id", "name", "body", "checksum"),
     "log_lines": ("position", "swarm_id", "node_id", "number", "body"),
-    "blob_references": ("digest", "holder"),
+    "blob_references": ("digest", "holder", "scope"),
     "removed_swarms": ("swarm_id",),
     "skipped_lines": ("swarm_id", "node_id", "number"),
 }
@@ -118,7 +118,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
         admin.ask(SetQuota("clusters", 99, role="viewer"))
         bench.stop()
         with closing(sqlite3.connect(bench.home / "manta.db", isolation_level=None)) as store:
-            store.execute("INSERT INTO blob_references VALUES (?, ?)", ("ab" * 32, runs))
+            store.execute("INSERT INTO blob_references VALUES (?, ?, '')", ("ab" * 32, runs))
             store.execute("INSERT INTO removed_swarms VALUES (?)", ("removed",))
             store.execute("INSERT INTO skipped_lines VALUES (?, ?, ?)", (over, node.node_id, 1))
             spare = ("node-2", "node-3", "node-4")

@@ -9,7 +9,7 @@ import time
 import msgspec
 import pytest
 
-from manta.actors import ActorDead
+from manta.actors import ActorDead, Refused
 from manta.manager import blobs
 from manta.manager.cluster import nodes as cluster_nodes
 from manta.manager.messages import Sweep
@@ -164,8 +164,10 @@ def test_the_actor_of_a_swarm_that_is_over_ends_and_comes_back(
     assert admin.ask(GetSwarm(swarm_id)) == info
     assert not ended()
     wait_until(ended)
-    assert node.ask(ReadGlobal(swarm_id, "none")).value is None
-    wait_until(ended)
+    # It runs nowhere any more, and is not started to say so.
+    with pytest.raises(Refused, match="runs nothing of a swarm"):
+        node.ask(ReadGlobal(swarm_id, "none"))
+    assert ended()
     # What a node sends late is taken down and acknowledged.
     at = node.ran[0]
     node.say(swarm_id, MetricsLogged(at, {"late": 1.0}, None, 0.0))
@@ -214,7 +216,7 @@ def test_what_an_iteration_leaves_goes_soon_and_not_with_much_beside_it(
     wait_until(lambda: bool(node.ran))
     at = node.ran[0]
     values = [f"{number}".encode() * 1000 for number in range(6)]
-    refs = [BlobRef(depot.put(value), len(value)) for value in values]
+    refs = [bench.pushed(node, value) for value in values]
     told = [GlobalWritten(at, "model", ref) for ref in refs]
     node.say(swarm_id, *told, TaskEnded(at, "FINISHED", 0.0))
     # Five were replaced: those beyond the bound go, the others have a minute.
@@ -264,7 +266,7 @@ def test_blobs_of_deleted_results_go_and_are_not_asked_for_again(
     wait_until(lambda: node.acknowledged.get(swarm_id) == 1)
     at = node.ran[0]
     data = {name: name.encode() * 1000 for name in ("gone", "kept", "said")}
-    refs = {name: BlobRef(depot.put(content), len(content)) for name, content in data.items()}
+    refs = {name: bench.pushed(node, content) for name, content in data.items()}
 
     def left() -> set[str]:
         for ref in refs.values():
@@ -315,7 +317,7 @@ def test_the_blob_of_an_overwritten_global_goes_by_itself(
     swarm_id = deploy(admin, msgspec.structs.replace(one_task(), max_iteration=2))
     wait_until(lambda: node.ran)
     at = node.ran[0]
-    old, new = (BlobRef(depot.put(text * 1000), 3000) for text in (b"old", b"new"))
+    old, new = (bench.pushed(node, text * 1000) for text in (b"old", b"new"))
     node.say(swarm_id, GlobalWritten(at, "model", old), GlobalWritten(at, "model", new))
     wait_until(lambda: node.acknowledged.get(swarm_id) == 3)
     os.utime(depot.path(old.digest), (0, 0))

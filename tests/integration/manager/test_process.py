@@ -43,6 +43,7 @@ from manta.protocol.user import (
 )
 from manta.protocol.values import BlobRef, Inline
 from manta.testing.manager import Client, FakeNode, wait_until
+from manta.transports.blobs.digests import digest_of
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.security.keys import KeyPair
 from tests.support.ports import free_ports
@@ -282,7 +283,8 @@ def test_killed_again_and_again_in_mid_swarm_it_loses_nothing(tmp_path: Path) ->
     admin_keys, *node_keys = (KeyPair.generate() for _ in range(4))
     bootstrap = tmp_path / "bootstrap.json"
     nodes = [
-        {"alias": f"node-{number}", "key": keys.public} for number, keys in enumerate(node_keys, 1)
+        {"alias": f"node-{number}", "id": f"n{number}", "key": keys.public}
+        for number, keys in enumerate(node_keys, 1)
     ]
     content = {"admin": {"email": "a@b", "key": admin_keys.public}, "cluster": {"name": "lab"}}
     bootstrap.write_text(json.dumps({**content, "nodes": nodes}))
@@ -300,7 +302,9 @@ def test_killed_again_and_again_in_mid_swarm_it_loses_nothing(tmp_path: Path) ->
             at = assignment.instance
             if at.alias == "aggregator":
                 model = f"model {at.iteration}".encode() * 10_000
-                entries.insert(1, GlobalWritten(at, "model", BlobRef(depot.put(model), len(model))))
+                ref = BlobRef(digest_of(model), len(model))
+                running[int(assignment.node_id[-1]) - 1].blobs[ref.digest] = model
+                entries.insert(1, GlobalWritten(at, "model", ref))
             return entries
 
         running = [

@@ -48,7 +48,7 @@ def test_what_was_damaged_keeps_nothing_else_from_being_restored(
     home = Home(bench.home)
     with closing(sqlite3.connect(home.database, isolation_level=None)) as store:
         store.execute("INSERT INTO users VALUES ('eve', ?)", (b"\xff",))
-        store.execute("INSERT INTO blob_references VALUES (?, 'x')", (b"\x00\xff",))
+        store.execute("INSERT INTO blob_references VALUES (?, 'x', '')", (b"\x00\xff",))
     home.settings_file.write_text("{")
     backup.backup(home, tmp_path / "file")
     place = Home(tmp_path / "restored")

@@ -269,7 +269,7 @@ def test_what_names_a_missing_blob_is_not_acknowledged(admin: Client, bench, nod
     )
     wait_until(lambda: JournalAck(swarm_id, 2, (blob,)) in node.heard)
     assert admin.ask(FindMissingBlobs((blob,))).blobs == (blob,)
-    bench.manager.context.depot.put(data)
+    assert bench.pushed(node, data) == blob
     assert admin.ask(FindMissingBlobs((blob,))).blobs == ()
     node.tell(JournalBatch(swarm_id, 3, tuple(node.journal[swarm_id][2:])))
     wait_until(lambda: node.acknowledged[swarm_id] == 4)
@@ -351,6 +351,7 @@ def test_globals_are_set_by_users_too(admin: Client, nodes) -> None:
     swarm_id = deploy(admin, round_trip())
     admin.ask(SetGlobal(swarm_id, "rate", Inline(b"1")))
     assert admin.ask(SelectGlobal(swarm_id, "rate")).value == Inline(b"1")
+    wait_until(lambda: node.ran)
     assert node.ask(ReadGlobal(swarm_id, "rate")).value == Inline(b"1")
     no = admin.refusal(SetGlobal(swarm_id, "big", BlobRef("1" * 64, 5)))
     assert no.code == Code.BLOB_MISSING

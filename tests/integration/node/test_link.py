@@ -28,6 +28,7 @@ from manta.protocol.tree import ReadTree
 from manta.protocol.values import BlobRef, Inline
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
+from manta.transports.bulk.options import Verdict
 from manta.transports.codec.values import encode
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
@@ -82,7 +83,7 @@ class Manager:
         bulk = CurveBulk(keys, self.depot)
         undo.callback(bulk.close)
         self.admission = admission = Admission(guests=True)
-        self.bulk = bulk.listen("tcp://127.0.0.1:0", admission, lambda *_: True)
+        self.bulk = bulk.listen("tcp://127.0.0.1:0", admission, lambda *_: Verdict.GRANTED)
         started = threading.Event()
         manager = self
 

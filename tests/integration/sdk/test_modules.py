@@ -283,6 +283,12 @@ def test_what_each_role_may(api: UserAPI, cluster: LocalCluster) -> None:
             people[role] = UserAPI.over(Session(target, KeyPair.generate()))
             people[role].connection.sign_in(SignIn(f"{role}@lab", PASSWORD))
         for role in ("viewer", "operator", "researcher"):
+            with pytest.raises(errors.NotFound, match="no module 'shared'"):
+                people[role].get_module("shared")
+            assert people[role].list_modules() == []
+        shared = api.share_module(sent, CLUSTER)
+        assert [one.cluster_name for one in shared.shared] == [CLUSTER]
+        for role in ("viewer", "operator", "researcher"):
             assert people[role].get_module("shared").id == sent.id
             with pytest.raises(errors.Forbidden):
                 people[role].remove_module("shared")
@@ -299,6 +305,12 @@ def test_what_each_role_may(api: UserAPI, cluster: LocalCluster) -> None:
         assert said(researcher, "shared") == ["mine"]
         assert said(api, "shared") == ["shared"]
         researcher.remove_module(mine)
+        # The swarms that were sent with it keep it.
+        assert api.unshare_module("shared", CLUSTER, ">=1").shared == ()
+        for name in ("shared", sent):
+            with pytest.raises(errors.NotFound, match="There is no module"):
+                researcher.get_module(name)
+        api.remove_module(sent)
     finally:
         for person in people.values():
             person.close()

@@ -19,7 +19,7 @@ from manta.transports.blobs.digests import digest_of
 from manta.transports.blobs.file_depot import FileDepot
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
-from manta.transports.bulk.options import BulkOptions
+from manta.transports.bulk.options import BulkOptions, Verdict
 from manta.transports.errors import (
     AddressInUse,
     BlobCorrupt,
@@ -49,7 +49,7 @@ class Side:
         self.admission = Admission()
         self.address = ""
 
-    def listen(self, authorize=lambda *_: True, address=HERE):
+    def listen(self, authorize=lambda *_: Verdict.GRANTED, address=HERE):
         self.address = self.bulk.listen(address, self.admission, authorize)
         return self
 
@@ -120,7 +120,7 @@ def test_what_is_missing_is_told_at_once(sides):
     far, near = sides().listen(), sides()
     peer = near.dial(far)
     start = time.monotonic()
-    with pytest.raises(BlobMissing, match="aaaaaaaaaaaa is not in"):
+    with pytest.raises(BlobMissing, match="aaaaaaaaaaaa is not here"):
         peer.fetch("a" * 64, 10, timeout=60).result(10)
     with pytest.raises(BlobMissing):
         peer.push("a" * 64, 10, timeout=60).result(10)
@@ -141,7 +141,8 @@ def test_a_corrupt_source(sides):
 
 def test_who_may_do_what_is_asked(sides):
     near = sides()
-    far = sides().listen(lambda key, operation, *_: (key, operation) == (near.keys.public, "fetch"))
+    verdicts = {(near.keys.public, "fetch"): Verdict.GRANTED}
+    far = sides().listen(lambda key, what, *_: verdicts.get((key, what), Verdict.REFUSED))
     peer = near.dial(far)
     with pytest.raises(BlobRefused, match="may not push"):
         peer.push(near.depot.put(b"a"), 1, timeout=30).result(30)
@@ -214,12 +215,12 @@ def test_a_server_that_comes_late_is_found(sides):
 def test_a_taken_port_and_a_bad_address(sides):
     far, near = sides().listen(), sides()
     with pytest.raises(AddressInUse):
-        near.bulk.listen(far.address, Admission(), lambda *_: True)
+        near.bulk.listen(far.address, Admission(), lambda *_: Verdict.GRANTED)
     with pytest.raises(LocalTransportError, match="not an address"):
         near.bulk.dial("nowhere", far.keys.public)
     with pytest.raises(LocalTransportError, match="not a CURVE key"):
         near.bulk.dial(far.address, "short")
-    assert near.bulk.listen(HERE, Admission(), lambda *_: True)  # after a failure
+    assert near.bulk.listen(HERE, Admission(), lambda *_: Verdict.GRANTED)  # after a failure
 
 
 def test_a_listener_that_was_inherited(sides):
@@ -227,7 +228,7 @@ def test_a_listener_that_was_inherited(sides):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
         far.address = far.bulk.listen(
-            address, far.admission, lambda *_: True, fd=listening.fileno()
+            address, far.admission, lambda *_: Verdict.GRANTED, fd=listening.fileno()
         )
         near.dial(far).push(near.depot.put(b"x"), 1, timeout=10).result(10)
     assert far.holds(b"x")

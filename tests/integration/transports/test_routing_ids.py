@@ -17,7 +17,7 @@ from manta.testing.transports import RecordingHandler, echo
 from manta.transports import frames
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
-from manta.transports.bulk.options import BulkOptions
+from manta.transports.bulk.options import BulkOptions, Verdict
 from manta.transports.bulk.wire import Cancel, pack
 from manta.transports.frames import Bye, Hello, Kind, Limits
 from manta.transports.security import zap
@@ -198,7 +198,7 @@ def bulk():
     keys, admission = KeyPair.generate(), Admission()
     depot = MemoryDepot(1_000_000)
     made = CurveBulk(keys, depot, options=BulkOptions(first=0.5))
-    address = made.listen("tcp://127.0.0.1:0", admission, lambda *_: True)
+    address = made.listen("tcp://127.0.0.1:0", admission, lambda *_: Verdict.GRANTED)
 
     def client(**options):
         known = KeyPair.generate()

@@ -14,6 +14,7 @@ from manta.testing.transports import RecordingHandler
 from manta.transports.addresses import split_address
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
+from manta.transports.bulk.options import Verdict
 from manta.transports.errors import AddressInUse, LocalTransportError
 from manta.transports.security.admission import Admission
 from manta.transports.security.keys import KeyPair
@@ -72,7 +73,9 @@ def sockets_in_use(harness):
     yield listener.socket, link._dealer.socket
     keys, depot = KeyPair.generate(), MemoryDepot(1_000_000)
     with closing(depot), closing(CurveBulk(keys, depot)) as bulk:
-        address = bulk.listen("tcp://127.0.0.1:0", Admission([keys.public]), lambda *_: True)
+        address = bulk.listen(
+            "tcp://127.0.0.1:0", Admission([keys.public]), lambda *_: Verdict.GRANTED
+        )
         peer = bulk.dial(address, keys.public)
         peer.push(depot.put(b"word"), 4, timeout=20).result(20)
         yield bulk._listeners[0]._socket, peer._connection._socket

@@ -17,7 +17,7 @@ from manta.testing.transports import RecordingHandler, ZmqHarness, echo
 from manta.transports import frames
 from manta.transports.blobs.memory_depot import MemoryDepot
 from manta.transports.bulk.curve import CurveBulk
-from manta.transports.bulk.options import BulkOptions
+from manta.transports.bulk.options import BulkOptions, Verdict
 from manta.transports.bulk.wire import Cancel, pack
 from manta.transports.errors import DownReason, RemoteProtocolError
 from manta.transports.frames import Hello, Kind, Limits
@@ -241,7 +241,9 @@ class Bulk:
         self.admission.allow(self.known.public)
         self.depot = MemoryDepot(10 * MIB)
         self.plane = CurveBulk(self.keys, self.depot, options=BulkOptions(**options))
-        self.address = self.plane.listen("tcp://127.0.0.1:0", self.admission, lambda *_: True)
+        self.address = self.plane.listen(
+            "tcp://127.0.0.1:0", self.admission, lambda *_: Verdict.GRANTED
+        )
 
     def attacker(self):
         client = CurveClient(self.address, self.keys.public, self.known).connect()

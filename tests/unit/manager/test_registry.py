@@ -3,18 +3,21 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
+from msgspec.structs import replace
 
 from manta.actors import Refused
 from manta.manager.auth.principals import Kind, Principal
-from manta.manager.gateway.registry import Registry
+from manta.manager.gateway.registry import Reader, Registry
 from manta.manager.store.records import ModuleRecord
 from manta.protocol.codes import Code
 from manta.protocol.spec import ModuleSpec
 from manta.protocol.values import BlobRef
 
-ADA = Principal(Kind.USER, "k1", "ada")
-BOB = Principal(Kind.USER, "k2", "bob")
-ADMIN = Principal(Kind.USER, "k3", "root", admin=True)
+LAB = frozenset({"lab"})
+ADA = Reader(Principal(Kind.USER, "k1", "ada"), LAB)
+BOB = Reader(Principal(Kind.USER, "k2", "bob"), LAB)
+EVE = Reader(Principal(Kind.USER, "k4", "eve"), frozenset({"elsewhere"}))
+ADMIN = Reader(Principal(Kind.USER, "k3", "root", admin=True))
 
 
 def spec(name: str = "worker", version: str | None = None, content: str = "a") -> ModuleSpec:
@@ -26,12 +29,14 @@ class Bench:
         self.registry = Registry()
         self._ids = count(1)
 
-    def send(self, what: ModuleSpec, who: Principal = ADA) -> ModuleRecord:
+    def send(
+        self, what: ModuleSpec, who: Reader = ADA, clusters: tuple[str, ...] = ("lab",)
+    ) -> ModuleRecord:
         held = self.registry.accept(what, who)
         at = float(next(self._ids))
         if isinstance(held, ModuleRecord):
             return held
-        record = ModuleRecord(f"{int(at):016x}", what, held, at, at)
+        record = ModuleRecord(f"{int(at):016x}", what, held, at, at, clusters)
         self.registry.put(record)
         return record
 
@@ -147,3 +152,64 @@ def test_one_changes_what_is_one_s_own_and_clear(bench: Bench) -> None:
 )
 def test_what_is_no_module(bench: Bench, wrong: ModuleSpec) -> None:
     assert bench.refused(bench.registry.accept, wrong, ADA).code == Code.INVALID
+
+
+def test_a_module_is_its_owner_s_until_it_is_shared(bench: Bench) -> None:
+    own = bench.send(spec(version="1.0.0"), ADA, ())
+    registry = bench.registry
+    for wanted in ("worker", own.id, own.id[:12], "aaaa"):
+        assert registry.get(wanted, None, ADA) is registry.get(wanted, None, ADMIN) is own
+        for ask in (registry.get, registry.own, registry.only):
+            refusal = bench.refused(ask, wanted, None, BOB)
+            nobody = bench.refused(ask, "none", None, BOB)
+            assert refusal.sentence.replace(wanted, "none") == nobody.sentence
+            assert (refusal.code, refusal.data) == (nobody.code, nobody.data)
+    assert bench.refused(registry.resolve, "worker", "9.0.0", BOB).data == {"nearest": None}
+    # His own of that name and version is another module.
+    assert bench.send(spec(version="1.0.0", content="b"), BOB, ()).owner_id == "bob"
+    registry.put(replace(own, clusters=("lab",)))
+    assert registry.get(own.id, None, BOB).id == own.id
+    assert bench.refused(registry.get, own.id, None, EVE).code == Code.UNKNOWN_MODULE
+    registry.put(replace(own, clusters=("elsewhere",)))
+    assert registry.resolve("worker", None, EVE).id == own.id
+
+
+def test_an_administrator_runs_a_private_module_of_others_only_where_no_other_is_meant(
+    bench: Bench,
+) -> None:
+    private = bench.send(spec(content="a"), BOB, ())
+    assert bench.registry.resolve("worker", None, ADMIN) is private
+    shared = bench.send(spec(content="b"), ADA)
+    assert bench.registry.resolve("worker", None, ADMIN) is shared
+    assert bench.send(spec(version="2.0.0", content="c"), ADMIN, ()).owner_id == "root"
+
+
+def test_the_versions_of_a_name_in_a_cluster_are_one_user_s(bench: Bench) -> None:
+    bench.send(spec(version="1.0.0"), ADA)
+    own = bench.send(spec(version="9.0.0", content="b"), EVE, ())
+    refusal = bench.refused(bench.registry.check_shareable, own, "lab")
+    assert refusal.code == Code.NAME_TAKEN
+    bench.registry.check_shareable(own, "elsewhere")
+    bench.registry.check_shareable(bench.send(spec(content="c"), EVE, ()), "lab")
+
+
+def test_a_package_is_for_who_sees_a_module_that_has_it(bench: Bench) -> None:
+    registry = bench.registry
+    first = bench.send(spec(content="a"), ADA, ())
+    twin = bench.send(spec("other", content="a"), BOB, ("lab",))
+    ada, eve = ADA.who, EVE.who
+
+    def shown(who: Principal, *clusters: str) -> bool:
+        return registry.shows_package("a" * 64, who, clusters)
+
+    assert shown(ada)
+    assert shown(eve, "elsewhere", "lab")
+    assert not shown(eve, "elsewhere")
+    registry.put(replace(twin, clusters=()))
+    assert not shown(eve, "lab")
+    assert shown(ada)
+    registry.put(replace(first, spec=spec(content="b")))
+    assert not shown(ada)
+    registry.pop(twin)
+    assert not shown(BOB.who)
+    assert not registry.shows_package("c" * 64, ada, ("lab",))

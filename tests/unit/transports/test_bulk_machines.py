@@ -11,7 +11,7 @@ import pytest
 from manta.transports.blobs.digests import digest_of
 from manta.transports.bulk.client import BulkClient, Request
 from manta.transports.bulk.flow import RequestTimer
-from manta.transports.bulk.options import BulkOptions
+from manta.transports.bulk.options import BulkOptions, Verdict
 from manta.transports.bulk.server import BulkServer
 from manta.transports.bulk.transfers import Statistics
 from manta.transports.bulk.wire import (
@@ -62,8 +62,9 @@ class DictDepot:
         return DictSource(self, self.blobs[digest])
 
     def sink(self, digest, size):
-        if digest in self.blobs:
-            return None
+        return None if digest in self.blobs else self.draft(digest, size)
+
+    def draft(self, digest, size):
         if size > self.room:
             raise BlobRefused("no room")
         self.open += 1
@@ -101,7 +102,7 @@ class DictSink:
 class World:
     """A client and a server, and a link that can be cut."""
 
-    def __init__(self, options=OPTIONS, authorize=lambda *_: True, seed=0) -> None:
+    def __init__(self, options=OPTIONS, authorize=lambda *_: Verdict.GRANTED, seed=0) -> None:
         self.now = 0.0
         self.options = options
         self.random = random.Random(seed)
@@ -113,12 +114,19 @@ class World:
         self.total, self.served = Statistics(), Statistics()
         self.admission = Admission([KEY])
         self.authorize = authorize
+        self.pushed: list[tuple[str, str]] = []
         self.client = BulkClient("tcp://far:1", self.near, self.to_server, options, self.total)
         self.start_server()
 
     def start_server(self):
         self.server = BulkServer(
-            self.far, self.admission, self.authorize, self.to_client, self.options, self.served
+            self.far,
+            self.admission,
+            self.authorize,
+            lambda key, digest: self.pushed.append((key, digest)),
+            self.to_client,
+            self.options,
+            self.served,
         )
 
     def to_server(self, frames):
@@ -245,7 +253,7 @@ def test_authorize_is_asked_for_each_transfer():
 
     def authorize(key, operation, digest, size):
         asked.append((key, operation, digest, size))
-        return operation == "fetch"
+        return Verdict.GRANTED if operation == "fetch" else Verdict.REFUSED
 
     world = World(authorize=authorize)
     world.connect()
@@ -256,6 +264,84 @@ def test_authorize_is_asked_for_each_transfer():
         pushed.result(0)
     assert fetched.result(0) is None
     assert asked == [(KEY, "push", digest_of(b"a"), 1), (KEY, "fetch", digest_of(b"b"), 1)]
+
+
+def test_what_a_peer_may_not_fetch_is_as_what_is_not_here():
+    world = World(authorize=lambda *_: Verdict.REFUSED)
+    world.connect()
+    here, nowhere = world.far.put(b"secret"), digest_of(b"none")
+    refusals = [world.request("fetch", digest, 6) for digest in (here, nowhere)]
+    refusals.append(world.request("fetch", here, 7))
+    world.run()
+    said = {str(one.exception(0)).replace(nowhere[:12], here[:12]) for one in refusals}
+    assert said == {f"the blob {here[:12]} is not here"}
+    assert {type(one.exception(0)) for one in refusals} == {BlobMissing}
+    granted = World()
+    granted.connect()
+    missing = granted.request("fetch", nowhere, 6)
+    granted.run()
+    assert str(missing.exception(0)) == f"the blob {nowhere[:12]} is not here"
+
+
+def test_who_may_not_know_that_a_blob_is_here_sends_all_of_it():
+    world = World(authorize=lambda *_: Verdict.UNPROVEN)
+    world.connect()
+    blob = bytes(5000)
+    digest = world.far.put(blob)
+    forged = digest_of(b"known, not had")
+    world.far.blobs[forged] = b"known, not had"
+    world.near.blobs[forged] = b"something else"
+    pushed = world.request("push", world.near.put(blob), 5000)
+    guessed = world.request("push", forged, 14)
+    world.run()
+    assert pushed.result(0) is None
+    assert world.served.received >= 5000
+    assert isinstance(guessed.exception(0), BlobCorrupt)
+    assert world.pushed == [(KEY, digest)]
+    assert world.far.blobs == {digest: blob, forged: b"known, not had"}
+    # Nor does it learn of it by a size that no depot has room for.
+    world.far.room = 4999
+    huge = [world.request("push", one, 5000) for one in (digest, digest_of(b"none"))]
+    world.near.blobs[digest_of(b"none")] = blob
+    world.run()
+    assert all(isinstance(one.exception(0), BulkError) for one in huge)
+
+
+def test_who_may_know_of_a_blob_need_not_send_it():
+    world = World()
+    world.connect()
+    world.far.put(bytes(5000))
+    pushed = world.request("push", world.near.put(bytes(5000)), 5000)
+    world.run()
+    assert pushed.result(0) is None
+    assert world.served.received == 0
+
+
+def test_another_s_push_does_not_prove_one_s_own():
+    verdicts = {"other": Verdict.UNPROVEN, KEY: Verdict.UNPROVEN}
+    world = World(authorize=lambda key, *_: verdicts[key])
+    world.admission.allow("other")
+    world.connect()
+    blob = bytes(5000)
+    other = OpenPush(b"2" * 16, digest_of(blob), len(blob))
+    world.server.received(b"elsewhere", "other", other, None, world.now)
+    assert world.request("push", world.near.put(blob), len(blob)) is not None
+    world.run()
+    assert world.pushed == [(KEY, digest_of(blob))]
+    assert world.server.busy  # the other one has yet to send it
+    world.server.drop("other")
+
+
+def test_what_is_not_decided_yet_is_asked_again():
+    verdicts = [Verdict.LATER, Verdict.LATER, Verdict.GRANTED]
+    world = World(authorize=lambda *_: verdicts.pop(0))
+    world.connect()
+    fetched = world.request("fetch", world.far.put(b"a"), 1)
+    world.run()
+    assert not fetched.done()
+    world.advance(20)
+    assert fetched.result(0) is None
+    assert verdicts == []
 
 
 def test_an_error_in_authorize_refuses(caplog):

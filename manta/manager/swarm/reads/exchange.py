@@ -21,6 +21,7 @@ from manta.manager.swarm.state import Phase, SwarmData, TaskRun
 from manta.protocol.base import Instance
 from manta.protocol.codes import Code
 from manta.protocol.exchange import (
+    CheckNext,
     Checkpoint,
     Contribution,
     Exchanged,
@@ -33,6 +34,7 @@ from manta.protocol.exchange import (
     ReadLock,
     ReadMessage,
     ReadPeers,
+    ResolvePeer,
 )
 from manta.protocol.names import meant
 from manta.protocol.pages import fitting
@@ -64,10 +66,7 @@ def answer(
     """What the waiting task is told as things stand; `nodes` are the cluster's. Raises Refused."""
     data, at = machine.data, read.instance
     if at not in data.live:
-        sentence = f"{at} was ended: it waits for nothing any more."
-        if isinstance(read, ReadPeers | ReadCheckpoint):
-            raise Refused(Code.WRONG_STATE, sentence)
-        return _never("SwarmStopped", sentence)
+        return nothing_for(read)
     match read:
         case ReadPeers():
             return PeerInstances(_peers(data, at))
@@ -84,6 +83,18 @@ def answer(
             return _lock(data, read)
         case _:
             assert_never(read)
+
+
+def ended(read: ExchangeRead | ResolvePeer | CheckNext) -> str:
+    """What is said of an attempt that is not live, or not the sender's."""
+    return f"{read.instance} was ended: it waits for nothing any more."
+
+
+def nothing_for(read: ExchangeRead) -> Exchanged:
+    """Answers who asks for such an attempt. Raises Refused."""
+    if isinstance(read, ReadPeers | ReadCheckpoint):
+        raise Refused(Code.WRONG_STATE, ended(read))
+    return _never("SwarmStopped", ended(read))
 
 
 def check_peer(machine: SwarmMachine, at: Instance, node_id: str, alias: str) -> None:

@@ -1,12 +1,16 @@
 """Stores a swarm's log lines, once each, and reads them by cursor.
 
 The machine knows nothing of them, since they decide nothing. Nodes number them apart from the
-journal. Reading takes milliseconds, so it is done on a worker.
+journal. Lines of instances that their node was never given are not stored; only where they are the
+last of a batch, a line without content keeps their number. Reading takes milliseconds, so it is
+done on a worker.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import msgspec
 
@@ -40,6 +44,8 @@ class Lines:
     feeds: Feeds
     bounds: Bounds
     cluster: Ref
+    was_given: Callable[[Instance, str], bool]
+    """Whether the instance, with its attempt, was ever assigned to the node of that id."""
 
     def __post_init__(self) -> None:
         self._stored = self.context.reader.log_ends(self.swarm_id)
@@ -69,7 +75,7 @@ class Lines:
         if not self.context.disk.takes_lines:
             return  # they wait on the node, which sends them again
         self._taken[node_id] = end
-        write = self._viable(node_id, last + 1, batch.lines[last + 1 - batch.first :])
+        fresh = batch.lines[last + 1 - batch.first :]
 
         def stored(error: StoreError | None) -> None:
             if error is None:  # else it is being tried again
@@ -78,24 +84,38 @@ class Lines:
                 self._acknowledge_stored(node_id)
                 self.feeds.polls.wake("logs")
 
-        self.writer.write(*write, then=stored, keep=True)
+        self.writer.write(*self._viable(node_id, last + 1, fresh), then=stored, keep=True)
 
-    def _viable(self, node_id: str, first: int, lines: tuple[LogLine, ...]) -> tuple[Write, ...]:
-        """What is stored of these lines: all, or nothing if the swarm has used up its quota."""
-        bodies = tuple(map(_encode, lines))
-        size = sum(map(len, bodies))
-        breach = self.bounds.lines_breach(len(bodies), size)
-        if breach is None:
-            self.bounds.lines += len(bodies)
+    def _viable(self, node_id: str, first: int, lines: tuple[LogLine, ...]) -> Iterator[Write]:
+        """What is stored of these lines, numbered from `first`: those that are the node's, or none
+        if the swarm has used up its quota."""
+        given = {at: self.was_given(at, node_id) for at in {line.instance for line in lines}}
+        numbered = [
+            (number, _encode(line))
+            for number, line in enumerate(lines, first)
+            if given[line.instance]
+        ]
+        size = sum(len(body) for _, body in numbered)
+        breach = self.bounds.lines_breach(len(numbered), size) if numbered else None
+        if breach is not None:
+            told = breach.quota in self.bounds.told
+            self.bounds.told.add(breach.quota)
+            number, line = next(
+                (n, one) for n, one in enumerate(lines, first) if given[one.instance]
+            )
+            sentence = f"{breach.sentence} What comes later is left out."
+            line = msgspec.structs.replace(line, stream="warning", text=sentence)
+            numbered = [] if told else [(number, _encode(line))]
+        else:
+            self.bounds.lines += len(numbered)
             self.bounds.line_bytes += size
-            return (AppendLogs(self.swarm_id, node_id, first, bodies),)
-        skip = SkipLogs(self.swarm_id, node_id, first + len(lines) - 1)
-        if breach.quota in self.bounds.told:
-            return (skip,)
-        self.bounds.told.add(breach.quota)
-        sentence = f"{breach.sentence} What comes later is left out."
-        told = msgspec.structs.replace(lines[0], stream="warning", text=sentence)
-        return AppendLogs(self.swarm_id, node_id, first, (_encode(told),)), skip
+        # In runs of numbers that follow each other: they grow as fast as the places in the list.
+        for _, run in groupby(enumerate(numbered), lambda one: one[1][0] - one[0]):
+            numbers, bodies = zip(*(one for _, one in run), strict=True)
+            yield AppendLogs(self.swarm_id, node_id, numbers[0], bodies)
+        last = first + len(lines) - 1
+        if not numbered or numbered[-1][0] < last:
+            yield SkipLogs(self.swarm_id, node_id, last)
 
     def _acknowledge_stored(self, node_id: str) -> None:
         ack = LogAck(self.swarm_id, self._stored.get(node_id, 0))
@@ -157,6 +177,7 @@ def _page(
     lines = (
         LogItem(line.node_id, aliases.get(line.node_id, line.node_id), _line(line, info.swarm_id))
         for line in shown
+        if line.body
     )
     items = tuple(
         item

@@ -16,9 +16,9 @@ from manta.manager.swarm.commits import Commits
 from manta.manager.swarm.exchange import Topic
 from manta.manager.swarm.machine import SwarmMachine
 from manta.manager.swarm.reads import queries
-from manta.manager.swarm.reads.exchange import answer as answer_read
 from manta.manager.swarm.reads.exchange import topic_of
 from manta.manager.swarm.reads.meetings import Nodes
+from manta.manager.swarm.reads.nodes import exchanged
 from manta.protocol.codes import Code
 from manta.protocol.exchange import Exchanged, ExchangeRead
 from manta.protocol.states import SwarmState
@@ -119,13 +119,15 @@ class ExchangePolls:
     commits: Commits
     nodes: Nodes
 
-    def open(self, read: ExchangeRead, reply: Reply) -> None:
+    def open(self, read: ExchangeRead, node_id: str, reply: Reply) -> None:
         wait = getattr(read, "wait", 0.0)
-        self.polls.open(topic_of(read), reply, wait, lambda last: self._try(read, reply, last))
+        self.polls.open(
+            topic_of(read), reply, wait, lambda last: self._try(read, node_id, reply, last)
+        )
 
-    def _try(self, read: ExchangeRead, reply: Reply, last: bool) -> bool:
+    def _try(self, read: ExchangeRead, node_id: str, reply: Reply, last: bool) -> bool:
         try:
-            answer = answer_read(self.machine, read, self.nodes)
+            answer = exchanged(self.machine, read, node_id, self.nodes)
         except Refused as refusal:
             reply.fail(refusal)
             return True

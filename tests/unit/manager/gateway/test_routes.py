@@ -48,6 +48,7 @@ READS = {
 DEPLOYS = {
     "SendModule",
     "UpdateModule",
+    "ShareModule",
     "RemoveModule",
     "CheckSwarm",
     "SendSwarm",

@@ -89,23 +89,30 @@ def test_a_blob_of_two_users_counts_for_both() -> None:
     assert (found.used(Quota.BLOBS, "ada"), found.used(Quota.BLOBS, "bob")) == (0, 1)
 
 
-def test_a_pushed_blob_counts_for_who_pushed_it_until_something_names_it() -> None:
+def test_a_pushed_blob_counts_for_all_who_pushed_it_until_something_names_it() -> None:
+    """Else one would learn from the own quota that another has it."""
     found = ledger()
     found.push("ada", "x", 7, 0.0)
     found.push("bob", "x", 7, 0.0)
     assert counts(found) == {"unnamed-blobs": 1, "unnamed-bytes": 7}
-    assert counts(found, "bob") == {}
+    assert counts(found, "bob") == {"unnamed-blobs": 1, "unnamed-bytes": 7}
     found.stored([swarm("s1", owner="bob"), Reference("s1", ("x",))])
     assert counts(found) == {}
     assert found.used(Quota.BLOB_BYTES, "bob") == 7
+    assert found.used(Quota.UNNAMED_BLOBS, "bob") == 0
 
 
 def test_what_never_came_is_forgotten_after_a_while() -> None:
     found = ledger()
     found.push("ada", "x", 7, 0.0)
     found.push("ada", "y", 1, 50.0)
-    assert found.coming(10.0, {"y"}.__contains__) == 0
+    assert found.coming(10.0, {"y"}, {"y"}.__contains__) == 0
     assert counts(found) == {"unnamed-blobs": 1, "unnamed-bytes": 1}
+    assert found.coming(60.0, {"y"}, {"y"}.__contains__) == 0
+    assert counts(found) == {"unnamed-blobs": 1, "unnamed-bytes": 1}
+    assert found.coming(60.0, {"z"}, {"y"}.__contains__) == 0  # another's, who names it
+    assert counts(found) == {}
+    found.push("ada", "y", 1, 50.0)
     found.gone(["y", "z"])
     assert counts(found) == {}
 
