@@ -11,6 +11,7 @@ from html import escape
 from typing import NamedTuple
 
 from manta.apis.task import Condition
+from manta.console.visible import visible, visible_lines
 
 MOST_TASKS = 100
 """A larger graph is shown as text, since its drawing would be unreadable."""
@@ -34,25 +35,31 @@ def graph(boxes: Sequence[Box], otherwise: str) -> str:
 
 
 def titled(title: str, drawing: str, notes: Sequence[str]) -> str:
-    lines = "".join(f"<div>{escape(note)}</div>" for note in notes)
-    return f"<div><div><b>{escape(title)}</b></div>{drawing}{lines}</div>"
+    lines = "".join(f"<div>{_shown(note)}</div>" for note in notes)
+    return f"<div><div><b>{_shown(title)}</b></div>{drawing}{lines}</div>"
 
 
 def text(content: str) -> str:
-    return f"<pre>{escape(content)}</pre>"
+    lines = "\n".join(visible_lines(content))
+    return f"<pre>{escape(lines)}</pre>"
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], more: int) -> str:
     """Makes a table, and says how many `more` rows were left out."""
     if not rows:
-        return f"<div>{escape(title)}</div>"
+        return f"<div>{_shown(title)}</div>"
     lines = [_row("th", header), *(_row("td", row) for row in rows)]
     notes = [f"and {more} more"] if more else []
     return titled(title, f"<table>{''.join(lines)}</table>", notes)
 
 
+def _shown(content: object) -> str:
+    """Returns one line as HTML, with nothing in it that acts on what is around it."""
+    return escape(visible(str(content)))
+
+
 def _row(kind: str, cells: Iterable[object]) -> str:
-    return f"<tr>{''.join(f'<{kind}>{escape(str(cell))}</{kind}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<{kind}>{_shown(cell)}</{kind}>' for cell in cells)}</tr>"
 
 
 def _svg(boxes: Sequence[Box]) -> str:
@@ -90,13 +97,13 @@ def _box(box: Box, corner: tuple[int, int]) -> str:
     x, y = corner
     middle = x + _WIDTH // 2
     return (
-        f"<g><title>{escape(box.name)}: {escape(box.detail)}</title>"
+        f"<g><title>{_shown(box.name)}: {_shown(box.detail)}</title>"
         f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="6" '
         'fill="none" stroke="currentColor"/>'
         f'<text x="{middle}" y="{y + 19}" text-anchor="middle" font-weight="bold">'
-        f"{escape(_short(box.name))}</text>"
+        f"{_shown(_short(box.name))}</text>"
         f'<text x="{middle}" y="{y + 36}" text-anchor="middle" font-size="11">'
-        f"{escape(_short(box.detail, _LETTERS + 8))}</text></g>"
+        f"{_shown(_short(box.detail, _LETTERS + 8))}</text></g>"
     )
 
 

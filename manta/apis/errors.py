@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from manta.console.visible import visible_lines
 from manta.protocol.codes import Code
 
 
@@ -209,5 +210,9 @@ _BY_CODE: dict[str, type[RequestRefused]] = {
 
 
 def refusal(code: str, sentence: str, data: dict[str, Any]) -> RequestRefused:
-    """Returns the error for the manager's code; codes of newer managers give RequestRefused."""
-    return _BY_CODE.get(code, RequestRefused)(sentence, code, data)
+    """Returns the error for the manager's code; codes of newer managers give RequestRefused.
+
+    Python prints what an error says as it is: what others named in it is made harmless here.
+    """
+    words = "\n".join(visible_lines(sentence))
+    return _BY_CODE.get(code, RequestRefused)(words, code, data)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from manta.apis import checks, exports
 from manta.apis.errors import Ambiguous, InvalidArgument, MissingPackage, NotFound
+from manta.console.visible import visible
 from manta.protocol.names import file_name, meant
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class Results(Sequence[Result]):
         )
         nodes = len(self.node_ids)
         where = f"{_ranges(self.iterations)}, {nodes} node{'s' * (nodes != 1)}"
-        return f"<Results: {len(self)} of {shown}, {where}>"
+        return f"<Results: {len(self)} of {visible(shown)}, {where}>"
 
     def _repr_html_(self) -> str:
         """Shows the first rows as a table in notebooks."""

@@ -184,9 +184,10 @@ class LazyGroup(Group):
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
+        from manta.console.terminal import print_lines
         from manta.protocol.version import VERSION
 
-        click.echo(f"manta {VERSION}, Python {sys.version.split()[0]}")
+        print_lines(f"manta {VERSION}, Python {sys.version.split()[0]}")
         ctx.exit()
 
 

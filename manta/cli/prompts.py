@@ -9,6 +9,7 @@ import warnings
 import click
 
 from manta.console.exit_codes import Exit
+from manta.console.terminal import print_lines
 
 TRIES = 3
 """How often to ask again when nothing is typed."""
@@ -36,7 +37,7 @@ def secret(what: str, *, from_stdin: bool) -> str:
                 if typed := getpass.getpass(f"{what}: "):
                     return typed
     except EOFError:
-        click.echo(err=True)  # the cursor is behind the question
+        print_lines("", err=True)  # the cursor is behind the question
     except getpass.GetPassWarning:
         raise NotGiven(
             f"There is no terminal to ask for the {what.lower()}: pass it on standard input "

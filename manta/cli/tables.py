@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import click
-
 from manta.console import json_form, text
-from manta.console.terminal import Screen
+from manta.console.lines import Words, styled
+from manta.console.terminal import Screen, print_lines
+from manta.console.visible import visible
 
 Item = TypeVar("Item")
 
@@ -20,7 +20,7 @@ class Record(Protocol):
     def __getitem__(self, field: str, /) -> Any: ...
 
 
-Cell = Callable[[Any], str]
+Cell = Callable[[Any], Words]
 """Returns what a column shows of a record."""
 Columns = Mapping[str, Cell]
 
@@ -40,10 +40,10 @@ def emit(
         json_form.show(records)
         return
     if not records:
-        click.echo(nothing)
+        print_lines(nothing)
         return
     rows = [[cell(record) for cell in columns.values()] for record in records]
-    header = [click.style(name.upper(), bold=True) for name in columns]
+    header = [styled(name.upper(), bold=True) for name in columns]
     screen = Screen()
     names = list(columns)
     ids = [i for i, name in enumerate(names) if name == "id"]
@@ -51,7 +51,7 @@ def emit(
     screen.show(text.table(header, rows, room=screen.room, ids=ids, words=words))
 
 
-def emit_lines(items: Iterable[Item], line: Callable[[Item], str], *, as_json: bool) -> None:
+def emit_lines(items: Iterable[Item], line: Callable[[Item], Words], *, as_json: bool) -> None:
     """Prints a line per item as it arrives, or its JSON."""
     screen = Screen()
     for item in items:
@@ -61,7 +61,7 @@ def emit_lines(items: Iterable[Item], line: Callable[[Item], str], *, as_json: b
             screen.show([line(item)])
 
 
-def show_fields(record: Any, rows: Sequence[tuple[str, str]], *, as_json: bool) -> None:
+def show_fields(record: Any, rows: Sequence[tuple[str, Words]], *, as_json: bool) -> None:
     """Prints a line per field, or the record as JSON."""
     if as_json:
         json_form.show(record)
@@ -86,12 +86,12 @@ _STATES |= {"FAILED": "red", "LOST": "red", "DISCONNECTED": "red"}
 
 def state(name: str) -> Cell:
     """Makes a column that shows a state in its colour; states that wait are yellow."""
-    return lambda record: click.style(record[name], fg=_STATES.get(record[name], "yellow"))
+    return lambda record: styled(record[name], fg=_STATES.get(record[name], "yellow"))
 
 
 def ident(name: str) -> Cell:
     """Makes a dimmed column of ids."""
-    return lambda record: click.style(record[name], dim=True)
+    return lambda record: styled(record[name], dim=True)
 
 
 def age(name: str) -> Cell:
@@ -104,7 +104,7 @@ def age(name: str) -> Cell:
 def brief(value: Any) -> str:
     """Shows a value in one line, whatever characters are in it."""
     if isinstance(value, str):
-        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in value)
+        return visible(value)
     if isinstance(value, int) and value.bit_length() > json_form.MOST_BITS:
         return f"an integer of {value.bit_length()} bits"
     if hasattr(value, "dtype") and hasattr(value, "shape") and value.shape:

@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -14,7 +14,8 @@ import click
 from manta.console import extras
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
-from manta.console.terminal import Screen, say_error
+from manta.console.lines import Words
+from manta.console.terminal import print_lines, say_error
 
 
 class ReaderGone(Exception):
@@ -92,14 +93,14 @@ def _is_utf8(text: str) -> bool:
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def say(record: Any, sentence: str, *, as_json: bool) -> None:
-    """What was done: a sentence, or what it was done to as JSON."""
+def say(record: Any, said: Words | Sequence[Words], *, as_json: bool) -> None:
+    """What was done: a sentence, or several lines, or what it was done to as JSON."""
     if as_json:
         from manta.console import json_form
 
         json_form.show(record)
     else:
-        Screen().show([sentence])
+        print_lines(*([said] if isinstance(said, Words) else said))
 
 
 def show_example(command: click.Command, example: str) -> None:
@@ -150,22 +151,23 @@ def _outcome(
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except click.ClickException as error:
-        error.show()
+        _say_how_to_use(error)
+        say_error(error.format_message())
         code = error.exit_code
     except click.Abort as error:
         if isinstance(error.__context__, EOFError):
-            click.echo(err=True)  # ends the line of the question
+            print_lines("", err=True)  # ends the line of the question
             say_error("The input ended before it was answered: see --help for the option.")
             code = Exit.USAGE
         else:
-            click.echo("Nothing was done.", err=True)
+            print_lines("Nothing was done.", err=True)
             code = Exit.INTERRUPTED
     except Interrupted as interrupted:
         interrupts.finish()
         interrupted.tell()
         code = interrupted.exit
     except KeyboardInterrupt:  # raised by the user's code
-        click.echo("Interrupted.", err=True)
+        print_lines("Interrupted.", err=True)
         code = Exit.INTERRUPTED
     except (ReaderGone, BrokenPipeError):
         _discard_output()
@@ -191,6 +193,14 @@ def _outcome(
     except Exception as error:
         code = tell(error)
     return code
+
+
+def _say_how_to_use(error: click.ClickException) -> None:
+    """What click itself says above a sentence about wrong arguments."""
+    if isinstance(error, click.UsageError) and (ctx := error.ctx) is not None:
+        names = ctx.command.get_help_option_names(ctx)
+        hint = [f"Try '{ctx.command_path} {max(names, key=len)}' for help."] if names else []
+        print_lines(*ctx.get_usage().split("\n"), *hint, "", err=True)
 
 
 def _no_text(error: UnicodeEncodeError) -> str | None:

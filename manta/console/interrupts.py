@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from manta.console.exit_codes import Exit
+from manta.console.terminal import print_lines
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REPEAT = 0.3
@@ -28,8 +29,8 @@ class Interrupted(BaseException):
 
     def tell(self, then: str = ".") -> None:
         """Say so on stderr, below the `^C` that a terminal has shown."""
-        newline = "\n" if self.exit is Exit.INTERRUPTED and sys.stderr.isatty() else ""
-        click.echo(f"{newline}{self}{then}", err=True)
+        above = [""] if self.exit is Exit.INTERRUPTED and sys.stderr.isatty() else []
+        print_lines(*above, f"{self}{then}", err=True)
 
 
 class Interrupts:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
 from manta.console import text
+from manta.console.lines import Line, Words, line, styled
 
 
 class Screen:
@@ -40,33 +41,42 @@ class Screen:
         """Columns that a table may take; None, without limit, when there is no terminal."""
         return self.columns if self.is_terminal else None
 
-    def show(self, lines: Sequence[str], live: Sequence[str] = ()) -> None:
+    def show(self, lines: Sequence[Words], live: Sequence[Words] = ()) -> None:
         """Print `lines`, which stay, then `live` lines, which replace the previous ones.
 
-        Whatever is in them, nothing but their colours changes the terminal.
+        Whatever is in a text, it takes one line and only its own: see `manta.console.lines`.
         """
         if self.quiet:
             return
         parts = []
         if self._drawn:
             parts.append(f"\x1b[{self._drawn}F\x1b[J")
-        parts += [self._plain(part) + "\n" for line in lines for part in line.split("\n")]
-        live = [text.printable(line.replace("\n", " ")) for line in live if self.is_terminal]
-        drawn = [text.clipped(line, self.columns - 1) for line in live]
-        parts += [self._plain(line) + "\n" for line in drawn]
+        drawn = [text.clipped(one, self.columns - 1) for one in live] if self.is_terminal else []
+        parts += [line(one).for_terminal(colour=self.colour) + "\n" for one in (*lines, *drawn)]
         self._drawn = len(drawn)
         if parts:
             self.stream.write("".join(parts))
             self.stream.flush()
 
-    def _plain(self, line: str) -> str:
-        line = text.printable(line)
-        return line if self.colour else click.unstyle(line)
+
+def print_lines(*lines: Words, err: bool = False) -> None:
+    Screen(sys.stderr if err else sys.stdout).show(lines)
 
 
 def say_note(sentence: str) -> None:
-    Screen(sys.stderr).show([click.style("Note: ", fg="yellow") + sentence])
+    _say(styled("Note: ", fg="yellow"), sentence)
 
 
 def say_error(sentence: str) -> None:
-    Screen(sys.stderr).show([click.style("Error: ", fg="red") + sentence])
+    _say(styled("Error: ", fg="red"), sentence)
+
+
+def _say(before: Line, sentence: str) -> None:
+    """Further lines of a sentence are indented, so that none looks like a sentence of its own."""
+    first, *more = sentence.split("\n")
+    print_lines(before + first, *(one and f"  {one}" for one in more), err=True)
+
+
+def confirm(question: Words, **options: Any) -> bool:
+    """Ask as click.confirm does."""
+    return click.confirm(str(line(question)), **options)

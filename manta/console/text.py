@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
-import textwrap
 import unicodedata
 from collections.abc import Sequence
 from itertools import zip_longest
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+from manta.console.lines import Line, Words, joined, line
 
 
 def seconds(duration: float) -> str:
@@ -63,53 +61,41 @@ def count(amount: int, noun: str) -> str:
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
 
 
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\^_]|\].*?(?:\x07|\x1b\\|$))")
-_RESET = "\x1b[0m"
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+def redrawn(words: str) -> str:
+    """Returns what is last to be seen of a line that was drawn again and again, as a progress bar
+    is: the text behind the last carriage return."""
+    return next((state for state in reversed(words.split("\r")) if state), "")
 
 
-def printable(line: str) -> str:
-    """One line of somebody else's as it may be shown after a prefix: of a line that was redrawn
-    the last state, colours, and nothing that moves the cursor or changes the terminal."""
-    if line.isprintable():
-        return line
-    states = [state for state in line.split("\r") if state]
-    line = states[-1] if states else ""
-    line = _ESCAPE.sub(lambda found: found[0] if _ANSI.fullmatch(found[0]) else "", line)
-    line = "".join(
-        part if _ANSI.fullmatch(part) else _CONTROL.sub("", part).expandtabs()
-        for part in re.split(f"({_ANSI.pattern})", line)
-    )
-    return f"{line}{_RESET}" if "\x1b" in line and not line.endswith(_RESET) else line
-
-
-def width(text: str) -> int:
+def width(words: Words) -> int:
     """Columns that a text takes on a terminal."""
-    text = _ANSI.sub("", text)
-    return len(text) if text.isascii() else sum(map(_columns, text))
+    shown = str(line(words))
+    return len(shown) if shown.isascii() else sum(map(_columns, shown))
 
 
 def _columns(character: str) -> int:
-    if unicodedata.combining(character) or unicodedata.category(character) == "Cf":
-        return 0
+    if unicodedata.category(character) in ("Mn", "Me") or "\u1160" <= character <= "\u11ff":
+        return 0  # drawn on the character before it
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def clipped(text: str, columns: int, mark: str = "…") -> str:
+def clipped(words: Words, columns: int, mark: str = "…") -> Line:
     """Cut text to a width, which includes the mark; colours are kept up to the cut."""
-    if width(text) <= columns:
-        return text
-    kept, room = [], max(0, columns - len(mark))
-    for piece in re.split(f"({_ANSI.pattern})", text):
-        if _ANSI.fullmatch(piece):
-            kept.append(piece)
-        elif room > 0:
-            for character in piece:
-                room -= _columns(character)
-                if room < 0:
-                    break
-                kept.append(character)
-    return "".join(kept) + mark
+    whole = line(words)
+    if width(whole) <= columns:
+        return whole
+    spans, room = [], max(0, columns - len(mark))
+    for span in whole.spans:
+        kept = 0
+        for character in span.words:
+            room -= _columns(character)
+            if room < 0:
+                break
+            kept += 1
+        spans.append(span._replace(words=span.words[:kept]))
+        if room < 0:
+            break
+    return Line(spans) + mark
 
 
 _MIN_WIDTH = 8
@@ -118,29 +104,42 @@ _MIN_FOLDED = 20
 """Width below which words are cut, not folded."""
 
 
-def folded(words: str, columns: int | None) -> list[str]:
-    """Lines of at most `columns`, broken between words; one line for None."""
-    if columns is None or width(words) <= columns:
-        return [words]
-    return textwrap.wrap(words, max(columns, 1), break_on_hyphens=False) or [""]
+def folded(words: Words, columns: int | None) -> list[Line]:
+    """Lines of at most `columns`, broken between words, or within one that is wider; one line for
+    None."""
+    whole = line(words)
+    if columns is None or width(whole) <= columns:
+        return [whole]
+    lines = [""]
+    for word in str(whole).split():
+        if lines[-1] and width(lines[-1]) + 1 + width(word) <= columns:
+            lines[-1] += f" {word}"
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if lines[-1] and width(lines[-1]) + _columns(character) > columns:
+                lines.append("")
+            lines[-1] += character
+    return [line(part) for part in lines]
 
 
 def table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    header: Sequence[Words],
+    rows: Sequence[Sequence[Words]],
     right: Sequence[int] = (),
     room: int | None = None,
     *,
     ids: Sequence[int] = (),
     words: Sequence[int] = (),
-) -> list[str]:
+) -> list[Line]:
     """Aligned lines, the header first; `right` are the columns with numbers.
 
     A table wider than `room` is narrowed: first the columns of `ids` are cut, then those of
     `words` folded, then the cells of the widest columns cut.
     """
-    lines = [list(header), *map(list, rows)]
-    widths = [max(width(line[column]) for line in lines) for column in range(len(header))]
+    lines = [[line(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(width(row[column]) for row in lines) for column in range(len(header))]
 
     def excess() -> int:
         return 0 if room is None else sum(widths) + 2 * (len(widths) - 1) - room
@@ -157,21 +156,22 @@ def table(
             break
         widths[widest] -= 1
 
-    def cell(text: str, column: int) -> list[str]:
+    def cell(words_: Line, column: int) -> list[Line]:
         if column in words and widths[column] >= _MIN_FOLDED:
-            parts = folded(text, widths[column])
+            parts = folded(words_, widths[column])
         else:
-            parts = [clipped(text, widths[column], mark="" if column in ids else "…")]
+            parts = [clipped(words_, widths[column], mark="" if column in ids else "…")]
         pads = [" " * (widths[column] - width(part)) for part in parts]
         pairs = zip(parts, pads, strict=True)
         return [pad + part if column in right else part + pad for part, pad in pairs]
 
     shown = []
-    for line in lines:
-        cells = [cell(text, column) for column, text in enumerate(line)]
+    for row in lines:
+        cells = [cell(words_, column) for column, words_ in enumerate(row)]
         for parts in zip_longest(*cells):
             padded = [
-                " " * w if part is None else part for part, w in zip(parts, widths, strict=True)
+                line(" " * w) if part is None else part
+                for part, w in zip(parts, widths, strict=True)
             ]
-            shown.append("  ".join(padded).rstrip())
+            shown.append(joined("  ", padded).rstrip())
     return shown

@@ -14,7 +14,9 @@ from pathlib import Path
 from manta.actors import ExitReason
 from manta.console.extras import missing
 from manta.console.home import NoHome, home_folder
+from manta.console.log_lines import LineFormatter
 from manta.console.rotating_file import RotatingFile
+from manta.console.visible import visible
 from manta.manager.bootstrap import ADMIN
 from manta.manager.errors import ManagerError, StartError
 from manta.manager.home import LEAST_LEASE, MOST_LEASE, Home
@@ -45,11 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return CANNOT_START
     sys.setswitchinterval(SWITCH_INTERVAL)
     raise_descriptor_limit()
-    logging.basicConfig(
-        level=options.log_level,
-        handlers=[_log_handler(options.log)],
-        format="%(asctime)s %(levelname)-7s %(message)s",
-    )
+    handler = _log_handler(options.log)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=options.log_level, handlers=[handler])
     stop = threading.Event()
     ends: list[ExitReason] = []
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         manager = Manager(_settings(options), on_end=ended)
     except (ManagerError, TransportError) as error:
-        _say(f"The manager cannot start: {error}\n")
+        _say(f"The manager cannot start: {visible(str(error))}\n")
         return CANNOT_START
     with manager:
         _announce(manager)

@@ -10,6 +10,7 @@ import click
 
 from manta.console.commands import Group, as_json_option, show_example
 from manta.console.exit_codes import Exit
+from manta.console.terminal import print_lines
 from manta.node.daemon import places
 from manta.node.errors import Flaw, NoConfig, UnknownName
 
@@ -57,13 +58,13 @@ def ask(count: int, name: str, as_json: bool) -> int:
         own = f"{name}-{number}"
         path = places.config_path(own)
         if path.exists():
-            click.echo(f"{own}: {path} is there already.", err=True)
+            print_lines(f"{own}: {path} is there already.", err=True)
             continue
         if not sys.stdin.isatty():
             wrong = "there is no such configuration, and no terminal to ask for it"
             make = f"make it with `manta_node config init {own}`"
             raise NoConfig(path, Flaw(wrong, make))
-        click.echo(f"{own}:", err=True)
+        print_lines(f"{own}:", err=True)
         config_init.make(own, path, config_init.unanswered())
     return _start(nodes.of_own_configurations(name, count), as_json)
 
@@ -107,10 +108,10 @@ def _start(planned: list[Any], as_json: bool) -> int:
         if as_json:
             continue
         if error is not None:
-            click.echo(f"{name}: {error}")
+            print_lines(f"{name}: {error}")
         else:
             already = "runs already" if name in there else "runs"
-            click.echo(f"{name}: {already} (process {record['pid']}). {record['sentence']}")
+            print_lines(f"{name}: {already} (process {record['pid']}). {record['sentence']}")
     if as_json:
         json_form.show(records)
     return max(codes, default=Exit.OK)
@@ -139,9 +140,9 @@ def stop(name: str | None, as_json: bool) -> int:
     if as_json:
         json_form.show(records)
     elif not records:
-        click.echo("No node of a cluster is running.")
+        print_lines("No node of a cluster is running.")
     for record in [] if as_json else records:
-        click.echo(f"{record['name']}: {record['error'] or 'was stopped.'}")
+        print_lines(f"{record['name']}: {record['error'] or 'was stopped.'}")
     return Exit.LOCAL if any(record["error"] for record in records) else Exit.OK
 
 

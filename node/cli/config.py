@@ -17,6 +17,7 @@ import click
 from manta.console.commands import Group, as_json_option, say, show_example
 from manta.console.completion import mapped
 from manta.console.exit_codes import Exit
+from manta.console.terminal import confirm, print_lines, say_error
 from manta.node.config import KEYS, Key
 from manta.node.daemon import places
 from manta.node.daemon.exit_codes import of_error
@@ -112,7 +113,7 @@ def config_show(name: str, as_json: bool) -> None:
 
         json_form.show(tomli.loads(text))
     else:
-        click.echo(text, nl=False)
+        print_lines(*text.removesuffix("\n").split("\n"))
 
 
 @config.command("validate")
@@ -152,9 +153,9 @@ def config_list(as_json: bool) -> None:
         json_form.show([{"name": p.stem, "path": p, "pid": running[p.stem]} for p in paths])
         return
     for path in paths:
-        click.echo(path.stem)
+        print_lines(path.stem)
     if not paths:
-        click.echo("There are none yet; `manta_node config init` makes one.", err=True)
+        print_lines("There are none yet; `manta_node config init` makes one.", err=True)
 
 
 @config.command("edit")
@@ -183,8 +184,8 @@ def config_edit(name: str, as_json: bool) -> None:
             datasets.check(parse(text, path, os.environ))
             break
         except NodeError as error:
-            click.echo(f"Error: {error}", err=True)
-            if not (sys.stdin.isatty() and click.confirm("Edit it again", default=True)):
+            say_error(str(error))
+            if not (sys.stdin.isatty() and confirm("Edit it again", default=True)):
                 raise OperatorError(
                     f"{path} is unchanged; what you wrote is in {draft}, and the next "
                     f"`manta_node config edit {name}` continues with it."
@@ -221,7 +222,7 @@ def config_delete(name: str, yes: bool, state: bool, as_json: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{what} would be deleted: confirm it with --yes.")
-        click.confirm(f"Delete {what} for good", abort=True)
+        confirm(f"Delete {what} for good", abort=True)
     if state and folder.exists():
         _delete_state(places.state_folder(name))
     path.unlink()

@@ -8,6 +8,7 @@ import click
 
 from manta.console.commands import as_json_option
 from manta.console.exit_codes import Exit
+from manta.console.lines import Words, styled
 from manta.node.cli.config import NAME
 from manta.node.daemon.places import state_folder
 
@@ -32,8 +33,8 @@ def doctor(name: str, offline: bool, as_json: bool) -> int:
     findings = []
     for finding in examine(name, state_folder(name), offline=offline):
         findings.append(finding)
-        mark = click.style(f"{finding.level:<8}", fg=_COLOURS[finding.level])
-        lines = [f"{mark} {finding.check:<14} {finding.sentence}"]
+        mark = styled(f"{finding.level:<8}", fg=_COLOURS[finding.level])
+        lines: list[Words] = [mark + f" {finding.check:<14} {finding.sentence}"]
         if finding.remedy:
             lines.append(f"{'':<23} -> {finding.remedy}")
         screen.show(lines)

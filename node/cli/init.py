@@ -12,6 +12,7 @@ import click
 
 from manta.console.commands import check_utf8
 from manta.console.local_manager import remembered_port
+from manta.console.terminal import confirm, say_note
 from manta.node.config import KEYS, host_name, toml_lines, toml_value
 from manta.node.daemon.places import home
 
@@ -45,7 +46,7 @@ def make(name: str, path: Path, answers: dict[str, Any]) -> None:
         raise click.UsageError("\n".join(map(str, error.flaws))) from None
     write_private(path, text, replace=True)
     for flaw in datasets.flaws(config):
-        click.echo(f"Note: {flaw}", err=True)
+        say_note(str(flaw))
 
 
 def ask(name: str, answers: dict[str, Any]) -> None:
@@ -77,7 +78,7 @@ def ask(name: str, answers: dict[str, Any]) -> None:
     if not answers["datasets.mappings"]:
         answers["datasets.mappings"] = _ask_datasets()
     if answers["containers.allow_unsandboxed"] is None:
-        answers["containers.allow_unsandboxed"] = click.confirm(
+        answers["containers.allow_unsandboxed"] = confirm(
             "Tasks run as plain processes, which can do all that this user can. Allow that",
             default=True,
         )

@@ -10,6 +10,7 @@ import click
 from manta.console.commands import Group, as_json_option, run, say, show_example
 from manta.console.completion import completion_command
 from manta.console.exit_codes import Exit
+from manta.console.terminal import print_lines, say_error, say_note
 from manta.node.cli.cluster import cluster
 from manta.node.cli.config import DEFAULT, NAME, config
 from manta.node.cli.doctor import doctor
@@ -88,7 +89,7 @@ def _configure_from_environment(path: Path) -> None:
     text = from_environment(environment())
     if text is not None:
         write_private(path, text)
-        click.echo(f"{path} was made from the MANTA_NODE_* variables.", err=True)
+        print_lines(f"{path} was made from the MANTA_NODE_* variables.", err=True)
 
 
 @cli.command()
@@ -127,14 +128,14 @@ def status(name: str, all_: bool, as_json: bool) -> int:
     if as_json:
         json_form.show(records if several or all_ else records[0])
     elif several:
-        click.echo("\n".join(text.table(_COLUMNS, [_row(record) for record in records])))
+        print_lines(*text.table(_COLUMNS, [_row(record) for record in records]))
     elif all_:
-        click.echo("There is no node yet; make one with `manta_node config init`.")
+        print_lines("There is no node yet; make one with `manta_node config init`.")
     else:
-        click.echo("\n".join(_lines(records[0])))
+        print_lines(*_lines(records[0]))
         others = [each for each in names() if each != name]
         if name == DEFAULT and others:
-            click.echo(
+            print_lines(
                 f"That is the node {DEFAULT}; there are others, which `manta_node status --all` "
                 f"shows: {', '.join(others)}."
             )
@@ -201,7 +202,7 @@ def logs(name: str, follow: bool, lines: int, as_json: bool) -> None:
         if as_json:
             json_form.show_line({"name": each, **log_tail.parsed(line)})
         else:
-            click.echo(f"{each} | {line}" if several else line)
+            print_lines(f"{each} | {line}" if several else line)
 
 
 @cli.command()
@@ -226,10 +227,9 @@ def who(name: str, last: int, user: str | None, as_json: bool) -> None:
     running = folder.running_pid() is not None
     attempts, damaged = attempt_log.read(folder.attempt_log, running=running)
     if damaged:
-        click.echo(
-            f"Note: {folder.attempt_log} or an older part is damaged: {damaged} lines cannot be "
-            "read, and what they told is lost; the others are shown.",
-            err=True,
+        say_note(
+            f"{folder.attempt_log} or an older part is damaged: {damaged} lines cannot be read, "
+            "and what they told is lost; the others are shown."
         )
     found = [each for each in attempts if user in (None, each.user)]
     ended = [each for each in found if each.status != "RUNNING"]
@@ -239,9 +239,9 @@ def who(name: str, last: int, user: str | None, as_json: bool) -> None:
         json_form.show([msgspec.structs.asdict(each) for each in shown])
     elif shown:
         rows = [_ran(each) for each in shown]
-        click.echo("\n".join(text.table(_RAN, rows)))
+        print_lines(*text.table(_RAN, rows))
     else:
-        click.echo("No task has run here yet.")
+        print_lines("No task has run here yet.")
 
 
 _RAN = ("USER", "SWARM", "TASK", "ITERATION", "DATASETS", "BEGAN", "ENDED", "STATUS")
@@ -280,7 +280,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def tell(error: Exception) -> Exit:
     """Print what went wrong to stderr, and return the exit code."""
-    from manta.console.terminal import say_error
     from manta.node.daemon.exit_codes import of_error, sentence_of
 
     say_error(sentence_of(error))

@@ -48,7 +48,15 @@ def toml_value(value: str | bool | int | float) -> str:
     if isinstance(value, int | float):
         return f"{value:g}" if isinstance(value, float) else str(value)
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    return '"' + "".join(escapes.get(c, c if c >= " " else f"\\u{ord(c):04x}") for c in value) + '"'
+    return '"' + "".join(escapes.get(c) or _spelled(c) for c in value) + '"'
+
+
+def _spelled(character: str) -> str:
+    """Returns the character, or how TOML spells one that is not seen."""
+    if character.isprintable():
+        return character
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def line_of(text: str, where: tuple[str, ...]) -> int | None:

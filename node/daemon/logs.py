@@ -6,9 +6,8 @@ import logging
 import sys
 from pathlib import Path
 
+from manta.console.log_lines import LineFormatter
 from manta.console.rotating_file import RotatingFile
-
-FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def configure(level: str, *, file: Path | None, limit: int, console: bool) -> None:
@@ -18,4 +17,6 @@ def configure(level: str, *, file: Path | None, limit: int, console: bool) -> No
         handlers.append(RotatingFile(file, limit))
     if console:
         handlers.append(logging.StreamHandler(sys.stderr))
-    logging.basicConfig(level=level, format=FORMAT, handlers=handlers or [logging.NullHandler()])
+    for handler in handlers:
+        handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level, handlers=handlers or [logging.NullHandler()])

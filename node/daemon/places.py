@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manta.console.home import NoHome, home_folder
+from manta.console.terminal import say_note
 from manta.node.errors import OperatorError, UnknownName
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def members(cluster: str | None = None) -> dict[str, Member]:
         try:
             member = StateFolder(path).read_member() if path.is_dir() else None
         except Damaged as error:
-            click.echo(f"Note: {error}", err=True)
+            say_note(str(error))
             continue
         if member is not None and cluster in (None, member.cluster):
             found[path.name] = member

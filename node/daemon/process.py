@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from manta.console.exit_codes import Exit
+from manta.console.visible import visible_lines
 from manta.node.config import NodeConfig, become_clean, instance, load
 from manta.node.daemon import logs
 from manta.node.daemon.exit_codes import of_error, sentence_of
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(config, options.state)
     except Exception as error:
         with contextlib.suppress(OSError):  # nobody listens any more
-            sys.stderr.write(f"{sentence_of(error)}\n")
+            for line in visible_lines(sentence_of(error)):
+                sys.stderr.write(f"{line}\n")
         return of_error(error)
     return Exit.OK
 

@@ -57,8 +57,7 @@ def restore(file: Path, home: str | None, replace: bool, as_json: bool) -> None:
     sentence = f"Restored {place.path} from {file}."
     if kept is not None:
         sentence += f" The previous folder is now {kept}."
-    sentence = "\n".join((sentence, *flaws))
-    say(record, sentence, as_json=as_json)
+    say(record, [sentence, *flaws], as_json=as_json)
 
 
 @click.command(short_help="Check that a manager's data, or a backup, is intact.")
@@ -79,7 +78,7 @@ def verify(file: Path | None, home: str | None, as_json: bool) -> int:
     record |= {"blobs": found.blobs, "size": found.size}
     blobs = text.count(found.blobs, "blob")
     whole = f"{found.path} is intact: database, keys and {blobs}, {text.size(found.size)}."
-    say(record, "\n".join(found.flaws) or whole, as_json=as_json)
+    say(record, found.flaws or whole, as_json=as_json)
     return Exit.LOCAL if found.flaws else Exit.OK
 
 

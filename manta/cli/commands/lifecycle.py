@@ -9,6 +9,7 @@ import click
 from manta.cli.options import with_api
 from manta.console import json_form
 from manta.console.commands import say
+from manta.console.terminal import print_lines
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview
@@ -55,7 +56,7 @@ def rm(api: UserAPI, swarms: tuple[str, ...], stop_first: bool, as_json: bool) -
         if as_json:
             json_form.show_line(gone)
         else:
-            click.echo(f"Removed swarm {swarm.name} ({swarm.swarm_id}).")
+            print_lines(f"Removed swarm {swarm.name} ({swarm.swarm_id}).")
 
 
 def _say(swarm: SwarmOverview, *, as_json: bool) -> None:

@@ -26,6 +26,7 @@ from manta.cli.tables import show_fields
 from manta.console import early, json_form, text
 from manta.console.commands import Group, as_json_option, say
 from manta.console.exit_codes import Exit
+from manta.console.terminal import print_lines
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
@@ -102,10 +103,10 @@ def start(
         password = {"first_password": started.first_password} if started.first_password else {}
         json_form.show({**_record(started.file, place), "log": started.log, **password})
         return
-    click.echo(started.logged)
+    print_lines(*started.logged.split("\n"))
     if started.said:
-        click.echo(started.said)
-    click.echo(
+        print_lines(*started.said.split("\n"))
+    print_lines(
         f"It runs in the background as process {started.file.pid}, logging to {started.log}."
     )
 

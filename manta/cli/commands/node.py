@@ -10,6 +10,7 @@ from manta.cli.options import with_api
 from manta.cli.tables import Record, age, emit, field, ident, show_fields, state
 from manta.console import text
 from manta.console.commands import Group, say
+from manta.console.terminal import print_lines
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -63,7 +64,7 @@ def list_(api: UserAPI, cluster: str, as_json: bool) -> None:
     )
     for each in found:
         if each.notice and not as_json:
-            click.echo(f"{each.alias}: {each.notice}")
+            print_lines(f"{each.alias}: {each.notice}")
 
 
 @node.command()

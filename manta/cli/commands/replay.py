@@ -13,6 +13,7 @@ import click
 from manta.cli.exit_codes import LocalError
 from manta.cli.options import connects, times_option
 from manta.console import json_form
+from manta.console.lines import Line
 from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def replay(
         screen.show([], view.live(at))
 
     for feed, item in _paced(history.in_order(), speed, idle):
-        shown: list[str] = []
+        shown: Sequence[Line] = []
         if feed == "metrics":
             view.metric(item)  # type: ignore[arg-type]
         else:

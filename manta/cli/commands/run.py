@@ -21,7 +21,8 @@ from manta.cli.options import dataset_option, nodes_option, split_datasets, swar
 from manta.console import json_form, text
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
-from manta.console.terminal import Screen
+from manta.console.lines import Words, styled
+from manta.console.terminal import Screen, print_lines
 
 if TYPE_CHECKING:
     from manta.apis.overviews import SwarmOverview, TaskOverview
@@ -72,7 +73,7 @@ def run(
     screen = Screen(quiet=as_json)
     code: int = Exit.OK
     outcome: dict[str, Any] = {}
-    rows: list[str] = []
+    rows: list[Words] = []
     with Interrupts() as interrupts:
         running: Run | None = None
         try:
@@ -102,7 +103,8 @@ def run(
                 running.stop(keep=keep)
                 outcome, rows = running.outcome, running.time_table()
                 if keep:
-                    click.echo(f"Logs and state are kept in {running.cluster.folder}", err=True)
+                    kept = f"Logs and state are kept in {running.cluster.folder}"
+                    print_lines(kept, err=True)
     if as_json and outcome:
         json_form.show(outcome)
     else:
@@ -144,7 +146,7 @@ class Run:
         ready = time.time()
         self._screen.show(
             [
-                click.style(deployed.name, bold=True)
+                styled(deployed.name, bold=True)
                 + f" on {text.count(len(cluster.aliases), 'node')}, "
                 + f"set up in {text.seconds(ready - self._began)}"
             ]
@@ -172,7 +174,7 @@ class Run:
             self._parts["stopping"] = time.time() - stopping
             self.outcome["seconds"] = {k: round(v, 4) for k, v in self._parts.items()}
 
-    def time_table(self) -> list[str]:
+    def time_table(self) -> list[Words]:
         """Shows where the time went."""
         if not self._parts:
             return []
@@ -184,14 +186,14 @@ class Run:
         ]
         room = None if self._screen.room is None else self._screen.room - len("  ")
         lines = text.table(("", "", "", ""), rows, right=(1, 2), room=room, words=(3,))[1:]
-        return ["", f"Where {text.seconds(total)} went:", *(f"  {line}" for line in lines)]
+        return ["", f"Where {text.seconds(total)} went:", *("  " + line for line in lines)]
 
     def show_start(self, connected: int) -> None:
         if connected == self._connected:
             return
         self._connected, count = connected, len(self.cluster.aliases)
         words = f"starting a manager and {text.count(count, 'node')}: {connected} connected"
-        self._screen.show([], [click.style(words, dim=True)])
+        self._screen.show([], [styled(words, dim=True)])
 
     def _died_early(self, child: Child) -> None:
         """Ends waiting for a manager that died before the swarm was deployed."""
@@ -202,7 +204,7 @@ class Run:
         """Gives up without the manager or any node; otherwise the swarm goes on."""
         if child is self.cluster.children[0] or len(self.cluster.dead) >= len(self.cluster.aliases):
             raise ClusterDied(child.describe_end())
-        self._screen.show([click.style(child.describe_end(), fg="yellow")])
+        self._screen.show([styled(one, fg="yellow") for one in child.describe_end().split("\n")])
 
     def _account(
         self, ended: SwarmOverview, tasks: Iterable[TaskOverview], view: SwarmView

@@ -13,11 +13,12 @@ from manta.cli.tables import age, brief, emit, emit_lines, field, ident, state
 from manta.console import json_form
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
-from manta.console.terminal import Screen, say_error
+from manta.console.terminal import Screen, confirm, say_error
 
 if TYPE_CHECKING:
     from manta.apis.overviews import LogOverview, SwarmOverview
     from manta.apis.user_api import UserAPI
+    from manta.cli.live.folding import Folded
 
 _FIRST = {"id": ident("swarm_id"), "name": field("name")}
 _REST = {
@@ -77,6 +78,9 @@ def _labels(api: UserAPI, swarm: str) -> dict[str, str]:
 @click.option("--node", help="Only those of this node.")
 @click.option("--task", help="Only those of this task.")
 @times_option
+@click.option(
+    "--raw", is_flag=True, help="Leave what the tasks wrote as it is: colours, control characters."
+)
 @with_api
 def logs(
     api: UserAPI,
@@ -85,11 +89,13 @@ def logs(
     node: str | None,
     task: str | None,
     times: bool,
+    raw: bool,
     as_json: bool,
 ) -> None:
     """Show the logs of the tasks of SWARM; with --json, an object per line.
 
-    `#3` after a task's name is the iteration; equal lines are one, with their number.
+    `#3` after a task's name is the iteration; equal lines are one, with their number. Characters
+    that would change the terminal are shown as `\\x1b`; with --raw they do change it.
     """
     from manta.cli.live.folding import Folding
     from manta.cli.live.view import log_line
@@ -101,10 +107,13 @@ def logs(
         emit_lines(lines, str, as_json=True)
         return
     folding, screen = Folding(), Screen()
+
+    def show(lines: list[Folded]) -> None:
+        screen.show([log_line(one, iteration=several, times=times, raw=raw) for one in lines])
+
     for page in _pages(api, of, follow, node, task):
-        shown = [log_line(line, iteration=several, times=times) for line in folding.fold(page)]
-        screen.show(shown)
-    screen.show([log_line(line, iteration=several, times=times) for line in folding.rest()])
+        show(folding.fold(page))
+    show(folding.rest())
 
 
 def _pages(
@@ -194,7 +203,7 @@ def _delete(
     at = f" of iteration {iteration}" if iteration is not None else ""
     which = f"results{tagged}{at} of swarm {of.name} ({of.swarm_id})"
     if not yes:
-        click.confirm(f"Delete all {which}?", abort=True, err=True)
+        confirm(f"Delete all {which}?", abort=True, err=True)
     count = api.delete_results(of, tag, iteration)
     record = {"swarm_id": of.swarm_id, "name": of.name, "deleted": count}
     say(record, f"Deleted {count} {which}.", as_json=as_json)

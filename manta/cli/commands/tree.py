@@ -9,6 +9,7 @@ import click
 
 from manta.cli.options import with_api
 from manta.console import json_form, text
+from manta.console.lines import Line, Words, styled
 from manta.console.terminal import Screen
 
 if TYPE_CHECKING:
@@ -31,23 +32,23 @@ def tree(api: UserAPI, node: str | None, as_json: bool) -> None:
         screen.show(lines(found, screen.room))
 
 
-def lines(found: Tree, room: int | None) -> list[str]:
+def lines(found: Tree, room: int | None) -> list[Line]:
     """Makes a table with the paths drawn as a tree."""
-    header = [click.style(name, bold=True) for name in ("ACTOR", "STATE", "UP FOR", "RESTARTS")]
-    header.append(click.style("LAST EXIT", bold=True))
+    header = [styled(name, bold=True) for name in ("ACTOR", "STATE", "UP FOR", "RESTARTS")]
+    header.append(styled("LAST EXIT", bold=True))
     names = _branches([actor.path for actor in found.actors])
     rows = [[name, *_cells(actor)] for name, actor in zip(names, found.actors, strict=True)]
     return text.table(header, rows, right=(2, 3), room=room)
 
 
-def _cells(actor: TreeActor) -> list[str]:
-    state = click.style(actor.state, fg=_COLOURS.get(actor.state, "red"))
+def _cells(actor: TreeActor) -> list[Words]:
+    state = styled(actor.state, fg=_COLOURS.get(actor.state, "red"))
     up = text.seconds(actor.seconds) if actor.actor else ""
     restarts = str(actor.restarts) if actor.restarts else ""
-    return [state, up, click.style(restarts, fg="yellow"), actor.last_exit]
+    return [state, up, styled(restarts, fg="yellow"), actor.last_exit]
 
 
-def _branches(paths: list[str]) -> Iterator[str]:
+def _branches(paths: list[str]) -> Iterator[Words]:
     """Yields `├─ name` for each path, below its supervisor."""
     known = set(paths)
     above = {path: _above(known, path) for path in paths}
@@ -60,7 +61,7 @@ def _branches(paths: list[str]) -> Iterator[str]:
             continue
         branch, margin = ("└─ ", "   ") if last[parent] == path else ("├─ ", "│  ")
         margins[path] = margins[parent] + margin
-        yield click.style(margins[parent] + branch, dim=True) + path[len(parent) + 1 :]
+        yield styled(margins[parent] + branch, dim=True) + path[len(parent) + 1 :]
 
 
 def _above(known: set[str], path: str) -> str:

@@ -27,8 +27,9 @@ from manta.console import json_form, text
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
 from manta.console.interrupts import Interrupted, Interrupts
+from manta.console.lines import Words, styled
 from manta.console.modules import module_command
-from manta.console.terminal import Screen
+from manta.console.terminal import Screen, print_lines
 
 READY = 60.0
 STOPPED = 30.0
@@ -97,7 +98,7 @@ def _run(
         found = up_state.Up(os.getpid(), folder, HOST, 0, CLUSTER, aliases, previous)
         up_state.write(home, found)  # from here on, `clear` knows what to take away
         interrupts.begin()
-        screen.show([], [click.style("starting ...", dim=True)])
+        screen.show([], [styled("starting ...", dim=True)])
         cluster.start()
         found = replace(found, port=cluster.user_port)
         _open(home, cluster)
@@ -119,7 +120,7 @@ def _run(
         if cluster is not None:
             cluster.stop(keep=keep)
             if keep:
-                click.echo(f"Logs and state are kept in {cluster.folder}", err=True)
+                print_lines(f"Logs and state are kept in {cluster.folder}", err=True)
     return code
 
 
@@ -141,7 +142,7 @@ def _report_end(child: Child, cluster: LocalCluster, screen: Screen) -> None:
     """Gives up without the manager; goes on without a node. Raises ClusterDied."""
     if child is cluster.children[0]:
         raise ClusterDied(child.describe_end())
-    screen.show([click.style(child.describe_end(), fg="yellow")])
+    screen.show([styled(one, fg="yellow") for one in child.describe_end().split("\n")])
 
 
 def _words(found: up_state.Up) -> str:
@@ -152,10 +153,10 @@ def _words(found: up_state.Up) -> str:
     )
 
 
-def _welcome(found: up_state.Up) -> list[str]:
+def _welcome(found: up_state.Up) -> list[Words]:
     return [
         f"A manager at {found.host}:{found.port}, and {text.count(len(found.nodes), 'node')} in "
-        f"the cluster {click.style(found.cluster, bold=True)}. In another terminal:",
+        "the cluster " + styled(found.cluster, bold=True) + ". In another terminal:",
         "",
         f"    manta deploy --cluster {found.cluster} FILE",
         "",

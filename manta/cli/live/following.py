@@ -15,6 +15,7 @@ from manta.protocol.user import EventItem, FeedName, FeedPage, LogItem, MetricsI
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
     from manta.cli.live.view import SwarmView
+    from manta.console.lines import Line
     from manta.console.terminal import Screen
 
 REDRAW = 0.1
@@ -57,7 +58,7 @@ class Follower:
         open_feeds = len(feeds)
         pause = REDRAW if self._screen.is_terminal else None
         while open_feeds:
-            lines: list[str] = []
+            lines: list[Line] = []
             try:
                 happening = self._happenings.get(timeout=pause)
                 while True:
@@ -74,7 +75,7 @@ class Follower:
         for thread in self._threads:
             thread.join()
 
-    def _take(self, happening: Happening, lines: list[str]) -> bool:
+    def _take(self, happening: Happening, lines: list[Line]) -> bool:
         """Shows something; returns whether a feed has ended with it."""
         if isinstance(happening, Exception):
             raise happening

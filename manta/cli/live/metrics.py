@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from manta.console import text
+from manta.console.lines import Line
 
 SHOWN_ROWS = 20
 """Rows of the table; of more nodes, the first and last are shown."""
@@ -75,7 +76,7 @@ class Metrics:
                 cells.append(column.show(name, values.values()))
         return cells
 
-    def table(self) -> list[str]:
+    def table(self) -> list[Line]:
         """Shows by node what the last iteration's summary told as a mean; nothing if it was
         complete."""
         told = {

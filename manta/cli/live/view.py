@@ -7,11 +7,11 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from manta.cli.live.folding import Folded, Folding
 from manta.cli.live.metrics import Metrics
 from manta.console import text
+from manta.console.lines import Line, Words, as_written, joined, styled
+from manta.console.visible import visible_lines
 
 if TYPE_CHECKING:
     from manta.apis.overviews import (
@@ -88,14 +88,14 @@ class SwarmView:
         self._folding = Folding()
         self._has_logs = False
 
-    def event(self, item: EventOverview) -> list[str]:
+    def event(self, item: EventOverview) -> list[Line]:
         if item.kind in _TROUBLE:
             if item.kind in ("waiting", "retried"):
                 self.waits.append(item.at)
             if item.kind == "failed":
                 self._told.append(item.sentence.rstrip("."))
             stop = "" if item.sentence.endswith(".") else "."
-            return [click.style(item.sentence + stop, fg=_TROUBLE[item.kind])]
+            return [styled(item.sentence + stop, fg=_TROUBLE[item.kind])]
         if item.iteration < 0:
             return []
         if item.iteration < max(self._iterations, default=0) - 1:
@@ -126,32 +126,32 @@ class SwarmView:
         for old in [one for one in self._iterations if one < max(self._iterations) - 1]:
             del self._iterations[old]
 
-    def _ended(self, item: EventOverview, current: _Iteration) -> list[str]:
+    def _ended(self, item: EventOverview, current: _Iteration) -> list[Line]:
         """Handles an event that comes twice: when an iteration begins and when it ends."""
         if not current.tasks:
             current.began_at = item.at
             return []
         current.took = item.at - current.began_at
-        cells = [
-            click.style(f"iteration {item.iteration:>3}", bold=True),
+        cells: list[Words] = [
+            styled(f"iteration {item.iteration:>3}", bold=True),
             f"{text.seconds(current.took):>7}",
             *self.metrics.summary(item.iteration),
         ]
-        return [*map(self._log_line, self._folding.rest()), "   ".join(cells).rstrip()]
+        return [*map(self._log_line, self._folding.rest()), joined("   ", cells).rstrip()]
 
     def metric(self, item: MetricsOverview) -> None:
         self.metrics.add(item.iteration, (item.node_alias, item.index), item.metrics)
 
-    def logs(self, items: Sequence[LogOverview]) -> list[str]:
+    def logs(self, items: Sequence[LogOverview]) -> list[Line]:
         """Takes lines that came at once; equal ones are folded."""
         self._has_logs = self._has_logs or bool(items)
         return list(map(self._log_line, self._folding.fold(items)))
 
-    def _log_line(self, folded: Folded) -> str:
+    def _log_line(self, folded: Folded) -> Line:
         several = (self._most or 1) > 1 or max(self._iterations, default=0) > 0
         return log_line(folded, iteration=several, times=self._times)
 
-    def live(self, now: float) -> list[str]:
+    def live(self, now: float) -> list[Line]:
         """Shows the current iteration; `now` is in seconds since the epoch."""
         if not self._iterations:
             return []
@@ -160,12 +160,12 @@ class SwarmView:
         if current.took is not None:
             return []
         took = text.seconds(max(0.0, now - current.began_at))
-        parts = [click.style(f"iteration {iteration:>3}", bold=True), f"{took:>7}"]
-        parts += [click.style(stage, fg="cyan") for stage in current.stages()]
+        parts: list[Words] = [styled(f"iteration {iteration:>3}", bold=True), f"{took:>7}"]
+        parts += [styled(stage, fg="cyan") for stage in current.stages()]
         summary = self.metrics.summary(iteration)
-        return ["   ".join([*parts, *summary]).rstrip(), *self._bar(iteration, now)]
+        return [joined("   ", [*parts, *summary]).rstrip(), *self._bar(iteration, now)]
 
-    def _bar(self, iteration: int, now: float) -> list[str]:
+    def _bar(self, iteration: int, now: float) -> list[Line]:
         """Shows how much is done, if an end is known or tasks tell their progress, for how long
         the swarm has run, and what a task said of its progress."""
         current = self._iterations[iteration]
@@ -174,10 +174,10 @@ class SwarmView:
             return []
         share = min(1.0, (iteration % most + 0.9 * current.part()) / most)
         filled = round(share * BAR)
-        bar = click.style("━" * filled, fg="green") + click.style("━" * (BAR - filled), dim=True)
+        bar = styled("━" * filled, fg="green") + styled("━" * (BAR - filled), dim=True)
         ran = text.seconds(max(0.0, now - self._began_at))
-        said = [click.style(current.said, dim=True)] if current.said else []
-        return ["   ".join([f"{bar} {share:>4.0%}", ran, *said])]
+        said = [styled(current.said, dim=True)] if current.said else []
+        return [joined("   ", [bar + f" {share:>4.0%}", ran, *said])]
 
     def records(self) -> list[dict[str, Any]]:
         """Returns the metrics, a record per value."""
@@ -190,9 +190,9 @@ class SwarmView:
 
     def ending(
         self, swarm: SwarmOverview, errors: Sequence[ErrorOverview], columns: int
-    ) -> list[str]:
+    ) -> list[Words]:
         """Shows the metrics by node, what failed, and the outcome; nothing that was shown."""
-        lines = [*map(self._log_line, self._folding.rest())]
+        lines: list[Words] = [*map(self._log_line, self._folding.rest())]
         table = self.metrics.table()
         if table and max(map(text.width, table)) <= columns:
             lines += ["", *table]
@@ -205,14 +205,14 @@ class SwarmView:
                 f"{error.alias}.{error.index} on {error.node_alias} in iteration {error.iteration}:"
             )
             said = "" if error.traceback else f" {error.sentence}"  # else its last line says it
-            lines += ["", click.style(where + said, fg="red")]
-            lines += error.traceback.rstrip().splitlines()
+            lines += ["", styled(where + said, fg="red")]
+            lines += [f"  {line}" for line in visible_lines(error.traceback.rstrip())]
             if error.last_lines and not self._has_logs:
                 lines += ["Its last lines:", *(f"  {line}" for line in folded(error.last_lines))]
         if len(shown) > MOST_ERRORS:
             lines.append(f"... and {len(shown) - MOST_ERRORS} more")
         colour = {"COMPLETED": "green", "FAILED": "red"}.get(swarm.status, "yellow")
-        return [*lines, "", click.style(swarm.status, fg=colour, bold=True) + self._reason(swarm)]
+        return [*lines, "", styled(swarm.status, fg=colour, bold=True) + self._reason(swarm)]
 
     def _reason(self, swarm: SwarmOverview) -> str:
         """Returns why it ended; of a failure that was told where it happened, only where."""
@@ -229,10 +229,13 @@ def folded(lines: Sequence[str]) -> list[str]:
     return [f"{line}  x {count}" if count > 1 else line for line, count in groups]
 
 
-def log_line(folded: Folded, *, iteration: bool = False, times: bool = False) -> str:
+def log_line(
+    folded: Folded, *, iteration: bool = False, times: bool = False, raw: bool = False
+) -> Line:
     """Returns `node-1 worker.0 | text`, with the level of warnings and errors.
 
-    `iteration` adds it as `#3`, `times` the local time and the iteration.
+    `iteration` adds it as `#3`, `times` the local time and the iteration. A `raw` text may have
+    anything in it; of any other that redraws its line, the last state is shown.
     """
     item = folded.item
     level = item.stream.upper() + " " if item.stream in ("warning", "error", "critical") else ""
@@ -242,8 +245,8 @@ def log_line(folded: Folded, *, iteration: bool = False, times: bool = False) ->
         parts.insert(0, f"{datetime.fromtimestamp(item.at):%Y-%m-%d %H:%M:%S}")
     if iteration or times:
         parts.append(f"#{item.iteration}")
-    who = click.style(" ".join([*parts, "|"]), dim=True)
-    words = text.printable(item.text)  # a redraw replaces the text, not what is before it
-    line = click.style(level + words, fg=colour.get(item.stream))
-    count = click.style(f"  x {folded.times}", dim=True) if folded.times > 1 else ""
-    return f"{who} {line}{count}" if words else who + count
+    who = styled(" ".join([*parts, "|"]), dim=True)
+    words = as_written(item.text) if raw else text.redrawn(item.text)
+    said = styled(level + words, fg=colour.get(item.stream))
+    count = styled(f"  x {folded.times}", dim=True) if folded.times > 1 else ""
+    return who + " " + said + count if words else who + count

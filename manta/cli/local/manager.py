@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import click
-
 from manta.cli.exit_codes import LocalError
 from manta.console.interrupts import Interrupts
 from manta.console.modules import module_command
+from manta.console.terminal import print_lines
 
 if TYPE_CHECKING:
     from manta.manager.home import Home, ManagerFile
@@ -110,7 +109,7 @@ def start_in_background(home: Home, command: list[str]) -> Started:
             interrupts.finish()
             process.terminate()
             # It may have created its first user, whose password is shown only this once.
-            click.echo(process.communicate()[0].rstrip(), nl=False)
+            print_lines(*process.communicate()[0].rstrip().splitlines())
             raise
         process.returncode = 0  # it outlives us: no ResourceWarning
     return Started(found, log, _since(log, begin), said.rstrip())

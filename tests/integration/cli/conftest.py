@@ -70,6 +70,9 @@ class Shell:
     def json(self, *arguments: object) -> Any:
         return json.loads(self(*arguments, "--json"))
 
+    def json_lines(self, *arguments: object) -> list[Any]:
+        return [json.loads(line) for line in self(*arguments, "--json").splitlines()]
+
     def deploy(self, *parameters: object) -> str:
         return self("deploy", "--cluster", CLUSTER, "swarm.py", *parameters).strip()
 

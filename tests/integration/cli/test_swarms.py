@@ -23,6 +23,7 @@ from manta.cli.live.following import Follower, Happening
 from manta.cli.live.view import SwarmView
 from manta.cli.local.cluster import CLUSTER
 from manta.console.exit_codes import Exit
+from manta.console.lines import Line
 from manta.console.terminal import Screen
 from manta.protocol.names import file_name
 from manta.protocol.user import FeedName
@@ -82,9 +83,9 @@ class LateFollower(Follower):
         self.shown.wait(30)
         super()._read_metrics(feed)
 
-    def _take(self, happening: Happening, lines: list[str]) -> bool:
+    def _take(self, happening: Happening, lines: list[Line]) -> bool:
         ended = super()._take(happening, lines)
-        if any(line.startswith("iteration") for line in map(click.unstyle, lines)):
+        if any(line.startswith("iteration") for line in map(str, lines)):
             self.shown.set()
         return ended
 

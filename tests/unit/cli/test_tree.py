@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import click
-
 from manta.cli.commands.tree import lines
 from manta.protocol.tree import Tree, TreeActor
 
@@ -15,11 +13,11 @@ def actor(path: str, state: str = "running", restarts: int = 0, last: str = "") 
 def test_the_tree_is_drawn_by_its_paths() -> None:
     paths = ["m", "m/store", "m/clusters/a", "m/clusters/a/s", "m/gate"]
     tree = Tree(tuple(actor(path) for path in paths))
-    names = [click.unstyle(line).split("  running")[0].rstrip() for line in lines(tree, None)]
+    names = [str(line).split("  running")[0].rstrip() for line in lines(tree, None)]
     assert names[1:] == ["m", "├─ store", "├─ clusters/a", "│  └─ s", "└─ gate"]
 
 
 def test_what_has_crashed_is_told() -> None:
     tree = Tree((actor("m"), actor("m/gate", "restarting", 2, "crash: ValueError: no")))
-    last = click.unstyle(lines(tree, None)[-1]).split()
+    last = str(lines(tree, None)[-1]).split()
     assert last == ["└─", "gate", "restarting", "2", "crash:", "ValueError:", "no"]

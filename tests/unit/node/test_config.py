@@ -234,7 +234,7 @@ def test_rendered_reads_the_same() -> None:
 def test_text_survives_toml() -> None:
     import tomli
 
-    nasty = 'a"b\\c\nd\te\x01'
+    nasty = 'a"b\\c\nd\te\x01\x7f\x9b\u202e\U000e0041'
     assert tomli.loads(f"x = {toml_value(nasty)}")["x"] == nasty
 
 
