@@ -6,6 +6,9 @@ Whatever can be named can be shown in a line, typed in a shell, and be the name 
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import islice
@@ -17,6 +20,8 @@ MAX_FILE_NAME = 200
 COMPARED = 1000
 """Names among which what was meant is looked for."""
 _QUOTED = frozenset('/\\%:*?"<>|~,')
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+"""Names that Windows gives to devices, whatever ending follows."""
 
 
 def is_name(text: str) -> bool:
@@ -52,9 +57,38 @@ def file_name(name: str) -> str:
     quoted = "".join(map(_quoted, name))
     if quoted.startswith("."):
         quoted = f"%2E{quoted[1:]}"
+    return quoted if len(quoted.encode()) <= MAX_FILE_NAME else _digested(quoted)
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Returns the names of files beside each other, by the names that they are for.
+
+    They differ also where a disk does not tell `Model` from `model`, are none of a device, are
+    never empty, and no command takes one for an option.
+    """
+    files = {name: _portable(file_name(name)) for name in names}
+    alike = Counter(map(_on_disk, files.values()))
+    return {
+        name: file if alike[_on_disk(file)] == 1 else _digested(file)
+        for name, file in files.items()
+    }
+
+
+def _portable(file: str) -> str:
+    if file.startswith("-") or _DEVICE.match(file):
+        file = _spelled(file[0]) + file[1:]
+    if file.endswith((".", " ")):
+        file = file[:-1] + _spelled(file[-1])
+    return file or "%"
+
+
+def _on_disk(file: str) -> str:
+    """Returns what two names have in common that some disk takes for one."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", file).casefold())
+
+
+def _digested(quoted: str) -> str:
     encoded = quoted.encode()
-    if len(encoded) <= MAX_FILE_NAME:
-        return quoted
     digest = blake2b(encoded, digest_size=8).hexdigest()
     return f"{encoded[: MAX_FILE_NAME - 17].decode(errors='ignore')}~{digest}"
 
@@ -62,4 +96,8 @@ def file_name(name: str) -> str:
 def _quoted(character: str) -> str:
     if character.isprintable() and character not in _QUOTED:
         return character
+    return _spelled(character)
+
+
+def _spelled(character: str) -> str:
     return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))

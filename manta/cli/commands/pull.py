@@ -3,7 +3,7 @@
 swarm.json               its state and its tasks
 results/N.*              each result's value; `results.json` says what each is
 results.parquet          a table of those without arrays, where pyarrow is installed
-globals/TAG.*
+globals/TAG.*            each global's value; `globals.json` says which file is whose
 logs.ndjson, metrics.ndjson, events.ndjson
 manifest.json            every other file's size and BLAKE3 digest
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ from manta.cli.options import connects
 from manta.console import json_form
 from manta.console.commands import say
 from manta.console.exit_codes import Exit
-from manta.protocol.names import file_name
+from manta.protocol.names import file_name, file_names
 from manta.transports.codec.decoders import json_decoder
 from manta.transports.codec.stored import Damaged, Thing, read_stored_file
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
 
 MANIFEST = "manifest.json"
+_ID = 40
+"""Characters of a swarm's id in the name of a folder; one that a manager makes has fewer."""
 _MOST = 1 << 30  # bytes of a manifest: millions of files
 
 
@@ -64,18 +68,15 @@ def pull(
     Without FOLDER, it is named after the swarm and its id. Values are exact in the format in which
     Manta sends them (`manta.transports.codec.values.decode`), and beside it in one that others
     read: arrays .npy, dicts and lists of arrays .npz, text .txt, bytes .bin, all else .json; with
-    pyarrow installed, results.parquet is a table of the results that hold no arrays. manifest.json
-    has the size and digest of every file: `manta pull --verify FOLDER` checks that nothing has
-    changed.
+    pyarrow installed, results.parquet is a table of the results that hold no arrays. Tags are made
+    names of files that any disk takes; globals.json and results.json say which is whose.
+    manifest.json has the size and digest of every file: `manta pull --verify FOLDER` checks that
+    nothing has changed.
     """
     if verify:
         flaws = check(Path(swarm))
         record = {"folder": swarm, "intact": not flaws, "flaws": flaws}
-        say(
-            record,
-            "\n".join(flaws) or f"{swarm} is unchanged since it was pulled.",
-            as_json=as_json,
-        )
+        say(record, flaws or f"{swarm} is unchanged since it was pulled.", as_json=as_json)
         return Exit.LOCAL if flaws else Exit.OK
     with connect() as api:
         record, sentence = _pulled(api, swarm, folder)
@@ -86,12 +87,16 @@ def pull(
 def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, object], str]:
     """Writes the folder, complete or not at all. Raises LocalError."""
     found = api.get_swarm(swarm)
-    target = folder or Path(f"{file_name(found.name)}-{found.swarm_id}")
-    if target.exists():
+    target = folder or Path(_own_folder(found))
+    if os.path.lexists(target):
         raise click.UsageError(f"{target} already exists: name another folder.")
-    draft = target.with_name(f".{target.name}.part-{os.getpid()}")
+    draft = target.parent / f".manta-pull-{secrets.token_hex(8)}"
     try:
+        if not target.parent.exists():
+            target.parent.mkdir(parents=True)
+        draft.mkdir(0o700)  # until it is complete, nobody else can put a link into it
         results, files = _write(api, found, draft)
+        draft.chmod(stat.S_IMODE((draft / "globals").stat().st_mode))  # as the umask has it
         draft.rename(target)
     except OSError as error:
         raise LocalError(
@@ -113,10 +118,19 @@ def _pulled(api: UserAPI, swarm: str, folder: Path | None) -> tuple[dict[str, ob
     return record, sentence
 
 
+def _own_folder(swarm: SwarmOverview) -> str:
+    """Returns a name for the folder, whatever swarm and id are called."""
+    (name,) = file_names([swarm.name]).values()
+    return f"{name}-{file_name(swarm.swarm_id)[:_ID]}"
+
+
 def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
-    """Writes the files; returns how many results and files. Raises OSError."""
+    """Writes the files; returns how many results and files. Raises OSError.
+
+    A file of a name that others chose is made anew: a link that is there is never followed.
+    """
     for part in ("results", "globals"):
-        (draft / part).mkdir(parents=True)
+        (draft / part).mkdir()
     tasks = [dict(task) for task in api.get_tasks(found)]
     _json(draft / "swarm.json", {"swarm": dict(found), "tasks": tasks})
     index = []
@@ -133,8 +147,12 @@ def _write(api: UserAPI, found: SwarmOverview, draft: Path) -> tuple[int, int]:
         file = _value(draft, f"results/{number:06}", result.value)
         index.append({**entry, "counts": result.counts, "file": file})
     _json(draft / "results.json", index)
-    for tag in api.list_global_tags(found):
-        _value(draft, f"globals/{file_name(tag)}", api.select_global(found, tag))
+    names = file_names(api.list_global_tags(found))
+    kept = [
+        {"tag": tag, "file": _value(draft, f"globals/{name}", api.select_global(found, tag))}
+        for tag, name in names.items()
+    ]
+    _json(draft / "globals.json", kept)
     _lines(draft / "logs.ndjson", api.collect_logs(found))
     _lines(draft / "metrics.ndjson", api.get_metrics(found))
     if found.ended:

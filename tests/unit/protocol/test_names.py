@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from unicodedata import normalize
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +18,7 @@ from manta.protocol.names import (
     MAX_FILE_NAME,
     MAX_NAME,
     file_name,
+    file_names,
     is_name,
     meant,
     numbered,
@@ -66,6 +70,36 @@ def test_different_names_are_different_files(one: str, other: str) -> None:
 )
 def test_what_a_file_is_called(name: str, file: str) -> None:
     assert file_name(name) == file
+
+
+@given(st.lists(st.one_of(texts, st.text("aAé\u0301eK\u212a\u017fs. -", max_size=4)), unique=True))
+def test_files_beside_each_other_differ_on_every_disk(names: list[str]) -> None:
+    files = file_names(names)
+    assert [*files] == names
+    on_disk = {normalize("NFD", file).casefold() for file in files.values()}
+    assert len(on_disk) == len(names)
+    for file in files.values():
+        assert file
+        assert not {"/", "\\", "\0", ":"} & set(file)
+        assert not file.startswith((".", "-"))
+        assert not file.endswith((".", " "))
+        assert len(file.encode()) <= MAX_FILE_NAME + 4
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["loss", "größe 1"], ["loss", "größe 1"]),
+        (["CON", "nul.txt", "Com1", "lpt\u00b2", "aux ", "console"],
+         ["%43ON", "%6Eul.txt", "%43om1", "%6Cpt\u00b2", "%61ux%20", "console"]),
+        (["", "-rf", "..", "a. "], ["%", "%2Drf", "%2E%2E", "a.%20"]),
+        (["Model", "model", "other"], ["Model~", "model~", "other"]),
+        (["\u00e9", "e\u0301"], ["\u00e9~", "e\u0301~"]),
+    ],
+)  # fmt: skip
+def test_what_files_beside_each_other_are_called(names: list[str], files: list[str]) -> None:
+    found = [re.sub(r"~[0-9a-f]{16}$", "~", file) for file in file_names(names).values()]
+    assert found == files
 
 
 def test_long_names_differ_by_their_digest() -> None:
