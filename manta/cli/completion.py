@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from manta.console.completion import files, folders, mapped
+from manta.console.visible import visible
 
 if TYPE_CHECKING:
     from manta.apis.user_api import UserAPI
@@ -165,4 +166,9 @@ def _given(ctx: click.Context) -> Given:
 
 
 def _fitting(items: list[CompletionItem], incomplete: str) -> list[CompletionItem]:
-    return [item for item in items if str(item.value).startswith(incomplete)]
+    """Returns those that begin like this; none that a shell could not take as one word."""
+    return [
+        CompletionItem(item.value, item.type, item.help and visible(item.help))
+        for item in items
+        if item.value.startswith(incomplete) and visible(item.value) == item.value
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -24,10 +25,29 @@ SHELLS = {
 }
 
 
+_READ = "while IFS= read -r completion; do"
+_SPECIAL = re.compile(r"[^\w@%+=:,./-]")
+"""What may mean something to bash in a word."""
+
+
 class Bash(BashComplete):
-    """Joins what bash takes apart: `--option=value` and `NAME=PATH` are a word each."""
+    """Joins what bash takes apart: `--option=value` and `NAME=PATH` are a word each.
+
+    Bash puts a completion on the command line as it is, and click's script even expands `*` in it:
+    a name is quoted, so that nothing that others named is ever run.
+    """
 
     name = "bash"
+    source_template = (
+        BashComplete.source_template.replace("for completion in $response; do", _READ)
+        .replace("    done\n", '    done <<< "$response"\n')
+        .replace("read type value", "read -r type value")
+        .replace("COMPREPLY+=($value)", 'COMPREPLY+=("$value")')
+    )
+
+    def format_completion(self, item: CompletionItem) -> str:
+        value = _SPECIAL.sub(r"\\\g<0>", item.value) if item.type == "plain" else item.value
+        return f"{item.type},{value}"
 
     def get_completion_args(self) -> tuple[list[str], str]:
         at = int(os.environ["COMP_CWORD"])

@@ -13,8 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from click.shell_completion import CompletionItem, get_completion_class
 
+from manta.cli.completion import _fitting
 from manta.cli.local.cluster import CLUSTER
+from manta.cli.main import cli
+from manta.console.completion import variable
 from tests.integration.cli.conftest import Shell
 from tests.support.terminal import program_at_terminal
 
@@ -201,3 +205,40 @@ def test_what_nobody_knows_completes_to_nothing(shell: Shell, tmp_path: Path) ->
         assert complete(*questions, patience=0) == [""] * 3
     complete = Completion("bash", MANTA_HOME=str(tmp_path))
     assert complete(*questions, "manta ps --profile", patience=0) == [""] * 4
+
+
+NAMES = [
+    "plain-1", "a b", "$(touch ran)", "`touch ran`", "*", "?.py", "x;touch ran", "it's", 'say "so"',
+    "back\\slash", "größe", "a,b", "~root", "#1", "!!", "--help", "d=shards/x", "<in>out|&",
+]  # fmt: skip
+
+
+def test_bash_takes_a_name_as_it_is_and_runs_nothing_of_it(tmp_path: Path) -> None:
+    kind = get_completion_class("bash")
+    assert kind is not None
+    made = kind(cli, {}, "manta", variable("manta"))
+    offered = "\n".join(made.format_completion(CompletionItem(name)) for name in NAMES)
+    (tmp_path / "offered").write_text(f"{offered}\n")
+    (tmp_path / "manta").write_text(f"#!/bin/sh\ncat {tmp_path}/offered\n")
+    (tmp_path / "manta").chmod(0o700)
+    script = """
+        PATH="$1:$PATH"; eval "$2"; cd "$1"
+        COMP_WORDS=(manta ""); COMP_CWORD=1; COMPREPLY=()
+        _manta_completion manta
+        for reply in "${COMPREPLY[@]}"; do eval "printf '%s\\n' $reply"; done
+    """
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", str(tmp_path), made.source()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == NAMES
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_name_that_is_no_word_for_a_shell_is_not_offered() -> None:
+    items = [CompletionItem(name, help=name) for name in ("ok", "o\nk", "o\x1b[2J", "o\u202ek")]
+    assert [item.value for item in _fitting(items, "o")] == ["ok"]
+    (item,) = _fitting([CompletionItem("ok", help="\x1b[31m\n")], "")
+    assert item.help == r"\x1b[31m\n"
