@@ -7,15 +7,16 @@ BIN := .venv/bin
 DEMO := .venv/.demo
 TOOLS := .venv/.tools
 
-.PHONY: setup demo docs generate pictures lint test test-fast bench clean
+.PHONY: setup demo docs generate pictures lint audit lock image test test-fast bench clean
 
 setup: $(TOOLS)
 
-$(DEMO): setup.cfg pyproject.toml
+$(DEMO): setup.cfg pyproject.toml packaging/demo.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Manta needs Python 3.11 or later" if sys.version_info < (3, 11) else 0)'
 	@echo "Installing Manta and what its examples need into .venv, once:"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[node,manager,examples]'
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement packaging/demo.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(TOOLS): $(DEMO)
@@ -39,7 +40,22 @@ generate: setup
 pictures: generate
 	@$(BIN)/python .ci/record.py
 
-lint: setup
+# Whether a known vulnerability is in what is locked, or allowed by setup.cfg.
+audit: setup
+	@$(BIN)/python .ci/audit.py
+
+# After a change of setup.cfg; `make lock UPGRADE=--upgrade` takes newer versions.
+lock:
+	@$(PYTHON) .ci/lock.py $(UPGRADE)
+
+# manta/node, of this tree.
+image: $(DEMO)
+	@rm -rf build
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir build/image/wheels .
+	@cp packaging/image/Dockerfile packaging/node.lock packaging/sbom.py build/image
+	docker build --tag manta/node build/image
+
+lint: setup audit
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary

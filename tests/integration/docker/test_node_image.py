@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from manta import Module
+from manta.protocol.version import VERSION
 from tests.integration.docker.conftest import DockerLab
 from tests.support.engine import tool
 
@@ -33,15 +37,16 @@ def built(lab: DockerLab, folder: Path) -> str:
     base = lab.engine.build(BASE)
     wheels = folder / "wheels"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", wheels, ROOT], check=True)
-    [wheel] = wheels.iterdir()
-    wanted = f"{wheel}[node]"
-    platform = ["--only-binary=:all:", "--python-version", "3.11"]
-    subprocess.run([*pip, "download", *platform, "--dest", wheels, wanted], check=True)
-    shutil.copy(ROOT / "packaging" / "image" / "Dockerfile", folder)
+    alone = ["--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "wheel", *alone, "--wheel-dir", wheels, ROOT], check=True)
+    lock = ROOT / "packaging" / "node.lock"
+    platform = ["--only-binary=:all:", "--python-version", "3.11", "--require-hashes"]
+    subprocess.run([*pip, "download", *platform, "--dest", wheels, "-r", lock], check=True)
+    for file in (ROOT / "packaging" / "image" / "Dockerfile", ROOT / "packaging" / "sbom.py", lock):
+        shutil.copy(file, folder)
     command = [tool("docker"), "--host", lab.engine.address, "build", "--quiet"]
     command += ["--network", "host", "--tag", "manta/node", "--build-arg", f"BASE={base}"]
-    command += ["--build-arg", "PIP_OPTIONS=--no-index --find-links /wheels", str(folder)]
+    command += ["--build-arg", "PIP_OPTIONS=--no-index --find-links /build/wheels", str(folder)]
     subprocess.run(command, check=True, capture_output=True)
     return "manta/node"
 
@@ -69,16 +74,49 @@ def test_a_node_in_its_image_enrols_runs_and_ends(lab: DockerLab, tmp_path: Path
             lambda: [n.alias for n in api.list_nodes("lab") if n.status == "CONNECTED"],
             what=lambda: client.logs(container).decode(),
         )
-        code = "import os\ndef main():\n    return [os.getcwd(), os.path.exists('/opt/manta')]\n"
+        code = (
+            "import os\ndef main():\n"
+            "    return [os.getcwd(), os.path.exists('/opt/manta'), os.getuid()]\n"
+        )
         swarm_id = lab.run(api, lab.of(Module(code, name="task")))
         [task] = api.get_tasks(swarm_id)
         assert task.node_alias == "boxed"
         assert task.output[0].startswith("/root/.manta/state/nodes/default/tasks/")
-        assert task.output[1] is True
+        assert task.output[1:] == [True, 10001]  # the image's own user, which is not root
         client.stop(container, timeout=20)
         assert client.inspect_container(container)["State"]["ExitCode"] == 0
     finally:
         client.remove_container(container, force=True, v=True)
+
+
+@pytest.mark.parametrize("lab", [0], indirect=True)
+def test_it_lists_what_it_holds(lab: DockerLab, tmp_path: Path) -> None:
+    image = built(lab, tmp_path)
+    client = lab.engine.client
+    assert client.inspect_image(image)["Config"]["User"] == "10001:10001"
+
+    def said(*command: str) -> str:
+        container = client.create_container(image, command[1:], entrypoint=command[0])["Id"]
+        try:
+            client.start(container)
+            assert client.wait(container)["StatusCode"] == 0
+            return str(client.logs(container, stderr=False).decode())
+        finally:
+            client.remove_container(container, force=True, v=True)
+
+    bill = json.loads(said("cat", "/opt/manta/sbom.cdx.json"))
+    listed = {one["purl"].partition("?")[0] for one in bill["components"]}
+    installed = json.loads(said("/opt/manta/bin/pip", "list", "--format=json"))
+    for one in installed:
+        name = re.sub(r"[-_.]+", "-", one["name"]).lower()
+        assert f"pkg:pypi/{name}@{quote(one['version'])}" in listed
+    system = said("dpkg-query", "--show", "--showformat=${Package} ${Version}\\n").split("\n")
+    assert len(system) > 50
+    for line in filter(None, system):
+        name, version = line.split()
+        assert f"pkg:deb/debian/{quote(name)}@{quote(version)}" in listed
+    assert bill["metadata"]["component"]["version"] == VERSION
+    assert "build" not in said("ls", "/").split()
 
 
 @pytest.mark.parametrize("lab", [0], indirect=True)
